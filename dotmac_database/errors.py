@@ -1,0 +1,129 @@
+"""What can go wrong, as one tree.
+
+DatabaseError
+├── EntityNotFoundError
+├── DuplicateEntityError            SQLSTATE 23505
+├── ConstraintViolationError        23502, 23503, 23514, 23P01, 23001
+├── ValidationError (ValueError)    bad input, refused before or by the database (class 22)
+│   ├── InvalidCursorError
+│   └── TenantRequiredError
+├── TenantIsolationError            42501 from a row-level policy
+│   └── UnscopedStatementError
+├── StaleEntityError
+├── TransactionError
+├── CircuitOpenError
+├── DatabaseUnavailableError        classes 08, 53, 57; refused or lost connections
+└── DatabaseTimeoutError            57014, 55P03, a full pool
+
+A message names the model and the field; it never carries a value that was bound to a statement.
+The driver's exception, where there is one, is the ``__cause__``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Outcome = Literal["rolled_back", "unknown"]
+
+
+class DatabaseError(Exception):
+    """The database could not do what was asked."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+class EntityNotFoundError(DatabaseError):
+    """There is no such row, or it belongs to someone else: the two are never told apart."""
+
+    def __init__(self, message: str | None = None, *, model: str | None = None) -> None:
+        super().__init__(message)
+        self.model = model
+
+
+class _ConstraintError(DatabaseError):
+    """A constraint refused the row."""
+
+    def __init__(
+        self, message: str | None = None, *, fields: tuple[str, ...] = (), constraint: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.fields = fields
+        self.constraint = constraint
+
+
+class DuplicateEntityError(_ConstraintError):
+    """A row with these values exists already."""
+
+
+class ConstraintViolationError(_ConstraintError):
+    """A foreign key, check or not-null constraint refused the row."""
+
+
+class ValidationError(DatabaseError, ValueError):
+    """The input was refused."""
+
+    def __init__(
+        self, message: str | None = None, *, field: str | None = None, operator: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.field = field
+        self.operator = operator
+
+
+class InvalidCursorError(ValidationError):
+    """The cursor is damaged, forged, or belongs to another query."""
+
+
+class TenantRequiredError(ValidationError):
+    """A tenant's data was touched with no tenant bound."""
+
+
+class TenantIsolationError(DatabaseError):
+    """A row of another tenant would have been read or written."""
+
+
+class UnscopedStatementError(TenantIsolationError):
+    """The statement touches a tenant's table in a way that can't be confined to one tenant."""
+
+
+class StaleEntityError(DatabaseError):
+    """The row has changed since it was read."""
+
+
+class TransactionError(DatabaseError):
+    """The transaction failed.
+
+    ``outcome`` says what is known: ``"rolled_back"``, nothing was written; ``"unknown"``, the connection
+    was lost during COMMIT, so that the transaction may have been committed. ``transient`` says that
+    the same transaction may succeed when it is run again (SQLSTATE 40001, 40P01, SQLite busy).
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        outcome: Outcome = "rolled_back",
+        transient: bool = False,
+        sqlstate: str | None = None,
+    ) -> None:
+        super().__init__(message or "The transaction failed.")
+        self.outcome: Outcome = outcome
+        self.transient = transient
+        self.sqlstate = sqlstate
+
+
+class CircuitOpenError(DatabaseError):
+    """The circuit breaker is open; ``retry_after`` is the time in seconds until it tries again."""
+
+    def __init__(self, message: str | None = None, *, retry_after: float = 0.0) -> None:
+        super().__init__(message or "The circuit breaker is open.")
+        self.retry_after = retry_after
+
+
+class DatabaseUnavailableError(DatabaseError):
+    """The database can't be reached, or refuses work."""
+
+
+class DatabaseTimeoutError(DatabaseError):
+    """The database, or a free connection to it, did not come in time."""

@@ -1,0 +1,149 @@
+"""The traits of a mapped class: which of its attributes play the toolkit's parts.
+
+Computed once per class and cached for the class's life. A part is played by the attribute of the
+usual name (``tenant_id``, ``is_deleted``, …), wherever it came from, or by the one that the class
+names: ``__tenant_column__ = "org_id"``, ``__version_column__ = "revision"``.
+"""
+
+from __future__ import annotations
+
+import inspect as pyinspect
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Column, Table, Uuid
+from sqlalchemy import inspect as sa_inspect
+from sqlalchemy.exc import NoInspectionAvailable
+from sqlalchemy.orm import ColumnProperty, InstrumentedAttribute, Mapper, RelationshipProperty
+
+from ..errors import ValidationError
+
+M = TypeVar("M")
+
+ROLES = {
+    "tenant": "tenant_id",
+    "is_deleted": "is_deleted",
+    "deleted_at": "deleted_at",
+    "created_at": "created_at",
+    "updated_at": "updated_at",
+    "created_by": "created_by",
+    "updated_by": "updated_by",
+    "version": "version",
+}
+"""Part → the attribute that plays it unless the class says otherwise with ``__<part>_column__``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Traits(Generic[M]):
+    """What the toolkit needs to know of a mapped class. Each part is an attribute's key, or None."""
+
+    model: type[M]
+    mapper: Mapper[M]
+    primary_key: tuple[str, ...]
+    tenant: str | None = None
+    is_deleted: str | None = None
+    deleted_at: str | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+    created_by: str | None = None
+    updated_by: str | None = None
+    version: str | None = None
+    statements: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """Statements built for this class, by shape."""
+
+    @property
+    def name(self) -> str:
+        """The class's name, for messages."""
+        return self.model.__name__
+
+    @property
+    def soft_deletes(self) -> bool:
+        """Whether a deleted row can stay, marked."""
+        return self.is_deleted is not None or self.deleted_at is not None
+
+    @cached_property
+    def columns(self) -> dict[str, Column[Any]]:
+        """Attribute key → the table column behind it, of every writable attribute."""
+        return {
+            prop.key: prop.columns[0]
+            for prop in self.mapper.column_attrs
+            if isinstance(prop, ColumnProperty) and isinstance(prop.columns[0], Column)
+        }
+
+    @cached_property
+    def relationships(self) -> dict[str, RelationshipProperty[Any]]:
+        """Attribute key → relationship."""
+        return dict(self.mapper.relationships.items())
+
+    @cached_property
+    def tables(self) -> tuple[Table, ...]:
+        """The class's own tables: one, or with joined inheritance one for each level."""
+        return tuple(table for table in self.mapper.tables if isinstance(table, Table))
+
+    @cached_property
+    def makes_uuid(self) -> str | None:
+        """The key of a UUID primary key that nothing else would fill."""
+        if len(self.primary_key) != 1:
+            return None
+        column = self.columns[self.primary_key[0]]
+        made = column.default is not None or column.server_default is not None or column.foreign_keys
+        return None if made or not isinstance(column.type, Uuid) else self.primary_key[0]
+
+    @cached_property
+    def constructor_keys(self) -> frozenset[str] | None:
+        """The keywords that the class's constructor takes; None: any."""
+        parameters = pyinspect.signature(self.model.__init__).parameters.values()
+        if any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return None
+        return frozenset(p.name for p in parameters)
+
+    def attribute(self, key: str) -> InstrumentedAttribute[Any]:
+        """The class's attribute of this key, for statements."""
+        return getattr(self.model, key)  # type: ignore[no-any-return]  # mapped attributes are untyped here
+
+    def key_of(self, entity: M) -> Any:
+        """The entity's primary key: one value, or a tuple of them."""
+        values = tuple(getattr(entity, key) for key in self.primary_key)
+        return values[0] if len(values) == 1 else values
+
+
+_CACHE: WeakKeyDictionary[type, Traits[Any]] = WeakKeyDictionary()
+
+
+def traits_of(model: type[M]) -> Traits[M]:
+    """The traits of ``model``. Raises `ValidationError` where it is no mapped class, or names a missing column."""
+    traits = _CACHE.get(model)
+    if traits is None:
+        traits = _CACHE[model] = _read(model)
+    return traits
+
+
+def tenant_key(mapper: Mapper[Any]) -> str | None:
+    """The key of the tenant attribute of ``mapper``'s class; None: the class is not tenant-scoped."""
+    return traits_of(mapper.class_).tenant
+
+
+def _read(model: type[M]) -> Traits[M]:
+    try:
+        mapper = sa_inspect(model)
+    except NoInspectionAvailable:
+        mapper = None
+    if not isinstance(mapper, Mapper):
+        raise ValidationError(f"{getattr(model, '__name__', model)!r} is not a mapped class.")
+    keys = {prop.key for prop in mapper.column_attrs}
+    by_column = {c.name: prop.key for prop in mapper.column_attrs for c in prop.columns if isinstance(c, Column)}
+    parts: dict[str, str | None] = {}
+    for part, usual in ROLES.items():
+        named = getattr(model, f"__{part}_column__", None)
+        key = named or usual
+        if key not in keys:
+            key = by_column.get(key, "")
+        if named and not key:
+            raise ValidationError(
+                f"{model.__name__}.__{part}_column__ names {named!r}, which is no column of it.", field=named
+            )
+        parts[part] = key or None
+    primary_key = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
+    return Traits(model=model, mapper=mapper, primary_key=primary_key, **parts)
