@@ -1,23 +1,30 @@
 """What the toolkit remembers about a session, and how work is run on it.
 
 Every entry point takes a `Session` or an `AsyncSession`; the state lives on the sync session, which
-serves both. One place decides when a transaction is opened and ended: `reading` and `writing`.
+serves both. One place decides when a transaction is opened and ended: `reading`, `writing`, `savepoint` and
+`commit` below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
+from sqlalchemy import Engine
+from sqlalchemy import exc as sa
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, SessionTransactionOrigin, scoped_session
 
-from .errors import ValidationError
+from .dialects import cause_of, lost_connection, translate, translated
+from .dialects.transactions import ensure_begun, refuses_commit, watch
+from .errors import DatabaseError, TransactionError, ValidationError
 
-AnySession: TypeAlias = Session | AsyncSession
+AnySession: TypeAlias = Session | AsyncSession | scoped_session[Session] | async_scoped_session[AsyncSession]
 _INFO = "dotmac_database"
+_IN_TRANSACTION: Mapping[str, Any] = {}
+_ALONE: Mapping[str, Any] = {"populate_existing": True}
 
 
 @dataclass(slots=True)
@@ -27,7 +34,8 @@ class SessionState:
     ``units`` counts the open `DatabaseTransaction` blocks (and the plugin's request); while it is not
     zero, ``auto_commit`` only flushes. ``lazy`` says that the outermost unit has no transaction of its
     own until the first write. ``kept`` are the objects that repositories returned in this transaction: they
-    keep their values over its commit. ``standalone_reads`` can be switched off, for row-level security.
+    keep their values over its commit. ``standalone_reads`` is switched off where each statement needs a
+    transaction, as row-level security does.
     """
 
     units: int = 0
@@ -38,9 +46,7 @@ class SessionState:
 
 def sync_session(session: Any) -> Session:
     """The sync `Session` in or behind ``session``; anything else is a `ValidationError`."""
-    if isinstance(session, scoped_session):
-        session = session()
-    if isinstance(session, async_scoped_session):
+    if isinstance(session, (scoped_session, async_scoped_session)):
         session = session()
     if isinstance(session, AsyncSession):
         return session.sync_session
@@ -55,3 +61,144 @@ def state_of(session: Session) -> SessionState:
     if state is None:
         state = session.info[_INFO] = SessionState()
     return state  # type: ignore[no-any-return]  # info is an untyped dict
+
+
+@contextmanager
+def reading(session: Session, model: type | None = None) -> Iterator[Mapping[str, Any]]:
+    """Run reads in this block; gives the execution options for its statements.
+
+    Where nothing needs a transaction the block has none: its statement is sent in AUTOCOMMIT (PostgreSQL) and
+    the connection goes back to the pool at once. Such a read sees what is in the database now, also in
+    objects that the session holds already. Errors leave as the toolkit's.
+    """
+    with translated(model):
+        if not _reads_alone(session):
+            yield _IN_TRANSACTION
+            return
+        try:
+            if session.bind.dialect.name == "postgresql":  # type: ignore[union-attr]  # an Engine, see _reads_alone
+                session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+            yield _ALONE
+        except BaseException:
+            rollback(session)
+            raise
+        session.commit()
+
+
+def _reads_alone(session: Session) -> bool:
+    """Whether a read on this session may be a statement of its own, outside of any transaction."""
+    if session.in_transaction() or session.expire_on_commit:
+        return False
+    state = state_of(session)
+    if (state.units and not state.lazy) or not state.standalone_reads:
+        return False
+    engine = session.bind
+    if not isinstance(engine, Engine) or session.twophase or not session.autoflush:
+        return False
+    level = engine.get_execution_options().get("isolation_level") or engine.dialect.default_isolation_level
+    if level not in ("READ COMMITTED", "AUTOCOMMIT") and engine.dialect.name != "sqlite":
+        return False
+    # A listener of the user's at the start of a transaction (SET LOCAL …) needs that there is one.
+    return all(getattr(listener, "needs_no_transaction", False) for listener in session.dispatch.after_begin)
+
+
+@contextmanager
+def writing(session: Session, *, auto_commit: bool, model: type | None = None) -> Iterator[None]:
+    """Run one write, whole or not at all, in this block.
+
+    Where no transaction is open the block opens one, and rolls it back when it fails; in an open one it is a
+    savepoint, so that what came before stays and the session remains usable. Commits at the end if
+    ``auto_commit`` says so, no unit is open and the user has not begun the transaction explicitly.
+    """
+    with translated(model):
+        if session.in_transaction():
+            with savepoint(session):
+                yield
+        else:
+            try:
+                yield
+                session.flush()
+            except BaseException:
+                rollback(session)
+                raise
+    if auto_commit and not state_of(session).units and _autobegun(session):
+        commit(session, model)
+
+
+@contextmanager
+def savepoint(session: Session) -> Iterator[None]:
+    """A savepoint in the open transaction; two statements more. Its failure undoes this block alone."""
+    connection = session.connection()
+    ensure_begun(connection)
+    watch(connection)
+    with session.begin_nested():
+        yield
+
+
+def _autobegun(session: Session) -> bool:
+    transaction = session.get_transaction()
+    return (
+        transaction is not None
+        and transaction.origin is SessionTransactionOrigin.AUTOBEGIN
+        and not session.in_nested_transaction()
+    )
+
+
+def keep(session: Session, *entities: Any) -> None:
+    """Let these objects keep their values over the next commit, also where the session expires on commit."""
+    if session.expire_on_commit:
+        state_of(session).kept.extend(entities)
+
+
+def commit(session: Session, model: type | None = None) -> None:
+    """Flush, then COMMIT; on failure roll back and raise the toolkit's exception.
+
+    A connection that is lost during COMMIT leaves open whether it took effect: `TransactionError` with
+    ``outcome="unknown"``. An aborted transaction, for which PostgreSQL answers COMMIT with a silent
+    ROLLBACK, is a `TransactionError` too.
+    """
+    flushed = False
+    try:
+        session.flush()
+        flushed = True
+        if refuses_commit(session):
+            raise TransactionError("A statement of this transaction failed; it can only be rolled back.")
+        _commit_keeping(session)
+    except (DatabaseError, sa.SQLAlchemyError, OSError) as error:
+        rollback(session)
+        if isinstance(error, DatabaseError):
+            raise
+        if flushed and lost_connection(error):
+            raise TransactionError(
+                "The connection was lost during COMMIT; it may have taken effect.", outcome="unknown"
+            ) from cause_of(error)
+        raise translate(error, model) from cause_of(error)
+    except BaseException:
+        rollback(session)
+        raise
+
+
+def _commit_keeping(session: Session) -> None:
+    state = state_of(session)
+    kept, state.kept = state.kept, []
+    if not (kept and session.expire_on_commit):
+        session.commit()
+        return
+    session.expire_on_commit = False
+    try:
+        session.commit()
+    finally:
+        session.expire_on_commit = True
+    keeping = {id(entity) for entity in kept}
+    for entity in list(session.identity_map.values()):
+        if id(entity) not in keeping:
+            session.expire(entity)
+
+
+def rollback(session: Session) -> None:
+    """Roll back and forget; a connection that can't even do that is discarded."""
+    state_of(session).kept.clear()
+    try:
+        session.rollback()
+    except Exception:
+        session.invalidate()

@@ -1,0 +1,209 @@
+"""A driver's exception → one of the toolkit's.
+
+The code decides (SQLSTATE, or SQLite's result code), never the text; SQLite alone names columns only in
+its text, which is read here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint
+from sqlalchemy import exc as sa
+from sqlalchemy import inspect as sa_inspect
+from sqlalchemy.orm import exc as orm_exc
+
+from ..errors import (
+    ConstraintViolationError,
+    DatabaseError,
+    DatabaseTimeoutError,
+    DatabaseUnavailableError,
+    DuplicateEntityError,
+    StaleEntityError,
+    TenantIsolationError,
+    TransactionError,
+    ValidationError,
+)
+from ..models.traits import traits_of
+from .sqlstates import Kind, kind_of_sqlite, kind_of_sqlstate
+
+_SQLITE_COLUMNS = re.compile(r"^(?:UNIQUE|NOT NULL) constraint failed: (?P<columns>[^:]+)$")
+_SQLITE_NAME = re.compile(r"^(?:CHECK constraint failed|UNIQUE constraint failed: index): '?(?P<name>[^']+)'?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a driver told of a failure, in one form for all drivers."""
+
+    kind: Kind
+    sqlstate: str | None = None
+    table: str | None = None
+    columns: tuple[str, ...] = ()
+    constraint: str | None = None
+
+
+@contextmanager
+def translated(model: type | None = None) -> Iterator[None]:
+    """Exceptions of SQLAlchemy and of the drivers leave this block as the toolkit's, naming ``model``."""
+    try:
+        yield
+    except DatabaseError:
+        raise
+    except (sa.SQLAlchemyError, OSError) as error:
+        raise translate(error, model) from cause_of(error)
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The driver's own exception behind SQLAlchemy's, or the error itself."""
+    orig = getattr(error, "orig", None)
+    if orig is None:
+        return error
+    # SQLAlchemy's asyncpg adapter wraps once more: the driver's exception is the adapter's cause.
+    inner = orig.__cause__
+    return inner if inner is not None and hasattr(inner, "sqlstate") else orig  # type: ignore[no-any-return]
+
+
+def lost_connection(error: BaseException) -> bool:
+    """Whether the connection that carried the statement is gone."""
+    return bool(getattr(error, "connection_invalidated", False)) or (
+        isinstance(error, OSError) and not isinstance(error, TimeoutError)
+    )
+
+
+def translate(error: BaseException, model: type | None = None) -> DatabaseError:
+    """The toolkit's exception for ``error``; the caller raises it ``from cause_of(error)``."""
+    who = model.__name__ if model is not None else "The database"
+    if isinstance(error, DatabaseError):
+        return error
+    if isinstance(error, (sa.TimeoutError, TimeoutError)):
+        return DatabaseTimeoutError("No connection came free, or none was made, in time.")
+    if isinstance(error, OSError):
+        return DatabaseUnavailableError("The database can't be reached.")
+    if isinstance(error, orm_exc.StaleDataError):
+        return StaleEntityError(f"{who}: the row has changed, or is gone, since it was read.")
+    if isinstance(error, sa.PendingRollbackError):
+        return TransactionError("An earlier error has ended this transaction; it must be rolled back.")
+    if isinstance(error, sa.MissingGreenlet):
+        return DatabaseError(
+            f"{who}: an attribute that was not loaded was read outside of the session's await; "
+            "name it in relationships=."
+        )
+    if isinstance(error, sa.DBAPIError):
+        return _from_driver(error, model, who)
+    if isinstance(error, sa.StatementError):
+        inner = error.orig
+        if isinstance(inner, DatabaseError):
+            return inner
+        return ValidationError(f"{who}: a value does not fit its column ({type(inner).__name__}).")
+    return DatabaseError(f"{who}: {type(error).__name__}.")
+
+
+def _from_driver(error: sa.DBAPIError, model: type | None, who: str) -> DatabaseError:
+    report = read(error)
+    fields = _fields(report, model)
+    named = f": {', '.join(fields)}" if fields else f" ({report.constraint})" if report.constraint else ""
+    state = f" (SQLSTATE {report.sqlstate})" if report.sqlstate else ""
+    match report.kind:
+        case Kind.DUPLICATE:
+            return DuplicateEntityError(
+                f"{who} exists already{named}.", fields=fields, constraint=report.constraint
+            )
+        case Kind.CONSTRAINT:
+            return ConstraintViolationError(
+                f"{who}: a constraint refused the row{named}.", fields=fields, constraint=report.constraint
+            )
+        case Kind.INVALID:
+            return ValidationError(f"{who}: the database refused a value{named}{state}.")
+        case Kind.FORBIDDEN:
+            return TenantIsolationError(f"{who}: a policy or a missing privilege refused the statement{state}.")
+        case Kind.TRANSIENT:
+            return TransactionError(
+                f"{who}: the transaction lost against another one; run it again{state}.",
+                transient=True,
+                sqlstate=report.sqlstate,
+            )
+        case Kind.TRANSACTION:
+            return TransactionError(f"{who}: the transaction can't go on{state}.", sqlstate=report.sqlstate)
+        case Kind.UNAVAILABLE:
+            return DatabaseUnavailableError(f"The database can't be reached, or refuses work{state}.")
+        case Kind.TIMEOUT:
+            return DatabaseTimeoutError(f"{who}: the statement or its lock took too long{state}.")
+        case Kind.OTHER:
+            return DatabaseError(f"{who}: the statement failed{state}.")
+
+
+def read(error: sa.DBAPIError) -> Report:
+    """What the driver behind ``error`` told: psycopg 3, asyncpg or sqlite3."""
+    cause: Any = cause_of(error)
+    sqlite_code = getattr(cause, "sqlite_errorcode", None)
+    if sqlite_code is not None:
+        return _read_sqlite(sqlite_code, str(cause))
+    sqlstate = getattr(cause, "sqlstate", None)
+    if sqlstate is None:
+        gone = error.connection_invalidated or isinstance(error, (sa.OperationalError, sa.InterfaceError))
+        refused = Kind.INVALID if isinstance(error, sa.DataError) else Kind.OTHER
+        return Report(Kind.UNAVAILABLE if gone else refused)
+    told = getattr(cause, "diag", cause)  # psycopg keeps the fields in diag, asyncpg on the exception
+    column = getattr(told, "column_name", None)
+    return Report(
+        kind=kind_of_sqlstate(sqlstate),
+        sqlstate=sqlstate,
+        table=getattr(told, "table_name", None),
+        columns=(column,) if column else (),
+        constraint=getattr(told, "constraint_name", None),
+    )
+
+
+def _read_sqlite(code: int, text: str) -> Report:
+    kind = kind_of_sqlite(code)
+    if match := _SQLITE_COLUMNS.match(text):
+        pairs = [name.strip().rpartition(".") for name in match["columns"].split(",")]
+        return Report(kind, table=pairs[0][0] or None, columns=tuple(column for _, _, column in pairs))
+    match = _SQLITE_NAME.match(text)
+    return Report(kind, constraint=match["name"] if match else None)
+
+
+def _fields(report: Report, model: type | None) -> tuple[str, ...]:
+    """The model's attributes that the failure is about, without the tenant's, which the user did not choose."""
+    if model is None:
+        return report.columns
+    mapper = sa_inspect(model)
+    table = _table(mapper, report.table)
+    columns = report.columns or (_constrained(table, report.constraint) if table is not None else ())
+    keys = {column.name: prop.key for prop in mapper.column_attrs for column in prop.columns if hasattr(column, "name")}
+    own = table is not None and table in mapper.tables
+    fields = tuple(keys.get(column, column) if own else column for column in columns)
+    tenant = traits_of(model).tenant
+    return tuple(field for field in fields if field != tenant) or fields
+
+
+def _table(mapper: Any, name: str | None) -> Table | None:
+    tables = list(mapper.tables)
+    if name is None:
+        return tables[0] if tables else None
+    metadata = tables[0].metadata.tables.values()
+    return next((table for table in [*tables, *metadata] if table.name == name), None)
+
+
+def _constrained(table: Table, constraint: str | None) -> tuple[str, ...]:
+    """The columns of a constraint, by its name or by the one that PostgreSQL gives an unnamed one."""
+    if constraint is None:
+        return ()
+    suffixes = {UniqueConstraint: "key", PrimaryKeyConstraint: "pkey"}
+    for item in [*table.constraints, *table.indexes]:
+        columns = tuple(column.name for column in getattr(item, "columns", ()))
+        if item.name is not None:
+            if str(item.name) == constraint:
+                return columns
+            continue
+        if isinstance(item, Index):
+            continue
+        suffix = suffixes.get(type(item), "fkey" if hasattr(item, "referred_table") else "check")
+        middle = () if suffix == "pkey" else columns
+        if "_".join([table.name, *middle, suffix])[:63] == constraint:
+            return columns
+    return ()

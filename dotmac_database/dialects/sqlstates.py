@@ -1,0 +1,76 @@
+"""What a database's error code means, as data.
+
+PostgreSQL, appendix A: https://www.postgresql.org/docs/current/errcodes-appendix.html
+SQLite, result and error codes: https://www.sqlite.org/rescode.html
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+
+class Kind(Enum):
+    """A class of failure; `errors.py` beside this file gives each its exception."""
+
+    DUPLICATE = auto()
+    CONSTRAINT = auto()
+    INVALID = auto()
+    FORBIDDEN = auto()
+    TRANSIENT = auto()
+    TRANSACTION = auto()
+    UNAVAILABLE = auto()
+    TIMEOUT = auto()
+    OTHER = auto()
+
+
+_SQLSTATES = {
+    "23505": Kind.DUPLICATE,
+    "40001": Kind.TRANSIENT,
+    "40P01": Kind.TRANSIENT,
+    "25P03": Kind.TIMEOUT,  # idle in transaction for too long
+    "25P04": Kind.TIMEOUT,  # the transaction took too long
+    "55P03": Kind.TIMEOUT,  # the lock was not available in time
+    "57014": Kind.TIMEOUT,  # cancelled, usually by statement_timeout
+    "42501": Kind.FORBIDDEN,
+    "44000": Kind.FORBIDDEN,  # WITH CHECK OPTION of a view
+    "3D000": Kind.UNAVAILABLE,
+}
+
+_CLASSES = {
+    "08": Kind.UNAVAILABLE,
+    "22": Kind.INVALID,
+    "23": Kind.CONSTRAINT,
+    "25": Kind.TRANSACTION,
+    "28": Kind.UNAVAILABLE,
+    "40": Kind.TRANSACTION,
+    "53": Kind.UNAVAILABLE,
+    "57": Kind.UNAVAILABLE,
+    "58": Kind.UNAVAILABLE,
+}
+
+_SQLITE_EXTENDED = {1555: Kind.DUPLICATE, 2067: Kind.DUPLICATE, 2579: Kind.DUPLICATE}
+
+_SQLITE_PRIMARY = {
+    5: Kind.TRANSIENT,  # BUSY
+    6: Kind.TRANSIENT,  # LOCKED
+    8: Kind.UNAVAILABLE,  # READONLY
+    9: Kind.TIMEOUT,  # INTERRUPT
+    10: Kind.UNAVAILABLE,  # IOERR
+    11: Kind.UNAVAILABLE,  # CORRUPT
+    13: Kind.UNAVAILABLE,  # FULL
+    14: Kind.UNAVAILABLE,  # CANTOPEN
+    18: Kind.INVALID,  # TOOBIG
+    19: Kind.CONSTRAINT,
+    20: Kind.INVALID,  # MISMATCH
+    26: Kind.UNAVAILABLE,  # NOTADB
+}
+
+
+def kind_of_sqlstate(sqlstate: str) -> Kind:
+    """What a SQLSTATE means: by the code, else by its class (the first two characters)."""
+    return _SQLSTATES.get(sqlstate) or _CLASSES.get(sqlstate[:2], Kind.OTHER)
+
+
+def kind_of_sqlite(code: int) -> Kind:
+    """What an extended SQLite result code means: by the code, else by its low byte."""
+    return _SQLITE_EXTENDED.get(code) or _SQLITE_PRIMARY.get(code & 0xFF, Kind.OTHER)

@@ -1,0 +1,56 @@
+"""What the databases do differently with transactions."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakSet
+
+from sqlalchemy import Connection, Engine, ExceptionContext, event
+from sqlalchemy.orm import Session
+
+_ABORTED = "dotmac_database.aborted"
+_WATCHED: WeakSet[Engine] = WeakSet()
+
+
+def ensure_begun(connection: Connection) -> None:
+    """Open SQLite's transaction where the driver has not yet: a SAVEPOINT outside of one would commit on RELEASE.
+
+    https://www.sqlite.org/lang_savepoint.html
+    """
+    if connection.dialect.name != "sqlite" or connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        return
+    driver: Any = connection.connection.driver_connection
+    if driver is not None and not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN")
+
+
+def watch(connection: Connection) -> None:
+    """Remember from now on, for this connection's engine, which transactions have failed on the server."""
+    engine = connection.engine
+    if engine.dialect.name != "postgresql" or engine in _WATCHED:
+        return
+    _WATCHED.add(engine)
+    event.listen(engine, "handle_error", _mark)
+    event.listen(engine, "rollback", _clear)
+    event.listen(engine, "begin", _clear)
+    event.listen(engine, "rollback_savepoint", lambda connection, *_: _clear(connection))
+
+
+def _mark(context: ExceptionContext) -> None:
+    if context.connection is not None and not context.is_disconnect:
+        context.connection.info[_ABORTED] = True
+
+
+def _clear(connection: Connection) -> None:
+    connection.info.pop(_ABORTED, None)
+
+
+def refuses_commit(session: Session) -> bool:
+    """Whether COMMIT would be answered with ROLLBACK, without an error.
+
+    PostgreSQL does that in an aborted transaction, and no driver tells:
+    https://www.postgresql.org/docs/current/sql-commit.html
+    """
+    if not session.in_transaction() or session.get_bind().dialect.name != "postgresql":
+        return False
+    return bool(session.connection().info.get(_ABORTED))
