@@ -9,19 +9,17 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Boolean, Integer, String, false, text
-from sqlalchemy.orm import Mapped, declarative_mixin, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
 from ..types import UTCDateTime, utc_now
 
 
-@declarative_mixin
 class TenantMixin:
     """Rows belong to one tenant, named by ``tenant_id``; redeclare the column for another type."""
 
     tenant_id: Mapped[Any] = mapped_column(String(128), nullable=False, index=True)
 
 
-@declarative_mixin
 class AuditMixin:
     """Who made and last changed a row, and when (UTC)."""
 
@@ -31,7 +29,6 @@ class AuditMixin:
     updated_by: Mapped[str | None] = mapped_column(String(255))
 
 
-@declarative_mixin
 class SoftDeleteMixin:
     """A deleted row stays, marked and hidden."""
 
@@ -39,7 +36,6 @@ class SoftDeleteMixin:
     deleted_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
 
 
-@declarative_mixin
 class VersionMixin:
     """A row counts its changes, so that a stale one is refused."""
 

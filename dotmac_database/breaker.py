@@ -1,0 +1,313 @@
+"""A circuit breaker: stop asking a database that does not answer, and notice when it does again.
+
+No library fitted: those at hand let every caller through once the timeout is over, hold a lock over the
+protected call, or know threads but no tasks (see ``docs/dependencies.md``).
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import wraps
+from types import TracebackType
+from typing import Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast
+
+from sqlalchemy import exc as sa
+from sqlalchemy.orm import exc as orm_exc
+
+from .dialects import cause_of, translate
+from .errors import (
+    CircuitOpenError,
+    ConstraintViolationError,
+    DatabaseError,
+    DatabaseTimeoutError,
+    DatabaseUnavailableError,
+    DuplicateEntityError,
+    EntityNotFoundError,
+    StaleEntityError,
+    TenantIsolationError,
+    TransactionError,
+    ValidationError,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+CircuitState: TypeAlias = Literal["closed", "open", "half_open"]
+
+_log = logging.getLogger(__name__)
+
+_ANSWERS = (
+    EntityNotFoundError,
+    DuplicateEntityError,
+    ConstraintViolationError,
+    ValidationError,
+    StaleEntityError,
+    TenantIsolationError,
+)
+"""What only a working database says."""
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitChange:
+    """A breaker's change of state. ``failures`` is the number in a row so far; ``error``, what caused it, or None."""
+
+    name: str | None
+    before: CircuitState
+    after: CircuitState
+    failures: int
+    error: BaseException | None
+
+
+class CircuitHook(Protocol):
+    """Told of each change of state, after it, outside of the lock. What it raises is logged, and goes no further."""
+
+    def __call__(self, change: CircuitChange, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Permit:
+    """Leave to make one call; ``era`` tells a late result from one that still counts."""
+
+    era: int
+
+
+class CircuitBreaker:
+    """Fail at once while a database is down, instead of waiting for it on every call.
+
+    Use it as a decorator of a function or a coroutine function, or as a context manager (``with`` and
+    ``async with``). One object may be shared by any number of threads and tasks; no lock is held over a call.
+
+    ``failure_threshold`` failures in a row open the circuit; a failure is an ``expected_exception``. What only a
+    working database says (not found, duplicate, constraint, validation, stale, tenant isolation, lost against
+    another transaction) is no failure, and breaks the row as a success does; a cancelled call says nothing.
+    While open, calls raise `CircuitOpenError` without being made. After ``recovery_timeout`` seconds one call is
+    let through: its success closes the circuit, its failure opens it for as long again.
+
+    ``name`` appears in messages and changes; ``hooks`` are told of every change.
+    Raises `ValidationError` for a threshold below 1 or a negative timeout.
+    """
+
+    def __init__(
+        self,
+        failure_threshold: int = 5,
+        recovery_timeout: float = 60.0,
+        expected_exception: type[BaseException] | tuple[type[BaseException], ...] = Exception,
+        *,
+        name: str | None = None,
+        hooks: Sequence[CircuitHook] = (),
+    ) -> None:
+        if failure_threshold < 1:
+            raise ValidationError("failure_threshold must be 1 or more.", field="failure_threshold")
+        if recovery_timeout < 0:
+            raise ValidationError("recovery_timeout must not be negative.", field="recovery_timeout")
+        self.failure_threshold = failure_threshold
+        self.recovery_timeout = recovery_timeout
+        self.expected_exception = expected_exception
+        self.name = name
+        self._hooks = tuple(hooks)
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._opened_at: float | None = None  # None: closed
+        self._trial: _Permit | None = None
+        self._era = 0
+
+    @property
+    def state(self) -> CircuitState:
+        """``"closed"``, ``"open"``, or ``"half_open"`` once the recovery timeout is over."""
+        with self._lock:
+            return self._state()
+
+    @property
+    def failures(self) -> int:
+        """How many failures in a row there have been."""
+        return self._failures
+
+    @property
+    def retry_after(self) -> float:
+        """The seconds until the next trial; 0.0 when calls are let through."""
+        with self._lock:
+            return self._retry_after()
+
+    def reset(self) -> None:
+        """Close the circuit and forget the failures."""
+        with self._lock:
+            change = self._close(None)
+        self._tell(change)
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Protect a function or coroutine function. The result has this breaker as its ``circuit_breaker``."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ValidationError("A circuit breaker takes a function or a coroutine function, not a generator.")
+        if self.name is None:
+            self.name = getattr(function, "__qualname__", None)
+
+        protected = (
+            self._around_coroutine(function) if inspect.iscoroutinefunction(function) else self._around(function)
+        )
+        protected.circuit_breaker = self  # type: ignore[attr-defined]  # functions take attributes
+        return cast("Callable[P, R]", protected)
+
+    def _around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def protected(*args: Any, **kwargs: Any) -> Any:
+            permit = self._admit()
+            try:
+                result = function(*args, **kwargs)
+            except BaseException as error:
+                self._settle(permit, error)
+                raise
+            self._settle(permit, None)
+            return result
+
+        return protected
+
+    def _around_coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        async def protected(*args: Any, **kwargs: Any) -> Any:
+            permit = self._admit()
+            try:
+                result = await function(*args, **kwargs)
+            except BaseException as error:
+                self._settle(permit, error)
+                raise
+            self._settle(permit, None)
+            return result
+
+        return protected
+
+    def __enter__(self) -> CircuitBreaker:
+        _ENTERED.set((*_ENTERED.get(), (self, self._admit())))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._settle(self._leave(), error)
+
+    async def __aenter__(self) -> CircuitBreaker:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+    def _leave(self) -> _Permit:
+        entered = _ENTERED.get()
+        for index in range(len(entered) - 1, -1, -1):
+            breaker, permit = entered[index]
+            if breaker is self:
+                _ENTERED.set(entered[:index] + entered[index + 1 :])
+                return permit
+        # A framework may leave the block in another context than it entered it (a thread pool does).
+        return self._trial or _Permit(self._era)
+
+    def _state(self) -> CircuitState:
+        if self._opened_at is None:
+            return "closed"
+        return "open" if time.monotonic() < self._opened_at + self.recovery_timeout else "half_open"
+
+    def _retry_after(self) -> float:
+        if self._opened_at is None:
+            return 0.0
+        left = self._opened_at + self.recovery_timeout - time.monotonic()
+        if left > 0:
+            return left
+        return min(1.0, self.recovery_timeout) if self._trial is not None else 0.0
+
+    def _admit(self) -> _Permit:
+        with self._lock:
+            if self._opened_at is None:
+                return _Permit(self._era)
+            if self._state() == "half_open" and self._trial is None:
+                self._trial = _Permit(self._era)
+                permit, change = self._trial, self._change("open", "half_open", None)
+            else:
+                named = f" of {self.name}" if self.name else ""
+                raise CircuitOpenError(
+                    f"The circuit breaker{named} is open after {self._failures} failures in a row.",
+                    retry_after=self._retry_after(),
+                )
+        self._tell(change)
+        return permit
+
+    def _settle(self, permit: _Permit, error: BaseException | None) -> None:
+        says_nothing = isinstance(error, CircuitOpenError) or (
+            error is not None and not isinstance(error, (Exception, self.expected_exception))
+        )
+        failed = error is not None and not says_nothing and self._is_failure(error)
+        with self._lock:
+            was_trial = permit is self._trial
+            if was_trial:
+                self._trial = None
+            if says_nothing or (permit.era != self._era and not was_trial):
+                return
+            change = self._fail(error, was_trial) if failed else self._close(error)
+        self._tell(change)
+
+    def _is_failure(self, error: BaseException) -> bool:
+        return isinstance(error, self.expected_exception) and not _is_answer(error)
+
+    def _fail(self, error: BaseException | None, was_trial: bool) -> CircuitChange | None:
+        self._failures += 1
+        if not was_trial and self._failures < self.failure_threshold:
+            return None
+        self._era += 1
+        self._opened_at = time.monotonic()
+        return self._change("half_open" if was_trial else "closed", "open", error)
+
+    def _close(self, error: BaseException | None) -> CircuitChange | None:
+        before = self._state()
+        self._failures = 0
+        self._trial = None
+        if self._opened_at is None:
+            return None
+        self._era += 1
+        self._opened_at = None
+        return self._change(before, "closed", error)
+
+    def _change(self, before: CircuitState, after: CircuitState, error: BaseException | None) -> CircuitChange:
+        return CircuitChange(self.name, before, after, self._failures, error)
+
+    def _tell(self, change: CircuitChange | None) -> None:
+        if change is None:
+            return
+        _log.log(
+            logging.WARNING if change.after == "open" else logging.INFO,
+            "Circuit breaker %s: %s -> %s after %d failures in a row",
+            change.name or "(unnamed)",
+            change.before,
+            change.after,
+            change.failures,
+        )
+        for hook in self._hooks:
+            try:
+                hook(change)
+            except Exception:
+                _log.exception("A hook of the circuit breaker %s failed", self.name or "(unnamed)")
+
+
+_ENTERED: ContextVar[tuple[tuple[CircuitBreaker, _Permit], ...]] = ContextVar("dotmac_database_breakers", default=())
+"""The ``with`` blocks that this task or thread is in, outermost first."""
+
+
+def _is_answer(error: BaseException) -> bool:
+    """Whether a working database said this; SQLAlchemy's own exceptions are judged by what they would become."""
+    if isinstance(error, (sa.NoResultFound, sa.MultipleResultsFound)):
+        return True
+    cause: BaseException | None = error.__cause__
+    if isinstance(error, (sa.DBAPIError, orm_exc.StaleDataError)):
+        cause, error = cause_of(error), translate(error)
+    if isinstance(error, (DatabaseUnavailableError, DatabaseTimeoutError)):
+        return False
+    if isinstance(error, TransactionError):
+        return error.transient or error.sqlstate is not None
+    if isinstance(error, _ANSWERS):
+        return True
+    # Whatever else carries the database's own code (no such table, a syntax error) is an answer too.
+    return isinstance(error, DatabaseError) and (hasattr(cause, "sqlstate") or hasattr(cause, "sqlite_errorcode"))

@@ -1,0 +1,177 @@
+"""`with_retry`: the decorator."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import aclosing, closing
+from dataclasses import replace
+from functools import wraps
+from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, SessionTransactionOrigin, scoped_session
+
+from ..dialects import translated
+from ..dialects.isolation import may_have_written
+from ..sessions import rollback, state_of, sync_session
+from .policy import RetryPolicy
+from .runner import Retries
+from .transient import as_toolkit_errors
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Function: TypeAlias = Callable[..., Any]
+
+_SESSIONS = (Session, AsyncSession, scoped_session, async_scoped_session)
+_HOLDERS = ("db", "session")
+_END = object()
+
+
+def encloses(session: Session) -> bool:
+    """Whether a transaction of ``session`` has begun that a retry would tear.
+
+    That is a `DatabaseTransaction` block, one begun explicitly, a savepoint, or one that reads or writes by hand
+    have opened, unless it has certainly written nothing (which costs one statement on PostgreSQL).
+    """
+    if state_of(session).units:
+        return True
+    transaction = session.get_transaction()
+    if transaction is None:
+        return False
+    if transaction.origin is not SessionTransactionOrigin.AUTOBEGIN or session.in_nested_transaction():
+        return True
+    return bool(session.new or session.dirty or session.deleted) or any(
+        may_have_written(connection) for connection in transaction.connections
+    )
+
+
+@overload
+def with_retry(policy: Callable[P, R], /) -> Callable[P, R]: ...
+@overload
+def with_retry(
+    policy: RetryPolicy | None = None, /, *, idempotent: bool = False
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def with_retry(policy: Any = None, /, *, idempotent: bool = False) -> Any:
+    """Retry a function, a coroutine function, a generator or an async generator; None: `RetryPolicy()`.
+
+    It opens and commits no transaction. Sessions among the arguments (or held by one as ``db`` or ``session``) are
+    rolled back before each wait, so that no connection is held meanwhile and each attempt finds them clean. Where
+    one of them is inside a transaction already there is one attempt, and its failure leaves with a note.
+    A generator is retried until it has given its first item. SQLAlchemy's exceptions leave as the toolkit's.
+    """
+    if callable(policy):
+        return _retrying(policy, RetryPolicy(), idempotent)
+    return lambda function: _retrying(function, policy or RetryPolicy(), idempotent)
+
+
+def _retrying(function: Function, policy: RetryPolicy, idempotent: bool) -> Function:
+    plan = Retries(policy, getattr(function, "__qualname__", repr(function)), idempotent)
+    if inspect.isasyncgenfunction(function):
+        return wraps(function)(_async_generator(function, plan))
+    if inspect.iscoroutinefunction(function):
+        return wraps(function)(_coroutine(function, plan))
+    if inspect.isgeneratorfunction(function):
+        return wraps(function)(_generator(function, plan))
+    return wraps(function)(_function(function, plan))
+
+
+def _function(function: Function, plan: Retries) -> Function:
+    def retried(*args: Any, **kwargs: Any) -> Any:
+        def attempt() -> Any:
+            with as_toolkit_errors():
+                return function(*args, **kwargs)
+
+        return _run(plan, _sessions(args, kwargs), attempt)
+
+    return retried
+
+
+def _coroutine(function: Function, plan: Retries) -> Function:
+    async def retried(*args: Any, **kwargs: Any) -> Any:
+        async def attempt() -> Any:
+            with as_toolkit_errors():
+                return await function(*args, **kwargs)
+
+        return await _run_async(plan, _sessions(args, kwargs), attempt)
+
+    return retried
+
+
+def _generator(function: Function, plan: Retries) -> Function:
+    def retried(*args: Any, **kwargs: Any) -> Generator[Any, Any, None]:
+        def attempt() -> tuple[Generator[Any, Any, Any], Any]:
+            items = function(*args, **kwargs)
+            with as_toolkit_errors():
+                return items, next(items, _END)
+
+        items, first = _run(plan, _sessions(args, kwargs), attempt)
+        with closing(items), as_toolkit_errors():
+            if first is not _END:
+                yield first
+                yield from items
+
+    return retried
+
+
+def _async_generator(function: Function, plan: Retries) -> Function:
+    async def retried(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        async def attempt() -> tuple[AsyncGenerator[Any, Any], Any]:
+            items = function(*args, **kwargs)
+            with as_toolkit_errors():
+                return items, await anext(items, _END)
+
+        items, first = await _run_async(plan, _sessions(args, kwargs), attempt)
+        async with aclosing(items):
+            with as_toolkit_errors():
+                if first is not _END:
+                    yield first
+                    async for item in items:
+                        yield item
+
+    return retried
+
+
+def _sessions(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+    """The sessions that the call works on, each once, scoped ones resolved."""
+    found: dict[int, Any] = {}
+    for value in (*args, *kwargs.values()):
+        held = value if isinstance(value, _SESSIONS) else _held(value)
+        if isinstance(held, (scoped_session, async_scoped_session)):
+            held = held()
+        if held is not None:
+            found[id(held)] = held
+    return list(found.values())
+
+
+def _held(value: Any) -> Any:
+    attributes = getattr(value, "__dict__", {})
+    return next((attributes[name] for name in _HOLDERS if isinstance(attributes.get(name), _SESSIONS)), None)
+
+
+def _run(plan: Retries, sessions: list[Any], attempt: Function) -> Any:
+    plain = [sync_session(session) for session in sessions]
+    with translated():
+        plan = replace(plan, enclosed=any(encloses(session) for session in plain))
+    return plan.run(attempt, lambda: _clean(plain))
+
+
+async def _run_async(plan: Retries, sessions: list[Any], attempt: Function) -> Any:
+    with translated():
+        enclosed = [await _on(session, encloses) for session in sessions]
+
+    async def clean() -> None:
+        for session in sessions:
+            await _on(session, rollback)
+
+    return await replace(plan, enclosed=any(enclosed)).run_async(attempt, clean)
+
+
+def _clean(sessions: list[Session]) -> None:
+    for session in sessions:
+        rollback(session)
+
+
+async def _on(session: Any, work: Callable[[Session], R]) -> R:
+    return await session.run_sync(work) if isinstance(session, AsyncSession) else work(session)

@@ -1,0 +1,145 @@
+"""The attempts of one operation; waiting and stopping are tenacity's."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import tenacity
+from sqlalchemy.util.concurrency import await_, in_greenlet
+
+from .policy import RetryAttempt, RetryPolicy
+from .transient import is_transient
+
+R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How one operation is run: its policy, its name for hooks and logs, and what is known about it.
+
+    ``enclosed``: it is part of a transaction that began before it, which alone could be run again, so that it
+    gets one attempt.
+    """
+
+    policy: RetryPolicy
+    operation: str
+    idempotent: bool = False
+    enclosed: bool = False
+
+    def run(self, attempt: Callable[[], R], clean: Callable[[], None] | None = None) -> R:
+        """Call ``attempt`` until it succeeds or has failed for good; ``clean`` is called before each wait."""
+        run = _Run(self)
+
+        def before_sleep(state: tenacity.RetryCallState) -> None:
+            if clean is not None:
+                clean()
+            run.waits(state)
+
+        try:
+            result = tenacity.Retrying(sleep=_sleep, before_sleep=before_sleep, **run.settings())(attempt)
+        except BaseException as error:
+            run.failed(error)
+            raise
+        run.succeeded()
+        return result
+
+    async def run_async(
+        self, attempt: Callable[[], Awaitable[R]], clean: Callable[[], Awaitable[None]] | None = None
+    ) -> R:
+        """As `run`, awaiting both."""
+        run = _Run(self)
+
+        async def before_sleep(state: tenacity.RetryCallState) -> None:
+            if clean is not None:
+                await clean()
+            run.waits(state)
+
+        try:
+            result: R = await tenacity.AsyncRetrying(before_sleep=before_sleep, **run.settings())(attempt)
+        except BaseException as error:
+            run.failed(error)
+            raise
+        run.succeeded()
+        return result
+
+
+class _Run:
+    """The attempts of one call: when to go on, and what the hooks are told."""
+
+    def __init__(self, retries: Retries) -> None:
+        self._retries = retries
+        self._policy = retries.policy
+        self._number = 0
+        self._start = time.monotonic()
+
+    def settings(self) -> dict[str, Any]:
+        return {"before": self._begins, "retry": self._again, "wait": self._wait, "stop": self._stop, "reraise": True}
+
+    def waits(self, state: tenacity.RetryCallState) -> None:
+        self._tell(state.outcome.exception() if state.outcome else None, state.upcoming_sleep)
+
+    def failed(self, error: BaseException) -> None:
+        if self._retries.enclosed and is_transient(error, idempotent=self._retries.idempotent):
+            error.add_note("Not retried: it is part of a transaction that began before; retry that one as a whole.")
+        elif self._number > 1:
+            error.add_note(f"Gave up after {self._number} attempts in {time.monotonic() - self._start:.2f} s.")
+        self._tell(error, None)
+
+    def succeeded(self) -> None:
+        if self._policy.budget is not None:
+            self._policy.budget.deposit()
+        self._tell(None, None)
+
+    def _begins(self, state: tenacity.RetryCallState) -> None:
+        self._number = state.attempt_number
+
+    def _again(self, state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        if error is None or self._retries.enclosed:
+            return False
+        return is_transient(error, idempotent=self._retries.idempotent)
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        return self._policy.delay(state.attempt_number)
+
+    def _stop(self, state: tenacity.RetryCallState) -> bool:
+        policy = self._policy
+        if state.attempt_number >= policy.max_attempts:
+            return True
+        begins_after = time.monotonic() - self._start + state.upcoming_sleep
+        if policy.deadline is not None and begins_after > policy.deadline:
+            return True
+        return policy.budget is not None and not policy.budget.withdraw()
+
+    def _tell(self, error: BaseException | None, delay: float | None) -> None:
+        elapsed = time.monotonic() - self._start
+        attempt = RetryAttempt(self._retries.operation, self._number, self._policy.max_attempts, elapsed, error, delay)
+        if delay is not None:
+            _log.info(
+                "%s: attempt %d of %d failed (%s); the next one follows in %.3f s",
+                attempt.operation,
+                attempt.number,
+                attempt.max_attempts,
+                type(error).__name__,
+                delay,
+            )
+        for hook in self._policy.hooks:
+            try:
+                hook(attempt)
+            except Exception:
+                _log.exception("A retry hook failed")
+
+
+def _sleep(seconds: float) -> None:
+    """Wait; code that an `AsyncSession` runs as sync code lets the event loop go on meanwhile."""
+    if in_greenlet():
+        await_(asyncio.sleep(seconds))
+    else:
+        time.sleep(seconds)

@@ -1,0 +1,79 @@
+"""Which failures pass by themselves: by SQLSTATE and driver class, never by text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import exc as sa
+from sqlalchemy.orm import exc as orm_exc
+
+from ..dialects import cause_of, lost_connection, translate
+from ..errors import DatabaseError, DatabaseUnavailableError, TransactionError
+
+_LASTING = ("28", "3D", "531", "58")
+"""Unavailable, and it won't pass by itself: refused credentials, no such database, a full disk, an I/O error."""
+
+_FROM_DATABASE = (sa.StatementError, sa.TimeoutError, sa.PendingRollbackError, orm_exc.StaleDataError)
+
+
+def is_transient(error: BaseException, *, idempotent: bool = False) -> bool:
+    """Whether the same operation, run again in a new transaction, may succeed and can do no harm.
+
+    That is so after a lost race, a deadlock, a busy SQLite, and a lost or refused connection. Where the
+    connection was lost during COMMIT the operation may have taken effect: only if it is ``idempotent``.
+    """
+    failure = database_error(error)
+    if isinstance(failure, TransactionError):
+        return failure.transient or (idempotent and failure.outcome == "unknown")
+    if not isinstance(failure, DatabaseUnavailableError):
+        return False
+    cause = failure.__cause__
+    if hasattr(cause, "sqlite_errorcode"):
+        return False  # a full disk, a read-only or damaged file
+    return not str(getattr(cause, "sqlstate", None) or "").startswith(_LASTING)
+
+
+def database_error(error: BaseException) -> DatabaseError | None:
+    """The toolkit's exception for one of SQLAlchemy's or a driver's; None where ``error`` is the user's own.
+
+    A connection that was lost during a COMMIT by hand is a `TransactionError` with ``outcome="unknown"``.
+    """
+    if isinstance(error, DatabaseError):
+        return error
+    # asyncpg's refused connection is a plain OSError, as the user's own network errors are.
+    if not isinstance(error, _FROM_DATABASE) and not (isinstance(error, OSError) and _came_through(error)):
+        return None
+    if lost_connection(error) and _came_through(error, "_commit_impl"):
+        failure: DatabaseError = TransactionError(
+            "The connection was lost during COMMIT; it may have taken effect.", outcome="unknown"
+        )
+    else:
+        failure = translate(error)
+    cause = cause_of(error)
+    if failure is not cause:
+        failure.__cause__ = cause
+    return failure
+
+
+@contextmanager
+def as_toolkit_errors() -> Iterator[None]:
+    """What the database raises in this block leaves as the toolkit's exceptions; the user's own are left alone."""
+    try:
+        yield
+    except Exception as error:
+        failure = database_error(error)
+        if failure is None or failure is error:
+            raise
+        raise failure from failure.__cause__
+
+
+def _came_through(error: BaseException, function: str | None = None) -> bool:
+    """Whether ``error`` was raised below SQLAlchemy's engine (in this function of it)."""
+    trace = error.__traceback__
+    while trace is not None:
+        code, module = trace.tb_frame.f_code, str(trace.tb_frame.f_globals.get("__name__"))
+        if module.startswith("sqlalchemy.engine.") and function in (None, code.co_name):
+            return True
+        trace = trace.tb_next
+    return False
