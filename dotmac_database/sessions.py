@@ -35,13 +35,15 @@ class SessionState:
     zero, ``auto_commit`` only flushes. ``lazy`` says that the outermost unit has no transaction of its
     own until the first write. ``kept`` are the objects that repositories returned in this transaction: they
     keep their values over its commit. ``standalone_reads`` is switched off where each statement needs a
-    transaction, as row-level security does.
+    transaction, as row-level security does; ``reading_alone`` is on during a read that has none, whose end
+    is nobody's commit.
     """
 
     units: int = 0
     lazy: bool = False
     kept: list[Any] = field(default_factory=list)
     standalone_reads: bool = True
+    reading_alone: bool = False
 
 
 def sync_session(session: Any) -> Session:
@@ -60,6 +62,7 @@ def state_of(session: Session) -> SessionState:
     state = session.info.get(_INFO)
     if state is None:
         state = session.info[_INFO] = SessionState()
+        watch(session.bind)
     return state  # type: ignore[no-any-return]  # info is an untyped dict
 
 
@@ -75,14 +78,18 @@ def reading(session: Session, model: type | None = None) -> Iterator[Mapping[str
         if not _reads_alone(session):
             yield _IN_TRANSACTION
             return
+        state = state_of(session)
+        state.reading_alone = True
         try:
             if session.bind.dialect.name == "postgresql":  # type: ignore[union-attr]  # an Engine, see _reads_alone
                 session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
             yield _ALONE
+            session.commit()
         except BaseException:
             rollback(session)
             raise
-        session.commit()
+        finally:
+            state.reading_alone = False
 
 
 def _reads_alone(session: Session) -> bool:
@@ -99,7 +106,7 @@ def _reads_alone(session: Session) -> bool:
     if level not in ("READ COMMITTED", "AUTOCOMMIT") and engine.dialect.name != "sqlite":
         return False
     # A listener of the user's at the start of a transaction (SET LOCAL …) needs that there is one.
-    return all(getattr(listener, "needs_no_transaction", False) for listener in session.dispatch.after_begin)
+    return all(getattr(listener, "dotmac_internal", False) for listener in session.dispatch.after_begin)
 
 
 @contextmanager
@@ -128,9 +135,7 @@ def writing(session: Session, *, auto_commit: bool, model: type | None = None) -
 @contextmanager
 def savepoint(session: Session) -> Iterator[None]:
     """A savepoint in the open transaction; two statements more. Its failure undoes this block alone."""
-    connection = session.connection()
-    ensure_begun(connection)
-    watch(connection)
+    ensure_begun(session.connection())
     with session.begin_nested():
         yield
 

@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Select, func, select
+
+
+def begin_options(*, isolation_level: str | None, read_only: bool, deferrable: bool) -> Mapping[str, Any]:
+    """The execution options that make these a part of PostgreSQL's BEGIN; SQLAlchemy resets them afterwards."""
+    options: dict[str, Any] = {}
+    if isolation_level is not None:
+        options["isolation_level"] = isolation_level
+    if read_only:
+        options["postgresql_readonly"] = True
+    if deferrable:
+        options["postgresql_deferrable"] = True
+    return options
+
+
+def set_timeouts(*, statement: float | None, lock: float | None) -> Select[Any] | None:
+    """PostgreSQL's SET LOCAL for timeouts in seconds, as one statement; None where there is nothing to set.
+
+    PostgreSQL counts milliseconds, and 0 as no timeout: a shorter one is rounded up.
+    """
+    given = {"statement_timeout": statement, "lock_timeout": lock}
+    calls = [
+        func.set_config(name, str(max(round(seconds * 1000), 1 if seconds else 0)), True)
+        for name, seconds in given.items()
+        if seconds is not None
+    ]
+    return select(*calls) if calls else None
 
 
 def may_have_written(connection: Connection) -> bool:

@@ -24,9 +24,11 @@ def ensure_begun(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN")
 
 
-def watch(connection: Connection) -> None:
-    """Remember from now on, for this connection's engine, which transactions have failed on the server."""
-    engine = connection.engine
+def watch(bind: Engine | Connection | None) -> None:
+    """Remember from now on, for this engine, which transactions have failed on the server."""
+    if bind is None:
+        return
+    engine = bind.engine
     if engine.dialect.name != "postgresql" or engine in _WATCHED:
         return
     _WATCHED.add(engine)

@@ -99,6 +99,21 @@ class Traits(Generic[M]):
             return None
         return frozenset(p.name for p in parameters)
 
+    @cached_property
+    def joins_collections(self) -> bool:
+        """Whether the class loads a collection by a join of its own accord, which doubles rows until made unique."""
+        return any(r.lazy in ("joined", False) and r.uselist for r in self.mapper.relationships)
+
+    @cached_property
+    def direct_writes(self) -> bool:
+        """Whether a row may be changed by a statement alone: nothing of the user's hangs on the unit of work."""
+        listens = ("before_update", "after_update", "before_delete", "after_delete")
+        return (
+            len(self.tables) == 1
+            and not self.mapper.validators
+            and not any(bool(getattr(self.mapper.dispatch, name)) for name in listens)
+        )
+
     def attribute(self, key: str) -> InstrumentedAttribute[Any]:
         """The class's attribute of this key, for statements."""
         return getattr(self.model, key)  # type: ignore[no-any-return]  # mapped attributes are untyped here

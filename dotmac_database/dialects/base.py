@@ -1,0 +1,104 @@
+"""The door to what the databases do differently: each method has one implementation a dialect."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from sqlalchemy import Enum, Integer, String, case, cast, func
+from sqlalchemy.sql import ColumnElement
+from sqlalchemy.sql.dml import Insert
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+Column = ColumnElement[Any]
+Condition = ColumnElement[bool]
+
+
+def enum_of(type_: TypeEngine[Any]) -> Enum | None:
+    """The `Enum` that columns of this type are, if they are."""
+    plain = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+    return plain if isinstance(plain, Enum) else None
+
+
+class Dialect(ABC):
+    """How one database says it."""
+
+    name: ClassVar[str]
+    max_parameters: ClassVar[int]
+    """How many values one statement may carry."""
+
+    @abstractmethod
+    def like(self, column: Column, pattern: Column) -> Condition:
+        """A case-sensitive match of a pattern that `sensitive_pattern` made."""
+
+    @abstractmethod
+    def sensitive_pattern(self, pattern: str) -> str:
+        """A LIKE pattern (escape ``\\``) as the operand of `like`."""
+
+    @abstractmethod
+    def ilike(self, column: Column, pattern: Column) -> Condition:
+        """A case-insensitive match of a LIKE pattern (escape ``\\``)."""
+
+    @abstractmethod
+    def search(self, column: Column, query: Column) -> Condition:
+        """Full-text search of one column."""
+
+    @abstractmethod
+    def json_value(self, document: Column, path: tuple[str, ...], kind: str) -> Column:
+        """What is at ``path`` if it is a ``"text"``, ``"number"`` or ``"boolean"``, else NULL; ``"any"``: as text."""
+
+    @abstractmethod
+    def json_contains(self, document: Column, path: tuple[str, ...], value: Column) -> Condition:
+        """Whether the JSON at ``path`` contains ``value``, a JSON text, as PostgreSQL's ``@>`` does."""
+
+    @abstractmethod
+    def json_contained_by(self, document: Column, path: tuple[str, ...], value: Column) -> Condition:
+        """Whether ``value``, a JSON text, contains the JSON at ``path``."""
+
+    @abstractmethod
+    def json_overlaps(self, document: Column, path: tuple[str, ...], value: Column) -> Condition:
+        """Whether the JSON array at ``path`` and the one in ``value`` share an element."""
+
+    @abstractmethod
+    def insert(self, table: Any) -> Any:
+        """An INSERT that takes ON CONFLICT."""
+
+    def orders_natively(self, type_: TypeEngine[Any]) -> bool:
+        """Whether the database orders values of this type as they are declared."""
+        return enum_of(type_) is None
+
+    def order_key(self, column: Column) -> Column:
+        """The expression to order and compare by: an enum's declared position, else the column itself."""
+        enum = enum_of(column.type)
+        if enum is None or self.orders_natively(column.type):
+            return column
+        ranks = {stored: rank for rank, stored in enumerate(enum.enums)}
+        return case(ranks, value=cast(column, String), else_=None)
+
+    def order_value(self, type_: TypeEngine[Any], value: Any) -> Any:
+        """A coerced value as the operand to compare with `order_key`."""
+        enum = enum_of(type_)
+        if enum is None or value is None or self.orders_natively(type_):
+            return value
+        if enum.enum_class is None:
+            return enum.enums.index(value)
+        return list(enum.enum_class).index(value)
+
+    def order_type(self, type_: TypeEngine[Any]) -> TypeEngine[Any]:
+        """The type of `order_value`."""
+        return type_ if self.orders_natively(type_) else Integer()
+
+
+def escaped(text: str) -> str:
+    """``text`` as a LIKE pattern that matches just it (escape ``\\``)."""
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+def ends_in_escape(pattern: str) -> bool:
+    """Whether the pattern ends in an escape character that escapes nothing, which PostgreSQL refuses."""
+    return (len(pattern) - len(pattern.rstrip("\\"))) % 2 == 1
+
+
+def lowered(column: Column) -> Column:
+    """``lower(column)``."""
+    return func.lower(column)

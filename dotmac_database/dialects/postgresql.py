@@ -1,0 +1,74 @@
+"""What PostgreSQL can do."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import Boolean, Numeric, Text, case, cast, exists, func, literal, literal_column, select
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
+from sqlalchemy.dialects.postgresql import insert as insert_on_conflict
+from sqlalchemy.types import TypeEngine
+
+from .base import Column, Condition, Dialect, enum_of
+
+
+class Postgresql(Dialect):
+    """PostgreSQL, by asyncpg or psycopg 3."""
+
+    name: ClassVar[str] = "postgresql"
+    max_parameters: ClassVar[int] = 32_000  # asyncpg's limit is 32,767
+
+    def like(self, column: Column, pattern: Column) -> Condition:
+        return column.op("LIKE", is_comparison=True)(pattern)
+
+    def sensitive_pattern(self, pattern: str) -> str:
+        return pattern
+
+    def ilike(self, column: Column, pattern: Column) -> Condition:
+        return column.op("ILIKE", is_comparison=True)(pattern)
+
+    def search(self, column: Column, query: Column) -> Condition:
+        config = literal_column("'simple'::regconfig")
+        words = column if isinstance(column.type, TSVECTOR) else func.to_tsvector(config, column)
+        return words.op("@@", is_comparison=True)(func.websearch_to_tsquery(config, query))
+
+    def _at(self, document: Column, path: tuple[str, ...]) -> Column:
+        jsonb = document if isinstance(document.type, JSONB) else cast(document, JSONB)
+        if not path:
+            return jsonb
+        return jsonb.op("#>", return_type=JSONB())(cast(literal(list(path), ARRAY(Text)), ARRAY(Text)))
+
+    def json_value(self, document: Column, path: tuple[str, ...], kind: str) -> Column:
+        found = self._at(document, path)
+        text = found.op("#>>", return_type=Text())(literal_column("'{}'::text[]"))
+        is_kind = func.jsonb_typeof(found)
+        match kind:
+            case "number":
+                return case((is_kind == "number", cast(text, Numeric())))
+            case "boolean":
+                return case((is_kind == "boolean", cast(text, Boolean)))
+            case "text":
+                return case((is_kind == "string", text))
+            case _:
+                return text
+
+    def json_contains(self, document: Column, path: tuple[str, ...], value: Column) -> Condition:
+        return self._at(document, path).op("@>", is_comparison=True)(cast(value, JSONB))
+
+    def json_contained_by(self, document: Column, path: tuple[str, ...], value: Column) -> Condition:
+        return self._at(document, path).op("<@", is_comparison=True)(cast(value, JSONB))
+
+    def json_overlaps(self, document: Column, path: tuple[str, ...], value: Column) -> Condition:
+        found = self._at(document, path)
+        empty = literal_column("'[]'::jsonb")
+        array = case((func.jsonb_typeof(found) == "array", found), else_=empty)
+        members = func.jsonb_array_elements(array).column_valued("member")
+        other = func.jsonb_array_elements(cast(value, JSONB)).column_valued("other")
+        return exists(select(1).select_from(members, other).where(members == other))
+
+    def insert(self, table: Any) -> Any:
+        return insert_on_conflict(table)
+
+    def orders_natively(self, type_: TypeEngine[Any]) -> bool:
+        enum = enum_of(type_)
+        return enum is None or enum.native_enum

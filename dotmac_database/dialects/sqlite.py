@@ -1,0 +1,78 @@
+"""What SQLite can do, and how it says what PostgreSQL says otherwise."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import Boolean, Text, case, cast, func, literal, type_coerce
+from sqlalchemy.dialects.sqlite import insert as insert_on_conflict
+from sqlalchemy.types import Float
+
+from .base import Column, Condition, Dialect, lowered
+
+_GLOB_SPECIAL = "*?["
+
+
+class Sqlite(Dialect):
+    """SQLite, by sqlite3 or aiosqlite. Its LIKE ignores the case of ASCII letters, its GLOB minds all."""
+
+    name: ClassVar[str] = "sqlite"
+    max_parameters: ClassVar[int] = 30_000  # SQLITE_MAX_VARIABLE_NUMBER is 32,766
+
+    def like(self, column: Column, pattern: Column) -> Condition:
+        return column.op("GLOB", is_comparison=True)(pattern)
+
+    def sensitive_pattern(self, pattern: str) -> str:
+        glob: list[str] = []
+        characters = iter(pattern)
+        for character in characters:
+            if character == "%":
+                glob.append("*")
+            elif character == "_":
+                glob.append("?")
+            else:
+                plain = next(characters, "") if character == "\\" else character
+                glob.append(f"[{plain}]" if plain in _GLOB_SPECIAL and plain else plain)
+        return "".join(glob)
+
+    def ilike(self, column: Column, pattern: Column) -> Condition:
+        return lowered(column).like(lowered(pattern), escape="\\")
+
+    def search(self, column: Column, query: Column) -> Condition:
+        return func.dotmac_search(column, query) == 1
+
+    def json_value(self, document: Column, path: tuple[str, ...], kind: str) -> Column:
+        where = _json_path(path)
+        found = func.json_extract(document, where)
+        is_kind = func.json_type(document, where)
+        match kind:
+            case "number":
+                return type_coerce(case((is_kind.in_(["integer", "real"]), found)), Float())
+            case "boolean":
+                return type_coerce(case((is_kind.in_(["true", "false"]), found)), Boolean())
+            case "text":
+                return type_coerce(case((is_kind == "text", found)), Text())
+            case _:
+                return cast(found, Text)
+
+    def _at(self, document: Column, path: tuple[str, ...]) -> Column:
+        # json_quote(json_extract()) loses true and false, ->  keeps them: https://www.sqlite.org/json1.html#jptr
+        return document.op("->", return_type=Text())(_json_path(path)) if path else type_coerce(document, Text())
+
+    def json_contains(self, document: Column, path: tuple[str, ...], value: Column) -> Condition:
+        return func.dotmac_json_contains(self._at(document, path), value) == 1
+
+    def json_contained_by(self, document: Column, path: tuple[str, ...], value: Column) -> Condition:
+        return func.dotmac_json_contains(value, self._at(document, path)) == 1
+
+    def json_overlaps(self, document: Column, path: tuple[str, ...], value: Column) -> Condition:
+        return func.dotmac_json_overlaps(self._at(document, path), value) == 1
+
+    def insert(self, table: Any) -> Any:
+        return insert_on_conflict(table)
+
+
+def _json_path(path: tuple[str, ...]) -> Column:
+    steps = "".join(f"[{step}]" if step.isdecimal() else f'."{step}"' for step in path)
+    return literal(f"${steps}", Text())
+

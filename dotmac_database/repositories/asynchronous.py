@@ -1,0 +1,225 @@
+"""The async repositories: the same code, run by `AsyncSession.run_sync`.
+
+Each async repository has a sync twin on the session behind its own. A public method runs the sync method of
+the same name on the twin; what a subclass overrides, hook or method, the twin calls back, so that an
+override takes effect wherever the method is used.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from functools import cache
+from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, Self, TypeVar, overload
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.util import await_only
+
+from ..errors import ValidationError
+from ..query import CursorPaginationResult, FiltersLike, OptionsLike, PaginationResult
+from .core import RepositoryCore
+from .reading import Position
+from .sync import BaseRepository, BaseTenantRepository
+
+M = TypeVar("M")
+T = TypeVar("T")
+P = ParamSpec("P")
+
+HOOKS = ("conditions", "values_for_create", "values_for_update")
+
+
+class AsyncRepository(RepositoryCore[M]):
+    """Typed access to the rows of one mapped class, on an `AsyncSession`: `BaseRepository`, awaited."""
+
+    twin_class: ClassVar[type[BaseRepository[Any]]] = BaseRepository
+    db: AsyncSession
+
+    def _bind_tenant(self, tenant_id: Any) -> None:
+        super()._bind_tenant(tenant_id)
+        self._twin_made: BaseRepository[M] | None = None
+
+    @property
+    def _twin(self) -> BaseRepository[M]:
+        twin = self._twin_made
+        if twin is None:
+            twin_class = _twin_class(type(self))
+            twin = twin_class.__new__(twin_class)
+            twin.__dict__.update({name: value for name, value in self.__dict__.items() if name != "_twin_made"})
+            twin.__dict__["_face"] = self
+            self._twin_made = twin
+        return twin
+
+    async def _run(
+        self, method: Callable[Concatenate[BaseRepository[M], P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a sync method on the twin."""
+        return await self.db.run_sync(lambda _: method(self._twin, *args, **kwargs))
+
+    async def get_by_id(
+        self, entity_id: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
+    ) -> M | None:
+        """As `BaseRepository.get_by_id`."""
+        return await self._run(BaseRepository.get_by_id, entity_id, include_deleted, relationships)
+
+    async def get_by_id_or_raise(
+        self, entity_id: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
+    ) -> M:
+        """As `BaseRepository.get_by_id_or_raise`."""
+        return await self._run(BaseRepository.get_by_id_or_raise, entity_id, include_deleted, relationships)
+
+    async def get_many(
+        self, ids: Iterable[Any], include_deleted: bool = False, relationships: Sequence[str] | None = None
+    ) -> builtins.list[M]:
+        """As `BaseRepository.get_many`."""
+        return await self._run(BaseRepository.get_many, ids, include_deleted, relationships)
+
+    async def get_by_field(
+        self, field_name: str, value: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
+    ) -> M | None:
+        """As `BaseRepository.get_by_field`."""
+        return await self._run(BaseRepository.get_by_field, field_name, value, include_deleted, relationships)
+
+    async def list_by_field(
+        self, field_name: str, value: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
+    ) -> builtins.list[M]:
+        """As `BaseRepository.list_by_field`."""
+        return await self._run(BaseRepository.list_by_field, field_name, value, include_deleted, relationships)
+
+    async def first(self, options: OptionsLike = None) -> M | None:
+        """As `BaseRepository.first`."""
+        return await self._run(BaseRepository.first, options)
+
+    async def exists(self, entity_id: Any, include_deleted: bool = False) -> bool:
+        """As `BaseRepository.exists`."""
+        return await self._run(BaseRepository.exists, entity_id, include_deleted)
+
+    async def count(self, filters: FiltersLike = None, include_deleted: bool = False) -> int:
+        """As `BaseRepository.count`."""
+        return await self._run(BaseRepository.count, filters, include_deleted)
+
+    async def list(self, options: OptionsLike = None) -> builtins.list[M]:
+        """As `BaseRepository.list`."""
+        return await self._run(BaseRepository.list, options)
+
+    async def list_paginated(self, options: OptionsLike = None) -> PaginationResult[M]:
+        """As `BaseRepository.list_paginated`."""
+        return await self._run(BaseRepository.list_paginated, options)
+
+    async def cursor_paginate(self, options: OptionsLike = None) -> CursorPaginationResult[M]:
+        """As `BaseRepository.cursor_paginate`."""
+        return await self._run(BaseRepository.cursor_paginate, options)
+
+    async def stream(self, options: OptionsLike = None, batch_size: int = 1000) -> AsyncIterator[M]:
+        """As `BaseRepository.stream`."""
+        position: Position = None
+        while True:
+            batch, position = await self._run(BaseRepository._batch, options, batch_size, position)
+            for entity in batch:
+                yield entity
+            if position is None:
+                return
+
+    async def create(self, data: Any, user_id: str | None = None) -> M:
+        """As `BaseRepository.create`."""
+        return await self._run(BaseRepository.create, data, user_id)
+
+    @overload
+    async def bulk_create(
+        self, rows: Iterable[Any], user_id: str | None = None, *, returning: Literal[True] = True
+    ) -> builtins.list[M]: ...
+    @overload
+    async def bulk_create(
+        self, rows: Iterable[Any], user_id: str | None = None, *, returning: Literal[False]
+    ) -> int: ...
+    @overload
+    async def bulk_create(
+        self, rows: Iterable[Any], user_id: str | None = None, *, returning: bool
+    ) -> builtins.list[M] | int: ...
+    async def bulk_create(
+        self, rows: Iterable[Any], user_id: str | None = None, *, returning: bool = True
+    ) -> builtins.list[M] | int:
+        """As `BaseRepository.bulk_create`."""
+        return await self.db.run_sync(lambda _: BaseRepository.bulk_create(self._twin, rows, user_id, returning=returning))
+
+    async def upsert(self, data: Any, conflict_fields: Sequence[str], user_id: str | None = None) -> M:
+        """As `BaseRepository.upsert`."""
+        return await self._run(BaseRepository.upsert, data, conflict_fields, user_id)
+
+    async def bulk_upsert(
+        self, rows: Iterable[Any], conflict_fields: Sequence[str], user_id: str | None = None
+    ) -> builtins.list[M]:
+        """As `BaseRepository.bulk_upsert`."""
+        return await self._run(BaseRepository.bulk_upsert, rows, conflict_fields, user_id)
+
+    async def update(
+        self, entity_id: Any, data: Any, user_id: str | None = None, *, expected_version: int | None = None
+    ) -> M:
+        """As `BaseRepository.update`."""
+        return await self._run(BaseRepository.update, entity_id, data, user_id, expected_version=expected_version)
+
+    async def delete(self, entity_id: Any, soft_delete: bool = True, user_id: str | None = None) -> bool:
+        """As `BaseRepository.delete`."""
+        return await self._run(BaseRepository.delete, entity_id, soft_delete, user_id)
+
+    async def restore(self, entity_id: Any, user_id: str | None = None) -> M:
+        """As `BaseRepository.restore`."""
+        return await self._run(BaseRepository.restore, entity_id, user_id)
+
+    async def bulk_update(self, rows: Iterable[Any], user_id: str | None = None) -> int:
+        """As `BaseRepository.bulk_update`."""
+        return await self._run(BaseRepository.bulk_update, rows, user_id)
+
+    async def update_where(
+        self, filters: FiltersLike, data: Any, user_id: str | None = None, *, allow_all: bool = False
+    ) -> int:
+        """As `BaseRepository.update_where`."""
+        return await self._run(BaseRepository.update_where, filters, data, user_id, allow_all=allow_all)
+
+    async def delete_where(
+        self, filters: FiltersLike, soft_delete: bool = True, user_id: str | None = None, *, allow_all: bool = False
+    ) -> int:
+        """As `BaseRepository.delete_where`."""
+        return await self._run(BaseRepository.delete_where, filters, soft_delete, user_id, allow_all=allow_all)
+
+
+class AsyncTenantRepository(AsyncRepository[M]):
+    """An `AsyncRepository` that is always confined to one tenant."""
+
+    tenant_required: ClassVar[bool] = True
+    twin_class: ClassVar[type[BaseRepository[Any]]] = BaseTenantRepository
+
+    async def get_tenant_stats(self) -> dict[str, Any]:
+        """As `BaseTenantRepository.get_tenant_stats`."""
+        twin = self._twin
+        assert isinstance(twin, BaseTenantRepository)
+        return await self.db.run_sync(lambda _: BaseTenantRepository.get_tenant_stats(twin))
+
+
+@cache
+def _twin_class(face: type[AsyncRepository[Any]]) -> type[BaseRepository[Any]]:
+    """The sync class for the twins of an async class: what that overrides, the twin calls back."""
+    base = face.twin_class
+    own = AsyncTenantRepository if issubclass(face, AsyncTenantRepository) else AsyncRepository
+    members: dict[str, Any] = {name: _called_back(name) for name in HOOKS if _overrides(face, own, name)}
+    for name in dir(base):
+        if not name.startswith("_") and name not in HOOKS and name in dir(own) and _overrides(face, own, name):
+            members[name] = _awaited(name)
+    return type(f"{face.__name__}Twin", (base,), members)
+
+
+def _overrides(face: type[Any], own: type[Any], name: str) -> bool:
+    return callable(getattr(own, name, None)) and getattr(face, name) is not getattr(own, name)
+
+
+def _called_back(name: str) -> Callable[..., Any]:
+    def hook(twin: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(twin._face, name)(*args, **kwargs)
+
+    return hook
+
+
+def _awaited(name: str) -> Callable[..., Any]:
+    def method(twin: Any, *args: Any, **kwargs: Any) -> Any:
+        return await_only(getattr(twin._face, name)(*args, **kwargs))
+
+    return method

@@ -1,0 +1,127 @@
+"""What a repository is before it does anything: a class of rows, a session, whose rows, and its hooks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
+
+from sqlalchemy.orm import Session
+from sqlalchemy.sql import ColumnElement
+
+from ..actors import current_actor
+from ..cursors import CursorCodec, CursorKey
+from ..dialects import dialect_named
+from ..errors import TenantRequiredError, ValidationError
+from ..models.traits import Traits, traits_of
+from ..sessions import sync_session
+from ..statements.coercion import coercer
+from ..statements.reads import Reader
+from ..statements.scope import Scope
+from ..statements.writes import Values, Writer
+from ..tenancy.context import ALL_TENANTS, confine
+
+M = TypeVar("M")
+
+
+class RepositoryCore(Generic[M]):
+    """The state and the hooks that both faces share.
+
+    Hooks are pure: they read ``self`` and their arguments, and send nothing. Override them in a subclass of
+    either face.
+    """
+
+    tenant_required: ClassVar[bool] = False
+    declared_model: ClassVar[type[Any] | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for base in getattr(cls, "__orig_bases__", ()):
+            origin = get_origin(base)
+            if isinstance(origin, type) and issubclass(origin, RepositoryCore):
+                model = next(iter(get_args(base)), None)
+                if isinstance(model, type):
+                    cls.declared_model = model
+
+    def __init__(
+        self,
+        db: Any,
+        model_class: type[M] | None = None,
+        tenant_id: Any = None,
+        auto_commit: bool = True,
+        *,
+        cursor_key: CursorKey = None,
+    ) -> None:
+        model = model_class if model_class is not None else self.declared_model
+        if model is None:
+            raise ValidationError(
+                f"{type(self).__name__} needs a model: pass model_class=, or derive from {type(self).__name__}[Model]."
+            )
+        self.db = db
+        self.model_class: type[M] = model
+        self.auto_commit = auto_commit
+        self.traits: Traits[M] = traits_of(model)
+        self._session: Session = sync_session(db)
+        self._codec = CursorCodec(cursor_key)
+        self._dialect = dialect_named(self._session.get_bind(self.traits.mapper).dialect.name)
+        self._bind_tenant(tenant_id)
+
+    def _bind_tenant(self, tenant_id: Any) -> None:
+        traits = self.traits
+        if traits.tenant is None and self.tenant_required:
+            raise ValidationError(f"{traits.name} has no tenant column, so {type(self).__name__} can't confine it.")
+        if isinstance(tenant_id, str) and not tenant_id.strip():
+            raise TenantRequiredError("A tenant's name can't be blank.")
+        if tenant_id is None and (traits.tenant is not None or self.tenant_required):
+            raise TenantRequiredError(
+                f"{traits.name} belongs to tenants: pass tenant_id=, or ALL_TENANTS to work across them."
+            )
+        if traits.tenant is not None and tenant_id is not ALL_TENANTS:
+            column = traits.columns[traits.tenant]
+            try:
+                tenant_id = coercer(column.type)(tenant_id)
+            except ValueError as expected:
+                raise ValidationError(
+                    f"{traits.name}.{traits.tenant} takes {expected} for a tenant.", field=traits.tenant
+                ) from None
+        self.tenant_id = tenant_id
+        self._options: dict[str, Any] = {} if tenant_id is None else {"dotmac_confined": tenant_id}
+        self._readers: dict[bool, Reader] = {}
+
+    def with_tenant(self, tenant_id: Any) -> Self:
+        """The same repository for another tenant, on the same session. Raises `TenantRequiredError` for None."""
+        other = copy.copy(self)
+        other._bind_tenant(tenant_id)
+        return other
+
+    def switch_tenant(self, tenant_id: Any) -> Self:
+        """An alias of `with_tenant`; this repository keeps its own tenant."""
+        return self.with_tenant(tenant_id)
+
+    def conditions(self) -> Sequence[ColumnElement[bool]]:
+        """Hook: conditions that every statement of this repository carries, besides the tenant's."""
+        return ()
+
+    def values_for_create(self, values: Values) -> Values:
+        """Hook: the checked values of each new row, about to be written."""
+        return values
+
+    def values_for_update(self, values: Values) -> Values:
+        """Hook: the checked values that an update is about to write."""
+        return values
+
+    def _reader(self, include_deleted: bool = False) -> Reader:
+        """The builder of this repository's statements; binds an unbound guarded session to its tenant."""
+        if self.tenant_id is not None:
+            confine(self._session, self.tenant_id)
+        reader = self._readers.get(include_deleted)
+        if reader is not None:
+            return reader
+        conditions = tuple(self.conditions())
+        reader = Reader(self.traits, Scope(self.tenant_id, include_deleted, conditions), self._dialect)
+        if not conditions:
+            self._readers[include_deleted] = reader
+        return reader
+
+    def _writer(self, user_id: str | None, include_deleted: bool = False) -> Writer:
+        return Writer(self._reader(include_deleted), user_id if user_id is not None else current_actor())

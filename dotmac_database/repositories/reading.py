@@ -1,0 +1,283 @@
+"""The reading half of a repository, written once on the sync session."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Result
+
+from ..errors import EntityNotFoundError, InvalidCursorError, ValidationError
+from ..query import (
+    CursorPaginationParams,
+    CursorPaginationResult,
+    FiltersLike,
+    OptionsLike,
+    PaginationParams,
+    PaginationResult,
+    QueryFilter,
+    QueryOptions,
+    filters_of,
+    options_of,
+)
+from ..sessions import keep, reading
+from ..statements.ordering import Order, OrderedTerm, cursor_order, order_of
+from ..statements.reads import Bound, Reader, Seek
+from .core import RepositoryCore
+
+M = TypeVar("M")
+
+Position = tuple[Any, ...] | None
+
+
+class ReadingRepository(RepositoryCore[M]):
+    """Reads. Outside of a transaction each is one statement of its own; see `dotmac_database.sessions.reading`."""
+
+    def get_by_id(
+        self, entity_id: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
+    ) -> M | None:
+        """The row of a primary key, a tuple where the key is composite; None where there is none.
+
+        One statement, also for an object that the session holds already, and one more for each relationship.
+        """
+        reader = self._reader(include_deleted)
+        bound = reader.by_key(reader.key(entity_id)).with_options(reader.loads(relationships or ()))
+        return next(iter(self._entities(bound)), None)
+
+    def get_by_id_or_raise(
+        self, entity_id: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
+    ) -> M:
+        """As `get_by_id`, but a missing row, or one of another tenant, raises `EntityNotFoundError`."""
+        entity = self.get_by_id(entity_id, include_deleted, relationships)
+        if entity is None:
+            raise self._not_found()
+        return entity
+
+    def get_many(
+        self, ids: Iterable[Any], include_deleted: bool = False, relationships: Sequence[str] | None = None
+    ) -> builtins.list[M]:
+        """The rows of these primary keys in their order; missing ones are left out. One statement per 10,000 values."""
+        reader = self._reader(include_deleted)
+        keys = [reader.key(entity_id) for entity_id in ids]
+        unique = list(dict.fromkeys(keys))
+        size = max(1, 10_000 // len(self.traits.primary_key))
+        loads = reader.loads(relationships or ())
+        found: dict[Any, M] = {}
+        with reading(self._session, self.model_class) as how:
+            for start in range(0, len(unique), size):
+                bound = reader.by_keys(unique[start : start + size]).with_options(loads)
+                for entity in self._scalars(bound, how):
+                    found[reader.key(self.traits.key_of(entity))] = entity
+        keep(self._session, *found.values())
+        return [found[key] for key in keys if key in found]
+
+    def get_by_field(
+        self,
+        field_name: str,
+        value: Any,
+        include_deleted: bool = False,
+        relationships: Sequence[str] | None = None,
+    ) -> M | None:
+        """The first row, by primary key, whose field has this value (None: is NULL), or None. One statement."""
+        return self.first(
+            QueryOptions(
+                filters=[QueryFilter(field_name, value=value)],
+                include_deleted=include_deleted,
+                relationships=relationships or (),
+            )
+        )
+
+    def list_by_field(
+        self,
+        field_name: str,
+        value: Any,
+        include_deleted: bool = False,
+        relationships: Sequence[str] | None = None,
+    ) -> builtins.list[M]:
+        """All rows whose field has this value (None: is NULL), by primary key. One statement."""
+        return self.list(
+            QueryOptions(
+                filters=[QueryFilter(field_name, value=value)],
+                include_deleted=include_deleted,
+                relationships=relationships or (),
+            )
+        )
+
+    def first(self, options: OptionsLike = None) -> M | None:
+        """The first row by the options' total order, or None. One statement."""
+        asked = options_of(options)
+        reader = self._reader(asked.include_deleted)
+        order = order_of(self.traits, asked.sorts)
+        bound = reader.rows(asked.filters, order, limit=1).with_options(reader.loads(asked.relationships))
+        return next(iter(self._entities(bound)), None)
+
+    def exists(self, entity_id: Any, include_deleted: bool = False) -> bool:
+        """Whether there is a row of this primary key. One statement, which reads no columns."""
+        reader = self._reader(include_deleted)
+        bound = reader.has_key(reader.key(entity_id))
+        with reading(self._session, self.model_class) as how:
+            return self._execute(bound, how).first() is not None
+
+    def count(self, filters: FiltersLike = None, include_deleted: bool = False) -> int:
+        """How many rows match. One statement."""
+        bound = self._reader(include_deleted).count(filters_of(filters))
+        with reading(self._session, self.model_class) as how:
+            return int(self._execute(bound, how).scalar_one())
+
+    def list(self, options: OptionsLike = None) -> builtins.list[M]:
+        """The matching rows by a total order: the sorts, then the primary key. One statement.
+
+        With ``pagination`` just that page; without, all of them: see `stream` for tables of any size.
+        """
+        asked = options_of(options)
+        if asked.cursor_pagination is not None:
+            raise ValidationError("A cursor page is read with cursor_paginate().", field="cursor_pagination")
+        reader = self._reader(asked.include_deleted)
+        page = asked.pagination
+        bound = reader.rows(
+            asked.filters,
+            order_of(self.traits, asked.sorts),
+            limit=page.per_page if page else None,
+            offset=page.offset if page else 0,
+        )
+        return self._entities(bound.with_options(reader.loads(asked.relationships)))
+
+    def list_paginated(self, options: OptionsLike = None) -> PaginationResult[M]:
+        """One numbered page and the total, in one statement; a page past the end takes a second for its total."""
+        asked = options_of(options)
+        if asked.cursor_pagination is not None:
+            raise ValidationError("A cursor page is read with cursor_paginate().", field="cursor_pagination")
+        page = asked.pagination or PaginationParams()
+        reader = self._reader(asked.include_deleted)
+        bound = reader.rows(
+            asked.filters, order_of(self.traits, asked.sorts), limit=page.per_page, offset=page.offset, total=True
+        ).with_options(reader.loads(asked.relationships))
+        with reading(self._session, self.model_class) as how:
+            rows = self._rows(bound, how)
+            total = rows[0][1] if rows else 0
+            if not rows and page.offset:
+                total = int(self._execute(reader.count(asked.filters), how).scalar_one())
+        items = [row[0] for row in rows]
+        keep(self._session, *items)
+        return PaginationResult(items=items, total=total, page=page.page, per_page=page.per_page)
+
+    def cursor_paginate(self, options: OptionsLike = None) -> CursorPaginationResult[M]:
+        """The page after, or before, a cursor; no total. One statement, as quick at any depth.
+
+        The order is the options' sorts, else ``cursor_field``; the primary key ends it. Raises
+        `InvalidCursorError` for a cursor that is damaged, forged, or of another query.
+        """
+        asked = options_of(options)
+        if asked.pagination is not None:
+            raise ValidationError("A numbered page is read with list_paginated().", field="pagination")
+        page = asked.cursor_pagination or CursorPaginationParams()
+        reader = self._reader(asked.include_deleted)
+        order = cursor_order(self.traits, asked.sorts, page)
+        terms = reader.terms(order)
+        marks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, asked)}
+        seek, raw = self._seek(page.cursor, terms, marks)
+        bound = reader.page(asked.filters, order, page.limit + 1, seek).with_options(reader.loads(asked.relationships))
+        with reading(self._session, self.model_class) as how:
+            rows = self._rows(bound, how)
+        more = len(rows) > page.limit
+        rows = rows[: page.limit]
+        if seek is not None and seek.backwards:
+            rows.reverse()
+        keep(self._session, *(row[0] for row in rows))
+
+        def cursor(row: Any, mode: str) -> str:
+            return self._codec.encode(_position(row, terms), mode=mode, **marks)
+
+        backwards = seek is not None and seek.backwards
+        ahead = behind = None
+        if rows:
+            ahead = cursor(rows[-1], "after") if more or backwards else None
+            behind = cursor(rows[0], "before") if (more if backwards else seek is not None) else None
+        elif seek is not None:
+            turned = {"after": "until", "from": "before", "before": "from", "until": "after"}[seek.mode]
+            back = self._codec.encode(raw, mode=turned, **marks)
+            ahead, behind = (back, None) if backwards else (None, back)
+        return CursorPaginationResult([row[0] for row in rows], ahead, behind)
+
+    def stream(self, options: OptionsLike = None, batch_size: int = 1000) -> Iterator[M]:
+        """Every matching row, in constant memory: by keyset batches, one statement for each ``batch_size`` rows.
+
+        No transaction is held between batches, so a row that is inserted meanwhile may appear; none that
+        stays is skipped or shown twice.
+        """
+        position: Position = None
+        while True:
+            batch, position = self._batch(options, batch_size, position)
+            yield from batch
+            if position is None:
+                return
+
+    def _batch(
+        self, options: OptionsLike, batch_size: int, position: Position
+    ) -> tuple[builtins.list[M], Position]:
+        """The rows after ``position`` and the position after them; None: there are no more."""
+        asked = options_of(options)
+        if asked.pagination is not None or asked.cursor_pagination is not None:
+            raise ValidationError("stream() reads every row; leave the pagination out.", field="pagination")
+        if batch_size < 1:
+            raise ValidationError("batch_size must be at least 1.", field="batch_size")
+        reader = self._reader(asked.include_deleted)
+        order = order_of(self.traits, asked.sorts)
+        terms = reader.terms(order)
+        seek = None if position is None else Seek("after", position)
+        bound = reader.page(asked.filters, order, batch_size, seek).with_options(reader.loads(asked.relationships))
+        with reading(self._session, self.model_class) as how:
+            rows = self._rows(bound, how)
+        last = _position(rows[-1], terms) if len(rows) == batch_size else None
+        return [row[0] for row in rows], last
+
+    def _binding(self, order: Order) -> bytes:
+        told = ",".join(f"{each.field}{'-' if each.descending else '+'}{int(each.nulls_first)}" for each in order)
+        return f"{self.traits.mapper.local_table}|{told}".encode()
+
+    def _cursor_scope(self, reader: Reader, asked: QueryOptions) -> bytes:
+        if not self._codec.signs:
+            return b""
+        found = reader.analysed(asked.filters)
+        return repr((self.tenant_id, asked.include_deleted, found.shape, found.values)).encode()
+
+    def _seek(
+        self, cursor: str | None, terms: Sequence[OrderedTerm], marks: Mapping[str, Any]
+    ) -> tuple[Seek | None, tuple[Any, ...]]:
+        if cursor is None:
+            return None, ()
+        mode, values = self._codec.decode(cursor, **marks)
+        if len(values) != len(terms):
+            raise InvalidCursorError
+        restored = tuple(term.restored(value) for term, value in zip(terms, values, strict=True))
+        return Seek(mode, restored), values
+
+    def _not_found(self) -> EntityNotFoundError:
+        return EntityNotFoundError(f"There is no such {self.traits.name}.", model=self.traits.name)
+
+    def _execute(self, bound: Bound, how: Mapping[str, Any]) -> Result[Any]:
+        return self._session.execute(bound.statement, bound.parameters, execution_options={**how, **self._options})
+
+    def _rows(self, bound: Bound, how: Mapping[str, Any]) -> builtins.list[Any]:
+        result = self._execute(bound, how)
+        return list((result.unique() if self.traits.joins_collections else result).all())
+
+    def _scalars(self, bound: Bound, how: Mapping[str, Any]) -> builtins.list[M]:
+        result = self._execute(bound, how).scalars()
+        return list((result.unique() if self.traits.joins_collections else result).all())
+
+    def _entities(self, bound: Bound) -> builtins.list[M]:
+        with reading(self._session, self.model_class) as how:
+            entities = self._scalars(bound, how)
+        keep(self._session, *entities)
+        return entities
+
+
+def _position(row: Any, terms: Sequence[OrderedTerm]) -> tuple[Any, ...]:
+    """The row's place in the order: from the entity's attributes, else from the columns selected beside it."""
+    entity, *selected = row
+    beside = iter(selected)
+    return tuple(
+        term.portable(getattr(entity, term.path.key or "") if term.on_row else next(beside)) for term in terms
+    )

@@ -1,0 +1,53 @@
+"""The sync repositories."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, ClassVar, TypeVar
+
+from sqlalchemy import and_, case, func, select, true
+
+from ..sessions import reading
+from ..statements.reads import Bound
+from ..statements.scope import alive
+from ..types import utc_now
+from .writing import WritingRepository
+
+M = TypeVar("M")
+
+
+class BaseRepository(WritingRepository[M]):
+    """Typed access to the rows of one mapped class, on a `Session`.
+
+    ``model_class`` may be left out where the class says it: ``class Users(BaseRepository[User])``. A
+    tenant-scoped class needs ``tenant_id``, or `ALL_TENANTS`: else `TenantRequiredError`. ``auto_commit`` commits each
+    write; inside a `DatabaseTransaction` it only flushes. ``cursor_key`` signs cursors.
+    """
+
+
+class BaseTenantRepository(BaseRepository[M]):
+    """A `BaseRepository` that is always confined to one tenant."""
+
+    tenant_required: ClassVar[bool] = True
+
+    def get_tenant_stats(self) -> dict[str, Any]:
+        """How many rows the tenant has, in one statement.
+
+        ``tenant_id, entity_type, total_entities``, and where the columns exist ``deleted_entities``, ``created_today``
+        and ``created_this_month`` (both since midnight UTC, without the deleted).
+        """
+        traits, reader = self.traits, self._reader(include_deleted=True)
+        living = alive(traits, traits.model)
+        counts = {"total_entities": living}
+        if living:
+            counts["deleted_entities"] = [~living[0]]
+        if traits.created_at is not None:
+            midnight = utc_now().replace(hour=0, minute=0, second=0, microsecond=0)
+            created = traits.attribute(traits.created_at)
+            counts["created_today"] = [*living, created >= midnight, created < midnight + timedelta(days=1)]
+            counts["created_this_month"] = [*living, created >= midnight.replace(day=1)]
+        columns = [func.count(case((and_(true(), *met), 1))).label(name) for name, met in counts.items()]
+        statement = select(*columns).select_from(traits.model).where(*reader.scope.root(traits))
+        with reading(self._session, self.model_class) as how:
+            row = self._execute(Bound(statement, reader.scope.parameters), how).one()
+        return {"tenant_id": self.tenant_id, "entity_type": traits.name, **row._mapping}

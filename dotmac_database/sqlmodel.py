@@ -1,0 +1,48 @@
+"""The mixins for SQLModel: the same columns as `dotmac_database.models.mixins`.
+
+Derive from them beside ``SQLModel``, before or after it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Optional
+
+from pydantic import BaseModel
+from sqlalchemy import String, false, text
+from sqlmodel import Field
+
+from .types import UTCDateTime, utc_now
+
+# SQLModel reads annotations at run time and makes each class its own Column from sa_type and sa_column_kwargs: a
+# ready-made sa_column could belong to one table only.
+
+
+class TenantMixin(BaseModel):
+    """Rows belong to one tenant, named by ``tenant_id``; redeclare the field for another type."""
+
+    tenant_id: Any = Field(default=None, sa_type=String(128), nullable=False, index=True)  # type: ignore[call-overload]
+
+
+class AuditMixin(BaseModel):
+    """Who made and last changed a row, and when (UTC)."""
+
+    created_at: Optional[datetime] = Field(default_factory=utc_now, sa_type=UTCDateTime, nullable=False)
+    updated_at: Optional[datetime] = Field(
+        default_factory=utc_now, sa_type=UTCDateTime, nullable=False, sa_column_kwargs={"onupdate": utc_now}
+    )
+    created_by: Optional[str] = Field(default=None, sa_type=String(255))
+    updated_by: Optional[str] = Field(default=None, sa_type=String(255))
+
+
+class SoftDeleteMixin(BaseModel):
+    """A deleted row stays, marked and hidden."""
+
+    is_deleted: bool = Field(default=False, nullable=False, sa_column_kwargs={"server_default": false()})
+    deleted_at: Optional[datetime] = Field(default=None, sa_type=UTCDateTime)
+
+
+class VersionMixin(BaseModel):
+    """A row counts its changes, so that a stale one is refused."""
+
+    version: int = Field(default=1, nullable=False, sa_column_kwargs={"server_default": text("1")})

@@ -1,0 +1,312 @@
+"""A value as its column's Python type, before any SQL.
+
+asyncpg refuses ``"2024-01-01"`` for a timestamp and SQLite would compare it as text; here it becomes
+the same datetime for both. A naive timestamp is UTC. What can't be coerced raises `ValueError` with what was
+expected; the caller names model, field and operator.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import types as sa
+
+from ..types import UTCDateTime, as_utc
+
+Coercer = Callable[[Any], Any]
+
+_INTEGER_BITS = ((sa.SmallInteger, 15), (sa.BigInteger, 63), (sa.Integer, 31))
+_TRUTH = {"true": True, "t": True, "yes": True, "on": True, "1": True} | {
+    "false": False, "f": False, "no": False, "off": False, "0": False,
+}  # fmt: skip
+_NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def coercer(type_: sa.TypeEngine[Any], *, storing: bool = False) -> Coercer:
+    """The function that coerces to ``type_``; ``storing`` also holds the value to the column's length and scale.
+
+    A type that converts values itself (`TypeDecorator` with its own ``process_bind_param``) is left to it.
+    """
+    if isinstance(type_, sa.TypeDecorator) and not isinstance(type_, UTCDateTime):
+        if type(type_).process_bind_param is not sa.TypeDecorator.process_bind_param:
+            return _as_it_is
+        return coercer(type_.impl_instance, storing=storing)
+    if isinstance(type_, UTCDateTime):
+        return _timestamp
+    for kind, make in _MAKERS:
+        if isinstance(type_, kind):
+            return make(type_, storing)
+    return _as_it_is
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _text(type_: sa.String, storing: bool) -> Coercer:
+    limit = type_.length if storing else None
+
+    def coerce(value: Any) -> str:
+        if isinstance(value, Enum) and isinstance(value, str):
+            value = value.value
+        if isinstance(value, (UUID, Decimal)) or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+            value = str(value)
+        if not isinstance(value, str):
+            raise ValueError("text")
+        return checked_text(value, limit)
+
+    return coerce
+
+
+def checked_text(value: str, limit: int | None = None) -> str:
+    """``value`` if every dialect can take it: no NUL, no lone surrogate, no more than ``limit`` characters."""
+    if "\x00" in value:
+        raise ValueError("text without NUL characters")
+    if limit is not None and len(value) > limit:
+        raise ValueError(f"text of at most {limit} characters")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("text without lone surrogates") from None
+    return value
+
+
+def _enum(type_: sa.Enum, storing: bool) -> Coercer:
+    members = type_.enum_class
+    if members is None:
+        allowed = frozenset(type_.enums)
+
+        def coerce_name(value: Any) -> str:
+            if not isinstance(value, str) or value not in allowed:
+                raise ValueError(f"one of {', '.join(type_.enums)}")
+            return value
+
+        return coerce_name
+
+    def coerce(value: Any) -> Any:
+        if isinstance(value, members):
+            return value
+        plain = value.value if isinstance(value, Enum) else value
+        try:
+            return members(plain)
+        except (ValueError, TypeError):
+            if isinstance(plain, str) and plain in members.__members__:
+                return members[plain]
+        raise ValueError(f"one of {', '.join(str(member.value) for member in members)}")
+
+    return coerce
+
+
+def _integer(type_: sa.Integer, storing: bool) -> Coercer:
+    bits = next(bits for kind, bits in _INTEGER_BITS if isinstance(type_, kind))
+    limit = 2**bits
+
+    def coerce(value: Any) -> int:
+        if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,30}\s*", value, re.ASCII):
+            value = int(value)
+        elif isinstance(value, (float, Decimal)) and math.isfinite(value) and value == int(value):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError("an integer")
+        if not -limit <= value < limit:
+            raise ValueError(f"an integer of {bits + 1} bits")
+        return value
+
+    return coerce
+
+
+def _decimal(type_: sa.Numeric[Any], storing: bool) -> Coercer:
+    step = Decimal(1).scaleb(-type_.scale) if storing and type_.scale is not None else None
+    whole = 10 ** (type_.precision - (type_.scale or 0)) if storing and type_.precision is not None else None
+
+    def coerce(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
+            raise ValueError("a number")
+        try:
+            number = Decimal(str(value)) if isinstance(value, (float, str)) else Decimal(value)
+        except InvalidOperation:
+            raise ValueError("a number") from None
+        if not number.is_finite():
+            raise ValueError("a finite number")
+        if number.adjusted() > 1000 or number.adjusted() < -1000:
+            raise ValueError("a number of sensible size")
+        if step is not None:
+            number = number.quantize(step, ROUND_HALF_UP) if number.adjusted() < 25 else number
+        if whole is not None and abs(number) >= whole:
+            raise ValueError(f"a number of at most {type_.precision} digits, {type_.scale or 0} after the point")
+        return number if type_.asdecimal else float(number)
+
+    return coerce
+
+
+def _float(type_: sa.Float[Any], storing: bool) -> Coercer:
+    def coerce(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
+            raise ValueError("a number")
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            raise ValueError("a number") from None
+        if math.isnan(number):
+            raise ValueError("a number, not NaN")
+        return Decimal(str(number)) if type_.asdecimal else number
+
+    return coerce
+
+
+def _boolean(type_: sa.Boolean, storing: bool) -> Coercer:
+    def coerce(value: Any) -> bool:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, int) and value in (0, 1):
+            return bool(value)
+        if isinstance(value, str) and value.strip().lower() in _TRUTH:
+            return _TRUTH[value.strip().lower()]
+        raise ValueError("true or false")
+
+    return coerce
+
+
+def _uuid(type_: sa.Uuid[Any], storing: bool) -> Coercer:
+    def coerce(value: Any) -> Any:
+        if not isinstance(value, UUID):
+            if not isinstance(value, str):
+                raise ValueError("a UUID")
+            try:
+                value = UUID(value)
+            except ValueError:
+                raise ValueError("a UUID") from None
+        return value if type_.as_uuid else str(value)
+
+    return coerce
+
+
+def _timestamp(value: Any) -> datetime:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise ValueError("an ISO 8601 timestamp") from None
+    elif isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    if not isinstance(value, datetime):
+        raise ValueError("a timestamp")
+    try:
+        return as_utc(value)
+    except OverflowError:
+        raise ValueError("a timestamp between the years 1 and 9999, in UTC") from None
+
+
+def _datetime(type_: sa.DateTime, storing: bool) -> Coercer:
+    if type_.timezone:
+        return _timestamp
+    return lambda value: _timestamp(value).replace(tzinfo=None)
+
+
+def _date(type_: sa.Date, storing: bool) -> Coercer:
+    def coerce(value: Any) -> date:
+        if isinstance(value, date) and not isinstance(value, datetime):
+            return value
+        moment = _timestamp(value) if isinstance(value, (str, datetime)) else None
+        if moment is None or moment.time() != time():
+            raise ValueError("an ISO 8601 date")
+        return moment.date()
+
+    return coerce
+
+
+def _time(type_: sa.Time, storing: bool) -> Coercer:
+    def coerce(value: Any) -> time:
+        if isinstance(value, str):
+            try:
+                value = time.fromisoformat(value.strip())
+            except ValueError:
+                raise ValueError("an ISO 8601 time") from None
+        if not isinstance(value, time):
+            raise ValueError("a time")
+        return value
+
+    return coerce
+
+
+def _interval(type_: Any, storing: bool) -> Coercer:
+    def coerce(value: Any) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            try:
+                return timedelta(seconds=value)
+            except (OverflowError, ValueError):
+                raise ValueError("a duration in seconds") from None
+        raise ValueError("a duration")
+
+    return coerce
+
+
+def _bytes(type_: Any, storing: bool) -> Coercer:
+    def coerce(value: Any) -> bytes:
+        if not isinstance(value, (bytes, bytearray, memoryview)):
+            raise ValueError("bytes")
+        return bytes(value)
+
+    return coerce
+
+
+def _json(type_: Any, storing: bool) -> Coercer:
+    def coerce(value: Any) -> Any:
+        json_text(value)
+        return value
+
+    return coerce
+
+
+def json_text(value: Any) -> str:
+    """``value`` as JSON that every dialect can store; raises `ValueError` for anything else."""
+    try:
+        told = json.dumps(value, allow_nan=False)
+        told.encode()
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("a JSON value") from None
+    if "\\u0000" in told and _NUL_IN_JSON.search(told):
+        raise ValueError("a JSON value without NUL characters")
+    return told
+
+
+def _array(type_: sa.ARRAY[Any], storing: bool) -> Coercer:
+    item = coercer(type_.item_type, storing=storing)
+
+    def coerce(value: Any) -> list[Any]:
+        if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
+            raise ValueError("a list")
+        return [None if member is None else coerce(member) if isinstance(member, list) else item(member)
+                for member in value]  # fmt: skip
+
+    return coerce
+
+
+# The order matters: Enum is a String, Float a Numeric, SQLAlchemy's Interval wraps a DateTime.
+_MAKERS: tuple[tuple[type, Callable[[Any, bool], Coercer]], ...] = (
+    (sa.Enum, _enum),
+    (sa.String, _text),
+    (sa.Boolean, _boolean),
+    (sa.Integer, _integer),
+    (sa.Float, _float),
+    (sa.Numeric, _decimal),
+    (sa.Uuid, _uuid),
+    (sa.DateTime, _datetime),
+    (sa.Date, _date),
+    (sa.Time, _time),
+    (sa.Interval, _interval),
+    (sa.LargeBinary, _bytes),
+    (sa.JSON, _json),
+    (sa.ARRAY, _array),
+)

@@ -1,0 +1,380 @@
+"""Filters → conditions, in two steps: `analyse` gives a hashable shape and the values, `build` the SQL of a shape.
+
+The SQL depends on nothing but the shape, so a statement is built once per shape and only values are bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, NoReturn
+
+from sqlalchemy import ARRAY, Boolean, Numeric, String, and_, bindparam, false, not_, or_, true
+from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.sql import ColumnElement
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from ..dialects.base import Dialect, ends_in_escape, enum_of, escaped
+from ..errors import ValidationError
+from ..models.traits import Traits, traits_of
+from ..query import Filter, FilterGroup, FilterOperator, QueryFilter
+from .coercion import checked_text, json_text
+from .paths import FieldPath, is_json, resolve
+from .scope import Scope
+
+Op = FilterOperator
+Condition = ColumnElement[bool]
+
+MAX_VALUES = 10_000
+"""How many values an IN may have; a driver's limit on parameters is not far above."""
+
+MAX_DEPTH = 20
+"""How deep groups may nest."""
+
+_COMPARISONS = {Op.EQ, Op.NE, Op.GT, Op.GTE, Op.LT, Op.LTE}
+_RANGES = {Op.GT, Op.GTE, Op.LT, Op.LTE, Op.BETWEEN}
+_LISTS = {Op.IN, Op.NOT_IN}
+_PATTERNS = {Op.LIKE, Op.NOT_LIKE, Op.ILIKE, Op.NOT_ILIKE, Op.STARTS_WITH, Op.ENDS_WITH}
+_NULLS = {Op.IS_NULL, Op.IS_NOT_NULL}
+_SETS = {Op.CONTAINS, Op.CONTAINED_BY, Op.OVERLAPS}
+_INSENSITIVE = {Op.ILIKE, Op.NOT_ILIKE}
+
+
+class ConditionShape(NamedTuple):
+    """One condition without its values. ``kind`` is how the JSON at a path is read, else ``""``."""
+
+    field: str
+    operator: FilterOperator
+    kind: str = ""
+    values: int = 1
+
+
+class GroupShape(NamedTuple):
+    """A group of shapes under ``any``, ``all`` or ``none``; ``never`` is a condition that no row can meet."""
+
+    mode: str
+    members: tuple[Any, ...]
+
+
+NOTHING = GroupShape("never", ())
+EVERYTHING = GroupShape("all", ())
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """Filters taken apart: the shape, hashable, and the values to bind in the shape's order."""
+
+    shape: tuple[Any, ...]
+    values: list[Any]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The values by parameter name."""
+        return {f"p{index}": value for index, value in enumerate(self.values)}
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether the filters hold nothing back: there are none, or only what is true of every row."""
+        return all(_always(member) or _leafless(member) for member in self.shape)
+
+
+def _leafless(shape: Any) -> bool:
+    """Whether a group has no condition in it, however deep."""
+    return isinstance(shape, GroupShape) and shape.mode != "never" and all(map(_leafless, shape.members))
+
+
+def _always(shape: Any) -> bool:
+    if not isinstance(shape, GroupShape):
+        return False
+    match shape.mode:
+        case "all":
+            return all(map(_always, shape.members))
+        case "any":
+            return any(map(_always, shape.members))
+        case "none":
+            return all(map(_never, shape.members))
+        case _:
+            return False
+
+
+def _never(shape: Any) -> bool:
+    return isinstance(shape, GroupShape) and not shape.members and shape.mode in ("any", "never")
+
+
+def analyse(traits: Traits[Any], filters: Iterable[Filter], dialect: Dialect) -> Analysis:
+    """Resolve fields and coerce values. Raises `ValidationError` naming field, operator and value."""
+    values: list[Any] = []
+    shape = tuple(_analyse(traits, each, dialect, values, 0) for each in filters)
+    return Analysis(shape, values)
+
+
+def _analyse(traits: Traits[Any], each: Filter, dialect: Dialect, values: list[Any], depth: int) -> Any:
+    if isinstance(each, FilterGroup):
+        if depth >= MAX_DEPTH:
+            raise ValidationError(f"Groups of filters nest at most {MAX_DEPTH} deep.")
+        members = tuple(_analyse(traits, member, dialect, values, depth + 1) for member in each.members)
+        return GroupShape(each.mode, members)
+    path = resolve(traits, each.field)
+    try:
+        return _condition(path, each, dialect, values)
+    except ValueError as expected:
+        if isinstance(expected, ValidationError):
+            raise
+        _refuse(path, traits, each, str(expected))
+
+
+def _refuse(path: FieldPath, traits: Traits[Any], each: QueryFilter, expected: str) -> NoReturn:
+    told = repr(each.value)
+    told = told if len(told) <= 80 else f"{told[:77]}…"
+    raise ValidationError(
+        f"{traits.name}.{path.text} {each.operator.value}: {told} is not {expected}.",
+        field=path.text,
+        operator=each.operator.value,
+    )
+
+
+def _condition(path: FieldPath, each: QueryFilter, dialect: Dialect, values: list[Any]) -> Any:
+    operator, value = each.operator, each.value
+    if value is None and operator in (Op.EQ, Op.NE):
+        operator, value = Op.IS_NULL if operator is Op.EQ else Op.IS_NOT_NULL, True
+    if operator in _NULLS:
+        return ConditionShape(path.text, _null_operator(operator, value), "any" if path.json else "", 0)
+    if path.key is None:
+        raise ValueError("possible: the path ends at a relationship, which is_null and is_not_null alone can ask about")
+    if value is None:
+        raise ValueError("a value; ask for NULL with is_null")
+    if operator in _PATTERNS or operator is Op.SEARCH or (operator is Op.CONTAINS and _is_text(path.type)):
+        values.append(_pattern(path, operator, value, dialect))
+        return ConditionShape(path.text, operator, "text" if path.json else "")
+    if operator in _SETS:
+        return _set_condition(path, operator, value, values)
+    if is_json(path.type):
+        return _json_condition(path, operator, value, values)
+    return _plain_condition(path, operator, value, values, dialect)
+
+
+def _null_operator(operator: FilterOperator, value: Any) -> FilterOperator:
+    truth = {None: True, True: True, False: False, "true": True, "false": False, "1": True, "0": False}
+    key = value.strip().lower() if isinstance(value, str) else value
+    if not isinstance(key, (bool, str, int, type(None))) or key not in truth:
+        raise ValueError("true or false")
+    if truth[key]:
+        return operator
+    return Op.IS_NOT_NULL if operator is Op.IS_NULL else Op.IS_NULL
+
+
+def _plain_condition(
+    path: FieldPath, operator: FilterOperator, value: Any, values: list[Any], dialect: Dialect
+) -> ConditionShape | GroupShape:
+    ranked = operator in _RANGES
+
+    def coerced(each: Any) -> Any:
+        each = path.coerce(each)
+        return dialect.order_value(path.type, each) if ranked else each
+
+    if isinstance(path.type, ARRAY) and operator in _LISTS:
+        raise ValueError("possible: ask an array with contains, contained_by or overlaps")
+    return _with_values(ConditionShape(path.text, operator), value, coerced, values)
+
+
+def _with_values(shape: ConditionShape, value: Any, coerced: Any, values: list[Any]) -> ConditionShape | GroupShape:
+    """Append the coerced value or values of a comparison, a list or a range."""
+    if shape.operator is Op.BETWEEN:
+        low, high = _members(value, "a pair: the lower and the upper bound", exactly=2)
+        values.extend((coerced(low), coerced(high)))
+        return shape._replace(values=2)
+    if shape.operator in _LISTS:
+        members = _members(value, "a list")
+        known = [coerced(member) for member in members if member is not None]
+        if shape.operator is Op.NOT_IN and len(known) != len(members):
+            return NOTHING  # x NOT IN (…, NULL) is never true
+        if not known:
+            return NOTHING if shape.operator is Op.IN else EVERYTHING
+        values.append(known)
+        return shape
+    values.append(coerced(value))
+    return shape
+
+
+def _members(value: Any, expected: str, exactly: int | None = None) -> list[Any]:
+    if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
+        raise ValueError(expected)
+    members = list(value)
+    if len(members) > MAX_VALUES:
+        raise ValueError(f"a list of at most {MAX_VALUES} values")
+    if exactly is not None and (len(members) != exactly or None in members):
+        raise ValueError(expected)
+    return members
+
+
+def _json_condition(
+    path: FieldPath, operator: FilterOperator, value: Any, values: list[Any]
+) -> ConditionShape | GroupShape:
+    if not path.json:
+        raise ValueError("possible: compare a path into the document, or ask with contains")
+    sample = value
+    if operator in _LISTS or operator is Op.BETWEEN:
+        members = [member for member in _members(value, "a list") if member is not None]
+        sample = members[0] if members else ""
+    kind = _json_kind(sample)
+
+    def coerced(each: Any) -> Any:
+        if _json_kind(each) != kind:
+            raise ValueError("of one kind")
+        return checked_text(each) if isinstance(each, str) else each
+
+    return _with_values(ConditionShape(path.text, operator, kind), value, coerced, values)
+
+
+def _json_kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, (int, float)) and json_text(value) and abs(value) < 1e300:
+        return "number"
+    raise ValueError("text, a number, true or false")
+
+
+def _set_condition(path: FieldPath, operator: FilterOperator, value: Any, values: list[Any]) -> ConditionShape:
+    if is_json(path.type):
+        if operator is Op.OVERLAPS and not isinstance(value, (list, tuple)):
+            raise ValueError("a list")
+        values.append(json_text(list(value) if isinstance(value, (tuple, set, frozenset)) else value))
+        return ConditionShape(path.text, operator)
+    if not isinstance(path.type, ARRAY):
+        raise ValueError("possible: the field is neither an array nor JSON")
+    listed = value if isinstance(value, (list, tuple, set, frozenset)) else [value]
+    if not listed and operator is Op.OVERLAPS:
+        listed = []
+    values.append(path.coerce(listed))
+    return ConditionShape(path.text, operator)
+
+
+def _is_text(type_: TypeEngine[Any]) -> bool:
+    plain = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+    return isinstance(plain, String) and enum_of(plain) is None
+
+
+def _pattern(path: FieldPath, operator: FilterOperator, value: Any, dialect: Dialect) -> str:
+    searchable = operator is Op.SEARCH and isinstance(path.type, TSVECTOR)
+    if not (_is_text(path.type) or path.json or searchable):
+        raise ValueError("possible: the field is no text")
+    if not isinstance(value, str):
+        raise ValueError("text")
+    checked_text(value)
+    if operator is Op.SEARCH:
+        return value
+    if operator is Op.STARTS_WITH:
+        pattern = f"{escaped(value)}%"
+    elif operator is Op.ENDS_WITH:
+        pattern = f"%{escaped(value)}"
+    elif operator is Op.CONTAINS or "%" not in value:
+        pattern = f"%{escaped(value)}%"
+    elif ends_in_escape(value):
+        raise ValueError("a pattern: it ends in an escape character")
+    else:
+        pattern = value
+    return pattern if operator in _INSENSITIVE else dialect.sensitive_pattern(pattern)
+
+
+def build(traits: Traits[Any], shapes: Sequence[Any], scope: Scope, dialect: Dialect) -> list[Condition]:
+    """The conditions of analysed filters; parameters are named ``p0``, ``p1``, … in the shape's order.
+
+    Rows that are reached through a relationship are held to the scope, too.
+    """
+    names = (f"p{index}" for index in range(2**31))
+    return [_build(traits, shape, scope, dialect, names) for shape in shapes]
+
+
+def _build(traits: Traits[Any], shape: Any, scope: Scope, dialect: Dialect, names: Iterator[str]) -> Condition:
+    if isinstance(shape, GroupShape):
+        members = [_build(traits, member, scope, dialect, names) for member in shape.members]
+        if shape.mode == "all":
+            return and_(true(), *members)
+        anything = or_(false(), *members)
+        return not_(anything) if shape.mode == "none" else anything
+    path = resolve(traits, shape.field)
+    if path.key is None:
+        *outer, last = path.steps
+        there = _exists(last, and_(*scope.of(_target(last)), true()))
+        return _through(outer, there if shape.operator is Op.IS_NOT_NULL else not_(there), scope)
+    return _through(path.steps, _compare(path, shape, dialect, names), scope)
+
+
+def _target(relationship: Any) -> Traits[Any]:
+    return traits_of(relationship.mapper.class_)
+
+
+def _exists(relationship: Any, condition: Condition) -> Condition:
+    attribute = relationship.class_attribute
+    return attribute.any(condition) if relationship.uselist else attribute.has(condition)  # type: ignore[no-any-return]
+
+
+def _through(steps: Sequence[Any], condition: Condition, scope: Scope) -> Condition:
+    """The condition on rows behind relationships, as nested EXISTS: it multiplies no rows."""
+    for step in reversed(steps):
+        condition = _exists(step, and_(*scope.of(_target(step)), condition))
+    return condition
+
+
+def _compare(path: FieldPath, shape: ConditionShape, dialect: Dialect, names: Iterator[str]) -> Condition:
+    column: ColumnElement[Any] = path.expression
+    operator = shape.operator
+    json_set = operator in _SETS and is_json(path.type)
+    if json_set:
+        return _json_set(path, operator, bindparam(next(names), type_=String()), dialect)
+    type_: TypeEngine[Any] = path.type
+    if path.json:
+        column = dialect.json_value(column, path.json, shape.kind)
+        type_ = {"number": Numeric(asdecimal=False), "boolean": Boolean()}.get(shape.kind, String())
+    elif operator in _RANGES:
+        column, type_ = dialect.order_key(column), dialect.order_type(type_)
+    if operator in _NULLS:
+        return column.is_(None) if operator is Op.IS_NULL else column.is_not(None)
+    if operator in _PATTERNS or operator is Op.SEARCH or (operator is Op.CONTAINS and _is_text(path.type)):
+        return _match(column, operator, bindparam(next(names), type_=String()), dialect)
+    if operator in _LISTS:
+        members = bindparam(next(names), type_=type_, expanding=True)
+        return column.in_(members) if operator is Op.IN else column.not_in(members)
+    value = bindparam(next(names), type_=type_)
+    match operator:
+        case Op.EQ:
+            return column == value
+        case Op.NE:
+            return column != value
+        case Op.GT:
+            return column > value
+        case Op.GTE:
+            return column >= value
+        case Op.LT:
+            return column < value
+        case Op.LTE:
+            return column <= value
+        case Op.BETWEEN:
+            return column.between(value, bindparam(next(names), type_=type_))
+        case Op.CONTAINS:
+            return column.op("@>", is_comparison=True)(value)
+        case Op.CONTAINED_BY:
+            return column.op("<@", is_comparison=True)(value)
+        case _:
+            return column.op("&&", is_comparison=True)(value)
+
+
+def _match(
+    column: ColumnElement[Any], operator: FilterOperator, pattern: ColumnElement[Any], dialect: Dialect
+) -> Condition:
+    if operator is Op.SEARCH:
+        return dialect.search(column, pattern)
+    matched = dialect.ilike(column, pattern) if operator in _INSENSITIVE else dialect.like(column, pattern)
+    return not_(matched) if operator in (Op.NOT_LIKE, Op.NOT_ILIKE) else matched
+
+
+def _json_set(path: FieldPath, operator: FilterOperator, value: ColumnElement[Any], dialect: Dialect) -> Condition:
+    if operator is Op.CONTAINS:
+        return dialect.json_contains(path.expression, path.json, value)
+    if operator is Op.CONTAINED_BY:
+        return dialect.json_contained_by(path.expression, path.json, value)
+    return dialect.json_overlaps(path.expression, path.json, value)
+
+

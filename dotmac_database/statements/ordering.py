@@ -1,0 +1,143 @@
+"""Sorts → a total order: the sort fields, then what is missing of the primary key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from sqlalchemy import ARRAY, LargeBinary, bindparam, select
+from sqlalchemy.orm import aliased
+from sqlalchemy.sql import ColumnElement
+
+from ..dialects.base import Dialect, enum_of
+from ..errors import InvalidCursorError, ValidationError
+from ..models.traits import Traits, traits_of
+from ..query import CursorPaginationParams, SortField, SortOrder
+from .keyset import Term
+from .paths import FieldPath, is_json, resolve
+from .scope import Scope
+
+
+class OrderShape(NamedTuple):
+    """One field of an order, hashable."""
+
+    field: str
+    descending: bool
+    nulls_first: bool
+
+
+Order = tuple[OrderShape, ...]
+
+
+@dataclass(frozen=True)
+class OrderedTerm:
+    """A field of an order with its SQL, and how its value is read from a row and put into a cursor."""
+
+    path: FieldPath
+    term: Term
+    dialect: Dialect
+
+    @cached_property
+    def on_row(self) -> bool:
+        """Whether an entity's attribute has the value; else the statement must select it."""
+        return self.path.plain and self.path.key in self.path.owner.columns
+
+    def portable(self, value: Any) -> Any:
+        """A row's value as it stands in a cursor."""
+        if value is None or not self.on_row:
+            return value
+        return self.dialect.order_value(self.path.type, value)
+
+    def parameter(self, name: str) -> ColumnElement[Any]:
+        """The parameter to compare the term with."""
+        type_ = self.term.expression.type if self.path.json else self.dialect.order_type(self.path.type)
+        return bindparam(name, type_=type_)
+
+    def restored(self, value: Any) -> Any:
+        """A cursor's value as the parameter's. Raises `InvalidCursorError` where it does not fit the column."""
+        if value is None:
+            if not self.term.nullable:
+                raise InvalidCursorError
+            return None
+        ranked = self.dialect.order_type(self.path.type) is not self.path.type
+        if self.path.json or ranked:
+            if type(value) is not (int if ranked else str):
+                raise InvalidCursorError
+            return value
+        enum = enum_of(self.path.type)
+        if enum is not None and enum.enum_class is not None and str(value) in enum.enum_class.__members__:
+            return enum.enum_class[str(value)]
+        try:
+            return self.path.coerce(value)
+        except ValueError:
+            raise InvalidCursorError from None
+
+
+def order_of(traits: Traits[Any], sorts: Sequence[SortField]) -> Order:
+    """The total order of ``sorts``; without any, the primary key ascending. A repeated field counts once."""
+    order: list[OrderShape] = []
+    seen: set[tuple[Any, ...]] = set()
+    for sort in sorts:
+        path = resolve(traits, sort.field)
+        same = (path.steps, path.key, path.json)
+        if same in seen:
+            continue
+        seen.add(same)
+        _check_sortable(path, traits)
+        descending = sort.order is SortOrder.DESC
+        nulls_first = descending if sort.nulls is None else sort.nulls == "first"
+        order.append(OrderShape(sort.field, descending, nulls_first))
+    descending = order[-1].descending if order else False
+    order += [
+        OrderShape(key, descending, descending) for key in traits.primary_key if ((), key, ()) not in seen
+    ]
+    return tuple(order)
+
+
+def cursor_order(traits: Traits[Any], sorts: Sequence[SortField], page: CursorPaginationParams) -> Order:
+    """The order of a cursor page: the sorts, else the cursor field; ``"id"`` of a class without one is its key."""
+    if sorts:
+        return order_of(traits, sorts)
+    direction = SortOrder.ASC if page.ascending else SortOrder.DESC
+    if page.cursor_field == "id" and not traits.mapper.has_property("id"):
+        return order_of(traits, [SortField(key, direction) for key in traits.primary_key])
+    return order_of(traits, [SortField(page.cursor_field, direction)])
+
+
+def _check_sortable(path: FieldPath, traits: Traits[Any]) -> None:
+    if path.key is None:
+        raise ValidationError(f"{traits.name}.{path.text} is a relationship; sort by a column of it.", field=path.text)
+    many = next((step for step in path.steps if step.uselist), None)
+    if many is not None:
+        raise ValidationError(
+            f"{traits.name}.{path.text}: {many.key} has many rows, so there is no one value to sort by.",
+            field=path.text,
+        )
+    if (is_json(path.type) and not path.json) or isinstance(path.type, (ARRAY, LargeBinary)):
+        raise ValidationError(f"{traits.name}.{path.text} has no order to sort by.", field=path.text)
+
+
+def terms_of(traits: Traits[Any], order: Order, scope: Scope, dialect: Dialect) -> tuple[OrderedTerm, ...]:
+    """The SQL of an order. A to-one relationship's column is a scalar subquery, so that no row is lost or doubled."""
+    return tuple(_term(resolve(traits, each.field), each, scope, dialect, traits.model) for each in order)
+
+
+def _term(path: FieldPath, shape: OrderShape, scope: Scope, dialect: Dialect, root: type[Any]) -> OrderedTerm:
+    column = _along(path.steps, root, path, scope, dialect)
+    return OrderedTerm(path, Term(column, shape.descending, path.nullable, shape.nulls_first), dialect)
+
+
+def _along(steps: Sequence[Any], entity: Any, path: FieldPath, scope: Scope, dialect: Dialect) -> ColumnElement[Any]:
+    """The value at the end of to-one relationships, seen from ``entity``."""
+    if not steps:
+        assert path.key is not None
+        column: ColumnElement[Any] = getattr(entity, path.key)
+        return dialect.json_value(column, path.json, "any") if path.json else dialect.order_key(column)
+    step, *rest = steps
+    target = traits_of(step.mapper.class_)
+    alias = aliased(target.model)
+    joined = getattr(entity, step.key).of_type(alias)
+    value = _along(rest, alias, path, scope, dialect)
+    return select(value).where(joined, *scope.of(target, alias)).correlate(entity).scalar_subquery()

@@ -1,0 +1,136 @@
+"""A field's name → what it stands for in a statement.
+
+``"name"`` is a column, ``"author.name"`` goes through a relationship, ``"settings.theme"`` into a JSON
+document, and they may be joined. Whatever does not exist raises `ValidationError` and names the nearest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from typing import Any, NoReturn
+
+from sqlalchemy import JSON, Column
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import RelationshipProperty
+from sqlalchemy.sql import ColumnElement
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from ..errors import ValidationError
+from ..models.traits import Traits, traits_of
+from .coercion import Coercer, coercer
+
+
+@dataclass(frozen=True, eq=False)
+class FieldPath:
+    """A resolved path: the relationships to go through, then a column of ``owner`` and a path into its JSON.
+
+    ``key=None``: the path ends at a relationship, which can only be asked whether anything is there.
+    """
+
+    text: str
+    steps: tuple[RelationshipProperty[Any], ...]
+    owner: Traits[Any]
+    key: str | None
+    json: tuple[str, ...] = ()
+
+    @cached_property
+    def expression(self) -> ColumnElement[Any]:
+        """The column, or the SQL of a hybrid or a column property, on the owner's class."""
+        assert self.key is not None
+        return getattr(self.owner.model, self.key)  # type: ignore[no-any-return]  # mapped attributes are untyped here
+
+    @cached_property
+    def type(self) -> TypeEngine[Any]:
+        """The type of the expression."""
+        return self.expression.type
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether the value is an attribute of the root's own rows."""
+        return not self.steps and not self.json and self.key is not None
+
+    @cached_property
+    def nullable(self) -> bool:
+        """Whether the value can be NULL; unknown counts as yes."""
+        column = self.owner.columns.get(self.key or "")
+        return bool(self.steps or self.json) or not isinstance(column, Column) or bool(column.nullable)
+
+    @cached_property
+    def coerce(self) -> Coercer:
+        """Coerces a filter's value to the column's Python type; raises `ValueError`."""
+        return coercer(self.type)
+
+
+def is_json(type_: TypeEngine[Any]) -> bool:
+    """Whether columns of this type hold JSON documents."""
+    return isinstance(type_.impl_instance if isinstance(type_, TypeDecorator) else type_, JSON)
+
+
+def resolve(traits: Traits[Any], text: str) -> FieldPath:
+    """The field that ``text`` names on the class of ``traits``. Cached by name."""
+    key = ("path", text)
+    path = traits.statements.get(key)
+    if path is None:
+        path = _resolve(traits, text)
+        if len(traits.statements) < 4096:
+            traits.statements[key] = path
+    return path  # type: ignore[no-any-return]  # the cache is untyped
+
+
+def _resolve(root: Traits[Any], text: str) -> FieldPath:
+    owner, steps = root, list[RelationshipProperty[Any]]()
+    parts = text.split(".")
+    for position, part in enumerate(parts):
+        part = _canonical(owner, part)
+        rest = tuple(parts[position + 1 :])
+        relationship = owner.relationships.get(part)
+        if relationship is not None:
+            steps.append(relationship)
+            owner = traits_of(relationship.mapper.class_)
+            continue
+        if not _is_field(owner, part):
+            unknown(root, text, part, owner)
+        path = FieldPath(text, tuple(steps), owner, part, rest)
+        if rest and not is_json(path.type):
+            raise ValidationError(
+                f"{owner.name}.{part} is neither a relationship nor JSON, so {text!r} names nothing.", field=text
+            )
+        if any('"' in step or "\\" in step or not step for step in rest):
+            raise ValidationError(f"{text!r} is no path into a JSON document.", field=text)
+        return path
+    return FieldPath(text, tuple(steps), owner, None)
+
+
+def _canonical(owner: Traits[Any], part: str) -> str:
+    synonym = owner.mapper.synonyms.get(part)
+    return synonym.name if synonym is not None else part
+
+
+def _is_field(owner: Traits[Any], part: str) -> bool:
+    if part in owner.mapper.column_attrs:
+        return True
+    if not isinstance(owner.mapper.all_orm_descriptors.get(part), hybrid_property):
+        return False
+    return hasattr(getattr(owner.model, part), "__clause_element__")
+
+
+def unknown(root: Traits[Any], text: str, part: str, owner: Traits[Any], what: str = "field") -> NoReturn:
+    """Refuse a name that does not exist, and suggest the nearest that does."""
+    names = [*owner.mapper.column_attrs.keys(), *owner.relationships, *owner.mapper.synonyms.keys()]
+    near = get_close_matches(part, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(sorted(names))}."
+    through = "" if part == text else f" (in {text!r} of {root.name})"
+    raise ValidationError(f"{owner.name} has no {what} {part!r}{through}{hint}", field=text)
+
+
+def relationship_of(traits: Traits[Any], name: str, text: str) -> RelationshipProperty[Any]:
+    """The relationship ``name`` of the class; raises `ValidationError` for any other name."""
+    relationship = traits.relationships.get(name)
+    if relationship is None:
+        names = list(traits.relationships)
+        near = get_close_matches(name, names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise ValidationError(f"{traits.name} has no relationship {name!r}{hint}", field=text)
+    return relationship

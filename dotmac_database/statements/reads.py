@@ -1,0 +1,230 @@
+"""Options → SELECT. A statement is built once per shape and kept with the class's traits; only values change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sqlalchemy import Select, bindparam, func, literal_column, select, tuple_
+from sqlalchemy.orm import selectinload
+from sqlalchemy.orm.interfaces import ORMOption
+
+from ..dialects.base import Dialect
+from ..errors import ValidationError
+from ..models.traits import Traits, traits_of
+from ..query import Filter
+from .coercion import coercer
+from .filters import Analysis, analyse, build
+from .keyset import after, order_by, reversed_terms
+from .ordering import Order, OrderedTerm, terms_of
+from .paths import relationship_of
+from .scope import Scope
+
+S = TypeVar("S")
+
+MAX_SHAPES = 2048
+"""How many statements and paths are kept for a class; beyond that they are built anew each time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A statement and the values to run it with."""
+
+    statement: Any
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    def with_options(self, options: Sequence[ORMOption]) -> Bound:
+        """The same with loader options."""
+        return Bound(self.statement.options(*options), self.parameters) if options else self
+
+
+@dataclass(frozen=True, slots=True)
+class Seek:
+    """Where a keyset page begins: the mode of its cursor and the values there."""
+
+    mode: str
+    values: tuple[Any, ...]
+
+    @property
+    def backwards(self) -> bool:
+        """Whether the rows are read against the order."""
+        return self.mode in ("before", "until")
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """What of it shapes the statement."""
+        return self.mode, tuple(value is None for value in self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Builds the SELECTs of one class within one scope."""
+
+    traits: Traits[Any]
+    scope: Scope
+    dialect: Dialect
+
+    def kept(self, shape: tuple[Any, ...], make: Callable[[], S]) -> S:
+        """``make()``, or what it gave for this shape before. A repository's own conditions are never kept."""
+        if self.scope.conditions:
+            return make()
+        key = (self.dialect.name, self.scope.shape, *shape)
+        statements = self.traits.statements
+        found = statements.get(key)
+        if found is None:
+            found = make()
+            if len(statements) < MAX_SHAPES:
+                statements[key] = found
+        return found  # type: ignore[no-any-return]  # the cache is untyped
+
+    def analysed(self, filters: Sequence[Filter]) -> Analysis:
+        """The filters taken apart."""
+        return analyse(self.traits, filters, self.dialect)
+
+    def terms(self, order: Order) -> tuple[OrderedTerm, ...]:
+        """The order's SQL."""
+        return self.kept(("terms", order), lambda: terms_of(self.traits, order, self.scope, self.dialect))
+
+    def where(self, found: Analysis) -> list[Any]:
+        """The scope's and the filters' conditions."""
+        return [*self.scope.root(self.traits), *build(self.traits, found.shape, self.scope, self.dialect)]
+
+    def rows(
+        self, filters: Sequence[Filter], order: Order, *, limit: int | None = None, offset: int = 0, total: bool = False
+    ) -> Bound:
+        """The rows in order. ``total``: each row with the number of all rows beside it, in the same statement."""
+        found = self.analysed(filters)
+        shape = ("rows", found.shape, order, limit is not None, bool(offset), total)
+        parameters = {**self.scope.parameters, **found.parameters}
+        if limit is not None:
+            parameters["dotmac_limit"] = limit
+        if offset:
+            parameters["dotmac_offset"] = offset
+        return Bound(self.kept(shape, lambda: self._rows(found, order, shape)), parameters)
+
+    def _rows(self, found: Analysis, order: Order, shape: tuple[Any, ...]) -> Select[Any]:
+        _, _, _, limited, offset, total = shape
+        where = self.where(found)
+        statement: Select[Any] = select(self.traits.model)
+        if total:
+            statement = statement.add_columns(self._count(where).scalar_subquery())
+        statement = statement.where(*where).order_by(*order_by([each.term for each in self.terms(order)]))
+        if limited:
+            statement = statement.limit(bindparam("dotmac_limit"))
+        return statement.offset(bindparam("dotmac_offset")) if offset else statement
+
+    def _count(self, where: list[Any]) -> Select[Any]:
+        return select(func.count(literal_column("*"))).select_from(self.traits.model).where(*where).correlate(None)
+
+    def count(self, filters: Sequence[Filter]) -> Bound:
+        """How many rows there are."""
+        found = self.analysed(filters)
+        statement = self.kept(("count", found.shape), lambda: self._count(self.where(found)))
+        return Bound(statement, {**self.scope.parameters, **found.parameters})
+
+    def page(self, filters: Sequence[Filter], order: Order, limit: int, seek: Seek | None) -> Bound:
+        """``limit`` rows after (or before) a position. Values that no attribute has follow the entity in the row."""
+        found = self.analysed(filters)
+        terms = self.terms(order)
+        parameters = {**self.scope.parameters, **found.parameters, "dotmac_limit": limit}
+        if seek is not None:
+            parameters |= {f"k{index}": value for index, value in enumerate(seek.values) if value is not None}
+        shape = ("page", found.shape, order, None if seek is None else seek.shape)
+        return Bound(self.kept(shape, lambda: self._page(found, terms, seek)), parameters)
+
+    def _page(self, found: Analysis, ordered: tuple[OrderedTerm, ...], seek: Seek | None) -> Select[Any]:
+        terms = tuple(each.term for each in ordered)
+        selected = [each.term.expression for each in ordered if not each.on_row]
+        statement = select(self.traits.model, *selected).where(*self.where(found))
+        if seek is not None:
+            if seek.backwards:
+                terms = reversed_terms(terms)
+            positions: list[Any] = [
+                None if value is None else each.parameter(f"k{index}")
+                for index, (each, value) in enumerate(zip(ordered, seek.values, strict=True))
+            ]
+            statement = statement.where(after(terms, positions, inclusive=seek.mode in ("from", "until")))
+        return statement.order_by(*order_by(terms)).limit(bindparam("dotmac_limit"))
+
+    def key(self, entity_id: Any) -> tuple[Any, ...]:
+        """A primary key as a coerced tuple. Raises `ValidationError` where it has another length or type."""
+        keys = self.traits.primary_key
+        parts = tuple(entity_id) if isinstance(entity_id, (tuple, list)) else (entity_id,)
+        if len(parts) != len(keys):
+            raise ValidationError(
+                f"The primary key of {self.traits.name} has {len(keys)} parts ({', '.join(keys)}), not {len(parts)}."
+            )
+        return tuple(self._key_part(key, part) for key, part in zip(keys, parts, strict=True))
+
+    def _key_part(self, key: str, value: Any) -> Any:
+        try:
+            if value is None:
+                raise ValueError("a value")
+            return self.kept(("coerce", key), lambda: coercer(self.traits.columns[key].type))(value)
+        except ValidationError:
+            raise
+        except ValueError as expected:
+            raise ValidationError(f"{self.traits.name}.{key}: {value!r} is not {expected}.", field=key) from None
+
+    def key_conditions(self) -> list[Any]:
+        """The conditions that the primary key is the one in the parameters `key_parameters`."""
+        return [
+            self.traits.attribute(key) == bindparam(f"dotmac_{key}", type_=self.traits.columns[key].type)
+            for key in self.traits.primary_key
+        ]
+
+    def key_parameters(self, key: tuple[Any, ...]) -> dict[str, Any]:
+        """A coerced primary key as parameters."""
+        return {f"dotmac_{name}": value for name, value in zip(self.traits.primary_key, key, strict=True)}
+
+    def by_key(self, key: tuple[Any, ...]) -> Bound:
+        """The row of a primary key."""
+        return Bound(
+            self.kept(
+                ("key",),
+                lambda: select(self.traits.model).where(*self.key_conditions(), *self.scope.root(self.traits)),
+            ),
+            {**self.scope.parameters, **self.key_parameters(key)},
+        )
+
+    def has_key(self, key: tuple[Any, ...]) -> Bound:
+        """Whether there is a row of a primary key."""
+        return Bound(
+            self.kept(
+                ("has",),
+                lambda: select(literal_column("1"))
+                .select_from(self.traits.model)
+                .where(*self.key_conditions(), *self.scope.root(self.traits)),
+            ),
+            {**self.scope.parameters, **self.key_parameters(key)},
+        )
+
+    def by_keys(self, keys: Sequence[tuple[Any, ...]]) -> Bound:
+        """The rows of some primary keys, in no order."""
+        names = self.traits.primary_key
+        columns = [self.traits.attribute(name) for name in names]
+        target = columns[0] if len(columns) == 1 else tuple_(*columns)
+        values = [key[0] for key in keys] if len(columns) == 1 else list(keys)
+        type_ = columns[0].type if len(columns) == 1 else None
+        statement = self.kept(
+            ("keys",),
+            lambda: select(self.traits.model).where(
+                target.in_(bindparam("dotmac_keys", type_=type_, expanding=True)), *self.scope.root(self.traits)
+            ),
+        )
+        return Bound(statement, {**self.scope.parameters, "dotmac_keys": values})
+
+    def loads(self, names: Sequence[str]) -> list[ORMOption]:
+        """Options that load relationships, each by one statement more and within the scope. Dotted names nest."""
+        return [self._load(name) for name in dict.fromkeys(names)]
+
+    def _load(self, name: str) -> ORMOption:
+        owner, option = self.traits, None
+        for part in name.split("."):
+            relationship = relationship_of(owner, part, name)
+            owner = traits_of(relationship.mapper.class_)
+            attribute = relationship.class_attribute.and_(*self.scope.of(owner, bound=True))
+            option = selectinload(attribute) if option is None else option.selectinload(attribute)
+        assert option is not None
+        return option

@@ -1,0 +1,71 @@
+"""Whose rows a statement may touch: the tenant, the soft-deleted, and a repository's own conditions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import bindparam, false, true
+from sqlalchemy.sql import ColumnElement
+
+from ..errors import TenantRequiredError
+from ..models.traits import Traits
+from ..tenancy.context import ALL_TENANTS
+
+TENANT_PARAMETER = "dotmac_tenant"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The bounds of one repository's statements.
+
+    ``tenant`` is a tenant, `ALL_TENANTS`, or None: no tenant is known, so nothing tenant-scoped may be touched.
+    ``conditions`` come from the repository's hook.
+    """
+
+    tenant: Any = None
+    include_deleted: bool = False
+    conditions: tuple[ColumnElement[bool], ...] = ()
+
+    @property
+    def shape(self) -> tuple[bool, bool]:
+        """What of the scope shapes a statement, rather than being bound to it."""
+        return self.tenant is ALL_TENANTS, self.include_deleted
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The values to bind."""
+        return {} if self.tenant is None or self.tenant is ALL_TENANTS else {TENANT_PARAMETER: self.tenant}
+
+    def root(self, traits: Traits[Any]) -> list[ColumnElement[bool]]:
+        """The conditions on the statement's own rows."""
+        return [*self.of(traits), *self.conditions]
+
+    def of(self, traits: Traits[Any], entity: Any = None, *, bound: bool = False) -> list[ColumnElement[bool]]:
+        """The conditions on rows of a class, or of ``entity``, an alias of it.
+
+        ``bound``: with the tenant's value in the expression, for loader options.
+
+        Raises `TenantRequiredError` for a tenant-scoped class where no tenant is known.
+        """
+        entity = traits.model if entity is None else entity
+        conditions: list[ColumnElement[bool]] = []
+        if traits.tenant is not None and self.tenant is not ALL_TENANTS:
+            if self.tenant is None:
+                raise TenantRequiredError(f"{traits.name} belongs to tenants, and no tenant is given.")
+            column = getattr(entity, traits.tenant)
+            value = self.tenant if bound else bindparam(TENANT_PARAMETER, type_=column.type)
+            conditions.append(column == value)
+        if not self.include_deleted:
+            conditions.extend(alive(traits, entity))
+        return conditions
+
+
+def alive(traits: Traits[Any], entity: Any) -> list[ColumnElement[bool]]:
+    """The condition that a row is not soft-deleted; none where the class has no such mark."""
+    if traits.is_deleted is not None:
+        mark = getattr(entity, traits.is_deleted)
+        return [mark.is_not(true()) if traits.columns[traits.is_deleted].nullable else mark == false()]
+    if traits.deleted_at is not None:
+        return [getattr(entity, traits.deleted_at).is_(None)]
+    return []
