@@ -10,11 +10,11 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, SessionTransactionOrigin, scoped_session
+from sqlalchemy.orm import Session, scoped_session
 
 from ..dialects import translated
-from ..dialects.isolation import may_have_written
-from ..sessions import rollback, state_of, sync_session
+from ..sessions import rollback, sync_session
+from .enclosed import encloses
 from .policy import RetryPolicy
 from .runner import Retries
 from .transient import as_toolkit_errors
@@ -27,24 +27,6 @@ Function: TypeAlias = Callable[..., Any]
 _SESSIONS = (Session, AsyncSession, scoped_session, async_scoped_session)
 _HOLDERS = ("db", "session")
 _END = object()
-
-
-def encloses(session: Session) -> bool:
-    """Whether a transaction of ``session`` has begun that a retry would tear.
-
-    That is a `DatabaseTransaction` block, one begun explicitly, a savepoint, or one that reads or writes by hand
-    have opened, unless it has certainly written nothing (which costs one statement on PostgreSQL).
-    """
-    if state_of(session).units:
-        return True
-    transaction = session.get_transaction()
-    if transaction is None:
-        return False
-    if transaction.origin is not SessionTransactionOrigin.AUTOBEGIN or session.in_nested_transaction():
-        return True
-    return bool(session.new or session.dirty or session.deleted) or any(
-        may_have_written(connection) for connection in transaction.connections
-    )
 
 
 @overload

@@ -1,0 +1,140 @@
+"""`DatabaseTransaction`: the block that commits or rolls back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
+
+from ..errors import TransactionError
+from ..retry.transient import database_error
+from ..sessions import sync_session
+from .options import TransactionOptions
+from .unit import Unit
+
+S = TypeVar("S", bound="Session | scoped_session[Any]")
+A = TypeVar("A", bound="AsyncSession | async_scoped_session[Any]")
+
+ROLLBACK_TIMEOUT = 5.0
+"""The seconds that a cancelled block waits for its ROLLBACK; then its connection is thrown away."""
+
+
+class DatabaseTransaction:
+    """A block that is committed as a whole, or not at all.
+
+    It commits when it ends, and rolls back when an exception leaves it. The user's exceptions leave unchanged; what
+    the database raises leaves as the toolkit's, also from COMMIT. Inside the block a repository with
+    ``auto_commit`` only flushes. A block inside a block is a savepoint, and so is one inside a transaction that was
+    begun with ``session.begin()``, whose commit stays the user's. A transaction that earlier reads have opened
+    is joined, and committed.
+
+    With ``lazy`` the outermost block has no database transaction before the first write: reads up to then are
+    statements of their own. Setting ``options`` is refused, with `TransactionError`, where the transaction has
+    begun already, where the database can't do it, and with ``lazy``.
+    """
+
+    @staticmethod
+    def sync_transaction(
+        session: S, options: TransactionOptions | None = None, *, lazy: bool = False
+    ) -> AbstractContextManager[S]:
+        """The block for a `Session`; it gives the session."""
+        if isinstance(session, (AsyncSession, async_scoped_session)):
+            raise TransactionError("An AsyncSession takes async_transaction.")
+        return _Block(session, options, lazy=lazy)
+
+    @staticmethod
+    def async_transaction(
+        session: A, options: TransactionOptions | None = None, *, lazy: bool = False
+    ) -> AbstractAsyncContextManager[A]:
+        """As `sync_transaction`, for an `AsyncSession`.
+
+        A task that is cancelled in the block rolls back, whatever cancels it again meanwhile; one that is
+        cancelled during COMMIT does not know the outcome. Neither leaves a connection behind that is unfit for use.
+        """
+        if isinstance(session, (Session, scoped_session)):
+            raise TransactionError("A Session takes sync_transaction.")
+        return _AsyncBlock(session, options, lazy=lazy)
+
+
+class _Block(Generic[S]):
+    def __init__(self, session: S, options: TransactionOptions | None, *, lazy: bool) -> None:
+        self._session = session
+        self._unit = Unit(sync_session(session), options, lazy=lazy)
+
+    def __enter__(self) -> S:
+        self._unit.begin()
+        return self._session
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._unit.abandon()
+            _raise_translated(error)
+            return
+        try:
+            self._unit.succeed()
+        finally:
+            self._unit.abandon()
+
+
+class _AsyncBlock(Generic[A]):
+    def __init__(self, session: A, options: TransactionOptions | None, *, lazy: bool) -> None:
+        self._session = session
+        self._plain: AsyncSession = session() if isinstance(session, async_scoped_session) else session
+        self._unit = Unit(sync_session(self._plain), options, lazy=lazy)
+
+    async def __aenter__(self) -> A:
+        try:
+            await self._plain.run_sync(lambda _: self._unit.begin())
+        except BaseException:
+            await self._abandon()
+            raise
+        return self._session
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None:
+            await self._abandon()
+            _raise_translated(error)
+            return
+        try:
+            await self._plain.run_sync(lambda _: self._unit.succeed())
+        except BaseException:
+            await self._abandon()
+            raise
+
+    async def _abandon(self) -> None:
+        await _to_its_end(self._plain.run_sync(lambda _: self._unit.abandon()))
+
+
+def _raise_translated(error: BaseException) -> None:
+    failure = database_error(error)
+    if failure is not None and failure is not error:
+        raise failure from failure.__cause__
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await ``work`` in a task of its own, so that no cancellation of this one tears it."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    loop = asyncio.get_running_loop()
+    end = loop.time() + ROLLBACK_TIMEOUT
+    while not task.done():
+        try:
+            await asyncio.wait({task}, timeout=max(0.0, end - loop.time()))
+        except asyncio.CancelledError as again:
+            cancelled = again
+        if loop.time() >= end:
+            task.cancel()
+            end = loop.time() + ROLLBACK_TIMEOUT
+    if not task.cancelled():
+        task.result()
+    if cancelled is not None:
+        raise cancelled

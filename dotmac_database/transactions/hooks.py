@@ -1,0 +1,143 @@
+"""What is done when a transaction has ended: `on_commit` and `on_rollback`."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.util import await_
+from sqlalchemy.util.concurrency import in_greenlet
+
+from ..errors import ValidationError
+from ..sessions import AnySession, state_of, sync_session
+
+Callback = Callable[[], Any]
+
+_log = logging.getLogger(__name__)
+_INFO = "dotmac_database.hooks"
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """The callbacks of one transaction or savepoint."""
+
+    commit: list[Callback] = field(default_factory=list)
+    rollback: list[Callback] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Hooks:
+    """The callbacks of one session: by transaction, and those that wait for the next one."""
+
+    waiting: dict[SessionTransaction, _Waiting] = field(default_factory=dict)
+    early: _Waiting = field(default_factory=_Waiting)
+    committing: set[SessionTransaction | None] = field(default_factory=set)
+    committed: set[SessionTransaction | None] = field(default_factory=set)
+
+
+def on_commit(session: AnySession, callback: Callback) -> None:
+    """Call ``callback`` once the transaction of ``session`` that is open now is committed for good.
+
+    That is after the outermost COMMIT, whoever sends it, and after the connection is given back, in the order of
+    registration; never when the transaction, or the savepoint that is open now, is rolled back. With no transaction
+    open, the session's next one is meant. The session may be used, in a new transaction of the callback's own.
+    For an `AsyncSession` it may be a coroutine function, and is awaited. What it raises is logged: the
+    transaction is committed, and no longer fails. Sends no statement.
+    """
+    _waiting(sync_session(session), callback).commit.append(callback)
+
+
+def on_rollback(session: AnySession, callback: Callback) -> None:
+    """Call ``callback`` when the transaction of ``session``, or the savepoint, that is open now is rolled back.
+
+    A COMMIT that fails rolls back too; where the connection was lost meanwhile nobody knows, and neither kind of
+    callback is called. Otherwise as `on_commit`; the callback must not use the session.
+    """
+    _waiting(sync_session(session), callback).rollback.append(callback)
+
+
+def _waiting(session: Session, callback: Callback) -> _Waiting:
+    if not callable(callback):
+        raise ValidationError("A callback without arguments was expected.")
+    hooks: _Hooks | None = session.info.get(_INFO)
+    if hooks is None:
+        hooks = session.info[_INFO] = _Hooks()
+        event.listen(session, "after_transaction_create", _created)
+        event.listen(session, "before_commit", _commits)
+        event.listen(session, "after_commit", _committed)
+        event.listen(session, "after_rollback", _rolled_back)
+        event.listen(session, "after_transaction_end", _ended)
+    transaction = _current(session)
+    return hooks.early if transaction is None else hooks.waiting.setdefault(transaction, _Waiting())
+
+
+def _created(session: Session, transaction: SessionTransaction) -> None:
+    hooks: _Hooks = session.info[_INFO]
+    if transaction.parent is None and not state_of(session).reading_alone:
+        hooks.waiting[transaction], hooks.early = hooks.early, _Waiting()
+
+
+def _commits(session: Session) -> None:
+    # Also sent for the RELEASE of a savepoint, as after_commit is.
+    session.info[_INFO].committing.add(_current(session))
+
+
+def _committed(session: Session) -> None:
+    hooks: _Hooks = session.info[_INFO]
+    hooks.committing.discard(_current(session))
+    hooks.committed.add(_current(session))
+
+
+def _rolled_back(session: Session) -> None:
+    transaction = _current(session)
+    if transaction is not None and not any(connection.invalidated for connection in transaction.connections):
+        session.info[_INFO].committing.discard(transaction)
+
+
+def _ended(session: Session, transaction: SessionTransaction) -> None:
+    hooks: _Hooks = session.info[_INFO]
+    waiting = hooks.waiting.pop(transaction, None)
+    committed, unknown = transaction in hooks.committed, transaction in hooks.committing
+    hooks.committed.discard(transaction)
+    hooks.committing.discard(transaction)
+    if waiting is None:
+        return
+    outer = _current(session)
+    if committed and outer is not None:
+        later = hooks.waiting.setdefault(outer, _Waiting())
+        later.commit += waiting.commit
+        later.rollback += waiting.rollback
+    elif committed:
+        _call(waiting.commit)
+    elif unknown and outer is None:
+        _log.warning("Whether a transaction was committed is not known; no callback of it is called")
+    else:
+        _call(waiting.rollback)
+
+
+def _current(session: Session) -> SessionTransaction | None:
+    return session.get_nested_transaction() or session.get_transaction()
+
+
+def _call(callbacks: list[Callback]) -> None:
+    for callback in callbacks:
+        try:
+            result = callback()
+            if inspect.isawaitable(result):
+                _await(result)
+        except Exception:
+            _log.exception("A callback of a finished transaction failed: %r", callback)
+
+
+def _await(result: Any) -> None:
+    if in_greenlet():
+        await_(result)
+        return
+    if inspect.iscoroutine(result):
+        result.close()
+    raise ValidationError("A coroutine function can be the callback of an AsyncSession alone.")

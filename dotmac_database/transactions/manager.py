@@ -1,0 +1,140 @@
+"""`TransactionManager`: whole transactions, run again when they fail for a passing reason."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+from sqlalchemy import inspect as sa_inspect
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
+
+from ..dialects import translated
+from ..errors import TransactionError, ValidationError
+from ..retry.enclosed import encloses
+from ..retry.policy import RetryPolicy
+from ..retry.runner import Retries
+from ..sessions import keep, sync_session
+from .block import DatabaseTransaction
+from .options import TransactionOptions
+
+R = TypeVar("R")
+
+
+class TransactionManager:
+    """Runs operations in transactions of their own, and runs them again when they fail for a passing reason.
+
+    ``session_factory`` makes the sessions where a call is given none: a ``sessionmaker``, an ``async_sessionmaker``,
+    or anything that is called without arguments. ``max_retries`` counts the tries after the first, ``retry_delay`` is in
+    seconds, and grows by ``backoff_multiplier``; ``policy`` says all that and more, and takes their place.
+    ``options`` apply to each transaction that it begins. Raises `ValidationError` for values that make no sense.
+    """
+
+    def __init__(
+        self,
+        session_factory: Callable[[], Any] | None = None,
+        max_retries: int = 3,
+        retry_delay: float = 1.0,
+        backoff_multiplier: float = 2.0,
+        *,
+        policy: RetryPolicy | None = None,
+        options: TransactionOptions | None = None,
+    ) -> None:
+        if max_retries < 0:
+            raise ValidationError("max_retries must not be negative.", field="max_retries")
+        self.session_factory = session_factory
+        self.policy = policy or RetryPolicy(
+            max_attempts=max_retries + 1, base_delay=retry_delay, multiplier=backoff_multiplier
+        )
+        self.options = options
+
+    def execute_with_retry(self, operation: Callable[[Any], R], session: Any = None, *, idempotent: bool = False) -> R:
+        """Call ``operation(session)`` in a transaction, commit it, and return its result.
+
+        A transient failure (see `is_transient`) rolls back, waits without a connection, and begins anew, in a fresh
+        session of the factory or on the cleaned ``session``. A connection that is lost during COMMIT leaves open
+        whether it took effect: `TransactionError` with ``outcome="unknown"``, unless running the operation twice does
+        no harm (``idempotent``). Inside of a transaction that has begun before, there is one attempt, in a savepoint.
+        Mapped objects that it returns, alone or in a list or tuple, keep their loaded values over the commit.
+        """
+        if inspect.iscoroutinefunction(operation):
+            raise TransactionError("A coroutine function takes async_execute_with_retry.")
+
+        def attempt() -> R:
+            with self.sync_transaction(session) as current:
+                result = operation(current)
+                _keep(sync_session(current), result)
+                return result
+
+        enclosed = False
+        if session is not None:
+            with translated():
+                enclosed = encloses(sync_session(session))
+        return self._retries(operation, idempotent, enclosed).run(attempt)
+
+    async def async_execute_with_retry(
+        self, operation: Callable[[Any], Awaitable[R]], session: Any = None, *, idempotent: bool = False
+    ) -> R:
+        """As `execute_with_retry`, with a coroutine function and an `AsyncSession`."""
+
+        async def attempt() -> R:
+            async with self.async_transaction(session) as current:
+                result = await operation(current)
+                _keep(sync_session(current), result)
+                return result
+
+        enclosed = False
+        if session is not None:
+            plain = session() if isinstance(session, async_scoped_session) else session
+            if isinstance(plain, AsyncSession):
+                with translated():
+                    enclosed = await plain.run_sync(encloses)
+        return await self._retries(operation, idempotent, enclosed).run_async(attempt)
+
+    @contextmanager
+    def sync_transaction(self, session: Any = None) -> Iterator[Any]:
+        """A `DatabaseTransaction` on ``session``; None: on one that the factory makes, closed at the end."""
+        if session is not None:
+            with DatabaseTransaction.sync_transaction(session, self.options) as tx:
+                yield tx
+            return
+        made = self._made((Session, scoped_session), "Session")
+        try:
+            with DatabaseTransaction.sync_transaction(made, self.options) as tx:
+                yield tx
+        finally:
+            made.close()
+
+    @asynccontextmanager
+    async def async_transaction(self, session: Any = None) -> AsyncIterator[Any]:
+        """As `sync_transaction`, for an `AsyncSession`."""
+        if session is not None:
+            async with DatabaseTransaction.async_transaction(session, self.options) as tx:
+                yield tx
+            return
+        made = self._made((AsyncSession, async_scoped_session), "AsyncSession")
+        made = made() if isinstance(made, async_scoped_session) else made
+        async with made, DatabaseTransaction.async_transaction(made, self.options) as tx:
+            yield tx
+
+    def _made(self, kinds: tuple[type, ...], wanted: str) -> Any:
+        if self.session_factory is None:
+            raise TransactionError("There is neither a session nor a session_factory to run this on.")
+        made = self.session_factory()
+        if not isinstance(made, kinds):
+            raise TransactionError(f"The session_factory made a {type(made).__name__}; this needs a {wanted}.")
+        return made
+
+    def _retries(self, operation: Callable[..., Any], idempotent: bool, enclosed: bool) -> Retries:
+        name = getattr(operation, "__qualname__", None) or type(operation).__name__
+        return Retries(self.policy, name, idempotent, enclosed)
+
+
+def _keep(session: Session, result: Any) -> None:
+    found = result if isinstance(result, (list, tuple)) else [result]
+    mapped = [item for item in found if getattr(sa_inspect(item, raiseerr=False), "session", None) is session]
+    if mapped:
+        session.flush()
+        keep(session, *mapped)
