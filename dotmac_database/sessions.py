@@ -59,11 +59,11 @@ def sync_session(session: Any) -> Session:
 
 def state_of(session: Session) -> SessionState:
     """The toolkit's state of a sync session, made on first use."""
-    state = session.info.get(_INFO)
+    state: SessionState | None = session.info.get(_INFO)
     if state is None:
         state = session.info[_INFO] = SessionState()
         watch(session.bind)
-    return state  # type: ignore[no-any-return]  # info is an untyped dict
+    return state
 
 
 @contextmanager
@@ -75,13 +75,14 @@ def reading(session: Session, model: type | None = None) -> Iterator[Mapping[str
     objects that the session holds already. Errors leave as the toolkit's.
     """
     with translated(model):
-        if not _reads_alone(session):
+        engine = _stands_alone(session)
+        if engine is None:
             yield _IN_TRANSACTION
             return
         state = state_of(session)
         state.reading_alone = True
         try:
-            if session.bind.dialect.name == "postgresql":  # type: ignore[union-attr]  # an Engine, see _reads_alone
+            if engine.dialect.name == "postgresql":
                 session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
             yield _ALONE
             session.commit()
@@ -92,21 +93,22 @@ def reading(session: Session, model: type | None = None) -> Iterator[Mapping[str
             state.reading_alone = False
 
 
-def _reads_alone(session: Session) -> bool:
-    """Whether a read on this session may be a statement of its own, outside of any transaction."""
+def _stands_alone(session: Session) -> Engine | None:
+    """The engine for a read that may be a statement of its own, outside of any transaction; else None."""
     if session.in_transaction() or session.expire_on_commit:
-        return False
+        return None
     state = state_of(session)
     if (state.units and not state.lazy) or not state.standalone_reads:
-        return False
+        return None
     engine = session.bind
     if not isinstance(engine, Engine) or session.twophase or not session.autoflush:
-        return False
+        return None
     level = engine.get_execution_options().get("isolation_level") or engine.dialect.default_isolation_level
     if level not in ("READ COMMITTED", "AUTOCOMMIT") and engine.dialect.name != "sqlite":
-        return False
+        return None
     # A listener of the user's at the start of a transaction (SET LOCAL …) needs that there is one.
-    return all(getattr(listener, "dotmac_internal", False) for listener in session.dispatch.after_begin)
+    alone = all(getattr(listener, "dotmac_internal", False) for listener in session.dispatch.after_begin)
+    return engine if alone else None
 
 
 @contextmanager

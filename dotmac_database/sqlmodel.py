@@ -21,7 +21,7 @@ from .types import UTCDateTime, utc_now
 class TenantMixin(BaseModel):
     """Rows belong to one tenant, named by ``tenant_id``; redeclare the field for another type."""
 
-    tenant_id: Any = Field(default=None, sa_type=String(128), nullable=False, index=True)  # type: ignore[call-overload]
+    tenant_id: Any = Field(default=None, sa_type=String(128), nullable=False, index=True)
 
 
 class AuditMixin(BaseModel):

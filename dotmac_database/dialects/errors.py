@@ -14,7 +14,6 @@ from typing import Any
 
 from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint
 from sqlalchemy import exc as sa
-from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm import exc as orm_exc
 
 from ..errors import (
@@ -28,7 +27,7 @@ from ..errors import (
     TransactionError,
     ValidationError,
 )
-from ..models.traits import traits_of
+from ..models.traits import Traits, traits_of
 from .sqlstates import Kind, kind_of_sqlite, kind_of_sqlstate
 
 _SQLITE_COLUMNS = re.compile(r"^(?:UNIQUE|NOT NULL) constraint failed: (?P<columns>[^:]+)$")
@@ -171,14 +170,14 @@ def _fields(report: Report, model: type | None) -> tuple[str, ...]:
     """The model's attributes that the failure is about, without the tenant's, which the user did not choose."""
     if model is None:
         return report.columns
-    mapper = sa_inspect(model)
+    traits: Traits[Any] = traits_of(model)
+    mapper = traits.mapper
     table = _table(mapper, report.table)
     columns = report.columns or (_constrained(table, report.constraint) if table is not None else ())
     keys = {column.name: prop.key for prop in mapper.column_attrs for column in prop.columns if hasattr(column, "name")}
     own = table is not None and table in mapper.tables
     fields = tuple(keys.get(column, column) if own else column for column in columns)
-    tenant = traits_of(model).tenant
-    return tuple(field for field in fields if field != tenant) or fields
+    return tuple(field for field in fields if field != traits.tenant) or fields
 
 
 def _table(mapper: Any, name: str | None) -> Table | None:
@@ -194,7 +193,8 @@ def _constrained(table: Table, constraint: str | None) -> tuple[str, ...]:
     if constraint is None:
         return ()
     suffixes = {UniqueConstraint: "key", PrimaryKeyConstraint: "pkey"}
-    for item in [*table.constraints, *table.indexes]:
+    items: list[Any] = [*table.constraints, *table.indexes]
+    for item in items:
         columns = tuple(column.name for column in getattr(item, "columns", ()))
         if item.name is not None:
             if str(item.name) == constraint:

@@ -28,7 +28,7 @@ class Postgresql(Dialect):
         return column.op("ILIKE", is_comparison=True)(pattern)
 
     def search(self, column: Column, query: Column) -> Condition:
-        config = literal_column("'simple'::regconfig")
+        config: Column = literal_column("'simple'::regconfig")
         words = column if isinstance(column.type, TSVECTOR) else func.to_tsvector(config, column)
         return words.op("@@", is_comparison=True)(func.websearch_to_tsquery(config, query))
 
@@ -60,7 +60,7 @@ class Postgresql(Dialect):
 
     def json_overlaps(self, document: Column, path: tuple[str, ...], value: Column) -> Condition:
         found = self._at(document, path)
-        empty = literal_column("'[]'::jsonb")
+        empty: Column = literal_column("'[]'::jsonb")
         array = case((func.jsonb_typeof(found) == "array", found), else_=empty)
         members = func.jsonb_array_elements(array).column_valued("member")
         other = func.jsonb_array_elements(cast(value, JSONB)).column_valued("other")

@@ -161,4 +161,16 @@ def _read(model: type[M]) -> Traits[M]:
             )
         parts[part] = key or None
     primary_key = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
-    return Traits(model=model, mapper=mapper, primary_key=primary_key, **parts)
+    return Traits(
+        model,
+        mapper,
+        primary_key,
+        tenant=parts["tenant"],
+        is_deleted=parts["is_deleted"],
+        deleted_at=parts["deleted_at"],
+        created_at=parts["created_at"],
+        updated_at=parts["updated_at"],
+        created_by=parts["created_by"],
+        updated_by=parts["updated_by"],
+        version=parts["version"],
+    )

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from functools import cache
 from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, Self, TypeVar, overload
+from weakref import WeakKeyDictionary
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.util import await_only
@@ -42,7 +42,9 @@ class AsyncRepository(RepositoryCore[M]):
     def _twin(self) -> BaseRepository[M]:
         twin = self._twin_made
         if twin is None:
-            twin_class = _twin_class(type(self))
+            twin_class = _TWINS.get(type(self))
+            if twin_class is None:
+                twin_class = _TWINS[type(self)] = _twin_class(type(self))
             twin = twin_class.__new__(twin_class)
             twin.__dict__.update({name: value for name, value in self.__dict__.items() if name != "_twin_made"})
             twin.__dict__["_face"] = self
@@ -195,7 +197,9 @@ class AsyncTenantRepository(AsyncRepository[M]):
         return await self.db.run_sync(lambda _: BaseTenantRepository.get_tenant_stats(twin))
 
 
-@cache
+_TWINS: WeakKeyDictionary[type[Any], type[BaseRepository[Any]]] = WeakKeyDictionary()
+
+
 def _twin_class(face: type[AsyncRepository[Any]]) -> type[BaseRepository[Any]]:
     """The sync class for the twins of an async class: what that overrides, the twin calls back."""
     base = face.twin_class

@@ -39,6 +39,7 @@ class WritingRepository(ReadingRepository[M]):
         """
         values = self.values_for_create(self._writer(user_id).for_create(data))
         with self._writing():
+            self._refuse_held(values)
             entity = self._made(values)
             self._session.add(entity)
             self._flush()
@@ -270,6 +271,20 @@ class WritingRepository(ReadingRepository[M]):
             setattr(entity, key, values[key])
         return entity
 
+    def _refuse_held(self, values: Values) -> None:
+        """Refuse the key of an object that the session holds, before the ORM warns of two with one identity."""
+        key = tuple(values.get(name) for name in self.traits.primary_key)
+        if None in key or not len(self._session.identity_map):
+            return
+        held = self._session.identity_map.get(self.traits.mapper.identity_key_from_primary_key(key))
+        if held is None:
+            return
+        everywhere = self._reader(include_deleted=True)
+        if self._execute(everywhere.has_key(everywhere.key(key)), {}).first() is not None:
+            fields = self.traits.primary_key
+            raise DuplicateEntityError(f"{self.traits.name} exists already: {', '.join(fields)}.", fields=fields)
+        self._session.expunge(held)  # its row is gone, so the key is free
+
     def _flush(self) -> None:
         """Flush, once it is sure that nothing of another tenant is among it."""
         tenant, key = self.tenant_id, self.traits.tenant
@@ -281,7 +296,7 @@ class WritingRepository(ReadingRepository[M]):
 
     def _complete(self, entity: M) -> None:
         """Load what the INSERT could not give back, in one statement, if there is any such column."""
-        missing = sa_inspect(entity).unloaded & set(self.traits.mapper.column_attrs.keys())  # type: ignore[union-attr]
+        missing = sa_inspect(entity).unloaded & set(self.traits.mapper.column_attrs.keys())
         if missing:
             self._session.refresh(entity, attribute_names=sorted(missing))
 
@@ -348,20 +363,22 @@ class WritingRepository(ReadingRepository[M]):
         for places, members in writer.runs(list(changes.values())):
             keys = list(changes)
             named = [keys[place] for place in places]
-            count += sum(
-                self._result(bound, {"synchronize_session": False}).rowcount
-                for bound in update_many(writer, named, members)
-            )
-            self._show(named, members)
+            written = set[tuple[Any, ...]]()
+            for bound in update_many(writer, named, members):
+                written.update(map(tuple, self._result(bound, {"synchronize_session": False}).all()))
+            self._show(named, members, written)
+            count += len(written)
         return count
 
-    def _show(self, keys: Sequence[tuple[Any, ...]], members: Sequence[Values]) -> None:
+    def _show(
+        self, keys: Sequence[tuple[Any, ...]], members: Sequence[Values], written: set[tuple[Any, ...]]
+    ) -> None:
         """Let the objects that the session holds have the values that were written."""
         held = self._session.identity_map
         version = self.traits.version
         for key, values in zip(keys, members, strict=True):
             entity = held.get(self.traits.mapper.identity_key_from_primary_key(key))
-            if entity is None:
+            if entity is None or key not in written:
                 continue
             for name, value in values.items():
                 set_committed_value(entity, name, value)

@@ -12,7 +12,10 @@ from .writes import Values, Writer
 
 
 def update_many(writer: Writer, keys: Sequence[tuple[Any, ...]], rows: Sequence[Values]) -> Iterator[Bound]:
-    """UPDATE … FROM (VALUES …) for rows of equal fields, as many statements as the dialect's parameters need."""
+    """UPDATE … FROM (VALUES …) for rows of equal fields, as many statements as the dialect's parameters need.
+
+    Each gives back the primary keys that it found.
+    """
     traits, reader = writer.traits, writer.reader
     names = sorted(rows[0])
     fields = [*traits.primary_key, *names]
@@ -35,6 +38,7 @@ def update_many(writer: Writer, keys: Sequence[tuple[Any, ...]], rows: Sequence[
             update(traits.model)
             .where(*matches, *reader.scope.root(traits))
             .values({**changes, **writer.next_version()})
+            .returning(*(traits.attribute(name) for name in traits.primary_key))
         )
         yield Bound(statement, dict(reader.scope.parameters))
 

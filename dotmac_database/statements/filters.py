@@ -40,6 +40,9 @@ _SETS = {Op.CONTAINS, Op.CONTAINED_BY, Op.OVERLAPS}
 _INSENSITIVE = {Op.ILIKE, Op.NOT_ILIKE}
 
 
+_JSON_TYPES: dict[str, TypeEngine[Any]] = {"number": Numeric(asdecimal=False), "boolean": Boolean()}
+
+
 class ConditionShape(NamedTuple):
     """One condition without its values. ``kind`` is how the JSON at a path is read, else ``""``."""
 
@@ -154,7 +157,7 @@ def _condition(path: FieldPath, each: QueryFilter, dialect: Dialect, values: lis
 
 
 def _null_operator(operator: FilterOperator, value: Any) -> FilterOperator:
-    truth = {None: True, True: True, False: False, "true": True, "false": False, "1": True, "0": False}
+    truth: dict[object, bool] = {None: True, True: True, False: False, "true": True, "false": False, "1": True, "0": False}
     key = value.strip().lower() if isinstance(value, str) else value
     if not isinstance(key, (bool, str, int, type(None))) or key not in truth:
         raise ValueError("true or false")
@@ -327,7 +330,7 @@ def _compare(path: FieldPath, shape: ConditionShape, dialect: Dialect, names: It
     type_: TypeEngine[Any] = path.type
     if path.json:
         column = dialect.json_value(column, path.json, shape.kind)
-        type_ = {"number": Numeric(asdecimal=False), "boolean": Boolean()}.get(shape.kind, String())
+        type_ = _JSON_TYPES.get(shape.kind, String())
     elif operator in _RANGES:
         column, type_ = dialect.order_key(column), dialect.order_type(type_)
     if operator in _NULLS:

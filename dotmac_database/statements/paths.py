@@ -39,7 +39,8 @@ class FieldPath:
     def expression(self) -> ColumnElement[Any]:
         """The column, or the SQL of a hybrid or a column property, on the owner's class."""
         assert self.key is not None
-        return getattr(self.owner.model, self.key)  # type: ignore[no-any-return]  # mapped attributes are untyped here
+        expression: ColumnElement[Any] = getattr(self.owner.model, self.key)
+        return expression
 
     @cached_property
     def type(self) -> TypeEngine[Any]:
@@ -71,12 +72,12 @@ def is_json(type_: TypeEngine[Any]) -> bool:
 def resolve(traits: Traits[Any], text: str) -> FieldPath:
     """The field that ``text`` names on the class of ``traits``. Cached by name."""
     key = ("path", text)
-    path = traits.statements.get(key)
+    path: FieldPath | None = traits.statements.get(key)
     if path is None:
         path = _resolve(traits, text)
         if len(traits.statements) < 4096:
             traits.statements[key] = path
-    return path  # type: ignore[no-any-return]  # the cache is untyped
+    return path
 
 
 def _resolve(root: Traits[Any], text: str) -> FieldPath:

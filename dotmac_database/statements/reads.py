@@ -71,12 +71,12 @@ class Reader:
             return make()
         key = (self.dialect.name, self.scope.shape, *shape)
         statements = self.traits.statements
-        found = statements.get(key)
+        found: S | None = statements.get(key)
         if found is None:
             found = make()
             if len(statements) < MAX_SHAPES:
                 statements[key] = found
-        return found  # type: ignore[no-any-return]  # the cache is untyped
+        return found
 
     def analysed(self, filters: Sequence[Filter]) -> Analysis:
         """The filters taken apart."""

@@ -39,7 +39,7 @@ def data_of(traits: Traits[Any], data: Any) -> Values:
     if isinstance(data, BaseModel):
         return {name: getattr(data, name) for name in data.model_fields_set} | (data.model_extra or {})
     if isinstance(data, traits.model):
-        held: dict[str, Any] = sa_inspect(data).dict  # type: ignore[union-attr]  # an entity has a state
+        held: dict[str, Any] = sa_inspect(data).dict
         return {key: held[key] for key in (*traits.columns, *traits.relationships) if key in held}
     raise ValidationError(f"{traits.name}: a dict or a Pydantic object was expected, not {type(data).__name__}.")
 
@@ -64,14 +64,14 @@ class Writer:
             del values[key]
         self._stamp_tenant(values)
         now = utc_now()
-        for key, value in ((traits.created_at, now), (traits.updated_at, now)):
-            self._stamp(values, key, value)
-        for key in (traits.created_by, traits.updated_by):
-            if self.actor is not None:
-                self._stamp(values, key, self.actor)
-        for key, value in ((traits.is_deleted, False), (traits.version, 1)):
-            if key is not None and traits.columns[key].default is None:
-                self._stamp(values, key, value)
+        self._stamp(values, traits.created_at, now)
+        self._stamp(values, traits.updated_at, now)
+        if self.actor is not None:
+            self._stamp(values, traits.created_by, self.actor)
+            self._stamp(values, traits.updated_by, self.actor)
+        for part, first in ((traits.is_deleted, False), (traits.version, 1)):
+            if part is not None and traits.columns[part].default is None:
+                self._stamp(values, part, first)
         if traits.makes_uuid is not None and values.get(traits.makes_uuid) is None:
             values[traits.makes_uuid] = self._coerced(traits.makes_uuid, uuid4())
         return values
