@@ -82,15 +82,13 @@ class TransactionManager:
         async def attempt() -> R:
             async with self.async_transaction(session) as current:
                 result = await operation(current)
-                _keep(sync_session(current), result)
+                await _plain(current).run_sync(_keep, result)
                 return result
 
         enclosed = False
         if session is not None:
-            plain = session() if isinstance(session, async_scoped_session) else session
-            if isinstance(plain, AsyncSession):
-                with translated():
-                    enclosed = await plain.run_sync(encloses)
+            with translated():
+                enclosed = await _plain(session).run_sync(encloses)
         return await self._retries(operation, idempotent, enclosed).run_async(attempt)
 
     @contextmanager
@@ -114,8 +112,7 @@ class TransactionManager:
             async with DatabaseTransaction.async_transaction(session, self.options) as tx:
                 yield tx
             return
-        made = self._made((AsyncSession, async_scoped_session), "AsyncSession")
-        made = made() if isinstance(made, async_scoped_session) else made
+        made = _plain(self._made((AsyncSession, async_scoped_session), "AsyncSession"))
         async with made, DatabaseTransaction.async_transaction(made, self.options) as tx:
             yield tx
 
@@ -130,6 +127,14 @@ class TransactionManager:
     def _retries(self, operation: Callable[..., Any], idempotent: bool, enclosed: bool) -> Retries:
         name = getattr(operation, "__qualname__", None) or type(operation).__name__
         return Retries(self.policy, name, idempotent, enclosed)
+
+
+def _plain(session: Any) -> AsyncSession:
+    if isinstance(session, async_scoped_session):
+        session = session()
+    if not isinstance(session, AsyncSession):
+        raise TransactionError(f"An AsyncSession was expected, not {type(session).__name__}.")
+    return session
 
 
 def _keep(session: Session, result: Any) -> None:

@@ -1,0 +1,170 @@
+"""`on_commit` and `on_rollback`: after the end of the transaction, and only after that end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from dotmac_database.errors import ConstraintViolationError, DatabaseError
+from dotmac_database.repositories import BaseRepository
+from dotmac_database.sessions import sync_session
+from dotmac_database.transactions import on_commit, on_rollback
+
+
+class Mine(Exception):
+    """The user's own."""
+
+
+def test_callbacks_run_after_the_outermost_commit_in_order(world: Any) -> None:
+    seen: list[Any] = []
+    with world.session() as session:
+        with world.transaction(session):
+            on_commit(session, lambda: seen.append((1, world.checked_out())))
+            on_rollback(session, lambda: seen.append("rolled back"))
+            world.add(session, "a")
+            with world.transaction(session):
+                on_commit(session, lambda: seen.append(2))
+                world.add(session, "b")
+            on_commit(session, lambda: seen.append(3))
+            assert seen == []
+        assert seen == [(1, 0), 2, 3]
+        with world.transaction(session):
+            world.add(session, "c")
+    assert seen == [(1, 0), 2, 3], "each is called once"
+
+
+def test_no_commit_callback_after_a_rollback_of_its_transaction(world: Any) -> None:
+    seen: list[str] = []
+    with world.session() as session:
+        with pytest.raises(Mine), world.transaction(session):
+            on_commit(session, lambda: seen.append("commit"))
+            on_rollback(session, lambda: seen.append("rollback"))
+            world.add(session, "a")
+            raise Mine
+        assert seen == ["rollback"]
+        with world.transaction(session):
+            world.add(session, "b")
+    assert seen == ["rollback"]
+
+
+def test_no_commit_callback_after_a_rollback_of_its_savepoint(world: Any) -> None:
+    seen: list[str] = []
+
+    def register(session: Any, name: str) -> None:
+        on_commit(session, lambda: seen.append(f"{name} committed"))
+        on_rollback(session, lambda: seen.append(f"{name} rolled back"))
+
+    with world.session() as session:
+        with world.transaction(session):
+            register(session, "outer")
+            with pytest.raises(Mine), world.transaction(session):
+                register(session, "middle")
+                with world.transaction(session):
+                    register(session, "inner")
+                    world.add(session, "a")
+                raise Mine
+            assert seen == ["middle rolled back", "inner rolled back"]
+            seen.clear()
+            with world.transaction(session):
+                register(session, "second")
+            world.add(session, "b")
+        assert seen == ["outer committed", "second committed"]
+
+
+def test_a_commit_that_fails_is_a_rollback(world: Any) -> None:
+    seen: list[str] = []
+    with world.session() as session:
+        with pytest.raises(ConstraintViolationError), world.transaction(session):
+            on_commit(session, lambda: seen.append("commit"))
+            on_rollback(session, lambda: seen.append("rollback"))
+            world.add(session, "orphan", parent_id=99)
+        assert seen == ["rollback"]
+
+
+def test_callbacks_follow_commits_and_rollbacks_by_hand(world: Any) -> None:
+    seen: list[str] = []
+    with world.session() as session:
+        world.add(session, "a")
+        on_commit(session, lambda: seen.append("one"))
+        world.do(session.commit())
+        assert seen == ["one"]
+        with world.entered(session.begin()):
+            world.add(session, "b")
+            on_commit(session, lambda: seen.append("two"))
+        assert seen == ["one", "two"]
+        world.add(session, "c")
+        on_commit(session, lambda: seen.append("three"))
+        on_rollback(session, lambda: seen.append("undone"))
+        world.do(session.rollback())
+        assert seen == ["one", "two", "undone"]
+        world.add(session, "d")
+        on_commit(session, lambda: seen.append("four"))
+        on_rollback(session, lambda: seen.append("closed"))
+    assert seen == ["one", "two", "undone", "closed"]
+
+
+def test_before_a_transaction_the_next_one_is_meant_and_no_read_of_its_own(world: Any) -> None:
+    seen: list[str] = []
+    with world.session(expire_on_commit=False) as session:
+        repository = world.repository(session)
+        on_commit(session, lambda: seen.append("one"))
+        assert world.do(repository.count()) == 0
+        assert seen == []
+        world.do(repository.create({"name": "a"}))
+        assert seen == ["one"]
+        with pytest.raises(Mine), world.transaction(session, lazy=True):
+            on_commit(session, lambda: seen.append("two"))
+            on_rollback(session, lambda: seen.append("undone"))
+            assert world.do(repository.count()) == 1
+            world.do(repository.create({"name": "b"}))
+            raise Mine
+        assert seen == ["one", "undone"]
+        with world.transaction(session, lazy=True):
+            on_commit(session, lambda: seen.append("three"))
+            assert world.do(repository.count()) == 1
+        assert seen == ["one", "undone", "three"], "a unit that wrote nothing has succeeded too"
+
+
+def test_a_failing_callback_fails_nothing(world: Any, caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[str] = []
+
+    def broken() -> None:
+        raise DatabaseError("in the callback")
+
+    with world.session() as session, world.transaction(session):
+        on_commit(session, broken)
+        on_commit(session, lambda: seen.append("next"))
+        world.add(session, "a")
+    assert seen == ["next"]
+    assert world.names() == ["a"]
+    assert "in the callback" in caplog.text
+
+
+def test_a_callback_may_use_the_session_in_a_transaction_of_its_own(world: Any) -> None:
+    with world.session() as session:
+
+        def audit() -> None:
+            plain = sync_session(session)
+            BaseRepository(plain, world.Account).create({"name": "audit"})
+
+        with world.transaction(session):
+            on_commit(session, audit)
+            world.add(session, "a")
+        assert not session.in_transaction()
+    assert world.names() == ["a", "audit"]
+
+
+def test_a_callback_that_is_a_coroutine_function(world: Any, caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[str] = []
+
+    async def notify() -> None:
+        await asyncio.sleep(0)
+        seen.append("sent")
+
+    with world.session() as session, world.transaction(session):
+        on_commit(session, notify)
+        world.add(session, "a")
+    assert seen == ([] if world.runner is None else ["sent"])
+    assert ("AsyncSession alone" in caplog.text) is (world.runner is None)

@@ -1,0 +1,98 @@
+"""Settings of one transaction: they hold, they end, and they are refused where they can't hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import select, text
+
+from dotmac_database.errors import TransactionError, ValidationError
+from dotmac_database.sessions import state_of, sync_session
+from dotmac_database.transactions import TransactionOptions
+
+
+def setting(world: Any, session: Any, name: str) -> str:
+    return str(world.do(session.scalar(text(f"SHOW {name}"))))
+
+
+def test_options_hold_for_one_transaction(world: Any) -> None:
+    if world.dialect == "sqlite":
+        pytest.skip("PostgreSQL's")
+    options = TransactionOptions(
+        isolation_level="SERIALIZABLE", read_only=True, deferrable=True, statement_timeout=1.5, lock_timeout=0.25
+    )
+    names = [
+        "transaction_isolation",
+        "transaction_read_only",
+        "transaction_deferrable",
+        "statement_timeout",
+        "lock_timeout",
+    ]
+    with world.session() as session:
+        with world.transaction(session, options):
+            assert [setting(world, session, name) for name in names] == ["serializable", "on", "on", "1500ms", "250ms"]
+        with world.transaction(session):
+            assert [setting(world, session, name) for name in names] == ["read committed", "off", "off", "0", "0"]
+        with world.transaction(session, TransactionOptions(isolation_level="REPEATABLE READ")):
+            assert setting(world, session, names[0]) == "repeatable read"
+        for _ in range(2 * 3):  # each connection of the pool
+            with world.transaction(session):
+                assert setting(world, session, names[0]) == "read committed"
+
+
+def test_a_tiny_timeout_is_not_none(world: Any) -> None:
+    if world.dialect == "sqlite":
+        pytest.skip("PostgreSQL's")
+    with world.session() as session, world.transaction(session, TransactionOptions(lock_timeout=0.0001)):
+        assert setting(world, session, "lock_timeout") == "1ms"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        TransactionOptions(read_only=True),
+        TransactionOptions(lock_timeout=1),
+        TransactionOptions(isolation_level="SERIALIZABLE"),
+    ],
+    ids=["read_only", "lock_timeout", "isolation_level"],
+)
+def test_options_are_refused_where_the_transaction_has_begun(world: Any, options: TransactionOptions) -> None:
+    name = options.given()[0]
+    with world.session() as session:
+        with (
+            world.transaction(session),
+            pytest.raises(TransactionError, match=name),
+            world.transaction(session, options),
+        ):
+            pass
+        world.do(session.execute(select(1)))
+        with pytest.raises(TransactionError, match=name), world.transaction(session, options):
+            pass
+        world.do(session.rollback())
+        with pytest.raises(TransactionError, match="lazy"), world.transaction(session, options, lazy=True):
+            pass
+        assert state_of(sync_session(session)).units == 0
+
+
+def test_options_that_sqlite_does_not_know_are_refused(world: Any) -> None:
+    if world.dialect != "sqlite":
+        pytest.skip("SQLite's")
+    with world.session() as session:
+        for options in (
+            TransactionOptions(read_only=True),
+            TransactionOptions(isolation_level="READ COMMITTED"),
+            TransactionOptions(statement_timeout=1),
+            TransactionOptions(isolation_level="SERIALIZABLE", lock_timeout=1),
+        ):
+            with pytest.raises(TransactionError, match="sqlite can't"), world.transaction(session, options):
+                pass
+        with world.transaction(session, TransactionOptions(isolation_level="SERIALIZABLE")):
+            world.add(session, "a")
+    assert world.names() == ["a"]
+
+
+@pytest.mark.parametrize("bad", [{"isolation_level": "WILD"}, {"lock_timeout": -1}, {"statement_timeout": -0.1}])
+def test_senseless_options_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(bad))):
+        TransactionOptions(**bad)
