@@ -1,0 +1,77 @@
+"""The keyset: ORDER BY, and the condition that a row comes after a position in it.
+
+Row comparison ``(a, b) > (x, y)`` where all directions agree and nothing is NULL, so that PostgreSQL reads one
+range of an index; else the lexicographic form, in which NULLs have a rank of their own.
+https://use-the-index-luke.com/no-offset
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import and_, false, or_, true, tuple_
+from sqlalchemy.sql import ColumnElement
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One expression of an order. ``nulls_first`` says where NULLs come in this very direction."""
+
+    expression: ColumnElement[Any]
+    descending: bool
+    nullable: bool
+    nulls_first: bool
+
+
+def order_by(terms: Sequence[Term]) -> list[ColumnElement[Any]]:
+    """The ORDER BY clauses; NULLS FIRST or LAST is said only of what can be NULL, so that indexes still fit."""
+    clauses: list[ColumnElement[Any]] = []
+    for term in terms:
+        clause = term.expression.desc() if term.descending else term.expression.asc()
+        if term.nullable:
+            clause = clause.nulls_first() if term.nulls_first else clause.nulls_last()
+        clauses.append(clause)
+    return clauses
+
+
+def reversed_terms(terms: Sequence[Term]) -> tuple[Term, ...]:
+    """The same order read backwards."""
+    return tuple(replace(term, descending=not term.descending, nulls_first=not term.nulls_first) for term in terms)
+
+
+def after(
+    terms: Sequence[Term], values: Sequence[ColumnElement[Any] | None], inclusive: bool = False
+) -> ColumnElement[bool]:
+    """The condition that a row comes after ``values`` in the order, or stands there too where ``inclusive``.
+
+    A value of None says that the position is NULL there; the others are parameters.
+    """
+    known = [value for value in values if value is not None]
+    if len(known) == len(terms) and _one_range(terms):
+        row = tuple_(*(term.expression for term in terms)) if len(terms) > 1 else terms[0].expression
+        place = tuple_(*known) if len(terms) > 1 else known[0]
+        if terms[0].descending:
+            return row <= place if inclusive else row < place
+        return row >= place if inclusive else row > place
+    condition: ColumnElement[bool] = true() if inclusive else false()
+    for term, value in zip(reversed(terms), reversed(values), strict=True):
+        condition = or_(_beyond(term, value), and_(_same(term, value), condition))
+    return condition
+
+
+def _one_range(terms: Sequence[Term]) -> bool:
+    return len({term.descending for term in terms}) == 1 and not any(term.nullable for term in terms)
+
+
+def _beyond(term: Term, value: ColumnElement[Any] | None) -> ColumnElement[bool]:
+    column = term.expression
+    if value is None:
+        return column.is_not(None) if term.nulls_first else false()
+    further = column < value if term.descending else column > value
+    return or_(further, column.is_(None)) if term.nullable and not term.nulls_first else further
+
+
+def _same(term: Term, value: ColumnElement[Any] | None) -> ColumnElement[bool]:
+    return term.expression.is_(None) if value is None else term.expression == value

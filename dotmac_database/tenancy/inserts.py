@@ -1,0 +1,91 @@
+"""INSERT statements of tenant-scoped classes: stamped with the tenant, or refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.orm import Mapper, ORMExecuteState
+from sqlalchemy.sql.elements import BindParameter
+
+from ..errors import TenantIsolationError, UnscopedStatementError
+from ..models.traits import tenant_key, traits_of
+
+
+def stamped_insert(state: ORMExecuteState, mapper: Mapper[Any], tenant: Any) -> None:
+    """Give every row of an INSERT the tenant. Raises `TenantIsolationError` for a row that names another."""
+    statement: Any = state.statement
+    key = tenant_key(mapper)
+    assert key is not None
+    column = traits_of(mapper.class_).columns[key]
+    _check_conflict(statement, column, tenant)
+    if statement.select is not None:
+        _check_select(statement, column, tenant)
+        return
+    if statement._multi_values:
+        for rows in statement._multi_values:
+            for row in rows:
+                _check(row, column, key, tenant, required=True)
+        return
+    inline = statement._values or {}
+    _check(inline, column, key, tenant)
+    parameters = state.parameters
+    rows = parameters if isinstance(parameters, list) else [parameters] if parameters else []
+    for row in rows:
+        _check(row, column, key, tenant)
+    if rows and not _names(inline, column, key):
+        stamped = [row if _names(row, column, key) else {**row, key: tenant} for row in rows]
+        state.parameters = stamped if isinstance(parameters, list) else stamped[0]
+    elif not _names(inline, column, key):
+        state.statement = statement.values({key: tenant})
+
+
+def _name(given: Any) -> str:
+    return str(getattr(given, "key", given))
+
+
+def _names(row: Any, column: Any, key: str) -> bool:
+    return any(_name(name) in (key, column.key) for name in row)
+
+
+def _check(row: Any, column: Any, key: str, tenant: Any, *, required: bool = False) -> None:
+    pairs = row.items() if hasattr(row, "items") else ()
+    named = [value for name, value in pairs if _name(name) in (key, column.key)]
+    if required and not named:
+        raise UnscopedStatementError(f"{column.table.name}: INSERT … VALUES of many rows must name {key!r} in each.")
+    for value in named:
+        plain = value.value if isinstance(value, BindParameter) else value
+        if plain != tenant:
+            raise TenantIsolationError(f"{column.table.name}: a row names another tenant.")
+
+
+def _check_select(statement: Any, column: Any, tenant: Any) -> None:
+    """INSERT … SELECT must take the tenant from a confined column, or as the bound value."""
+    names = [_name(name) for name in statement._select_names or ()]
+    if column.key in names:
+        source = list(statement.select.selected_columns)[names.index(column.key)]
+        if isinstance(source, BindParameter) and source.value == tenant:
+            return
+        base = next(iter(getattr(source, "base_columns", ())), None)
+        if base is not None and "parententity" in source._annotations and _is_tenant(source._annotations["parententity"], base):
+            return
+    raise UnscopedStatementError(f"{column.table.name}: INSERT … SELECT must take the tenant from the session.")
+
+
+def _is_tenant(entity: Any, base: Any) -> bool:
+    mapper = getattr(entity, "mapper", None)
+    key = None if mapper is None else tenant_key(mapper)
+    return key is not None and traits_of(mapper.class_).columns[key].shares_lineage(base)
+
+
+def _check_conflict(statement: Any, column: Any, tenant: Any) -> None:
+    """ON CONFLICT DO UPDATE may change only a row of this tenant."""
+    clause = getattr(statement, "_post_values_clause", None)
+    changes = getattr(clause, "update_values_to_set", None)
+    if clause is None or changes is None:
+        return
+    for name, value in changes:
+        if _name(name) == column.key and getattr(value, "value", value) != tenant:
+            raise TenantIsolationError(f"{column.table.name}: a row can't be given to another tenant.")
+    own = column.table.c[column.key] == tenant
+    where = clause.update_whereclause
+    clause.update_whereclause = own if where is None else where & own
