@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 from weakref import WeakSet, ref
 
-from sqlalchemy import Connection, Engine, event, func, inspect, select, tuple_
+from sqlalchemy import Connection, Engine, Result, event, func, inspect, select, tuple_
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session, sessionmaker, with_loader_criteria
 
@@ -101,25 +101,32 @@ def _passing(binding: TenantBinding) -> Iterator[None]:
 # -- statements ------------------------------------------------------------------------------------------------
 
 
-def _on_execute(state: ORMExecuteState) -> None:
+def _on_execute(state: ORMExecuteState) -> Result[Any] | None:
     binding = _binding(state.session)
+    _check_statement(state, binding)
+    state.update_execution_options(**{_PASSED: True})
+    if isinstance(state.parameters, list) and (state.is_insert or state.is_update):
+        # The ORM runs these on the connection, without the statement's execution options.
+        with _passing(binding):
+            return state.invoke_statement()
+    return None
+
+
+def _check_statement(state: ORMExecuteState, binding: TenantBinding) -> None:
     if binding.open:
-        state.update_execution_options(**{_PASSED: True})
         return
     confined = state.execution_options.get(_CONFINED)
     if confined is not None:
         if confined != binding.tenant:
             raise TenantIsolationError("The session serves another tenant than the repository.")
-        state.update_execution_options(**{_PASSED: True})
         return
     statement = state.statement
     if not state.is_orm_statement or text_in(statement):
         _refuse_unless_rls(state.session, binding, statement)
-    elif (core := core_tables(statement)) is not None:
+    elif not state.is_relationship_load and (core := core_tables(statement, state.all_mappers)) is not None:
         _refuse_unless_rls(state.session, binding, statement, core)
     if state.is_orm_statement:
         _confine(state, binding)
-    state.update_execution_options(**{_PASSED: True})
 
 
 def _refuse_unless_rls(session: Session, binding: TenantBinding, statement: Any, table: str | None = None) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Table
+from sqlalchemy import Select, Table
 from sqlalchemy.orm import Mapper, configure_mappers
-from sqlalchemy.orm.mapperlib import _all_registries
+from sqlalchemy.orm.mapper import _all_registries
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BinaryExpression, ColumnClause, TextClause
 from sqlalchemy.sql.operators import custom_op
-from sqlalchemy.sql.selectable import TableClause, TextualSelect
+from sqlalchemy.sql.selectable import SelectBase, TableClause, TextualSelect
 
 from ..models.traits import traits_of
 
@@ -71,6 +71,25 @@ TABLES = TenantTables()
 _TOUCHED: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()
 
 
+_OF_THE_ORM = frozenset(("parententity", "parentmapper", "remote", "local", "foreign"))
+
+
+def written(statement: Any) -> Iterator[tuple[Any, bool]]:
+    """Every element as it was written, without the tables that SQLAlchemy derives from the columns of a SELECT,
+    and whether it is in a statement inside of the statement."""
+    waiting = [(statement, False)]
+    while waiting:
+        element, inner = waiting.pop()
+        yield element, inner
+        inner = inner or (isinstance(element, SelectBase) and element is not statement)
+        children = (
+            super(Select, element).get_children(omit_attrs=("_correlate", "_correlate_except"))
+            if isinstance(element, Select)
+            else element.get_children()
+        )
+        waiting.extend((child, inner) for child in children)
+
+
 def parts(statement: Any) -> Iterator[Any]:
     """Every element of a statement, those beside its clauses too."""
     yield from visitors.iterate(statement)
@@ -98,11 +117,19 @@ def text_in(statement: Any) -> bool:
     return False
 
 
-def core_tables(statement: Any) -> str | None:
-    """A tenants' table that a statement names by itself, rather than through its class; None: there is none."""
-    for element in parts(statement):
-        name = TABLES.owns(element)
-        if name is not None and "parententity" not in element._annotations:
+def core_tables(statement: Any, mappers: Iterable[Mapper[Any]] = ()) -> str | None:
+    """A tenants' table that a statement names by itself, rather than through its class; None: there is none.
+
+    A column of the table of ``mappers``, the classes that the statement is about, is as good as the class's own, except
+    in a subquery, which may be about other rows.
+    """
+    about = {table for mapper in mappers for table in mapper.tables}
+    for element, inner in written(statement):
+        if not _OF_THE_ORM.isdisjoint(getattr(element, "_annotations", ())):
+            continue
+        table = getattr(element, "table", None) if isinstance(element, ColumnClause) else element
+        name = TABLES.owns(table)
+        if name is not None and (inner or table not in about):
             return name
     return None
 
