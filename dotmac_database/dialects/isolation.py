@@ -43,3 +43,12 @@ def may_have_written(connection: Connection) -> bool:
         return connection.scalar(select(func.pg_current_xact_id_if_assigned().is_not(None))) is not False
     driver: Any = connection.connection.driver_connection
     return bool(getattr(driver, "in_transaction", True))
+
+
+def lock_by_name(name: str, *, wait: bool) -> Select[Any]:
+    """PostgreSQL's advisory lock on a name, until the transaction ends; gives NULL, or whether it was free.
+
+    The name is hashed to 64 bits: two names may share a lock, which costs a wait and nothing else.
+    """
+    key = func.hashtextextended(name, 0)
+    return select(func.pg_advisory_xact_lock(key) if wait else func.pg_try_advisory_xact_lock(key))

@@ -2,13 +2,22 @@
 
 from .block import DatabaseTransaction
 from .hooks import on_commit, on_rollback
+from .idempotency import IdempotencyRecord, async_once, idempotency_metadata, once, purge_idempotency_keys
+from .locks import advisory_lock, async_advisory_lock
 from .manager import TransactionManager
 from .options import TransactionOptions
 
 __all__ = [
     "DatabaseTransaction",
+    "IdempotencyRecord",
     "TransactionManager",
     "TransactionOptions",
+    "advisory_lock",
+    "async_advisory_lock",
+    "async_once",
+    "idempotency_metadata",
     "on_commit",
     "on_rollback",
+    "once",
+    "purge_idempotency_keys",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from dotmac_database.repositories import AsyncRepository, BaseRepository
-from dotmac_database.transactions import DatabaseTransaction, TransactionManager
+from dotmac_database.transactions import DatabaseTransaction, TransactionManager, idempotency_metadata
 
 DRIVERS = {"sync": "psycopg", "async": "asyncpg"}
 
@@ -84,6 +85,13 @@ class World:
 
         return self.runner.run(manager.async_execute_with_retry(async_operation, *args, **options))
 
+    def call(self, session: Any, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """A function of the toolkit that takes a sync session, or its ``async_`` twin."""
+        if self.runner is not None:
+            module = sys.modules[function.__module__]
+            function = getattr(module, f"async_{function.__name__}")
+        return self.do(function(session, *args, **options))
+
     def repository(self, session: Any) -> Any:
         return (BaseRepository if self.runner is None else AsyncRepository)(session, Account)
 
@@ -132,8 +140,9 @@ def world(request: pytest.FixtureRequest, dialect: str, urls: dict[str, str]) ->
     world = World(engine, runner, maker, urls)
 
     def reset(session: Session) -> None:
-        Base.metadata.drop_all(session.connection())
-        Base.metadata.create_all(session.connection())
+        for metadata in (Base.metadata, idempotency_metadata):
+            metadata.drop_all(session.connection())
+            metadata.create_all(session.connection())
         session.commit()
 
     with world.session() as session:
