@@ -103,7 +103,9 @@ def _stands_alone(session: Session) -> Engine | None:
     engine = session.bind
     if not isinstance(engine, Engine) or session.twophase or not session.autoflush:
         return None
-    level = engine.get_execution_options().get("isolation_level") or engine.dialect.default_isolation_level
+    # The dialect learns the server's default with its first connection, and has no such attribute before.
+    default = getattr(engine.dialect, "default_isolation_level", None)
+    level = engine.get_execution_options().get("isolation_level") or default
     if level not in ("READ COMMITTED", "AUTOCOMMIT") and engine.dialect.name != "sqlite":
         return None
     # A listener of the user's at the start of a transaction (SET LOCAL …) needs that there is one.

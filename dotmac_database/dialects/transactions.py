@@ -8,7 +8,10 @@ from weakref import WeakSet
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.orm import Session
 
+from .sqlite_functions import register_functions
+
 _ABORTED = "dotmac_database.aborted"
+_EQUIPPED = "dotmac_database.equipped"
 _WATCHED: WeakSet[Engine] = WeakSet()
 
 
@@ -25,17 +28,26 @@ def ensure_begun(connection: Connection) -> None:
 
 
 def watch(bind: Engine | Connection | None) -> None:
-    """Remember from now on, for this engine, which transactions have failed on the server."""
-    if bind is None:
+    """Prepare an engine, once: on SQLite the toolkit's functions, on PostgreSQL the memory of failed transactions."""
+    if bind is None or bind.engine in _WATCHED:
         return
     engine = bind.engine
-    if engine.dialect.name != "postgresql" or engine in _WATCHED:
-        return
     _WATCHED.add(engine)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "engine_connect", _equip)
+        if isinstance(bind, Connection):
+            _equip(bind)
+        return
     event.listen(engine, "handle_error", _mark)
     event.listen(engine, "rollback", _clear)
     event.listen(engine, "begin", _clear)
     event.listen(engine, "rollback_savepoint", lambda connection, *_: _clear(connection))
+
+
+def _equip(connection: Connection) -> None:
+    if not connection.info.get(_EQUIPPED):
+        register_functions(connection.connection.dbapi_connection)
+        connection.info[_EQUIPPED] = True
 
 
 def _mark(context: ExceptionContext) -> None:
