@@ -1,0 +1,97 @@
+"""A repository for a request: of a mapped class, or of a repository class of the user's."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from dotmac_database import (
+    ALL_TENANTS,
+    AsyncRepository,
+    TenantIsolationError,
+    TenantRequiredError,
+    ValidationError,
+    bind_tenant,
+    create_async_repository,
+    create_repository,
+    traits_of,
+)
+
+from .callers import Caller
+from .tenants import BadTenantError
+
+Build = Callable[[Any, Caller, Any], Any]
+
+
+def builder(target: type, base: type) -> Build:
+    """The function that makes ``target``'s repository for a session, a caller and a cursor key.
+
+    ``base`` says which face is asked for. Raises `ValidationError` for anything but a mapped class or a repository
+    class of that face.
+    """
+    if not isinstance(target, type):
+        raise ValidationError(f"A mapped class or a repository class was expected, not {target!r}.")
+    if issubclass(target, base):
+        return _checked(_of_repository(target), getattr(target, "declared_model", None))
+    other = "get_sync_repository" if base is AsyncRepository else "get_repository"
+    if hasattr(target, "declared_model"):
+        raise ValidationError(f"{target.__name__} is for the other kind of session: use {other}.")
+    return _checked(_of_model(target, base), target)
+
+
+def _of_model(model: type, base: type) -> Build:
+    create = create_async_repository if base is AsyncRepository else create_repository
+    scoped = traits_of(model).tenant is not None
+
+    def build(session: Any, caller: Caller, cursor_key: Any) -> Any:
+        return create(session, model, caller.tenant if scoped else None, cursor_key=cursor_key)
+
+    return build
+
+
+def _of_repository(target: type) -> Build:
+    """A class may take less than the base does: ``def __init__(self, db, tenant_id)``."""
+    parameters = inspect.signature(target).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    model: type | None = getattr(target, "declared_model", None)
+    scoped = model is None or traits_of(model).tenant is not None
+    takes = {name: takes_all or name in parameters for name in ("tenant_id", "cursor_key")}
+
+    def build(session: Any, caller: Caller, cursor_key: Any) -> Any:
+        given = {"tenant_id": caller.tenant if scoped else None, "cursor_key": cursor_key}
+        return target(session, **{name: value for name, value in given.items() if takes[name]})
+
+    return build
+
+
+def _checked(build: Build, model: type | None) -> Build:
+    """Answer a missing or unfit tenant with what the request did wrong."""
+    scoped = model is not None and traits_of(model).tenant is not None
+
+    def checked(session: Any, caller: Caller, cursor_key: Any) -> Any:
+        if scoped and model is not None and caller.tenant is None:
+            raise caller.refusal(model)
+        try:
+            repository = build(session, caller, cursor_key)
+        except TenantRequiredError as refused:
+            raise caller.missing or refused from refused
+        except ValidationError as refused:
+            if scoped:
+                raise BadTenantError(f"The request's tenant is none: {refused}") from refused
+            raise
+        _rebind(session, caller.tenant, repository.tenant_id)
+        return repository
+
+    return checked
+
+
+def _rebind(session: Any, named: Any, tenant: Any) -> None:
+    """Where the tenant's column is no text, bind the session to the tenant's own value instead of its name."""
+    if tenant is None or tenant is ALL_TENANTS or tenant == named:
+        return
+    try:
+        bind_tenant(session, tenant)
+    except TenantIsolationError:
+        # Not guarded (a session of the tests' own), or in use already: the repository itself decides then.
+        return

@@ -1,0 +1,57 @@
+"""Who calls: the tenant and the actor of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+
+from dotmac_database import TenantRequiredError
+
+from .internals import overridden, solve
+from .tenants import MissingTenantError, TenantSource
+
+if TYPE_CHECKING:
+    from .plugin import DatabasePlugin
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What a request says of who makes it. ``missing`` is what to raise where a tenant is needed and there is none."""
+
+    tenant: Any = None
+    actor: str | None = None
+    missing: TenantRequiredError | None = None
+
+    def refusal(self, model: type) -> TenantRequiredError:
+        """The exception for a model that needs the tenant."""
+        return self.missing or TenantRequiredError(
+            f"{model.__name__} belongs to tenants, and the request has none: "
+            "give the plugin a dependency that names it, DatabasePlugin(url, tenant=…)."
+        )
+
+
+async def caller_of(plugin: DatabasePlugin, connection: HTTPConnection, response: Response | None = None) -> Caller:
+    """Ask the plugin's dependencies for the request's tenant and actor."""
+    tenant, missing = None, None
+    try:
+        tenant = await _value(plugin.tenant, connection, response)
+    except TenantRequiredError as refused:
+        # A request without a tenant may be for models that have none; a malformed one is refused at once.
+        if plugin.tenant is not None and isinstance(plugin.tenant, TenantSource):
+            if not isinstance(refused, MissingTenantError):
+                raise
+        missing = refused
+    actor = await _value(plugin.actor, connection, response)
+    return Caller(tenant, None if actor is None else str(actor), missing)
+
+
+async def _value(dependency: Callable[..., Any] | None, connection: HTTPConnection, response: Response | None) -> Any:
+    if dependency is None:
+        return None
+    if isinstance(dependency, TenantSource) and not overridden(connection, dependency):
+        return dependency.read(connection)
+    return await solve(dependency, connection, response)

@@ -1,0 +1,110 @@
+"""The dependencies that give a request its session and its repositories."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from fastapi import Depends, Response
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+from starlette.requests import HTTPConnection
+
+from dotmac_database import AsyncRepository, BaseRepository
+
+from .building import builder
+from .callers import Caller, caller_of
+from .registry import plugin_of
+from .sessions import request_session, request_sync_session
+
+if TYPE_CHECKING:
+    from .plugin import DatabasePlugin
+
+M = TypeVar("M")
+A = TypeVar("A", bound=AsyncRepository[Any])
+S = TypeVar("S", bound=BaseRepository[Any])
+
+
+class Dependencies:
+    """The dependencies of one plugin, or, without one, of whichever is the only one of the request's app.
+
+    ``Depends(…get_session)`` gives the request's session, guarded and bound to its tenant; ``get_sync_session`` is for
+    ``def`` endpoints. Each request has one session and one transaction of each kind. The first write begins the
+    transaction, and it is committed before the response is sent.
+    """
+
+    get_session: Callable[..., Awaitable[AsyncSession]]
+    get_sync_session: Callable[..., Awaitable[Session]]
+
+    def __init__(self, plugin: DatabasePlugin | None = None) -> None:
+        async def get_caller(connection: HTTPConnection, response: Response) -> Caller:
+            return await caller_of(plugin or plugin_of(connection), connection, response)
+
+        async def unit(connection: HTTPConnection, caller: Any = Depends(get_caller)) -> AsyncIterator[AsyncSession]:
+            async with request_session(plugin or plugin_of(connection), connection, caller) as session:
+                yield session
+
+        async def sync_unit(connection: HTTPConnection, caller: Any = Depends(get_caller)) -> AsyncIterator[Session]:
+            async with request_sync_session(plugin or plugin_of(connection), connection, caller) as session:
+                yield session
+
+        # The units end with the endpoint, before the response is sent; what users depend on is no generator, so that
+        # it may be asked for with and without a scope.
+        async def get_session(session: Any = Depends(unit, scope="function")) -> AsyncSession:
+            """The request's async session."""
+            return session  # type: ignore[no-any-return]  # FastAPI reads this annotation
+
+        async def get_sync_session(session: Any = Depends(sync_unit, scope="function")) -> Session:
+            """The request's sync session."""
+            return session  # type: ignore[no-any-return]  # FastAPI reads this annotation
+
+        self._plugin = plugin
+        self._get_caller = get_caller
+        self.get_session = get_session
+        self.get_sync_session = get_sync_session
+        self._repositories: dict[tuple[type, str], Callable[..., Any]] = {}
+
+    @overload
+    def get_repository(self, target: type[A]) -> Callable[..., Awaitable[A]]: ...
+    @overload
+    def get_repository(self, target: type[M]) -> Callable[..., Awaitable[AsyncRepository[M]]]: ...
+    def get_repository(self, target: type[Any]) -> Callable[..., Any]:
+        """A dependency that gives the repository of a mapped class, or a repository class of the user's.
+
+        For the request's tenant, on the request's session. The same class gives the same dependency. Where the class is
+        tenant-scoped and the request has no tenant: 400.
+        """
+        return self._dependency(target, AsyncRepository, self.get_session)
+
+    @overload
+    def get_sync_repository(self, target: type[S]) -> Callable[..., Awaitable[S]]: ...
+    @overload
+    def get_sync_repository(self, target: type[M]) -> Callable[..., Awaitable[BaseRepository[M]]]: ...
+    def get_sync_repository(self, target: type[Any]) -> Callable[..., Any]:
+        """As `get_repository`, on the request's sync session, for ``def`` endpoints."""
+        return self._dependency(target, BaseRepository, self.get_sync_session)
+
+    def _dependency(self, target: type, base: type, get_session: Callable[..., Any]) -> Callable[..., Any]:
+        kept = self._repositories.get((target, base.__name__))
+        if kept is not None:
+            return kept
+        build, plugin = builder(target, base), self._plugin
+
+        async def repository(
+            connection: HTTPConnection,
+            session: Any = Depends(get_session),
+            caller: Any = Depends(self._get_caller),
+        ) -> Any:
+            return build(session, caller, (plugin or plugin_of(connection)).cursor_key)
+
+        repository.__name__ = f"{target.__name__}_repository"
+        self._repositories[target, base.__name__] = repository
+        return repository
+
+
+_ANY = Dependencies()
+
+get_session = _ANY.get_session
+get_sync_session = _ANY.get_sync_session
+get_repository = _ANY.get_repository
+get_sync_repository = _ANY.get_sync_repository

@@ -1,0 +1,134 @@
+"""Exceptions as ``application/problem+json`` (RFC 9457): the only table of exception → status."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from dotmac_database import (
+    CircuitOpenError,
+    ConstraintViolationError,
+    DatabaseError,
+    DatabaseTimeoutError,
+    DatabaseUnavailableError,
+    DuplicateEntityError,
+    EntityNotFoundError,
+    InvalidCursorError,
+    StaleEntityError,
+    TenantIsolationError,
+    TenantRequiredError,
+    TransactionError,
+    ValidationError,
+)
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+_log = logging.getLogger(__name__)
+
+PROBLEM_JSON = "application/problem+json"
+
+# Subclasses before their bases. The code is for programs: what the status alone does not tell.
+_STATUSES: tuple[tuple[type[DatabaseError], int, str], ...] = (
+    (EntityNotFoundError, 404, "not_found"),
+    (DuplicateEntityError, 409, "duplicate"),
+    (ConstraintViolationError, 409, "constraint"),
+    (StaleEntityError, 409, "stale"),
+    (InvalidCursorError, 400, "invalid_cursor"),
+    (TenantRequiredError, 400, "tenant_required"),
+    (ValidationError, 422, "invalid"),
+    (TenantIsolationError, 403, "tenant_isolation"),
+    (CircuitOpenError, 503, "circuit_open"),
+    (DatabaseUnavailableError, 503, "unavailable"),
+    (DatabaseTimeoutError, 503, "timeout"),
+)
+
+_RETRY_AFTER = {"unavailable": 5, "timeout": 2, "conflict": 1}
+"""What a client is told to wait, in seconds."""
+
+
+class ProblemResponse(JSONResponse):
+    """A problem: its ``title`` is the status's own phrase, unless it is given."""
+
+    media_type = PROBLEM_JSON
+
+
+def problem(
+    status: int, code: str, detail: str | None = None, *, headers: Mapping[str, str] | None = None, **more: Any
+) -> ProblemResponse:
+    """A problem as a response; None and empty members are left out."""
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, "code": code}
+    members = {**body, **more}
+    return ProblemResponse(
+        {name: value for name, value in members.items() if value not in (None, (), [])},
+        status_code=status,
+        headers=dict(headers or {}),
+    )
+
+
+def register_exception_handlers(app: FastAPI) -> None:
+    """Answer the toolkit's exceptions, and FastAPI's own validation error, with problems.
+
+    404 not found; 409 duplicate, constraint, stale; 412 stale under ``If-Match``; 422 validation; 400 invalid cursor,
+    no tenant; 403 tenant isolation; 503 with ``Retry-After`` unavailable, timeout, circuit open and a transaction that lost
+    against another; 500 all others, without details.
+    """
+    app.add_exception_handler(DatabaseError, _database_error)
+    app.add_exception_handler(RequestValidationError, _request_error)
+
+
+async def _database_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, DatabaseError)
+    status, code = status_of(error)
+    if isinstance(error, StaleEntityError) and "if-match" in request.headers:
+        status = 412
+    if status >= 500:
+        _log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
+    if status == 503:
+        return problem(status, code, _PASSING[code], headers={"Retry-After": str(_retry_after(error, code))})
+    if status == 500:
+        return problem(status, code)
+    fields = getattr(error, "fields", ()) or ((error.field,) if getattr(error, "field", None) else ())  # type: ignore[attr-defined]  # of a ValidationError
+    return problem(status, code, str(error), fields=list(fields))
+
+
+def status_of(error: DatabaseError) -> tuple[int, str]:
+    """The status and the code for an exception."""
+    if isinstance(error, TransactionError):
+        # Not so where the outcome is unknown: a client that repeats might do it twice.
+        return (503, "conflict") if error.transient and error.outcome == "rolled_back" else (500, "internal")
+    for kind, status, code in _STATUSES:
+        if isinstance(error, kind):
+            return status, code
+    return 500, "internal"
+
+
+_PASSING = {
+    "unavailable": "The database can't be reached, or refuses work.",
+    "timeout": "The database did not answer in time.",
+    "circuit_open": "The database is given time to recover.",
+    "conflict": "The request lost against another one that ran at the same time.",
+}
+
+
+def _retry_after(error: DatabaseError, code: str) -> int:
+    if isinstance(error, CircuitOpenError):
+        return max(1, math.ceil(error.retry_after))
+    return _RETRY_AFTER[code]
+
+
+async def _request_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = [
+        {"loc": [str(part) for part in fault["loc"]], "msg": fault["msg"], "type": fault["type"]}
+        for fault in error.errors()
+    ]
+    told = "; ".join(f"{'.'.join(fault['loc'])}: {fault['msg']}" for fault in faults)
+    return problem(422, "invalid", told, errors=faults)

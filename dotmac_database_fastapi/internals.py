@@ -1,0 +1,97 @@
+"""What the plugin takes of FastAPI beyond its documented API: nowhere else.
+
+A plugin's tenant and actor are dependencies that are known only when the request is there, as which plugin an app has
+is; FastAPI solves them with these functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_dependant, get_flat_params, solve_dependencies
+from fastapi.exceptions import RequestValidationError
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+
+_KNOWN: dict[int, tuple[Any, frozenset[str]]] = {}
+_DEPENDANTS: dict[tuple[Any, str], Dependant] = {}
+_MOST_KEPT = 4096
+
+
+def route_of(connection: HTTPConnection) -> Any:
+    """The route that serves the request, with what the routers around it add; None outside of a route."""
+    effective = connection.scope.get("fastapi", {}).get("effective_route_context")
+    return effective if effective is not None else connection.scope.get("route")
+
+
+def query_parameters(connection: HTTPConnection) -> frozenset[str]:
+    """The names of the query parameters that the request's route declares anywhere."""
+    dependant: Dependant | None = getattr(route_of(connection), "dependant", None)
+    if dependant is None:
+        return frozenset()
+    kept = _KNOWN.get(id(dependant))
+    if kept is not None and kept[0] is dependant:
+        return kept[1]
+    names = declared_query(dependant)
+    if len(_KNOWN) < _MOST_KEPT:
+        _KNOWN[id(dependant)] = dependant, names
+    return names
+
+
+def declared_query(dependant: Dependant) -> frozenset[str]:
+    """The names of the query parameters that a dependency declares, its own dependencies' included."""
+    fields = get_flat_params(dependant)
+    return frozenset(field.alias for field in fields if getattr(field.field_info, "in_", None) is _in_query())
+
+
+def dependant_of(dependency: Callable[..., Any], path: str) -> Dependant:
+    """What FastAPI makes of a dependency, for a route of this path."""
+    found = _DEPENDANTS.get((dependency, path))
+    if found is None:
+        found = get_dependant(path=path, call=_asking(dependency))
+        if len(_DEPENDANTS) < _MOST_KEPT:
+            _DEPENDANTS[dependency, path] = found
+    return found
+
+
+async def solve(dependency: Callable[..., Any], connection: HTTPConnection, response: Response | None = None) -> Any:
+    """The value of a dependency for this request, as if the endpoint asked for it; overrides of the app apply.
+
+    Raises what the dependency raises, and `RequestValidationError` for parameters that it refuses.
+    """
+    path = getattr(route_of(connection), "path_format", "") or ""
+    solved = await solve_dependencies(
+        request=connection,  # type: ignore[arg-type]  # a Request or a WebSocket; HTTPConnection is their base
+        dependant=dependant_of(dependency, path),
+        response=response,
+        dependency_overrides_provider=connection.scope.get("app"),
+        async_exit_stack=connection.scope.get("fastapi_inner_astack") or AsyncExitStack(),
+        embed_body_fields=False,
+    )
+    if solved.errors:
+        raise RequestValidationError(solved.errors)
+    return solved.values["value"]
+
+
+def overridden(connection: HTTPConnection, dependency: Callable[..., Any]) -> bool:
+    """Whether the app replaces a dependency, as tests do."""
+    overrides = getattr(connection.scope.get("app"), "dependency_overrides", None)
+    return bool(overrides) and dependency in overrides
+
+
+def _asking(dependency: Callable[..., Any]) -> Callable[..., Any]:
+    from fastapi import Depends
+
+    def endpoint(value: Any = Depends(dependency)) -> Any:
+        return value
+
+    return endpoint
+
+
+def _in_query() -> Any:
+    from fastapi.params import ParamTypes
+
+    return ParamTypes.query

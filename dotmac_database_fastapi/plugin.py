@@ -1,0 +1,111 @@
+"""`DatabasePlugin`: one database of an app."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
+
+from dotmac_database import Database, RowLevelSecurity, create_database, guard_tenants
+
+from .callers import Caller
+from .dependencies import Dependencies
+from .registry import register
+from .sessions import async_unit, sync_unit
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    AsyncMaker = async_sessionmaker[AsyncSession]
+    SyncMaker = sessionmaker[Session]
+
+try:  # SQLModel's sessions have exec() besides all that SQLAlchemy's have
+    from sqlmodel import Session as _SyncSession
+    from sqlmodel.ext.asyncio.session import AsyncSession as _AsyncSession
+except ImportError:
+    _AsyncSession, _SyncSession = AsyncSession, Session  # type: ignore[assignment, misc]  # their base classes
+
+
+class DatabasePlugin(Dependencies):
+    """A database, and the dependencies that give a request its session and repositories.
+
+    ``app = FastAPI(lifespan=plugin.lifespan)``, or ``plugin.install(app)``; nothing connects before the first
+    request. ``tenant`` and ``actor`` are FastAPI dependencies that name the request's tenant and audit user; one
+    that has no tenant to tell returns None or raises `TenantRequiredError`. ``cursor_key`` signs cursors. ``rls``
+    tells PostgreSQL the tenant in each transaction. ``name`` tells an app's plugins apart. ``options`` are those of
+    `create_database`: ``pool_size``, ``max_overflow``, ``pool_timeout``, ``connect_timeout``, ….
+    """
+
+    def __init__(
+        self,
+        url: str | URL,
+        *,
+        tenant: Callable[..., Any] | None = None,
+        actor: Callable[..., Any] | None = None,
+        cursor_key: Any = None,
+        name: str = "default",
+        rls: RowLevelSecurity | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(self)
+        self.database: Database = create_database(url, **options)
+        self.tenant = tenant
+        self.actor = actor
+        self.cursor_key = cursor_key
+        self.name = name
+        self.rls = rls
+
+    def __repr__(self) -> str:
+        return f"DatabasePlugin({self.database.url.render_as_string()!r}, name={self.name!r})"
+
+    @cached_property
+    def async_maker(self) -> AsyncMaker:
+        """The factory of guarded async sessions."""
+        maker = async_sessionmaker(
+            self.database.async_engine, class_=_AsyncSession, expire_on_commit=False, close_resets_only=False
+        )
+        return guard_tenants(maker, rls=self.rls)
+
+    @cached_property
+    def sync_maker(self) -> SyncMaker:
+        """The factory of guarded sync sessions, on an engine of its own for the same database."""
+        maker = sessionmaker(self.database.engine, class_=_SyncSession, expire_on_commit=False, close_resets_only=False)
+        return guard_tenants(maker, rls=self.rls)
+
+    def install(self, app: FastAPI) -> None:
+        """Add the plugin to ``app``, whose own lifespan runs inside the plugin's."""
+        register(app, self)
+        inner = app.router.lifespan_context
+
+        @asynccontextmanager
+        async def lifespan(running: Any) -> AsyncIterator[Any]:
+            async with self.lifespan(running), inner(running) as state:
+                yield state
+
+        app.router.lifespan_context = lifespan
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any) -> AsyncIterator[None]:
+        """Serve ``app`` while it runs, and close all connections afterwards. Connects to nothing."""
+        register(app, self)
+        try:
+            yield
+        finally:
+            await self.database.dispose_async()
+
+    def session(self, tenant: Any = None, actor: str | None = None) -> AbstractAsyncContextManager[AsyncSession]:
+        """A session of its own, for background tasks, streams and scripts: ``async with plugin.session(tenant="t")``.
+
+        Guarded and bound like a request's; committed when the block ends, rolled back by any exception in it.
+        ``tenant=None``: only models without a tenant can be touched. `ALL_TENANTS` works across them, which is logged.
+        """
+        return async_unit(self, Caller(tenant, actor))
+
+    def sync_session(self, tenant: Any = None, actor: str | None = None) -> AbstractContextManager[Session]:
+        """As `session`, sync."""
+        return sync_unit(self, Caller(tenant, actor))

@@ -1,0 +1,139 @@
+"""The request's session and its one transaction."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from anyio import CancelScope, CapacityLimiter, to_thread
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+from starlette.requests import HTTPConnection
+
+from dotmac_database import (
+    ALL_TENANTS,
+    DatabaseTransaction,
+    TenantRequiredError,
+    acting_as,
+    bind_tenant,
+    unscoped,
+)
+
+from .callers import Caller
+
+if TYPE_CHECKING:
+    from .plugin import DatabasePlugin
+
+_SCOPE = "dotmac_database.sessions"
+
+
+@asynccontextmanager
+async def async_unit(plugin: DatabasePlugin, caller: Caller) -> AsyncIterator[AsyncSession]:
+    """A session of the caller's in one lazy transaction: committed at the end, rolled back by any exception."""
+    session = plugin.async_maker()
+    try:
+        with _as_caller(session, caller):
+            async with DatabaseTransaction.async_transaction(session, lazy=True):
+                yield session
+    finally:
+        with CancelScope(shield=True):
+            await session.close()
+
+
+@contextmanager
+def sync_unit(plugin: DatabasePlugin, caller: Caller) -> Iterator[Session]:
+    """As `async_unit`, on a `Session`."""
+    session = plugin.sync_maker()
+    try:
+        with _as_caller(session, caller), DatabaseTransaction.sync_transaction(session, lazy=True):
+            yield session
+    finally:
+        session.close()
+
+
+@asynccontextmanager
+async def request_session(
+    plugin: DatabasePlugin, connection: HTTPConnection, caller: Caller
+) -> AsyncIterator[AsyncSession]:
+    """The request's async session: the first to ask opens it, and ends it."""
+    open_sessions: dict[Any, Any] = connection.scope.setdefault(_SCOPE, {})
+    key = (id(plugin), "async")
+    if key in open_sessions:
+        yield open_sessions[key]
+        return
+    async with async_unit(plugin, caller) as session:
+        open_sessions[key] = session
+        try:
+            yield session
+        finally:
+            del open_sessions[key]
+
+
+@asynccontextmanager
+async def request_sync_session(
+    plugin: DatabasePlugin, connection: HTTPConnection, caller: Caller
+) -> AsyncIterator[Session]:
+    """The request's sync session, for ``def`` endpoints; its COMMIT runs in a thread."""
+    open_sessions: dict[Any, Any] = connection.scope.setdefault(_SCOPE, {})
+    key = (id(plugin), "sync")
+    if key in open_sessions:
+        yield open_sessions[key]
+        return
+    session = plugin.sync_maker()
+    # The caller is told in the request's own context: one that is set in a worker thread would stay there.
+    with _as_caller(session, caller):
+        async with _ended_in_thread(_closing(session)):
+            open_sessions[key] = session
+            try:
+                yield session
+            finally:
+                del open_sessions[key]
+
+
+@contextmanager
+def _closing(session: Session) -> Iterator[None]:
+    try:
+        with DatabaseTransaction.sync_transaction(session, lazy=True):
+            yield
+    finally:
+        session.close()
+
+
+@asynccontextmanager
+async def _ended_in_thread(block: AbstractContextManager[None]) -> AsyncIterator[None]:
+    """Enter ``block`` here, as a lazy transaction sends nothing; leave it in a thread.
+
+    The thread is beyond the pool's size: a request that waits for a thread to commit holds a connection that
+    those in all the threads may be waiting for.
+    """
+    block.__enter__()
+    limiter = CapacityLimiter(1)
+    try:
+        yield
+    except BaseException:
+        with CancelScope(shield=True):
+            await to_thread.run_sync(block.__exit__, *sys.exc_info(), limiter=limiter)
+        raise
+    with CancelScope(shield=True):
+        await to_thread.run_sync(block.__exit__, None, None, None, limiter=limiter)
+
+
+@contextmanager
+def _as_caller(session: Any, caller: Caller) -> Iterator[None]:
+    """Bind the session to the caller's tenant, and let what is written name the caller's actor."""
+    with ExitStack() as stack:
+        if caller.actor is not None:
+            stack.enter_context(acting_as(caller.actor))
+        if caller.tenant is ALL_TENANTS:
+            stack.enter_context(unscoped(session, reason="the caller's tenant is ALL_TENANTS"))
+        elif caller.tenant is not None:
+            bind_tenant(session, caller.tenant)
+        try:
+            yield
+        except TenantRequiredError as refused:
+            # The guard knows that a tenant is missing; the caller knows where it should have been.
+            if caller.missing is None or refused is caller.missing:
+                raise
+            raise caller.missing from refused
