@@ -20,6 +20,7 @@ from .errors import (
     ValidationError,
 )
 from .models import AuditMixin, SoftDeleteMixin, TenantMixin, Traits, VersionMixin, traits_of
+from .pagination import DatabasePaginator, PaginationHelper, PerformancePaginator
 from .query import (
     CursorPaginationParams,
     CursorPaginationResult,

@@ -9,12 +9,12 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Select, Table
 from sqlalchemy.orm import Mapper, configure_mappers
-from sqlalchemy.orm.mapper import _all_registries
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BinaryExpression, ColumnClause, TextClause
 from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.sql.selectable import SelectBase, TableClause, TextualSelect
 
+from ..models.registered import mappers
 from ..models.traits import traits_of
 
 # A name, a number or a star can carry no condition and no subselect.
@@ -32,13 +32,13 @@ class TenantTables:
         self._roots: tuple[Mapper[Any], ...] = ()
 
     def _refresh(self) -> None:
-        mappers = [mapper for registry in _all_registries() for mapper in registry.mappers]
-        if len(mappers) == self._mappers:
+        known = mappers()
+        if len(known) == self._mappers:
             return
         configure_mappers()
         tables: dict[Table, Mapper[Any] | None] = {}
         roots: list[Mapper[Any]] = []
-        for mapper in mappers:
+        for mapper in known:
             if traits_of(mapper.class_).tenant is None:
                 continue
             tables.update((table, mapper) for table in mapper.tables if isinstance(table, Table))
@@ -47,7 +47,7 @@ class TenantTables:
                     tables.setdefault(relationship.secondary, None)
             if mapper.inherits is None or traits_of(mapper.inherits.class_).tenant is None:
                 roots.append(mapper)
-        self._tables, self._roots, self._mappers = tables, tuple(roots), len(mappers)
+        self._tables, self._roots, self._mappers = tables, tuple(roots), len(known)
         self._names = frozenset(table.name for table in tables)
 
     @property

@@ -21,7 +21,8 @@ S = TypeVar("S", bound="Session | scoped_session[Any]")
 A = TypeVar("A", bound="AsyncSession | async_scoped_session[Any]")
 
 ROLLBACK_TIMEOUT = 5.0
-"""The seconds that a cancelled block waits for its ROLLBACK; then its connection is thrown away."""
+"""The seconds that a cancelled block waits for its ROLLBACK; then its connection is thrown away, in ``_GRACE``."""
+_GRACE = 2.0
 
 
 class DatabaseTransaction:
@@ -133,7 +134,7 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
             cancelled = again
         if loop.time() >= end:
             task.cancel()
-            end = loop.time() + ROLLBACK_TIMEOUT
+            end = loop.time() + _GRACE
     if not task.cancelled():
         task.result()
     if cancelled is not None:

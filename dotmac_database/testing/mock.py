@@ -1,0 +1,114 @@
+"""Repositories in memory: the real repository on a private SQLite database.
+
+Filters, order, pages and errors are a database's because it is one; only the connection is not the application's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import MetaData, Table, event
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.util import greenlet_spawn
+
+from ..cursors import CursorKey
+from ..engines import make_engine
+from ..models.traits import traits_of
+from ..repositories import AsyncRepository, BaseRepository
+from .memory import create_tables
+
+M = TypeVar("M")
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def _private_session(model: type[Any]) -> Session:
+    """A session on a database of its own, with the tables that ``model`` reaches; foreign keys are not enforced."""
+    engine = make_engine("sqlite://")
+
+    @event.listens_for(engine, "connect")
+    def alone(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA foreign_keys = OFF")
+        cursor.close()
+
+    create_tables(engine, _reachable(traits_of(model).mapper))
+    return Session(engine, expire_on_commit=False)
+
+
+def _reachable(start: Mapper[Any]) -> list[Table]:
+    tables: dict[Table, None] = {}
+    seen: set[Mapper[Any]] = set()
+    waiting = [start]
+    while waiting:
+        mapper = waiting.pop()
+        if mapper in seen:
+            continue
+        seen.add(mapper)
+        tables.update((table, None) for table in mapper.tables if isinstance(table, Table))
+        for relationship in mapper.relationships:
+            waiting.append(relationship.mapper)
+            if isinstance(relationship.secondary, Table):
+                tables[relationship.secondary] = None
+        waiting.extend(mapper.self_and_descendants)
+    for table in list(tables):
+        tables.update((key.column.table, None) for key in table.foreign_keys if _resolves(key, table.metadata))
+    return list(tables)
+
+
+def _resolves(key: Any, metadata: MetaData) -> bool:
+    return key.target_fullname.rpartition(".")[0] in metadata.tables
+
+
+class MockRepository(BaseRepository[M]):
+    """The whole interface of `BaseRepository` in memory. A tenant-scoped class needs ``tenant_id`` here, too."""
+
+    def __init__(
+        self,
+        model_class: type[M],
+        tenant_id: Any = None,
+        auto_commit: bool = True,
+        *,
+        cursor_key: CursorKey = None,
+    ) -> None:
+        super().__init__(_private_session(model_class), model_class, tenant_id, auto_commit, cursor_key=cursor_key)
+
+    def add_mock_data(self, rows: Iterable[Mapping[str, Any]]) -> list[M]:
+        """Insert rows as `create` would, and give them back in their order."""
+        return [self.create(row) for row in rows]
+
+
+class InlineAsyncSession(AsyncSession):
+    """An `AsyncSession` over a sync session in memory: nothing waits, so no event loop and no driver is needed."""
+
+    def __init__(self, session: Session) -> None:
+        self.sync_session = self._proxied = self._assign_proxied(session)
+
+    async def run_sync(
+        self, fn: Callable[Concatenate[Session, P], T], *arg: P.args, **kw: P.kwargs
+    ) -> T:
+        """Run ``fn`` in place; overridden async methods may still be awaited inside."""
+        return await greenlet_spawn(fn, self.sync_session, *arg, **kw)
+
+
+class AsyncMockRepository(AsyncRepository[M]):
+    """As `MockRepository`, awaited."""
+
+    def __init__(
+        self,
+        model_class: type[M],
+        tenant_id: Any = None,
+        auto_commit: bool = True,
+        *,
+        cursor_key: CursorKey = None,
+    ) -> None:
+        db = InlineAsyncSession(_private_session(model_class))
+        super().__init__(db, model_class, tenant_id, auto_commit, cursor_key=cursor_key)
+
+    def add_mock_data(self, rows: Iterable[Mapping[str, Any]]) -> list[M]:
+        """As `MockRepository.add_mock_data`; not awaited, since nothing waits."""
+        return [BaseRepository.create(self._twin, row) for row in rows]
+
+
