@@ -19,6 +19,7 @@ from .errors import (
     UnscopedStatementError,
     ValidationError,
 )
+from .health import DatabaseHealthChecker, HealthCheckResult, HealthStatus
 from .models import AuditMixin, SoftDeleteMixin, TenantMixin, Traits, VersionMixin, traits_of
 from .pagination import DatabasePaginator, PaginationHelper, PerformancePaginator
 from .query import (

@@ -96,7 +96,10 @@ class OwnServer:
             ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False  # noqa: S607
         ).stdout.split()
         for pid in (self.process.pid, *map(int, children)):
-            os.kill(pid, number)
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
 
     def freeze(self) -> None:
         """SIGSTOP: connections stay open, and nothing answers."""

@@ -1,0 +1,47 @@
+"""What a health check tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from ..types import utc_now
+
+
+class HealthStatus(StrEnum):
+    """How a database is: ``degraded`` works, but something needs a look."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    UNHEALTHY = "unhealthy"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheckResult:
+    """The outcome of one check. ``error`` is the class of what went wrong and what it means, never its parameters."""
+
+    status: HealthStatus
+    message: str
+    duration_ms: float = 0.0
+    details: dict[str, Any] = field(default_factory=dict)
+    timestamp: datetime = field(default_factory=utc_now)
+    error: str | None = None
+
+    @property
+    def works(self) -> bool:
+        """Whether the database serves: healthy or degraded."""
+        return self.status in (HealthStatus.HEALTHY, HealthStatus.DEGRADED)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as JSON values."""
+        return {
+            "status": self.status.value,
+            "message": self.message,
+            "duration_ms": round(self.duration_ms, 3),
+            "details": self.details,
+            "timestamp": self.timestamp.isoformat(),
+            "error": self.error,
+        }
