@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 from sqlalchemy import select, text
 
-from dotmac_database.errors import TransactionError, ValidationError
+from dotmac_database.errors import DatabaseTimeoutError, TransactionError, ValidationError
 from dotmac_database.sessions import state_of, sync_session
 from dotmac_database.transactions import TransactionOptions
 
@@ -96,3 +97,28 @@ def test_options_that_sqlite_does_not_know_are_refused(world: Any) -> None:
 def test_senseless_options_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(bad))):
         TransactionOptions(**bad)
+
+
+@pytest.mark.parametrize("name", ["statement_timeout", "lock_timeout"])
+def test_timeouts_end_the_statement(world: Any, name: str) -> None:
+    if world.dialect == "sqlite":
+        pytest.skip("PostgreSQL's")
+    wait = text("SELECT pg_sleep(5)") if name == "statement_timeout" else text("LOCK TABLE tx_accounts")
+    start = time.monotonic()
+    with world.session() as holder, world.session() as session:
+        world.do(holder.execute(text("LOCK TABLE tx_accounts")))
+        with pytest.raises(DatabaseTimeoutError), world.transaction(session, TransactionOptions(**{name: 0.1})):
+            world.do(session.execute(wait))
+        assert not session.in_transaction()
+    assert time.monotonic() - start < 2
+
+
+def test_a_write_in_a_read_only_transaction_is_refused(world: Any) -> None:
+    if world.dialect == "sqlite":
+        pytest.skip("PostgreSQL's")
+    with world.session() as session:
+        with pytest.raises(TransactionError), world.transaction(session, TransactionOptions(read_only=True)):
+            world.add(session, "a")
+        with world.transaction(session):
+            world.add(session, "b")
+    assert world.names() == ["b"]

@@ -1,0 +1,235 @@
+"""A task that is cancelled leaves neither an open transaction nor a connection that is unfit for use."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+from sqlalchemy import make_url, text
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from dotmac_database.sessions import state_of
+from dotmac_database.transactions import DatabaseTransaction, block, on_commit, on_rollback
+from tests.postgres import OwnServer
+
+Ask = Callable[[str], Any]
+DRIVERS = ["asyncpg", "psycopg"]
+
+
+@pytest.fixture
+def slow_commit(ask: Ask) -> Iterator[None]:
+    """COMMIT takes a second where a row was inserted."""
+    ask(
+        "CREATE OR REPLACE FUNCTION fault_sleep() RETURNS trigger LANGUAGE plpgsql AS $$"
+        " BEGIN PERFORM pg_sleep(1); RETURN NULL; END $$"
+    )
+    ask(
+        "CREATE CONSTRAINT TRIGGER fault_sleeps AFTER INSERT ON fault_rows DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION fault_sleep()"
+    )
+    yield
+    ask("DROP TRIGGER fault_sleeps ON fault_rows")
+
+
+def made(url: URL, driver: str) -> AsyncEngine:
+    return create_async_engine(url.set(drivername=f"postgresql+{driver}"), pool_size=2, max_overflow=0, pool_timeout=5)
+
+
+async def insert(session: AsyncSession) -> None:
+    await session.execute(text("INSERT INTO fault_rows (name) VALUES ('a')"))
+
+
+async def sound(engine: AsyncEngine) -> None:
+    """All of the pool's connections are there, and work."""
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # a QueuePool
+    async with engine.connect() as one, engine.connect() as two:
+        assert await one.scalar(text("SELECT 1")) == await two.scalar(text("SELECT 1")) == 1
+
+
+async def settled(ask: Ask) -> None:
+    """No transaction of this database is open, but the one that asks."""
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND xact_start IS NOT NULL AND backend_type = 'client backend'"
+    )
+    for _ in range(40):
+        if await asyncio.to_thread(ask, query) == [(1,)]:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("a transaction was left open")
+
+
+async def cancelled_after(seconds: float, work: Any) -> None:
+    task = asyncio.ensure_future(work)
+    await asyncio.sleep(seconds)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("nested", [False, True])
+def test_in_the_middle_of_a_statement(database: URL, ask: Ask, driver: str, nested: bool) -> None:
+    async def work(session: AsyncSession) -> None:
+        async with DatabaseTransaction.async_transaction(session):
+            await insert(session)
+            if nested:
+                async with DatabaseTransaction.async_transaction(session):
+                    await session.execute(text("SELECT pg_sleep(30)"))
+            await session.execute(text("SELECT pg_sleep(30)"))
+
+    async def main() -> None:
+        engine = made(database, driver)
+        async with async_sessionmaker(engine)() as session:
+            start = time.monotonic()
+            await cancelled_after(0.2, work(session))
+            assert time.monotonic() - start < 3
+            assert not session.in_transaction()
+            assert state_of(session.sync_session).units == 0
+            async with DatabaseTransaction.async_transaction(session):  # the session is fit for use
+                await insert(session)
+        await sound(engine)
+        await settled(ask)
+        await engine.dispose()
+
+    asyncio.run(main())
+    assert ask("SELECT count(*) FROM fault_rows") == [(1,)]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.usefixtures("slow_commit")
+def test_in_the_middle_of_commit(database: URL, ask: Ask, driver: str) -> None:
+    called: list[str] = []
+
+    async def work(session: AsyncSession) -> None:
+        async with DatabaseTransaction.async_transaction(session):
+            await insert(session)
+            on_commit(session, lambda: called.append("committed"))
+            on_rollback(session, lambda: called.append("rolled back"))
+        called.append("went on")
+
+    async def main() -> None:
+        engine = made(database, driver)
+        async with async_sessionmaker(engine)() as session:
+            await cancelled_after(0.3, work(session))
+            assert not session.in_transaction()
+        await sound(engine)
+        await settled(ask)
+        await engine.dispose()
+
+    asyncio.run(main())
+    assert called == [], "the outcome is not known"
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_in_the_users_own_wait_the_connection_is_kept(database: URL, ask: Ask, driver: str) -> None:
+    async def work(session: AsyncSession) -> None:
+        async with DatabaseTransaction.async_transaction(session):
+            await insert(session)
+            await asyncio.sleep(30)
+
+    async def main() -> None:
+        engine = made(database, driver)
+        async with async_sessionmaker(engine)() as session:
+            before = await session.scalar(text("SELECT pg_backend_pid()"))
+            await session.commit()
+            await cancelled_after(0.2, work(session))
+            assert await session.scalar(text("SELECT pg_backend_pid()")) == before
+        await sound(engine)
+        await settled(ask)
+        await engine.dispose()
+
+    asyncio.run(main())
+    assert ask("SELECT count(*) FROM fault_rows") == [(0,)]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_cancelled_again_and_again_while_it_rolls_back(database: URL, ask: Ask, driver: str) -> None:
+    """anyio's scopes, which FastAPI uses, cancel at every await until the block is left."""
+
+    async def work(session: AsyncSession) -> None:
+        async with DatabaseTransaction.async_transaction(session):
+            await insert(session)
+            async with DatabaseTransaction.async_transaction(session):
+                await insert(session)
+                await asyncio.sleep(30)
+
+    async def main() -> None:
+        engine = made(database, driver)
+        async with async_sessionmaker(engine)() as session:
+            with anyio.move_on_after(0.2) as scope:
+                await work(session)
+            assert scope.cancelled_caught
+            assert not session.in_transaction()
+            task = asyncio.ensure_future(work(session))
+            await asyncio.sleep(0.2)
+            for _ in range(5):
+                task.cancel()
+                await asyncio.sleep(0)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not session.in_transaction()
+        await sound(engine)
+        await settled(ask)
+        await engine.dispose()
+
+    asyncio.run(main())
+    assert ask("SELECT count(*) FROM fault_rows") == [(0,)]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_timeout_around_the_block(database: URL, ask: Ask, driver: str) -> None:
+    async def main() -> None:
+        engine = made(database, driver)
+        async with async_sessionmaker(engine)() as session:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2), DatabaseTransaction.async_transaction(session):
+                    await insert(session)
+                    await session.execute(text("SELECT pg_sleep(30)"))
+            await insert(session)
+            await session.commit()
+        await sound(engine)
+        await settled(ask)
+        await engine.dispose()
+
+    asyncio.run(main())
+    assert ask("SELECT count(*) FROM fault_rows") == [(1,)]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_frozen_server_does_not_hold_a_cancelled_block(
+    own_server: OwnServer, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its ROLLBACK gets no answer; the connection is thrown away after a limited time."""
+    monkeypatch.setattr(block, "ROLLBACK_TIMEOUT", 0.5)
+
+    async def work(session: AsyncSession) -> None:
+        async with DatabaseTransaction.async_transaction(session):
+            await insert(session)
+            await asyncio.sleep(30)
+
+    async def main() -> float:
+        engine = made(make_url(own_server.url(driver)), driver)
+        async with async_sessionmaker(engine)() as session:
+            task = asyncio.ensure_future(work(session))
+            await asyncio.sleep(0.3)
+            own_server.freeze()
+            try:
+                start = time.monotonic()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                seconds = time.monotonic() - start
+            finally:
+                own_server.thaw()
+            assert not session.in_transaction()
+        await sound(engine)
+        await engine.dispose()
+        return seconds
+
+    assert asyncio.run(main()) < 0.5 + 4
