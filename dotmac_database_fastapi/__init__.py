@@ -2,19 +2,28 @@
 
 from .dependencies import get_repository, get_session, get_sync_repository, get_sync_session
 from .errors import register_exception_handlers
+from .params import CursorQuery, PageQuery, filter_query, options_query, sort_query
 from .plugin import DatabasePlugin
 from .registry import PluginError
+from .routers import crud_router, list_router
 from .tenants import BadTenantError, tenant_from_header, tenant_from_path, tenant_from_subdomain
 
 __all__ = [
     "BadTenantError",
+    "CursorQuery",
     "DatabasePlugin",
+    "PageQuery",
     "PluginError",
+    "crud_router",
+    "filter_query",
     "get_repository",
     "get_session",
     "get_sync_repository",
     "get_sync_session",
+    "list_router",
+    "options_query",
     "register_exception_handlers",
+    "sort_query",
     "tenant_from_header",
     "tenant_from_path",
     "tenant_from_subdomain",

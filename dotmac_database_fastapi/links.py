@@ -1,0 +1,47 @@
+"""The ``Link`` header (RFC 8288) of a page: where its neighbours are."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from starlette.requests import Request
+
+from dotmac_database import CursorPaginationResult, PaginationResult
+
+
+def link_header(
+    request: Request, page: PaginationResult[Any] | CursorPaginationResult[Any], *, limit: int | None = None
+) -> str | None:
+    """``first``, ``prev``, ``next`` and ``last`` as far as they exist, relative to the host; None: there are none.
+
+    Each is the request's own path and query with another page in it. ``limit`` is that of a page between cursors.
+    """
+    targets: dict[str, dict[str, str | None]]
+    if isinstance(page, PaginationResult):
+        targets = _numbered(page)
+    else:
+        size = {} if limit is None else {"limit": str(limit)}
+        cursors = {"first": None, "prev": page.prev_cursor, "next": page.next_cursor}
+        targets = {rel: {**size, "cursor": to} for rel, to in cursors.items() if to is not None or rel == "first"}
+    return ", ".join(f'<{_changed(request, change)}>; rel="{rel}"' for rel, change in targets.items()) or None
+
+
+def _numbered(page: PaginationResult[Any]) -> dict[str, dict[str, str | None]]:
+    numbers: dict[str, int] = {}
+    if page.pages:
+        numbers["first"] = 1
+        if page.has_prev:
+            numbers["prev"] = min(page.page - 1, page.pages)
+        if page.has_next:
+            numbers["next"] = page.page + 1
+        numbers["last"] = page.pages
+    return {rel: {"page": str(number), "per_page": str(page.per_page)} for rel, number in numbers.items()}
+
+
+def _changed(request: Request, change: dict[str, str | None]) -> str:
+    kept = [(name, value) for name, value in request.query_params.multi_items() if name not in change]
+    query = urlencode([*kept, *((name, value) for name, value in change.items() if value is not None)])
+    # The path as the client knows it: what a proxy took off is put before it.
+    path = quote(request.url.path, safe="/:@!$&'()*+,;=~")
+    return f"{path}?{query}" if query else path

@@ -1,0 +1,141 @@
+"""Query parameters as dependencies: pages, cursors, filters, sorts, and all of them at once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Annotated, Any, TypeAlias
+
+from fastapi import Depends, Query
+from starlette.requests import HTTPConnection
+
+from dotmac_database import CursorPaginationParams, PaginationParams, QueryFilter, QueryOptions, SortField
+
+from .query_string import (
+    MAX_PAGE,
+    MAX_PAGE_SIZE,
+    Faults,
+    FilterParams,
+    ListParams,
+    SortParams,
+    refuse_unknown,
+    values_of,
+)
+
+
+async def _page_query(
+    page: Annotated[int, Query(ge=1, le=MAX_PAGE, description="The page, counted from 1.")] = 1,
+    per_page: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="Rows on a page.")] = 20,
+) -> PaginationParams:
+    return PaginationParams(page=page, per_page=per_page)
+
+
+async def _cursor_query(
+    cursor: Annotated[str | None, Query(description="Where the page begins: a cursor that another page gave.")] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="Rows on a page.")] = 20,
+) -> CursorPaginationParams:
+    return CursorPaginationParams(limit=limit, cursor=cursor)
+
+
+PageQuery: TypeAlias = Annotated[PaginationParams, Depends(_page_query)]
+"""``page`` and ``per_page`` as `PaginationParams`."""
+
+CursorQuery: TypeAlias = Annotated[CursorPaginationParams, Depends(_cursor_query)]
+"""``cursor`` and ``limit`` as `CursorPaginationParams`."""
+
+
+@cache
+def filter_query(model: type, *fields: str) -> Callable[..., Any]:
+    """A dependency that gives ``list[QueryFilter]`` from ``status=active``, ``score__gte=10``, ``status__in=a,b``.
+
+    ``fields`` are those that may be named, dotted paths among them; none: all but the tenant's, soft-delete and
+    private columns. A query parameter that the endpoint does not know is a 422 that names it, and so is a value that
+    does not fit. Raises `ValidationError` at once for a field that ``model`` does not have.
+    """
+    params = FilterParams(model, fields)
+
+    async def filters(connection: HTTPConnection, **_: Any) -> list[QueryFilter]:
+        values, faults = values_of(connection), Faults()
+        refuse_unknown(connection, values, params.known, faults)
+        found = params.read(values, faults)
+        faults.refuse()
+        return found
+
+    return _declaring(filters, params.openapi())
+
+
+@cache
+def sort_query(model: type, *fields: str) -> Callable[..., Any]:
+    """A dependency that gives ``list[SortField]`` from ``sort=-created_at,name``; otherwise as `filter_query`."""
+    params = SortParams(model, fields)
+
+    async def sorts(connection: HTTPConnection, **_: Any) -> list[SortField]:
+        values, faults = values_of(connection), Faults()
+        refuse_unknown(connection, values, params.known, faults)
+        found = params.read(values, faults)
+        faults.refuse()
+        return found
+
+    return _declaring(sorts, params.openapi())
+
+
+def options_query(
+    model: type,
+    *fields: str,
+    sorts: Sequence[str] = (),
+    search: Sequence[str] = (),
+    page_size: int = 20,
+    max_page_size: int = MAX_PAGE_SIZE,
+) -> Callable[..., Any]:
+    """A dependency that gives `QueryOptions`: filters, sorts and a page.
+
+    ``fields`` may be filtered by and, unless ``sorts`` names others, sorted by. ``search`` names the fields that ``q=``
+    searches. ``page`` and ``per_page`` give ``pagination``, ``limit`` or ``cursor`` give ``cursor_pagination``, nothing
+    the first numbered page of ``page_size`` rows; both kinds are a 422.
+    """
+    return _options_query(model, fields, tuple(sorts), tuple(search), page_size, max_page_size)
+
+
+@cache
+def _options_query(
+    model: type,
+    fields: tuple[str, ...],
+    sorts: tuple[str, ...],
+    search: tuple[str, ...],
+    page_size: int,
+    max_page_size: int,
+) -> Callable[..., Any]:
+    params = ListParams(
+        model,
+        filters=fields,
+        sorts=sorts or fields,
+        search=search,
+        page_size=page_size,
+        max_page_size=max_page_size,
+    )
+
+    async def options(connection: HTTPConnection, **_: Any) -> QueryOptions:
+        return params.read(connection)
+
+    return _declaring(options, params.openapi())
+
+
+def _declaring(
+    dependency: Callable[..., Any], parameters: Iterator[tuple[str, dict[str, Any], str]]
+) -> Callable[..., Any]:
+    """Let FastAPI see the parameters, for OpenAPI alone: the dependency reads the query string itself."""
+    declared = [
+        inspect.Parameter("connection", inspect.Parameter.KEYWORD_ONLY, annotation=HTTPConnection),
+        *(
+            inspect.Parameter(
+                f"parameter_{index}",
+                inspect.Parameter.KEYWORD_ONLY,
+                default=Query(None, alias=name, title=name, description=description, json_schema_extra=schema),
+                annotation=Any,
+            )
+            for index, (name, schema, description) in enumerate(parameters)
+        ),
+    ]
+    dependency.__signature__ = inspect.Signature(declared)  # type: ignore[attr-defined]  # read by inspect.signature
+    return dependency

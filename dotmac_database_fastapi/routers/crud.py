@@ -1,0 +1,200 @@
+"""`crud_router`: all that can be done to one class of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel
+from sqlalchemy import select
+
+from dotmac_database import EntityNotFoundError, StaleEntityError, Traits, traits_of
+
+from ..dependencies import get_repository
+from ..etags import etag_of, expected_version, matched_versions
+from ..keys import PathKey
+from ..query_string import ListParams
+from ..references import References
+from ..rendering import Renderer
+from ..schemas import create_schema_of, update_schema_of
+from .lists import MAX_PAGE_SIZE, PAGE_SIZE, add_list, sorts_of
+
+if TYPE_CHECKING:
+    from ..plugin import DatabasePlugin
+
+
+def crud_router(
+    model: type,
+    prefix: str = "",
+    create_schema: type[BaseModel] | None = None,
+    update_schema: type[BaseModel] | None = None,
+    read_schema: type[Any] | None = None,
+    *,
+    filters: Sequence[str] = (),
+    sorts: Sequence[str] = (),
+    search: Sequence[str] = (),
+    default_sort: str = "",
+    page_size: int = PAGE_SIZE,
+    max_page_size: int = MAX_PAGE_SIZE,
+    repository: type | None = None,
+    plugin: DatabasePlugin | None = None,
+    **router: Any,
+) -> APIRouter:
+    """A router for the rows of ``model`` of the request's tenant.
+
+    The list of `list_router`, ``POST`` (201 with ``Location``), ``GET``, ``PATCH`` and ``DELETE`` (204) of ``/{id}``, and
+    ``POST /{id}/restore`` where rows are deleted softly. Schemas that are not given are derived. Where the class has a
+    version it is the ``ETag``, and ``If-Match`` makes PATCH and DELETE conditional: 412. A foreign key to a tenant's
+    row must name one of the same tenant: 409 otherwise. The other arguments are those of `list_router`.
+    """
+    made = APIRouter(prefix=prefix, **router)
+    params = ListParams(
+        model,
+        filters=filters,
+        sorts=sorts,
+        search=search,
+        default_sort=sorts_of(default_sort),
+        page_size=page_size,
+        max_page_size=max_page_size,
+    )
+    get_rows = (get_repository if plugin is None else plugin.get_repository)(repository or model)
+    renderer = Renderer(model, read_schema)
+    add_list(made, model, params, get_rows, renderer)
+    traits = traits_of(model)
+    resource = _Resource(made, traits, get_rows, renderer, PathKey(traits), References(traits))
+    resource.add_create(create_schema or create_schema_of(model))
+    resource.add_read()
+    resource.add_update(update_schema or update_schema_of(model))
+    resource.add_delete()
+    if traits.soft_deletes:
+        resource.add_restore()
+    return made
+
+
+@dataclass(frozen=True)
+class _Resource:
+    router: APIRouter
+    traits: Traits[Any]
+    get_rows: Callable[..., Any]
+    renderer: Renderer
+    key: PathKey
+    references: References
+
+    def add_create(self, schema: type[BaseModel]) -> None:
+        async def create(request: Request, data: Any, repository: Any = Depends(self.get_rows)) -> Response:
+            await self.references.check(repository, data)
+            entity = await self._loaded(repository, await repository.create(data))
+            return self._told(entity, 201, {"Location": self.key.location(request.url.path, entity)})
+
+        create.__annotations__["data"] = schema
+        self._add("POST", "" if self.router.prefix else "/", create, 201, "Create")
+
+    def add_read(self) -> None:
+        get_key = self.key.dependency()
+
+        async def read(given: Any = Depends(get_key), repository: Any = Depends(self.get_rows)) -> Response:
+            key = self.key.of(given, repository.tenant_id)
+            return self._told(await repository.get_by_id_or_raise(key, relationships=self.renderer.relationships))
+
+        self._add("GET", self.key.path, read, 200, "Get")
+
+    def add_update(self, schema: type[BaseModel]) -> None:
+        get_key = self.key.dependency()
+
+        async def update(
+            request: Request, data: Any, given: Any = Depends(get_key), repository: Any = Depends(self.get_rows)
+        ) -> Response:
+            key = self.key.of(given, repository.tenant_id)
+            expected = await self._expected(request, repository, key)
+            await self.references.check(repository, data)
+            entity = await repository.update(key, data, expected_version=expected)
+            return self._told(await self._loaded(repository, entity))
+
+        update.__annotations__["data"] = schema
+        self._add("PATCH", self.key.path, update, 200, "Change")
+
+    def add_delete(self) -> None:
+        get_key = self.key.dependency()
+
+        async def delete(
+            request: Request, given: Any = Depends(get_key), repository: Any = Depends(self.get_rows)
+        ) -> Response:
+            key = self.key.of(given, repository.tenant_id)
+            expected = await self._expected(request, repository, key)
+            if expected is not None:
+                await self._lock(repository, key, expected)
+            if not await repository.delete(key):
+                raise self._missing()
+            return Response(status_code=204)
+
+        self._add("DELETE", self.key.path, delete, 204, "Delete")
+
+    def add_restore(self) -> None:
+        get_key = self.key.dependency()
+
+        async def restore(given: Any = Depends(get_key), repository: Any = Depends(self.get_rows)) -> Response:
+            entity = await repository.restore(self.key.of(given, repository.tenant_id))
+            return self._told(await self._loaded(repository, entity))
+
+        self._add("POST", f"{self.key.path}/restore", restore, 200, "Restore")
+
+    def _add(self, method: str, path: str, endpoint: Callable[..., Any], status: int, word: str) -> None:
+        name = self.traits.name
+        told = {"model": self.renderer.schema, "description": f"The {name}."} if status != 204 else {}
+        self.router.add_api_route(
+            path,
+            endpoint,
+            methods=[method],
+            status_code=status,
+            name=f"{endpoint.__name__}_{name.lower()}",
+            summary=f"{word} {name}",
+            response_model=None,
+            responses={status: told} if told else None,
+        )
+
+    def _told(self, entity: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+        tag = etag_of(self.traits, entity)
+        headers = {**(headers or {}), **({"ETag": tag} if tag else {})}
+        return Response(self.renderer.one(entity), status, headers, "application/json")
+
+    async def _loaded(self, repository: Any, entity: Any) -> Any:
+        """The entity with the relationships that the schema reads."""
+        if not self.renderer.relationships:
+            return entity
+        key = self.traits.key_of(entity)
+        return await repository.get_by_id_or_raise(key, relationships=self.renderer.relationships)
+
+    async def _expected(self, request: Request, repository: Any, key: Any) -> int | None:
+        """The version that ``If-Match`` asks for; None: any."""
+        versions = matched_versions(request)
+        if versions is None:
+            return None
+        if len(versions) == 1:
+            try:
+                return expected_version(self.traits, versions)
+            except StaleEntityError:
+                if not await repository.exists(key):
+                    raise self._missing() from None
+                raise
+        current = await repository.get_by_id_or_raise(key)
+        tag = etag_of(self.traits, current)
+        held = frozenset() if tag is None else versions & {tag.strip('"')}
+        return expected_version(self.traits, held)
+
+    async def _lock(self, repository: Any, key: Any, expected: int) -> None:
+        """Lock a row before it is deleted, if it is still of the version that the client saw."""
+        parts = key if isinstance(key, tuple) else (key,)
+        conditions = [self.traits.attribute(n) == part for n, part in zip(self.traits.primary_key, parts, strict=True)]
+        if self.traits.tenant is not None:
+            conditions.append(self.traits.attribute(self.traits.tenant) == repository.tenant_id)
+        statement = select(self.traits.attribute(self.traits.version or "")).where(*conditions).with_for_update()
+        version = (await repository.db.execute(statement)).scalar_one_or_none()
+        if version is None:
+            raise self._missing()
+        if version != expected:
+            raise StaleEntityError(f"{self.traits.name} has changed: its version is not {expected} any more.")
+
+    def _missing(self) -> EntityNotFoundError:
+        return EntityNotFoundError(f"There is no such {self.traits.name}.", model=self.traits.name)

@@ -1,0 +1,102 @@
+"""`list_router`: a class's rows by pages, filtered and sorted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Union
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from dotmac_database import QueryOptions, SortField, SortOrder
+
+from ..dependencies import get_repository
+from ..links import link_header
+from ..query_string import ListParams
+from ..rendering import Renderer
+
+if TYPE_CHECKING:
+    from ..plugin import DatabasePlugin
+
+PAGE_SIZE, MAX_PAGE_SIZE = 20, 100
+
+
+def list_router(
+    model: type,
+    prefix: str = "",
+    *,
+    read_schema: type[Any] | None = None,
+    filters: Sequence[str] = (),
+    sorts: Sequence[str] = (),
+    search: Sequence[str] = (),
+    default_sort: str = "",
+    page_size: int = PAGE_SIZE,
+    max_page_size: int = MAX_PAGE_SIZE,
+    repository: type | None = None,
+    plugin: DatabasePlugin | None = None,
+    **router: Any,
+) -> APIRouter:
+    """A router whose ``GET`` lists the rows of ``model``, for the request's tenant.
+
+    ``page`` and ``per_page`` give a `PaginationResult` as JSON, ``limit`` or ``cursor`` a `CursorPaginationResult`,
+    both kinds at once a 422; a ``Link`` header names the neighbours. ``filters`` and ``sorts`` are the fields that
+    clients may name (none: all but the tenant's, soft-delete and private columns), ``search`` those of ``q=``, and
+    ``default_sort`` the order where none is asked for (``"-created_at,name"``). ``repository`` is a class to use in place of
+    the usual one, ``plugin`` the one of several. ``router`` goes to `APIRouter` (``tags``, ``dependencies``, …).
+    """
+    made = APIRouter(prefix=prefix, **router)
+    params = ListParams(
+        model,
+        filters=filters,
+        sorts=sorts,
+        search=search,
+        default_sort=sorts_of(default_sort),
+        page_size=page_size,
+        max_page_size=max_page_size,
+    )
+    dependency = (get_repository if plugin is None else plugin.get_repository)(repository or model)
+    add_list(made, model, params, dependency, Renderer(model, read_schema))
+    return made
+
+
+def add_list(
+    router: APIRouter, model: type, params: ListParams, get_rows: Callable[..., Any], renderer: Renderer
+) -> None:
+    """Add the list to a router."""
+    loads = renderer.relationships
+
+    async def list_rows(request: Request, repository: Any = Depends(get_rows)) -> Response:
+        options = params.read(request)
+        if loads:
+            options = QueryOptions(
+                filters=options.filters,
+                sorts=options.sorts,
+                pagination=options.pagination,
+                cursor_pagination=options.cursor_pagination,
+                relationships=loads,
+            )
+        seeking = options.cursor_pagination
+        if seeking is None:
+            page = await repository.list_paginated(options)
+        else:
+            page = await repository.cursor_paginate(options)
+        link = link_header(request, page, limit=None if seeking is None else seeking.limit)
+        return Response(renderer.page(page), media_type="application/json", headers={"Link": link} if link else None)
+
+    router.add_api_route(
+        "" if router.prefix else "/",
+        list_rows,
+        methods=["GET"],
+        name=f"list_{model.__name__.lower()}",
+        summary=f"List {model.__name__}",
+        response_model=None,
+        responses={200: {"model": Union[renderer.page_models], "description": "A page."}},
+        openapi_extra={"parameters": params.openapi_parameters()},
+    )
+
+
+def sorts_of(text: str) -> list[SortField]:
+    """``"-created_at,name"`` as sorts."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return [
+        SortField(part.removeprefix("-"), SortOrder.DESC if part.startswith("-") else SortOrder.ASC) for part in parts
+    ]
