@@ -32,7 +32,8 @@ class DatabaseTransaction:
     the database raises leaves as the toolkit's, also from COMMIT. Inside the block a repository with
     ``auto_commit`` only flushes. A block inside a block is a savepoint, and so is one inside a transaction that was
     begun with ``session.begin()``, whose commit stays the user's. A transaction that earlier reads have opened
-    is joined, and committed.
+    is joined, and committed. A commit or rollback by hand inside the block ends its transaction: more work after it is
+    a `TransactionError` at the end, and rolled back.
 
     With ``lazy`` the outermost block has no database transaction before the first write: reads up to then are
     statements of their own. Setting ``options`` is refused, with `TransactionError`, where the transaction has
@@ -92,7 +93,10 @@ class _AsyncBlock(Generic[A]):
 
     async def __aenter__(self) -> A:
         try:
-            await self._plain.run_sync(lambda _: self._unit.begin())
+            if self._unit.begins_quietly:
+                self._unit.begin()
+            else:
+                await self._plain.run_sync(lambda _: self._unit.begin())
         except BaseException:
             await self._abandon()
             raise
@@ -106,7 +110,10 @@ class _AsyncBlock(Generic[A]):
             _raise_translated(error)
             return
         try:
-            await self._plain.run_sync(lambda _: self._unit.succeed())
+            if self._unit.ends_quietly:
+                self._unit.succeed()
+            else:
+                await self._plain.run_sync(lambda _: self._unit.succeed())
         except BaseException:
             await self._abandon()
             raise

@@ -61,6 +61,12 @@ def on_rollback(session: AnySession, callback: Callback) -> None:
     _waiting(sync_session(session), callback).rollback.append(callback)
 
 
+def awaits_commit(session: Session) -> bool:
+    """Whether a callback waits for the next transaction, so that even an empty one must be committed."""
+    hooks: _Hooks | None = session.info.get(_INFO)
+    return hooks is not None and bool(hooks.early.commit)
+
+
 def _waiting(session: Session, callback: Callback) -> _Waiting:
     if not callable(callback):
         raise ValidationError("A callback without arguments was expected.")
@@ -130,7 +136,7 @@ def _call(callbacks: list[Callback]) -> None:
             result = callback()
             if inspect.isawaitable(result):
                 _await(result)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the transaction is over, so nobody could act on it
             _log.exception("A callback of a finished transaction failed: %r", callback)
 
 

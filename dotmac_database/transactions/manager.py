@@ -27,8 +27,8 @@ class TransactionManager:
     """Runs operations in transactions of their own, and runs them again when they fail for a passing reason.
 
     ``session_factory`` makes the sessions where a call is given none: a ``sessionmaker``, an ``async_sessionmaker``,
-    or anything that is called without arguments. ``max_retries`` counts the tries after the first, ``retry_delay`` is in
-    seconds, and grows by ``backoff_multiplier``; ``policy`` says all that and more, and takes their place.
+    or anything that is called without arguments. ``max_retries`` counts the tries after the first, ``retry_delay``
+    is in seconds, and grows by ``backoff_multiplier``; ``policy`` says all that and more, and takes their place.
     ``options`` apply to each transaction that it begins. Raises `ValidationError` for values that make no sense.
     """
 

@@ -9,6 +9,7 @@ from ..dialects.isolation import begin_options, set_timeouts
 from ..dialects.transactions import ensure_begun
 from ..errors import TransactionError
 from ..sessions import commit, rollback, state_of
+from .hooks import awaits_commit
 from .options import TransactionOptions
 
 
@@ -24,31 +25,43 @@ class Unit:
         self._state = state_of(session)
         self._options = options or TransactionOptions()
         self._lazy = lazy
-        self._savepoint: SessionTransaction | None = None
+        self._nested = False
+        self._owned: SessionTransaction | None = None  # the transaction or savepoint; a lazy block has none
         self._counted = False
         self._open = False
+
+    @property
+    def begins_quietly(self) -> bool:
+        """Whether `begin` will send nothing."""
+        return not self._options.given() and not self._is_inside()
+
+    @property
+    def ends_quietly(self) -> bool:
+        """Whether `succeed` will send nothing and call nobody: nothing was begun."""
+        return not self._session.in_transaction() and not awaits_commit(self._session)
 
     def begin(self) -> None:
         """Open what the block needs. Options are refused where it does not begin a transaction of its own."""
         with translated():
-            nested = self._is_nested()
-            self._check(nested)
+            self._nested = self._is_inside()
+            self._check_options()
             self._state.units += 1
             self._counted = self._open = True
             try:
-                self._begin(nested)
+                self._owned = self._begin()
             except BaseException:
                 self.abandon()
                 raise
 
     def succeed(self) -> None:
-        """Commit, or release the savepoint. A failure rolls back and is raised as the toolkit's."""
+        """Commit, or release the savepoint. A failure is raised as the toolkit's; `abandon` then cleans up."""
         self._leave()
-        if self._savepoint is None:
-            commit(self._session)
-        else:
-            with translated():
-                self._release(self._savepoint)
+        with translated():
+            if self._nested:
+                self._release()
+            elif not self.ends_quietly:
+                self._check_whole()
+                commit(self._session)
         self._open = False
 
     def abandon(self) -> None:
@@ -57,50 +70,49 @@ class Unit:
             return
         self._open = False
         self._leave()
-        if self._savepoint is None:
+        if not self._nested:
             rollback(self._session)
-        elif not self._is_closed(self._savepoint):
+        elif not self._is_closed():
             try:
-                self._savepoint.rollback()
+                self._owned.rollback()  # type: ignore[union-attr]  # None counts as closed
             except Exception:
                 # The connection is gone, and the whole transaction with it: its owner finds out at its end.
                 return
 
-    def _is_nested(self) -> bool:
+    def _is_inside(self) -> bool:
         transaction = self._session.get_transaction()
         if self._state.units or self._session.in_nested_transaction():
             return True
         return transaction is not None and transaction.origin is SessionTransactionOrigin.BEGIN
 
-    def _check(self, nested: bool) -> None:
+    def _check_options(self) -> None:
         given = self._options.given()
         if not given:
             return
         named = ", ".join(given)
         if self._lazy:
             raise TransactionError(f"{named}: a lazy block has no transaction of its own to set this on.")
-        if nested or self._session.in_transaction():
+        if self._nested or self._session.in_transaction():
             raise TransactionError(f"{named}: this can only be set where the transaction begins, and it has begun.")
         dialect = self._session.get_bind().dialect.name
-        if dialect == "postgresql" or (
-            dialect == "sqlite" and given == ["isolation_level"] and self._is_serializable()
-        ):
-            return
-        raise TransactionError(f"{named}: {dialect} can't do this for one transaction.")
+        needless = dialect == "sqlite" and self._options == TransactionOptions(isolation_level="SERIALIZABLE")
+        if dialect != "postgresql" and not needless:
+            raise TransactionError(f"{named}: {dialect} can't do this for one transaction.")
 
-    def _is_serializable(self) -> bool:
-        return self._options.isolation_level == "SERIALIZABLE"
-
-    def _begin(self, nested: bool) -> None:
+    def _begin(self) -> SessionTransaction | None:
         session = self._session
-        if nested:
+        if self._nested:
             ensure_begun(session.connection())
-            self._savepoint = session.begin_nested()
-        elif self._lazy:
+            return session.begin_nested()
+        if self._lazy:
             self._state.lazy = True
-        elif not session.in_transaction():
-            session.begin()
+            return None
+        if session.in_transaction():
+            return session.get_transaction()
+        transaction = session.begin()
+        if self._options.given() and session.get_bind().dialect.name == "postgresql":
             self._apply()
+        return transaction
 
     def _apply(self) -> None:
         options, session = self._options, self._session
@@ -108,21 +120,29 @@ class Unit:
             isolation_level=options.isolation_level, read_only=options.read_only, deferrable=options.deferrable
         )
         timeouts = set_timeouts(statement=options.statement_timeout, lock=options.lock_timeout)
-        if begin and session.get_bind().dialect.name == "postgresql":
-            session.connection(execution_options=begin)
+        connection = session.connection(execution_options=begin)
         if timeouts is not None:
-            session.connection().execute(timeouts)
+            connection.execute(timeouts)
 
-    def _release(self, savepoint: SessionTransaction) -> None:
-        if self._is_closed(savepoint):
+    def _check_whole(self) -> None:
+        """A commit or rollback by hand has ended the block's transaction, and what came after it is another one."""
+        if self._owned is not None and self._session.get_transaction() is not self._owned:
+            raise TransactionError(
+                "The transaction of this block was ended inside it, by a commit or rollback by hand; "
+                "what was done after that is rolled back."
+            )
+
+    def _release(self) -> None:
+        savepoint = self._owned
+        if savepoint is None or self._is_closed():
             raise TransactionError("The savepoint of this block was ended inside it, by a commit or rollback by hand.")
         if not savepoint.is_active:
             raise TransactionError("An earlier error has ended the savepoint of this block; it is rolled back.")
         savepoint.commit()
 
-    def _is_closed(self, savepoint: SessionTransaction) -> bool:
+    def _is_closed(self) -> bool:
         current = self._session.get_nested_transaction()
-        while current is not None and current is not savepoint:
+        while current is not None and current is not self._owned:
             current = current.parent
         return current is None
 

@@ -221,14 +221,40 @@ def test_a_savepoint_that_was_ended_by_hand_is_told(world: Any) -> None:
     assert world.names() == []
 
 
-def test_a_commit_by_hand_inside_the_block(world: Any) -> None:
+@pytest.mark.parametrize("by_hand", ["commit", "rollback"])
+def test_work_after_an_end_by_hand_is_told_and_not_committed(world: Any, by_hand: str) -> None:
+    kept = ["a"] if by_hand == "commit" else []
     with world.session() as session:
         with world.transaction(session):
             world.add(session, "a")
+            world.do(getattr(session, by_hand)())
+        assert world.names() == kept, "nothing came after it"
+        with pytest.raises(TransactionError, match="ended inside it"), world.transaction(session):
+            world.do(getattr(session, by_hand)())
+            world.add(session, "b")
+        assert not session.in_transaction()
+    assert world.names() == kept
+
+
+def test_in_a_lazy_block_a_commit_by_hand_is_the_handlers_own(world: Any) -> None:
+    with world.session() as session:
+        with world.transaction(session, lazy=True):
+            world.add(session, "a")
             world.do(session.commit())
+            assert world.names() == ["a"]
             world.add(session, "b")
         assert world.names() == ["a", "b"]
-        assert not session.in_transaction()
+
+
+def test_a_block_that_cannot_even_begin_leaves_the_outer_one_alone(world: Any) -> None:
+    """A savepoint flushes what is pending; when that fails, what follows must not be committed without it."""
+    with world.session() as session, pytest.raises(TransactionError), world.transaction(session):
+        world.add(session, "a")
+        session.add(world.Account(name="a"))
+        with pytest.raises(DuplicateEntityError), world.transaction(session):
+            pass
+        assert state_of(sync_session(session)).units == 1
+    assert world.names() == []
 
 
 def test_units_are_counted_whatever_happens(world: Any) -> None:
