@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, cast
 
 from sqlalchemy import exc as sa
 from sqlalchemy.orm import exc as orm_exc
@@ -66,7 +66,9 @@ class CircuitChange:
 class CircuitHook(Protocol):
     """Told of each change of state, after it, outside of the lock. What it raises is logged, and goes no further."""
 
-    def __call__(self, change: CircuitChange, /) -> None: ...
+    def __call__(self, change: CircuitChange, /) -> None:
+        """Take note of ``change``."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,7 +182,7 @@ class CircuitBreaker:
 
         return protected
 
-    def __enter__(self) -> CircuitBreaker:
+    def __enter__(self) -> Self:
         _ENTERED.set((*_ENTERED.get(), (self, self._admit())))
         return self
 
@@ -189,7 +191,7 @@ class CircuitBreaker:
     ) -> None:
         self._settle(self._leave(), error)
 
-    async def __aenter__(self) -> CircuitBreaker:
+    async def __aenter__(self) -> Self:
         return self.__enter__()
 
     async def __aexit__(
@@ -288,7 +290,7 @@ class CircuitBreaker:
         for hook in self._hooks:
             try:
                 hook(change)
-            except Exception:
+            except Exception:  # noqa: BLE001 - a hook must not break what it watches
                 _log.exception("A hook of the circuit breaker %s failed", self.name or "(unnamed)")
 
 

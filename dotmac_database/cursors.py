@@ -93,7 +93,9 @@ class CursorCodec:
         keys: tuple[bytes | None, ...] = self._keys or (None,)
         size = _CHECKSUM if keys == (None,) else _SIGNATURE
         digest, body = packed[:size], packed[size:]
-        if not any([hmac.compare_digest(digest, _digest(key, body, binding, scope)) for key in keys]):
+        # Every key is tried, so that the time taken does not tell which one fitted.
+        fits = [hmac.compare_digest(digest, _digest(key, body, binding, scope)) for key in keys]
+        if True not in fits:
             raise InvalidCursorError
         if body[0] != _VERSION:
             raise InvalidCursorError

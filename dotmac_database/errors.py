@@ -63,9 +63,7 @@ class ConstraintViolationError(_ConstraintError):
 class ValidationError(DatabaseError, ValueError):
     """The input was refused."""
 
-    def __init__(
-        self, message: str | None = None, *, field: str | None = None, operator: str | None = None
-    ) -> None:
+    def __init__(self, message: str | None = None, *, field: str | None = None, operator: str | None = None) -> None:
         super().__init__(message)
         self.field = field
         self.operator = operator

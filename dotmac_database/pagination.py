@@ -7,7 +7,7 @@ the query orders by, then the primary key.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy import Select, UnaryExpression, func, literal_column, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -38,7 +38,8 @@ class Estimate(int):
 
     exact: bool
 
-    def __new__(cls, value: int, *, exact: bool) -> Estimate:
+    def __new__(cls, value: int, *, exact: bool) -> Self:
+        """An estimate of ``value`` rows."""
         made = super().__new__(cls, value)
         made.exact = exact
         return made
@@ -192,7 +193,9 @@ class PerformancePaginator:
         return await _run(session, PerformancePaginator.deep_pagination_optimize, query, page, per_page, cursor_field)
 
 
-async def _run(session: AsyncSession, function: Callable[Concatenate[Session, P], T], *args: P.args, **kw: P.kwargs) -> T:
+async def _run(
+    session: AsyncSession, function: Callable[Concatenate[Session, P], T], *args: P.args, **kw: P.kwargs
+) -> T:
     return await session.run_sync(lambda sync: function(sync, *args, **kw))
 
 

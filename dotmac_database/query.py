@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field as dataclass_field
 from enum import StrEnum
-from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar, Union
+from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar
 
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -79,7 +79,7 @@ class FilterGroup:
     members: tuple[Filter, ...]
 
 
-Filter: TypeAlias = Annotated[Union[QueryFilter, FilterGroup], Field(union_mode="left_to_right")]
+Filter: TypeAlias = Annotated[QueryFilter | FilterGroup, Field(union_mode="left_to_right")]
 
 
 def any_of(*filters: Filter) -> FilterGroup:
@@ -180,10 +180,13 @@ def options_of(options: OptionsLike) -> QueryOptions:
 
 def filters_of(filters: FiltersLike) -> Sequence[Filter]:
     """``filters`` as a sequence: None, one filter, one group and dicts of them are accepted."""
-    filters = _listed(filters)  # type: ignore[assignment]  # narrows to an iterable
-    if isinstance(filters, (list, tuple)) and all(isinstance(f, (QueryFilter, FilterGroup)) for f in filters):
-        return filters
-    return _validated(_FILTERS, list(filters) if isinstance(filters, Iterable) else filters, "filters")
+    listed: Any = _listed(filters)
+    if isinstance(listed, Iterable) and not isinstance(listed, (str, Mapping)):
+        listed = list(listed)
+        if all(isinstance(each, (QueryFilter, FilterGroup)) for each in listed):
+            checked: list[Filter] = listed
+            return checked
+    return _validated(_FILTERS, listed, "filters")
 
 
 def _validated(adapter: pydantic.TypeAdapter[T], value: object, what: str) -> T:

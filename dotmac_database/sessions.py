@@ -209,5 +209,5 @@ def rollback(session: Session) -> None:
     state_of(session).kept.clear()
     try:
         session.rollback()
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever it was, the connection is of no more use
         session.invalidate()

@@ -6,7 +6,7 @@ Derive from them beside ``SQLModel``, before or after it.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Optional
+from typing import Any
 
 from pydantic import BaseModel
 from sqlalchemy import String, false, text
@@ -27,19 +27,19 @@ class TenantMixin(BaseModel):
 class AuditMixin(BaseModel):
     """Who made and last changed a row, and when (UTC)."""
 
-    created_at: Optional[datetime] = Field(default_factory=utc_now, sa_type=UTCDateTime, nullable=False)
-    updated_at: Optional[datetime] = Field(
+    created_at: datetime | None = Field(default_factory=utc_now, sa_type=UTCDateTime, nullable=False)
+    updated_at: datetime | None = Field(
         default_factory=utc_now, sa_type=UTCDateTime, nullable=False, sa_column_kwargs={"onupdate": utc_now}
     )
-    created_by: Optional[str] = Field(default=None, sa_type=String(255))
-    updated_by: Optional[str] = Field(default=None, sa_type=String(255))
+    created_by: str | None = Field(default=None, sa_type=String(255))
+    updated_by: str | None = Field(default=None, sa_type=String(255))
 
 
 class SoftDeleteMixin(BaseModel):
     """A deleted row stays, marked and hidden."""
 
     is_deleted: bool = Field(default=False, nullable=False, sa_column_kwargs={"server_default": false()})
-    deleted_at: Optional[datetime] = Field(default=None, sa_type=UTCDateTime)
+    deleted_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
 
 
 class VersionMixin(BaseModel):

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from sqlalchemy import Enum, Integer, String, case, cast, func
 from sqlalchemy.sql import ColumnElement
-from sqlalchemy.sql.dml import Insert
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 Column = ColumnElement[Any]
@@ -33,11 +32,11 @@ class Dialect(ABC):
 
     @abstractmethod
     def sensitive_pattern(self, pattern: str) -> str:
-        """A LIKE pattern (escape ``\\``) as the operand of `like`."""
+        r"""A LIKE pattern (escape ``\``) as the operand of `like`."""
 
     @abstractmethod
     def ilike(self, column: Column, pattern: Column) -> Condition:
-        """A case-insensitive match of a LIKE pattern (escape ``\\``)."""
+        r"""A case-insensitive match of a LIKE pattern (escape ``\``)."""
 
     @abstractmethod
     def search(self, column: Column, query: Column) -> Condition:
@@ -90,7 +89,7 @@ class Dialect(ABC):
 
 
 def escaped(text: str) -> str:
-    """``text`` as a LIKE pattern that matches just it (escape ``\\``)."""
+    r"""``text`` as a LIKE pattern that matches just it (escape ``\``)."""
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 

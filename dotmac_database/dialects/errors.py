@@ -108,9 +108,7 @@ def _from_driver(error: sa.DBAPIError, model: type | None, who: str) -> Database
     state = f" (SQLSTATE {report.sqlstate})" if report.sqlstate else ""
     match report.kind:
         case Kind.DUPLICATE:
-            return DuplicateEntityError(
-                f"{who} exists already{named}.", fields=fields, constraint=report.constraint
-            )
+            return DuplicateEntityError(f"{who} exists already{named}.", fields=fields, constraint=report.constraint)
         case Kind.CONSTRAINT:
             return ConstraintViolationError(
                 f"{who}: a constraint refused the row{named}.", fields=fields, constraint=report.constraint

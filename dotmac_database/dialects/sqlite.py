@@ -75,4 +75,3 @@ class Sqlite(Dialect):
 def _json_path(path: tuple[str, ...]) -> Column:
     steps = "".join(f"[{step}]" if step.isdecimal() else f'."{step}"' for step in path)
     return literal(f"${steps}", Text())
-

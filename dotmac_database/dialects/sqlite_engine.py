@@ -18,7 +18,7 @@ class _ZonedDateTime(DATETIME):
     """A timestamp with time zone is stored in UTC, and comes back as UTC."""
 
     def bind_processor(self, dialect: Any) -> Any:
-        store = super().bind_processor(dialect)
+        store: Any = super().bind_processor(dialect)
         if not self.timezone:
             return store
 
@@ -28,7 +28,7 @@ class _ZonedDateTime(DATETIME):
         return process
 
     def result_processor(self, dialect: Any, coltype: Any) -> Any:
-        load = super().result_processor(dialect, coltype)
+        load: Any = super().result_processor(dialect, coltype)
         if not self.timezone:
             return load
 
@@ -42,10 +42,10 @@ class _ZonedDateTime(DATETIME):
 class _ExactNumeric(sa.Numeric[Any]):
     """A Decimal is stored as a REAL and comes back to its scale: exact for up to 15 significant digits."""
 
-    def bind_processor(self, dialect: Any) -> Any:
+    def bind_processor(self, dialect: Any) -> Any:  # noqa: ARG002 - SQLAlchemy's signature
         return lambda value: None if value is None else float(value)
 
-    def result_processor(self, dialect: Any, coltype: Any) -> Any:
+    def result_processor(self, dialect: Any, coltype: Any) -> Any:  # noqa: ARG002 - SQLAlchemy's signature
         if not self.asdecimal:
             return lambda value: None if value is None else float(value)
         if self.scale is None:

@@ -31,7 +31,7 @@ def _member(each: Any, wanted: Any) -> bool:
 def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
-    return type(one) is type(other) and bool(one == other) or (
+    return (type(one) is type(other) and bool(one == other)) or (
         isinstance(one, (int, float)) and isinstance(other, (int, float)) and one == other
     )
 

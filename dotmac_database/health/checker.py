@@ -48,8 +48,8 @@ _TASKS: WeakKeyDictionary[Engine, dict[Any, asyncio.Task[HealthCheckResult]]] = 
 class DatabaseHealthChecker:
     """Checks a database. Times are in seconds.
 
-    A check returns within ``connection_timeout`` + ``query_timeout``, whatever the server does; ``slow_query_threshold``
-    is the round trip from which on the database counts as degraded. ``breaker`` has its state shown.
+    A check returns within ``connection_timeout`` + ``query_timeout``, whatever the server does. A round trip longer than
+    ``slow_query_threshold`` counts as degraded. ``breaker`` has its state shown.
     """
 
     def __init__(

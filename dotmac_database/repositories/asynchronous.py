@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, Self, TypeVar, overload
+from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.util import await_only
 
-from ..errors import ValidationError
 from ..query import CursorPaginationResult, FiltersLike, OptionsLike, PaginationResult
 from .core import RepositoryCore
 from .reading import Position
@@ -141,7 +140,9 @@ class AsyncRepository(RepositoryCore[M]):
         self, rows: Iterable[Any], user_id: str | None = None, *, returning: bool = True
     ) -> builtins.list[M] | int:
         """As `BaseRepository.bulk_create`."""
-        return await self.db.run_sync(lambda _: BaseRepository.bulk_create(self._twin, rows, user_id, returning=returning))
+        return await self.db.run_sync(
+            lambda _: BaseRepository.bulk_create(self._twin, rows, user_id, returning=returning)
+        )
 
     async def upsert(self, data: Any, conflict_fields: Sequence[str], user_id: str | None = None) -> M:
         """As `BaseRepository.upsert`."""

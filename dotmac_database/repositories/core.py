@@ -52,7 +52,7 @@ class RepositoryCore(Generic[M]):
         *,
         cursor_key: CursorKey = None,
     ) -> None:
-        model = model_class if model_class is not None else self.declared_model
+        model: type[M] | None = model_class if model_class is not None else self.declared_model
         if model is None:
             raise ValidationError(
                 f"{type(self).__name__} needs a model: pass model_class=, or derive from {type(self).__name__}[Model]."

@@ -213,9 +213,7 @@ class ReadingRepository(RepositoryCore[M]):
             if position is None:
                 return
 
-    def _batch(
-        self, options: OptionsLike, batch_size: int, position: Position
-    ) -> tuple[builtins.list[M], Position]:
+    def _batch(self, options: OptionsLike, batch_size: int, position: Position) -> tuple[builtins.list[M], Position]:
         """The rows after ``position`` and the position after them; None: there are no more."""
         asked = options_of(options)
         if asked.pagination is not None or asked.cursor_pagination is not None:
@@ -278,6 +276,4 @@ def _position(row: Any, terms: Sequence[OrderedTerm]) -> tuple[Any, ...]:
     """The row's place in the order: from the entity's attributes, else from the columns selected beside it."""
     entity, *selected = row
     beside = iter(selected)
-    return tuple(
-        term.portable(getattr(entity, term.path.key or "") if term.on_row else next(beside)) for term in terms
-    )
+    return tuple(term.portable(getattr(entity, term.path.key or "") if term.on_row else next(beside)) for term in terms)

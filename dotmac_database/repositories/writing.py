@@ -209,7 +209,9 @@ class WritingRepository(ReadingRepository[M]):
                 return sum(self._change_or_none(writer, key, values) is not None for key, values in changes.items())
             return self._update_many(writer, changes)
 
-    def update_where(self, filters: FiltersLike, data: Any, user_id: str | None = None, *, allow_all: bool = False) -> int:
+    def update_where(
+        self, filters: FiltersLike, data: Any, user_id: str | None = None, *, allow_all: bool = False
+    ) -> int:
         """Change all rows that match and give their number; one UPDATE.
 
         Raises `ValidationError` where the filters hold nothing back, unless ``allow_all``.
@@ -370,9 +372,7 @@ class WritingRepository(ReadingRepository[M]):
             count += len(written)
         return count
 
-    def _show(
-        self, keys: Sequence[tuple[Any, ...]], members: Sequence[Values], written: set[tuple[Any, ...]]
-    ) -> None:
+    def _show(self, keys: Sequence[tuple[Any, ...]], members: Sequence[Values], written: set[tuple[Any, ...]]) -> None:
         """Let the objects that the session holds have the values that were written."""
         held = self._session.identity_map
         version = self.traits.version
@@ -416,5 +416,6 @@ class WritingRepository(ReadingRepository[M]):
     def _refuse_all(self, unbounded: bool, allow_all: bool) -> None:
         if unbounded and not allow_all:
             raise ValidationError(
-                f"{self.traits.name}: the filters match every row; pass allow_all=True if that is meant.", field="filters"
+                f"{self.traits.name}: the filters match every row; pass allow_all=True if that is meant.",
+                field="filters",
             )

@@ -133,7 +133,7 @@ class _Run:
         for hook in self._policy.hooks:
             try:
                 hook(attempt)
-            except Exception:
+            except Exception:  # noqa: BLE001 - a hook must not break what it watches
                 _log.exception("A retry hook failed")
 
 

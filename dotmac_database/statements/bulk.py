@@ -41,4 +41,3 @@ def update_many(writer: Writer, keys: Sequence[tuple[Any, ...]], rows: Sequence[
             .returning(*(traits.attribute(name) for name in traits.primary_key))
         )
         yield Bound(statement, dict(reader.scope.parameters))
-

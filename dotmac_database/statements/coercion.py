@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from enum import Enum
 from typing import Any
@@ -111,9 +111,9 @@ def _integer(type_: sa.Integer, storing: bool) -> Coercer:
     limit = 2**bits
 
     def coerce(value: Any) -> int:
-        if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,30}\s*", value, re.ASCII):
-            value = int(value)
-        elif isinstance(value, (float, Decimal)) and math.isfinite(value) and value == int(value):
+        if (isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,30}\s*", value, re.ASCII)) or (
+            isinstance(value, (float, Decimal)) and math.isfinite(value) and value == int(value)
+        ):
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError("an integer")
@@ -197,7 +197,7 @@ def _timestamp(value: Any) -> datetime:
         except ValueError:
             raise ValueError("an ISO 8601 timestamp") from None
     elif isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
     if not isinstance(value, datetime):
         raise ValueError("a timestamp")
     try:

@@ -157,7 +157,15 @@ def _condition(path: FieldPath, each: QueryFilter, dialect: Dialect, values: lis
 
 
 def _null_operator(operator: FilterOperator, value: Any) -> FilterOperator:
-    truth: dict[object, bool] = {None: True, True: True, False: False, "true": True, "false": False, "1": True, "0": False}
+    truth: dict[object, bool] = {
+        None: True,
+        True: True,
+        False: False,
+        "true": True,
+        "false": False,
+        "1": True,
+        "0": False,
+    }
     key = value.strip().lower() if isinstance(value, str) else value
     if not isinstance(key, (bool, str, int, type(None))) or key not in truth:
         raise ValueError("true or false")
@@ -379,5 +387,3 @@ def _json_set(path: FieldPath, operator: FilterOperator, value: ColumnElement[An
     if operator is Op.CONTAINED_BY:
         return dialect.json_contained_by(path.expression, path.json, value)
     return dialect.json_overlaps(path.expression, path.json, value)
-
-

@@ -90,9 +90,7 @@ def order_of(traits: Traits[Any], sorts: Sequence[SortField]) -> Order:
         nulls_first = descending if sort.nulls is None else sort.nulls == "first"
         order.append(OrderShape(sort.field, descending, nulls_first))
     descending = order[-1].descending if order else False
-    order += [
-        OrderShape(key, descending, descending) for key in traits.primary_key if ((), key, ()) not in seen
-    ]
+    order += [OrderShape(key, descending, descending) for key in traits.primary_key if ((), key, ()) not in seen]
     return tuple(order)
 
 

@@ -193,9 +193,11 @@ class Reader:
         return Bound(
             self.kept(
                 ("has",),
-                lambda: select(literal_column("1"))
-                .select_from(self.traits.model)
-                .where(*self.key_conditions(), *self.scope.root(self.traits)),
+                lambda: (
+                    select(literal_column("1"))
+                    .select_from(self.traits.model)
+                    .where(*self.key_conditions(), *self.scope.root(self.traits))
+                ),
             ),
             {**self.scope.parameters, **self.key_parameters(key)},
         )

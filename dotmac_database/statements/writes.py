@@ -135,9 +135,7 @@ class Writer:
     def _coerced(self, key: str, value: Any) -> Any:
         if is_sql(value):
             return value  # an SQL expression is the programmer's own
-        coerce = self.reader.kept(
-            ("store", key), lambda: coercer(self.traits.columns[key].type, storing=True)
-        )
+        coerce = self.reader.kept(("store", key), lambda: coercer(self.traits.columns[key].type, storing=True))
         try:
             return coerce(value)
         except ValueError as expected:

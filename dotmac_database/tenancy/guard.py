@@ -181,8 +181,10 @@ def _confine_change(state: ORMExecuteState, binding: TenantBinding, mapper: Mapp
         return
     tenant = binding.required(mapper.class_.__name__)
     column = traits_of(mapper.class_).columns[key]
-    rows = state.parameters if isinstance(state.parameters, list) else [state.parameters or {}]
-    values = {getattr(name, "key", name): value for name, value in (getattr(state.statement, "_values", None) or {}).items()}
+    rows: list[Any] = state.parameters if isinstance(state.parameters, list) else [state.parameters or {}]
+    values = {
+        getattr(name, "key", name): value for name, value in (getattr(state.statement, "_values", None) or {}).items()
+    }
     for given in (*rows, values):
         named = given.get(key, given.get(column.key, tenant))
         if getattr(named, "value", named) != tenant:
@@ -192,9 +194,12 @@ def _confine_change(state: ORMExecuteState, binding: TenantBinding, mapper: Mapp
         _verify(state.session, mapper, tenant, [tuple(row.get(name) for name in names) for row in rows])
     elif column.table is not mapper.local_table:
         # The statement is about the child's own table, which has no tenant: hold it by the parent's key.
-        owned = select(*column.table.primary_key.columns).where(column == tenant)
-        here = tuple_(*mapper.local_table.primary_key.columns)
-        state.statement = state.statement.where(here.in_(owned))
+        parent: Any = column.table
+        owned = select(*parent.primary_key.columns).where(column == tenant)
+        child: Any = mapper.local_table
+        here = tuple_(*child.primary_key.columns)
+        statement: Any = state.statement
+        state.statement = statement.where(here.in_(owned))
 
 
 # -- the unit of work -------------------------------------------------------------------------------------------
@@ -293,7 +298,9 @@ def _on_rollback(session: Session, *_: Any) -> None:
         binding.attached.clear()
 
 
-def _on_cursor(connection: Connection, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: bool) -> None:
+def _on_cursor(
+    connection: Connection, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: bool
+) -> None:
     """The last look at what a guarded session sends: what nobody has passed must touch no tenant's table."""
     held = connection.get_execution_options().get(_SESSION)
     session = None if held is None else held()

@@ -22,14 +22,14 @@ def stamped_insert(state: ORMExecuteState, mapper: Mapper[Any], tenant: Any) -> 
         _check_select(statement, column, tenant)
         return
     if statement._multi_values:
-        for rows in statement._multi_values:
-            for row in rows:
+        for given in statement._multi_values:
+            for row in given:
                 _check(row, column, key, tenant, required=True)
         return
     inline = statement._values or {}
     _check(inline, column, key, tenant)
-    parameters = state.parameters
-    rows = parameters if isinstance(parameters, list) else [parameters] if parameters else []
+    parameters: Any = state.parameters
+    rows: list[Any] = parameters if isinstance(parameters, list) else [parameters] if parameters else []
     for row in rows:
         _check(row, column, key, tenant)
     if rows and not _names(inline, column, key):
@@ -51,7 +51,7 @@ def _check(row: Any, column: Any, key: str, tenant: Any, *, required: bool = Fal
     pairs = row.items() if hasattr(row, "items") else ()
     named = [value for name, value in pairs if _name(name) in (key, column.key)]
     if required and not named:
-        raise UnscopedStatementError(f"{column.table.name}: INSERT … VALUES of many rows must name {key!r} in each.")
+        raise UnscopedStatementError(f"{column.table.name}: each of many VALUES must name {key!r}.")
     for value in named:
         plain = value.value if isinstance(value, BindParameter) else value
         if plain != tenant:
@@ -66,15 +66,21 @@ def _check_select(statement: Any, column: Any, tenant: Any) -> None:
         if isinstance(source, BindParameter) and source.value == tenant:
             return
         base = next(iter(getattr(source, "base_columns", ())), None)
-        if base is not None and "parententity" in source._annotations and _is_tenant(source._annotations["parententity"], base):
+        if (
+            base is not None
+            and "parententity" in source._annotations
+            and _is_tenant(source._annotations["parententity"], base)
+        ):
             return
-    raise UnscopedStatementError(f"{column.table.name}: INSERT … SELECT must take the tenant from the session.")
+    raise UnscopedStatementError(f"{column.table.name}: the SELECT must give the tenant of the session.")
 
 
 def _is_tenant(entity: Any, base: Any) -> bool:
-    mapper = getattr(entity, "mapper", None)
+    mapper: Mapper[Any] | None = getattr(entity, "mapper", None)
     key = None if mapper is None else tenant_key(mapper)
-    return key is not None and traits_of(mapper.class_).columns[key].shares_lineage(base)
+    if mapper is None or key is None:
+        return False
+    return traits_of(mapper.class_).columns[key].shares_lineage(base)
 
 
 def _check_conflict(statement: Any, column: Any, tenant: Any) -> None:

@@ -51,7 +51,7 @@ class RowLevelSecurity:
             traits = traits_of(mapper.class_)
             column = traits.columns[traits.tenant or ""]
             if column.table.metadata is self.metadata and (column.table, column.name) not in found:
-                found.append((column.table, column.name))  # type: ignore[arg-type]  # a mapped column has a Table
+                found.append((column.table, column.name))
         return found
 
     def create_statements(self) -> list[str]:
@@ -70,7 +70,7 @@ class RowLevelSecurity:
             connection.execute(text(statement))
 
     def verify(self, connection: Connection) -> list[Finding]:
-        """The holes in the database behind ``connection``, as its role sees it; empty on a sound one. Three statements."""
+        """The holes in the database, as the connection's role sees it; none on a sound one. Three statements."""
         if connection.dialect.name != "postgresql":
             raise DatabaseError("Row-level security is PostgreSQL's; this is another database.")
         return [*_role(connection), *self._tables(connection), *_views(connection)]
@@ -86,7 +86,11 @@ class RowLevelSecurity:
                 yield Finding(name, "the table does not exist, so nothing protects it", "create the table")
                 continue
             if not row["enabled"]:
-                yield Finding(name, "row-level security is off: every row is visible", f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY")
+                yield Finding(
+                    name,
+                    "row-level security is off: every row is visible",
+                    f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY",
+                )
             if not row["forced"]:
                 yield Finding(name, "its owner passes every policy", f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY")
             yield from _policies(name, row["policies"] or [])
@@ -109,7 +113,9 @@ def _policies(name: str, policies: list[dict[str, Any]]) -> Iterator[Finding]:
 
 
 def _role(connection: Connection) -> Iterator[Finding]:
-    row = connection.execute(text("SELECT rolname, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user")).one()
+    row = connection.execute(
+        text("SELECT rolname, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user")
+    ).one()
     if row.rolsuper:
         yield Finding(f"role {row.rolname}", "a superuser passes every policy", "connect as an ordinary role")
     elif row.rolbypassrls:

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Select, Table
 from sqlalchemy.orm import Mapper, configure_mappers
 from sqlalchemy.sql import visitors
-from sqlalchemy.sql.elements import BinaryExpression, ColumnClause, TextClause
+from sqlalchemy.sql.elements import ColumnClause, TextClause
 from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.sql.selectable import SelectBase, TableClause, TextualSelect
 
@@ -18,7 +18,10 @@ from ..models.registered import mappers
 from ..models.traits import traits_of
 
 # A name, a number or a star can carry no condition and no subselect.
-_HARMLESS = re.compile(r"\s*(?:\*|-?\d+|'[\w ]*'(?:::[a-z]+(?:\[\])?)?|'\{\}'::text\[\]|[A-Za-z_][\w.]*(?:\s+(?:asc|desc))?)\s*\Z", re.I)
+_HARMLESS = re.compile(
+    r"\s*(?:\*|-?\d+|'[\w ]*'(?:::[a-z]+(?:\[\])?)?|'\{\}'::text\[\]|[A-Za-z_][\w.]*(?:\s+(?:asc|desc))?)\s*\Z",
+    re.IGNORECASE,
+)
 _SUSPECT_OPERATOR = re.compile(r"[()';]|--|/\*|\b(?:or|and|union|select)\b", re.IGNORECASE)
 
 
@@ -76,7 +79,8 @@ _OF_THE_ORM = frozenset(("parententity", "parentmapper", "remote", "local", "for
 
 def written(statement: Any) -> Iterator[tuple[Any, bool]]:
     """Every element as it was written, without the tables that SQLAlchemy derives from the columns of a SELECT,
-    and whether it is in a statement inside of the statement."""
+    and whether it is in a statement inside of the statement.
+    """
     waiting = [(statement, False)]
     while waiting:
         element, inner = waiting.pop()
@@ -111,9 +115,9 @@ def text_in(statement: Any) -> bool:
             return True
         if isinstance(element, ColumnClause) and element.is_literal and not _HARMLESS.match(str(element.name)):
             return True
-        if isinstance(element, BinaryExpression) and isinstance(element.operator, custom_op):
-            if _SUSPECT_OPERATOR.search(element.operator.opstring):
-                return True
+        operator = getattr(element, "operator", None)
+        if isinstance(operator, custom_op) and _SUSPECT_OPERATOR.search(operator.opstring):
+            return True
     return False
 
 

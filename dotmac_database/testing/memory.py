@@ -73,7 +73,7 @@ class InMemoryDatabase:
 
 def create_tables(engine: Engine, tables: Iterable[Table]) -> None:
     """Create the tables that SQLite can have; warn of each that it can't."""
-    dialect = sqlite.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+    dialect = sqlite.dialect()
     possible: list[Table] = []
     for table in tables:
         try:

@@ -86,11 +86,9 @@ class InlineAsyncSession(AsyncSession):
     def __init__(self, session: Session) -> None:
         self.sync_session = self._proxied = self._assign_proxied(session)
 
-    async def run_sync(
-        self, fn: Callable[Concatenate[Session, P], T], *arg: P.args, **kw: P.kwargs
-    ) -> T:
+    async def run_sync(self, fn: Callable[Concatenate[Session, P], T], *arg: P.args, **kw: P.kwargs) -> T:
         """Run ``fn`` in place; overridden async methods may still be awaited inside."""
-        return await greenlet_spawn(fn, self.sync_session, *arg, **kw)
+        return await greenlet_spawn(lambda: fn(self.sync_session, *arg, **kw))
 
 
 class AsyncMockRepository(AsyncRepository[M]):
@@ -110,5 +108,3 @@ class AsyncMockRepository(AsyncRepository[M]):
     def add_mock_data(self, rows: Iterable[Mapping[str, Any]]) -> list[M]:
         """As `MockRepository.add_mock_data`; not awaited, since nothing waits."""
         return [BaseRepository.create(self._twin, row) for row in rows]
-
-

@@ -64,7 +64,10 @@ def dotmac_session(dotmac_engine: Engine) -> Iterator[Session]:
 
 
 @pytest.fixture
-async def dotmac_async_session(dotmac_engine: Engine, dotmac_database_url: str) -> AsyncIterator[AsyncSession]:
+async def dotmac_async_session(
+    dotmac_engine: Engine,  # noqa: ARG001 - it has created the tables
+    dotmac_database_url: str,
+) -> AsyncIterator[AsyncSession]:
     """As ``dotmac_session``, an `AsyncSession`; needs a plugin that runs async fixtures, such as anyio's."""
     engine = make_async_engine(dotmac_database_url)
     async with engine.connect() as connection:

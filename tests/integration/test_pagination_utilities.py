@@ -35,7 +35,19 @@ def posts(face: Face) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["ä", 7, -1.5, True, None, Decimal("1.50"), datetime(2024, 1, 1, tzinfo=UTC), UUID(int=7), b"\x00\xff", ("a", 1, None), ()],
+    [
+        "ä",
+        7,
+        -1.5,
+        True,
+        None,
+        Decimal("1.50"),
+        datetime(2024, 1, 1, tzinfo=UTC),
+        UUID(int=7),
+        b"\x00\xff",
+        ("a", 1, None),
+        (),
+    ],
 )
 def test_a_cursor_keeps_value_and_type(value: Any) -> None:
     cursor = PaginationHelper.encode_cursor(value)
@@ -70,7 +82,11 @@ def test_cursor_pages_are_the_whole_in_order(face: Face, field: str, ascending: 
             )
             seen += items
     assert cursor is None
-    ordered = sorted(seen, key=lambda p: (getattr(p, field) is None, getattr(p, field) or 0 if field != "title" else p.title, p.id), reverse=not ascending)
+    ordered = sorted(
+        seen,
+        key=lambda p: (getattr(p, field) is None, getattr(p, field) or 0 if field != "title" else p.title, p.id),
+        reverse=not ascending,
+    )
     assert [p.id for p in seen] == [p.id for p in ordered]
     assert len(seen) == 50
 
@@ -82,7 +98,14 @@ def test_a_cursor_of_another_order_is_refused(face: Face) -> None:
         for other in ({"cursor_field": "words"}, {"cursor_field": "title", "ascending": False}):
             with pytest.raises(InvalidCursorError):
                 paging(
-                    face, DatabasePaginator, "cursor_paginate_query", session, select(Post), limit=7, cursor=cursor, **other
+                    face,
+                    DatabasePaginator,
+                    "cursor_paginate_query",
+                    session,
+                    select(Post),
+                    limit=7,
+                    cursor=cursor,
+                    **other,
                 )
 
 
@@ -113,7 +136,12 @@ def test_deep_pages_have_the_rows_of_offset(face: Face, page: int) -> None:
 
 def test_what_is_no_query_or_no_page_is_refused(face: Face) -> None:
     with face.session() as session:
-        for query, page, size in ((object(), 1, 5), (select(User), 0, 5), (select(User), 1, 0), (select(User), 1, 1001)):
+        for query, page, size in (
+            (object(), 1, 5),
+            (select(User), 0, 5),
+            (select(User), 1, 0),
+            (select(User), 1, 1001),
+        ):
             with pytest.raises(ValidationError):
                 paging(face, DatabasePaginator, "paginate_query", session, query, page, size)
 

@@ -1,0 +1,1 @@
+"""Options in, SQLAlchemy statements out: pure functions, nothing is sent from here."""
