@@ -2,6 +2,7 @@
 
 from .dependencies import get_repository, get_session, get_sync_repository, get_sync_session
 from .errors import register_exception_handlers
+from .health import health_router
 from .params import CursorQuery, PageQuery, filter_query, options_query, sort_query
 from .plugin import DatabasePlugin
 from .registry import PluginError
@@ -20,6 +21,7 @@ __all__ = [
     "get_session",
     "get_sync_repository",
     "get_sync_session",
+    "health_router",
     "list_router",
     "options_query",
     "register_exception_handlers",

@@ -16,20 +16,13 @@ from dotmac_database import Database, RowLevelSecurity, create_database, guard_t
 from .callers import Caller
 from .dependencies import Dependencies
 from .registry import register
-from .sessions import async_unit, sync_unit
+from .sessions import AsyncSessionClass, SessionClass, async_unit, sync_unit
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     AsyncMaker = async_sessionmaker[AsyncSession]
     SyncMaker = sessionmaker[Session]
-
-try:  # SQLModel's sessions have exec() besides all that SQLAlchemy's have
-    from sqlmodel import Session as _SyncSession
-    from sqlmodel.ext.asyncio.session import AsyncSession as _AsyncSession
-except ImportError:
-    _AsyncSession, _SyncSession = AsyncSession, Session  # type: ignore[assignment, misc]  # their base classes
-
 
 class DatabasePlugin(Dependencies):
     """A database, and the dependencies that give a request its session and repositories.
@@ -67,14 +60,14 @@ class DatabasePlugin(Dependencies):
     def async_maker(self) -> AsyncMaker:
         """The factory of guarded async sessions."""
         maker = async_sessionmaker(
-            self.database.async_engine, class_=_AsyncSession, expire_on_commit=False, close_resets_only=False
+            self.database.async_engine, class_=AsyncSessionClass, expire_on_commit=False, close_resets_only=False
         )
         return guard_tenants(maker, rls=self.rls)
 
     @cached_property
     def sync_maker(self) -> SyncMaker:
         """The factory of guarded sync sessions, on an engine of its own for the same database."""
-        maker = sessionmaker(self.database.engine, class_=_SyncSession, expire_on_commit=False, close_resets_only=False)
+        maker = sessionmaker(self.database.engine, class_=SessionClass, expire_on_commit=False, close_resets_only=False)
         return guard_tenants(maker, rls=self.rls)
 
     def install(self, app: FastAPI) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope, CapacityLimiter, to_thread
@@ -27,6 +27,20 @@ if TYPE_CHECKING:
     from .plugin import DatabasePlugin
 
 _SCOPE = "dotmac_database.sessions"
+
+SessionClass: type[Session] = Session
+AsyncSessionClass: type[AsyncSession] = AsyncSession
+
+with suppress(ImportError):
+    import sqlmodel
+    from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelSession
+
+    class _AsyncSession(SQLModelSession):
+        """SQLModel's session, whose ``exec`` is for its models; ``execute`` is not deprecated for all others."""
+
+        execute = AsyncSession.execute  # type: ignore[assignment]  # the method that SQLModel's own one calls
+
+    SessionClass, AsyncSessionClass = sqlmodel.Session, _AsyncSession
 
 
 @asynccontextmanager

@@ -1,0 +1,72 @@
+"""`health_router`: what a load balancer, an orchestrator and a person ask about the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import TypeAdapter
+
+from dotmac_database import DatabaseHealthChecker, HealthCheckResult
+
+from .registry import plugin_of
+
+if TYPE_CHECKING:
+    from .plugin import DatabasePlugin
+
+_RESULT: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
+_RESPONSES: dict[int | str, dict[str, Any]] = {503: {"description": "The database is not well."}}
+
+
+def health_router(
+    prefix: str = "/health/db",
+    *,
+    plugin: DatabasePlugin | None = None,
+    checker: DatabaseHealthChecker | None = None,
+    details: bool | Callable[..., Any] = False,
+    **router: Any,
+) -> APIRouter:
+    """A router for the database's health.
+
+    ``GET /health/db`` is the whole check: 200 where the database is healthy or degraded, 503 where it is not, the result as
+    JSON. ``/health/db/live`` is 200 while the process serves, whatever the database does; ``/health/db/ready`` is 200 while
+    the database answers at all. ``details`` are told where it is True, or where it, a FastAPI dependency, gives
+    something true; without them nothing is told that helps an attacker. ``router`` goes to `APIRouter`.
+    """
+    made = APIRouter(prefix=prefix, **{"tags": ["health"], **router})
+    checking = checker or DatabaseHealthChecker()
+
+    async def shown() -> bool:
+        return details is True
+
+    may_see = details if callable(details) else shown
+
+    async def database_health(request: Request, see: Any = Depends(may_see)) -> Response:
+        engine = (plugin or plugin_of(request)).database.async_engine
+        return _told(await checking.async_check_health(engine), details=bool(see))
+
+    async def live() -> dict[str, str]:
+        return {"status": "alive"}
+
+    async def ready(request: Request) -> Response:
+        engine = (plugin or plugin_of(request)).database.async_engine
+        return _told(await checking.async_check_connectivity(engine), details=False)
+
+    for path, endpoint in (("", database_health), ("/live", live), ("/ready", ready)):
+        made.add_api_route(
+            path, endpoint, methods=["GET"], response_model=None, responses=None if endpoint is live else _RESPONSES
+        )
+    return made
+
+
+def _told(result: HealthCheckResult, *, details: bool) -> Response:
+    told = result.as_dict()
+    if not details:
+        told["details"] = {}
+    return Response(
+        _RESULT.dump_json(told, fallback=str),
+        200 if result.works else 503,
+        {"Cache-Control": "no-store"},
+        "application/json",
+    )

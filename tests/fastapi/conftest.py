@@ -1,0 +1,124 @@
+"""Apps of the tests, driven in process or by a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from dotmac_database import Database
+from dotmac_database_fastapi import DatabasePlugin, register_exception_handlers, tenant_from_header
+
+MakePlugin = Callable[..., DatabasePlugin]
+
+
+class Api:
+    """An app, called in process, in one event loop."""
+
+    def __init__(self, app: FastAPI, runner: asyncio.Runner) -> None:
+        self.app = app
+        self.runner = runner
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://test")
+
+    def request(self, method: str, path: str, *, tenant: str | None = None, **options: Any) -> httpx.Response:
+        return self.run(self.arequest(method, path, tenant=tenant, **options))
+
+    async def arequest(self, method: str, path: str, *, tenant: str | None = None, **options: Any) -> httpx.Response:
+        if tenant is not None:
+            options["headers"] = {"X-Tenant-ID": tenant, **options.get("headers", {})}
+        async with self.client() as client:
+            return await client.request(method, path, **options)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("POST", path, **options)
+
+    def patch(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("PATCH", path, **options)
+
+    def delete(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("DELETE", path, **options)
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.runner.run(work)
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture
+def make_plugin(database: Database, runner: asyncio.Runner) -> Iterator[MakePlugin]:
+    """Makes plugins for the module's database; afterwards none of them may hold a connection."""
+    made: list[DatabasePlugin] = []
+
+    def make(**options: Any) -> DatabasePlugin:
+        options.setdefault("tenant", tenant_from_header("X-Tenant-ID"))
+        plugin = DatabasePlugin(database.url, **options)
+        made.append(plugin)
+        return plugin
+
+    yield make
+    held = [checked_out(plugin) for plugin in made]
+    for plugin in made:
+        runner.run(plugin.database.dispose_async())
+    assert not any(held), "a connection was left checked out"
+
+
+@pytest.fixture
+def plugin(make_plugin: MakePlugin) -> DatabasePlugin:
+    return make_plugin()
+
+
+@pytest.fixture
+def app(plugin: DatabasePlugin) -> FastAPI:
+    """An app with one plugin and the exception handlers."""
+    app = FastAPI(lifespan=plugin.lifespan)
+    register_exception_handlers(app)
+    return app
+
+
+@pytest.fixture
+def api(app: FastAPI, runner: asyncio.Runner) -> Api:
+    return Api(app, runner)
+
+
+def checked_out(plugin: DatabasePlugin) -> int:
+    """How many connections of the plugin's pools are in use."""
+    engines = [plugin.database.__dict__.get("async_engine"), plugin.database.__dict__.get("engine")]
+    return sum(engine.pool.checkedout() for engine in engines if engine is not None)
+
+
+@contextmanager
+def serving(app: FastAPI, *, limit: int | None = None) -> Iterator[str]:
+    """A real server in a thread of its own; gives its URL."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_level="error", lifespan="on", limit_concurrency=limit, ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        listener.close()
