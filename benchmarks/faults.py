@@ -372,7 +372,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small size, some seconds")
     arguments = parser.parse_args()
     # Short, since the path of a socket is limited to some 100 characters.
-    with tempfile.TemporaryDirectory(prefix="faults", dir="/tmp", ignore_cleanup_errors=True) as directory:  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="faults", dir="/tmp", ignore_cleanup_errors=True) as directory:
         server = Server(Path(directory) / "pg")
         for name in arguments.parts or PARTS:
             PARTS[name](server, arguments.quick)

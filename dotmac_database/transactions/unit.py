@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 
 from ..dialects import translated
@@ -11,6 +13,8 @@ from ..errors import TransactionError
 from ..sessions import commit, rollback, state_of
 from .hooks import awaits_commit
 from .options import TransactionOptions
+
+_log = logging.getLogger(__name__)
 
 
 class Unit:
@@ -75,9 +79,9 @@ class Unit:
         elif not self._is_closed():
             try:
                 self._owned.rollback()  # type: ignore[union-attr]  # None counts as closed
-            except Exception:
+            except Exception:  # noqa: BLE001  # the exception that leaves the block must not be replaced
                 # The connection is gone, and the whole transaction with it: its owner finds out at its end.
-                return
+                _log.info("A savepoint could not be rolled back", exc_info=True)
 
     def _is_inside(self) -> bool:
         transaction = self._session.get_transaction()

@@ -1,5 +1,6 @@
 """Transaction blocks: what is committed, what is not, and which exception says so."""
 
+# ruff: noqa: PT012  # the block that an exception leaves is what is tested
 from __future__ import annotations
 
 from typing import Any
@@ -14,7 +15,7 @@ from dotmac_database.sessions import state_of, sync_session
 from dotmac_database.transactions import DatabaseTransaction
 
 
-class Mine(Exception):
+class MineError(Exception):
     """The user's own."""
 
 
@@ -30,7 +31,7 @@ def test_commits_at_the_end_and_gives_the_session(world: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [Mine("own"), StopIteration(3), KeyError("k"), OSError("the user's"), KeyboardInterrupt()]
+    "error", [MineError("own"), StopIteration(3), KeyError("k"), OSError("the user's"), KeyboardInterrupt()]
 )
 def test_the_users_exception_leaves_unchanged(world: Any, error: BaseException) -> None:
     with world.session() as session:
@@ -108,11 +109,11 @@ def test_a_failed_statement_by_hand_that_was_swallowed_commits_nothing_on_postgr
 def test_repositories_with_auto_commit_only_flush_inside(world: Any) -> None:
     with world.session() as session:
         one, two = world.repository(session), world.repository(session)
-        with pytest.raises(Mine), world.transaction(session):
+        with pytest.raises(MineError), world.transaction(session):
             world.do(one.create({"name": "a"}))
             world.do(two.create({"name": "b"}))
             assert world.names() == []
-            raise Mine
+            raise MineError
         assert world.names() == []
         with world.transaction(session):
             made = world.do(one.create({"name": "a"}))
@@ -131,12 +132,12 @@ def test_repositories_with_auto_commit_only_flush_inside(world: Any) -> None:
 def test_a_block_inside_is_a_savepoint(world: Any) -> None:
     with world.session() as session, world.transaction(session):
         world.add(session, "a")
-        with pytest.raises(Mine), world.transaction(session) as inner:
+        with pytest.raises(MineError), world.transaction(session) as inner:
             assert inner is session
             world.add(session, "b")
             with world.transaction(session):
                 world.add(session, "c")
-            raise Mine
+            raise MineError
         with world.transaction(session):
             world.add(session, "d")
         with pytest.raises(DuplicateEntityError), world.transaction(session):
@@ -146,10 +147,10 @@ def test_a_block_inside_is_a_savepoint(world: Any) -> None:
 
 
 def test_the_outer_block_undoes_released_savepoints(world: Any) -> None:
-    with world.session() as session, pytest.raises(Mine), world.transaction(session):
+    with world.session() as session, pytest.raises(MineError), world.transaction(session):
         with world.transaction(session):
             world.add(session, "a")
-        raise Mine
+        raise MineError
     assert world.names() == []
 
 
@@ -168,9 +169,9 @@ def test_inside_a_transaction_begun_by_hand_it_is_a_savepoint_and_the_commit_sta
             with world.transaction(session):
                 world.add(session, "a")
                 world.do(world.repository(session).create({"name": "b"}))
-            with pytest.raises(Mine), world.transaction(session):
+            with pytest.raises(MineError), world.transaction(session):
                 world.add(session, "c")
-                raise Mine
+                raise MineError
             assert world.names() == []
             world.do(hand.rollback())
         assert world.names() == []
@@ -260,11 +261,11 @@ def test_a_block_that_cannot_even_begin_leaves_the_outer_one_alone(world: Any) -
 def test_units_are_counted_whatever_happens(world: Any) -> None:
     with world.session() as session:
         state = state_of(sync_session(session))
-        with pytest.raises(Mine), world.transaction(session, lazy=True):
+        with pytest.raises(MineError), world.transaction(session, lazy=True):
             assert (state.units, state.lazy) == (1, True)
             with world.transaction(session):
                 assert state.units == 2
-            raise Mine
+            raise MineError
         assert (state.units, state.lazy) == (0, False)
         with pytest.raises(ConstraintViolationError), world.transaction(session):
             world.add(session, "orphan", parent_id=99)
@@ -285,9 +286,9 @@ def test_a_lazy_block_has_no_transaction_before_the_first_write(world: Any) -> N
             assert session.in_transaction()
             assert world.names() == []
         assert world.names() == ["a"]
-        with pytest.raises(Mine), world.transaction(session, lazy=True):
+        with pytest.raises(MineError), world.transaction(session, lazy=True):
             world.do(repository.create({"name": "b"}))
-            raise Mine
+            raise MineError
         with world.transaction(session, lazy=True):
             pass
     assert world.names() == ["a"]
@@ -295,9 +296,9 @@ def test_a_lazy_block_has_no_transaction_before_the_first_write(world: Any) -> N
 
 def test_a_block_inside_a_lazy_one_is_undone_alone(world: Any) -> None:
     with world.session(expire_on_commit=False) as session, world.transaction(session, lazy=True):
-        with pytest.raises(Mine), world.transaction(session):
+        with pytest.raises(MineError), world.transaction(session):
             world.add(session, "a")
-            raise Mine
+            raise MineError
         with world.transaction(session):
             world.add(session, "b")
         assert world.names() == []

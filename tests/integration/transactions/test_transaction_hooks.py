@@ -1,5 +1,6 @@
 """`on_commit` and `on_rollback`: after the end of the transaction, and only after that end."""
 
+# ruff: noqa: PT012  # the block that an exception leaves is what is tested
 from __future__ import annotations
 
 import asyncio
@@ -13,7 +14,7 @@ from dotmac_database.sessions import sync_session
 from dotmac_database.transactions import on_commit, on_rollback
 
 
-class Mine(Exception):
+class MineError(Exception):
     """The user's own."""
 
 
@@ -38,11 +39,11 @@ def test_callbacks_run_after_the_outermost_commit_in_order(world: Any) -> None:
 def test_no_commit_callback_after_a_rollback_of_its_transaction(world: Any) -> None:
     seen: list[str] = []
     with world.session() as session:
-        with pytest.raises(Mine), world.transaction(session):
+        with pytest.raises(MineError), world.transaction(session):
             on_commit(session, lambda: seen.append("commit"))
             on_rollback(session, lambda: seen.append("rollback"))
             world.add(session, "a")
-            raise Mine
+            raise MineError
         assert seen == ["rollback"]
         with world.transaction(session):
             world.add(session, "b")
@@ -59,12 +60,12 @@ def test_no_commit_callback_after_a_rollback_of_its_savepoint(world: Any) -> Non
     with world.session() as session:
         with world.transaction(session):
             register(session, "outer")
-            with pytest.raises(Mine), world.transaction(session):
+            with pytest.raises(MineError), world.transaction(session):
                 register(session, "middle")
                 with world.transaction(session):
                     register(session, "inner")
                     world.add(session, "a")
-                raise Mine
+                raise MineError
             assert seen == ["middle rolled back", "inner rolled back"]
             seen.clear()
             with world.transaction(session):
@@ -114,12 +115,12 @@ def test_before_a_transaction_the_next_one_is_meant_and_no_read_of_its_own(world
         assert seen == []
         world.do(repository.create({"name": "a"}))
         assert seen == ["one"]
-        with pytest.raises(Mine), world.transaction(session, lazy=True):
+        with pytest.raises(MineError), world.transaction(session, lazy=True):
             on_commit(session, lambda: seen.append("two"))
             on_rollback(session, lambda: seen.append("undone"))
             assert world.do(repository.count()) == 1
             world.do(repository.create({"name": "b"}))
-            raise Mine
+            raise MineError
         assert seen == ["one", "undone"]
         with world.transaction(session, lazy=True):
             on_commit(session, lambda: seen.append("three"))

@@ -1,5 +1,6 @@
 """Whole transactions, run again: each failure below is made to happen to the database itself."""
 
+# ruff: noqa: PT012  # the block that an exception leaves is what is tested
 from __future__ import annotations
 
 import asyncio
@@ -26,7 +27,7 @@ from dotmac_database.transactions import TransactionManager, TransactionOptions,
 SERIALIZABLE = TransactionOptions(isolation_level="SERIALIZABLE")
 
 
-class Mine(Exception):
+class MineError(Exception):
     """The user's own."""
 
 
@@ -293,7 +294,7 @@ def test_with_retry_knows_a_commit_by_hand_from_another_statement(world: Any) ->
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("error", [Mine("own"), ConnectionError("another network's"), DatabaseTimeoutError()])
+@pytest.mark.parametrize("error", [MineError("own"), ConnectionError("another network's"), DatabaseTimeoutError()])
 def test_other_failures_are_not_tried_again_and_leave_unchanged(
     world: Any, manager: Any, records: list[RetryAttempt], error: Exception
 ) -> None:
@@ -435,9 +436,9 @@ def test_blocks_of_the_manager(world: Any, manager: Any) -> None:
         with world.entered(block(session)) as tx:
             assert tx is session
             world.add(tx, "a")
-        with pytest.raises(Mine), world.entered(block(session)):
+        with pytest.raises(MineError), world.entered(block(session)):
             world.add(session, "b")
-            raise Mine
+            raise MineError
     with world.entered(block()) as made:
         world.add(made, "c")
     assert world.names() == ["a", "c"]
