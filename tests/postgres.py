@@ -59,7 +59,15 @@ class OwnServer:
     def start(self) -> OwnServer:
         """Start, and wait until it answers."""
         settings = [part for name, value in self.settings.items() for part in ("-c", f"{name}={value}")]
-        command = [str(POSTGRES_BIN_PATH / "postgres"), "-D", str(self.data), "-p", str(self.port), "-k", str(self.folder)]
+        command = [
+            str(POSTGRES_BIN_PATH / "postgres"),
+            "-D",
+            str(self.data),
+            "-p",
+            str(self.port),
+            "-k",
+            str(self.folder),
+        ]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen([*command, *settings], stdout=log, stderr=log, **self._as)  # noqa: S603
         deadline = time.monotonic() + 30
@@ -81,7 +89,10 @@ class OwnServer:
         """``kill -9`` the server and all that it started."""
         assert self.process is not None
         children = subprocess.run(
-            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False  # noqa: S607
+            ["pgrep", "-P", str(self.process.pid)],
+            capture_output=True,
+            text=True,
+            check=False,  # noqa: S607
         ).stdout.split()
         for pid in (str(self.process.pid), *children):
             try:
@@ -93,7 +104,10 @@ class OwnServer:
     def _signal_all(self, number: int) -> None:
         assert self.process is not None
         children = subprocess.run(
-            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False  # noqa: S607
+            ["pgrep", "-P", str(self.process.pid)],
+            capture_output=True,
+            text=True,
+            check=False,  # noqa: S607
         ).stdout.split()
         for pid in (self.process.pid, *map(int, children)):
             try:

@@ -1,0 +1,32 @@
+# `make example` runs the example, `make test` everything that must pass. Each sets up what it needs, once.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: example test check bench clean
+
+example: $(READY)
+	$(BIN)/python -m example_app
+
+test: $(READY) check
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

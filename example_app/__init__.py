@@ -1,0 +1,1 @@
+"""Airport inspections: a multi-tenant application on real data. The tenant is a country."""
