@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from sqlalchemy import Connection
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 
 from ..dialects import translated
@@ -96,9 +97,11 @@ class Unit:
         named = ", ".join(given)
         if self._lazy:
             raise TransactionError(f"{named}: a lazy block has no transaction of its own to set this on.")
-        if self._nested or self._session.in_transaction():
+        bind = self._session.get_bind()
+        outside = isinstance(bind, Connection) and bind.in_transaction()
+        if self._nested or outside or self._session.in_transaction():
             raise TransactionError(f"{named}: this can only be set where the transaction begins, and it has begun.")
-        dialect = self._session.get_bind().dialect.name
+        dialect = bind.dialect.name
         needless = dialect == "sqlite" and self._options == TransactionOptions(isolation_level="SERIALIZABLE")
         if dialect != "postgresql" and not needless:
             raise TransactionError(f"{named}: {dialect} can't do this for one transaction.")

@@ -177,7 +177,7 @@ def face(request: pytest.FixtureRequest, wire: Wire) -> Iterator[Face]:
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[OwnServer]:
     """A server that a test may freeze and kill, with the tables."""
-    server = OwnServer().start()
+    server = OwnServer(durable=True).start()
     reset(make_url(server.url("psycopg")))
     yield server
     server.stop()

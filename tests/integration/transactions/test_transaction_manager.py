@@ -221,6 +221,23 @@ def test_a_connection_that_is_lost_in_the_middle(
     assert isinstance(records[0].error, DatabaseUnavailableError)
 
 
+def test_a_connection_that_is_lost_in_a_savepoint_takes_the_outer_block_with_it(world: Any, other: Any) -> None:
+    """Also when the failure of the inner one is swallowed: nothing of the outer one may be committed without it."""
+    postgresql_only(world)
+    with world.session() as session:
+        with pytest.raises(DatabaseError), world.transaction(session):
+            world.add(session, "outer")
+            with pytest.raises(DatabaseUnavailableError), world.transaction(session):
+                world.add(session, "inner")
+                pid = world.do(session.scalar(text("SELECT pg_backend_pid()")))
+                other(f"SELECT pg_terminate_backend({pid}, 1000)")
+                world.do(session.execute(text("SELECT 1")))
+        assert not session.in_transaction()
+        with world.transaction(session):
+            world.add(session, "next")
+    assert world.names() == ["next"]
+
+
 @pytest.fixture
 def dies_at_commit(world: Any, other: Any) -> Iterator[None]:
     """The next transaction that inserts a row named 'fatal…' loses its connection while COMMIT runs."""

@@ -6,10 +6,11 @@ import time
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 
 from dotmac_database.errors import DatabaseTimeoutError, TransactionError, ValidationError
 from dotmac_database.sessions import state_of, sync_session
+from dotmac_database.tenancy import bind_tenant, guard_tenants
 from dotmac_database.transactions import TransactionOptions
 
 
@@ -74,6 +75,32 @@ def test_options_are_refused_where_the_transaction_has_begun(world: Any, options
         with pytest.raises(TransactionError, match="lazy"), world.transaction(session, options, lazy=True):
             pass
         assert state_of(sync_session(session)).units == 0
+
+
+def test_options_are_refused_on_a_connection_that_is_in_a_transaction(world: Any) -> None:
+    """As tests have it that roll everything back."""
+    if world.runner is not None:
+        pytest.skip("one face is enough")
+    with world.engine.connect() as connection, connection.begin(), world.session(bind=connection) as session:
+        options = TransactionOptions(isolation_level="SERIALIZABLE")
+        with pytest.raises(TransactionError, match="has begun"), world.transaction(session, options):
+            pass
+        with world.transaction(session):
+            world.add(session, "a")
+
+
+def test_options_of_a_guarded_session(world: Any) -> None:
+    if world.dialect == "sqlite":
+        pytest.skip("PostgreSQL's")
+    session = guard_tenants(type(world.maker)(world.engine))()
+    bind_tenant(session, "a")
+    options = TransactionOptions(isolation_level="SERIALIZABLE", lock_timeout=1)
+    with world.transaction(session, options):
+        world.add(session, "a")
+        for name, value in (("transaction_isolation", "serializable"), ("lock_timeout", "1s")):
+            assert world.do(session.scalar(select(func.current_setting(name)))) == value
+    world.do(session.close())
+    assert world.names() == ["a"]
 
 
 def test_options_that_sqlite_does_not_know_are_refused(world: Any) -> None:
