@@ -1,1 +1,1 @@
-"""Airport inspections: a multi-tenant application on real data. The tenant is a country."""
+"""The example: the world's airports, one tenant for each country, by the toolkit and its FastAPI plugin."""

@@ -1,71 +1,117 @@
-"""``python -m example_app``: load the data once, then serve the page."""
+"""``python -m example_app``: fill the database where it is empty, then serve the page."""
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
-import uvicorn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from sqlalchemy import make_url
 
 from dotmac_database import DatabaseError, create_database
 
+from . import postgres as own_postgres
 from .app import create_app
-from .data import is_loaded, load
-from .models import Base
-from .settings import DATA, Settings, default_url
+from .loading import Loaded, load
+from .server import address_of, listen, open_browser, serve
+from .settings import Settings, data_folder, prepared, sqlite_url
 
 console = Console()
 
 
-def prepare(url: str) -> int:
-    """Create the tables and load the data, where that has not been done; gives the number of airports loaded."""
+def main(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="The port to listen on; 0 takes any that is free.", min=0, max=65535)
+    ] = 8000,
+    database_url: Annotated[
+        str | None,
+        typer.Option(envvar="DATABASE_URL", help="PostgreSQL or SQLite.", show_default="an SQLite file of its own"),
+    ] = None,
+    postgres: Annotated[
+        bool, typer.Option("--postgres", help="Start a PostgreSQL of its own; nothing has to be installed.")
+    ] = False,
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+    load_only: Annotated[bool, typer.Option("--load-only", help="Fill the database, and stop.")] = False,
+) -> None:
+    """The airports of the world: one tenant for each country, on the DotMac Database Toolkit."""
+    if postgres and database_url:
+        raise typer.BadParameter("Either --postgres or --database-url (DATABASE_URL), not both.")
+    try:
+        settings = Settings(database_url=_database_url(database_url, postgres=postgres))
+        _tell(_fill(settings.database_url))
+        if not load_only:
+            _serve(settings, host, port, browser=browser)
+    except DatabaseError as error:
+        console.print(f"[bold red]The database does not work:[/] {error}", highlight=False)
+        raise typer.Exit(1) from error
+
+
+def _database_url(given: str | None, *, postgres: bool) -> str:
+    if given:
+        return given
+    folder = prepared(data_folder())
+    if not postgres:
+        return sqlite_url()
+    with console.status("Starting PostgreSQL …"):
+        return own_postgres.start(folder / "postgresql")
+
+
+def _fill(url: str) -> Loaded:
     database = create_database(url)
     try:
-        Base.metadata.create_all(database.engine)
-        with database.sessions() as session:
-            if is_loaded(session):
-                return 0
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            with Progress(*columns, console=console) as bar:
-                task = bar.add_task("Loading the world's airports", total=None)
-                return load(session, lambda done, total: bar.update(task, completed=done, total=total))
+        with _progress() as progress:
+            return load(database, progress)
     finally:
         database.dispose()
 
 
-def main(
-    host: Annotated[str, typer.Option(help="The address to serve at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to serve at.")] = 8000,
-    database_url: Annotated[
-        str | None, typer.Option(envvar="DATABASE_URL", help="PostgreSQL or SQLite; an SQLite file unless given.")
-    ] = None,
-    postgres: Annotated[bool, typer.Option("--postgres", help="Run on a PostgreSQL that comes along.")] = False,
-    load_only: Annotated[bool, typer.Option("--load-only", help="Load the data, and stop.")] = False,
-) -> None:
-    """Airport inspections: a multi-tenant application on the world's real airports."""
-    if postgres:
-        from .postgres import start
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each kind of rows, once the first of them are there."""
+    columns: tuple[Any, ...] = (TextColumn("Loading {task.description:<11}"), BarColumn(), MofNCompleteColumn())
+    bars, tasks = Progress(*columns, TimeElapsedColumn(), console=console), dict[str, Any]()
 
-        url = start(Path(DATA) / "postgres")
-    else:
-        url = database_url or default_url()
-    started = time.perf_counter()
+    def progress(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            bars.start()
+            tasks[what] = bars.add_task(what, total=total)
+        bars.update(tasks[what], completed=done)
+
     try:
-        loaded = prepare(url)
-    except DatabaseError as error:
-        console.print(f"[red]{error}[/red]")
+        yield progress
+    finally:
+        bars.stop()
+
+
+def _tell(loaded: Loaded) -> None:
+    if loaded.rows:
+        console.print(f"{loaded.rows:,} rows loaded in {loaded.seconds:.1f} s.")
+    else:
+        console.print("The data are there already.")
+
+
+def _serve(settings: Settings, host: str, port: int, *, browser: bool) -> None:
+    try:
+        listener = listen(host, port)
+    except OSError as error:
+        console.print(f"[bold red]Can't listen on {host}:{port}:[/] {error.strerror}. Choose another --port.")
         raise typer.Exit(1) from error
-    if loaded:
-        console.print(f"{loaded:,} airports loaded in {time.perf_counter() - started:.1f} s.")
-    if load_only:
-        return
-    settings = Settings(database_url=url, host=host, port=port)
-    console.print(f"The page is at [bold]http://{host}:{port}/[/bold], the API's documentation at /docs.")
-    uvicorn.run(create_app(settings), host=host, port=port, log_level="warning")
+    address = address_of(listener)
+
+    def ready() -> None:
+        database = make_url(settings.database_url).render_as_string()
+        console.print(f"\n  The page      [bold cyan]{address}[/]", highlight=False)
+        console.print(f"  The API       {address}docs", highlight=False)
+        console.print(f"  The database  {database}", highlight=False, soft_wrap=True)
+        console.print("\nCtrl+C ends it.")
+        if browser:
+            open_browser(address)
+
+    serve(create_app(settings), listener, ready)
 
 
 if __name__ == "__main__":

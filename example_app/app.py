@@ -1,43 +1,53 @@
-"""The application itself."""
+"""The application: a plugin, the API, the database's health and the page."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Header
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.requests import Request
 
 from dotmac_database_fastapi import DatabasePlugin, health_router, register_exception_handlers, tenant_from_header
 
-from .routes import router
+from .routes import api_router
 from .settings import Settings
 
 STATIC = Path(__file__).parent / "static"
+_PAGE_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
-async def actor(request: Request) -> str:
-    """Who acts, for the audit columns; a real application would ask its login."""
-    return request.headers.get("X-Actor", "visitor")
+async def actor_from_header(x_user: Annotated[str | None, Header(max_length=255)] = None) -> str | None:
+    """Who acts, for the audit columns. An application of one's own would read it from a verified token."""
+    return x_user
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application on one database, whose tables exist: see `prepare`."""
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application on the database that the settings name. Connects to nothing before it is asked something."""
+    chosen = settings or Settings()
     plugin = DatabasePlugin(
-        settings.database_url,
+        chosen.database_url,
         tenant=tenant_from_header("X-Tenant-ID"),
-        actor=actor,
-        application_name="dotmac-example",
+        actor=actor_from_header,
+        cursor_key=chosen.cursor_key,
     )
-    app = FastAPI(title="Airport inspections", lifespan=plugin.lifespan)
+    app = FastAPI(title="Airports of the world", version="1.0", lifespan=plugin.lifespan)
     register_exception_handlers(app)
-    app.include_router(router)
-    app.include_router(health_router(details=True))
+    app.include_router(api_router())
+    # The page shows the details; where strangers can ask, leave them out or give a dependency that checks who asks.
+    app.include_router(health_router(plugin=plugin, details=True))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-
-    @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(STATIC / "index.html")
-
+    app.add_api_route("/", page, methods=["GET"], include_in_schema=False)
+    app.state.plugin = plugin
     return app
+
+
+async def page() -> FileResponse:
+    """The page that uses all of it."""
+    return FileResponse(STATIC / "index.html", headers=_PAGE_HEADERS)

@@ -1,104 +1,59 @@
-"""The real airports, and a small staff for each country, written by the toolkit's bulk path."""
+"""The real rows: the airports of the ``airportsdata`` package, and their countries."""
 
 from __future__ import annotations
 
+import csv
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.resources import files
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
 
 import airportsdata
-from sqlalchemy.orm import Session
 
-from dotmac_database import ALL_TENANTS, DatabaseTransaction, create_repository
-
-from .models import Airport, Country, Inspection, Outcome, Role, User
-
-BATCH = 2_000
-STAFF = (("Astrid Holm", Role.CHIEF), ("Ben Okafor", Role.INSPECTOR), ("Clara Vidal", Role.INSPECTOR))
-REMARKS = (
-    (Outcome.PASSED, "Runway markings renewed, lights tested."),
-    (Outcome.OPEN, "Fence on the eastern side to be mended."),
-    (Outcome.FAILED, "Windsock missing; fire extinguishers out of date."),
-)
-
-Progress = Callable[[int, int], None]
+Row = dict[str, Any]
 
 
-def airports() -> list[dict[str, Any]]:
-    """Every airport of the package whose country is known, as rows."""
-    return [
-        {
-            "icao": each["icao"],
-            "iata": each["iata"] or None,
-            "name": each["name"],
-            "city": each["city"],
-            "subdivision": each["subd"],
-            "country": each["country"],
-            "elevation": round(each["elevation"]),
-            "latitude": each["lat"],
-            "longitude": each["lon"],
-            "timezone": each["tz"],
-        }
-        for each in airportsdata.load().values()
-        if each["country"]
-    ]
+@cache
+def airport_rows() -> list[Row]:
+    """Every airport that has an ICAO code, as `Airport` takes it, by country and name; about 28,000."""
+    rows = [_airport(found) for found in airportsdata.load("ICAO").values()]
+    return sorted(rows, key=lambda row: (row["tenant_id"], row["name"], row["icao"]))
 
 
-def is_loaded(session: Session) -> bool:
-    """Whether an earlier start has loaded the data."""
-    return create_repository(session, Country).count() > 0
+def country_rows() -> list[Row]:
+    """Every country that has an airport, with how many it has."""
+    names = country_names()
+    counts = Counter(row["tenant_id"] for row in airport_rows())
+    # A country that a later edition of the package adds is named by its code until it has a name here.
+    return [{"code": code, "name": names.get(code, code), "airports": counts[code]} for code in sorted(counts)]
 
 
-def load(session: Session, progress: Progress) -> int:
-    """Write countries, airports, staff and a few inspections in one transaction; gives the number of airports.
-
-    ``progress`` is called with the rows written so far and those in all.
-    """
-    rows = airports()
-    sizes = Counter(row["country"] for row in rows)
-    with DatabaseTransaction.sync_transaction(session):
-        create_repository(session, Country).bulk_create(
-            [{"code": code, "airports": size} for code, size in sizes.items()], returning=False
-        )
-        across = create_repository(session, Airport, ALL_TENANTS)
-        for start in range(0, len(rows), BATCH):
-            across.bulk_create(rows[start : start + BATCH], returning=False)
-            progress(min(start + BATCH, len(rows)), len(rows))
-        create_repository(session, User, ALL_TENANTS).bulk_create(list(staff(sizes)), returning=False)
-        inspected = create_repository(session, Inspection, ALL_TENANTS)
-        inspected.bulk_create(list(inspections(rows)), user_id="seed", returning=False)
-    return len(rows)
+@cache
+def country_names() -> dict[str, str]:
+    """ISO 3166 code → English name."""
+    text = (files(__package__) / "countries.csv").read_text(encoding="utf-8")
+    return {row["code"]: row["name"] for row in csv.DictReader(text.splitlines())}
 
 
-def staff(countries: Counter[str]) -> Iterator[dict[str, Any]]:
-    """Three members of staff for each country."""
-    for country in countries:
-        for name, role in STAFF:
-            email = f"{name.split()[0].lower()}@{country.lower()}.example"
-            yield {"id": _id(email), "country": country, "name": name, "email": email, "role": role}
+def folded(text: str) -> str:
+    """``text`` in small letters without accents, as searches compare it: Reykjavík → reykjavik."""
+    spread = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(letter for letter in spread if not unicodedata.combining(letter))
 
 
-def inspections(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Three inspections of each country's first airports."""
-    seen: Counter[str] = Counter()
-    for row in rows:
-        country = row["country"]
-        place = seen[country]
-        if place >= len(REMARKS):
-            continue
-        seen[country] += 1
-        outcome, notes = REMARKS[place]
-        yield {
-            "id": _id(f"inspection/{row['icao']}"),
-            "country": country,
-            "airport_icao": row["icao"],
-            "inspector_id": _id(f"{STAFF[1 + place % 2][0].split()[0].lower()}@{country.lower()}.example"),
-            "outcome": outcome,
-            "notes": notes,
-        }
-
-
-def _id(name: str) -> Any:
-    """The same id at every start."""
-    return uuid5(NAMESPACE_URL, f"https://dotmac.example/{name}")
+def _airport(found: Any) -> Row:
+    parts = (found["icao"], found["iata"], found["name"], found["city"], found["subd"])
+    return {
+        "tenant_id": found["country"],
+        "icao": found["icao"],
+        "iata": found["iata"] or None,
+        "name": found["name"],
+        "city": found["city"] or None,
+        "region": found["subd"] or None,
+        "elevation_ft": round(found["elevation"]),
+        "latitude": found["lat"],
+        "longitude": found["lon"],
+        "timezone": found["tz"],
+        "keywords": folded(" ".join(part for part in parts if part)),
+    }

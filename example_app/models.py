@@ -1,94 +1,120 @@
-"""The tables. A country's authority sees its own airports, staff and inspections, and no other's."""
+"""The tables: countries, and what belongs to one of them."""
 
 from __future__ import annotations
 
 import enum
+from datetime import date
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy import Enum, ForeignKey, ForeignKeyConstraint, Index, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column, relationship
 
-from dotmac_database import AuditMixin, SoftDeleteMixin, VersionMixin
+from dotmac_database import AuditMixin, SoftDeleteMixin, TenantMixin, VersionMixin
 
 
 class Base(DeclarativeBase):
-    """All tables of the application."""
+    """The example's tables."""
 
 
-class Owned:
-    """Rows of one country: the tenant's column, under the name that it has here."""
+class Role(enum.StrEnum):
+    """What somebody of a country's authority does."""
 
-    __tenant_column__ = "country"
+    INSPECTOR = "inspector"
+    LEAD = "lead"
+    ANALYST = "analyst"
 
-    country: Mapped[str] = mapped_column(String(2), ForeignKey("countries.code"))
+
+class Status(enum.StrEnum):
+    """Whether an inspection still has something to do."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class Topic(enum.StrEnum):
+    """What an inspection looks at."""
+
+    RUNWAY = "runway"
+    LIGHTING = "lighting"
+    FIRE_SAFETY = "fire_safety"
+    WILDLIFE = "wildlife"
+    SECURITY = "security"
+
+
+def _named(kind: type[enum.StrEnum]) -> Enum:
+    """Stored as the text that the API shows, on every database."""
+    return Enum(kind, native_enum=False, length=20, values_callable=lambda found: [each.value for each in found])
 
 
 class Country(Base):
-    """A tenant, and so no tenant's row itself."""
+    """The tenants themselves; belongs to none of them."""
 
     __tablename__ = "countries"
 
     code: Mapped[str] = mapped_column(String(2), primary_key=True)
+    name: Mapped[str] = mapped_column(String(60))
     airports: Mapped[int]
 
 
-class Airport(Owned, Base):
-    """An airport, as ``airportsdata`` knows it. The elevation is in feet, the coordinates in degrees."""
+class OfCountry(TenantMixin):
+    """Belongs to one country, which is its tenant."""
+
+    @declared_attr
+    def tenant_id(cls) -> Mapped[str]:  # noqa: N805 - SQLAlchemy calls it with the class
+        return mapped_column(String(2), ForeignKey("countries.code"), nullable=False)
+
+
+class Airport(OfCountry, Base):
+    """A real airport. ``keywords`` is its names and codes in plain small letters, for a search as one types."""
 
     __tablename__ = "airports"
-    __table_args__ = (Index("airports_by_name", "country", "name", "icao"), Index("airports_by_city", "country", "city"))
+    __table_args__ = (
+        # The keys of others name the country too, so that none can refer to another country's airport.
+        UniqueConstraint("tenant_id", "icao"),
+        Index("airports_by_name", "tenant_id", "name", "icao"),
+        Index("airports_by_elevation", "tenant_id", "elevation_ft", "icao"),
+    )
 
-    icao: Mapped[str] = mapped_column(String(8), primary_key=True)
+    icao: Mapped[str] = mapped_column(String(4), primary_key=True)
     iata: Mapped[str | None] = mapped_column(String(3))
     name: Mapped[str] = mapped_column(String(120))
-    city: Mapped[str] = mapped_column(String(120))
-    subdivision: Mapped[str] = mapped_column(String(120))
-    elevation: Mapped[int]
+    city: Mapped[str | None] = mapped_column(String(80))
+    region: Mapped[str | None] = mapped_column(String(80))
+    elevation_ft: Mapped[int]
     latitude: Mapped[float]
     longitude: Mapped[float]
-    timezone: Mapped[str] = mapped_column(String(64))
-
-    inspections: Mapped[list[Inspection]] = relationship(back_populates="airport", viewonly=True)
-
-
-class Role(enum.Enum):
-    """What a member of staff does."""
-
-    INSPECTOR = "inspector"
-    CHIEF = "chief"
+    timezone: Mapped[str] = mapped_column(String(40))
+    keywords: Mapped[str] = mapped_column(Text)
 
 
-class User(Owned, AuditMixin, Base):
-    """Staff of a country's authority."""
+class User(OfCountry, AuditMixin, Base):
+    """Somebody of a country's aviation authority; made up."""
 
     __tablename__ = "users"
-    __table_args__ = (UniqueConstraint("country", "email"),)
+    __table_args__ = (UniqueConstraint("tenant_id", "email"), UniqueConstraint("tenant_id", "id"))
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(80))
     email: Mapped[str] = mapped_column(String(120))
-    role: Mapped[Role] = mapped_column(default=Role.INSPECTOR)
+    role: Mapped[Role] = mapped_column(_named(Role), default=Role.INSPECTOR)
 
 
-class Outcome(enum.Enum):
-    """How an inspection stands."""
-
-    OPEN = "open"
-    PASSED = "passed"
-    FAILED = "failed"
-
-
-class Inspection(Owned, AuditMixin, SoftDeleteMixin, VersionMixin, Base):
-    """One inspection of an airport, by a member of staff."""
+class Inspection(OfCountry, AuditMixin, SoftDeleteMixin, VersionMixin, Base):
+    """An inspection of an airport by a user; audited, softly deleted, and refused when it is changed from a stale view."""
 
     __tablename__ = "inspections"
-    __table_args__ = (Index("inspections_by_airport", "country", "airport_icao"),)
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "airport_icao"], ["airports.tenant_id", "airports.icao"]),
+        ForeignKeyConstraint(["tenant_id", "inspector_id"], ["users.tenant_id", "users.id"]),
+        Index("inspections_by_airport", "tenant_id", "airport_icao", "due_on"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    airport_icao: Mapped[str] = mapped_column(ForeignKey("airports.icao"))
-    inspector_id: Mapped[UUID] = mapped_column(ForeignKey("users.id"))
-    outcome: Mapped[Outcome] = mapped_column(default=Outcome.OPEN)
-    notes: Mapped[str] = mapped_column(String(500), default="")
+    airport_icao: Mapped[str] = mapped_column(String(4))
+    inspector_id: Mapped[UUID]
+    topic: Mapped[Topic] = mapped_column(_named(Topic))
+    status: Mapped[Status] = mapped_column(_named(Status), default=Status.OPEN)
+    due_on: Mapped[date]
+    note: Mapped[str | None] = mapped_column(String(500))
 
-    airport: Mapped[Airport] = relationship(back_populates="inspections", viewonly=True)
     inspector: Mapped[User] = relationship(viewonly=True)

@@ -1,54 +1,99 @@
-"""What the application answers, besides what the plugin generates."""
+"""The API under ``/api``: what is generated from the models, and what is written by hand."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
-from pydantic import TypeAdapter
+from fastapi import APIRouter, Depends, Path
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from dotmac_database import AsyncRepository, AsyncTenantRepository, QueryOptions, SortField
-from dotmac_database_fastapi import crud_router, get_repository, list_router
+from dotmac_database import AsyncTenantRepository, QueryFilter, QueryOptions
+from dotmac_database_fastapi import crud_router, filter_query, get_repository, get_session, list_router
 
-from .models import Airport, Country, Inspection, Outcome, User
+from .models import Airport, Country, Inspection, Status, User
+from .schemas import AirportRead, InspectionCreate, InspectionRead, InspectionUpdate, MapPoints, Summary
 
-Countries = Annotated[AsyncRepository[Country], Depends(get_repository(Country))]
+AIRPORT_FILTERS = ("icao", "iata", "name", "city", "region", "elevation_ft", "timezone", "keywords")
+AIRPORT_SORTS = ("name", "icao", "city", "region", "elevation_ft", "latitude", "longitude")
+
 Airports = Annotated[AsyncTenantRepository[Airport], Depends(get_repository(Airport))]
-Staff = Annotated[AsyncTenantRepository[User], Depends(get_repository(User))]
+Users = Annotated[AsyncTenantRepository[User], Depends(get_repository(User))]
 Inspections = Annotated[AsyncTenantRepository[Inspection], Depends(get_repository(Inspection))]
-
-_DOTS: TypeAdapter[list[tuple[str, float, float]]] = TypeAdapter(list[tuple[str, float, float]])
-
-router = APIRouter(prefix="/api")
+AirportFilters = Annotated[list[QueryFilter], Depends(filter_query(Airport, *AIRPORT_FILTERS))]
+Icao = Annotated[str, Path(min_length=1, max_length=4)]
 
 
-@router.get("/countries")
-async def countries(repository: Countries) -> list[dict[str, Any]]:
-    """All countries that have airports; they belong to no tenant."""
-    found = await repository.list(QueryOptions(sorts=[SortField("code")]))
-    return [{"code": country.code, "airports": country.airports} for country in found]
+def api_router() -> APIRouter:
+    """All of ``/api``."""
+    router = APIRouter(prefix="/api")
+    for each in (by_hand, *_generated()):
+        router.include_router(each)
+    return router
 
 
-@router.get("/map")
-async def airports_map(repository: Airports) -> Response:
-    """Each airport's code, latitude and longitude, for the map."""
-    dots = [(airport.icao, airport.latitude, airport.longitude) async for airport in repository.stream(batch_size=5000)]
-    return Response(_DOTS.dump_json(dots), media_type="application/json")
+def _generated() -> tuple[APIRouter, ...]:
+    return (
+        list_router(
+            Country,
+            prefix="/countries",
+            default_sort="name",
+            page_size=250,
+            max_page_size=500,
+            tags=["countries"],
+        ),
+        list_router(
+            Airport,
+            prefix="/airports",
+            read_schema=AirportRead,
+            filters=AIRPORT_FILTERS,
+            sorts=AIRPORT_SORTS,
+            default_sort="name",
+            page_size=50,
+            tags=["airports"],
+        ),
+        crud_router(User, prefix="/users", default_sort="name", tags=["users"]),
+        crud_router(
+            Inspection,
+            prefix="/inspections",
+            create_schema=InspectionCreate,
+            update_schema=InspectionUpdate,
+            read_schema=InspectionRead,
+            default_sort="-due_on",
+            tags=["inspections"],
+        ),
+    )
 
 
-@router.get("/overview")
-async def overview(airports: Airports, staff: Staff, inspections: Inspections) -> dict[str, Any]:
-    """The numbers of one country."""
-    return {
-        "airports": await airports.count(),
-        "staff": await staff.count(),
-        "inspections": await inspections.get_tenant_stats(),
-        "open": len(await inspections.list_by_field("outcome", Outcome.OPEN)),
-    }
+by_hand = APIRouter()
 
 
-router.include_router(
-    list_router(Airport, "/airports", default_sort="name", search=["name", "city"], tags=["airports"])
-)
-router.include_router(crud_router(User, "/users", default_sort="name", tags=["staff"]))
-router.include_router(crud_router(Inspection, "/inspections", default_sort="-created_at", tags=["inspections"]))
+@by_hand.get("/summary", tags=["countries"])
+async def summary(airports: Airports, users: Users, inspections: Inspections) -> Summary:
+    """The numbers of the request's country."""
+    return Summary(
+        airports=await airports.count(),
+        staff=await users.count(),
+        open_inspections=await inspections.count([QueryFilter("status", value=Status.OPEN)]),
+    )
+
+
+@by_hand.get("/airports/map", tags=["airports"])
+async def airport_map(airports: Airports, filters: AirportFilters) -> MapPoints:
+    """Where the airports are that match, all of them: the filters are those of the list."""
+    options = QueryOptions(filters=filters)
+    found = [(row.icao, row.latitude, row.longitude) async for row in airports.stream(options, batch_size=5000)]
+    return MapPoints(points=found)
+
+
+@by_hand.get("/airports/regions", tags=["airports"])
+async def regions(session: Annotated[AsyncSession, Depends(get_session)]) -> list[str]:
+    """The regions that the country's airports are in: a statement of one's own, which the session confines to it."""
+    statement = select(Airport.region).where(Airport.region.is_not(None)).distinct().order_by(Airport.region)
+    return [region for region in await session.scalars(statement) if region is not None]
+
+
+@by_hand.get("/airports/{icao}", response_model=AirportRead, tags=["airports"])
+async def airport(icao: Icao, airports: Airports) -> Airport:
+    """One airport of the country."""
+    return await airports.get_by_id_or_raise(icao.upper())

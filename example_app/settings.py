@@ -1,27 +1,34 @@
-"""Where the application runs, and on which database."""
+"""What the example can be told from outside."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-DATA = Path(os.environ.get("DOTMAC_EXAMPLE_DATA", Path.home() / ".local" / "share" / "dotmac-example"))
+
+def data_folder() -> Path:
+    """Where the databases are that the example makes itself: ``EXAMPLE_DATA``, else below the current folder."""
+    return Path(os.environ.get("EXAMPLE_DATA") or ".example-data").absolute()
 
 
-def default_url() -> str:
-    """``DATABASE_URL``, else an SQLite file in the user's data folder."""
-    given = os.environ.get("DATABASE_URL")
-    if given:
-        return given
-    DATA.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{DATA / 'airports.db'}"
+def sqlite_url() -> str:
+    """The URL of the example's own SQLite file."""
+    return f"sqlite:///{data_folder() / 'airports.db'}"
 
 
-@dataclass(frozen=True, kw_only=True)
+def prepared(folder: Path) -> Path:
+    """``folder``, made where it is not there, and kept out of version control."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n", encoding="utf-8")
+    return folder
+
+
+@dataclass(frozen=True)
 class Settings:
-    """The database's URL, and the address to serve at."""
+    """``database_url``: PostgreSQL's or SQLite's. ``cursor_key`` signs the cursors; None: a checksum guards them."""
 
-    database_url: str
-    host: str = "127.0.0.1"
-    port: int = 8000
+    database_url: str = field(default_factory=lambda: os.environ.get("DATABASE_URL") or sqlite_url())
+    cursor_key: str | None = field(default_factory=lambda: os.environ.get("CURSOR_KEY"), repr=False)
