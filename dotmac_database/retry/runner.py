@@ -86,10 +86,11 @@ class _Run:
         self._tell(state.outcome.exception() if state.outcome else None, state.upcoming_sleep)
 
     def failed(self, error: BaseException) -> None:
-        if self._retries.enclosed and is_transient(error, idempotent=self._retries.idempotent):
-            error.add_note("Not retried: it is part of a transaction that began before; retry that one as a whole.")
-        elif self._number > 1:
-            error.add_note(f"Gave up after {self._number} attempts in {time.monotonic() - self._start:.2f} s.")
+        if is_transient(error, idempotent=self._retries.idempotent):
+            if self._retries.enclosed:
+                error.add_note("Not retried: it is part of a transaction that began before; retry that one as a whole.")
+            elif self._number > 1:
+                error.add_note(f"Gave up after {self._number} attempts in {time.monotonic() - self._start:.2f} s.")
         self._tell(error, None)
 
     def succeeded(self) -> None:
