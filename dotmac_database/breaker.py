@@ -18,13 +18,10 @@ from types import TracebackType
 from typing import Any, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, cast
 
 from sqlalchemy import exc as sa
-from sqlalchemy.orm import exc as orm_exc
 
-from .dialects import cause_of, translate
 from .errors import (
     CircuitOpenError,
     ConstraintViolationError,
-    DatabaseError,
     DatabaseTimeoutError,
     DatabaseUnavailableError,
     DuplicateEntityError,
@@ -34,6 +31,7 @@ from .errors import (
     TransactionError,
     ValidationError,
 )
+from .retry.transient import database_error
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -299,17 +297,15 @@ _ENTERED: ContextVar[tuple[tuple[CircuitBreaker, _Permit], ...]] = ContextVar("d
 
 
 def _is_answer(error: BaseException) -> bool:
-    """Whether a working database said this; SQLAlchemy's own exceptions are judged by what they would become."""
+    """Whether a working database said this; exceptions of SQLAlchemy and drivers are judged by what they become."""
     if isinstance(error, (sa.NoResultFound, sa.MultipleResultsFound)):
         return True
-    cause: BaseException | None = error.__cause__
-    if isinstance(error, (sa.DBAPIError, orm_exc.StaleDataError)):
-        cause, error = cause_of(error), translate(error)
-    if isinstance(error, (DatabaseUnavailableError, DatabaseTimeoutError)):
+    failure = database_error(error)
+    if failure is None or isinstance(failure, (DatabaseUnavailableError, DatabaseTimeoutError)):
         return False
-    if isinstance(error, TransactionError):
-        return error.transient or error.sqlstate is not None
-    if isinstance(error, _ANSWERS):
+    if isinstance(failure, TransactionError):
+        return failure.transient or failure.sqlstate is not None
+    if isinstance(failure, _ANSWERS):
         return True
     # Whatever else carries the database's own code (no such table, a syntax error) is an answer too.
-    return isinstance(error, DatabaseError) and (hasattr(cause, "sqlstate") or hasattr(cause, "sqlite_errorcode"))
+    return hasattr(failure.__cause__, "sqlstate") or hasattr(failure.__cause__, "sqlite_errorcode")

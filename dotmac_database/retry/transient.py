@@ -14,6 +14,7 @@ from ..errors import DatabaseError, DatabaseUnavailableError, TransactionError
 _LASTING = ("28", "3D", "531", "58")
 """Unavailable, and it won't pass by itself: refused credentials, no such database, a full disk, an I/O error."""
 
+_DRIVERS = ("aiosqlite", "asyncpg", "psycopg", "sqlite3")
 _FROM_DATABASE = (sa.StatementError, sa.TimeoutError, sa.PendingRollbackError, orm_exc.StaleDataError)
 
 
@@ -41,6 +42,9 @@ def database_error(error: BaseException) -> DatabaseError | None:
     """
     if isinstance(error, DatabaseError):
         return error
+    if type(error).__module__.partition(".")[0] in _DRIVERS:
+        # Straight from the driver's connection: SQLAlchemy's wrapper makes it like all others.
+        error = sa.DBAPIError.instance(None, None, error, Exception).with_traceback(error.__traceback__)
     # asyncpg's refused connection is a plain OSError, as the user's own network errors are.
     if not isinstance(error, _FROM_DATABASE) and not (isinstance(error, OSError) and _came_through(error)):
         return None

@@ -9,6 +9,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import asyncpg
+import psycopg
 import pytest
 from sqlalchemy import create_engine, exc, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -154,6 +156,19 @@ def test_transient_by_sqlstate(sqlstate: str) -> None:
 )
 def test_lasting_by_sqlstate(sqlstate: str) -> None:
     assert not is_transient(postgres_error(sqlstate))
+
+
+def test_exceptions_straight_from_a_driver_are_judged_alike() -> None:
+    assert is_transient(psycopg.errors.SerializationFailure())
+    assert is_transient(psycopg.OperationalError("the connection is lost"))
+    assert is_transient(asyncpg.DeadlockDetectedError())
+    assert is_transient(asyncpg.ConnectionDoesNotExistError())
+    assert is_transient(sqlite_error(sqlite3.SQLITE_BUSY).orig or ValueError())
+    assert not is_transient(psycopg.errors.UniqueViolation())
+    assert not is_transient(asyncpg.UndefinedTableError())
+    with pytest.raises(DuplicateEntityError) as raised:
+        run("function", QUICK, Flaky(psycopg.errors.UniqueViolation()))
+    assert isinstance(raised.value.__cause__, psycopg.errors.UniqueViolation)
 
 
 def test_transient_by_sqlite_code() -> None:

@@ -3,6 +3,7 @@
 # ruff: noqa: PT012  # the block that an exception leaves is what is tested
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 from dotmac_database.errors import ConstraintViolationError, DuplicateEntityError, TransactionError, ValidationError
+from dotmac_database.repositories import BaseRepository
 from dotmac_database.sessions import state_of, sync_session
 from dotmac_database.transactions import DatabaseTransaction
 
@@ -124,6 +126,25 @@ def test_repositories_with_auto_commit_only_flush_inside(world: Any) -> None:
         assert world.names() == ["a", "b"]
         world.do(one.create({"name": "c"}))
     assert world.names() == ["a", "b", "c"]
+
+
+def test_atomic_over_both_faces_of_one_session(world: Any) -> None:
+    if world.runner is None:
+        pytest.skip("an AsyncSession has both")
+
+    def sync_work(session: Session) -> None:
+        BaseRepository(session, world.Account).create({"name": "by the sync face"})
+        with DatabaseTransaction.sync_transaction(session):
+            session.add(world.Account(name="in a sync block"))
+
+    with world.session() as session:
+        for fails in (True, False):
+            with contextlib.suppress(MineError), world.transaction(session):
+                world.do(world.repository(session).create({"name": "by the async face"}))
+                world.do(session.run_sync(sync_work))
+                if fails:
+                    raise MineError
+            assert len(world.names()) == (0 if fails else 3)
 
 
 # Nesting
