@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, inspect
 from sqlalchemy import exc as sa
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, SessionTransactionOrigin, scoped_session
+from sqlalchemy.orm import InstanceState, LoaderCallableStatus, Session, SessionTransactionOrigin, scoped_session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from .dialects import cause_of, lost_connection, translate, translated
 from .dialects.transactions import ensure_begun, refuses_commit, watch
@@ -87,7 +88,7 @@ def reading(session: Session, model: type | None = None) -> Iterator[Mapping[str
             yield _ALONE
             session.commit()
         except BaseException:
-            rollback(session)
+            rollback(session, undo_nothing=True)
             raise
         finally:
             state.reading_alone = False
@@ -130,7 +131,7 @@ def writing(session: Session, *, auto_commit: bool, model: type | None = None) -
                 yield
                 session.flush()
             except BaseException:
-                rollback(session)
+                rollback(session, undo_nothing=True)
                 raise
     if auto_commit and not state_of(session).units and _autobegun(session):
         commit(session, model)
@@ -140,8 +141,17 @@ def writing(session: Session, *, auto_commit: bool, model: type | None = None) -
 def savepoint(session: Session) -> Iterator[None]:
     """A savepoint in the open transaction; two statements more. Its failure undoes this block alone."""
     ensure_begun(session.connection())
-    with session.begin_nested():
-        yield
+    held: list[Held] = []
+    try:
+        with session.begin_nested():
+            try:
+                yield
+            except BaseException:
+                held = loaded_values(session)
+                raise
+    except BaseException:
+        restore_values(session, held)
+        raise
 
 
 def _autobegun(session: Session) -> bool:
@@ -204,10 +214,41 @@ def _commit_keeping(session: Session) -> None:
             session.expire(entity)
 
 
-def rollback(session: Session) -> None:
-    """Roll back and forget; a connection that can't even do that is discarded."""
+def rollback(session: Session, *, undo_nothing: bool = False) -> None:
+    """Roll back and forget; a connection that can't even do that is discarded.
+
+    ``undo_nothing`` says that what the session had loaded before is as true as it was, so that its objects keep
+    their values: an expired one could not be read outside of an `AsyncSession`'s await.
+    """
     state_of(session).kept.clear()
+    held = loaded_values(session) if undo_nothing else []
     try:
         session.rollback()
     except Exception:  # noqa: BLE001 - whatever it was, the connection is of no more use
         session.invalidate()
+    restore_values(session, held)
+
+
+Held = tuple[Any, dict[str, Any]]
+
+
+def loaded_values(session: Session) -> list[Held]:
+    """The session's loaded objects and their values as the database has them, without unwritten changes."""
+    held: list[Held] = []
+    for entity in list(session.identity_map.values()):
+        state: InstanceState[Any] = inspect(entity)
+        values = {key: value for key, value in state.dict.items() if key in state.mapper.column_attrs}
+        before = {key: value for key, value in state.committed_state.items() if key in values}
+        held.append((entity, {**values, **before}))
+    return held
+
+
+def restore_values(session: Session, held: list[Held]) -> None:
+    """Give objects back the values that a rollback has expired."""
+    for entity, values in held:
+        if entity not in session:
+            continue
+        expired = inspect(entity).expired_attributes
+        for key in expired & values.keys():
+            if values[key] is not LoaderCallableStatus.NO_VALUE:
+                set_committed_value(entity, key, values[key])

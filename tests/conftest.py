@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
 import os
 from collections.abc import Iterator
@@ -91,7 +92,7 @@ class Face:
                 return [item async for item in result]
             return await result if hasattr(result, "__await__") else result
 
-        return self.runner.run(run())
+        return self.runner.run(run(), context=contextvars.copy_context())
 
     @contextmanager
     def session(self, **options: Any) -> Iterator[Any]:

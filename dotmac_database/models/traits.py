@@ -105,6 +105,11 @@ class Traits(Generic[M]):
         return any(r.lazy in ("joined", False) and r.uselist for r in self.mapper.relationships)
 
     @cached_property
+    def loads_eagerly(self) -> bool:
+        """Whether the class loads any relationship of its own accord."""
+        return any(r.lazy in ("joined", "selectin", "subquery", "immediate", False) for r in self.mapper.relationships)
+
+    @cached_property
     def direct_writes(self) -> bool:
         """Whether a row may be changed by a statement alone: nothing of the user's hangs on the unit of work."""
         listens = ("before_update", "after_update", "before_delete", "after_delete")

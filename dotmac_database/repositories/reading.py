@@ -42,7 +42,7 @@ class ReadingRepository(RepositoryCore[M]):
         One statement, also for an object that the session holds already, and one more for each relationship.
         """
         reader = self._reader(include_deleted)
-        bound = reader.by_key(reader.key(entity_id)).with_options(reader.loads(relationships or ()))
+        bound = reader.loading(reader.by_key(reader.key(entity_id)), relationships or ())
         return next(iter(self._entities(bound)), None)
 
     def get_by_id_or_raise(
@@ -62,11 +62,10 @@ class ReadingRepository(RepositoryCore[M]):
         keys = [reader.key(entity_id) for entity_id in ids]
         unique = list(dict.fromkeys(keys))
         size = max(1, 10_000 // len(self.traits.primary_key))
-        loads = reader.loads(relationships or ())
         found: dict[Any, M] = {}
         with reading(self._session, self.model_class) as how:
             for start in range(0, len(unique), size):
-                bound = reader.by_keys(unique[start : start + size]).with_options(loads)
+                bound = reader.loading(reader.by_keys(unique[start : start + size]), relationships or ())
                 for entity in self._scalars(bound, how):
                     found[reader.key(self.traits.key_of(entity))] = entity
         keep(self._session, *found.values())
@@ -109,7 +108,7 @@ class ReadingRepository(RepositoryCore[M]):
         asked = options_of(options)
         reader = self._reader(asked.include_deleted)
         order = order_of(self.traits, asked.sorts)
-        bound = reader.rows(asked.filters, order, limit=1).with_options(reader.loads(asked.relationships))
+        bound = reader.loading(reader.rows(asked.filters, order, limit=1), asked.relationships)
         return next(iter(self._entities(bound)), None)
 
     def exists(self, entity_id: Any, include_deleted: bool = False) -> bool:
@@ -141,7 +140,7 @@ class ReadingRepository(RepositoryCore[M]):
             limit=page.per_page if page else None,
             offset=page.offset if page else 0,
         )
-        return self._entities(bound.with_options(reader.loads(asked.relationships)))
+        return self._entities(reader.loading(bound, asked.relationships))
 
     def list_paginated(self, options: OptionsLike = None) -> PaginationResult[M]:
         """One numbered page and the total, in one statement; a page past the end takes a second for its total."""
@@ -152,7 +151,8 @@ class ReadingRepository(RepositoryCore[M]):
         reader = self._reader(asked.include_deleted)
         bound = reader.rows(
             asked.filters, order_of(self.traits, asked.sorts), limit=page.per_page, offset=page.offset, total=True
-        ).with_options(reader.loads(asked.relationships))
+        )
+        bound = reader.loading(bound, asked.relationships)
         with reading(self._session, self.model_class) as how:
             rows = self._rows(bound, how)
             total = rows[0][1] if rows else 0
@@ -177,7 +177,7 @@ class ReadingRepository(RepositoryCore[M]):
         terms = reader.terms(order)
         marks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, asked)}
         seek, raw = self._seek(page.cursor, terms, marks)
-        bound = reader.page(asked.filters, order, page.limit + 1, seek).with_options(reader.loads(asked.relationships))
+        bound = reader.loading(reader.page(asked.filters, order, page.limit + 1, seek), asked.relationships)
         with reading(self._session, self.model_class) as how:
             rows = self._rows(bound, how)
         more = len(rows) > page.limit
@@ -224,7 +224,7 @@ class ReadingRepository(RepositoryCore[M]):
         order = order_of(self.traits, asked.sorts)
         terms = reader.terms(order)
         seek = None if position is None else Seek("after", position)
-        bound = reader.page(asked.filters, order, batch_size, seek).with_options(reader.loads(asked.relationships))
+        bound = reader.loading(reader.page(asked.filters, order, batch_size, seek), asked.relationships)
         with reading(self._session, self.model_class) as how:
             rows = self._rows(bound, how)
         last = _position(rows[-1], terms) if len(rows) == batch_size else None
@@ -255,7 +255,9 @@ class ReadingRepository(RepositoryCore[M]):
         return EntityNotFoundError(f"There is no such {self.traits.name}.", model=self.traits.name)
 
     def _execute(self, bound: Bound, how: Mapping[str, Any]) -> Result[Any]:
-        return self._session.execute(bound.statement, bound.parameters, execution_options={**how, **self._options})
+        return self._session.execute(
+            bound.statement, bound.parameters, execution_options={**how, **bound.how, **self._options}
+        )
 
     def _rows(self, bound: Bound, how: Mapping[str, Any]) -> builtins.list[Any]:
         result = self._execute(bound, how)

@@ -121,6 +121,8 @@ class WritingRepository(ReadingRepository[M]):
                         found[tuple(getattr(entity, key) for key in keys)] = entity
             entities = [found.get(identity) for identity in identities]
             if any(entity is None for entity in entities):
+                for entity in found.values():
+                    self._session.expire(entity)  # it has values that are about to be rolled back
                 raise DuplicateEntityError(
                     f"{self.traits.name} exists already: {', '.join(conflict_fields)}.", fields=tuple(conflict_fields)
                 )
@@ -195,6 +197,8 @@ class WritingRepository(ReadingRepository[M]):
         changes: dict[tuple[Any, ...], Values] = {}
         for row in rows:
             values = writer.for_update(row)
+            if self.traits.tenant in names and self.tenant_id is not ALL_TENANTS:
+                values[self.traits.tenant] = self.tenant_id
             if any(name not in values for name in names):
                 raise ValidationError(f"Each row must name its primary key: {', '.join(names)}.", field=names[0])
             key = reader.key(tuple(values.pop(name) for name in names))
@@ -361,24 +365,21 @@ class WritingRepository(ReadingRepository[M]):
         self._session.execute(writer.insert(returning=False), members, execution_options=self._options)
 
     def _update_many(self, writer: Writer, changes: Mapping[tuple[Any, ...], Values]) -> int:
-        count = 0
+        keys = list(changes)
+        written = set[tuple[Any, ...]]()
         for places, members in writer.runs(list(changes.values())):
-            keys = list(changes)
-            named = [keys[place] for place in places]
-            written = set[tuple[Any, ...]]()
-            for bound in update_many(writer, named, members):
+            for bound in update_many(writer, [keys[place] for place in places], members):
                 written.update(map(tuple, self._result(bound, {"synchronize_session": False}).all()))
-            self._show(named, members, written)
-            count += len(written)
-        return count
+        self._show({key: changes[key] for key in keys if key in written})
+        return len(written)
 
-    def _show(self, keys: Sequence[tuple[Any, ...]], members: Sequence[Values], written: set[tuple[Any, ...]]) -> None:
+    def _show(self, changes: Mapping[tuple[Any, ...], Values]) -> None:
         """Let the objects that the session holds have the values that were written."""
         held = self._session.identity_map
         version = self.traits.version
-        for key, values in zip(keys, members, strict=True):
+        for key, values in changes.items():
             entity = held.get(self.traits.mapper.identity_key_from_primary_key(key))
-            if entity is None or key not in written:
+            if entity is None:
                 continue
             for name, value in values.items():
                 set_committed_value(entity, name, value)

@@ -35,6 +35,8 @@ def coercer(type_: sa.TypeEngine[Any], *, storing: bool = False) -> Coercer:
 
     A type that converts values itself (`TypeDecorator` with its own ``process_bind_param``) is left to it.
     """
+    if isinstance(type_, sa.Interval):  # a TypeDecorator, which takes a timedelta all the same
+        return _interval
     if isinstance(type_, sa.TypeDecorator) and not isinstance(type_, UTCDateTime):
         if type(type_).process_bind_param is not sa.TypeDecorator.process_bind_param:
             return _as_it_is
@@ -238,18 +240,15 @@ def _time(type_: sa.Time, storing: bool) -> Coercer:
     return coerce
 
 
-def _interval(type_: Any, storing: bool) -> Coercer:
-    def coerce(value: Any) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            try:
-                return timedelta(seconds=value)
-            except (OverflowError, ValueError):
-                raise ValueError("a duration in seconds") from None
-        raise ValueError("a duration")
-
-    return coerce
+def _interval(value: Any) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            return timedelta(seconds=value)
+        except (OverflowError, ValueError):
+            raise ValueError("a duration in seconds") from None
+    raise ValueError("a duration")
 
 
 def _bytes(type_: Any, storing: bool) -> Coercer:
@@ -293,7 +292,7 @@ def _array(type_: sa.ARRAY[Any], storing: bool) -> Coercer:
     return coerce
 
 
-# The order matters: Enum is a String, Float a Numeric, SQLAlchemy's Interval wraps a DateTime.
+# The order matters: Enum is a String, Float a Numeric, a Numeric too.
 _MAKERS: tuple[tuple[type, Callable[[Any, bool], Coercer]], ...] = (
     (sa.Enum, _enum),
     (sa.String, _text),
@@ -305,7 +304,6 @@ _MAKERS: tuple[tuple[type, Callable[[Any, bool], Coercer]], ...] = (
     (sa.DateTime, _datetime),
     (sa.Date, _date),
     (sa.Time, _time),
-    (sa.Interval, _interval),
     (sa.LargeBinary, _bytes),
     (sa.JSON, _json),
     (sa.ARRAY, _array),

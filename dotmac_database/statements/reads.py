@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -23,20 +23,19 @@ from .scope import Scope
 
 S = TypeVar("S")
 
+_AS_HELD: Mapping[str, Any] = {"populate_existing": False}
+
 MAX_SHAPES = 2048
 """How many statements and paths are kept for a class; beyond that they are built anew each time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A statement and the values to run it with."""
+    """A statement, the values to run it with, and execution options of its own."""
 
     statement: Any
     parameters: dict[str, Any] = field(default_factory=dict)
-
-    def with_options(self, options: Sequence[ORMOption]) -> Bound:
-        """The same with loader options."""
-        return Bound(self.statement.options(*options), self.parameters) if options else self
+    how: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,16 +216,39 @@ class Reader:
         )
         return Bound(statement, {**self.scope.parameters, "dotmac_keys": values})
 
-    def loads(self, names: Sequence[str]) -> list[ORMOption]:
-        """Options that load relationships, each by one statement more and within the scope. Dotted names nest."""
-        return [self._load(name) for name in dict.fromkeys(names)]
+    def loading(self, bound: Bound, names: Sequence[str]) -> Bound:
+        """The same read, with relationships loaded, each by one statement more and within the scope.
 
-    def _load(self, name: str) -> ORMOption:
-        owner, option = self.traits, None
-        for part in name.split("."):
-            relationship = relationship_of(owner, part, name)
-            owner = traits_of(relationship.mapper.class_)
-            attribute = relationship.class_attribute.and_(*self.scope.of(owner, bound=True))
-            option = selectinload(attribute) if option is None else option.selectinload(attribute)
-        assert option is not None
-        return option
+        Dotted names nest. Where the way leads back to a class that it came from, objects that are held already are
+        not read anew: the second reading of an object would undo what the first has loaded into it.
+        """
+        if not names:
+            return Bound(bound.statement, bound.parameters, _AS_HELD) if self.traits.loads_eagerly else bound
+        options = self.loads(names)
+        seen = {self.traits.mapper.base_mapper}
+        again = self.traits.loads_eagerly
+        for name in names:
+            owner = self.traits
+            for part in name.split("."):
+                owner = traits_of(owner.relationships[part].mapper.class_)
+                again = again or owner.mapper.base_mapper in seen or owner.loads_eagerly
+            seen.add(owner.mapper.base_mapper)
+        return Bound(bound.statement.options(*options), bound.parameters, _AS_HELD if again else {})
+
+    def loads(self, names: Sequence[str]) -> list[ORMOption]:
+        """The loader options for `loading`."""
+        tree: dict[str, Any] = {}
+        for name in names:
+            branch = tree
+            for part in name.split("."):
+                branch = branch.setdefault(part, {})
+        return self._loads(self.traits, tree, "")
+
+    def _loads(self, owner: Traits[Any], tree: dict[str, Any], text: str) -> list[Any]:
+        options: list[Any] = []
+        for part, branch in tree.items():
+            relationship = relationship_of(owner, part, f"{text}{part}")
+            target = traits_of(relationship.mapper.class_)
+            attribute = relationship.class_attribute.and_(*self.scope.of(target, bound=True))
+            options.append(selectinload(attribute).options(*self._loads(target, branch, f"{text}{part}.")))
+        return options

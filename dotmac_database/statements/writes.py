@@ -87,7 +87,9 @@ class Writer:
             )
         values = self.checked(given)
         if traits.tenant is not None:
-            self._check_tenant(values.pop(traits.tenant, self.reader.scope.tenant))
+            self._check_tenant(values.get(traits.tenant))
+            if self.reader.scope.tenant is not ALL_TENANTS:
+                values.pop(traits.tenant, None)
         return values
 
     def stamped(self, values: Values) -> Values:
