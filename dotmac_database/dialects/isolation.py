@@ -7,6 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
+from .transactions import CHANGES_AT_BEGIN, total_changes
+
 
 def begin_options(*, isolation_level: str | None, read_only: bool, deferrable: bool) -> Mapping[str, Any]:
     """The execution options that make these a part of PostgreSQL's BEGIN; SQLAlchemy resets them afterwards."""
@@ -37,12 +39,14 @@ def set_timeouts(*, statement: float | None, lock: float | None) -> Select[Any] 
 def may_have_written(connection: Connection) -> bool:
     """Whether the open transaction of ``connection`` may have changed rows; one statement on PostgreSQL.
 
-    PostgreSQL gives a transaction its id at its first write. sqlite3 tells only whether a transaction is open.
+    PostgreSQL gives a transaction its id at its first write; sqlite3 counts the rows that were changed.
     """
     if connection.dialect.name == "postgresql":
         return connection.scalar(select(func.pg_current_xact_id_if_assigned().is_not(None))) is not False
-    driver: Any = connection.connection.driver_connection
-    return bool(getattr(driver, "in_transaction", True))
+    if not getattr(connection.connection.driver_connection, "in_transaction", True):
+        return False
+    before = connection.info.get(CHANGES_AT_BEGIN)
+    return before is None or before != total_changes(connection)
 
 
 def lock_by_name(name: str, *, wait: bool) -> Select[Any]:

@@ -12,6 +12,7 @@ from .sqlite_functions import register_functions
 
 _ABORTED = "dotmac_database.aborted"
 _EQUIPPED = "dotmac_database.equipped"
+CHANGES_AT_BEGIN = "dotmac_database.changes"
 _WATCHED: WeakSet[Engine] = WeakSet()
 
 
@@ -28,13 +29,14 @@ def ensure_begun(connection: Connection) -> None:
 
 
 def watch(bind: Engine | Connection | None) -> None:
-    """Prepare an engine, once: on SQLite the toolkit's functions, on PostgreSQL the memory of failed transactions."""
+    """Prepare an engine, once: SQLite's functions and count of changes, PostgreSQL's memory of failed transactions."""
     if bind is None or bind.engine in _WATCHED:
         return
     engine = bind.engine
     _WATCHED.add(engine)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "engine_connect", _equip)
+        event.listen(engine, "begin", _count_changes)
         if isinstance(bind, Connection):
             _equip(bind)
         return
@@ -48,6 +50,15 @@ def _equip(connection: Connection) -> None:
     if not connection.info.get(_EQUIPPED):
         register_functions(connection.connection.dbapi_connection)
         connection.info[_EQUIPPED] = True
+
+
+def _count_changes(connection: Connection) -> None:
+    connection.info[CHANGES_AT_BEGIN] = total_changes(connection)
+
+
+def total_changes(connection: Connection) -> int | None:
+    """How many rows SQLite's connection has changed since it was made."""
+    return getattr(connection.connection.driver_connection, "total_changes", None)
 
 
 def _mark(context: ExceptionContext) -> None:

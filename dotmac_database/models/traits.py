@@ -92,6 +92,15 @@ class Traits(Generic[M]):
         return None if made or not isinstance(column.type, Uuid) else self.primary_key[0]
 
     @cached_property
+    def null_unless_set(self) -> frozenset[str]:
+        """The keys of columns that are NULL in a new row that does not name them."""
+        return frozenset(
+            key
+            for key, column in self.columns.items()
+            if column.default is None and column.server_default is None and not column.primary_key
+        )
+
+    @cached_property
     def constructor_keys(self) -> frozenset[str] | None:
         """The keywords that the class's constructor takes; None: any."""
         parameters = pyinspect.signature(self.model.__init__).parameters.values()

@@ -301,8 +301,12 @@ class WritingRepository(ReadingRepository[M]):
         self._session.flush()
 
     def _complete(self, entity: M) -> None:
-        """Load what the INSERT could not give back, in one statement, if there is any such column."""
+        """Load what the flush could not give back, in one statement, if there is any such column."""
         missing = sa_inspect(entity).unloaded & set(self.traits.mapper.column_attrs.keys())
+        for key in missing & self.traits.null_unless_set:
+            if key not in sa_inspect(entity).expired_attributes:
+                set_committed_value(entity, key, None)
+                missing.discard(key)
         if missing:
             self._session.refresh(entity, attribute_names=sorted(missing))
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import count
 from typing import Any, Final, Literal
 from weakref import WeakSet
 
@@ -21,6 +22,7 @@ from sqlalchemy.orm import InstanceState, Session
 from ..errors import TenantIsolationError, TenantRequiredError, ValidationError
 from ..models.traits import tenant_key
 from ..sessions import AnySession, sync_session
+from .values import named, same
 
 log = logging.getLogger("dotmac_database.tenancy")
 
@@ -38,35 +40,44 @@ ALL_TENANTS: Final = _AllTenants.ALL_TENANTS
 AllTenants = Literal[_AllTenants.ALL_TENANTS]
 
 _INFO = "dotmac_database.tenant"
-_OPEN: ContextVar[frozenset[int]] = ContextVar("dotmac_database_unscoped", default=frozenset())
+_BLOCKS: ContextVar[frozenset[int]] = ContextVar("dotmac_database_unscoped", default=frozenset())
+_NUMBERS = count()
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class TenantBinding:
     """A guarded session's memory of its tenant.
 
+    ``blocks`` are the open `unscoped` blocks, which count only where the task's or thread's context knows them, too.
     ``attached`` are objects that came from outside of the session, so that their loaded state proves nothing;
-    ``passing`` counts the statements and flushes that the guard has checked and that are under way; ``applied`` is the
-    tenant that row-level security was told in the open transaction.
+    ``writing`` is not zero while the session itself writes by Core statements: a flush, or a bulk insert or update.
+    ``told`` is what row-level security was told in the open transaction. ``kept`` are the conditions made for
+    the tenant.
     """
 
     rls: bool = False
     tenant: Any = None
-    unscoped: int = 0
-    passing: int = 0
-    applied: Any = None
+    blocks: set[int] = field(default_factory=set)
+    writing: int = 0
+    told: Any = None
     attached: WeakSet[InstanceState[Any]] = field(default_factory=WeakSet)
+    kept: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def open(self) -> bool:
         """Whether an `unscoped` block of this very task or thread is open."""
-        return self.unscoped > 0 and id(self) in _OPEN.get()
+        return bool(self.blocks) and not self.blocks.isdisjoint(_BLOCKS.get())
 
     def required(self, what: str) -> Any:
         """The bound tenant; raises `TenantRequiredError` where there is none."""
         if self.tenant is None:
             raise TenantRequiredError(f"{what} belongs to tenants, and the session is bound to none.")
         return self.tenant
+
+    def serve(self, tenant: Any) -> None:
+        """Be the tenant's from now on."""
+        self.tenant = tenant
+        self.kept.clear()
 
 
 def binding_of(session: Session) -> TenantBinding | None:
@@ -84,23 +95,22 @@ def guard(session: Session, *, rls: bool) -> TenantBinding:
 def bind_tenant(session: AnySession, tenant: Any) -> None:
     """Bind a guarded session to a tenant for its life. No I/O.
 
-    Binding to the same tenant again is nothing; to another needs a clean session (nothing pending, nothing loaded,
-    no open transaction), else `TenantIsolationError`. A session that is not guarded raises it, too.
+    Binding to the same tenant again is nothing; to another needs a clean session (nothing pending, nothing loaded),
+    else `TenantIsolationError`. A session that is not guarded raises it, too; no tenant is a `TenantRequiredError`.
     """
     bound = sync_session(session)
     binding = _guarded(bound)
-    if tenant is None or (isinstance(tenant, str) and not tenant.strip()):
-        raise TenantRequiredError("A session can't be bound to no tenant.")
     if tenant is ALL_TENANTS:
         raise ValidationError("A session serves one tenant; to work across them use unscoped(session, reason=…).")
-    _rebind(bound, binding, tenant)
+    _rebind(bound, binding, named(tenant))
 
 
 @contextmanager
 def tenant_scope(session: AnySession, tenant: Any) -> Iterator[None]:
     """Bind a guarded session to a tenant for this block. No I/O.
 
-    At its end the session must be clean again before it serves another tenant: what was loaded stays the block's.
+    What the block loaded stays in the session, which must be clean (``expunge_all()``) before it serves another
+    tenant; what it left unflushed can't be flushed outside of it.
     """
     bound = sync_session(session)
     binding = _guarded(bound)
@@ -109,27 +119,46 @@ def tenant_scope(session: AnySession, tenant: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        binding.tenant = before
+        binding.serve(before)
 
 
 @contextmanager
 def unscoped(session: AnySession, *, reason: str) -> Iterator[None]:
-    """Let a guarded session work across tenants in this block, task and thread; the reason is logged.
+    """Let a guarded session work across tenants in this block, task and thread; the reason is logged as a warning.
 
-    Objects that it loads stay in the session: use a session of its own, or ``expunge_all()`` afterwards.
+    Flush inside of the block: what is written after it must be the bound tenant's. Rows of others that the block
+    loaded leave the session with it, detached, so that nothing after it finds them there.
     """
     if not reason or not reason.strip():
         raise ValidationError("unscoped() needs the reason for it.", field="reason")
-    binding = _guarded(sync_session(session))
+    bound = sync_session(session)
+    binding = _guarded(bound)
     log.warning("tenant scope opened: %s", reason, extra={"reason": reason, "tenant": str(binding.tenant)})
-    token = _OPEN.set(_OPEN.get() | {id(binding)})
-    binding.unscoped += 1
+    outermost = not binding.blocks
+    before = {id(entity) for entity in bound.identity_map.values()} if outermost else set()
+    number = next(_NUMBERS)
+    token = _BLOCKS.set(_BLOCKS.get() | {number})
+    binding.blocks.add(number)
     try:
         yield
     finally:
-        binding.unscoped -= 1
-        _OPEN.reset(token)
+        binding.blocks.discard(number)
+        _BLOCKS.reset(token)
+        if outermost:
+            _expunge_others(bound, binding, before)
         log.info("tenant scope closed: %s", reason, extra={"reason": reason})
+
+
+def _expunge_others(session: Session, binding: TenantBinding, before: set[int]) -> None:
+    """Let go of other tenants' unchanged rows; a change that was not flushed stays, for the next flush to refuse."""
+    for entity in list(session.identity_map.values()):
+        state = sa_inspect(entity)
+        key = tenant_key(state.mapper)
+        if key is None or state.modified or entity in session.deleted:
+            continue
+        owner = state.dict.get(key)
+        if (owner is None and id(entity) not in before) or (owner is not None and not same(owner, binding.tenant)):
+            session.expunge(entity)
 
 
 def confine(session: Session, tenant: Any) -> None:
@@ -141,7 +170,8 @@ def confine(session: Session, tenant: Any) -> None:
         raise TenantIsolationError(
             "The session is guarded; ALL_TENANTS needs a block of unscoped(session, reason=…) around it."
         )
-    _rebind(session, binding, tenant)
+    if not same(binding.tenant, tenant):
+        _rebind(session, binding, named(tenant))
 
 
 def _guarded(session: Session) -> TenantBinding:
@@ -152,17 +182,17 @@ def _guarded(session: Session) -> TenantBinding:
 
 
 def _rebind(session: Session, binding: TenantBinding, tenant: Any) -> None:
-    if binding.tenant == tenant:
+    if same(binding.tenant, tenant):
         return
     if binding.tenant is not None or _holds_tenants_rows(session):
-        clean = not (session.identity_map or session.new or session.deleted or session.in_transaction())
-        if not clean:
+        begun = binding.rls and session.in_transaction()
+        if session.identity_map or session.new or session.deleted or begun:
             raise TenantIsolationError(
-                "A session serves one tenant; another needs a clean one (nothing loaded, pending or begun)."
+                "A session serves one tenant; another needs a clean one (nothing loaded, nothing pending)."
             )
-    binding.tenant = tenant
+    binding.serve(tenant)
 
 
 def _holds_tenants_rows(session: Session) -> bool:
-    """Whether the session holds loaded rows of tenants, which an unscoped block may have left."""
+    """Whether the session holds loaded rows of tenants, which an earlier scope may have left."""
     return any(tenant_key(sa_inspect(entity).mapper) for entity in session.identity_map.values())

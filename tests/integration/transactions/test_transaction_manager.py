@@ -22,6 +22,7 @@ from dotmac_database.errors import (
     ValidationError,
 )
 from dotmac_database.retry import RetryAttempt, RetryPolicy, with_retry
+from dotmac_database.sessions import state_of, sync_session
 from dotmac_database.transactions import TransactionManager, TransactionOptions, on_commit
 
 SERIALIZABLE = TransactionOptions(isolation_level="SERIALIZABLE")
@@ -383,7 +384,9 @@ def test_what_the_session_wrote_before_is_not_lost_to_a_retry(world: Any, manage
         assert not session.in_transaction()
 
 
-def test_what_the_session_read_before_does_not_stand_in_the_way(world: Any, manager: Any) -> None:
+@pytest.mark.parametrize("true_begin", [False, True])
+def test_what_the_session_read_before_does_not_stand_in_the_way(world: Any, manager: Any, true_begin: bool) -> None:
+    """On SQLite also where the engine sends BEGIN for reads, as the toolkit's own does."""
     calls: list[int] = []
 
     def work(session: Session) -> None:
@@ -393,6 +396,9 @@ def test_what_the_session_read_before_does_not_stand_in_the_way(world: Any, mana
             raise TransactionError("lost", transient=True)
 
     with world.session() as session:
+        state_of(sync_session(session))  # as any use of the toolkit does
+        if true_begin:
+            world.do(session.execute(text("BEGIN" if world.dialect == "sqlite" else "SELECT 1")))
         world.do(session.execute(select(world.Account)))
         assert session.in_transaction()
         world.retrying(manager, work, session)

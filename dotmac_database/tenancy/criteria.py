@@ -1,0 +1,92 @@
+"""The tenant's condition on every class of a statement, as one loader option."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import ColumnElement, bindparam, false, select, tuple_
+from sqlalchemy.orm import Mapper
+from sqlalchemy.orm.util import LoaderCriteriaOption
+from sqlalchemy.sql import util as sql_util
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.elements import BindParameter
+
+from ..models.traits import tenant_key
+from .tables import TABLES, tenant_column
+from .values import fitting, kind_of
+
+
+class Confinement(LoaderCriteriaOption):
+    """`with_loader_criteria` for all tenant-scoped classes at once.
+
+    One option of its kind costs a statement the same however many classes there are. The tenant is a bound parameter
+    in the statement's cache key, never a closure: a lambda would be cached with the first tenant that it saw.
+    ``changing``: the statement is an UPDATE or DELETE, which is about one table alone.
+    """
+
+    __slots__ = ("changing", "kinds", "parameters", "version")
+
+    _traverse_internals = [  # noqa: RUF012 - SQLAlchemy's own form
+        ("version", visitors.ExtendedInternalTraversal.dp_plain_obj),
+        ("kinds", visitors.ExtendedInternalTraversal.dp_plain_obj),
+        ("changing", visitors.InternalTraversal.dp_boolean),
+        ("parameters", visitors.InternalTraversal.dp_clauseelement_tuple),
+    ]
+
+    def __init__(self, tenant: Any, *, changing: bool = False) -> None:
+        found: dict[type, BindParameter[Any]] = {}
+        for column in map(tenant_column, TABLES.roots):
+            kind = kind_of(column)
+            if kind in found:
+                continue
+            try:
+                found[kind] = bindparam(None, fitting(tenant, kind), type_=column.type, unique=True)
+            except ValueError:
+                continue  # no row of such a class can be this tenant's
+        self.version = TABLES.version
+        self.kinds = tuple(found)
+        self.parameters = tuple(found.values())
+        self.changing = changing
+        self.root_entity = self.entity = None
+        self.deferred_where_criteria = False
+        self.include_aliases = True
+        # Relationship loads come to the guard by themselves, and an object must not carry a tenant with it.
+        self.propagate_to_loaders = False
+
+    def __reduce__(self) -> Any:
+        raise TypeError("A statement that is confined to a tenant can't be pickled.")
+
+    def _all_mappers(self) -> Iterator[Mapper[Any]]:
+        for root in TABLES.roots:
+            yield from root.self_and_descendants
+
+    def _resolve_where_criteria(self, ext_info: Any) -> ColumnElement[bool]:
+        mapper: Mapper[Any] = ext_info.mapper
+        column = tenant_column(mapper)
+        kind = kind_of(column)
+        condition: Any
+        if kind not in self.kinds:
+            condition = false()
+        else:
+            parameter = self.parameters[self.kinds.index(kind)]
+            if self.changing and not ext_info.is_aliased_class and column.table is not mapper.local_table:
+                condition = _by_parent(mapper, column, parameter)
+            else:
+                condition = getattr(ext_info.entity, tenant_key(mapper) or "") == parameter
+        return sql_util._deep_annotate(  # type: ignore[no-any-return, unused-ignore]
+            condition, {"for_loader_criteria": self}, detect_subquery_cols=True, ind_cols_on_fromclause=True
+        )
+
+
+def _by_parent(mapper: Mapper[Any], column: Any, parameter: Any) -> ColumnElement[bool]:
+    """The rows of a joined child's table, which has no tenant, by those of the parent's that are the tenant's."""
+    return owned_by_parent(mapper.local_table, column, parameter)
+
+
+def owned_by_parent(child: Any, column: Any, tenant: Any) -> ColumnElement[bool]:
+    """The condition that a row of ``child`` extends a row of ``column``'s table that is the tenant's."""
+    here = list(child.primary_key.columns)
+    there = list(column.table.primary_key.columns)
+    owned = select(*there).where(column == tenant).correlate(None)
+    return (here[0] if len(here) == 1 else tuple_(*here)).in_(owned)

@@ -1,0 +1,70 @@
+"""A tenant's name as a value of a column: a string from a header is a UUID's or an integer's name as well."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Column
+
+from ..errors import TenantIsolationError, TenantRequiredError, ValidationError
+
+
+def named(tenant: Any) -> Any:
+    """``tenant``, if it is one. Raises `TenantRequiredError` for None and blanks, `ValidationError` for other things."""
+    if tenant is None or (isinstance(tenant, str) and not tenant.strip()):
+        raise TenantRequiredError("A session can't be bound to no tenant.")
+    if isinstance(tenant, (bool, bytes, list, dict, set, tuple)):
+        raise ValidationError(f"A tenant's name can't be a {type(tenant).__name__}.")
+    if isinstance(tenant, str) and "\x00" in tenant:
+        raise ValidationError("A tenant's name can't hold a NUL.")
+    return tenant
+
+
+def kind_of(column: Column[Any]) -> type:
+    """The Python type of the column's values; `object` where the column doesn't tell."""
+    try:
+        return column.type.python_type
+    except NotImplementedError:
+        return object
+
+
+def fitting(tenant: Any, kind: type) -> Any:
+    """The tenant as a ``kind``; raises `ValueError` where there is no such value."""
+    if kind is object or type(tenant) is kind:
+        return tenant
+    if kind is str and isinstance(tenant, (int, UUID)):
+        return str(tenant)
+    if kind is UUID and isinstance(tenant, str):
+        return UUID(tenant)
+    if kind is int and isinstance(tenant, str) and tenant.isascii() and str(int(tenant)) == tenant:
+        return int(tenant)
+    if isinstance(tenant, kind):
+        return tenant
+    raise ValueError(kind.__name__)
+
+
+def stored(tenant: Any, column: Column[Any]) -> Any:
+    """The tenant as a value of ``column``. Raises `TenantIsolationError` where the column can't hold such a name."""
+    kind = kind_of(column)
+    try:
+        return fitting(tenant, kind)
+    except ValueError:
+        raise TenantIsolationError(
+            f"{column.table.name}.{column.name} names tenants by {kind.__name__}, which this tenant's name is not."
+        ) from None
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two names are the same tenant's, whatever their types."""
+    if one == other:
+        return True
+    if type(one) is type(other) or one is None or other is None:
+        return False
+    for name, kind in ((one, type(other)), (other, type(one))):
+        try:
+            if fitting(name, kind) == (other if name is one else one):
+                return True
+        except ValueError:
+            continue
+    return False
