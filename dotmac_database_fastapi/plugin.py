@@ -17,12 +17,14 @@ from .callers import Caller
 from .dependencies import Dependencies
 from .registry import register
 from .sessions import AsyncSessionClass, SessionClass, async_unit, sync_unit
+from .slots import Slots
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     AsyncMaker = async_sessionmaker[AsyncSession]
     SyncMaker = sessionmaker[Session]
+
 
 class DatabasePlugin(Dependencies):
     """A database, and the dependencies that give a request its session and repositories.
@@ -52,6 +54,7 @@ class DatabasePlugin(Dependencies):
         self.cursor_key = cursor_key
         self.name = name
         self.rls = rls
+        self.slots = Slots(options)
 
     def __repr__(self) -> str:
         return f"DatabasePlugin({self.database.url.render_as_string()!r}, name={self.name!r})"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
+from pydantic_core import PydanticSerializationError
 from sqlalchemy.orm.base import instance_dict
 from typing_extensions import TypedDict
 
@@ -42,57 +44,55 @@ class CursorPageOf(BaseModel, Generic[T]):
 class Renderer:
     """Makes JSON of a class's rows, by a schema that is given or derived.
 
-    A derived one is plain columns, so that they are serialised as they are; what a user's schema computes or
-    refuses takes effect, as in FastAPI's ``response_model``. ``relationships`` are those that the schema reads.
+    What a schema of the user's computes or refuses takes effect, as in FastAPI's ``response_model``. A derived one is
+    plain columns, which are serialised as they are. ``relationships`` are those that the schema reads.
     """
 
     def __init__(self, model: type, read_schema: type[Any] | None = None) -> None:
-        traits = traits_of(model)
-        self.schema: type[Any] = read_schema or read_schema_of(model)
-        fields = getattr(self.schema, "model_fields", {})
-        self.relationships = tuple(name for name in fields if name in traits.relationships)
-        self._one: TypeAdapter[Any]
-        self._many: TypeAdapter[Any]
-        self._read: Callable[[Sequence[Any]], list[Any]]
+        schema: type[Any] = read_schema or read_schema_of(model)
+        self.schema = schema
+        relationships = traits_of(model).relationships
+        self.relationships = tuple(name for name in getattr(schema, "model_fields", {}) if name in relationships)
+        self.page_models = (PageOf[schema], CursorPageOf[schema])
+        self._checked = _Shape(schema)
+        self._rows = self._plain = None
         if read_schema is None:
-            self._one, self._read = self._derived()
-        else:
-            self._one = TypeAdapter(read_schema)
-            many = TypeAdapter(list[read_schema])  # type: ignore[valid-type]  # a class known at run time
-            self._read = lambda entities: many.validate_python(list(entities), from_attributes=True)
-        item = self._one.core_schema and (self._row_type if read_schema is None else read_schema)
-        self._pages = {
-            PaginationResult: TypeAdapter(_page_type("Page", PageOf, item)),
-            CursorPaginationResult: TypeAdapter(_page_type("CursorPage", CursorPageOf, item)),
-        }
-        self.page_models = (PageOf[self.schema], CursorPageOf[self.schema])  # type: ignore[name-defined]  # as above
+            self._rows, self._plain = _reader(schema), _Shape(_row_type(schema))
 
     def one(self, entity: Any) -> bytes:
         """One row."""
-        return self._one.dump_json(self._read([entity])[0], by_alias=True)
+        return self._told([entity], lambda shape, items: shape.one.dump_json(items[0], by_alias=True, warnings="error"))
 
     def page(self, page: PaginationResult[Any] | CursorPaginationResult[Any]) -> bytes:
         """A page of rows."""
-        told: dict[str, Any] = {"items": self._read(page.items)}
         names = _NUMBERED if isinstance(page, PaginationResult) else _BETWEEN
-        for name in names:
-            told[name] = getattr(page, name)
-        return self._pages[type(page)].dump_json(told, by_alias=True)
+        told = {name: getattr(page, name) for name in names}
+        kind = type(page)
 
-    def _derived(self) -> tuple[TypeAdapter[Any], Callable[[Sequence[Any]], list[Any]]]:
-        fields = self.schema.model_fields
-        keys = tuple(fields)
-        self._row_type = TypedDict("Row", {key: field.annotation for key, field in fields.items()})  # type: ignore[misc]  # at run time
-        self._row_type.__pydantic_config__ = ConfigDict(ser_json_bytes="base64")
-        values = itemgetter(*keys) if len(keys) > 1 else lambda held: (held[keys[0]],)
+        def dump(shape: _Shape, items: list[Any]) -> bytes:
+            return shape.pages[kind].dump_json({"items": items, **told}, by_alias=True, warnings="error")
 
-        def read(entities: Sequence[Any]) -> list[Any]:
-            try:
-                return [dict(zip(keys, values(instance_dict(entity)), strict=True)) for entity in entities]
-            except KeyError:  # a column that is not loaded: a deferred one, or an entity of another making
-                return [{key: getattr(entity, key) for key in keys} for entity in entities]
+        return self._told(page.items, dump)
 
-        return TypeAdapter(self._row_type), read
+    def _told(self, entities: list[Any], dump: Callable[[_Shape, list[Any]], bytes]) -> bytes:
+        if self._rows is not None and self._plain is not None:
+            # A value that is not of its column's type, as a default may be before the row is read again, needs the
+            # validation that is left out here.
+            with suppress(PydanticSerializationError):
+                return dump(self._plain, self._rows(entities))
+        return dump(self._checked, self._checked.many.validate_python(entities, from_attributes=True))
+
+
+class _Shape:
+    """The adapters for one type of row."""
+
+    def __init__(self, item: Any) -> None:
+        self.one: TypeAdapter[Any] = TypeAdapter(item)
+        self.many: TypeAdapter[Any] = TypeAdapter(list[item])
+        self.pages: dict[type, TypeAdapter[Any]] = {
+            PaginationResult: TypeAdapter(_page_type("Page", PageOf, item)),
+            CursorPaginationResult: TypeAdapter(_page_type("CursorPage", CursorPageOf, item)),
+        }
 
 
 _NUMBERED = ("total", "page", "per_page", "pages", "has_next", "has_prev")
@@ -101,4 +101,29 @@ _BETWEEN = ("next_cursor", "prev_cursor", "has_next", "has_prev")
 
 def _page_type(name: str, page: type[BaseModel], item: Any) -> Any:
     fields = {key: field.annotation for key, field in page.model_fields.items()}
-    return TypedDict(name, {**fields, "items": list[item]})  # type: ignore[misc, valid-type]  # at run time
+    return _typed_dict(name, {**fields, "items": list[item]})
+
+
+def _row_type(schema: type[BaseModel]) -> Any:
+    """A row as a dict: no object is built for it."""
+    row = _typed_dict("Row", {key: field.annotation for key, field in schema.model_fields.items()})
+    row.__pydantic_config__ = ConfigDict(ser_json_bytes="base64")
+    return row
+
+
+def _typed_dict(name: str, fields: dict[str, Any]) -> Any:
+    return TypedDict(name, fields)  # type: ignore[operator, misc]  # the fields are known at run time only
+
+
+def _reader(schema: type[BaseModel]) -> Callable[[Sequence[Any]], list[Any]]:
+    """Entities → dicts of the schema's fields, from what is loaded of them."""
+    keys = tuple(schema.model_fields)
+    values = itemgetter(*keys) if len(keys) > 1 else lambda held: (held[keys[0]],)
+
+    def read(entities: Sequence[Any]) -> list[Any]:
+        try:
+            return [dict(zip(keys, values(instance_dict(entity)), strict=True)) for entity in entities]
+        except KeyError:  # a column that is not loaded: a deferred one
+            return [{key: getattr(entity, key) for key in keys} for entity in entities]
+
+    return read

@@ -95,15 +95,16 @@ async def request_sync_session(
     if key in open_sessions:
         yield open_sessions[key]
         return
-    session = plugin.sync_maker()
-    # The caller is told in the request's own context: one that is set in a worker thread would stay there.
-    with _as_caller(session, caller):
-        async with _ended_in_thread(_closing(session)):
-            open_sessions[key] = session
-            try:
-                yield session
-            finally:
-                del open_sessions[key]
+    async with plugin.slots.one():
+        session = plugin.sync_maker()
+        # The caller is told in the request's own context: one that is set in a worker thread would stay there.
+        with _as_caller(session, caller):
+            async with _ended_in_thread(_closing(session)):
+                open_sessions[key] = session
+                try:
+                    yield session
+                finally:
+                    del open_sessions[key]
 
 
 @contextmanager

@@ -105,11 +105,12 @@ def checked_out(plugin: DatabasePlugin) -> int:
 
 
 @contextmanager
-def serving(app: FastAPI, *, limit: int | None = None) -> Iterator[str]:
+def serving(app: FastAPI) -> Iterator[str]:
     """A real server in a thread of its own; gives its URL."""
-    listener = socket.socket()
+    # asyncio turns Nagle's algorithm off for sockets that say that they are TCP's.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="error", lifespan="on", limit_concurrency=limit, ws="none")
+    config = uvicorn.Config(app, log_level="error", lifespan="on", ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

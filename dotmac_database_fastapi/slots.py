@@ -1,0 +1,52 @@
+"""As many ``def`` requests at a time as there are connections for them.
+
+FastAPI has some 40 threads for ``def`` endpoints and needs one of them again to make the response. Were the
+requests that wait for a connection to wait in those threads, the ones that hold the connections could not go on.
+So they wait here, in the event loop, for a slot that stands for a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from anyio import Semaphore, fail_after, to_thread
+
+from dotmac_database import DatabaseTimeoutError
+
+
+class Slots:
+    """The slots for an engine of these options of `create_engine`; each event loop has its own."""
+
+    def __init__(self, engine_options: dict[str, Any]) -> None:
+        self._size = engine_options.get("pool_size", 5)
+        self._overflow = engine_options.get("max_overflow", 10)
+        self._timeout = engine_options.get("pool_timeout", 30)
+        self._of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Semaphore] = WeakKeyDictionary()
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Hold a slot in this block. Raises `DatabaseTimeoutError` where none comes free within the pool's timeout."""
+        semaphore = self._semaphore()
+        try:
+            with fail_after(self._timeout):
+                await semaphore.acquire()
+        except TimeoutError as late:
+            raise DatabaseTimeoutError("No connection came free in time.") from late
+        try:
+            yield
+        finally:
+            semaphore.release()
+
+    def _semaphore(self) -> Semaphore:
+        loop = asyncio.get_running_loop()
+        semaphore = self._of_loop.get(loop)
+        if semaphore is None:
+            threads = max(1, int(to_thread.current_default_thread_limiter().total_tokens) // 2)
+            unbounded = self._size == 0 or self._overflow < 0
+            semaphore = Semaphore(threads if unbounded else min(threads, self._size + self._overflow))
+            self._of_loop[loop] = semaphore
+        return semaphore

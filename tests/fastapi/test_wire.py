@@ -1,0 +1,220 @@
+"""What a client of a real server sees, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI
+from sqlalchemy import Engine, ForeignKey, MetaData, String, event, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from dotmac_database import Database, TenantMixin
+from dotmac_database_fastapi import (
+    DatabasePlugin,
+    get_repository,
+    get_sync_repository,
+    register_exception_handlers,
+    tenant_from_header,
+)
+from tests.fastapi.conftest import checked_out, serving
+
+REQUESTS = 500
+TENANT = {"X-Tenant-ID": "a"}
+
+
+class Base(DeclarativeBase):
+    """The tables of these tests alone."""
+
+
+class Note(TenantMixin, Base):
+    __tablename__ = "wire_notes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str] = mapped_column(String(50))
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("wire_notes.id", deferrable=True, initially="DEFERRED"))
+
+
+@pytest.fixture(scope="module")
+def tables() -> MetaData:
+    return Base.metadata
+
+
+@pytest.fixture
+def plugin(database: Database) -> DatabasePlugin:
+    return DatabasePlugin(
+        database.url,
+        tenant=tenant_from_header("X-Tenant-ID"),
+        pool_size=5,
+        max_overflow=0,
+        pool_timeout=30,
+        busy_timeout=30,
+    )
+
+
+@pytest.fixture
+def app(plugin: DatabasePlugin) -> FastAPI:
+    app = FastAPI(lifespan=plugin.lifespan)
+    register_exception_handlers(app)
+
+    @app.post("/notes", status_code=201)
+    async def create(
+        text: str, parent: int | None = None, notes: Any = Depends(get_repository(Note))
+    ) -> dict[str, int]:
+        note = await notes.create({"text": text, "parent_id": parent})
+        return {"id": note.id}
+
+    @app.post("/sync/notes", status_code=201)
+    def create_sync(
+        text: str, parent: int | None = None, notes: Any = Depends(get_sync_repository(Note))
+    ) -> dict[str, int]:
+        note = notes.create({"text": text, "parent_id": parent})
+        return {"id": note.id}
+
+    return app
+
+
+@pytest.fixture
+def url(app: FastAPI, plugin: DatabasePlugin) -> Iterator[str]:
+    with serving(app) as url:
+        yield url
+        assert checked_out(plugin) == 0
+
+
+def post_and_look(connection: socket.socket, path: str, look: Any) -> bytes:
+    """Send a POST, and call ``look`` the moment that the status line is there."""
+    connection.sendall(f"POST {path} HTTP/1.1\r\nHost: t\r\nX-Tenant-ID: a\r\nContent-Length: 0\r\n\r\n".encode())
+    received = b""
+    while b"\r\n" not in received:
+        received += connection.recv(1)
+    status = received.split(b" ")[1]
+    look()
+    while b"\r\n\r\n" not in received:
+        received += connection.recv(65536)
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    while len(body) < length:
+        body += connection.recv(65536)
+    return status
+
+
+@pytest.mark.parametrize("path", ["/notes", "/sync/notes"])
+def test_at_the_status_line_the_row_is_visible_to_others(url: str, database: Database, path: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    seen: list[int] = []
+    with socket.create_connection((host, int(port))) as wire, database.engine.connect() as other:
+        other = other.execution_options(isolation_level="AUTOCOMMIT")
+        for number in range(REQUESTS):
+            name = f"n{number}"
+
+            def look(name: str = name) -> None:
+                found = other.execute(text("SELECT count(*) FROM wire_notes WHERE text = :name"), {"name": name})
+                seen.append(found.scalar_one())
+
+            assert post_and_look(wire, f"{path}?text={name}", look) == b"201"
+    assert seen == [1] * REQUESTS
+
+
+@pytest.mark.parametrize("path", ["/notes", "/sync/notes"])
+def test_a_commit_that_fails_is_never_a_success(url: str, database: Database, path: str) -> None:
+    answer = httpx.post(f"{url}{path}?text=orphan&parent=999", headers=TENANT)
+    assert answer.status_code == 409
+    assert answer.headers["content-type"] == "application/problem+json"
+    with database.engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM wire_notes")).scalar_one() == 0
+    assert httpx.post(f"{url}{path}?text=next", headers=TENANT).status_code == 201
+
+
+@contextmanager
+def commits_failing(engine: Engine) -> Iterator[None]:
+    """COMMIT raises what the driver raises when the connection is gone."""
+
+    def fail(connection: Any) -> None:
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            connection.invalidate()
+            raise ConnectionResetError("the connection is gone")
+
+    event.listen(engine, "commit", fail)
+    try:
+        yield
+    finally:
+        event.remove(engine, "commit", fail)
+
+
+def test_a_lost_commit_is_a_server_error(app: FastAPI, plugin: DatabasePlugin) -> None:
+    with serving(app) as url:
+        with commits_failing(plugin.database.async_engine.sync_engine):
+            answer = httpx.post(f"{url}/notes?text=lost", headers=TENANT)
+        assert answer.status_code >= 500
+        assert httpx.post(f"{url}/notes?text=kept", headers=TENANT).status_code == 201
+
+
+def test_300_concurrent_requests_share_a_pool_of_5(
+    app: FastAPI, plugin: DatabasePlugin, database: Database, dialect: str
+) -> None:
+    async def burst(url: str) -> list[int]:
+        limits = httpx.Limits(max_connections=300)
+        async with httpx.AsyncClient(base_url=url, timeout=60, headers=TENANT, limits=limits) as client:
+            paths = [f"{'/sync' if number % 2 else ''}/notes?text=t{number}" for number in range(300)]
+            return [answer.status_code for answer in await asyncio.gather(*(client.post(path) for path in paths))]
+
+    with serving(app) as url:
+        statuses = asyncio.run(burst(url))
+        assert checked_out(plugin) == 0
+    # SQLite has one writer at a time, and tells the rest to come again: a 503 that wrote nothing.
+    written = statuses.count(201)
+    assert written == 300 if dialect == "postgresql" else set(statuses) <= {201, 503}
+    with database.engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM wire_notes")).scalar_one() == written
+
+
+def test_clients_that_leave_keep_no_connection(app: FastAPI, plugin: DatabasePlugin) -> None:
+    entered, left = threading.Event(), threading.Semaphore(0)
+
+    @app.post("/slow")
+    async def slow(notes: Any = Depends(get_repository(Note))) -> None:
+        try:
+            await notes.create({"text": "slow"})
+            entered.set()
+            await asyncio.sleep(0.2)
+        finally:
+            left.release()
+
+    with serving(app) as url:
+        host, port = url.removeprefix("http://").split(":")
+        for _ in range(20):
+            entered.clear()
+            with socket.create_connection((host, int(port))) as wire:
+                wire.sendall(b"POST /slow HTTP/1.1\r\nHost: t\r\nX-Tenant-ID: a\r\nContent-Length: 0\r\n\r\n")
+                assert entered.wait(5)
+        for _ in range(20):
+            assert left.acquire(timeout=10)
+        deadline = time.monotonic() + 5
+        while checked_out(plugin) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert checked_out(plugin) == 0
+        assert httpx.post(f"{url}/notes?text=next", headers=TENANT).status_code == 201
+
+
+def test_the_app_starts_without_its_database(dialect: str) -> None:
+    nowhere = "sqlite:////nowhere/at/all.db" if dialect == "sqlite" else "postgresql://nobody@127.0.0.1:1/none"
+    plugin = DatabasePlugin(nowhere, tenant=tenant_from_header("X-Tenant-ID"))
+    app = FastAPI(lifespan=plugin.lifespan)
+    register_exception_handlers(app)
+
+    @app.get("/")
+    async def endpoint(notes: Any = Depends(get_repository(Note))) -> int:
+        return len(await notes.list())
+
+    with serving(app) as url:
+        assert httpx.get(f"{url}/docs").status_code == 200
+        answer = httpx.get(url, headers=TENANT)
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) > 0
