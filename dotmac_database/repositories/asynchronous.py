@@ -30,6 +30,7 @@ HOOKS = ("conditions", "values_for_create", "values_for_update")
 class AsyncRepository(RepositoryCore[M]):
     """Typed access to the rows of one mapped class, on an `AsyncSession`: `BaseRepository`, awaited."""
 
+    asynchronous: ClassVar[bool] = True
     twin_class: ClassVar[type[BaseRepository[Any]]] = BaseRepository
     db: AsyncSession
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
 
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import ColumnElement
 
@@ -32,6 +33,7 @@ class RepositoryCore(Generic[M]):
     """
 
     tenant_required: ClassVar[bool] = False
+    asynchronous: ClassVar[bool] = False
     declared_model: ClassVar[type[Any] | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -57,6 +59,9 @@ class RepositoryCore(Generic[M]):
             raise ValidationError(
                 f"{type(self).__name__} needs a model: pass model_class=, or derive from {type(self).__name__}[Model]."
             )
+        if isinstance(db, (AsyncSession, async_scoped_session)) is not self.asynchronous:
+            wanted, given = ("an AsyncSession", "sync") if self.asynchronous else ("a Session", "async")
+            raise ValidationError(f"{type(self).__name__} takes {wanted}, not {type(db).__name__}, which is {given}.")
         self.db = db
         self.model_class: type[M] = model
         self.auto_commit = auto_commit

@@ -8,7 +8,9 @@ from sqlalchemy.orm import Mapper, ORMExecuteState
 from sqlalchemy.sql.elements import BindParameter
 
 from ..errors import TenantIsolationError, UnscopedStatementError
-from ..models.traits import tenant_key, traits_of
+from ..models.traits import tenant_key
+from .tables import tenant_column
+from .values import same
 
 
 def stamped_insert(state: ORMExecuteState, mapper: Mapper[Any], tenant: Any) -> None:
@@ -16,7 +18,7 @@ def stamped_insert(state: ORMExecuteState, mapper: Mapper[Any], tenant: Any) -> 
     statement: Any = state.statement
     key = tenant_key(mapper)
     assert key is not None
-    column = traits_of(mapper.class_).columns[key]
+    column = tenant_column(mapper)
     _check_conflict(statement, column, tenant)
     if statement.select is not None:
         _check_select(statement, column, tenant)
@@ -47,15 +49,19 @@ def _names(row: Any, column: Any, key: str) -> bool:
     return any(_name(name) in (key, column.key) for name in row)
 
 
-def _check(row: Any, column: Any, key: str, tenant: Any, *, required: bool = False) -> None:
+def names_tenant(row: Any, column: Any, key: str) -> list[Any]:
+    """The tenants that a row's values name, by attribute or by column."""
     pairs = row.items() if hasattr(row, "items") else ()
-    named = [value for name, value in pairs if _name(name) in (key, column.key)]
+    given = [value for name, value in pairs if _name(name) in (key, column.key, column.name)]
+    return [value.value if isinstance(value, BindParameter) else value for value in given]
+
+
+def _check(row: Any, column: Any, key: str, tenant: Any, *, required: bool = False) -> None:
+    named = names_tenant(row, column, key)
     if required and not named:
         raise UnscopedStatementError(f"{column.table.name}: each of many VALUES must name {key!r}.")
-    for value in named:
-        plain = value.value if isinstance(value, BindParameter) else value
-        if plain != tenant:
-            raise TenantIsolationError(f"{column.table.name}: a row names another tenant.")
+    if any(not same(value, tenant) for value in named):
+        raise TenantIsolationError(f"{column.table.name}: a row names another tenant.")
 
 
 def _check_select(statement: Any, column: Any, tenant: Any) -> None:
@@ -63,7 +69,7 @@ def _check_select(statement: Any, column: Any, tenant: Any) -> None:
     names = [_name(name) for name in statement._select_names or ()]
     if column.key in names:
         source = list(statement.select.selected_columns)[names.index(column.key)]
-        if isinstance(source, BindParameter) and source.value == tenant:
+        if isinstance(source, BindParameter) and same(source.value, tenant):
             return
         base = next(iter(getattr(source, "base_columns", ())), None)
         if (
@@ -80,7 +86,7 @@ def _is_tenant(entity: Any, base: Any) -> bool:
     key = None if mapper is None else tenant_key(mapper)
     if mapper is None or key is None:
         return False
-    return traits_of(mapper.class_).columns[key].shares_lineage(base)
+    return tenant_column(mapper).shares_lineage(base)
 
 
 def _check_conflict(statement: Any, column: Any, tenant: Any) -> None:
@@ -90,7 +96,7 @@ def _check_conflict(statement: Any, column: Any, tenant: Any) -> None:
     if clause is None or changes is None:
         return
     for name, value in changes:
-        if _name(name) == column.key and getattr(value, "value", value) != tenant:
+        if _name(name) in (column.key, column.name) and not same(getattr(value, "value", value), tenant):
             raise TenantIsolationError(f"{column.table.name}: a row can't be given to another tenant.")
     own = column.table.c[column.key] == tenant
     where = clause.update_whereclause

@@ -13,10 +13,13 @@ from sqlalchemy import Connection, MetaData, Table, func, literal_column, select
 from sqlalchemy.dialects import postgresql
 
 from ..errors import DatabaseError
-from .statements import TABLES
+from .tables import TABLES
 
 SETTING = "dotmac.tenant_id"
 """The setting that names the tenant, for one transaction."""
+
+ACROSS = "dotmac.all_tenants"
+"""The setting that `unscoped` turns on for one transaction, where the policies allow for it."""
 
 POLICY = "dotmac_tenant"
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
@@ -31,9 +34,14 @@ class Finding:
     remedy: str
 
 
-def tell_tenant(connection: Connection, tenant: Any) -> None:
+def tell(connection: Connection, tenant: str | None, across: bool) -> None:
     """Name the tenant for the open transaction: SET LOCAL, so that it never travels with a pooled connection."""
-    connection.execute(select(func.set_config(SETTING, str(tenant), literal_column("true"))))
+    local = literal_column("true")
+    connection.execute(
+        select(
+            func.set_config(SETTING, tenant or "", local), func.set_config(ACROSS, "on" if across else "", local)
+        )
+    )
 
 
 class RowLevelSecurity:

@@ -1,21 +1,26 @@
-"""What a statement touches: tenants' tables, and text that no one can see through."""
+"""What a statement touches: tenants' tables, and text that no one can see through.
+
+Read once per compiled statement, as SQLAlchemy caches those by shape.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Select, Table
-from sqlalchemy.orm import Mapper, configure_mappers
+from sqlalchemy import CTE, Select, Table
+from sqlalchemy.orm import Mapper
 from sqlalchemy.sql import visitors
-from sqlalchemy.sql.elements import ColumnClause, TextClause
+from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.elements import ColumnClause, Extract, TextClause
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.operators import custom_op
-from sqlalchemy.sql.selectable import SelectBase, TableClause, TextualSelect
+from sqlalchemy.sql.selectable import Join, SelectBase, TextualSelect
 
-from ..models.registered import mappers
-from ..models.traits import traits_of
+from .tables import TABLES
 
 # A name, a number or a star can carry no condition and no subselect.
 _HARMLESS = re.compile(
@@ -23,75 +28,74 @@ _HARMLESS = re.compile(
     re.IGNORECASE,
 )
 _SUSPECT_OPERATOR = re.compile(r"[()';]|--|/\*|\b(?:or|and|union|select)\b", re.IGNORECASE)
-
-
-class TenantTables:
-    """The tables of tenant-scoped classes, kept up to date as classes are mapped."""
-
-    def __init__(self) -> None:
-        self._mappers = 0
-        self._tables: dict[Table, Mapper[Any] | None] = {}
-        self._names: frozenset[str] = frozenset()
-        self._roots: tuple[Mapper[Any], ...] = ()
-
-    def _refresh(self) -> None:
-        known = mappers()
-        if len(known) == self._mappers:
-            return
-        configure_mappers()
-        tables: dict[Table, Mapper[Any] | None] = {}
-        roots: list[Mapper[Any]] = []
-        for mapper in known:
-            if traits_of(mapper.class_).tenant is None:
-                continue
-            tables.update((table, mapper) for table in mapper.tables if isinstance(table, Table))
-            for relationship in mapper.relationships:
-                if isinstance(relationship.secondary, Table):
-                    tables.setdefault(relationship.secondary, None)
-            if mapper.inherits is None or traits_of(mapper.inherits.class_).tenant is None:
-                roots.append(mapper)
-        self._tables, self._roots, self._mappers = tables, tuple(roots), len(known)
-        self._names = frozenset(table.name for table in tables)
-
-    @property
-    def roots(self) -> tuple[Mapper[Any], ...]:
-        """The mappers that own a tenant column, the topmost of each inheritance tree."""
-        self._refresh()
-        return self._roots
-
-    def owns(self, element: Any) -> str | None:
-        """The name of the tenants' table that ``element`` is, or None."""
-        self._refresh()
-        if isinstance(element, Table):
-            plain = element._deannotate() if element._annotations else element
-            return element.name if plain in self._tables else None
-        if isinstance(element, TableClause) and element.name in self._names:
-            return str(element.name)
-        return None
-
-
-TABLES = TenantTables()
-_TOUCHED: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()
-
-
+# PostgreSQL's functions that run the SQL, or read the table, that their argument names.
+_RUNS_SQL = re.compile(
+    r"(?:query|table|schema|database|cursor)_to_xml|dblink|set_config|pg_read_|lo_|ts_stat|crosstab|connectby"
+)
 _OF_THE_ORM = frozenset(("parententity", "parentmapper", "remote", "local", "foreign"))
 
 
-def written(statement: Any) -> Iterator[tuple[Any, bool]]:
-    """Every element as it was written, without the tables that SQLAlchemy derives from the columns of a SELECT,
-    and whether it is in a statement inside of the statement.
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a compiled statement is made of.
+
+    ``touched`` are the tenants' tables in it, ``named`` one that it names by itself rather than through its class, if
+    any, ``within`` one so named in a subquery or a common table expression; ``text`` says that it has a fragment that
+    could carry a condition or a subselect.
     """
-    waiting = [(statement, False)]
-    while waiting:
-        element, inner = waiting.pop()
-        yield element, inner
-        inner = inner or (isinstance(element, SelectBase) and element is not statement)
-        children = (
-            super(Select, element).get_children(omit_attrs=("_correlate", "_correlate_except"))
-            if isinstance(element, Select)
-            else element.get_children()
-        )
-        waiting.extend((child, inner) for child in children)
+
+    touched: frozenset[Table]
+    named: str | None
+    within: str | None
+    text: bool
+
+
+_FACTS: WeakKeyDictionary[Any, tuple[int, Facts]] = WeakKeyDictionary()
+
+
+def facts_of(compiled: Any) -> Facts:
+    """The facts of a compiled statement, kept for as long as SQLAlchemy keeps it."""
+    kept = _FACTS.get(compiled)
+    if kept is not None and kept[0] == TABLES.version and TABLES.roots is not None:
+        return kept[1]
+    state = getattr(compiled, "compile_state", None)
+    final = getattr(state, "statement", None)
+    facts = read(compiled.statement, compiled.statement if final is None else final)
+    _FACTS[compiled] = TABLES.version, facts
+    return facts
+
+
+def read(given: Any, final: Any) -> Facts:
+    """The facts of a statement, as it was ``given`` and as it is in the end, after the ORM has added its joins."""
+    about = _subjects(given)
+    touched = {table for table in map(TABLES.table, parts(final)) if table is not None}
+    touched |= {table for table in map(TABLES.table, parts(given)) if table is not None}
+    text = text_in(given) or (final is not given and text_in(final))
+    options = [each for each in _options(given)]
+    return Facts(
+        touched=frozenset(touched),
+        named=core_table(given, about),
+        within=core_table(given, about, within=True)
+        or next((name for each in options for name in (core_table(each, about),) if name), None),
+        text=text or any(map(text_in, options)),
+    )
+
+
+def _subjects(statement: Any) -> set[Any]:
+    """The tables of the classes that a statement is about, whose own columns are as good as the classes'."""
+    found: set[Any] = set()
+    for element in (*_entities(statement), getattr(statement, "table", None)):
+        entity = getattr(element, "_annotations", {}).get("parententity")
+        mapper: Mapper[Any] | None = getattr(entity, "mapper", None)
+        if mapper is not None and not getattr(entity, "is_aliased_class", False):
+            found.update(mapper.tables)
+    return found
+
+
+def _entities(statement: Any) -> Iterable[Any]:
+    if not isinstance(statement, Select):
+        return ()
+    return (*statement._raw_columns, *statement._from_obj)
 
 
 def parts(statement: Any) -> Iterator[Any]:
@@ -106,29 +110,62 @@ def parts(statement: Any) -> Iterator[Any]:
                 yield from (TextClause(str(part)) for part in fragment if isinstance(part, str) and part != "*")
 
 
+def _options(statement: Any) -> Iterator[Any]:
+    """The expressions in a statement's loader options: conditions of ``and_()``, of ``with_expression()``, …"""
+    for option in getattr(statement, "_with_options", ()):
+        if getattr(option, "where_criteria", None) is not None and hasattr(option, "deferred_where_criteria"):
+            if option.deferred_where_criteria:
+                for mapper in option._all_mappers():
+                    yield option.where_criteria._resolve_with_args(mapper.entity)
+            else:
+                yield option.where_criteria
+        for element in getattr(option, "context", ()):
+            yield from getattr(element, "_extra_criteria", ())
+            local = getattr(element, "local_opts", None) or {}
+            yield from (value for value in local.values() if hasattr(value, "__visit_name__"))
+
+
 def text_in(statement: Any) -> bool:
     """Whether a statement has a fragment of text that could carry a condition or a subselect."""
-    for element in parts(statement):
-        if isinstance(element, TextualSelect):
-            return True
-        if isinstance(element, TextClause) and not _HARMLESS.match(element.text):
-            return True
-        if isinstance(element, ColumnClause) and element.is_literal and not _HARMLESS.match(str(element.name)):
-            return True
-        operator = getattr(element, "operator", None)
-        if isinstance(operator, custom_op) and _SUSPECT_OPERATOR.search(operator.opstring):
-            return True
-    return False
+    return any(map(_opaque, parts(statement)))
 
 
-def core_tables(statement: Any, mappers: Iterable[Mapper[Any]] = ()) -> str | None:
+def _opaque(element: Any) -> bool:
+    if isinstance(element, TextualSelect):
+        return True
+    if isinstance(element, Select):
+        return any(isinstance(source, TextClause) for source in element._from_obj)
+    if isinstance(element, Join):
+        return isinstance(element.left, TextClause) or isinstance(element.right, TextClause)
+    if isinstance(element, TextClause):
+        return not _harmless(element.text)
+    if isinstance(element, ColumnClause):
+        return element.is_literal and not _harmless(str(element.name))
+    if isinstance(element, Extract):
+        return not element.field.isidentifier()
+    if isinstance(element, FunctionElement):
+        return _RUNS_SQL.match(str(getattr(element, "name", "")).lower()) is not None
+    operator = getattr(element, "operator", None)
+    return isinstance(operator, custom_op) and _SUSPECT_OPERATOR.search(operator.opstring) is not None
+
+
+def _harmless(text: str) -> bool:
+    return _HARMLESS.match(text) is not None or text in TABLES.texts
+
+
+def core_table(statement: Any, about: set[Any], *, within: bool = False) -> str | None:
     """A tenants' table that a statement names by itself, rather than through its class; None: there is none.
 
-    A column of the table of ``mappers``, the classes that the statement is about, is as good as the class's own, except
-    in a subquery, which may be about other rows.
+    A column of a table that the statement is ``about`` is as good as the class's own, except in a subquery, which may
+    be about other rows. ``within``: only what is in subqueries counts.
     """
-    about = {table for mapper in mappers for table in mapper.tables}
-    for element, inner in written(statement):
+    for element, inner in _written(statement):
+        if inner and isinstance(element, UpdateBase):
+            name = TABLES.owns(element.table)
+            if name is not None:
+                return name  # the ORM does not confine what is written inside of another statement
+        if within and not inner:
+            continue
         if not _OF_THE_ORM.isdisjoint(getattr(element, "_annotations", ())):
             continue
         table = getattr(element, "table", None) if isinstance(element, ColumnClause) else element
@@ -138,13 +175,22 @@ def core_tables(statement: Any, mappers: Iterable[Mapper[Any]] = ()) -> str | No
     return None
 
 
-def touched(compiled: Any) -> str | None:
-    """A tenants' table in the statement as it is sent, after the ORM has added its joins; None: there is none."""
-    if compiled in _TOUCHED:
-        return _TOUCHED[compiled]
-    state = getattr(compiled, "compile_state", None)
-    statement = getattr(state, "statement", None)
-    statement = compiled.statement if statement is None else statement
-    found = next((name for name in map(TABLES.owns, parts(statement)) if name is not None), None)
-    _TOUCHED[compiled] = found
-    return found
+def _written(statement: Any) -> Iterator[tuple[Any, bool]]:
+    """Every element as it was written, without the tables that SQLAlchemy derives from the columns of a SELECT,
+    and whether it is in a statement inside of the statement.
+    """
+    waiting = [(statement, False)]
+    seen: set[int] = set()
+    while waiting:
+        element, inner = waiting.pop()
+        if id(element) in seen:
+            continue
+        seen.add(id(element))
+        yield element, inner or (element is not statement and isinstance(element, UpdateBase))
+        inner = inner or (isinstance(element, (SelectBase, CTE)) and element is not statement)
+        children = (
+            super(Select, element).get_children(omit_attrs=("_correlate", "_correlate_except"))
+            if isinstance(element, Select)
+            else element.get_children()
+        )
+        waiting.extend((child, inner) for child in children)

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 from sqlalchemy.sql import ColumnElement
 
-from dotmac_database import AsyncTenantRepository, BaseTenantRepository, EntityNotFoundError, QueryFilter, ValidationError
+from dotmac_database import (
+    AsyncTenantRepository,
+    BaseTenantRepository,
+    EntityNotFoundError,
+    QueryFilter,
+    ValidationError,
+)
 from tests.conftest import Face
 from tests.models import User
 

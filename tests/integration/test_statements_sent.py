@@ -98,7 +98,10 @@ WRITES: dict[str, tuple[Callable[[Face, Any, Any], Any], list[str]]] = {
         lambda face, users, user: face(users.bulk_update, [{"id": user.id, "score": 9}]),
         ["WITH"],
     ),
-    "update_where": (lambda face, users, user: face(users.update_where, [F("score", "gt", 1)], {"score": 0}), ["UPDATE"]),
+    "update_where": (
+        lambda face, users, user: face(users.update_where, [F("score", "gt", 1)], {"score": 0}),
+        ["UPDATE"],
+    ),
     "delete_where": (lambda face, users, user: face(users.delete_where, [F("score", "gt", 1)]), ["UPDATE"]),
     "delete_where for good": (
         lambda face, users, user: face(users.delete_where, [F("score", "gt", 1)], soft_delete=False),

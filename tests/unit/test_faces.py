@@ -6,9 +6,19 @@ import inspect
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
-from dotmac_database import AsyncRepository, AsyncTenantRepository, BaseRepository, BaseTenantRepository
+from dotmac_database import (
+    AsyncRepository,
+    AsyncTenantRepository,
+    BaseRepository,
+    BaseTenantRepository,
+    ValidationError,
+)
 from dotmac_database.testing import AsyncMockRepository, MockRepository
+from tests.models import Country
 
 PAIRS = [
     (BaseRepository, AsyncRepository),
@@ -43,3 +53,15 @@ def test_each_async_method_points_to_its_sync_one(sync: type[Any], asynchronous:
         assert f".{name}`" in (inspect.getdoc(method) or ""), name
         plain = name == "add_mock_data"
         assert plain or inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method), name
+
+
+def test_a_session_of_the_other_face_is_refused() -> None:
+    engine = create_engine("sqlite://")
+    with Session(engine) as session:
+        with pytest.raises(ValidationError, match="AsyncSession"):
+            AsyncRepository(session, Country)
+        with pytest.raises(ValidationError, match="takes a Session"):
+            BaseRepository(AsyncSession(), Country)
+        with pytest.raises(ValidationError, match="Engine"):
+            BaseRepository(engine, Country)
+    engine.dispose()

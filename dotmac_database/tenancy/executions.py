@@ -1,0 +1,121 @@
+"""Statements of the ORM: confined before they run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Result
+from sqlalchemy.orm import Mapper, ORMExecuteState, Session
+
+from ..errors import TenantIsolationError, UnscopedStatementError
+from ..models.traits import tenant_key, traits_of
+from .context import TenantBinding, binding_of
+from .criteria import Confinement, owned_by_parent
+from .inserts import names_tenant, stamped_insert
+from .tables import TABLES, tenant_column
+from .units import attached_are_own, rows_are_own, writing_by_itself
+from .values import same, stored
+
+CONFINED = "dotmac_confined"
+"""The execution option of a repository's statement, which has the tenant's condition already: the tenant."""
+
+PASSED = "dotmac_passed"
+"""The execution option of what this module has confined: the session's binding and the kind of statement."""
+
+
+def on_execute(state: ORMExecuteState) -> Result[Any] | None:
+    """The session's `do_orm_execute`: confine a statement, or leave it to the connection's look at it."""
+    binding = binding_of(state.session)
+    assert binding is not None
+    if binding.open or not state.is_orm_statement:
+        return None
+    confined = state.execution_options.get(CONFINED)
+    if confined is not None and not same(confined, binding.tenant):
+        raise TenantIsolationError("The session serves another tenant than the repository.")
+    if confined is not None and _is_whole(state):
+        kind = "confined"
+    else:
+        kind = "load" if state.is_relationship_load or state.is_column_load else "statement"
+        _confine(state, binding)
+    state.update_execution_options(**{PASSED: (binding, kind)})
+    if isinstance(state.parameters, list) and (state.is_insert or state.is_update):
+        # The ORM runs these as statements on the table, without the options of this one.
+        with writing_by_itself(binding):
+            return state.invoke_statement()
+    return None
+
+
+def _is_whole(state: ORMExecuteState) -> bool:
+    """Whether a repository's statement has nothing in it that the repository did not see: joined eager loads."""
+    if state.is_relationship_load or state.is_column_load:
+        return False
+    statement: Any = state.statement
+    mapper = state.bind_mapper
+    return not getattr(statement, "_with_options", ()) and (mapper is None or not _joins_eagerly(mapper))
+
+
+def _joins_eagerly(mapper: Mapper[Any]) -> bool:
+    return any(relationship.lazy in ("joined", False) for relationship in mapper.relationships)
+
+
+def _confine(state: ORMExecuteState, binding: TenantBinding) -> None:
+    if binding.tenant is None:
+        return  # the connection's look refuses it, if it touches tenants' tables
+    statement: Any = state.statement
+    mapper = state.bind_mapper
+    key = None if mapper is None else tenant_key(mapper)
+    if mapper is not None and key is not None:
+        if state.is_insert:
+            stamped_insert(state, mapper, stored(binding.tenant, tenant_column(mapper)))
+        elif state.is_update or state.is_delete:
+            _check_change(state, mapper, key, binding)
+        elif state.is_column_load:
+            attached_are_own(state.session, binding)
+            if state.is_select and not state.is_from_statement:
+                # Loader criteria do not reach a refresh, so the condition goes into the statement itself.
+                owner = getattr(mapper.class_, key)
+                state.statement = statement.where(owner == stored(binding.tenant, tenant_column(mapper)))
+    elif state.is_update and _is_mapped_child(mapper):
+        raise UnscopedStatementError("A table of a tenant-scoped class can't be changed through another class.")
+    changing = state.is_update or state.is_delete
+    statement = state.statement
+    if hasattr(statement, "options"):
+        state.statement = statement.options(confinement(binding, changing=changing))
+
+
+def _is_mapped_child(mapper: Mapper[Any] | None) -> bool:
+    return mapper is not None and any(TABLES.table(table) is not None for table in mapper.tables)
+
+
+def confinement(binding: TenantBinding, *, changing: bool = False) -> Confinement:
+    """The tenant's condition on every class, made once for the time that the session serves the tenant."""
+    key = (changing, TABLES.roots)
+    kept: Confinement | None = binding.kept.get(key)
+    if kept is None:
+        kept = binding.kept[key] = Confinement(binding.tenant, changing=changing)
+    return kept
+
+
+def _check_change(state: ORMExecuteState, mapper: Mapper[Any], key: str, binding: TenantBinding) -> None:
+    """Refuse an UPDATE that gives rows to another tenant, and look up the rows of one by primary keys."""
+    column = tenant_column(mapper)
+    tenant = stored(binding.tenant, column)
+    rows: list[Any] = state.parameters if isinstance(state.parameters, list) else [state.parameters or {}]
+    values = getattr(state.statement, "_values", None) or {}
+    ordered = dict(getattr(state.statement, "_ordered_values", None) or ())
+    for given in (*rows, values, ordered):
+        if any(not same(value, tenant) for value in names_tenant(given, column, key)):
+            raise TenantIsolationError(f"{mapper.class_.__name__}: a row can't be given to another tenant.")
+    if isinstance(state.parameters, list) and state.is_update:
+        names = [mapper.get_property_by_column(each).key for each in mapper.primary_key]
+        rows_are_own(state.session, mapper, binding, [tuple(row.get(name) for name in names) for row in rows])
+
+
+def on_tables(session: Session, mapper: Mapper[Any]) -> Any:
+    """The condition that rows of ``mapper``'s own table are the session's tenant's."""
+    binding = binding_of(session)
+    assert binding is not None
+    column = tenant_column(mapper)
+    tenant = stored(binding.required(traits_of(mapper.class_).name), column)
+    local: Any = mapper.local_table
+    return column == tenant if column.table is local else owned_by_parent(local, column, tenant)
