@@ -86,6 +86,8 @@ class Airport(OfCountry, Base):
     timezone: Mapped[str] = mapped_column(String(40))
     keywords: Mapped[str] = mapped_column(Text)
 
+    inspections: Mapped[list[Inspection]] = relationship(viewonly=True)
+
 
 class User(OfCountry, AuditMixin, Base):
     """Somebody of a country's aviation authority; made up."""
@@ -100,7 +102,7 @@ class User(OfCountry, AuditMixin, Base):
 
 
 class Inspection(OfCountry, AuditMixin, SoftDeleteMixin, VersionMixin, Base):
-    """An inspection of an airport by a user; audited, softly deleted, and refused when it is changed from a stale view."""
+    """An inspection of an airport by a user: audited, deleted softly, and not to be changed from a stale view."""
 
     __tablename__ = "inspections"
     __table_args__ = (

@@ -13,8 +13,9 @@ from .data import Row, airport_rows
 from .models import Role, Status, Topic
 
 _GIVEN = (
-    "Amara", "Ana", "Bilal", "Chloe", "Daniel", "Elif", "Femi", "Grace", "Hana", "Ines", "Ivan", "Jonas", "Kaito", "Lea",
-    "Linh", "Luca", "Maria", "Maya", "Nadia", "Noah", "Olga", "Omar", "Priya", "Rosa", "Sara", "Tariq", "Tomas", "Yara",
+    "Amara", "Ana", "Bilal", "Chloe", "Daniel", "Elif", "Femi", "Grace", "Hana", "Ines", "Ivan", "Jonas", "Kaito",
+    "Lea", "Linh", "Luca", "Maria", "Maya", "Nadia", "Noah", "Olga", "Omar", "Priya", "Rosa", "Sara", "Tariq", "Tomas",
+    "Yara",
 )  # fmt: skip
 _FAMILY = (
     "Abara", "Bauer", "Castro", "Dahl", "Eriksen", "Fontaine", "Garcia", "Haddad", "Ito", "Jansen", "Kaya", "Lopez",

@@ -14,7 +14,17 @@ from dotmac_database_fastapi import crud_router, filter_query, get_repository, g
 from .models import Airport, Country, Inspection, Status, User
 from .schemas import AirportRead, InspectionCreate, InspectionRead, InspectionUpdate, MapPoints, Summary
 
-AIRPORT_FILTERS = ("icao", "iata", "name", "city", "region", "elevation_ft", "timezone", "keywords")
+AIRPORT_FILTERS = (
+    "icao",
+    "iata",
+    "name",
+    "city",
+    "region",
+    "elevation_ft",
+    "timezone",
+    "keywords",
+    "inspections.status",
+)
 AIRPORT_SORTS = ("name", "icao", "city", "region", "elevation_ft", "latitude", "longitude")
 
 Airports = Annotated[AsyncTenantRepository[Airport], Depends(get_repository(Airport))]

@@ -1,269 +1,248 @@
-// The page: one country at a time, its airports by cursor pages. No framework, nothing to build.
+// The page: a country, its airports as a list and on a map, one of them in detail, the database's health.
 
-const $ = (id) => document.getElementById(id);
-const names = new Intl.DisplayNames(["en"], { type: "region" });
-const number = new Intl.NumberFormat("en");
-const state = { country: "", cursor: null, request: 0, loading: false, done: false, dots: [], staff: [], chosen: null };
+import { element, health, number, query, request } from "./api.js";
+import { Detail } from "./detail.js";
+import { AirportList } from "./list.js";
+import { AirportMap } from "./map.js";
 
-async function api(path, options = {}) {
-  const headers = { "X-Tenant-ID": state.country, ...(options.body ? { "Content-Type": "application/json" } : {}), ...options.headers };
-  const response = await fetch(path, { ...options, headers });
-  const body = response.status === 204 ? null : await response.json();
-  if (!response.ok) {
-    const error = new Error(body?.detail ?? response.statusText);
-    error.status = response.status;
-    throw error;
+const at = (id) => document.getElementById(id);
+const fields = { words: at("words"), region: at("region"), sort: at("sort"), above: at("above"), iata: at("iata"), open: at("open") };
+const state = { country: "", names: new Map(), asked: 0 };
+
+const map = new AirportMap(at("map"), { onPick: (icao) => pick(icao) });
+const list = new AirportList({
+  list: at("airports"),
+  more: at("more"),
+  scroller: at("scroller"),
+  onPick: (icao) => pick(icao),
+  onBusy: (busy) => document.querySelector(".listed").classList.toggle("busy", busy),
+});
+const detail = new Detail({
+  dialog: at("detail"),
+  template: at("detail-template"),
+  onClose: (icao) => {
+    map.cover(0);
+    mark("");
+    list.rowOf(icao)?.focus();
+  },
+  onChange: () => showNumbers(state.country),
+});
+
+// -- a country ---------------------------------------------------------------------------------------------------
+
+async function start() {
+  const { items } = await request("/api/countries?limit=500");
+  state.names = new Map(items.map((country) => [country.code, country.name]));
+  at("country").replaceChildren(
+    ...items.map((country) => new Option(`${country.name} (${number.format(country.airports)})`, country.code)),
+  );
+  const asked = new URLSearchParams(location.search);
+  const wishes = [asked.get("country"), remembered(), new Intl.Locale(navigator.language).region, "IS"];
+  const country = wishes.find((code) => state.names.has(code)) ?? items[0]?.code;
+  if (!country) {
+    at("more").textContent = "There are no airports yet: start the example with python -m example_app.";
+    return;
   }
-  return { body, response };
+  at("country").value = country;
+  for (const [name, field] of Object.entries(fields)) {
+    if (field.type === "checkbox") field.checked = asked.has(name);
+    else if (name !== "region" && asked.has(name)) field.value = asked.get(name);
+  }
+  await enter(country, { region: asked.get("region") ?? "", icao: asked.get("airport") });
 }
 
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
+async function enter(country, { region = "", icao = "" } = {}) {
+  state.country = country;
+  detail.close();
+  remember(country);
+  document.title = `Airports of ${state.names.get(country)}`;
+  list.list.setAttribute("aria-label", `Airports of ${state.names.get(country)}`);
+  fields.region.replaceChildren(new Option("All", ""));
+  const tenant = country;
+  const regions = request("/api/airports/regions", { tenant });
+  if (region) await fill(country, await regions, region);
+  list.show(country, filters(), fields.sort.value);
+  showNumbers(country);
+  const [points, users] = await Promise.all([
+    request("/api/airports/map", { tenant }),
+    request("/api/users?limit=100", { tenant }),
+    region || regions.then((found) => fill(country, found, "")),
+  ]);
+  if (state.country !== country) return;
+  map.setPoints(points.points);
+  detail.setCountry(country, users.items);
+  await showMatches();
+  if (icao) await pick(icao);
 }
 
-// -- the list ------------------------------------------------------------------------------------------------
+function fill(country, regions, chosen) {
+  if (state.country !== country) return;
+  fields.region.append(...regions.map((region) => new Option(region, region)));
+  fields.region.value = regions.includes(chosen) ? chosen : "";
+}
 
-function restart() {
-  state.request += 1;
-  Object.assign(state, { cursor: null, done: false, loading: false });
-  $("airports").replaceChildren();
-  $("more").textContent = "";
-  return next();
+async function showNumbers(country) {
+  const numbers = await request("/api/summary", { tenant: country }).catch(() => null);
+  if (!numbers || state.country !== country) return;
+  const open = numbers.open_inspections;
+  at("numbers").textContent =
+    `${number.format(numbers.airports)} airports · ${numbers.staff} staff · ${open} open inspection${open === 1 ? "" : "s"}`;
+}
+
+// -- what is asked of its airports ---------------------------------------------------------------------------------
+
+// As the server folds names when it loads them: small letters, no accents. Words may have anything between them.
+function folded(text) {
+  const plain = text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
+  return plain.replace(/[%_\\]/g, " ").trim().split(/\s+/).filter(Boolean);
 }
 
 function filters() {
-  const query = new URLSearchParams();
-  const wanted = $("filter").value.trim();
-  if (wanted) query.set("name__ilike", wanted);
-  return query;
+  const words = folded(fields.words.value);
+  return {
+    keywords__like: words.length ? `%${words.join("%")}%` : "",
+    region: fields.region.value,
+    elevation_ft__gte: fields.above.validity.valid ? fields.above.value : "",
+    iata__is_null: fields.iata.checked ? "false" : "",
+    "inspections.status": fields.open.checked ? "open" : "",
+  };
 }
 
-async function next() {
-  if (state.loading || state.done) return;
-  state.loading = true;
-  const request = state.request;
-  const query = filters();
-  query.set("limit", "40");
-  query.set("sort", $("sort").value);
-  if (state.cursor) query.set("cursor", state.cursor);
-  $("more").textContent = "Loading…";
-  try {
-    const { body } = await api(`/api/airports?${query}`);
-    if (request !== state.request) return;
-    $("airports").append(...body.items.map(row));
-    state.cursor = body.next_cursor;
-    state.done = !body.has_next;
-    const shown = $("airports").children.length;
-    $("count").textContent = state.done ? `${number.format(shown)} airports` : `${number.format(shown)} airports, and more`;
-    $("more").textContent = state.done ? (shown ? "That is all of them." : "No airport has that name.") : "";
-  } catch (error) {
-    $("more").textContent = error.message;
-    state.done = true;
-  } finally {
-    if (request === state.request) state.loading = false;
-  }
-  if (request === state.request && !state.done && nearEnd()) next();
+function ask() {
+  list.show(state.country, filters(), fields.sort.value);
+  showMatches();
+  keepAddress();
 }
 
-const nearEnd = () => $("more").getBoundingClientRect().top < innerHeight + 600;
-
-function row(airport) {
-  const button = element("button", { type: "button" },
-    element("span", { className: "code", textContent: airport.icao }),
-    element("span", { className: "name", textContent: airport.name }),
-    element("span", { className: "height", textContent: `${number.format(airport.elevation)} ft` }),
-    element("span", { className: "place", textContent: [airport.city, airport.subdivision].filter(Boolean).join(", ") }));
-  button.addEventListener("click", () => open(airport));
-  button.addEventListener("mouseenter", () => draw(airport.icao));
-  button.addEventListener("focus", () => draw(airport.icao));
-  return element("li", {}, button);
-}
-
-// -- the map -------------------------------------------------------------------------------------------------
-
-async function loadMap() {
-  const request = state.request;
-  const { body } = await api("/api/map");
-  if (request !== state.request) return;
-  state.dots = body;
-  draw(null);
-}
-
-// A country across the date line is drawn in one piece: its longitudes are counted from the widest gap on.
-function unrolled(longitudes) {
-  const sorted = [...longitudes].sort((a, b) => a - b);
-  let start = sorted[0];
-  let widest = 360 - (sorted.at(-1) - sorted[0]);
-  for (let i = 1; i < sorted.length; i += 1) {
-    if (sorted[i] - sorted[i - 1] > widest) [widest, start] = [sorted[i] - sorted[i - 1], sorted[i]];
-  }
-  return (longitude) => (longitude < start ? longitude + 360 : longitude);
-}
-
-function draw(highlighted) {
-  const canvas = $("map");
-  const scale = devicePixelRatio || 1;
-  const { clientWidth: width, clientHeight: height } = canvas;
-  Object.assign(canvas, { width: width * scale, height: height * scale });
-  const context = canvas.getContext("2d");
-  context.scale(scale, scale);
-  if (!state.dots.length) return;
-  const turn = unrolled(state.dots.map((dot) => dot[2]));
-  const xs = state.dots.map((dot) => turn(dot[2]));
-  const ys = state.dots.map((dot) => dot[1]);
-  const [west, east, south, north] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
-  const shrink = Math.max(Math.cos(((south + north) / 2) * Math.PI / 180), 0.15);
-  const zoom = Math.min((width - 40) / Math.max((east - west) * shrink, 0.5), (height - 40) / Math.max(north - south, 0.5));
-  const place = (x, y) => [
-    width / 2 + (x - (west + east) / 2) * shrink * zoom,
-    height / 2 - (y - (south + north) / 2) * zoom,
-  ];
-  const style = getComputedStyle(document.documentElement);
-  const radius = state.dots.length > 2000 ? 1.1 : state.dots.length > 300 ? 1.8 : 3;
-  context.fillStyle = style.getPropertyValue("--dot");
-  context.globalAlpha = state.dots.length > 300 ? 0.6 : 0.85;
-  state.dots.forEach((dot, i) => {
-    const [x, y] = place(xs[i], ys[i]);
-    context.beginPath();
-    context.arc(x, y, radius, 0, 7);
-    context.fill();
-  });
-  const at = state.dots.findIndex((dot) => dot[0] === highlighted);
-  if (at >= 0) {
-    const [x, y] = place(xs[at], ys[at]);
-    context.globalAlpha = 1;
-    context.fillStyle = style.getPropertyValue("--chosen");
-    context.beginPath();
-    context.arc(x, y, radius + 4, 0, 7);
-    context.fill();
-  }
-}
-
-// -- one airport ---------------------------------------------------------------------------------------------
-
-async function open(airport) {
-  state.chosen = airport;
-  draw(airport.icao);
-  $("detail-title").textContent = airport.name;
-  $("detail-facts").textContent = [
-    airport.icao, airport.iata, airport.city, `${number.format(airport.elevation)} ft`,
-    `${airport.latitude.toFixed(3)}, ${airport.longitude.toFixed(3)}`, airport.timezone,
-  ].filter(Boolean).join(" · ");
-  $("problem").textContent = "";
-  $("inspections").replaceChildren();
-  $("inspector").replaceChildren(...state.staff.map((user) => element("option", { value: user.id, textContent: user.name })));
-  $("detail").showModal();
-  await inspections();
-}
-
-async function inspections() {
-  const { body } = await api(`/api/inspections?per_page=50&airport_icao=${encodeURIComponent(state.chosen.icao)}`);
-  const rows = body.items.map(inspection);
-  $("inspections").replaceChildren(...(rows.length ? rows : [element("li", { textContent: "None so far." })]));
-}
-
-function inspection(item) {
-  const by = state.staff.find((user) => user.id === item.inspector_id)?.name ?? "someone";
-  const acts = element("div", { className: "acts" });
-  if (item.outcome === "open") {
-    for (const outcome of ["passed", "failed"]) {
-      acts.append(action(outcome === "passed" ? "Passed" : "Failed", () => change(item, { outcome })));
+async function showMatches() {
+  const turn = (state.asked += 1);
+  const asked = query(filters());
+  const all = map.points.length;
+  let found = null;
+  if (asked) {
+    try {
+      found = await request(`/api/airports/map${asked}`, { tenant: state.country });
+    } catch (error) {
+      if (turn === state.asked) at("count").textContent = error.message;
+      return;
     }
   }
-  acts.append(action("Remove", () => remove(item)));
-  const when = new Date(item.created_at).toLocaleDateString("en", { dateStyle: "medium" });
-  const outcome = element("span", { className: "outcome", textContent: item.outcome });
-  outcome.dataset.outcome = item.outcome;
-  return element("li", {}, outcome, element("span", { textContent: item.notes }),
-    element("span", { className: "place", textContent: `${by}, ${when}` }), acts);
+  if (turn !== state.asked) return;
+  map.setShown(found && new Set(found.points.map(([icao]) => icao)));
+  const count = found ? `${number.format(found.points.length)} of ${number.format(all)}` : number.format(all);
+  at("count").textContent = `${count} airport${all === 1 ? "" : "s"}`;
+  at("map").setAttribute("aria-label", `Map of ${count} airports in ${state.names.get(state.country)}`);
 }
 
-function action(textContent, run) {
-  const button = element("button", { type: "button", textContent });
-  button.addEventListener("click", run);
-  return button;
-}
+// -- one airport ---------------------------------------------------------------------------------------------------
 
-async function attempt(work) {
-  $("problem").textContent = "";
+async function pick(icao) {
+  mark(icao);
   try {
-    await work();
+    await detail.open(icao);
+    map.cover(detail.width);
+    map.select(icao);
   } catch (error) {
-    $("problem").textContent = error.status === 412
-      ? "Somebody else has changed this inspection meanwhile; here is how it stands now."
-      : error.message;
+    mark("");
+    at("count").textContent = error.message;
   }
-  await Promise.all([inspections(), overview()]);
 }
 
-const ifMatch = (item) => ({ "If-Match": `"${item.version}"` });
-const change = (item, values) => attempt(() =>
-  api(`/api/inspections/${item.id}`, { method: "PATCH", headers: ifMatch(item), body: JSON.stringify(values) }));
-const remove = (item) => attempt(() => api(`/api/inspections/${item.id}`, { method: "DELETE", headers: ifMatch(item) }));
+function mark(icao) {
+  list.select(icao);
+  list.reveal(icao);
+  map.select(icao);
+  keepAddress(icao);
+}
 
-$("add").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const body = { airport_icao: state.chosen.icao, inspector_id: $("inspector").value, notes: $("notes").value };
-  attempt(async () => {
-    await api("/api/inspections", { method: "POST", body: JSON.stringify(body) });
-    $("notes").value = "";
+function keepAddress(icao = detail.icao) {
+  const { words, region, sort, above, iata, open } = fields;
+  const kept = query({
+    country: state.country,
+    words: words.value.trim(),
+    region: region.value,
+    sort: sort.value === "name" ? "" : sort.value,
+    above: above.value,
+    iata: iata.checked ? "1" : "",
+    open: open.checked ? "1" : "",
+    airport: icao,
   });
+  history.replaceState(null, "", kept);
+}
+
+// -- the database --------------------------------------------------------------------------------------------------
+
+const FACTS = {
+  latency_ms: ["Round trip", (value) => `${value.toFixed(2)} ms`],
+  "server.version": ["Server", (value, details) => `${details.journal_mode ? "SQLite" : "PostgreSQL"} ${value}`],
+  "storage.size_bytes": ["Size", megabytes],
+  "storage.disk_free_bytes": ["Free on disk", megabytes],
+  journal_mode: ["Journal", String],
+  integrity: ["Integrity", String],
+  "connections.used": ["Connections", (value, details) => `${value} of ${details.connections.allowed}`],
+  "pool.checked_out": ["Pool in use", (value, details) => `${value} of ${details.pool.size}`],
+};
+
+function megabytes(bytes) {
+  return bytes > 1e9 ? `${number.format(Math.round(bytes / 1e9))} GB` : `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
+async function showHealth() {
+  if (document.hidden) return;
+  const found = await health();
+  at("health").dataset.status = found.status;
+  at("health-text").textContent = found.status;
+  at("health-message").textContent = found.message;
+  const rows = Object.entries(FACTS).flatMap(([path, [name, told]]) => {
+    const value = path.split(".").reduce((held, key) => held?.[key], found.details);
+    return value === undefined || value === null
+      ? []
+      : [element("dt", { textContent: name }), element("dd", { textContent: told(value, found.details) })];
+  });
+  at("health-facts").replaceChildren(...rows);
+}
+
+// -- keeping the country over visits; a browser may forbid it ------------------------------------------------------
+
+function remember(country) {
+  try { localStorage.setItem("country", country); } catch { /* then the next visit begins anew */ }
+}
+
+function remembered() {
+  try { return localStorage.getItem("country"); } catch { return null; }
+}
+
+// -- hands ---------------------------------------------------------------------------------------------------------
+
+function afterwards(work, milliseconds) {
+  let timer;
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(work, milliseconds);
+  };
+}
+
+function failed(error) {
+  const again = element("button", { type: "button", textContent: "Try again", onclick: () => location.reload() });
+  at("more").replaceChildren(error.message, " ", again);
+}
+
+const soon = afterwards(ask, 180);
+fields.words.addEventListener("input", soon);
+fields.above.addEventListener("input", soon);
+for (const name of ["region", "sort", "iata", "open"]) fields[name].addEventListener("change", ask);
+at("query").addEventListener("submit", (event) => {
+  event.preventDefault();
+  ask();
 });
+at("country").addEventListener("change", () => {
+  enter(at("country").value).then(() => keepAddress(), failed);
+});
+at("zoom-in").addEventListener("click", () => map.closer());
+at("zoom-out").addEventListener("click", () => map.farther());
+at("zoom-fit").addEventListener("click", () => map.fit());
 
-// -- the country and the database ---------------------------------------------------------------------------------
-
-async function overview() {
-  const { body } = await api("/api/overview");
-  const numbers = [["Airports", body.airports], ["Inspections", body.inspections.total_entities], ["Open", body.open]];
-  $("numbers").replaceChildren(...numbers.map(([name, value]) =>
-    element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: number.format(value) }))));
-}
-
-async function enter(country) {
-  state.country = country;
-  state.dots = [];
-  state.staff = [];
-  localStorage.setItem("country", country);
-  document.title = `${names.of(country)} · Airport inspections`;
-  draw(null);
-  const first = restart();
-  const staff = api("/api/users").then(({ body }) => { state.staff = body.items; });
-  await Promise.all([first, staff, loadMap(), overview()]);
-}
-
-async function health() {
-  const box = $("health");
-  try {
-    const response = await fetch("/health/db");
-    const body = await response.json();
-    box.dataset.status = body.status;
-    const latency = body.details?.latency_ms;
-    box.lastElementChild.textContent = `Database ${body.status}${latency === undefined ? "" : `, ${latency.toFixed(1)} ms`}`;
-  } catch {
-    box.dataset.status = "unhealthy";
-    box.lastElementChild.textContent = "The server does not answer";
-  }
-}
-
-let typing;
-$("filter").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(restart, 200); });
-$("sort").addEventListener("change", restart);
-$("query").addEventListener("submit", (event) => event.preventDefault());
-$("country").addEventListener("change", (event) => enter(event.target.value));
-addEventListener("scroll", () => { if (nearEnd()) next(); }, { passive: true });
-addEventListener("resize", () => draw(null));
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw(null));
-
-const { body: countries } = await api("/api/countries");
-const named = countries.map(({ code, airports }) => ({ code, airports, name: names.of(code) ?? code }))
-  .sort((a, b) => a.name.localeCompare(b.name, "en"));
-$("country").append(...named.map(({ code, airports, name }) =>
-  element("option", { value: code, textContent: `${name} (${number.format(airports)})` })));
-const known = new Set(countries.map((country) => country.code));
-const before = localStorage.getItem("country");
-$("country").value = known.has(before) ? before : "IS";
-health();
-setInterval(health, 10_000);
-await enter($("country").value);
+showHealth();
+setInterval(showHealth, 20_000);
+document.addEventListener("visibilitychange", showHealth);
+start().catch(failed);
