@@ -26,7 +26,7 @@ from dotmac_database_fastapi import (
 )
 from tests.fastapi.conftest import checked_out, serving
 
-REQUESTS = 500
+REQUESTS = 1000
 TENANT = {"X-Tenant-ID": "a"}
 
 
