@@ -12,6 +12,8 @@ from ..dialects.isolation import begin_options, set_timeouts
 from ..dialects.transactions import ensure_begun
 from ..errors import TransactionError
 from ..sessions import commit, rollback, state_of
+from ..tenancy.context import binding_of
+from ..tenancy.executions import PASSED
 from .hooks import awaits_commit
 from .options import TransactionOptions
 
@@ -129,7 +131,9 @@ class Unit:
         timeouts = set_timeouts(statement=options.statement_timeout, lock=options.lock_timeout)
         connection = session.connection(execution_options=begin)
         if timeouts is not None:
-            connection.execute(timeouts)
+            # A guarded session refuses set_config, by which a tenant could be changed; this one is the toolkit's own.
+            passed = {PASSED: (binding_of(session), "confined")}
+            connection.execute(timeouts, execution_options=passed)
 
     def _check_whole(self) -> None:
         """A commit or rollback by hand has ended the block's transaction, and what came after it is another one."""

@@ -10,7 +10,7 @@ from sqlalchemy import func, select, text
 
 from dotmac_database.errors import DatabaseTimeoutError, TransactionError, ValidationError
 from dotmac_database.sessions import state_of, sync_session
-from dotmac_database.tenancy import bind_tenant, guard_tenants
+from dotmac_database.tenancy import RowLevelSecurity, bind_tenant, guard_tenants
 from dotmac_database.transactions import TransactionOptions
 
 
@@ -89,10 +89,13 @@ def test_options_are_refused_on_a_connection_that_is_in_a_transaction(world: Any
             world.add(session, "a")
 
 
-def test_options_of_a_guarded_session(world: Any) -> None:
+@pytest.mark.parametrize("secured", [False, True])
+def test_options_of_a_guarded_session(world: Any, secured: bool) -> None:
+    """Row-level security is told its tenant in the same transaction, after BEGIN has its options."""
     if world.dialect == "sqlite":
         pytest.skip("PostgreSQL's")
-    session = guard_tenants(type(world.maker)(world.engine))()
+    rls = RowLevelSecurity(world.Account.metadata) if secured else None
+    session = guard_tenants(type(world.maker)(world.engine), rls=rls)()
     bind_tenant(session, "a")
     options = TransactionOptions(isolation_level="SERIALIZABLE", lock_timeout=1)
     with world.transaction(session, options):
