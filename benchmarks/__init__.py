@@ -1,0 +1,1 @@
+"""The toolkit beside raw asyncpg and SQLAlchemy as usually written: ``python -m benchmarks``."""

@@ -1,0 +1,293 @@
+"""The same work, by each contender. Tenant filter and commits are everybody's; each gives comparable values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+
+from dotmac_database import AsyncTenantRepository, QueryFilter, QueryOptions, SortField, SortOrder, create_async_repository
+
+from .schema import COLUMNS, User
+
+TENANT = "tenant-7"
+Values = tuple[Any, ...]
+NAMES = ", ".join(COLUMNS)
+
+
+def shown(entity: Any) -> Values:
+    """The values of an object that a user got, each of them read."""
+    return tuple(getattr(entity, name) for name in COLUMNS)
+
+
+def new_rows(count: int) -> list[dict[str, Any]]:
+    """Rows that nobody has yet."""
+    return [{"name": f"New {n}", "email": f"{uuid4().hex}@example.org", "score": n, "bio": "fresh"} for n in range(count)]
+
+
+class Contender:
+    """One way to do it."""
+
+    name: str
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class Raw(Contender):
+    """asyncpg with a pool of its own and hand-written SQL."""
+
+    name = "asyncpg"
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self.pool = pool
+
+    async def get(self, key: UUID) -> Values:
+        sql = f"SELECT {NAMES} FROM bench_users WHERE id = $1 AND tenant_id = $2 AND NOT is_deleted"
+        return tuple(await self.pool.fetchrow(sql, key, TENANT))
+
+    async def listed(self, limit: int) -> list[Values]:
+        sql = (
+            f"SELECT {NAMES} FROM bench_users WHERE tenant_id = $1 AND NOT is_deleted AND status = $2"
+            " ORDER BY created_at DESC, id DESC LIMIT $3"
+        )
+        return [tuple(row) for row in await self.pool.fetch(sql, TENANT, "active", limit)]
+
+    async def paged(self, page: int) -> tuple[list[Values], int]:
+        where = "tenant_id = $1 AND NOT is_deleted AND status = $2"
+        sql = (
+            f"SELECT {NAMES}, (SELECT count(*) FROM bench_users WHERE {where}) AS total FROM bench_users WHERE {where}"
+            " ORDER BY created_at DESC, id DESC LIMIT 20 OFFSET $3"
+        )
+        rows = await self.pool.fetch(sql, TENANT, "active", (page - 1) * 20)
+        return [tuple(row)[:-1] for row in rows], rows[0]["total"]
+
+    async def after(self, place: tuple[datetime, UUID] | None) -> list[Values]:
+        seek = "" if place is None else " AND (created_at, id) > ($2, $3)"
+        sql = (
+            f"SELECT {NAMES} FROM bench_users WHERE tenant_id = $1 AND NOT is_deleted{seek}"
+            " ORDER BY created_at, id LIMIT 20"
+        )
+        return [tuple(row) for row in await self.pool.fetch(sql, TENANT, *(place or ()))]
+
+    async def create(self, row: dict[str, Any]) -> str:
+        sql = (
+            "INSERT INTO bench_users (tenant_id, id, name, email, status, score, bio, created_at, is_deleted)"
+            f" VALUES ($1, $2, $3, $4, 'active', $5, $6, now(), false) RETURNING {NAMES}"
+        )
+        made = await self.pool.fetchrow(sql, TENANT, uuid4(), row["name"], row["email"], row["score"], row["bio"])
+        return str(made["email"])
+
+    async def update(self, key: UUID, score: int) -> int:
+        sql = f"UPDATE bench_users SET score = $1 WHERE id = $2 AND tenant_id = $3 AND NOT is_deleted RETURNING {NAMES}"
+        return int((await self.pool.fetchrow(sql, score, key, TENANT))["score"])
+
+    async def create_many(self, rows: list[dict[str, Any]]) -> int:
+        from dotmac_database.types import utc_now
+
+        now = utc_now()
+        names = ["tenant_id", "id", "name", "email", "status", "score", "bio", "created_at", "is_deleted"]
+        records = [
+            (TENANT, uuid4(), row["name"], row["email"], "active", row["score"], row["bio"], now, False) for row in rows
+        ]
+        async with self.pool.acquire() as connection, connection.transaction():
+            await connection.copy_records_to_table("bench_users", records=records, columns=names)
+        return len(rows)
+
+    async def upsert_many(self, rows: list[dict[str, Any]]) -> int:
+        from dotmac_database.types import utc_now
+
+        sql = (
+            "INSERT INTO bench_users (tenant_id, id, name, email, status, score, bio, created_at, is_deleted)"
+            " SELECT $1, u.id, u.name, u.email, 'active', u.score, u.bio, $7, false"
+            " FROM unnest($2::uuid[], $3::text[], $4::text[], $5::int[], $6::text[]) AS u(id, name, email, score, bio)"
+            " ON CONFLICT (tenant_id, email) DO UPDATE SET name = excluded.name, score = excluded.score, bio = excluded.bio"
+            f" RETURNING {NAMES}"
+        )
+        columns = [[row[name] for row in rows] for name in ("name", "email", "score", "bio")]
+        done = await self.pool.fetch(sql, TENANT, [uuid4() for _ in rows], *columns, utc_now())
+        return len(done)
+
+
+class ByHand(Contender):
+    """The ORM as it is usually written by hand."""
+
+    name = "SQLAlchemy ORM by hand"
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.sessions = async_sessionmaker(engine, expire_on_commit=False)
+
+    def _own(self) -> Any:
+        return and_(User.tenant_id == TENANT, User.is_deleted.is_(False))
+
+    async def get(self, key: UUID) -> Values:
+        async with self.sessions() as session:
+            return shown((await session.execute(select(User).where(User.id == key, self._own()))).scalar_one())
+
+    async def listed(self, limit: int) -> list[Values]:
+        async with self.sessions() as session:
+            statement = (
+                select(User)
+                .where(self._own(), User.status == "active")
+                .order_by(User.created_at.desc(), User.id.desc())
+                .limit(limit)
+            )
+            return [shown(user) for user in (await session.execute(statement)).scalars()]
+
+    async def paged(self, page: int) -> tuple[list[Values], int]:
+        async with self.sessions() as session:
+            statement = select(User).where(self._own(), User.status == "active")
+            total = await session.scalar(select(func.count()).select_from(statement.subquery()))
+            ordered = statement.order_by(User.created_at.desc(), User.id.desc()).limit(20).offset((page - 1) * 20)
+            return [shown(user) for user in (await session.execute(ordered)).scalars()], int(total or 0)
+
+    async def after(self, place: tuple[datetime, UUID] | None) -> list[Values]:
+        async with self.sessions() as session:
+            statement = select(User).where(self._own()).order_by(User.created_at, User.id).limit(20)
+            if place is not None:
+                moment, key = place
+                later = or_(User.created_at > moment, and_(User.created_at == moment, User.id > key))
+                statement = statement.where(later)
+            return [shown(user) for user in (await session.execute(statement)).scalars()]
+
+    async def create(self, row: dict[str, Any]) -> str:
+        async with self.sessions() as session:
+            user = User(tenant_id=TENANT, id=uuid4(), **row)
+            session.add(user)
+            await session.commit()
+            return str(shown(user)[COLUMNS.index("email")])
+
+    async def update(self, key: UUID, score: int) -> int:
+        async with self.sessions() as session:
+            user = (await session.execute(select(User).where(User.id == key, self._own()))).scalar_one()
+            user.score = score
+            await session.commit()
+            return int(shown(user)[COLUMNS.index("score")])
+
+    async def create_many(self, rows: list[dict[str, Any]]) -> int:
+        async with self.sessions() as session:
+            await session.execute(insert(User), [{"tenant_id": TENANT, "id": uuid4(), **row} for row in rows])
+            await session.commit()
+            return len(rows)
+
+    async def upsert_many(self, rows: list[dict[str, Any]]) -> int:
+        async with self.sessions() as session:
+            statement = upsert(User).values([{"tenant_id": TENANT, "id": uuid4(), **row} for row in rows])
+            changes = {name: statement.excluded[name] for name in ("name", "score", "bio")}
+            done = statement.on_conflict_do_update(index_elements=["tenant_id", "email"], set_=changes).returning(User)
+            found = (await session.scalars(done, execution_options={"populate_existing": True})).all()
+            await session.commit()
+            return len(found)
+
+
+class Core(ByHand):
+    """SQLAlchemy Core on a connection, rows as they come."""
+
+    name = "SQLAlchemy Core"
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(engine)
+        self.engine = engine
+        self.table: Any = User.__table__
+
+    async def _rows(self, statement: Any) -> list[Values]:
+        async with self.engine.connect() as connection:
+            return [tuple(row) for row in await connection.execute(statement)]
+
+    async def get(self, key: UUID) -> Values:
+        return (await self._rows(select(self.table).where(User.id == key, self._own())))[0]
+
+    async def listed(self, limit: int) -> list[Values]:
+        where = (self._own(), User.status == "active")
+        order = (User.created_at.desc(), User.id.desc())
+        return await self._rows(select(self.table).where(*where).order_by(*order).limit(limit))
+
+    async def create(self, row: dict[str, Any]) -> str:
+        statement = insert(self.table).values(tenant_id=TENANT, id=uuid4(), **row).returning(self.table.c.email)
+        async with self.engine.begin() as connection:
+            return str((await connection.execute(statement)).scalar_one())
+
+    async def update(self, key: UUID, score: int) -> int:
+        statement = update(self.table).where(User.id == key, self._own()).values(score=score).returning(self.table.c.score)
+        async with self.engine.begin() as connection:
+            return int((await connection.execute(statement)).scalar_one())
+
+
+class Toolkit(Contender):
+    """The toolkit: a session and a repository for each call, as a request has them."""
+
+    name = "toolkit"
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.sessions = async_sessionmaker(engine, expire_on_commit=False)
+        self.cursors: dict[Any, str | None] = {None: None}
+
+    def _users(self, session: Any) -> AsyncTenantRepository[User]:
+        repository = create_async_repository(session, User, TENANT)
+        assert isinstance(repository, AsyncTenantRepository)
+        return repository
+
+    async def get(self, key: UUID) -> Values:
+        async with self.sessions() as session:
+            return shown(await self._users(session).get_by_id(key))
+
+    @staticmethod
+    def _active(**more: Any) -> QueryOptions:
+        return QueryOptions(
+            filters=[QueryFilter("status", value="active")], sorts=[SortField("created_at", SortOrder.DESC)], **more
+        )
+
+    async def listed(self, limit: int) -> list[Values]:
+        async with self.sessions() as session:
+            users = await self._users(session).list(self._active(pagination={"per_page": limit}))
+            return [shown(user) for user in users]
+
+    async def paged(self, page: int) -> tuple[list[Values], int]:
+        async with self.sessions() as session:
+            found = await self._users(session).list_paginated(self._active(pagination={"page": page, "per_page": 20}))
+            return [shown(user) for user in found.items], found.total
+
+    async def after(self, place: tuple[datetime, UUID] | None) -> list[Values]:
+        async with self.sessions() as session:
+            users = self._users(session)
+            asked = {"limit": 20, "cursor_field": "created_at", "cursor": self._cursor(users, place)}
+            page = await users.cursor_paginate({"cursor_pagination": asked})
+            return [shown(user) for user in page.items]
+
+    def _cursor(self, users: AsyncTenantRepository[User], place: Any) -> str | None:
+        """The cursor that a client would have been given at this place."""
+        if place not in self.cursors:
+            from dotmac_database.query import CursorPaginationParams
+            from dotmac_database.statements.ordering import cursor_order
+
+            order = cursor_order(users.traits, (), CursorPaginationParams(cursor_field="created_at"))
+            twin = users._twin
+            self.cursors[place] = twin._codec.encode(place, mode="after", binding=twin._binding(order))
+        return self.cursors[place]
+
+    async def create(self, row: dict[str, Any]) -> str:
+        async with self.sessions() as session:
+            return str(shown(await self._users(session).create(row))[COLUMNS.index("email")])
+
+    async def update(self, key: UUID, score: int) -> int:
+        async with self.sessions() as session:
+            return int(shown(await self._users(session).update(key, {"score": score}))[COLUMNS.index("score")])
+
+    async def create_many(self, rows: list[dict[str, Any]]) -> int:
+        async with self.sessions() as session:
+            return await self._users(session).bulk_create(rows, returning=False)
+
+    async def upsert_many(self, rows: list[dict[str, Any]]) -> int:
+        async with self.sessions() as session:
+            return len(await self._users(session).bulk_upsert(rows, ["email"]))
+
+
+def all_of(pool: asyncpg.Pool, engine: AsyncEngine) -> Iterable[Contender]:
+    """Everyone, the first being what the others are compared with."""
+    return (Raw(pool), Core(engine), ByHand(engine), Toolkit(engine))

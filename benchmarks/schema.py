@@ -1,0 +1,47 @@
+"""The table that everything is measured on, and its rows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Index, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from dotmac_database import SoftDeleteMixin, TenantMixin
+from dotmac_database.types import UTCDateTime, utc_now
+
+
+class Base(DeclarativeBase):
+    """The benchmark's tables."""
+
+
+class User(TenantMixin, SoftDeleteMixin, Base):
+    """A user as services have them: ten columns, one index for each query."""
+
+    __tablename__ = "bench_users"
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "email"),
+        Index("bench_by_status", "tenant_id", "status", "created_at", "id"),
+        Index("bench_by_created", "tenant_id", "created_at", "id"),
+    )
+
+    tenant_id: Mapped[str] = mapped_column(String(32))
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(80))
+    email: Mapped[str] = mapped_column(String(120))
+    status: Mapped[str] = mapped_column(String(16), default="active")
+    score: Mapped[int] = mapped_column(default=0)
+    bio: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utc_now)
+
+
+COLUMNS = tuple(column.key for column in User.__table__.columns)
+
+FILL = """
+INSERT INTO bench_users (tenant_id, id, name, email, status, score, bio, created_at, is_deleted)
+SELECT 'tenant-' || (n % 50), md5('user' || n)::uuid, 'User ' || n, 'user' || n || '@example.org',
+       CASE WHEN n % 3 = 0 THEN 'active' ELSE 'idle' END, n % 1000, 'Some words about user ' || n,
+       timestamptz '2024-01-01' + n * interval '31 seconds', false
+FROM generate_series(1, {rows}) n
+"""
