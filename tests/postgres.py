@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
 import warnings
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 
 with warnings.catch_warnings():
@@ -32,18 +36,16 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _children(parent: int) -> list[int]:
-    """The processes that ``parent`` started; each has a session of its own, so no group holds them together."""
-    if not Path("/proc/self/stat").exists():
-        found = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False)
-        return [int(pid) for pid in found.stdout.split()]
-    children = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            # "pid (name) state parent …": the name may hold spaces and parentheses.
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
-                children.append(int(stat.parent.name))
-    return children
+@cache
+def _programs() -> Path:
+    """The folder of PostgreSQL's programs; a copy, where the server's account can't pass through the folders above."""
+    if os.geteuid() != 0 or all(folder.stat().st_mode & stat.S_IXOTH for folder in POSTGRES_BIN_PATH.parents):
+        return Path(POSTGRES_BIN_PATH)
+    copy = Path(tempfile.mkdtemp(prefix="dotmac-postgres-programs-"))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    copy.chmod(0o755)
+    shutil.copytree(POSTGRES_BIN_PATH.parent, copy / "pginstall", symlinks=True)
+    return copy / "pginstall" / "bin"
 
 
 class OwnServer:
@@ -68,14 +70,14 @@ class OwnServer:
         return self.folder / "data"
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [str(POSTGRES_BIN_PATH / program), *arguments]
+        command = [str(_programs() / program), *arguments]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **self._as)
 
     def start(self) -> OwnServer:
         """Start, and wait until it answers."""
         settings = [part for name, value in self.settings.items() for part in ("-c", f"{name}={value}")]
         command = [
-            str(POSTGRES_BIN_PATH / "postgres"),
+            str(_programs() / "postgres"),
             "-D",
             str(self.data),
             "-p",
@@ -108,9 +110,10 @@ class OwnServer:
 
     def _signal_all(self, number: int) -> None:
         assert self.process is not None
-        for pid in (self.process.pid, *_children(self.process.pid)):
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+        server = psutil.Process(self.process.pid)
+        for process in (server, *server.children()):
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     def freeze(self) -> None:
         """SIGSTOP: connections stay open, and nothing answers."""
