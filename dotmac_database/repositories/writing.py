@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, overload
 
-from sqlalchemy import Result, delete, select
+from sqlalchemy import Result, delete, insert, select
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm.attributes import set_committed_value
 
 from ..errors import DuplicateEntityError, StaleEntityError, TenantIsolationError, ValidationError
 from ..query import FiltersLike, filters_of
 from ..sessions import keep, writing
-from ..statements.bulk import update_many
+from ..statements.bulk import BATCH, Unnested, update_many
 from ..statements.reads import Bound, Reader
 from ..statements.writes import Values, Writer, is_sql
 from ..tenancy.context import ALL_TENANTS
 from .reading import ReadingRepository
 
 M = TypeVar("M")
+
+_FEW = 20
+"""Below so many rows arrays are not worth their while."""
 
 _FRESH: Mapping[str, Any] = {"populate_existing": True, "synchronize_session": False}
 
@@ -109,16 +112,9 @@ class WritingRepository(ReadingRepository[M]):
             raise ValidationError(f"{self.traits.name}: two rows have the same {', '.join(conflict_fields)}.")
         found: dict[tuple[Any, ...], M] = {}
         with self._writing():
-            for _, members in writer.runs(prepared):
-                statement = writer.upsert(list(members[0]), conflict)
-                size = max(1, self._dialect.max_parameters // len(members[0]))
-                for start in range(0, len(members), size):
-                    result = self._session.scalars(
-                        statement.values(members[start : start + size]),
-                        execution_options={**_FRESH, **self._options},
-                    )
-                    for entity in result:
-                        found[tuple(getattr(entity, key) for key in keys)] = entity
+            for _, members in writer.runs(prepared, keep_none=True):
+                for entity in self._upserted(writer, members, conflict):
+                    found[tuple(getattr(entity, key) for key in keys)] = entity
             entities = [found.get(identity) for identity in identities]
             if any(entity is None for entity in entities):
                 for entity in found.values():
@@ -366,7 +362,29 @@ class WritingRepository(ReadingRepository[M]):
         return len(entities)
 
     def _insert_many(self, writer: Writer, members: builtins.list[Values]) -> None:
-        self._session.execute(writer.insert(returning=False), members, execution_options=self._options)
+        rows = Unnested(writer, members)
+        if not rows.possible or len(members) < _FEW:
+            self._session.execute(writer.insert(returning=False), members, execution_options=self._options)
+            return
+        for start in range(0, len(members), BATCH):
+            columns, source = rows.source(members[start : start + BATCH])
+            statement = insert(self.traits.tables[0]).from_select(columns, source, include_defaults=False)
+            self._session.execute(statement, execution_options=self._options)
+
+    def _upserted(self, writer: Writer, members: builtins.list[Values], conflict: builtins.list[Any]) -> Iterator[M]:
+        """The rows of an upsert of equal fields, a statement a batch."""
+        statement = writer.upsert(list(members[0]), conflict)
+        rows = Unnested(writer, members)
+        how = {**_FRESH, **self._options}
+        if rows.possible and len(members) >= _FEW:
+            for start in range(0, len(members), BATCH):
+                columns, source = rows.source(members[start : start + BATCH])
+                arrays = statement.from_select(columns, source, include_defaults=False)
+                yield from self._session.scalars(arrays, execution_options=how)
+            return
+        size = max(1, self._dialect.max_parameters // len(members[0]))
+        for start in range(0, len(members), size):
+            yield from self._session.scalars(statement.values(members[start : start + size]), execution_options=how)
 
     def _update_many(self, writer: Writer, changes: Mapping[tuple[Any, ...], Values]) -> int:
         keys = list(changes)

@@ -1,14 +1,35 @@
-"""One UPDATE for many rows: the new values as a table to join with."""
+"""Statements for many rows: the new values as a table to join with, or as arrays to unnest."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, column, update, values
+from sqlalchemy import Column, Select, bindparam, column, func, select, update, values
+from sqlalchemy import types as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 
+from ..types import UTCDateTime
 from .reads import Bound
 from .writes import Values, Writer
+
+BATCH = 10_000
+"""How many rows one unnested statement takes."""
+
+_ARRAYED = (
+    sa.Integer,
+    sa.String,
+    sa.Boolean,
+    sa.Uuid,
+    sa.DateTime,
+    sa.Date,
+    sa.Time,
+    sa.Float,
+    sa.Numeric,
+    sa.LargeBinary,
+    UTCDateTime,
+)
+"""The types whose arrays every driver sends as it sends single values; an `Enum` is a `String`, but not among them."""
 
 
 def update_many(writer: Writer, keys: Sequence[tuple[Any, ...]], rows: Sequence[Values]) -> Iterator[Bound]:
@@ -41,3 +62,59 @@ def update_many(writer: Writer, keys: Sequence[tuple[Any, ...]], rows: Sequence[
             .returning(*(traits.attribute(name) for name in traits.primary_key))
         )
         yield Bound(statement, dict(reader.scope.parameters))
+
+
+class Unnested:
+    """Rows of equal fields as INSERT … SELECT FROM unnest(…): one array a column, however many rows.
+
+    It obeys row-level security, which COPY does not. ``possible`` says whether the dialect and the types allow it.
+    """
+
+    def __init__(self, writer: Writer, rows: Sequence[Values]) -> None:
+        self.writer = writer
+        self.given = sorted(rows[0])
+        traits = writer.traits
+        self.columns: list[Column[Any]] = [traits.columns[name] for name in self.given]
+        self.defaults = [
+            (key, each.default)
+            for key, each in traits.columns.items()
+            if key not in rows[0] and each.default is not None
+        ]
+        self.possible = (
+            writer.reader.dialect.name == "postgresql"
+            and len(traits.tables) == 1
+            and all(_arrayed(each.type) for each in self.columns)
+            and all(
+                (default.is_scalar or default.is_callable) and _arrayed(traits.columns[key].type)
+                for key, default in self.defaults
+            )
+        )
+
+    def source(self, rows: Sequence[Values]) -> tuple[list[Column[Any]], Select[Any]]:
+        """The columns, and the SELECT that gives these rows."""
+        columns = [*self.columns, *(self.writer.traits.columns[key] for key, _ in self.defaults)]
+        arrays = [
+            bindparam(f"c{place}", values, type_=ARRAY(each.type))
+            for place, (each, values) in enumerate(zip(columns, self._arrays(rows), strict=True))
+        ]
+        fields: list[Any] = [column(f"c{place}", each.type) for place, each in enumerate(columns)]
+        table = func.unnest(*arrays).table_valued(*fields, name="dotmac_rows").render_derived()
+        return columns, select(*table.c)
+
+    def _arrays(self, rows: Sequence[Values]) -> list[list[Any]]:
+        """A list for each column; Python's defaults are made for each row."""
+        arrays: list[list[Any]] = [[row[name] for row in rows] for name in self.given]
+        for _, default in self.defaults:
+            made: Any = default
+            arrays.append([made.arg if made.is_scalar else made.arg(None) for _ in rows])
+        return arrays
+
+
+def _arrayed(type_: sa.TypeEngine[Any]) -> bool:
+    plain = type_.impl_instance if isinstance(type_, sa.TypeDecorator) and not isinstance(type_, UTCDateTime) else type_
+    if (
+        isinstance(type_, sa.TypeDecorator)
+        and type(type_).process_bind_param is not sa.TypeDecorator.process_bind_param
+    ):
+        plain = type_
+    return isinstance(plain, _ARRAYED) and not isinstance(plain, sa.Enum)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from difflib import get_close_matches
 from typing import Any
 from uuid import uuid4
 
 from pydantic import BaseModel
-from sqlalchemy import Index, PrimaryKeyConstraint, UniqueConstraint, bindparam, delete, insert, null, update
+from sqlalchemy import Column, Index, PrimaryKeyConstraint, UniqueConstraint, bindparam, delete, insert, null, update
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.elements import Null
@@ -19,7 +19,7 @@ from ..errors import TenantIsolationError, TenantRequiredError, ValidationError
 from ..models.traits import Traits, traits_of
 from ..tenancy.context import ALL_TENANTS
 from ..types import UTCDateTime, utc_now
-from .coercion import coercer
+from .coercion import Coercer, coercer
 from .filters import Analysis
 from .paths import is_json
 from .reads import Bound, Reader
@@ -32,10 +32,10 @@ def is_sql(value: Any) -> bool:
     return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
 
 
-def data_of(traits: Traits[Any], data: Any) -> Values:
-    """The fields that were set in a dict, a Pydantic object or an entity, as a new dict."""
+def data_of(traits: Traits[Any], data: Any) -> Mapping[Any, Any]:
+    """The fields that were set in a dict, a Pydantic object or an entity."""
     if isinstance(data, Mapping):
-        return dict(data)
+        return data
     if isinstance(data, BaseModel):
         return {name: getattr(data, name) for name in data.model_fields_set} | (data.model_extra or {})
     if isinstance(data, traits.model):
@@ -44,12 +44,19 @@ def data_of(traits: Traits[Any], data: Any) -> Values:
     raise ValidationError(f"{traits.name}: a dict or a Pydantic object was expected, not {type(data).__name__}.")
 
 
+def _fills_itself(column: Column[Any]) -> bool:
+    """Whether something fills the column where nobody gives a value: a default, a key's sequence."""
+    return column.default is not None or column.server_default is not None or column.primary_key
+
+
 @dataclass(frozen=True, slots=True)
 class Writer:
     """Prepares the values and builds the writing statements of one class for one tenant."""
 
     reader: Reader
     actor: str | None = None
+    _fields: dict[Any, tuple[str, Coercer | None]] = field(default_factory=dict, compare=False)
+    """Each name that was given so far, with its key and the coercion of its column; None: it is no column."""
 
     @property
     def traits(self) -> Traits[Any]:
@@ -99,20 +106,29 @@ class Writer:
             self._stamp(values, self.traits.updated_by, self.actor)
         return values
 
-    def checked(self, given: Values) -> Values:
+    def checked(self, given: Mapping[Any, Any]) -> Values:
         """``given`` with known keys only and coerced values; raises `ValidationError` naming what is wrong."""
-        traits = self.traits
         values: Values = {}
         for name, value in given.items():
-            key = self._canonical(name)
-            if key in traits.columns:
-                values[key] = self._null(key) if value is None else self._coerced(key, value)
-            elif key in traits.relationships:
-                self._check_related(key, value)
+            key, coerce = self._fields.get(name) or self._field(name)
+            if coerce is None:
+                if key in self.traits.relationships:
+                    self._check_related(key, value)
                 values[key] = value
+            elif value is None:
+                values[key] = self._null(key)
             else:
-                values[key] = value
+                values[key] = self._stored(key, coerce, value)
         return values
+
+    def _field(self, name: Any) -> tuple[str, Coercer | None]:
+        key = self._canonical(name)
+        known = key in self.traits.columns
+        found = self._fields[name] = (key, self._coercer(key) if known else None)
+        return found
+
+    def _coercer(self, key: str) -> Coercer:
+        return self.reader.kept(("store", key), lambda: coercer(self.traits.columns[key].type, storing=True))
 
     def _null(self, key: str) -> Any:
         """NULL, which a JSON column must be told apart from the JSON value ``null``."""
@@ -135,12 +151,14 @@ class Writer:
         raise ValidationError(f"{self.traits.name} has no field {name!r}{hint}", field=str(name))
 
     def _coerced(self, key: str, value: Any) -> Any:
-        if is_sql(value):
-            return value  # an SQL expression is the programmer's own
-        coerce = self.reader.kept(("store", key), lambda: coercer(self.traits.columns[key].type, storing=True))
+        return self._stored(key, self._coercer(key), value)
+
+    def _stored(self, key: str, coerce: Coercer, value: Any) -> Any:
         try:
             return coerce(value)
         except ValueError as expected:
+            if is_sql(value):
+                return value  # an SQL expression is the programmer's own
             raise ValidationError(f"{self.traits.name}.{key} takes {expected}.", field=key) from None
 
     def _stamp(self, values: Values, key: str | None, value: Any) -> None:
@@ -183,10 +201,18 @@ class Writer:
         if tenant is not ALL_TENANTS and given is not None and given != tenant:
             raise TenantIsolationError(f"{self.traits.name}: the data names another tenant.")
 
-    def runs(self, rows: Sequence[Values]) -> list[tuple[list[int], list[Values]]]:
-        """The rows by equal keys, with their places, so that each run is one statement and no default is lost."""
+    def runs(self, rows: Sequence[Values], *, keep_none: bool = False) -> list[tuple[list[int], list[Values]]]:
+        """The rows by equal keys, with their places, so that each run is one statement and no default is lost.
+
+        As in a single INSERT of the ORM, None leaves a column to its default, unless ``keep_none``; where there is
+        no default it is a NULL.
+        """
         runs: dict[frozenset[str], tuple[list[int], list[Values]]] = {}
+        columns = {} if keep_none else self.traits.columns
+        defaulted = [key for key, column in columns.items() if _fills_itself(column)]
         for place, row in enumerate(rows):
+            if any(key in row and row[key] is None for key in defaulted):
+                row = {key: value for key, value in row.items() if value is not None or key not in defaulted}
             places, members = runs.setdefault(frozenset(row), ([], []))
             places.append(place)
             members.append(row)
@@ -194,7 +220,8 @@ class Writer:
 
     def insert(self, *, returning: bool) -> Any:
         """INSERT of many rows; returned rows come in the order of the given ones."""
-        statement = insert(self.traits.model)
+        # Without render_nulls SQLAlchemy leaves None out and begins another statement wherever the columns change.
+        statement = insert(self.traits.model).execution_options(render_nulls=True)
         return statement.returning(self.traits.model, sort_by_parameter_order=True) if returning else statement
 
     def update_by_key(self, key: tuple[Any, ...], values: Values, expected_version: int | None) -> Bound:
