@@ -25,7 +25,7 @@ class Confinement(LoaderCriteriaOption):
     ``changing``: the statement is an UPDATE or DELETE, which is about one table alone.
     """
 
-    __slots__ = ("changing", "kinds", "parameters", "version")
+    __slots__ = ("applied", "changing", "kinds", "parameters", "version")
 
     _traverse_internals = [  # noqa: RUF012 - SQLAlchemy's own form
         ("version", visitors.ExtendedInternalTraversal.dp_plain_obj),
@@ -51,15 +51,26 @@ class Confinement(LoaderCriteriaOption):
         self.root_entity = self.entity = None
         self.deferred_where_criteria = False
         self.include_aliases = True
-        # Relationship loads come to the guard by themselves, and an object must not carry a tenant with it.
+        # Loads come to the guard by themselves, so an object need not carry its tenant's conditions with it. A joined
+        # load asks its criteria for the same mark, hence the twin.
         self.propagate_to_loaders = False
+        self.applied = self._twin()
 
-    def __reduce__(self) -> Any:
-        raise TypeError("A statement that is confined to a tenant can't be pickled.")
+    def _twin(self) -> Confinement:
+        twin = object.__new__(Confinement)
+        for name in ("version", "kinds", "parameters", "changing", "root_entity", "entity", "deferred_where_criteria"):
+            setattr(twin, name, getattr(self, name))
+        twin.include_aliases = twin.propagate_to_loaders = True
+        return twin
 
     def _all_mappers(self) -> Iterator[Mapper[Any]]:
         for root in TABLES.roots:
             yield from root.self_and_descendants
+
+    def get_global_criteria(self, attributes: dict[Any, Any]) -> None:
+        """SQLAlchemy's hook: file the conditions under each class."""
+        for mapper in self._all_mappers():
+            attributes.setdefault(("additional_entity_criteria", mapper), []).append(self.applied)
 
     def _resolve_where_criteria(self, ext_info: Any) -> ColumnElement[bool]:
         mapper: Mapper[Any] = ext_info.mapper

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Result
+from sqlalchemy import Result, Select
 from sqlalchemy.orm import Mapper, ORMExecuteState, Session
+
+from sqlalchemy.sql import visitors
+from sqlalchemy.util import immutabledict
 
 from ..errors import TenantIsolationError, UnscopedStatementError
 from ..models.traits import tenant_key, traits_of
@@ -27,7 +30,7 @@ def on_execute(state: ORMExecuteState) -> Result[Any] | None:
     """The session's `do_orm_execute`: confine a statement, or leave it to the connection's look at it."""
     binding = binding_of(state.session)
     assert binding is not None
-    if binding.open or not state.is_orm_statement:
+    if binding.open or not (state.is_orm_statement or _made_orm_statement(state)):
         return None
     confined = state.execution_options.get(CONFINED)
     if confined is not None and not same(confined, binding.tenant):
@@ -35,7 +38,7 @@ def on_execute(state: ORMExecuteState) -> Result[Any] | None:
     if confined is not None and _is_whole(state):
         kind = "confined"
     else:
-        kind = "load" if state.is_relationship_load or state.is_column_load else "statement"
+        kind = "refresh" if state.is_column_load else "load" if state.is_relationship_load else "statement"
         _confine(state, binding)
     state.update_execution_options(**{PASSED: (binding, kind)})
     if isinstance(state.parameters, list) and (state.is_insert or state.is_update):
@@ -43,6 +46,21 @@ def on_execute(state: ORMExecuteState) -> Result[Any] | None:
         with writing_by_itself(binding):
             return state.invoke_statement()
     return None
+
+
+def _made_orm_statement(state: ORMExecuteState) -> bool:
+    """Have the ORM compile a SELECT of which it knows only what is inside, such as ``select(exists(…))``."""
+    statement: Any = state.statement
+    if not isinstance(statement, Select):
+        return False
+    for element in visitors.iterate(statement):
+        entity = element._annotations.get("parententity") if hasattr(element, "_annotations") else None
+        if entity is not None:
+            subject = {"compile_state_plugin": "orm", "plugin_subject": entity}
+            state.statement = statement._clone()
+            state.statement._propagate_attrs = immutabledict(subject)
+            return True
+    return False
 
 
 def _is_whole(state: ORMExecuteState) -> bool:

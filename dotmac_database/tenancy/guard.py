@@ -63,14 +63,11 @@ def _guarded_class(base: type[Session], rls: bool) -> type[Session]:
 
         def flush(self, objects: Any = None) -> None:
             binding = _binding(self)
-            if not binding.open and not self._flushing and self._is_clean_of_attached(binding):
+            if not binding.open and not self._flushing and not self._is_clean():
                 check_unit_of_work(self, binding)
                 attached_are_own(self, binding)
             with writing_by_itself(binding):
                 super().flush(objects)
-
-        def _is_clean_of_attached(self, binding: TenantBinding) -> bool:
-            return bool(binding.attached) or not self._is_clean()
 
         def close(self) -> None:
             super().close()

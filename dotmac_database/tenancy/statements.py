@@ -18,7 +18,15 @@ from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.elements import ColumnClause, Extract, TextClause
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.operators import custom_op
-from sqlalchemy.sql.selectable import Join, SelectBase, TextualSelect
+from sqlalchemy.sql.selectable import (
+    Alias,
+    AliasedReturnsRows,
+    Join,
+    SelectBase,
+    Subquery,
+    TableSample,
+    TextualSelect,
+)
 
 from .tables import TABLES
 
@@ -164,15 +172,25 @@ def core_table(statement: Any, about: set[Any], *, within: bool = False) -> str 
             name = TABLES.owns(element.table)
             if name is not None:
                 return name  # the ORM does not confine what is written inside of another statement
-        if within and not inner:
+        if (within and not inner) or _of_the_orm(element):
             continue
-        if not _OF_THE_ORM.isdisjoint(getattr(element, "_annotations", ())):
-            continue
-        table = getattr(element, "table", None) if isinstance(element, ColumnClause) else element
+        table = _source(element) if isinstance(element, ColumnClause) else element
         name = TABLES.owns(table)
         if name is not None and (inner or table not in about):
             return name
     return None
+
+
+def _of_the_orm(element: Any) -> bool:
+    return not _OF_THE_ORM.isdisjoint(getattr(element, "_annotations", ()))
+
+
+def _source(column: Any) -> Any:
+    """What a column is of: a table, also behind an alias, or a subquery."""
+    source = column.table
+    while isinstance(source, (Alias, TableSample)):
+        source = source.element
+    return source
 
 
 def _written(statement: Any) -> Iterator[tuple[Any, bool]]:
@@ -180,17 +198,25 @@ def _written(statement: Any) -> Iterator[tuple[Any, bool]]:
     and whether it is in a statement inside of the statement.
     """
     waiting = [(statement, False)]
-    seen: set[int] = set()
+    seen: set[tuple[int, bool]] = set()
     while waiting:
         element, inner = waiting.pop()
-        if id(element) in seen:
+        inside = inner or (element is not statement and isinstance(element, (SelectBase, CTE, Subquery, UpdateBase)))
+        if (id(element), inside) in seen:
             continue
-        seen.add(id(element))
-        yield element, inner or (element is not statement and isinstance(element, UpdateBase))
-        inner = inner or (isinstance(element, (SelectBase, CTE)) and element is not statement)
-        children = (
-            super(Select, element).get_children(omit_attrs=("_correlate", "_correlate_except"))
-            if isinstance(element, Select)
-            else element.get_children()
-        )
-        waiting.extend((child, inner) for child in children)
+        seen.add((id(element), inside))
+        yield element, inside
+        waiting.extend((child, inside) for child in _children(element))
+
+
+def _children(element: Any) -> Iterator[Any]:
+    if isinstance(element, (Join, Table, Alias)) and _of_the_orm(element):
+        return  # a class's own selectable
+    if isinstance(element, ColumnClause):
+        source = _source(element)
+        if isinstance(source, AliasedReturnsRows):
+            yield source  # a subquery or common table expression, which SQLAlchemy finds by its columns
+    if isinstance(element, Select):
+        yield from super(Select, element).get_children(omit_attrs=("_correlate", "_correlate_except"))
+    else:
+        yield from element.get_children()

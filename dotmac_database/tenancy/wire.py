@@ -105,7 +105,7 @@ def _on_cursor(
 def _tell(session: Session, binding: TenantBinding, connection: Connection) -> None:
     """Tell row-level security the tenant, once in a transaction: before its first statement."""
     wanted = (None if binding.tenant is None else str(binding.tenant), binding.open)
-    if binding.told == wanted or binding.told is _TELLING or wanted == (None, False):
+    if binding.told == wanted or binding.told is _TELLING or (binding.told is None and wanted == (None, False)):
         return
     told, binding.told = binding.told, _TELLING
     try:
@@ -135,8 +135,10 @@ def _check(binding: TenantBinding, sent: str, context: Any, *, backed: bool) -> 
     if kind in ("load", "statement"):
         if name is not None or facts.within is not None:
             _refuse(binding, f"The table {name or facts.within!r}", backed=backed)
-    elif kind is None and facts.touched and not _writes(binding, compiled):
-        _refuse(binding, f"The table {min(table.name for table in facts.touched)!r}", backed=backed)
+    elif kind is None and not _writes(binding, compiled):
+        name = facts.named or min((table.name for table in facts.touched), default=None)
+        if name is not None:
+            _refuse(binding, f"The table {name!r}", backed=backed)
 
 
 def _kind(binding: TenantBinding, context: Any) -> str | None:

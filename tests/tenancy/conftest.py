@@ -1,0 +1,110 @@
+"""Guarded sessions on both dialects and faces, over a database with the rows of two tenants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import pytest
+from sqlalchemy import Connection, MetaData, Table, insert, select
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
+
+from dotmac_database.tenancy import guard_tenants
+from tests.conftest import Face
+
+from .models import DOGS, LABELLED, ROWS, Animal, Base, Dog, note_labels
+
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="module")
+def tables() -> MetaData:
+    return Base.metadata
+
+
+def fill(connection: Connection) -> None:
+    """The rows of all tenants, past every guard."""
+    for model, rows in ROWS.items():
+        connection.execute(insert(model.__table__), rows)
+    for dog in DOGS:
+        connection.execute(insert(Animal.__table__), {key: dog[key] for key in ("id", "tenant_id", "kind", "name")})
+        connection.execute(insert(Dog.__table__), {key: dog[key] for key in ("id", "tricks")})
+    connection.execute(insert(note_labels), LABELLED)
+
+
+def contents(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table, to see what an attack changed."""
+    found: dict[str, list[tuple[Any, ...]]] = {}
+    for table in Base.metadata.sorted_tables:
+        rows = connection.execute(select(table)).all()
+        found[table.name] = sorted((tuple(row) for row in rows), key=repr)
+    return found
+
+
+def foreign(held: dict[str, list[tuple[Any, ...]]]) -> dict[str, list[tuple[Any, ...]]]:
+    """The rows that belong to others than tenant a, 1 or 10."""
+    tables: dict[str, Table] = Base.metadata.tables  # type: ignore[assignment]
+    result: dict[str, list[tuple[Any, ...]]] = {}
+    for name, rows in held.items():
+        names = [column.name for column in tables[name].columns]
+        at = next((names.index(each) for each in ("tenant_id", "org") if each in names), None)
+        if at is not None:
+            result[name] = [row for row in rows if str(row[at]) in ("b", "2", str(UUID_B))]
+    dogs = {row[0] for row in held["dogs"] if row[0] == 12}
+    result["dogs"] = [row for row in held["dogs"] if row[0] in dogs]
+    result["note_labels"] = [row for row in held["note_labels"] if row[0] == 2]
+    return result
+
+
+UUID_B = ROWS[next(model for model in ROWS if model.__name__ == "Device")][1]["tenant_id"]
+
+
+class Guarded:
+    """Guarded sessions of one face; ``run`` drives sync code on either."""
+
+    def __init__(self, face: Face, **options: Any) -> None:
+        self.face = face
+        if face.is_async:
+            self.maker: Any = guard_tenants(
+                async_sessionmaker(face.database.async_engine, expire_on_commit=False), **options
+            )
+        else:
+            self.maker = guard_tenants(sessionmaker(face.database.engine, expire_on_commit=False), **options)
+        self.opened: list[Any] = []
+
+    def session(self, **options: Any) -> Any:
+        """A new session, closed at the test's end."""
+        session = self.maker(**options)
+        self.opened.append(session)
+        return session
+
+    def sync(self, session: Any) -> Session:
+        """The sync session in or behind ``session``."""
+        found: Session = session.sync_session if self.face.is_async else session
+        return found
+
+    def run(self, session: Any, work: Callable[[Session], T]) -> T:
+        """``work(sync session)`` on the session, whichever its face."""
+        if self.face.is_async:
+            result: T = self.face(session.run_sync, work)
+            return result
+        return work(session)
+
+    def close(self) -> None:
+        for session in self.opened:
+            self.face(session.close)
+
+
+@pytest.fixture
+def guarded(face: Face) -> Iterator[Guarded]:
+    """Guarded sessions over the rows of two tenants; afterwards the other's rows are as they were."""
+    with face.database.engine.begin() as connection:
+        fill(connection)
+        before = contents(connection)
+    made = Guarded(face)
+    yield made
+    made.close()
+    with face.database.engine.begin() as connection:
+        after = contents(connection)
+    assert foreign(after) == foreign(before), "an attack changed another tenant's row"
