@@ -43,7 +43,7 @@ def folded(text: str) -> str:
 
 
 def _airport(found: Any) -> Row:
-    parts = (found["icao"], found["iata"], found["name"], found["city"], found["subd"])
+    parts = [found[part] for part in ("icao", "iata", "name", "city", "subd") if found[part]]
     return {
         "tenant_id": found["country"],
         "icao": found["icao"],
@@ -55,5 +55,6 @@ def _airport(found: Any) -> Row:
         "latitude": found["lat"],
         "longitude": found["lon"],
         "timezone": found["tz"],
-        "keywords": folded(" ".join(part for part in parts if part)),
+        # Twice, so that a pattern of two words, %a%b%, finds them in either order.
+        "keywords": folded(" ".join([*parts, *parts])),
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from dotmac_database import ALL_TENANTS, Database, DatabaseTransaction, advisory_lock, create_repository
+from dotmac_database import ALL_TENANTS, Database, TransactionManager, advisory_lock, create_repository
 
 from .data import Row, airport_rows, country_rows
 from .models import Airport, Base, Country, Inspection, User
@@ -34,27 +34,31 @@ def load(database: Database, progress: Progress = lambda *_: None) -> Loaded:
     """Create the tables, and fill them where they are empty.
 
     One transaction: where it is interrupted nothing stays, and the next start loads all of it. ``progress`` is told
-    every few thousand rows.
+    every few thousand rows. Two that start together load once: the other waits, and finds the rows.
     """
     started = perf_counter()
-    with database.sessions() as session, DatabaseTransaction.sync_transaction(session):
-        if session.get_bind().dialect.name == "postgresql":
-            # Two processes may start at once; the second waits, and then finds the rows.
-            advisory_lock(session, "load the example")
-        Base.metadata.create_all(session.connection())
-        countries = create_repository(session, Country)
-        if countries.count():
-            return Loaded(0, perf_counter() - started)
-        written = sum(
-            _fill(session, model, rows, progress)
-            for model, rows in (
-                (Country, country_rows()),
-                (Airport, airport_rows()),
-                (User, list(user_rows())),
-                (Inspection, list(inspection_rows())),
-            )
+    manager = TransactionManager(database.sessions, max_retries=6, retry_delay=0.5, backoff_multiplier=1.5)
+    rows = manager.execute_with_retry(lambda session: _fill_once(session, progress), idempotent=True)
+    return Loaded(rows, perf_counter() - started)
+
+
+def _fill_once(session: Session, progress: Progress) -> int:
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        # SQLite has one writer anyway: the other is told that it is busy, and tries again.
+        advisory_lock(session, "load the example")
+    Base.metadata.create_all(connection)
+    if create_repository(session, Country).count():
+        return 0
+    return sum(
+        _fill(session, model, rows, progress)
+        for model, rows in (
+            (Country, country_rows()),
+            (Airport, airport_rows()),
+            (User, list(user_rows())),
+            (Inspection, list(inspection_rows())),
         )
-    return Loaded(written, perf_counter() - started)
+    )
 
 
 def _fill(session: Session, model: type[Base], rows: list[Row], progress: Progress) -> int:
