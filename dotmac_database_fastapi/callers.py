@@ -12,10 +12,13 @@ from starlette.responses import Response
 from dotmac_database import TenantRequiredError
 
 from .internals import overridden, solve
-from .tenants import MissingTenantError, TenantSource
+from .tenants import BadTenantError, MissingTenantError, TenantSource
 
 if TYPE_CHECKING:
     from .plugin import DatabasePlugin
+
+
+_SCOPE = "dotmac_database.callers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +38,22 @@ class Caller:
 
 
 async def caller_of(plugin: DatabasePlugin, connection: HTTPConnection, response: Response | None = None) -> Caller:
-    """Ask the plugin's dependencies for the request's tenant and actor."""
+    """The request's tenant and actor, of which the plugin's dependencies are asked once."""
+    known: dict[int, Caller] = connection.scope.setdefault(_SCOPE, {})
+    caller = known.get(id(plugin))
+    if caller is None:
+        caller = known[id(plugin)] = await _asked(plugin, connection, response)
+    return caller
+
+
+async def _asked(plugin: DatabasePlugin, connection: HTTPConnection, response: Response | None) -> Caller:
     tenant, missing = None, None
     try:
         tenant = await _value(plugin.tenant, connection, response)
     except TenantRequiredError as refused:
         # A request without a tenant may be for models that have none; a malformed one is refused at once.
-        if plugin.tenant is not None and isinstance(plugin.tenant, TenantSource):
-            if not isinstance(refused, MissingTenantError):
-                raise
+        if isinstance(refused, BadTenantError) and not isinstance(refused, MissingTenantError):
+            raise
         missing = refused
     actor = await _value(plugin.actor, connection, response)
     return Caller(tenant, None if actor is None else str(actor), missing)

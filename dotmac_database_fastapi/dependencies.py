@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from dotmac_database import AsyncRepository, BaseRepository
 
 from .building import builder
-from .callers import Caller, caller_of
+from .callers import caller_of
 from .registry import plugin_of
 from .sessions import request_session, request_sync_session
 
@@ -37,15 +37,16 @@ class Dependencies:
     get_sync_session: Callable[..., Awaitable[Session]]
 
     def __init__(self, plugin: DatabasePlugin | None = None) -> None:
-        async def get_caller(connection: HTTPConnection, response: Response) -> Caller:
-            return await caller_of(plugin or plugin_of(connection), connection, response)
-
-        async def unit(connection: HTTPConnection, caller: Any = Depends(get_caller)) -> AsyncIterator[AsyncSession]:
-            async with request_session(plugin or plugin_of(connection), connection, caller) as session:
+        async def unit(connection: HTTPConnection, response: Response) -> AsyncIterator[AsyncSession]:
+            chosen = plugin or plugin_of(connection)
+            caller = await caller_of(chosen, connection, response)
+            async with request_session(chosen, connection, caller) as session:
                 yield session
 
-        async def sync_unit(connection: HTTPConnection, caller: Any = Depends(get_caller)) -> AsyncIterator[Session]:
-            async with request_sync_session(plugin or plugin_of(connection), connection, caller) as session:
+        async def sync_unit(connection: HTTPConnection, response: Response) -> AsyncIterator[Session]:
+            chosen = plugin or plugin_of(connection)
+            caller = await caller_of(chosen, connection, response)
+            async with request_sync_session(chosen, connection, caller) as session:
                 yield session
 
         # The units end with the endpoint, before the response is sent; what users depend on is no generator, so that
@@ -59,7 +60,6 @@ class Dependencies:
             return session  # type: ignore[no-any-return]  # FastAPI reads this annotation
 
         self._plugin = plugin
-        self._get_caller = get_caller
         self.get_session = get_session
         self.get_sync_session = get_sync_session
         self._repositories: dict[tuple[type, str], Callable[..., Any]] = {}
@@ -91,11 +91,10 @@ class Dependencies:
         build, plugin = builder(target, base), self._plugin
 
         async def repository(
-            connection: HTTPConnection,
-            session: Any = Depends(get_session),
-            caller: Any = Depends(self._get_caller),
+            connection: HTTPConnection, response: Response, session: Any = Depends(get_session)
         ) -> Any:
-            return build(session, caller, (plugin or plugin_of(connection)).cursor_key)
+            chosen = plugin or plugin_of(connection)
+            return build(session, await caller_of(chosen, connection, response), chosen.cursor_key)
 
         repository.__name__ = f"{target.__name__}_repository"
         self._repositories[target, base.__name__] = repository

@@ -77,8 +77,8 @@ def register_exception_handlers(app: FastAPI) -> None:
     """Answer the toolkit's exceptions, and FastAPI's own validation error, with problems.
 
     404 not found; 409 duplicate, constraint, stale; 412 stale under ``If-Match``; 422 validation; 400 invalid cursor,
-    no tenant; 403 tenant isolation; 503 with ``Retry-After`` unavailable, timeout, circuit open and a transaction that lost
-    against another; 500 all others, without details.
+    no tenant; 403 tenant isolation; 503 with ``Retry-After`` unavailable, timeout, circuit open and a transaction that
+    lost against another; 500 all others, without details.
     """
     app.add_exception_handler(DatabaseError, _database_error)
     app.add_exception_handler(RequestValidationError, _request_error)
@@ -95,8 +95,12 @@ async def _database_error(request: Request, error: Exception) -> Response:
         return problem(status, code, _PASSING[code], headers={"Retry-After": str(_retry_after(error, code))})
     if status == 500:
         return problem(status, code)
-    fields = getattr(error, "fields", ()) or ((error.field,) if getattr(error, "field", None) else ())  # type: ignore[attr-defined]  # of a ValidationError
-    return problem(status, code, str(error), fields=list(fields))
+    return problem(status, code, str(error), fields=_fields(error))
+
+
+def _fields(error: DatabaseError) -> list[str]:
+    field: str | None = getattr(error, "field", None)
+    return [field] if field else list(getattr(error, "fields", ()))
 
 
 def status_of(error: DatabaseError) -> tuple[int, str]:

@@ -162,7 +162,7 @@ def _by_name(members: type[enum.Enum]) -> BeforeValidator:
 
 
 def public_columns(traits: Traits[Any]) -> dict[str, Column[Any]]:
-    """The columns that a client may see: not those whose name begins with ``_``, nor with ``info={"private": True}``."""
+    """The columns that a client may see: none whose name begins with ``_``, nor with ``info={"private": True}``."""
     return {
         key: column
         for key, column in traits.columns.items()
@@ -175,7 +175,7 @@ def fields_of(model: type, names: Iterable[str]) -> dict[str, ClientField]:
 
     Raises `ValidationError` for a name that is no field.
     """
-    traits = traits_of(model)
+    traits: Traits[Any] = traits_of(model)
     named = list(names) or list(_usual(traits))
     return {name: _field(traits, name) for name in named}
 

@@ -29,10 +29,10 @@ def health_router(
 ) -> APIRouter:
     """A router for the database's health.
 
-    ``GET /health/db`` is the whole check: 200 where the database is healthy or degraded, 503 where it is not, the result as
-    JSON. ``/health/db/live`` is 200 while the process serves, whatever the database does; ``/health/db/ready`` is 200 while
-    the database answers at all. ``details`` are told where it is True, or where it, a FastAPI dependency, gives
-    something true; without them nothing is told that helps an attacker. ``router`` goes to `APIRouter`.
+    ``GET /health/db`` is the whole check: 200 where the database is healthy or degraded, 503 where it is not, the
+    result as JSON. ``/live`` below it is 200 while the process serves, whatever the database does; ``/ready`` is 200
+    while the database answers at all. ``details`` are told where it is True, or where it, a FastAPI dependency, gives
+    something true: they help an attacker, too. ``router`` goes to `APIRouter`.
     """
     made = APIRouter(prefix=prefix, **{"tags": ["health"], **router})
     checking = checker or DatabaseHealthChecker()

@@ -79,7 +79,7 @@ async def solve(dependency: Callable[..., Any], connection: HTTPConnection, resp
 def overridden(connection: HTTPConnection, dependency: Callable[..., Any]) -> bool:
     """Whether the app replaces a dependency, as tests do."""
     overrides = getattr(connection.scope.get("app"), "dependency_overrides", None)
-    return bool(overrides) and dependency in overrides
+    return dependency in overrides if overrides else False
 
 
 def _asking(dependency: Callable[..., Any]) -> Callable[..., Any]:

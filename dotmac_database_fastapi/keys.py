@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import Path
-from starlette.requests import HTTPConnection
 
 from dotmac_database import Traits
 
@@ -37,26 +36,23 @@ class PathKey:
         """A dependency that gives the path's parts by their attributes."""
         named = dict(zip(self.names, self.parts, strict=True))
 
-        async def key(connection: HTTPConnection, **given: Any) -> dict[str, Any]:
+        async def key(**given: Any) -> dict[str, Any]:
             return {named[name]: value for name, value in given.items()}
 
         parameters = [
-            inspect.Parameter("connection", inspect.Parameter.KEYWORD_ONLY, annotation=HTTPConnection),
-            *(
-                inspect.Parameter(
-                    name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    annotation=Annotated[text_type(self.traits.columns[part].type), Path()],
-                )
-                for name, part in named.items()
-            ),
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=Annotated[text_type(self.traits.columns[part].type), Path()],
+            )
+            for name, part in named.items()
         ]
         key.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect.signature
         return key
 
     def of(self, given: dict[str, Any], tenant: Any) -> Any:
         """The primary key as repositories take it."""
-        key = tuple(given[part] if part in given else tenant for part in self.traits.primary_key)
+        key = tuple(given.get(part, tenant) for part in self.traits.primary_key)
         return key[0] if len(key) == 1 else key
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote_plus
 
 from starlette.requests import Request
 
 from dotmac_database import CursorPaginationResult, PaginationResult
+
+_IN_PATH = "/:@!$&'()*+,;=~"
+_IN_QUERY = _IN_PATH + "?%"
 
 
 def link_header(
@@ -40,8 +43,14 @@ def _numbered(page: PaginationResult[Any]) -> dict[str, dict[str, str | None]]:
 
 
 def _changed(request: Request, change: dict[str, str | None]) -> str:
-    kept = [(name, value) for name, value in request.query_params.multi_items() if name not in change]
-    query = urlencode([*kept, *((name, value) for name, value in change.items() if value is not None)])
-    # The path as the client knows it: what a proxy took off is put before it.
-    path = quote(request.url.path, safe="/:@!$&'()*+,;=~")
+    """The request's path, as the client knows it, and query; what is not changed stays as it was written."""
+    kept = [
+        quote(pair, safe=_IN_QUERY)
+        for pair in request.scope["query_string"].split(b"&")
+        if pair and unquote_plus(pair.partition(b"=")[0].decode("latin-1")) not in change
+    ]
+    added = [f"{name}={quote(value, safe='')}" for name, value in change.items() if value is not None]
+    query = "&".join(kept + added)
+    # Two slashes at the beginning would name another host.
+    path = "/" + quote(request.scope["path"].lstrip("/"), safe=_IN_PATH)
     return f"{path}?{query}" if query else path

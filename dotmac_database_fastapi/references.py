@@ -80,8 +80,8 @@ class References:
                 )
 
     async def _exists(self, repository: Any, reference: Reference, values: list[Any]) -> bool:
-        targets = create_async_repository(repository.db, reference.target, repository.tenant_id)
+        targets: Any = create_async_repository(repository.db, reference.target, repository.tenant_id)
         if reference.named == targets.traits.primary_key:
-            return await targets.exists(values[0] if len(values) == 1 else tuple(values))
+            return bool(await targets.exists(values[0] if len(values) == 1 else tuple(values)))
         filters = [QueryFilter(name, value=value) for name, value in zip(reference.named, values, strict=True)]
         return await targets.first(QueryOptions(filters=filters)) is not None

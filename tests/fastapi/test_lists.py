@@ -257,7 +257,7 @@ class TestFilters:
 
     def test_unknown_fields_are_refused_where_they_are_declared(self) -> None:
         for declare in (filter_query, sort_query, options_query):
-            with pytest.raises(ValidationError, match="nmae.*did you mean 'name'"):
+            with pytest.raises(ValidationError, match=r"nmae.*did you mean 'name'"):
                 declare(User, "nmae")
         with pytest.raises(ValidationError, match="neither a relationship nor JSON"):
             filter_query(User, "name.first")

@@ -132,7 +132,7 @@ class TestSeveral:
         api.post("/", tenant="a")
         assert api.get("/", tenant="a").json() == [0, 1, True, False]
         assert api.get("/tags", tenant="a").json()["total"] == 1
-        with pytest.raises(PluginError, match="2 DatabasePlugins.*'default', 'other'"):
+        with pytest.raises(PluginError, match=r"2 DatabasePlugins.*'default', 'other'"):
             api.get("/which")
         runner.run(second.database.dispose_async())
 

@@ -72,7 +72,7 @@ class TestOneTransaction:
                     return {"number": "none"}
 
         if kind in ("handler", "response"):
-            with pytest.raises(Exception, match="mine|number"):
+            with pytest.raises(Exception, match=r"mine|number"):
                 api.post("/", tenant="a")
         else:
             assert api.post("/", tenant="a").status_code == 418
@@ -306,7 +306,7 @@ class TestSessionsOfTheirOwn:
             session.add_all([Tag(name="one", tenant_id="a"), Tag(name="two", tenant_id="b")])
         assert runner.run(count("a")) == 1
         assert runner.run(count(ALL_TENANTS)) == 2
-        with pytest.raises(Exception, match="belongs to tenants|tenant"):
+        with pytest.raises(Exception, match="tenant"):
             runner.run(count(None))
 
     def test_a_background_task_writes_after_the_response(
