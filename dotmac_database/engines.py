@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from threading import RLock
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from sqlalchemy import URL, Engine, StaticPool, create_engine, make_url
@@ -12,23 +13,39 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from .dialects.sqlite_engine import prepare
+from .dialects import postgresql_engine, sqlite_engine
 from .errors import ValidationError
+
+T = TypeVar("T")
 
 _SYNC = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 _ASYNC = {
     "sqlite": "sqlite+aiosqlite",
     "sqlite+pysqlite": "sqlite+aiosqlite",
     "postgresql": "postgresql+asyncpg",
+    "postgresql+psycopg2": "postgresql+asyncpg",
 }
+# What a URL may say in libpq's words; asyncpg understands these in a DSN, and not as arguments.
+_LIBPQ = (
+    {"application_name", "options", "passfile", "target_session_attrs"}
+    | {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl"}
+    | {"ssl_min_protocol_version", "ssl_max_protocol_version"}
+)
+
+
+def _milliseconds(seconds: float) -> int:
+    """PostgreSQL's unit, whose 0 would be no timeout."""
+    return max(round(seconds * 1000), 1 if seconds else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionOptions:
     """How connections are made; times are in seconds, and None leaves a setting to the driver or the server.
 
-    ``ssl`` is a libpq ``sslmode`` (``"require"``, ``"verify-full"``, …). ``transaction_pooler`` keeps no prepared
-    statements, for a proxy such as PgBouncer in transaction mode. ``busy_timeout`` is SQLite's.
+    ``ssl`` is a libpq ``sslmode`` (``"require"``, ``"verify-full"``, …); certificates are named in the URL as libpq
+    does (``?sslrootcert=…``), for either driver. ``transaction_pooler`` keeps no prepared statements, for a proxy such
+    as PgBouncer in transaction mode; such a proxy has no session to keep a ``statement_timeout`` in, so both at once
+    are a `ValidationError`. ``busy_timeout`` is SQLite's.
     """
 
     connect_timeout: float | None = 10.0
@@ -37,6 +54,14 @@ class ConnectionOptions:
     ssl: str | None = None
     transaction_pooler: bool = False
     busy_timeout: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.transaction_pooler and self.statement_timeout is not None:
+            raise ValidationError(
+                "A transaction pooler keeps no statement_timeout for a connection; "
+                "set it for the role, or for a transaction with TransactionOptions.",
+                field="statement_timeout",
+            )
 
     def arguments(self, url: URL) -> dict[str, Any]:
         """What the driver of ``url`` is to be called with."""
@@ -53,7 +78,7 @@ class ConnectionOptions:
         if self.application_name is not None:
             settings["application_name"] = self.application_name
         if self.statement_timeout is not None:
-            settings["statement_timeout"] = str(round(self.statement_timeout * 1000))
+            settings["statement_timeout"] = str(_milliseconds(self.statement_timeout))
         arguments: dict[str, Any] = {"server_settings": settings} if settings else {}
         if self.connect_timeout is not None:
             arguments["timeout"] = self.connect_timeout
@@ -71,7 +96,7 @@ class ConnectionOptions:
         if self.application_name is not None:
             arguments["application_name"] = self.application_name
         if self.statement_timeout is not None:
-            arguments["options"] = f"-c statement_timeout={round(self.statement_timeout * 1000)}"
+            arguments["options"] = f"-c statement_timeout={_milliseconds(self.statement_timeout)}"
         if self.connect_timeout is not None:
             arguments["connect_timeout"] = max(2, round(self.connect_timeout))
         if self.ssl is not None:
@@ -86,6 +111,8 @@ def _parsed(url: str | URL) -> URL:
         parsed = make_url(url)
     except ArgumentError:
         raise ValidationError("The database's URL can't be read.", field="url") from None
+    if parsed.drivername == "postgres":
+        parsed = parsed.set(drivername="postgresql")
     if parsed.get_backend_name() not in _SYNC:
         raise ValidationError(
             f"The toolkit knows PostgreSQL and SQLite, not {parsed.get_backend_name()!r}.", field="url"
@@ -96,7 +123,8 @@ def _parsed(url: str | URL) -> URL:
 def sync_url(url: str | URL) -> URL:
     """``url`` with a sync driver: psycopg 3 or sqlite3."""
     parsed = _parsed(url)
-    return parsed.set(drivername=_SYNC[parsed.get_backend_name()])
+    query = {"sslmode" if name == "ssl" else name: value for name, value in parsed.query.items()}
+    return parsed.set(drivername=_SYNC[parsed.get_backend_name()], query=query)
 
 
 def async_url(url: str | URL) -> URL:
@@ -105,9 +133,41 @@ def async_url(url: str | URL) -> URL:
     return parsed.set(drivername=_ASYNC.get(parsed.drivername, parsed.drivername))
 
 
+def _called_with(url: URL, options: ConnectionOptions, given: dict[str, Any]) -> tuple[URL, dict[str, Any]]:
+    """What to connect to, and with which arguments: ``given`` by hand, else said in the URL, else of the options."""
+    arguments = options.arguments(url)
+    if url.get_driver_name() == "asyncpg":
+        settings = arguments.get("server_settings", {})
+        arguments["server_settings"] = {name: value for name, value in settings.items() if name not in url.query}
+        url, said = _asyncpg_url(url)
+        return url, {**arguments, **said, **given}
+    if "options" in arguments and "options" in url.query:
+        arguments["options"] = f"{arguments['options']} {url.query['options']}"
+    arguments = {name: value for name, value in arguments.items() if name == "options" or name not in url.query}
+    return url, {**arguments, **given}
+
+
+def _asyncpg_url(url: URL) -> tuple[URL, dict[str, Any]]:
+    """``url`` without the words of libpq, and the arguments that say the same to asyncpg."""
+    words = {name: value for name, value in url.query.items() if name in _LIBPQ}
+    arguments: dict[str, Any] = {}
+    if words:
+        arguments["dsn"] = URL.create("postgresql", query=words).render_as_string(hide_password=False)
+    if "connect_timeout" in url.query:
+        seconds = url.query["connect_timeout"]
+        try:
+            arguments["timeout"] = float(str(seconds))
+        except ValueError:
+            raise ValidationError(f"connect_timeout is a number of seconds, not {seconds!r}.", field="url") from None
+    return url.difference_update_query([*words, "connect_timeout"]), arguments
+
+
 def _in_memory(url: URL) -> bool:
     return url.get_backend_name() == "sqlite" and (
-        url.database in (None, "", ":memory:") or "mode=memory" in (url.database or "")
+        url.database in (None, "", ":memory:")
+        or url.query.get("mode") == "memory"
+        or "mode=memory" in (url.database or "")
+        or (url.database or "").startswith("file::memory:")
     )
 
 
@@ -120,26 +180,32 @@ def _pool(url: URL, options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
+def _prepare(engine: Engine, options: ConnectionOptions, isolation_level: str | None) -> None:
+    if engine.dialect.name == "sqlite":
+        sqlite_engine.prepare(engine, busy_timeout=options.busy_timeout, isolation_level=isolation_level)
+    else:
+        postgresql_engine.prepare(engine)
+
+
 def make_engine(url: str | URL, options: ConnectionOptions | None = None, **engine: Any) -> Engine:
     """A sync engine; ``engine`` takes SQLAlchemy's own options. Nothing is connected yet.
 
-    SQLite gets foreign keys, WAL, a busy timeout, true transactions and savepoints, and PostgreSQL's values.
+    SQLite gets foreign keys, WAL, a busy timeout, true transactions and savepoints, and PostgreSQL's values. Of
+    PostgreSQL's pooled connections one that the server has closed is replaced when it is taken, without a round trip.
     """
-    made, asked = sync_url(url), options or ConnectionOptions()
-    arguments = {**asked.arguments(made), **engine.pop("connect_args", {})}
+    asked = options or ConnectionOptions()
+    made, arguments = _called_with(sync_url(url), asked, engine.pop("connect_args", {}))
     result = create_engine(made, **_pool(made, {**engine, "connect_args": arguments}))
-    if made.get_backend_name() == "sqlite":
-        prepare(result, busy_timeout=asked.busy_timeout)
+    _prepare(result, asked, engine.get("isolation_level"))
     return result
 
 
 def make_async_engine(url: str | URL, options: ConnectionOptions | None = None, **engine: Any) -> AsyncEngine:
     """As `make_engine`, async."""
-    made, asked = async_url(url), options or ConnectionOptions()
-    arguments = {**asked.arguments(made), **engine.pop("connect_args", {})}
+    asked = options or ConnectionOptions()
+    made, arguments = _called_with(async_url(url), asked, engine.pop("connect_args", {}))
     result = create_async_engine(made, **_pool(made, {**engine, "connect_args": arguments}))
-    if made.get_backend_name() == "sqlite":
-        prepare(result.sync_engine, busy_timeout=asked.busy_timeout)
+    _prepare(result.sync_engine, asked, engine.get("isolation_level"))
     return result
 
 
@@ -153,26 +219,34 @@ class Database:
     url: URL
     options: ConnectionOptions = field(default_factory=ConnectionOptions)
     engine_options: dict[str, Any] = field(default_factory=dict)
+    _lock: RLock = field(default_factory=RLock, init=False, repr=False)
 
-    @cached_property
+    def _once(self, name: str, make: Callable[[], T]) -> T:
+        with self._lock:
+            if name not in self.__dict__:
+                self.__dict__[name] = make()
+            made: T = self.__dict__[name]
+            return made
+
+    @property
     def engine(self) -> Engine:
         """The sync engine."""
-        return make_engine(self.url, self.options, **self.engine_options)
+        return self._once("engine", lambda: make_engine(self.url, self.options, **self.engine_options))
 
-    @cached_property
+    @property
     def async_engine(self) -> AsyncEngine:
         """The async engine; an SQLite database in memory is another one than the sync engine's."""
-        return make_async_engine(self.url, self.options, **self.engine_options)
+        return self._once("async_engine", lambda: make_async_engine(self.url, self.options, **self.engine_options))
 
-    @cached_property
+    @property
     def sessions(self) -> sessionmaker[Session]:
         """The factory of sync sessions."""
-        return sessionmaker(self.engine, expire_on_commit=False)
+        return self._once("sessions", lambda: sessionmaker(self.engine, expire_on_commit=False))
 
-    @cached_property
+    @property
     def async_sessions(self) -> async_sessionmaker[AsyncSession]:
         """The factory of async sessions."""
-        return async_sessionmaker(self.async_engine, expire_on_commit=False)
+        return self._once("async_sessions", lambda: async_sessionmaker(self.async_engine, expire_on_commit=False))
 
     def dispose(self) -> None:
         """Close the sync engine's connections."""

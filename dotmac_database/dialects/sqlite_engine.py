@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -54,8 +55,11 @@ class _ExactNumeric(sa.Numeric[Any]):
         return lambda value: None if value is None else Decimal(form % value)
 
 
-def prepare(engine: Engine, *, busy_timeout: float) -> None:
-    """Set an engine up; ``busy_timeout`` in seconds is how long a statement waits for another's lock."""
+def prepare(engine: Engine, *, busy_timeout: float, isolation_level: str | None = None) -> None:
+    """Set an engine up; ``busy_timeout`` in seconds is how long a statement waits for another's lock.
+
+    ``isolation_level`` is the one that the engine was made with.
+    """
     dialect: Any = engine.dialect
     dialect.colspecs = {**dialect.colspecs, sa.DateTime: _ZonedDateTime, sa.Numeric: _ExactNumeric, sa.Float: sa.Float}
 
@@ -66,7 +70,12 @@ def prepare(engine: Engine, *, busy_timeout: float) -> None:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {round(busy_timeout * 1000)}")
         cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA journal_mode")
+        if cursor.fetchone()[0] == "delete":
+            # A file that may only be read stays as it is.
+            with suppress(dialect.loaded_dbapi.OperationalError):
+                cursor.execute("PRAGMA journal_mode = WAL")
+                cursor.fetchone()
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.close()
         register_functions(connection)
@@ -74,5 +83,5 @@ def prepare(engine: Engine, *, busy_timeout: float) -> None:
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
-        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        if connection.get_execution_options().get("isolation_level", isolation_level) != "AUTOCOMMIT":
             connection.exec_driver_sql("BEGIN")
