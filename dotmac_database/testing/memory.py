@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack, ExitStack
+from typing import Any
 
-from sqlalchemy import Engine, MetaData, Table, select
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.exc import CompileError, SQLAlchemyError, UnsupportedCompilationError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy import Connection, Engine, MetaData, Table, event, select
+from sqlalchemy.exc import CompileError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateTable
 
@@ -22,74 +23,97 @@ class InMemoryDatabase:
 
     ``metadata=None``: the tables of every mapped class exist. What SQLite can't create is left out with a warning
     that names it; two tables of one name raise `ValidationError`, and need ``metadata``. Foreign keys are enforced.
+    A table's schema is a database in memory, too.
     """
 
     def __init__(self, metadata: MetaData | None = None) -> None:
         self.metadata = metadata
-        self._engine: Engine | None = None
-        self._async_engine: AsyncEngine | None = None
-        self._session: Session | None = None
-        self._async_session: AsyncSession | None = None
+        self._stack = ExitStack()
+        self._async_stack = AsyncExitStack()
 
     def __enter__(self) -> Session:
-        self._engine = make_engine("sqlite://")
-        create_tables(self._engine, self._tables())
-        self._session = Session(self._engine, expire_on_commit=False)
-        return self._session
+        tables = self._tables()
+        engine = make_engine("sqlite://")
+        with ExitStack() as stack:
+            stack.callback(engine.dispose)
+            attach_schemas(engine, tables)
+            with engine.begin() as connection:
+                refused = create_tables(connection, tables)
+            warn_of(refused)
+            session = stack.enter_context(Session(engine, expire_on_commit=False))
+            self._stack = stack.pop_all()
+        return session
 
     def __exit__(self, *_: object) -> None:
-        assert self._session is not None
-        assert self._engine is not None
-        self._session.close()
-        self._engine.dispose()
+        self._stack.close()
 
     async def __aenter__(self) -> AsyncSession:
-        self._async_engine = make_async_engine("sqlite://")
         tables = self._tables()
-        async with self._async_engine.connect() as connection:
-            await connection.run_sync(lambda sync: create_tables(sync.engine, tables))
-        self._async_session = AsyncSession(self._async_engine, expire_on_commit=False)
-        return self._async_session
+        engine = make_async_engine("sqlite://")
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(engine.dispose)
+            attach_schemas(engine.sync_engine, tables)
+            async with engine.begin() as connection:
+                refused = await connection.run_sync(create_tables, tables)
+            warn_of(refused)
+            session = await stack.enter_async_context(AsyncSession(engine, expire_on_commit=False))
+            self._async_stack = stack.pop_all()
+        return session
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._async_session is not None
-        assert self._async_engine is not None
-        await self._async_session.close()
-        await self._async_engine.dispose()
+        await self._async_stack.aclose()
 
     def _tables(self) -> list[Table]:
         if self.metadata is not None:
             return list(self.metadata.tables.values())
-        tables = mapped_tables()
-        names: dict[str, Table] = {}
-        for table in tables:
-            if table.name in names:
-                raise ValidationError(
-                    f"Two mapped classes have a table {table.name!r}; say which with InMemoryDatabase(metadata=…)."
-                )
-            names[table.name] = table
-        return tables
+        return every_table("InMemoryDatabase(metadata=…)")
 
 
-def create_tables(engine: Engine, tables: Iterable[Table]) -> None:
-    """Create the tables that SQLite can have; warn of each that it can't."""
-    dialect = sqlite.dialect()
-    possible: list[Table] = []
+def every_table(remedy: str) -> list[Table]:
+    """The tables of every mapped class. Raises `ValidationError`, which names ``remedy``, for two of one name."""
+    tables: dict[str, Table] = {}
+    for table in mapped_tables():
+        if tables.setdefault(table.fullname, table) is not table:
+            raise ValidationError(f"Two mapped classes have a table {table.fullname!r}; say which with {remedy}.")
+    return list(tables.values())
+
+
+def attach_schemas(engine: Engine, tables: Iterable[Table]) -> None:
+    """Give each schema of ``tables`` a database of its own in each new connection of an SQLite engine."""
+    schemas = sorted({table.schema for table in tables if table.schema})
+    quoted = [engine.dialect.identifier_preparer.quote_identifier(schema) for schema in schemas]
+
+    def attach(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        for schema in quoted:
+            cursor.execute(f"ATTACH DATABASE ':memory:' AS {schema}")
+        cursor.close()
+
+    event.listen(engine, "connect", attach)
+
+
+def create_tables(connection: Connection, tables: Iterable[Table]) -> dict[Table, str]:
+    """Create the tables that SQLite can have, and give those that it can't with the reason."""
+    refused: dict[Table, str] = {}
     for table in tables:
         try:
-            CreateTable(table).compile(dialect=dialect)
-            select(table).compile(dialect=dialect)
-        except (CompileError, UnsupportedCompilationError) as error:
-            reason = str(error).partition("\n")[0]
-            warnings.warn(f"SQLite can't have the table {table.name!r}, which is left out: {reason}", stacklevel=3)
-            continue
-        possible.append(table)
-    by_metadata: dict[MetaData, list[Table]] = {}
-    for table in possible:
-        by_metadata.setdefault(table.metadata, []).append(table)
-    for metadata, members in by_metadata.items():
-        try:
-            metadata.create_all(engine, tables=members)
+            # Some types have a name in a table's definition, but no way to read them.
+            CreateTable(table).compile(dialect=connection.dialect)
+            select(table).compile(dialect=connection.dialect)
+            with connection.begin_nested():
+                table.create(connection, checkfirst=True)
+        except CompileError as error:
+            refused[table] = _first_line(error)
         except SQLAlchemyError as error:
-            names = ", ".join(table.name for table in members)
-            warnings.warn(f"SQLite can't create all of {names}: {error}", stacklevel=3)
+            refused[table] = _first_line(getattr(error, "orig", None) or error)
+    return refused
+
+
+def warn_of(refused: Mapping[Table, str]) -> None:
+    """Name each table that is left out."""
+    for table, reason in refused.items():
+        warnings.warn(f"SQLite can't have the table {table.fullname!r}, which is left out: {reason}", stacklevel=3)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]

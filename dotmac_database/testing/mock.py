@@ -5,6 +5,7 @@ Filters, order, pages and errors are a database's because it is one; only the co
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -15,9 +16,10 @@ from sqlalchemy.util import greenlet_spawn
 
 from ..cursors import CursorKey
 from ..engines import make_engine
+from ..errors import ValidationError
 from ..models.traits import traits_of
 from ..repositories import AsyncRepository, BaseRepository
-from .memory import create_tables
+from .memory import attach_schemas, create_tables
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -25,8 +27,14 @@ P = ParamSpec("P")
 
 
 def _private_session(model: type[Any]) -> Session:
-    """A session on a database of its own, with the tables that ``model`` reaches; foreign keys are not enforced."""
+    """A session on a database of its own, with the tables that ``model`` reaches; foreign keys are not enforced.
+
+    Raises `ValidationError` where SQLite can't have the model's own tables.
+    """
+    mapper = traits_of(model).mapper
+    tables = _reachable(mapper)
     engine = make_engine("sqlite://")
+    attach_schemas(engine, tables)
 
     @event.listens_for(engine, "connect")
     def alone(connection: Any, _record: Any) -> None:
@@ -34,8 +42,16 @@ def _private_session(model: type[Any]) -> Session:
         cursor.execute("PRAGMA foreign_keys = OFF")
         cursor.close()
 
-    create_tables(engine, _reachable(traits_of(model).mapper))
-    return Session(engine, expire_on_commit=False)
+    session = Session(engine, expire_on_commit=False)
+    # Nobody closes a mock: an open connection would be warned of when it is collected.
+    weakref.finalize(session, engine.dispose)
+    with engine.begin() as connection:
+        # Of the tables beside the model's, a test of this class need not hear.
+        refused = create_tables(connection, tables)
+    for table in mapper.tables:
+        if isinstance(table, Table) and table in refused:
+            raise ValidationError(f"{model.__name__} can't be mocked: SQLite refuses its table: {refused[table]}")
+    return session
 
 
 def _reachable(start: Mapper[Any]) -> list[Table]:

@@ -19,12 +19,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from sqlalchemy import Engine, MetaData
+from sqlalchemy import Connection, Engine, MetaData, Table
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from ..engines import make_async_engine, make_engine
-from ..models.registered import mapped_tables
+from .memory import create_tables, every_table, warn_of
 
 
 @pytest.fixture(scope="session")
@@ -43,11 +43,8 @@ def dotmac_metadata() -> MetaData | None:
 def dotmac_engine(dotmac_database_url: str, dotmac_metadata: MetaData | None) -> Iterator[Engine]:
     """The sync engine, with the tables created."""
     engine = make_engine(dotmac_database_url)
-    if dotmac_metadata is not None:
-        dotmac_metadata.create_all(engine)
-    else:
-        for table in mapped_tables():
-            table.metadata.create_all(engine, tables=[table])
+    with engine.begin() as connection:
+        _create(connection, dotmac_metadata)
     yield engine
     engine.dispose()
 
@@ -57,23 +54,42 @@ def dotmac_session(dotmac_engine: Engine) -> Iterator[Session]:
     """A `Session` whose every change, committed or not, is undone after the test."""
     with dotmac_engine.connect() as connection:
         transaction = connection.begin()
-        session = Session(connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
-        yield session
-        session.close()
+        with Session(connection, expire_on_commit=False, join_transaction_mode="create_savepoint") as session:
+            yield session
         transaction.rollback()
 
 
 @pytest.fixture
 async def dotmac_async_session(
-    dotmac_engine: Engine,  # noqa: ARG001 - it has created the tables
+    dotmac_engine: Engine,
     dotmac_database_url: str,
+    dotmac_metadata: MetaData | None,
 ) -> AsyncIterator[AsyncSession]:
-    """As ``dotmac_session``, an `AsyncSession`; needs a plugin that runs async fixtures, such as anyio's."""
+    """As ``dotmac_session``, an `AsyncSession`; needs a plugin that runs async fixtures.
+
+    That is anyio's, or pytest-asyncio's in its auto mode.
+    """
     engine = make_async_engine(dotmac_database_url)
     async with engine.connect() as connection:
         transaction = await connection.begin()
-        session = AsyncSession(connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
-        yield session
-        await session.close()
+        if dotmac_engine.url.database in (None, "", ":memory:"):
+            # A database in memory is this engine's own: it has not seen the sync engine's tables.
+            await connection.run_sync(_create, dotmac_metadata)
+        async with AsyncSession(
+            connection, expire_on_commit=False, join_transaction_mode="create_savepoint"
+        ) as session:
+            yield session
         await transaction.rollback()
     await engine.dispose()
+
+
+def _create(connection: Connection, metadata: MetaData | None) -> None:
+    tables = every_table("a fixture dotmac_metadata") if metadata is None else list(metadata.tables.values())
+    if connection.dialect.name == "sqlite":
+        warn_of(create_tables(connection, tables))
+        return
+    by_metadata: dict[MetaData, list[Table]] = {}
+    for table in tables:
+        by_metadata.setdefault(table.metadata, []).append(table)
+    for owner, members in by_metadata.items():
+        owner.create_all(connection, tables=members)
