@@ -1,7 +1,7 @@
 """Typed, tenant-confined data access for SQLAlchemy and SQLModel, the same in sync and async."""
 
 from .actors import acting_as, current_actor
-from .breaker import CircuitBreaker
+from .breaker import CircuitBreaker, CircuitChange, CircuitHook
 from .engines import ConnectionOptions, Database, create_database
 from .errors import (
     CircuitOpenError,
@@ -45,18 +45,21 @@ from .repositories import (
     create_async_repository,
     create_repository,
 )
-from .retry import RetryAttempt, RetryPolicy, RetryStrategy, with_retry
+from .retry import RetryAttempt, RetryBudget, RetryHook, RetryPolicy, RetryStrategy, is_transient, with_retry
 from .tenancy import ALL_TENANTS, Finding, RowLevelSecurity, bind_tenant, guard_tenants, tenant_scope, unscoped
 from .transactions import (
     DatabaseTransaction,
+    IdempotencyRecord,
     TransactionManager,
     TransactionOptions,
     advisory_lock,
     async_advisory_lock,
     async_once,
+    idempotency_metadata,
     on_commit,
     on_rollback,
     once,
+    purge_idempotency_keys,
 )
 from .types import UTCDateTime
 
@@ -68,6 +71,8 @@ __all__ = [
     "BaseRepository",
     "BaseTenantRepository",
     "CircuitBreaker",
+    "CircuitChange",
+    "CircuitHook",
     "CircuitOpenError",
     "ConnectionOptions",
     "ConstraintViolationError",
@@ -87,6 +92,7 @@ __all__ = [
     "Finding",
     "HealthCheckResult",
     "HealthStatus",
+    "IdempotencyRecord",
     "InvalidCursorError",
     "PaginationHelper",
     "PaginationParams",
@@ -95,6 +101,8 @@ __all__ = [
     "QueryFilter",
     "QueryOptions",
     "RetryAttempt",
+    "RetryBudget",
+    "RetryHook",
     "RetryPolicy",
     "RetryStrategy",
     "RowLevelSecurity",
@@ -125,10 +133,13 @@ __all__ = [
     "create_repository",
     "current_actor",
     "guard_tenants",
+    "idempotency_metadata",
+    "is_transient",
     "none_of",
     "on_commit",
     "on_rollback",
     "once",
+    "purge_idempotency_keys",
     "tenant_scope",
     "traits_of",
     "unscoped",

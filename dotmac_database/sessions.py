@@ -1,16 +1,16 @@
 """What the toolkit remembers about a session, and how work is run on it.
 
 Every entry point takes a `Session` or an `AsyncSession`; the state lives on the sync session, which
-serves both. One place decides when a transaction is opened and ended: `reading`, `writing`, `savepoint` and
+serves both. One place decides when a transaction is opened and ended: `read`, `writing`, `savepoint` and
 `commit` below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Engine, inspect
 from sqlalchemy import exc as sa
@@ -21,6 +21,8 @@ from sqlalchemy.orm.attributes import set_committed_value
 from .dialects import cause_of, lost_connection, translate, translated
 from .dialects.transactions import ensure_begun, refuses_commit, watch
 from .errors import DatabaseError, TransactionError, ValidationError
+
+T = TypeVar("T")
 
 AnySession: TypeAlias = Session | AsyncSession | scoped_session[Session] | async_scoped_session[AsyncSession]
 _INFO = "dotmac_database"
@@ -67,31 +69,54 @@ def state_of(session: Session) -> SessionState:
     return state
 
 
-@contextmanager
-def reading(session: Session, model: type | None = None) -> Iterator[Mapping[str, Any]]:
-    """Run reads in this block; gives the execution options for its statements.
+Work = Callable[[Mapping[str, Any]], T]
+"""Reads, given the execution options for their statements."""
 
-    Where nothing needs a transaction the block has none: its statement is sent in AUTOCOMMIT (PostgreSQL) and
-    the connection goes back to the pool at once. Such a read sees what is in the database now, also in
-    objects that the session holds already. Errors leave as the toolkit's.
+
+def read(session: Session, work: Work[T], model: type | None = None, *, recover: bool = False) -> T:
+    """Run reads, and give what ``work`` gives. Errors leave as the toolkit's.
+
+    Where nothing needs a transaction there is none: the statement is sent in AUTOCOMMIT (PostgreSQL), and the
+    connection goes back to the pool at once. Such a read sees what is in the database now, also in objects that the
+    session holds already, and is sent once more where its connection turns out to be lost. ``recover`` rolls back the
+    transaction that reads had opened, where the database has ended it by an error.
     """
     with translated(model):
         engine = _stands_alone(session)
         if engine is None:
-            yield _IN_TRANSACTION
-            return
-        state = state_of(session)
-        state.reading_alone = True
+            return _read_inside(session, work, recover=recover)
         try:
-            if engine.dialect.name == "postgresql":
-                session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-            yield _ALONE
-            session.commit()
-        except BaseException:
+            return _read_alone(session, engine, work)
+        except (sa.DBAPIError, OSError) as error:
+            if not lost_connection(error):
+                raise
+        return _read_alone(session, engine, work)
+
+
+def _read_inside(session: Session, work: Work[T], *, recover: bool) -> T:
+    try:
+        return work(_IN_TRANSACTION)
+    except (sa.DBAPIError, OSError) as error:
+        ended = lost_connection(error) or refuses_commit(session)
+        if recover and ended and not state_of(session).units and _autobegun(session):
             rollback(session, undo_nothing=True)
-            raise
-        finally:
-            state.reading_alone = False
+        raise
+
+
+def _read_alone(session: Session, engine: Engine, work: Work[T]) -> T:
+    state = state_of(session)
+    state.reading_alone = True
+    try:
+        if engine.dialect.name == "postgresql":
+            session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        result = work(_ALONE)
+        session.commit()
+        return result
+    except BaseException:
+        rollback(session, undo_nothing=True)
+        raise
+    finally:
+        state.reading_alone = False
 
 
 def _stands_alone(session: Session) -> Engine | None:
@@ -104,9 +129,9 @@ def _stands_alone(session: Session) -> Engine | None:
     engine = session.bind
     if not isinstance(engine, Engine) or session.twophase or not session.autoflush:
         return None
-    # The dialect learns the server's default with its first connection, and has no such attribute before.
-    default = getattr(engine.dialect, "default_isolation_level", None)
-    level = engine.get_execution_options().get("isolation_level") or default
+    if not hasattr(engine.dialect, "default_isolation_level"):
+        engine.connect().close()  # the dialect learns the server's default with its first connection
+    level = engine.get_execution_options().get("isolation_level") or engine.dialect.default_isolation_level
     if level not in ("READ COMMITTED", "AUTOCOMMIT") and engine.dialect.name != "sqlite":
         return None
     # A listener of the user's at the start of a transaction (SET LOCAL …) needs that there is one.

@@ -67,6 +67,8 @@ def _mark(context: ExceptionContext) -> None:
 
 
 def _clear(connection: Connection) -> None:
+    if connection.invalidated:
+        return  # its info went with it, and asking for it would fail the very rollback
     connection.info.pop(_ABORTED, None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Result
@@ -21,18 +21,19 @@ from ..query import (
     filters_of,
     options_of,
 )
-from ..sessions import keep, reading
+from ..sessions import keep, read
 from ..statements.ordering import Order, OrderedTerm, cursor_order, order_of
 from ..statements.reads import Bound, Reader, Seek
 from .core import RepositoryCore
 
 M = TypeVar("M")
+T = TypeVar("T")
 
 Position = tuple[Any, ...] | None
 
 
 class ReadingRepository(RepositoryCore[M]):
-    """Reads. Outside of a transaction each is one statement of its own; see `dotmac_database.sessions.reading`."""
+    """Reads. Outside of a transaction each is one statement of its own; see `dotmac_database.sessions.read`."""
 
     def get_by_id(
         self, entity_id: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
@@ -62,12 +63,16 @@ class ReadingRepository(RepositoryCore[M]):
         keys = [reader.key(entity_id) for entity_id in ids]
         unique = list(dict.fromkeys(keys))
         size = max(1, 10_000 // len(self.traits.primary_key))
-        found: dict[Any, M] = {}
-        with reading(self._session, self.model_class) as how:
+
+        def work(how: Mapping[str, Any]) -> dict[Any, M]:
+            found: dict[Any, M] = {}
             for start in range(0, len(unique), size):
                 bound = reader.loading(reader.by_keys(unique[start : start + size]), relationships or ())
                 for entity in self._scalars(bound, how):
                     found[reader.key(self.traits.key_of(entity))] = entity
+            return found
+
+        found = self._read(work)
         keep(self._session, *found.values())
         return [found[key] for key in keys if key in found]
 
@@ -115,14 +120,12 @@ class ReadingRepository(RepositoryCore[M]):
         """Whether there is a row of this primary key. One statement, which reads no columns."""
         reader = self._reader(include_deleted)
         bound = reader.has_key(reader.key(entity_id))
-        with reading(self._session, self.model_class) as how:
-            return self._execute(bound, how).first() is not None
+        return self._read(lambda how: self._execute(bound, how).first() is not None)
 
     def count(self, filters: FiltersLike = None, include_deleted: bool = False) -> int:
         """How many rows match. One statement."""
         bound = self._reader(include_deleted).count(filters_of(filters))
-        with reading(self._session, self.model_class) as how:
-            return int(self._execute(bound, how).scalar_one())
+        return self._read(lambda how: int(self._execute(bound, how).scalar_one()))
 
     def list(self, options: OptionsLike = None) -> builtins.list[M]:
         """The matching rows by a total order: the sorts, then the primary key. One statement.
@@ -153,11 +156,14 @@ class ReadingRepository(RepositoryCore[M]):
             asked.filters, order_of(self.traits, asked.sorts), limit=page.per_page, offset=page.offset, total=True
         )
         bound = reader.loading(bound, asked.relationships)
-        with reading(self._session, self.model_class) as how:
+
+        def work(how: Mapping[str, Any]) -> tuple[builtins.list[Any], int]:
             rows = self._rows(bound, how)
-            total = rows[0][1] if rows else 0
             if not rows and page.offset:
-                total = int(self._execute(reader.count(asked.filters), how).scalar_one())
+                return rows, int(self._execute(reader.count(asked.filters), how).scalar_one())
+            return rows, rows[0][1] if rows else 0
+
+        rows, total = self._read(work)
         items = [row[0] for row in rows]
         keep(self._session, *items)
         return PaginationResult(items=items, total=total, page=page.page, per_page=page.per_page)
@@ -178,8 +184,7 @@ class ReadingRepository(RepositoryCore[M]):
         marks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, asked)}
         seek, raw = self._seek(page.cursor, terms, marks)
         bound = reader.loading(reader.page(asked.filters, order, page.limit + 1, seek), asked.relationships)
-        with reading(self._session, self.model_class) as how:
-            rows = self._rows(bound, how)
+        rows = self._read(lambda how: self._rows(bound, how))
         more = len(rows) > page.limit
         rows = rows[: page.limit]
         if seek is not None and seek.backwards:
@@ -225,8 +230,7 @@ class ReadingRepository(RepositoryCore[M]):
         terms = reader.terms(order)
         seek = None if position is None else Seek("after", position)
         bound = reader.loading(reader.page(asked.filters, order, batch_size, seek), asked.relationships)
-        with reading(self._session, self.model_class) as how:
-            rows = self._rows(bound, how)
+        rows = self._read(lambda how: self._rows(bound, how))
         last = _position(rows[-1], terms) if len(rows) == batch_size else None
         return [row[0] for row in rows], last
 
@@ -254,6 +258,9 @@ class ReadingRepository(RepositoryCore[M]):
     def _not_found(self) -> EntityNotFoundError:
         return EntityNotFoundError(f"There is no such {self.traits.name}.", model=self.traits.name)
 
+    def _read(self, work: Callable[[Mapping[str, Any]], T]) -> T:
+        return read(self._session, work, self.model_class, recover=self.auto_commit)
+
     def _execute(self, bound: Bound, how: Mapping[str, Any]) -> Result[Any]:
         return self._session.execute(
             bound.statement, bound.parameters, execution_options={**how, **bound.how, **self._options}
@@ -268,8 +275,7 @@ class ReadingRepository(RepositoryCore[M]):
         return list((result.unique() if self.traits.joins_collections else result).all())
 
     def _entities(self, bound: Bound) -> builtins.list[M]:
-        with reading(self._session, self.model_class) as how:
-            entities = self._scalars(bound, how)
+        entities = self._read(lambda how: self._scalars(bound, how))
         keep(self._session, *entities)
         return entities
 

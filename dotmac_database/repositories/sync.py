@@ -7,7 +7,6 @@ from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import and_, case, func, select, true
 
-from ..sessions import reading
 from ..statements.reads import Bound
 from ..statements.scope import alive
 from ..types import utc_now
@@ -48,6 +47,6 @@ class BaseTenantRepository(BaseRepository[M]):
             counts["created_this_month"] = [*living, created >= midnight.replace(day=1)]
         columns = [func.count(case((and_(true(), *met), 1))).label(name) for name, met in counts.items()]
         statement = select(*columns).select_from(traits.model).where(*reader.scope.root(traits))
-        with reading(self._session, self.model_class) as how:
-            row = self._execute(Bound(statement, reader.scope.parameters), how).one()
+        bound = Bound(statement, reader.scope.parameters)
+        row = self._read(lambda how: self._execute(bound, how).one())
         return {"tenant_id": self.tenant_id, "entity_type": traits.name, **row._mapping}

@@ -9,10 +9,12 @@ from uuid import UUID, uuid4
 
 import pytest
 from pydantic import BaseModel
+from sqlalchemy import literal_column
 
 from dotmac_database import (
     ALL_TENANTS,
     ConstraintViolationError,
+    DatabaseError,
     DuplicateEntityError,
     EntityNotFoundError,
     FilterOperator,
@@ -537,3 +539,16 @@ def test_the_ambient_actor_is_recorded_unless_another_is_named(face: Face) -> No
             assert face(users.update, user.id, {"name": "y"}).updated_by == "carol"
         face(users.delete, user.id)
         assert user.updated_by == "alice"
+
+
+def test_a_read_that_fails_leaves_the_session_usable(face: Face) -> None:
+    for options in ({}, {"expire_on_commit": True}):
+        with face.session(**options) as session:
+            users = face.repository(session, User, "a")
+            user = made(face, session)
+            assert face(users.count) >= 1
+            broken = type(users)(session, User, "a")
+            broken.conditions = lambda: [literal_column("no_such_column") == 1]
+            with pytest.raises(DatabaseError):
+                face(broken.count)
+            assert face(users.get_by_id, user.id).name == "Ann"
