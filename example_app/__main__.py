@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy import make_url
 
-from dotmac_database import DatabaseError, create_database
+from dotmac_database import DatabaseError, DatabaseHealthChecker, DatabaseUnavailableError, create_database
 
 from . import postgres as own_postgres
 from .app import create_app
@@ -63,6 +63,10 @@ def _database_url(given: str | None, *, postgres: bool) -> str:
 def _fill(url: str) -> Loaded:
     database = create_database(url)
     try:
+        # Loading retries what passes by itself; that nothing answers at all is better told at once.
+        answer = DatabaseHealthChecker().check_connectivity(database.engine)
+        if not answer.works:
+            raise DatabaseUnavailableError(answer.message)
         with _progress() as progress:
             return load(database, progress)
     finally:

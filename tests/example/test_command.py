@@ -1,0 +1,132 @@
+"""``python -m example_app``: what a newcomer types."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from example_app.server import listen
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "example_app"]
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "EXAMPLE_DATA")}
+    return {**kept, "EXAMPLE_DATA": str(folder), "COLUMNS": "200", "TERM": "dumb", **more}
+
+
+def run(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        env=environment(folder, **more),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+@contextmanager
+def served(folder: Path, *arguments: str) -> Iterator[str]:
+    """The command, serving; gives the page's URL. It must end by Ctrl+C, without a word of complaint."""
+    command = [*COMMAND, "--port", "0", "--no-browser", *arguments]
+    output = folder.parent / "output"
+    with output.open("w") as written:
+        process = subprocess.Popen(command, env=environment(folder), cwd=ROOT, stdout=written, stderr=written)
+        try:
+            deadline = time.monotonic() + 60
+            while (found := re.search(r"http://\S+/(?=\s)", output.read_text())) is None:
+                assert process.poll() is None, output.read_text()
+                assert time.monotonic() < deadline, output.read_text()
+                time.sleep(0.05)
+            yield found[0]
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+    assert process.returncode in (0, 130, -signal.SIGINT), output.read_text()
+    assert "Traceback" not in output.read_text()
+
+
+def asked(url: str, tenant: str = "IS") -> dict[str, object]:
+    request = urllib.request.Request(url, headers={"X-Tenant-ID": tenant})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return dict(json.load(response))
+
+
+def test_one_command_loads_and_serves_and_the_next_finds_the_data(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with served(folder) as url:
+        assert asked(f"{url}api/summary")["airports"] == 79
+        assert asked(f"{url}health/db")["status"] == "healthy"
+    assert (folder / "airports.db").stat().st_size > 1_000_000
+    assert (folder / ".gitignore").read_text() == "*\n"
+    again = run(folder, "--load-only")
+    assert (again.returncode, again.stdout.strip()) == (0, "The data are there already.")
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """As root the server runs as a user of its own, who can't reach pytest's folders."""
+    with tempfile.TemporaryDirectory(prefix="dotmac-example-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_a_flag_brings_a_postgresql_along(open_folder: Path) -> None:
+    data = open_folder / "data"
+    with served(data, "--postgres") as url:
+        assert asked(f"{url}api/summary", "NZ")["staff"] == 4
+        details = asked(f"{url}health/db")["details"]
+        assert isinstance(details, dict)
+        assert details["server"]["version"].startswith("18")
+    assert (data / "postgresql" / "PG_VERSION").exists()
+    assert not (data / "postgresql" / "postmaster.pid").exists(), "the server outlived the example"
+
+
+def test_the_help_names_every_option(tmp_path: Path) -> None:
+    told = run(tmp_path, "--help").stdout
+    for option in ("--host", "--port", "--database-url", "DATABASE_URL", "--postgres", "--no-browser", "--load-only"):
+        assert option in told
+
+
+def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+    listener = listen("127.0.0.1", 0)
+    listener.listen()
+    try:
+        port = str(listener.getsockname()[1])
+        refused = run(tmp_path / "data", "--port", port, "--no-browser")
+    finally:
+        listener.close()
+    assert refused.returncode == 1
+    assert f"Can't listen on 127.0.0.1:{port}" in refused.stdout
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://nobody@127.0.0.1:1/none", "mysql://localhost/none", "sqlite:////no/such/folder/file.db"]
+)
+def test_a_database_that_does_not_work_is_told(tmp_path: Path, url: str) -> None:
+    refused = run(tmp_path, "--load-only", DATABASE_URL=url)
+    assert refused.returncode == 1
+    assert "The database does not work" in refused.stdout
+    assert "Traceback" not in refused.stdout + refused.stderr
+
+
+def test_two_databases_at_once_are_refused(tmp_path: Path) -> None:
+    refused = run(tmp_path, "--postgres", DATABASE_URL="sqlite:///x.db")
+    assert refused.returncode == 2
+    assert "not both" in refused.stderr
