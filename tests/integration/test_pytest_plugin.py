@@ -101,11 +101,10 @@ def check(done: subprocess.CompletedProcess[str]) -> None:
     assert "fails once" in done.stdout
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_on_the_projects_database(tmp_path: Path, dialect: str, database_url: str, named: bool) -> None:
-    check(project(tmp_path, database_url, named=named))
+def test_on_the_projects_database(tmp_path: Path, database_url: str) -> None:
+    check(project(tmp_path, database_url, named=False))
 
 
-@pytest.mark.parametrize("url", [None, "sqlite://"])
-def test_with_nothing_said(tmp_path: Path, url: str | None) -> None:
-    check(project(tmp_path, url, named=False))
+@pytest.mark.parametrize(("url", "named"), [(None, False), ("sqlite://", True)])
+def test_in_memory_and_with_nothing_said(tmp_path: Path, url: str | None, named: bool) -> None:
+    check(project(tmp_path, url, named=named))
