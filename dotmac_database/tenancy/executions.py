@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import Result, Select
-from sqlalchemy.orm import Mapper, ORMExecuteState, Session
+from sqlalchemy.orm import Mapper, ORMExecuteState
 
 from sqlalchemy.sql import visitors
 from sqlalchemy.util import immutabledict
 
 from ..errors import TenantIsolationError, UnscopedStatementError
-from ..models.traits import tenant_key, traits_of
+from ..models.traits import tenant_key
 from .context import TenantBinding, binding_of
-from .criteria import Confinement, owned_by_parent
+from .criteria import Confinement
 from .inserts import names_tenant, stamped_insert
+from .statements import entities_beside, tables_beside
 from .tables import TABLES, tenant_column
 from .units import attached_are_own, rows_are_own, writing_by_itself
 from .values import same, stored
@@ -96,6 +97,8 @@ def _confine(state: ORMExecuteState, binding: TenantBinding) -> None:
     elif state.is_update and _is_mapped_child(mapper):
         raise UnscopedStatementError("A table of a tenant-scoped class can't be changed through another class.")
     changing = state.is_update or state.is_delete
+    if changing and mapper is not None:
+        _confine_others(state, mapper, binding)
     statement = state.statement
     if hasattr(statement, "options"):
         state.statement = statement.options(confinement(binding, changing=changing))
@@ -129,11 +132,22 @@ def _check_change(state: ORMExecuteState, mapper: Mapper[Any], key: str, binding
         rows_are_own(state.session, mapper, binding, [tuple(row.get(name) for name in names) for row in rows])
 
 
-def on_tables(session: Session, mapper: Mapper[Any]) -> Any:
-    """The condition that rows of ``mapper``'s own table are the session's tenant's."""
-    binding = binding_of(session)
-    assert binding is not None
-    column = tenant_column(mapper)
-    tenant = stored(binding.required(traits_of(mapper.class_).name), column)
-    local: Any = mapper.local_table
-    return column == tenant if column.table is local else owned_by_parent(local, column, tenant)
+def _confine_others(state: ORMExecuteState, target: Mapper[Any], binding: TenantBinding) -> None:
+    """The tenant's condition on the other classes of an UPDATE … FROM or DELETE … USING, which criteria don't reach."""
+    statement: Any = state.statement
+    conditions: list[Any] = []
+    for entity in entities_beside(statement):
+        mapper: Mapper[Any] = entity.mapper
+        key = tenant_key(mapper)
+        if key is not None and entity is not target:
+            owner = getattr(entity.entity, key)
+            conditions.append(owner == stored(binding.tenant, tenant_column(mapper)))
+    parents = set(target.tables) - {target.local_table}
+    if parents and any(table in parents for table in tables_beside(statement)):
+        # Columns of the parent's table would be taken from every row of it.
+        conditions += [each.inherit_condition for each in target.iterate_to_root() if each.inherits is not None]
+        column = tenant_column(target) if tenant_key(target) else None
+        if column is not None and column.table is not target.local_table:
+            conditions.append(column == stored(binding.tenant, column))
+    if conditions:
+        state.statement = statement.where(*conditions)

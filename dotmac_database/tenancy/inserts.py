@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 from sqlalchemy.orm import Mapper, ORMExecuteState
@@ -19,7 +20,7 @@ def stamped_insert(state: ORMExecuteState, mapper: Mapper[Any], tenant: Any) -> 
     key = tenant_key(mapper)
     assert key is not None
     column = tenant_column(mapper)
-    _check_conflict(statement, column, tenant)
+    state.statement = statement = _confined_conflict(statement, column, tenant)
     if statement.select is not None:
         _check_select(statement, column, tenant)
         return
@@ -89,15 +90,19 @@ def _is_tenant(entity: Any, base: Any) -> bool:
     return tenant_column(mapper).shares_lineage(base)
 
 
-def _check_conflict(statement: Any, column: Any, tenant: Any) -> None:
-    """ON CONFLICT DO UPDATE may change only a row of this tenant."""
+def _confined_conflict(statement: Any, column: Any, tenant: Any) -> Any:
+    """ON CONFLICT DO UPDATE may change only a row of this tenant. The given statement stays as it is."""
     clause = getattr(statement, "_post_values_clause", None)
     changes = getattr(clause, "update_values_to_set", None)
     if clause is None or changes is None:
-        return
-    for name, value in changes:
-        if _name(name) in (column.key, column.name) and not same(getattr(value, "value", value), tenant):
+        return statement
+    for name, value in dict(changes).items():
+        plain = value.value if isinstance(value, BindParameter) else value
+        excluded = getattr(getattr(plain, "table", None), "name", None) == "excluded" and plain.name == column.name
+        if _name(name) in (column.key, column.name) and not excluded and not same(plain, tenant):
             raise TenantIsolationError(f"{column.table.name}: a row can't be given to another tenant.")
     own = column.table.c[column.key] == tenant
-    where = clause.update_whereclause
-    clause.update_whereclause = own if where is None else where & own
+    clause, statement = copy(clause), statement._clone()
+    clause.update_whereclause = own if clause.update_whereclause is None else clause.update_whereclause & own
+    statement._post_values_clause = clause
+    return statement

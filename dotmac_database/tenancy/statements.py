@@ -181,6 +181,23 @@ def core_table(statement: Any, about: set[Any], *, within: bool = False) -> str 
     return None
 
 
+def entities_beside(statement: Any) -> list[Any]:
+    """The mappers and aliases in the statement itself, not in its subqueries, each once."""
+    found: dict[Any, None] = {}
+    for element, inner in _written(statement):
+        entity = None if inner else getattr(element, "_annotations", {}).get("parententity")
+        if entity is not None and hasattr(entity, "mapper"):
+            found[entity] = None
+    return list(found)
+
+
+def tables_beside(statement: Any) -> set[Any]:
+    """The tables whose columns are in the statement itself, not in its subqueries."""
+    return {
+        _source(element) for element, inner in _written(statement) if not inner and isinstance(element, ColumnClause)
+    }
+
+
 def _of_the_orm(element: Any) -> bool:
     return not _OF_THE_ORM.isdisjoint(getattr(element, "_annotations", ()))
 

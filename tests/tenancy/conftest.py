@@ -31,6 +31,11 @@ def fill(connection: Connection) -> None:
         connection.execute(insert(Animal.__table__), {key: dog[key] for key in ("id", "tenant_id", "kind", "name")})
         connection.execute(insert(Dog.__table__), {key: dog[key] for key in ("id", "tricks")})
     connection.execute(insert(note_labels), LABELLED)
+    if connection.dialect.name == "postgresql":
+        for table in Base.metadata.sorted_tables:
+            if table.autoincrement_column is not None and table.autoincrement_column.server_default is None:
+                name = f"{table.name}_{table.autoincrement_column.name}_seq"
+                connection.exec_driver_sql(f"ALTER SEQUENCE IF EXISTS {name} RESTART WITH 100")
 
 
 def contents(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
