@@ -5,73 +5,146 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Select, column, func, select, table, text
 
 from ..dialects import translate
 
 Probe = Callable[[Connection], Any]
 
+_SMALL_FILE = 64 * 2**20
 
-def connectivity(connection: Connection) -> dict[str, Any]:
-    """One round trip, timed."""
-    started = time.perf_counter()
-    connection.execute(text("SELECT 1")).scalar_one()
-    return {"latency_ms": round((time.perf_counter() - started) * 1000, 3)}
+
+class Verifier(Protocol):
+    """Whatever tells the holes of a database, as `RowLevelSecurity` does."""
+
+    def verify(self, connection: Connection) -> Sequence[Any]:
+        """The findings: none, or frozen dataclasses."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What to ask: ``seconds`` are for all of it, and a query slower than ``slow`` seconds is shown."""
+
+    seconds: float
+    slow: float
+    security: Verifier | None = None
+
+    def connectivity(self, connection: Connection) -> dict[str, Any]:
+        """One round trip, timed."""
+        with connection.begin():
+            _limit(connection, self.seconds)
+            # SQLite answers SELECT 1 without a look at its file.
+            question = "PRAGMA schema_version" if connection.dialect.name == "sqlite" else "SELECT 1"
+            started = time.perf_counter()
+            connection.execute(text(question)).scalar_one()
+            return {"latency_ms": round((time.perf_counter() - started) * 1000, 3)}
+
+    def whole(self, connection: Connection) -> dict[str, Any]:
+        """`connectivity`, and each probe in a transaction of its own; those for which no time is left say so."""
+        # A little is kept back, so that an answer comes before the caller gives up.
+        deadline = time.monotonic() + self.seconds * 0.9
+        details = self.connectivity(connection)
+        for name, probe in self._probes(connection.dialect.name).items():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                details[name] = {"error": "no time was left"}
+                continue
+            try:
+                with connection.begin() as transaction:
+                    # Half of what is left: one slow probe does not starve the rest.
+                    _limit(connection, left / 2)
+                    details[name] = probe(connection)
+                    transaction.rollback()
+            except Exception as error:
+                if connection.invalidated:
+                    raise
+                details[name] = {"error": str(translate(error))}
+        return details
+
+    def _probes(self, dialect: str) -> Mapping[str, Probe]:
+        if dialect != "postgresql":
+            return SQLITE
+        own: dict[str, Probe] = {"slow_queries": self._slow_queries}
+        if self.security is not None:
+            own["row_level_security"] = self._holes
+        return {**POSTGRESQL, **own}
+
+    def _slow_queries(self, connection: Connection) -> list[dict[str, Any]] | None:
+        found = "SELECT nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
+        schema = connection.execute(text(f"{found} WHERE extname = 'pg_stat_statements'")).scalar()
+        if schema is None:
+            return None
+        statements = table(
+            "pg_stat_statements",
+            *(column(name) for name in ("query", "calls", "mean_exec_time", "dbid")),
+            schema=schema,
+        ).c
+        here: Select[Any] = (
+            select(column("oid")).select_from(table("pg_database")).where(column("datname") == func.current_database())
+        )
+        slow = (
+            select(func.left(statements.query, 200).label("query"), statements.calls, statements.mean_exec_time)
+            .where(statements.dbid == here.scalar_subquery(), statements.mean_exec_time > self.slow * 1000)
+            .order_by(statements.mean_exec_time.desc())
+            .limit(5)
+        )
+        return [
+            {"query": row.query, "calls": row.calls, "mean_ms": round(row.mean_exec_time, 1)}
+            for row in connection.execute(slow)
+        ]
+
+    def _holes(self, connection: Connection) -> list[dict[str, Any]]:
+        findings = self.security.verify(connection) if self.security is not None else ()
+        return [asdict(finding) for finding in findings]
+
+
+def _limit(connection: Connection, seconds: float) -> None:
+    """Bound the statements of the open transaction; local, since behind a pooler a session is everybody's."""
+    if connection.dialect.name == "postgresql":
+        limit = str(max(round(seconds * 1000), 1))
+        connection.execute(select(func.set_config("statement_timeout", limit, True)))
 
 
 def _row(sql: str) -> Probe:
-    def probe(connection: Connection) -> dict[str, Any]:
-        return dict(connection.execute(text(sql)).mappings().one())
-
-    return probe
+    return lambda connection: dict(connection.execute(text(sql)).mappings().one())
 
 
 def _rows(sql: str) -> Probe:
-    def probe(connection: Connection) -> list[dict[str, Any]]:
-        return [dict(row) for row in connection.execute(text(sql)).mappings()]
-
-    return probe
+    return lambda connection: [dict(row) for row in connection.execute(text(sql)).mappings()]
 
 
-def _slow_queries(connection: Connection) -> Any:
-    installed = connection.execute(text("SELECT 1 FROM pg_extension WHERE extname = 'pg_stat_statements'")).scalar()
-    return None if installed is None else _rows(_SLOW_SQL)(connection)
+def _value(sql: str) -> Probe:
+    return lambda connection: connection.execute(text(sql)).scalar_one()
 
-
-_SLOW_SQL = """
-SELECT left(query, 200) AS query, calls, round(mean_exec_time::numeric, 1)::float AS mean_ms
-FROM pg_stat_statements ORDER BY mean_exec_time DESC LIMIT 5
-"""
 
 POSTGRESQL: dict[str, Probe] = {
     "server": _row(
         "SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS in_recovery,"
         " current_setting('default_transaction_read_only') = 'on' AS read_only"
     ),
+    # pg_stat_database tells every role of everybody's connections; pg_stat_activity only of the role's own.
     "connections": _row(
-        "SELECT count(*) AS used, current_setting('max_connections')::int AS allowed"
-        " FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        "SELECT coalesce(sum(numbackends), 0)::int AS used, current_setting('max_connections')::int"
+        " - current_setting('superuser_reserved_connections')::int"
+        " - coalesce(current_setting('reserved_connections', true), '0')::int AS allowed FROM pg_stat_database"
     ),
-    "longest_transaction_s": lambda connection: connection.execute(
-        text(
-            "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::float"
-            " FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        )
-    ).scalar_one(),
-    "waiting_locks": lambda connection: connection.execute(
-        text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-    ).scalar_one(),
-    "replication_lag_s": lambda connection: connection.execute(
-        text(
-            "SELECT CASE WHEN pg_is_in_recovery()"
-            " THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float END"
-        )
-    ).scalar_one(),
-    "slow_queries": _slow_queries,
+    "longest_transaction_s": _value(
+        "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::float8"
+        " FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    ),
+    "waiting_locks": _value("SELECT count(*) FROM pg_locks WHERE NOT granted"),
+    # Where all that came was replayed, the last transaction's age is idleness and no lag.
+    "replication_lag_s": _value(
+        "SELECT CASE WHEN NOT pg_is_in_recovery()"
+        " THEN (SELECT extract(epoch FROM max(replay_lag))::float8 FROM pg_stat_replication)"
+        " WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0"
+        " ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8 END"
+    ),
     "dead_tuples": _rows(
         "SELECT relname AS table, n_dead_tup AS dead, n_live_tup AS live FROM pg_stat_user_tables"
         " WHERE n_dead_tup > 10000 AND n_dead_tup > n_live_tup / 5 ORDER BY n_dead_tup DESC LIMIT 5"
@@ -79,21 +152,21 @@ POSTGRESQL: dict[str, Probe] = {
 }
 
 
-def _sqlite_server(connection: Connection) -> dict[str, Any]:
-    return {"version": connection.execute(text("SELECT sqlite_version()")).scalar_one()}
+def _file(connection: Connection) -> str:
+    found = connection.execute(text("PRAGMA database_list")).mappings().first()
+    return str(found["file"] or "") if found else ""
 
 
 def _sqlite_integrity(connection: Connection) -> str:
+    file = _file(connection)
+    if file and os.path.getsize(file) > _SMALL_FILE:
+        # It reads the whole file, and nothing can end it early.
+        return "not checked: the file is large"
     return str(connection.execute(text("PRAGMA quick_check(1)")).scalar_one())
 
 
-def _sqlite_journal(connection: Connection) -> str:
-    return str(connection.execute(text("PRAGMA journal_mode")).scalar_one())
-
-
 def _sqlite_storage(connection: Connection) -> dict[str, Any]:
-    path = connection.execute(text("PRAGMA database_list")).mappings().first()
-    file = path["file"] if path else ""
+    file = _file(connection)
     if not file:
         return {"file": None}
     wal = f"{file}-wal"
@@ -105,24 +178,8 @@ def _sqlite_storage(connection: Connection) -> dict[str, Any]:
 
 
 SQLITE: dict[str, Probe] = {
-    "server": _sqlite_server,
+    "server": _row("SELECT sqlite_version() AS version"),
     "integrity": _sqlite_integrity,
-    "journal_mode": _sqlite_journal,
+    "journal_mode": _value("PRAGMA journal_mode"),
     "storage": _sqlite_storage,
 }
-
-
-def examine(connection: Connection, seconds: float) -> dict[str, Any]:
-    """All probes of the connection's database, until ``seconds`` have passed; those left over say so."""
-    deadline = time.monotonic() + seconds
-    details: dict[str, Any] = {}
-    for name, probe in (POSTGRESQL if connection.dialect.name == "postgresql" else SQLITE).items():
-        if time.monotonic() > deadline:
-            details[name] = {"error": "no time was left"}
-            continue
-        try:
-            details[name] = probe(connection)
-        except (SQLAlchemyError, OSError) as error:
-            details[name] = {"error": str(translate(error))}
-            connection.rollback()
-    return details

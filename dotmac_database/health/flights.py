@@ -1,0 +1,163 @@
+"""One check at a time: whoever asks while it is under way gets its outcome.
+
+A check runs on a connection of its own, beside the pool: a full pool can't keep it waiting, and it can't fill the
+pool. One that outlasts its time is cut off, and the next caller starts another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import Pool, StaticPool
+
+from ..dialects.postgresql_engine import cut
+
+Work = Callable[[Connection], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a check found, or what it failed with; ``duration_ms`` with connecting."""
+
+    details: dict[str, Any]
+    duration_ms: float
+    failure: Exception | None = None
+
+
+@dataclass(eq=False)
+class Flight:
+    """A check under way; ``deadline`` is on the monotonic clock."""
+
+    deadline: float
+    outcome: Future[Outcome] = field(default_factory=Future)
+    task: asyncio.Task[None] | None = None
+    _driver: Any = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has its outcome, or should long have had it."""
+        return self.outcome.done() or time.monotonic() >= self.deadline
+
+    def hold(self, driver: Any) -> None:
+        """Remember the driver's connection while it may have to be cut; None when it is about to be closed."""
+        with self._lock:
+            self._driver = driver
+
+    def abandon(self) -> None:
+        """Let a check that is overdue end: nobody waits for it any more."""
+        if time.monotonic() < self.deadline:
+            return
+        with self._lock:
+            if self._driver is not None:
+                cut(self._driver)
+        if self.task is not None:
+            self.task.cancel()
+
+
+_LOCK = threading.Lock()
+# By pool and not by engine: `Engine.execution_options` gives another engine on the same pool.
+_FLIGHTS: WeakKeyDictionary[Pool, dict[Any, Flight]] = WeakKeyDictionary()
+
+
+def joined(engine: Engine, kind: str, seconds: float, work: Work) -> Flight:
+    """The flight of this ``kind`` that is under way, or a new one in a thread of its own."""
+
+    def start(flight: Flight) -> None:
+        # A daemon: where the server is frozen for good it must not keep the process alive.
+        threading.Thread(target=_fly, args=(flight, engine, work), name="database-health", daemon=True).start()
+
+    return _joined(engine, (kind, None), seconds, start)
+
+
+def joined_async(engine: Engine, kind: str, seconds: float, work: Work) -> Flight:
+    """As `joined`, in a task of the running loop; a sync engine gets its thread."""
+    if not engine.dialect.is_async:
+        return joined(engine, kind, seconds, work)
+
+    def start(flight: Flight) -> None:
+        flight.task = asyncio.create_task(_fly_async(flight, engine, work))
+
+    return _joined(engine, (kind, id(asyncio.get_running_loop())), seconds, start)
+
+
+def _joined(engine: Engine, key: Any, seconds: float, start: Callable[[Flight], None]) -> Flight:
+    with _LOCK:
+        flights = _FLIGHTS.setdefault(engine.pool, {})
+        flight = flights.get(key)
+        if flight is None or flight.ended:
+            flight = flights[key] = Flight(time.monotonic() + seconds)
+            start(flight)
+        return flight
+
+
+def _fly(flight: Flight, engine: Engine, work: Work) -> None:
+    if engine.dialect.is_async:
+        asyncio.run(_fly_async(flight, engine, work))
+        return
+    started = time.perf_counter()
+    try:
+        beside = beside_the_pool(engine)
+        try:
+            with beside.connect() as connection:
+                details = _held(flight, connection, work)
+        finally:
+            if beside is not engine:
+                beside.dispose()
+        outcome = Outcome(details, _since(started))
+    except Exception as error:  # noqa: BLE001 - whatever it was, it is what the check found
+        outcome = Outcome({}, _since(started), error)
+    flight.outcome.set_result(outcome)
+
+
+async def _fly_async(flight: Flight, engine: Engine, work: Work) -> None:
+    started = time.perf_counter()
+    outcome = Outcome({}, 0.0, TimeoutError())
+    try:
+        beside = AsyncEngine(beside_the_pool(engine))
+        try:
+            async with beside.connect() as connection:
+                details = await connection.run_sync(lambda sync: _held(flight, sync, work))
+        finally:
+            if beside.sync_engine is not engine:
+                await beside.dispose()
+        outcome = Outcome(details, _since(started))
+    except Exception as error:  # noqa: BLE001 - whatever it was, it is what the check found
+        outcome = Outcome({}, _since(started), error)
+    finally:
+        flight.outcome.set_result(outcome)
+
+
+def _held(flight: Flight, connection: Connection, work: Work) -> dict[str, Any]:
+    flight.hold(connection.connection.driver_connection)
+    try:
+        return work(connection)
+    finally:
+        flight.hold(None)
+
+
+def _since(started: float) -> float:
+    return (time.perf_counter() - started) * 1000
+
+
+def in_memory(engine: Engine) -> Any:
+    """The driver's one connection of an SQLite database in memory, if it is there; else None."""
+    if engine.dialect.name != "sqlite" or not isinstance(engine.pool, StaticPool):
+        return None
+    return engine.pool.connection.driver_connection if "connection" in engine.pool.__dict__ else None
+
+
+def beside_the_pool(engine: Engine) -> Engine:
+    """An engine whose connections are its own; a database in memory has just the one that there is."""
+    if engine.dialect.name == "sqlite" and isinstance(engine.pool, StaticPool):
+        return engine
+    return Engine(engine.pool.recreate(), engine.dialect, engine.url)
