@@ -1,7 +1,25 @@
-"""One session, one tenant: the guard, and PostgreSQL's row-level security behind it."""
+"""One session, one tenant: the guard, and PostgreSQL's row-level security behind it.
+
+``alembic`` has the operations for migrations; it is imported by those who have Alembic.
+"""
 
 from .context import ALL_TENANTS, bind_tenant, tenant_scope, unscoped
 from .guard import guard_tenants
-from .rls import Finding, RowLevelSecurity
+from .holes import Finding
+from .keys import LooseKey, loose_keys, tenant_foreign_key, tenant_primary_key, tenant_unique
+from .rls import RowLevelSecurity
 
-__all__ = ["ALL_TENANTS", "Finding", "RowLevelSecurity", "bind_tenant", "guard_tenants", "tenant_scope", "unscoped"]
+__all__ = [
+    "ALL_TENANTS",
+    "Finding",
+    "LooseKey",
+    "RowLevelSecurity",
+    "bind_tenant",
+    "guard_tenants",
+    "loose_keys",
+    "tenant_foreign_key",
+    "tenant_primary_key",
+    "tenant_scope",
+    "tenant_unique",
+    "unscoped",
+]

@@ -1,0 +1,117 @@
+"""The DDL of row-level security.
+
+A policy compares the tenant's column with a setting of the transaction. A setting that is missing (NULL) or over (an
+empty string, after a SET LOCAL) names no tenant, hence no rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sqlalchemy import Column, ForeignKeyConstraint, MetaData, String, Table
+from sqlalchemy.dialects import postgresql
+
+from .tables import TABLES, tenant_column
+
+SETTING = "dotmac.tenant_id"
+"""The setting that names the tenant, for one transaction."""
+
+ACROSS = "dotmac.all_tenants"
+"""The setting that `unscoped` turns on for one transaction, where the policies allow for it."""
+
+POLICY = "dotmac_tenant"
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+_quote = _DIALECT.identifier_preparer.quote
+
+
+def quoted(table: Table) -> str:
+    """The table's name for DDL."""
+    return str(_DIALECT.identifier_preparer.format_table(table))
+
+
+def protected_tables(metadata: MetaData) -> dict[Table, Column[object] | None]:
+    """The tables that hold tenants' rows, parents first, and the column that names the tenant.
+
+    None: the rows belong to whom the rows belong that they refer to, as those of a joined child and of a table between
+    many and many. A table with a ``tenant_id`` that no class maps is among them.
+    """
+    columns: dict[Table, Column[object] | None] = {}
+    owners = {tenant_column(root).table: tenant_column(root) for root in TABLES.roots}
+    for table in metadata.sorted_tables:
+        if table in owners:
+            columns[table] = owners[table]
+        elif "tenant_id" in table.columns:
+            columns[table] = table.columns["tenant_id"]
+        elif TABLES.table(table) is not None and _references(table, list(columns)):
+            columns[table] = None
+    return columns
+
+
+def _references(table: Table, protected: Sequence[Table]) -> list[ForeignKeyConstraint]:
+    """The foreign keys of ``table`` to protected tables; those of its primary key, if there are such."""
+    found = [each for each in table.foreign_key_constraints if each.referred_table in protected]
+    of_key = [each for each in found if set(each.columns) <= set(table.primary_key.columns)]
+    return sorted(of_key or found, key=lambda each: [column.name for column in each.columns])
+
+
+def enable(table: Table, column: str | None = None, *, all_tenants: bool = True) -> list[str]:
+    """The DDL for one table; ``column`` names the tenant, None: the rows that it refers to do. Repeatable."""
+    condition = owned(table, column)
+    if all_tenants:
+        condition = f"({condition}) OR current_setting('{ACROSS}', true) = 'on'"
+    return policy(quoted(table), condition)
+
+
+def policy(name: str, condition: str) -> list[str]:
+    """The DDL that puts a table, by its quoted name, under a condition."""
+    return [
+        f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY",
+        f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY",
+        f"DROP POLICY IF EXISTS {POLICY} ON {name}",
+        f"CREATE POLICY {POLICY} ON {name} USING ({condition}) WITH CHECK ({condition})",
+    ]
+
+
+def remove(name: str) -> list[str]:
+    """The DDL that undoes `policy`."""
+    return [
+        f"DROP POLICY IF EXISTS {POLICY} ON {name}",
+        f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY",
+        f"ALTER TABLE {name} DISABLE ROW LEVEL SECURITY",
+    ]
+
+
+def names_tenant(column: str, type_name: str | None) -> str:
+    """The condition that a column names the transaction's tenant. ``type_name`` None: it is text of some kind."""
+    setting = f"NULLIF(current_setting('{SETTING}', true), '')"
+    # A cast to varchar(n) would cut a longer name down to another tenant's.
+    return f"{column} = {setting}" if type_name is None else f"{column} = {setting}::{type_name}"
+
+
+def owned(table: Table, column: str | None) -> str:
+    """The condition that a row of the table is the tenant's."""
+    if column is not None:
+        return _names_tenant(table.c[column], _quote(column))
+    protected = protected_tables(table.metadata)
+    return " AND ".join(f"EXISTS ({select})" for select in _referred(table, protected))
+
+
+def _names_tenant(column: Column[object], name: str) -> str:
+    kind = None if isinstance(column.type, String) else column.type.compile(dialect=_DIALECT)
+    return names_tenant(name, kind)
+
+
+def _referred(table: Table, protected: dict[Table, Column[object] | None]) -> Iterator[str]:
+    for key in _references(table, list(protected)):
+        parent = key.referred_table
+        other = quoted(parent)
+        matches = [
+            f"{other}.{_quote(element.column.name)} = {quoted(table)}.{_quote(element.parent.name)}"
+            for element in key.elements
+        ]
+        column = protected[parent]
+        if column is not None:
+            matches.append(_names_tenant(column, f"{other}.{_quote(column.name)}"))
+        else:
+            matches += [f"EXISTS ({select})" for select in _referred(parent, protected)]
+        yield f"SELECT 1 FROM {other} WHERE {' AND '.join(matches)}"
