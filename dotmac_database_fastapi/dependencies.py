@@ -60,9 +60,15 @@ class Dependencies:
             return session  # type: ignore[no-any-return]  # FastAPI reads this annotation
 
         self._plugin = plugin
+        self._units: frozenset[Callable[..., Any]] = frozenset({unit, sync_unit})
         self.get_session = get_session
         self.get_sync_session = get_sync_session
         self._repositories: dict[tuple[type, str], Callable[..., Any]] = {}
+
+    @property
+    def units(self) -> frozenset[Callable[..., Any]]:
+        """What every operation depends on that serves this plugin, be it by the module's functions."""
+        return self._units | _ANY._units
 
     @overload
     def get_repository(self, target: type[A]) -> Callable[..., Awaitable[A]]: ...

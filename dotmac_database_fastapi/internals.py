@@ -6,10 +6,11 @@ is; FastAPI solves them with these functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+from fastapi import routing
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant, get_flat_params, solve_dependencies
 from fastapi.exceptions import RequestValidationError
@@ -74,6 +75,20 @@ async def solve(dependency: Callable[..., Any], connection: HTTPConnection, resp
     if solved.errors:
         raise RequestValidationError(solved.errors)
     return solved.values["value"]
+
+
+def operations(app: Any, calls: frozenset[Callable[..., Any]]) -> Iterator[tuple[str, str]]:
+    """The path and the method of each of the app's operations that depends on one of ``calls``."""
+    found = getattr(routing, "iter_route_contexts", None)  # FastAPI had plain lists of routes before
+    for route in app.routes if found is None else found(app.routes):
+        dependant: Dependant | None = getattr(route, "dependant", None)
+        if dependant is not None and _depends(dependant, calls):
+            for method in route.methods or ():
+                yield route.path_format, method.lower()
+
+
+def _depends(dependant: Dependant, calls: frozenset[Callable[..., Any]]) -> bool:
+    return dependant.call in calls or any(_depends(each, calls) for each in dependant.dependencies)
 
 
 def overridden(connection: HTTPConnection, dependency: Callable[..., Any]) -> bool:

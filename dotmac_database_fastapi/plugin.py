@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import cached_property
@@ -55,6 +56,7 @@ class DatabasePlugin(Dependencies):
         self.name = name
         self.rls = rls
         self.slots = Slots(options)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
         return f"DatabasePlugin({self.database.url.render_as_string()!r}, name={self.name!r})"
@@ -72,6 +74,20 @@ class DatabasePlugin(Dependencies):
         """The factory of guarded sync sessions, on an engine of its own for the same database."""
         maker = sessionmaker(self.database.engine, class_=SessionClass, expire_on_commit=False, close_resets_only=False)
         return guard_tenants(maker, rls=self.rls)
+
+    def new_session(self) -> AsyncSession:
+        """A guarded session for the running event loop.
+
+        PostgreSQL's connections belong to the loop that made them. Those of one that is closed (a test client starts
+        one for each request where the app's lifespan is not run) are of no use any more, and are forgotten.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            engine = self.database.async_engine.sync_engine
+            if self._loop is not None and self._loop.is_closed() and engine.dialect.name == "postgresql":
+                engine.dispose(close=False)
+            self._loop = loop
+        return self.async_maker()
 
     def install(self, app: FastAPI) -> None:
         """Add the plugin to ``app``, whose own lifespan runs inside the plugin's."""

@@ -46,7 +46,7 @@ with suppress(ImportError):
 @asynccontextmanager
 async def async_unit(plugin: DatabasePlugin, caller: Caller) -> AsyncIterator[AsyncSession]:
     """A session of the caller's in one lazy transaction: committed at the end, rolled back by any exception."""
-    session = plugin.async_maker()
+    session = plugin.new_session()
     try:
         with _as_caller(session, caller):
             async with DatabaseTransaction.async_transaction(session, lazy=True):

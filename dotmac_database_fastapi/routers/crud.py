@@ -14,6 +14,7 @@ from dotmac_database import EntityNotFoundError, StaleEntityError, Traits, trait
 
 from ..dependencies import get_repository
 from ..etags import etag_of, expected_version, matched_versions
+from ..idempotency import IDEMPOTENCY_KEY, answered_once
 from ..keys import PathKey
 from ..query_string import ListParams
 from ..references import References
@@ -38,6 +39,7 @@ def crud_router(
     default_sort: str = "",
     page_size: int = PAGE_SIZE,
     max_page_size: int = MAX_PAGE_SIZE,
+    idempotency: bool = False,
     repository: type | None = None,
     plugin: DatabasePlugin | None = None,
     **router: Any,
@@ -47,7 +49,9 @@ def crud_router(
     The list of `list_router`, ``POST`` (201 with ``Location``), ``GET``, ``PATCH`` and ``DELETE`` (204) of ``/{id}``,
     and ``POST /{id}/restore`` where rows are deleted softly. Schemas that are not given are derived. Where the class
     has a version it is the ``ETag``, and ``If-Match`` makes PATCH and DELETE conditional: 412. A foreign key to a
-    tenant's row must name one of the same tenant: 409 otherwise. The other arguments are those of `list_router`.
+    tenant's row must name one of the same tenant: 409 otherwise. With ``idempotency`` a POST that is repeated with its
+    ``Idempotency-Key`` gets the first answer and writes nothing (see `once`). The other arguments are those of
+    `list_router`.
     """
     made = APIRouter(prefix=prefix, **router)
     params = ListParams(
@@ -64,7 +68,7 @@ def crud_router(
     add_list(made, model, params, get_rows, renderer)
     traits: Traits[Any] = traits_of(model)
     resource = _Resource(made, traits, get_rows, renderer, PathKey(traits), References(traits))
-    resource.add_create(create_schema or create_schema_of(model))
+    resource.add_create(create_schema or create_schema_of(model), idempotent=idempotency)
     resource.add_read()
     resource.add_update(update_schema or update_schema_of(model))
     resource.add_delete()
@@ -82,14 +86,29 @@ class _Resource:
     key: PathKey
     references: References
 
-    def add_create(self, schema: type[BaseModel]) -> None:
-        async def create(request: Request, data: Any, repository: Any = Depends(self.get_rows)) -> Response:
+    def add_create(self, schema: type[BaseModel], *, idempotent: bool) -> None:
+        async def made(request: Request, data: Any, repository: Any) -> Response:
             await self.references.check(repository, data)
             entity = await self._loaded(repository, await repository.create(data))
             return self._told(entity, 201, {"Location": self.key.location(request.url.path, entity)})
 
-        create.__annotations__["data"] = schema
-        self._add("POST", "" if self.router.prefix else "/", create, 201, "Create")
+        async def create(request: Request, data: Any, repository: Any = Depends(self.get_rows)) -> Response:
+            return await made(request, data, repository)
+
+        async def create_once(
+            request: Request,
+            data: Any,
+            repository: Any = Depends(self.get_rows),
+            idempotency_key: str | None = IDEMPOTENCY_KEY,
+        ) -> Response:
+            if idempotency_key is None:
+                return await made(request, data, repository)
+            return await answered_once(request, repository.db, idempotency_key, lambda: made(request, data, repository))
+
+        endpoint: Callable[..., Any] = create_once if idempotent else create
+        endpoint.__annotations__["data"] = schema
+        endpoint.__name__ = "create"
+        self._add("POST", "" if self.router.prefix else "/", endpoint, 201, "Create")
 
     def add_read(self) -> None:
         get_key = self.key.dependency()

@@ -85,6 +85,27 @@ class TestInstalling:
 
         runner.run(whole_life())
 
+    def test_openapi_names_the_tenants_header(self, plugin: DatabasePlugin, runner: asyncio.Runner) -> None:
+        app = FastAPI(lifespan=plugin.lifespan)
+        app.include_router(list_router(Tag, prefix="/tags"), prefix="/v1")
+
+        @app.get("/own")
+        def own(tags: Any = Depends(plugin.get_sync_repository(Tag))) -> None: ...
+
+        @app.get("/none")
+        async def none() -> None: ...
+
+        async def whole_life() -> dict[str, Any]:
+            async with app.router.lifespan_context(app):
+                return (await Api(app, runner).arequest("GET", "/openapi.json")).json()["paths"]
+
+        for paths in (runner.run(whole_life()), runner.run(whole_life())):
+            named = {
+                path: [each["name"] for each in operation["get"].get("parameters", ()) if each["in"] == "header"]
+                for path, operation in paths.items()
+            }
+            assert named == {"/v1/tags": ["X-Tenant-ID"], "/own": ["X-Tenant-ID"], "/none": []}
+
     def test_no_password_is_shown(self) -> None:
         assert "secret" not in repr(DatabasePlugin("postgresql://me:secret@localhost/db"))
 
