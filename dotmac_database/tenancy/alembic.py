@@ -184,7 +184,7 @@ def compare_tenant_rls(metadata: MetaData, *, all_tenants: bool = True) -> Calla
         connection: Connection | None = context.connection
         if connection is None or connection.dialect.name != "postgresql" or not directives:
             return
-        held = set(connection.execute(text(_HELD), {"policy": POLICY}).tuples())
+        held = {tuple(row) for row in connection.execute(text(_HELD), {"policy": POLICY})}
         default = connection.dialect.default_schema_name
         script = directives[0]
         if script.upgrade_ops is None or script.downgrade_ops is None:

@@ -162,7 +162,10 @@ def _expunge_others(session: Session, binding: TenantBinding, before: set[int]) 
 
 
 def confine(session: Session, tenant: Any) -> None:
-    """What a tenant repository does before each statement: bind an unbound guarded session, refuse another tenant's."""
+    """What a tenant repository does before each statement: bind an unbound guarded session, refuse another tenant's.
+
+    Also a clean one: a repository does not take a session over, as `bind_tenant` may.
+    """
     binding = binding_of(session)
     if binding is None or binding.tenant == tenant or binding.open:
         return
@@ -170,8 +173,10 @@ def confine(session: Session, tenant: Any) -> None:
         raise TenantIsolationError(
             "The session is guarded; ALL_TENANTS needs a block of unscoped(session, reason=…) around it."
         )
-    if not same(binding.tenant, tenant):
+    if binding.tenant is None:
         _rebind(session, binding, named(tenant))
+    elif not same(binding.tenant, tenant):
+        raise TenantIsolationError("The session serves another tenant than the repository.")
 
 
 def _guarded(session: Session) -> TenantBinding:

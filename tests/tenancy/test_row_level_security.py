@@ -1,0 +1,380 @@
+"""PostgreSQL's own ring: what it stops when the ORM's rings let raw SQL through."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import MetaData, select, text, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from dotmac_database import (
+    RowLevelSecurity,
+    TenantRequiredError,
+    UnscopedStatementError,
+    bind_tenant,
+    guard_tenants,
+    tenant_scope,
+    unscoped,
+)
+from dotmac_database.engines import Database, create_database
+from tests.conftest import Face, counted
+from tests.postgres import _free_port
+
+from .conftest import Guarded, fill
+from .models import Account, Base, Dog, Note, note_labels
+
+RLS = RowLevelSecurity(Base.metadata)
+ROLE = "dotmac_tenant_app"
+
+
+@pytest.fixture(scope="module")
+def owner(postgres_url: str) -> Iterator[Database]:
+    """The database with its policies on, by an owner whom they bind as well."""
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        exists = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone()
+        if exists is None:
+            connection.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD 'dotmac' NOSUPERUSER NOBYPASSRLS")
+        name = connection.info.dbname
+        connection.execute(f"ALTER DATABASE {name} OWNER TO {ROLE}")
+        connection.execute(f"GRANT ALL ON SCHEMA public TO {ROLE}")
+    superuser = create_database(postgres_url)
+    app = create_database(superuser.url.set(username=ROLE, password="dotmac"), pool_size=2, max_overflow=0)
+    Base.metadata.create_all(app.engine)
+    with app.engine.begin() as connection:
+        fill(connection)
+        RLS.apply(connection)
+        RLS.apply(connection)
+    yield app
+    app.dispose()
+    superuser.dispose()
+
+
+@pytest.fixture(params=["sync", "async"])
+def behind(owner: Database, request: pytest.FixtureRequest) -> Iterator[Guarded]:
+    """Guarded sessions with the policies behind them."""
+    face = Face(request.param, owner)
+    made = Guarded(face, rls=RLS)
+    yield made
+    made.close()
+    if face.is_async:
+        face.runner.run(owner.async_engine.dispose())
+        del owner.__dict__["async_engine"]
+        owner.__dict__.pop("async_sessions", None)
+    face.runner.close()
+
+
+def _raw(session: Session) -> list[int]:
+    return sorted(session.scalars(text("SELECT id FROM accounts")))
+
+
+def _bound(behind: Guarded, tenant: str) -> Any:
+    session = behind.session()
+    bind_tenant(session, tenant)
+    return session
+
+
+def test_raw_sql_sees_the_tenants_rows_alone(behind: Guarded) -> None:
+    for tenant, expected in (("a", [1, 3]), ("b", [2]), ("nobody", [])):
+        session = _bound(behind, tenant)
+        assert behind.run(session, _raw) == expected
+        assert behind.run(session, lambda s: sorted(s.scalars(select(Account.__table__.c.id)))) == expected
+        assert behind.run(session, lambda s: sorted(s.scalars(select(Account.id).where(text("1=1 OR 1=1"))))) == expected
+        assert behind.run(session, lambda s: sorted(s.connection().exec_driver_sql("SELECT id FROM accounts").scalars())) == expected
+        behind.face(session.close)
+
+
+def test_tables_without_a_tenant_of_their_own(behind: Guarded) -> None:
+    session = _bound(behind, "a")
+    assert behind.run(session, lambda s: list(s.scalars(text("SELECT id FROM dogs")))) == [11]
+    assert behind.run(session, lambda s: list(map(tuple, s.execute(select(note_labels))))) == [(1, 1)]
+    assert behind.run(session, lambda s: s.execute(update(Dog.__table__).values(tricks="sit"))).rowcount == 1
+
+
+def test_raw_writes(behind: Guarded) -> None:
+    session = _bound(behind, "a")
+    assert behind.run(session, lambda s: s.execute(text("UPDATE notes SET title = 'x' WHERE id IN (2, 4)"))).rowcount == 0
+    assert behind.run(session, lambda s: s.execute(text("DELETE FROM notes WHERE id IN (2, 4)"))).rowcount == 0
+    for sql in (
+        "INSERT INTO notes (id, tenant_id, title) VALUES (77, 'b', 'forged')",
+        "UPDATE notes SET tenant_id = 'b' WHERE id = 1",
+        "INSERT INTO note_labels VALUES (3, 2)",
+        "INSERT INTO dogs VALUES (2, 'forged')",
+    ):
+        with pytest.raises(DBAPIError, match="row-level security"):
+            behind.run(session, lambda s, sql=sql: s.execute(text(sql)))
+        behind.face(session.rollback)
+
+
+def test_without_a_tenant_raw_sql_is_refused(behind: Guarded) -> None:
+    with pytest.raises(TenantRequiredError):
+        behind.run(behind.session(), _raw)
+
+
+def test_raw_sql_can_not_steer(behind: Guarded) -> None:
+    session = _bound(behind, "a")
+    for sql in (
+        "SET LOCAL dotmac.tenant_id = 'b'",
+        "SELECT set_config('dotmac.tenant_id', 'b', true)",
+        "RESET ALL",
+        "DISCARD ALL",
+        "SELECT 1; SET ROLE postgres",
+        "SET SESSION AUTHORIZATION postgres",
+    ):
+        with pytest.raises(UnscopedStatementError):
+            behind.run(session, lambda s, sql=sql: s.execute(text(sql)))
+        with pytest.raises(UnscopedStatementError):
+            behind.run(session, lambda s, sql=sql: s.connection().exec_driver_sql(sql))
+    assert behind.run(session, _raw) == [1, 3]
+
+
+def test_the_tenant_is_told_after_each_end(behind: Guarded) -> None:
+    session = _bound(behind, "a")
+    for end in (session.commit, session.rollback, session.commit):
+        assert behind.run(session, _raw) == [1, 3]
+        behind.face(end)
+    with pytest.raises(DBAPIError):
+        behind.run(session, lambda s: s.execute(text("SELECT 1/0 FROM accounts")))
+    behind.face(session.rollback)
+    assert behind.run(session, _raw) == [1, 3]
+
+
+def test_the_tenant_outlives_a_savepoint(behind: Guarded) -> None:
+    def orm(session: Session) -> Any:
+        nested = session.begin_nested()
+        inside = _raw(session)
+        nested.rollback()
+        return inside, _raw(session)
+
+    def core(session: Session) -> Any:
+        nested = session.connection().begin_nested()
+        inside = _raw(session)
+        nested.rollback()
+        return inside, _raw(session)
+
+    for work in (orm, core):
+        session = _bound(behind, "b")
+        assert behind.run(session, work) == ([2], [2])
+        behind.face(session.close)
+
+
+def test_the_pool_carries_nothing_to_the_next(behind: Guarded) -> None:
+    for _ in range(5):
+        for tenant, expected in (("a", [1, 3]), ("b", [2])):
+            session = _bound(behind, tenant)
+            assert behind.run(session, _raw) == expected
+            behind.face(session.close)
+    with behind.face.session() as bare:
+        assert behind.run(bare, _raw) == []
+
+
+def test_a_change_of_tenant_is_told(behind: Guarded) -> None:
+    session = behind.session()
+    with tenant_scope(session, "a"):
+        assert behind.run(session, _raw) == [1, 3]
+    behind.face(session.commit)
+    with tenant_scope(session, "b"):
+        assert behind.run(session, _raw) == [2]
+
+
+def test_unscoped_goes_across_and_comes_back(behind: Guarded) -> None:
+    session = _bound(behind, "a")
+    assert behind.run(session, _raw) == [1, 3]
+    with unscoped(session, reason="report"):
+        assert behind.run(session, _raw) == [1, 2, 3]
+        assert len(behind.run(session, lambda s: s.scalars(select(Account)).all())) == 3
+    assert behind.run(session, _raw) == [1, 3]
+    other = behind.session()
+    with unscoped(other, reason="report"):
+        assert behind.run(other, _raw) == [1, 2, 3]
+
+
+def test_the_orm_and_repositories_work_behind_it(behind: Guarded) -> None:
+    session = behind.session()
+    accounts = behind.face.repository(session, Account, "a")
+    assert sorted(each.id for each in behind.face(accounts.list)) == [1, 3]
+    made = behind.face(accounts.create, {"id": 50, "name": "new"})
+    assert made.tenant_id == "a"
+    assert behind.face(accounts.delete, 50, soft_delete=False)
+    assert behind.face(accounts.get_by_id, 2) is None
+
+
+def test_what_it_costs(behind: Guarded) -> None:
+    """One statement more in each transaction, whatever the number of its statements."""
+    session = _bound(behind, "a")
+    with counted(behind.face.engine) as sent:
+        behind.run(session, lambda s: [_raw(s) for _ in range(3)])
+        behind.face(session.commit)
+        behind.run(session, _raw)
+    told = [each for each in sent if "set_config" in each]
+    assert len(told) == 2
+    assert sent.count("BEGIN") == 2
+    assert len(sent) == 2 + 2 + 4 + 1
+
+
+def test_a_sound_database_has_no_findings(owner: Database) -> None:
+    with owner.engine.connect() as connection:
+        assert RLS.verify(connection) == []
+
+
+HOLES = {
+    "off": ("ALTER TABLE notes DISABLE ROW LEVEL SECURITY", "notes", "off"),
+    "owner without FORCE": ("ALTER TABLE notes NO FORCE ROW LEVEL SECURITY", "notes", "FORCE"),
+    "no policy": ("DROP POLICY dotmac_tenant ON notes", "notes", "no policy"),
+    "no policy on a child": ("DROP POLICY dotmac_tenant ON dogs", "dogs", "no policy"),
+    "no WITH CHECK": (
+        "DROP POLICY dotmac_tenant ON notes; CREATE POLICY own ON notes "
+        "USING (tenant_id = current_setting('dotmac.tenant_id', true))",
+        "notes",
+        "WITH CHECK",
+    ),
+    "another policy beside": ("CREATE POLICY open_to_all ON notes USING (true) WITH CHECK (true)", "notes", "USING"),
+    "view": ("CREATE VIEW all_notes AS SELECT * FROM notes", "all_notes", "owner's rights"),
+    "view of a view": (
+        "CREATE VIEW inner_notes WITH (security_invoker = true) AS SELECT * FROM notes; "
+        "CREATE VIEW outer_notes AS SELECT * FROM inner_notes",
+        "outer_notes",
+        "owner's rights",
+    ),
+    "materialized view": ("CREATE MATERIALIZED VIEW kept AS SELECT 1 FROM notes", "kept", "no policy covers"),
+    "missing table": ("DROP TABLE note_labels", "note_labels", "does not exist"),
+}
+
+
+@pytest.mark.parametrize("name", HOLES)
+def test_each_planted_hole_is_found(owner: Database, name: str) -> None:
+    sql, thing, risk = HOLES[name]
+    with owner.engine.connect() as connection:
+        connection.exec_driver_sql(sql)
+        findings = RLS.verify(connection)
+        connection.rollback()
+    assert any(thing in each.object and risk in each.risk and each.remedy for each in findings), findings
+    assert all(thing in each.object for each in findings), findings
+
+
+def test_sound_views_are_no_findings(owner: Database) -> None:
+    with owner.engine.connect() as connection:
+        connection.exec_driver_sql("CREATE VIEW sound WITH (security_invoker = true) AS SELECT * FROM notes")
+        connection.exec_driver_sql("CREATE VIEW shared AS SELECT * FROM catalogues")
+        assert RLS.verify(connection) == []
+        connection.rollback()
+
+
+@pytest.mark.parametrize(("attribute", "risk"), [("SUPERUSER", "superuser"), ("BYPASSRLS", "BYPASSRLS")])
+def test_a_role_that_passes_every_policy_is_found(
+    owner: Database, postgres_url: str, attribute: str, risk: str
+) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"ALTER ROLE {ROLE} {attribute}")
+    try:
+        with owner.engine.connect() as checked:
+            findings = RLS.verify(checked)
+    finally:
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(f"ALTER ROLE {ROLE} NOSUPERUSER NOBYPASSRLS")
+    assert [risk in each.risk for each in findings] == [True]
+
+
+def test_dropping_undoes_creating(owner: Database) -> None:
+    with owner.engine.connect() as connection:
+        for statement in RLS.drop_statements():
+            connection.exec_driver_sql(statement)
+        assert len(connection.execute(select(Note.__table__)).all()) == 4
+        assert {each.risk for each in RLS.verify(connection)} >= {"it has no policy"}
+        connection.rollback()
+
+
+def test_metadata_without_tenants_needs_nothing() -> None:
+    assert RowLevelSecurity(MetaData()).create_statements() == []
+
+
+def test_a_long_name_is_not_cut_to_anothers(owner: Database) -> None:
+    with owner.engine.connect() as connection:
+        connection.execute(text("INSERT INTO labels VALUES (900, 'own')" if False else "SELECT 1"))
+        long = "a" * 128
+        connection.execute(text("SELECT set_config('dotmac.tenant_id', :t, true)"), {"t": long})
+        connection.execute(text("INSERT INTO labels (tenant_id, id, name) VALUES (:t, 900, 'x')"), {"t": long})
+        connection.execute(text("SELECT set_config('dotmac.tenant_id', :t, true)"), {"t": long + "b"})
+        assert connection.execute(text("SELECT id FROM labels")).all() == []
+        connection.rollback()
+
+
+@pytest.fixture
+def pgbouncer(owner: Database, tmp_path: Path) -> Iterator[int]:
+    """PgBouncer in transaction mode with two server connections; gives its port."""
+    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    if program is None:
+        pytest.skip("pgbouncer is not installed (Debian: apt-get install pgbouncer)")
+    port, url = _free_port(), owner.url
+    users = tmp_path / "users.txt"
+    users.write_text(f'"{ROLE}" "dotmac"\n')
+    (tmp_path / "pgbouncer.ini").write_text(
+        f"[databases]\n{url.database} = host={url.host} port={url.port} dbname={url.database}\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = plain\nauth_file = {users}\n"
+        "pool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 100\nunix_socket_dir =\n"
+        f"logfile = {tmp_path}/log\npidfile = {tmp_path}/pid\n"
+    )
+    for path in (tmp_path, users, tmp_path / "pgbouncer.ini"):
+        shutil.chown(path, "postgres" if _known("postgres") else None) if _known("postgres") else None
+        path.chmod(0o777)
+    for parent in tmp_path.parents[:3]:
+        parent.chmod(parent.stat().st_mode | 0o055)
+    command = [program, "-u", "postgres", str(tmp_path / "pgbouncer.ini")] if _known("postgres") else [program, str(tmp_path / "pgbouncer.ini")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(100):
+        try:
+            psycopg.connect(host="127.0.0.1", port=port, dbname=url.database, user=ROLE, password="dotmac").close()
+            break
+        except psycopg.OperationalError:
+            time.sleep(0.05)
+    yield port
+    process.terminate()
+    process.wait(10)
+
+
+def _known(user: str) -> bool:
+    import os
+    import pwd
+
+    return os.geteuid() == 0 and any(each.pw_name == user for each in pwd.getpwall())
+
+
+@pytest.mark.parametrize("name", ["sync", "async"])
+def test_a_transaction_pooler_leaks_nothing(owner: Database, pgbouncer: int, name: str) -> None:
+    """1,000 transactions of alternating tenants over two server connections."""
+    database = create_database(
+        owner.url.set(host="127.0.0.1", port=pgbouncer), transaction_pooler=True, pool_size=5, max_overflow=0
+    )
+    face = Face(name, database)
+    sessions = Guarded(face, rls=RLS)
+    pair = [_bound(sessions, "a"), _bound(sessions, "b")]
+    expected = {0: [1, 3], 1: [2]}
+    for turn in range(500):
+        for index, session in enumerate(pair):
+            assert sessions.run(session, _raw) == expected[index]
+            face(session.rollback if turn % 3 == index else session.commit)
+    with face.session() as bare:
+        assert sessions.run(bare, _raw) == []
+    sessions.close()
+    if face.is_async:
+        face.runner.run(database.async_engine.dispose())
+    database.dispose()
+    face.runner.close()
+
+
+def test_rls_on_sqlite_is_no_ring(tmp_path: Path) -> None:
+    """Raw SQL is refused where there are no policies, also when the maker was given some."""
+    database = create_database(f"sqlite:///{tmp_path}/test.db")
+    Base.metadata.create_all(database.engine)
+    with guard_tenants(database.sessions, rls=RLS)() as session:
+        bind_tenant(session, "a")
+        with pytest.raises(UnscopedStatementError):
+            _raw(session)
+    database.dispose()
