@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fastapi import Depends, Response
@@ -14,6 +15,7 @@ from dotmac_database import AsyncRepository, BaseRepository
 
 from .building import builder
 from .callers import caller_of
+from .internals import stack_of
 from .registry import plugin_of
 from .sessions import request_session, request_sync_session
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from .plugin import DatabasePlugin
 
 M = TypeVar("M")
+T = TypeVar("T")
 A = TypeVar("A", bound=AsyncRepository[Any])
 S = TypeVar("S", bound=BaseRepository[Any])
 
@@ -40,13 +43,13 @@ class Dependencies:
         async def unit(connection: HTTPConnection, response: Response) -> AsyncIterator[AsyncSession]:
             chosen = plugin or plugin_of(connection)
             caller = await caller_of(chosen, connection, response)
-            async with request_session(chosen, connection, caller) as session:
+            async with _ending(connection, request_session(chosen, connection, caller)) as session:
                 yield session
 
         async def sync_unit(connection: HTTPConnection, response: Response) -> AsyncIterator[Session]:
             chosen = plugin or plugin_of(connection)
             caller = await caller_of(chosen, connection, response)
-            async with request_sync_session(chosen, connection, caller) as session:
+            async with _ending(connection, request_sync_session(chosen, connection, caller)) as session:
                 yield session
 
         # The units end with the endpoint, before the response is sent; what users depend on is no generator, so that
@@ -105,6 +108,17 @@ class Dependencies:
         repository.__name__ = f"{target.__name__}_repository"
         self._repositories[target, base.__name__] = repository
         return repository
+
+
+@asynccontextmanager
+async def _ending(connection: HTTPConnection, block: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
+    """Leave ``block`` with the endpoint, or, where the endpoint is the response's own source, with the response."""
+    stack = stack_of(connection)
+    if stack is not None:
+        yield await stack.enter_async_context(block)
+        return
+    async with block as value:
+        yield value
 
 
 _ANY = Dependencies()

@@ -6,6 +6,7 @@ is; FastAPI solves them with these functions.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -26,6 +27,19 @@ def route_of(connection: HTTPConnection) -> Any:
     """The route that serves the request, with what the routers around it add; None outside of a route."""
     effective = connection.scope.get("fastapi", {}).get("effective_route_context")
     return effective if effective is not None else connection.scope.get("route")
+
+
+def stack_of(connection: HTTPConnection) -> AsyncExitStack | None:
+    """What the request leaves after its response is sent, where its endpoint is a generator; else None.
+
+    Such an endpoint (JSON lines, server-sent events) runs while its response is sent.
+    """
+    dependant: Dependant | None = getattr(route_of(connection), "dependant", None)
+    call = None if dependant is None else dependant.call
+    if inspect.isasyncgenfunction(call) or inspect.isgeneratorfunction(call):
+        stack: AsyncExitStack = connection.scope["fastapi_inner_astack"]
+        return stack
+    return None
 
 
 def query_parameters(connection: HTTPConnection) -> frozenset[str]:

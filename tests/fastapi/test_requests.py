@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import AsyncIterable, Iterable
 from typing import Annotated, Any
 
 import pytest
@@ -327,6 +329,46 @@ class TestSessionsOfTheirOwn:
         with plugin.sync_session(tenant="a") as session:
             session.add(Tag(name="one"))
         assert tags(database) == ["one"]
+
+
+class TestStreams:
+    """Endpoints that are generators run while their response is sent; so does their session."""
+
+    @pytest.mark.parametrize("kind", ["async", "sync"])
+    def test_a_stream_reads_and_writes_until_its_end(
+        self, app: FastAPI, api: Api, plugin: DatabasePlugin, database: Database, kind: str
+    ) -> None:
+        kept: list[Any] = []
+
+        @app.get("/async")
+        async def lines(tags: Any = Depends(get_repository(Tag))) -> AsyncIterable[dict[str, int]]:
+            kept.append(tags.db)
+            for _ in range(3):
+                await tags.create({"name": "one"})
+                yield {"count": await tags.count()}
+
+        @app.get("/sync")
+        def sync_lines(tags: Any = Depends(get_sync_repository(Tag))) -> Iterable[dict[str, int]]:
+            kept.append(tags.db)
+            for _ in range(3):
+                tags.create({"name": "one"})
+                yield {"count": tags.count()}
+
+        answer = api.get(f"/{kind}", tenant="a")
+        assert [json.loads(line) for line in answer.text.splitlines()] == [{"count": n} for n in (1, 2, 3)]
+        assert tags(database) == ["one"] * 3
+        assert checked_out(plugin) == 0
+
+    def test_a_stream_that_fails_is_undone(self, app: FastAPI, api: Api, database: Database) -> None:
+        @app.get("/")
+        async def lines(tags: Any = Depends(get_repository(Tag))) -> AsyncIterable[dict[str, int]]:
+            await tags.create({"name": "one"})
+            yield {"count": 1}
+            raise LookupError("mine")
+
+        with pytest.raises(Exception, match="mine"):
+            api.get("/", tenant="a")
+        assert tags(database) == []
 
 
 def test_sqlmodels_session_has_exec(app: FastAPI, api: Api) -> None:
