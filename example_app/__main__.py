@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -40,11 +41,12 @@ def main(
     """The airports of the world: one tenant for each country, on the DotMac Database Toolkit."""
     if postgres and database_url:
         raise typer.BadParameter("Either --postgres or --database-url (DATABASE_URL), not both.")
+    listener = None if load_only else _listen(host, port)
     try:
         settings = Settings(database_url=_database_url(database_url, postgres=postgres))
         _tell(_fill(settings.database_url))
-        if not load_only:
-            _serve(settings, host, port, browser=browser)
+        if listener is not None:
+            _serve(settings, listener, browser=browser)
     except DatabaseError as error:
         console.print(f"[bold red]The database does not work:[/] {error}", highlight=False)
         raise typer.Exit(1) from error
@@ -98,12 +100,15 @@ def _tell(loaded: Loaded) -> None:
         console.print("The data are there already.")
 
 
-def _serve(settings: Settings, host: str, port: int, *, browser: bool) -> None:
+def _listen(host: str, port: int) -> socket.socket:
     try:
-        listener = listen(host, port)
+        return listen(host, port)
     except OSError as error:
         console.print(f"[bold red]Can't listen on {host}:{port}:[/] {error.strerror}. Choose another --port.")
         raise typer.Exit(1) from error
+
+
+def _serve(settings: Settings, listener: socket.socket, *, browser: bool) -> None:
     address = address_of(listener)
 
     def ready() -> None:
@@ -118,5 +123,8 @@ def _serve(settings: Settings, host: str, port: int, *, browser: bool) -> None:
     serve(create_app(settings), listener, ready)
 
 
+cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+cli.command()(main)
+
 if __name__ == "__main__":
-    typer.run(main)
+    cli(prog_name="python -m example_app")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Response
+from pydantic import TypeAdapter
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -27,11 +28,14 @@ AIRPORT_FILTERS = (
 )
 AIRPORT_SORTS = ("name", "icao", "city", "region", "elevation_ft", "latitude", "longitude")
 
+Session = Annotated[AsyncSession, Depends(get_session)]
 Airports = Annotated[AsyncTenantRepository[Airport], Depends(get_repository(Airport))]
 Users = Annotated[AsyncTenantRepository[User], Depends(get_repository(User))]
 Inspections = Annotated[AsyncTenantRepository[Inspection], Depends(get_repository(Inspection))]
 AirportFilters = Annotated[list[QueryFilter], Depends(filter_query(Airport, *AIRPORT_FILTERS))]
 Icao = Annotated[str, Path(min_length=1, max_length=4)]
+
+_MAP: TypeAdapter[dict[str, list[tuple[str, float, float]]]] = TypeAdapter(dict[str, list[tuple[str, float, float]]])
 
 
 def api_router() -> APIRouter:
@@ -88,16 +92,21 @@ async def summary(airports: Airports, users: Users, inspections: Inspections) ->
     )
 
 
-@by_hand.get("/airports/map", tags=["airports"])
-async def airport_map(airports: Airports, filters: AirportFilters) -> MapPoints:
+@by_hand.get("/airports/map", response_model=MapPoints, tags=["airports"])
+async def airport_map(session: Session, airports: Airports, filters: AirportFilters) -> Response:
     """Where the airports are that match, all of them: the filters are those of the list."""
-    options = QueryOptions(filters=filters)
-    found = [(row.icao, row.latitude, row.longitude) async for row in airports.stream(options, batch_size=5000)]
-    return MapPoints(points=found)
+    if filters:
+        matching = airports.stream(QueryOptions(filters=filters), batch_size=5000)
+        points = [(row.icao, row.latitude, row.longitude) async for row in matching]
+    else:
+        # Three columns of 12,000 rows are much quicker than 12,000 objects; the session confines this to the country.
+        rows = await session.execute(select(Airport.icao, Airport.latitude, Airport.longitude))
+        points = [(icao, latitude, longitude) for icao, latitude, longitude in rows]
+    return Response(_MAP.dump_json({"points": points}), media_type="application/json")
 
 
 @by_hand.get("/airports/regions", tags=["airports"])
-async def regions(session: Annotated[AsyncSession, Depends(get_session)]) -> list[str]:
+async def regions(session: Session) -> list[str]:
     """The regions that the country's airports are in: a statement of one's own, which the session confines to it."""
     statement = select(Airport.region).where(Airport.region.is_not(None)).distinct().order_by(Airport.region)
     return [region for region in await session.scalars(statement) if region is not None]

@@ -81,12 +81,16 @@ function fill(country, regions, chosen) {
   fields.region.value = regions.includes(chosen) ? chosen : "";
 }
 
+function counted(size, noun) {
+  return `${number.format(size)} ${noun}${size === 1 ? "" : "s"}`;
+}
+
 async function showNumbers(country) {
   const numbers = await request("/api/summary", { tenant: country }).catch(() => null);
   if (!numbers || state.country !== country) return;
   const open = numbers.open_inspections;
   at("numbers").textContent =
-    `${number.format(numbers.airports)} airports · ${numbers.staff} staff · ${open} open inspection${open === 1 ? "" : "s"}`;
+    `${counted(numbers.airports, "airport")} · ${numbers.staff} staff · ${counted(open, "open inspection")}`;
 }
 
 // -- what is asked of its airports ---------------------------------------------------------------------------------
@@ -129,9 +133,9 @@ async function showMatches() {
   }
   if (turn !== state.asked) return;
   map.setShown(found && new Set(found.points.map(([icao]) => icao)));
-  const count = found ? `${number.format(found.points.length)} of ${number.format(all)}` : number.format(all);
-  at("count").textContent = `${count} airport${all === 1 ? "" : "s"}`;
-  at("map").setAttribute("aria-label", `Map of ${count} airports in ${state.names.get(state.country)}`);
+  const count = `${found ? `${number.format(found.points.length)} of ` : ""}${counted(all, "airport")}`;
+  at("count").textContent = count;
+  at("map").setAttribute("aria-label", `Map of ${count} in ${state.names.get(state.country)}`);
 }
 
 // -- one airport ---------------------------------------------------------------------------------------------------

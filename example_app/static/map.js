@@ -208,7 +208,7 @@ export class AirportMap {
       context.moveTo(left, 0);
       context.lineTo(left, this.height);
       const turned = ((((east + 180) % 360) + 360) % 360) - 180;
-      const name = `${Math.abs(turned).toFixed(across < 1 ? 1 : 0)}°${turned < 0 ? "W" : turned > 0 ? "E" : ""}`;
+      const name = `${Math.abs(turned).toFixed(across < 1 ? 1 : 0)}°${turned === -180 ? "" : turned < 0 ? "W" : turned > 0 ? "E" : ""}`;
       if (left > 60 && left < this.width - 60) context.fillText(name, left + 4, 13);
     }
     context.stroke();
