@@ -1,0 +1,255 @@
+"""What a repository does to many rows at once, in as few statements as it can."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar, overload
+
+from sqlalchemy import insert, select
+from sqlalchemy import inspect as sa_inspect
+from sqlalchemy.orm.attributes import set_committed_value
+
+from ..errors import DuplicateEntityError, ValidationError
+from ..query import FiltersLike, filters_of
+from ..sessions import keep
+from ..statements.bulk import BATCH, Unnested, update_many
+from ..statements.reads import Bound
+from ..statements.writes import Values, Writer, is_sql
+from ..tenancy.context import ALL_TENANTS
+from .writing import FRESH, WritingRepository
+
+M = TypeVar("M")
+
+_FEW = 20
+"""Below so many rows arrays are not worth their while."""
+
+
+class BulkRepository(WritingRepository[M]):
+    """Writes of many rows: all or none."""
+
+    @overload
+    def bulk_create(
+        self, rows: Iterable[Any], user_id: str | None = None, *, returning: Literal[True] = True
+    ) -> builtins.list[M]: ...
+
+    @overload
+    def bulk_create(self, rows: Iterable[Any], user_id: str | None = None, *, returning: Literal[False]) -> int: ...
+
+    @overload
+    def bulk_create(
+        self, rows: Iterable[Any], user_id: str | None = None, *, returning: bool
+    ) -> builtins.list[M] | int: ...
+
+    def bulk_create(
+        self, rows: Iterable[Any], user_id: str | None = None, *, returning: bool = True
+    ) -> builtins.list[M] | int:
+        """Insert many rows, all or none: one INSERT per batch for each set of fields that the rows have.
+
+        Gives the rows in their order, or with ``returning=False`` their number, by the fastest way of
+        the driver. No events of single objects are sent.
+        """
+        writer = self._writer(user_id)
+        prepared = [self.values_for_create(writer.for_create(row)) for row in rows]
+        self._columns_only(prepared)
+        if not prepared:
+            return [] if returning else 0
+        with self._writing():
+            if not returning:
+                for _, members in writer.runs(prepared):
+                    self._insert_many(writer, members)
+                return len(prepared)
+            created: dict[int, M] = {}
+            for places, members in writer.runs(prepared):
+                result = self._session.scalars(
+                    writer.insert(returning=True), members, execution_options={**FRESH, **self._options}
+                )
+                created.update(zip(places, result, strict=True))
+            entities = [created[place] for place in range(len(prepared))]
+            keep(self._session, *entities)
+        return entities
+
+    def upsert(self, data: Any, conflict_fields: Sequence[str], user_id: str | None = None) -> M:
+        """Insert one row, or change the one that has the same ``conflict_fields``; one statement.
+
+        The fields must be those of a unique constraint, the tenant's column left out or not. A soft-deleted
+        row in the way is changed and restored. A row of another tenant stays as it is: `DuplicateEntityError`.
+        """
+        return self.bulk_upsert([data], conflict_fields, user_id)[0]
+
+    def bulk_upsert(
+        self, rows: Iterable[Any], conflict_fields: Sequence[str], user_id: str | None = None
+    ) -> builtins.list[M]:
+        """`upsert` many rows, all or none, and give them back in their order; one statement per batch."""
+        writer = self._writer(user_id)
+        if len(self.traits.tables) != 1:
+            raise ValidationError(f"{self.traits.name} spans several tables, which no one statement can upsert.")
+        prepared = [self.values_for_create(writer.for_create(row)) for row in rows]
+        self._columns_only(prepared)
+        conflict = writer.conflict_columns(conflict_fields)
+        keys = [self.traits.mapper.get_property_by_column(column).key for column in conflict]
+        identities = [tuple(row.get(key) for key in keys) for row in prepared]
+        if len(set(identities)) != len(identities):
+            raise ValidationError(f"{self.traits.name}: two rows have the same {', '.join(conflict_fields)}.")
+        found: dict[tuple[Any, ...], M] = {}
+        with self._writing():
+            for _, members in writer.runs(prepared, keep_none=True):
+                for entity in self._upserted(writer, members, conflict):
+                    found[tuple(getattr(entity, key) for key in keys)] = entity
+            entities = [found.get(identity) for identity in identities]
+            if any(entity is None for entity in entities):
+                for entity in found.values():
+                    self._session.expire(entity)  # it has values that are about to be rolled back
+                raise DuplicateEntityError(
+                    f"{self.traits.name} exists already: {', '.join(conflict_fields)}.", fields=tuple(conflict_fields)
+                )
+            keep(self._session, *entities)
+        return [entity for entity in entities if entity is not None]
+
+    def bulk_update(self, rows: Iterable[Any], user_id: str | None = None) -> int:
+        """Change many rows, each named by the primary key in it, all or none; gives how many there were.
+
+        One UPDATE per batch for each set of fields that the rows have.
+        """
+        writer = self._writer(user_id)
+        reader, names = writer.reader, self.traits.primary_key
+        changes: dict[tuple[Any, ...], Values] = {}
+        for row in rows:
+            values = writer.for_update(row)
+            if self.traits.tenant in names and self.tenant_id is not ALL_TENANTS:
+                values[self.traits.tenant] = self.tenant_id
+            if any(name not in values for name in names):
+                raise ValidationError(f"Each row must name its primary key: {', '.join(names)}.", field=names[0])
+            key = reader.key(tuple(values.pop(name) for name in names))
+            if key in changes:
+                raise ValidationError(f"Two rows name the same {self.traits.name}.", field=names[0])
+            if values:
+                changes[key] = self.values_for_update(writer.stamped(values))
+        if not changes:
+            return 0
+        with self._writing():
+            if not self._directly() or any(self._needs_unit(values) for values in changes.values()):
+                return sum(self._change_or_none(writer, key, values) is not None for key, values in changes.items())
+            return self._update_many(writer, changes)
+
+    def update_where(
+        self, filters: FiltersLike, data: Any, user_id: str | None = None, *, allow_all: bool = False
+    ) -> int:
+        """Change all rows that match and give their number; one UPDATE.
+
+        Raises `ValidationError` where the filters hold nothing back, unless ``allow_all``.
+        """
+        writer = self._writer(user_id)
+        found = writer.reader.analysed(filters_of(filters))
+        self._refuse_all(found.unbounded, allow_all)
+        values = writer.for_update(data)
+        self._refuse_key(values)
+        if not values:
+            return 0
+        values = self.values_for_update(writer.stamped(values))
+        with self._writing():
+            if self._directly() and not self._needs_unit(values):
+                return self._counted(writer.update_where(found, values))
+            return self._change_each(writer, found, values)
+
+    def delete_where(
+        self,
+        filters: FiltersLike,
+        soft_delete: bool = True,
+        user_id: str | None = None,
+        *,
+        allow_all: bool = False,
+    ) -> int:
+        """Delete all rows that match and give their number; one statement, soft where the class can.
+
+        Raises `ValidationError` where the filters hold nothing back, unless ``allow_all``. Deleting for good
+        follows the database's foreign keys, not the ORM's cascades.
+        """
+        softly = soft_delete and self.traits.soft_deletes
+        writer = self._writer(user_id, include_deleted=not softly)
+        found = writer.reader.analysed(filters_of(filters))
+        self._refuse_all(found.unbounded, allow_all)
+        with self._writing():
+            if not softly:
+                return self._counted(writer.delete_where(found))
+            if self._directly():
+                return self._counted(writer.update_where(found, writer.deletion()))
+            return self._change_each(writer, found, writer.deletion())
+
+    def _change_each(self, writer: Writer, found: Any, values: Values) -> int:
+        """Change rows one by one in the unit of work, for classes whose listeners must see it."""
+        reader = writer.reader
+        statement = select(self.model_class).where(*reader.where(found)).with_for_update(of=self.model_class)
+        entities = self._scalars(
+            Bound(statement, {**reader.scope.parameters, **found.parameters}), {"populate_existing": True}
+        )
+        for entity in entities:
+            self._set(entity, values)
+        self._flush()
+        return len(entities)
+
+    def _insert_many(self, writer: Writer, members: builtins.list[Values]) -> None:
+        rows = Unnested(writer, members)
+        if not rows.possible or len(members) < _FEW:
+            self._session.execute(writer.insert(returning=False), members, execution_options=self._options)
+            return
+        for start in range(0, len(members), BATCH):
+            columns, source = rows.source(members[start : start + BATCH])
+            statement = insert(self.traits.tables[0]).from_select(columns, source, include_defaults=False)
+            self._session.execute(statement, execution_options=self._options)
+
+    def _upserted(self, writer: Writer, members: builtins.list[Values], conflict: builtins.list[Any]) -> Iterator[M]:
+        """The rows of an upsert of equal fields, a statement a batch."""
+        statement = writer.upsert(list(members[0]), conflict)
+        rows = Unnested(writer, members)
+        how = {**FRESH, **self._options}
+        if rows.possible and len(members) >= _FEW:
+            for start in range(0, len(members), BATCH):
+                columns, source = rows.source(members[start : start + BATCH])
+                arrays = statement.from_select(columns, source, include_defaults=False)
+                yield from self._session.scalars(arrays, execution_options=how)
+            return
+        size = max(1, self._dialect.max_parameters // len(members[0]))
+        for start in range(0, len(members), size):
+            yield from self._session.scalars(statement.values(members[start : start + size]), execution_options=how)
+
+    def _update_many(self, writer: Writer, changes: Mapping[tuple[Any, ...], Values]) -> int:
+        keys = list(changes)
+        written = set[tuple[Any, ...]]()
+        for places, members in writer.runs(list(changes.values())):
+            for bound in update_many(writer, [keys[place] for place in places], members):
+                written.update(map(tuple, self._result(bound, {"synchronize_session": False}).all()))
+        self._show({key: changes[key] for key in keys if key in written})
+        return len(written)
+
+    def _show(self, changes: Mapping[tuple[Any, ...], Values]) -> None:
+        """Let the objects that the session holds have the values that were written."""
+        held = self._session.identity_map
+        version = self.traits.version
+        for key, values in changes.items():
+            entity = held.get(self.traits.mapper.identity_key_from_primary_key(key))
+            if entity is None:
+                continue
+            for name, value in values.items():
+                set_committed_value(entity, name, value)
+            if version is not None and version in sa_inspect(entity).dict:
+                set_committed_value(entity, version, getattr(entity, version) + 1)
+
+    def _columns_only(self, rows: Sequence[Values]) -> None:
+        """Refuse what one statement for many rows can't take: relationships and SQL expressions."""
+        for row in rows:
+            for key, value in row.items():
+                if key not in self.traits.columns or is_sql(value):
+                    raise ValidationError(f"{self.traits.name}.{key} can't be written in bulk.", field=key)
+
+    def _refuse_key(self, values: Values) -> None:
+        for name in self.traits.primary_key:
+            if name in values:
+                raise ValidationError(f"{self.traits.name}.{name}: a primary key can't be changed.", field=name)
+
+    def _refuse_all(self, unbounded: bool, allow_all: bool) -> None:
+        if unbounded and not allow_all:
+            raise ValidationError(
+                f"{self.traits.name}: the filters match every row; pass allow_all=True if that is meant.",
+                field="filters",
+            )
