@@ -1,0 +1,164 @@
+"""Row-level security in a real upgrade and downgrade."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, MetaData, inspect, text
+
+from dotmac_database import RowLevelSecurity
+from dotmac_database.engines import make_engine
+
+from .models import Base
+
+_ENV = """
+from alembic import context
+from dotmac_database.tenancy.alembic import compare_tenant_rls
+from tests.tenancy.models import Base
+
+connection = context.config.attributes["connection"]
+context.configure(
+    connection=connection,
+    target_metadata=Base.metadata,
+    process_revision_directives=compare_tenant_rls(Base.metadata),
+)
+with context.begin_transaction():
+    context.run_migrations()
+"""
+_TEMPLATE = '''"""${message}"""
+import sqlalchemy as sa
+import dotmac_database.types
+import sqlmodel
+from alembic import op
+
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+
+
+def upgrade():
+    ${upgrades if upgrades else "pass"}
+
+
+def downgrade():
+    ${downgrades if downgrades else "pass"}
+'''
+_BY_HAND = """
+import sqlalchemy as sa
+from alembic import op
+
+import dotmac_database.tenancy.alembic
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade():
+    op.create_table("users", sa.Column("id", sa.Integer, primary_key=True), sa.Column("tenant_id", sa.Integer))
+    op.enable_tenant_rls("users", column_type="integer")
+
+
+def downgrade():
+    op.disable_tenant_rls("users")
+    op.drop_table("users")
+"""
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Path:
+    (tmp_path / "versions").mkdir()
+    (tmp_path / "env.py").write_text(_ENV)
+    (tmp_path / "script.py.mako").write_text(_TEMPLATE)
+    return tmp_path
+
+
+@pytest.fixture
+def engine(postgres_url: str) -> Iterator[Engine]:
+    engine = make_engine(postgres_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    yield engine
+    engine.dispose()
+
+
+def _run(engine: Engine, scripts: Path, name: str, *args: Any, **kwargs: Any) -> Any:
+    config = Config()
+    config.set_main_option("script_location", str(scripts))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        return getattr(command, name)(config, *args, **kwargs)
+
+
+def _protected(engine: Engine) -> list[str]:
+    with engine.connect() as connection:
+        return list(
+            connection.scalars(
+                text(
+                    "SELECT c.relname FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid "
+                    "WHERE c.relrowsecurity AND c.relforcerowsecurity ORDER BY 1"
+                )
+            )
+        )
+
+
+def test_operations_by_hand(engine: Engine, scripts: Path) -> None:
+    (scripts / "versions" / "0001.py").write_text(_BY_HAND)
+    _run(engine, scripts, "upgrade", "head")
+    assert _protected(engine) == ["users"]
+    with engine.begin() as connection:
+        assert "INTEGER" in str(
+            connection.scalar(text("SELECT upper(pg_get_expr(polqual, polrelid)) FROM pg_policy"))
+        )
+    _run(engine, scripts, "downgrade", "base")
+    assert _protected(engine) == []
+    assert not inspect(engine).has_table("users")
+
+
+def test_autogenerate_upgrade_and_downgrade(engine: Engine, scripts: Path) -> None:
+    """Tables first; the policies come by themselves, and once they are there nothing is left to do."""
+    Base.metadata.create_all(engine)
+    _run(engine, scripts, "revision", "policies", autogenerate=True)
+    source = next((scripts / "versions").glob("*.py")).read_text()
+    assert re.search(r"op\.enable_tenant_rls\('devices', column_type='UUID'\)", source)
+    assert "op.enable_tenant_rls('org_seats', 'org', column_type='INTEGER')" in source
+    assert "op.disable_tenant_rls('accounts')" in source
+    _run(engine, scripts, "upgrade", "head")
+    rls = RowLevelSecurity(Base.metadata)
+    assert _protected(engine) == sorted(table.name for table, _ in rls.tables())
+    with engine.connect() as connection:
+        findings = rls.verify(connection)
+    assert [each.object for each in findings] == ["role postgres"]  # the migrations' role, not the application's
+    _run(engine, scripts, "revision", "nothing", autogenerate=True)
+    assert "tenant_rls" not in max((scripts / "versions").glob("*nothing.py")).read_text()
+    _run(engine, scripts, "downgrade", "base")
+    assert _protected(engine) == []
+
+
+def test_the_policies_of_a_migration_are_those_of_the_metadata(engine: Engine, scripts: Path) -> None:
+    Base.metadata.create_all(engine)
+    _run(engine, scripts, "revision", "policies", autogenerate=True)
+    _run(engine, scripts, "upgrade", "head")
+    sql = text("SELECT polrelid::regclass::text, pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid) "
+               "FROM pg_policy ORDER BY 1")
+    with engine.begin() as connection:
+        migrated = connection.execute(sql).all()
+        RowLevelSecurity(Base.metadata).apply(connection)
+        assert connection.execute(sql).all() == migrated
+
+
+def test_other_databases_are_left_alone(scripts: Path, tmp_path: Path) -> None:
+    (scripts / "versions" / "0001.py").write_text(_BY_HAND)
+    engine = make_engine(f"sqlite:///{tmp_path}/test.db")
+    _run(engine, scripts, "upgrade", "head")
+    assert inspect(engine).has_table("users")
+    _run(engine, scripts, "downgrade", "base")
+    engine.dispose()
+
+
+def test_metadata_without_tenants_generates_nothing() -> None:
+    assert RowLevelSecurity(MetaData()).drop_statements() == []
