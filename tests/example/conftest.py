@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,10 +64,3 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     database.dispose()
     return path
-
-
-@pytest.fixture
-def sqlite_copy(sqlite_template: Path, tmp_path: Path) -> str:
-    """The URL of a filled SQLite file of the test's own."""
-    shutil.copy(sqlite_template, tmp_path / "airports.db")
-    return f"sqlite:///{tmp_path / 'airports.db'}"
