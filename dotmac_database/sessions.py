@@ -19,7 +19,7 @@ from sqlalchemy.orm import InstanceState, LoaderCallableStatus, Session, Session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from .dialects import cause_of, lost_connection, translate, translated
-from .dialects.transactions import ensure_begun, refuses_commit, watch
+from .dialects.transactions import BEFORE_UNDO, ensure_begun, refuses_commit, watch
 from .errors import DatabaseError, TransactionError, ValidationError
 
 T = TypeVar("T")
@@ -152,14 +152,33 @@ def writing(session: Session, *, auto_commit: bool, model: type | None = None) -
             with savepoint(session):
                 yield
         else:
-            try:
-                yield
-                session.flush()
-            except BaseException:
-                rollback(session, undo_nothing=True)
-                raise
+            with _held_before_undo(session) as held:
+                try:
+                    yield
+                    session.flush()
+                except BaseException:
+                    rollback(session, undo_nothing=True)
+                    restore_values(session, held)
+                    raise
     if auto_commit and not state_of(session).units and _autobegun(session):
         commit(session, model)
+
+
+@contextmanager
+def _held_before_undo(session: Session) -> Iterator[list[Held]]:
+    """A list that has the loaded values as soon as a statement fails: a failed flush expires them by itself."""
+    state_of(session)  # it has the engine watched
+    held: list[Held] = []
+
+    def hold() -> None:
+        if not held:
+            held.extend(loaded_values(session))
+
+    token = BEFORE_UNDO.set(hold)
+    try:
+        yield held
+    finally:
+        BEFORE_UNDO.reset(token)
 
 
 @contextmanager

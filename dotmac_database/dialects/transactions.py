@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakSet
 
@@ -14,6 +16,8 @@ _ABORTED = "dotmac_database.aborted"
 _EQUIPPED = "dotmac_database.equipped"
 CHANGES_AT_BEGIN = "dotmac_database.changes"
 _WATCHED: WeakSet[Engine] = WeakSet()
+BEFORE_UNDO: ContextVar[Callable[[], None] | None] = ContextVar("dotmac_database_before_undo", default=None)
+"""What to do between a statement's error and the rollback that it may bring about."""
 
 
 def ensure_begun(connection: Connection) -> None:
@@ -34,6 +38,7 @@ def watch(bind: Engine | Connection | None) -> None:
         return
     engine = bind.engine
     _WATCHED.add(engine)
+    event.listen(engine, "handle_error", _before_undo)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "engine_connect", _equip)
         event.listen(engine, "begin", _count_changes)
@@ -59,6 +64,12 @@ def _count_changes(connection: Connection) -> None:
 def total_changes(connection: Connection) -> int | None:
     """How many rows SQLite's connection has changed since it was made."""
     return getattr(connection.connection.driver_connection, "total_changes", None)
+
+
+def _before_undo(_context: ExceptionContext) -> None:
+    act = BEFORE_UNDO.get()
+    if act is not None:
+        act()
 
 
 def _mark(context: ExceptionContext) -> None:
