@@ -26,7 +26,9 @@ from dotmac_database import (
 )
 
 from .fields import LISTS, ClientField, fields_of
-from .internals import query_parameters
+from .internals import declared_query, dependant_of, query_parameters, route_of
+from .registry import plugins_of
+from .tenants import TenantSource
 
 MAX_PAGE_SIZE = 1000
 MAX_PAGE = 10**15
@@ -73,11 +75,22 @@ def refuse_unknown(connection: HTTPConnection, values: Values, known: frozenset[
     unknown = values.keys() - known
     if not unknown:
         return
-    declared = known | query_parameters(connection)
+    declared = known | query_parameters(connection) | _of_plugins(connection)
     for name in sorted(unknown - declared):
         near = get_close_matches(name, declared, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
         faults.add(name, f"There is no query parameter {name!r}{hint}", "extra_forbidden", values[name][0])
+
+
+def _of_plugins(connection: HTTPConnection) -> frozenset[str]:
+    """The parameters of the dependencies that tell the plugins who calls, which the route does not show."""
+    path = getattr(route_of(connection), "path_format", "") or ""
+    names: set[str] = set()
+    for plugin in plugins_of(connection.scope.get("app")).values():
+        for dependency in (plugin.tenant, plugin.actor):
+            if dependency is not None and not isinstance(dependency, TenantSource):
+                names |= declared_query(dependant_of(dependency, path))
+    return frozenset(names)
 
 
 def single(values: Values, name: str, faults: Faults) -> str | None:

@@ -4,8 +4,7 @@ Each function gives a FastAPI dependency, the same object for the same arguments
 works. A tenant's name is 1 to 128 characters of letters, digits and ``_ - . : @``; anything else is answered with 400.
 """
 
-from __future__ import annotations
-
+# No postponed annotations here: older FastAPI does not resolve those of an object's __call__.
 import re
 from functools import cache
 from typing import Any

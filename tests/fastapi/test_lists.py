@@ -44,6 +44,10 @@ from tests.fastapi.conftest import Api, MakePlugin
 from tests.models import Country, Post, Status, User
 
 
+async def verbose(verbose: bool = False) -> None:
+    """A dependency of a router."""
+
+
 class Library(DeclarativeBase):
     """A registry of its own."""
 
@@ -311,6 +315,16 @@ class TestDependencies:
         answer = api.get("/own?name=x")
         assert answer.status_code == 422
         assert answer.json()["errors"][0]["loc"] == ["query", "name"]
+
+    def test_parameters_of_the_caller_are_known(self, make_plugin: MakePlugin, runner: asyncio.Runner) -> None:
+        def tenant(org: str) -> str:
+            return org
+
+        app = FastAPI(lifespan=make_plugin(tenant=tenant, actor=lambda who="nobody": who).lifespan)
+        app.include_router(list_router(User, prefix="/users"), dependencies=[Depends(verbose)])
+        api = Api(app, runner)
+        assert api.get("/users?org=a&who=ann&verbose=1&status=new").status_code == 200
+        assert api.get("/users?org=a&whom=ann").status_code == 422
 
     def test_options(self, app: FastAPI, api: Api, rows: Any) -> None:
         @app.get("/options")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterable, Iterable
 from typing import Annotated, Any
 
 import pytest
-from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException
+from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, WebSocket
 from pydantic import BaseModel
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -369,6 +370,45 @@ class TestStreams:
         with pytest.raises(Exception, match="mine"):
             api.get("/", tenant="a")
         assert tags(database) == []
+
+
+def test_a_websocket_has_a_session_until_it_ends(app: FastAPI, api: Api, database: Database) -> None:
+    @app.websocket("/")
+    async def endpoint(socket: WebSocket, tags: Any = Depends(get_repository(Tag))) -> None:
+        await socket.accept()
+        tag = await tags.create({"name": await socket.receive_text()})
+        await socket.send_json(tag.tenant_id)
+
+    received = iter([{"type": "websocket.connect"}, {"type": "websocket.receive", "text": "one"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(received)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"test"), (b"x-tenant-id", b"a")]
+    scope = {"type": "websocket", "path": "/", "query_string": b"", "headers": headers, "subprotocols": []}
+    api.run(app(scope, receive, send))
+    assert sent[1]["text"] == '"a"'
+    assert tags(database) == ["one"]
+
+
+# asyncpg tells that its connections were never closed, which nobody could any more.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_each_request_may_have_an_event_loop_of_its_own(app: FastAPI, api: Api, database: Database) -> None:
+    """As a test client has that does not run the app's lifespan."""
+
+    @app.post("/")
+    async def endpoint(tags: Any = Depends(get_repository(Tag))) -> None:
+        await tags.create({"name": "one"})
+
+    answers = [asyncio.run(api.arequest("POST", "/", tenant="a")) for _ in range(3)]
+    assert api.post("/", tenant="a").status_code == 200
+    gc.collect()
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert len(tags(database)) == 4
 
 
 def test_sqlmodels_session_has_exec(app: FastAPI, api: Api) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -198,6 +198,25 @@ def test_clients_that_leave_keep_no_connection(app: FastAPI, plugin: DatabasePlu
         for _ in range(8):
             assert left.acquire(timeout=10)
         deadline = time.monotonic() + 5
+        while checked_out(plugin) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert checked_out(plugin) == 0
+        assert httpx.post(f"{url}/notes?text=next", headers=TENANT).status_code == 201
+
+
+def test_clients_that_leave_a_stream_keep_no_connection(app: FastAPI, plugin: DatabasePlugin) -> None:
+    @app.get("/stream")
+    async def stream(notes: Any = Depends(get_repository(Note))) -> AsyncIterable[dict[str, int]]:
+        while True:
+            await notes.create({"text": "line"})
+            yield {"count": await notes.count()}
+            await asyncio.sleep(0.01)
+
+    with serving(app) as url:
+        for _ in range(5):
+            with httpx.stream("GET", f"{url}/stream", headers=TENANT) as lines:
+                assert next(lines.iter_lines()).startswith('{"count":')
+        deadline = time.monotonic() + 10
         while checked_out(plugin) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert checked_out(plugin) == 0
