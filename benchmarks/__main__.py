@@ -96,11 +96,15 @@ async def run(server: OwnServer, rows: int, only: str | None) -> dict[str, Any]:
     pool = await asyncpg.create_pool(server.url(), min_size=1, max_size=2)
     await pool.execute(FILL.format(rows=rows), timeout=600)
     await pool.execute("VACUUM ANALYZE bench_users", timeout=600)
-    picked = await pool.fetch("SELECT id FROM bench_users WHERE tenant_id = $1 ORDER BY md5(id::text) LIMIT 500", TENANT)
+    picked = await pool.fetch(
+        "SELECT id FROM bench_users WHERE tenant_id = $1 ORDER BY md5(id::text) LIMIT 500", TENANT
+    )
     keys = [UUID(str(row["id"])) for row in picked]
     depth = rows // 50 * 9 // 10
     spot = await pool.fetchrow(
-        "SELECT created_at, id FROM bench_users WHERE tenant_id = $1 ORDER BY created_at, id OFFSET $2 LIMIT 1", TENANT, depth
+        "SELECT created_at, id FROM bench_users WHERE tenant_id = $1 ORDER BY created_at, id OFFSET $2 LIMIT 1",
+        TENANT,
+        depth,
     )
     upserts = new_rows(1000)
     active = await pool.fetchval("SELECT count(*) FROM bench_users WHERE tenant_id = $1 AND status = 'active'", TENANT)
@@ -135,7 +139,11 @@ def compared(old: dict[str, Any], new: dict[str, Any]) -> None:
     """What has changed of the toolkit's ratios to asyncpg."""
     for letter, outcome in new.items():
         before = old.get(letter)
-        if before is None or "median_us" not in outcome.get("toolkit", {}) or "median_us" not in before.get("toolkit", {}):
+        if (
+            before is None
+            or "median_us" not in outcome.get("toolkit", {})
+            or "median_us" not in before.get("toolkit", {})
+        ):
             continue
         then = before["toolkit"]["median_us"] / before["asyncpg"]["median_us"]
         now = outcome["toolkit"]["median_us"] / outcome["asyncpg"]["median_us"]

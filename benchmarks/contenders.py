@@ -12,7 +12,14 @@ from sqlalchemy import and_, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
-from dotmac_database import AsyncTenantRepository, QueryFilter, QueryOptions, SortField, SortOrder, create_async_repository
+from dotmac_database import (
+    AsyncTenantRepository,
+    QueryFilter,
+    QueryOptions,
+    SortField,
+    SortOrder,
+    create_async_repository,
+)
 
 from .schema import COLUMNS, User
 
@@ -28,7 +35,9 @@ def shown(entity: Any) -> Values:
 
 def new_rows(count: int) -> list[dict[str, Any]]:
     """Rows that nobody has yet."""
-    return [{"name": f"New {n}", "email": f"{uuid4().hex}@example.org", "score": n, "bio": "fresh"} for n in range(count)]
+    return [
+        {"name": f"New {n}", "email": f"{uuid4().hex}@example.org", "score": n, "bio": "fresh"} for n in range(count)
+    ]
 
 
 class Contender:
@@ -107,7 +116,8 @@ class Raw(Contender):
             "INSERT INTO bench_users (tenant_id, id, name, email, status, score, bio, created_at, is_deleted)"
             " SELECT $1, u.id, u.name, u.email, 'active', u.score, u.bio, $7, false"
             " FROM unnest($2::uuid[], $3::text[], $4::text[], $5::int[], $6::text[]) AS u(id, name, email, score, bio)"
-            " ON CONFLICT (tenant_id, email) DO UPDATE SET name = excluded.name, score = excluded.score, bio = excluded.bio"
+            " ON CONFLICT (tenant_id, email)"
+            " DO UPDATE SET name = excluded.name, score = excluded.score, bio = excluded.bio"
             f" RETURNING {NAMES}"
         )
         columns = [[row[name] for row in rows] for name in ("name", "email", "score", "bio")]
@@ -214,7 +224,9 @@ class Core(ByHand):
             return str((await connection.execute(statement)).scalar_one())
 
     async def update(self, key: UUID, score: int) -> int:
-        statement = update(self.table).where(User.id == key, self._own()).values(score=score).returning(self.table.c.score)
+        statement = (
+            update(self.table).where(User.id == key, self._own()).values(score=score).returning(self.table.c.score)
+        )
         async with self.engine.begin() as connection:
             return int((await connection.execute(statement)).scalar_one())
 
