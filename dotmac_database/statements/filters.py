@@ -28,6 +28,9 @@ Condition = ColumnElement[bool]
 MAX_VALUES = 10_000
 """How many values an IN may have; a driver's limit on parameters is not far above."""
 
+MAX_PATTERN = 10_000
+"""How many characters a text to match may have: SQLite takes patterns of 50,000 bytes at most."""
+
 MAX_DEPTH = 20
 """How deep groups may nest."""
 
@@ -276,6 +279,8 @@ def _pattern(path: FieldPath, operator: FilterOperator, value: Any, dialect: Dia
     checked_text(value)
     if operator is Op.SEARCH:
         return value
+    if len(value) > MAX_PATTERN:
+        raise ValueError(f"text of at most {MAX_PATTERN} characters")
     if operator is Op.STARTS_WITH:
         pattern = f"{escaped(value)}%"
     elif operator is Op.ENDS_WITH:
