@@ -9,6 +9,7 @@ import shutil
 import socket
 import sqlite3
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -407,7 +408,7 @@ def test_functions_may_stand_in_an_index(database: Database) -> None:
 
 
 @pytest.fixture
-def pooler(postgres_server: str, tmp_path: Path) -> Iterator[str]:
+def pooler(postgres_server: str) -> Iterator[str]:
     """PgBouncer before the server, one server connection for all clients, as a transaction pooler."""
     program = shutil.which("pgbouncer")
     if program is None:
@@ -415,30 +416,29 @@ def pooler(postgres_server: str, tmp_path: Path) -> Iterator[str]:
     target = sa.make_url(postgres_server)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    tmp_path.chmod(0o755)
-    users = tmp_path / "users.txt"
-    users.write_text(f'"{target.username}" ""\n')
-    config = tmp_path / "pgbouncer.ini"
-    config.write_text(
-        f"[databases]\n* = host={target.host} port={target.port}\n[pgbouncer]\nlisten_addr=127.0.0.1\n"
-        f"listen_port={port}\nunix_socket_dir=\npool_mode=transaction\ndefault_pool_size=1\nauth_type=trust\n"
-        f"auth_file={users}\nignore_startup_parameters=extra_float_digits\n"
-    )
-    account = {"user": "nobody"} if os.geteuid() == 0 else {}
-    for folder in [tmp_path, *tmp_path.parents[:2]]:
-        folder.chmod(0o755)
-    with subprocess.Popen([program, str(config)], stderr=subprocess.DEVNULL, **account) as process:  # type: ignore[call-overload]
-        deadline = monotonic() + 10
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except OSError:
-                assert process.poll() is None
-                assert monotonic() < deadline
-                sleep(0.05)
-        yield target.set(port=port).render_as_string(hide_password=False)
-        process.terminate()
+    with tempfile.TemporaryDirectory(prefix="pooler") as folder:  # not pytest's, which other accounts can't enter
+        config = Path(folder) / "pgbouncer.ini"
+        Path(folder).chmod(0o755)
+        users = Path(folder) / "users.txt"
+        users.write_text(f'"{target.username}" ""\n')
+        config.write_text(
+            f"[databases]\n* = host={target.host} port={target.port}\n[pgbouncer]\nlisten_addr=127.0.0.1\n"
+            f"listen_port={port}\nunix_socket_dir=\npool_mode=transaction\ndefault_pool_size=1\nauth_type=trust\n"
+            f"auth_file={users}\nignore_startup_parameters=extra_float_digits\n"
+        )
+        account = {"user": "nobody"} if os.geteuid() == 0 else {}
+        with subprocess.Popen([program, str(config)], stderr=subprocess.DEVNULL, **account) as process:  # type: ignore[call-overload]
+            deadline = monotonic() + 10
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port)).close()
+                    break
+                except OSError:
+                    assert process.poll() is None
+                    assert monotonic() < deadline
+                    sleep(0.05)
+            yield target.set(port=port).render_as_string(hide_password=False)
+            process.terminate()
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
