@@ -124,21 +124,22 @@ def _created(traits: Traits[Any], key: str, column: Column[Any]) -> tuple[Any, A
 
 
 def _annotation(traits: Traits[Any], key: str, column: Column[Any]) -> Any:
-    annotation = _declared(traits, key)
+    annotation, metadata = _declared(traits, key)
     if annotation is None:
         annotation = _of_type(column.type)
-    return annotation | None if column.nullable else annotation
+    if column.nullable:
+        annotation = annotation | None
+    return Annotated[(annotation, *metadata)] if metadata else annotation
 
 
-def _declared(traits: Traits[Any], key: str) -> Any:
-    """The type that an SQLModel class declares, its constraints included; None for other classes."""
-    if not issubclass(traits.model, BaseModel):
-        return None
-    declared = traits.model.model_fields.get(key)
+def _declared(traits: Traits[Any], key: str) -> tuple[Any, tuple[Any, ...]]:
+    """The type that an SQLModel class declares and its constraints; None for other classes."""
+    declared = traits.model.model_fields.get(key) if issubclass(traits.model, BaseModel) else None
     if declared is None or declared.annotation in (None, Any):
-        return None
-    metadata = tuple(declared.metadata)
-    return Annotated[(declared.annotation, *metadata)] if metadata else declared.annotation
+        return None, ()
+    # SQLModel keeps its notes for columns there, too.
+    metadata = [each for each in declared.metadata if not type(each).__module__.startswith("sqlmodel")]
+    return declared.annotation, tuple(metadata)
 
 
 def _of_type(type_: sa.TypeEngine[Any]) -> Any:
