@@ -24,7 +24,6 @@ from ..errors import ValidationError
 from .policies import ACROSS, POLICY, names_tenant, owned, policy, protected_tables, remove
 
 
-
 @Operations.register_operation("enable_tenant_rls")
 class EnableTenantRls(MigrateOperation):
     """Put a table under row-level security."""
@@ -163,9 +162,7 @@ def enable_for(table: Table, *, all_tenants: bool = True) -> EnableTenantRls:
         raise ValidationError(f"{table.name} holds no tenants' rows.")
     column = protected[table]
     if column is None:
-        return EnableTenantRls(
-            table.name, condition=owned(table, None), schema=table.schema, all_tenants=all_tenants
-        )
+        return EnableTenantRls(table.name, condition=owned(table, None), schema=table.schema, all_tenants=all_tenants)
     condition = owned(table, column.name)
     _, cast, kind = condition.rpartition("::")
     return EnableTenantRls(

@@ -6,7 +6,6 @@ from typing import Any
 
 from sqlalchemy import Result, Select
 from sqlalchemy.orm import Mapper, ORMExecuteState
-
 from sqlalchemy.sql import visitors
 from sqlalchemy.util import immutabledict
 

@@ -121,6 +121,7 @@ def _on_rollback(session: Session, *_: Any) -> None:
     _binding(session).told = None
 
 
+_listener: Any
 for _listener in (_on_flush, _on_begin):
     # Tells them from a user's listeners, for whom a repository keeps to the unit of work and to transactions.
-    _listener.dotmac_internal = True  # type: ignore[attr-defined]
+    _listener.dotmac_internal = True

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, text
+from sqlalchemy import Connection, RowMapping, Table, text
 
 from .policies import SETTING, quoted
 
@@ -43,7 +43,7 @@ def _role(connection: Connection) -> Iterator[Finding]:
             yield Finding(name, "BYPASSRLS passes every policy", f"ALTER ROLE {row.quoted} NOBYPASSRLS")
 
 
-def _table(name: str, row: Mapping[str, Any] | None) -> Iterator[Finding]:
+def _table(name: str, row: RowMapping | None) -> Iterator[Finding]:
     if row is None:
         yield Finding(name, "the table does not exist, so nothing protects it", "create the table")
         return

@@ -97,7 +97,7 @@ def _confined_conflict(statement: Any, column: Any, tenant: Any) -> Any:
     if clause is None or changes is None:
         return statement
     for name, value in dict(changes).items():
-        plain = value.value if isinstance(value, BindParameter) else value
+        plain: Any = value.value if isinstance(value, BindParameter) else value
         excluded = getattr(getattr(plain, "table", None), "name", None) == "excluded" and plain.name == column.name
         if _name(name) in (column.key, column.name) and not excluded and not same(plain, tenant):
             raise TenantIsolationError(f"{column.table.name}: a row can't be given to another tenant.")

@@ -5,7 +5,7 @@ https://www.postgresql.org/docs/current/ddl-rowsecurity.html
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, MetaData, Table, func, literal_column, select, text
+from sqlalchemy import ColumnElement, Connection, MetaData, Table, func, literal_column, select, text
 
 from ..errors import DatabaseError
 from .holes import Finding, find_holes
@@ -16,7 +16,7 @@ __all__ = ["ACROSS", "SETTING", "Finding", "RowLevelSecurity", "tell"]
 
 def tell(connection: Connection, tenant: str | None, across: bool) -> None:
     """Name the tenant for the open transaction: SET LOCAL, so that it never travels with a pooled connection."""
-    local = literal_column("true")
+    local: ColumnElement[bool] = literal_column("true")
     settings = (
         func.set_config(SETTING, tenant or "", local),
         func.set_config(ACROSS, "on" if across else "", local),

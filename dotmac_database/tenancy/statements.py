@@ -79,7 +79,7 @@ def read(given: Any, final: Any) -> Facts:
     touched = {table for table in map(TABLES.table, parts(final)) if table is not None}
     touched |= {table for table in map(TABLES.table, parts(given)) if table is not None}
     text = text_in(given) or (final is not given and text_in(final))
-    options = [each for each in _options(given)]
+    options = list(_options(given))
     return Facts(
         touched=frozenset(touched),
         named=core_table(given, about),

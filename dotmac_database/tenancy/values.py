@@ -6,12 +6,13 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Column
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ..errors import TenantIsolationError, TenantRequiredError, ValidationError
 
 
 def named(tenant: Any) -> Any:
-    """``tenant``, if it is one. Raises `TenantRequiredError` for None and blanks, `ValidationError` for other things."""
+    """``tenant``, if it is one. Raises `TenantRequiredError` for None and blanks, `ValidationError` for the rest."""
     if tenant is None or (isinstance(tenant, str) and not tenant.strip()):
         raise TenantRequiredError("A session can't be bound to no tenant.")
     if isinstance(tenant, (bool, bytes, list, dict, set, tuple)):
@@ -23,8 +24,15 @@ def named(tenant: Any) -> Any:
 
 def kind_of(column: Column[Any]) -> type:
     """The Python type of the column's values; `object` where the column doesn't tell."""
+    kind = _python_type(column.type)
+    if kind is object and isinstance(column.type, TypeDecorator):
+        return _python_type(column.type.impl_instance)
+    return kind
+
+
+def _python_type(type_: TypeEngine[Any]) -> type:
     try:
-        return column.type.python_type
+        return type_.python_type
     except NotImplementedError:
         return object
 

@@ -94,15 +94,15 @@ def _on_cursor(
     guarding = _guarding(connection)
     if guarding is None or _CONTROL.match(statement):
         return
-    session, binding = guarding
+    _, binding = guarding
     backed = binding.rls and connection.dialect.name == "postgresql"
     if not binding.open:
         _check(binding, statement, context, backed=backed)
     if backed:
-        _tell(session, binding, connection)
+        _tell(binding, connection)
 
 
-def _tell(session: Session, binding: TenantBinding, connection: Connection) -> None:
+def _tell(binding: TenantBinding, connection: Connection) -> None:
     """Tell row-level security the tenant, once in a transaction: before its first statement."""
     wanted = (None if binding.tenant is None else str(binding.tenant), binding.open)
     if binding.told == wanted or binding.told is _TELLING or (binding.told is None and wanted == (None, False)):

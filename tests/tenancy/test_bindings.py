@@ -26,7 +26,7 @@ from dotmac_database import (
 from tests.conftest import counted
 
 from .conftest import Guarded
-from .models import Account, Catalogue, Device, Note, Offer
+from .models import Account, Device, Note, Offer
 
 
 def _ids(guarded: Guarded, session: Any) -> list[int]:
@@ -133,10 +133,9 @@ def test_binding_sends_nothing(guarded: Guarded) -> None:
 def test_unscoped_is_logged_and_ends(guarded: Guarded, caplog: pytest.LogCaptureFixture) -> None:
     session = guarded.session()
     bind_tenant(session, "a")
-    with caplog.at_level(logging.INFO, "dotmac_database.tenancy"):
-        with unscoped(session, reason="yearly report"):
-            assert _ids(guarded, session) == [1, 2, 3]
-            assert guarded.run(session, lambda s: s.scalar(text("SELECT count(*) FROM accounts"))) == 3
+    with caplog.at_level(logging.INFO, "dotmac_database.tenancy"), unscoped(session, reason="yearly report"):
+        assert _ids(guarded, session) == [1, 2, 3]
+        assert guarded.run(session, lambda s: s.scalar(text("SELECT count(*) FROM accounts"))) == 3
     assert any(each.levelno == logging.WARNING and "yearly report" in each.message for each in caplog.records)
     assert _ids(guarded, session) == [1, 3]
     with pytest.raises(UnscopedStatementError):

@@ -111,9 +111,7 @@ def test_operations_by_hand(engine: Engine, scripts: Path) -> None:
     _run(engine, scripts, "upgrade", "head")
     assert _protected(engine) == ["users"]
     with engine.begin() as connection:
-        assert "INTEGER" in str(
-            connection.scalar(text("SELECT upper(pg_get_expr(polqual, polrelid)) FROM pg_policy"))
-        )
+        assert "INTEGER" in str(connection.scalar(text("SELECT upper(pg_get_expr(polqual, polrelid)) FROM pg_policy")))
     _run(engine, scripts, "downgrade", "base")
     assert _protected(engine) == []
     assert not inspect(engine).has_table("users")
@@ -143,8 +141,10 @@ def test_the_policies_of_a_migration_are_those_of_the_metadata(engine: Engine, s
     Base.metadata.create_all(engine)
     _run(engine, scripts, "revision", "policies", autogenerate=True)
     _run(engine, scripts, "upgrade", "head")
-    sql = text("SELECT polrelid::regclass::text, pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid) "
-               "FROM pg_policy ORDER BY 1")
+    sql = text(
+        "SELECT polrelid::regclass::text, pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid) "
+        "FROM pg_policy ORDER BY 1"
+    )
     with engine.begin() as connection:
         migrated = connection.execute(sql).all()
         RowLevelSecurity(Base.metadata).apply(connection)

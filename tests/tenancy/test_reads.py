@@ -45,7 +45,21 @@ from dotmac_database.errors import (
 from dotmac_database.tenancy import bind_tenant
 
 from .conftest import Guarded
-from .models import Account, Animal, Catalogue, Device, Dog, Gadget, Label, Note, Offer, Seat, Truck, Vehicle, note_labels
+from .models import (
+    Account,
+    Animal,
+    Catalogue,
+    Device,
+    Dog,
+    Gadget,
+    Label,
+    Note,
+    Offer,
+    Seat,
+    Truck,
+    Vehicle,
+    note_labels,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:SELECT statement has a cartesian product")
 
@@ -96,7 +110,11 @@ CONFINED: dict[str, Read] = {
     "recursive cte": _recursive,
     "union": lambda s: s.execute(union_all(select(Account.name), select(Note.title))).all(),
     "scalar subquery": lambda s: s.execute(
-        select(select(func.group_concat(Account.name) if _lite(s) else func.string_agg(Account.name, ",")).scalar_subquery())
+        select(
+            select(
+                func.group_concat(Account.name) if _lite(s) else func.string_agg(Account.name, ",")
+            ).scalar_subquery()
+        )
     ).all(),
     "exists": lambda s: s.execute(select(exists().where(Account.name == "b secret"))).scalar() and "secret",
     "any": lambda s: s.scalars(select(Account.name).where(~Account.notes.any(Note.title == "b secret stray"))).all(),
@@ -130,16 +148,17 @@ CONFINED: dict[str, Read] = {
     "lazy load option": lambda s: _related(s, lazyload(Note.account)),
     "nested loads": lambda s: _related(s, selectinload(Note.labels).joinedload(Label.notes).selectinload(Note.account)),
     "contains eager": lambda s: [
-        _values_of(note.account) for note in s.scalars(
-            select(Note).join(Note.account).options(contains_eager(Note.account))
-        )
+        _values_of(note.account)
+        for note in s.scalars(select(Note).join(Note.account).options(contains_eager(Note.account)))
     ],
     "through a shared class": lambda s: s.get(Catalogue, 1).offers,
     "joined through a shared class": lambda s: [
         each.offers for each in s.scalars(select(Catalogue).options(joinedload(Catalogue.offers))).unique()
     ],
     "deferred": lambda s: [each.name for each in s.scalars(select(Account).options(defer(Account.name)))],
-    "joined inheritance root": lambda s: [(each.name, getattr(each, "tricks", "")) for each in s.scalars(select(Animal))],
+    "joined inheritance root": lambda s: [
+        (each.name, getattr(each, "tricks", "")) for each in s.scalars(select(Animal))
+    ],
     "joined inheritance child": lambda s: s.scalars(select(Dog)).all(),
     "child's columns": lambda s: s.execute(select(Dog.tricks)).all(),
     "child's get": lambda s: s.get(Dog, 12),
@@ -269,17 +288,13 @@ REFUSED: dict[str, Read] = {
     "literal column": lambda s: s.execute(select(Account.id, literal_column("(select max(name) from accounts)"))).all(),
     "order by text": lambda s: s.scalars(select(Account).order_by(text("(select max(name) from accounts)"))).all(),
     "group by text": lambda s: s.execute(select(func.count(Account.id)).group_by(text("name, (select 1)"))).all(),
-    "having text": lambda s: s.execute(
-        select(Account.name).group_by(Account.name).having(text("1=1 OR 1=1"))
-    ).all(),
+    "having text": lambda s: s.execute(select(Account.name).group_by(Account.name).having(text("1=1 OR 1=1"))).all(),
     "text as a table": lambda s: s.execute(select(text("name")).select_from(text("accounts"))).all(),
     "join's text": lambda s: s.execute(select(Note.id).join(Account, text("1=1 OR 1=1"))).all(),
     "prefix": lambda s: s.scalars(select(Account).prefix_with("name, (select 1),")).all(),
     "suffix": lambda s: s.scalars(select(Account.name).suffix_with("UNION SELECT name FROM accounts")).all(),
     "operator": lambda s: s.scalars(select(Account).where(Account.name.op("= '' OR 1=1 OR name =")("x"))).all(),
-    "extract": lambda s: s.execute(
-        select(extract("year FROM now()) OR (1=1", Account.id)).where(Account.id > 0)
-    ).all(),
+    "extract": lambda s: s.execute(select(extract("year FROM now()) OR (1=1", Account.id)).where(Account.id > 0)).all(),
     "text in a load's condition": lambda s: _related(s, selectinload(Note.account.and_(text("1=1 OR 1=1")))),
     "text in a joined load": lambda s: _related(s, joinedload(Note.account.and_(text("1=1 OR 1=1")))),
     "text in a relationship's join": lambda s: s.execute(
@@ -293,7 +308,9 @@ REFUSED: dict[str, Read] = {
     "text in loader criteria": lambda s: s.scalars(
         select(Account).options(with_loader_criteria(Account, literal_column("1=1 OR 1=1")))
     ).all(),
-    "text in a function": lambda s: s.execute(select(func.max(literal_column("(select max(name) from accounts)")))).all(),
+    "text in a function": lambda s: s.execute(
+        select(func.max(literal_column("(select max(name) from accounts)")))
+    ).all(),
     "core write in a cte": lambda s: s.execute(
         select(
             Account.id,

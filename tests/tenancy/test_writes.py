@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.orm import Session, make_transient_to_detached, object_session
 from sqlalchemy.orm.exc import StaleDataError
 
-from dotmac_database.errors import TenantIsolationError, TenantRequiredError, UnscopedStatementError
+from dotmac_database.errors import TenantIsolationError, TenantRequiredError
 from dotmac_database.tenancy import bind_tenant
 
 from .conftest import Guarded
@@ -82,7 +82,6 @@ def _listener(session: Session) -> None:
         session.flush()
     finally:
         event.remove(session, "after_flush", after_flush)
-    raise UnscopedStatementError  # it was confined to the tenant's rows: see the fixture
 
 
 def _upsert(session: Session, **changes: Any) -> Any:
@@ -258,7 +257,6 @@ QUIET: dict[str, Write] = {
     ),
     "update of a root": lambda s: s.execute(update(Animal).values(name="changed")),
     "update of single-table": lambda s: s.execute(update(Vehicle).values(name="changed")),
-    "delete": lambda s: s.execute(delete(Note).where(~Note.id.in_([]))) if False else None,
     "delete of SQLModel": lambda s: s.execute(delete(Gadget)),
     "delete of a child": lambda s: s.execute(delete(Dog)),
     "delete by select": lambda s: s.execute(delete(Gadget).where(Gadget.id.in_(select(Gadget.id)))),
@@ -276,9 +274,7 @@ QUIET: dict[str, Write] = {
         insert(Note).from_select(["tenant_id", "title"], select(Account.tenant_id, Account.name))
     ),
     "insert value of a subquery": lambda s: s.execute(
-        insert(Account).values(
-            name="new", email=select(Note.title).where(Note.id == 2).scalar_subquery()
-        )
+        insert(Account).values(name="new", email=select(Note.title).where(Note.id == 2).scalar_subquery())
     ),
     "insert returning": lambda s: s.scalars(insert(Account).values(name="new").returning(Account)).all(),
     "insert stamped": lambda s: s.execute(insert(Account), [{"name": "x"}, {"name": "y"}]),
@@ -289,7 +285,7 @@ QUIET: dict[str, Write] = {
     "own flush of a child": lambda s: (setattr(s.get(Dog, 11), "tricks", "x"), s.flush()),
     "own delete of a child": lambda s: _delete(s, s.get(Dog, 11)),
     "own many to many": _own_label,
-    "a listener's core statement": lambda s: pytest.raises(UnscopedStatementError, _listener, s),
+    "a listener's core statement": _listener,
 }
 
 
@@ -371,7 +367,9 @@ def test_a_row_that_moved_away_since_is_not_read_again(guarded: Guarded) -> None
         entity = s.get(Gadget, 1)
         s.commit()
         with guarded.face.database.engine.begin() as connection:
-            connection.execute(update(Gadget.__table__).where(Gadget.__table__.c.id == 1).values(tenant_id="c", name="secret"))
+            connection.execute(
+                update(Gadget.__table__).where(Gadget.__table__.c.id == 1).values(tenant_id="c", name="secret")
+            )
         s.refresh(entity)
 
     with pytest.raises(InvalidRequestError):

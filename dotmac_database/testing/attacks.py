@@ -1,0 +1,209 @@
+"""The attacks of the leak test kit. Each gives what it gained, or None; an error is a defence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, insert, literal_column, select, text, update
+from sqlalchemy.orm import Mapper, Session, aliased, joinedload, make_transient_to_detached, selectinload, subqueryload
+from sqlalchemy.orm.interfaces import ORMOption
+
+from ..models.traits import tenant_key
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A class under attack: the keys of the attacker's row and of the victim's."""
+
+    mapper: Mapper[Any]
+    key: str
+    attacker: Any
+    victim: Any
+    own: tuple[Any, ...]
+    other: tuple[Any, ...]
+
+    @property
+    def model(self) -> Any:
+        """The class."""
+        return self.mapper.class_
+
+    @property
+    def primary(self) -> list[str]:
+        """The keys of the primary key's attributes."""
+        return [self.mapper.get_property_by_column(column).key for column in self.mapper.primary_key]
+
+    def forged(self) -> Any:
+        """An object with the victim's key that claims to be the attacker's, and to be loaded."""
+        entity = self.model()
+        for name, value in zip(self.primary, self.other, strict=True):
+            setattr(entity, name, self.attacker if name == self.key else value)
+        setattr(entity, self.key, self.attacker)
+        make_transient_to_detached(entity)
+        return entity
+
+    def changeable(self) -> tuple[str, Any] | None:
+        """An attribute that an attacker could change, and its new value."""
+        for attribute in self.mapper.column_attrs:
+            column: Any = attribute.columns[0]
+            plain = attribute.key not in (*self.primary, self.key) and not getattr(column, "foreign_keys", True)
+            if plain and column is not self.mapper.polymorphic_on and column.nullable:
+                return attribute.key, None
+            if plain and column is not self.mapper.polymorphic_on and column.type._type_affinity.__name__ == "String":
+                return attribute.key, "leaked"[: column.type.length or 6]
+        return None
+
+
+def _seen(target: Target, entities: Any) -> str | None:
+    """Whether rows of the victim's are among objects, of whatever class."""
+    for entity in entities:
+        mapper = getattr(type(entity), "__mapper__", None)
+        key = None if mapper is None else tenant_key(mapper)
+        if key is not None and getattr(entity, key) == target.victim:
+            return f"a row of another tenant was read ({type(entity).__name__})"
+    return None
+
+
+def _columns(session: Session, target: Target) -> str | None:
+    values = session.scalars(select(getattr(target.model, target.key))).all()
+    return "another tenant's name was read" if target.victim in values else None
+
+
+def _alias(session: Session, target: Target) -> str | None:
+    return _seen(target, session.scalars(select(aliased(target.model))).unique())
+
+
+def _subquery(session: Session, target: Target) -> str | None:
+    inner = select(getattr(target.model, target.key)).subquery()
+    return "another tenant's name was read" if target.victim in session.scalars(select(inner)).all() else None
+
+
+def _loaded(option: Callable[..., ORMOption]) -> Callable[[Session, Target], str | None]:
+    def attack(session: Session, target: Target) -> str | None:
+        for name, relationship in target.mapper.relationships.items():
+            if relationship.lazy in ("dynamic", "write_only"):
+                continue
+            session.expunge_all()
+            attribute = getattr(target.model, name)
+            for entity in session.scalars(select(target.model).options(option(attribute))).unique():
+                related = getattr(entity, name)
+                members = related.values() if isinstance(related, dict) else related
+                found = _seen(target, members if hasattr(members, "__iter__") else [members] if members else [])
+                if found is not None:
+                    return f"{found} through {name}"
+        return None
+
+    return attack
+
+
+def _refresh(session: Session, target: Target) -> str | None:
+    entity = target.forged()
+    session.add(entity)
+    session.refresh(entity)
+    return "another tenant's row was read"
+
+
+def _flush(session: Session, target: Target) -> str | None:
+    change = target.changeable()
+    if change is not None:
+        entity = target.forged()
+        session.add(entity)
+        setattr(entity, *change)
+        session.flush()
+    return None
+
+
+def _remove(session: Session, target: Target) -> str | None:
+    entity = target.forged()
+    session.add(entity)
+    session.delete(entity)
+    session.flush()
+    return None
+
+
+def _update(session: Session, target: Target) -> str | None:
+    change = target.changeable()
+    if change is not None:
+        session.execute(update(target.model).values(dict([change])), execution_options={"synchronize_session": False})
+    return None
+
+
+def _by_key(session: Session, target: Target) -> str | None:
+    change = target.changeable()
+    if change is not None:
+        row = {**dict(zip(target.primary, target.other, strict=True)), **dict([change])}
+        session.execute(update(target.model), [row])
+    return None
+
+
+def _delete(session: Session, target: Target) -> str | None:
+    session.execute(delete(target.model), execution_options={"synchronize_session": False})
+    return None
+
+
+def _give_away(session: Session, target: Target) -> str | None:
+    entity = session.get(target.model, target.own)
+    if entity is None:
+        return "the tenant's own row is not its own any more"
+    setattr(entity, target.key, target.victim)
+    session.flush()
+    return "a row was given to another tenant"
+
+
+def _insert(session: Session, target: Target) -> str | None:
+    session.execute(insert(target.model).values({target.key: target.victim}))
+    return "a row was made for another tenant"
+
+
+def _core(session: Session, target: Target) -> str | None:
+    table: Any = target.mapper.get_property(target.key).columns[0].table
+    rows = session.execute(select(table)).all()
+    return "another tenant's row was read" if any(target.victim in row for row in rows) else None
+
+
+def _raw(session: Session, target: Target) -> str | None:
+    table = target.mapper.get_property(target.key).columns[0].table
+    name = session.get_bind().dialect.identifier_preparer.format_table(table)
+    rows = session.connection().execute(text(f"SELECT * FROM {name}")).all()
+    seen = any(_same(target.victim, value) for row in rows for value in row)
+    return "another tenant's row was read" if seen else None
+
+
+def _same(tenant: Any, value: Any) -> bool:
+    return value is not None and str(value).replace("-", "") == str(tenant).replace("-", "")
+
+
+def _fragment(session: Session, target: Target) -> str | None:
+    statement = select(target.model).where(literal_column("1=1 OR 1=1"))
+    return _seen(target, session.scalars(statement).unique())
+
+
+def _nobody(session: Session, target: Target) -> str | None:
+    session.scalars(select(target.model)).unique().all()
+    return "with no tenant bound, rows were asked for and no error came"
+
+
+ATTACKS: dict[str, Callable[[Session, Target], str | None]] = {
+    "select": lambda session, target: _seen(target, session.scalars(select(target.model)).unique()),
+    "select of columns": _columns,
+    "alias": _alias,
+    "subquery": _subquery,
+    "get": lambda session, target: "another tenant's row was read" if session.get(target.model, target.other) else None,
+    "joined load": _loaded(joinedload),
+    "select-in load": _loaded(selectinload),
+    "subquery load": _loaded(subqueryload),
+    "refresh of a forged object": _refresh,
+    "flush of a forged object": _flush,
+    "delete of a forged object": _remove,
+    "update": _update,
+    "bulk update by key": _by_key,
+    "delete": _delete,
+    "giving a row away": _give_away,
+    "insert for another": _insert,
+    "Core select": _core,
+    "raw SQL": _raw,
+    "text in a statement": _fragment,
+    "no tenant": _nobody,
+}
+"""Name → attack."""

@@ -1,0 +1,290 @@
+"""The leak test kit: every known way out of a tenant, tried on a project's own models and sessions.
+
+    from dotmac_database.testing.leaks import assert_no_leaks
+
+    def test_no_tenant_sees_another(guarded_sessionmaker):
+        assert_no_leaks(Base.metadata, guarded_sessionmaker)
+
+It makes one row of each tenant-scoped class for two tenants, attacks one as the other, and rolls everything back. A
+class whose rows it can't make by itself is given a function: ``make={Invoice: lambda tenant: Invoice(total=1)}``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from itertools import count
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import MetaData, Table, inspect, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Mapper, Session, configure_mappers
+
+from ..errors import DatabaseError, TenantRequiredError, ValidationError
+from ..models.registered import mappers
+from ..models.traits import tenant_key, traits_of
+from ..tenancy import RowLevelSecurity, loose_keys, tenant_scope, unscoped
+from ..tenancy.context import binding_of
+from ..tenancy.policies import protected_tables
+from ..tenancy.values import kind_of
+from .attacks import ATTACKS, Target
+
+Make = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """A hole: the class or table that has it, the attack that went through, and what came of it."""
+
+    object: str
+    attack: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.object}: {self.attack}: {self.detail}"
+
+
+def find_leaks(
+    metadata: MetaData, sessions: Callable[[], Session], *, make: Mapping[type, Make] | None = None, keys: bool = True
+) -> list[Leak]:
+    """The holes of the tenant-scoped classes of ``metadata`` in sessions that ``sessions`` makes.
+
+    The database must have the tables. ``keys``: foreign keys and unique constraints that cross tenants count, too.
+    Nothing is committed.
+    """
+    session = sessions()
+    try:
+        return [*_static(metadata, keys=keys), *_attacks(metadata, session, dict(make or {}))]
+    finally:
+        session.rollback()
+        session.close()
+
+
+async def async_find_leaks(
+    metadata: MetaData,
+    sessions: async_sessionmaker[AsyncSession],
+    *,
+    make: Mapping[type, Make] | None = None,
+    keys: bool = True,
+) -> list[Leak]:
+    """As `find_leaks`, on async sessions."""
+    async with sessions() as session:
+        try:
+            return await session.run_sync(
+                lambda sync: [*_static(metadata, keys=keys), *_attacks(metadata, sync, dict(make or {}))]
+            )
+        finally:
+            await session.rollback()
+
+
+def assert_no_leaks(
+    metadata: MetaData, sessions: Callable[[], Session], *, make: Mapping[type, Make] | None = None, keys: bool = True
+) -> None:
+    """Fail with the name of each hole that `find_leaks` found."""
+    found = find_leaks(metadata, sessions, make=make, keys=keys)
+    assert not found, "tenants leak:\n" + "\n".join(f"  {leak}" for leak in found)
+
+
+def _static(metadata: MetaData, *, keys: bool) -> Iterator[Leak]:
+    """What the tables alone tell."""
+    protected = protected_tables(metadata)
+    mapped = {table: mapper for mapper in mappers() for table in mapper.tables}
+    for table in metadata.sorted_tables:
+        parents = [each.referred_table for each in table.foreign_key_constraints]
+        owners = [parent.name for parent in parents if parent in protected]
+        if table not in protected and owners:
+            yield Leak(table.name, "no tenant", f"it refers to {owners[0]}, and its own rows belong to no tenant")
+        elif table in protected and table not in mapped and protected[table] is not None:
+            yield Leak(table.name, "no class", "it has a tenant, and no class that could be confined")
+    if keys:
+        for key in loose_keys(metadata):
+            what = "unique constraint" if key.referred is None else f"foreign key to {key.referred}"
+            yield Leak(key.table, what, f"({', '.join(key.columns)}) does not carry the tenant")
+
+
+def _attacks(metadata: MetaData, session: Session, make: dict[type, Make]) -> Iterator[Leak]:
+    binding = binding_of(session)
+    if binding is None:
+        yield Leak("session", "not guarded", "make the sessions with guard_tenants(sessionmaker)")
+        return
+    if binding.rls and session.get_bind().dialect.name == "postgresql":
+        with unscoped(session, reason="leak test: look at the policies"):
+            findings = RowLevelSecurity(metadata).verify(session.connection())
+        yield from (Leak(each.object, "row-level security", each.risk) for each in findings)
+    rows = _Rows(session, metadata, make)
+    for mapper in rows.classes:
+        name = mapper.class_.__name__
+        try:
+            target = rows.target(mapper)
+        except (DatabaseError, SQLAlchemyError) as error:
+            reason = str(error).partition("\n")[0]
+            yield Leak(name, "not tested", f"no row of it could be made; give make={{{name}: …}}: {reason}")
+            continue
+        for attack, run in ATTACKS.items():
+            detail = _tried(session, target, run, bound=attack != "no tenant")
+            if detail is not None:
+                yield Leak(name, attack, detail)
+
+
+def _tried(session: Session, target: Target, run: Any, *, bound: bool) -> str | None:
+    """Run one attack in a savepoint; what it gained, or None."""
+    before = _snapshot(session, target)
+    nested = session.begin_nested()
+    gained: str | None = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if bound:
+                with tenant_scope(session, target.attacker):
+                    gained = run(session, target)
+            else:
+                gained = run(session, target)
+    except (DatabaseError, SQLAlchemyError) as error:
+        gained = None if bound or isinstance(error, TenantRequiredError) else "it was not refused by name"
+    if nested.is_active:
+        if gained is None and _snapshot(session, target) != before:
+            gained = "another tenant's row was changed"
+        nested.rollback()
+    session.expunge_all()
+    return gained
+
+
+def _snapshot(session: Session, target: Target) -> Any:
+    """The victim's rows as they are in the database."""
+    session.expunge_all()
+    with unscoped(session, reason="leak test: compare"):
+        column = getattr(target.model, target.key)
+        rows = session.scalars(select(target.model).where(column == target.victim)).unique().all()
+        names = [attribute.key for attribute in target.mapper.column_attrs]
+        return sorted([repr(getattr(row, name)) for name in names] for row in rows)
+
+
+@dataclass
+class _Rows:
+    """Rows of two tenants, made as they are needed."""
+
+    session: Session
+    metadata: MetaData
+    make: dict[type, Make]
+    made: dict[tuple[Table, Any], dict[Any, Any]] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=lambda: count(900_001))
+
+    def __post_init__(self) -> None:
+        configure_mappers()
+        tables = set(self.metadata.tables.values())
+        order = {table: place for place, table in enumerate(self.metadata.sorted_tables)}
+        found = [each for each in mappers() if each.local_table in tables]
+        self.mapped: list[Mapper[Any]] = sorted(found, key=lambda each: order[each.local_table])  # type: ignore[index]  # it is a table
+        self.classes = [each for each in self.mapped if tenant_key(each) is not None]
+
+    def target(self, mapper: Mapper[Any]) -> Target:
+        """A class with a row of the attacker's and one of the victim's."""
+        attacker, victim = _tenants(mapper)
+        with unscoped(self.session, reason="leak test: make rows"):
+            own, other = self._row(mapper, attacker), self._row(mapper, victim)
+        traits = traits_of(mapper.class_)
+        return Target(mapper, traits.tenant or "", attacker, victim, own, other)
+
+    def _row(self, mapper: Mapper[Any], tenant: Any) -> tuple[Any, ...]:
+        nested = self.session.begin_nested()
+        try:
+            entity = self._entity(mapper, tenant)
+            self.session.add(entity)
+            self.session.flush()
+            self.session.refresh(entity)
+        except BaseException:
+            nested.rollback()
+            self.session.expunge_all()
+            raise
+        nested.commit()
+        state = inspect(entity)
+        for table in mapper.tables:
+            self.made[table, str(tenant)] = {  # type: ignore[index]  # it is a table
+                column: state.dict.get(mapper.get_property_by_column(column).key)
+                for column in table.columns
+                if column in mapper.columns.values()
+            }
+        key = tuple(state.key[1]) if state.key else ()
+        self.session.expunge_all()
+        return key
+
+    def _entity(self, mapper: Mapper[Any], tenant: Any) -> Any:
+        own = self.make.get(mapper.class_)
+        entity = own(tenant) if own is not None else mapper.class_()
+        key = tenant_key(mapper)
+        if key is not None:
+            setattr(entity, key, tenant)
+        if own is not None:
+            return entity
+        given = set[str]()
+        if mapper.polymorphic_on is not None:
+            given.add(mapper.get_property_by_column(mapper.polymorphic_on).key)
+        for attribute in mapper.column_attrs:
+            # A joined child's key is its parent's, which comes last.
+            column: Any = attribute.columns[-1]
+            if attribute.key in (key, *given) or not isinstance(getattr(column, "table", None), Table):
+                continue
+            value = self._value(column, tenant)
+            if value is not None:
+                setattr(entity, attribute.key, value)
+        return entity
+
+    def _value(self, column: Any, tenant: Any) -> Any:
+        for foreign in column.foreign_keys:
+            parent = foreign.column
+            if parent.table in column.table.metadata.tables.values() and not column.nullable:
+                return self._parent(parent, tenant)
+            return None
+        filled = column.default is not None or column.server_default is not None or column.nullable
+        if filled or column is column.table.autoincrement_column:
+            return None
+        return _sample(column, next(self.numbers))
+
+    def _parent(self, column: Any, tenant: Any) -> Any:
+        if (column.table, str(tenant)) not in self.made:
+            mapper = next((each for each in self.mapped if each.local_table is column.table), None)
+            if mapper is None:
+                raise ValidationError(f"{column.table.name} has no class of which a row could be made.")
+            self._row(mapper, tenant)
+        return self.made[column.table, str(tenant)].get(column)
+
+
+def _tenants(mapper: Mapper[Any]) -> tuple[Any, Any]:
+    """Two tenants of the column's type, that the database surely does not know yet."""
+    traits = traits_of(mapper.class_)
+    kind = kind_of(traits.columns[traits.tenant or ""])
+    if kind is int:
+        return 2_000_000_001, 2_000_000_002
+    if kind is UUID:
+        return UUID(int=0xA), UUID(int=0xB)
+    return "leak-attacker", "leak-victim"
+
+
+def _sample(column: Any, number: int) -> Any:
+    """A value for a column that must have one."""
+    enums: Sequence[Any] | None = getattr(column.type, "enums", None)
+    if enums:
+        kinds = getattr(column.type, "enum_class", None)
+        return next(iter(kinds)) if kinds is not None else enums[0]
+    now = datetime.now(UTC)
+    samples: dict[type, Any] = {
+        str: str(number)[-(getattr(column.type, "length", None) or 20) :],
+        bool: False,
+        int: number,
+        float: 1.0,
+        Decimal: Decimal(1),
+        UUID: uuid4(),
+        datetime: now if getattr(column.type, "timezone", False) else now.replace(tzinfo=None),
+        date: now.date(),
+        time: time(12),
+        timedelta: timedelta(1),
+        bytes: b"x",
+        dict: {},
+        list: [],
+    }
+    return samples.get(kind_of(column))

@@ -1,0 +1,233 @@
+"""Random sequences over a few tenants: after each step no foreign row was returned, and none was changed.
+
+``DOTMAC_TENANCY_EXAMPLES`` says how many sequences; the usual run has a few, CI's 2,000 in all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, joinedload, make_transient_to_detached, selectinload
+
+from dotmac_database import BaseTenantRepository, DatabaseError, bind_tenant
+from tests.conftest import Face
+
+from .conftest import Guarded
+from .models import Account, Base, Dog, Label, Note
+
+EXAMPLES = int(os.environ.get("DOTMAC_TENANCY_EXAMPLES", "100"))
+TENANTS = ("a", "b", "c")
+Step = Callable[[Session, str, int], Any]
+
+
+def _repository(session: Session, model: Any, tenant: str) -> Any:
+    return BaseTenantRepository(session, model, tenant, auto_commit=False)
+
+
+def _attach(session: Session, tenant: str, key: int) -> None:
+    entity = Account(id=key, tenant_id=tenant, name="loaded", is_deleted=False)
+    make_transient_to_detached(entity)
+    session.add(entity)
+    entity.name = f"{tenant} changed"
+    session.flush()
+
+
+def _upsert(session: Session, tenant: str, key: int) -> None:
+    made = (postgresql if session.get_bind().dialect.name == "postgresql" else sqlite).insert(Account)
+    statement = made.values(id=key, name=f"{tenant} upserted", is_deleted=False)
+    session.execute(statement.on_conflict_do_update(index_elements=["id"], set_={"name": f"{tenant} upserted"}))
+
+
+def _change(session: Session, tenant: str, key: int) -> Any:
+    entity = session.get(Account, key)
+    if entity is not None:
+        entity.name = f"{tenant} changed"
+        session.flush()
+    return entity
+
+
+def _remove(session: Session, _tenant: str, key: int) -> None:
+    entity = session.get(Note, key)
+    if entity is not None:
+        session.delete(entity)
+        session.flush()
+
+
+def _refresh(session: Session, _tenant: str, key: int) -> Any:
+    for entity in list(session.identity_map.values()):
+        session.refresh(entity)
+    return session.get(Account, key, populate_existing=True)
+
+
+def _link(session: Session, tenant: str, key: int) -> None:
+    note = session.get(Note, key)
+    if note is not None:
+        note.account = session.get(Account, key + 1) or Account(name=f"{tenant} new")
+        note.labels.append(Label(name=f"{tenant} label"))
+        session.flush()
+
+
+STEPS: dict[str, Step] = {
+    "read": lambda s, t, k: s.scalars(select(Account)).all(),
+    "get": lambda s, t, k: [s.get(Account, k), s.get(Note, k), s.get(Dog, k)],
+    "join": lambda s, t, k: [list(row) for row in s.execute(select(Note, Account).join(Account, Account.id == k))],
+    "joined load": lambda s, t, k: _related(s.scalars(select(Note).options(joinedload(Note.account))).unique()),
+    "select-in load": lambda s, t, k: _related(s.scalars(select(Note).options(selectinload(Note.labels)))),
+    "lazy load": lambda s, t, k: _related([s.get(Note, k)]),
+    "refresh": _refresh,
+    "expire": lambda s, t, k: s.expire_all(),
+    "expunge": lambda s, t, k: s.expunge_all(),
+    "add": lambda s, t, k: (s.add(Account(name=f"{t} new")), s.flush()),
+    "add a child": lambda s, t, k: (s.add(Dog(name=f"{t} dog", tricks=f"{t} trick")), s.flush()),
+    "forge": lambda s, t, k: (s.add(Account(tenant_id=TENANTS[k % 3], name=f"{t} forged")), s.flush()),
+    "change": _change,
+    "remove": _remove,
+    "attach": _attach,
+    "merge": lambda s, t, k: (s.merge(Account(id=k, name=f"{t} merged")), s.flush()),
+    "link": _link,
+    "update": lambda s, t, k: s.execute(update(Account).values(name=f"{t} updated")),
+    "update a child": lambda s, t, k: s.execute(update(Dog).values(tricks=f"{t} updated")),
+    "update by key": lambda s, t, k: s.execute(update(Account), [{"id": k, "name": f"{t} by key"}]),
+    "delete": lambda s, t, k: s.execute(delete(Label).where(~Label.notes.any(), Label.id >= k)),
+    "bulk insert": lambda s, t, k: s.execute(insert(Label), [{"name": f"{t} one"}, {"name": f"{t} two"}]),
+    "bulk forge": lambda s, t, k: s.execute(insert(Label), [{"name": t, "tenant_id": TENANTS[k % 3]}]),
+    "upsert": _upsert,
+    "core": lambda s, t, k: s.execute(update(Account.__table__).values(name="core")),
+    "raw": lambda s, t, k: s.execute(text("UPDATE accounts SET name = 'raw'")),
+    "driver": lambda s, t, k: s.connection().exec_driver_sql("DELETE FROM notes"),
+    "fragment": lambda s, t, k: s.scalars(select(Account).where(text("1=1 OR 1=1"))).all(),
+    "repository reads": lambda s, t, k: _repository(s, Account, t).list({"include_deleted": True}),
+    "repository eager": lambda s, t, k: _related(
+        _repository(s, Note, t).list({"relationships": ["account", "labels"]})
+    ),
+    "repository updates": lambda s, t, k: _repository(s, Account, t).update(k, {"name": f"{t} repository"}),
+    "repository creates": lambda s, t, k: _repository(s, Note, t).create({"title": f"{t} created", "account_id": k}),
+    "repository deletes": lambda s, t, k: _repository(s, Account, t).delete(k),
+    "repository upserts": lambda s, t, k: _repository(s, Account, t).upsert({"id": k, "name": f"{t} mine"}, ["id"]),
+    "repository of another": lambda s, t, k: _repository(s, Account, TENANTS[k % 3]).update(k, {"name": "x"}),
+    "commit": lambda s, t, k: s.commit(),
+    "rollback": lambda s, t, k: s.rollback(),
+    "close": lambda s, t, k: s.close(),
+    "bind to another": lambda s, t, k: bind_tenant(s, t) if k % 2 else None,
+}
+
+MOVES = st.lists(
+    st.tuples(st.sampled_from(sorted(STEPS)), st.sampled_from(TENANTS), st.integers(1, 8)), min_size=1, max_size=12
+)
+
+
+def _related(notes: Any) -> list[Any]:
+    found: list[Any] = []
+    for note in notes:
+        if note is not None:
+            found += [note, note.account, *note.labels]
+    return found
+
+
+def _owners(result: Any) -> Iterator[str]:
+    """The tenants of every object in a step's result."""
+    if isinstance(result, (list, tuple)):
+        for each in result:
+            yield from _owners(each)
+    elif hasattr(type(result), "__mapper__"):
+        yield result.tenant_id
+
+
+def _world(face: Face) -> dict[str, set[tuple[Any, ...]]]:
+    """Every tenant's rows, as they are in the database."""
+    with face.database.engine.connect() as connection:
+        found: dict[str, set[tuple[Any, ...]]] = {tenant: set() for tenant in TENANTS}
+        for model in (Account, Note, Label):
+            for row in connection.execute(select(model.__table__)):
+                found[row.tenant_id].add((model.__name__, *row))
+        joined = select(Dog.__table__, Dog.__table__.c.id).add_columns(text("animals.tenant_id AS owner, animals.name"))
+        for row in connection.execute(joined.join_from(Dog.__table__, Base.metadata.tables["animals"])):
+            found[row.owner].add(("Dog", *row))
+    return found
+
+
+def _reset(face: Face) -> None:
+    with face.database.engine.begin() as connection:
+        for table in reversed(Base.metadata.sorted_tables):
+            connection.execute(table.delete())
+        rows = [{"id": k, "tenant_id": TENANTS[k % 3], "name": f"{TENANTS[k % 3]} {k}"} for k in range(1, 7)]
+        connection.execute(insert(Account.__table__), [{**row, "is_deleted": False} for row in rows])
+        notes = [{"id": k, "tenant_id": TENANTS[k % 3], "title": str(k), "account_id": k % 6 + 1} for k in range(1, 7)]
+        connection.execute(insert(Note.__table__), notes)
+        connection.execute(insert(Label.__table__), rows)
+        links = [{"note_id": k, "label_id": (k + 1) % 6 + 1} for k in range(1, 7)]
+        connection.execute(insert(Base.metadata.tables["note_labels"]), links)
+        animals = [{**row, "kind": "dog"} for row in rows]
+        connection.execute(insert(Base.metadata.tables["animals"]), animals)
+        connection.execute(insert(Dog.__table__), [{"id": row["id"], "tricks": row["name"]} for row in rows])
+        if connection.dialect.name == "postgresql":
+            for name in ("accounts", "notes", "labels", "animals"):
+                connection.exec_driver_sql(f"ALTER SEQUENCE {name}_id_seq RESTART WITH 100")
+
+
+def _play(guarded: Guarded, moves: list[tuple[str, str, int]]) -> None:
+    """Each tenant has a session of its own at a time; steps of the three are interleaved by committing between them."""
+    _reset(guarded.face)
+    sessions: dict[str, Any] = {}
+    current: str | None = None
+    before = _world(guarded.face)
+    for name, tenant, key in moves:
+        if current not in (None, tenant):
+            guarded.face(sessions[current].close)  # back to the pool, for the next one
+            del sessions[current]
+        current = tenant
+        if tenant not in sessions:
+            sessions[tenant] = guarded.maker()
+            bind_tenant(sessions[tenant], tenant)
+        _step(guarded, sessions[tenant], name, tenant, key)
+        after = _world(guarded.face)
+        for other in TENANTS:
+            if other != tenant:
+                assert after[other] == before[other], f"{name} of {tenant} changed a row of {other}"
+        before = after
+    for session in sessions.values():
+        guarded.face(session.close)
+
+
+def _step(guarded: Guarded, session: Any, name: str, tenant: str, key: int) -> None:
+    def work(sync: Session) -> None:
+        owners = set(_owners(STEPS[name](sync, tenant, key)))
+        assert owners <= {tenant}, f"{name} of {tenant} gave rows of {owners}"
+        sync.flush()
+        if key > 4:
+            sync.commit()
+
+    try:
+        guarded.run(session, work)
+    except (DatabaseError, SQLAlchemyError):
+        guarded.face(session.rollback)
+        guarded.sync(session).expunge_all()
+
+
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
+def test_no_sequence_crosses(face: Face) -> None:
+    """Rings: the repository and the guarded session, without row-level security."""
+    guarded = Guarded(face)
+
+    @settings(
+        max_examples=max(1, EXAMPLES // 4),
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(MOVES)
+    def run(moves: list[tuple[str, str, int]]) -> None:
+        _play(guarded, moves)
+
+    try:
+        run()
+    finally:
+        guarded.close()
