@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from sqlalchemy import Enum, Integer, String, case, cast, func
+from sqlalchemy import Enum, Float, Integer, Numeric, String, case, cast, func
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -17,6 +17,13 @@ def enum_of(type_: TypeEngine[Any]) -> Enum | None:
     """The `Enum` that columns of this type are, if they are."""
     plain = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
     return plain if isinstance(plain, Enum) else None
+
+
+def operand_type(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    """The type of a value to compare such a column with: a cast to the column's own NUMERIC would round the value."""
+    if isinstance(type_, Numeric) and not isinstance(type_, Float) and type_.precision is not None:
+        return Numeric(asdecimal=type_.asdecimal)
+    return type_
 
 
 class Dialect(ABC):
@@ -85,7 +92,7 @@ class Dialect(ABC):
 
     def order_type(self, type_: TypeEngine[Any]) -> TypeEngine[Any]:
         """The type of `order_value`."""
-        return type_ if self.orders_natively(type_) else Integer()
+        return operand_type(type_) if self.orders_natively(type_) else Integer()
 
 
 def escaped(text: str) -> str:

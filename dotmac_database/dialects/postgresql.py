@@ -62,9 +62,10 @@ class Postgresql(Dialect):
         found = self._at(document, path)
         empty: Column = literal_column("'[]'::jsonb")
         array = case((func.jsonb_typeof(found) == "array", found), else_=empty)
-        members = func.jsonb_array_elements(array).column_valued("member")
+        # A set of rows cannot be named as a FROM by its column: the columns alone bring both sides into the EXISTS.
+        member = func.jsonb_array_elements(array).column_valued("member")
         other = func.jsonb_array_elements(cast(value, JSONB)).column_valued("other")
-        return exists(select(1).select_from(members, other).where(members == other))
+        return exists(select(literal_column("1")).where(member == other))
 
     def insert(self, table: Any) -> Any:
         return insert_on_conflict(table)

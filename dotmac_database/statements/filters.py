@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from ..dialects.base import Dialect, ends_in_escape, enum_of, escaped
+from ..dialects.base import Dialect, ends_in_escape, enum_of, escaped, operand_type
 from ..errors import ValidationError
 from ..models.traits import Traits, traits_of
 from ..query import Filter, FilterGroup, FilterOperator, QueryFilter
@@ -346,6 +346,8 @@ def _compare(path: FieldPath, shape: ConditionShape, dialect: Dialect, names: It
         type_ = _JSON_TYPES.get(shape.kind, String())
     elif operator in _RANGES:
         column, type_ = dialect.order_key(column), dialect.order_type(type_)
+    else:
+        type_ = operand_type(type_)
     if operator in _NULLS:
         return column.is_(None) if operator is Op.IS_NULL else column.is_not(None)
     if operator in _PATTERNS or operator is Op.SEARCH or (operator is Op.CONTAINS and _is_text(path.type)):

@@ -61,7 +61,7 @@ class OrderedTerm:
             if not self.term.nullable:
                 raise InvalidCursorError
             return None
-        ranked = self.dialect.order_type(self.path.type) is not self.path.type
+        ranked = not self.dialect.orders_natively(self.path.type)
         if self.path.json or ranked:
             if type(value) is not (int if ranked else str):
                 raise InvalidCursorError
