@@ -27,6 +27,9 @@ _INTEGER_BITS = ((sa.SmallInteger, 15), (sa.BigInteger, 63), (sa.Integer, 31))
 _TRUTH = {"true": True, "t": True, "yes": True, "on": True, "1": True} | {
     "false": False, "f": False, "no": False, "off": False, "0": False,
 }  # fmt: skip
+_SHORTEST, _LONGEST = datetime.min - datetime(1970, 1, 1), datetime.max - datetime(1970, 1, 1)
+"""The durations that SQLAlchemy can store where the database has no INTERVAL: it adds them to 1970."""
+
 _NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -241,14 +244,16 @@ def _time(type_: sa.Time, storing: bool) -> Coercer:
 
 
 def _interval(value: Any) -> timedelta:
-    if isinstance(value, timedelta):
-        return value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
-            return timedelta(seconds=value)
+            value = timedelta(seconds=value)
         except (OverflowError, ValueError):
             raise ValueError("a duration in seconds") from None
-    raise ValueError("a duration")
+    if not isinstance(value, timedelta):
+        raise ValueError("a duration")
+    if not _SHORTEST <= value <= _LONGEST:
+        raise ValueError("a duration that a calendar from 1970 can hold")
+    return value
 
 
 def _bytes(type_: Any, storing: bool) -> Coercer:
@@ -271,8 +276,8 @@ def _json(type_: Any, storing: bool) -> Coercer:
 def json_text(value: Any) -> str:
     """``value`` as JSON that every dialect can store; raises `ValueError` for anything else."""
     try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()  # refuses lone surrogates
         told = json.dumps(value, allow_nan=False)
-        told.encode()
     except (TypeError, ValueError, RecursionError):
         raise ValueError("a JSON value") from None
     if "\\u0000" in told and _NUL_IN_JSON.search(told):
