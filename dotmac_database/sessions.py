@@ -34,18 +34,20 @@ _ALONE: Mapping[str, Any] = {"populate_existing": True}
 class SessionState:
     """The toolkit's memory of one sync session.
 
-    ``units`` counts the open `DatabaseTransaction` blocks (and the plugin's request); while it is not
-    zero, ``auto_commit`` only flushes. ``lazy`` says that the outermost unit has no transaction of its
-    own until the first write. ``kept`` are the objects that repositories returned in this transaction: they
-    keep their values over its commit. ``standalone_reads`` is switched off where each statement needs a
-    transaction, as row-level security does; ``reading_alone`` is on during a read that has none, whose end
-    is nobody's commit.
+    ``units`` counts the open `DatabaseTransaction` blocks (and the plugin's request); while it is not zero, ``auto_commit``
+    only flushes. ``lazy`` says that the outermost unit has no transaction of its own until the first write. ``kept``
+    are the objects that repositories returned in this transaction: they keep their values over its commit.
+    ``standalone_reads`` is switched off where each statement needs a transaction, as row-level security does.
+    ``asynchronous`` says that an `AsyncSession` is served: the toolkit never expires its objects, since an expired
+    attribute can't be read outside of its await. ``reading_alone`` marks a read that has no transaction, whose end is
+    nobody's commit.
     """
 
     units: int = 0
     lazy: bool = False
     kept: list[Any] = field(default_factory=list)
     standalone_reads: bool = True
+    asynchronous: bool = False
     reading_alone: bool = False
 
 
@@ -110,7 +112,7 @@ def _read_alone(session: Session, engine: Engine, work: Work[T]) -> T:
         if engine.dialect.name == "postgresql":
             session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
         result = work(_ALONE)
-        session.commit()
+        _commit_keeping(session)
         return result
     except BaseException:
         rollback(session, undo_nothing=True)
@@ -121,9 +123,9 @@ def _read_alone(session: Session, engine: Engine, work: Work[T]) -> T:
 
 def _stands_alone(session: Session) -> Engine | None:
     """The engine for a read that may be a statement of its own, outside of any transaction; else None."""
-    if session.in_transaction() or session.expire_on_commit:
-        return None
     state = state_of(session)
+    if session.in_transaction() or (session.expire_on_commit and not state.asynchronous):
+        return None
     if (state.units and not state.lazy) or not state.standalone_reads:
         return None
     engine = session.bind
@@ -209,8 +211,9 @@ def _autobegun(session: Session) -> bool:
 
 def keep(session: Session, *entities: Any) -> None:
     """Let these objects keep their values over the next commit, also where the session expires on commit."""
-    if session.expire_on_commit:
-        state_of(session).kept.extend(entities)
+    state = state_of(session)
+    if session.expire_on_commit and not state.asynchronous:
+        state.kept.extend(entities)
 
 
 def commit(session: Session, model: type | None = None) -> None:
@@ -244,7 +247,7 @@ def commit(session: Session, model: type | None = None) -> None:
 def _commit_keeping(session: Session) -> None:
     state = state_of(session)
     kept, state.kept = state.kept, []
-    if not (kept and session.expire_on_commit):
+    if not session.expire_on_commit or not (kept or state.asynchronous):
         session.commit()
         return
     session.expire_on_commit = False
@@ -252,6 +255,8 @@ def _commit_keeping(session: Session) -> None:
         session.commit()
     finally:
         session.expire_on_commit = True
+    if state.asynchronous:
+        return
     keeping = {id(entity) for entity in kept}
     for entity in list(session.identity_map.values()):
         if id(entity) not in keeping:

@@ -15,7 +15,7 @@ from ..cursors import CursorCodec, CursorKey
 from ..dialects import dialect_named
 from ..errors import TenantRequiredError, ValidationError
 from ..models.traits import Traits, traits_of
-from ..sessions import sync_session
+from ..sessions import state_of, sync_session
 from ..statements.coercion import coercer
 from ..statements.reads import Reader
 from ..statements.scope import Scope
@@ -67,6 +67,7 @@ class RepositoryCore(Generic[M]):
         self.auto_commit = auto_commit
         self.traits: Traits[M] = traits_of(model)
         self._session: Session = sync_session(db)
+        state_of(self._session).asynchronous |= self.asynchronous
         self._codec = CursorCodec(cursor_key)
         self._dialect = dialect_named(self._session.get_bind(self.traits.mapper).dialect.name)
         self._bind_tenant(tenant_id)

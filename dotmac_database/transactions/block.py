@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from ..errors import TransactionError
 from ..retry.transient import database_error
-from ..sessions import sync_session
+from ..sessions import state_of, sync_session
 from .options import TransactionOptions
 from .unit import Unit
 
@@ -89,6 +89,7 @@ class _AsyncBlock(Generic[A]):
     def __init__(self, session: A, options: TransactionOptions | None, *, lazy: bool) -> None:
         self._session = session
         self._plain: AsyncSession = session() if isinstance(session, async_scoped_session) else session
+        state_of(sync_session(self._plain)).asynchronous = True
         self._unit = Unit(sync_session(self._plain), options, lazy=lazy)
 
     async def __aenter__(self) -> A:

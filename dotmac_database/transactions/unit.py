@@ -11,7 +11,7 @@ from ..dialects import translated
 from ..dialects.isolation import begin_options, set_timeouts
 from ..dialects.transactions import ensure_begun
 from ..errors import TransactionError
-from ..sessions import commit, rollback, state_of
+from ..sessions import Held, commit, loaded_values, restore_values, rollback, state_of
 from ..tenancy.context import binding_of
 from ..tenancy.executions import PASSED
 from .hooks import awaits_commit
@@ -36,6 +36,7 @@ class Unit:
         self._owned: SessionTransaction | None = None  # the transaction or savepoint; a lazy block has none
         self._counted = False
         self._open = False
+        self._held: list[Held] = []
 
     @property
     def begins_quietly(self) -> bool:
@@ -54,6 +55,8 @@ class Unit:
             self._check_options()
             self._state.units += 1
             self._counted = self._open = True
+            # What a rollback expires could not be read outside of an AsyncSession's await.
+            self._held = loaded_values(self._session) if self._state.asynchronous else []
             try:
                 self._owned = self._begin()
             except BaseException:
@@ -85,6 +88,7 @@ class Unit:
             except Exception:  # noqa: BLE001  # the exception that leaves the block must not be replaced
                 # The connection is gone, and the whole transaction with it: its owner finds out at its end.
                 _log.info("A savepoint could not be rolled back", exc_info=True)
+        restore_values(self._session, self._held)
 
     def _is_inside(self) -> bool:
         transaction = self._session.get_transaction()
