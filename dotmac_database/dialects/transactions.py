@@ -73,7 +73,9 @@ def _before_undo(_context: ExceptionContext) -> None:
 
 
 def _mark(context: ExceptionContext) -> None:
-    if context.connection is not None and not context.is_disconnect:
+    # What a listener refused, before it was sent, has aborted nothing.
+    sent = context.sqlalchemy_exception is not None
+    if sent and context.connection is not None and not context.is_disconnect:
         context.connection.info[_ABORTED] = True
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from dotmac_database import (
     ALL_TENANTS,
+    DatabaseTransaction,
     TenantIsolationError,
     TenantRequiredError,
     UnscopedStatementError,
@@ -128,6 +129,23 @@ def test_binding_sends_nothing(guarded: Guarded) -> None:
         with tenant_scope(session, "a"), unscoped(session, reason="nothing"):
             pass
     assert sent == []
+
+
+def test_a_refusal_leaves_the_transaction_whole(guarded: Guarded) -> None:
+    """Nothing was sent, so nothing is lost: what came before the refused statement can be committed."""
+    session = guarded.session()
+    accounts = guarded.face.repository(session, Account, "a")
+    with guarded.face.entered(_transaction(guarded, session)):
+        guarded.face(accounts.create, {"id": 60, "name": "kept"})
+        with pytest.raises(UnscopedStatementError):
+            guarded.run(session, lambda s: s.execute(text("SELECT 1 FROM accounts")))
+    assert guarded.face(guarded.face.repository(guarded.session(), Account, "a").exists, 60)
+
+
+def _transaction(guarded: Guarded, session: Any) -> Any:
+    if guarded.face.is_async:
+        return DatabaseTransaction.async_transaction(session)
+    return DatabaseTransaction.sync_transaction(session)
 
 
 def test_unscoped_is_logged_and_ends(guarded: Guarded, caplog: pytest.LogCaptureFixture) -> None:
@@ -315,6 +333,15 @@ def test_other_makers_are_not_touched(guarded: Guarded) -> None:
         assert len(guarded.run(session, _all)) == 3
 
 
+def _change_attached(session: Session) -> None:
+    from .test_writes import _forged
+
+    entity = _forged(Account, id=1, tenant_id="a", name="a one", email=None, is_deleted=False)
+    session.add(entity)
+    entity.name = "changed"
+    session.flush()
+
+
 COSTS = {
     "read": (lambda s: s.scalars(select(Account)).all(), 1),
     "get": (lambda s: s.get(Account, 1), 1),
@@ -323,18 +350,9 @@ COSTS = {
     "change": (lambda s: (setattr(s.get(Account, 1), "name", "x"), s.flush()), 2),
     "delete": (lambda s: (s.delete(s.get(Offer, 1)), s.flush()), 2),
     "bulk update by key": (lambda s: s.execute(update(Account), [{"id": 1, "name": "x"}]), 2),
-    "change attached": (lambda s: _change_attached(s), 2),
+    "change attached": (_change_attached, 2),
 }
 """The statements that the guard lets out, without BEGIN: see docs/tenant-isolation.md."""
-
-
-def _change_attached(session: Session) -> None:
-    from .test_writes import _forged
-
-    entity = _forged(Account, id=1, tenant_id="a", name="a one", email=None, is_deleted=False)
-    session.add(entity)
-    entity.name = "changed"
-    session.flush()
 
 
 @pytest.mark.parametrize("name", COSTS)

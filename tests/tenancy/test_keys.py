@@ -128,8 +128,8 @@ def test_loose_keys_are_named() -> None:
 
 def test_bad_arguments_are_refused() -> None:
     for wrong in (
-        lambda: tenant_primary_key(),
-        lambda: tenant_unique(),
+        tenant_primary_key,
+        tenant_unique,
         lambda: tenant_foreign_key("a", "b"),
         lambda: tenant_foreign_key(["a", "b"], "t.a"),
         lambda: tenant_foreign_key(["a", "b"], ["t.a", "u.b"]),

@@ -237,16 +237,20 @@ HOLES = {
     "no policy": ("DROP POLICY dotmac_tenant ON notes", "notes", "no policy"),
     "no policy on a child": ("DROP POLICY dotmac_tenant ON dogs", "dogs", "no policy"),
     "no WITH CHECK": (
-        "DROP POLICY dotmac_tenant ON notes; CREATE POLICY own ON notes "
-        "USING (tenant_id = current_setting('dotmac.tenant_id', true))",
+        (
+            "DROP POLICY dotmac_tenant ON notes; CREATE POLICY own ON notes "
+            "USING (tenant_id = current_setting('dotmac.tenant_id', true))"
+        ),
         "notes",
         "WITH CHECK",
     ),
     "another policy beside": ("CREATE POLICY open_to_all ON notes USING (true) WITH CHECK (true)", "notes", "USING"),
     "view": ("CREATE VIEW all_notes AS SELECT * FROM notes", "all_notes", "owner's rights"),
     "view of a view": (
-        "CREATE VIEW inner_notes WITH (security_invoker = true) AS SELECT * FROM notes; "
-        "CREATE VIEW outer_notes AS SELECT * FROM inner_notes",
+        (
+            "CREATE VIEW inner_notes WITH (security_invoker = true) AS SELECT * FROM notes; "
+            "CREATE VIEW outer_notes AS SELECT * FROM inner_notes"
+        ),
         "outer_notes",
         "owner's rights",
     ),
