@@ -34,10 +34,10 @@ _ALONE: Mapping[str, Any] = {"populate_existing": True}
 class SessionState:
     """The toolkit's memory of one sync session.
 
-    ``units`` counts the open `DatabaseTransaction` blocks (and the plugin's request); while it is not zero, ``auto_commit``
-    only flushes. ``lazy`` says that the outermost unit has no transaction of its own until the first write. ``kept``
-    are the objects that repositories returned in this transaction: they keep their values over its commit.
-    ``standalone_reads`` is switched off where each statement needs a transaction, as row-level security does.
+    ``units`` counts the open `DatabaseTransaction` blocks (and the plugin's request); while it is not zero,
+    ``auto_commit`` only flushes. ``lazy`` says that the outermost unit has no transaction of its own until the first
+    write. ``kept`` are the objects that repositories returned in this transaction: they keep their values over its
+    commit. ``standalone_reads`` is switched off where each statement needs a transaction, as row-level security does.
     ``asynchronous`` says that an `AsyncSession` is served: the toolkit never expires its objects, since an expired
     attribute can't be read outside of its await. ``reading_alone`` marks a read that has no transaction, whose end is
     nobody's commit.
