@@ -115,6 +115,7 @@ class WritingRepository(ReadingRepository[M]):
 
     def _made(self, values: Values) -> M:
         """A new entity by its own constructor; what that does not take is set afterwards."""
+        values = {**self._reader().typed_defaults(), **values}
         accepted = self.traits.constructor_keys
         given = {key: value for key, value in values.items() if accepted is None or key in accepted}
         entity = self.model_class(**given)

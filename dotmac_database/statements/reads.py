@@ -177,6 +177,24 @@ class Reader:
         """A coerced primary key as parameters."""
         return {f"dotmac_{name}": value for name, value in zip(self.traits.primary_key, key, strict=True)}
 
+    def typed_defaults(self) -> dict[str, Any]:
+        """Plain defaults that are of another type than their column (``default=0`` of a Numeric), as the column's."""
+        return self.kept(("defaults",), self._typed_defaults)
+
+    def _typed_defaults(self) -> dict[str, Any]:
+        defaults: dict[str, Any] = {}
+        for key, column in self.traits.columns.items():
+            if column.default is None or not column.default.is_scalar:
+                continue
+            given: Any = column.default
+            try:
+                value = coercer(column.type, storing=True)(given.arg)
+            except ValueError:
+                continue  # the database is to say what it thinks of it
+            if type(value) is not type(given.arg):
+                defaults[key] = value
+        return defaults
+
     def by_key(self, key: tuple[Any, ...]) -> Bound:
         """The row of a primary key."""
         return Bound(

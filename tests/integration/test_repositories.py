@@ -553,3 +553,10 @@ def test_a_read_that_fails_leaves_the_session_usable(face: Face) -> None:
             with pytest.raises(DatabaseError):
                 face(broken.count)
             assert face(users.get_by_id, user.id).name == "Ann"
+
+
+def test_a_default_of_another_type_comes_back_as_the_columns(face: Face) -> None:
+    with face.session() as session:
+        user = made(face, session)
+        assert (user.balance, type(user.balance)) == (Decimal("0.00"), Decimal)
+        assert str(user.balance) == "0.00"
