@@ -36,10 +36,7 @@ class Confinement(LoaderCriteriaOption):
 
     def __init__(self, tenant: Any, *, changing: bool = False) -> None:
         found: dict[type, BindParameter[Any]] = {}
-        for column in map(tenant_column, TABLES.roots):
-            kind = kind_of(column)
-            if kind in found:
-                continue
+        for kind, column in TABLES.kinds.items():
             try:
                 found[kind] = bindparam(None, fitting(tenant, kind), type_=column.type, unique=True)
             except ValueError:

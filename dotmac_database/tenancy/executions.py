@@ -109,7 +109,7 @@ def _is_mapped_child(mapper: Mapper[Any] | None) -> bool:
 
 def confinement(binding: TenantBinding, *, changing: bool = False) -> Confinement:
     """The tenant's condition on every class, made once for the time that the session serves the tenant."""
-    key = (changing, TABLES.roots)
+    key = (changing, TABLES.current())
     kept: Confinement | None = binding.kept.get(key)
     if kept is None:
         kept = binding.kept[key] = Confinement(binding.tenant, changing=changing)

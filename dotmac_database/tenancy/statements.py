@@ -63,13 +63,14 @@ _FACTS: WeakKeyDictionary[Any, tuple[int, Facts]] = WeakKeyDictionary()
 
 def facts_of(compiled: Any) -> Facts:
     """The facts of a compiled statement, kept for as long as SQLAlchemy keeps it."""
+    version = TABLES.current()
     kept = _FACTS.get(compiled)
-    if kept is not None and kept[0] == TABLES.version and TABLES.roots is not None:
+    if kept is not None and kept[0] == version:
         return kept[1]
     state = getattr(compiled, "compile_state", None)
     final = getattr(state, "statement", None)
     facts = read(compiled.statement, compiled.statement if final is None else final)
-    _FACTS[compiled] = TABLES.version, facts
+    _FACTS[compiled] = version, facts
     return facts
 
 

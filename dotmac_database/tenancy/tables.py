@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Column, Table
+from sqlalchemy import Column, Table, event
 from sqlalchemy.orm import Mapper, configure_mappers
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import ColumnClause, TextClause
@@ -13,6 +13,7 @@ from sqlalchemy.sql.selectable import TableClause
 
 from ..models.registered import mappers
 from ..models.traits import tenant_key, traits_of
+from .values import kind_of
 
 
 def tenant_column(mapper: Mapper[Any]) -> Column[Any]:
@@ -29,18 +30,25 @@ class TenantTables:
     """
 
     def __init__(self) -> None:
+        self._stale = True
+        self._kinds: dict[type, Column[Any]] = {}
         self._mappers: tuple[Mapper[Any], ...] = ()
         self._tables: dict[Table, Mapper[Any] | None] = {}
         self._names: frozenset[str] = frozenset()
         self._roots: tuple[Mapper[Any], ...] = ()
         self._texts: frozenset[str] = frozenset()
         self.version = 0
+        event.listen(Mapper, "after_mapper_constructed", self._grow)
+
+    def _grow(self, *_: Any) -> None:
+        self._stale = True
 
     def _refresh(self) -> None:
-        known = tuple(mappers())
-        if known == self._mappers:
+        if not self._stale:
             return
         configure_mappers()
+        self._stale = False
+        known = tuple(mappers())
         tables: dict[Table, Mapper[Any] | None] = {}
         roots: list[Mapper[Any]] = []
         for mapper in known:
@@ -55,13 +63,27 @@ class TenantTables:
         self._tables, self._roots, self._mappers = tables, tuple(roots), known
         self._names = frozenset(table.name.lower() for table in tables)
         self._texts = frozenset(text for mapper in known for text in _texts_of(mapper))
+        self._kinds = {}
+        for column in map(tenant_column, roots):
+            self._kinds.setdefault(kind_of(column), column)
         self.version += 1
+
+    def current(self) -> int:
+        """A number that changes when classes are mapped."""
+        self._refresh()
+        return self.version
 
     @property
     def roots(self) -> tuple[Mapper[Any], ...]:
         """The mappers that own a tenant column, the topmost of each inheritance tree."""
         self._refresh()
         return self._roots
+
+    @property
+    def kinds(self) -> dict[type, Column[Any]]:
+        """The Python types of the tenants' names, and a column of each."""
+        self._refresh()
+        return self._kinds
 
     @property
     def texts(self) -> frozenset[str]:

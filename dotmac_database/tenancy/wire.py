@@ -153,10 +153,9 @@ def _writes(binding: TenantBinding, compiled: Any) -> bool:
 
 
 def _check_tables(binding: TenantBinding, touched: frozenset[Table]) -> None:
-    name = min(table.name for table in touched)
-    tenant = binding.required(f"The table {name!r}")
-    if binding.kept.get(touched):
+    if touched in binding.kept:
         return
+    tenant = binding.required(f"The table {min(table.name for table in touched)!r}")
     for table in touched:
         mapper = TABLES.class_of(table)
         if mapper is not None:
