@@ -22,7 +22,7 @@ def enum_of(type_: TypeEngine[Any]) -> Enum | None:
 def operand_type(type_: TypeEngine[Any]) -> TypeEngine[Any]:
     """The type of a value to compare such a column with: a cast to the column's own NUMERIC would round the value."""
     if isinstance(type_, Numeric) and not isinstance(type_, Float) and type_.precision is not None:
-        return Numeric(asdecimal=type_.asdecimal)
+        return Numeric(asdecimal=True) if type_.asdecimal else Numeric(asdecimal=False)
     return type_
 
 

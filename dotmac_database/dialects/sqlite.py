@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any, ClassVar
 
 from sqlalchemy import Boolean, Text, case, cast, func, literal, type_coerce
@@ -11,6 +13,7 @@ from sqlalchemy.types import Float
 from .base import Column, Condition, Dialect, lowered
 
 _GLOB_SPECIAL = "*?["
+_PLACE = re.compile(r"-?[0-9]{1,9}")
 
 
 class Sqlite(Dialect):
@@ -42,7 +45,7 @@ class Sqlite(Dialect):
         return func.dotmac_search(column, query) == 1
 
     def json_value(self, document: Column, path: tuple[str, ...], kind: str) -> Column:
-        where = _json_path(path)
+        where = _json_path(document, path)
         found = func.json_extract(document, where)
         is_kind = func.json_type(document, where)
         match kind:
@@ -57,7 +60,11 @@ class Sqlite(Dialect):
 
     def _at(self, document: Column, path: tuple[str, ...]) -> Column:
         # json_quote(json_extract()) loses true and false, ->  keeps them: https://www.sqlite.org/json1.html#jptr
-        return document.op("->", return_type=Text())(_json_path(path)) if path else type_coerce(document, Text())
+        return (
+            document.op("->", precedence=20, return_type=Text())(_json_path(document, path))
+            if path
+            else type_coerce(document, Text())
+        )
 
     def json_contains(self, document: Column, path: tuple[str, ...], value: Column) -> Condition:
         return func.dotmac_json_contains(self._at(document, path), value) == 1
@@ -72,6 +79,24 @@ class Sqlite(Dialect):
         return insert_on_conflict(table)
 
 
-def _json_path(path: tuple[str, ...]) -> Column:
-    steps = "".join(f"[{step}]" if step.isdecimal() else f'."{step}"' for step in path)
-    return literal(f"${steps}", Text())
+def _json_path(document: Column, path: tuple[str, ...]) -> Column:
+    """The path as SQLite writes it. Only the document can tell whether ``0`` is an array's place or an object's key."""
+    where: Column | None = None
+    plain = "$"
+    for step in path:
+        # Escaped as SQLAlchemy stores it: SQLite before 3.45 compares keys as they are written.
+        key = f".{json.dumps(step)}"
+        if not _PLACE.fullmatch(step):
+            plain += key
+            continue
+        where = _joined(where, plain)
+        place = f"[#{step}]" if step.startswith("-") else f"[{step}]"
+        is_array = func.json_type(document, where) == "array"
+        where = where.concat(case((is_array, literal(place, Text())), else_=literal(key, Text())))
+        plain = ""
+    return where if where is not None and not plain else _joined(where, plain)
+
+
+def _joined(where: Column | None, plain: str) -> Column:
+    text: Column = literal(plain, Text())
+    return text if where is None else where.concat(text)

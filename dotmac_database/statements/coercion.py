@@ -27,7 +27,9 @@ _INTEGER_BITS = ((sa.SmallInteger, 15), (sa.BigInteger, 63), (sa.Integer, 31))
 _TRUTH = {"true": True, "t": True, "yes": True, "on": True, "1": True} | {
     "false": False, "f": False, "no": False, "off": False, "0": False,
 }  # fmt: skip
-_SHORTEST, _LONGEST = datetime.min - datetime(1970, 1, 1), datetime.max - datetime(1970, 1, 1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SHORTEST = datetime.min.replace(tzinfo=UTC) - _EPOCH
+_LONGEST = datetime.max.replace(tzinfo=UTC) - _EPOCH
 """The durations that SQLAlchemy can store where the database has no INTERVAL: it adds them to 1970."""
 
 _NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")

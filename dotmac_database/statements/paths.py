@@ -19,7 +19,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ..errors import ValidationError
 from ..models.traits import Traits, traits_of
-from .coercion import Coercer, coercer
+from .coercion import Coercer, checked_text, coercer
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +98,18 @@ def _resolve(root: Traits[Any], text: str) -> FieldPath:
             raise ValidationError(
                 f"{owner.name}.{part} is neither a relationship nor JSON, so {text!r} names nothing.", field=text
             )
-        if any('"' in step or "\\" in step or not step for step in rest):
+        if any(not _is_step(step) for step in rest):
             raise ValidationError(f"{text!r} is no path into a JSON document.", field=text)
         return path
     return FieldPath(text, tuple(steps), owner, None)
+
+
+def _is_step(step: str) -> bool:
+    """Whether every dialect can look for a JSON object's key of this name."""
+    try:
+        return bool(checked_text(step)) and '"' not in step and "\\" not in step
+    except ValueError:
+        return False
 
 
 def _canonical(owner: Traits[Any], part: str) -> str:
