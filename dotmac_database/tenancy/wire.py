@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from weakref import WeakSet, ref
+from weakref import WeakKeyDictionary, WeakSet, ref
 
-from sqlalchemy import Connection, Delete, Engine, Insert, Table, Update, event
+from sqlalchemy import Connection, Delete, Engine, Insert, Table, Update, bindparam, event
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.elements import BindParameter
@@ -23,7 +23,10 @@ from .values import same, stored
 _SESSION = "dotmac_session"
 _CONTROL = re.compile(r"(?:BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)[\w\s]*\Z")
 _STEERS = re.compile(rf"(?:\A|;)\s*(?:SET|RESET|DISCARD|DO)\b|set_config\s*\(|{re.escape(SETTING)}", re.IGNORECASE)
+_OWN = "dotmac_own_tenant"
 _WATCHED: WeakSet[Engine] = WeakSet()
+_OWNED: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""The unit of work's own UPDATEs and DELETEs, which SQLAlchemy keeps, with the tenant in their WHERE."""
 
 
 def watch(session: Session, connection: Connection) -> None:
@@ -57,29 +60,36 @@ def _on_statement(connection: Connection, statement: Any, rows: Any, row: Any, o
     """Confine the statements by which the session itself writes. All else is left to the look at the cursor."""
     guarding = _guarding(connection)
     if guarding is not None and guarding[1].writing and not guarding[1].open and PASSED not in options:
-        statement = _confined_write(statement, guarding[1], rows or [row])
+        return _confined_write(statement, guarding[1], rows, row)
     return statement, rows, row
 
 
-def _confined_write(statement: Any, binding: TenantBinding, rows: Any) -> Any:
+def _confined_write(statement: Any, binding: TenantBinding, rows: Any, row: Any) -> tuple[Any, Any, Any]:
     """An INSERT of the tenant's rows; an UPDATE or DELETE with the tenant in its WHERE: no statement more."""
     table = TABLES.table(getattr(statement, "table", None))
     if table is None:
-        return statement
+        return statement, rows, row
     mapper = TABLES.class_of(table)
     tenant = binding.required(f"The table {table.name!r}")
     if mapper is None:
-        return statement  # between many and many: both ends are the session's own
+        return statement, rows, row  # between many and many: both ends are the session's own
     column = tenant_column(mapper)
     own = stored(tenant, column)
     if isinstance(statement, Insert) and column.table is table:
-        for row in rows:
-            given = row.get(column.key, _inline(statement, column))
+        for each in rows or [row]:
+            given = each.get(column.key, _inline(statement, column))
             if not same(given, own):
                 raise TenantIsolationError(f"{table.name}: a row names another tenant, or none.")
-    if isinstance(statement, (Update, Delete)):
-        return statement.where(column == own if column.table is table else owned_by_parent(table, column, own))
-    return statement
+    if not isinstance(statement, (Update, Delete)):
+        return statement, rows, row
+    confined = _OWNED.get(statement)
+    if confined is None:
+        parameter = bindparam(_OWN, type_=column.type)
+        owns = column == parameter if column.table is table else owned_by_parent(table, column, parameter)
+        confined = _OWNED[statement] = statement.where(owns)
+    if rows:
+        return confined, [{**each, _OWN: own} for each in rows], row
+    return confined, rows, {**row, _OWN: own}
 
 
 def _inline(statement: Any, column: Any) -> Any:
