@@ -1,6 +1,17 @@
-"""For tests of applications: repositories and databases in memory; ``plugin`` is the one for pytest."""
+"""For tests of applications: repositories and databases in memory, and the leak test kit; ``plugin`` is the one for
+pytest.
+"""
 
+from .leaks import Leak, assert_no_leaks, async_find_leaks, find_leaks
 from .memory import InMemoryDatabase
 from .mock import AsyncMockRepository, MockRepository
 
-__all__ = ["AsyncMockRepository", "InMemoryDatabase", "MockRepository"]
+__all__ = [
+    "AsyncMockRepository",
+    "InMemoryDatabase",
+    "Leak",
+    "MockRepository",
+    "assert_no_leaks",
+    "async_find_leaks",
+    "find_leaks",
+]
