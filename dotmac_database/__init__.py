@@ -46,7 +46,20 @@ from .repositories import (
     create_repository,
 )
 from .retry import RetryAttempt, RetryBudget, RetryHook, RetryPolicy, RetryStrategy, is_transient, with_retry
-from .tenancy import ALL_TENANTS, Finding, RowLevelSecurity, bind_tenant, guard_tenants, tenant_scope, unscoped
+from .tenancy import (
+    ALL_TENANTS,
+    Finding,
+    LooseKey,
+    RowLevelSecurity,
+    bind_tenant,
+    guard_tenants,
+    loose_keys,
+    tenant_foreign_key,
+    tenant_primary_key,
+    tenant_scope,
+    tenant_unique,
+    unscoped,
+)
 from .transactions import (
     DatabaseTransaction,
     IdempotencyRecord,
@@ -94,6 +107,7 @@ __all__ = [
     "HealthStatus",
     "IdempotencyRecord",
     "InvalidCursorError",
+    "LooseKey",
     "PaginationHelper",
     "PaginationParams",
     "PaginationResult",
@@ -135,12 +149,16 @@ __all__ = [
     "guard_tenants",
     "idempotency_metadata",
     "is_transient",
+    "loose_keys",
     "none_of",
     "on_commit",
     "on_rollback",
     "once",
     "purge_idempotency_keys",
+    "tenant_foreign_key",
+    "tenant_primary_key",
     "tenant_scope",
+    "tenant_unique",
     "traits_of",
     "unscoped",
     "with_retry",

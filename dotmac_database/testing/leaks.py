@@ -50,16 +50,22 @@ class Leak:
 
 
 def find_leaks(
-    metadata: MetaData, sessions: Callable[[], Session], *, make: Mapping[type, Make] | None = None, keys: bool = True
+    metadata: MetaData,
+    sessions: Callable[[], Session],
+    *,
+    make: Mapping[type, Make] | None = None,
+    keys: bool = True,
+    tenants: tuple[Any, Any] | None = None,
 ) -> list[Leak]:
     """The holes of the tenant-scoped classes of ``metadata`` in sessions that ``sessions`` makes.
 
     The database must have the tables. ``keys``: foreign keys and unique constraints that cross tenants count, too.
+    ``tenants`` are the attacker and the victim, where made-up names would not do (None: those).
     Nothing is committed.
     """
     session = sessions()
     try:
-        return [*_static(metadata, keys=keys), *_attacks(metadata, session, dict(make or {}))]
+        return [*_static(metadata, keys=keys), *_attacks(metadata, session, dict(make or {}), tenants)]
     finally:
         session.rollback()
         session.close()
@@ -71,22 +77,28 @@ async def async_find_leaks(
     *,
     make: Mapping[type, Make] | None = None,
     keys: bool = True,
+    tenants: tuple[Any, Any] | None = None,
 ) -> list[Leak]:
     """As `find_leaks`, on async sessions."""
     async with sessions() as session:
         try:
             return await session.run_sync(
-                lambda sync: [*_static(metadata, keys=keys), *_attacks(metadata, sync, dict(make or {}))]
+                lambda sync: [*_static(metadata, keys=keys), *_attacks(metadata, sync, dict(make or {}), tenants)]
             )
         finally:
             await session.rollback()
 
 
 def assert_no_leaks(
-    metadata: MetaData, sessions: Callable[[], Session], *, make: Mapping[type, Make] | None = None, keys: bool = True
+    metadata: MetaData,
+    sessions: Callable[[], Session],
+    *,
+    make: Mapping[type, Make] | None = None,
+    keys: bool = True,
+    tenants: tuple[Any, Any] | None = None,
 ) -> None:
     """Fail with the name of each hole that `find_leaks` found."""
-    found = find_leaks(metadata, sessions, make=make, keys=keys)
+    found = find_leaks(metadata, sessions, make=make, keys=keys, tenants=tenants)
     assert not found, "tenants leak:\n" + "\n".join(f"  {leak}" for leak in found)
 
 
@@ -107,7 +119,9 @@ def _static(metadata: MetaData, *, keys: bool) -> Iterator[Leak]:
             yield Leak(key.table, what, f"({', '.join(key.columns)}) does not carry the tenant")
 
 
-def _attacks(metadata: MetaData, session: Session, make: dict[type, Make]) -> Iterator[Leak]:
+def _attacks(
+    metadata: MetaData, session: Session, make: dict[type, Make], tenants: tuple[Any, Any] | None
+) -> Iterator[Leak]:
     binding = binding_of(session)
     if binding is None:
         yield Leak("session", "not guarded", "make the sessions with guard_tenants(sessionmaker)")
@@ -116,7 +130,7 @@ def _attacks(metadata: MetaData, session: Session, make: dict[type, Make]) -> It
         with unscoped(session, reason="leak test: look at the policies"):
             findings = RowLevelSecurity(metadata).verify(session.connection())
         yield from (Leak(each.object, "row-level security", each.risk) for each in findings)
-    rows = _Rows(session, metadata, make)
+    rows = _Rows(session, metadata, make, tenants)
     for mapper in rows.classes:
         name = mapper.class_.__name__
         try:
@@ -171,6 +185,7 @@ class _Rows:
     session: Session
     metadata: MetaData
     make: dict[type, Make]
+    tenants: tuple[Any, Any] | None = None
     made: dict[tuple[Table, Any], dict[Any, Any]] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=lambda: count(900_001))
 
@@ -184,7 +199,7 @@ class _Rows:
 
     def target(self, mapper: Mapper[Any]) -> Target:
         """A class with a row of the attacker's and one of the victim's."""
-        attacker, victim = _tenants(mapper)
+        attacker, victim = self.tenants or _tenants(mapper)
         with unscoped(self.session, reason="leak test: make rows"):
             own, other = self._row(mapper, attacker), self._row(mapper, victim)
         traits = traits_of(mapper.class_)
