@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import Result, Select
+from sqlalchemy import Column, Result, Select
 from sqlalchemy.orm import Mapper, ORMExecuteState
 from sqlalchemy.sql import visitors
 from sqlalchemy.util import immutabledict
@@ -24,6 +25,9 @@ CONFINED = "dotmac_confined"
 
 PASSED = "dotmac_passed"
 """The execution option of what this module has confined: the session's binding and the kind of statement."""
+
+
+_EAGER: WeakKeyDictionary[Mapper[Any], tuple[int, bool]] = WeakKeyDictionary()
 
 
 def on_execute(state: ORMExecuteState) -> Result[Any] | None:
@@ -64,16 +68,25 @@ def _made_orm_statement(state: ORMExecuteState) -> bool:
 
 
 def _is_whole(state: ORMExecuteState) -> bool:
-    """Whether a repository's statement has nothing in it that the repository did not see: joined eager loads."""
+    """Whether a repository's statement has nothing in it that the repository did not see."""
     if state.is_relationship_load or state.is_column_load:
         return False
     statement: Any = state.statement
     mapper = state.bind_mapper
-    return not getattr(statement, "_with_options", ()) and (mapper is None or not _joins_eagerly(mapper))
+    return not getattr(statement, "_with_options", ()) and (mapper is None or not _brings_more(mapper))
 
 
-def _joins_eagerly(mapper: Mapper[Any]) -> bool:
-    return any(relationship.lazy in ("joined", False) for relationship in mapper.relationships)
+def _brings_more(mapper: Mapper[Any]) -> bool:
+    """Whether the class, or one below it, brings more into its statements: joined loads, or expressions for columns."""
+    kept = _EAGER.get(mapper)
+    if kept is None or kept[0] != TABLES.current():
+        eager = any(
+            any(relationship.lazy in ("joined", False) for relationship in each.relationships)
+            or any(not isinstance(attribute.columns[0], Column) for attribute in each.column_attrs)
+            for each in mapper.self_and_descendants
+        )
+        kept = _EAGER[mapper] = TABLES.current(), eager
+    return kept[1]
 
 
 def _confine(state: ORMExecuteState, binding: TenantBinding) -> None:
