@@ -54,6 +54,15 @@ def coercer(type_: sa.TypeEngine[Any], *, storing: bool = False) -> Coercer:
     return _as_it_is
 
 
+def told(value: Any) -> str:
+    """``value`` as a message shows it: in short, and whatever it is."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - an int of too many digits, or a class whose repr fails somehow
+        text = f"this {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
 def _as_it_is(value: Any) -> Any:
     return value
 
@@ -113,13 +122,20 @@ def _enum(type_: sa.Enum, storing: bool) -> Coercer:
     return coerce
 
 
+def _is_whole(value: float | Decimal) -> bool:
+    # math.isfinite raises for a signalling NaN, and int(Decimal("1e999999")) takes minutes.
+    if isinstance(value, Decimal):
+        return value.is_finite() and value.adjusted() < 40 and value == value.to_integral_value()
+    return value.is_integer()
+
+
 def _integer(type_: sa.Integer, storing: bool) -> Coercer:
     bits = next(bits for kind, bits in _INTEGER_BITS if isinstance(type_, kind))
     limit = 2**bits
 
     def coerce(value: Any) -> int:
         if (isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,30}\s*", value, re.ASCII)) or (
-            isinstance(value, (float, Decimal)) and math.isfinite(value) and value == int(value)
+            isinstance(value, (float, Decimal)) and _is_whole(value)
         ):
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
@@ -279,12 +295,12 @@ def json_text(value: Any) -> str:
     """``value`` as JSON that every dialect can store; raises `ValueError` for anything else."""
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()  # refuses lone surrogates
-        told = json.dumps(value, allow_nan=False)
+        text = json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         raise ValueError("a JSON value") from None
-    if "\\u0000" in told and _NUL_IN_JSON.search(told):
+    if "\\u0000" in text and _NUL_IN_JSON.search(text):
         raise ValueError("a JSON value without NUL characters")
-    return told
+    return text
 
 
 def _array(type_: sa.ARRAY[Any], storing: bool) -> Coercer:

@@ -18,7 +18,7 @@ from ..dialects.base import Dialect, ends_in_escape, enum_of, escaped, operand_t
 from ..errors import ValidationError
 from ..models.traits import Traits, traits_of
 from ..query import Filter, FilterGroup, FilterOperator, QueryFilter
-from .coercion import checked_text, json_text
+from .coercion import checked_text, json_text, told
 from .paths import FieldPath, is_json, resolve
 from .scope import Scope
 
@@ -130,10 +130,8 @@ def _analyse(traits: Traits[Any], each: Filter, dialect: Dialect, values: list[A
 
 
 def _refuse(path: FieldPath, traits: Traits[Any], each: QueryFilter, expected: str) -> NoReturn:
-    told = repr(each.value)
-    told = told if len(told) <= 80 else f"{told[:77]}…"
     raise ValidationError(
-        f"{traits.name}.{path.text} {each.operator.value}: {told} is not {expected}.",
+        f"{traits.name}.{path.text} {each.operator.value}: {told(each.value)} is not {expected}.",
         field=path.text,
         operator=each.operator.value,
     )

@@ -14,7 +14,7 @@ from ..dialects.base import Dialect
 from ..errors import ValidationError
 from ..models.traits import Traits, traits_of
 from ..query import Filter
-from .coercion import coercer
+from .coercion import coercer, told
 from .filters import Analysis, analyse, build
 from .keyset import after, order_by, reversed_terms
 from .ordering import Order, OrderedTerm, terms_of
@@ -164,7 +164,7 @@ class Reader:
         except ValidationError:
             raise
         except ValueError as expected:
-            raise ValidationError(f"{self.traits.name}.{key}: {value!r} is not {expected}.", field=key) from None
+            raise ValidationError(f"{self.traits.name}.{key}: {told(value)} is not {expected}.", field=key) from None
 
     def key_conditions(self) -> list[Any]:
         """The conditions that the primary key is the one in the parameters `key_parameters`."""
