@@ -126,7 +126,7 @@ def _is_whole(value: float | Decimal) -> bool:
     # math.isfinite raises for a signalling NaN, and int(Decimal("1e999999")) takes minutes.
     if isinstance(value, Decimal):
         return value.is_finite() and value.adjusted() < 40 and value == value.to_integral_value()
-    return value.is_integer()
+    return float(value).is_integer()
 
 
 def _integer(type_: sa.Integer, storing: bool) -> Coercer:
