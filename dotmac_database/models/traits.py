@@ -22,6 +22,9 @@ from ..errors import ValidationError
 
 M = TypeVar("M")
 
+EAGER = frozenset(("joined", "selectin", "subquery", "immediate", False))
+"""The ways to load a relationship that come with the class's own rows."""
+
 ROLES = {
     "tenant": "tenant_id",
     "is_deleted": "is_deleted",
@@ -116,7 +119,12 @@ class Traits(Generic[M]):
     @cached_property
     def loads_eagerly(self) -> bool:
         """Whether the class loads any relationship of its own accord."""
-        return any(r.lazy in ("joined", "selectin", "subquery", "immediate", False) for r in self.mapper.relationships)
+        return any(relationship.lazy in EAGER for relationship in self.mapper.relationships)
+
+    @cached_property
+    def computes(self) -> bool:
+        """Whether the class has an attribute that is an SQL expression rather than a column."""
+        return len(self.columns) < len(self.mapper.column_attrs)
 
     @cached_property
     def direct_writes(self) -> bool:
@@ -124,6 +132,7 @@ class Traits(Generic[M]):
         listens = ("before_update", "after_update", "before_delete", "after_delete")
         return (
             len(self.tables) == 1
+            and not self.computes
             and not self.mapper.validators
             and not any(bool(getattr(self.mapper.dispatch, name)) for name in listens)
         )

@@ -66,6 +66,7 @@ class BulkRepository(WritingRepository[M]):
                 )
                 created.update(zip(places, result, strict=True))
             entities = [created[place] for place in range(len(prepared))]
+            self._compute(entities)
             keep(self._session, *entities)
         return entities
 
@@ -103,8 +104,10 @@ class BulkRepository(WritingRepository[M]):
                 raise DuplicateEntityError(
                     f"{self.traits.name} exists already: {', '.join(conflict_fields)}.", fields=tuple(conflict_fields)
                 )
-            keep(self._session, *entities)
-        return [entity for entity in entities if entity is not None]
+            written = [entity for entity in entities if entity is not None]
+            self._compute(written)
+            keep(self._session, *written)
+        return written
 
     def bulk_update(self, rows: Iterable[Any], user_id: str | None = None) -> int:
         """Change many rows, each named by the primary key in it, all or none; gives how many there were.
@@ -180,9 +183,8 @@ class BulkRepository(WritingRepository[M]):
         """Change rows one by one in the unit of work, for classes whose listeners must see it."""
         reader = writer.reader
         statement = select(self.model_class).where(*reader.where(found)).with_for_update(of=self.model_class)
-        entities = self._scalars(
-            Bound(statement, {**reader.scope.parameters, **found.parameters}), {"populate_existing": True}
-        )
+        bound = reader.loading(Bound(statement, {**reader.scope.parameters, **found.parameters}), ())
+        entities = self._scalars(Bound(bound.statement, bound.parameters), {"populate_existing": True})
         for entity in entities:
             self._set(entity, values)
         self._flush()
@@ -234,6 +236,16 @@ class BulkRepository(WritingRepository[M]):
                 set_committed_value(entity, name, value)
             if version is not None and version in sa_inspect(entity).dict:
                 set_committed_value(entity, version, getattr(entity, version) + 1)
+
+    def _compute(self, entities: Sequence[M]) -> None:
+        """Read computed attributes within the scope, in one statement a batch: RETURNING knows no scope."""
+        if not self.traits.computes:
+            return
+        reader = self._reader(include_deleted=True)
+        keys = [reader.key(self.traits.key_of(entity)) for entity in entities]
+        for start in range(0, len(keys), BATCH):
+            bound = reader.loading(reader.by_keys(keys[start : start + BATCH]), ())
+            self._scalars(Bound(bound.statement, bound.parameters), {"populate_existing": True})
 
     def _columns_only(self, rows: Sequence[Values]) -> None:
         """Refuse what one statement for many rows can't take: relationships and SQL expressions."""

@@ -154,7 +154,8 @@ class WritingRepository(ReadingRepository[M]):
                 set_committed_value(entity, key, None)
                 missing.discard(key)
         if missing:
-            self._session.refresh(entity, attribute_names=sorted(missing))
+            reader = self._reader(include_deleted=True)
+            self._fresh(reader, reader.key(self.traits.key_of(entity)))
 
     def _change(self, writer: Writer, key: tuple[Any, ...], values: Values, expected: int | None) -> M:
         entity = self._change_or_none(writer, key, values, expected)
@@ -169,7 +170,7 @@ class WritingRepository(ReadingRepository[M]):
     ) -> M | None:
         """Change one row, by a statement where that is enough; None: it is missing, or stale."""
         if not values:
-            return self._if_fresh(self._scalars(writer.reader.by_key(key), {"populate_existing": True}), expected)
+            return self._if_fresh(self._fresh(writer.reader, key), expected)
         if self._directly() and not self._needs_unit(values):
             rows = self._scalars(writer.update_by_key(key, values, expected), FRESH)
             return rows[0] if rows else None
@@ -187,10 +188,14 @@ class WritingRepository(ReadingRepository[M]):
             return rows[0]
         return None
 
+    def _fresh(self, reader: Reader, key: tuple[Any, ...], *, lock: bool = False) -> Sequence[M]:
+        """The row of a key, or none, as it is in the database now, also where the session holds it."""
+        bound = reader.loading(reader.by_key(key), ())
+        statement = bound.statement.with_for_update(of=self.model_class) if lock else bound.statement
+        return self._scalars(Bound(statement, bound.parameters), {"populate_existing": True})
+
     def _locked(self, reader: Reader, key: tuple[Any, ...]) -> M | None:
-        bound = reader.by_key(key)
-        locking = Bound(bound.statement.with_for_update(of=self.model_class), bound.parameters)
-        return next(iter(self._scalars(locking, {"populate_existing": True})), None)
+        return next(iter(self._fresh(reader, key, lock=True)), None)
 
     def _set(self, entity: M, values: Values) -> None:
         for key, value in values.items():

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy import Select, bindparam, func, literal_column, select, tuple_
-from sqlalchemy.orm import selectinload
-from sqlalchemy.orm.interfaces import ORMOption
+from sqlalchemy.orm import lazyload, selectinload
 
 from ..dialects.base import Dialect
 from ..errors import ValidationError
-from ..models.traits import Traits, traits_of
+from ..models.traits import EAGER, Traits, traits_of
 from ..query import Filter
+from ..tenancy.context import ALL_TENANTS
+from ..tenancy.criteria import Confinement
 from .coercion import coercer, told
 from .filters import Analysis, analyse, build
 from .keyset import after, order_by, reversed_terms
@@ -22,6 +23,9 @@ from .paths import relationship_of
 from .scope import Scope
 
 S = TypeVar("S")
+
+_DEPTH = 3
+"""How far what is loaded of a class's own accord is followed; beyond that it is loaded when it is asked for."""
 
 _AS_HELD: Mapping[str, Any] = {"populate_existing": False}
 
@@ -237,36 +241,46 @@ class Reader:
     def loading(self, bound: Bound, names: Sequence[str]) -> Bound:
         """The same read, with relationships loaded, each by one statement more and within the scope.
 
-        Dotted names nest. Where the way leads back to a class that it came from, objects that are held already are
-        not read anew: the second reading of an object would undo what the first has loaded into it.
+        Dotted names nest. What a class loads of its own accord is loaded so, too: its own way would leave the scope.
+        Where the way leads back to a class that it came from, objects that are held already are not read anew: the
+        second reading of an object would undo what the first has loaded into it.
         """
-        if not names:
-            return Bound(bound.statement, bound.parameters, _AS_HELD) if self.traits.loads_eagerly else bound
-        options = self.loads(names)
-        seen = {self.traits.mapper.base_mapper}
-        again = self.traits.loads_eagerly
-        for name in names:
-            owner = self.traits
-            for part in name.split("."):
-                owner = traits_of(owner.relationships[part].mapper.class_)
-                again = again or owner.mapper.base_mapper in seen or owner.loads_eagerly
-            seen.add(owner.mapper.base_mapper)
-        return Bound(bound.statement.options(*options), bound.parameters, _AS_HELD if again else {})
-
-    def loads(self, names: Sequence[str]) -> list[ORMOption]:
-        """The loader options for `loading`."""
+        if not names and not self.traits.loads_eagerly and not self.traits.computes:
+            return bound
         tree: dict[str, Any] = {}
         for name in names:
             branch = tree
             for part in name.split("."):
                 branch = branch.setdefault(part, {})
-        return self._loads(self.traits, tree, "")
+        options = self._loads(self.traits, tree, ())
+        if self.traits.computes and self.scope.tenant not in (None, ALL_TENANTS):
+            options.append(Confinement(self.scope.tenant))
+        again = _leads_back(self.traits, tree, ())
+        return Bound(bound.statement.options(*options), bound.parameters, _AS_HELD if again else {})
 
-    def _loads(self, owner: Traits[Any], tree: dict[str, Any], text: str) -> list[Any]:
+    def _loads(self, owner: Traits[Any], tree: dict[str, Any], way: tuple[str, ...]) -> list[Any]:
+        """The loader options of a tree of names, which learns here what is loaded anyway."""
+        for part in tree:
+            relationship_of(owner, part, ".".join((*way, part)))
         options: list[Any] = []
-        for part, branch in tree.items():
-            relationship = relationship_of(owner, part, f"{text}{part}")
+        for part, relationship in owner.relationships.items():
+            eager = relationship.lazy in EAGER
+            if part not in tree and not eager:
+                continue
+            if part not in tree and (relationship.mapper.base_mapper is owner.mapper.base_mapper or len(way) >= _DEPTH):
+                options.append(lazyload(relationship.class_attribute))
+                continue
+            branch = tree.setdefault(part, {})
             target = traits_of(relationship.mapper.class_)
             attribute = relationship.class_attribute.and_(*self.scope.of(target, bound=True))
-            options.append(selectinload(attribute).options(*self._loads(target, branch, f"{text}{part}.")))
+            options.append(selectinload(attribute).options(*self._loads(target, branch, (*way, part))))
         return options
+
+
+def _leads_back(owner: Traits[Any], tree: dict[str, Any], seen: tuple[Any, ...]) -> bool:
+    """Whether a tree of relationships comes to a class that it came from."""
+    here = owner.mapper.base_mapper
+    return here in seen or any(
+        _leads_back(traits_of(owner.relationships[part].mapper.class_), branch, (*seen, here))
+        for part, branch in tree.items()
+    )
