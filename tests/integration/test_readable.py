@@ -42,12 +42,14 @@ def test_an_async_session_never_loses_what_it_has_shown(face: Face, expires: boo
         users = face.repository(session, User, "a")
         first = face(users.create, {"name": "Ann", "email": "ann@example.org"})
         second = face(users.create, {"name": "Bob"})
-        with (
-            pytest.raises(KeyError),
-            face.entered(DatabaseTransaction.async_transaction(session)),
-        ):
-            face(users.update, second.id, {"name": "Changed"})
-            raise KeyError("the user's own")
+
+        def undone() -> None:
+            with face.entered(DatabaseTransaction.async_transaction(session)):
+                face(users.update, second.id, {"name": "Changed"})
+                raise KeyError("the user's own")
+
+        with pytest.raises(KeyError):
+            undone()
         with face.entered(DatabaseTransaction.async_transaction(session)):
             third = face(users.create, {"name": "Cid"})
         face(users.delete, third.id)
