@@ -21,7 +21,7 @@ from dotmac_database.sqlmodel import AuditMixin, SoftDeleteMixin, TenantMixin, V
 metadata_of_tests = MetaData()
 
 
-class Hero(TenantMixin, AuditMixin, SoftDeleteMixin, VersionMixin, SQLModel, table=True):
+class Ranger(TenantMixin, AuditMixin, SoftDeleteMixin, VersionMixin, SQLModel, table=True):
     __tablename__ = "plugin_heroes"
     metadata = metadata_of_tests
 
@@ -38,7 +38,7 @@ def tables() -> MetaData:
 
 @pytest.fixture
 def api(app: FastAPI, runner: asyncio.Runner) -> Api:
-    app.include_router(crud_router(Hero, prefix="/heroes"))
+    app.include_router(crud_router(Ranger, prefix="/heroes"))
     return Api(app, runner)
 
 
@@ -66,7 +66,7 @@ def test_the_session_is_sqlmodels(app: FastAPI, api: Api) -> None:
     @app.get("/")
     async def endpoint(session: AsyncSession = Depends(get_session)) -> list[str]:
         assert isinstance(session, AsyncSession)
-        return [hero.name for hero in (await session.exec(select(Hero))).all()]
+        return [hero.name for hero in (await session.exec(select(Ranger))).all()]
 
     api.post("/heroes", tenant="a", json={"name": "Ann"})
     api.post("/heroes", tenant="b", json={"name": "Ben"})
