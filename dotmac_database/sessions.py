@@ -19,7 +19,7 @@ from sqlalchemy.orm import InstanceState, LoaderCallableStatus, Session, Session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from .dialects import cause_of, lost_connection, translate, translated
-from .dialects.transactions import BEFORE_UNDO, ensure_begun, refuses_commit, watch
+from .dialects.transactions import BEFORE_UNDO, ensure_begun, equip, refuses_commit, watch
 from .errors import DatabaseError, TransactionError, ValidationError
 
 T = TypeVar("T")
@@ -96,6 +96,7 @@ def read(session: Session, work: Work[T], model: type | None = None, *, recover:
 
 
 def _read_inside(session: Session, work: Work[T], *, recover: bool) -> T:
+    equip(session)
     try:
         return work(_IN_TRANSACTION)
     except (sa.DBAPIError, OSError) as error:
@@ -170,6 +171,7 @@ def writing(session: Session, *, auto_commit: bool, model: type | None = None) -
 def _held_before_undo(session: Session) -> Iterator[list[Held]]:
     """A list that has the loaded values as soon as a statement fails: a failed flush expires them by itself."""
     state_of(session)  # it has the engine watched
+    equip(session)
     held: list[Held] = []
 
     def hold() -> None:
@@ -187,6 +189,7 @@ def _held_before_undo(session: Session) -> Iterator[list[Held]]:
 def savepoint(session: Session) -> Iterator[None]:
     """A savepoint in the open transaction; two statements more. Its failure undoes this block alone."""
     ensure_begun(session.connection())
+    equip(session)
     held: list[Held] = []
     try:
         with session.begin_nested():

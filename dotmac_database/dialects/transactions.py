@@ -42,13 +42,17 @@ def watch(bind: Engine | Connection | None) -> None:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "engine_connect", _equip)
         event.listen(engine, "begin", _count_changes)
-        if isinstance(bind, Connection):
-            _equip(bind)
         return
     event.listen(engine, "handle_error", _mark)
     event.listen(engine, "rollback", _clear)
     event.listen(engine, "begin", _clear)
     event.listen(engine, "rollback_savepoint", lambda connection, *_: _clear(connection))
+
+
+def equip(session: Session) -> None:
+    """The toolkit's functions for a session on a Connection that was open before anyone watched its engine."""
+    if isinstance(session.bind, Connection) and session.bind.dialect.name == "sqlite":
+        _equip(session.bind)
 
 
 def _equip(connection: Connection) -> None:

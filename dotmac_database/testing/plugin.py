@@ -16,14 +16,16 @@ which is rolled back after the test.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from sqlalchemy import Connection, Engine, MetaData, Table
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from ..engines import make_async_engine, make_engine
+from ..tenancy import guard_tenants
+from .leaks import Leak, find_leaks
 from .memory import create_tables, every_table, warn_of
 
 
@@ -81,6 +83,23 @@ async def dotmac_async_session(
             yield session
         await transaction.rollback()
     await engine.dispose()
+
+
+@pytest.fixture
+def dotmac_guarded_sessions(dotmac_engine: Engine) -> sessionmaker[Session]:
+    """The factory whose sessions ``dotmac_leaks`` attacks; override it with the project's own."""
+    return guard_tenants(sessionmaker(dotmac_engine))
+
+
+@pytest.fixture
+def dotmac_leaks(
+    dotmac_metadata: MetaData | None, dotmac_guarded_sessions: sessionmaker[Session]
+) -> Callable[..., list[Leak]]:
+    """A function that tries every known way out of a tenant and gives the leaks; it takes what `find_leaks` takes."""
+    if dotmac_metadata is None:
+        raise pytest.UsageError("dotmac_leaks needs the metadata to attack: override the fixture dotmac_metadata.")
+    metadata = dotmac_metadata
+    return lambda **options: find_leaks(metadata, dotmac_guarded_sessions, **options)
 
 
 def _create(connection: Connection, metadata: MetaData | None) -> None:

@@ -108,3 +108,53 @@ def test_on_the_projects_database(tmp_path: Path, database_url: str) -> None:
 @pytest.mark.parametrize(("url", "named"), [(None, False), ("sqlite://", True)])
 def test_in_memory_and_with_nothing_said(tmp_path: Path, url: str | None, named: bool) -> None:
     check(project(tmp_path, url, named=named))
+
+
+LEAKS = """
+    from dotmac_database import TenantMixin
+    from sqlalchemy import text
+    from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
+    import pytest
+
+    class Base(DeclarativeBase): pass
+
+    class Secret(TenantMixin, Base):
+        __tablename__ = "secrets"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        name: Mapped[str]
+
+    @pytest.fixture(scope="session")
+    def dotmac_metadata():
+        return Base.metadata
+
+    def test_guarded(dotmac_leaks):
+        assert dotmac_leaks() == []
+
+    class TestUnguarded:
+        @pytest.fixture
+        def dotmac_guarded_sessions(self, dotmac_engine):
+            return sessionmaker(dotmac_engine)
+
+        def test_named(self, dotmac_leaks):
+            assert [leak.attack for leak in dotmac_leaks()] == ["not guarded"]
+"""
+
+
+def test_the_leak_kit_is_a_fixture(tmp_path: Path) -> None:
+    (tmp_path / "test_leaks.py").write_text(textwrap.dedent(LEAKS))
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-W",
+        "error",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        [*command, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=False, env=clean_environment()
+    )
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
