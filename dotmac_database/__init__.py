@@ -23,8 +23,11 @@ from .health import DatabaseHealthChecker, HealthCheckResult, HealthStatus
 from .models import AuditMixin, SoftDeleteMixin, TenantMixin, Traits, VersionMixin, traits_of
 from .pagination import DatabasePaginator, PaginationHelper, PerformancePaginator
 from .query import (
+    Aggregate,
+    BatchProgress,
     CursorPaginationParams,
     CursorPaginationResult,
+    Estimate,
     FilterGroup,
     FilterOperator,
     PaginationParams,
@@ -33,6 +36,7 @@ from .query import (
     QueryOptions,
     SortField,
     SortOrder,
+    TotalKind,
     all_of,
     any_of,
     none_of,
@@ -78,11 +82,13 @@ from .types import UTCDateTime
 
 __all__ = [
     "ALL_TENANTS",
+    "Aggregate",
     "AsyncRepository",
     "AsyncTenantRepository",
     "AuditMixin",
     "BaseRepository",
     "BaseTenantRepository",
+    "BatchProgress",
     "CircuitBreaker",
     "CircuitChange",
     "CircuitHook",
@@ -100,6 +106,7 @@ __all__ = [
     "DatabaseUnavailableError",
     "DuplicateEntityError",
     "EntityNotFoundError",
+    "Estimate",
     "FilterGroup",
     "FilterOperator",
     "Finding",
@@ -127,6 +134,7 @@ __all__ = [
     "TenantIsolationError",
     "TenantMixin",
     "TenantRequiredError",
+    "TotalKind",
     "Traits",
     "TransactionError",
     "TransactionManager",

@@ -7,7 +7,7 @@ the query orders by, then the primary key.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Select, UnaryExpression, func, literal_column, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -19,7 +19,7 @@ from .dialects import dialect_named, translated
 from .dialects.explain import planned_rows
 from .errors import InvalidCursorError, ValidationError
 from .models.traits import Traits, traits_of
-from .query import MAX_PAGE_SIZE, CursorPaginationParams, SortField, SortOrder
+from .query import MAX_PAGE_SIZE, CursorPaginationParams, Estimate, SortField, SortOrder
 from .sessions import sync_session
 from .statements.keyset import after, order_by
 from .statements.ordering import OrderedTerm, cursor_order, order_of, terms_of
@@ -31,18 +31,6 @@ P = ParamSpec("P")
 AnyQuery = Select[Any] | Query[Any]
 
 _BINDING = b"PaginationHelper"
-
-
-class Estimate(int):
-    """A number of rows that says whether it was counted: ``exact``."""
-
-    exact: bool
-
-    def __new__(cls, value: int, *, exact: bool) -> Self:
-        """An estimate of ``value`` rows."""
-        made = super().__new__(cls, value)
-        made.exact = exact
-        return made
 
 
 class PaginationHelper:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import InitVar
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field as dataclass_field
 from enum import StrEnum
-from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeAlias, TypeVar
 
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -23,6 +24,9 @@ T = TypeVar("T")
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 MAX_PAGE_SIZE = 1000
+
+TotalKind: TypeAlias = Literal["exact", "bounded", "estimate", "none"]
+"""How a numbered page's total is come by; see `PaginationParams`."""
 
 
 class FilterOperator(StrEnum):
@@ -108,10 +112,17 @@ class SortField:
 
 @dataclass(frozen=True, config=_CONFIG)
 class PaginationParams:
-    """One numbered page: ``page`` counts from 1, ``per_page`` is 1 to 1000."""
+    """One numbered page: ``page`` counts from 1, ``per_page`` is 1 to 1000.
+
+    ``total`` says what the number of all rows may cost. ``"exact"`` counts every one of them. ``"bounded"`` stops
+    counting at ``bound`` rows ("10,000+"). ``"estimate"`` is exact up to ``bound``, and beyond it what PostgreSQL's
+    planner expects; SQLite has no such estimate, and says ``bound``. ``"none"`` counts nothing.
+    """
 
     page: int = Field(default=1, ge=1)
     per_page: int = Field(default=20, ge=1, le=MAX_PAGE_SIZE)
+    total: TotalKind = "exact"
+    bound: int = Field(default=10_000, ge=1)
 
     @property
     def offset(self) -> int:
@@ -161,11 +172,25 @@ class QueryOptions:
     relationships: Annotated[Sequence[str], BeforeValidator(_named)] = ()
 
 
+@dataclass(frozen=True, config=_CONFIG)
+class Aggregate:
+    """One measure over rows: how many, or the sum, mean, least or greatest of a field.
+
+    ``field=None`` counts rows; a field counts those in which it is not NULL. ``distinct`` takes each value once.
+    """
+
+    function: Literal["count", "sum", "avg", "min", "max"] = "count"
+    field: str | None = None
+    distinct: bool = False
+
+
 OptionsLike: TypeAlias = QueryOptions | Mapping[str, Any] | None
+MeasuresLike: TypeAlias = Mapping[str, Aggregate | str | tuple[str, str] | Mapping[str, Any]]
 FiltersLike: TypeAlias = Filter | Iterable[Filter | Mapping[str, Any]] | None
 
 _NO_OPTIONS = QueryOptions()
 _OPTIONS = pydantic.TypeAdapter(QueryOptions)
+_MEASURES: pydantic.TypeAdapter[dict[str, Aggregate]] = pydantic.TypeAdapter(dict[str, Aggregate])
 _FILTERS: pydantic.TypeAdapter[list[Filter]] = pydantic.TypeAdapter(list[Filter])
 
 
@@ -189,6 +214,20 @@ def filters_of(filters: FiltersLike) -> Sequence[Filter]:
     return _validated(_FILTERS, listed, "filters")
 
 
+def aggregates_of(measures: MeasuresLike) -> dict[str, Aggregate]:
+    """``measures`` as `Aggregate` objects by name: their functions, pairs with a field, and dicts are accepted."""
+    plain = {name: _aggregate(measure) for name, measure in measures.items()}
+    return _validated(_MEASURES, plain, "measures")
+
+
+def _aggregate(measure: Any) -> Any:
+    if isinstance(measure, str):
+        return {"function": measure}
+    if isinstance(measure, tuple) and len(measure) == 2:
+        return {"function": measure[0], "field": measure[1]}
+    return measure
+
+
 def _validated(adapter: pydantic.TypeAdapter[T], value: object, what: str) -> T:
     if isinstance(value, Mapping):
         value = dict(value)
@@ -209,22 +248,62 @@ def _told(error: pydantic.ValidationError) -> str:
 
 
 @plain_dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """How far a back-fill has come: ``done`` of ``total`` rows, counted before it began.
+
+    ``position`` is the primary key of the last row done: where to go on ``after``. With others writing meanwhile
+    ``done`` may end beside ``total``.
+    """
+
+    done: int
+    total: int
+    position: tuple[Any, ...]
+
+
+class Estimate(int):
+    """A number of rows that says whether it was counted to the end: ``exact``."""
+
+    exact: bool
+
+    def __new__(cls, value: int, *, exact: bool) -> Self:
+        """An estimate of ``value`` rows."""
+        made = super().__new__(cls, value)
+        made.exact = exact
+        return made
+
+    def __getnewargs_ex__(self) -> tuple[tuple[int], dict[str, bool]]:
+        """What a copy is made of."""
+        return (int(self),), {"exact": self.exact}
+
+
+@plain_dataclass(frozen=True, slots=True)
 class PaginationResult(Generic[T]):
-    """One numbered page. A page past the end has no items and the right total."""
+    """One numbered page. A page past the end has no items and the right total.
+
+    ``total`` and ``pages`` are None where no total was asked for, and not more than good guesses where
+    ``total_is_exact`` is False: see `PaginationParams`. ``has_next`` is true to the rows in either case. ``more`` tells
+    it where the total can't.
+    """
 
     items: list[T]
-    total: int
+    total: int | None
     page: int
     per_page: int
-    pages: int = dataclass_field(init=False)
+    pages: int | None = dataclass_field(init=False)
     has_next: bool = dataclass_field(init=False)
     has_prev: bool = dataclass_field(init=False)
+    more: InitVar[bool | None] = None
 
-    def __post_init__(self) -> None:
-        pages = math.ceil(self.total / self.per_page)
+    def __post_init__(self, more: bool | None) -> None:
+        pages = None if self.total is None else math.ceil(self.total / self.per_page)
         object.__setattr__(self, "pages", pages)
-        object.__setattr__(self, "has_next", self.page < pages)
+        object.__setattr__(self, "has_next", self.page < (pages or 0) if more is None else more)
         object.__setattr__(self, "has_prev", self.page > 1)
+
+    @property
+    def total_is_exact(self) -> bool:
+        """Whether ``total`` was counted to the end."""
+        return self.total is not None and getattr(self.total, "exact", True)
 
 
 @plain_dataclass(frozen=True, slots=True)

@@ -95,6 +95,18 @@ def read(session: Session, work: Work[T], model: type | None = None, *, recover:
         return _read_alone(session, engine, work)
 
 
+def locking(session: Session, work: Callable[[], T], model: type | None = None, *, alone: bool = False) -> T:
+    """Run reads that lock rows. Errors leave as the toolkit's.
+
+    The locks last as long as the transaction, so there must be one: `TransactionError` otherwise. ``alone``: the caller
+    commits by hand, so a transaction that begins here is as good.
+    """
+    with translated(model):
+        if not (alone or state_of(session).units or session.in_transaction()):
+            raise TransactionError("Rows can be locked within a transaction only: open a DatabaseTransaction.")
+        return _read_inside(session, lambda _: work(), recover=False)
+
+
 def _read_inside(session: Session, work: Work[T], *, recover: bool) -> T:
     equip(session)
     try:

@@ -32,13 +32,15 @@ def link_header(
 
 def _numbered(page: PaginationResult[Any]) -> dict[str, dict[str, str | None]]:
     numbers: dict[str, int] = {}
-    if page.pages:
+    last = page.pages if page.total_is_exact else None
+    if page.items or last != 0:
         numbers["first"] = 1
         if page.has_prev:
-            numbers["prev"] = min(page.page - 1, page.pages)
+            numbers["prev"] = page.page - 1 if last is None else min(page.page - 1, last)
         if page.has_next:
             numbers["next"] = page.page + 1
-        numbers["last"] = page.pages
+        if last is not None:
+            numbers["last"] = last
     return {rel: {"page": str(number), "per_page": str(page.per_page)} for rel, number in numbers.items()}
 
 

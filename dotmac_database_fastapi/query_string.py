@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import pydantic
 from fastapi.exceptions import RequestValidationError
@@ -21,6 +21,7 @@ from dotmac_database import (
     QueryOptions,
     SortField,
     SortOrder,
+    TotalKind,
     any_of,
     traits_of,
 )
@@ -34,10 +35,11 @@ MAX_PAGE_SIZE = 1000
 MAX_PAGE = 10**15
 """The offset of a page must be a 64-bit integer."""
 
-PAGE_PARAMETERS = frozenset({"page", "per_page", "limit", "cursor"})
+PAGE_PARAMETERS = frozenset({"page", "per_page", "total", "limit", "cursor"})
 
 Values = Mapping[str, Sequence[str]]
 _TRUTH = pydantic.TypeAdapter(bool)
+_TOTALS: tuple[TotalKind, ...] = get_args(TotalKind)
 _NULLS = (FilterOperator.IS_NULL, FilterOperator.IS_NOT_NULL)
 
 
@@ -231,17 +233,18 @@ class SortParams:
 
 @dataclass(frozen=True)
 class PageParams:
-    """``page`` and ``per_page``, or ``limit`` and ``cursor``; never both kinds."""
+    """``page``, ``per_page`` and ``total``, or ``limit`` and ``cursor``; never both kinds."""
 
     cursor_field: str
     size: int = 20
     max_size: int = MAX_PAGE_SIZE
+    total: TotalKind = "exact"
 
     known = PAGE_PARAMETERS
 
     def read(self, values: Values, faults: Faults) -> dict[str, Any]:
         """``pagination`` or ``cursor_pagination`` for `QueryOptions`; the first page where nothing is asked for."""
-        numbered, seeking = values.keys() & {"page", "per_page"}, values.keys() & {"limit", "cursor"}
+        numbered, seeking = values.keys() & {"page", "per_page", "total"}, values.keys() & {"limit", "cursor"}
         if numbered and seeking:
             name = min(seeking)
             faults.add(name, f"{name!r} does not go with {min(numbered)!r}: a page has a number or a cursor.")
@@ -252,7 +255,16 @@ class PageParams:
             return {"cursor_pagination": CursorPaginationParams(limit, cursor, self.cursor_field)}
         page = self._number(values, "page", 1, MAX_PAGE, faults)
         per_page = self._number(values, "per_page", self.size, self.max_size, faults)
-        return {"pagination": PaginationParams(page, per_page)}
+        return {"pagination": PaginationParams(page, per_page, self._total(values, faults))}
+
+    def _total(self, values: Values, faults: Faults) -> TotalKind:
+        given = single(values, "total", faults)
+        for kind in _TOTALS:
+            if given == kind:
+                return kind
+        if given is not None:
+            faults.add("total", f"Input should be {', '.join(_TOTALS[:-1])} or {_TOTALS[-1]}", "enum", given)
+        return self.total
 
     def _number(self, values: Values, name: str, default: int, most: int, faults: Faults) -> int:
         given = single(values, name, faults)
@@ -271,6 +283,8 @@ class PageParams:
         sized = {"type": "integer", "minimum": 1, "maximum": self.max_size, "default": self.size}
         yield "page", {"type": "integer", "minimum": 1, "default": 1}, "The page, counted from 1."
         yield "per_page", sized, "Rows on a numbered page."
+        counts = {"type": "string", "enum": list(_TOTALS), "default": self.total}
+        yield "total", counts, "How all the rows are counted: to the end, up to a bound, by an estimate, or not at all."
         yield "limit", sized, "Rows on a page between cursors; without a cursor the first one."
         yield "cursor", {"type": "string"}, "Where the page begins: a cursor that another page gave."
 
@@ -310,12 +324,13 @@ class ListParams:
         default_sort: Sequence[SortField] = (),
         page_size: int = 20,
         max_page_size: int = MAX_PAGE_SIZE,
+        total: TotalKind = "exact",
     ) -> None:
         own = PAGE_PARAMETERS | SortParams.known | (SearchParams.known if search else frozenset())
         self.filters = FilterParams(model, filters, reserved=own)
         self.sorts = SortParams(model, sorts)
         self.search = SearchParams(model, search) if search else None
-        self.page = PageParams(traits_of(model).primary_key[0], min(page_size, max_page_size), max_page_size)
+        self.page = PageParams(traits_of(model).primary_key[0], min(page_size, max_page_size), max_page_size, total)
         self.default_sort = tuple(default_sort)
         self.known = own | self.filters.known
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from operator import itemgetter
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NotRequired, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic_core import PydanticSerializationError
 from sqlalchemy.orm.base import instance_dict
 from typing_extensions import TypedDict
@@ -23,12 +23,13 @@ class PageOf(BaseModel, Generic[T]):
     """A numbered page, for OpenAPI."""
 
     items: list[T]
-    total: int
+    total: int | None
     page: int
     per_page: int
-    pages: int
+    pages: int | None
     has_next: bool
     has_prev: bool
+    total_is_exact: bool = Field(True, description="There where another total than the exact one was asked for.")
 
 
 class CursorPageOf(BaseModel, Generic[T]):
@@ -65,7 +66,9 @@ class Renderer:
 
     def page(self, page: PaginationResult[Any] | CursorPaginationResult[Any]) -> bytes:
         """A page of rows."""
-        names = _NUMBERED if isinstance(page, PaginationResult) else _BETWEEN
+        names: tuple[str, ...] = _BETWEEN
+        if isinstance(page, PaginationResult):
+            names = _NUMBERED if type(page.total) is int else _ESTIMATED
         told = {name: getattr(page, name) for name in names}
         kind = type(page)
 
@@ -97,11 +100,15 @@ class _Shape:
 
 
 _NUMBERED = ("total", "page", "per_page", "pages", "has_next", "has_prev")
+_ESTIMATED = (*_NUMBERED, "total_is_exact")
 _BETWEEN = ("next_cursor", "prev_cursor", "has_next", "has_prev")
 
 
 def _page_type(name: str, page: type[BaseModel], item: Any) -> Any:
-    fields = {key: field.annotation for key, field in page.model_fields.items()}
+    fields: dict[str, Any] = {
+        key: field.annotation if field.is_required() else NotRequired[field.annotation]
+        for key, field in page.model_fields.items()
+    }
     return _typed_dict(name, {**fields, "items": list[item]})
 
 

@@ -13,9 +13,12 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import Engine, MetaData, event
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import sessionmaker
 
 from dotmac_database.engines import Database, create_database
 from dotmac_database.repositories import create_async_repository, create_repository
+from dotmac_database.tenancy import guard_tenants
 
 from .models import Base
 from .postgres import OwnServer
@@ -98,6 +101,16 @@ class Face:
     def session(self, **options: Any) -> Iterator[Any]:
         maker = self.database.async_sessions if self.is_async else self.database.sessions
         session = maker(**options)
+        try:
+            yield session
+        finally:
+            self(session.close)
+
+    @contextmanager
+    def guarded(self) -> Iterator[Any]:
+        """A guarded session, of a maker of its own."""
+        maker: Any = async_sessionmaker(self.database.async_engine) if self.is_async else sessionmaker(self.engine)
+        session = guard_tenants(maker)()
         try:
             yield session
         finally:

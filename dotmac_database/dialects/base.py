@@ -32,6 +32,10 @@ class Dialect(ABC):
     name: ClassVar[str]
     max_parameters: ClassVar[int]
     """How many values one statement may carry."""
+    locks_whole: ClassVar[bool] = False
+    """Whether only the whole database can be locked, by a write."""
+    estimates: ClassVar[bool] = False
+    """Whether the planner says how many rows it expects."""
 
     @abstractmethod
     def like(self, column: Column, pattern: Column) -> Condition:

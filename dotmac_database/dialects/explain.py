@@ -29,6 +29,10 @@ def _explain(element: Explain, compiler: Any, **kw: Any) -> str:
 
 def planned_rows(session: Session, statement: Any) -> int:
     """The rows that PostgreSQL's planner expects of this very statement. One round trip; nothing is run."""
-    plan = session.execute(Explain(statement)).scalar_one()
+    return expected_rows(session.execute(Explain(statement)).scalar_one())
+
+
+def expected_rows(plan: Any) -> int:
+    """The rows that a plan is expected to give."""
     told = json.loads(plan) if isinstance(plan, str) else plan
     return int(told[0]["Plan"]["Plan Rows"])

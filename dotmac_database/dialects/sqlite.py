@@ -21,6 +21,7 @@ class Sqlite(Dialect):
 
     name: ClassVar[str] = "sqlite"
     max_parameters: ClassVar[int] = 30_000  # SQLITE_MAX_VARIABLE_NUMBER is 32,766
+    locks_whole: ClassVar[bool] = True
 
     def like(self, column: Column, pattern: Column) -> Condition:
         return column.op("GLOB", is_comparison=True)(pattern)

@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from inspect import isawaitable
 from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.util import await_only
 
-from ..query import CursorPaginationResult, FiltersLike, OptionsLike, PaginationResult
+from ..query import (
+    BatchProgress,
+    CursorPaginationResult,
+    FiltersLike,
+    MeasuresLike,
+    OptionsLike,
+    PaginationResult,
+)
+from ..statements.reads import Lock
 from .core import RepositoryCore
 from .reading import Position
 from .sync import BaseRepository, BaseTenantRepository
@@ -34,8 +43,8 @@ class AsyncRepository(RepositoryCore[M]):
     twin_class: ClassVar[type[BaseRepository[Any]]] = BaseRepository
     db: AsyncSession
 
-    def _bind_tenant(self, tenant_id: Any) -> None:
-        super()._bind_tenant(tenant_id)
+    def _use_lock(self, lock: Lock | None) -> None:
+        super()._use_lock(lock)
         self._twin_made: BaseRepository[M] | None = None
 
     @property
@@ -99,6 +108,25 @@ class AsyncRepository(RepositoryCore[M]):
         """As `BaseRepository.count`."""
         return await self._run(BaseRepository.count, filters, include_deleted)
 
+    async def aggregate(
+        self,
+        measures: MeasuresLike,
+        filters: FiltersLike = None,
+        *,
+        group_by: str | Sequence[str] = (),
+        include_deleted: bool = False,
+    ) -> builtins.list[dict[str, Any]]:
+        """As `BaseRepository.aggregate`."""
+        return await self._run(
+            BaseRepository.aggregate, measures, filters, group_by=group_by, include_deleted=include_deleted
+        )
+
+    async def distinct_values(
+        self, field_name: str, filters: FiltersLike = None, *, include_deleted: bool = False
+    ) -> builtins.list[Any]:
+        """As `BaseRepository.distinct_values`."""
+        return await self._run(BaseRepository.distinct_values, field_name, filters, include_deleted=include_deleted)
+
     async def list(self, options: OptionsLike = None) -> builtins.list[M]:
         """As `BaseRepository.list`."""
         return await self._run(BaseRepository.list, options)
@@ -120,6 +148,25 @@ class AsyncRepository(RepositoryCore[M]):
                 yield entity
             if position is None:
                 return
+
+    async def in_batches(
+        self,
+        work: Callable[[builtins.list[M]], Any],
+        options: OptionsLike = None,
+        batch_size: int = 1000,
+        *,
+        after: Any = None,
+        progress: Callable[[BatchProgress], Any] | None = None,
+    ) -> int:
+        """As `BaseRepository.in_batches`; ``work`` and ``progress`` may be coroutine functions."""
+        return await self._run(
+            BaseRepository.in_batches,
+            _waited_for(work),
+            options,
+            batch_size,
+            after=after,
+            progress=None if progress is None else _waited_for(progress),
+        )
 
     async def create(self, data: Any, user_id: str | None = None) -> M:
         """As `BaseRepository.create`."""
@@ -222,6 +269,16 @@ def _called_back(name: str) -> Callable[..., Any]:
         return getattr(twin._face, name)(*args, **kwargs)
 
     return hook
+
+
+def _waited_for(callback: Callable[[T], Any]) -> Callable[[T], Any]:
+    """The callback, awaited where that is what it gives."""
+
+    def call(argument: T) -> Any:
+        result = callback(argument)
+        return await_only(result) if isawaitable(result) else result
+
+    return call
 
 
 def _awaited(name: str) -> Callable[..., Any]:

@@ -17,7 +17,7 @@ from ..errors import TenantRequiredError, ValidationError
 from ..models.traits import Traits, traits_of
 from ..sessions import state_of, sync_session
 from ..statements.coercion import coercer
-from ..statements.reads import Reader
+from ..statements.reads import Lock, Reader
 from ..statements.scope import Scope
 from ..statements.writes import Values, Writer
 from ..tenancy.context import ALL_TENANTS, confine
@@ -35,6 +35,7 @@ class RepositoryCore(Generic[M]):
     tenant_required: ClassVar[bool] = False
     asynchronous: ClassVar[bool] = False
     declared_model: ClassVar[type[Any] | None] = None
+    _lock: Lock | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -92,6 +93,10 @@ class RepositoryCore(Generic[M]):
                 ) from None
         self.tenant_id = tenant_id
         self._options: dict[str, Any] = {} if tenant_id is None else {"dotmac_confined": tenant_id}
+        self._use_lock(self._lock)
+
+    def _use_lock(self, lock: Lock | None) -> None:
+        self._lock = lock
         self._readers: dict[bool, Reader] = {}
 
     def with_tenant(self, tenant_id: Any) -> Self:
@@ -103,6 +108,20 @@ class RepositoryCore(Generic[M]):
     def switch_tenant(self, tenant_id: Any) -> Self:
         """An alias of `with_tenant`; this repository keeps its own tenant."""
         return self.with_tenant(tenant_id)
+
+    def for_update(self, *, nowait: bool = False, skip_locked: bool = False) -> Self:
+        """The same repository, whose reads lock the rows that they give until the transaction ends.
+
+        A row that another transaction has locked is waited for; with ``nowait`` that is a `DatabaseTimeoutError` at
+        once, with ``skip_locked`` the row is left out, as queues of jobs want it. Reads outside of a transaction raise
+        `TransactionError`, unless ``auto_commit`` is off. `count`, `exists` and `aggregate` lock nothing. SQLite has
+        one lock for the whole database, which is taken by one statement more and waited for whatever is asked.
+        """
+        if nowait and skip_locked:
+            raise ValidationError("nowait and skip_locked exclude each other.", field="skip_locked")
+        other = copy.copy(self)
+        other._use_lock(Lock(nowait, skip_locked))
+        return other
 
     def conditions(self) -> Sequence[ColumnElement[bool]]:
         """Hook: conditions that every statement of this repository carries, besides the tenant's."""
@@ -124,7 +143,7 @@ class RepositoryCore(Generic[M]):
         if reader is not None:
             return reader
         conditions = tuple(self.conditions())
-        reader = Reader(self.traits, Scope(self.tenant_id, include_deleted, conditions), self._dialect)
+        reader = Reader(self.traits, Scope(self.tenant_id, include_deleted, conditions), self._dialect, self._lock)
         if not conditions:
             self._readers[include_deleted] = reader
         return reader

@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Result
+from sqlalchemy import Result, delete, false
 
 from ..errors import EntityNotFoundError, InvalidCursorError, ValidationError
 from ..query import (
@@ -21,10 +21,11 @@ from ..query import (
     filters_of,
     options_of,
 )
-from ..sessions import keep, read
+from ..sessions import keep, locking, read
 from ..statements.ordering import Order, OrderedTerm, cursor_order, order_of
 from ..statements.reads import Bound, Reader, Seek
 from .core import RepositoryCore
+from .totals import PageTotal
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -146,27 +147,37 @@ class ReadingRepository(RepositoryCore[M]):
         return self._entities(reader.loading(bound, asked.relationships))
 
     def list_paginated(self, options: OptionsLike = None) -> PaginationResult[M]:
-        """One numbered page and the total, in one statement; a page past the end takes a second for its total."""
+        """One numbered page and its total, in one statement.
+
+        A page past the end takes a second for its total, and so does a planner's estimate: see `PaginationParams`.
+        """
         asked = options_of(options)
         if asked.cursor_pagination is not None:
             raise ValidationError("A cursor page is read with cursor_paginate().", field="cursor_pagination")
         page = asked.pagination or PaginationParams()
         reader = self._reader(asked.include_deleted)
-        bound = reader.rows(
-            asked.filters, order_of(self.traits, asked.sorts), limit=page.per_page, offset=page.offset, total=True
+        total = PageTotal(page, reader, asked.filters)
+        rows_of_page = reader.rows(
+            asked.filters,
+            order_of(self.traits, asked.sorts),
+            limit=page.per_page + total.looks_ahead,
+            offset=page.offset,
+            bound=total.bound,
         )
-        bound = reader.loading(bound, asked.relationships)
+        rows_of_page = reader.loading(rows_of_page, asked.relationships)
 
-        def work(how: Mapping[str, Any]) -> tuple[builtins.list[Any], int]:
-            rows = self._rows(bound, how)
-            if not rows and page.offset:
-                return rows, int(self._execute(reader.count(asked.filters), how).scalar_one())
-            return rows, rows[0][1] if rows else 0
+        def work(how: Mapping[str, Any]) -> tuple[builtins.list[Any], int | None]:
+            rows = self._rows(rows_of_page, how) if total.bound >= 0 else self._beside_nothing(rows_of_page, how)
+            return rows, total.of(rows, lambda bound: self._execute(bound, how).scalar_one())
 
-        rows, total = self._read(work)
-        items = [row[0] for row in rows]
+        rows, found = self._read(work)
+        items = [row[0] for row in rows[: page.per_page]]
         keep(self._session, *items)
-        return PaginationResult(items=items, total=total, page=page.page, per_page=page.per_page)
+        more = len(rows) > page.per_page if total.looks_ahead else None
+        return PaginationResult(items=items, total=found, page=page.page, per_page=page.per_page, more=more)
+
+    def _beside_nothing(self, bound: Bound, how: Mapping[str, Any]) -> builtins.list[Any]:
+        return [(entity,) for entity in self._scalars(bound, how)]
 
     def cursor_paginate(self, options: OptionsLike = None) -> CursorPaginationResult[M]:
         """The page after, or before, a cursor; no total. One statement, as quick at any depth.
@@ -259,7 +270,15 @@ class ReadingRepository(RepositoryCore[M]):
         return EntityNotFoundError(f"There is no such {self.traits.name}.", model=self.traits.name)
 
     def _read(self, work: Callable[[Mapping[str, Any]], T]) -> T:
-        return read(self._session, work, self.model_class, recover=self.auto_commit)
+        if self._lock is None:
+            return read(self._session, work, self.model_class, recover=self.auto_commit)
+        return locking(self._session, lambda: self._locked_read(work), self.model_class, alone=not self.auto_commit)
+
+    def _locked_read(self, work: Callable[[Mapping[str, Any]], T]) -> T:
+        if self._dialect.locks_whole:
+            nothing = delete(self.model_class).where(*self._reader(True).scope.root(self.traits), false())
+            self._execute(Bound(nothing, self._reader(True).scope.parameters), {"synchronize_session": False})
+        return work({"populate_existing": True})
 
     def _execute(self, bound: Bound, how: Mapping[str, Any]) -> Result[Any]:
         return self._session.execute(

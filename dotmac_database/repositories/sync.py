@@ -10,12 +10,12 @@ from sqlalchemy import and_, case, func, select, true
 from ..statements.reads import Bound
 from ..statements.scope import alive
 from ..types import utc_now
-from .bulk import BulkRepository
+from .batches import BatchRepository
 
 M = TypeVar("M")
 
 
-class BaseRepository(BulkRepository[M]):
+class BaseRepository(BatchRepository[M]):
     """Typed access to the rows of one mapped class, on a `Session`.
 
     ``model_class`` may be left out where the class says it: ``class Users(BaseRepository[User])``. A

@@ -14,14 +14,14 @@ from ..sessions import keep, writing
 from ..statements.reads import Bound, Reader
 from ..statements.writes import Values, Writer
 from ..tenancy.context import ALL_TENANTS
-from .reading import ReadingRepository
+from .analysing import AnalysingRepository
 
 M = TypeVar("M")
 
 FRESH: Mapping[str, Any] = {"populate_existing": True, "synchronize_session": False}
 
 
-class WritingRepository(ReadingRepository[M]):
+class WritingRepository(AnalysingRepository[M]):
     """Writes. Each is whole or not at all; ``auto_commit`` commits it, except inside a transaction, which it joins.
 
     ``user_id`` is the audit user; None takes the ambient one of `acting_as`.

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from sqlalchemy import ARRAY, LargeBinary, bindparam, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import ARRAY, LargeBinary, bindparam
 from sqlalchemy.sql import ColumnElement
 
 from ..dialects.base import Dialect, enum_of
 from ..errors import InvalidCursorError, ValidationError
-from ..models.traits import Traits, traits_of
+from ..models.traits import Traits
 from ..query import CursorPaginationParams, SortField, SortOrder
 from .keyset import Term
-from .paths import FieldPath, is_json, resolve
+from .paths import FieldPath, along, is_json, resolve
 from .scope import Scope
 
 
@@ -85,7 +84,7 @@ def order_of(traits: Traits[Any], sorts: Sequence[SortField]) -> Order:
         if same in seen:
             continue
         seen.add(same)
-        _check_sortable(path, traits)
+        check_sortable(path, traits)
         descending = sort.order is SortOrder.DESC
         nulls_first = descending if sort.nulls is None else sort.nulls == "first"
         order.append(OrderShape(sort.field, descending, nulls_first))
@@ -104,7 +103,8 @@ def cursor_order(traits: Traits[Any], sorts: Sequence[SortField], page: CursorPa
     return order_of(traits, [SortField(page.cursor_field, direction)])
 
 
-def _check_sortable(path: FieldPath, traits: Traits[Any]) -> None:
+def check_sortable(path: FieldPath, traits: Traits[Any]) -> None:
+    """Raise `ValidationError` where the path does not lead to one value that has an order."""
     if path.key is None:
         raise ValidationError(f"{traits.name}.{path.text} is a relationship; sort by a column of it.", field=path.text)
     many = next((step for step in path.steps if step.uselist), None)
@@ -123,19 +123,9 @@ def terms_of(traits: Traits[Any], order: Order, scope: Scope, dialect: Dialect) 
 
 
 def _term(path: FieldPath, shape: OrderShape, scope: Scope, dialect: Dialect, root: type[Any]) -> OrderedTerm:
-    column = _along(path.steps, root, path, scope, dialect)
-    return OrderedTerm(path, Term(column, shape.descending, path.nullable, shape.nulls_first), dialect)
-
-
-def _along(steps: Sequence[Any], entity: Any, path: FieldPath, scope: Scope, dialect: Dialect) -> ColumnElement[Any]:
-    """The value at the end of to-one relationships, seen from ``entity``."""
-    if not steps:
-        assert path.key is not None
-        column: ColumnElement[Any] = getattr(entity, path.key)
+    def last(entity: Any) -> ColumnElement[Any]:
+        column: ColumnElement[Any] = getattr(entity, path.key or "")
         return dialect.json_value(column, path.json, "any") if path.json else dialect.order_key(column)
-    step, *rest = steps
-    target = traits_of(step.mapper.class_)
-    alias = aliased(target.model)
-    joined = getattr(entity, step.key).of_type(alias)
-    value = _along(rest, alias, path, scope, dialect)
-    return select(value).where(joined, *scope.of(target, alias)).correlate(entity).scalar_subquery()
+
+    column = along(path.steps, root, scope, last)
+    return OrderedTerm(path, Term(column, shape.descending, path.nullable, shape.nulls_first), dialect)

@@ -6,20 +6,22 @@ document, and they may be joined. Whatever does not exist raises `ValidationErro
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, NoReturn
 
-from sqlalchemy import JSON, Column
+from sqlalchemy import JSON, Column, select
 from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import RelationshipProperty
+from sqlalchemy.orm import RelationshipProperty, aliased
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ..errors import ValidationError
 from ..models.traits import Traits, traits_of
 from .coercion import Coercer, checked_text, coercer
+from .scope import Scope
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,3 +145,17 @@ def relationship_of(traits: Traits[Any], name: str, text: str) -> RelationshipPr
         hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ValidationError(f"{traits.name} has no relationship {name!r}{hint}", field=text)
     return relationship
+
+
+def along(
+    steps: Sequence[RelationshipProperty[Any]], entity: Any, scope: Scope, last: Callable[[Any], ColumnElement[Any]]
+) -> ColumnElement[Any]:
+    """``last(…)`` of the row at the end of to-one relationships, seen from ``entity``: a scalar subquery for each."""
+    if not steps:
+        return last(entity)
+    step, *rest = steps
+    target = traits_of(step.mapper.class_)
+    alias = aliased(target.model)
+    joined = getattr(entity, step.key).of_type(alias)
+    value = along(rest, alias, scope, last)
+    return select(value).where(joined, *scope.of(target, alias)).correlate(entity).scalar_subquery()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Select, bindparam, func, literal_column, select, tuple_
 from sqlalchemy.orm import lazyload, selectinload
 
 from ..dialects.base import Dialect
+from ..dialects.explain import Explain
 from ..errors import ValidationError
 from ..models.traits import EAGER, Traits, traits_of
 from ..query import Filter
@@ -42,6 +43,13 @@ class Bound:
     how: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Lock(NamedTuple):
+    """How rows that are read are locked: ``FOR UPDATE``, with what becomes of those that another has locked."""
+
+    nowait: bool = False
+    skip_locked: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Seek:
     """Where a keyset page begins: the mode of its cursor and the values there."""
@@ -67,12 +75,13 @@ class Reader:
     traits: Traits[Any]
     scope: Scope
     dialect: Dialect
+    lock: Lock | None = None
 
     def kept(self, shape: tuple[Any, ...], make: Callable[[], S]) -> S:
         """``make()``, or what it gave for this shape before. A repository's own conditions are never kept."""
         if self.scope.conditions:
             return make()
-        key = (self.dialect.name, self.scope.shape, *shape)
+        key = (self.dialect.name, self.scope.shape, self.lock, *shape)
         statements = self.traits.statements
         found: S | None = statements.get(key)
         if found is None:
@@ -94,36 +103,60 @@ class Reader:
         return [*self.scope.root(self.traits), *build(self.traits, found.shape, self.scope, self.dialect)]
 
     def rows(
-        self, filters: Sequence[Filter], order: Order, *, limit: int | None = None, offset: int = 0, total: bool = False
+        self, filters: Sequence[Filter], order: Order, *, limit: int | None = None, offset: int = 0, bound: int = -1
     ) -> Bound:
-        """The rows in order. ``total``: each row with the number of all rows beside it, in the same statement."""
+        """The rows in order.
+
+        ``bound`` of 0 and more: each row with the number of all rows beside it, in the same statement; above 0 they
+        are counted no further than one beyond it.
+        """
         found = self.analysed(filters)
-        shape = ("rows", found.shape, order, limit is not None, bool(offset), total)
+        shape = ("rows", found.shape, order, limit is not None, bool(offset), (bound > 0) - (bound < 0))
         parameters = {**self.scope.parameters, **found.parameters}
         if limit is not None:
             parameters["dotmac_limit"] = limit
         if offset:
             parameters["dotmac_offset"] = offset
+        if bound > 0:
+            parameters["dotmac_bound"] = bound + 1
         return Bound(self.kept(shape, lambda: self._rows(found, order, shape)), parameters)
 
     def _rows(self, found: Analysis, order: Order, shape: tuple[Any, ...]) -> Select[Any]:
-        _, _, _, limited, offset, total = shape
+        _, _, _, limited, offset, counted = shape
         where = self.where(found)
         statement: Select[Any] = select(self.traits.model)
-        if total:
-            statement = statement.add_columns(self._count(where).scalar_subquery())
+        if counted >= 0:
+            statement = statement.add_columns(self._count(where, bounded=counted > 0).scalar_subquery())
         statement = statement.where(*where).order_by(*order_by([each.term for each in self.terms(order)]))
         if limited:
             statement = statement.limit(bindparam("dotmac_limit"))
-        return statement.offset(bindparam("dotmac_offset")) if offset else statement
+        return self._locked(statement.offset(bindparam("dotmac_offset")) if offset else statement)
 
-    def _count(self, where: list[Any]) -> Select[Any]:
-        return select(func.count(literal_column("*"))).select_from(self.traits.model).where(*where).correlate(None)
+    def _locked(self, statement: Select[Any]) -> Select[Any]:
+        if self.lock is None:
+            return statement
+        return statement.with_for_update(of=self.traits.model, **self.lock._asdict())
 
-    def count(self, filters: Sequence[Filter]) -> Bound:
-        """How many rows there are."""
+    def _count(self, where: list[Any], *, bounded: bool) -> Select[Any]:
+        star = func.count(literal_column("*"))
+        if not bounded:
+            return select(star).select_from(self.traits.model).where(*where).correlate(None)
+        ones: Select[Any] = select(literal_column("1")).select_from(self.traits.model).where(*where).correlate(None)
+        return select(star).select_from(ones.limit(bindparam("dotmac_bound")).subquery())
+
+    def count(self, filters: Sequence[Filter], bound: int = 0) -> Bound:
+        """How many rows there are; with a ``bound`` they are counted no further than one beyond it."""
         found = self.analysed(filters)
-        statement = self.kept(("count", found.shape), lambda: self._count(self.where(found)))
+        bounded = bound > 0
+        statement = self.kept(("count", found.shape, bounded), lambda: self._count(self.where(found), bounded=bounded))
+        parameters = {**self.scope.parameters, **found.parameters}
+        return Bound(statement, {**parameters, "dotmac_bound": bound + 1} if bounded else parameters)
+
+    def planned(self, filters: Sequence[Filter]) -> Bound:
+        """What the planner expects of reading these rows: PostgreSQL's plan of it."""
+        found = self.analysed(filters)
+        keys = [self.traits.attribute(key) for key in self.traits.primary_key]
+        statement = self.kept(("planned", found.shape), lambda: Explain(select(*keys).where(*self.where(found))))
         return Bound(statement, {**self.scope.parameters, **found.parameters})
 
     def page(self, filters: Sequence[Filter], order: Order, limit: int, seek: Seek | None) -> Bound:
@@ -148,7 +181,7 @@ class Reader:
                 for index, (each, value) in enumerate(zip(ordered, seek.values, strict=True))
             ]
             statement = statement.where(after(terms, positions, inclusive=seek.mode in ("from", "until")))
-        return statement.order_by(*order_by(terms)).limit(bindparam("dotmac_limit"))
+        return self._locked(statement.order_by(*order_by(terms)).limit(bindparam("dotmac_limit")))
 
     def key(self, entity_id: Any) -> tuple[Any, ...]:
         """A primary key as a coerced tuple. Raises `ValidationError` where it has another length or type."""
@@ -204,7 +237,9 @@ class Reader:
         return Bound(
             self.kept(
                 ("key",),
-                lambda: select(self.traits.model).where(*self.key_conditions(), *self.scope.root(self.traits)),
+                lambda: self._locked(
+                    select(self.traits.model).where(*self.key_conditions(), *self.scope.root(self.traits))
+                ),
             ),
             {**self.scope.parameters, **self.key_parameters(key)},
         )
@@ -232,8 +267,10 @@ class Reader:
         type_ = columns[0].type if len(columns) == 1 else None
         statement = self.kept(
             ("keys",),
-            lambda: select(self.traits.model).where(
-                target.in_(bindparam("dotmac_keys", type_=type_, expanding=True)), *self.scope.root(self.traits)
+            lambda: self._locked(
+                select(self.traits.model).where(
+                    target.in_(bindparam("dotmac_keys", type_=type_, expanding=True)), *self.scope.root(self.traits)
+                )
             ),
         )
         return Bound(statement, {**self.scope.parameters, "dotmac_keys": values})

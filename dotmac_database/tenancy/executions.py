@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Mapper, ORMExecuteState
 from sqlalchemy.sql import visitors
 from sqlalchemy.util import immutabledict
 
+from ..dialects.explain import Explain
 from ..errors import TenantIsolationError, UnscopedStatementError
 from ..models.traits import tenant_key
 from .context import TenantBinding, binding_of
@@ -34,6 +36,10 @@ def on_execute(state: ORMExecuteState) -> Result[Any] | None:
     """The session's `do_orm_execute`: confine a statement, or leave it to the connection's look at it."""
     binding = binding_of(state.session)
     assert binding is not None
+    if isinstance(state.statement, Explain):
+        if not binding.open and binding.tenant is not None and isinstance(state.statement.statement, Select):
+            _explain(state, binding)
+        return None
     if binding.open or not (state.is_orm_statement or _made_orm_statement(state)):
         return None
     confined = state.execution_options.get(CONFINED)
@@ -50,6 +56,19 @@ def on_execute(state: ORMExecuteState) -> Result[Any] | None:
         with writing_by_itself(binding):
             return state.invoke_statement()
     return None
+
+
+def _explain(state: ORMExecuteState, binding: TenantBinding) -> None:
+    """Confine what is explained: a plan tells how many rows it expects, so they must be the tenant's own."""
+    confined = state.execution_options.get(CONFINED)
+    explained: Any = copy(state.statement)
+    if confined is not None and not same(confined, binding.tenant):
+        raise TenantIsolationError("The session serves another tenant than the repository.")
+    kind = "confined"
+    if confined is None or explained.statement._with_options:
+        kind, explained.statement = "statement", explained.statement.options(confinement(binding))
+    state.statement = explained
+    state.update_execution_options(**{PASSED: (binding, kind)})
 
 
 def _made_orm_statement(state: ORMExecuteState) -> bool:

@@ -28,6 +28,7 @@ from sqlalchemy.sql.selectable import (
     TextualSelect,
 )
 
+from ..dialects.explain import Explain
 from .tables import TABLES
 
 # A name, a number or a star can carry no condition and no subselect.
@@ -69,7 +70,8 @@ def facts_of(compiled: Any) -> Facts:
         return kept[1]
     state = getattr(compiled, "compile_state", None)
     final = getattr(state, "statement", None)
-    facts = read(compiled.statement, compiled.statement if final is None else final)
+    given = compiled.statement.statement if isinstance(compiled.statement, Explain) else compiled.statement
+    facts = read(given, given if final is None else final)
     _FACTS[compiled] = version, facts
     return facts
 

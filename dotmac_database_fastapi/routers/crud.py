@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
-from sqlalchemy import select
 
-from dotmac_database import EntityNotFoundError, StaleEntityError, Traits, traits_of
+from dotmac_database import EntityNotFoundError, StaleEntityError, TotalKind, Traits, traits_of
 
 from ..dependencies import get_repository
 from ..etags import etag_of, expected_version, matched_versions
@@ -39,6 +38,7 @@ def crud_router(
     default_sort: str = "",
     page_size: int = PAGE_SIZE,
     max_page_size: int = MAX_PAGE_SIZE,
+    total: TotalKind = "exact",
     idempotency: bool = False,
     repository: type | None = None,
     plugin: DatabasePlugin | None = None,
@@ -62,6 +62,7 @@ def crud_router(
         default_sort=sorts_of(default_sort),
         page_size=page_size,
         max_page_size=max_page_size,
+        total=total,
     )
     get_rows: Callable[..., Any] = (get_repository if plugin is None else plugin.get_repository)(repository or model)
     renderer = Renderer(model, read_schema)
@@ -204,15 +205,8 @@ class _Resource:
 
     async def _lock(self, repository: Any, key: Any, expected: int) -> None:
         """Lock a row before it is deleted, if it is still of the version that the client saw."""
-        parts = key if isinstance(key, tuple) else (key,)
-        conditions = [self.traits.attribute(n) == part for n, part in zip(self.traits.primary_key, parts, strict=True)]
-        if self.traits.tenant is not None:
-            conditions.append(self.traits.attribute(self.traits.tenant) == repository.tenant_id)
-        statement = select(self.traits.attribute(self.traits.version or "")).where(*conditions).with_for_update()
-        version = (await repository.db.execute(statement)).scalar_one_or_none()
-        if version is None:
-            raise self._missing()
-        if version != expected:
+        entity = await repository.for_update().get_by_id_or_raise(key)
+        if getattr(entity, self.traits.version or "") != expected:
             raise StaleEntityError(f"{self.traits.name} has changed: its version is not {expected} any more.")
 
     def _missing(self) -> EntityNotFoundError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from dotmac_database import QueryOptions, SortField, SortOrder
+from dotmac_database import QueryOptions, SortField, SortOrder, TotalKind
 
 from ..dependencies import get_repository
 from ..links import link_header
@@ -31,6 +31,7 @@ def list_router(
     default_sort: str = "",
     page_size: int = PAGE_SIZE,
     max_page_size: int = MAX_PAGE_SIZE,
+    total: TotalKind = "exact",
     repository: type | None = None,
     plugin: DatabasePlugin | None = None,
     **router: Any,
@@ -40,7 +41,8 @@ def list_router(
     ``page`` and ``per_page`` give a `PaginationResult` as JSON, ``limit`` or ``cursor`` a `CursorPaginationResult`,
     both kinds at once a 422; a ``Link`` header names the neighbours. ``filters`` and ``sorts`` are the fields that
     clients may name (none: all but the tenant's, soft-delete and private columns), ``search`` those of ``q=``, and
-    ``default_sort`` the order where none is asked for (``"-created_at,name"``). ``repository`` is a class to use in
+    ``default_sort`` the order where none is asked for (``"-created_at,name"``). Clients choose with ``total=`` how rows
+    are counted (see `PaginationParams`); ``total`` is how where they don't. ``repository`` is a class to use in
     place of the usual one, ``plugin`` the one of several. ``router`` goes to `APIRouter` (``tags``, …).
     """
     made = APIRouter(prefix=prefix, **router)
@@ -52,6 +54,7 @@ def list_router(
         default_sort=sorts_of(default_sort),
         page_size=page_size,
         max_page_size=max_page_size,
+        total=total,
     )
     dependency: Callable[..., Any] = (get_repository if plugin is None else plugin.get_repository)(repository or model)
     add_list(made, model, params, dependency, Renderer(model, read_schema))

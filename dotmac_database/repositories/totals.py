@@ -1,0 +1,47 @@
+"""The total of a numbered page, by the way that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..dialects.explain import expected_rows
+from ..query import Estimate, Filter, PaginationParams
+from ..statements.reads import Bound, Reader
+
+
+@dataclass(frozen=True, slots=True)
+class PageTotal:
+    """How the page's statement counts, and what the total is once its rows are there."""
+
+    page: PaginationParams
+    reader: Reader
+    filters: Sequence[Filter]
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether a row more is read to know that there is one, since no total will tell."""
+        return self.page.total != "exact"
+
+    @property
+    def bound(self) -> int:
+        """How far the page's statement counts: 0 is to the end, -1 not at all."""
+        return {"exact": 0, "none": -1}.get(self.page.total, self.page.bound)
+
+    def of(self, rows: Sequence[Any], ask: Callable[[Bound], Any]) -> int | None:
+        """The total, from the page's rows; ``ask`` sends a statement more where they don't have it."""
+        if self.page.total == "none":
+            return None
+        counted = rows[0][1] if rows else 0
+        if not rows and self.page.offset:
+            counted = int(ask(self.reader.count(self.filters, self.bound)))
+        if self.bound == 0 or counted <= self.bound:
+            return int(counted) if self.bound == 0 else Estimate(counted, exact=True)
+        seen = self.page.offset + len(rows) if rows else 0
+        if rows and len(rows) <= self.page.per_page:
+            return Estimate(seen, exact=True)
+        expected = 0
+        if self.page.total == "estimate" and self.reader.dialect.estimates:
+            expected = expected_rows(ask(self.reader.planned(self.filters)))
+        return Estimate(max(expected, self.bound, seen), exact=False)
