@@ -46,7 +46,8 @@ class Renderer:
     """Makes JSON of a class's rows, by a schema that is given or derived.
 
     What a schema of the user's computes or refuses takes effect, as in FastAPI's ``response_model``. A derived one is
-    plain columns, which are serialised as they are. ``relationships`` are those that the schema reads.
+    plain columns, which are serialised as they are. ``relationships`` are those that the schema reads; ``columns`` are
+    all that it needs of a row, None where it takes objects.
     """
 
     def __init__(self, model: type, read_schema: type[Any] | None = None) -> None:
@@ -57,8 +58,10 @@ class Renderer:
         self.page_models = (PageOf[schema], CursorPageOf[schema])
         self._checked = _Shape(schema)
         self._rows = self._plain = None
+        self.columns: tuple[str, ...] | None = None
         if read_schema is None:
-            self._rows, self._plain = _reader(schema), _Shape(_row_type(schema))
+            self.columns = tuple(schema.model_fields)
+            self._rows, self._plain = _reader(self.columns), _Shape(_row_type(schema))
 
     def one(self, entity: Any) -> bytes:
         """One row."""
@@ -124,13 +127,14 @@ def _typed_dict(name: str, fields: dict[str, Any]) -> Any:
     return make(name, fields)
 
 
-def _reader(schema: type[BaseModel]) -> Callable[[Sequence[Any]], list[Any]]:
-    """Entities → dicts of the schema's fields, from what is loaded of them."""
-    keys = tuple(schema.model_fields)
+def _reader(keys: tuple[str, ...]) -> Callable[[Sequence[Any]], list[Any]]:
+    """Entities → dicts of these columns, from what is loaded of them; what is a dict already stays one."""
     # itemgetter gives a tuple for two keys and more.
     values: Callable[[Any], Any] = itemgetter(*keys) if len(keys) > 1 else lambda held: tuple(held[key] for key in keys)
 
     def read(entities: Sequence[Any]) -> list[Any]:
+        if entities and type(entities[0]) is dict:
+            return list(entities)
         try:
             return [dict(zip(keys, values(instance_dict(entity)), strict=True)) for entity in entities]
         except KeyError:  # a column that is not loaded: a deferred one

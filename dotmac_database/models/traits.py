@@ -126,6 +126,11 @@ class Traits(Generic[M]):
         """Whether the class has an attribute that is an SQL expression rather than a column."""
         return len(self.columns) < len(self.mapper.column_attrs)
 
+    @property
+    def listens_to_loads(self) -> bool:
+        """Whether something of the user's happens when an object is loaded: a listener, a reconstructor."""
+        return any(bool(getattr(self.mapper.class_manager.dispatch, name)) for name in ("load", "refresh"))
+
     @cached_property
     def direct_writes(self) -> bool:
         """Whether a row may be changed by a statement alone: nothing of the user's hangs on the unit of work."""

@@ -24,10 +24,10 @@ from ..query import (
     OptionsLike,
     PaginationResult,
 )
-from ..statements.reads import Lock
 from .core import RepositoryCore
 from .reading import Position
 from .sync import BaseRepository, BaseTenantRepository
+from .values import AsyncValueReads
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -43,8 +43,8 @@ class AsyncRepository(RepositoryCore[M]):
     twin_class: ClassVar[type[BaseRepository[Any]]] = BaseRepository
     db: AsyncSession
 
-    def _use_lock(self, lock: Lock | None) -> None:
-        super()._use_lock(lock)
+    def _forget(self) -> None:
+        super()._forget()
         self._twin_made: BaseRepository[M] | None = None
 
     @property
@@ -107,6 +107,10 @@ class AsyncRepository(RepositoryCore[M]):
     async def count(self, filters: FiltersLike = None, include_deleted: bool = False) -> int:
         """As `BaseRepository.count`."""
         return await self._run(BaseRepository.count, filters, include_deleted)
+
+    def values(self, *fields: str) -> AsyncValueReads:
+        """As `BaseRepository.values`; not awaited itself."""
+        return AsyncValueReads(self._projected(fields))
 
     async def aggregate(
         self,
@@ -283,6 +287,7 @@ def _waited_for(callback: Callable[[T], Any]) -> Callable[[T], Any]:
 
 def _awaited(name: str) -> Callable[..., Any]:
     def method(twin: Any, *args: Any, **kwargs: Any) -> Any:
-        return await_only(getattr(twin._face, name)(*args, **kwargs))
+        result = getattr(twin._face, name)(*args, **kwargs)
+        return await_only(result) if isawaitable(result) else result
 
     return method

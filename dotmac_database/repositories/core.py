@@ -17,6 +17,7 @@ from ..errors import TenantRequiredError, ValidationError
 from ..models.traits import Traits, traits_of
 from ..sessions import state_of, sync_session
 from ..statements.coercion import coercer
+from ..statements.paths import resolve
 from ..statements.reads import Lock, Reader
 from ..statements.scope import Scope
 from ..statements.writes import Values, Writer
@@ -36,6 +37,7 @@ class RepositoryCore(Generic[M]):
     asynchronous: ClassVar[bool] = False
     declared_model: ClassVar[type[Any] | None] = None
     _lock: Lock | None = None
+    _fields: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -93,11 +95,28 @@ class RepositoryCore(Generic[M]):
                 ) from None
         self.tenant_id = tenant_id
         self._options: dict[str, Any] = {} if tenant_id is None else {"dotmac_confined": tenant_id}
-        self._use_lock(self._lock)
+        self._forget()
 
-    def _use_lock(self, lock: Lock | None) -> None:
-        self._lock = lock
+    def _forget(self) -> None:
+        """Forget what depends on the tenant, the lock and the fields."""
         self._readers: dict[bool, Reader] = {}
+
+    def _with(self, **changes: Any) -> Self:
+        """A copy with other attributes."""
+        other = copy.copy(self)
+        other.__dict__.update(changes)
+        other._forget()
+        return other
+
+    def _projected(self, fields: Sequence[str]) -> Self:
+        """The same repository, whose reads give dicts of some columns."""
+        if not fields:
+            raise ValidationError("Name the fields to read.", field="fields")
+        for name in fields:
+            if name not in self.traits.columns:
+                resolve(self.traits, name)  # refuses what does not exist, and suggests the nearest
+                raise ValidationError(f"{self.traits.name}.{name} is no column.", field=name)
+        return self._with(_fields=tuple(dict.fromkeys(fields)))
 
     def with_tenant(self, tenant_id: Any) -> Self:
         """The same repository for another tenant, on the same session. Raises `TenantRequiredError` for None."""
@@ -119,9 +138,7 @@ class RepositoryCore(Generic[M]):
         """
         if nowait and skip_locked:
             raise ValidationError("nowait and skip_locked exclude each other.", field="skip_locked")
-        other = copy.copy(self)
-        other._use_lock(Lock(nowait, skip_locked))
-        return other
+        return self._with(_lock=Lock(nowait, skip_locked))
 
     def conditions(self) -> Sequence[ColumnElement[bool]]:
         """Hook: conditions that every statement of this repository carries, besides the tenant's."""
@@ -143,7 +160,8 @@ class RepositoryCore(Generic[M]):
         if reader is not None:
             return reader
         conditions = tuple(self.conditions())
-        reader = Reader(self.traits, Scope(self.tenant_id, include_deleted, conditions), self._dialect, self._lock)
+        scope = Scope(self.tenant_id, include_deleted, conditions)
+        reader = Reader(self.traits, scope, self._dialect, self._lock, self._fields)
         if not conditions:
             self._readers[include_deleted] = reader
         return reader

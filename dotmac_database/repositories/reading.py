@@ -203,7 +203,7 @@ class ReadingRepository(RepositoryCore[M]):
         keep(self._session, *(row[0] for row in rows))
 
         def cursor(row: Any, mode: str) -> str:
-            return self._codec.encode(_position(row, terms), mode=mode, **marks)
+            return self._codec.encode(reader.position(row, terms), mode=mode, **marks)
 
         backwards = seek is not None and seek.backwards
         ahead = behind = None
@@ -242,7 +242,7 @@ class ReadingRepository(RepositoryCore[M]):
         seek = None if position is None else Seek("after", position)
         bound = reader.loading(reader.page(asked.filters, order, batch_size, seek), asked.relationships)
         rows = self._read(lambda how: self._rows(bound, how))
-        last = _position(rows[-1], terms) if len(rows) == batch_size else None
+        last = reader.position(rows[-1], terms) if len(rows) == batch_size else None
         return [row[0] for row in rows], last
 
     def _binding(self, order: Order) -> bytes:
@@ -287,20 +287,17 @@ class ReadingRepository(RepositoryCore[M]):
 
     def _rows(self, bound: Bound, how: Mapping[str, Any]) -> builtins.list[Any]:
         result = self._execute(bound, how)
-        return list((result.unique() if self.traits.joins_collections else result).all())
+        return list((result.unique() if self._joins else result).all())
 
     def _scalars(self, bound: Bound, how: Mapping[str, Any]) -> builtins.list[M]:
         result = self._execute(bound, how).scalars()
-        return list((result.unique() if self.traits.joins_collections else result).all())
+        return list((result.unique() if self._joins else result).all())
+
+    @property
+    def _joins(self) -> bool:
+        return self.traits.joins_collections and not self._fields
 
     def _entities(self, bound: Bound) -> builtins.list[M]:
         entities = self._read(lambda how: self._scalars(bound, how))
         keep(self._session, *entities)
         return entities
-
-
-def _position(row: Any, terms: Sequence[OrderedTerm]) -> tuple[Any, ...]:
-    """The row's place in the order: from the entity's attributes, else from the columns selected beside it."""
-    entity, *selected = row
-    beside = iter(selected)
-    return tuple(term.portable(getattr(entity, term.path.key or "") if term.on_row else next(beside)) for term in terms)

@@ -11,6 +11,7 @@ from ..statements.reads import Bound
 from ..statements.scope import alive
 from ..types import utc_now
 from .batches import BatchRepository
+from .values import ValueReads
 
 M = TypeVar("M")
 
@@ -22,6 +23,15 @@ class BaseRepository(BatchRepository[M]):
     tenant-scoped class needs ``tenant_id``, or `ALL_TENANTS`: else `TenantRequiredError`. ``auto_commit`` commits each
     write; inside a `DatabaseTransaction` it only flushes. ``cursor_key`` signs cursors.
     """
+
+    def values(self, *fields: str) -> ValueReads:
+        """The reads of this repository that give many rows, each as a dict of these columns rather than an object.
+
+        The same rows in the same order, for less: nothing is read that is not named, and nothing is kept in the
+        session. Methods that a subclass overrides are used, and get dicts; listeners to loaded objects hear nothing.
+        Raises `ValidationError` for what is no column.
+        """
+        return ValueReads(self._projected(fields))
 
 
 class BaseTenantRepository(BaseRepository[M]):

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Select, bindparam, func, literal_column, select, tuple_
-from sqlalchemy.orm import lazyload, selectinload
+from sqlalchemy.orm import Bundle, lazyload, selectinload
+from sqlalchemy.orm.base import instance_dict
 
 from ..dialects.base import Dialect
 from ..dialects.explain import Explain
@@ -43,6 +44,19 @@ class Bound:
     how: Mapping[str, Any] = field(default_factory=dict)
 
 
+class AsDict(Bundle[Any]):
+    """Some columns of a class as one dict a row."""
+
+    inherit_cache = True
+
+    def create_row_processor(
+        self, _query: Any, procs: Sequence[Callable[[Any], Any]], labels: Sequence[str]
+    ) -> Callable[[Any], Any]:
+        """SQLAlchemy's hook: what makes a row's value."""
+        keys = tuple(labels)
+        return lambda row: dict(zip(keys, [proc(row) for proc in procs], strict=True))
+
+
 class Lock(NamedTuple):
     """How rows that are read are locked: ``FOR UPDATE``, with what becomes of those that another has locked."""
 
@@ -76,12 +90,34 @@ class Reader:
     scope: Scope
     dialect: Dialect
     lock: Lock | None = None
+    fields: tuple[str, ...] = ()
+
+    @property
+    def selected(self) -> Any:
+        """What each row begins with: an object of the class, or where ``fields`` are named a dict of them."""
+        if not self.fields:
+            return self.traits.model
+        return AsDict(self.traits.name, *(self.traits.attribute(key) for key in self.fields))
+
+    def holds(self, term: OrderedTerm) -> bool:
+        """Whether the row has the value of a term of its order; else the statement must select it beside the row."""
+        return term.on_row and (not self.fields or term.path.key in self.fields)
+
+    def position(self, row: Any, terms: Sequence[OrderedTerm]) -> tuple[Any, ...]:
+        """A row's place in the order."""
+        entity, *selected = row
+        held = entity if self.fields else instance_dict(entity)
+        beside = iter(selected)
+        return tuple(
+            term.portable(_value(entity, held, term.path.key or "")) if self.holds(term) else next(beside)
+            for term in terms
+        )
 
     def kept(self, shape: tuple[Any, ...], make: Callable[[], S]) -> S:
         """``make()``, or what it gave for this shape before. A repository's own conditions are never kept."""
         if self.scope.conditions:
             return make()
-        key = (self.dialect.name, self.scope.shape, self.lock, *shape)
+        key = (self.dialect.name, self.scope.shape, self.lock, self.fields, *shape)
         statements = self.traits.statements
         found: S | None = statements.get(key)
         if found is None:
@@ -124,7 +160,7 @@ class Reader:
     def _rows(self, found: Analysis, order: Order, shape: tuple[Any, ...]) -> Select[Any]:
         _, _, _, limited, offset, counted = shape
         where = self.where(found)
-        statement: Select[Any] = select(self.traits.model)
+        statement: Select[Any] = select(self.selected)
         if counted >= 0:
             statement = statement.add_columns(self._count(where, bounded=counted > 0).scalar_subquery())
         statement = statement.where(*where).order_by(*order_by([each.term for each in self.terms(order)]))
@@ -171,8 +207,8 @@ class Reader:
 
     def _page(self, found: Analysis, ordered: tuple[OrderedTerm, ...], seek: Seek | None) -> Select[Any]:
         terms = tuple(each.term for each in ordered)
-        selected = [each.term.expression for each in ordered if not each.on_row]
-        statement = select(self.traits.model, *selected).where(*self.where(found))
+        beside = [each.term.expression for each in ordered if not self.holds(each)]
+        statement = select(self.selected, *beside).where(*self.where(found))
         if seek is not None:
             if seek.backwards:
                 terms = reversed_terms(terms)
@@ -282,6 +318,8 @@ class Reader:
         Where the way leads back to a class that it came from, objects that are held already are not read anew: the
         second reading of an object would undo what the first has loaded into it.
         """
+        if self.fields:
+            return bound
         if not names and not self.traits.loads_eagerly and not self.traits.computes:
             return bound
         tree: dict[str, Any] = {}
@@ -312,6 +350,10 @@ class Reader:
             attribute = relationship.class_attribute.and_(*self.scope.of(target, bound=True))
             options.append(selectinload(attribute).options(*self._loads(target, branch, (*way, part))))
         return options
+
+
+def _value(entity: Any, held: Mapping[str, Any], key: str) -> Any:
+    return held[key] if key in held else getattr(entity, key)
 
 
 def _leads_back(owner: Traits[Any], tree: dict[str, Any], seen: tuple[Any, ...]) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from dotmac_database import QueryOptions, SortField, SortOrder, TotalKind
+from dotmac_database import AsyncRepository, QueryOptions, SortField, SortOrder, TotalKind
 
 from ..dependencies import get_repository
 from ..links import link_header
@@ -77,6 +77,8 @@ def add_list(
                 cursor_pagination=options.cursor_pagination,
                 relationships=loads,
             )
+        if renderer.columns is not None and _reads_plainly(repository):
+            repository = repository.values(*renderer.columns)
         seeking = options.cursor_pagination
         if seeking is None:
             page = await repository.list_paginated(options)
@@ -94,6 +96,16 @@ def add_list(
         response_model=None,
         responses={200: {"model": renderer.page_models[0] | renderer.page_models[1], "description": "A page."}},
         openapi_extra={"parameters": params.openapi_parameters()},
+    )
+
+
+def _reads_plainly(repository: Any) -> bool:
+    """Whether nothing of the user's needs the rows as objects."""
+    return (
+        isinstance(repository, AsyncRepository)
+        and type(repository).list_paginated is AsyncRepository.list_paginated
+        and type(repository).cursor_paginate is AsyncRepository.cursor_paginate
+        and not repository.traits.listens_to_loads
     )
 
 

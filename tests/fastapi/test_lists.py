@@ -14,13 +14,17 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI
 from pydantic import BaseModel, TypeAdapter, computed_field
+from sqlalchemy import event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm.attributes import set_committed_value
 
 from dotmac_database import (
+    AsyncRepository,
     CursorPaginationParams,
     Database,
     FilterOperator,
     PaginationParams,
+    PaginationResult,
     QueryFilter,
     SortField,
     SortOrder,
@@ -412,3 +416,59 @@ class TestRendering:
         assert api.post("/countries", json={"code": "IS", "name": "Iceland"}).headers["location"] == "/countries/IS"
         assert api.get("/countries").json()["items"] == [{"code": "IS", "name": "Iceland"}]
         assert api.delete("/countries/IS").status_code == 204
+
+
+class Secret(Library):
+    """What is loaded of it is changed by a listener, as by one that decrypts."""
+
+    __tablename__ = "secrets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+
+
+@event.listens_for(Secret, "load")
+def _unlock(secret: Secret, _context: Any) -> None:
+    set_committed_value(secret, "text", secret.text[::-1])
+
+
+class Shouting(AsyncRepository[Book]):
+    async def list_paginated(self, options: Any = None) -> PaginationResult[Book]:
+        page = await super().list_paginated(options)
+        for book in page.items:
+            set_committed_value(book, "page", -book.page)
+        return page
+
+
+@pytest.fixture
+def library(database: Database) -> Iterator[None]:
+    Library.metadata.create_all(database.engine)
+    with database.sessions() as session:
+        create_repository(session, Book).bulk_create([{"id": n, "page": n} for n in (1, 2)])
+        create_repository(session, Secret).create({"id": 1, "text": "terces"})
+    yield
+    Library.metadata.drop_all(database.engine)
+
+
+@pytest.mark.usefixtures("library")
+class TestRowsAsColumns:
+    """Lists read no objects, unless somebody wants them."""
+
+    def test_a_listener_to_loads_has_its_way(self, app: FastAPI, api: Api) -> None:
+        app.include_router(list_router(Secret, prefix="/secrets"))
+        for query in ("", "?limit=5"):
+            assert api.get(f"/secrets{query}").json()["items"] == [{"id": 1, "text": "secret"}]
+
+    def test_an_overridden_method_gets_objects(self, app: FastAPI, api: Api) -> None:
+        app.include_router(list_router(Book, prefix="/books", repository=Shouting))
+        assert [book["page"] for book in api.get("/books").json()["items"]] == [-1, -2]
+
+    def test_otherwise_no_object_is_made(self, app: FastAPI, api: Api) -> None:
+        made: list[Any] = []
+
+        app.include_router(list_router(Book, prefix="/books"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Book.__mapper__.class_manager, "new_instance", made.append)
+            assert [book["page"] for book in api.get("/books").json()["items"]] == [1, 2]
+            assert [book["page"] for book in api.get("/books?limit=5").json()["items"]] == [1, 2]
+        assert not made

@@ -1,0 +1,77 @@
+"""Reads of some columns alone, as dicts: no objects are made, and the session holds nothing of them."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ValidationError
+from ..query import CursorPaginationResult, OptionsLike, PaginationResult, QueryOptions, options_of
+
+if TYPE_CHECKING:
+    from .asynchronous import AsyncRepository
+    from .reading import ReadingRepository
+
+Row = dict[str, Any]
+
+
+class ValueReads:
+    """The reads of a repository, each row a dict of the columns that were named. See `BaseRepository.values`."""
+
+    def __init__(self, rows: ReadingRepository[Any]) -> None:
+        self._rows: ReadingRepository[Row] = rows
+
+    def first(self, options: OptionsLike = None) -> Row | None:
+        """As `BaseRepository.first`."""
+        return self._rows.first(_plain(options))
+
+    def list(self, options: OptionsLike = None) -> builtins.list[Row]:
+        """As `BaseRepository.list`."""
+        return self._rows.list(_plain(options))
+
+    def list_paginated(self, options: OptionsLike = None) -> PaginationResult[Row]:
+        """As `BaseRepository.list_paginated`."""
+        return self._rows.list_paginated(_plain(options))
+
+    def cursor_paginate(self, options: OptionsLike = None) -> CursorPaginationResult[Row]:
+        """As `BaseRepository.cursor_paginate`; cursors of either kind of read lead on in the other."""
+        return self._rows.cursor_paginate(_plain(options))
+
+    def stream(self, options: OptionsLike = None, batch_size: int = 1000) -> Iterator[Row]:
+        """As `BaseRepository.stream`."""
+        return self._rows.stream(_plain(options), batch_size)
+
+
+class AsyncValueReads:
+    """As `ValueReads`, awaited."""
+
+    def __init__(self, rows: AsyncRepository[Any]) -> None:
+        self._rows: AsyncRepository[Row] = rows
+
+    async def first(self, options: OptionsLike = None) -> Row | None:
+        """As `BaseRepository.first`."""
+        return await self._rows.first(_plain(options))
+
+    async def list(self, options: OptionsLike = None) -> builtins.list[Row]:
+        """As `BaseRepository.list`."""
+        return await self._rows.list(_plain(options))
+
+    async def list_paginated(self, options: OptionsLike = None) -> PaginationResult[Row]:
+        """As `BaseRepository.list_paginated`."""
+        return await self._rows.list_paginated(_plain(options))
+
+    async def cursor_paginate(self, options: OptionsLike = None) -> CursorPaginationResult[Row]:
+        """As `ValueReads.cursor_paginate`."""
+        return await self._rows.cursor_paginate(_plain(options))
+
+    def stream(self, options: OptionsLike = None, batch_size: int = 1000) -> AsyncIterator[Row]:
+        """As `BaseRepository.stream`."""
+        return self._rows.stream(_plain(options), batch_size)
+
+
+def _plain(options: OptionsLike) -> QueryOptions:
+    asked = options_of(options)
+    if asked.relationships:
+        raise ValidationError("A dict of columns has no relationships to load.", field="relationships")
+    return asked
