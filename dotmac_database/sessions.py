@@ -40,7 +40,7 @@ class SessionState:
     commit. ``standalone_reads`` is switched off where each statement needs a transaction, as row-level security does.
     ``asynchronous`` says that an `AsyncSession` is served: the toolkit never expires its objects, since an expired
     attribute can't be read outside of its await. ``reading_alone`` marks a read that has no transaction, whose end is
-    nobody's commit.
+    nobody's commit; ``writing_alone`` a write whose one statement is a transaction by itself.
     """
 
     units: int = 0
@@ -49,6 +49,7 @@ class SessionState:
     standalone_reads: bool = True
     asynchronous: bool = False
     reading_alone: bool = False
+    writing_alone: bool = False
 
 
 def sync_session(session: Any) -> Session:
@@ -139,7 +140,14 @@ def _stands_alone(session: Session) -> Engine | None:
     state = state_of(session)
     if session.in_transaction() or (session.expire_on_commit and not state.asynchronous):
         return None
-    if (state.units and not state.lazy) or not state.standalone_reads:
+    if state.units and not state.lazy:
+        return None
+    return _needs_no_transaction(session, state)
+
+
+def _needs_no_transaction(session: Session, state: SessionState) -> Engine | None:
+    """The engine, where a statement by itself sees and does the same as in a transaction of its own; else None."""
+    if not state.standalone_reads:
         return None
     engine = session.bind
     if not isinstance(engine, Engine) or session.twophase or not session.autoflush:
@@ -150,33 +158,61 @@ def _stands_alone(session: Session) -> Engine | None:
     if level not in ("READ COMMITTED", "AUTOCOMMIT") and engine.dialect.name != "sqlite":
         return None
     # A listener of the user's at the start of a transaction (SET LOCAL …) needs that there is one.
-    alone = all(getattr(listener, "dotmac_internal", False) for listener in session.dispatch.after_begin)
-    return engine if alone else None
+    return None if any(map(_of_users, session.dispatch.after_begin)) else engine
+
+
+def _of_users(listener: Any) -> bool:
+    return not getattr(listener, "dotmac_internal", False)
 
 
 @contextmanager
-def writing(session: Session, *, auto_commit: bool, model: type | None = None) -> Iterator[None]:
+def writing(session: Session, *, auto_commit: bool, model: type | None = None) -> Iterator[Callable[[], None]]:
     """Run one write, whole or not at all, in this block.
 
     Where no transaction is open the block opens one, and rolls it back when it fails; in an open one it is a
     savepoint, so that what came before stays and the session remains usable. Commits at the end if
     ``auto_commit`` says so, no unit is open and the user has not begun the transaction explicitly.
+
+    The block is given what to call right before a statement that is all there is to the write: where it would be
+    committed at once, it is sent without BEGIN and COMMIT around it.
     """
+    state = state_of(session)
     with translated(model):
         if session.in_transaction():
             with savepoint(session):
-                yield
+                yield _nothing
         else:
             with _held_before_undo(session) as held:
                 try:
-                    yield
+                    yield _nothing if state.units or not auto_commit else lambda: _write_alone(session, state)
                     session.flush()
-                except BaseException:
+                except BaseException as error:
                     rollback(session, undo_nothing=True)
                     restore_values(session, held)
+                    if state.writing_alone and isinstance(error, Exception) and lost_connection(error):
+                        raise TransactionError(
+                            "The connection was lost during a write; it may have taken effect.", outcome="unknown"
+                        ) from cause_of(error)
                     raise
-    if auto_commit and not state_of(session).units and _autobegun(session):
+                finally:
+                    state.writing_alone = False
+    if auto_commit and not state.units and _autobegun(session):
         commit(session, model)
+
+
+def _nothing() -> None:
+    """A write that is a part of something larger has its transaction."""
+
+
+def _write_alone(session: Session, state: SessionState) -> None:
+    listening = session.dispatch
+    around = (listening.before_flush, listening.after_flush, listening.after_flush_postexec, listening.before_commit)
+    if any(_of_users(listener) for listeners in around for listener in listeners):
+        return  # what they send belongs into the same transaction
+    engine = _needs_no_transaction(session, state)
+    if engine is not None and engine.dialect.name == "postgresql":
+        session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        state.writing_alone = True
 
 
 @contextmanager

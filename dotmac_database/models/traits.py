@@ -131,16 +131,17 @@ class Traits(Generic[M]):
         """Whether something of the user's happens when an object is loaded: a listener, a reconstructor."""
         return any(bool(getattr(self.mapper.class_manager.dispatch, name)) for name in ("load", "refresh"))
 
-    @cached_property
+    @property
     def direct_writes(self) -> bool:
         """Whether a row may be changed by a statement alone: nothing of the user's hangs on the unit of work."""
-        listens = ("before_update", "after_update", "before_delete", "after_delete")
-        return (
-            len(self.tables) == 1
-            and not self.computes
-            and not self.mapper.validators
-            and not any(bool(getattr(self.mapper.dispatch, name)) for name in listens)
+        heard = self.mapper.dispatch
+        return self._one_plain_table and not (
+            heard.before_update or heard.after_update or heard.before_delete or heard.after_delete
         )
+
+    @cached_property
+    def _one_plain_table(self) -> bool:
+        return len(self.tables) == 1 and not self.computes and not self.mapper.validators
 
     def attribute(self, key: str) -> InstrumentedAttribute[Any]:
         """The class's attribute of this key, for statements."""

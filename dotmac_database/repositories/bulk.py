@@ -150,8 +150,9 @@ class BulkRepository(WritingRepository[M]):
         if not values:
             return 0
         values = self.values_for_update(writer.stamped(values))
-        with self._writing():
-            if self._directly() and not self._needs_unit(values):
+        with self._writing() as alone:
+            if self._is_one_update(values):
+                alone()
                 return self._counted(writer.update_where(found, values))
             return self._change_each(writer, found, values)
 
@@ -172,10 +173,12 @@ class BulkRepository(WritingRepository[M]):
         writer = self._writer(user_id, include_deleted=not softly)
         found = writer.reader.analysed(filters_of(filters))
         self._refuse_all(found.unbounded, allow_all)
-        with self._writing():
+        with self._writing() as alone:
             if not softly:
+                alone()
                 return self._counted(writer.delete_where(found))
             if self._directly():
+                alone()
                 return self._counted(writer.update_where(found, writer.deletion()))
             return self._change_each(writer, found, writer.deletion())
 

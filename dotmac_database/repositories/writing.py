@@ -14,14 +14,14 @@ from ..sessions import keep, writing
 from ..statements.reads import Bound, Reader
 from ..statements.writes import Values, Writer
 from ..tenancy.context import ALL_TENANTS
-from .analysing import AnalysingRepository
+from .explaining import ExplainingRepository
 
 M = TypeVar("M")
 
 FRESH: Mapping[str, Any] = {"populate_existing": True, "synchronize_session": False}
 
 
-class WritingRepository(AnalysingRepository[M]):
+class WritingRepository(ExplainingRepository[M]):
     """Writes. Each is whole or not at all; ``auto_commit`` commits it, except inside a transaction, which it joins.
 
     ``user_id`` is the audit user; None takes the ambient one of `acting_as`.
@@ -35,10 +35,12 @@ class WritingRepository(AnalysingRepository[M]):
         `DuplicateEntityError` and `ConstraintViolationError` as the database says.
         """
         values = self.values_for_create(self._writer(user_id).for_create(data))
-        with self._writing():
+        with self._writing() as alone:
             self._refuse_held(values)
             entity = self._made(values)
             self._session.add(entity)
+            if self._is_one_insert(values):
+                alone()
             self._flush()
             self._complete(entity)
             keep(self._session, entity)
@@ -61,7 +63,9 @@ class WritingRepository(AnalysingRepository[M]):
         values = self._without_key(writer.for_update(data), key)
         if values:
             values = self.values_for_update(writer.stamped(values))
-        with self._writing():
+        with self._writing() as alone:
+            if self._is_one_update(values):
+                alone()
             entity = self._change(writer, key, values, expected_version)
             keep(self._session, entity)
         return entity
@@ -75,10 +79,13 @@ class WritingRepository(AnalysingRepository[M]):
         softly = soft_delete and self.traits.soft_deletes
         writer = self._writer(user_id, include_deleted=not softly)
         key = writer.reader.key(entity_id)
-        with self._writing():
+        with self._writing() as alone:
             if softly:
+                if self._is_one_update(writer.deletion()):
+                    alone()
                 return self._change_or_none(writer, key, writer.deletion()) is not None
             if self._directly() and not self.traits.relationships:
+                alone()
                 statement = delete(self.model_class).where(
                     *writer.reader.key_conditions(), *writer.reader.scope.root(self.traits)
                 )
@@ -97,7 +104,9 @@ class WritingRepository(AnalysingRepository[M]):
             raise ValidationError(f"{self.traits.name} has no soft-delete columns, so nothing can be restored.")
         writer = self._writer(user_id, include_deleted=True)
         key = writer.reader.key(entity_id)
-        with self._writing():
+        with self._writing() as alone:
+            if self._is_one_update(writer.deletion(deleted=False)):
+                alone()
             entity = self._change(writer, key, writer.deletion(deleted=False), None)
             keep(self._session, entity)
         return entity
@@ -109,6 +118,22 @@ class WritingRepository(AnalysingRepository[M]):
         """Whether rows may be changed by statements alone, without the session's unit of work."""
         flushes = (*self._session.dispatch.before_flush, *self._session.dispatch.after_flush)
         return self.traits.direct_writes and all(getattr(each, "dotmac_internal", False) for each in flushes)
+
+    def _is_one_update(self, values: Values) -> bool:
+        """Whether the values are written by one statement that gives the row back."""
+        return bool(values) and self._directly() and not self._needs_unit(values)
+
+    def _is_one_insert(self, values: Values) -> bool:
+        """Whether a flush will send one INSERT and nothing else."""
+        session, mapper = self._session, self.traits.mapper
+        return (
+            self.traits.direct_writes
+            and not self._needs_unit(values)
+            and not mapper.dispatch.before_insert
+            and not mapper.dispatch.after_insert
+            and len(session.new) == 1
+            and not (session.dirty or session.deleted)
+        )
 
     def _needs_unit(self, values: Values) -> bool:
         return any(key not in self.traits.columns for key in values)
@@ -171,7 +196,7 @@ class WritingRepository(AnalysingRepository[M]):
         """Change one row, by a statement where that is enough; None: it is missing, or stale."""
         if not values:
             return self._if_fresh(self._fresh(writer.reader, key), expected)
-        if self._directly() and not self._needs_unit(values):
+        if self._is_one_update(values):
             rows = self._scalars(writer.update_by_key(key, values, expected), FRESH)
             return rows[0] if rows else None
         entity = self._locked(writer.reader, key)

@@ -110,14 +110,23 @@ WRITES: dict[str, tuple[Callable[[Face, Any, Any], Any], list[str]]] = {
 }
 
 
+IN_A_TRANSACTION = {"bulk_create", "upsert", "bulk_upsert", "bulk_update"}
+"""Writes that may take several statements; the others are committed by the server with their only one."""
+
+
+def as_sent(face: Face, method: str, expected: list[str]) -> list[str]:
+    alone = face.engine.dialect.name == "postgresql" and method not in IN_A_TRANSACTION
+    return expected if alone else ["BEGIN", *expected, "COMMIT"]
+
+
 @pytest.mark.parametrize("method", WRITES)
-def test_a_write_is_one_statement_and_its_commit(face: Face, user: Any, method: str) -> None:
+def test_a_write_is_one_statement_that_is_committed(face: Face, user: Any, method: str) -> None:
     call, expected = WRITES[method]
     with face.session() as session:
         users = face.repository(session, User, "a")
         with counted(face.engine) as sent:
             result = call(face, users, user)
-            assert words(sent) == ["BEGIN", *expected, "COMMIT"]
+            assert words(sent) == as_sent(face, method, expected)
         with counted(face.engine) as read:
             for entity in result if isinstance(result, list) else [result]:
                 assert [getattr(entity, key) for key in users.traits.columns] if hasattr(entity, "id") else True
