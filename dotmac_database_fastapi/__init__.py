@@ -6,6 +6,7 @@ from .health import health_router
 from .params import CursorQuery, PageQuery, filter_query, options_query, sort_query
 from .plugin import DatabasePlugin
 from .registry import PluginError
+from .rerun import rerun_route
 from .routers import crud_router, list_router
 from .tenants import BadTenantError, tenant_from_header, tenant_from_path, tenant_from_subdomain
 
@@ -25,6 +26,7 @@ __all__ = [
     "list_router",
     "options_query",
     "register_exception_handlers",
+    "rerun_route",
     "sort_query",
     "tenant_from_header",
     "tenant_from_path",

@@ -46,6 +46,11 @@ async def caller_of(plugin: DatabasePlugin, connection: HTTPConnection, response
     return caller
 
 
+def forget_callers(connection: HTTPConnection) -> None:
+    """Let the request's tenant and actor be asked for again: what their dependencies gave has ended with them."""
+    connection.scope.pop(_SCOPE, None)
+
+
 async def _asked(plugin: DatabasePlugin, connection: HTTPConnection, response: Response | None) -> Caller:
     tenant, missing = None, None
     try:

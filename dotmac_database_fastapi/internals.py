@@ -7,20 +7,22 @@ is; FastAPI solves them with these functions.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
-from fastapi import routing
+from fastapi import Request, routing
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant, get_flat_params, solve_dependencies
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import FastAPIError, RequestValidationError
+from starlette.datastructures import UploadFile
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 _KNOWN: dict[int, tuple[Any, frozenset[str]]] = {}
 _DEPENDANTS: dict[tuple[Any, str], Dependant] = {}
 _MOST_KEPT = 4096
+_WITH_RESPONSE, _WITH_ENDPOINT = "fastapi_inner_astack", "fastapi_function_astack"
 
 
 def route_of(connection: HTTPConnection) -> Any:
@@ -37,9 +39,50 @@ def stack_of(connection: HTTPConnection) -> AsyncExitStack | None:
     dependant: Dependant | None = getattr(route_of(connection), "dependant", None)
     call = None if dependant is None else dependant.call
     if inspect.isasyncgenfunction(call) or inspect.isgeneratorfunction(call):
-        stack: AsyncExitStack = connection.scope["fastapi_inner_astack"]
+        stack: AsyncExitStack = connection.scope[_WITH_RESPONSE]
         return stack
     return None
+
+
+async def run_whole(handler: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
+    """A route's response, with its dependencies ended as far as they end with the endpoint: COMMIT among them.
+
+    Those that end with the response do so where the request's do, or here, when the endpoint or an end fails.
+    """
+    scope = request.scope
+    outer: AsyncExitStack = scope[_WITH_RESPONSE]
+    outside = {name: scope[name] for name in (_WITH_RESPONSE, _WITH_ENDPOINT)}
+    response: Response | None = None
+    try:
+        async with AsyncExitStack() as with_response:
+            scope[_WITH_RESPONSE] = with_response
+            async with AsyncExitStack() as with_endpoint:
+                scope[_WITH_ENDPOINT] = with_endpoint
+                response = await handler(request)
+            outer.push_async_exit(with_response.pop_all())
+    finally:
+        scope.update(outside)
+    if response is None:
+        raise FastAPIError("A dependency with yield has caught an exception, and not raised it again.")
+    return response
+
+
+async def rewound(request: Request) -> bool:
+    """Let the request's body be read again from its start; False where that can't be.
+
+    It was read as a stream, or one of its files is closed.
+    """
+    # Parsed anew: the endpoint may have changed what it was given.
+    vars(request).pop("_json", None)
+    form = request._form
+    if form is None:
+        return not request._stream_consumed or hasattr(request, "_body")
+    files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    if any(file.file.closed for file in files):
+        return False
+    for file in files:
+        await file.seek(0)
+    return True
 
 
 def query_parameters(connection: HTTPConnection) -> frozenset[str]:
@@ -83,7 +126,7 @@ async def solve(dependency: Callable[..., Any], connection: HTTPConnection, resp
         dependant=dependant_of(dependency, path),
         response=response,
         dependency_overrides_provider=connection.scope.get("app"),
-        async_exit_stack=connection.scope.get("fastapi_inner_astack") or AsyncExitStack(),
+        async_exit_stack=connection.scope.get(_WITH_RESPONSE) or AsyncExitStack(),
         embed_body_fields=False,
     )
     if solved.errors:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .plugin import DatabasePlugin
 
 _SCOPE = "dotmac_database.sessions"
+_COMMITTED = "dotmac_database.committed"
 
 SessionClass: type[Session] = Session
 AsyncSessionClass: type[AsyncSession] = AsyncSession
@@ -86,6 +87,9 @@ async def request_session(
             yield session
         finally:
             del open_sessions[key]
+        begun = session.in_transaction()
+    if begun:
+        connection.scope[_COMMITTED] = True
 
 
 @asynccontextmanager
@@ -108,6 +112,14 @@ async def request_sync_session(
                     yield session
                 finally:
                     del open_sessions[key]
+                begun = session.in_transaction()
+    if begun:
+        connection.scope[_COMMITTED] = True
+
+
+def has_committed(connection: HTTPConnection) -> bool:
+    """Whether one of the request's sessions has ended with a COMMIT, since this was last asked."""
+    return bool(connection.scope.pop(_COMMITTED, False))
 
 
 @contextmanager

@@ -1,0 +1,108 @@
+"""`rerun_route`: run an endpoint again whose transaction lost against another one.
+
+The whole of it: its dependencies are solved anew, so that each attempt has a session and a transaction of its own.
+COMMIT is part of an attempt, and the response is sent after the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from dotmac_database import RetryBudget, RetryPolicy, RetryStrategy, is_transient, with_retry
+
+from .callers import forget_callers
+from .internals import rewound, route_of, run_whole, stack_of
+from .sessions import has_committed
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+"""The methods that RFC 9110 calls idempotent, and FastAPI has."""
+
+
+class _NotRepeatableError(Exception):
+    """An attempt has failed, and can't be followed by another."""
+
+    def __init__(self, failure: Exception) -> None:
+        super().__init__("The request can't be run again.")
+        self.failure = failure
+
+
+def rerun_route(
+    policy: RetryPolicy | None = None, *, methods: Collection[str] = IDEMPOTENT_METHODS, idempotent: bool = False
+) -> type[APIRoute]:
+    """A route class whose endpoints are run again after a failure that passes by itself (see `is_transient`).
+
+    ``APIRouter(route_class=rerun_route())``. An attempt is all of the endpoint: the body is validated, the dependencies
+    are solved, the handler runs, and the transaction is committed; no connection is held between two. Requests of
+    ``methods`` are run again, and others that have an ``Idempotency-Key``. ``idempotent`` says that the endpoints may
+    be run again whatever the method, and also where the connection was lost during COMMIT, so that the first attempt
+    may have taken effect. ``policy`` None: 4 attempts within 5 seconds, 0.05 s and more between them, with full jitter
+    and a budget that the endpoints share.
+
+    Not run again: what fails with the user's own exception or `HTTPException`; an endpoint that is a generator; one
+    that has read its body as a stream or closed an uploaded file; one with two sessions of which one has committed,
+    unless it is ``idempotent``. Nobody knows of what an endpoint commits by hand or does elsewhere: it must bear to be
+    done twice. Background tasks are those of the attempt that succeeded. The last failure leaves as it was raised: 503
+    with ``Retry-After`` from `register_exception_handlers`.
+    """
+    chosen = policy or RetryPolicy(
+        max_attempts=4,
+        base_delay=0.05,
+        max_delay=1.0,
+        strategy=RetryStrategy.JITTERED,
+        deadline=5.0,
+        budget=RetryBudget(),
+    )
+    rules = _Rules(chosen, frozenset(method.upper() for method in methods), idempotent)
+    return type("RerunRoute", (_RerunRoute,), {"rules": rules})
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    methods: frozenset[str] = IDEMPOTENT_METHODS
+    idempotent: bool = False
+
+    def allow(self, request: Request) -> bool:
+        """Whether this request may be run twice."""
+        if stack_of(request) is not None:
+            return False  # a generator: it runs, and commits, while its response is sent
+        asked = self.idempotent or request.method in self.methods
+        return asked or bool(request.headers.get("idempotency-key", "").strip())
+
+    async def run(self, request: Request, handler: Handler) -> Response:
+        async def attempt() -> Response:
+            try:
+                return await run_whole(handler, request)
+            except Exception as error:
+                torn = has_committed(request) and not self.idempotent
+                if is_transient(error, idempotent=self.idempotent) and (torn or not await rewound(request)):
+                    raise _NotRepeatableError(error) from error
+                forget_callers(request)
+                raise
+
+        # What hooks and logs call it.
+        attempt.__qualname__ = f"{request.method} {getattr(route_of(request), 'path_format', request.url.path)}"
+        try:
+            return await with_retry(self.policy, idempotent=self.idempotent)(attempt)()
+        except _NotRepeatableError as used_up:
+            failure = used_up.failure
+        raise failure
+
+
+class _RerunRoute(APIRoute):
+    rules: ClassVar[_Rules] = _Rules()
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler, rules = super().get_route_handler(), self.rules
+
+        async def rerunning(request: Request) -> Response:
+            return await (rules.run(request, handler) if rules.allow(request) else handler(request))
+
+        return rerunning
