@@ -6,10 +6,11 @@ import builtins
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, overload
 
-from sqlalchemy import insert, select
+from sqlalchemy import Column, insert, select
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm.attributes import set_committed_value
 
+from ..dialects.copying import copies, copy
 from ..errors import DuplicateEntityError, ValidationError
 from ..query import FiltersLike, filters_of
 from ..sessions import keep
@@ -23,6 +24,9 @@ M = TypeVar("M")
 
 _FEW = 20
 """Below so many rows arrays are not worth their while."""
+
+_MANY = 500
+"""From so many rows on it pays to ask whether COPY may be used."""
 
 
 class BulkRepository(WritingRepository[M]):
@@ -46,8 +50,8 @@ class BulkRepository(WritingRepository[M]):
     ) -> builtins.list[M] | int:
         """Insert many rows, all or none: one INSERT per batch for each set of fields that the rows have.
 
-        Gives the rows in their order, or with ``returning=False`` their number, by the fastest way of
-        the driver. No events of single objects are sent.
+        Gives the rows in their order, or with ``returning=False`` their number, by the fastest way of the driver: COPY
+        where the table, its columns and row-level security allow it. No events of single objects are sent.
         """
         writer = self._writer(user_id)
         prepared = [self.values_for_create(writer.for_create(row)) for row in rows]
@@ -198,6 +202,12 @@ class BulkRepository(WritingRepository[M]):
         if not rows.possible or len(members) < _FEW:
             self._session.execute(writer.insert(returning=False), members, execution_options=self._options)
             return
+        table = self.traits.tables[0]
+        connection = self._session.connection({"mapper": self.traits.mapper})
+        if len(members) >= _MANY and not _is_identity(rows.columns) and copies(connection, table):
+            for start in range(0, len(members), BATCH):
+                copy(connection, table, *rows.lists(members[start : start + BATCH]))
+            return
         for start in range(0, len(members), BATCH):
             columns, source = rows.source(members[start : start + BATCH])
             statement = insert(self.traits.tables[0]).from_select(columns, source, include_defaults=False)
@@ -268,3 +278,8 @@ class BulkRepository(WritingRepository[M]):
                 f"{self.traits.name}: the filters match every row; pass allow_all=True if that is meant.",
                 field="filters",
             )
+
+
+def _is_identity(columns: Sequence[Column[Any]]) -> bool:
+    """Whether COPY would write a column that only the database may."""
+    return any(column.identity is not None and column.identity.always for column in columns)

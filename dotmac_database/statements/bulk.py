@@ -90,12 +90,17 @@ class Unnested:
             )
         )
 
+    def lists(self, rows: Sequence[Values]) -> tuple[list[Column[Any]], list[list[Any]]]:
+        """The columns, and the list of each column's values."""
+        columns = [*self.columns, *(self.writer.traits.columns[key] for key, _ in self.defaults)]
+        return columns, self._arrays(rows)
+
     def source(self, rows: Sequence[Values]) -> tuple[list[Column[Any]], Select[Any]]:
         """The columns, and the SELECT that gives these rows."""
-        columns = [*self.columns, *(self.writer.traits.columns[key] for key, _ in self.defaults)]
+        columns, lists = self.lists(rows)
         arrays = [
             bindparam(f"c{place}", values, type_=ARRAY(each.type))
-            for place, (each, values) in enumerate(zip(columns, self._arrays(rows), strict=True))
+            for place, (each, values) in enumerate(zip(columns, lists, strict=True))
         ]
         fields: list[Any] = [column(f"c{place}", each.type) for place, each in enumerate(columns)]
         table = func.unnest(*arrays).table_valued(*fields, name="dotmac_rows").render_derived()

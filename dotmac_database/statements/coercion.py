@@ -71,6 +71,8 @@ def _text(type_: sa.String, storing: bool) -> Coercer:
     limit = type_.length if storing else None
 
     def coerce(value: Any) -> str:
+        if type(value) is str:
+            return checked_text(value, limit)
         if isinstance(value, Enum) and isinstance(value, str):
             value = value.value
         if isinstance(value, (UUID, Decimal)) or (isinstance(value, (int, float)) and not isinstance(value, bool)):
@@ -134,6 +136,8 @@ def _integer(type_: sa.Integer, storing: bool) -> Coercer:
     limit = 2**bits
 
     def coerce(value: Any) -> int:
+        if type(value) is int and -limit <= value < limit:
+            return value
         if (isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,30}\s*", value, re.ASCII)) or (
             isinstance(value, (float, Decimal)) and _is_whole(value)
         ):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from pydantic import BaseModel
 from sqlalchemy import Column, Index, PrimaryKeyConstraint, UniqueConstraint, bindparam, delete, insert, null, update
@@ -26,15 +27,18 @@ from .reads import Bound, Reader
 
 Values = dict[str, Any]
 
+_DATA = frozenset((str, int, float, bool, type(None), UUID, datetime, date, Decimal, bytes, dict, list))
+"""What rows are mostly made of: no SQL expression has such a type."""
+
 
 def is_sql(value: Any) -> bool:
     """Whether a value is an SQL expression, the programmer's own, rather than data."""
-    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
+    return type(value) not in _DATA and (isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"))
 
 
 def data_of(traits: Traits[Any], data: Any) -> Mapping[Any, Any]:
     """The fields that were set in a dict, a Pydantic object or an entity."""
-    if isinstance(data, Mapping):
+    if type(data) is dict or isinstance(data, Mapping):
         return data
     if isinstance(data, BaseModel):
         return {name: getattr(data, name) for name in data.model_fields_set} | (data.model_extra or {})
@@ -67,20 +71,22 @@ class Writer:
         """The values of a new row: checked, coerced and stamped. The caller's data is not changed."""
         traits = self.traits
         values = self.checked(data_of(traits, data))
-        for key in [key for key, value in values.items() if isinstance(value, Null) and not _has_default(traits, key)]:
+        for key in [key for key, value in values.items() if type(value) is Null and not _has_default(traits, key)]:
             del values[key]
         self._stamp_tenant(values)
-        now = utc_now()
-        self._stamp(values, traits.created_at, now)
-        self._stamp(values, traits.updated_at, now)
+        if traits.created_at is not None or traits.updated_at is not None:
+            now = utc_now()
+            self._stamp(values, traits.created_at, now)
+            self._stamp(values, traits.updated_at, now)
         if self.actor is not None:
             self._stamp(values, traits.created_by, self.actor)
             self._stamp(values, traits.updated_by, self.actor)
         for part, first in ((traits.is_deleted, False), (traits.version, 1)):
-            if part is not None and traits.columns[part].default is None:
+            if part is not None and part not in values and traits.columns[part].default is None:
                 self._stamp(values, part, first)
-        if traits.makes_uuid is not None and values.get(traits.makes_uuid) is None:
-            values[traits.makes_uuid] = self._coerced(traits.makes_uuid, uuid4())
+        made = traits.makes_uuid
+        if made is not None and values.get(made) is None:
+            values[made] = self._coerced(made, uuid4())
         return values
 
     def for_update(self, data: Any) -> Values:
@@ -109,8 +115,9 @@ class Writer:
     def checked(self, given: Mapping[Any, Any]) -> Values:
         """``given`` with known keys only and coerced values; raises `ValidationError` naming what is wrong."""
         values: Values = {}
+        fields = self._fields
         for name, value in given.items():
-            key, coerce = self._fields.get(name) or self._field(name)
+            key, coerce = fields.get(name) or self._field(name)
             if coerce is None:
                 if key in self.traits.relationships:
                     self._check_related(key, value)
@@ -118,7 +125,10 @@ class Writer:
             elif value is None:
                 values[key] = self._null(key)
             else:
-                values[key] = self._stored(key, coerce, value)
+                try:
+                    values[key] = coerce(value)
+                except ValueError as expected:
+                    values[key] = self._expression(key, value, expected)
         return values
 
     def _field(self, name: Any) -> tuple[str, Coercer | None]:
@@ -151,15 +161,20 @@ class Writer:
         raise ValidationError(f"{self.traits.name} has no field {name!r}{hint}", field=str(name))
 
     def _coerced(self, key: str, value: Any) -> Any:
-        return self._stored(key, self._coercer(key), value)
+        _, coerce = self._fields.get(key) or self._field(key)
+        return value if coerce is None else self._stored(key, coerce, value)
 
     def _stored(self, key: str, coerce: Coercer, value: Any) -> Any:
         try:
             return coerce(value)
         except ValueError as expected:
-            if is_sql(value):
-                return value  # an SQL expression is the programmer's own
-            raise ValidationError(f"{self.traits.name}.{key} takes {expected}.", field=key) from None
+            return self._expression(key, value, expected)
+
+    def _expression(self, key: str, value: Any, expected: ValueError) -> Any:
+        """What no coercion takes: an SQL expression, which is the programmer's own. Anything else is refused."""
+        if is_sql(value):
+            return value
+        raise ValidationError(f"{self.traits.name}.{key} takes {expected}.", field=key) from None
 
     def _stamp(self, values: Values, key: str | None, value: Any) -> None:
         """Fill a part's column where the user gave nothing."""

@@ -35,7 +35,7 @@ def watch(session: Session, connection: Connection) -> None:
     if connection.engine not in _WATCHED:
         _WATCHED.add(connection.engine)
         event.listen(connection.engine, "before_execute", _on_statement, retval=True)
-        event.listen(connection.engine, "before_cursor_execute", _on_cursor)
+        event.listen(connection.engine, "before_cursor_execute", _on_cursor, retval=True)
         event.listen(connection.engine, "rollback_savepoint", _on_savepoint)
 
 
@@ -98,13 +98,16 @@ def _inline(statement: Any, column: Any) -> Any:
 
 
 def _on_cursor(
-    connection: Connection, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: bool
-) -> None:
+    connection: Connection, _cursor: Any, statement: str, parameters: Any, context: Any, _many: bool
+) -> tuple[str, Any]:
     """Look at what is sent: what was not confined must touch no tenants' table, and hold no text."""
     guarding = _guarding(connection)
-    if guarding is None or _CONTROL.match(statement):
-        return
-    _, binding = guarding
+    if guarding is not None and not _CONTROL.match(statement):
+        _look(guarding[1], connection, statement, context)
+    return statement, parameters
+
+
+def _look(binding: TenantBinding, connection: Connection, statement: str, context: Any) -> None:
     backed = binding.rls and connection.dialect.name == "postgresql"
     if not binding.open:
         _check(binding, statement, context, backed=backed)
@@ -180,3 +183,10 @@ def _refuse(binding: TenantBinding, what: str, *, backed: bool) -> None:
         raise UnscopedStatementError(
             f"{what} can't be confined to a tenant; go through the mapped class, or unscoped(session, reason=…)."
         )
+
+
+_listener: Any
+for _listener in (_on_statement, _on_cursor):
+    # Tells them from a user's listeners, who are to hear of every statement. (SQLAlchemy wraps a listener that gives
+    # nothing back, and the mark would be lost.)
+    _listener.dotmac_internal = True

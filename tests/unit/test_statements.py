@@ -208,7 +208,7 @@ def test_no_value_is_written_into_a_statement(name: str) -> None:
 
 
 def test_a_total_rides_along_in_the_same_statement(name: str) -> None:
-    sql = rows(name, [F("posts.title", value="x")], limit=5, offset=5, total=True)
+    sql = rows(name, [F("posts.title", value="x")], limit=5, offset=5, bound=0)
     assert sql.count("count(*)") == 1
     assert " JOIN " not in sql
 

@@ -1,0 +1,78 @@
+"""COPY: many rows into a table by the protocol that PostgreSQL has for it.
+
+https://www.postgresql.org/docs/current/sql-copy.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import Column, Connection, Table, cast, func, select
+from sqlalchemy import exc as sa
+from sqlalchemy import table as plain_table
+from sqlalchemy.dialects.postgresql import REGCLASS
+from sqlalchemy.sql import column
+from sqlalchemy.util import await_only
+
+_LISTENED = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute")
+
+
+def copies(connection: Connection, table: Table) -> bool:
+    """Whether rows may go into ``table`` by COPY; asks the database, in one statement.
+
+    Row-level security does not allow it, a view can't take it, and who listens to statements (telemetry, a log) would
+    not hear of it. The statement opens the transaction, which COPY by the driver would not.
+    """
+    if connection.dialect.name != "postgresql" or _is_listened_to(connection):
+        return False
+    if connection.get_execution_options().get("schema_translate_map") or connection.engine.echo:
+        return False
+    name = connection.dialect.identifier_preparer.format_table(table)
+    catalogue = plain_table("pg_class", column("oid"), column("relkind"), schema="pg_catalog")
+    asked = select(catalogue.c.relkind.in_(["r", "p"]), func.row_security_active(catalogue.c.oid)).where(
+        catalogue.c.oid == cast(name, REGCLASS)
+    )
+    is_table, is_secured = connection.execute(asked).one()
+    return bool(is_table) and not is_secured
+
+
+def _is_listened_to(connection: Connection) -> bool:
+    return any(
+        not getattr(listener, "dotmac_internal", False)
+        for name in _LISTENED
+        for listener in getattr(connection.dispatch, name)
+    )
+
+
+def copy(connection: Connection, table: Table, columns: Sequence[Column[Any]], lists: Sequence[Sequence[Any]]) -> None:
+    """Send rows, given as a list for each column. Raises `DBAPIError`, as a statement would."""
+    dialect = connection.dialect
+    values = [_processed(each.type.dialect_impl(dialect).bind_processor(dialect), list_) for each, list_ in
+              zip(columns, lists, strict=True)]  # fmt: skip
+    rows = zip(*values, strict=True)
+    names = [each.name for each in columns]
+    driver: Any = connection.connection.driver_connection
+    try:
+        if dialect.driver == "asyncpg":
+            await_only(driver.copy_records_to_table(table.name, records=rows, columns=names, schema_name=table.schema))
+        else:
+            _by_psycopg(connection, table, names, rows)
+    except Exception as error:
+        lost = dialect.is_disconnect(error, connection.connection.dbapi_connection, None)  # type: ignore[arg-type]  # the drivers' classes are known at run time
+        if lost:
+            connection.invalidate(error)
+        raise sa.DBAPIError(f"COPY {table.name}", None, error, connection_invalidated=lost) from error
+
+
+def _processed(process: Callable[[Any], Any] | None, values: Sequence[Any]) -> Sequence[Any]:
+    return values if process is None else [process(value) for value in values]
+
+
+def _by_psycopg(connection: Connection, table: Table, names: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    quoted = connection.dialect.identifier_preparer
+    target = f"{quoted.format_table(table)} ({', '.join(map(quoted.quote, names))})"
+    driver: Any = connection.connection.driver_connection
+    with driver.cursor() as cursor, cursor.copy(f"COPY {target} FROM STDIN") as stream:
+        for row in rows:
+            stream.write_row(row)
