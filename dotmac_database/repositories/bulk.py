@@ -65,10 +65,7 @@ class BulkRepository(WritingRepository[M]):
                 return len(prepared)
             created: dict[int, M] = {}
             for places, members in writer.runs(prepared):
-                result = self._session.scalars(
-                    writer.insert(returning=True), members, execution_options={**FRESH, **self._options}
-                )
-                created.update(zip(places, result, strict=True))
+                created.update(zip(places, self._inserted(writer, members), strict=True))
             entities = [created[place] for place in range(len(prepared))]
             self._compute(entities)
             keep(self._session, *entities)
@@ -196,6 +193,23 @@ class BulkRepository(WritingRepository[M]):
             self._set(entity, values)
         self._flush()
         return len(entities)
+
+    def _inserted(self, writer: Writer, members: builtins.list[Values]) -> Iterable[M]:
+        """The new rows in the order of the given ones."""
+        how = {**FRESH, **self._options}
+        rows = Unnested(writer, members)
+        keys = self.traits.primary_key
+        if not rows.possible or len(members) < _FEW or not rows.name_their_keys:
+            return self._session.scalars(writer.insert(returning=True), members, execution_options=how)
+        found: dict[Any, M] = {}
+        for start in range(0, len(members), BATCH):
+            columns, source = rows.source(members[start : start + BATCH])
+            statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
+            returned = self._session.scalars(statement.returning(self.model_class), execution_options=how)
+            # No order is promised for rows that are returned, but each has its key.
+            found.update((self.traits.key_of(entity), entity) for entity in returned)
+        single = keys[0] if len(keys) == 1 else None
+        return [found[row[single] if single else tuple(row[key] for key in keys)] for row in members]
 
     def _insert_many(self, writer: Writer, members: builtins.list[Values]) -> None:
         rows = Unnested(writer, members)

@@ -90,6 +90,15 @@ class Unnested:
             )
         )
 
+    @property
+    def name_their_keys(self) -> bool:
+        """Whether each row has its primary key, in a type whose values come back as they were given."""
+        traits = self.writer.traits
+        types = [traits.columns[key].type for key in traits.primary_key]
+        return set(traits.primary_key) <= set(self.given) and all(
+            isinstance(each, (sa.Integer, sa.Uuid, sa.String)) and not isinstance(each, sa.CHAR) for each in types
+        )
+
     def lists(self, rows: Sequence[Values]) -> tuple[list[Column[Any]], list[list[Any]]]:
         """The columns, and the list of each column's values."""
         columns = [*self.columns, *(self.writer.traits.columns[key] for key, _ in self.defaults)]
