@@ -1,6 +1,7 @@
 """Typed, tenant-confined data access for SQLAlchemy and SQLModel, the same in sync and async."""
 
 from .actors import acting_as, current_actor
+from .advisor import IndexAdvice, QueryPlan
 from .breaker import CircuitBreaker, CircuitChange, CircuitHook
 from .engines import ConnectionOptions, Database, create_database
 from .errors import (
@@ -113,6 +114,7 @@ __all__ = [
     "HealthCheckResult",
     "HealthStatus",
     "IdempotencyRecord",
+    "IndexAdvice",
     "InvalidCursorError",
     "LooseKey",
     "PaginationHelper",
@@ -121,6 +123,7 @@ __all__ = [
     "PerformancePaginator",
     "QueryFilter",
     "QueryOptions",
+    "QueryPlan",
     "RetryAttempt",
     "RetryBudget",
     "RetryHook",

@@ -1,30 +1,77 @@
-"""EXPLAIN of any statement, as an executable of its own.
+"""EXPLAIN of any statement, as an executable of its own, and what its answer says.
 
 https://docs.sqlalchemy.org/en/21/core/compiler.html
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from typing import Any
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import ClauseElement, Executable
 
+_NUMBER = itertools.count(1)
+_PREFIX = re.compile(r"\AEXPLAIN (?:\([\w, ]+\)|QUERY PLAN /\* \d+ \*/) ")
+# SQLite before 3.36 says TABLE: https://www.sqlite.org/eqp.html
+_SCAN = re.compile(r"\ASCAN (?:TABLE )?(?P<table>\w+)(?! USING| SUBQUERY)")
+_INDEX = re.compile(r"USING (?:AUTOMATIC )?(?:PARTIAL )?(?:COVERING )?INDEX (?P<index>\w+)")
+
 
 class Explain(Executable, ClauseElement):
-    """``EXPLAIN (FORMAT JSON)`` of ``statement``, on PostgreSQL."""
+    """``EXPLAIN (FORMAT JSON)`` of ``statement`` on PostgreSQL, ``EXPLAIN QUERY PLAN`` on SQLite.
+
+    ``analyze`` runs the statement and measures it, on PostgreSQL.
+    """
 
     inherit_cache = False
 
-    def __init__(self, statement: Any) -> None:
+    def __init__(self, statement: Any, *, analyze: bool = False) -> None:
         self.statement = statement
+        self.analyze = analyze
 
 
 @compiles(Explain, "postgresql")
 def _explain(element: Explain, compiler: Any, **kw: Any) -> str:
-    return f"EXPLAIN (FORMAT JSON) {compiler.process(element.statement, **kw)}"
+    how = "ANALYZE, BUFFERS, FORMAT JSON" if element.analyze else "FORMAT JSON"
+    return f"EXPLAIN ({how}) {_compiled(element, compiler, kw)}"
+
+
+@compiles(Explain, "sqlite")
+def _explain_query_plan(element: Explain, compiler: Any, **kw: Any) -> str:
+    # The driver keeps prepared statements by their text, and SQLite does not see that an explained one is outdated.
+    return f"EXPLAIN QUERY PLAN /* {next(_NUMBER)} */ {_compiled(element, compiler, kw)}"
+
+
+def _compiled(element: Explain, compiler: Any, kw: dict[str, Any]) -> str:
+    sql = str(compiler.process(element.statement, **kw))
+    # The plan's columns are not the statement's, though some are named alike: the types of those don't fit.
+    compiler._result_columns = []
+    return sql
+
+
+class Plan(NamedTuple):
+    """A plan as data and as text, and what it does: tables read whole, indexes used, rows sorted."""
+
+    data: Any
+    text: str
+    scans: tuple[str, ...]
+    indexes: tuple[str, ...]
+    sorts: bool
+
+
+def explained(sent: str) -> str:
+    """The statement within an EXPLAIN that was sent."""
+    return _PREFIX.sub("", sent, count=1)
+
+
+def plan_of(dialect: str, rows: Sequence[Mapping[str, Any]]) -> Plan:
+    """What the rows that EXPLAIN gave say."""
+    return _sqlite_plan(rows) if dialect == "sqlite" else _postgresql_plan(_told(next(iter(rows[0].values()))))
 
 
 def planned_rows(session: Session, statement: Any) -> int:
@@ -34,5 +81,106 @@ def planned_rows(session: Session, statement: Any) -> int:
 
 def expected_rows(plan: Any) -> int:
     """The rows that a plan is expected to give."""
-    told = json.loads(plan) if isinstance(plan, str) else plan
-    return int(told[0]["Plan"]["Plan Rows"])
+    return int(_told(plan)[0]["Plan"]["Plan Rows"])
+
+
+def _told(plan: Any) -> Any:
+    return json.loads(plan) if isinstance(plan, str) else plan
+
+
+def _unique(names: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _sqlite_plan(rows: Sequence[Mapping[str, Any]]) -> Plan:
+    data = [dict(row) for row in rows]
+    depths: dict[int, int] = {0: -1}
+    lines = []
+    for row in data:
+        depth = depths[row["id"]] = depths.get(row["parent"], -1) + 1
+        lines.append(f"{'  ' * depth}{row['detail']}")
+    details = [row["detail"] for row in data]
+    scans = _unique(found["table"] for found in map(_SCAN.match, details) if found)
+    indexes = _unique(found["index"] for found in map(_INDEX.search, details) if found)
+    return Plan(data, "\n".join(lines), scans, indexes, any("TEMP B-TREE" in detail for detail in details))
+
+
+def _postgresql_plan(data: Any) -> Plan:
+    nodes = [node for node, _ in _nodes(data[0]["Plan"], 0)]
+    scans = _unique(node.get("Relation Name") for node in nodes if node["Node Type"] == "Seq Scan")
+    indexes = _unique(node.get("Index Name") for node in nodes)
+    sorts = any(node["Node Type"] in ("Sort", "Incremental Sort") for node in nodes)
+    return Plan(data, "\n".join(_lines(data[0])), scans, indexes, sorts)
+
+
+def _nodes(node: dict[str, Any], depth: int) -> Iterator[tuple[dict[str, Any], int]]:
+    yield node, depth
+    for child in node.get("Plans", ()):
+        yield from _nodes(child, depth + 1)
+
+
+_DETAILS = (
+    "Index Cond",
+    "Recheck Cond",
+    "Hash Cond",
+    "Merge Cond",
+    "Join Filter",
+    "Filter",
+    "Sort Key",
+    "Presorted Key",
+    "Group Key",
+    "Sort Method",
+    "Rows Removed by Filter",
+    "Rows Removed by Index Recheck",
+    "Heap Fetches",
+    "Subplan Name",
+)
+_BUFFERS = (("hit", "Shared Hit Blocks"), ("read", "Shared Read Blocks"), ("dirtied", "Shared Dirtied Blocks"))
+
+
+def _lines(told: dict[str, Any]) -> Iterator[str]:
+    """The plan as PostgreSQL's FORMAT TEXT has it, near enough for a reader who knows that."""
+    for node, depth in _nodes(told["Plan"], 0):
+        arrow, inset = ("", "  ") if depth == 0 else ("  " + "      " * (depth - 1) + "->  ", "      " * depth + "  ")
+        yield f"{arrow}{_title(node)}  {_costs(node)}"
+        for name in _DETAILS:
+            value = node.get(name)
+            if value not in (None, 0, [], ""):
+                yield f"{inset}{name}: {', '.join(value) if isinstance(value, list) else value}"
+        buffers = " ".join(f"{word}={node[name]}" for word, name in _BUFFERS if node.get(name))
+        if buffers:
+            yield f"{inset}Buffers: shared {buffers}"
+    for name in ("Planning Time", "Execution Time"):
+        if name in told:
+            yield f"{name}: {told[name]} ms"
+
+
+def _title(node: dict[str, Any]) -> str:
+    title = ("Parallel " if node.get("Parallel Aware") else "") + str(node["Node Type"])
+    if node.get("Join Type", "Inner") != "Inner":
+        title = f"{title} {node['Join Type']} Join" if "Join" not in title else f"{title} ({node['Join Type']})"
+    if node.get("Scan Direction") == "Backward":
+        title += " Backward"
+    if "Index Name" in node:
+        title += f"{' on' if node['Node Type'] == 'Bitmap Index Scan' else ' using'} {node['Index Name']}"
+    if "Relation Name" in node:
+        alias = node.get("Alias", node["Relation Name"])
+        title += f" on {node['Relation Name']}" + (f" {alias}" if alias != node["Relation Name"] else "")
+    return title
+
+
+def _costs(node: dict[str, Any]) -> str:
+    costs = (
+        f"(cost={node['Startup Cost']:.2f}..{node['Total Cost']:.2f} rows={node['Plan Rows']} "
+        f"width={node['Plan Width']})"
+    )
+    if "Actual Loops" not in node:
+        return costs
+    if not node["Actual Loops"]:
+        return f"{costs} (never executed)"
+    times = f"time={node['Actual Startup Time']:.3f}..{node['Actual Total Time']:.3f} " if _timed(node) else ""
+    return f"{costs} (actual {times}rows={node['Actual Rows']:g} loops={node['Actual Loops']})"
+
+
+def _timed(node: dict[str, Any]) -> bool:
+    return "Actual Total Time" in node

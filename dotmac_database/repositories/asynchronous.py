@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.util import await_only
 
+from ..advisor import QueryPlan
 from ..query import (
     BatchProgress,
     CursorPaginationResult,
@@ -142,6 +143,10 @@ class AsyncRepository(RepositoryCore[M]):
     async def cursor_paginate(self, options: OptionsLike = None) -> CursorPaginationResult[M]:
         """As `BaseRepository.cursor_paginate`."""
         return await self._run(BaseRepository.cursor_paginate, options)
+
+    async def explain(self, options: OptionsLike = None, *, analyze: bool = False) -> QueryPlan:
+        """As `BaseRepository.explain`."""
+        return await self._run(BaseRepository.explain, options, analyze=analyze)
 
     async def stream(self, options: OptionsLike = None, batch_size: int = 1000) -> AsyncIterator[M]:
         """As `BaseRepository.stream`."""

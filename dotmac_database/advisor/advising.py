@@ -1,0 +1,124 @@
+"""The shape of a read → the indexes that it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import Table
+from sqlalchemy.orm import RelationshipDirection, RelationshipProperty
+
+from ..dialects.catalogue import ExistingIndex
+from ..models.traits import Traits, traits_of
+from ..query import Filter
+from ..statements.ordering import Order
+from ..statements.paths import relationship_of
+from ..statements.reads import Reader
+from .lookup import Copies, Lookup, on_table
+from .shapes import Sought, sought
+from .values import IndexAdvice
+from .wanted import Key, Wanted
+
+Catalogue = Callable[[Table], list[ExistingIndex]]
+
+
+class Advisor:
+    """Says which indexes the reads of one `Reader` lack. ``catalogue`` is asked for each table once."""
+
+    def __init__(self, reader: Reader, catalogue: Catalogue) -> None:
+        self.reader = reader
+        self.dialect = reader.dialect.name
+        self._catalogue = catalogue
+        self._known: dict[Table, list[ExistingIndex]] = {}
+        self._copies = Copies()
+
+    def advice(
+        self, filters: Sequence[Filter], order: Order, relationships: Sequence[str] = (), *, limited: bool
+    ) -> tuple[IndexAdvice, ...]:
+        """The missing indexes, that of the order first. ``limited``: a page is read, not all rows."""
+        if not on_table(self.reader.traits):
+            return ()
+        self._existing(self._lookup(self.reader.traits).table)
+        found = sought(self.reader.traits, self.reader.analysed(filters))
+        return tuple(
+            wanted.advice() for wanted in self._wanted(found, order, relationships, limited) if self._is_missing(wanted)
+        )
+
+    def _lookup(self, traits: Traits[Any], conditions: Sequence[Sought] = ()) -> Lookup:
+        return Lookup(self.reader, self._copies, traits, conditions)
+
+    def _wanted(
+        self, found: Sequence[Sought], order: Order, relationships: Sequence[str], limited: bool
+    ) -> Iterator[Wanted]:
+        root = self.reader.traits
+        own = [each for each in found if each.required and not each.path.steps]
+        lookup = self._lookup(root, own)
+        particular = [wanted for each in own for wanted in lookup.particular(each)]
+        usual = lookup.usual(order, limited=limited)
+        if usual is not None and (lookup.is_asked(order) or not particular or lookup.compares):
+            yield usual
+        yield from particular
+        for each in found:
+            yield from self._ways(each.path.steps)
+            if each.path.steps and each.path.key is not None and each.required:
+                yield from self._beyond(each)
+        for name in relationships:
+            owner, way = root, list[RelationshipProperty[Any]]()
+            for part in name.split("."):
+                way.append(relationship_of(owner, part, name))
+                owner = traits_of(way[-1].mapper.class_)
+            yield from self._ways([step for step in way if step.uselist])
+
+    def _beyond(self, condition: Sought) -> Iterator[Wanted]:
+        """How the one row behind a foreign key is found by a condition on it."""
+        step = condition.path.steps[-1]
+        if step.uselist or not on_table(traits_of(step.mapper.class_)):
+            return
+        lookup = self._lookup(traits_of(step.mapper.class_), [condition])
+        particular = list(lookup.particular(condition))
+        yield from particular
+        usual = None if particular else lookup.usual((), limited=False)
+        if usual is not None:
+            yield usual
+
+    def _is_missing(self, wanted: Wanted) -> bool:
+        known = self._existing(wanted.table)
+        if any(wanted.served_by(index) for index in known):
+            return False
+        known.append(wanted.as_existing)
+        return True
+
+    def _existing(self, copy: Table) -> list[ExistingIndex]:
+        """The indexes of a table, and those that are advised already."""
+        if copy not in self._known:
+            self._known[copy] = list(self._catalogue(self._copies.original(copy)))
+        return self._known[copy]
+
+    def _ways(self, steps: Sequence[RelationshipProperty[Any]]) -> Iterator[Wanted]:
+        """The foreign keys by which relationships are followed."""
+        for step in steps:
+            if step.direction is RelationshipDirection.MANYTOONE:
+                owner = traits_of(step.parent.class_)
+                columns = [local for local, _ in step.local_remote_pairs or ()]
+            elif step.secondary is not None:
+                if isinstance(step.secondary, Table):
+                    yield self._join_table(step, step.secondary)
+                continue
+            else:
+                owner = traits_of(step.mapper.class_)
+                columns = [there for _, there in step.local_remote_pairs or ()]
+            if not on_table(owner):
+                continue
+            lookup = self._lookup(owner)
+            keys = [key for key in map(lookup.column_key, columns) if key is not None]
+            if len(keys) == len(columns):
+                yield lookup.wanted(f"{step.parent.class_.__name__}.{step.key} is followed by its foreign key", keys)
+
+    def _join_table(self, step: RelationshipProperty[Any], table: Table) -> Wanted:
+        copy = self._copies.of(table)
+        return Wanted(
+            self.dialect,
+            copy,
+            f"{step.parent.class_.__name__}.{step.key} is followed by its foreign key",
+            equal=tuple(Key(copy.c[column.key]) for _, column in step.synchronize_pairs),
+        )

@@ -1,0 +1,88 @@
+"""What a read's filters ask of an index: each condition, with the values that decide how it is looked up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ARRAY, LargeBinary
+from sqlalchemy.types import TypeDecorator
+
+from ..dialects.indexing import Need
+from ..models.traits import Traits
+from ..query import FilterOperator as Op
+from ..statements.filters import Analysis, ConditionShape, GroupShape
+from ..statements.paths import FieldPath, is_json, resolve
+
+_RANGES = (Op.IN, Op.BETWEEN, Op.GT, Op.GTE, Op.LT, Op.LTE)
+_LIKES = {Op.LIKE, Op.STARTS_WITH, Op.ENDS_WITH, Op.CONTAINS, Op.ILIKE}
+_RUN = re.compile(r"\w{3}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """One condition. ``required``: no row that fails it is given, whatever the others say."""
+
+    path: FieldPath
+    shape: ConditionShape
+    values: tuple[Any, ...]
+    required: bool
+
+    @property
+    def equal(self) -> bool:
+        """Whether the column is compared with one value."""
+        operator = self.shape.operator
+        return operator is Op.EQ or (operator is Op.IN and len(self.values[0]) == 1)
+
+    @property
+    def range(self) -> int:
+        """How good a range of an index the condition makes, the least is the best; -1: it makes none."""
+        return _RANGES.index(self.shape.operator) if self.shape.operator in _RANGES and not self.equal else -1
+
+    @property
+    def null(self) -> bool:
+        """Whether the column must be NULL."""
+        return self.shape.operator is Op.IS_NULL
+
+    def need(self, wildcards: str) -> Need | None:
+        """What kind of index beside the usual one the condition is for; ``wildcards`` are those of a prefix's LIKE."""
+        operator = self.shape.operator
+        if operator is Op.SEARCH:
+            return Need.WORDS
+        if is_json(self.path.type) and operator in (Op.CONTAINS, Op.CONTAINED_BY, Op.OVERLAPS):
+            return Need.DOCUMENT if operator is Op.CONTAINS else None
+        if isinstance(_undecorated(self.path.type), ARRAY):
+            return Need.ARRAY if operator in (Op.CONTAINS, Op.CONTAINED_BY, Op.OVERLAPS) else None
+        if operator not in _LIKES or not self.values:
+            return None
+        pattern = str(self.values[0])
+        if operator is not Op.ILIKE and pattern and pattern[0] not in wildcards:
+            return Need.PREFIX
+        # Without three letters in a row there is no trigram to look up.
+        return Need.SUBSTRING if _RUN.search(re.sub(r"\\.|_", " ", pattern)) else None
+
+
+def _undecorated(type_: Any) -> Any:
+    return type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+
+
+def comparable(path: FieldPath) -> bool:
+    """Whether the values of a field fit into the key of a usual index."""
+    return not isinstance(_undecorated(path.type), (LargeBinary, ARRAY))
+
+
+def sought(traits: Traits[Any], found: Analysis) -> list[Sought]:
+    """The conditions of analysed filters, with their values."""
+    return list(_walk(traits, found.shape, iter(found.values), required=True))
+
+
+def _walk(traits: Traits[Any], shapes: Sequence[Any], values: Iterator[Any], *, required: bool) -> Iterator[Sought]:
+    for shape in shapes:
+        if isinstance(shape, GroupShape):
+            whole = shape.mode == "all" or (shape.mode == "any" and len(shape.members) == 1)
+            yield from _walk(traits, shape.members, values, required=required and whole)
+        else:
+            taken = tuple(next(values) for _ in range(shape.values))
+            yield Sought(resolve(traits, shape.field), shape, taken, required)

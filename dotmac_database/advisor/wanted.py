@@ -1,0 +1,232 @@
+"""An index that would serve, before it is known whether there is one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Column, Index, Table, and_
+from sqlalchemy.sql import ColumnElement
+from sqlalchemy.sql.elements import Grouping
+
+from ..dialects.catalogue import ExistingIndex, ExistingKey, plain
+from ..dialects.indexing import (
+    BTREE,
+    Access,
+    concurrently,
+    ddl_of,
+    index_options,
+    nulls_come_first,
+    orders_by_null,
+    sql_of,
+)
+from .values import IndexAdvice
+
+_LONGEST_NAME = 63
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: a column or an expression on the copy of the table, and how it is ordered; None: no matter how."""
+
+    expression: ColumnElement[Any]
+    descending: bool = False
+    nulls_first: bool | None = None
+
+    @property
+    def column(self) -> str | None:
+        """The column's name; None: it is an expression."""
+        return self.expression.name if isinstance(self.expression, Column) else None
+
+    def told(self, dialect: str) -> str:
+        """The key as it is written."""
+        return self.column or sql_of(dialect, self.expression)
+
+    def is_key(self, other: ExistingKey, dialect: str) -> bool:
+        """Whether an index's key is of the same values."""
+        if self.column is not None:
+            return other.column == self.column
+        return other.column is None and other.expression == plain(sql_of(dialect, self.expression))
+
+    def reversed(self) -> Key:
+        """The key of the order that is read backwards."""
+        nulls = None if self.nulls_first is None else not self.nulls_first
+        return replace(self, descending=not self.descending, nulls_first=nulls)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An index that would serve.
+
+    ``equal`` keys are compared with one value each, so any order among them serves; ``then`` come in their order, and
+    where ``ordered`` is false one of them is a range, whose direction is no matter. ``alive`` is what the read asks of
+    every row and an index may leave out; ``nulls`` are the conditions that a column is NULL, by its name. ``implied``
+    are what else is true of every row that is read, in `plain` form.
+    """
+
+    dialect: str
+    table: Table
+    reason: str
+    equal: tuple[Key, ...] = ()
+    then: tuple[Key, ...] = ()
+    ordered: bool = True
+    alive: tuple[ColumnElement[bool], ...] = ()
+    nulls: tuple[tuple[str, ColumnElement[bool]], ...] = ()
+    marks: frozenset[str] = frozenset()
+    implied: frozenset[str] = frozenset()
+    access: Access | None = None
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """All keys."""
+        return (*self.equal, *self.then)
+
+    @property
+    def method(self) -> str:
+        """The kind of index."""
+        return BTREE if self.access is None else self.access.method
+
+    @property
+    def where(self) -> tuple[ColumnElement[bool], ...]:
+        """The conditions of the partial index."""
+        return (*self.alive, *(condition for _, condition in self.nulls))
+
+    def _plain(self, condition: ColumnElement[bool]) -> str:
+        return plain(sql_of(self.dialect, condition))
+
+    def served_by(self, index: ExistingIndex) -> bool:
+        """Whether an index that is there serves as well."""
+        if index.name == self.name:
+            return True
+        true = self.implied | {self._plain(condition) for condition in self.where}
+        if not index.conditions <= true:
+            return False
+        if self.method != BTREE:
+            return self._holds(index)
+        return index.method == BTREE and self._leads(index)
+
+    def _holds(self, index: ExistingIndex) -> bool:
+        assert self.access is not None
+        return any(
+            (index.method, key.opclass) in self.access.accepted and self.then[0].is_key(key, self.dialect)
+            for key in index.keys
+        )
+
+    def _leads(self, index: ExistingIndex) -> bool:
+        """Whether the index begins with these keys, in an order that serves forwards or wholly backwards."""
+        if index.unique and self._is_one_row(index):
+            return True
+        waiting, rest = list(self.equal), list(self.then)
+        nulls = {name for name, condition in self.nulls if self._plain(condition) not in index.conditions}
+        backwards: bool | None = None
+        for key in index.keys:
+            if not waiting and not rest:
+                break
+            same = next((each for each in waiting if each.is_key(key, self.dialect)), None)
+            if same is not None:
+                waiting.remove(same)
+            elif key.column in self.marks or (key.column in nulls and orders_by_null(self.dialect)):
+                nulls.discard(key.column or "")
+            elif waiting or not rest or not rest[0].is_key(key, self.dialect):
+                return False
+            else:
+                turned = self._turned(rest.pop(0), key)
+                if turned is None or (self.ordered and backwards not in (None, turned)):
+                    return False
+                backwards = turned
+        return not (waiting or rest or nulls)
+
+    def _is_one_row(self, index: ExistingIndex) -> bool:
+        return all(any(each.is_key(key, self.dialect) for each in self.equal) for key in index.keys)
+
+    def _turned(self, key: Key, other: ExistingKey) -> bool | None:
+        """Whether the index's key is read backwards to serve this one; None: it does not serve either way."""
+        if self.access is not None:
+            return False if other.prefixes else None
+        if not other.ordered:
+            return None
+        turned = key.descending is not other.descending
+        if self.ordered and key.nulls_first is not None and (key.nulls_first is not other.nulls_first) is not turned:
+            return None
+        return turned
+
+    @property
+    def as_existing(self) -> ExistingIndex:
+        """The index as it will be in the catalogue."""
+        return ExistingIndex(
+            self.name,
+            self.method,
+            unique=False,
+            conditions=frozenset(self._plain(condition) for condition in self.where),
+            keys=tuple(self._as_existing(key) for key in self.keys),
+        )
+
+    def _as_existing(self, key: Key) -> ExistingKey:
+        last = self.access is not None and key is self.then[-1]
+        by_bytes = last and self.access is not None and self.access.method == BTREE
+        return ExistingKey(
+            key.column,
+            "" if key.column else plain(sql_of(self.dialect, key.expression)),
+            self.access.opclass if last and self.access else None,
+            key.descending,
+            nulls_come_first(self.dialect, descending=key.descending) if key.nulls_first is None else key.nulls_first,
+            ordered=not by_bytes or self.dialect == "sqlite",
+            prefixes=by_bytes,
+        )
+
+    @property
+    def name(self) -> str:
+        """The name: of table and columns, and of all that makes the index another than one on the same columns."""
+        names = [key.column or "path" for key in self.keys]
+        whole = (
+            self.table.fullname,
+            self.method,
+            [(key.told(self.dialect), key.descending, key.nulls_first) for key in self.keys],
+            self.access and self.access.opclass,
+            [sql_of(self.dialect, condition) for condition in self.where],
+        )
+        digest = hashlib.sha256(repr(whole).encode()).hexdigest()[:8]
+        stem = "_".join(["ix", self.table.name, *names])
+        return f"{stem[: _LONGEST_NAME - 9]}_{digest}"
+
+    def advice(self) -> IndexAdvice:
+        """The index as advice."""
+        index = self._made()
+        ddl = ddl_of(self.dialect, index)
+        return IndexAdvice(
+            table=self.table.fullname,
+            columns=tuple(key.told(self.dialect) for key in self.keys),
+            reason=self.reason,
+            ddl=ddl,
+            concurrently_ddl=concurrently(self.dialect, ddl),
+            extension=self.access.extension if self.access else None,
+            index=index,
+        )
+
+    def _made(self) -> Index:
+        opclasses: dict[str, str] = {}
+        expressions: list[Any] = []
+        for key in self.keys:
+            expression: Any = key.expression if key.column else Grouping(key.expression)
+            if self.access is not None and key is self.then[-1] and not self.access.default:
+                expression = expression if key.column else expression.label("advised")
+                opclasses[expression.key] = self.access.opclass
+            expressions.append(self._directed(key, expression))
+        where = and_(*self.where) if self.where else None
+        # SQLAlchemy would look for the table in the first thing that is a column, which may be a literal one.
+        return Index(self.name, *expressions, _table=self.table, **index_options(self.method, where, opclasses))
+
+    def _directed(self, key: Key, expression: Any) -> Any:
+        if key.descending:
+            expression = expression.desc()
+        usual = nulls_come_first(self.dialect, descending=key.descending)
+        if key.nulls_first is None or key.nulls_first is usual:
+            return expression
+        return expression.nulls_first() if key.nulls_first else expression.nulls_last()
+
+
+def whole_order(keys: Sequence[Key]) -> tuple[Key, ...]:
+    """The order, or its reverse, of which the first key ascends: one index serves both."""
+    return tuple(key.reversed() for key in keys) if keys and keys[0].descending else tuple(keys)

@@ -1,0 +1,184 @@
+"""The indexes that a table has, as the database itself tells them; and what an index can serve there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import BigInteger, Integer, SmallInteger, Table, Text, bindparam
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import ClauseElement, Executable
+
+_PATTERN_CLASSES = frozenset(("text_pattern_ops", "varchar_pattern_ops", "bpchar_pattern_ops"))
+_CAST = re.compile(r"::[a-z]+(?: varying)?(?:\(\d+\))?(?:\[\])?", re.IGNORECASE)
+_SPELLED_CAST = re.compile(r"\bcast\b|\bas [a-z]+(?:\(\d+\))?(?:\[\])?|\belse null\b", re.IGNORECASE)
+_ARRAY = re.compile(r"\bARRAY\[(?P<members>[^\]]*)\]")
+_NOISE = re.compile(r'[\s()"]')
+_NEGATED = re.compile(r'\Anot\s+"?(?P<column>\w+)"?\Z', re.IGNORECASE)
+_CONDITION = re.compile(r"\)\s*where\b(?P<condition>.*)\Z", re.IGNORECASE | re.DOTALL)
+
+
+class IndexesOf(Executable, ClauseElement):
+    """A query of the catalogue: each key of each index of ``table`` is a row. It reads no table of the user's."""
+
+    inherit_cache = False
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+
+@compiles(IndexesOf, "postgresql")
+def _from_pg_index(element: IndexesOf, compiler: Any, **kw: Any) -> str:
+    name = compiler.preparer.format_table(element.table)
+    table = compiler.process(bindparam("dotmac_table", name, type_=Text(), unique=True), **kw)
+    return f"""SELECT CAST(c.relname AS text) AS name, CAST(m.amname AS text) AS method, x.indisunique AS is_unique,
+  pg_get_expr(x.indpred, x.indrelid, true) AS condition,
+  CASE WHEN a.attnum IS NULL THEN pg_get_indexdef(x.indexrelid, k, true) END AS expression,
+  CAST(a.attname AS text) AS column_name, CAST(o.opcname AS text) AS opclass,
+  (x.indoption[k - 1] & 1) = 1 AS descending, (x.indoption[k - 1] & 2) = 2 AS nulls_first,
+  a.attnum IS NULL OR a.attcollation = x.indcollation[k - 1] AS is_collated,
+  CASE WHEN x.indcollation[k - 1] = 100
+    THEN (SELECT d.datlocprovider = 'c' AND d.datcollate IN ('C', 'POSIX') FROM pg_catalog.pg_database d
+      WHERE d.datname = current_database())
+    ELSE COALESCE((SELECT l.collcollate IN ('C', 'POSIX') FROM pg_catalog.pg_collation l
+      WHERE l.oid = x.indcollation[k - 1]), false) END AS is_bytewise
+FROM pg_catalog.pg_index x
+JOIN pg_catalog.pg_class c ON c.oid = x.indexrelid
+JOIN pg_catalog.pg_am m ON m.oid = c.relam
+CROSS JOIN LATERAL generate_series(1, CAST(x.indnkeyatts AS int)) AS k
+LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = NULLIF(x.indkey[k - 1], 0)
+JOIN pg_catalog.pg_opclass o ON o.oid = x.indclass[k - 1]
+WHERE x.indrelid = to_regclass({table}) AND x.indisvalid
+ORDER BY c.relname, k"""  # noqa: S608 - a parameter
+
+
+@compiles(IndexesOf, "sqlite")
+def _from_pragmas(element: IndexesOf, compiler: Any, **kw: Any) -> str:
+    def parameter(value: str) -> Any:
+        return compiler.process(bindparam("dotmac_table", value, type_=Text(), unique=True), **kw)
+
+    schema = element.table.schema or "main"
+    master = f"{compiler.preparer.quote(schema)}.sqlite_master"
+    return f"""SELECT l.name AS name, 'btree' AS method, l."unique" AS is_unique, m.sql AS condition,
+  NULL AS expression, k.name AS column_name, NULL AS opclass, k."desc" AS descending, 1 - k."desc" AS nulls_first,
+  k.coll AS collation, k.cid AS place, l.partial AS is_partial, 0 AS is_bytewise
+FROM pragma_index_list({parameter(element.table.name)}, {parameter(schema)}) AS l
+JOIN pragma_index_xinfo(l.name, {parameter(schema)}) AS k
+LEFT JOIN {master} AS m ON m.type = 'index' AND m.name = l.name
+WHERE k.key = 1 OR k.cid = -1
+ORDER BY l.name, k.seqno"""  # noqa: S608 - parameters and a quoted name
+
+
+Row = Mapping[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ExistingKey:
+    """One key of an index: a column's name, or an expression without the noise of its spelling."""
+
+    column: str | None
+    expression: str
+    opclass: str | None
+    descending: bool
+    nulls_first: bool
+    ordered: bool
+    """Whether it orders as the column does: of the same collation, and of a usual operator class."""
+    prefixes: bool
+    """Whether it finds the texts that begin with something."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExistingIndex:
+    """An index that the table has. ``conditions`` are those of a partial index, each in its `plain` form."""
+
+    name: str
+    method: str
+    unique: bool
+    conditions: frozenset[str]
+    keys: tuple[ExistingKey, ...]
+
+
+def existing(dialect: str, table: Table, rows: Iterable[Row]) -> list[ExistingIndex]:
+    """The indexes in the rows of `IndexesOf`, and SQLite's own table where it is ordered by its primary key."""
+    found = []
+    rowid = _rowid(table) if dialect == "sqlite" else None
+    for name, of_one in groupby(rows, key=lambda row: row["name"]):
+        keys = list(of_one)
+        first = keys[0]
+        if dialect == "sqlite" and (rowid is None or first["is_unique"]):
+            keys = [row for row in keys if row["place"] != -1]
+        made = _sqlite_key if dialect == "sqlite" else _postgresql_key
+        found.append(
+            ExistingIndex(
+                name,
+                first["method"],
+                bool(first["is_unique"]),
+                _conditions(dialect, first),
+                tuple(made(row, table) for row in keys),
+            )
+        )
+    if rowid is not None:
+        number = ExistingKey(rowid, "", None, descending=False, nulls_first=True, ordered=True, prefixes=False)
+        found.append(ExistingIndex(table.name, "btree", unique=True, conditions=frozenset(), keys=(number,)))
+    return found
+
+
+def plain(sql: str) -> str:
+    """A condition or expression without what the database adds when it tells it back: casts, parentheses, blanks."""
+    negated = _NEGATED.match(sql.strip().strip("()"))
+    if negated:
+        return f"{negated['column'].lower()}=false"
+    sql = _SPELLED_CAST.sub("", _CAST.sub("", sql))
+    return _NOISE.sub("", _ARRAY.sub(lambda found: "'{" + found["members"].replace("'", "") + "}'", sql)).lower()
+
+
+def _conditions(dialect: str, row: Row) -> frozenset[str]:
+    told = row["condition"]
+    if dialect == "sqlite":
+        match = _CONDITION.search(told or "") if row["is_partial"] else None
+        told = match["condition"] if match else "unknown" if row["is_partial"] else None
+    if not told:
+        return frozenset()
+    return frozenset(plain(part) for part in re.split(r"\bAND\b", told, flags=re.IGNORECASE))
+
+
+def _postgresql_key(row: Row, _table: Table) -> ExistingKey:
+    by_bytes = row["opclass"] in _PATTERN_CLASSES
+    return ExistingKey(
+        column=row["column_name"],
+        expression=plain(row["expression"] or ""),
+        opclass=row["opclass"],
+        descending=row["descending"],
+        nulls_first=row["nulls_first"],
+        ordered=row["is_collated"] and not by_bytes,
+        prefixes=by_bytes or bool(row["is_bytewise"]),
+    )
+
+
+def _sqlite_key(row: Row, table: Table) -> ExistingKey:
+    # The last key of every index is the row's own number; an expression has no name, and never serves here.
+    column = row["column_name"] if row["place"] >= 0 else _rowid(table) if row["place"] == -1 else None
+    declared = next((each for each in table.columns if each.name == column), None)
+    collation = str(getattr(getattr(declared, "type", None), "collation", None) or "BINARY").upper()
+    same = str(row["collation"]).upper() == collation
+    return ExistingKey(
+        column=column,
+        expression="",
+        opclass=None,
+        descending=bool(row["descending"]),
+        nulls_first=bool(row["nulls_first"]),
+        ordered=same,
+        prefixes=same and collation == "BINARY",
+    )
+
+
+def _rowid(table: Table) -> str | None:
+    """The column that is another name of SQLite's row number: https://www.sqlite.org/lang_createtable.html#rowid"""
+    keys = list(table.primary_key.columns)
+    if len(keys) != 1 or not table.dialect_options["sqlite"]["with_rowid"]:
+        return None
+    type_ = keys[0].type
+    return keys[0].name if isinstance(type_, Integer) and not isinstance(type_, (BigInteger, SmallInteger)) else None

@@ -1,0 +1,71 @@
+"""What a repository tells about how its reads are run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from sqlalchemy import Table
+
+from ..advisor import Advisor, QueryPlan
+from ..dialects.catalogue import ExistingIndex, IndexesOf, existing
+from ..dialects.explain import Explain, explained, plan_of
+from ..errors import ValidationError
+from ..query import OptionsLike, QueryOptions, options_of
+from ..statements.ordering import Order, cursor_order, order_of
+from ..statements.reads import Bound, Reader
+from .analysing import AnalysingRepository
+
+M = TypeVar("M")
+
+
+class ExplainingRepository(AnalysingRepository[M]):
+    """The plan of a read, and the indexes that it lacks."""
+
+    def explain(self, options: OptionsLike = None, *, analyze: bool = False) -> QueryPlan:
+        """How the database would run `list` with these options, or `cursor_paginate` where they ask for a cursor page.
+
+        It is the very statement, with the tenant's condition and the values, and it is not run; the plan shows the
+        values. ``analyze`` runs it and measures rows, times and buffers, on PostgreSQL; SQLite can't, which is a
+        `ValidationError`. One EXPLAIN, and one query of the catalogue for each table that an index may be missing on.
+        Relationships are loaded by statements of their own, which are not explained; their foreign keys are looked at.
+        """
+        asked = options_of(options)
+        if analyze and not self._dialect.estimates:
+            raise ValidationError("SQLite's EXPLAIN does not measure.", field="analyze")
+        reader = self._reader(asked.include_deleted)
+        bound, order = self._explainable(reader, asked)
+        statement = Explain(reader.loading(bound, asked.relationships).statement, analyze=analyze)
+        limited = (asked.pagination or asked.cursor_pagination) is not None
+        here: Any = {"mapper": self.traits.mapper}
+
+        def work(how: Mapping[str, Any]) -> QueryPlan:
+            options = {**how, **self._options}
+
+            def catalogue(table: Table) -> list[ExistingIndex]:
+                rows = self._session.execute(IndexesOf(table), execution_options=options, bind_arguments=here)
+                return existing(self._dialect.name, table, rows.mappings().all())
+
+            # Before the EXPLAIN: SQLite's does not notice that another connection has made an index; a query does.
+            advice = Advisor(reader, catalogue).advice(asked.filters, order, asked.relationships, limited=limited)
+            result: Any = self._session.execute(
+                statement, bound.parameters, execution_options=options, bind_arguments=here
+            )
+            plan = plan_of(self._dialect.name, result.mappings().all())
+            return QueryPlan(explained(result.context.statement), *plan, advice)
+
+        return self._read(work)
+
+    def _explainable(self, reader: Reader, asked: QueryOptions) -> tuple[Bound, Order]:
+        """The statement that is sent for the options, and its order."""
+        page, cursor_page = asked.pagination, asked.cursor_pagination
+        if cursor_page is None:
+            order = order_of(self.traits, asked.sorts)
+            limit = page.per_page if page else None
+            return reader.rows(asked.filters, order, limit=limit, offset=page.offset if page else 0), order
+        if page is not None:
+            raise ValidationError("A page is either numbered or after a cursor.", field="pagination")
+        order = cursor_order(self.traits, asked.sorts, cursor_page)
+        marks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, asked)}
+        seek, _ = self._seek(cursor_page.cursor, reader.terms(order), marks)
+        return reader.page(asked.filters, order, cursor_page.limit + 1, seek), order
