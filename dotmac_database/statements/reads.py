@@ -50,7 +50,10 @@ class AsDict(Bundle[Any]):
     inherit_cache = True
 
     def create_row_processor(
-        self, _query: Any, procs: Sequence[Callable[[Any], Any]], labels: Sequence[str]
+        self,
+        query: Any,  # noqa: ARG002 - the name is SQLAlchemy's
+        procs: Sequence[Callable[[Any], Any]],
+        labels: Sequence[str],
     ) -> Callable[[Any], Any]:
         """SQLAlchemy's hook: what makes a row's value."""
         keys = tuple(labels)
@@ -208,7 +211,7 @@ class Reader:
     def _page(self, found: Analysis, ordered: tuple[OrderedTerm, ...], seek: Seek | None) -> Select[Any]:
         terms = tuple(each.term for each in ordered)
         beside = [each.term.expression for each in ordered if not self.holds(each)]
-        statement = select(self.selected, *beside).where(*self.where(found))
+        statement: Select[Any] = select(*[self.selected, *beside]).where(*self.where(found))
         if seek is not None:
             if seek.backwards:
                 terms = reversed_terms(terms)

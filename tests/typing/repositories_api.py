@@ -1,0 +1,115 @@
+"""Calls of repositories that the type checkers must accept, with the types that they must see."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any, assert_type
+from uuid import UUID
+
+from fastapi import Depends
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+
+from dotmac_database import (
+    ALL_TENANTS,
+    AsyncRepository,
+    AsyncTenantRepository,
+    BaseRepository,
+    BaseTenantRepository,
+    CursorPaginationResult,
+    PaginationParams,
+    PaginationResult,
+    QueryFilter,
+    QueryOptions,
+    SortField,
+    TenantMixin,
+    any_of,
+    create_async_repository,
+    create_repository,
+    guard_tenants,
+)
+from dotmac_database.testing import AsyncMockRepository, MockRepository
+from dotmac_database_fastapi import get_repository, get_sync_repository
+
+
+class Base(DeclarativeBase):
+    """The models of these calls."""
+
+
+class User(TenantMixin, Base):
+    __tablename__ = "users"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+class Users(BaseTenantRepository[User]):
+    """Knows its model."""
+
+
+class AsyncUsers(AsyncTenantRepository[User]):
+    """Knows its model."""
+
+
+def sync(session: Session, key: UUID) -> None:
+    users = create_repository(session, User, tenant_id="a")
+    assert_type(users.get_by_id(key), User | None)
+    assert_type(users.get_by_id_or_raise(key, relationships=["posts"]), User)
+    assert_type(users.get_many([key]), list[User])
+    assert_type(users.first(), User | None)
+    assert_type(users.list({"filters": [QueryFilter("name", value="x")]}), list[User])
+    assert_type(users.list_paginated(QueryOptions(pagination=PaginationParams(1, 20, "none"))), PaginationResult[User])
+    assert_type(users.cursor_paginate(QueryOptions(sorts=[SortField("name")])), CursorPaginationResult[User])
+    assert_type(users.stream(), Iterator[User])
+    assert_type(users.count(any_of(QueryFilter("name", value="x"))), int)
+    assert_type(users.exists(key), bool)
+    assert_type(users.create({"name": "x"}), User)
+    assert_type(users.bulk_create([{"name": "x"}]), list[User])
+    assert_type(users.bulk_create([{"name": "x"}], returning=False), int)
+    assert_type(users.upsert({"name": "x"}, ["name"]), User)
+    assert_type(users.update(key, {"name": "y"}, expected_version=1), User)
+    assert_type(users.delete(key), bool)
+    assert_type(users.update_where([QueryFilter("name", value="x")], {"name": "y"}), int)
+    assert_type(users.for_update(skip_locked=True).first(), User | None)
+    assert_type(users.with_tenant("b").list(), list[User])
+    assert_type(users.with_tenant(ALL_TENANTS).count(), int)
+    assert_type(users.values("name").list(), list[dict[str, Any]])
+    assert_type(users.aggregate({"n": "count", "last": ("max", "name")}, group_by="name"), list[dict[str, Any]])
+    assert_type(users.distinct_values("name"), list[Any])
+    assert_type(users.in_batches(lambda batch: batch.clear(), batch_size=10), int)
+    assert_type(Users(session, tenant_id="a").first(), User | None)
+    assert_type(Users(session, tenant_id="a").for_update(), Users)
+    plain: BaseRepository[User] = users
+    assert_type(MockRepository(User, tenant_id="a").add_mock_data([{"name": "x"}]), list[User])
+    assert plain
+
+
+async def asynchronous(session: AsyncSession, key: UUID) -> None:
+    users = create_async_repository(session, User, tenant_id="a")
+    assert_type(await users.get_by_id(key), User | None)
+    assert_type(await users.list_paginated(), PaginationResult[User])
+    assert_type(await users.bulk_create([{"name": "x"}], returning=False), int)
+    assert_type(users.stream(), AsyncIterator[User])
+    assert_type(await users.values("name").first(), dict[str, Any] | None)
+    assert_type(await users.for_update(nowait=True).get_by_id_or_raise(key), User)
+    assert_type(await AsyncUsers(session, tenant_id="a").first(), User | None)
+    assert_type(await AsyncMockRepository(User, tenant_id="a").list(), list[User])
+    plain: AsyncRepository[User] = users
+    assert plain
+
+
+def makers(sync_maker: sessionmaker[Session], async_maker: async_sessionmaker[AsyncSession]) -> None:
+    assert_type(guard_tenants(sync_maker), sessionmaker[Session])
+    assert_type(guard_tenants(async_maker), async_sessionmaker[AsyncSession])
+
+
+async def endpoint(
+    users: Annotated[AsyncTenantRepository[User], Depends(get_repository(User))],
+    own: Annotated[AsyncUsers, Depends(get_repository(AsyncUsers))],
+) -> list[str]:
+    assert_type(await own.list(), list[User])
+    return [user.name for user in await users.list()]
+
+
+def sync_endpoint(users: Annotated[BaseTenantRepository[User], Depends(get_sync_repository(User))]) -> list[str]:
+    return [user.name for user in users.list()]
