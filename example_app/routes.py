@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from dotmac_database import AsyncTenantRepository, QueryFilter, QueryOptions
+from dotmac_database import AsyncTenantRepository, QueryFilter
 from dotmac_database_fastapi import crud_router, filter_query, get_repository, get_session, list_router
 
 from .models import Airport, Country, Inspection, Status, User
@@ -93,15 +93,11 @@ async def summary(airports: Airports, users: Users, inspections: Inspections) ->
 
 
 @by_hand.get("/airports/map", response_model=MapPoints, tags=["airports"])
-async def airport_map(session: Session, airports: Airports, filters: AirportFilters) -> Response:
+async def airport_map(airports: Airports, filters: AirportFilters) -> Response:
     """Where the airports are that match, all of them: the filters are those of the list."""
-    if filters:
-        matching = airports.stream(QueryOptions(filters=filters), batch_size=5000)
-        points = [(row.icao, row.latitude, row.longitude) async for row in matching]
-    else:
-        # Three columns of 12,000 rows are much quicker than 12,000 objects; the session confines this to the country.
-        rows = await session.execute(select(Airport.icao, Airport.latitude, Airport.longitude))
-        points = [(icao, latitude, longitude) for icao, latitude, longitude in rows]
+    # Three columns of 12,000 rows are much quicker than 12,000 objects.
+    places = airports.values("icao", "latitude", "longitude").stream({"filters": filters}, batch_size=5000)
+    points = [(place["icao"], place["latitude"], place["longitude"]) async for place in places]
     return Response(_MAP.dump_json({"points": points}), media_type="application/json")
 
 
