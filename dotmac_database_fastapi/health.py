@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import TypeAdapter
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from dotmac_database import DatabaseHealthChecker, HealthCheckResult
+from dotmac_database import DatabaseHealthChecker, HealthCheckResult, HealthStatus
 
 from .registry import plugin_of
 
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from .plugin import DatabasePlugin
 
 _RESULT: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
+_PUBLIC = {
+    HealthStatus.HEALTHY: "The database answers.",
+    HealthStatus.DEGRADED: "The database works, and something about it needs a look.",
+    HealthStatus.UNHEALTHY: "The database does not answer, or refuses work.",
+    HealthStatus.UNKNOWN: "The check itself failed.",
+}
 _RESPONSES: dict[int | str, dict[str, Any]] = {503: {"description": "The database is not well."}}
 
 
@@ -31,26 +38,31 @@ def health_router(
 
     ``GET /health/db`` is the whole check: 200 where the database is healthy or degraded, 503 where it is not, the
     result as JSON. ``/live`` below it is 200 while the process serves, whatever the database does; ``/ready`` is 200
-    while the database answers at all. ``details`` are told where it is True, or where it, a FastAPI dependency, gives
-    something true: they help an attacker, too. ``router`` goes to `APIRouter`.
+    while the database answers at all. ``details``, and what exactly is wrong, are told where it is True, or where it, a
+    FastAPI dependency, gives something true: they help an attacker, too. ``checker`` None: one with the default
+    timeouts, which also verifies the plugin's ``rls``. Give one with ``breaker=`` to show a circuit breaker.
+    ``router`` goes to `APIRouter`.
     """
     made = APIRouter(prefix=prefix, **{"tags": ["health"], **router})
-    checking = checker or DatabaseHealthChecker()
 
     async def shown() -> bool:
         return details is True
 
     may_see = details if callable(details) else shown
 
+    def asked(request: Request) -> tuple[DatabaseHealthChecker, AsyncEngine]:
+        chosen = plugin or plugin_of(request)
+        return checker or DatabaseHealthChecker(security=chosen.rls), chosen.database.async_engine
+
     async def database_health(request: Request, see: Any = Depends(may_see)) -> Response:
-        engine = (plugin or plugin_of(request)).database.async_engine
+        checking, engine = asked(request)
         return _told(await checking.async_check_health(engine), details=bool(see))
 
     async def live() -> dict[str, str]:
         return {"status": "alive"}
 
     async def ready(request: Request) -> Response:
-        engine = (plugin or plugin_of(request)).database.async_engine
+        checking, engine = asked(request)
         return _told(await checking.async_check_connectivity(engine), details=False)
 
     for path, endpoint in (("", database_health), ("/live", live), ("/ready", ready)):
@@ -63,7 +75,8 @@ def health_router(
 def _told(result: HealthCheckResult, *, details: bool) -> Response:
     told = result.as_dict()
     if not details:
-        told["details"] = {}
+        kind = (result.error or "").partition(":")[0] or None
+        told = {**told, "details": {}, "message": _PUBLIC[result.status], "error": kind}
     return Response(
         _RESULT.dump_json(told, fallback=str),
         200 if result.works else 503,

@@ -100,6 +100,15 @@ class OwnServer:
                     raise RuntimeError((self.folder / "log").read_text()) from None
                 time.sleep(0.05)
 
+    def standby(self, name: str = "standby", **settings: Any) -> OwnServer:
+        """A server that follows this one by streaming replication; it is not started yet."""
+        made = OwnServer(**settings)
+        shutil.rmtree(made.data)
+        source = f"{self.url()}?application_name={name}"
+        options = ["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]
+        made._run("pg_basebackup", "-D", str(made.data), "-d", source, *options)
+        return made
+
     def url(self, driver: str | None = None, database: str = "postgres") -> str:
         """The URL of a database; ``driver`` is SQLAlchemy's name of one, None for libpq's own form."""
         scheme = f"postgresql+{driver}" if driver else "postgresql"

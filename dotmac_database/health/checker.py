@@ -40,7 +40,8 @@ class DatabaseHealthChecker:
     runs on a connection of its own: the session's transaction and the pool are not touched, and callers at the
     same time share one check. A round trip longer than ``slow_query_threshold`` counts as degraded, and statements
     slower than that on average are shown where ``pg_stat_statements`` is installed. The state of ``breaker`` and
-    the findings of ``security`` (a `RowLevelSecurity`) are shown too, and count.
+    the findings of ``security`` (a `RowLevelSecurity`) are shown too, and count. A standby that is more than
+    ``replication_lag_threshold`` seconds behind counts as degraded, and so does its primary; None for never.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class DatabaseHealthChecker:
         *,
         breaker: Breaker | None = None,
         security: Verifier | None = None,
+        replication_lag_threshold: float | None = 60.0,
     ) -> None:
         self.connection_timeout = connection_timeout
         self.query_timeout = query_timeout
         self.slow_query_threshold = slow_query_threshold
         self.breaker = breaker
         self.security = security
+        self.replication_lag_threshold = replication_lag_threshold
 
     def check_connectivity(self, session: Target) -> HealthCheckResult:
         """Whether the database answers one statement, and how quickly."""
@@ -142,9 +145,13 @@ class DatabaseHealthChecker:
         server, connections = details.get("server", {}), details.get("connections", {})
         free = details.get("storage", {}).get("disk_free_bytes")
         integrity = details.get("integrity", "ok")
+        replication, findings = details.get("replication", {}), details.get("row_level_security")
         known = {
             "the round trip is slow": details["latency_ms"] > self.slow_query_threshold * 1000,
             "the server takes no writes": server.get("in_recovery") or server.get("read_only"),
+            "the standby receives nothing from its primary": replication.get("receiving") is False
+            and replication["lag_bytes"] is not None,
+            "replication lags": self._lags(replication.get("lag_s")),
             "the server's connections are nearly used up": "used" in connections
             and connections["used"] > connections["allowed"] * 0.9,
             "the file is damaged": isinstance(integrity, str)
@@ -152,9 +159,14 @@ class DatabaseHealthChecker:
             and not integrity.startswith("not checked"),
             "the circuit breaker is not closed": details.get("circuit", "closed") != "closed",
             "the disk is nearly full": free is not None and free < _DISK_NEEDED,
-            "row-level security has holes": bool(details.get("row_level_security")),
+            "row-level security has holes": bool(findings) and isinstance(findings, list),
+            "row-level security could not be verified": isinstance(findings, dict),
         }
         return [concern for concern, holds in known.items() if holds]
+
+    def _lags(self, seconds: float | None) -> bool:
+        allowed = self.replication_lag_threshold
+        return seconds is not None and allowed is not None and seconds > allowed
 
     def _failed(self, outcome: Outcome) -> HealthCheckResult:
         failure = outcome.failure

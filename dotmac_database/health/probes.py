@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, Select, column, func, select, table, text
 
 from ..dialects import translate
+from .replication import replication
 
 Probe = Callable[[Connection], Any]
 
@@ -138,13 +139,7 @@ POSTGRESQL: dict[str, Probe] = {
         " FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
     ),
     "waiting_locks": _value("SELECT count(*) FROM pg_locks WHERE NOT granted"),
-    # Where all that came was replayed, the last transaction's age is idleness and no lag.
-    "replication_lag_s": _value(
-        "SELECT CASE WHEN NOT pg_is_in_recovery()"
-        " THEN (SELECT extract(epoch FROM max(replay_lag))::float8 FROM pg_stat_replication)"
-        " WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0"
-        " ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8 END"
-    ),
+    "replication": replication,
     "dead_tuples": _rows(
         "SELECT relname AS table, n_dead_tup AS dead, n_live_tup AS live FROM pg_stat_user_tables"
         " WHERE n_dead_tup > 10000 AND n_dead_tup > n_live_tup / 5 ORDER BY n_dead_tup DESC LIMIT 5"

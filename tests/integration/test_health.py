@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import FrozenInstanceError
 from datetime import UTC
 from pathlib import Path
@@ -14,9 +17,9 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import StaticPool, create_engine, text
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from dotmac_database import CircuitBreaker, Finding, create_database
+from dotmac_database import CircuitBreaker, Finding, RowLevelSecurity, TenantMixin, create_database
 from dotmac_database.engines import make_async_engine, make_engine
 from dotmac_database.health import DatabaseHealthChecker, HealthCheckResult, HealthStatus
 from tests.postgres import OwnServer
@@ -184,6 +187,173 @@ def test_a_probe_that_fails_leaves_the_others(postgres_url: str) -> None:
     assert details["server"]["version"]
     assert details["dead_tuples"] == []
     engine.dispose()
+
+
+class Slow:
+    def verify(self, connection: Any) -> list[Finding]:
+        connection.execute(text("SELECT pg_sleep(60)"))
+        return []
+
+
+def test_a_probe_that_takes_too_long_ends_by_itself(postgres_url: str) -> None:
+    engine = make_engine(postgres_url)
+    started = time.perf_counter()
+    result = DatabaseHealthChecker(query_timeout=1, security=Slow()).check_health(engine)
+    assert time.perf_counter() - started < 1.5
+    assert "57014" in result.details["row_level_security"]["error"]
+    assert result.status is HealthStatus.DEGRADED
+    assert result.message == "row-level security could not be verified"
+    assert not failed(result, but="row_level_security")
+    engine.dispose()
+
+
+def failed(result: HealthCheckResult, but: str = "") -> list[str]:
+    """The probes that failed."""
+    told = result.details.items()
+    return [name for name, found in told if isinstance(found, dict) and "error" in found and name != but]
+
+
+@pytest.fixture
+def poor_url(postgres_url: str) -> Iterator[str]:
+    """The database, for a role that owns nothing and is in no group."""
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE health_poor LOGIN")
+        yield postgres_url.replace("postgres@", "health_poor@")
+        connection.execute("DROP ROLE health_poor")
+
+
+@pytest.mark.parametrize(
+    ("probe", "object_", "right"),
+    [
+        ("connections", "pg_stat_database", "SELECT"),
+        ("longest_transaction_s", "pg_stat_activity", "SELECT"),
+        ("waiting_locks", "pg_locks", "SELECT"),
+        ("replication", "pg_stat_replication", "SELECT"),
+        ("dead_tuples", "pg_stat_user_tables", "SELECT"),
+        ("slow_queries", "pg_extension", "SELECT"),
+        ("server", "FUNCTION current_setting(text)", "EXECUTE"),
+    ],
+)
+def test_each_probe_fails_alone(postgres_url: str, poor_url: str, probe: str, object_: str, right: str) -> None:
+    engine = make_engine(poor_url)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"REVOKE {right} ON {object_} FROM PUBLIC")  # type: ignore[arg-type]
+        try:
+            result = DatabaseHealthChecker().check_health(engine)
+        finally:
+            connection.execute(f"GRANT {right} ON {object_} TO PUBLIC")  # type: ignore[arg-type]
+    assert "42501" in result.details[probe]["error"]
+    # The number of connections that are allowed is a setting, too.
+    assert set(failed(result)) == ({"server", "connections"} if probe == "server" else {probe})
+    assert result.status is HealthStatus.HEALTHY, result
+    assert DatabaseHealthChecker().check_health(engine).details[probe] != result.details[probe]
+    engine.dispose()
+
+
+def test_tables_with_many_dead_rows_are_shown(postgres_url: str) -> None:
+    engine = make_engine(postgres_url)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE wasted (i int) WITH (autovacuum_enabled = off)")
+        connection.execute("INSERT INTO wasted SELECT generate_series(1, 20000)")
+        connection.execute("DELETE FROM wasted WHERE i > 5000")
+        connection.execute("SELECT pg_stat_force_next_flush()")
+        connection.execute("SELECT 1")
+        found = DatabaseHealthChecker().check_health(engine)
+        connection.execute("VACUUM wasted")
+        connection.execute("SELECT pg_stat_force_next_flush()")
+        connection.execute("SELECT 1")
+        after = DatabaseHealthChecker().check_health(engine)
+        connection.execute("DROP TABLE wasted")
+    assert found.details["dead_tuples"] == [{"table": "wasted", "dead": 15000, "live": 5000}]
+    assert after.details["dead_tuples"] == []
+    engine.dispose()
+
+
+class Owned(DeclarativeBase):
+    """A tenant's table, for the policies."""
+
+
+class Secret(TenantMixin, Owned):
+    __tablename__ = "health_secrets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+def test_what_row_level_security_finds_is_shown(postgres_url: str) -> None:
+    security = RowLevelSecurity(Owned.metadata)
+    owner, poor = make_engine(postgres_url), make_engine(postgres_url.replace("postgres@", "health_app@"))
+    checker = DatabaseHealthChecker(security=security)
+    with owner.begin() as connection:
+        connection.execute(text("CREATE ROLE health_app LOGIN"))
+        Owned.metadata.create_all(connection)
+        connection.execute(text("GRANT ALL ON health_secrets TO health_app"))
+    bare = checker.check_health(poor)
+    with owner.begin() as connection:
+        security.apply(connection)
+    sound, superuser = checker.check_health(poor), checker.check_health(owner)
+    with owner.begin() as connection:
+        Owned.metadata.drop_all(connection)
+        connection.execute(text("DROP ROLE health_app"))
+    assert bare.message == "row-level security has holes"
+    assert all("health_secrets" in found["object"] for found in bare.details["row_level_security"])
+    assert bare.details["row_level_security"][0].keys() == {"object", "risk", "remedy"}
+    assert sound.details["row_level_security"] == []
+    assert sound.status is HealthStatus.HEALTHY, sound
+    assert "superuser" in str(superuser.details["row_level_security"])
+    owner.dispose()
+    poor.dispose()
+
+
+def test_the_pool_and_the_server_are_shown(postgres_url: str) -> None:
+    engine = make_engine(postgres_url, pool_size=2, max_overflow=3)
+    with engine.connect() as one, engine.connect(), engine.connect():
+        version = one.execute(text("SHOW server_version")).scalar()
+        allowed = one.execute(text("SHOW max_connections")).scalar_one()
+        details = DatabaseHealthChecker().check_health(engine).details
+    assert details["pool"] == {"kind": "QueuePool", "size": 2, "checked_out": 3, "overflow": 1}
+    assert details["server"] == {"version": version, "in_recovery": False, "read_only": False}
+    assert 4 <= details["connections"]["used"] < details["connections"]["allowed"] < int(allowed)
+    engine.dispose()
+
+
+def test_an_sqlite_file_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "x.db"
+    engine = make_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE t (words TEXT)"))
+        connection.execute(text("INSERT INTO t VALUES (:words)"), [{"words": "x" * 500}] * 200)
+    with engine.connect() as connection:
+        # A reader keeps the log from being taken into the file.
+        connection.execute(text("SELECT count(*) FROM t"))
+        result = DatabaseHealthChecker().check_health(engine)
+        sizes = file.stat().st_size, Path(f"{file}-wal").stat().st_size
+    assert result.status is HealthStatus.HEALTHY, result
+    storage = result.details["storage"]
+    assert (storage["size_bytes"], storage["wal_bytes"]) == sizes
+    assert storage["wal_bytes"] > 100_000
+    free = shutil.disk_usage(tmp_path).free
+    assert abs(storage["disk_free_bytes"] - free) < 2**30
+    assert result.details["journal_mode"] == "wal"
+    assert result.details["integrity"] == "ok"
+    # A disk that is really full would end the test run.
+    monkeypatch.setattr("dotmac_database.health.checker._DISK_NEEDED", free * 2)
+    assert DatabaseHealthChecker().check_health(engine).message == "the disk is nearly full"
+    engine.dispose()
+
+
+def test_connections_that_are_nearly_used_up() -> None:
+    server = OwnServer(max_connections=13).start()
+    engine = make_engine(server.url())
+    try:
+        with ExitStack() as stack:
+            for _ in range(9):
+                stack.enter_context(psycopg.connect(server.url()))
+            result = DatabaseHealthChecker().check_health(engine)
+    finally:
+        engine.dispose()
+        server.stop()
+    assert result.details["connections"] == {"used": 10, "allowed": 10}
+    assert result.message == "the server's connections are nearly used up"
 
 
 def test_a_check_leaves_no_timeout_and_no_connection_behind(postgres_url: str) -> None:

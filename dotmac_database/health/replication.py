@@ -1,0 +1,39 @@
+"""How far standbys are behind: asked of a primary, and of a standby itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+# A primary's replay_lag stands still where nothing is sent: once all is replayed it is a memory, and no lag.
+_STANDBYS = text(
+    "SELECT application_name AS name, state, sync_state,"
+    " pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::float8 AS lag_bytes,"
+    " CASE WHEN replay_lsn >= pg_current_wal_lsn() THEN 0"
+    " ELSE extract(epoch FROM replay_lag)::float8 END AS lag_s"
+    " FROM pg_stat_replication ORDER BY lag_s DESC NULLS LAST, name LIMIT 20"
+)
+
+# Where all that came was replayed, the last transaction's age is idleness and no lag, unless nothing comes any more.
+_STANDBY = text(
+    "SELECT receiving, paused, pg_wal_lsn_diff(received, replayed)::float8 AS lag_bytes,"
+    " CASE WHEN receiving AND received = replayed THEN 0"
+    " ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8 END AS lag_s"
+    " FROM (SELECT EXISTS (SELECT FROM pg_stat_wal_receiver) AS receiving, pg_is_wal_replay_paused() AS paused,"
+    " pg_last_wal_receive_lsn() AS received, pg_last_wal_replay_lsn() AS replayed) AS now"
+)
+
+
+def replication(connection: Connection) -> dict[str, Any]:
+    """The server's role, ``lag_s`` of what is furthest behind in seconds, and what it is made of.
+
+    A primary tells of each standby that is connected (the 20 that lag most); a standby whether it receives anything,
+    and whether its replay is paused. A lag is None where it is not known: nothing was replayed yet, or the role lacks
+    ``pg_monitor``.
+    """
+    if connection.execute(text("SELECT pg_is_in_recovery()")).scalar_one():
+        return {"role": "standby", **connection.execute(_STANDBY).mappings().one()}
+    standbys = [dict(row) for row in connection.execute(_STANDBYS).mappings()]
+    known = [standby["lag_s"] for standby in standbys if standby["lag_s"] is not None]
+    return {"role": "primary", "lag_s": max(known, default=None), "standbys": standbys}
