@@ -120,5 +120,5 @@ class Advisor:
             self.dialect,
             copy,
             f"{step.parent.class_.__name__}.{step.key} is followed by its foreign key",
-            equal=tuple(Key(copy.c[column.key]) for _, column in step.synchronize_pairs),
+            equal=tuple(Key(copy.c[str(column.key)]) for _, column in step.synchronize_pairs),
         )

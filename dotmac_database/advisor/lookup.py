@@ -21,6 +21,7 @@ from ..dialects.indexing import (
     wildcards,
 )
 from ..models.traits import Traits
+from ..query import FilterOperator
 from ..statements.ordering import Order
 from ..statements.paths import FieldPath, resolve
 from ..statements.reads import Reader
@@ -82,7 +83,8 @@ class Lookup:
         nulls = tuple(each.path.key or "" for each in self.conditions if each.null and self._keys(each))
         fixed = [key for _, key in equal]
         terms = self._terms(order, fixed)
-        ranges = sorted((each for each in self.conditions if each.range >= 0), key=lambda each: each.range)
+        ranges = [each for each in self.conditions if each.range >= 0 and not self._is_ranked(each)]
+        ranges.sort(key=lambda each: each.range)
         best = next(((each, key) for each in ranges for key in self._keys(each)), None)
         told = [f"{each.path.text} is compared for equality" for each, _ in equal]
         told += [f"{name} is NULL" for name in nulls]
@@ -96,12 +98,14 @@ class Lookup:
             told.append("the order is " + ", ".join(self._told(key) for key in terms))
         elif best is not None:
             told.append(f"{best[0].path.text} is a range")
-        if not fixed and not then and not nulls:
+        if not fixed and not then and not nulls and self.tenant is None:
             return None
         return self.wanted("; ".join(told), fixed, then, ordered=ordered, nulls=nulls)
 
     def particular(self, each: Sought) -> Iterator[Wanted]:
         """The index of another kind that one condition is for."""
+        if self.tenant is not None and each.path.key == self.tenant:
+            return
         need = each.need(wildcards(self.dialect))
         kind = None if need is None else access(self.dialect, need)
         operand = None if need is None or kind is None else self._operand(each, need)
@@ -132,7 +136,7 @@ class Lookup:
         return Wanted(
             self.dialect,
             self.table,
-            f"{self.tenant} is the tenant; {reason}" if first else reason,
+            "; ".join(filter(None, (f"{self.tenant} is the tenant" if first else "", reason))),
             tuple(unique.values()),
             tuple(key for key in then if key.column not in unique),
             ordered,
@@ -212,7 +216,7 @@ class Lookup:
         for term in order:
             path = resolve(self.traits, term.field)
             expression = None if path.steps else self._expression(path, "any")
-            if expression is None or self._is_ranked(path):
+            if expression is None or self._is_expression(path):
                 break
             key = Key(expression, term.descending, term.nulls_first if path.nullable else None)
             if key.told(self.dialect) in known:
@@ -226,9 +230,12 @@ class Lookup:
             known.add(key.told(self.dialect))
         return list(whole_order(keys))
 
-    def _is_ranked(self, path: FieldPath) -> bool:
+    def _is_expression(self, path: FieldPath) -> bool:
         """Whether the order is by an expression of the column: an enum's declared places."""
         return not path.json and not self.reader.dialect.orders_natively(path.type)
+
+    def _is_ranked(self, each: Sought) -> bool:
+        return each.shape.operator is not FilterOperator.IN and self._is_expression(each.path)
 
     def _same(self, one: Key, other: Key) -> bool:
         return one.told(self.dialect) == other.told(self.dialect)

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, MetaData, String, UniqueConstraint, text
+from sqlalchemy import ForeignKey, MetaData, String, UniqueConstraint, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from sqlalchemy.types import JSON
 
 from dotmac_database import (
     ALL_TENANTS,
     Database,
+    FilterOperator,
     IndexAdvice,
     InvalidCursorError,
     QueryPlan,
@@ -28,6 +30,7 @@ from dotmac_database import (
     create_repository,
 )
 from dotmac_database.testing import MockRepository
+from tests import models
 from tests.conftest import Face, counted
 
 ROWS = 50_000
@@ -98,6 +101,36 @@ class Paper(TenantMixin, Base):
     words: Mapped[str | None] = mapped_column(TSVECTOR().with_variant(String(), "sqlite"))
 
 
+class Zoo(DeclarativeBase):
+    """Classes on two tables, and on a query."""
+
+
+class Animal(TenantMixin, Zoo):
+    __tablename__ = "animals"
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "animal"}  # noqa: RUF012
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    name: Mapped[str]
+
+
+class Cat(Animal):
+    __tablename__ = "cats"
+    __mapper_args__ = {"polymorphic_identity": "cat"}  # noqa: RUF012
+
+    id: Mapped[int] = mapped_column(ForeignKey("animals.id"), primary_key=True)
+    lives: Mapped[int]
+
+    @hybrid_property
+    def lost(self) -> int:
+        return 9 - self.lives
+
+
+class Name(Zoo):
+    __table__ = select(Animal.__table__.c.id, Animal.__table__.c.name).subquery("names")
+    __mapper_args__ = {"primary_key": [__table__.c.id]}  # noqa: RUF012 - as SQLAlchemy has it
+
+
 _COUNTING = {
     "postgresql": "generate_series(1, {n}) AS i",
     "sqlite": "(WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < {n}) SELECT i FROM c) AS s",
@@ -133,6 +166,8 @@ def _filled(_database: Database, dialect: str) -> Database:
     ]
     if dialect == "postgresql":
         statements += [_PAPERS + _COUNTING[dialect].format(n=20_000), "CREATE EXTENSION pg_trgm"]
+    models.Base.metadata.create_all(_database.engine)
+    Zoo.metadata.create_all(_database.engine)
     with _database.engine.begin() as connection:
         for statement in statements:
             connection.execute(text(statement))
@@ -142,10 +177,15 @@ def _filled(_database: Database, dialect: str) -> Database:
 
 @pytest.fixture
 def database(_filled: Database) -> Iterator[Database]:
-    """The rows stay for the whole module; the indexes that a test has made go."""
+    """The rows stay for the whole module; the indexes that a test has made, or a mixin, go."""
+    _drop_indexes(_filled)
     yield _filled
-    with _filled.engine.begin() as connection:
-        for name in connection.exec_driver_sql(_MADE[_filled.engine.dialect.name]).scalars().all():
+    _drop_indexes(_filled)
+
+
+def _drop_indexes(database: Database) -> None:
+    with database.engine.begin() as connection:
+        for name in connection.exec_driver_sql(_MADE[database.engine.dialect.name]).scalars().all():
             connection.exec_driver_sql(f'DROP INDEX "{name}"')
 
 
@@ -609,3 +649,92 @@ def test_the_plan_is_told_to_the_sync_session_of_any_maker(database: Database) -
         plan = create_repository(session, Event, TENANT).explain(PAGE)
     assert TENANT not in plan.statement
     assert plan.text
+
+
+def advised_within(database: Database, model: Any, tenant: Any, options: Any) -> tuple[IndexAdvice, ...]:
+    """The advice, once each of its indexes was made and has ended it; all within a transaction that is undone."""
+    with database.engine.connect() as connection, Session(connection) as session:
+        repository: Any = create_repository(session, model, tenant, auto_commit=False)
+        plan = repository.explain(options)
+        for advice in plan.advice:
+            advice.index.create(connection)
+        assert repository.explain(options).advice == ()
+        connection.rollback()
+    return plan.advice  # type: ignore[no-any-return]  # a QueryPlan
+
+
+VALUES: dict[str, Any] = {
+    "name": "abcd",
+    "email": "abcd%",
+    "status": "active",
+    "score": 4,
+    "balance": "1.5",
+    "settings.theme": "dark",
+    "settings.size": 5,
+    "settings": {"a": 1},
+    "seen_at": "2024-01-01",
+    "active": True,
+    "avatar": b"x",
+    "tenant_id": "a",
+    "is_deleted": True,
+    "id": "00000000-0000-0000-0000-000000000001",
+    "posts": True,
+    "posts.title": "abcd",
+    "posts.tags.name": "abcd",
+}
+
+
+@pytest.mark.parametrize("field", VALUES)
+def test_every_advice_can_be_followed_and_is_not_given_again(database: Database, field: str) -> None:
+    tried = 0
+    for operator in FilterOperator:
+        value = VALUES[field]
+        listed = operator in ("in", "not_in", "between")
+        condition = {"field": field, "operator": operator, "value": [value, value] if listed else value}
+        for rest in ({}, {"sorts": [{"field": "seen_at", "nulls": "first"}, {"field": "name"}], "pagination": {}}):
+            try:
+                found = advised_within(database, models.User, "a", {"filters": [condition], **rest})
+            except ValidationError:
+                continue  # the operator is not for this type
+            tried += 1
+            assert all("avatar" not in each.columns for each in found)
+    assert tried
+
+
+@pytest.mark.parametrize(
+    ("model", "tenant", "field", "value", "expected"),
+    [
+        (
+            models.Post,
+            "a",
+            "author.name",
+            "x",
+            [
+                ("posts", ("tenant_id", "id")),
+                ("posts", ("tenant_id", "author_id")),
+                ("users", ("tenant_id", "name")),
+            ],
+        ),
+        (models.Tag, "a", "posts.title", "x", [("tags", ("tenant_id", "id")), ("post_tags", ("tag_id",))]),
+        (models.Post, "a", "tags.name", "x", [("posts", ("tenant_id", "id"))]),
+        (models.Seat, 1, "holder", "x", [("seats", ("org", "holder", "number"))]),
+        (Animal, "a", "kind", "cat", [("animals", ("tenant_id", "kind", "id"))]),
+        (Cat, ALL_TENANTS, "lives", 7, [("cats", ("lives", "id"))]),
+        (Cat, "a", "name", "x", [("animals", ("tenant_id", "name"))]),
+        (Cat, "a", "lost", 2, [("animals", ("tenant_id",))]),
+        (Name, None, "name", "x", []),
+    ],
+)
+def test_classes_of_every_kind(
+    database: Database, dialect: str, model: Any, tenant: Any, field: str, value: Any, expected: Any
+) -> None:
+    found = advised_within(database, model, tenant, {"filters": [{"field": field, "value": value}]})
+    by_row_number = {("tenant_id", "id")} if dialect == "sqlite" and model is models.Tag else set()
+    wanted = [each for each in expected if each[1] not in by_row_number]
+    assert [(each.table, each.columns) for each in found if each.columns not in by_row_number] == wanted
+
+
+def test_an_enum_that_is_text_has_no_range_in_an_index(face: Face, dialect: str) -> None:
+    options = {"filters": [{"field": "status", "operator": "gt", "value": "new"}], "sorts": [{"field": "status"}]}
+    columns = [advice.columns for advice in explain(face, options, models.User, "a").advice]
+    assert columns == ([] if dialect == "sqlite" else [("tenant_id", "status", "id")])
