@@ -18,7 +18,8 @@ from sqlalchemy.sql import ClauseElement, Executable
 _NUMBER = itertools.count(1)
 _PREFIX = re.compile(r"\AEXPLAIN (?:\([\w, ]+\)|QUERY PLAN /\* \d+ \*/) ")
 # SQLite before 3.36 says TABLE: https://www.sqlite.org/eqp.html
-_SCAN = re.compile(r"\ASCAN (?:TABLE )?(?P<table>\w+)(?! USING| SUBQUERY)")
+_SCAN = re.compile(r"\ASCAN (?:TABLE )?(?P<table>.+?)(?: AS .+)?\Z")
+_ASIDE = re.compile(r" USING | VIRTUAL TABLE |\ASCAN (?:CONSTANT ROW|\d+|SUBQUERY|\()")
 _INDEX = re.compile(r"USING (?:AUTOMATIC )?(?:PARTIAL )?(?:COVERING )?INDEX (?P<index>\w+)")
 
 
@@ -100,23 +101,24 @@ def _sqlite_plan(rows: Sequence[Mapping[str, Any]]) -> Plan:
         depth = depths[row["id"]] = depths.get(row["parent"], -1) + 1
         lines.append(f"{'  ' * depth}{row['detail']}")
     details = [row["detail"] for row in data]
-    scans = _unique(found["table"] for found in map(_SCAN.match, details) if found)
+    whole = [detail for detail in details if not _ASIDE.search(detail)]
+    scans = _unique(found["table"] for found in map(_SCAN.match, whole) if found)
     indexes = _unique(found["index"] for found in map(_INDEX.search, details) if found)
     return Plan(data, "\n".join(lines), scans, indexes, any("TEMP B-TREE" in detail for detail in details))
 
 
 def _postgresql_plan(data: Any) -> Plan:
-    nodes = [node for node, _ in _nodes(data[0]["Plan"], 0)]
+    nodes = list(_nodes(data[0]["Plan"]))
     scans = _unique(node.get("Relation Name") for node in nodes if node["Node Type"] == "Seq Scan")
     indexes = _unique(node.get("Index Name") for node in nodes)
     sorts = any(node["Node Type"] in ("Sort", "Incremental Sort") for node in nodes)
     return Plan(data, "\n".join(_lines(data[0])), scans, indexes, sorts)
 
 
-def _nodes(node: dict[str, Any], depth: int) -> Iterator[tuple[dict[str, Any], int]]:
-    yield node, depth
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
     for child in node.get("Plans", ()):
-        yield from _nodes(child, depth + 1)
+        yield from _nodes(child)
 
 
 _DETAILS = (
@@ -133,32 +135,49 @@ _DETAILS = (
     "Rows Removed by Filter",
     "Rows Removed by Index Recheck",
     "Heap Fetches",
-    "Subplan Name",
 )
 _BUFFERS = (("hit", "Shared Hit Blocks"), ("read", "Shared Read Blocks"), ("dirtied", "Shared Dirtied Blocks"))
 
 
 def _lines(told: dict[str, Any]) -> Iterator[str]:
     """The plan as PostgreSQL's FORMAT TEXT has it, near enough for a reader who knows that."""
-    for node, depth in _nodes(told["Plan"], 0):
-        arrow, inset = ("", "  ") if depth == 0 else ("  " + "      " * (depth - 1) + "->  ", "      " * depth + "  ")
-        yield f"{arrow}{_title(node)}  {_costs(node)}"
-        for name in _DETAILS:
-            value = node.get(name)
-            if value not in (None, 0, [], ""):
-                yield f"{inset}{name}: {', '.join(value) if isinstance(value, list) else value}"
-        buffers = " ".join(f"{word}={node[name]}" for word, name in _BUFFERS if node.get(name))
-        if buffers:
-            yield f"{inset}Buffers: shared {buffers}"
+    yield from _lines_of(told["Plan"], 0)
     for name in ("Planning Time", "Execution Time"):
         if name in told:
-            yield f"{name}: {told[name]} ms"
+            yield f"{name}: {told[name]:.3f} ms"
+
+
+def _lines_of(node: dict[str, Any], depth: int) -> Iterator[str]:
+    if "Subplan Name" in node:
+        yield f"{'  ' * depth}{node['Subplan Name']}"
+        depth += 1
+    yield f"{'  ' * depth}{'->  ' if depth else ''}{_title(node)}  {_costs(node)}"
+    depth += 3 if depth else 1
+    inset = "  " * depth
+    for name in _DETAILS:
+        value = node.get(name)
+        if value not in (None, 0, [], ""):
+            yield f"{inset}{name}: {', '.join(value) if isinstance(value, list) else value}"
+    buffers = " ".join(f"{word}={node[name]}" for word, name in _BUFFERS if node.get(name))
+    if buffers:
+        yield f"{inset}Buffers: shared {buffers}"
+    for child in node.get("Plans", ()):
+        yield from _lines_of(child, depth)
+
+
+_STRATEGIES = {"Hashed": "HashAggregate", "Sorted": "GroupAggregate", "Mixed": "MixedAggregate"}
 
 
 def _title(node: dict[str, Any]) -> str:
-    title = ("Parallel " if node.get("Parallel Aware") else "") + str(node["Node Type"])
+    title = str(node["Node Type"])
+    if title == "Aggregate":
+        title = _STRATEGIES.get(node.get("Strategy", ""), title)
+    if node.get("Partial Mode", "Simple") != "Simple":
+        title = f"{node['Partial Mode']} {title}"
+    if node.get("Parallel Aware"):
+        title = f"Parallel {title}"
     if node.get("Join Type", "Inner") != "Inner":
-        title = f"{title} {node['Join Type']} Join" if "Join" not in title else f"{title} ({node['Join Type']})"
+        title = f"{title.removesuffix(' Join')} {node['Join Type']} Join"
     if node.get("Scan Direction") == "Backward":
         title += " Backward"
     if "Index Name" in node:
@@ -179,7 +198,7 @@ def _costs(node: dict[str, Any]) -> str:
     if not node["Actual Loops"]:
         return f"{costs} (never executed)"
     times = f"time={node['Actual Startup Time']:.3f}..{node['Actual Total Time']:.3f} " if _timed(node) else ""
-    return f"{costs} (actual {times}rows={node['Actual Rows']:g} loops={node['Actual Loops']})"
+    return f"{costs} (actual {times}rows={node['Actual Rows']} loops={node['Actual Loops']})"
 
 
 def _timed(node: dict[str, Any]) -> bool:

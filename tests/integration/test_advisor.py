@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, MetaData, String, UniqueConstraint, select, text
+from sqlalchemy import ForeignKey, MetaData, String, UniqueConstraint, event, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
@@ -492,7 +492,7 @@ def test_names_are_quoted_and_no_tenant_comes_first_where_there_is_none(face: Fa
     advice = follow(database, explain(face, options, Shelf, None))
     assert 'ON "Shelf" ("order", id)' in advice.ddl
     after = explain(face, options, Shelf, None)
-    assert (after.indexes, after.sorts, after.advice) == ((advice.index.name,), False, ())
+    assert (after.scans, after.indexes, after.sorts, after.advice) == ((), (advice.index.name,), False, ())
     (across,) = explain(face, PAGE, Event, ALL_TENANTS).advice
     assert across.columns == ("status", "at", "id")
 
@@ -738,3 +738,30 @@ def test_an_enum_that_is_text_has_no_range_in_an_index(face: Face, dialect: str)
     options = {"filters": [{"field": "status", "operator": "gt", "value": "new"}], "sorts": [{"field": "status"}]}
     columns = [advice.columns for advice in explain(face, options, models.User, "a").advice]
     assert columns == ([] if dialect == "sqlite" else [("tenant_id", "status", "id")])
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True, scope="module")
+@pytest.mark.parametrize(
+    "options",
+    [
+        PAGE,
+        {"filters": [{"field": "notes.body", "value": "note5"}]},
+        {"filters": [{"field": "parent.title", "value": "word7"}, {"field": "code", "value": "c1253"}]},
+        {"filters": [{"field": "code", "operator": "in", "value": ["c13", "c23"]}], "sorts": [{"field": "parent.at"}]},
+        {"filters": [{"field": "id", "operator": "lt", "value": 400}], "sorts": [{"field": "id", "order": "desc"}]},
+    ],
+)
+def test_the_text_is_what_postgresql_would_have_written(database: Database, options: Any) -> None:
+    given: list[Any] = []
+
+    def listen(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("EXPLAIN"):
+            given.append(parameters)
+
+    event.listen(database.engine, "before_cursor_execute", listen)
+    with database.sessions() as session:
+        plan = create_repository(session, Event, TENANT).explain(options)
+    event.remove(database.engine, "before_cursor_execute", listen)
+    with database.engine.connect() as connection:
+        told = connection.exec_driver_sql(f"EXPLAIN {plan.statement}", given[0]).scalars().all()
+    assert plan.text.splitlines() == list(told)
