@@ -22,17 +22,15 @@ from .errors import (
 )
 from .health import DatabaseHealthChecker, HealthCheckResult, HealthStatus
 from .models import AuditMixin, SoftDeleteMixin, TenantMixin, Traits, VersionMixin, traits_of
+from .pages import CursorPaginationResult, Estimate, PaginationResult
 from .pagination import DatabasePaginator, PaginationHelper, PerformancePaginator
 from .query import (
     Aggregate,
     BatchProgress,
     CursorPaginationParams,
-    CursorPaginationResult,
-    Estimate,
     FilterGroup,
     FilterOperator,
     PaginationParams,
-    PaginationResult,
     QueryFilter,
     QueryOptions,
     SortField,

@@ -19,7 +19,8 @@ from .dialects import dialect_named, translated
 from .dialects.explain import planned_rows
 from .errors import InvalidCursorError, ValidationError
 from .models.traits import Traits, traits_of
-from .query import MAX_PAGE_SIZE, CursorPaginationParams, Estimate, SortField, SortOrder
+from .pages import Estimate
+from .query import MAX_PAGE_SIZE, CursorPaginationParams, SortField, SortOrder
 from .sessions import sync_session
 from .statements.keyset import after, order_by
 from .statements.ordering import OrderedTerm, cursor_order, order_of, terms_of

@@ -1,4 +1,4 @@
-"""What to ask for: filters, sorts, pages and their results, as frozen values.
+"""What to ask for: filters, sorts and pages, as frozen values.
 
 Nothing here knows a database. Objects built by hand raise Pydantic's ``ValidationError`` (a
 ``ValueError``) for a bad value; a repository given a dict raises the toolkit's.
@@ -6,13 +6,10 @@ Nothing here knows a database. Objects built by hand raise Pydantic's ``Validati
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import InitVar
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import field as dataclass_field
 from enum import StrEnum
-from typing import Annotated, Any, Generic, Literal, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -258,64 +255,3 @@ class BatchProgress:
     done: int
     total: int
     position: tuple[Any, ...]
-
-
-class Estimate(int):
-    """A number of rows that says whether it was counted to the end: ``exact``."""
-
-    exact: bool
-
-    def __new__(cls, value: int, *, exact: bool) -> Self:
-        """An estimate of ``value`` rows."""
-        made = super().__new__(cls, value)
-        made.exact = exact
-        return made
-
-    def __getnewargs_ex__(self) -> tuple[tuple[int], dict[str, bool]]:
-        """What a copy is made of."""
-        return (int(self),), {"exact": self.exact}
-
-
-@plain_dataclass(frozen=True, slots=True)
-class PaginationResult(Generic[T]):
-    """One numbered page. A page past the end has no items and the right total.
-
-    ``total`` and ``pages`` are None where no total was asked for, and not more than good guesses where
-    ``total_is_exact`` is False: see `PaginationParams`. ``has_next`` is true to the rows in either case. ``more`` tells
-    it where the total can't.
-    """
-
-    items: list[T]
-    total: int | None
-    page: int
-    per_page: int
-    pages: int | None = dataclass_field(init=False)
-    has_next: bool = dataclass_field(init=False)
-    has_prev: bool = dataclass_field(init=False)
-    more: InitVar[bool | None] = None
-
-    def __post_init__(self, more: bool | None) -> None:
-        pages = None if self.total is None else math.ceil(self.total / self.per_page)
-        object.__setattr__(self, "pages", pages)
-        object.__setattr__(self, "has_next", self.page < (pages or 0) if more is None else more)
-        object.__setattr__(self, "has_prev", self.page > 1)
-
-    @property
-    def total_is_exact(self) -> bool:
-        """Whether ``total`` was counted to the end."""
-        return self.total is not None and getattr(self.total, "exact", True)
-
-
-@plain_dataclass(frozen=True, slots=True)
-class CursorPaginationResult(Generic[T]):
-    """One page between two cursors. A cursor is None where there is nothing on its side."""
-
-    items: list[T]
-    next_cursor: str | None = None
-    prev_cursor: str | None = None
-    has_next: bool = dataclass_field(init=False)
-    has_prev: bool = dataclass_field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "has_next", self.next_cursor is not None)
-        object.__setattr__(self, "has_prev", self.prev_cursor is not None)

@@ -17,13 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.util import await_only
 
 from ..advisor import QueryPlan
+from ..pages import CursorPaginationResult, PaginationResult
 from ..query import (
     BatchProgress,
-    CursorPaginationResult,
     FiltersLike,
     MeasuresLike,
     OptionsLike,
-    PaginationResult,
 )
 from .core import RepositoryCore
 from .reading import Position

@@ -9,13 +9,12 @@ from typing import Any, TypeVar
 from sqlalchemy import Result, delete, false
 
 from ..errors import EntityNotFoundError, InvalidCursorError, ValidationError
+from ..pages import CursorPaginationResult, PaginationResult
 from ..query import (
     CursorPaginationParams,
-    CursorPaginationResult,
     FiltersLike,
     OptionsLike,
     PaginationParams,
-    PaginationResult,
     QueryFilter,
     QueryOptions,
     filters_of,

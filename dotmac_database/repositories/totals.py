@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..dialects.explain import expected_rows
-from ..query import Estimate, Filter, PaginationParams
+from ..pages import Estimate
+from ..query import Filter, PaginationParams
 from ..statements.reads import Bound, Reader
 
 

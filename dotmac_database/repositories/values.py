@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ValidationError
-from ..query import CursorPaginationResult, OptionsLike, PaginationResult, QueryOptions, options_of
+from ..pages import CursorPaginationResult, PaginationResult
+from ..query import OptionsLike, QueryOptions, options_of
 
 if TYPE_CHECKING:
     from .asynchronous import AsyncRepository

@@ -20,7 +20,9 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from dotmac_database import (
     AsyncRepository,
+    AsyncTenantRepository,
     CursorPaginationParams,
+    CursorPaginationResult,
     Database,
     FilterOperator,
     PaginationParams,
@@ -362,9 +364,45 @@ class TestDependencies:
             assert not {"tenant_id", "is_deleted", "deleted_at", "status__gt", "status__is_null"} & set(declared)
         body = document["paths"]["/users"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
         assert [each["$ref"].rpartition("/")[2] for each in body["anyOf"]] == [
-            "PageOf_UserRead_",
-            "CursorPageOf_UserRead_",
+            "PaginationResult_UserRead_",
+            "CursorPaginationResult_UserRead_",
         ]
+
+
+class Named(BaseModel):
+    name: str
+
+
+class TestPagesOfOnesOwn:
+    def test_an_endpoint_returns_a_page_and_declares_its_items(self, app: FastAPI, api: Api, rows: Any) -> None:
+        @app.get("/own")
+        async def own(
+            page: PageQuery, users: AsyncTenantRepository[User] = Depends(get_repository(User))
+        ) -> PaginationResult[Named]:
+            found: Any = await users.list_paginated({"pagination": page, "sorts": [SortField("name")]})
+            return found
+
+        @app.get("/own/seek", response_model=CursorPaginationResult[Named])
+        async def seek(cursor: CursorQuery, users: AsyncTenantRepository[User] = Depends(get_repository(User))) -> Any:
+            return await users.cursor_paginate({"cursor_pagination": cursor, "sorts": [SortField("name")]})
+
+        answer = api.get("/own?page=2&per_page=2", tenant="a").json()
+        assert answer == {
+            "items": [{"name": "user 02"}, {"name": "user 03"}],
+            "total": 45,
+            "page": 2,
+            "per_page": 2,
+            "pages": 23,
+            "has_next": True,
+            "has_prev": True,
+        }
+        first = api.get("/own/seek?limit=2", tenant="a").json()
+        assert first["items"] == [{"name": "user 00"}, {"name": "user 01"}]
+        assert (first["has_next"], first["has_prev"], first["prev_cursor"]) == (True, False, None)
+        second = api.get(f"/own/seek?limit=2&cursor={first['next_cursor']}", tenant="a").json()
+        assert second["items"][0] == {"name": "user 02"}
+        schema = api.get("/openapi.json").json()["paths"]["/own"]["get"]["responses"]["200"]["content"]
+        assert schema["application/json"]["schema"]["$ref"].endswith("/PaginationResult_Named_")
 
 
 class TestRendering:

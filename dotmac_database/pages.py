@@ -1,0 +1,163 @@
+"""What a page is once it is read.
+
+Pydantic knows both kinds: an endpoint may return one and declare
+``PaginationResult[UserRead]``. The items become what is declared, also from objects' attributes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, NoReturn, Self, TypeVar, get_args
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import core_schema as cs
+
+T = TypeVar("T")
+
+
+class Estimate(int):
+    """A number of rows that says whether it was counted to the end: ``exact``."""
+
+    exact: bool
+
+    def __new__(cls, value: int, *, exact: bool) -> Self:
+        """An estimate of ``value`` rows."""
+        made = super().__new__(cls, value)
+        made.exact = exact
+        return made
+
+    def __getnewargs_ex__(self) -> tuple[tuple[int], dict[str, bool]]:
+        """What a copy is made of."""
+        return (int(self),), {"exact": self.exact}
+
+
+class _Page(Generic[T]):
+    """A value: equal to one of the same fields, and not to be changed.
+
+    No dataclass, since Pydantic takes the generic ones apart by itself, and would lose what is computed.
+    """
+
+    items: list[T]
+    has_next: bool
+    has_prev: bool
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"A {type(self).__name__} can't be changed.")
+
+    def __eq__(self, other: object) -> bool:
+        return vars(self) == vars(other) if type(other) is type(self) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # it holds a list
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+
+class PaginationResult(_Page[T]):
+    """One numbered page. A page past the end has no items and the right total.
+
+    ``total`` and ``pages`` are None where no total was asked for, and not more than good guesses where
+    ``total_is_exact`` is False: see `PaginationParams`. ``has_next`` is true to the rows in either case; ``more`` says
+    it where the total can't. As JSON it has ``total_is_exact`` where another total than the exact one was asked for.
+    """
+
+    total: int | None
+    page: int
+    per_page: int
+    pages: int | None
+
+    def __init__(
+        self, items: list[T], total: int | None, page: int, per_page: int, *, more: bool | None = None
+    ) -> None:
+        pages = None if total is None else math.ceil(total / per_page)
+        has_next = page < (pages or 0) if more is None else more
+        vars(self).update(
+            items=items, total=total, page=page, per_page=per_page, pages=pages, has_next=has_next, has_prev=page > 1
+        )
+
+    @property
+    def total_is_exact(self) -> bool:
+        """Whether ``total`` was counted to the end."""
+        return self.total is not None and getattr(self.total, "exact", True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
+        """Pydantic's hook: the page as an object with all its fields."""
+        number, known = cs.int_schema(), cs.nullable_schema(cs.int_schema())
+        rest = {"total": known, "page": number, "per_page": number, "pages": known}
+        return _page_schema(source, handler, rest, _of_numbered, _numbered)
+
+
+class CursorPaginationResult(_Page[T]):
+    """One page between two cursors. A cursor is None where there is nothing on its side."""
+
+    next_cursor: str | None
+    prev_cursor: str | None
+
+    def __init__(self, items: list[T], next_cursor: str | None = None, prev_cursor: str | None = None) -> None:
+        vars(self).update(
+            items=items,
+            next_cursor=next_cursor,
+            prev_cursor=prev_cursor,
+            has_next=next_cursor is not None,
+            has_prev=prev_cursor is not None,
+        )
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
+        """Pydantic's hook: the page as an object with all its fields."""
+        cursor = cs.nullable_schema(cs.str_schema())
+        return _page_schema(source, handler, {"next_cursor": cursor, "prev_cursor": cursor}, _of_between, _between)
+
+
+def _page_schema(
+    source: Any,
+    handler: GetCoreSchemaHandler,
+    rest: Mapping[str, cs.CoreSchema],
+    parts: Callable[[Any], Any],
+    page: Callable[[dict[str, Any]], Any],
+) -> cs.CoreSchema:
+    """The schema of a page: its parts are validated and serialised, and the page is made of them again."""
+    item = next(iter(get_args(source)), Any)
+    fields = {
+        "items": cs.typed_dict_field(cs.list_schema(handler.generate_schema(item))),
+        **{name: cs.typed_dict_field(schema) for name, schema in rest.items()},
+        "has_next": cs.typed_dict_field(cs.bool_schema()),
+        "has_prev": cs.typed_dict_field(cs.bool_schema()),
+    }
+    if "total" in rest:
+        fields["total_is_exact"] = cs.typed_dict_field(cs.bool_schema(), required=False)
+    whole = cs.typed_dict_schema(fields)
+    kind = getattr(source, "__origin__", source)
+    told = f"[{item.__module__}.{item.__qualname__}:{id(item)}]" if isinstance(item, type) else f"[{item!r}]"
+    return cs.no_info_after_validator_function(
+        page,
+        cs.no_info_before_validator_function(parts, whole),
+        serialization=cs.plain_serializer_function_ser_schema(parts, return_schema=whole),
+        ref=f"{kind.__module__}.{kind.__qualname__}:{id(kind)}{told}",  # so that OpenAPI has a name for it
+    )
+
+
+def _of_numbered(page: Any) -> Any:
+    if not isinstance(page, PaginationResult):
+        return page
+    parts = vars(page)
+    return parts if type(page.total) is int else {**parts, "total_is_exact": page.total_is_exact}
+
+
+def _numbered(parts: dict[str, Any]) -> PaginationResult[Any]:
+    total = parts["total"]
+    if total is not None and "total_is_exact" in parts:
+        total = Estimate(total, exact=parts["total_is_exact"])
+    return PaginationResult(parts["items"], total, parts["page"], parts["per_page"], more=parts["has_next"])
+
+
+def _of_between(page: Any) -> Any:
+    if not isinstance(page, CursorPaginationResult):
+        return page
+    return vars(page)
+
+
+def _between(parts: dict[str, Any]) -> CursorPaginationResult[Any]:
+    return CursorPaginationResult(parts["items"], parts["next_cursor"], parts["prev_cursor"])
