@@ -403,9 +403,7 @@ def test_relationships_are_followed_by_their_foreign_keys(face: Face, database: 
 def test_a_row_behind_a_foreign_key_is_looked_up_too(face: Face, database: Database, dialect: str) -> None:
     options = {"filters": [{"field": "event.title", "value": "word1253"}]}
     plan = explain(face, options, Note)
-    assert {advice.table: advice.columns for advice in plan.advice} == {"notes": ("tenant_id", "event_id")} | {
-        "events": ("tenant_id", "title")
-    } or [(each.table, each.columns) for each in plan.advice] == [
+    assert [(each.table, each.columns) for each in plan.advice] == [
         ("notes", ("tenant_id", "id")),
         ("notes", ("tenant_id", "event_id")),
         ("events", ("tenant_id", "title")),
@@ -471,9 +469,7 @@ def test_an_index_that_serves_is_enough(face: Face, database: Database, dialect:
         "(tenant_id, status, (at + 0), id)",
     ],
 )
-def test_an_index_that_does_not_serve_is_not_enough(face: Face, database: Database, dialect: str, rest: str) -> None:
-    if dialect == "sqlite" and rest == "(tenant_id, status, at, id DESC)":
-        pytest.skip("covered by the test of directions: SQLite appends the row's number itself")
+def test_an_index_that_does_not_serve_is_not_enough(face: Face, database: Database, rest: str) -> None:
     run(database, f"CREATE INDEX own ON events {rest}")
     (advice,) = explain(face, PAGE).advice
     assert advice.columns == ("tenant_id", "status", "at", "id")
