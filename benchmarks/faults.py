@@ -1,11 +1,12 @@
 """What transactions, retries and pools do under real faults, on a PostgreSQL that this script owns.
 
-    python benchmarks/faults.py                # everything, full size (some minutes)
-    python benchmarks/faults.py bank --quick   # one part, small
+    python -m benchmarks.faults                # everything, full size (some minutes)
+    python -m benchmarks.faults bank --quick   # one part, small
 
 bank    100 accounts under SERIALIZABLE, 32 concurrent writers, sync and async: all transfers finish, the sum stays
 kill    `kill -9` of the whole server three times under load: what was acknowledged is there once, none is there
         twice, and the same pool serves again once the server is back
+app     the same under an app of the plugin's, half of whose clients give an Idempotency-Key and repeat what fails
 cancel  random cancellations of asyncio tasks at every point of a transaction: the pool is as full as before, no
         transaction is left open, no transfer is torn
 
@@ -43,6 +44,8 @@ from dotmac_database.transactions import (
     async_once,
     idempotency_metadata,
 )
+
+from . import faults_app
 
 ACCOUNTS, BALANCE, WRITERS = 100, 1000, 32
 
@@ -372,7 +375,11 @@ def cancel(server: Server, quick: bool) -> None:
         asyncio.run(cancel_async(server, driver, 500 if quick else 10_000))
 
 
-PARTS = {"bank": bank, "kill": kill, "cancel": cancel}
+def app(server: Server, quick: bool) -> None:
+    faults_app.app(server, quick, check)
+
+
+PARTS = {"bank": bank, "kill": kill, "app": app, "cancel": cancel}
 
 
 def main() -> None:

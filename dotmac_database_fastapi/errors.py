@@ -78,7 +78,8 @@ def register_exception_handlers(app: FastAPI) -> None:
 
     404 not found; 409 duplicate, constraint, stale; 412 stale under ``If-Match``; 422 validation; 400 invalid cursor,
     no tenant; 403 tenant isolation; 503 with ``Retry-After`` unavailable, timeout, circuit open and a transaction that
-    lost against another; 500 all others, without details.
+    lost against another; 500 all others, without details. A 500 is logged as an error with its traceback, a 503 as a
+    warning of one line.
     """
     app.add_exception_handler(DatabaseError, _database_error)
     app.add_exception_handler(RequestValidationError, _request_error)
@@ -89,11 +90,13 @@ async def _database_error(request: Request, error: Exception) -> Response:
     status, code = status_of(error)
     if isinstance(error, StaleEntityError) and "if-match" in request.headers:
         status = 412
-    if status >= 500:
-        _log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
     if status == 503:
+        # One line: while a database is away there are thousands of them, and a traceback each would bury the rest.
+        _log.warning("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
+        _log.debug("The traceback", exc_info=error)
         return problem(status, code, _PASSING[code], headers={"Retry-After": str(_retry_after(error, code))})
     if status == 500:
+        _log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
         return problem(status, code)
     return problem(status, code, str(error), fields=_fields(error))
 

@@ -1,0 +1,150 @@
+"""`kill -9` of the server under an app of the plugin's: a part of `benchmarks.faults`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import httpx
+from fastapi import Depends, FastAPI
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from dotmac_database import RetryPolicy, RetryStrategy, idempotency_metadata
+from dotmac_database_fastapi import (
+    DatabasePlugin,
+    crud_router,
+    get_repository,
+    register_exception_handlers,
+    rerun_route,
+)
+
+CLIENTS = 16
+
+
+class Base(DeclarativeBase):
+    """The table of this part."""
+
+
+class Order(Base):
+    """No constraint keeps a key from being there twice: that is what is counted."""
+
+    __tablename__ = "orders"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str]
+
+
+class Server(Protocol):
+    """What is killed."""
+
+    def url(self, driver: str) -> str: ...
+    def kill(self) -> None: ...
+    def start(self) -> None: ...
+    def answers(self) -> float: ...
+
+
+def made_app(plugin: DatabasePlugin) -> FastAPI:
+    app = FastAPI(lifespan=plugin.lifespan)
+    register_exception_handlers(app)
+    policy = RetryPolicy(max_attempts=4, base_delay=0.05, strategy=RetryStrategy.JITTERED, deadline=2.0)
+    again = rerun_route(policy, idempotent=True)
+    app.include_router(crud_router(Order, prefix="/orders", idempotency=True, route_class=again))
+
+    @app.post("/plain", status_code=201)
+    async def plain(key: str, orders: Any = Depends(get_repository(Order))) -> None:
+        await orders.create({"key": key})
+
+    return app
+
+
+class Clients:
+    """Half of them give an ``Idempotency-Key`` and repeat whatever fails; the others only what is a 503."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app")
+        self.acknowledged: list[tuple[str, float]] = []
+        self.unknown: list[str] = []
+        self.answers: Counter[int] = Counter()
+        self.stopping = False
+
+    async def client(self, name: str, keyed: bool) -> None:
+        number = 0
+        while not self.stopping:
+            key = f"{name}-{number}"
+            number += 1
+            await (self._until_it_is_there(key) if keyed else self._unless_unknown(key))
+
+    async def _until_it_is_there(self, key: str) -> None:
+        status = 0
+        while status != 201:
+            status = await self._posted("/orders", key, json={"key": key}, headers={"Idempotency-Key": key})
+
+    async def _unless_unknown(self, key: str) -> None:
+        status = 503
+        while status == 503:
+            status = await self._posted("/plain", key, params={"key": key})
+        if status != 201:
+            self.unknown.append(key)
+
+    async def _posted(self, path: str, key: str, **request: Any) -> int:
+        answer = await self.http.post(path, **request)
+        self.answers[answer.status_code] += 1
+        if answer.status_code == 201:
+            self.acknowledged.append((key, time.monotonic()))
+        else:
+            await asyncio.sleep(0.05)
+        return answer.status_code
+
+
+async def kill_under_app(server: Server, kills: int, pause: float, check: Callable[[bool, str], None]) -> None:
+    """Kill and start the server so many times, ``pause`` seconds apart, and check what is there."""
+    plugin = DatabasePlugin(server.url("asyncpg"), pool_size=CLIENTS)
+    clients = Clients(made_app(plugin))
+    tasks = [asyncio.create_task(clients.client(f"client-{n}", n % 2 == 0)) for n in range(CLIENTS)]
+    recoveries = []
+    for _ in range(kills):
+        await asyncio.sleep(pause)
+        await asyncio.to_thread(server.kill)
+        killed = time.monotonic()
+        await asyncio.sleep(pause / 2)
+        _, back = await asyncio.gather(asyncio.to_thread(server.start), asyncio.to_thread(server.answers))
+        await asyncio.sleep(pause)
+        first = min((at for _, at in clients.acknowledged if at > killed), default=float("inf"))
+        recoveries.append(max(first - back, 0.0))
+    clients.stopping = True
+    await asyncio.gather(*tasks)
+    await clients.http.aclose()
+    await plugin.database.dispose_async()
+    _report(server, clients, recoveries, check)
+
+
+def _report(server: Server, clients: Clients, recoveries: list[float], check: Callable[[bool, str], None]) -> None:
+    engine = create_engine(server.url("psycopg"))
+    with engine.connect() as connection:
+        found = Counter(connection.scalars(select(Order.key)))
+    engine.dispose()
+    acknowledged = [key for key, _ in clients.acknowledged]
+    print(
+        f"app, kill -9, {len(recoveries)} times: {len(acknowledged)} orders acknowledged to {CLIENTS} clients, answers "
+        f"{dict(sorted(clients.answers.items()))}, serving again after "
+        + ", ".join(f"{seconds:.2f} s" for seconds in recoveries)
+    )
+    check(all(found[key] == 1 for key in acknowledged), "every order with a 201 is there, once")
+    check(max(found.values(), default=0) <= 1, "none is there twice, with a key or without")
+    check(set(found) <= {*acknowledged, *clients.unknown}, "what is there had a 201, or a 500 without a key")
+    check(max(recoveries) < 5, "the same app serves again within 5 s of the server's return")
+
+
+def app(server: Server, quick: bool, check: Callable[[bool, str], None]) -> None:
+    engine = create_engine(server.url("psycopg"))
+    for metadata in (Base.metadata, idempotency_metadata):
+        metadata.drop_all(engine)
+        metadata.create_all(engine)
+    engine.dispose()
+    logging.getLogger("dotmac_database_fastapi").setLevel(logging.CRITICAL)  # each failure is counted here
+    asyncio.run(kill_under_app(server, 1 if quick else 3, 0.5 if quick else 3.0, check))
