@@ -76,8 +76,10 @@ class _Rules:
         asked = self.idempotent or request.method in self.methods
         return asked or bool(request.headers.get("idempotency-key", "").strip())
 
-    async def run(self, request: Request, handler: Handler) -> Response:
-        async def attempt() -> Response:
+    def wrap(self, handler: Handler) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """A route's handler, with its attempts."""
+
+        async def attempt(request: Request) -> Response:
             try:
                 return await run_whole(handler, request)
             except Exception as error:
@@ -87,22 +89,33 @@ class _Rules:
                 forget_callers(request)
                 raise
 
-        # What hooks and logs call it.
-        attempt.__qualname__ = f"{request.method} {getattr(route_of(request), 'path_format', request.url.path)}"
-        try:
-            return await with_retry(self.policy, idempotent=self.idempotent)(attempt)()
-        except _NotRepeatableError as used_up:
-            failure = used_up.failure
-        raise failure
+        named: dict[str, Handler] = {}
+
+        async def rerunning(request: Request) -> Response:
+            if not self.allow(request):
+                return await handler(request)
+            retried = named.get(request.method)
+            if retried is None:
+                path = getattr(route_of(request), "path_format", request.url.path)
+                retried = named[request.method] = self._retrying(attempt, f"{request.method} {path}")
+            try:
+                return await retried(request)
+            except _NotRepeatableError as last:
+                failure = last.failure
+            raise failure
+
+        return rerunning
+
+    def _retrying(self, attempt: Handler, name: str) -> Handler:
+        async def named(request: Request) -> Response:
+            return await attempt(request)
+
+        named.__qualname__ = name  # what hooks and logs call it
+        return with_retry(self.policy, idempotent=self.idempotent)(named)
 
 
 class _RerunRoute(APIRoute):
     rules: ClassVar[_Rules] = _Rules()
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler, rules = super().get_route_handler(), self.rules
-
-        async def rerunning(request: Request) -> Response:
-            return await (rules.run(request, handler) if rules.allow(request) else handler(request))
-
-        return rerunning
+        return self.rules.wrap(super().get_route_handler())
