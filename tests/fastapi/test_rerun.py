@@ -280,6 +280,30 @@ class TestGivingUp:
         assert [api.request("PUT", "/").status_code for _ in range(3)] == [503] * 3
         assert rival.attempts == 3 + 4
 
+    def test_a_request_that_is_cancelled_between_two_attempts(
+        self, app: FastAPI, api: Api, plugin: DatabasePlugin, rival: Rival, other: Any
+    ) -> None:
+        waiting = asyncio.Event()
+        router = Router(RetryPolicy(max_attempts=3, base_delay=60, hooks=(lambda _: waiting.set(),)))
+
+        @router.put("/")
+        async def endpoint(session: Any = Depends(get_session)) -> None:
+            await rival.beaten(session)
+
+        app.include_router(router)
+
+        async def impatient() -> None:
+            request = asyncio.create_task(api.arequest("PUT", "/"))
+            await waiting.wait()
+            request.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await request
+
+        api.run(impatient())
+        assert rival.attempts == 1
+        assert checked_out(plugin) == 0
+        assert count(other) == 100
+
     @pytest.mark.parametrize("kind", ["own", "http", "constraint", "swallowed"])
     def test_what_would_fail_again_is_run_once(
         self, app: FastAPI, api: Api, database: Database, kind: str, other: Any
