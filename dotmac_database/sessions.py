@@ -85,7 +85,7 @@ def read(session: Session, work: Work[T], model: type | None = None, *, recover:
     transaction that reads had opened, where the database has ended it by an error.
     """
     with translated(model):
-        engine = _stands_alone(session)
+        engine = stands_alone(session)
         if engine is None:
             return _read_inside(session, work, recover=recover)
         try:
@@ -135,7 +135,7 @@ def _read_alone(session: Session, engine: Engine, work: Work[T]) -> T:
         state.reading_alone = False
 
 
-def _stands_alone(session: Session) -> Engine | None:
+def stands_alone(session: Session) -> Engine | None:
     """The engine for a read that may be a statement of its own, outside of any transaction; else None."""
     state = state_of(session)
     if session.in_transaction() or (session.expire_on_commit and not state.asynchronous):

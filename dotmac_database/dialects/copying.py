@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Connection, Table, cast, func, select
+from sqlalchemy import Column, Connection, Engine, Table, cast, func, select
 from sqlalchemy import exc as sa
 from sqlalchemy import table as plain_table
 from sqlalchemy.dialects.postgresql import REGCLASS
@@ -24,7 +24,7 @@ def copies(connection: Connection, table: Table) -> bool:
     Row-level security does not allow it, a view can't take it, and who listens to statements (telemetry, a log) would
     not hear of it. The statement opens the transaction, which COPY by the driver would not.
     """
-    if connection.dialect.name != "postgresql" or _is_listened_to(connection):
+    if connection.dialect.name != "postgresql" or is_listened_to(connection):
         return False
     if connection.get_execution_options().get("schema_translate_map") or connection.engine.echo:
         return False
@@ -37,7 +37,8 @@ def copies(connection: Connection, table: Table) -> bool:
     return bool(is_table) and not is_secured
 
 
-def _is_listened_to(connection: Connection) -> bool:
+def is_listened_to(connection: Connection | Engine) -> bool:
+    """Whether anything of the user's hears of the statements that are sent."""
     return any(
         not getattr(listener, "dotmac_internal", False)
         for name in _LISTENED

@@ -122,6 +122,20 @@ class Traits(Generic[M]):
         return any(relationship.lazy in EAGER for relationship in self.mapper.relationships)
 
     @cached_property
+    def plain(self) -> bool:
+        """Whether a row is an object of just this class, and the object nothing but the row's columns."""
+        mapper = self.mapper
+        return (
+            mapper.polymorphic_on is None
+            and len(list(mapper.self_and_descendants)) == 1
+            and mapper.inherits is None
+            and not mapper.always_refresh
+            and not self.computes
+            and not self.loads_eagerly
+            and not any(attribute.deferred or len(attribute.columns) > 1 for attribute in mapper.column_attrs)
+        )
+
+    @cached_property
     def computes(self) -> bool:
         """Whether the class has an attribute that is an SQL expression rather than a column."""
         return len(self.columns) < len(self.mapper.column_attrs)

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Result, delete, false
 
+from ..dialects import translated
+from ..direct import fetch
 from ..errors import EntityNotFoundError, InvalidCursorError, ValidationError
 from ..pages import CursorPaginationResult, PaginationResult
 from ..query import (
@@ -119,13 +121,12 @@ class ReadingRepository(RepositoryCore[M]):
     def exists(self, entity_id: Any, include_deleted: bool = False) -> bool:
         """Whether there is a row of this primary key. One statement, which reads no columns."""
         reader = self._reader(include_deleted)
-        bound = reader.has_key(reader.key(entity_id))
-        return self._read(lambda how: self._execute(bound, how).first() is not None)
+        return bool(self._fetched(reader.has_key(reader.key(entity_id)), plain=True))
 
     def count(self, filters: FiltersLike = None, include_deleted: bool = False) -> int:
         """How many rows match. One statement."""
         bound = self._reader(include_deleted).count(filters_of(filters))
-        return self._read(lambda how: int(self._execute(bound, how).scalar_one()))
+        return int(self._fetched(bound, plain=True)[0][0])
 
     def list(self, options: OptionsLike = None) -> builtins.list[M]:
         """The matching rows by a total order: the sorts, then the primary key. One statement.
@@ -165,18 +166,12 @@ class ReadingRepository(RepositoryCore[M]):
         )
         rows_of_page = reader.loading(rows_of_page, asked.relationships)
 
-        def work(how: Mapping[str, Any]) -> tuple[builtins.list[Any], int | None]:
-            rows = self._rows(rows_of_page, how) if total.bound >= 0 else self._beside_nothing(rows_of_page, how)
-            return rows, total.of(rows, lambda bound: self._execute(bound, how).scalar_one())
-
-        rows, found = self._read(work)
+        rows = self._fetched(rows_of_page)
+        found = total.of(rows, lambda bound: self._fetched(bound, plain=True)[0][0])
         items = [row[0] for row in rows[: page.per_page]]
         keep(self._session, *items)
         more = len(rows) > page.per_page if total.looks_ahead else None
         return PaginationResult(items=items, total=found, page=page.page, per_page=page.per_page, more=more)
-
-    def _beside_nothing(self, bound: Bound, how: Mapping[str, Any]) -> builtins.list[Any]:
-        return [(entity,) for entity in self._scalars(bound, how)]
 
     def cursor_paginate(self, options: OptionsLike = None) -> CursorPaginationResult[M]:
         """The page after, or before, a cursor; no total. One statement, as quick at any depth.
@@ -193,8 +188,9 @@ class ReadingRepository(RepositoryCore[M]):
         terms = reader.terms(order)
         marks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, asked)}
         seek, raw = self._seek(page.cursor, terms, marks)
-        bound = reader.loading(reader.page(asked.filters, order, page.limit + 1, seek), asked.relationships)
-        rows = self._read(lambda how: self._rows(bound, how))
+        rows = self._fetched(
+            reader.loading(reader.page(asked.filters, order, page.limit + 1, seek), asked.relationships)
+        )
         more = len(rows) > page.limit
         rows = rows[: page.limit]
         if seek is not None and seek.backwards:
@@ -239,8 +235,7 @@ class ReadingRepository(RepositoryCore[M]):
         order = order_of(self.traits, asked.sorts)
         terms = reader.terms(order)
         seek = None if position is None else Seek("after", position)
-        bound = reader.loading(reader.page(asked.filters, order, batch_size, seek), asked.relationships)
-        rows = self._read(lambda how: self._rows(bound, how))
+        rows = self._fetched(reader.loading(reader.page(asked.filters, order, batch_size, seek), asked.relationships))
         last = reader.position(rows[-1], terms) if len(rows) == batch_size else None
         return [row[0] for row in rows], last
 
@@ -297,6 +292,18 @@ class ReadingRepository(RepositoryCore[M]):
         return self.traits.joins_collections and not self._fields
 
     def _entities(self, bound: Bound) -> builtins.list[M]:
-        entities = self._read(lambda how: self._scalars(bound, how))
+        entities: builtins.list[M] = [row[0] for row in self._fetched(bound)]
         keep(self._session, *entities)
         return entities
+
+    def _fetched(self, bound: Bound, *, plain: bool = False) -> builtins.list[Any]:
+        """The rows of one read: an object, or a dict, and what is beside it; ``plain``: values that make neither."""
+        if self._lock is None and not bound.how:
+            with translated(self.model_class):
+                fields = None if plain else self._fields
+                rows = fetch(self._session, bound.statement, bound.parameters, self.traits, fields)
+            if rows is not None:
+                return rows
+        if plain:
+            return self._read(lambda how: builtins.list(self._execute(bound, how).all()))
+        return self._read(lambda how: self._rows(bound, how))

@@ -122,6 +122,6 @@ def _on_rollback(session: Session, *_: Any) -> None:
 
 
 _listener: Any
-for _listener in (_on_flush, _on_begin):
+for _listener in (_on_flush, _on_begin, on_execute):
     # Tells them from a user's listeners, for whom a repository keeps to the unit of work and to transactions.
     _listener.dotmac_internal = True

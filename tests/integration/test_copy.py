@@ -57,10 +57,10 @@ class Counter(Odd):
     name: Mapped[str]
 
 
-@pytest.fixture(autouse=True)
-def postgresql_alone(dialect: str) -> None:
-    if dialect != "postgresql":
-        pytest.skip("COPY is PostgreSQL's")
+@pytest.fixture(scope="module")
+def dialect() -> str:
+    """COPY is PostgreSQL's."""
+    return "postgresql"
 
 
 @pytest.fixture

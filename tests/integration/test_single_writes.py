@@ -22,10 +22,10 @@ from tests.conftest import Face, counted
 from tests.models import Country, Post, User
 
 
-@pytest.fixture(autouse=True)
-def postgresql_alone(dialect: str) -> None:
-    if dialect != "postgresql":
-        pytest.skip("SQLite's BEGIN costs no message")
+@pytest.fixture(scope="module")
+def dialect() -> str:
+    """SQLite's BEGIN costs no message."""
+    return "postgresql"
 
 
 @pytest.fixture

@@ -1,0 +1,190 @@
+"""Reads by the driver alone, asyncpg: what is usually around a statement costs more than the statement.
+
+A read that needs no transaction, of a class that is nothing but its columns, on an engine and a session that nobody
+listens to, is compiled once and run on the pool's own connection. Its rows become the objects that the ORM would have
+made, in the session as they would have been. Whatever is not as plain as that is left to the ORM: `fetch` gives None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Engine, Select
+from sqlalchemy import exc as sa
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.base import instance_dict, instance_state
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.util import await_only
+
+from .dialects.copying import is_listened_to
+from .models.traits import Traits
+from .sessions import stands_alone
+
+Process = Callable[[Any], Any]
+
+
+@dataclass(slots=True)
+class Plan:
+    """A statement as the driver takes it. ``keys`` are of the columns that make the object, or the dict, of a row."""
+
+    dialect: Any
+    sql: str
+    parameters: Sequence[tuple[str, Any, Process | None]]
+    types: list[Any]
+    keys: tuple[str, ...]
+    processors: list[tuple[int, Process]] | None = field(default=None)
+
+    def arguments(self, given: Mapping[str, Any]) -> list[Any]:
+        """The values in the driver's order."""
+        return [
+            value if process is None else process(value)
+            for name, constant, process in self.parameters
+            for value in (given.get(name, constant),)
+        ]
+
+    def learn(self, attributes: Sequence[Any]) -> None:
+        """Find out how values are converted: types depend on what the server says that it sends."""
+        found = (
+            (place, type_.dialect_impl(self.dialect).result_processor(self.dialect, attribute.type.oid))
+            for place, (type_, attribute) in enumerate(zip(self.types, attributes, strict=True))
+        )
+        self.processors = [(place, process) for place, process in found if process is not None]
+
+    def values(self, record: Any) -> list[Any]:
+        """A record's values in Python's types."""
+        values = list(record)
+        for place, process in self.processors or ():
+            values[place] = process(values[place])
+        return values
+
+
+_PLANS: WeakKeyDictionary[Any, tuple[Any, Plan | None]] = WeakKeyDictionary()
+"""The dialect and the plan of each statement that is kept; None: it is not for this way."""
+
+
+def fetch(
+    session: Session, statement: Any, parameters: Mapping[str, Any], traits: Traits[Any], fields: Sequence[str] | None
+) -> list[Any] | None:
+    """The rows: an object, or a dict of ``fields``, and what is selected beside it; ``fields=None``: plain values.
+
+    One statement. None: it was not sent, or its connection was lost; a read may be sent again. Raises what SQLAlchemy
+    would raise.
+    """
+    engine = _engine(session, traits)
+    if engine is None:
+        return None
+    plan = _plan(statement, engine.dialect, traits, fields)
+    if plan is None:
+        return None
+    records = _records(engine, plan, parameters)
+    if records is None or fields is None:
+        return None if records is None else [tuple(plan.values(record)) for record in records]
+    rows = [plan.values(record) for record in records]
+    width = len(plan.keys)
+    made = (
+        [dict(zip(plan.keys, row[:width], strict=True)) for row in rows]
+        if fields
+        else _objects(session, traits, plan.keys, rows)
+    )
+    return [(each, *row[width:]) for each, row in zip(made, rows, strict=True)]
+
+
+def _engine(session: Session, traits: Traits[Any]) -> Engine | None:
+    """The engine, where nothing of the user's would notice that SQLAlchemy is passed by."""
+    if not traits.plain or traits.listens_to_loads:
+        return None
+    engine = stands_alone(session)
+    if engine is None or engine.dialect.driver != "asyncpg" or engine.echo or is_listened_to(engine):
+        return None
+    heard = session.dispatch
+    if heard.loaded_as_persistent or any(not getattr(each, "dotmac_internal", False) for each in heard.do_orm_execute):
+        return None
+    return None if engine.get_execution_options() else engine
+
+
+def _plan(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequence[str] | None) -> Plan | None:
+    kept = _PLANS.get(statement)
+    if kept is None or kept[0] is not dialect:
+        kept = _PLANS[statement] = dialect, _compiled(statement, dialect, traits, fields)
+    return kept[1]
+
+
+def _compiled(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequence[str] | None) -> Plan | None:
+    if not isinstance(statement, Select) or statement._with_options:
+        return None
+    compiled = statement.compile(dialect=dialect)
+    if not isinstance(compiled, SQLCompiler) or compiled.post_compile_params or compiled.literal_execute_params:
+        return None
+    columns = compiled._result_columns
+    keys: tuple[str, ...] = ()
+    if fields is not None:
+        keys = tuple(_key(traits, entry.objects[0]) for entry in columns[: len(fields) or len(traits.columns)])
+        if set(keys) != set(fields or traits.columns):
+            return None
+    parameters = [
+        (name, bind.effective_value, bind.type.dialect_impl(dialect).bind_processor(dialect))
+        for name in compiled.positiontup or ()
+        for bind in (compiled.binds[name],)
+    ]
+    return Plan(dialect, str(compiled), parameters, [entry.type for entry in columns], keys)
+
+
+def _key(traits: Traits[Any], column: Any) -> str:
+    known = column in traits.mapper.columns.values()
+    return traits.mapper.get_property_by_column(column).key if known else ""
+
+
+def _records(engine: Engine, plan: Plan, parameters: Mapping[str, Any]) -> Sequence[Any] | None:
+    try:
+        pooled = engine.raw_connection()
+    except engine.dialect.loaded_dbapi.Error as error:
+        Connection._handle_dbapi_exception_noconnection(error, engine.dialect, engine)
+        raise
+    try:
+        driver: Any = pooled.driver_connection
+        if not driver._config.statement_cache_size:
+            return None  # behind a pooler, where the statements' names must be SQLAlchemy's
+        if plan.processors is None:
+            plan.learn(await_only(driver.prepare(plan.sql)).get_attributes())
+        records: Sequence[Any] = await_only(driver.fetch(plan.sql, *plan.arguments(parameters)))
+    except Exception as error:
+        if engine.dialect.is_disconnect(error, pooled.dbapi_connection, None):  # type: ignore[arg-type]  # the drivers' classes are known at run time
+            pooled.invalidate(error)
+            return None
+        raise sa.DBAPIError(plan.sql, None, error) from error
+    except BaseException as ended:
+        pooled.invalidate(ended)  # cancelled: nobody knows what the server is about to send
+        raise
+    else:
+        return records
+    finally:
+        pooled.close()
+
+
+def _objects(session: Session, traits: Traits[Any], keys: Sequence[str], rows: Sequence[list[Any]]) -> list[Any]:
+    """The session's objects of these rows, new ones or those that it holds, with the rows' values in them."""
+    mapper, held = traits.mapper, session.identity_map
+    make, session_id, kind = mapper.class_manager.new_instance, session.hash_key, mapper._identity_class
+    places = [keys.index(key) for key in traits.primary_key]
+    objects: list[Any] = []
+    for row in rows:
+        identity = (kind, tuple([row[place] for place in places]), None)
+        entity = held.get(identity)
+        if entity is None:
+            entity = make()
+            state = instance_state(entity)
+            state.key = identity
+            state.session_id = session_id
+            held._add_unpresent(state, identity)
+            values = instance_dict(entity)
+        else:
+            state, values = instance_state(entity), instance_dict(entity)
+            for name in traits.relationships:
+                state._reset(values, name)
+        values.update(zip(keys, row))  # noqa: B905 - what is selected beside the object follows its columns
+        state._commit_all(values, held)
+        objects.append(entity)
+    return objects

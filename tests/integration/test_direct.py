@@ -1,0 +1,502 @@
+"""Reads by the driver alone: the same rows, values and objects as by SQLAlchemy, and only where nobody would notice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    DateTime,
+    Double,
+    ForeignKey,
+    Interval,
+    LargeBinary,
+    Numeric,
+    String,
+    event,
+    inspect,
+    text,
+)
+from sqlalchemy import Enum as EnumType
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.mutable import MutableDict
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, deferred, mapped_column, relationship
+from sqlalchemy.types import TypeDecorator
+
+from dotmac_database import (
+    Database,
+    DatabaseTimeoutError,
+    DatabaseTransaction,
+    QueryFilter,
+    TenantMixin,
+    VersionMixin,
+    create_database,
+    create_repository,
+    direct,
+)
+from tests.conftest import Face
+from tests.models import User
+
+
+class Colour(Enum):
+    RED = "r"
+    BLUE = "b"
+
+
+class Reversed(TypeDecorator[str]):
+    """Stored backwards."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        return None if value is None else value[::-1]
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        return None if value is None else value[::-1]
+
+
+class Kinds(DeclarativeBase):
+    """Classes of every kind."""
+
+
+class Thing(TenantMixin, VersionMixin, Kinds):
+    """A column of every type."""
+
+    __tablename__ = "things"
+
+    number: Mapped[int] = mapped_column(primary_key=True)
+    part: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str | None] = mapped_column("the_name", String(40))
+    price: Mapped[Decimal | None] = mapped_column(Numeric(12, 3))
+    rough: Mapped[float | None] = mapped_column(Numeric(12, 3, asdecimal=False))
+    weight: Mapped[float | None]
+    exact: Mapped[Decimal | None] = mapped_column(Double(asdecimal=True))
+    sold: Mapped[bool | None]
+    made: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    day: Mapped[date | None]
+    at: Mapped[time | None]
+    lasts: Mapped[timedelta | None] = mapped_column(Interval)
+    raw: Mapped[bytes | None] = mapped_column(LargeBinary)
+    document: Mapped[Any | None] = mapped_column(JSON)
+    binary: Mapped[Any | None] = mapped_column(JSONB)
+    colour: Mapped[Colour | None]
+    plain_colour: Mapped[Colour | None] = mapped_column(EnumType(Colour, native_enum=False))
+    tags: Mapped[list[str] | None] = mapped_column(ARRAY(String))
+    secret: Mapped[str | None] = mapped_column(Reversed)
+
+
+class Owner(TenantMixin, Kinds):
+    __tablename__ = "owners"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    pets: Mapped[list[Pet]] = relationship(back_populates="owner")
+
+
+class Pet(TenantMixin, Kinds):
+    __tablename__ = "pets"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    owner_id: Mapped[int | None] = mapped_column(ForeignKey("owners.id"))
+    owner: Mapped[Owner | None] = relationship(back_populates="pets")
+
+
+class Shape(Kinds):
+    __tablename__ = "shapes"
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "shape"}  # noqa: RUF012 - SQLAlchemy's form
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+
+
+class Circle(Shape):
+    __mapper_args__ = {"polymorphic_identity": "circle"}  # noqa: RUF012
+
+
+class Long(Kinds):
+    __tablename__ = "longs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    body: Mapped[str] = deferred(mapped_column(String))
+
+
+class Changing(Kinds):
+    __tablename__ = "changing"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    settings: Mapped[Any] = mapped_column(MutableDict.as_mutable(JSON()))
+
+
+PART = UUID(int=7)
+FULL: dict[str, Any] = {
+    "number": 1,
+    "part": PART,
+    "name": "ü",
+    "price": Decimal("1.250"),
+    "rough": 1.25,
+    "weight": 0.1,
+    "exact": Decimal("0.25"),
+    "sold": True,
+    "made": datetime(2024, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
+    "day": date(2024, 2, 29),
+    "at": time(1, 2, 3, 4),
+    "lasts": timedelta(days=2, microseconds=5),
+    "raw": b"\x00\xff",
+    "document": {"a": [1, None, "x"]},
+    "binary": [True, {"b": 1.5}],
+    "colour": Colour.BLUE,
+    "plain_colour": Colour.RED,
+    "tags": ["a", "b"],
+    "secret": "abc",
+}
+EMPTY = {"number": 2, "part": PART}
+
+
+@pytest.fixture(scope="module")
+def dialect() -> str:
+    """It is asyncpg's way alone."""
+    return "postgresql"
+
+
+@pytest.fixture
+def face(database: Database) -> Iterator[Face]:
+    chosen = Face("async", database)
+    yield chosen
+    chosen.runner.run(database.async_engine.dispose())
+    del database.__dict__["async_engine"]
+    database.__dict__.pop("async_sessions", None)
+    chosen.runner.close()
+
+
+@pytest.fixture
+def kinds(face: Face) -> Iterator[None]:
+    Kinds.metadata.create_all(face.database.engine)
+    yield
+    Kinds.metadata.drop_all(face.database.engine)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What went by the driver alone."""
+    statements: list[str] = []
+    real = direct._records
+
+    def spy(engine: Any, plan: Any, parameters: Any) -> Any:
+        statements.append(plan.sql)
+        return real(engine, plan, parameters)
+
+    monkeypatch.setattr(direct, "_records", spy)
+    return statements
+
+
+@contextmanager
+def slowly(face: Face) -> Iterator[None]:
+    """SQLAlchemy's way: somebody listens."""
+
+    def listener(*_: Any) -> None: ...
+
+    event.listen(face.engine, "before_cursor_execute", listener)
+    yield
+    event.remove(face.engine, "before_cursor_execute", listener)
+
+
+def state_of(entity: Any) -> dict[str, Any]:
+    """All that SQLAlchemy knows of an object."""
+    state: Any = inspect(entity)
+    return {
+        "values": {key: value for key, value in state.dict.items() if key != "_sa_instance_state"},
+        "types": {key: type(value) for key, value in state.dict.items()},
+        "identity": state.identity_key,
+        "persistent": state.persistent,
+        "modified": state.modified,
+        "expired": state.expired,
+        "unloaded": state.unloaded,
+        "in session": state.session is not None,
+    }
+
+
+@pytest.mark.usefixtures("kinds")
+def test_every_type_is_as_sqlalchemy_gives_it(face: Face, sent: list[str]) -> None:
+    with face.session() as session:
+        things = face.repository(session, Thing, "a")
+        face(things.create, FULL)
+        face(things.create, EMPTY)
+    options = {"sorts": [{"field": "number"}]}
+    with face.session() as session:
+        things = face.repository(session, Thing, "a")
+        quick = [state_of(each) | {"values": None} for each in face(things.list, options)]
+        values = face(things.values(*things.traits.columns).list, options)
+        assert len(sent) == 2
+    with slowly(face), face.session() as session:
+        things = face.repository(session, Thing, "a")
+        found = face(things.list, options)
+        assert [state_of(each) | {"values": None} for each in found] == quick
+        assert values == [{key: getattr(each, key) for key in things.traits.columns} for each in found]
+        assert len(sent) == 2
+    assert {key: values[0][key] for key in FULL} == FULL
+    assert all(values[1][key] is None for key in FULL if key not in EMPTY)
+
+
+READS: dict[str, tuple[Callable[[Face, Any], Any], int]] = {
+    "get_by_id": (lambda face, pets: [face(pets.get_by_id, 2)], 1),
+    "missing": (lambda face, pets: [face(pets.get_by_id, 99)], 1),
+    "first": (lambda face, pets: [face(pets.first)], 1),
+    "get_by_field": (lambda face, pets: [face(pets.get_by_field, "name", "p3")], 1),
+    "list": (lambda face, pets: face(pets.list, {"filters": [QueryFilter("owner.name", value="o")]}), 1),
+    "page": (lambda face, pets: face(pets.list_paginated, {"pagination": {"page": 2, "per_page": 2}}), 1),
+    "past the end": (lambda face, pets: face(pets.list_paginated, {"pagination": {"page": 9, "per_page": 2}}), 2),
+    "uncounted": (lambda face, pets: face(pets.list_paginated, {"pagination": {"per_page": 2, "total": "none"}}), 1),
+    "cursor": (
+        lambda face, pets: face(
+            pets.cursor_paginate, {"sorts": [{"field": "owner.name"}], "cursor_pagination": {"limit": 2}}
+        ),
+        1,
+    ),
+    "stream": (lambda face, pets: face(pets.stream, None, 2), 3),
+    "count": (lambda face, pets: face(pets.count, [QueryFilter("name", "gt", "p1")]), 1),
+    "exists": (lambda face, pets: [face(pets.exists, 1), face(pets.exists, 99)], 2),
+    "values": (lambda face, pets: face(pets.values("name").list), 1),
+}
+
+
+@pytest.mark.usefixtures("kinds")
+@pytest.mark.parametrize("read", READS)
+def test_every_read_gives_what_sqlalchemy_gives(face: Face, sent: list[str], read: str) -> None:
+    def told(result: Any) -> Any:
+        items = getattr(result, "items", result)
+        rest = {key: value for key, value in vars(result).items() if key != "items"} if items is not result else None
+        listed = items if isinstance(items, list) else [items]
+        return [state_of(each) if isinstance(each, Pet) else each for each in listed], rest
+
+    with face.session() as session:
+        face(face.repository(session, Owner, "a").create, {"id": 1, "name": "o"})
+        rows = [{"id": n, "name": f"p{n}", "owner_id": 1 if n % 2 else None} for n in range(1, 6)]
+        face(face.repository(session, Pet, "a").bulk_create, rows)
+        face(face.repository(session, Pet, "b").create, {"id": 9, "name": "p3"})
+    call, statements = READS[read]
+    with face.session() as session:
+        quick = told(call(face, face.repository(session, Pet, "a")))
+        assert len(sent) == statements
+        assert not session.in_transaction()
+        assert face.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    with slowly(face), face.session() as session:
+        assert told(call(face, face.repository(session, Pet, "a"))) == quick
+
+
+@pytest.mark.usefixtures("kinds")
+def test_an_object_that_the_session_holds_is_the_same_and_fresh(face: Face, sent: list[str]) -> None:
+    with face.session() as session:
+        face(face.repository(session, Owner, "a").create, {"id": 1, "name": "o"})
+        face(face.repository(session, Pet, "a").bulk_create, [{"id": 1, "name": "old", "owner_id": 1}])
+    with face.session() as session:
+        owners = face.repository(session, Owner, "a")
+        owner = face(owners.get_by_id, 1, relationships=["pets"])
+        assert [pet.name for pet in owner.pets] == ["old"]
+        with face.database.sessions() as other:
+            other.execute(text("UPDATE owners SET name = 'new'"))
+            other.execute(text("DELETE FROM pets"))
+            other.commit()
+        again = face(owners.get_by_id, 1)
+        assert len(sent) == 1
+        assert again is owner
+        assert owner.name == "new"
+        # What was loaded of it before is not kept as if it were fresh, too.
+        assert "pets" not in inspect(owner).dict
+        owner.name = "changed"
+        face(session.commit)
+    with face.session() as session:
+        assert face(face.repository(session, Owner, "a").get_by_id, 1).name == "changed"
+
+
+@pytest.mark.usefixtures("kinds")
+def test_what_is_read_can_be_written_and_loaded_from(face: Face, sent: list[str]) -> None:
+    with face.session() as session:
+        face(face.repository(session, Owner, "a").create, {"id": 1, "name": "o"})
+        face(face.repository(session, Pet, "a").create, {"id": 1, "name": "p", "owner_id": 1})
+        face(face.repository(session, Thing, "a").create, FULL)
+    with face.session() as session:
+        pet = face(face.repository(session, Pet, "a").first)
+        thing = face(face.repository(session, Thing, "a").first)
+        assert len(sent) == 2
+        pet.name, thing.name = "renamed", "renamed"
+        face(session.commit)
+        assert face(session.run_sync, lambda sync: pet.owner.name) == "o"
+        face(session.refresh, thing)
+        assert thing.name == "renamed"
+        face(session.delete, pet)
+        face(session.commit)
+        assert face(face.repository(session, Pet, "a").count) == 0
+
+
+def listened(name: str, target: Any) -> Callable[[Face, Any], Any]:
+    @contextmanager
+    def listening(face: Face, session: Any) -> Iterator[None]:
+        def listener(*given: Any) -> None: ...
+
+        where = target(face, session)
+        event.listen(where, name, listener)
+        yield
+        event.remove(where, name, listener)
+
+    return listening
+
+
+ELSEWHERE: dict[str, Callable[[Face, Any], Any]] = {
+    "a listener to statements": listened("before_cursor_execute", lambda face, session: face.engine),
+    "a listener to elements": listened("before_execute", lambda face, session: face.engine),
+    "a listener after statements": listened("after_cursor_execute", lambda face, session: face.engine),
+    "a listener to the ORM's statements": listened("do_orm_execute", lambda face, session: session.sync_session),
+    "a listener to loaded objects": listened("loaded_as_persistent", lambda face, session: session.sync_session),
+    "a listener to loads": listened("load", lambda face, session: Pet),
+    "a listener to refreshes": listened("refresh", lambda face, session: Pet),
+    "a listener to transactions": listened("after_begin", lambda face, session: session.sync_session),
+}
+
+
+@pytest.mark.usefixtures("kinds")
+@pytest.mark.parametrize("case", ELSEWHERE)
+def test_whoever_listens_hears_of_it(face: Face, sent: list[str], case: str) -> None:
+    with face.session() as session:
+        face(face.repository(session, Pet, "a").create, {"id": 1, "name": "p"})
+        with ELSEWHERE[case](face, session):
+            assert face(face.repository(session, Pet, "a").get_by_id, 1).name == "p"
+    assert not sent
+
+
+@pytest.mark.usefixtures("kinds")
+@pytest.mark.parametrize(
+    ("model", "row"),
+    [
+        (Shape, {"id": 1}),
+        (Circle, {"id": 1}),
+        (Long, {"id": 1, "body": "x"}),
+        (Changing, {"id": 1, "settings": {"a": 1}}),
+    ],
+)
+def test_classes_that_are_more_than_their_columns_are_the_orms(
+    face: Face, sent: list[str], model: Any, row: dict[str, Any]
+) -> None:
+    with face.session() as session:
+        face(face.repository(session, model).create, row)
+    with face.session() as session:
+        found = face(face.repository(session, model).get_by_id, 1)
+        assert type(found) is model
+        assert [key for key in inspect(found).unloaded if key != "body"] == []
+    assert not sent
+
+
+@pytest.mark.usefixtures("kinds")
+def test_inside_a_transaction_it_is_the_transactions(face: Face, sent: list[str]) -> None:
+    with face.session() as session:
+        pets = face.repository(session, Pet, "a")
+        with face.entered(DatabaseTransaction.async_transaction(session)):
+            face(pets.create, {"id": 1, "name": "p"})
+            assert face(pets.count) == 1
+        assert not sent
+        with face.entered(DatabaseTransaction.async_transaction(session, lazy=True)):
+            assert face(pets.count) == 1
+        assert len(sent) == 1
+
+
+@pytest.mark.usefixtures("kinds")
+def test_a_guarded_session_reads_its_own_tenants_rows(face: Face, sent: list[str]) -> None:
+    with face.session() as session:
+        face(face.repository(session, Pet, "a").create, {"id": 1, "name": "p"})
+    with face.guarded() as session:
+        pets = face.repository(session, Pet, "b")
+        assert face(pets.get_by_id, 1) is None
+        assert face(pets.list) == []
+    assert len(sent) == 2
+
+
+@pytest.mark.usefixtures("kinds")
+def test_a_table_that_changes_is_read_on(face: Face, sent: list[str]) -> None:
+    """The server refuses prepared statements of a table that has changed; they are prepared anew."""
+    with face.session() as session:
+        pets = face.repository(session, Pet, "a")
+        face(pets.create, {"id": 1, "name": "p"})
+        assert face(pets.get_by_id, 1).name == "p"
+        with face.database.engine.begin() as connection:
+            connection.execute(text("ALTER TABLE pets ALTER name TYPE varchar(40), ADD COLUMN more int"))
+        assert face(pets.get_by_id, 1).name == "p"
+    assert len(sent) == 2
+
+
+@pytest.mark.usefixtures("kinds")
+def test_a_connection_that_the_server_ends_is_replaced(face: Face, sent: list[str]) -> None:
+    with face.session() as session:
+        pets = face.repository(session, Pet, "a")
+        face(pets.create, {"id": 1, "name": "p"})
+        with face.database.engine.connect() as killer:
+            killer.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            )
+        assert face(pets.get_by_id, 1).name == "p"
+        assert len(sent) == 1
+
+
+@pytest.mark.usefixtures("kinds")
+def test_errors_are_the_toolkits_and_the_connection_goes_back(face: Face, sent: list[str]) -> None:
+    database = create_database(face.database.url, statement_timeout=0.2)
+
+    async def run() -> None:
+        with face.database.engine.begin() as holder:
+            holder.execute(text("LOCK TABLE pets IN ACCESS EXCLUSIVE MODE"))
+            async with database.async_sessions() as session:
+                pets = face.repository(session, Pet, "a")
+                with pytest.raises(DatabaseTimeoutError) as caught:
+                    await pets.count()
+                assert getattr(caught.value.__cause__, "sqlstate", None) == "57014"
+        async with database.async_sessions() as session:
+            assert await face.repository(session, Pet, "a").count() == 0
+            assert database.async_engine.sync_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        await database.dispose_async()
+
+    face(run)
+    assert len(sent) == 2
+
+
+@pytest.mark.usefixtures("kinds")
+def test_a_cancelled_read_leaves_the_pool_whole(face: Face, sent: list[str]) -> None:
+    async def run() -> None:
+        async with face.database.async_sessions() as session:
+            pets = face.repository(session, Pet, "a")
+            with face.database.engine.begin() as holder:
+                holder.execute(text("LOCK TABLE pets IN ACCESS EXCLUSIVE MODE"))
+                task = asyncio.ensure_future(pets.list())
+                await asyncio.sleep(0.2)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert face.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+            assert await pets.list() == []
+
+    face(run)
+    assert len(sent) == 2
+
+
+def test_engines_for_poolers_keep_to_sqlalchemys_statements(face: Face, sent: list[str]) -> None:
+    database = create_database(face.database.url, transaction_pooler=True)
+
+    async def run() -> None:
+        async with database.async_sessions() as session:
+            assert await face.repository(session, User, "a").count() == 0
+        await database.dispose_async()
+
+    face(run)
+    assert len(sent) == 1  # it was tried, and left alone
+
+
+def test_sync_sessions_are_the_orms(face: Face, sent: list[str]) -> None:
+    with Session(face.database.engine) as session:
+        assert create_repository(session, User, "a").count() == 0
+    assert not sent
