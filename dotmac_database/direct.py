@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, Select
+from sqlalchemy import Connection, Engine, Insert, Select, Update
 from sqlalchemy import exc as sa
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.base import instance_dict, instance_state
@@ -21,7 +21,7 @@ from sqlalchemy.util import await_only
 
 from .dialects.copying import is_listened_to
 from .models.traits import Traits
-from .sessions import stands_alone
+from .sessions import hears_of_commits, lost_in_write, stands_alone
 
 Process = Callable[[Any], Any]
 
@@ -92,6 +92,25 @@ def fetch(
     return [(each, *row[width:]) for each, row in zip(made, rows, strict=True)]
 
 
+def write(session: Session, statement: Any, parameters: Mapping[str, Any], traits: Traits[Any]) -> list[Any] | None:
+    """The objects of the rows that a write gives back; the server commits it with its one statement.
+
+    None: it was not sent. A connection that is lost meanwhile is a `TransactionError` with ``outcome="unknown"``.
+    """
+    engine = _engine(session, traits)
+    if engine is None or hears_of_commits(session):
+        return None
+    heard = session.dispatch
+    if heard.before_attach or heard.after_attach or heard.transient_to_pending or heard.pending_to_persistent:
+        return None
+    plan = _plan(statement, engine.dialect, traits, ())
+    if plan is None:
+        return None
+    records = _records(engine, plan, parameters, repeatable=False)
+    rows = [plan.values(record) for record in records or ()]
+    return None if records is None else _objects(session, traits, plan.keys, rows)
+
+
 def _engine(session: Session, traits: Traits[Any]) -> Engine | None:
     """The engine, where nothing of the user's would notice that SQLAlchemy is passed by."""
     if not traits.plain or traits.listens_to_loads:
@@ -113,7 +132,7 @@ def _plan(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequence[st
 
 
 def _compiled(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequence[str] | None) -> Plan | None:
-    if not isinstance(statement, Select) or statement._with_options:
+    if not isinstance(statement, (Select, Insert, Update)) or statement._with_options:
         return None
     compiled = statement.compile(dialect=dialect)
     if not isinstance(compiled, SQLCompiler) or compiled.post_compile_params or compiled.literal_execute_params:
@@ -137,7 +156,9 @@ def _key(traits: Traits[Any], column: Any) -> str:
     return traits.mapper.get_property_by_column(column).key if known else ""
 
 
-def _records(engine: Engine, plan: Plan, parameters: Mapping[str, Any]) -> Sequence[Any] | None:
+def _records(
+    engine: Engine, plan: Plan, parameters: Mapping[str, Any], *, repeatable: bool = True
+) -> Sequence[Any] | None:
     try:
         pooled = engine.raw_connection()
     except engine.dialect.loaded_dbapi.Error as error:
@@ -153,6 +174,8 @@ def _records(engine: Engine, plan: Plan, parameters: Mapping[str, Any]) -> Seque
     except Exception as error:
         if engine.dialect.is_disconnect(error, pooled.dbapi_connection, None):  # type: ignore[arg-type]  # the drivers' classes are known at run time
             pooled.invalidate(error)
+            if not repeatable:
+                raise lost_in_write() from error
             return None
         raise sa.DBAPIError(plan.sql, None, error) from error
     except BaseException as ended:

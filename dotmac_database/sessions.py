@@ -190,9 +190,7 @@ def writing(session: Session, *, auto_commit: bool, model: type | None = None) -
                     rollback(session, undo_nothing=True)
                     restore_values(session, held)
                     if state.writing_alone and isinstance(error, Exception) and lost_connection(error):
-                        raise TransactionError(
-                            "The connection was lost during a write; it may have taken effect.", outcome="unknown"
-                        ) from cause_of(error)
+                        raise lost_in_write() from cause_of(error)
                     raise
                 finally:
                     state.writing_alone = False
@@ -200,14 +198,24 @@ def writing(session: Session, *, auto_commit: bool, model: type | None = None) -
         commit(session, model)
 
 
+def hears_of_commits(session: Session) -> bool:
+    """Whether a listener of the user's is told of flushes and commits, and may send something with them."""
+    heard = session.dispatch
+    around = ("before_flush", "after_flush", "after_flush_postexec", "before_commit", "after_commit")
+    return any(_of_users(listener) for name in around for listener in getattr(heard, name))
+
+
+def lost_in_write() -> TransactionError:
+    """What it is when the connection is lost while a statement runs that the server commits by itself."""
+    return TransactionError("The connection was lost during a write; it may have taken effect.", outcome="unknown")
+
+
 def _nothing() -> None:
     """A write that is a part of something larger has its transaction."""
 
 
 def _write_alone(session: Session, state: SessionState) -> None:
-    listening = session.dispatch
-    around = (listening.before_flush, listening.after_flush, listening.after_flush_postexec, listening.before_commit)
-    if any(_of_users(listener) for listeners in around for listener in listeners):
+    if hears_of_commits(session):
         return  # what they send belongs into the same transaction
     engine = _needs_no_transaction(session, state)
     if engine is not None and engine.dialect.name == "postgresql":

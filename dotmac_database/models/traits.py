@@ -17,6 +17,7 @@ from sqlalchemy import Column, Table, Uuid
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import ColumnProperty, InstrumentedAttribute, Mapper, RelationshipProperty
+from sqlalchemy.orm.decl_base import _declarative_constructor
 
 from ..errors import ValidationError
 
@@ -150,7 +151,32 @@ class Traits(Generic[M]):
         """Whether a row may be changed by a statement alone: nothing of the user's hangs on the unit of work."""
         heard = self.mapper.dispatch
         return self._one_plain_table and not (
-            heard.before_update or heard.after_update or heard.before_delete or heard.after_delete
+            heard.before_update
+            or heard.after_update
+            or heard.before_delete
+            or heard.after_delete
+            or any(getattr(self.model, key).dispatch.set for key in self.columns)
+        )
+
+    @property
+    def direct_creates(self) -> bool:
+        """Whether a new row may be inserted by a statement alone: no constructor or listener of the user's makes it."""
+        manager, heard = self.mapper.class_manager, self.mapper.dispatch
+        return (
+            self.plain
+            and self.direct_writes
+            and self._defaults_are_plain
+            and not (heard.before_insert or heard.after_insert)
+            and len(list(manager.dispatch.init)) <= 1  # the ORM's own
+        )
+
+    @cached_property
+    def _defaults_are_plain(self) -> bool:
+        """Whether Python makes what new objects need: values or calls for defaults, the usual constructor."""
+        made: Any = self.mapper.class_manager.original_init
+        return (made is _declarative_constructor or made.__module__ == "sqlmodel.main") and all(
+            column.default is None or column.default.is_scalar or column.default.is_callable
+            for column in self.columns.values()
         )
 
     @cached_property

@@ -144,6 +144,11 @@ class RepositoryCore(Generic[M]):
         """Hook: conditions that every statement of this repository carries, besides the tenant's."""
         return ()
 
+    @property
+    def _conditioned(self) -> bool:
+        """Whether statements are made anew each time, since the hook's conditions may be others each time."""
+        return type(self).conditions is not RepositoryCore.conditions
+
     def values_for_create(self, values: Values) -> Values:
         """Hook: the checked values of each new row, about to be written."""
         return values

@@ -298,7 +298,7 @@ class ReadingRepository(RepositoryCore[M]):
 
     def _fetched(self, bound: Bound, *, plain: bool = False) -> builtins.list[Any]:
         """The rows of one read: an object, or a dict, and what is beside it; ``plain``: values that make neither."""
-        if self._lock is None and not bound.how:
+        if self._lock is None and not self._conditioned and not bound.how:
             with translated(self.model_class):
                 fields = None if plain else self._fields
                 rows = fetch(self._session, bound.statement, bound.parameters, self.traits, fields)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from sqlalchemy import Result, delete
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm.attributes import set_committed_value
 
+from ..dialects import translated
+from ..direct import write
 from ..errors import DuplicateEntityError, StaleEntityError, TenantIsolationError, ValidationError
-from ..sessions import keep, writing
+from ..sessions import keep, state_of, writing
 from ..statements.reads import Bound, Reader
 from ..statements.writes import Values, Writer
 from ..tenancy.context import ALL_TENANTS
@@ -34,7 +36,11 @@ class WritingRepository(ExplainingRepository[M]):
         Raises `ValidationError` for an unknown key, `TenantIsolationError` for another tenant's id,
         `DuplicateEntityError` and `ConstraintViolationError` as the database says.
         """
-        values = self.values_for_create(self._writer(user_id).for_create(data))
+        writer = self._writer(user_id)
+        values = self.values_for_create(writer.for_create(data))
+        created = self._directly_written(writer.insert_of(values))
+        if created:
+            return created[0]
         with self._writing() as alone:
             self._refuse_held(values)
             entity = self._made(values)
@@ -63,6 +69,10 @@ class WritingRepository(ExplainingRepository[M]):
         values = self._without_key(writer.for_update(data), key)
         if values:
             values = self.values_for_update(writer.stamped(values))
+        if self._is_one_update(values):
+            changed = self._directly_written(writer.update_by_key(key, values, expected_version))
+            if changed is not None:
+                return changed[0] if changed else self._refused(reader, key, expected_version)
         with self._writing() as alone:
             if self._is_one_update(values):
                 alone()
@@ -79,6 +89,10 @@ class WritingRepository(ExplainingRepository[M]):
         softly = soft_delete and self.traits.soft_deletes
         writer = self._writer(user_id, include_deleted=not softly)
         key = writer.reader.key(entity_id)
+        if softly and self._is_one_update(writer.deletion()):
+            marked = self._directly_written(writer.update_by_key(key, writer.deletion(), None))
+            if marked is not None:
+                return bool(marked)
         with self._writing() as alone:
             if softly:
                 if self._is_one_update(writer.deletion()):
@@ -104,12 +118,24 @@ class WritingRepository(ExplainingRepository[M]):
             raise ValidationError(f"{self.traits.name} has no soft-delete columns, so nothing can be restored.")
         writer = self._writer(user_id, include_deleted=True)
         key = writer.reader.key(entity_id)
+        values = writer.deletion(deleted=False)
+        if self._is_one_update(values):
+            restored = self._directly_written(writer.update_by_key(key, values, None))
+            if restored is not None:
+                return restored[0] if restored else self._refused(writer.reader, key, None)
         with self._writing() as alone:
-            if self._is_one_update(writer.deletion(deleted=False)):
+            if self._is_one_update(values):
                 alone()
-            entity = self._change(writer, key, writer.deletion(deleted=False), None)
+            entity = self._change(writer, key, values, None)
             keep(self._session, entity)
         return entity
+
+    def _directly_written(self, bound: Bound | None) -> Sequence[M] | None:
+        """The objects that one statement has written and committed, by the driver alone; None: it was not sent."""
+        if bound is None or not self.auto_commit or self._conditioned or state_of(self._session).units:
+            return None
+        with translated(self.model_class):
+            return write(self._session, bound.statement, bound.parameters, self.traits)
 
     def _writing(self) -> Any:
         return writing(self._session, auto_commit=self.auto_commit, model=self.model_class)
@@ -184,11 +210,13 @@ class WritingRepository(ExplainingRepository[M]):
 
     def _change(self, writer: Writer, key: tuple[Any, ...], values: Values, expected: int | None) -> M:
         entity = self._change_or_none(writer, key, values, expected)
-        if entity is None:
-            if expected is not None and self._scalars(writer.reader.by_key(key), {}):
-                raise StaleEntityError(f"{self.traits.name} has changed: its version is not {expected} any more.")
-            raise self._not_found()
-        return entity
+        return self._refused(writer.reader, key, expected) if entity is None else entity
+
+    def _refused(self, reader: Reader, key: tuple[Any, ...], expected: int | None) -> NoReturn:
+        """Say why a row was not changed: it is not there, or its version is another."""
+        if expected is not None and self._fetched(reader.by_key(key)):
+            raise StaleEntityError(f"{self.traits.name} has changed: its version is not {expected} any more.")
+        raise self._not_found()
 
     def _change_or_none(
         self, writer: Writer, key: tuple[Any, ...], values: Values, expected: int | None = None

@@ -239,6 +239,31 @@ class Writer:
         statement = insert(self.traits.model).execution_options(render_nulls=True)
         return statement.returning(self.traits.model, sort_by_parameter_order=True) if returning else statement
 
+    def insert_of(self, values: Values) -> Bound | None:
+        """INSERT of one row, giving it back, as the ORM would insert it; None where Python can't make it alone."""
+        traits = self.traits
+        if not traits.direct_creates or any(key not in traits.columns for key in values):
+            return None
+        filled = {key for key, value in values.items() if value is None and _fills_itself(traits.columns[key])}
+        given = {key: value for key, value in values.items() if key not in filled}
+        if any(map(is_sql, given.values())):
+            return None
+        plain = self.reader.typed_defaults()
+        for key, column in traits.columns.items():
+            default: Any = column.default
+            if key not in given and default is not None:
+                given[key] = default.arg(None) if default.is_callable else plain.get(key, default.arg)
+        names = tuple(given)
+
+        def make() -> Any:
+            table = traits.tables[0]
+            columns = [traits.columns[name] for name in names]
+            row = {each: bindparam(f"v{place}", type_=each.type) for place, each in enumerate(columns)}
+            return insert(table).values(row).returning(*traits.columns.values())
+
+        parameters = {f"v{place}": value for place, value in enumerate(given.values())}
+        return Bound(self.reader.kept(("insert", names), make), parameters)
+
     def update_by_key(self, key: tuple[Any, ...], values: Values, expected_version: int | None) -> Bound:
         """UPDATE of one row, giving it back; no row where it is missing, or its version is another."""
         traits, reader = self.traits, self.reader
@@ -250,7 +275,8 @@ class Writer:
             if checks and traits.version is not None:
                 where.append(traits.attribute(traits.version) == bindparam("dotmac_version"))
             changes = {name: bindparam(f"v_{name}", type_=traits.columns[name].type) for name in names}
-            return update(traits.model).where(*where).values({**changes, **self.next_version()}).returning(traits.model)
+            changed = update(traits.model).where(*where).values({**changes, **self.next_version()})
+            return changed.returning(traits.model).execution_options(synchronize_session=False)
 
         plain = not any(map(is_sql, values.values()))
         if plain:

@@ -23,22 +23,32 @@ from sqlalchemy import (
     Numeric,
     String,
     event,
+    func,
     inspect,
     text,
 )
 from sqlalchemy import Enum as EnumType
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.mutable import MutableDict
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, deferred, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, deferred, mapped_column, relationship, validates
 from sqlalchemy.types import TypeDecorator
 
 from dotmac_database import (
+    AsyncRepository,
+    AuditMixin,
+    ConstraintViolationError,
     Database,
     DatabaseTimeoutError,
     DatabaseTransaction,
+    DuplicateEntityError,
+    EntityNotFoundError,
     QueryFilter,
+    SoftDeleteMixin,
+    StaleEntityError,
     TenantMixin,
+    TransactionError,
     VersionMixin,
+    acting_as,
     create_database,
     create_repository,
     direct,
@@ -182,17 +192,30 @@ def kinds(face: Face) -> Iterator[None]:
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What went by the driver alone."""
-    statements: list[str] = []
+def by_driver(monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], list[str]]:
+    """The reads and the writes that went by the driver alone."""
+    reads: list[str] = []
+    writes: list[str] = []
     real = direct._records
 
-    def spy(engine: Any, plan: Any, parameters: Any) -> Any:
-        statements.append(plan.sql)
-        return real(engine, plan, parameters)
+    def spy(engine: Any, plan: Any, *given: Any, **options: Any) -> Any:
+        (reads if plan.sql.startswith("SELECT") else writes).append(plan.sql)
+        return real(engine, plan, *given, **options)
 
     monkeypatch.setattr(direct, "_records", spy)
-    return statements
+    return reads, writes
+
+
+@pytest.fixture
+def sent(by_driver: tuple[list[str], list[str]]) -> list[str]:
+    """The reads that went by the driver alone."""
+    return by_driver[0]
+
+
+@pytest.fixture
+def written(by_driver: tuple[list[str], list[str]]) -> list[str]:
+    """The writes that went by the driver alone."""
+    return by_driver[1]
 
 
 @contextmanager
@@ -500,3 +523,241 @@ def test_sync_sessions_are_the_orms(face: Face, sent: list[str]) -> None:
     with Session(face.database.engine) as session:
         assert create_repository(session, User, "a").count() == 0
     assert not sent
+
+
+@pytest.fixture
+def pet(face: Face, kinds: None) -> Pet:
+    with face.session() as session:
+        face(face.repository(session, Owner, "a").create, {"id": 1, "name": "o"})
+        made: Pet = face(face.repository(session, Pet, "a").create, {"id": 1, "name": "p"})
+    return made
+
+
+def marked(entity: Any) -> dict[str, Any]:
+    """An object's state without what differs from one creation to the next."""
+    told = state_of(entity)
+    return {**told, "values": {key: value for key, value in told["values"].items() if not key.endswith("_at")}}
+
+
+class Account(TenantMixin, AuditMixin, SoftDeleteMixin, VersionMixin, Kinds):
+    """Has all that is filled by itself."""
+
+    __tablename__ = "accounts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str] = mapped_column(unique=True)
+    limit: Mapped[Decimal] = mapped_column(Numeric(8, 2), default=5)
+    tags: Mapped[list[str]] = mapped_column(ARRAY(String), default=list)
+    colour: Mapped[Colour] = mapped_column(default=Colour.BLUE)
+    plan: Mapped[str] = mapped_column(server_default="free")
+    note: Mapped[str | None]
+
+
+WRITES: dict[str, Callable[[Face, Any], Any]] = {
+    "create": lambda face, rows: face(rows.create, {"id": 7, "email": "7", "note": "n"}, "ann"),
+    "create with nothing": lambda face, rows: face(rows.create, {"email": "8", "colour": None, "note": None}),
+    "create with all": lambda face, rows: face(
+        rows.create, {"id": 9, "email": "9", "limit": "1.5", "tags": ["x"], "colour": "r", "plan": "gold"}
+    ),
+    "update": lambda face, rows: face(rows.update, 1, {"email": "new", "tags": ["y"]}, "bob"),
+    "update of a version": lambda face, rows: face(rows.update, 1, {"note": "n"}, expected_version=1),
+    "delete": lambda face, rows: face(rows.delete, 1),
+    "delete nothing": lambda face, rows: face(rows.delete, 99),
+    "restore": lambda face, rows: face(rows.restore, 2),
+}
+
+
+@pytest.mark.usefixtures("kinds")
+@pytest.mark.parametrize("write", WRITES)
+def test_writes_do_what_sqlalchemys_do(face: Face, written: list[str], write: str) -> None:
+    def outcome() -> tuple[Any, Any]:
+        with face.database.engine.begin() as connection:
+            connection.execute(text("TRUNCATE accounts RESTART IDENTITY"))
+            connection.execute(text("ALTER SEQUENCE accounts_id_seq RESTART WITH 50"))
+        with face.session() as session, acting_as("someone"):
+            face(face.repository(session, Account, "a").bulk_create, [{"id": n, "email": f"{n}"} for n in (1, 2)])
+            with face.database.engine.begin() as connection:
+                connection.execute(text("UPDATE accounts SET is_deleted = true WHERE id = 2"))
+        del written[:]
+        with face.session() as session:
+            result = WRITES[write](face, face.repository(session, Account, "a"))
+            told = marked(result) if isinstance(result, Account) else result
+            assert not session.in_transaction()
+        with face.database.engine.connect() as connection:
+            rows = connection.execute(
+                text(
+                    'SELECT id, tenant_id, email, "limit", tags, colour, plan, note, created_by, updated_by, '
+                    "is_deleted, deleted_at IS NULL, version, updated_at > created_at FROM accounts ORDER BY id"
+                )
+            ).all()
+        return told, rows
+
+    quick = outcome()
+    assert len(written) == 1
+    with slowly(face):
+        assert outcome() == quick
+        assert not written
+
+
+def test_what_a_write_refuses(face: Face, pet: Pet, written: list[str]) -> None:
+    with face.session() as session:
+        pets = face.repository(session, Pet, "a")
+        with pytest.raises(DuplicateEntityError) as caught:
+            face(pets.create, {"id": 1, "name": "again"})
+        assert caught.value.fields == ("id",)
+        with pytest.raises(ConstraintViolationError):
+            face(pets.update, 1, {"owner_id": 99})
+        with pytest.raises(EntityNotFoundError):
+            face(pets.update, 99, {"name": "x"})
+        with pytest.raises(EntityNotFoundError):
+            face(face.repository(session, Pet, "b").update, 1, {"name": "stolen"})
+        things = face.repository(session, Thing, "a")
+        face(things.create, FULL)
+        with pytest.raises(StaleEntityError):
+            face(things.update, (1, PART), {"name": "x"}, expected_version=9)
+        assert not session.in_transaction()
+        assert face.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        assert face(pets.get_by_id, 1).name == "p"
+        assert face(pets.update, 1, {"name": "q"}).name == "q"
+
+
+def test_the_object_that_the_session_holds_is_the_one_that_is_written(face: Face, pet: Pet, written: list[str]) -> None:
+    with face.session() as session:
+        pets = face.repository(session, Pet, "a")
+        held = face(pets.get_by_id, 1)
+        assert face(pets.update, 1, {"name": "new"}) is held
+        assert held.name == "new"
+        made = face(pets.create, {"id": 2, "name": "two"})
+        assert face(pets.get_by_id, 2) is made
+        made.name = "changed"
+        face(session.commit)
+    with face.session() as session:
+        assert [each.name for each in face(face.repository(session, Pet, "a").list)] == ["new", "changed"]
+
+
+class Made(Kinds):
+    """Its constructor has a say."""
+
+    __tablename__ = "mades"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**{**values, "name": values["name"].upper()})
+
+
+class Checked(Kinds):
+    """It validates."""
+
+    __tablename__ = "checkeds"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+    @validates("name")
+    def _upper(self, _key: str, value: str) -> str:
+        return value.upper()
+
+
+class Heard(Kinds):
+    """A listener changes what is set."""
+
+    __tablename__ = "heards"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+@event.listens_for(Heard.name, "set", retval=True)
+def _upper(_target: Any, value: str, *_: Any) -> str:
+    return value.upper()
+
+
+class Born(Kinds):
+    """A listener hears of new objects."""
+
+    __tablename__ = "borns"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+@event.listens_for(Born, "init")
+def _shout(_target: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+    kwargs["name"] = kwargs["name"].upper()
+
+
+class Expressed(Kinds):
+    """A default of the database's own."""
+
+    __tablename__ = "expresseds"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(default=func.upper("by default"))
+
+
+@pytest.mark.usefixtures("kinds")
+@pytest.mark.parametrize("model", [Made, Checked, Heard, Born])
+def test_who_has_a_say_in_new_objects_is_asked(face: Face, written: list[str], model: Any) -> None:
+    with face.session() as session:
+        rows = face.repository(session, model)
+        assert face(rows.create, {"id": 1, "name": "x"}).name == "X"
+    assert not written
+
+
+@pytest.mark.usefixtures("kinds")
+@pytest.mark.parametrize("model", [Checked, Heard])
+def test_who_has_a_say_in_changes_is_asked(face: Face, written: list[str], model: Any) -> None:
+    with face.session() as session:
+        rows = face.repository(session, model)
+        face(rows.create, {"id": 1, "name": "x"})
+        assert face(rows.update, 1, {"name": "y"}).name == "Y"
+    assert not written
+
+
+@pytest.mark.usefixtures("kinds")
+def test_a_default_of_the_databases_own(face: Face, written: list[str]) -> None:
+    with face.session() as session:
+        assert face(face.repository(session, Expressed).create, {"id": 1}).name == "BY DEFAULT"
+    assert not written
+
+
+@pytest.mark.parametrize(
+    "name", ["before_commit", "after_commit", "before_flush", "pending_to_persistent", "before_attach"]
+)
+def test_whoever_listens_hears_of_writes(face: Face, pet: Pet, written: list[str], name: str) -> None:
+    heard: list[Any] = []
+    with face.session() as session:
+        event.listen(session.sync_session, name, lambda *given: heard.append(given))
+        face(face.repository(session, Pet, "a").create, {"id": 2, "name": "two"})
+    assert heard
+    assert not written
+
+
+def test_a_repository_with_conditions_of_its_own(face: Face, pet: Pet, written: list[str]) -> None:
+    class Named(AsyncRepository[Pet]):
+        def conditions(self) -> list[Any]:
+            return [Pet.name == "q"]
+
+    with face.session() as session:
+        pets = Named(session, tenant_id="a")
+        assert face(pets.list) == []
+        with pytest.raises(EntityNotFoundError):
+            face(pets.update, 1, {"name": "x"})
+    assert not written
+
+
+def test_a_write_whose_connection_is_lost_has_an_unknown_outcome(face: Face, pet: Pet, written: list[str]) -> None:
+    async def run() -> None:
+        async with face.database.async_sessions() as session:
+            pets = face.repository(session, Pet, "a")
+            with face.database.engine.begin() as holder:
+                holder.execute(text("SELECT 1 FROM pets FOR UPDATE"))
+                task = asyncio.ensure_future(pets.update(1, {"name": "x"}))
+                await asyncio.sleep(0.2)
+                holder.execute(
+                    text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+                )
+                with pytest.raises(TransactionError) as caught:
+                    await task
+            assert caught.value.outcome == "unknown"
+            assert caught.value.__cause__ is not None
+            assert (await pets.update(1, {"name": "y"})).name == "y"
+
+    face(run)
+    assert len(written) == 2
