@@ -3,6 +3,7 @@
 from .actors import acting_as, current_actor
 from .advisor import IndexAdvice, QueryPlan
 from .breaker import CircuitBreaker, CircuitChange, CircuitHook
+from .dialects.full_text import FullText
 from .engines import ConnectionOptions, Database, create_database
 from .errors import (
     CircuitOpenError,
@@ -21,7 +22,7 @@ from .errors import (
     ValidationError,
 )
 from .health import DatabaseHealthChecker, HealthCheckResult, HealthStatus
-from .models import AuditMixin, SoftDeleteMixin, TenantMixin, Traits, VersionMixin, traits_of
+from .models import AuditMixin, LivingUnique, SoftDeleteMixin, TenantMixin, Traits, VersionMixin, traits_of
 from .pages import CursorPaginationResult, Estimate, PaginationResult
 from .pagination import DatabasePaginator, PaginationHelper, PerformancePaginator
 from .query import (
@@ -109,11 +110,13 @@ __all__ = [
     "FilterGroup",
     "FilterOperator",
     "Finding",
+    "FullText",
     "HealthCheckResult",
     "HealthStatus",
     "IdempotencyRecord",
     "IndexAdvice",
     "InvalidCursorError",
+    "LivingUnique",
     "LooseKey",
     "PaginationHelper",
     "PaginationParams",

@@ -22,6 +22,9 @@ _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 MAX_PAGE_SIZE = 1000
 
+SortBy: TypeAlias = Literal["value", "folded", "relevance"]
+"""What of a field is sorted by; see `SortField`."""
+
 TotalKind: TypeAlias = Literal["exact", "bounded", "estimate", "none"]
 """How a numbered page's total is come by; see `PaginationParams`."""
 
@@ -100,11 +103,16 @@ def none_of(*filters: Filter) -> FilterGroup:
 
 @dataclass(frozen=True, config=_CONFIG)
 class SortField:
-    """Order by one field. ``nulls=None``: NULLs come last ascending and first descending, on every dialect."""
+    """Order by one field. ``nulls=None``: NULLs come last ascending and first descending, on every dialect.
+
+    ``by`` says by what of a text: its ``"value"``; ``"folded"``, the same in any case; or its ``"relevance"`` to the
+    words that a SEARCH filter on the field asks for, the most relevant first where the order descends.
+    """
 
     field: str
     order: SortOrder = SortOrder.ASC
     nulls: Literal["first", "last"] | None = None
+    by: SortBy = "value"
 
 
 @dataclass(frozen=True, config=_CONFIG)

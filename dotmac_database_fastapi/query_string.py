@@ -198,37 +198,59 @@ _WORDS = {
 }
 
 
+_FOLDED = "__folded"
+_RELEVANCE = "relevance"
+
+
 class SortParams:
     """``sort=-created_at,name``: fields, a ``-`` before those that descend."""
 
     known = frozenset({"sort"})
 
-    def __init__(self, model: type, names: Iterable[str] = ()) -> None:
-        self.names = tuple(fields_of(model, names))
-        self.choices = {name: SortField(name) for name in self.names} | {
-            f"-{name}": SortField(name, SortOrder.DESC) for name in self.names
+    def __init__(self, model: type, names: Iterable[str] = (), searched: Sequence[str] = ()) -> None:
+        fields = fields_of(model, names)
+        self.names = tuple(fields)
+        ascending: dict[str, tuple[SortField, ...]] = {}
+        for name, each in fields.items():
+            ascending[name] = (SortField(name),)
+            if each.is_text:
+                ascending[f"{name}{_FOLDED}"] = (SortField(name, by="folded"),)
+        if searched:
+            ascending.setdefault(_RELEVANCE, tuple(SortField(name, by="relevance") for name in searched))
+        self.choices = ascending | {
+            f"-{name}": tuple(SortField(sort.field, SortOrder.DESC, by=sort.by) for sort in sorts)
+            for name, sorts in ascending.items()
         }
 
     def read(self, values: Values, faults: Faults) -> list[SortField]:
         """The sorts that the values ask for, in their order."""
-        chosen: dict[str, SortField] = {}
+        chosen: dict[tuple[str, str], SortField] = {}
         for given in values.get("sort", ()):
             for part in given.split(",") if given else ():
-                sort = self.choices.get(part.removeprefix("+").strip())
-                if sort is None:
+                sorts = self.choices.get(part.removeprefix("+").strip())
+                if sorts is None:
                     near = get_close_matches(part, self.choices, n=1)
                     hint = f"did you mean {near[0]!r}?" if near else f"it can be {', '.join(self.names)}."
                     faults.add("sort", f"Nothing can be sorted by {part!r}; {hint}", "enum", part)
-                elif sort.field in chosen:
-                    faults.add("sort", f"{sort.field!r} is given more than once.", given=part)
+                elif any((sort.field, sort.by) in chosen for sort in sorts):
+                    faults.add("sort", f"{sorts[0].field!r} is given more than once.", given=part)
+                elif sorts[0].by == "relevance" and not any(text.strip() for text in values.get("q", ())):
+                    faults.add("sort", "Relevance is that to the words of q, which are missing.", given=part)
                 else:
-                    chosen[sort.field] = sort
+                    chosen.update({(sort.field, sort.by): sort for sort in sorts})
         return list(chosen.values())
 
     def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
         """Each parameter's name, schema and description."""
         schema = {"type": "array", "items": {"type": "string", "enum": list(self.choices)}}
-        yield "sort", schema, "The order: fields with commas between them, a - before one that descends."
+        yield (
+            "sort",
+            schema,
+            (
+                "The order: fields with commas between them, a - before one that descends, "
+                f"{_FOLDED} after a text whose upper and lower case are the same."
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -328,7 +350,7 @@ class ListParams:
     ) -> None:
         own = PAGE_PARAMETERS | SortParams.known | (SearchParams.known if search else frozenset())
         self.filters = FilterParams(model, filters, reserved=own)
-        self.sorts = SortParams(model, sorts)
+        self.sorts = SortParams(model, sorts, search)
         self.search = SearchParams(model, search) if search else None
         self.page = PageParams(traits_of(model).primary_key[0], min(page_size, max_page_size), max_page_size, total)
         self.default_sort = tuple(default_sort)

@@ -216,7 +216,7 @@ class Lookup:
         for term in order:
             path = resolve(self.traits, term.field)
             expression = None if path.steps else self._expression(path, "any")
-            if expression is None or self._is_expression(path):
+            if expression is None or self._is_expression(path) or term.by != "value":
                 break
             key = Key(expression, term.descending, term.nulls_first if path.nullable else None)
             if key.told(self.dialect) in known:

@@ -54,6 +54,10 @@ class Dialect(ABC):
         """Full-text search of one column."""
 
     @abstractmethod
+    def relevance(self, column: Column, query: Column) -> Column:
+        """How much of one column the search is about: the more the greater."""
+
+    @abstractmethod
     def json_value(self, document: Column, path: tuple[str, ...], kind: str) -> Column:
         """What is at ``path`` if it is a ``"text"``, ``"number"`` or ``"boolean"``, else NULL; ``"any"``: as text."""
 

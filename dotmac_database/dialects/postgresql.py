@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import Boolean, Numeric, Text, case, cast, exists, func, literal, literal_column, select
+from sqlalchemy import Boolean, Double, Numeric, Text, case, cast, exists, func, literal, literal_column, select
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.dialects.postgresql import insert as insert_on_conflict
 from sqlalchemy.types import TypeEngine
 
 from .base import Column, Condition, Dialect, enum_of
+
+_CONFIG: Column = literal_column("'simple'::regconfig")
+
+
+def _words(column: Column) -> Column:
+    return column if isinstance(column.type, TSVECTOR) else func.to_tsvector(_CONFIG, column)
 
 
 class Postgresql(Dialect):
@@ -29,9 +35,11 @@ class Postgresql(Dialect):
         return column.op("ILIKE", is_comparison=True)(pattern)
 
     def search(self, column: Column, query: Column) -> Condition:
-        config: Column = literal_column("'simple'::regconfig")
-        words = column if isinstance(column.type, TSVECTOR) else func.to_tsvector(config, column)
-        return words.op("@@", is_comparison=True)(func.websearch_to_tsquery(config, query))
+        return _words(column).op("@@", is_comparison=True)(func.websearch_to_tsquery(_CONFIG, query))
+
+    def relevance(self, column: Column, query: Column) -> Column:
+        # As it is compared in Python: a real would not be equal to the cursor's number.
+        return cast(func.ts_rank_cd(_words(column), func.websearch_to_tsquery(_CONFIG, query)), Double())
 
     def _at(self, document: Column, path: tuple[str, ...]) -> Column:
         jsonb = document if isinstance(document.type, JSONB) else cast(document, JSONB)

@@ -6,11 +6,12 @@ import json
 import re
 from typing import Any, ClassVar
 
-from sqlalchemy import Boolean, Text, case, cast, func, literal, type_coerce
+from sqlalchemy import Boolean, Double, Text, and_, case, cast, func, literal, type_coerce
 from sqlalchemy.dialects.sqlite import insert as insert_on_conflict
 from sqlalchemy.types import Float
 
 from .base import Column, Condition, Dialect, lowered
+from .full_text import indexed_search
 
 _GLOB_SPECIAL = "*?["
 _PLACE = re.compile(r"-?[0-9]{1,9}")
@@ -43,7 +44,12 @@ class Sqlite(Dialect):
         return lowered(column).like(lowered(pattern), escape="\\")
 
     def search(self, column: Column, query: Column) -> Condition:
-        return func.dotmac_search(column, query) == 1
+        found: Condition = func.dotmac_search(column, query) == 1
+        index = indexed_search(column, query)
+        return found if index is None else and_(index, found)
+
+    def relevance(self, column: Column, query: Column) -> Column:
+        return func.dotmac_relevance(column, query, type_=Double())
 
     def json_value(self, document: Column, path: tuple[str, ...], kind: str) -> Column:
         where = _json_path(document, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Any
 
 _WORDS = re.compile(r"\w+")
@@ -56,6 +57,16 @@ def _search(text: str | None, query: str | None) -> int | None:
     if text is None or query is None:
         return None
     words = [word.lower() for word in _WORDS.findall(text)]
+    found = any(
+        each and all(bool(_occurrences(wanted, words)) is not absent for absent, wanted in each)
+        for each in _alternatives(query)
+    )
+    return int(found)
+
+
+@lru_cache(maxsize=256)
+def _alternatives(query: str) -> list[list[tuple[bool, list[str]]]]:
+    """What a query asks for: any of these, each of which is all of its phrases, there or absent."""
     alternatives: list[list[tuple[bool, list[str]]]] = [[]]
     for match in _QUERY.finditer(query):
         if match["word"] and match["word"].lower() == "or" and not match["not"]:
@@ -64,13 +75,38 @@ def _search(text: str | None, query: str | None) -> int | None:
         wanted = [word.lower() for word in _WORDS.findall(match["phrase"] or match["word"] or "")]
         if wanted:
             alternatives[-1].append((bool(match["not"]), wanted))
-    found = any(each and all(_occurs(wanted, words) is not absent for absent, wanted in each) for each in alternatives)
-    return int(found)
+    return alternatives
 
 
-def _occurs(wanted: list[str], words: list[str]) -> bool:
+def _occurrences(wanted: list[str], words: list[str]) -> int:
     width = len(wanted)
-    return any(words[start : start + width] == wanted for start in range(len(words) - width + 1))
+    return sum(words[start : start + width] == wanted for start in range(len(words) - width + 1))
+
+
+def _relevance(text: str | None, query: str | None) -> float | None:
+    """How often what the query asks for occurs, to one word of the text."""
+    if text is None or query is None:
+        return None
+    words = [word.lower() for word in _WORDS.findall(text)]
+    wanted = [phrase for each in _alternatives(query) for absent, phrase in each if not absent]
+    return sum(_occurrences(phrase, words) for phrase in wanted) / (1.0 + len(words))
+
+
+def _candidates(query: str | None) -> str | None:
+    """The query for FTS5 that finds no less than `_search` does; None: it can't tell anything apart.
+
+    Only plain words that must be there are asked of the index. https://www.sqlite.org/fts5.html#full_text_query_syntax
+    """
+    if query is None:
+        return None
+    groups = []
+    for each in _alternatives(query):
+        wanted = {word for absent, phrase in each if not absent for word in phrase if word.isascii()}
+        if each and not wanted:
+            return None
+        if wanted:
+            groups.append("(" + " AND ".join(f'"{word}"' for word in sorted(wanted)) + ")")
+    return " OR ".join(groups) or None
 
 
 def register_functions(connection: Any) -> None:
@@ -78,6 +114,8 @@ def register_functions(connection: Any) -> None:
     connection.create_function("dotmac_json_contains", 2, _json_contains, deterministic=True)
     connection.create_function("dotmac_json_overlaps", 2, _json_overlaps, deterministic=True)
     connection.create_function("dotmac_search", 2, _search, deterministic=True)
+    connection.create_function("dotmac_relevance", 2, _relevance, deterministic=True)
+    connection.create_function("dotmac_candidates", 1, _candidates, deterministic=True)
 
 
 def _lower(text: Any) -> Any:

@@ -240,7 +240,11 @@ class ReadingRepository(RepositoryCore[M]):
         return [row[0] for row in rows], last
 
     def _binding(self, order: Order) -> bytes:
-        told = ",".join(f"{each.field}{'-' if each.descending else '+'}{int(each.nulls_first)}" for each in order)
+        told = ",".join(
+            f"{each.field}{'-' if each.descending else '+'}{int(each.nulls_first)}"
+            + ("" if each.by == "value" else f":{each.by}")
+            for each in order
+        )
         return f"{self.traits.mapper.local_table}|{told}".encode()
 
     def _cursor_scope(self, reader: Reader, asked: QueryOptions) -> bytes:

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple, NoReturn
 from sqlalchemy import ARRAY, Boolean, Numeric, String, and_, bindparam, false, not_, or_, true
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.sql import ColumnElement
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import TypeEngine
 
-from ..dialects.base import Dialect, ends_in_escape, enum_of, escaped, operand_type
+from ..dialects.base import Dialect, ends_in_escape, escaped, operand_type
 from ..errors import ValidationError
 from ..models.traits import Traits, traits_of
 from ..query import Filter, FilterGroup, FilterOperator, QueryFilter
 from .coercion import checked_text, json_text, told
-from .paths import FieldPath, is_json, resolve
+from .paths import FieldPath, is_json, is_text, resolve
 from .scope import Scope
 
 Op = FilterOperator
@@ -147,7 +147,7 @@ def _condition(path: FieldPath, each: QueryFilter, dialect: Dialect, values: lis
         raise ValueError("possible: the path ends at a relationship, which is_null and is_not_null alone can ask about")
     if value is None:
         raise ValueError("a value; ask for NULL with is_null")
-    if operator in _PATTERNS or operator is Op.SEARCH or (operator is Op.CONTAINS and _is_text(path.type)):
+    if operator in _PATTERNS or operator is Op.SEARCH or (operator is Op.CONTAINS and is_text(path.type)):
         values.append(_pattern(path, operator, value, dialect))
         return ConditionShape(path.text, operator, "text" if path.json else "")
     if operator in _SETS:
@@ -263,14 +263,9 @@ def _set_condition(path: FieldPath, operator: FilterOperator, value: Any, values
     return ConditionShape(path.text, operator)
 
 
-def _is_text(type_: TypeEngine[Any]) -> bool:
-    plain = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
-    return isinstance(plain, String) and enum_of(plain) is None
-
-
 def _pattern(path: FieldPath, operator: FilterOperator, value: Any, dialect: Dialect) -> str:
     searchable = operator is Op.SEARCH and isinstance(path.type, TSVECTOR)
-    if not (_is_text(path.type) or path.json or searchable):
+    if not (is_text(path.type) or path.json or searchable):
         raise ValueError("possible: the field is no text")
     if not isinstance(value, str):
         raise ValueError("text")
@@ -290,6 +285,18 @@ def _pattern(path: FieldPath, operator: FilterOperator, value: Any, dialect: Dia
     else:
         pattern = value
     return pattern if operator in _INSENSITIVE else dialect.sensitive_pattern(pattern)
+
+
+def sought(filters: Iterable[Filter], field: str) -> str | None:
+    """The words that a SEARCH filter asks of a field, also within groups; None: there is no such filter."""
+    for each in filters:
+        if isinstance(each, FilterGroup):
+            found = None if each.mode == "none" else sought(each.members, field)
+            if found is not None:
+                return found
+        elif each.operator is Op.SEARCH and each.field == field and isinstance(each.value, str):
+            return each.value
+    return None
 
 
 def build(traits: Traits[Any], shapes: Sequence[Any], scope: Scope, dialect: Dialect) -> list[Condition]:
@@ -348,7 +355,7 @@ def _compare(path: FieldPath, shape: ConditionShape, dialect: Dialect, names: It
         type_ = operand_type(type_)
     if operator in _NULLS:
         return column.is_(None) if operator is Op.IS_NULL else column.is_not(None)
-    if operator in _PATTERNS or operator is Op.SEARCH or (operator is Op.CONTAINS and _is_text(path.type)):
+    if operator in _PATTERNS or operator is Op.SEARCH or (operator is Op.CONTAINS and is_text(path.type)):
         return _match(column, operator, bindparam(next(names), type_=String()), dialect)
     if operator in _LISTS:
         members = bindparam(next(names), type_=type_, expanding=True)

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from sqlalchemy import ARRAY, LargeBinary, bindparam
+from sqlalchemy import ARRAY, Double, LargeBinary, String, bindparam, func, literal
+from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.sql import ColumnElement
 
-from ..dialects.base import Dialect, enum_of
+from ..dialects.base import Dialect, enum_of, lowered
 from ..errors import InvalidCursorError, ValidationError
 from ..models.traits import Traits
-from ..query import CursorPaginationParams, SortField, SortOrder
+from ..query import CursorPaginationParams, SortBy, SortField, SortOrder
 from .keyset import Term
-from .paths import FieldPath, along, is_json, resolve
+from .paths import FieldPath, along, is_json, is_text, resolve
 from .scope import Scope
 
 
@@ -25,6 +26,7 @@ class OrderShape(NamedTuple):
     field: str
     descending: bool
     nulls_first: bool
+    by: SortBy = "value"
 
 
 Order = tuple[OrderShape, ...]
@@ -37,11 +39,12 @@ class OrderedTerm:
     path: FieldPath
     term: Term
     dialect: Dialect
+    by: SortBy = "value"
 
     @cached_property
     def on_row(self) -> bool:
         """Whether an entity's attribute has the value; else the statement must select it."""
-        return self.path.plain and self.path.key in self.path.owner.columns
+        return self.by == "value" and self.path.plain and self.path.key in self.path.owner.columns
 
     def portable(self, value: Any) -> Any:
         """A row's value as it stands in a cursor."""
@@ -51,7 +54,8 @@ class OrderedTerm:
 
     def parameter(self, name: str) -> ColumnElement[Any]:
         """The parameter to compare the term with."""
-        type_ = self.term.expression.type if self.path.json else self.dialect.order_type(self.path.type)
+        made = self.path.json or self.by != "value"
+        type_ = self.term.expression.type if made else self.dialect.order_type(self.path.type)
         return bindparam(name, type_=type_)
 
     def restored(self, value: Any) -> Any:
@@ -61,8 +65,8 @@ class OrderedTerm:
                 raise InvalidCursorError
             return None
         ranked = not self.dialect.orders_natively(self.path.type)
-        if self.path.json or ranked:
-            if type(value) is not (int if ranked else str):
+        if self.path.json or ranked or self.by != "value":
+            if type(value) is not (float if self.by == "relevance" else int if ranked else str):
                 raise InvalidCursorError
             return value
         enum = enum_of(self.path.type)
@@ -80,16 +84,18 @@ def order_of(traits: Traits[Any], sorts: Sequence[SortField]) -> Order:
     seen: set[tuple[Any, ...]] = set()
     for sort in sorts:
         path = resolve(traits, sort.field)
-        same = (path.steps, path.key, path.json)
+        same = (path.steps, path.key, path.json, sort.by)
         if same in seen:
             continue
         seen.add(same)
         check_sortable(path, traits)
+        _check_by(path, sort.by, traits)
         descending = sort.order is SortOrder.DESC
         nulls_first = descending if sort.nulls is None else sort.nulls == "first"
-        order.append(OrderShape(sort.field, descending, nulls_first))
+        order.append(OrderShape(sort.field, descending, nulls_first, sort.by))
     descending = order[-1].descending if order else False
-    order += [OrderShape(key, descending, descending) for key in traits.primary_key if ((), key, ()) not in seen]
+    missing = (key for key in traits.primary_key if ((), key, (), "value") not in seen)
+    order += [OrderShape(key, descending, descending) for key in missing]
     return tuple(order)
 
 
@@ -119,13 +125,36 @@ def check_sortable(path: FieldPath, traits: Traits[Any]) -> None:
 
 def terms_of(traits: Traits[Any], order: Order, scope: Scope, dialect: Dialect) -> tuple[OrderedTerm, ...]:
     """The SQL of an order. A to-one relationship's column is a scalar subquery, so that no row is lost or doubled."""
-    return tuple(_term(resolve(traits, each.field), each, scope, dialect, traits.model) for each in order)
+    return tuple(_term(traits, each, sought_parameter(place), scope, dialect) for place, each in enumerate(order))
 
 
-def _term(path: FieldPath, shape: OrderShape, scope: Scope, dialect: Dialect, root: type[Any]) -> OrderedTerm:
+def sought_parameter(place: int) -> str:
+    """The name of the parameter with the words that the term at this place of an order is about."""
+    return f"dotmac_sought_{place}"
+
+
+def _term(traits: Traits[Any], shape: OrderShape, sought: str, scope: Scope, dialect: Dialect) -> OrderedTerm:
+    path = resolve(traits, shape.field)
+
     def last(entity: Any) -> ColumnElement[Any]:
         column: ColumnElement[Any] = getattr(entity, path.key or "")
-        return dialect.json_value(column, path.json, "any") if path.json else dialect.order_key(column)
+        value = dialect.json_value(column, path.json, "any") if path.json else column
+        match shape.by:
+            case "folded":
+                return lowered(value)
+            case "relevance":
+                return dialect.relevance(value, bindparam(sought, type_=String()))
+            case _:
+                return value if path.json else dialect.order_key(value)
 
-    column = along(path.steps, root, scope, last)
-    return OrderedTerm(path, Term(column, shape.descending, path.nullable, shape.nulls_first), dialect)
+    column = along(path.steps, traits.model, scope, last)
+    nullable = path.nullable
+    if shape.by == "relevance":
+        column, nullable = func.coalesce(column, literal(0.0, Double())), False
+    return OrderedTerm(path, Term(column, shape.descending, nullable, shape.nulls_first), dialect, shape.by)
+
+
+def _check_by(path: FieldPath, by: SortBy, traits: Traits[Any]) -> None:
+    vector = by == "relevance" and isinstance(path.type, TSVECTOR)
+    if by != "value" and not (path.json or is_text(path.type) or vector):
+        raise ValidationError(f"{traits.name}.{path.text} is no text, so it has no {by} order.", field=path.text)

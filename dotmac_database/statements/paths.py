@@ -12,12 +12,13 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, NoReturn
 
-from sqlalchemy import JSON, Column, select
+from sqlalchemy import JSON, Column, String, select
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import RelationshipProperty, aliased
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from ..dialects.base import enum_of
 from ..errors import ValidationError
 from ..models.traits import Traits, traits_of
 from .coercion import Coercer, checked_text, coercer
@@ -69,6 +70,12 @@ class FieldPath:
 def is_json(type_: TypeEngine[Any]) -> bool:
     """Whether columns of this type hold JSON documents."""
     return isinstance(type_.impl_instance if isinstance(type_, TypeDecorator) else type_, JSON)
+
+
+def is_text(type_: TypeEngine[Any]) -> bool:
+    """Whether columns of this type hold texts; an enum's are not."""
+    plain = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+    return isinstance(plain, String) and enum_of(plain) is None
 
 
 def resolve(traits: Traits[Any], text: str) -> FieldPath:

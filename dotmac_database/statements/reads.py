@@ -18,9 +18,9 @@ from ..query import Filter
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.criteria import Confinement
 from .coercion import coercer, told
-from .filters import Analysis, analyse, build
+from .filters import Analysis, analyse, build, sought
 from .keyset import after, order_by, reversed_terms
-from .ordering import Order, OrderedTerm, terms_of
+from .ordering import Order, OrderedTerm, sought_parameter, terms_of
 from .paths import relationship_of
 from .scope import Scope
 
@@ -158,7 +158,22 @@ class Reader:
             parameters["dotmac_offset"] = offset
         if bound > 0:
             parameters["dotmac_bound"] = bound + 1
+        parameters |= self._sought(filters, order)
         return Bound(self.kept(shape, lambda: self._rows(found, order, shape)), parameters)
+
+    def _sought(self, filters: Sequence[Filter], order: Order) -> dict[str, str]:
+        """The words that the order's relevance is about, as parameters."""
+        words: dict[str, str] = {}
+        for place, each in enumerate(order):
+            if each.by == "relevance":
+                asked = sought(filters, each.field)
+                if asked is None:
+                    raise ValidationError(
+                        f"{self.traits.name}.{each.field}: relevance needs a search filter on the field.",
+                        field=each.field,
+                    )
+                words[sought_parameter(place)] = asked
+        return words
 
     def _rows(self, found: Analysis, order: Order, shape: tuple[Any, ...]) -> Select[Any]:
         _, _, _, limited, offset, counted = shape
@@ -205,6 +220,7 @@ class Reader:
         parameters = {**self.scope.parameters, **found.parameters, "dotmac_limit": limit}
         if seek is not None:
             parameters |= {f"k{index}": value for index, value in enumerate(seek.values) if value is not None}
+        parameters |= self._sought(filters, order)
         shape = ("page", found.shape, order, None if seek is None else seek.shape)
         return Bound(self.kept(shape, lambda: self._page(found, terms, seek)), parameters)
 

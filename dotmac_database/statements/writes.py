@@ -11,12 +11,24 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from pydantic import BaseModel
-from sqlalchemy import Column, Index, PrimaryKeyConstraint, UniqueConstraint, bindparam, delete, insert, null, update
+from sqlalchemy import (
+    Column,
+    Index,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+    bindparam,
+    delete,
+    insert,
+    null,
+    update,
+)
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.elements import Null
 
 from ..errors import TenantIsolationError, TenantRequiredError, ValidationError
+from ..models.living import living_condition
 from ..models.traits import Traits, traits_of
 from ..tenancy.context import ALL_TENANTS
 from ..types import UTCDateTime, utc_now
@@ -346,7 +358,7 @@ class Writer:
                 if isinstance(constraint, (UniqueConstraint, PrimaryKeyConstraint)):
                     uniques.add(frozenset(constraint.columns))
             for index in table.indexes:
-                if isinstance(index, Index) and index.unique and not _partial(index):
+                if index.unique and (not _partial(index) or living_condition(index) is not None):
                     uniques.add(frozenset(index.columns))
             uniques |= {frozenset([column]) for column in table.columns if column.unique}
         return uniques
@@ -377,8 +389,21 @@ class Writer:
         if traits.tenant is not None and self.reader.scope.tenant is not ALL_TENANTS:
             column = traits.columns[traits.tenant]
             where = table.c[column.key] == statement.excluded[column.name]
-        statement = statement.on_conflict_do_update(index_elements=list(conflict), set_=changes, where=where)
+        among = _living_among(table, conflict)
+        statement = statement.on_conflict_do_update(
+            index_elements=list(conflict), index_where=among, set_=changes, where=where
+        )
         return statement.returning(traits.model) if returning else statement
+
+
+def _living_among(table: Table, conflict: Sequence[Any]) -> Any:
+    """The condition of the partial index that alone makes these columns unique; None: it is unique without one."""
+    wanted = set(conflict)
+    found = [index for index in table.indexes if index.unique and set(index.columns) == wanted]
+    if not found or any(living_condition(index) is None for index in found):
+        return None
+    constraints = (each for each in table.constraints if isinstance(each, (UniqueConstraint, PrimaryKeyConstraint)))
+    return None if any(set(each.columns) == wanted for each in constraints) else living_condition(found[0])
 
 
 def _partial(index: Index) -> bool:

@@ -510,3 +510,36 @@ class TestRowsAsColumns:
             assert [book["page"] for book in api.get("/books").json()["items"]] == [1, 2]
             assert [book["page"] for book in api.get("/books?limit=5").json()["items"]] == [1, 2]
         assert not made
+
+
+class TestKindsOfOrder:
+    def test_relevance_and_case(self, app: FastAPI, api: Api, database: Database) -> None:
+        app.include_router(list_router(Post, prefix="/posts", search=("title",)))
+        with database.sessions() as session:
+            titles = ["tea", "Tea and tea and more of it all", "coffee", "apple", "Bread"]
+            create_repository(session, Post, "a").bulk_create([{"id": n, "title": t} for n, t in enumerate(titles)])
+        answer = api.get("/posts?q=tea&sort=-relevance&limit=1", tenant="a")
+        pages = [answer, api.get(answer.links["next"]["url"], tenant="a")]
+        assert {page.json()["items"][0]["id"] for page in pages} == {0, 1}
+        assert pages[1].json()["next_cursor"] is None
+        assert [each["id"] for each in api.get("/posts?sort=title__folded", tenant="a").json()["items"]] == [
+            3,
+            4,
+            2,
+            0,
+            1,
+        ]
+        assert [each["id"] for each in api.get("/posts?sort=-title__folded", tenant="a").json()["items"]][:2] == [1, 0]
+
+    @pytest.mark.parametrize(
+        "query", ["sort=relevance", "q=%20&sort=-relevance", "sort=words__folded", "q=x&sort=relevance,-relevance"]
+    )
+    def test_what_has_no_such_order_is_refused(self, app: FastAPI, api: Api, query: str) -> None:
+        app.include_router(list_router(Post, prefix="/posts", search=("title",)))
+        answer = api.get(f"/posts?{query}", tenant="a")
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["loc"][-1] == "sort"
+
+    def test_a_list_without_a_search_knows_no_relevance(self, app: FastAPI, api: Api) -> None:
+        app.include_router(list_router(Post, prefix="/posts"))
+        assert api.get("/posts?sort=relevance", tenant="a").status_code == 422
