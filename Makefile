@@ -20,8 +20,12 @@ check: $(READY)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: $(READY)
+bench: $(VENV)/.peers
 	$(BIN)/python -m benchmarks
+
+$(VENV)/.peers: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	touch $@
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

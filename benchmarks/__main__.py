@@ -1,7 +1,7 @@
-"""Measure the cases A to J side by side; each contender's rows are compared before anything is timed.
+"""Measure the cases A to K side by side; each contender's rows are compared before anything is timed.
 
 Contenders take turns within a round, so that a slow moment of the machine is everybody's; a figure is the median over
-the rounds, its spread the middle half of them.
+the rounds, its spread the middle half of them. Statements and round trips are counted on the wire, in one call of each.
 """
 
 from __future__ import annotations
@@ -13,18 +13,23 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from tests.postgres import OwnServer
 
+from . import endpoints
 from .contenders import TENANT, Contender, all_of, new_rows
 from .schema import FILL, Base
+from .wire import Proxy, Sent
 
 Call = Callable[[Contender, int], Awaitable[Any]]
 
@@ -55,7 +60,7 @@ def cases(keys: list[UUID], deep: Any, upserts: list[dict[str, Any]], last_page:
 
 
 async def measured(case: Case, contenders: list[Contender]) -> dict[str, Any]:
-    """Medians in microseconds by contender, or why one was not timed."""
+    """Medians in microseconds, and of the client's CPU, by contender; or why one was not timed."""
     outcomes: dict[str, Any] = {}
     fit: list[Contender] = []
     reference: Any = None
@@ -63,6 +68,8 @@ async def measured(case: Case, contenders: list[Contender]) -> dict[str, Any]:
         try:
             outcome = await case.call(contender, 3)
         except Exception as error:
+            if isinstance(error, AttributeError) and error.obj is contender:
+                continue
             outcomes[contender.name] = {"failed": f"{type(error).__name__}: {error}"}
             continue
         if reference is None:
@@ -72,28 +79,67 @@ async def measured(case: Case, contenders: list[Contender]) -> dict[str, Any]:
             continue
         fit.append(contender)
     samples: dict[str, list[float]] = {contender.name: [] for contender in fit}
+    busy: dict[str, list[float]] = {contender.name: [] for contender in fit}
     gc.collect()
     gc.disable()
     for turn in range(case.rounds):
         for contender in fit[turn % len(fit) :] + fit[: turn % len(fit)]:
-            started = time.perf_counter()
+            started, worked = time.perf_counter(), time.process_time()
             for n in range(case.times):
                 await case.call(contender, n)
             samples[contender.name].append((time.perf_counter() - started) / case.times * 1e6)
+            busy[contender.name].append((time.process_time() - worked) / case.times * 1e6)
     gc.enable()
     for name, taken in samples.items():
         low, _, high = statistics.quantiles(taken, n=4)
-        outcomes[name] = {"median_us": statistics.median(taken), "low_us": low, "high_us": high}
+        cpu = statistics.median(busy[name])
+        outcomes[name] = {"median_us": statistics.median(taken), "low_us": low, "high_us": high, "cpu_us": cpu}
     return outcomes
+
+
+async def count(case: Case, contenders: list[Contender], proxy: Proxy, outcomes: dict[str, Any]) -> None:
+    """Add what one call of each sends, once its statements are prepared."""
+    for contender in contenders:
+        if "median_us" in outcomes.get(contender.name, {}):
+            await case.call(contender, 3)
+            proxy.sent = Sent()
+            await case.call(contender, 3)
+            outcomes[contender.name] |= vars(proxy.sent)
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[tuple[asyncpg.Pool, list[Contender]]]:
+    """Everyone at this URL (libpq's form), and the pool of the first."""
+    engine = create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:"), pool_size=2)
+    async with asyncpg.create_pool(url, min_size=1, max_size=2) as pool:
+        yield pool, list(all_of(pool, engine))
+    await engine.dispose()
 
 
 async def run(server: OwnServer, rows: int, only: str | None) -> dict[str, Any]:
     """All cases on a table of ``rows`` rows."""
-    engine = create_async_engine(server.url("asyncpg"), pool_size=2)
-    async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.drop_all)
-        await connection.run_sync(Base.metadata.create_all)
-    pool = await asyncpg.create_pool(server.url(), min_size=1, max_size=2)
+    results: dict[str, Any] = {}
+    async with (
+        Proxy(server.port) as proxy,
+        connected(server.url()) as (pool, contenders),
+        connected(server.url().replace(f":{server.port}", f":{proxy.port}")) as (_, counted),
+    ):
+        for case in await prepared(pool, rows):
+            if only is None or case.letter.startswith(only):
+                outcomes = await measured(case, contenders)
+                await count(case, counted, proxy, outcomes)
+                results[case.letter] = {"title": case.title, **outcomes}
+                show(case, outcomes, [contender.name for contender in contenders])
+    if only is None or only == "K":
+        results["K"] = await endpoints.run(server.url())
+    return results
+
+
+async def prepared(pool: asyncpg.Pool, rows: int) -> list[Case]:
+    """The filled table's cases."""
+    for table in Base.metadata.sorted_tables:
+        for element in (CreateTable(table), *map(CreateIndex, table.indexes)):
+            await pool.execute(str(element.compile(dialect=postgresql.dialect())))
     await pool.execute(FILL.format(rows=rows), timeout=600)
     await pool.execute("VACUUM ANALYZE bench_users", timeout=600)
     picked = await pool.fetch(
@@ -108,36 +154,34 @@ async def run(server: OwnServer, rows: int, only: str | None) -> dict[str, Any]:
     )
     upserts = new_rows(1000)
     active = await pool.fetchval("SELECT count(*) FROM bench_users WHERE tenant_id = $1 AND status = 'active'", TENANT)
-    contenders = list(all_of(pool, engine))
-    results: dict[str, Any] = {}
-    for case in cases(keys, (spot["created_at"], UUID(str(spot["id"]))), upserts, active // 20):
-        if only is None or case.letter.startswith(only):
-            results[case.letter] = {"title": case.title, **await measured(case, contenders)}
-            show(case, results[case.letter], [contender.name for contender in contenders])
-    await pool.close()
-    await engine.dispose()
-    return results
+    return cases(keys, (spot["created_at"], UUID(str(spot["id"]))), upserts, active // 20)
 
 
 def show(case: Case, outcome: dict[str, Any], names: list[str]) -> None:
-    """One line: the first contender's time, the others as ratios to it."""
+    """One line: the first's time and the others' ratios to it, each with spread, CPU and statements in trips."""
     base = outcome[names[0]]["median_us"]
     cells = []
     for name in names:
-        told = outcome[name]
+        told = outcome.get(name)
+        if told is None:
+            continue
         if "failed" in told:
             cells.append(f"{name}: {told['failed'][:120]}")
             continue
         ratio = told["median_us"] / base
         spread = (told["high_us"] - told["low_us"]) / told["median_us"] / 2
         shown = f"{base:,.0f} µs" if name == names[0] else f"{ratio:.2f}"
-        cells.append(f"{name} {shown} (±{spread:.0%})")
+        cells.append(
+            f"{name} {shown} (±{spread:.0%}, {told['cpu_us']:,.0f} µs CPU, {told['statements']:,} in {told['trips']})"
+        )
     print(f"{case.letter:<5}{case.title:<22}" + " | ".join(cells), flush=True)
 
 
 def compared(old: dict[str, Any], new: dict[str, Any]) -> None:
     """What has changed of the toolkit's ratios to asyncpg."""
     for letter, outcome in new.items():
+        if letter == "K":
+            continue
         before = old.get(letter)
         if (
             before is None

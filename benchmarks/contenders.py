@@ -41,12 +41,9 @@ def new_rows(count: int) -> list[dict[str, Any]]:
 
 
 class Contender:
-    """One way to do it."""
+    """One way to do it; a case whose method is missing is one that it has nothing for."""
 
     name: str
-
-    async def close(self) -> None:
-        """Nothing to close."""
 
 
 class Raw(Contender):
@@ -129,68 +126,75 @@ class ByHand(Contender):
     """The ORM as it is usually written by hand."""
 
     name = "SQLAlchemy ORM by hand"
+    model: Any = User
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.sessions = async_sessionmaker(engine, expire_on_commit=False)
 
     def _own(self) -> Any:
-        return and_(User.tenant_id == TENANT, User.is_deleted.is_(False))
+        return and_(self.model.tenant_id == TENANT, self.model.is_deleted.is_(False))
 
     async def get(self, key: UUID) -> Values:
         async with self.sessions() as session:
-            return shown((await session.execute(select(User).where(User.id == key, self._own()))).scalar_one())
+            return shown(
+                (await session.execute(select(self.model).where(self.model.id == key, self._own()))).scalar_one()
+            )
 
     async def listed(self, limit: int) -> list[Values]:
         async with self.sessions() as session:
             statement = (
-                select(User)
-                .where(self._own(), User.status == "active")
-                .order_by(User.created_at.desc(), User.id.desc())
+                select(self.model)
+                .where(self._own(), self.model.status == "active")
+                .order_by(self.model.created_at.desc(), self.model.id.desc())
                 .limit(limit)
             )
             return [shown(user) for user in (await session.execute(statement)).scalars()]
 
     async def paged(self, page: int) -> tuple[list[Values], int]:
         async with self.sessions() as session:
-            statement = select(User).where(self._own(), User.status == "active")
+            statement = select(self.model).where(self._own(), self.model.status == "active")
             total = await session.scalar(select(func.count()).select_from(statement.subquery()))
-            ordered = statement.order_by(User.created_at.desc(), User.id.desc()).limit(20).offset((page - 1) * 20)
+            ordered = (
+                statement.order_by(self.model.created_at.desc(), self.model.id.desc()).limit(20).offset((page - 1) * 20)
+            )
             return [shown(user) for user in (await session.execute(ordered)).scalars()], int(total or 0)
 
     async def after(self, place: tuple[datetime, UUID] | None) -> list[Values]:
         async with self.sessions() as session:
-            statement = select(User).where(self._own()).order_by(User.created_at, User.id).limit(20)
+            statement = select(self.model).where(self._own()).order_by(self.model.created_at, self.model.id).limit(20)
             if place is not None:
                 moment, key = place
-                later = or_(User.created_at > moment, and_(User.created_at == moment, User.id > key))
+                later = or_(self.model.created_at > moment, and_(self.model.created_at == moment, self.model.id > key))
                 statement = statement.where(later)
             return [shown(user) for user in (await session.execute(statement)).scalars()]
 
     async def create(self, row: dict[str, Any]) -> str:
         async with self.sessions() as session:
-            user = User(tenant_id=TENANT, id=uuid4(), **row)
+            user = self.model(tenant_id=TENANT, id=uuid4(), **row)
             session.add(user)
             await session.commit()
             return str(shown(user)[COLUMNS.index("email")])
 
     async def update(self, key: UUID, score: int) -> int:
         async with self.sessions() as session:
-            user = (await session.execute(select(User).where(User.id == key, self._own()))).scalar_one()
+            user = (await session.execute(select(self.model).where(self.model.id == key, self._own()))).scalar_one()
             user.score = score
             await session.commit()
             return int(shown(user)[COLUMNS.index("score")])
 
     async def create_many(self, rows: list[dict[str, Any]]) -> int:
         async with self.sessions() as session:
-            await session.execute(insert(User), [{"tenant_id": TENANT, "id": uuid4(), **row} for row in rows])
+            await session.execute(insert(self.model), [{"tenant_id": TENANT, "id": uuid4(), **row} for row in rows])
             await session.commit()
             return len(rows)
 
     async def upsert_many(self, rows: list[dict[str, Any]]) -> int:
         async with self.sessions() as session:
-            statement = upsert(User).values([{"tenant_id": TENANT, "id": uuid4(), **row} for row in rows])
+            statement = upsert(self.model).values([{"tenant_id": TENANT, "id": uuid4(), **row} for row in rows])
             changes = {name: statement.excluded[name] for name in ("name", "score", "bio")}
-            done = statement.on_conflict_do_update(index_elements=["tenant_id", "email"], set_=changes).returning(User)
+            done = statement.on_conflict_do_update(index_elements=["tenant_id", "email"], set_=changes).returning(
+                self.model
+            )
             found = (await session.scalars(done, execution_options={"populate_existing": True})).all()
             await session.commit()
             return len(found)
@@ -302,4 +306,6 @@ class Toolkit(Contender):
 
 def all_of(pool: asyncpg.Pool, engine: AsyncEngine) -> Iterable[Contender]:
     """Everyone, the first being what the others are compared with."""
-    return (Raw(pool), Core(engine), ByHand(engine), Toolkit(engine))
+    from .peers import installed
+
+    return (Raw(pool), Core(engine), ByHand(engine), Toolkit(engine), *installed(engine))
