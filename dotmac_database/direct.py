@@ -202,12 +202,12 @@ def _objects(session: Session, traits: Traits[Any], keys: Sequence[str], rows: S
             state.key = identity
             state.session_id = session_id
             held._add_unpresent(state, identity)
-            values = instance_dict(entity)
+            instance_dict(entity).update(zip(keys, row))  # noqa: B905 - what is beside the object follows its columns
         else:
             state, values = instance_state(entity), instance_dict(entity)
             for name in traits.relationships:
                 state._reset(values, name)
-        values.update(zip(keys, row))  # noqa: B905 - what is selected beside the object follows its columns
-        state._commit_all(values, held)
+            values.update(zip(keys, row))  # noqa: B905 - as above
+            state._commit_all(values, held)
         objects.append(entity)
     return objects
