@@ -64,7 +64,7 @@ class CursorCodec:
 
         ``mode``: ``"after"`` and ``"before"`` leave the place itself out, ``"from"`` and ``"until"`` include it.
         ``scope`` counts only where the cursor is signed. Raises `ValidationError` for a value that has no place in an
-        order, such as NaN.
+        order, such as NaN, and for values of which the cursor would be longer than `MAX_LENGTH`.
         """
         payload = json.dumps([_packed(value) for value in values], separators=(",", ":"), ensure_ascii=False)
         try:
@@ -73,36 +73,40 @@ class CursorCodec:
             raise ValidationError("A cursor can't carry text with lone surrogates.") from None
         keys = self._keys
         digest = _digest(keys[0] if keys else None, body, binding, scope)
-        return urlsafe_b64encode(digest + body).rstrip(b"=").decode()
+        cursor = urlsafe_b64encode(digest + body).rstrip(b"=").decode()
+        if len(cursor) > MAX_LENGTH:
+            raise ValidationError("A cursor can't stand at values this long; sort by something shorter.")
+        return cursor
 
     def decode(self, cursor: str, *, binding: bytes, scope: bytes = b"") -> tuple[str, tuple[Any, ...]]:
         """The mode and the values of a cursor. Raises `InvalidCursorError`, and nothing else, for any other text."""
+        keys = self._keys  # outside of the block below, which would take a bad key for a bad cursor
         if not isinstance(cursor, str) or not 0 < len(cursor) <= MAX_LENGTH or not cursor.isascii():
             raise InvalidCursorError
         try:
             packed = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
             if urlsafe_b64encode(packed).rstrip(b"=").decode() != cursor:
                 raise InvalidCursorError
-            return self._opened(packed, binding, scope)
+            return _opened(packed, keys or (None,), binding, scope)
         except InvalidCursorError:
             raise
         except (ValueError, TypeError, KeyError, IndexError, ArithmeticError, RecursionError):
             raise InvalidCursorError from None
 
-    def _opened(self, packed: bytes, binding: bytes, scope: bytes) -> tuple[str, tuple[Any, ...]]:
-        keys: tuple[bytes | None, ...] = self._keys or (None,)
-        size = _CHECKSUM if keys == (None,) else _SIGNATURE
-        digest, body = packed[:size], packed[size:]
-        # Every key is tried, so that the time taken does not tell which one fitted.
-        fits = [hmac.compare_digest(digest, _digest(key, body, binding, scope)) for key in keys]
-        if True not in fits:
-            raise InvalidCursorError
-        if body[0] != _VERSION:
-            raise InvalidCursorError
-        values = json.loads(body[2:], parse_constant=_refuse)
-        if not isinstance(values, list):
-            raise InvalidCursorError
-        return _MODES[body[1]], tuple(_unpacked(value) for value in values)
+
+def _opened(packed: bytes, keys: Sequence[bytes | None], binding: bytes, scope: bytes) -> tuple[str, tuple[Any, ...]]:
+    size = _CHECKSUM if keys[0] is None else _SIGNATURE
+    digest, body = packed[:size], packed[size:]
+    # Every key is tried, so that the time taken does not tell which one fitted.
+    fits = [hmac.compare_digest(digest, _digest(key, body, binding, scope)) for key in keys]
+    if True not in fits:
+        raise InvalidCursorError
+    if body[0] != _VERSION:
+        raise InvalidCursorError
+    values = json.loads(body[2:], parse_constant=_refuse)
+    if not isinstance(values, list):
+        raise InvalidCursorError
+    return _MODES[body[1]], tuple(_unpacked(value) for value in values)
 
 
 def _refuse(_: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isnan
 from typing import Any, NamedTuple
 
 from sqlalchemy import ARRAY, Double, LargeBinary, String, bindparam, func, literal
@@ -15,6 +16,7 @@ from ..dialects.base import Dialect, enum_of, lowered
 from ..errors import InvalidCursorError, ValidationError
 from ..models.traits import Traits
 from ..query import CursorPaginationParams, SortBy, SortField, SortOrder
+from .coercion import checked_text
 from .keyset import Term
 from .paths import FieldPath, along, is_json, is_text, resolve
 from .scope import Scope
@@ -64,18 +66,33 @@ class OrderedTerm:
             if not self.term.nullable:
                 raise InvalidCursorError
             return None
-        ranked = not self.dialect.orders_natively(self.path.type)
-        if self.path.json or ranked or self.by != "value":
-            if type(value) is not (float if self.by == "relevance" else int if ranked else str):
-                raise InvalidCursorError
-            return value
         enum = enum_of(self.path.type)
+        if self.by == "relevance":
+            return _checked(type(value) is float and not isnan(value), value)
+        if enum is not None and not self.dialect.orders_natively(self.path.type):
+            return _checked(type(value) is int and 0 <= value < len(enum.enums), value)
+        if self.path.json or self.by != "value":
+            return _checked(type(value) is str and _is_text(value), value)
         if enum is not None and enum.enum_class is not None and str(value) in enum.enum_class.__members__:
             return enum.enum_class[str(value)]
         try:
             return self.path.coerce(value)
         except ValueError:
             raise InvalidCursorError from None
+
+
+def _checked(fits: bool, value: Any) -> Any:
+    if not fits:
+        raise InvalidCursorError
+    return value
+
+
+def _is_text(value: str) -> bool:
+    try:
+        checked_text(value)
+    except ValueError:
+        return False
+    return True
 
 
 def order_of(traits: Traits[Any], sorts: Sequence[SortField]) -> Order:
