@@ -20,8 +20,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.util import await_only
 
 from .dialects.copying import is_listened_to
+from .dialects.transactions import mark_aborted
 from .models.traits import Traits
-from .sessions import hears_of_commits, lost_in_write, stands_alone
+from .sessions import hears_of_commits, hears_of_flushes, lost_in_write, needs_no_transaction, stands_alone, state_of
 
 Process = Callable[[Any], Any]
 
@@ -98,10 +99,7 @@ def write(session: Session, statement: Any, parameters: Mapping[str, Any], trait
     None: it was not sent. A connection that is lost meanwhile is a `TransactionError` with ``outcome="unknown"``.
     """
     engine = _engine(session, traits)
-    if engine is None or hears_of_commits(session):
-        return None
-    heard = session.dispatch
-    if heard.before_attach or heard.after_attach or heard.transient_to_pending or heard.pending_to_persistent:
+    if engine is None or hears_of_commits(session) or _hears_of_objects(session):
         return None
     plan = _plan(statement, engine.dialect, traits, ())
     if plan is None:
@@ -111,11 +109,39 @@ def write(session: Session, statement: Any, parameters: Mapping[str, Any], trait
     return None if records is None else _objects(session, traits, plan.keys, rows)
 
 
+def insert(session: Session, statement: Any, parameters: Mapping[str, Any], traits: Traits[Any]) -> list[Any] | None:
+    """The object of a new row, inserted within the session's transaction, which begins where there is none yet.
+
+    None: it was not sent. A rollback makes the object transient, as it does with one that was flushed.
+    """
+    if session.new or session.dirty or session.deleted or hears_of_flushes(session) or _hears_of_objects(session):
+        return None
+    engine = _quiet(session, traits, needs_no_transaction(session, state_of(session)))
+    plan = None if engine is None else _plan(statement, engine.dialect, traits, ())
+    if plan is None:
+        return None
+    records = _records_within(session.connection(), plan, parameters)
+    if records is None:
+        return None
+    objects = _objects(session, traits, plan.keys, [plan.values(record) for record in records])
+    transaction: Any = session.get_nested_transaction() or session.get_transaction()
+    transaction._new.update({instance_state(made): True for made in objects})
+    return objects
+
+
+def _hears_of_objects(session: Session) -> bool:
+    heard = session.dispatch
+    return bool(heard.before_attach or heard.after_attach or heard.transient_to_pending or heard.pending_to_persistent)
+
+
 def _engine(session: Session, traits: Traits[Any]) -> Engine | None:
-    """The engine, where nothing of the user's would notice that SQLAlchemy is passed by."""
+    """The engine, where nothing of the user's would notice that SQLAlchemy is passed by, nor needs a transaction."""
+    return _quiet(session, traits, stands_alone(session)) if traits.plain else None
+
+
+def _quiet(session: Session, traits: Traits[Any], engine: Engine | None) -> Engine | None:
     if not traits.plain or traits.listens_to_loads:
         return None
-    engine = stands_alone(session)
     if engine is None or engine.dialect.driver != "asyncpg" or engine.echo or is_listened_to(engine):
         return None
     heard = session.dispatch
@@ -185,6 +211,31 @@ def _records(
         return records
     finally:
         pooled.close()
+
+
+def _records_within(connection: Connection, plan: Plan, parameters: Mapping[str, Any]) -> Sequence[Any] | None:
+    """The records of a statement in the transaction of a connection, which the driver is told of where it is new."""
+    pooled: Any = connection.connection
+    driver, adapted = pooled.driver_connection, pooled.dbapi_connection
+    if not driver._config.statement_cache_size or adapted.isolation_level == "autocommit":
+        return None
+    try:
+        if adapted._transaction is None:
+            await_only(adapted._start_transaction())
+        if plan.processors is None:
+            plan.learn(await_only(driver.prepare(plan.sql)).get_attributes())
+        records: Sequence[Any] = await_only(driver.fetch(plan.sql, *plan.arguments(parameters)))
+    except Exception as error:
+        lost = connection.dialect.is_disconnect(error, adapted, None)  # type: ignore[arg-type]  # as above
+        if lost:
+            connection.invalidate(error)
+        else:
+            mark_aborted(connection)
+        raise sa.DBAPIError(plan.sql, None, error, connection_invalidated=lost) from error
+    except BaseException as ended:
+        connection.invalidate(ended)
+        raise
+    return records
 
 
 def _objects(session: Session, traits: Traits[Any], keys: Sequence[str], rows: Sequence[list[Any]]) -> list[Any]:

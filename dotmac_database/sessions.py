@@ -142,10 +142,10 @@ def stands_alone(session: Session) -> Engine | None:
         return None
     if state.units and not state.lazy:
         return None
-    return _needs_no_transaction(session, state)
+    return needs_no_transaction(session, state)
 
 
-def _needs_no_transaction(session: Session, state: SessionState) -> Engine | None:
+def needs_no_transaction(session: Session, state: SessionState) -> Engine | None:
     """The engine, where a statement by itself sees and does the same as in a transaction of its own; else None."""
     if not state.standalone_reads:
         return None
@@ -201,8 +201,13 @@ def writing(session: Session, *, auto_commit: bool, model: type | None = None) -
 def hears_of_commits(session: Session) -> bool:
     """Whether a listener of the user's is told of flushes and commits, and may send something with them."""
     heard = session.dispatch
-    around = ("before_flush", "after_flush", "after_flush_postexec", "before_commit", "after_commit")
-    return any(_of_users(listener) for name in around for listener in getattr(heard, name))
+    return hears_of_flushes(session) or any(map(_of_users, (*heard.before_commit, *heard.after_commit)))
+
+
+def hears_of_flushes(session: Session) -> bool:
+    """Whether a listener of the user's is told of flushes."""
+    heard = session.dispatch
+    return any(map(_of_users, (*heard.before_flush, *heard.after_flush, *heard.after_flush_postexec)))
 
 
 def lost_in_write() -> TransactionError:
@@ -217,7 +222,7 @@ def _nothing() -> None:
 def _write_alone(session: Session, state: SessionState) -> None:
     if hears_of_commits(session):
         return  # what they send belongs into the same transaction
-    engine = _needs_no_transaction(session, state)
+    engine = needs_no_transaction(session, state)
     if engine is not None and engine.dialect.name == "postgresql":
         session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
         state.writing_alone = True

@@ -80,7 +80,12 @@ def _mark(context: ExceptionContext) -> None:
     # What a listener refused, before it was sent, has aborted nothing.
     sent = context.sqlalchemy_exception is not None
     if sent and context.connection is not None and not context.is_disconnect:
-        context.connection.info[_ABORTED] = True
+        mark_aborted(context.connection)
+
+
+def mark_aborted(connection: Connection) -> None:
+    """Remember that a statement has failed, so that the transaction can only be rolled back."""
+    connection.info[_ABORTED] = True
 
 
 def _clear(connection: Connection) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from sqlalchemy import Result, delete
@@ -10,7 +10,7 @@ from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm.attributes import set_committed_value
 
 from ..dialects import translated
-from ..direct import write
+from ..direct import insert, write
 from ..errors import DuplicateEntityError, StaleEntityError, TenantIsolationError, ValidationError
 from ..sessions import keep, state_of, writing
 from ..statements.reads import Bound, Reader
@@ -38,18 +38,29 @@ class WritingRepository(ExplainingRepository[M]):
         """
         writer = self._writer(user_id)
         values = self.values_for_create(writer.for_create(data))
-        created = self._directly_written(writer.insert_of(values))
-        if created:
-            return created[0]
-        with self._writing() as alone:
-            self._refuse_held(values)
-            entity = self._made(values)
-            self._session.add(entity)
-            if self._is_one_insert(values):
-                alone()
-            self._flush()
-            self._complete(entity)
-            keep(self._session, entity)
+        bound = None if self._conditioned else writer.insert_of(values)
+        created: Sequence[M] | None = None
+        if bound is not None and self._commits_alone:
+            with translated(self.model_class):
+                created = write(self._session, bound.statement, bound.parameters, self.traits)
+        if created is None:
+            with self._writing() as alone:
+                if bound is not None:
+                    created = insert(self._session, bound.statement, bound.parameters, self.traits)
+                if created is None:
+                    created = [self._flushed(values, alone)]
+                keep(self._session, *created)
+        return created[0]
+
+    def _flushed(self, values: Values, alone: Callable[[], None]) -> M:
+        """A new object by the unit of work."""
+        self._refuse_held(values)
+        entity = self._made(values)
+        self._session.add(entity)
+        if self._is_one_insert(values):
+            alone()
+        self._flush()
+        self._complete(entity)
         return entity
 
     def update(
@@ -69,10 +80,9 @@ class WritingRepository(ExplainingRepository[M]):
         values = self._without_key(writer.for_update(data), key)
         if values:
             values = self.values_for_update(writer.stamped(values))
-        if self._is_one_update(values):
-            changed = self._directly_written(writer.update_by_key(key, values, expected_version))
-            if changed is not None:
-                return changed[0] if changed else self._refused(reader, key, expected_version)
+        changed = self._changed_alone(writer, key, values, expected_version)
+        if changed is not None:
+            return changed[0] if changed else self._refused(reader, key, expected_version)
         with self._writing() as alone:
             if self._is_one_update(values):
                 alone()
@@ -89,15 +99,15 @@ class WritingRepository(ExplainingRepository[M]):
         softly = soft_delete and self.traits.soft_deletes
         writer = self._writer(user_id, include_deleted=not softly)
         key = writer.reader.key(entity_id)
-        if softly and self._is_one_update(writer.deletion()):
-            marked = self._directly_written(writer.update_by_key(key, writer.deletion(), None))
-            if marked is not None:
-                return bool(marked)
+        values = writer.deletion() if softly else {}
+        marked = self._changed_alone(writer, key, values, None)
+        if marked is not None:
+            return bool(marked)
         with self._writing() as alone:
             if softly:
-                if self._is_one_update(writer.deletion()):
+                if self._is_one_update(values):
                     alone()
-                return self._change_or_none(writer, key, writer.deletion()) is not None
+                return self._change_or_none(writer, key, values) is not None
             if self._directly() and not self.traits.relationships:
                 alone()
                 statement = delete(self.model_class).where(
@@ -119,10 +129,9 @@ class WritingRepository(ExplainingRepository[M]):
         writer = self._writer(user_id, include_deleted=True)
         key = writer.reader.key(entity_id)
         values = writer.deletion(deleted=False)
-        if self._is_one_update(values):
-            restored = self._directly_written(writer.update_by_key(key, values, None))
-            if restored is not None:
-                return restored[0] if restored else self._refused(writer.reader, key, None)
+        restored = self._changed_alone(writer, key, values, None)
+        if restored is not None:
+            return restored[0] if restored else self._refused(writer.reader, key, None)
         with self._writing() as alone:
             if self._is_one_update(values):
                 alone()
@@ -130,10 +139,19 @@ class WritingRepository(ExplainingRepository[M]):
             keep(self._session, entity)
         return entity
 
-    def _directly_written(self, bound: Bound | None) -> Sequence[M] | None:
-        """The objects that one statement has written and committed, by the driver alone; None: it was not sent."""
-        if bound is None or not self.auto_commit or self._conditioned or state_of(self._session).units:
+    @property
+    def _commits_alone(self) -> bool:
+        """Whether a write of one statement is committed with it, and no transaction is open that it belongs to."""
+        session = self._session
+        return self.auto_commit and not session.in_transaction() and not state_of(session).units
+
+    def _changed_alone(
+        self, writer: Writer, key: tuple[Any, ...], values: Values, expected: int | None
+    ) -> Sequence[M] | None:
+        """The changed row, or none, committed with the one statement by the driver alone; None: it was not sent."""
+        if self._conditioned or not self._commits_alone or not self._is_one_update(values):
             return None
+        bound = writer.update_by_key(key, values, expected)
         with translated(self.model_class):
             return write(self._session, bound.statement, bound.parameters, self.traits)
 

@@ -761,3 +761,49 @@ def test_a_write_whose_connection_is_lost_has_an_unknown_outcome(face: Face, pet
 
     face(run)
     assert len(written) == 2
+
+
+def test_a_row_within_a_transaction_is_the_transactions(face: Face, pet: Pet, monkeypatch: pytest.MonkeyPatch) -> None:
+    within: list[str] = []
+    real = direct._records_within
+
+    def spy(connection: Any, plan: Any, parameters: Any) -> Any:
+        within.append(plan.sql)
+        return real(connection, plan, parameters)
+
+    monkeypatch.setattr(direct, "_records_within", spy)
+    with face.session() as session:
+        pets = face.repository(session, Pet, "a")
+        with pytest.raises(LookupError):
+            undone(face, session, pets)
+        assert face(pets.count) == 1
+        with face.entered(DatabaseTransaction.async_transaction(session)):
+            made = face(pets.create, {"id": 2, "name": "two"})
+            with pytest.raises(DuplicateEntityError):
+                face(pets.create, {"id": 2, "name": "again"})
+            assert face(pets.update, 2, {"name": "changed"}) is made
+            third = face(pets.create, {"id": 3, "name": "three"})
+            third.name = "touched"
+        assert (made.name, third.name) == ("changed", "touched")
+    assert len(within) == 4
+    with face.session() as session:
+        assert [each.name for each in face(face.repository(session, Pet, "a").list)] == ["p", "changed", "touched"]
+
+
+def undone(face: Face, session: Any, pets: Any) -> None:
+    with face.entered(DatabaseTransaction.async_transaction(session)):
+        made = face(pets.create, {"id": 7, "name": "seven"})
+        try:
+            raise LookupError
+        finally:
+            face(session.rollback)
+            state: Any = inspect(made)
+            # As an object that was flushed: it is the session's no more, and keeps its values.
+            assert (state.transient, state.persistent, made.name) == (True, False, "seven")
+
+
+def test_what_is_pending_is_written_first(face: Face, pet: Pet) -> None:
+    with face.session() as session, face.entered(DatabaseTransaction.async_transaction(session)):
+        session.add(Owner(id=5, name="five", tenant_id="a"))
+        made = face(face.repository(session, Pet, "a").create, {"id": 5, "name": "n", "owner_id": 5})
+        assert made.owner_id == 5
