@@ -1,7 +1,7 @@
 """The keyset: ORDER BY, and the condition that a row comes after a position in it.
 
-Row comparison ``(a, b) > (x, y)`` where all directions agree and nothing is NULL, so that PostgreSQL reads one
-range of an index; else the lexicographic form, in which NULLs have a rank of their own.
+Row comparison ``(a, b) > (x, y)`` where all directions agree and no NULL comes after the position, so that PostgreSQL
+reads one range of an index; else the lexicographic form, in which NULLs have a rank of their own.
 https://use-the-index-luke.com/no-offset
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import and_, false, or_, true, tuple_
 from sqlalchemy.sql import ColumnElement
+from sqlalchemy.sql.expression import ScalarSelect
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ def after(
     A value of None says that the position is NULL there; the others are parameters.
     """
     known = [value for value in values if value is not None]
-    if len(known) == len(terms) and _one_range(terms):
+    bounded = [value is not None and _only_values(term) for term, value in zip(terms, values, strict=True)]
+    if all(bounded) and len({term.descending for term in terms}) == 1:
         row = tuple_(*(term.expression for term in terms)) if len(terms) > 1 else terms[0].expression
         place = tuple_(*known) if len(terms) > 1 else known[0]
         if terms[0].descending:
@@ -58,11 +60,16 @@ def after(
     condition: ColumnElement[bool] = true() if inclusive else false()
     for term, value in zip(reversed(terms), reversed(values), strict=True):
         condition = or_(_beyond(term, value), and_(_same(term, value), condition))
+    first = terms[0].expression
+    if bounded[0] and not isinstance(first, ScalarSelect):
+        # It is implied, but only so does the database know where in an index to begin.
+        condition = and_(first <= known[0] if terms[0].descending else first >= known[0], condition)
     return condition
 
 
-def _one_range(terms: Sequence[Term]) -> bool:
-    return len({term.descending for term in terms}) == 1 and not any(term.nullable for term in terms)
+def _only_values(term: Term) -> bool:
+    """Whether nothing after a value is NULL. Row comparison is NULL, and so leaves out, where a NULL comes before."""
+    return not term.nullable or term.nulls_first
 
 
 def _beyond(term: Term, value: ColumnElement[Any] | None) -> ColumnElement[bool]:
