@@ -310,13 +310,33 @@ def json_text(value: Any) -> str:
 def _array(type_: sa.ARRAY[Any], storing: bool) -> Coercer:
     item = coercer(type_.item_type, storing=storing)
 
+    def each(value: Any) -> list[Any]:
+        return [None if member is None else each(member) if isinstance(member, list) else item(member)
+                for member in value]  # fmt: skip
+
     def coerce(value: Any) -> list[Any]:
         if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
             raise ValueError("a list")
-        return [None if member is None else coerce(member) if isinstance(member, list) else item(member)
-                for member in value]  # fmt: skip
+        members = list(value)
+        if len(_extents(members)) > _MOST_DIMENSIONS:
+            raise ValueError(f"a list of at most {_MOST_DIMENSIONS} dimensions")
+        return each(members)
 
     return coerce
+
+
+_MOST_DIMENSIONS = 6  # PostgreSQL's MAXDIM
+
+
+def _extents(members: list[Any]) -> tuple[int, ...]:
+    """How long the lists are in each dimension: an array is a rectangle, of lists or of values."""
+    nested = [member for member in members if isinstance(member, list)]
+    if not nested:
+        return (len(members),)
+    inner = {_extents(member) for member in nested}
+    if len(nested) != len(members) or len(inner) > 1 or [] in nested:
+        raise ValueError("a list of values, or of lists that are equally long")
+    return (len(members), *inner.pop())
 
 
 # The order matters: Enum is a String, Float a Numeric, a Numeric too.

@@ -178,6 +178,8 @@ def _null_operator(operator: FilterOperator, value: Any) -> FilterOperator:
 def _plain_condition(
     path: FieldPath, operator: FilterOperator, value: Any, values: list[Any], dialect: Dialect
 ) -> ConditionShape | GroupShape:
+    if isinstance(path.type, TSVECTOR):
+        raise ValueError("possible: ask a text search vector with search")
     ranked = operator in _RANGES
 
     def coerced(each: Any) -> Any:
