@@ -53,7 +53,7 @@ CREATE INDEX bench_by_state ON bench_users (tenant_id, status, created_at, id)
 
 @dataclass
 class Cost:
-    """What one statement touches, in pages of 8 KiB, and how long it takes."""
+    """What a page's statements touch, in pages of 8 KiB, and how long they take."""
 
     buffers: int
     milliseconds: float
@@ -65,8 +65,8 @@ class Meter:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def measure(self, work: Callable[[], Any]) -> tuple[Cost, dict[str, Any]]:
-        """The cost and the plan of the first SELECT of ``work``, at its second run: the catalogue's caches are warm."""
+    def measure(self, work: Callable[[], Any]) -> tuple[Cost, list[dict[str, Any]]]:
+        """The cost and the plans of each SELECT of ``work``, at its second run: the catalogue's caches are warm."""
         found: list[dict[str, Any]] = []
 
         def explain(connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
@@ -81,9 +81,9 @@ class Meter:
             work()
         finally:
             event.remove(self.engine, "before_cursor_execute", explain)
-        plan = found[0]["Plan"]
-        cost = Cost(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], found[0]["Execution Time"])
-        return cost, plan
+        plans = [each["Plan"] for each in found]
+        buffers = sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in plans)
+        return Cost(buffers, sum(each["Execution Time"] for each in found)), plans
 
 
 def prepare(engine: Engine, rows: int) -> None:

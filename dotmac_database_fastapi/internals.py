@@ -44,6 +44,25 @@ def stack_of(connection: HTTPConnection) -> AsyncExitStack | None:
     return None
 
 
+def insist(connection: HTTPConnection, failure: BaseException) -> None:
+    """Let the endpoint end with an exception: with ``failure``, where those that end after this dependency catch it.
+
+    For FastAPI the response is made by then, and would be sent.
+    """
+    stack: AsyncExitStack | None = connection.scope.get(_WITH_ENDPOINT)
+    if stack is None:
+        return
+    later = stack.pop_all()
+
+    async def fail(_kind: Any, raised: BaseException | None, _trace: Any) -> bool:
+        if raised is None:
+            raise failure
+        return False
+
+    stack.push_async_exit(fail)
+    stack.push_async_exit(later)
+
+
 async def run_whole(handler: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
     """A route's response, with its dependencies ended as far as they end with the endpoint: COMMIT among them.
 

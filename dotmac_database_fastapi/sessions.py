@@ -22,6 +22,7 @@ from dotmac_database import (
 )
 
 from .callers import Caller
+from .internals import insist
 
 if TYPE_CHECKING:
     from .plugin import DatabasePlugin
@@ -81,7 +82,7 @@ async def request_session(
     if key in open_sessions:
         yield open_sessions[key]
         return
-    async with async_unit(plugin, caller) as session:
+    async with _heard(connection), async_unit(plugin, caller) as session:
         open_sessions[key] = session
         try:
             yield session
@@ -102,7 +103,7 @@ async def request_sync_session(
     if key in open_sessions:
         yield open_sessions[key]
         return
-    async with plugin.slots.one():
+    async with _heard(connection), plugin.slots.one():
         session = plugin.sync_maker()
         # The caller is told in the request's own context: one that is set in a worker thread would stay there.
         with _as_caller(session, caller):
@@ -115,6 +116,16 @@ async def request_sync_session(
                 begun = session.in_transaction()
     if begun:
         connection.scope[_COMMITTED] = True
+
+
+@asynccontextmanager
+async def _heard(connection: HTTPConnection) -> AsyncIterator[None]:
+    """Nobody turns a transaction's failure into a success."""
+    try:
+        yield
+    except BaseException as failure:
+        insist(connection, failure)
+        raise
 
 
 def has_committed(connection: HTTPConnection) -> bool:

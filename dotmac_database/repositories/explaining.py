@@ -68,4 +68,5 @@ class ExplainingRepository(AnalysingRepository[M]):
         order = cursor_order(self.traits, asked.sorts, cursor_page)
         marks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, asked)}
         seek, _ = self._seek(cursor_page.cursor, reader.terms(order), marks)
-        return reader.page(asked.filters, order, cursor_page.limit + 1, seek), order
+        part = reader.ranges(order, seek)[0]
+        return reader.page(asked.filters, order, cursor_page.limit + 1, part), order

@@ -176,8 +176,9 @@ class ReadingRepository(RepositoryCore[M]):
     def cursor_paginate(self, options: OptionsLike = None) -> CursorPaginationResult[M]:
         """The page after, or before, a cursor; no total. One statement, as quick at any depth.
 
-        The order is the options' sorts, else ``cursor_field``; the primary key ends it. Raises
-        `InvalidCursorError` for a cursor that is damaged, forged, or of another query.
+        The order is the options' sorts, else ``cursor_field``; the primary key ends it. The page that comes to the rows
+        at the order's end in which its leading field is NULL takes a second statement. Raises `InvalidCursorError` for
+        a cursor that is damaged, forged, or of another query.
         """
         asked = options_of(options)
         if asked.pagination is not None:
@@ -188,9 +189,7 @@ class ReadingRepository(RepositoryCore[M]):
         terms = reader.terms(order)
         marks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, asked)}
         seek, raw = self._seek(page.cursor, terms, marks)
-        rows = self._fetched(
-            reader.loading(reader.page(asked.filters, order, page.limit + 1, seek), asked.relationships)
-        )
+        rows = self._following(reader, asked, order, page.limit + 1, seek)
         more = len(rows) > page.limit
         rows = rows[: page.limit]
         if seek is not None and seek.backwards:
@@ -235,9 +234,20 @@ class ReadingRepository(RepositoryCore[M]):
         order = order_of(self.traits, asked.sorts)
         terms = reader.terms(order)
         seek = None if position is None else Seek("after", position)
-        rows = self._fetched(reader.loading(reader.page(asked.filters, order, batch_size, seek), asked.relationships))
+        rows = self._following(reader, asked, order, batch_size, seek)
         last = reader.position(rows[-1], terms) if len(rows) == batch_size else None
         return [row[0] for row in rows], last
+
+    def _following(
+        self, reader: Reader, asked: QueryOptions, order: Order, limit: int, seek: Seek | None
+    ) -> builtins.list[Any]:
+        """The next ``limit`` rows of a keyset: one statement, and one more where it comes to the NULLs at the end."""
+        rows: builtins.list[Any] = []
+        for part in reader.ranges(order, seek):
+            if len(rows) < limit:
+                bound = reader.page(asked.filters, order, limit - len(rows), part)
+                rows += self._fetched(reader.loading(bound, asked.relationships))
+        return rows
 
     def _binding(self, order: Order) -> bytes:
         told = ",".join(

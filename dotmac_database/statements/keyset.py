@@ -42,6 +42,13 @@ def reversed_terms(terms: Sequence[Term]) -> tuple[Term, ...]:
     return tuple(replace(term, descending=not term.descending, nulls_first=not term.nulls_first) for term in terms)
 
 
+def nulls_follow(terms: Sequence[Term], values: Sequence[Any]) -> bool:
+    """Whether the leading column is NULL in rows after a position where it is not: these are a range of their own."""
+    first = terms[0]
+    behind = first.nullable and not first.nulls_first
+    return behind and values[0] is not None and not isinstance(first.expression, ScalarSelect)
+
+
 def after(
     terms: Sequence[Term], values: Sequence[ColumnElement[Any] | None], inclusive: bool = False
 ) -> ColumnElement[bool]:

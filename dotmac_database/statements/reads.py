@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from sqlalchemy import Select, bindparam, func, literal_column, select, tuple_
 from sqlalchemy.orm import Bundle, lazyload, selectinload
 from sqlalchemy.orm.base import instance_dict
+from sqlalchemy.sql import ColumnElement
 
 from ..dialects.base import Dialect
 from ..dialects.explain import Explain
@@ -19,7 +20,7 @@ from ..tenancy.context import ALL_TENANTS
 from ..tenancy.criteria import Confinement
 from .coercion import coercer, told
 from .filters import Analysis, analyse, build, sought
-from .keyset import after, order_by, reversed_terms
+from .keyset import Term, after, nulls_follow, order_by, reversed_terms
 from .ordering import Order, OrderedTerm, sought_parameter, terms_of
 from .paths import relationship_of
 from .scope import Scope
@@ -67,12 +68,17 @@ class Lock(NamedTuple):
     skip_locked: bool = False
 
 
+SeekPart = Literal["all", "values", "nulls"]
+"""Which of the rows after a position: all, or of those whose leading field is NULL last the ones before, or they."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seek:
     """Where a keyset page begins: the mode of its cursor and the values there."""
 
     mode: str
     values: tuple[Any, ...]
+    part: SeekPart = "all"
 
     @property
     def backwards(self) -> bool:
@@ -82,7 +88,7 @@ class Seek:
     @property
     def shape(self) -> tuple[Any, ...]:
         """What of it shapes the statement."""
-        return self.mode, tuple(value is None for value in self.values)
+        return self.mode, self.part, tuple(value is None for value in self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +219,24 @@ class Reader:
         statement = self.kept(("planned", found.shape), lambda: Explain(select(*keys).where(*self.where(found))))
         return Bound(statement, {**self.scope.parameters, **found.parameters})
 
+    def ranges(self, order: Order, seek: Seek | None) -> tuple[Seek | None, ...]:
+        """What follows a position, as one range of an index each, in order: the values', then that of NULLs after them.
+
+        No database reads both as one: ``x > 3 OR x IS NULL`` is read from the beginning of the index.
+        """
+        if seek is None:
+            return (None,)
+        terms = tuple(each.term for each in self.terms(order))
+        if not nulls_follow(reversed_terms(terms) if seek.backwards else terms, seek.values):
+            return (seek,)
+        return replace(seek, part="values"), replace(seek, part="nulls")
+
     def page(self, filters: Sequence[Filter], order: Order, limit: int, seek: Seek | None) -> Bound:
         """``limit`` rows after (or before) a position. Values that no attribute has follow the entity in the row."""
         found = self.analysed(filters)
         terms = self.terms(order)
         parameters = {**self.scope.parameters, **found.parameters, "dotmac_limit": limit}
-        if seek is not None:
+        if seek is not None and seek.part != "nulls":
             parameters |= {f"k{index}": value for index, value in enumerate(seek.values) if value is not None}
         parameters |= self._sought(filters, order)
         shape = ("page", found.shape, order, None if seek is None else seek.shape)
@@ -231,12 +249,20 @@ class Reader:
         if seek is not None:
             if seek.backwards:
                 terms = reversed_terms(terms)
-            positions: list[Any] = [
-                None if value is None else each.parameter(f"k{index}")
-                for index, (each, value) in enumerate(zip(ordered, seek.values, strict=True))
-            ]
-            statement = statement.where(after(terms, positions, inclusive=seek.mode in ("from", "until")))
+            statement = statement.where(self._place(ordered, terms, seek))
         return self._locked(statement.order_by(*order_by(terms)).limit(bindparam("dotmac_limit")))
+
+    def _place(self, ordered: Sequence[OrderedTerm], terms: Sequence[Term], seek: Seek) -> ColumnElement[bool]:
+        """The condition that a row is in the part of an order that is sought."""
+        if seek.part == "nulls":
+            return terms[0].expression.is_(None)
+        if seek.part == "values":
+            terms = (replace(terms[0], nullable=False), *terms[1:])
+        positions: list[Any] = [
+            None if value is None else each.parameter(f"k{index}")
+            for index, (each, value) in enumerate(zip(ordered, seek.values, strict=True))
+        ]
+        return after(terms, positions, inclusive=seek.mode in ("from", "until"))
 
     def key(self, entity_id: Any) -> tuple[Any, ...]:
         """A primary key as a coerced tuple. Raises `ValidationError` where it has another length or type."""

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
 import threading
 import time
 from collections.abc import AsyncIterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from fastapi.routing import APIRoute
 from sqlalchemy import Engine, ForeignKey, MetaData, String, event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from dotmac_database import Database, TenantMixin
+from dotmac_database import Database, DuplicateEntityError, TenantMixin
 from dotmac_database_fastapi import (
     DatabasePlugin,
     get_repository,
     get_sync_repository,
     register_exception_handlers,
+    rerun_route,
     tenant_from_header,
 )
 from tests.fastapi.conftest import checked_out, serving
@@ -131,6 +134,63 @@ def test_a_commit_that_fails_is_never_a_success(url: str, database: Database, pa
     with database.engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM wire_notes")).scalar_one() == 0
     assert httpx.post(f"{url}{path}?text=next", headers=TENANT).status_code == 201
+
+
+async def swallowing() -> AsyncIterable[None]:
+    with suppress(Exception):
+        yield
+
+
+def swallowing_in_a_thread() -> Iterator[None]:
+    with suppress(Exception):
+        yield
+
+
+async def converting() -> AsyncIterable[None]:
+    try:
+        yield
+    except Exception as error:
+        raise HTTPException(418) from error
+
+
+def failing_after(_notes: Any = Depends(get_repository(Note))) -> Iterator[None]:
+    yield
+    raise DuplicateEntityError("found out at the end")
+
+
+@pytest.mark.parametrize("route_class", [APIRoute, rerun_route(methods=["POST"])], ids=["once", "rerun"])
+@pytest.mark.parametrize("repository", [get_repository(Note), get_sync_repository(Note)], ids=["async", "sync"])
+@pytest.mark.parametrize(
+    ("around", "status"), [(swallowing, 409), (swallowing_in_a_thread, 409), (converting, 418)], ids=lambda each: ""
+)
+def test_no_dependency_makes_a_success_of_a_failed_commit(
+    app: FastAPI, database: Database, around: Any, status: int, repository: Any, route_class: type[APIRoute]
+) -> None:
+    """One that is asked for before the repository ends after it; for FastAPI there is a response by then."""
+    router = APIRouter(route_class=route_class)
+
+    @router.post("/swallowed", status_code=201, dependencies=[Depends(around, scope="function")])
+    async def create(notes: Any = Depends(repository)) -> dict[str, str]:
+        made = notes.create({"text": "orphan", "parent_id": 999})
+        if inspect.isawaitable(made):
+            await made
+        return {"made": "it"}
+
+    @router.post("/found-out", status_code=201, dependencies=[Depends(around, scope="function")])
+    async def found_out(
+        notes: Any = Depends(get_repository(Note)), _: Any = Depends(failing_after, scope="function")
+    ) -> dict[str, str]:
+        await notes.create({"text": "rolled back"})
+        return {"made": "it"}
+
+    app.include_router(router)
+    with serving(app) as url:
+        for path in ("swallowed", "found-out"):
+            answer = httpx.post(f"{url}/{path}", headers=TENANT)
+            assert answer.status_code == status, path
+        assert httpx.post(f"{url}/notes?text=next", headers=TENANT).status_code == 201
+    with database.engine.connect() as connection:
+        assert connection.execute(text("SELECT text FROM wire_notes")).scalars().all() == ["next"]
 
 
 @contextmanager
