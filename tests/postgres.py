@@ -51,6 +51,13 @@ def _programs() -> Path:
     return copy / POSTGRES_BIN_PATH.relative_to(wheel.parent)
 
 
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 class OwnServer:
     """One server with a data folder of its own; ``settings`` are PostgreSQL's. Listens on 127.0.0.1."""
 
@@ -115,17 +122,23 @@ class OwnServer:
         return f"{scheme}://postgres@127.0.0.1:{self.port}/{database}"
 
     def kill(self) -> None:
-        """``kill -9`` the server and all that it started."""
-        self._signal_all(signal.SIGKILL)
+        """``kill -9`` the server and all that it started, and wait until none of it is left."""
         assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)  # it is to start no other meanwhile
+        killed = self._signal_all(signal.SIGKILL)
         self.process.wait()
+        deadline = time.monotonic() + 10
+        while any(map(_lives, killed)) and time.monotonic() < deadline:
+            time.sleep(0.005)
 
-    def _signal_all(self, number: int) -> None:
+    def _signal_all(self, number: int) -> list[psutil.Process]:
         assert self.process is not None
         server = psutil.Process(self.process.pid)
-        for process in (server, *server.children()):
+        signalled = [server, *server.children()]
+        for process in signalled:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
+        return signalled
 
     def freeze(self) -> None:
         """SIGSTOP: connections stay open, and nothing answers."""
