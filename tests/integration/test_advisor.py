@@ -34,6 +34,8 @@ from tests import models
 from tests.conftest import Face, counted
 
 ROWS = 50_000
+ONE_FACE = pytest.mark.parametrize("face", ["sync"], indirect=True)
+"""What is advised does not depend on the face; that both ask alike is what the other tests hold."""
 TENANT = "t3"
 
 
@@ -280,6 +282,7 @@ def test_a_page_after_a_cursor_is_one_range_of_the_index(face: Face, database: D
     assert (backwards.indexes, backwards.sorts, backwards.advice) == ((advice.index.name,), False, ())
 
 
+@ONE_FACE
 @pytest.mark.parametrize(
     ("sorts", "postgresql", "sqlite"),
     [
@@ -319,6 +322,7 @@ def test_on_sqlite_an_order_ends_where_an_index_can_not_have_it(face: Face, dial
     assert advice.columns == ("tenant_id", "at", *(() if dialect == "sqlite" else ("score", "id")))
 
 
+@ONE_FACE
 @pytest.mark.parametrize(
     ("filters", "columns"),
     [
@@ -378,6 +382,7 @@ def test_a_column_that_must_be_null_goes_into_the_condition(face: Face, database
     assert explain(face, {"sorts": options["sorts"], "pagination": {}}).advice != ()
 
 
+@ONE_FACE
 @pytest.mark.parametrize("operator", ["starts_with", "like"])
 def test_the_beginning_of_a_text(face: Face, database: Database, dialect: str, operator: str) -> None:
     value = "word3123" + ("%" if operator == "like" else "")
@@ -438,6 +443,7 @@ def test_nothing_is_advised_twice(face: Face) -> None:
     assert len({each.ddl for each in plan.advice}) == 3
 
 
+@ONE_FACE
 @pytest.mark.parametrize(
     "keys",
     [
@@ -456,6 +462,7 @@ def test_an_index_that_serves_is_enough(face: Face, database: Database, dialect:
     assert (plan.advice, plan.indexes, plan.sorts) == ((), ("own",), False)
 
 
+@ONE_FACE
 @pytest.mark.parametrize(
     "rest",
     [
@@ -571,6 +578,7 @@ POSTGRESQL = [
 ]
 
 
+@ONE_FACE
 @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True, scope="module")
 @pytest.mark.parametrize(("field", "operator", "value", "last", "told"), POSTGRESQL)
 def test_each_kind_of_index_is_used_as_advised(
@@ -587,6 +595,7 @@ def test_each_kind_of_index_is_used_as_advised(
     assert (after.scans, after.indexes, after.advice) == ((), (advice.index.name,), ())
 
 
+@ONE_FACE
 @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True, scope="module")
 @pytest.mark.parametrize(
     ("ddl", "field", "operator", "value"),
@@ -607,6 +616,7 @@ def test_indexes_of_other_kinds_serve_too(
     assert explain(face, options, Paper).advice == ()
 
 
+@ONE_FACE
 @pytest.mark.parametrize("operator", ["ne", "not_in", "not_like"])
 def test_no_index_is_for_what_a_column_is_not(face: Face, operator: str) -> None:
     value = ["s1"] if operator == "not_in" else "s1"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
@@ -27,6 +26,7 @@ from dotmac_database import (
 from dotmac_database.statements.coercion import told
 from dotmac_database.testing import MockRepository
 from tests.conftest import Face
+from tests.hostile import HOSTILE
 from tests.models import Base, Post, Status, Tag, User
 
 F, Op = QueryFilter, FilterOperator
@@ -103,109 +103,6 @@ COLUMNS = [
     "settings.size", "settings.wide", "settings.tags", "settings.deep.x", "settings.none", "posts.title",
     "posts.words", "posts", "posts.tags.name", "posts.parent.title",
 ]  # fmt: skip
-
-HOSTILE: list[Any] = [
-    None,
-    "",
-    " ",
-    "abc",
-    "a\x00b",
-    "\ud800",
-    "%",
-    "_",
-    "\\",
-    "%\\",
-    "a%\\",
-    "\\%",
-    "*",
-    "?",
-    "[",
-    "]",
-    "[a-z]%",
-    "%[^x]%",
-    "50%%",
-    "'; DROP TABLE users; --",
-    ":p0",
-    "%(x)s",
-    "a" * 70_000,
-    "%" * 500 + "x",
-    "2024-01-01",
-    "2024-13-01",
-    "1e400",
-    "NaN",
-    "Infinity",
-    "-0",
-    "٣",
-    0,
-    1,
-    -1,
-    2,
-    True,
-    False,
-    2**31,
-    2**63,
-    -(2**63) - 1,
-    10**400,
-    10**5000,
-    0.1,
-    1.5,
-    5e-324,
-    1.7e308,
-    math.nan,
-    math.inf,
-    -math.inf,
-    Decimal("NaN"),
-    Decimal("sNaN"),
-    Decimal("Infinity"),
-    Decimal("1e999999"),
-    Decimal("1e-999999"),
-    Decimal("0.1"),
-    b"\x00\xff",
-    b"",
-    date(2024, 1, 1),
-    date(9999, 12, 31),
-    datetime(2024, 1, 1),  # noqa: DTZ001 - a naive timestamp is UTC
-    datetime.max,  # noqa: DTZ901
-    datetime.min,  # noqa: DTZ901
-    time(6, 30),
-    time(6, 30, tzinfo=UTC),
-    timedelta(seconds=30),
-    timedelta.max,
-    timedelta.min,
-    UUID(int=1),
-    Status.ACTIVE,
-    "active",
-    "ACTIVE",
-    {},
-    {"theme": "dark"},
-    {"a": math.nan},
-    {"a": "\x00"},
-    {"a": {1, 2}},
-    {1: 2},
-    [],
-    [None],
-    [1, None],
-    [1, 2],
-    [2, 1],
-    ["a"],
-    ["a", 1],
-    [[1]],
-    [[], {}],
-    [{}],
-    ["\ud800"],
-    [True],
-    (1, 2),
-    (None, 1),
-    {1},
-    range(3),
-    ["x"] * 40_000,
-    list(range(10_001)),
-    object(),
-    object,
-    1j,
-    print,
-    ValueError("x"),
-]
 
 
 def filled(repository: Any, call: Callable[..., Any] = lambda function, *args: function(*args)) -> None:

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from benchmarks.depth import ORDERS, PAGE, Walk, prepare
 from dotmac_database import SortField, SortOrder
 
-ROWS = 100_000
-DEPTH = 90_000
+ROWS = 40_000
+DEPTH = 36_000
 DESC = SortOrder.DESC
 MIXED = "-score,created_at"
 ONE_RANGE = [order for order in ORDERS if order != MIXED]
@@ -90,7 +90,8 @@ def test_a_page_is_one_range_of_an_index_forwards_and_backwards(walk: Walk, deep
 def test_the_page_that_comes_to_the_nulls_reads_a_range_of_each(session: Session, sign: str) -> None:
     """Forwards where NULLs are last, backwards where they are first."""
     walk = Walk(session, ORDERS[f"{sign}bio"])
-    above, beside = (5_000, 10) if sign else (94_000, 990)
+    nulls = ROWS // 20
+    above, beside = (nulls, 10) if sign else (ROWS - nulls - 1000, 990)
     cursor = walk.page(walk.to(above), beside).next_cursor
     if sign:
         cursor = walk.page(cursor).prev_cursor
@@ -121,7 +122,7 @@ def test_a_page_costs_at_any_depth_what_the_first_costs(walk: Walk, deep: str, o
     assert costs["deep"].buffers <= shallow + spare, costs
     assert costs["deep, back"].buffers <= shallow + spare, costs
     assert costs["OFFSET"].buffers > 20 * costs["deep"].buffers
-    assert costs["OFFSET"].buffers > 1_000
+    assert costs["OFFSET"].buffers > 500
 
 
 @pytest.mark.parametrize("sign", ["", "-"])
