@@ -8,6 +8,7 @@ names: ``__tenant_column__ = "org_id"``, ``__version_column__ = "revision"``.
 from __future__ import annotations
 
 import inspect as pyinspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -22,6 +23,10 @@ from sqlalchemy.orm.decl_base import _declarative_constructor
 from ..errors import ValidationError
 
 M = TypeVar("M")
+T = TypeVar("T")
+
+MAX_SHAPES = 2048
+"""How many things are kept for the statements of one class."""
 
 EAGER = frozenset(("joined", "selectin", "subquery", "immediate", False))
 """The ways to load a relationship that come with the class's own rows."""
@@ -55,7 +60,7 @@ class Traits(Generic[M]):
     updated_by: str | None = None
     version: str | None = None
     statements: dict[Any, Any] = field(default_factory=dict, repr=False)
-    """Statements built for this class, by shape."""
+    """What was built for statements of this class, by shape: at most `MAX_SHAPES`. See `kept`."""
 
     @property
     def name(self) -> str:
@@ -186,6 +191,16 @@ class Traits(Generic[M]):
     def attribute(self, key: str) -> InstrumentedAttribute[Any]:
         """The class's attribute of this key, for statements."""
         return getattr(self.model, key)  # type: ignore[no-any-return]  # mapped attributes are untyped here
+
+    def kept(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """``make()``, or what it gave for this key before. Once full it begins anew, so no flood of shapes clogs it."""
+        found: T | None = self.statements.get(key)
+        if found is None:
+            found = make()
+            if len(self.statements) >= MAX_SHAPES:
+                self.statements.clear()
+            self.statements[key] = found
+        return found
 
     def key_of(self, entity: M) -> Any:
         """The entity's primary key: one value, or a tuple of them."""

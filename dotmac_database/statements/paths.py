@@ -80,13 +80,7 @@ def is_text(type_: TypeEngine[Any]) -> bool:
 
 def resolve(traits: Traits[Any], text: str) -> FieldPath:
     """The field that ``text`` names on the class of ``traits``. Cached by name."""
-    key = ("path", text)
-    path: FieldPath | None = traits.statements.get(key)
-    if path is None:
-        path = _resolve(traits, text)
-        if len(traits.statements) < 4096:
-            traits.statements[key] = path
-    return path
+    return traits.kept(("path", text), lambda: _resolve(traits, text))
 
 
 def _resolve(root: Traits[Any], text: str) -> FieldPath:

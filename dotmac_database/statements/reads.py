@@ -32,9 +32,6 @@ _DEPTH = 3
 
 _AS_HELD: Mapping[str, Any] = {"populate_existing": False}
 
-MAX_SHAPES = 2048
-"""How many statements and paths are kept for a class; beyond that they are built anew each time."""
-
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -126,14 +123,7 @@ class Reader:
         """``make()``, or what it gave for this shape before. A repository's own conditions are never kept."""
         if self.scope.conditions:
             return make()
-        key = (self.dialect.name, self.scope.shape, self.lock, self.fields, *shape)
-        statements = self.traits.statements
-        found: S | None = statements.get(key)
-        if found is None:
-            found = make()
-            if len(statements) < MAX_SHAPES:
-                statements[key] = found
-        return found
+        return self.traits.kept((self.dialect.name, self.scope.shape, self.lock, self.fields, *shape), make)
 
     def analysed(self, filters: Sequence[Filter]) -> Analysis:
         """The filters taken apart."""

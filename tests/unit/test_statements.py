@@ -22,7 +22,7 @@ from dotmac_database import (
 )
 from dotmac_database.dialects.postgresql import Postgresql
 from dotmac_database.dialects.sqlite import Sqlite
-from dotmac_database.models.traits import traits_of
+from dotmac_database.models.traits import MAX_SHAPES, traits_of
 from dotmac_database.statements.ordering import order_of
 from dotmac_database.statements.reads import Reader, Seek
 from dotmac_database.statements.scope import Scope
@@ -186,6 +186,7 @@ def test_a_statement_is_built_once_for_a_shape(name: str) -> None:
         asked = reader(name)
         return asked.rows(filters, order_of(asked.traits, order), **options).statement
 
+    traits_of(User).statements.clear()
     first = statement(F("name", value="a"), F("score", Op.IN, [1, 2]), limit=1)
     assert statement(F("name", value="b"), F("score", Op.IN, [3]), limit=9) is first
     assert statement(F("name", Op.NE, "b"), F("score", Op.IN, [3]), limit=9) is not first
@@ -195,6 +196,16 @@ def test_a_statement_is_built_once_for_a_shape(name: str) -> None:
     assert statement(any_of(F("name", value="a"))) is not statement(none_of(F("name", value="a")))
     everyones = Reader(traits_of(User), Scope(ALL_TENANTS), DIALECTS[name][0])
     assert everyones.rows([], order_of(everyones.traits, [])).statement is not statement()
+
+
+def test_a_flood_of_shapes_is_forgotten_and_the_next_ones_are_kept(name: str) -> None:
+    kept = traits_of(User).statements
+    asked = reader(name)
+    for shape in range(MAX_SHAPES + 1):
+        asked.kept(("flood", shape), object)
+    assert len(kept) <= MAX_SHAPES
+    last = asked.rows([], order_of(asked.traits, []), limit=7).statement
+    assert asked.rows([], order_of(asked.traits, []), limit=8).statement is last
 
 
 def test_no_value_is_written_into_a_statement(name: str) -> None:
