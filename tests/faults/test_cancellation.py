@@ -58,7 +58,7 @@ async def settled(ask: Ask) -> None:
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND xact_start IS NOT NULL AND backend_type = 'client backend'"
     )
-    for _ in range(40):
+    for _ in range(200):
         if await asyncio.to_thread(ask, query) == [(1,)]:
             return
         await asyncio.sleep(0.05)

@@ -33,7 +33,7 @@ from dotmac_database.testing import MockRepository
 from tests import models
 from tests.conftest import Face, counted
 
-ROWS = 50_000
+ROWS = 20_000
 ONE_FACE = pytest.mark.parametrize("face", ["sync"], indirect=True)
 """What is advised does not depend on the face; that both ask alike is what the other tests hold."""
 TENANT = "t3"

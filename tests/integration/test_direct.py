@@ -749,10 +749,13 @@ def test_a_write_whose_connection_is_lost_has_an_unknown_outcome(face: Face, pet
             with face.database.engine.begin() as holder:
                 holder.execute(text("SELECT 1 FROM pets FOR UPDATE"))
                 task = asyncio.ensure_future(pets.update(1, {"name": "x"}))
-                await asyncio.sleep(0.2)
-                holder.execute(
-                    text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+                waiting = text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE wait_event_type = 'Lock' AND datname = current_database()"
                 )
+                while not holder.execute(waiting).all():
+                    holder.execute(text("SELECT pg_stat_clear_snapshot()"))
+                    await asyncio.sleep(0.05)
                 with pytest.raises(TransactionError) as caught:
                     await task
             assert caught.value.outcome == "unknown"

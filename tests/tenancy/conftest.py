@@ -10,8 +10,9 @@ from sqlalchemy import Connection, MetaData, Table, insert, select
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
+from dotmac_database import Database
 from dotmac_database.tenancy import guard_tenants
-from tests.conftest import Face
+from tests.conftest import Face, empty
 
 from .models import DOGS, LABELLED, ROWS, Animal, Base, Dog, note_labels
 
@@ -101,15 +102,55 @@ class Guarded:
             self.face(session.close)
 
 
+class Rows:
+    """The rows of both tenants in a module's database; they stay there from test to test until one changes them."""
+
+    def __init__(self, database: Database, tables: MetaData) -> None:
+        self.database = database
+        self.tables = tables
+        self.held: dict[str, list[tuple[Any, ...]]] | None = None
+
+    def fill(self) -> dict[str, list[tuple[Any, ...]]]:
+        """What is in the database, now that the rows are."""
+        if self.held is None:
+            with self.database.engine.begin() as connection:
+                fill(connection)
+                self.held = contents(connection)
+        return self.held
+
+    def after(self) -> dict[str, list[tuple[Any, ...]]]:
+        """What is in the database after a test; where that is not what was filled in, it does not stay."""
+        with self.database.engine.begin() as connection:
+            found = contents(connection)
+        if found != self.held:
+            self.held = None
+        return found
+
+    def clear(self) -> None:
+        empty(self.database, self.tables)
+        self.held = None
+
+
+@pytest.fixture(scope="module")
+def rows(_database: Database, tables: MetaData) -> Rows:
+    return Rows(_database, tables)
+
+
 @pytest.fixture
-def guarded(face: Face) -> Iterator[Guarded]:
+def database(_database: Database, rows: Rows, request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A database with the tables, without a row unless the test asks for `guarded`."""
+    if rows.held is not None and "guarded" not in request.fixturenames:
+        rows.clear()
+    yield _database
+    if rows.held is None:
+        rows.clear()
+
+
+@pytest.fixture
+def guarded(face: Face, rows: Rows) -> Iterator[Guarded]:
     """Guarded sessions over the rows of two tenants; afterwards the other's rows are as they were."""
-    with face.database.engine.begin() as connection:
-        fill(connection)
-        before = contents(connection)
+    before = rows.fill()
     made = Guarded(face)
     yield made
     made.close()
-    with face.database.engine.begin() as connection:
-        after = contents(connection)
-    assert foreign(after) == foreign(before), "an attack changed another tenant's row"
+    assert foreign(rows.after()) == foreign(before), "an attack changed another tenant's row"
