@@ -70,10 +70,10 @@ class Face:
     session, ``face.repository(session, Model, tenant)`` a repository on it.
     """
 
-    def __init__(self, name: str, database: Database) -> None:
+    def __init__(self, name: str, database: Database, runner: asyncio.Runner | None = None) -> None:
         self.name = name
         self.database = database
-        self.runner = asyncio.Runner()
+        self.runner = runner or asyncio.Runner()
 
     @property
     def is_async(self) -> bool:
@@ -173,16 +173,19 @@ def database(_database: Database, tables: MetaData) -> Iterator[Database]:
     empty(_database, tables)
 
 
+@pytest.fixture(scope="module")
+def _runner(_database: Database) -> Iterator[asyncio.Runner]:
+    """The loop of a module's async connections."""
+    with asyncio.Runner() as runner:
+        yield runner
+        if "async_engine" in _database.__dict__:
+            runner.run(_database.async_engine.dispose())
+
+
 @pytest.fixture(params=["sync", "async"])
-def face(request: pytest.FixtureRequest, database: Database) -> Iterator[Face]:
+def face(request: pytest.FixtureRequest, database: Database, _runner: asyncio.Runner) -> Face:
     """Either face of the database."""
-    chosen = Face(request.param, database)
-    yield chosen
-    if chosen.is_async and "async_engine" in database.__dict__:
-        chosen.runner.run(database.async_engine.dispose())
-        del database.__dict__["async_engine"]
-        database.__dict__.pop("async_sessions", None)
-    chosen.runner.close()
+    return Face(request.param, database, _runner)
 
 
 @contextmanager
