@@ -66,7 +66,7 @@ class CursorCodec:
         ``scope`` counts only where the cursor is signed. Raises `ValidationError` for a value that has no place in an
         order, such as NaN, and for values of which the cursor would be longer than `MAX_LENGTH`.
         """
-        payload = json.dumps([_packed(value) for value in values], separators=(",", ":"), ensure_ascii=False)
+        payload = _ENCODER.encode([_packed(value) for value in values])
         try:
             body = bytes((_VERSION, _MODES.index(mode))) + payload.encode()
         except UnicodeEncodeError:
@@ -103,7 +103,7 @@ def _opened(packed: bytes, keys: Sequence[bytes | None], binding: bytes, scope: 
         raise InvalidCursorError
     if body[0] != _VERSION:
         raise InvalidCursorError
-    values = json.loads(body[2:], parse_constant=_refuse)
+    values = _DECODER.decode(body[2:].decode())
     if not isinstance(values, list):
         raise InvalidCursorError
     return _MODES[body[1]], tuple(_unpacked(value) for value in values)
@@ -111,6 +111,10 @@ def _opened(packed: bytes, keys: Sequence[bytes | None], binding: bytes, scope: 
 
 def _refuse(_: str) -> Any:
     raise InvalidCursorError
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _digest(key: bytes | None, body: bytes, binding: bytes, scope: bytes) -> bytes:
