@@ -96,7 +96,8 @@ class ConfiningCompiler(SQLCompiler):
             alias = None  # a subquery, of which this is a FROM
         if apart and alias is None:
             return self._by_itself(table, text, self.preparer.quote(table.name))
-        if not apart and id(_plain(table) if iscrud else table if alias is None else alias) not in self._confined:
+        place = id(_plain(table) if iscrud else table if alias is None else alias)
+        if not apart and place not in self._confined and place not in self._exempt:
             self._refuse(f"The place of {table.name!r}")
         return text
 
@@ -179,7 +180,6 @@ class ConfiningCompiler(SQLCompiler):
         for reference, column in owner.extensions:
             child = reference.table.alias()
             self._exempt[id(child)] = child
-            self._confined.add(id(child))
             same = [child.c[there.key] == source.c[here.key] for here, there in reference.pairs]
             foreign = child.c[column.key].is_distinct_from(self._tenant(column))
             yield ~exists(select(literal_column("1")).select_from(child).where(*same, foreign).correlate(source))
@@ -222,10 +222,27 @@ class ConfiningCompiler(SQLCompiler):
 
     def visit_update(self, update_stmt: Any, visiting_cte: Any = None, **kw: Any) -> str:
         """SQLAlchemy's hook: UPDATE of the tenant's rows alone."""
-        owner = self._owner_of(_target(update_stmt))
-        if (visiting_cte is not None or self.stack) and owner is not None and _names(update_stmt, owner.column):
-            self._refuse(f"An UPDATE within another statement that names the tenant of {update_stmt.table.name!r}")
-        return super().visit_update(self._confined_change(update_stmt), visiting_cte=visiting_cte, **kw)
+        target = _target(update_stmt)
+        text: str = super().visit_update(self._confined_change(update_stmt), visiting_cte=visiting_cte, **kw)
+        owner = self._owner_of(target)
+        if owner is not None and owner.column is not None:
+            self._check_given(update_stmt, _plain(target), owner.column)
+        return text
+
+    def _check_given(self, update_stmt: Any, table: Any, column: Any) -> None:
+        """Have a tenant that an UPDATE sets compared with the session's before it is sent."""
+        mapper = TABLES.class_of(table)
+        keys = {column.key, column.name, mapper and mapper.get_property_by_column(column).key}
+        for given, value in _values(update_stmt).items():
+            if getattr(given, "key", given) not in keys:
+                continue
+            name = self.bind_names.get(value)
+            if name is None:
+                self._refuse(f"An UPDATE that takes the tenant of {table.name!r} from an expression")
+            else:
+                self.scopes[name] = column
+        if column.key in (self.column_keys or ()):
+            self.scopes[column.key] = column
 
     def visit_delete(self, delete_stmt: Any, visiting_cte: Any = None, **kw: Any) -> str:
         """SQLAlchemy's hook: DELETE of the tenant's rows alone."""
@@ -351,11 +368,6 @@ def _target(statement: Any) -> Any:
 def _values(statement: Any) -> dict[Any, Any]:
     """What an UPDATE sets, by column."""
     return {**(getattr(statement, "_values", None) or {}), **dict(getattr(statement, "_ordered_values", None) or ())}
-
-
-def _names(statement: Any, column: Any) -> bool:
-    """Whether an UPDATE sets a column."""
-    return column is not None and any(getattr(each, "key", each) == column.key for each in _values(statement))
 
 
 def _plain(table: Any) -> Any:

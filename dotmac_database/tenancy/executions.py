@@ -12,7 +12,7 @@ from ..dialects.explain import Explain
 from ..errors import TenantIsolationError, UnscopedStatementError
 from ..models.traits import tenant_key
 from .context import TenantBinding, binding_of
-from .inserts import names_tenant, stamped_insert
+from .inserts import names_tenant, stamped_insert, written_by
 from .tables import TABLES, tenant_column
 from .units import attached_are_own, rows_are_own, writing_by_itself
 from .values import same, stored
@@ -81,8 +81,9 @@ def _check_change(state: ORMExecuteState, mapper: Mapper[Any], key: str, binding
     column = tenant_column(mapper)
     tenant = stored(binding.tenant, column)
     rows: list[Any] = state.parameters if isinstance(state.parameters, list) else [state.parameters or {}]
-    values = getattr(state.statement, "_values", None) or {}
-    ordered = dict(getattr(state.statement, "_ordered_values", None) or ())
+    written = written_by(state.statement)
+    values = getattr(written, "_values", None) or {}
+    ordered = dict(getattr(written, "_ordered_values", None) or ())
     for given in (*rows, values, ordered):
         if any(not same(value, tenant) for value in names_tenant(given, column, key)):
             raise TenantIsolationError(f"{mapper.class_.__name__}: a row can't be given to another tenant.")
