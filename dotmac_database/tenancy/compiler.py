@@ -22,6 +22,7 @@ from sqlalchemy.sql.elements import BinaryExpression, BooleanClauseList, ColumnC
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import AliasedReturnsRows, FromGrouping, Join, SelectBase, TableClause, Values
 
+from ..dialects.own import OwnTable
 from .parameters import ScopeParameter, owner_parameter
 from .tables import TABLES, Owner, Reference
 from .text import is_name, is_operator, is_plain, is_plain_hint, makes_rows, runs_sql
@@ -153,7 +154,7 @@ class ConfiningCompiler(SQLCompiler):
     def _owner_of(self, table: Any) -> Owner | None:
         """The owner of a table's rows; notes what is touched, and what is not known."""
         if not isinstance(table, Table) or not TABLES.knows(table):
-            if table.name.lower() not in self.tenant_free:
+            if not isinstance(table, OwnTable) and table.name.lower() not in self.tenant_free:
                 self._refuse(f"The table {table.name!r}, which no mapped class's metadata has,")
             return None
         owner = TABLES.owner(table)

@@ -34,7 +34,7 @@ def on_execute(state: ORMExecuteState) -> Result[Any] | None:
     if confined is not None and not same(confined, binding.tenant):
         raise TenantIsolationError("The session serves another tenant than the repository.")
     if isinstance(state.statement, Explain):
-        if binding.tenant is not None:
+        if confined is not None or _names_classes(state.statement.statement):
             state.update_execution_options(**{PASSED: binding})
         return None
     if not (state.is_orm_statement or _names_classes(state.statement)):
