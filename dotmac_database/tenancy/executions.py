@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Result
+from sqlalchemy import Result, Table
 from sqlalchemy.orm import Mapper, ORMExecuteState
 from sqlalchemy.sql import visitors
 
@@ -72,7 +72,7 @@ def _check(state: ORMExecuteState, binding: TenantBinding) -> None:
 
 def _names_owner(mapper: Mapper[Any]) -> bool:
     """Whether a table of a class that no tenant owns has the column by which another class's rows are a tenant's."""
-    owners = (TABLES.owner(table) for table in mapper.tables)
+    owners = (TABLES.owner(table) for table in mapper.tables if isinstance(table, Table))
     return any(owner is not None and not owner.extensions for owner in owners)
 
 

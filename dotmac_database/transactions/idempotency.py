@@ -109,8 +109,8 @@ def purge_idempotency_keys(session: Session, before: datetime) -> int:
     plain = sync_session(session)
     with translated():
         result = plain.connection().execute(
-                delete(_KEYS).where(_KEYS.c.created_at < as_utc(before)), execution_options=_OWN
-            )
+            delete(_KEYS).where(_KEYS.c.created_at < as_utc(before)), execution_options=_OWN
+        )
     return int(result.rowcount)
 
 
