@@ -181,9 +181,13 @@ def test_a_repository_stores_no_text_of_others(guarded: Guarded, method: str) ->
     assert "a!person 105" in titles
 
 
-@pytest.mark.parametrize(
-    "value", [literal_column("(SELECT max(name) FROM rnd_people)"), func.query_to_xml("SELECT 1", True, True, "")]
-)
+READS = {
+    "a subselect as text": literal_column("(SELECT max(name) FROM rnd_people)"),
+    "a function that runs SQL": func.query_to_xml("SELECT 1", True, True, ""),
+}
+
+
+@pytest.mark.parametrize("value", READS.values(), ids=READS)
 def test_a_repository_stores_no_text_that_reads(guarded: Guarded, value: Any) -> None:
     session = guarded.session()
     docs = guarded.face.repository(session, Doc, "a")
