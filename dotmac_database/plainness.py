@@ -143,7 +143,7 @@ def engine_departure(target: Engine | Connection, way: Way) -> Departure | None:
     if type(engine) not in _ENGINES or not _ENGINE_METHODS.isdisjoint(vars(engine)) or not _dialect_is_known(engine):
         return Departure.ENGINE_CLASS
     if way.by_driver:
-        if not _HARMLESS_OPTIONS.issuperset(target.get_execution_options()) or engine.get_execution_options():
+        if not all(map(_is_harmless_option, target.get_execution_options())) or engine.get_execution_options():
             return Departure.ENGINE_OPTIONS
         if engine.logger.isEnabledFor(logging.INFO):
             return Departure.ENGINE_LOG
@@ -189,20 +189,17 @@ def _is_by_origin(listener: Any) -> bool:
     """Whether a listener is the guard's, or one that SQLAlchemy registers with every engine or class."""
     if not isinstance(listener, FunctionType):
         return False
-    where = listener.__module__ or ""
-    # The guard's look at what is not a repository's, and remember what happens to transactions.
-    if where.startswith("dotmac_database.tenancy.") or _is_sqlalchemys(where, listener):
+    inner = _unwrapped(listener)
+    where = getattr(inner, "__module__", None) or ""
+    if (
+        # The guard's look at what is not a repository's, and remember what happens to transactions.
+        where.startswith("dotmac_database.tenancy.")
+        or getattr(inner, "dotmac_internal", False) is True
+        or (where, getattr(inner, "__qualname__", "")) in _SQLALCHEMYS
+    ):
         listener.dotmac_internal = True  # type: ignore[attr-defined]  # found out once for each
         return True
     return False
-
-
-def _is_sqlalchemys(where: str, listener: Any) -> bool:
-    name = getattr(listener, "__qualname__", "")
-    if name == "only_once.<locals>.go" and where == "sqlalchemy.util.langhelpers":
-        called = dict(zip(listener.__code__.co_freevars, listener.__closure__, strict=True))["fn"].cell_contents
-        where, name = called.__module__, getattr(called, "__qualname__", "")
-    return (where, name) in _SQLALCHEMYS
 
 
 _SQLALCHEMYS = frozenset(
@@ -216,11 +213,20 @@ _SQLALCHEMYS = frozenset(
 
 def _only_looks_on(listener: Any) -> bool:
     """Whether a listener is marked as one that sends nothing, or belongs to a tracer that is known."""
-    if getattr(listener, "__module__", "") == "sqlalchemy.engine.events" and listener.__closure__:
-        listener = listener.__closure__[0].cell_contents  # SQLAlchemy wraps those that give nothing back
-    if getattr(listener, "dotmac_observes", False) is True:
-        return True
-    return (getattr(listener, "__module__", None) or "").startswith(_OBSERVERS)
+    inner = _unwrapped(listener)
+    marked = getattr(inner, "dotmac_observes", False) is True
+    return marked or (getattr(inner, "__module__", None) or "").startswith(_OBSERVERS)
+
+
+def _unwrapped(listener: Any) -> Any:
+    """The function that SQLAlchemy was given to call, without what it puts around some of them."""
+    while isinstance(listener, FunctionType) and listener.__module__.startswith("sqlalchemy.") and listener.__closure__:
+        around = dict(zip(listener.__code__.co_freevars, listener.__closure__, strict=True))
+        cell = around.get("orig_fn") or around.get("fn")
+        if cell is None:
+            break
+        listener = cell.cell_contents
+    return listener
 
 
 def _listened(dispatch: Any, untouched: frozenset[str], way: Way) -> bool:
@@ -309,10 +315,16 @@ def _known_methods(of: type) -> Any:
 _ANY_CONNECTION: Any = Connection
 _ENGINES = (Engine, OptionEngine)
 _ENGINE_METHODS = _methods(Engine)
-_HARMLESS_OPTIONS = frozenset(("isolation_level",))
 _CONNECTIONS: Any = getattr(Connection.dispatch, "_for_class")(Connection)  # noqa: B009 - it is typed for instances
 """The listeners to all connections."""
-_DIALECT_METHODS = _methods(DefaultDialect)
+
+
+def _is_harmless_option(name: str) -> bool:
+    """Whether an execution option of a connection, the guard's among them, says nothing of how statements are run."""
+    return name == "isolation_level" or name.startswith("dotmac_")
+
+
+_DIALECT_METHODS = frozenset(name for name in _methods(DefaultDialect) if not name.startswith("_"))  # others memoize
 _DIALECTS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 """How many attributes a dialect had when it was found to be SQLAlchemy's own: to replace a method is to add one."""
 
