@@ -98,8 +98,11 @@ WRITE_ALONE = Way(by_driver=False)
 INSERT = Way(by_driver=True, mapper=_CONFIGURING | _CHANGES)
 """An INSERT instead of a flush; what else is by the driver is a matter of session and engine."""
 
+_FLUSHES = frozenset(("before_flush", "after_flush", "after_flush_postexec"))
 CHANGE = Way(
     by_driver=True,
+    session=((_UNITS_OF_WORK | _ENDS) - _FLUSHES)
+    | {"do_orm_execute", "loaded_as_persistent", "after_begin", "after_transaction_create", "after_transaction_end"},
     mapper=_CONFIGURING | _INSERTS,
     instances=_COPIES | {"expire", "init", "init_failure", "load", "refresh"},
 )
@@ -134,7 +137,12 @@ def session_departure(session: Session, way: Way) -> Departure | None:
         return Departure.SESSION_BINDS
     if session.execution_options or session.twophase or not (session.autobegin and session.autoflush):
         return Departure.SESSION_OPTIONS
-    return Departure.SESSION_LISTENER if _listened(session.dispatch, way.session, way) else None
+    return Departure.SESSION_LISTENER if session_listened(session, way) else None
+
+
+def session_listened(session: Session, way: Way) -> bool:
+    """Whether something of the user's listens to what the way would leave out of a session's events."""
+    return _listened(session.dispatch, way.session, way)
 
 
 def engine_departure(target: Engine | Connection, way: Way) -> Departure | None:

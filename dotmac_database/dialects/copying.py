@@ -64,6 +64,16 @@ def _by_psycopg(connection: Connection, table: Table, names: Sequence[str], rows
     quoted = connection.dialect.identifier_preparer
     target = f"{quoted.format_table(table)} ({', '.join(map(quoted.quote, names))})"
     driver: Any = connection.connection.driver_connection
-    with driver.cursor() as cursor, cursor.copy(f"COPY {target} FROM STDIN") as stream:
+    statement = f"COPY {target} FROM STDIN"
+    if connection.dialect.is_async:
+        await_only(_by_async_psycopg(driver, statement, rows))
+        return
+    with driver.cursor() as cursor, cursor.copy(statement) as stream:
         for row in rows:
             stream.write_row(row)
+
+
+async def _by_async_psycopg(driver: Any, statement: str, rows: Iterator[tuple[Any, ...]]) -> None:
+    async with driver.cursor() as cursor, cursor.copy(statement) as stream:
+        for row in rows:
+            await stream.write_row(row)
