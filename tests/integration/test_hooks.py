@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event, insert, select, text
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event, insert, select, text
 from sqlalchemy.engine.events import ConnectionEvents, DialectEvents
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, Session, mapped_column, sessionmaker
@@ -20,7 +21,8 @@ from sqlalchemy.orm.events import AttributeEvents, InstanceEvents, MapperEvents,
 from sqlalchemy.pool import Pool
 from sqlalchemy.pool.events import PoolEvents
 
-from dotmac_database import Database, create_database, direct, plainness
+from dotmac_database import Database, EntityNotFoundError, create_database, direct, plainness
+from dotmac_database.engines import sync_url
 from dotmac_database.repositories import bulk
 from tests.conftest import Face
 
@@ -76,9 +78,14 @@ class Place(Face):
         finally:
             self(session.close)
 
-    def start(self, database: Database | None = None) -> None:
+    @cached_property
+    def aside(self) -> Engine:
+        """Another engine for the same database, whose connections are nobody's afterwards."""
+        return create_engine(sync_url(self.database.url), poolclass=NullPool)
+
+    def start(self, engine: Engine | None = None) -> None:
         """Three rows, and nothing else."""
-        with (database or self.database).engine.begin() as connection:
+        with (engine or self.aside).begin() as connection:
             connection.execute(text("DELETE FROM items"))
             rows = ({"i": number, "n": f"n{number}"} for number in (1, 2, 3))
             connection.execute(text("INSERT INTO items (id, name) VALUES (:i, :n)"), list(rows))
@@ -97,7 +104,7 @@ def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
                 url = request.getfixturevalue("postgres_url").replace("postgresql", scheme, 1)
             place = self[name] = Place(kind, create_database(url))
             place.model = StoredItem if scheme == "sqlite" else Item
-            place.model.metadata.create_all(place.database.engine)
+            place.model.metadata.create_all(place.aside)
             return place
 
     made = Places()
@@ -239,3 +246,318 @@ def test_an_event_is_sent_as_by_hand(place: Place, family: Any, name: str) -> No
         if fired["hand"] and not fired["repository"]:
             missed.append(operation)
     assert name in EXCUSED or missed == []
+
+
+def test_where_nothing_is_hooked_in_the_driver_is_used(place: Place, passed_by: list[str]) -> None:
+    used: dict[str, list[str]] = {}
+    for operation, run in OPERATIONS.items():
+        place.start()
+        passed_by.clear()
+        with place.made(own_maker(place)) as session:
+            run(place, place.repository(session, place.model))
+            assert not session.in_transaction()
+        used[operation] = list(passed_by)
+    asyncpg = place.engine.dialect.driver == "asyncpg"
+    copied = ["copy"] if place.engine.dialect.name == "postgresql" else []
+    single = ["_records"] if asyncpg else []
+    assert used == {**dict.fromkeys(OPERATIONS, single), "bulk_create": [], "copy": copied}
+
+
+@contextmanager
+def heard_by(target: Any, name: str, listener: Any) -> Iterator[None]:
+    event.listen(target, name, listener)
+    try:
+        yield
+    finally:
+        event.remove(target, name, listener)
+
+
+def by_cursor(statement: str) -> Callable[..., None]:
+    """A listener that has a DBAPI cursor or connection in its arguments, and sends on it."""
+
+    def listener(*args: Any) -> None:
+        for each in args:
+            if hasattr(each, "cursor") and not isinstance(each, Connection):
+                cursor = each.cursor()
+                cursor.execute(statement)
+                cursor.close()
+                return
+            if hasattr(each, "execute") and hasattr(each, "fetchone"):
+                each.execute(statement)
+                return
+
+    return listener
+
+
+def by_connection(statement: str) -> Callable[..., None]:
+    """A listener that has SQLAlchemy's connection in its arguments."""
+
+    def listener(*args: Any) -> None:
+        connection = next(each for each in args if isinstance(each, Connection))
+        if not connection.info.get("busy"):
+            connection.info["busy"] = True
+            try:
+                connection.exec_driver_sql(statement)
+            finally:
+                connection.info.pop("busy")
+
+    return listener
+
+
+def by_session(statement: str) -> Callable[..., None]:
+    def listener(state: Any) -> None:
+        state.session.connection().exec_driver_sql(statement)
+
+    return listener
+
+
+LOWERING: dict[str, tuple[str, str, Callable[[str], Any]]] = {
+    "begin": ("engine", "begin", by_connection),
+    "engine_connect": ("engine", "engine_connect", by_connection),
+    "before_execute": ("engine", "before_execute", by_connection),
+    "before_cursor_execute": ("engine", "before_cursor_execute", by_cursor),
+    "checkout": ("engine", "checkout", by_cursor),
+    "after_begin": ("session", "after_begin", by_connection),
+    "do_orm_execute": ("session", "do_orm_execute", by_session),
+}
+
+
+@pytest.fixture(scope="module")
+def weak(postgres_url: str) -> Iterator[str]:
+    """A role of few rights."""
+    import psycopg
+
+    role = f"weak_{postgres_url.rpartition('_')[2]}_{postgres_url.rpartition('_')[0].rpartition('_')[2]}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} NOLOGIN")
+    yield role
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"DROP OWNED BY {role}")
+        connection.execute(f"DROP ROLE {role}")
+
+
+@pytest.fixture
+def guarded_rows(server: Place, weak: str) -> Iterator[str]:
+    """The role, which may not see the rows 1 and 3."""
+    with server.aside.begin() as connection:
+        connection.execute(text(f"GRANT ALL ON items TO {weak}"))
+        connection.execute(text("ALTER TABLE items ENABLE ROW LEVEL SECURITY"))
+        connection.execute(text(f"CREATE POLICY seen ON items TO {weak} USING (id = 2 OR id >= 9)"))
+    yield weak
+    with server.aside.begin() as connection:
+        connection.execute(text("DROP POLICY seen ON items"))
+        connection.execute(text("ALTER TABLE items DISABLE ROW LEVEL SECURITY"))
+    # A role that was committed stays with its connection.
+    server(server.database.async_engine.dispose) if server.is_async else server.engine.dispose()
+
+
+@pytest.mark.parametrize("local", ["SET", "SET LOCAL"])
+@pytest.mark.parametrize("hook", LOWERING)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_rights_that_a_listener_lowers_are_lowered(
+    server: Place, guarded_rows: str, hook: str, local: str, operation: str
+) -> None:
+    if (hook, operation) == ("do_orm_execute", "create"):
+        pytest.skip("A flush does not send it.")
+    level, name, make = LOWERING[hook]
+    maker = own_maker(server)
+    target = server.engine if level == "engine" else target_of(SessionEvents, server, maker)
+    with heard_by(target, name, make(f"{local} ROLE {guarded_rows}")), server.made(maker) as session:
+        rows = server.repository(session, Item)
+        if operation == "update":
+            with pytest.raises(EntityNotFoundError):
+                OPERATIONS[operation](server, rows)
+            return
+        given = OPERATIONS[operation](server, rows)
+    if operation == "get":
+        assert given is None
+    elif operation in ("list", "page"):
+        assert [item.id for item in getattr(given, "items", given)] == [2]
+    else:
+        with server.aside.connect() as connection:
+            writers = connection.execute(text("SELECT DISTINCT writer FROM items WHERE id >= 9")).scalars().all()
+        assert writers == [guarded_rows]
+
+
+def passing(method: str, base: type, called: list[str]) -> Any:
+    """A method that does what the base's does, and is counted."""
+    real = getattr(base, method)
+
+    def override(self: Any, *args: Any, **kwargs: Any) -> Any:
+        called.append(method)
+        return real(self, *args, **kwargs)
+
+    return override
+
+
+def methods_of(base: type) -> list[str]:
+    own = vars(base).items()
+    return [name for name, value in own if callable(value) and not name.startswith("_") and name != "sync_session_class"]
+
+
+def without_driver(place: Place, session: Any, passed_by: list[str], operations: Any = tuple(OPERATIONS)) -> None:
+    """Every operation gives what it should, and nothing goes past SQLAlchemy."""
+    for operation in operations:
+        place.start()
+        given = OPERATIONS[operation](place, place.repository(session, place.model))
+        if operation in ("get", "create", "update"):
+            assert given.id == {"get": 1, "create": 9, "update": 1}[operation]
+        place(session.commit)
+        place(session.reset)
+    assert passed_by == []
+
+
+@pytest.mark.parametrize("how", ["class", "instance", "patch"])
+@pytest.mark.parametrize("method", methods_of(Session))
+def test_a_method_of_the_session_that_is_replaced(
+    server: Place, passed_by: list[str], monkeypatch: pytest.MonkeyPatch, method: str, how: str
+) -> None:
+    called: list[str] = []
+    override = passing(method, Session, called)
+    if how == "patch" and method not in ("execute", "scalars", "connection", "get_bind", "flush", "commit", "add"):
+        pytest.skip("A class that is patched later is looked at for its main methods.")
+    own = type("OwnSession", (Session,), {method: override} if how == "class" else {})
+    with server.made(server.maker(sync_session_class=own) if server.is_async else server.maker(class_=own)) as session:
+        if how == "patch":
+            assert server(server.repository(session, Item).get_by_id, 1).id == 1
+            passed_by.clear()
+            monkeypatch.setattr(own, method, override)
+        elif how == "instance":
+            sync = session.sync_session if server.is_async else session
+            monkeypatch.setattr(sync, method, override.__get__(sync), raising=False)
+        without_driver(server, session, passed_by)
+    if method in ("execute", "get_bind", "flush", "commit"):
+        assert called
+
+
+@pytest.mark.parametrize("method", methods_of(AsyncSession))
+def test_a_method_of_the_async_session_that_is_replaced(
+    places: dict[str, Place], passed_by: list[str], method: str
+) -> None:
+    place = places["asyncpg"]
+    place.start()
+    own = type("OwnSession", (AsyncSession,), {method: passing(method, AsyncSession, [])})
+    with place.made(place.maker(class_=own)) as session:
+        without_driver(place, session, passed_by)
+
+
+@pytest.mark.parametrize("method", methods_of(Engine))
+def test_a_method_of_the_engine_that_is_replaced(
+    server: Place, passed_by: list[str], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(server.engine, method, passing(method, Engine, called).__get__(server.engine), raising=False)
+    with server.made(server.maker()) as session:
+        without_driver(server, session, passed_by)
+    assert called or method not in ("connect", "raw_connection")
+
+
+@pytest.mark.parametrize("method", ["do_execute", "do_executemany", "do_begin", "do_commit", "do_rollback", "on_connect"])
+def test_a_method_of_the_dialect_that_is_replaced(
+    server: Place, passed_by: list[str], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    called: list[str] = []
+    override = passing(method, type(server.engine.dialect), called).__get__(server.engine.dialect)
+    monkeypatch.setattr(server.engine.dialect, method, override, raising=False)
+    with server.made(server.maker()) as session:
+        without_driver(server, session, passed_by)
+    assert called or method in ("do_begin", "on_connect", "do_executemany")
+
+
+CONFIGURED: dict[str, dict[str, Any]] = {
+    "twophase": {"twophase": True},
+    "autobegin": {"autobegin": False},
+    "execution_options": {"execution_options": {"logging_token": "t"}},
+}
+
+
+@pytest.mark.parametrize("options", CONFIGURED)
+def test_a_session_of_other_options(server: Place, passed_by: list[str], options: str) -> None:
+    with server.made(server.maker(**CONFIGURED[options])) as session:
+        if options == "autobegin":
+            for operation in OPERATIONS:
+                server(session.begin)
+                without_driver(server, session, passed_by, [operation])
+            return
+        operations = [each for each in OPERATIONS if options != "twophase" or each in ("get", "list", "page")]
+        without_driver(server, session, passed_by, operations)
+
+
+def test_an_engine_that_logs(server: Place, passed_by: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="sqlalchemy.engine.Engine"), server.made(server.maker()) as session:
+        without_driver(server, session, passed_by)
+    assert any("FROM items" in record.getMessage() for record in caplog.records)
+
+
+@pytest.fixture
+def elsewhere(server: Place) -> Iterator[Any]:
+    """An engine for other tables of the same name, whose rows have other numbers."""
+    with server.aside.begin() as connection:
+        connection.execute(text("CREATE SCHEMA elsewhere"))
+        connection.execute(text("CREATE TABLE elsewhere.items (LIKE items INCLUDING ALL)"))
+    asyncpg = server.engine.dialect.driver == "asyncpg"
+    how = {"server_settings": {"search_path": "elsewhere"}} if asyncpg else {"options": "-csearch_path=elsewhere"}
+    other = create_database(server.database.url, connect_args=how)
+    yield other.async_engine if server.is_async else other.engine
+    server.runner.run(other.dispose_async())
+    with server.aside.begin() as connection:
+        connection.execute(text("DROP SCHEMA elsewhere CASCADE"))
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("how", ["binds", "bind_mapper", "get_bind"])
+def test_another_bind_is_the_one_that_is_used(server: Place, elsewhere: Any, how: str, operation: str) -> None:
+    sync = elsewhere.sync_engine if server.is_async else elsewhere
+    with server.aside.begin() as connection:
+        connection.execute(text("INSERT INTO elsewhere.items SELECT * FROM items"))
+        connection.execute(text("DELETE FROM items"))
+
+    def get_bind(self: Any, mapper: Any = None, **given: Any) -> Any:
+        return sync if mapper is not None and mapper.class_ is Item else Session.get_bind(self, mapper, **given)
+
+    own = type("OwnSession", (Session,), {"get_bind": get_bind} if how == "get_bind" else {})
+    options = {"binds": {Item: elsewhere}} if how == "binds" else {}
+    maker = server.maker(sync_session_class=own, **options) if server.is_async else server.maker(class_=own, **options)
+    with server.made(maker) as session:
+        if how == "bind_mapper":
+            (session.sync_session if server.is_async else session).bind_mapper(Item, sync)
+        given = OPERATIONS[operation](server, server.repository(session, Item))
+        if operation in ("get", "update"):
+            assert given.id == 1
+        elif operation in ("list", "page"):
+            assert [item.id for item in getattr(given, "items", given)][:2] == [1, 2]
+    with server.aside.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM items")).scalar() == 0
+
+
+LEVELS: dict[str, tuple[Any, str]] = {
+    "Engine": (Engine, "begin"),
+    "Connection": (Connection, "before_cursor_execute"),
+    "Pool": (Pool, "checkout"),
+    "Session": (Session, "after_begin"),
+    "sessionmaker": (None, "after_begin"),
+    "Mapper": (Mapper, "before_insert"),
+    "base": (Hooked, "load"),
+}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_listener_to_all_of_a_kind(server: Place, passed_by: list[str], level: str) -> None:
+    target, name = LEVELS[level]
+    fired: list[str] = []
+    maker = server.maker()
+    if target is None:
+        target = Session if server.is_async else maker
+    options = {"propagate": True} if target is Hooked else {}
+
+    def listener(*_: Any) -> None:
+        fired.append(name)
+
+    event.listen(target, name, listener, **options)
+    try:
+        with server.made(server.maker() if server.is_async else maker) as session:
+            operations = ["create"] if level == "Mapper" else ["get", "list", "page", "create", "update"]
+            without_driver(server, session, passed_by, operations)
+    finally:
+        event.remove(target, name, listener)
+    assert fired
