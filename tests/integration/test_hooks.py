@@ -6,22 +6,30 @@ does when a repository does it.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, NullPool, create_engine, event, insert, select, text
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event, insert, inspect, select, text
 from sqlalchemy.engine.events import ConnectionEvents, DialectEvents
+from sqlalchemy.event.attr import _ClsLevelDispatch, _EmptyListener
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, Session, mapped_column, sessionmaker
 from sqlalchemy.orm.events import AttributeEvents, InstanceEvents, MapperEvents, SessionEvents
 from sqlalchemy.pool import Pool
 from sqlalchemy.pool.events import PoolEvents
+from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelSession
 
-from dotmac_database import Database, EntityNotFoundError, create_database, direct, plainness
+from dotmac_database import (
+    EntityNotFoundError,
+    SessionEndedError,
+    create_database,
+    direct,
+    guard_tenants,
+    plainness,
+)
 from dotmac_database.engines import sync_url
 from dotmac_database.repositories import bulk
 from tests.conftest import Face
@@ -392,7 +400,9 @@ def passing(method: str, base: type, called: list[str]) -> Any:
 
 def methods_of(base: type) -> list[str]:
     own = vars(base).items()
-    return [name for name, value in own if callable(value) and not name.startswith("_") and name != "sync_session_class"]
+    return [
+        name for name, value in own if callable(value) and not name.startswith("_") and name != "sync_session_class"
+    ]
 
 
 def without_driver(place: Place, session: Any, passed_by: list[str], operations: Any = tuple(OPERATIONS)) -> None:
@@ -407,15 +417,23 @@ def without_driver(place: Place, session: Any, passed_by: list[str], operations:
     assert passed_by == []
 
 
-@pytest.mark.parametrize("how", ["class", "instance", "patch"])
-@pytest.mark.parametrize("method", methods_of(Session))
+MAIN = ("execute", "scalars", "connection", "get_bind", "flush", "commit", "add")
+"""What is looked at each time, since a class can be patched later."""
+
+
+@pytest.mark.parametrize(
+    ("method", "how"),
+    [
+        (method, how)
+        for method in methods_of(Session)
+        for how in ("class", "instance", "patch")[: 3 if method in MAIN else 1]
+    ],
+)
 def test_a_method_of_the_session_that_is_replaced(
     server: Place, passed_by: list[str], monkeypatch: pytest.MonkeyPatch, method: str, how: str
 ) -> None:
     called: list[str] = []
     override = passing(method, Session, called)
-    if how == "patch" and method not in ("execute", "scalars", "connection", "get_bind", "flush", "commit", "add"):
-        pytest.skip("A class that is patched later is looked at for its main methods.")
     own = type("OwnSession", (Session,), {method: override} if how == "class" else {})
     with server.made(server.maker(sync_session_class=own) if server.is_async else server.maker(class_=own)) as session:
         if how == "patch":
@@ -452,7 +470,9 @@ def test_a_method_of_the_engine_that_is_replaced(
     assert called or method not in ("connect", "raw_connection")
 
 
-@pytest.mark.parametrize("method", ["do_execute", "do_executemany", "do_begin", "do_commit", "do_rollback", "on_connect"])
+@pytest.mark.parametrize(
+    "method", ["do_execute", "do_executemany", "do_begin", "do_commit", "do_rollback", "on_connect"]
+)
 def test_a_method_of_the_dialect_that_is_replaced(
     server: Place, passed_by: list[str], monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
@@ -465,7 +485,6 @@ def test_a_method_of_the_dialect_that_is_replaced(
 
 
 CONFIGURED: dict[str, dict[str, Any]] = {
-    "twophase": {"twophase": True},
     "autobegin": {"autobegin": False},
     "execution_options": {"execution_options": {"logging_token": "t"}},
 }
@@ -479,8 +498,7 @@ def test_a_session_of_other_options(server: Place, passed_by: list[str], options
                 server(session.begin)
                 without_driver(server, session, passed_by, [operation])
             return
-        operations = [each for each in OPERATIONS if options != "twophase" or each in ("get", "list", "page")]
-        without_driver(server, session, passed_by, operations)
+        without_driver(server, session, passed_by)
 
 
 def test_an_engine_that_logs(server: Place, passed_by: list[str], caplog: pytest.LogCaptureFixture) -> None:
@@ -561,3 +579,146 @@ def test_a_listener_to_all_of_a_kind(server: Place, passed_by: list[str], level:
     finally:
         event.remove(target, name, listener)
     assert fired
+
+
+FAMILIES = {
+    "session": SessionEvents,
+    "engine": ConnectionEvents,
+    "dialect": DialectEvents,
+    "pool": PoolEvents,
+    "mapper": MapperEvents,
+    "instances": InstanceEvents,
+    "attributes": AttributeEvents,
+}
+WAYS = [
+    *(plainness.READ_BY_DRIVER, plainness.READ_ALONE, plainness.WRITE_ALONE, plainness.WRITE_BY_DRIVER),
+    *(plainness.INSERT, plainness.CHANGE),
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_event_of_a_later_version_is_not_passed_by(
+    places: dict[str, Place], passed_by: list[str], monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    place = places["asyncpg"]
+    place.start()
+    events: Any = FAMILIES[family]
+    mapper: Any = inspect(Item)
+
+    def after_pondering(self: Any) -> None: ...
+
+    level = _ClsLevelDispatch(events, after_pondering)
+    monkeypatch.setattr(events.dispatch, "_event_names", [*events.dispatch._event_names, "after_pondering"])
+    monkeypatch.setattr(events.dispatch, "after_pondering", level, raising=False)
+    for kind, empty in events.dispatch._empty_listener_reg.items():
+        monkeypatch.setitem(empty, "after_pondering", _EmptyListener(level, kind))
+    plainness._concerned.cache_clear()
+    with place.made(place.maker()) as session:
+        dispatch = {
+            "session": session.sync_session.dispatch,
+            "engine": place.engine.dispatch,
+            "dialect": place.engine.dialect.dispatch,
+            "pool": place.engine.pool.dispatch,
+            "mapper": mapper.dispatch,
+            "instances": mapper.class_manager.dispatch,
+            "attributes": Item.name.dispatch,
+        }
+        assert place(place.repository(session, Item).get_by_id, 1).id == 1
+        assert passed_by.pop() == "_records"
+        monkeypatch.setattr(dispatch[family], "after_pondering", (print,), raising=False)
+        without_driver(
+            place, session, passed_by, [each for each in OPERATIONS if family in KNOWN_TO_COPY or each != "copy"]
+        )
+    monkeypatch.undo()
+    plainness._concerned.cache_clear()
+
+
+KNOWN_TO_COPY = ("session", "dialect", "pool")
+"""Many rows at once are promised no event of a class or its objects; a connection's events can't be added to."""
+
+
+@pytest.mark.parametrize("field", FAMILIES)
+def test_the_events_that_a_way_does_not_concern_exist(field: str) -> None:
+    events: Any = FAMILIES[field]
+    for way in WAYS:
+        assert getattr(way, field) <= set(events.dispatch._event_names)
+
+
+def test_what_is_private_of_sqlalchemy_is_there() -> None:
+    """A version that has changed it is found here rather than by a user."""
+    with Session() as session:
+        assert session._close_state.name == "CLOSE_IS_RESET"
+    with Session(close_resets_only=False) as session:
+        assert not plainness.has_ended(session)
+    assert plainness.has_ended(session)
+    assert plainness._CONNECTIONS._events is ConnectionEvents
+    assert Connection._has_events is False
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_session_that_has_ended_says_so(place: Place, passed_by: list[str], operation: str) -> None:
+    with place.made(place.maker(close_resets_only=False)) as session:
+        rows = place.repository(session, place.model)
+        assert place(rows.get_by_id, 1).id == 1
+    passed_by.clear()
+    with pytest.raises(SessionEndedError, match="ended"):
+        OPERATIONS[operation](place, rows)
+    with pytest.raises(SessionEndedError):
+        place(rows.for_update().get_by_id, 1)
+    assert passed_by == []
+
+
+def test_a_transaction_that_somebody_left_open_undoes_no_write(places: dict[str, Place], passed_by: list[str]) -> None:
+    """What is sent on a connection at its checkin opens a transaction, as the driver's adapter is made."""
+    place = places["asyncpg"]
+    place.start()
+    sent = by_cursor("SELECT 1")
+    sent.dotmac_internal = True  # type: ignore[attr-defined]  # so that the connection alone can tell
+    with heard_by(place.engine, "checkout", sent), place.made(place.maker()) as session:
+        assert place(place.repository(session, Item).create, {"id": 9, "name": "new"}).name == "new"
+    with place.made(place.maker()) as session:
+        assert place(place.repository(session, Item).get_by_id, 9).name == "new"
+
+
+def tracer(package: str) -> Any:
+    def listener(*_: Any) -> None: ...
+
+    listener.__module__ = package
+    return listener
+
+
+@pytest.mark.parametrize(
+    "package", ["opentelemetry.instrumentation.sqlalchemy.engine", "sentry_sdk.integrations", None]
+)
+def test_who_only_looks_on_needs_no_transaction(server: Place, passed_by: list[str], package: str | None) -> None:
+    listener = tracer(package or "an.app")
+    if package is None:
+        listener.dotmac_observes = True
+    begun: list[Any] = []
+
+    def begin(connection: Connection) -> None:
+        begun.append(connection.get_execution_options().get("isolation_level"))
+
+    begin.dotmac_observes = True  # type: ignore[attr-defined]  # it counts
+    with (
+        heard_by(server.engine, "before_cursor_execute", listener),
+        heard_by(server.engine, "begin", begin),
+        server.made(server.maker()) as session,
+    ):
+        for operation in ("get", "list", "page", "create", "update"):
+            OPERATIONS[operation](server, server.repository(session, Item))
+    assert begun == ["AUTOCOMMIT"] * 5
+    assert passed_by == []
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_sessions_of_sqlmodel_and_of_the_guard_are_known(
+    places: dict[str, Place], passed_by: list[str], guarded: bool
+) -> None:
+    place = places["asyncpg"]
+    place.start()
+    maker: Any = async_sessionmaker(place.database.async_engine, class_=SQLModelSession, expire_on_commit=False)
+    with place.made(guard_tenants(maker) if guarded else maker) as session:
+        for operation in ("get", "create", "update", "copy"):
+            OPERATIONS[operation](place, place.repository(session, Item))
+    assert passed_by == ["_records", "_records", "_records", "copy"]
