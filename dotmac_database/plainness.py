@@ -332,7 +332,8 @@ def _is_harmless_option(name: str) -> bool:
     return name == "isolation_level" or name.startswith("dotmac_")
 
 
-_DIALECT_METHODS = frozenset(name for name in _methods(DefaultDialect) if not name.startswith("_"))  # others memoize
+_DIALECT_METHODS = frozenset(name for name in _methods(DefaultDialect) if not name.startswith("_"))
+"""The public ones; SQLAlchemy keeps the results of others under their names."""
 _DIALECTS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 """How many attributes a dialect had when it was found to be SQLAlchemy's own: to replace a method is to add one."""
 
@@ -342,17 +343,11 @@ def _dialect_is_known(engine: Engine) -> bool:
     size = len(vars(dialect))
     if _DIALECTS.get(dialect) == size:
         return True
-    own = {name for name in vars(dialect) if name in _DIALECT_METHODS and name not in _plain_attributes(type(dialect))}
-    if own or any(not each.__module__.startswith("sqlalchemy.") for each in type(dialect).__mro__[:-1]):
+    own = all(each.__module__.startswith("sqlalchemy.") for each in type(dialect).__mro__[:-1])
+    if not own or not _DIALECT_METHODS.isdisjoint(vars(dialect)):
         return False
     _DIALECTS[dialect] = size
     return True
-
-
-@cache
-def _plain_attributes(of: Any) -> frozenset[str]:
-    """The names that SQLAlchemy itself sets in a dialect though its class has a method of the name."""
-    return frozenset(vars(of()))
 
 
 def unknown_listeners(dispatch: Any) -> Iterator[tuple[str, Any]]:
