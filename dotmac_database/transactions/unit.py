@@ -11,7 +11,7 @@ from ..dialects import translated
 from ..dialects.isolation import begin_options, set_timeouts
 from ..dialects.transactions import ensure_begun
 from ..errors import TransactionError
-from ..sessions import Held, commit, loaded_values, restore_values, rollback, state_of
+from ..sessions import Held, commit, loaded_values, refuse_ended, restore_values, rollback, state_of
 from ..tenancy.context import binding_of
 from ..tenancy.executions import PASSED
 from .hooks import awaits_commit
@@ -50,6 +50,7 @@ class Unit:
 
     def begin(self) -> None:
         """Open what the block needs. Options are refused where it does not begin a transaction of its own."""
+        refuse_ended(self._session)
         with translated():
             self._nested = self._is_inside()
             self._check_options()

@@ -23,6 +23,7 @@ from sqlalchemy.pool.events import PoolEvents
 from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelSession
 
 from dotmac_database import (
+    DatabaseTransaction,
     EntityNotFoundError,
     SessionEndedError,
     create_database,
@@ -665,6 +666,9 @@ def test_a_session_that_has_ended_says_so(place: Place, passed_by: list[str], op
         OPERATIONS[operation](place, rows)
     with pytest.raises(SessionEndedError):
         place(rows.for_update().get_by_id, 1)
+    open_block = DatabaseTransaction.async_transaction if place.is_async else DatabaseTransaction.sync_transaction
+    with pytest.raises(SessionEndedError), place.entered(open_block(session)):
+        pass
     assert passed_by == []
 
 
