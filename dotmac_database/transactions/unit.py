@@ -12,7 +12,7 @@ from ..dialects.isolation import begin_options, set_timeouts
 from ..dialects.own import OWN
 from ..dialects.transactions import ensure_begun
 from ..errors import TransactionError
-from ..sessions import Held, commit, loaded_values, restore_values, rollback, state_of
+from ..sessions import Held, commit, loaded_values, refuse_ended, restore_values, rollback, state_of
 from .hooks import awaits_commit
 from .options import TransactionOptions
 
@@ -49,6 +49,7 @@ class Unit:
 
     def begin(self) -> None:
         """Open what the block needs. Options are refused where it does not begin a transaction of its own."""
+        refuse_ended(self._session)
         with translated():
             self._nested = self._is_inside()
             self._check_options()
