@@ -11,7 +11,7 @@ in 2.1.9; ``tests/integration/test_hooks.py`` names each.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -24,6 +24,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.event.attr import _EmptyListener, _ListenerCollection
 from sqlalchemy.ext.asyncio import AsyncSession, async_session
 from sqlalchemy.orm import AttributeEvents, Mapper, Session
 from sqlalchemy.orm.instrumentation import ClassManager
@@ -131,7 +132,7 @@ def session_departure(session: Session, way: Way) -> Departure | None:
     """As `departure`, of the session alone."""
     if has_ended(session):
         return Departure.SESSION_ENDED
-    if not is_known(session):
+    if session.info.get(_KNOWN_SIZE) != len(vars(session)) and not is_known(session):
         return Departure.SESSION_CLASS
     if session.binds or type(session.bind) not in _ENGINES:
         return Departure.SESSION_BINDS
@@ -155,13 +156,54 @@ def engine_departure(target: Engine | Connection, way: Way) -> Departure | None:
             return Departure.ENGINE_OPTIONS
         if engine.logger.isEnabledFor(logging.INFO):
             return Departure.ENGINE_LOG
-    heard = (
-        _listened(target.dispatch, way.engine, way)
-        or (target is engine and _ANY_CONNECTION._has_events and _listened(_CONNECTIONS, way.engine, way))
-        or _listened(engine.dialect.dispatch, way.dialect, way)
-        or _listened(engine.pool.dispatch, way.pool, way)
-    )
-    return Departure.ENGINE_LISTENER if heard else None
+    connection = target is not engine and _listened(target.dispatch, way.engine, way)
+    return Departure.ENGINE_LISTENER if connection or _engine_listened(engine, way) else None
+
+
+def _engine_listened(engine: Engine, way: Way) -> bool:
+    """Whether anything unknown listens to an engine; what was found to be known is not looked through again."""
+    if _ANY_CONNECTION._has_events and _listened(_CONNECTIONS, way.engine, way):
+        return True
+    collections: list[Any] = []
+    for where, untouched in ((engine, way.engine), (engine.dialect, way.dialect), (engine.pool, way.pool)):
+        dispatch: Any = where.dispatch
+        listeners = _concerned(dispatch._events.dispatch, untouched)
+        if listeners is not None:
+            collections += listeners(dispatch)
+    seen = _SEEN.get(engine)
+    if seen is None:
+        seen = _SEEN[engine] = {}
+    last = seen.get(way)
+    if last is not None and last.still_holds(collections):
+        return False
+    if _any_unknown(tuple(collections), way):
+        return True
+    if all(isinstance(each, (_EmptyListener, _ListenerCollection)) for each in collections):
+        seen[way] = Seen(collections)
+    return False
+
+
+class Seen:
+    """Listeners to an engine that are all known, and how to see at once that there are still no others."""
+
+    __slots__ = ("collections", "contents", "empty", "filled")
+
+    def __init__(self, collections: list[Any]) -> None:
+        self.collections = collections
+        # Those to all engines, and those to this one.
+        own = [*(each.parent_listeners for each in collections), *(each.listeners for each in collections)]
+        self.empty = tuple(each for each in own if not each)
+        self.filled = tuple(each for each in own if each)
+        self.contents = tuple(map(tuple, self.filled))
+
+    def still_holds(self, collections: list[Any]) -> bool:
+        """Whether nothing was added since, or exchanged."""
+        return (
+            self.collections == collections and not any(self.empty) and tuple(map(tuple, self.filled)) == self.contents
+        )
+
+
+_SEEN: WeakKeyDictionary[Engine, dict[Way, Seen]] = WeakKeyDictionary()
 
 
 def mapper_departure(mapper: Mapper[Any], way: Way) -> Departure | None:
@@ -171,12 +213,11 @@ def mapper_departure(mapper: Mapper[Any], way: Way) -> Departure | None:
         return Departure.MODEL_CLASS
     if _listened(mapper.dispatch, way.mapper, way) or _listened(manager.dispatch, way.instances, way):
         return Departure.MODEL_LISTENER
-    attributes: Any = AttributeEvents
-    events = attributes.dispatch
-    if way.attributes.issuperset(events._event_names):
+    listeners = _concerned(_ATTRIBUTES.dispatch, way.attributes)
+    if listeners is None:
         return None
     dispatches = [manager[key].dispatch for key in mapper.column_attrs.keys()]  # noqa: SIM118 - it is no dict
-    if any(chain.from_iterable(map(_concerned(events, way.attributes), dispatches))) and any(
+    if any(chain.from_iterable(map(listeners, dispatches))) and any(
         _listened(each, way.attributes, way) for each in dispatches
     ):
         return Departure.MODEL_LISTENER
@@ -239,7 +280,12 @@ def _unwrapped(listener: Any) -> Any:
 
 def _listened(dispatch: Any, untouched: frozenset[str], way: Way) -> bool:
     """Whether anything but a known listener is told of an event that is not one of ``untouched``."""
-    for collection in filter(None, _concerned(dispatch._events.dispatch, untouched)(dispatch)):
+    listeners = _concerned(dispatch._events.dispatch, untouched)
+    return listeners is not None and _any_unknown(listeners(dispatch), way)
+
+
+def _any_unknown(collections: tuple[Any, ...], way: Way) -> bool:
+    for collection in filter(None, collections):
         for listener in collection:
             if not (is_internal(listener) or (not way.by_driver and _only_looks_on(listener))):
                 return True
@@ -247,12 +293,20 @@ def _listened(dispatch: Any, untouched: frozenset[str], way: Way) -> bool:
 
 
 @cache
-def _concerned(dispatch: Any, untouched: frozenset[str]) -> Callable[[Any], tuple[Any, ...]]:
-    """What gets the listeners of all events but ``untouched``, whatever events this version of SQLAlchemy has."""
+def _concerned(dispatch: Any, untouched: frozenset[str]) -> Callable[[Any], tuple[Any, ...]] | None:
+    """What gets the listeners of all events but ``untouched``, whatever events this version of SQLAlchemy has.
+
+    None: there are no others.
+    """
     names = [name for name in dispatch._event_names if name not in untouched]
-    if len(names) < 2:  # one name alone would not give a tuple
-        return lambda target: tuple(getattr(target, name) for name in names)
-    return attrgetter(*names)
+    if not names:
+        return None
+    # One name alone would not give a tuple.
+    return attrgetter(*names) if len(names) > 1 else lambda target: (getattr(target, names[0]),)
+
+
+_KNOWN_SIZE = "dotmac_database.known"
+"""How many attributes a session had when it was found to be known: to replace a method of it is to add one."""
 
 
 def is_known(session: Session) -> bool:
@@ -260,7 +314,10 @@ def is_known(session: Session) -> bool:
     if not _has_own_methods(type(session)) or not _SESSION_METHODS.isdisjoint(vars(session)):
         return False
     outer = async_session(session)
-    return outer is None or (_has_own_methods(type(outer)) and _ASYNC_METHODS.isdisjoint(vars(outer)))
+    if outer is not None and not (_has_own_methods(type(outer)) and _ASYNC_METHODS.isdisjoint(vars(outer))):
+        return False
+    session.info[_KNOWN_SIZE] = len(vars(session))
+    return True
 
 
 def _methods(of: type) -> frozenset[str]:
@@ -283,7 +340,7 @@ _OWN: dict[type, tuple[Callable[[Any], Any], Any]] = {
 
 _MAIN: Any = attrgetter("execute", "scalars", "scalar", "connection", "get_bind", "flush", "commit", "rollback", "add",
                         "get", "refresh", "close", "begin", "begin_nested", "__getattribute__")  # fmt: skip
-"""What gets the methods that are looked at each time, since a class can be patched later."""
+"""What gets the methods that are looked at again for each session, since a class can be patched later."""
 
 _KNOWN: WeakKeyDictionary[type, Any] = WeakKeyDictionary()
 """The main methods that a class had when it was found to be known; None: it is not."""
@@ -321,6 +378,7 @@ def _known_methods(of: type) -> Any:
 
 
 _ANY_CONNECTION: Any = Connection
+_ATTRIBUTES: Any = AttributeEvents
 _ENGINES = (Engine, OptionEngine)
 _ENGINE_METHODS = _methods(Engine)
 _CONNECTIONS: Any = getattr(Connection.dispatch, "_for_class")(Connection)  # noqa: B009 - it is typed for instances
@@ -348,11 +406,3 @@ def _dialect_is_known(engine: Engine) -> bool:
         return False
     _DIALECTS[dialect] = size
     return True
-
-
-def unknown_listeners(dispatch: Any) -> Iterator[tuple[str, Any]]:
-    """The listeners to any event that are not the toolkit's, with the event's name: for messages and tests."""
-    for name in dispatch._events.dispatch._event_names:
-        for listener in getattr(dispatch, name):
-            if not is_internal(listener):
-                yield name, listener
