@@ -404,4 +404,5 @@ def _made(dialect: Any, tenant_free: frozenset[str]) -> Dialect:
     }
     made: Any = object.__new__(type(kind.__name__, (kind,), members))
     made.__dict__ = dialect.__dict__
-    return made
+    confined: Dialect = made
+    return confined
