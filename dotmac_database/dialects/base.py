@@ -49,6 +49,10 @@ class Dialect(ABC):
     def ilike(self, column: Column, pattern: Column) -> Condition:
         r"""A case-insensitive match of a LIKE pattern (escape ``\``)."""
 
+    def search_text(self, query: str) -> str:
+        """What a person typed as the operand of `search` and `relevance`."""
+        return query
+
     @abstractmethod
     def search(self, column: Column, query: Column) -> Condition:
         """Full-text search of one column."""

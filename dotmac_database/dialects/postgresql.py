@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_on_conflict
 from sqlalchemy.types import TypeEngine
 
 from .base import Column, Condition, Dialect, enum_of
+from .search_text import as_websearch
 
 _CONFIG: Column = literal_column("'simple'::regconfig")
 
@@ -33,6 +34,9 @@ class Postgresql(Dialect):
 
     def ilike(self, column: Column, pattern: Column) -> Condition:
         return column.op("ILIKE", is_comparison=True)(pattern)
+
+    def search_text(self, query: str) -> str:
+        return as_websearch(query)
 
     def search(self, column: Column, query: Column) -> Condition:
         return _words(column).op("@@", is_comparison=True)(func.websearch_to_tsquery(_CONFIG, query))

@@ -82,6 +82,11 @@ class Traits(Generic[M]):
         }
 
     @cached_property
+    def private(self) -> frozenset[str]:
+        """The keys of the attributes that are marked with ``info={"private": True}``."""
+        return frozenset(each.key for each in self.mapper.column_attrs if each.info.get("private"))
+
+    @cached_property
     def relationships(self) -> dict[str, RelationshipProperty[Any]]:
         """Attribute key → relationship."""
         return dict(self.mapper.relationships.items())

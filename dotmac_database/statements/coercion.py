@@ -23,6 +23,9 @@ from ..types import UTCDateTime, as_utc
 
 Coercer = Callable[[Any], Any]
 
+MAX_JSON_DEPTH = 64
+"""How deep lists and objects of a JSON value may nest. What is read and rendered by recursion fails somewhere beyond."""
+
 _INTEGER_BITS = ((sa.SmallInteger, 15), (sa.BigInteger, 63), (sa.Integer, 31))
 _TRUTH = {"true": True, "t": True, "yes": True, "on": True, "1": True} | {
     "false": False, "f": False, "no": False, "off": False, "0": False,
@@ -44,7 +47,7 @@ def coercer(type_: sa.TypeEngine[Any], *, storing: bool = False) -> Coercer:
         return _interval
     if isinstance(type_, sa.TypeDecorator) and not isinstance(type_, UTCDateTime):
         if type(type_).process_bind_param is not sa.TypeDecorator.process_bind_param:
-            return _as_it_is
+            return _flat_enough if isinstance(type_.impl_instance, sa.JSON) else _as_it_is
         return coercer(type_.impl_instance, storing=storing)
     if isinstance(type_, UTCDateTime):
         return _timestamp
@@ -298,13 +301,44 @@ def _json(type_: Any, storing: bool) -> Coercer:
 def json_text(value: Any) -> str:
     """``value`` as JSON that every dialect can store; raises `ValueError` for anything else."""
     try:
-        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()  # refuses lone surrogates
         text = json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
+        if "\\ud" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # refuses lone surrogates
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    except (TypeError, ValueError):
         raise ValueError("a JSON value") from None
+    # As few brackets can't nest deeper, be some of them in texts.
+    if text.count("[") + text.count("{") > MAX_JSON_DEPTH:
+        _flat_enough(value)
     if "\\u0000" in text and _NUL_IN_JSON.search(text):
         raise ValueError("a JSON value without NUL characters")
     return text
+
+
+_TOO_DEEP = f"a JSON value of at most {MAX_JSON_DEPTH} levels"
+
+
+def _flat_enough(value: Any) -> Any:
+    """``value``; raises `ValueError` where it nests deeper than JSON may. Level by level, so that no depth is too much.
+
+    What stands in a level more than once is followed once: a value that holds itself has no end.
+    """
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH):
+        inner: dict[int, Any] = {}
+        for each in level:
+            if isinstance(each, Mapping):
+                inner.update((id(member), member) for member in each.values() if isinstance(member, _CONTAINERS))
+            elif isinstance(each, (list, tuple)):
+                inner.update((id(member), member) for member in each if isinstance(member, _CONTAINERS))
+        if not inner:
+            return value
+        level = list(inner.values())
+    raise ValueError(_TOO_DEEP)
+
+
+_CONTAINERS = (dict, list, tuple, Mapping)
 
 
 def _array(type_: sa.ARRAY[Any], storing: bool) -> Coercer:
@@ -318,14 +352,24 @@ def _array(type_: sa.ARRAY[Any], storing: bool) -> Coercer:
         if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
             raise ValueError("a list")
         members = list(value)
-        if len(_extents(members)) > _MOST_DIMENSIONS:
+        if _dimensions(members) > _MOST_DIMENSIONS:
             raise ValueError(f"a list of at most {_MOST_DIMENSIONS} dimensions")
+        _extents(members)
         return each(members)
 
     return coerce
 
 
 _MOST_DIMENSIONS = 6  # PostgreSQL's MAXDIM
+
+
+def _dimensions(members: list[Any]) -> int:
+    """How deep lists nest, counted no further than it matters: `_extents` follows them by recursion."""
+    level, found = [members], 0
+    while level and found <= _MOST_DIMENSIONS:
+        level = [member for each in level for member in each if isinstance(member, list)]
+        found += 1
+    return found
 
 
 def _extents(members: list[Any]) -> tuple[int, ...]:

@@ -31,8 +31,14 @@ MAX_VALUES = 10_000
 MAX_PATTERN = 10_000
 """How many characters a text to match may have: SQLite takes patterns of 50,000 bytes at most."""
 
+MAX_SEARCH = 65_536
+"""How many characters a text to search for may have."""
+
 MAX_DEPTH = 20
 """How deep groups may nest."""
+
+MAX_CONDITIONS = 500
+"""How many filters and groups one read may have, those within groups included. SQLite's expressions nest 1,000 deep."""
 
 _COMPARISONS = {Op.EQ, Op.NE, Op.GT, Op.GTE, Op.LT, Op.LTE}
 _RANGES = {Op.GT, Op.GTE, Op.LT, Op.LTE, Op.BETWEEN}
@@ -109,9 +115,25 @@ def _never(shape: Any) -> bool:
 
 def analyse(traits: Traits[Any], filters: Iterable[Filter], dialect: Dialect) -> Analysis:
     """Resolve fields and coerce values. Raises `ValidationError` naming field, operator and value."""
+    filters = list(filters)
+    _check_size(traits, filters)
     values: list[Any] = []
     shape = tuple(_analyse(traits, each, dialect, values, 0) for each in filters)
     return Analysis(shape, values)
+
+
+def _check_size(traits: Traits[Any], filters: list[Filter]) -> None:
+    """Refuse more filters than a statement should have, before any is looked at."""
+    left, waiting = MAX_CONDITIONS, filters
+    while waiting:
+        left -= len(waiting)
+        if left < 0:
+            raise ValidationError(
+                f"{traits.name}: more than {MAX_CONDITIONS} filters are asked for, those in groups included; "
+                "many values of one field are one filter, with in.",
+                field="filters",
+            )
+        waiting = [member for each in waiting if isinstance(each, FilterGroup) for member in each.members]
 
 
 def _analyse(traits: Traits[Any], each: Filter, dialect: Dialect, values: list[Any], depth: int) -> Any:
@@ -130,8 +152,9 @@ def _analyse(traits: Traits[Any], each: Filter, dialect: Dialect, values: list[A
 
 
 def _refuse(path: FieldPath, traits: Traits[Any], each: QueryFilter, expected: str) -> NoReturn:
+    value = "the value" if path.private else told(each.value)
     raise ValidationError(
-        f"{traits.name}.{path.text} {each.operator.value}: {told(each.value)} is not {expected}.",
+        f"{traits.name}.{path.text} {each.operator.value}: {value} is not {expected}.",
         field=path.text,
         operator=each.operator.value,
     )
@@ -273,7 +296,9 @@ def _pattern(path: FieldPath, operator: FilterOperator, value: Any, dialect: Dia
         raise ValueError("text")
     checked_text(value)
     if operator is Op.SEARCH:
-        return value
+        if len(value) > MAX_SEARCH:
+            raise ValueError(f"text of at most {MAX_SEARCH} characters")
+        return dialect.search_text(value)
     if len(value) > MAX_PATTERN:
         raise ValueError(f"text of at most {MAX_PATTERN} characters")
     if operator is Op.STARTS_WITH:

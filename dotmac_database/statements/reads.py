@@ -168,7 +168,7 @@ class Reader:
                         f"{self.traits.name}.{each.field}: relevance needs a search filter on the field.",
                         field=each.field,
                     )
-                words[sought_parameter(place)] = asked
+                words[sought_parameter(place)] = self.dialect.search_text(asked)
         return words
 
     def _rows(self, found: Analysis, order: Order, shape: tuple[Any, ...]) -> Select[Any]:
