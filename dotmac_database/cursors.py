@@ -103,7 +103,9 @@ def _key_bytes(key: bytes | str) -> bytes:
     except UnicodeEncodeError:
         raise ValidationError("A cursor key can't have lone surrogates.", field="cursor_key") from None
     if len(made) < MIN_KEY:
-        raise ValidationError(f"A cursor key has at least {MIN_KEY} bytes.", field="cursor_key")
+        raise ValidationError(
+            f"A cursor key can't be empty or short: it has at least {MIN_KEY} bytes.", field="cursor_key"
+        )
     return made
 
 
@@ -112,7 +114,9 @@ def _keys_of(key: Any) -> tuple[bytes, ...]:
     if isinstance(key, (bytes, str)):
         return (_key_bytes(key),)
     if not isinstance(key, (list, tuple)) or not key or not all(isinstance(each, (bytes, str)) for each in key):
-        raise ValidationError("A cursor key is bytes or a text, or a list of them.", field="cursor_key")
+        raise ValidationError(
+            "A cursor key is bytes or a text, or a list of them that is not empty.", field="cursor_key"
+        )
     return tuple(_key_bytes(each) for each in key)
 
 

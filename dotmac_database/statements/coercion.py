@@ -20,11 +20,9 @@ from uuid import UUID
 from sqlalchemy import types as sa
 
 from ..types import UTCDateTime, as_utc
+from .bounds import MAX_JSON_DEPTH, TOO_DEEP, checked_depth
 
 Coercer = Callable[[Any], Any]
-
-MAX_JSON_DEPTH = 64
-"""How deep lists and objects of a JSON value may nest. What is read and rendered by recursion fails somewhere beyond."""
 
 _INTEGER_BITS = ((sa.SmallInteger, 15), (sa.BigInteger, 63), (sa.Integer, 31))
 _TRUTH = {"true": True, "t": True, "yes": True, "on": True, "1": True} | {
@@ -47,7 +45,7 @@ def coercer(type_: sa.TypeEngine[Any], *, storing: bool = False) -> Coercer:
         return _interval
     if isinstance(type_, sa.TypeDecorator) and not isinstance(type_, UTCDateTime):
         if type(type_).process_bind_param is not sa.TypeDecorator.process_bind_param:
-            return _flat_enough if isinstance(type_.impl_instance, sa.JSON) else _as_it_is
+            return checked_depth if isinstance(type_.impl_instance, sa.JSON) else _as_it_is
         return coercer(type_.impl_instance, storing=storing)
     if isinstance(type_, UTCDateTime):
         return _timestamp
@@ -305,40 +303,15 @@ def json_text(value: Any) -> str:
         if "\\ud" in text:
             json.dumps(value, ensure_ascii=False).encode()  # refuses lone surrogates
     except RecursionError:
-        raise ValueError(_TOO_DEEP) from None
+        raise ValueError(TOO_DEEP) from None
     except (TypeError, ValueError):
         raise ValueError("a JSON value") from None
     # As few brackets can't nest deeper, be some of them in texts.
     if text.count("[") + text.count("{") > MAX_JSON_DEPTH:
-        _flat_enough(value)
+        checked_depth(value)
     if "\\u0000" in text and _NUL_IN_JSON.search(text):
         raise ValueError("a JSON value without NUL characters")
     return text
-
-
-_TOO_DEEP = f"a JSON value of at most {MAX_JSON_DEPTH} levels"
-
-
-def _flat_enough(value: Any) -> Any:
-    """``value``; raises `ValueError` where it nests deeper than JSON may. Level by level, so that no depth is too much.
-
-    What stands in a level more than once is followed once: a value that holds itself has no end.
-    """
-    level = [value]
-    for _ in range(MAX_JSON_DEPTH):
-        inner: dict[int, Any] = {}
-        for each in level:
-            if isinstance(each, Mapping):
-                inner.update((id(member), member) for member in each.values() if isinstance(member, _CONTAINERS))
-            elif isinstance(each, (list, tuple)):
-                inner.update((id(member), member) for member in each if isinstance(member, _CONTAINERS))
-        if not inner:
-            return value
-        level = list(inner.values())
-    raise ValueError(_TOO_DEEP)
-
-
-_CONTAINERS = (dict, list, tuple, Mapping)
 
 
 def _array(type_: sa.ARRAY[Any], storing: bool) -> Coercer:

@@ -18,27 +18,13 @@ from ..dialects.base import Dialect, ends_in_escape, escaped, operand_type
 from ..errors import ValidationError
 from ..models.traits import Traits, traits_of
 from ..query import Filter, FilterGroup, FilterOperator, QueryFilter
+from .bounds import MAX_DEPTH, MAX_PATTERN, MAX_SEARCH, MAX_VALUES, check_size
 from .coercion import checked_text, json_text, told
 from .paths import FieldPath, is_json, is_text, resolve
 from .scope import Scope
 
 Op = FilterOperator
 Condition = ColumnElement[bool]
-
-MAX_VALUES = 10_000
-"""How many values an IN may have; a driver's limit on parameters is not far above."""
-
-MAX_PATTERN = 10_000
-"""How many characters a text to match may have: SQLite takes patterns of 50,000 bytes at most."""
-
-MAX_SEARCH = 65_536
-"""How many characters a text to search for may have."""
-
-MAX_DEPTH = 20
-"""How deep groups may nest."""
-
-MAX_CONDITIONS = 500
-"""How many filters and groups one read may have, those within groups included. SQLite's expressions nest 1,000 deep."""
 
 _COMPARISONS = {Op.EQ, Op.NE, Op.GT, Op.GTE, Op.LT, Op.LTE}
 _RANGES = {Op.GT, Op.GTE, Op.LT, Op.LTE, Op.BETWEEN}
@@ -116,24 +102,10 @@ def _never(shape: Any) -> bool:
 def analyse(traits: Traits[Any], filters: Iterable[Filter], dialect: Dialect) -> Analysis:
     """Resolve fields and coerce values. Raises `ValidationError` naming field, operator and value."""
     filters = list(filters)
-    _check_size(traits, filters)
+    check_size(traits, filters)
     values: list[Any] = []
     shape = tuple(_analyse(traits, each, dialect, values, 0) for each in filters)
     return Analysis(shape, values)
-
-
-def _check_size(traits: Traits[Any], filters: list[Filter]) -> None:
-    """Refuse more filters than a statement should have, before any is looked at."""
-    left, waiting = MAX_CONDITIONS, filters
-    while waiting:
-        left -= len(waiting)
-        if left < 0:
-            raise ValidationError(
-                f"{traits.name}: more than {MAX_CONDITIONS} filters are asked for, those in groups included; "
-                "many values of one field are one filter, with in.",
-                field="filters",
-            )
-        waiting = [member for each in waiting if isinstance(each, FilterGroup) for member in each.members]
 
 
 def _analyse(traits: Traits[Any], each: Filter, dialect: Dialect, values: list[Any], depth: int) -> Any:

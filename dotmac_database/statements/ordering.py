@@ -16,6 +16,7 @@ from ..dialects.base import Dialect, enum_of, lowered
 from ..errors import InvalidCursorError, ValidationError
 from ..models.traits import Traits
 from ..query import CursorPaginationParams, SortBy, SortField, SortOrder
+from .bounds import MAX_SORTS
 from .coercion import checked_text
 from .keyset import Term
 from .paths import FieldPath, along, is_json, is_text, resolve
@@ -93,10 +94,6 @@ def _is_text(value: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-MAX_SORTS = 50
-"""How many fields one read may be sorted by."""
 
 
 def order_of(traits: Traits[Any], sorts: Sequence[SortField]) -> Order:

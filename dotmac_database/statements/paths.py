@@ -21,7 +21,8 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from ..dialects.base import enum_of
 from ..errors import ValidationError
 from ..models.traits import Traits, traits_of
-from .coercion import MAX_JSON_DEPTH, Coercer, checked_text, coercer
+from .bounds import MAX_JSON_DEPTH, MAX_PATH, MAX_STEPS
+from .coercion import Coercer, checked_text, coercer
 from .scope import Scope
 from .suggestions import shown, suggestion
 
@@ -88,13 +89,6 @@ def is_text(type_: TypeEngine[Any]) -> bool:
     """Whether columns of this type hold texts; an enum's are not."""
     plain = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
     return isinstance(plain, String) and enum_of(plain) is None
-
-
-MAX_PATH = 500
-"""How many characters a field's name may have; paths are kept by their name."""
-
-MAX_STEPS = 10
-"""How many relationships a path may go through: each is a query within a query."""
 
 
 def resolve(traits: Traits[Any], text: str) -> FieldPath:
