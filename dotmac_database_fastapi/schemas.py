@@ -51,7 +51,9 @@ def create_schema_of(model: type) -> type[BaseModel]:
 def update_schema_of(model: type) -> type[BaseModel]:
     """What a client may change of a row: nothing is required, and what is not set stays."""
     traits: Traits[Any] = traits_of(model)
-    fields = {key: (_annotation(traits, key, column), _unset()) for key, column in _written(traits).items()}
+    fields = {
+        key: (_annotation(traits, key, column, stored=True), _unset()) for key, column in _written(traits).items()
+    }
     return _model(f"{model.__name__}Update", fields, _WRITTEN)
 
 
@@ -114,7 +116,7 @@ def _filled(column: Column[Any]) -> bool:
 
 
 def _created(traits: Traits[Any], key: str, column: Column[Any]) -> tuple[Any, Any]:
-    annotation = _annotation(traits, key, column)
+    annotation = _annotation(traits, key, column, stored=True)
     if not column.nullable and not _filled(column):
         return annotation, ...
     default: Any = column.default
@@ -123,10 +125,12 @@ def _created(traits: Traits[Any], key: str, column: Column[Any]) -> tuple[Any, A
     return annotation, _unset()
 
 
-def _annotation(traits: Traits[Any], key: str, column: Column[Any]) -> Any:
+def _annotation(traits: Traits[Any], key: str, column: Column[Any], *, stored: bool = False) -> Any:
     annotation, metadata = _declared(traits, key)
     if annotation is None:
         annotation = _of_type(column.type)
+    if stored and annotation is float:
+        annotation = Annotated[float, Field(allow_inf_nan=False)]  # JSON has no such numbers to show them as
     if column.nullable:
         annotation = annotation | None
     return Annotated[(annotation, *metadata)] if metadata else annotation

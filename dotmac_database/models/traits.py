@@ -19,6 +19,7 @@ from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import ColumnProperty, InstrumentedAttribute, Mapper, RelationshipProperty
 from sqlalchemy.orm.decl_base import _declarative_constructor
+from sqlalchemy.sql.visitors import iterate
 
 from ..errors import ValidationError
 
@@ -83,8 +84,12 @@ class Traits(Generic[M]):
 
     @cached_property
     def private(self) -> frozenset[str]:
-        """The keys of the attributes that are marked with ``info={"private": True}``."""
-        return frozenset(each.key for each in self.mapper.column_attrs if each.info.get("private"))
+        """The keys of the attributes that are marked with ``info={"private": True}``, or made of what is."""
+        return frozenset(
+            each.key
+            for each in self.mapper.column_attrs
+            if each.info.get("private") or any(map(is_private, each.columns))
+        )
 
     @cached_property
     def relationships(self) -> dict[str, RelationshipProperty[Any]]:
@@ -211,6 +216,11 @@ class Traits(Generic[M]):
         """The entity's primary key: one value, or a tuple of them."""
         values = tuple(getattr(entity, key) for key in self.primary_key)
         return values[0] if len(values) == 1 else values
+
+
+def is_private(expression: Any) -> bool:
+    """Whether an expression is a private column, or has one in it."""
+    return any(getattr(part, "info", {}).get("private") for part in iterate(expression))
 
 
 _CACHE: WeakKeyDictionary[type, Traits[Any]] = WeakKeyDictionary()

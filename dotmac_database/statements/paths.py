@@ -15,12 +15,11 @@ from sqlalchemy import JSON, Column, String, select
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import RelationshipProperty, aliased
 from sqlalchemy.sql import ColumnElement
-from sqlalchemy.sql.visitors import iterate
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ..dialects.base import enum_of
 from ..errors import ValidationError
-from ..models.traits import Traits, traits_of
+from ..models.traits import Traits, is_private, traits_of
 from .bounds import MAX_JSON_DEPTH, MAX_PATH, MAX_STEPS
 from .coercion import Coercer, checked_text, coercer
 from .scope import Scope
@@ -66,13 +65,9 @@ class FieldPath:
     @cached_property
     def private(self) -> bool:
         """Whether the value is a private column's, or made of one."""
-        if self.key is None:
-            return False
-        if self.key in self.owner.private:
-            return True
-        return self.key not in self.owner.columns and any(
-            getattr(each, "info", {}).get("private") for each in iterate(self.expression)
-        )
+        if self.key is None or self.key in self.owner.mapper.column_attrs:
+            return self.key in self.owner.private
+        return is_private(self.expression)
 
     @cached_property
     def coerce(self) -> Coercer:
@@ -123,7 +118,7 @@ def _resolve(root: Traits[Any], text: str) -> FieldPath:
                 f"{owner.name}.{part} is neither a relationship nor JSON, so {text!r} names nothing.", field=text
             )
         if len(rest) > MAX_JSON_DEPTH or any(not _is_step(step) for step in rest):
-            raise ValidationError(f"{text!r} is no path into a JSON document.", field=text)
+            raise ValidationError(f"{shown(text)!r} is no path into a JSON document.", field=text)
         return path
     return FieldPath(text, tuple(steps), owner, None)
 

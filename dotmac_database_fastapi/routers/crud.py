@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from dotmac_database import EntityNotFoundError, StaleEntityError, TotalKind, Traits, traits_of
 
+from ..bodies import bounded
 from ..bounds import MAX_OFFSET
 from ..dependencies import get_repository
 from ..etags import etag_of, expected_version, matched_versions
@@ -57,6 +59,7 @@ def crud_router(
     ``Idempotency-Key`` gets the first answer and writes nothing (see `once`). The other arguments are those of
     `list_router`.
     """
+    router["route_class"] = bounded(router.get("route_class", APIRoute))
     made = APIRouter(prefix=prefix, **router)
     params = ListParams(
         model,

@@ -504,7 +504,10 @@ def same(one: Any, other: Any) -> bool:
 
 
 @settings(deadline=None, max_examples=400)
-@given(st.one_of(ROUND, st.lists(ROUND, max_size=5).map(tuple)), st.sampled_from([None, KEYS[0], "clé", (b"new", b"old")]))
+@given(
+    st.one_of(ROUND, st.lists(ROUND, max_size=5).map(tuple)),
+    st.sampled_from([None, KEYS[0], "clé de seize octets", KEYS]),
+)
 @example(math.inf, None)
 @example(-math.inf, None)
 @example(-0.0, None)
