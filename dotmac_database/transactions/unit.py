@@ -136,7 +136,7 @@ class Unit:
         connection = session.connection(execution_options=begin)
         if timeouts is not None:
             # A guarded session refuses set_config, by which a tenant could be changed; this one is the toolkit's own.
-            passed = {PASSED: (binding_of(session), "confined")}
+            passed = {PASSED: binding_of(session)}
             connection.execute(timeouts, execution_options=passed)
 
     def _check_whole(self) -> None:
