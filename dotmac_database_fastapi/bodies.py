@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import cache
+from typing import Any
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -21,9 +22,9 @@ def bounded(route_class: type[APIRoute]) -> type[APIRoute]:
     class Bounded(route_class):  # type: ignore[misc,valid-type]  # a base that is known at run time only
         """Answers a body that nests too deep."""
 
-        def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             """FastAPI's hook: what serves the requests of the route."""
-            handler: Callable[[Request], Awaitable[Response]] = super().get_route_handler()
+            handler: Callable[[Request], Coroutine[Any, Any, Response]] = super().get_route_handler()
 
             async def handle(request: Request) -> Response:
                 try:

@@ -20,6 +20,9 @@ from .fields import plain_type, public_columns
 _WRITTEN = ConfigDict(extra="forbid", val_json_bytes="base64", ser_json_bytes="base64")
 _READ = ConfigDict(from_attributes=True, val_json_bytes="base64", ser_json_bytes="base64")
 
+_FINITE: Any = Annotated[float, Field(allow_inf_nan=False)]
+"""A number that JSON can show: it has neither infinities nor NaN."""
+
 # The order matters: Float is a Numeric, Interval may wrap a DateTime.
 _TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any], ...] = (
     (sa.Boolean, bool),
@@ -130,7 +133,7 @@ def _annotation(traits: Traits[Any], key: str, column: Column[Any], *, stored: b
     if annotation is None:
         annotation = _of_type(column.type)
     if stored and annotation is float:
-        annotation = Annotated[float, Field(allow_inf_nan=False)]  # JSON has no such numbers to show them as
+        annotation = _FINITE
     if column.nullable:
         annotation = annotation | None
     return Annotated[(annotation, *metadata)] if metadata else annotation

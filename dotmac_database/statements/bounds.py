@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ValidationError
@@ -58,13 +58,13 @@ def checked_depth(value: Any) -> Any:
 
     What stands in a level more than once is followed once: a value that holds itself has no end.
     """
-    level = [value]
+    level = [value] if isinstance(value, _CONTAINERS) else []
     for _ in range(MAX_JSON_DEPTH):
         inner: dict[int, Any] = {}
         for each in level:
-            if isinstance(each, Mapping):
+            if isinstance(each, dict):
                 inner.update((id(member), member) for member in each.values() if isinstance(member, _CONTAINERS))
-            elif isinstance(each, (list, tuple)):
+            else:
                 inner.update((id(member), member) for member in each if isinstance(member, _CONTAINERS))
         if not inner:
             return value
@@ -72,4 +72,4 @@ def checked_depth(value: Any) -> Any:
     raise ValueError(TOO_DEEP)
 
 
-_CONTAINERS = (dict, list, tuple, Mapping)
+_CONTAINERS = (dict, list, tuple)
