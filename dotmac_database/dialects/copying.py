@@ -15,6 +15,8 @@ from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.sql import column
 from sqlalchemy.util import await_only
 
+from .own import OWN
+
 _LISTENED = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute")
 
 
@@ -33,7 +35,7 @@ def copies(connection: Connection, table: Table) -> bool:
     asked = select(catalogue.c.relkind.in_(["r", "p"]), func.row_security_active(catalogue.c.oid)).where(
         catalogue.c.oid == cast(name, REGCLASS)
     )
-    is_table, is_secured = connection.execute(asked).one()
+    is_table, is_secured = connection.execute(asked, execution_options={OWN: True}).one()
     return bool(is_table) and not is_secured
 
 

@@ -16,43 +16,46 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sqlalchemy import Dialect, Table, and_, exists, literal_column, select, tuple_
-from sqlalchemy.sql import operators, visitors
-from sqlalchemy.sql.compiler import IdentifierPreparer, SQLCompiler
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.compiler import COLLECT_CARTESIAN_PRODUCTS, NO_LINTING
 from sqlalchemy.sql.elements import BinaryExpression, BooleanClauseList, ColumnClause, ColumnElement, Grouping
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import AliasedReturnsRows, FromGrouping, Join, SelectBase, TableClause, Values
 
+from ..dialects.own import OwnTable
+from .fragments import FragmentCompiler, Quoting, unknown_hooks
 from .parameters import ScopeParameter, owner_parameter
-from .tables import TABLES, Owner, Reference
-from .text import is_name, is_operator, is_plain, is_plain_hint, makes_rows, runs_sql
+from .tables import TABLES, Owner, Reference, inherited_from
+from .text import makes_rows
 
 Tie = tuple[tuple[Any, str], Any]
 """A column that a condition equates with something: the name of what it is of, its key, and the other side."""
 
 
-class ConfiningCompiler(SQLCompiler):
+_Base: Any = FragmentCompiler  # SQLAlchemy's compilers are not typed
+
+
+class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
     """The part that is laid over a dialect's own compiler."""
 
     tenant_free: frozenset[str] = frozenset()
 
     def __init__(self, *args: Any, **kw: Any) -> None:
         self.touched: set[Table] = set()
-        self.opaque: str | None = None
-        self.unknown: str | None = None
         self.owner_columns: dict[str, Any] = {}
         self.scopes: dict[str, Any] = {}
         self._owner_parameters: dict[Any, Any] = {}
         self._confined: set[int] = set()
         self._exempt: dict[int, Any] = {}
+        # Which FROMs are tied to each other is looked at in what changes rows.
+        kw["linting"] = kw.get("linting", NO_LINTING) | COLLECT_CARTESIAN_PRODUCTS
         super().__init__(*args, **kw)
-        if self.statement is not None:
-            self._look_for_custom(self.statement)
 
     # What is read: the rows of every FROM.
 
     def _compose_select_body(
         self, text: Any, select: Any, compile_state: Any, inner_columns: Any, froms: Any, *rest: Any
-    ) -> str:
+    ) -> Any:
         self._look_for_custom(select)
         self._look_at_hints(select)
         outside, self._confined = self._confined, set()
@@ -63,14 +66,14 @@ class ConfiningCompiler(SQLCompiler):
             select._where_criteria += tuple(conditions)
         text = super()._compose_select_body(text, select, compile_state, inner_columns, froms, *rest)
         self._confined = outside
-        return text  # type: ignore[no-any-return]
+        return text
 
-    def visit_select(self, select_stmt: Any, *args: Any, **kw: Any) -> str:
+    def visit_select(self, select_stmt: Any, *args: Any, **kw: Any) -> Any:
         """SQLAlchemy's hook; a SELECT within a FULL JOIN's condition is confined by itself."""
         kw.pop("dotmac_apart", None)
-        return super().visit_select(select_stmt, *args, **kw)  # type: ignore[no-any-return]
+        return super().visit_select(select_stmt, *args, **kw)
 
-    def visit_join(self, join: Any, asfrom: bool = False, from_linter: Any = None, **kw: Any) -> str:
+    def visit_join(self, join: Any, asfrom: bool = False, from_linter: Any = None, **kw: Any) -> Any:
         """SQLAlchemy's hook: a join, with the conditions on what an outer join may leave out in its ON."""
         if join.full:
             kw["dotmac_apart"] = True
@@ -80,9 +83,9 @@ class ConfiningCompiler(SQLCompiler):
                 clone = join._clone()
                 clone.onclause = and_(join.onclause, *conditions)
                 join = clone
-        return super().visit_join(join, asfrom=asfrom, from_linter=from_linter, **kw)  # type: ignore[no-any-return]
+        return super().visit_join(join, asfrom=asfrom, from_linter=from_linter, **kw)
 
-    def visit_table(self, table: Any, asfrom: bool = False, iscrud: bool = False, **kw: Any) -> str:
+    def visit_table(self, table: Any, asfrom: bool = False, iscrud: bool = False, **kw: Any) -> Any:
         """SQLAlchemy's hook: a table that stands as a FROM must have been confined."""
         apart = kw.pop("dotmac_apart", False)
         text: str = super().visit_table(table, asfrom=asfrom, iscrud=iscrud, **kw)
@@ -101,7 +104,7 @@ class ConfiningCompiler(SQLCompiler):
             self._refuse(f"The place of {table.name!r}")
         return text
 
-    def visit_alias(self, alias: Any, asfrom: bool = False, **kw: Any) -> str:
+    def visit_alias(self, alias: Any, asfrom: bool = False, **kw: Any) -> Any:
         """SQLAlchemy's hook: an alias of a table, confined as a table is."""
         table = _table_of(alias)
         apart = kw.get("dotmac_apart", False)
@@ -153,7 +156,7 @@ class ConfiningCompiler(SQLCompiler):
     def _owner_of(self, table: Any) -> Owner | None:
         """The owner of a table's rows; notes what is touched, and what is not known."""
         if not isinstance(table, Table) or not TABLES.knows(table):
-            if table.name.lower() not in self.tenant_free:
+            if not isinstance(table, OwnTable) and table.name.lower() not in self.tenant_free:
                 self._refuse(f"The table {table.name!r}, which no mapped class's metadata has,")
             return None
         owner = TABLES.owner(table)
@@ -169,9 +172,8 @@ class ConfiningCompiler(SQLCompiler):
         owner = self._owner_of(table) if table is not None else None
         if owner is None:
             return
-        if owner.column is not None:
-            if not self._is_scoped(source, owner.column, ties):
-                yield source.c[owner.column.key] == self._tenant(owner.column)
+        if owner.column is not None and not self._is_scoped(source, owner.column, ties):
+            yield source.c[owner.column.key] == self._tenant(owner.column)
         for reference in owner.references:
             if not self._is_tied(source, reference, ties):
                 yield _columns([source.c[here.key] for here, _ in reference.pairs]).in_(
@@ -220,10 +222,11 @@ class ConfiningCompiler(SQLCompiler):
 
     # What is changed: the rows of the target, tied to whatever stands beside it.
 
-    def visit_update(self, update_stmt: Any, visiting_cte: Any = None, **kw: Any) -> str:
+    def visit_update(self, update_stmt: Any, visiting_cte: Any = None, **kw: Any) -> Any:
         """SQLAlchemy's hook: UPDATE of the tenant's rows alone."""
         target = _target(update_stmt)
-        text: str = super().visit_update(self._confined_change(update_stmt), visiting_cte=visiting_cte, **kw)
+        text = super().visit_update(self._confined_change(update_stmt), visiting_cte=visiting_cte, **kw)
+        self._check_tied(update_stmt)
         owner = self._owner_of(target)
         if owner is not None and owner.column is not None:
             self._check_given(update_stmt, _plain(target), owner.column)
@@ -244,125 +247,79 @@ class ConfiningCompiler(SQLCompiler):
         if column.key in (self.column_keys or ()):
             self.scopes[column.key] = column
 
-    def visit_delete(self, delete_stmt: Any, visiting_cte: Any = None, **kw: Any) -> str:
+    def visit_delete(self, delete_stmt: Any, visiting_cte: Any = None, **kw: Any) -> Any:
         """SQLAlchemy's hook: DELETE of the tenant's rows alone."""
-        return super().visit_delete(self._confined_change(delete_stmt), visiting_cte=visiting_cte, **kw)  # type: ignore[no-any-return]
+        text = super().visit_delete(self._confined_change(delete_stmt), visiting_cte=visiting_cte, **kw)
+        self._check_tied(delete_stmt)
+        return text
 
-    def visit_insert(self, insert_stmt: Any, visited_bindparam: Any = None, visiting_cte: Any = None, **kw: Any) -> str:
+    def visit_insert(self, insert_stmt: Any, visited_bindparam: Any = None, visiting_cte: Any = None, **kw: Any) -> Any:
         """SQLAlchemy's hook: INSERT, whose rows were stamped before; one within another statement was not."""
         self._look_at_hints(insert_stmt)
         if self._owner_of(_target(insert_stmt)) is not None and (visiting_cte is not None or self.stack):
             self._refuse(f"An INSERT into {insert_stmt.table.name!r} within another statement")
-        return super().visit_insert(insert_stmt, visited_bindparam=visited_bindparam, visiting_cte=visiting_cte, **kw)  # type: ignore[no-any-return]
+        return super().visit_insert(insert_stmt, visited_bindparam=visited_bindparam, visiting_cte=visiting_cte, **kw)
 
     def _confined_change(self, statement: Any) -> Any:
         self._look_for_custom(statement)
         self._look_at_hints(statement)
         target = _target(statement)
-        beside: dict[Any, Any] = {}
-        for element in (*statement._where_criteria, *_values(statement).values()):
-            for source in getattr(element, "_from_objects", ()):
-                if _name(source) != _name(target):
-                    beside.setdefault(_name(source), source)
+        statement = self._inherited_change(statement, target)
         ties = list(_ties(statement._where_criteria))
         self._confined.add(id(_plain(target)))
         conditions = list(self._own_conditions(target, ties))
-        for source in beside.values():
+        for source in _beside(statement, target):
             conditions += self._conditions(source, ties)
         return statement.where(*conditions) if conditions else statement
 
-    # What can't be seen through.
+    def _inherited_change(self, statement: Any, target: Any) -> Any:
+        """Tie the tables of an inherited class's parents, which SQLAlchemy puts beside the target as they are."""
+        parents = inherited_from(_plain(target))
+        tables = [table for table, _ in parents]
+        named = [tables.index(source) for source in _beside(statement, target) if source in tables]
+        if not named:
+            return statement
+        chain = parents[: max(named) + 1]
+        sources = (each for value in _values(statement).values() for each in getattr(value, "_from_objects", ()))
+        if any(_plain(each) in tables for each in sources):
+            return statement.where(*(condition for _, condition in chain))
+        source = _plain(target)
+        for table, condition in chain:
+            source = source.join(table, condition)
+        keys = list(_plain(target).primary_key.columns)
+        matching = select(*keys).select_from(source).where(*statement._where_criteria).correlate(None)
+        statement = statement._clone()
+        statement._where_criteria = (_columns(keys).in_(matching),)
+        return statement
 
-    def _refuse(self, what: str) -> None:
-        self.unknown = self.unknown or what
-
-    def _hide(self, what: str) -> None:
-        self.opaque = self.opaque or what
-
-    def _look_for_custom(self, statement: Any) -> None:
-        """Elements that users compile by a function of their own may hold anything."""
-        for element in visitors.iterate(statement):
-            kind = type(element)
-            if hasattr(kind, "_compiler_dispatcher") and not kind.__module__.startswith("dotmac_database."):
-                self._hide(f"The element {kind.__name__}, which a function of its own compiles,")
-
-    def _look_at_hints(self, statement: Any) -> None:
-        hints = [
-            *(text for (_, name), text in dict(getattr(statement, "_hints", None) or {}).items() if self._is_for(name)),
-            *(text for name, text in getattr(statement, "_statement_hints", None) or () if self._is_for(name)),
-        ]
-        if not all(map(is_plain_hint, hints)):
-            self._hide("A hint")
-
-    def _is_for(self, dialect: str) -> bool:
-        return dialect in ("*", self.dialect.name)
-
-    def _generate_prefixes(self, stmt: Any, prefixes: Any, **kw: Any) -> str:
-        for prefix, _ in prefixes:
-            self._look_for_custom(prefix)
-        return super()._generate_prefixes(stmt, prefixes, **kw)  # type: ignore[no-any-return]
-
-    def visit_textclause(self, textclause: Any, *args: Any, **kw: Any) -> str:
-        """SQLAlchemy's hook: text."""
-        if not self.stack or not is_plain(textclause.text):
-            self._hide("A text in the statement")
-        return super().visit_textclause(textclause, *args, **kw)  # type: ignore[no-any-return]
-
-    def visit_textual_select(self, taf: Any, *args: Any, **kw: Any) -> str:
-        """SQLAlchemy's hook: a whole SELECT as text."""
-        self._hide("A text in the statement")
-        return super().visit_textual_select(taf, *args, **kw)  # type: ignore[no-any-return]
-
-    def visit_tstring(self, tstring: Any, *args: Any, **kw: Any) -> str:
-        """SQLAlchemy's hook: a template of text."""
-        self._hide("A text in the statement")
-        return super().visit_tstring(tstring, *args, **kw)  # type: ignore[no-any-return]
-
-    def visit_column(self, column: Any, *args: Any, **kw: Any) -> str:
-        """SQLAlchemy's hook: a column, which may be text."""
-        if column.is_literal and not is_plain(str(column.name)):
-            self._hide("A text in the statement")
-        return super().visit_column(column, *args, **kw)
-
-    def visit_extract(self, extract: Any, **kw: Any) -> str:
-        """SQLAlchemy's hook: EXTRACT, whose field is text."""
-        if not is_name(extract.field):
-            self._hide("The field of an EXTRACT")
-        return super().visit_extract(extract, **kw)  # type: ignore[no-any-return]
-
-    def visit_function(self, func: Any, *args: Any, **kw: Any) -> str:
-        """SQLAlchemy's hook: a function, which may run SQL."""
-        if runs_sql(func):
-            self._hide(f"The function {func.name}")
-        return super().visit_function(func, *args, **kw)
-
-    def visit_custom_op_binary(self, element: Any, operator: Any, **kw: Any) -> str:
-        """SQLAlchemy's hook: an operator given as text."""
-        self._look_at_operator(operator)
-        return super().visit_custom_op_binary(element, operator, **kw)  # type: ignore[no-any-return]
-
-    def visit_custom_op_unary_operator(self, element: Any, operator: Any, **kw: Any) -> str:
-        """SQLAlchemy's hook: as above, before its operand."""
-        self._look_at_operator(operator)
-        return super().visit_custom_op_unary_operator(element, operator, **kw)  # type: ignore[no-any-return]
-
-    def visit_custom_op_unary_modifier(self, element: Any, operator: Any, **kw: Any) -> str:
-        """SQLAlchemy's hook: as above, behind its operand."""
-        self._look_at_operator(operator)
-        return super().visit_custom_op_unary_modifier(element, operator, **kw)  # type: ignore[no-any-return]
-
-    def _look_at_operator(self, operator: Any) -> None:
-        if not is_operator(operator.opstring):
-            self._hide("An operator given as text")
+    def _check_tied(self, statement: Any) -> None:
+        """Refuse a change for which another table only has to hold some row, which no condition ties to the changed."""
+        if self.stack or self.from_linter is None:
+            return
+        linter: Any = self.from_linter
+        apart, _ = linter.lint()
+        used = {_name(each) for value in _values(statement).values() for each in getattr(value, "_from_objects", ())}
+        if apart and not any(_name(each) in used for each in linter.froms):
+            self._refuse(f"A change of {statement.table.name!r} beside tables that no condition ties to it")
 
 
 def _target(statement: Any) -> Any:
-    """The table that is written. The ORM writes an inherited class's rows in bulk table by table, and says so beside."""
+    """The table that is written: in bulk the ORM writes an inherited class's rows table by table."""
     annotations = statement._annotations
     for name in ("_emit_update_table", "_emit_insert_table"):
         if name in annotations:
             return annotations[name]
     return statement.table
+
+
+def _beside(statement: Any, target: Any) -> list[Any]:
+    """The FROMs that an UPDATE or DELETE names beside its target, each once."""
+    found: dict[Any, Any] = {}
+    for element in (*statement._where_criteria, *_values(statement).values()):
+        for source in getattr(element, "_from_objects", ()):
+            if _name(source) != _name(target):
+                found.setdefault(_name(source), _plain(source))
+    return list(found.values())
 
 
 def _values(statement: Any) -> dict[Any, Any]:
@@ -415,16 +372,6 @@ def _ties(criteria: Iterable[Any]) -> Iterator[Tie]:
                     yield (_name(one.table), one.key), other
 
 
-class _Quoting(IdentifierPreparer):
-    """A preparer that quotes whatever is no plain name, even where it was told not to quote."""
-
-    def quote(self, ident: str) -> str:
-        """SQLAlchemy's hook: an identifier as it stands in SQL."""
-        if getattr(ident, "quote", None) is False and not is_name(str(ident)):
-            return self.quote_identifier(ident)
-        return super().quote(ident)
-
-
 _CONFINING = "_dotmac_confining"
 
 
@@ -446,8 +393,9 @@ def confining(dialect: Dialect, tenant_free: frozenset[str] = frozenset()) -> Di
 
 def _made(dialect: Any, tenant_free: frozenset[str]) -> Dialect:
     base, preparer = dialect.statement_compiler, type(dialect.identifier_preparer)
-    compiler = type(f"Confining{base.__name__}", (ConfiningCompiler, base), {"tenant_free": tenant_free})
-    quoting = type(f"Quoting{preparer.__name__}", (_Quoting, preparer), {})(dialect)
+    own = {"tenant_free": tenant_free, **unknown_hooks(base)}
+    compiler = type(f"Confining{base.__name__}", (ConfiningCompiler, base), own)
+    quoting = type(f"Quoting{preparer.__name__}", (Quoting, preparer), {})(dialect)
     kind = type(dialect)
     members = {
         "statement_compiler": compiler,

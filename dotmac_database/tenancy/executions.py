@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Result
+from sqlalchemy import Result, Table
 from sqlalchemy.orm import Mapper, ORMExecuteState
 from sqlalchemy.sql import visitors
 
@@ -34,7 +34,7 @@ def on_execute(state: ORMExecuteState) -> Result[Any] | None:
     if confined is not None and not same(confined, binding.tenant):
         raise TenantIsolationError("The session serves another tenant than the repository.")
     if isinstance(state.statement, Explain):
-        if binding.tenant is not None:
+        if confined is not None or _names_classes(state.statement.statement):
             state.update_execution_options(**{PASSED: binding})
         return None
     if not (state.is_orm_statement or _names_classes(state.statement)):
@@ -72,7 +72,7 @@ def _check(state: ORMExecuteState, binding: TenantBinding) -> None:
 
 def _names_owner(mapper: Mapper[Any]) -> bool:
     """Whether a table of a class that no tenant owns has the column by which another class's rows are a tenant's."""
-    owners = (TABLES.owner(table) for table in mapper.tables)
+    owners = (TABLES.owner(table) for table in mapper.tables if isinstance(table, Table))
     return any(owner is not None and not owner.extensions for owner in owners)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Column, Table, event
@@ -171,7 +172,7 @@ def _owners(
 def _inherited_owners(mapper: Mapper[Any], owners: dict[Table, Owner]) -> None:
     """Note the owners of the class's tables: the one that names the tenant, those below it and those above it."""
     levels = _levels(mapper)
-    names = [level.local_table for level in levels]
+    names: list[Any] = [level.local_table for level in levels]
     column = tenant_column(mapper)
     place = names.index(column.table) if column.table in names else 0
     owners[column.table] = Owner(column=column)
@@ -202,6 +203,19 @@ def _levels(mapper: Mapper[Any]) -> list[Mapper[Any]]:
         if level.concrete:
             break
     return levels
+
+
+def inherited_from(table: Table) -> list[tuple[Table, Any]]:
+    """The tables above an inherited class's, the nearest first, each with what ties it to the one below."""
+    mapper = TABLES.class_of(table)
+    while mapper is not None and mapper.local_table is not table:
+        mapper = mapper.inherits
+    levels = [] if mapper is None else _levels(mapper)
+    return [
+        (above.local_table, below.inherit_condition)
+        for below, above in pairwise(levels)
+        if isinstance(above.local_table, Table)
+    ]
 
 
 def _pairs(condition: Any, here: Any, there: Any) -> Iterator[tuple[Column[Any], Column[Any]]]:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.elements import BindParameter
 
+from ..dialects.own import OWN
 from ..errors import TenantIsolationError, TenantRequiredError, UnscopedStatementError
 from .compiler import ConfiningCompiler, confining
 from .context import TenantBinding, binding_of
@@ -57,7 +58,7 @@ def _on_statement(connection: Connection, statement: Any, rows: Any, row: Any, o
     """Have a guarded session's statement compiled by the compiler that confines it; check the rows of an INSERT."""
     guarding = _guarding(connection)
     dialect = connection.engine.dialect
-    if guarding is None or guarding[1].open or guarding[1].told is _TELLING:
+    if guarding is None or guarding[1].open or OWN in options:
         connection.dialect = dialect
         return statement, rows, row
     binding = guarding[1]
@@ -122,7 +123,7 @@ _TELLING = object()
 
 
 def _check(binding: TenantBinding, sent: str, context: Any, *, backed: bool) -> None:
-    if binding.told is _TELLING:
+    if OWN in context.execution_options:
         return
     compiled = getattr(context, "compiled", None)
     statement = getattr(compiled, "statement", None)
@@ -165,7 +166,8 @@ def _check_tenant(binding: TenantBinding, compiled: ConfiningCompiler, context: 
     for names in (compiled.owner_columns, compiled.scopes):
         for name, column in names.items():
             own = stored(tenant, column)
-            if any(not same(row.get(name), own) for row in context.compiled_parameters):
+            # A parameter that is not among them was not rendered: SQLAlchemy writes "… AND false" as false alone.
+            if any(name in row and not same(row[name], own) for row in context.compiled_parameters):
                 raise TenantIsolationError("The statement was bound to another tenant than the session serves.")
 
 

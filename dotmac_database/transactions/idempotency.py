@@ -17,12 +17,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from ..dialects import dialect_named, translated
+from ..dialects.own import OWN
 from ..errors import DuplicateEntityError, ValidationError
 from ..sessions import sync_session
 from ..types import UTCDateTime, as_utc, utc_now
 from .locks import require_transaction, tenant_of
 
 MAX_KEY = 255
+_OWN = {OWN: True}
 
 idempotency_metadata = MetaData()
 """Has the one table of this module, for ``create_all`` or a migration."""
@@ -58,7 +60,7 @@ class IdempotencyRecord:
         with translated():
             require_transaction(self._session, "An idempotency key")
             statement = update(_KEYS).where(_KEYS.c.tenant_id == self.tenant_id, _KEYS.c.key == self.key)
-            self._session.connection().execute(statement.values(result=result))
+            self._session.connection().execute(statement.values(result=result), execution_options=_OWN)
 
     async def async_save(self, session: AsyncSession, result: Any) -> None:
         """As `save`, for the `AsyncSession` that `async_once` was given."""
@@ -106,7 +108,9 @@ def purge_idempotency_keys(session: Session, before: datetime) -> int:
     """
     plain = sync_session(session)
     with translated():
-        result = plain.connection().execute(delete(_KEYS).where(_KEYS.c.created_at < as_utc(before)))
+        result = plain.connection().execute(
+            delete(_KEYS).where(_KEYS.c.created_at < as_utc(before)), execution_options=_OWN
+        )
     return int(result.rowcount)
 
 
@@ -114,9 +118,10 @@ def _insert(session: Session, tenant: str, key: str, fingerprint: str | None, no
     connection = session.connection()
     values = {"tenant_id": tenant, "key": key, "fingerprint": fingerprint, "created_at": now}
     statement = dialect_named(connection.dialect.name).insert(_KEYS).values(values)
-    return connection.scalar(statement.on_conflict_do_nothing().returning(_KEYS.c.key)) is not None
+    made = statement.on_conflict_do_nothing().returning(_KEYS.c.key)
+    return connection.scalar(made, execution_options=_OWN) is not None
 
 
 def _find(session: Session, tenant: str, key: str) -> Row[Any] | None:
     statement = select(_KEYS).where(_KEYS.c.tenant_id == tenant, _KEYS.c.key == key)
-    return session.connection().execute(statement).one_or_none()
+    return session.connection().execute(statement, execution_options=_OWN).one_or_none()

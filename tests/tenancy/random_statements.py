@@ -1,4 +1,4 @@
-"""Random SQLAlchemy statements: joins of every kind, subqueries, common table expressions, unions, functions, writes."""
+"""Random SQLAlchemy statements: every kind of join, subqueries, unions, functions, text in every slot, writes."""
 
 from __future__ import annotations
 
@@ -409,7 +409,7 @@ class Maker:
             lambda: self.deep(select(Doc.title.label("n")).order_by(text(f"({others} LIMIT 1)")).limit(2)),
             lambda: self.deep(select(func.max(text(f"({others} LIMIT 1)")).label("n")).select_from(Doc)),
             lambda: select(Doc.title).where(Doc.title.op("= '' OR 1=1 OR title =")("x")),
-            lambda: select(Doc.title).where(Doc.id.in_(text(f"SELECT id FROM rnd_people").columns(column("id")))),
+            lambda: select(Doc.title).where(Doc.id.in_(text("SELECT id FROM rnd_people").columns(column("id")))),
             lambda: select(Doc.title).join(Person, text("1=1 OR 1=1")),
             lambda: select(Doc.title).group_by(text(f"title, ({others} LIMIT 1)")),
             lambda: select(Doc.title).with_hint(Doc, f", rnd_people UNION ALL {others} --"),

@@ -189,8 +189,8 @@ def test_writes_are_those_of_a_database_of_the_tenant_alone(face: Face, alone: E
 
 def contents_unguarded(session: Session) -> dict[str, list[Any]]:
     """Every row as the session's transaction sees it, past its guard."""
-    from dotmac_database.tenancy.context import binding_of
     from dotmac_database import unscoped
+    from dotmac_database.tenancy.context import binding_of
 
     if binding_of(session) is None:
         return contents(session.connection())

@@ -224,7 +224,9 @@ def _foreign_offer() -> Any:
     return Offer(tenant_id="b", title="x")
 
 
-CORE_WITHIN = {name: REFUSED.pop(name) for name in ("core in a condition", "core table in an update's FROM")}
+CORE_WITHIN: dict[str, Any] = {
+    name: REFUSED.pop(name) for name in ("core in a condition", "core table in an update's FROM")
+}
 
 
 @pytest.mark.parametrize("name", CORE_WITHIN)
