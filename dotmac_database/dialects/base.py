@@ -61,6 +61,14 @@ class Dialect(ABC):
     def relevance(self, column: Column, query: Column) -> Column:
         """How much of one column the search is about: the more the greater."""
 
+    def takes_many(self, type_: TypeEngine[Any]) -> bool:  # noqa: ARG002 - one dialect asks for the type
+        """Whether `among` can compare columns of this type."""
+        return True
+
+    @abstractmethod
+    def among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition:
+        """Whether the column has one of any number of values, all of them in the one parameter ``name``."""
+
     @abstractmethod
     def json_value(self, document: Column, path: tuple[str, ...], kind: str) -> Column:
         """What is at ``path`` if it is a ``"text"``, ``"number"`` or ``"boolean"``, else NULL; ``"any"``: as text."""

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import Boolean, Double, Numeric, Text, case, cast, exists, func, literal, literal_column, select
+from sqlalchemy import (
+    Boolean,
+    Double,
+    Numeric,
+    String,
+    Text,
+    any_,
+    bindparam,
+    case,
+    cast,
+    exists,
+    func,
+    literal,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.dialects.postgresql import insert as insert_on_conflict
 from sqlalchemy.types import TypeEngine
@@ -44,6 +59,11 @@ class Postgresql(Dialect):
     def relevance(self, column: Column, query: Column) -> Column:
         # As it is compared in Python: a real would not be equal to the cursor's number.
         return cast(func.ts_rank_cd(_words(column), func.websearch_to_tsquery(_CONFIG, query)), Double())
+
+    def among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition:
+        # A cast to VARCHAR(5)[] would cut the values.
+        whole = String() if isinstance(type_, String) and enum_of(type_) is None else type_
+        return column == any_(bindparam(name, type_=ARRAY(whole)))
 
     def _at(self, document: Column, path: tuple[str, ...]) -> Column:
         jsonb = document if isinstance(document.type, JSONB) else cast(document, JSONB)

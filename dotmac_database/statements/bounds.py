@@ -10,7 +10,7 @@ from ..models.traits import Traits
 from ..query import Filter, FilterGroup
 
 MAX_VALUES = 10_000
-"""How many values an IN may have; a driver's limit on parameters is not far above."""
+"""How many values of a list are parameters of their own; a driver's limit is not far above. More go as one."""
 
 MAX_PATTERN = 10_000
 """How many characters a text to match may have: SQLite takes patterns of 50,000 bytes at most."""

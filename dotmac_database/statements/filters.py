@@ -54,6 +54,9 @@ class GroupShape(NamedTuple):
     members: tuple[Any, ...]
 
 
+MANY = -1
+"""The number of values of a list that is too long for parameters of its own."""
+
 NOTHING = GroupShape("never", ())
 EVERYTHING = GroupShape("all", ())
 
@@ -183,7 +186,10 @@ def _plain_condition(
 
     if isinstance(path.type, ARRAY) and operator in _LISTS:
         raise ValueError("possible: ask an array with contains, contained_by or overlaps")
-    return _with_values(ConditionShape(path.text, operator), value, coerced, values)
+    shape = _with_values(ConditionShape(path.text, operator), value, coerced, values)
+    if isinstance(shape, ConditionShape) and shape.values == MANY and not dialect.takes_many(path.type):
+        raise ValueError(f"a list of at most {MAX_VALUES} values")
+    return shape
 
 
 def _with_values(shape: ConditionShape, value: Any, coerced: Any, values: list[Any]) -> ConditionShape | GroupShape:
@@ -200,7 +206,7 @@ def _with_values(shape: ConditionShape, value: Any, coerced: Any, values: list[A
         if not known:
             return NOTHING if shape.operator is Op.IN else EVERYTHING
         values.append(known)
-        return shape
+        return shape._replace(values=MANY) if len(known) > MAX_VALUES else shape
     values.append(coerced(value))
     return shape
 
@@ -209,8 +215,6 @@ def _members(value: Any, expected: str, exactly: int | None = None) -> list[Any]
     if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
         raise ValueError(expected)
     members = list(value)
-    if len(members) > MAX_VALUES:
-        raise ValueError(f"a list of at most {MAX_VALUES} values")
     if exactly is not None and (len(members) != exactly or None in members):
         raise ValueError(expected)
     return members
@@ -356,6 +360,9 @@ def _compare(path: FieldPath, shape: ConditionShape, dialect: Dialect, names: It
         return column.is_(None) if operator is Op.IS_NULL else column.is_not(None)
     if operator in _PATTERNS or operator is Op.SEARCH or (operator is Op.CONTAINS and is_text(path.type)):
         return _match(column, operator, bindparam(next(names), type_=String()), dialect)
+    if operator in _LISTS and shape.values == MANY:
+        among = dialect.among(column, type_, next(names))
+        return among if operator is Op.IN else not_(among)
     if operator in _LISTS:
         members = bindparam(next(names), type_=type_, expanding=True)
         return column.in_(members) if operator is Op.IN else column.not_in(members)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -25,7 +27,7 @@ from dotmac_database import (
 )
 from dotmac_database.testing import AsyncMockRepository, MockRepository
 from tests.conftest import Face
-from tests.models import User
+from tests.models import Post, User
 
 
 class Base(DeclarativeBase):
@@ -162,6 +164,61 @@ def test_many_values_are_one_filter(face: Face, users: Any) -> None:
     face(users.create, {"name": "one", "score": 5})
     for values in ([*range(5_000)], [*range(10_000)]):
         assert face(users.count, [F("score", "in", values)]) == 1
+
+
+MOMENT = datetime(2024, 1, 1, tzinfo=UTC)
+MANY: dict[str, tuple[Any, Callable[[int], Any]]] = {
+    "id": (UUID(int=7), lambda n: UUID(int=n)),
+    "name": ("n7", lambda n: f"n{n}"),
+    "email": ('n7"\\\U0001f600', lambda n: f'n{n}"\\\U0001f600'),
+    "score": (7, lambda n: n),
+    "ratio": (0.7, lambda n: n / 10),
+    "balance": (Decimal("0.07"), lambda n: Decimal(n) / 100),
+    "seen_at": (MOMENT + timedelta(seconds=7), lambda n: MOMENT + timedelta(seconds=n)),
+    "born": (date(1970, 1, 8), lambda n: date(1970, 1, 1) + timedelta(days=n)),
+    "wakes": (time(0, 0, 0, 7), lambda n: time(0, 0, 0, n)),
+    "patience": (timedelta(seconds=7), lambda n: timedelta(seconds=n)),
+    "settings.k": ("k7", lambda n: f"k{n}"),
+    "settings.n": (7, lambda n: n),
+}
+
+
+@pytest.mark.parametrize("field", list(MANY))
+def test_a_list_has_any_number_of_values(face: Face, users: Any, field: str) -> None:
+    value, make = MANY[field]
+    column, _, key = field.partition(".")
+    others = {"id": UUID(int=10**9), "balance": Decimal(-1)}
+    face(users.create, {"name": "other", **{name: other for name, other in others.items() if name == field}})
+    made = face(users.create, {"name": "x", column: {key: value} if key else value})
+    values = [make(n) for n in range(40_000)]
+    without = [each for each in values if each != value]
+    assert face(users.count, [F(field, "in", values)]) == 1
+    assert face(users.count, [F(field, "in", without)]) == 0
+    assert face(users.count, [F(field, "not_in", without)]) == (2 if field in ("id", "name", "balance") else 1)
+    assert [user.id for user in face(users.list, {"filters": [F(field, "in", (*values, None))]})] == [made.id]
+    assert face(users.count, [F(field, "not_in", [*without, None])]) == 0
+
+
+def test_as_many_bytes_as_the_database_takes(face: Face, users: Any, dialect: str) -> None:
+    face(users.create, {"name": "x", "avatar": b"7"})
+    values = [str(n).encode() for n in range(40_000)]
+    assert face(users.count, [F("avatar", "in", values[:10_000])]) == 1
+    if dialect == "postgresql":
+        assert face(users.count, [F("avatar", "in", values)]) == 1
+        return
+    with pytest.raises(ValidationError, match="at most 10000 values"):
+        face(users.count, [F("avatar", "in", values)])
+
+
+def test_so_it_has_through_relationships_and_on_guarded_sessions(face: Face) -> None:
+    names = [f"n{n}" for n in range(40_000)]
+    with face.guarded() as session:
+        user = face(face.repository(session, User, "a").create, {"name": "n7"})
+        posts = face.repository(session, Post, "a")
+        face(posts.create, {"title": "t", "author_id": user.id})
+        assert face(posts.count, [F("author.name", "in", names)]) == 1
+        assert face(posts.count, [any_of(F("author.name", "in", names[8:]), F("title", "in", names))]) == 0
+        assert face(posts.update_where, [F("author.name", "in", names)], {"title": "u"}) == 1
 
 
 @pytest.mark.parametrize("make", [any_of, all_of, none_of])
