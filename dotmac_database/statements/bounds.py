@@ -10,7 +10,8 @@ from ..models.traits import Traits
 from ..query import Filter, FilterGroup
 
 MAX_VALUES = 10_000
-"""How many values of a list are parameters of their own; a driver's limit is not far above. More go as one."""
+"""How many values of a statement's filters are parameters of their own: drivers' limits are at 32,766. A list that goes
+beyond it is one parameter."""
 
 MAX_PATTERN = 10_000
 """How many characters a text to match may have: SQLite takes patterns of 50,000 bytes at most."""

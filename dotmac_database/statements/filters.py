@@ -205,8 +205,9 @@ def _with_values(shape: ConditionShape, value: Any, coerced: Any, values: list[A
             return NOTHING  # x NOT IN (…, NULL) is never true
         if not known:
             return NOTHING if shape.operator is Op.IN else EVERYTHING
+        held = sum(len(each) if isinstance(each, list) else 1 for each in values)
         values.append(known)
-        return shape._replace(values=MANY) if len(known) > MAX_VALUES else shape
+        return shape._replace(values=MANY) if held + len(known) > MAX_VALUES else shape
     values.append(coerced(value))
     return shape
 

@@ -199,6 +199,15 @@ def test_a_list_has_any_number_of_values(face: Face, users: Any, field: str) -> 
     assert face(users.count, [F(field, "not_in", [*without, None])]) == 0
 
 
+def test_so_have_many_lists_together(face: Face, users: Any) -> None:
+    face(users.create, {"name": "n7", "score": 7})
+    lists = [F("score", "in", list(range(5_000))), F("name", "in", [f"n{n}" for n in range(9_000)])]
+    assert face(users.count, [*lists * 10]) == 1
+    assert face(users.count, [none_of(*lists * 10)]) == 0
+    short = [F("score", "in", list(range(n, n + 200))) for n in range(200)]
+    assert face(users.count, [any_of(*short)]) == 1
+
+
 def test_as_many_bytes_as_the_database_takes(face: Face, users: Any, dialect: str) -> None:
     face(users.create, {"name": "x", "avatar": b"7"})
     values = [str(n).encode() for n in range(40_000)]
