@@ -402,6 +402,6 @@ def _made(dialect: Any, tenant_free: frozenset[str]) -> Dialect:
         "identifier_preparer": property(lambda _: quoting),
         "supports_statement_cache": dialect.supports_statement_cache,  # SQLAlchemy wants it of each class
     }
-    made: Dialect = object.__new__(type(kind.__name__, (kind,), members))
+    made: Any = object.__new__(type(kind.__name__, (kind,), members))
     made.__dict__ = dialect.__dict__
     return made

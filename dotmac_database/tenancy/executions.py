@@ -23,6 +23,9 @@ CONFINED = "dotmac_confined"
 PASSED = "dotmac_passed"
 """The execution option of a statement that this module has let pass: the session's binding."""
 
+_OF_THE_ORM = frozenset(("parententity", "parentmapper", "remote", "local", "foreign"))
+"""What the ORM notes on the elements of mapped classes and relationships."""
+
 
 def on_execute(state: ORMExecuteState) -> Result[Any] | None:
     """The session's `do_orm_execute`: check a statement of the ORM, and leave all others to the connection's look."""
@@ -50,7 +53,7 @@ def on_execute(state: ORMExecuteState) -> Result[Any] | None:
 
 def _names_classes(statement: Any) -> bool:
     """Whether a statement of Core names mapped classes inside, such as ``select(exists(…))``."""
-    return any("parententity" in getattr(element, "_annotations", ()) for element in visitors.iterate(statement))
+    return any(not _OF_THE_ORM.isdisjoint(getattr(each, "_annotations", ())) for each in visitors.iterate(statement))
 
 
 def _check(state: ORMExecuteState, binding: TenantBinding) -> None:

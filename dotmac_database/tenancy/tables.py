@@ -222,7 +222,7 @@ def _pairs(condition: Any, here: Any, there: Any) -> Iterator[tuple[Column[Any],
     """The columns that a condition equates, of one table and of another."""
     for element in () if condition is None else visitors.iterate(condition):
         if isinstance(element, BinaryExpression) and element.operator is operators.eq:
-            sides = {getattr(side, "table", None): side for side in (element.left, element.right)}
+            sides: dict[Any, Any] = {getattr(side, "table", None): side for side in (element.left, element.right)}
             if here in sides and there in sides:
                 yield here.c[sides[here].key], there.c[sides[there].key]
 
