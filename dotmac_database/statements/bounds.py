@@ -25,6 +25,9 @@ MAX_DEPTH = 20
 MAX_CONDITIONS = 500
 """How many filters and groups one read may have, those within groups included. SQLite's expressions nest 1,000 deep."""
 
+MAX_KEPT = 20
+"""How many filters a statement may have that is kept to be used again."""
+
 MAX_SORTS = 50
 """How many fields one read may be sorted by."""
 

@@ -160,6 +160,17 @@ def test_as_many_as_may_be_are_taken(face: Face, users: Any, kind: str) -> None:
     assert len(found) == (0 if kind == "none" else 1)
 
 
+def test_statements_of_many_filters_are_not_kept(face: Face, users: Any) -> None:
+    kept = users.traits.statements
+    for read in ("list", "count", "list_paginated", "cursor_paginate"):
+        face(*READS[read](users, [SCORE] * 20))
+        before = len(kept)
+        face(*READS[read](users, [SCORE] * 20))
+        for count in range(21, 30):
+            face(*READS[read](users, [SCORE] * count))
+        assert len(kept) == before
+
+
 def test_many_values_are_one_filter(face: Face, users: Any) -> None:
     face(users.create, {"name": "one", "score": 5})
     for values in ([*range(5_000)], [*range(10_000)]):
