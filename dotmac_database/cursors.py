@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -26,6 +27,9 @@ CursorKey: TypeAlias = bytes | str | Sequence[bytes | str] | None
 """One secret, or several: the first signs, all verify, so that keys can be rotated. None: a checksum only."""
 
 MAX_LENGTH = 4096
+MIN_KEY = 16
+"""How many bytes a key has at least: as many as the signature, or the key is guessed instead of it."""
+
 _VERSION = 1
 _MODES = ("after", "before", "from", "until")
 _CHECKSUM = 8
@@ -40,24 +44,22 @@ class EnumName(str):
 
 @dataclass(frozen=True, slots=True)
 class CursorCodec:
-    """Encodes and decodes cursors. ``key``: see `CursorKey`."""
+    """Encodes and decodes cursors. ``key``: see `CursorKey`.
+
+    Raises `ValidationError` for a key of another type, and for one of less than `MIN_KEY` bytes.
+    """
 
     key: CursorKey = field(default=None, repr=False)
+    _keys: tuple[bytes, ...] = field(default=(), init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.key is not None:
+            object.__setattr__(self, "_keys", _keys_of(self.key))
 
     @property
     def signs(self) -> bool:
         """Whether cursors are signed, and so bound to filters and tenant too."""
         return self.key is not None
-
-    @property
-    def _keys(self) -> tuple[bytes, ...]:
-        if self.key is None:
-            return ()
-        keys = (self.key,) if isinstance(self.key, (bytes, str)) else tuple(self.key)
-        made = tuple(key.encode() if isinstance(key, str) else bytes(key) for key in keys)
-        if not made or not all(made):
-            raise ValidationError("A cursor key can't be empty.", field="cursor_key")
-        return made
 
     def encode(self, values: Sequence[object], *, mode: str, binding: bytes, scope: bytes = b"") -> str:
         """A cursor for a place in the order that ``binding`` names.
@@ -80,7 +82,7 @@ class CursorCodec:
 
     def decode(self, cursor: str, *, binding: bytes, scope: bytes = b"") -> tuple[str, tuple[Any, ...]]:
         """The mode and the values of a cursor. Raises `InvalidCursorError`, and nothing else, for any other text."""
-        keys = self._keys  # outside of the block below, which would take a bad key for a bad cursor
+        keys = self._keys
         if not isinstance(cursor, str) or not 0 < len(cursor) <= MAX_LENGTH or not cursor.isascii():
             raise InvalidCursorError
         try:
@@ -92,6 +94,30 @@ class CursorCodec:
             raise
         except (ValueError, TypeError, KeyError, IndexError, ArithmeticError, RecursionError):
             raise InvalidCursorError from None
+
+
+@lru_cache(maxsize=64)
+def _key_bytes(key: bytes | str) -> bytes:
+    try:
+        made = key.encode() if isinstance(key, str) else bytes(key)
+    except UnicodeEncodeError:
+        raise ValidationError("A cursor key can't have lone surrogates.", field="cursor_key") from None
+    if len(made) < MIN_KEY:
+        raise ValidationError(
+            f"A cursor key can't be empty or short: it has at least {MIN_KEY} bytes.", field="cursor_key"
+        )
+    return made
+
+
+def _keys_of(key: Any) -> tuple[bytes, ...]:
+    """The secrets as bytes."""
+    if isinstance(key, (bytes, str)):
+        return (_key_bytes(key),)
+    if not isinstance(key, (list, tuple)) or not key or not all(isinstance(each, (bytes, str)) for each in key):
+        raise ValidationError(
+            "A cursor key is bytes or a text, or a list of them that is not empty.", field="cursor_key"
+        )
+    return tuple(_key_bytes(each) for each in key)
 
 
 def _opened(packed: bytes, keys: Sequence[bytes | None], binding: bytes, scope: bytes) -> tuple[str, tuple[Any, ...]]:

@@ -28,6 +28,8 @@ from dotmac_database import (
     ValidationError,
 )
 
+from .bounds import MAX_FAULTS, MAX_MESSAGE, shown
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
@@ -133,9 +135,16 @@ def _retry_after(error: DatabaseError, code: str) -> int:
 
 async def _request_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    found = error.errors()
     faults = [
-        {"loc": [str(part) for part in fault["loc"]], "msg": fault["msg"], "type": fault["type"]}
-        for fault in error.errors()
+        {
+            "loc": [shown(part) for part in fault["loc"][:MAX_FAULTS]],
+            "msg": shown(fault["msg"], MAX_MESSAGE),
+            "type": fault["type"],
+        }
+        for fault in found[:MAX_FAULTS]
     ]
-    told = "; ".join(f"{'.'.join(fault['loc'])}: {fault['msg']}" for fault in faults)
-    return problem(422, "invalid", told, errors=faults)
+    detail = "; ".join(f"{'.'.join(fault['loc'])}: {fault['msg']}" for fault in faults)
+    if len(found) > MAX_FAULTS:
+        detail += f"; faults that are not shown: {len(found) - MAX_FAULTS}"
+    return problem(422, "invalid", detail, errors=faults)

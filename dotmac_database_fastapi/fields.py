@@ -19,6 +19,8 @@ from sqlalchemy import types as sa
 
 from dotmac_database import FilterOperator, Traits, ValidationError, traits_of
 
+from .readable import shown_by
+
 _EQUALITY = (FilterOperator.EQ, FilterOperator.NE, FilterOperator.IN, FilterOperator.NOT_IN)
 _ORDER = (FilterOperator.GT, FilterOperator.GTE, FilterOperator.LT, FilterOperator.LTE, FilterOperator.BETWEEN)
 _TEXT = (
@@ -164,31 +166,46 @@ def _by_name(members: type[enum.Enum]) -> BeforeValidator:
 def public_columns(traits: Traits[Any]) -> dict[str, Column[Any]]:
     """The columns that a client may see: none whose name begins with ``_``, nor with ``info={"private": True}``."""
     return {
-        key: column
-        for key, column in traits.columns.items()
-        if not key.startswith("_") and not column.info.get("private")
+        key: column for key, column in traits.columns.items() if not key.startswith("_") and key not in traits.private
     }
 
 
-def fields_of(model: type, names: Iterable[str]) -> dict[str, ClientField]:
-    """The named fields of ``model``; without names all but the tenant's, soft-delete and private columns.
+def fields_of(model: type, names: Iterable[str], schema: type[Any] | None = None) -> dict[str, ClientField]:
+    """The named fields of ``model``; without names those that ``schema`` shows (None: the derived read schema).
 
-    Raises `ValidationError` for a name that is no field.
+    Of these never the tenant's and the soft-delete columns. Raises `ValidationError` for a name that is no field, and
+    for a private column.
     """
     traits: Traits[Any] = traits_of(model)
-    named = list(names) or list(_usual(traits))
+    named = list(names) or list(_usual(traits, schema))
     return {name: _field(traits, name) for name in named}
 
 
-def _usual(traits: Traits[Any]) -> Iterator[str]:
+def refuse_private(model: type, name: str) -> None:
+    """Raise `ValidationError` where a dotted path leads to a private column."""
+    owner: Traits[Any] = traits_of(model)
+    for part in name.split("."):
+        if part in owner.private:
+            raise ValidationError(
+                f"{owner.name}.{part} is private: a client can neither filter nor sort by it.", field=name
+            )
+        if part not in owner.relationships:
+            return
+        owner = traits_of(owner.relationships[part].mapper.class_)
+
+
+def _usual(traits: Traits[Any], schema: Any) -> Iterator[str]:
     hidden = {traits.tenant, traits.is_deleted, traits.deleted_at}
     for key, column in public_columns(traits).items():
         type_ = plain_type(column.type)
+        if schema is not None and key not in shown_by(schema):
+            continue
         if key not in hidden and not isinstance(type_, (sa.JSON, sa.LargeBinary, sa.PickleType)):
             yield key
 
 
 def _field(root: Traits[Any], name: str) -> ClientField:
+    refuse_private(root.model, name)
     owner, through = root, False
     parts = name.split(".")
     for position, part in enumerate(parts):
@@ -197,9 +214,9 @@ def _field(root: Traits[Any], name: str) -> ClientField:
             continue
         column = owner.columns.get(part)
         if column is None:
-            known = [*owner.columns, *owner.relationships]
+            known = sorted({*owner.columns, *owner.relationships} - owner.private)
             near = get_close_matches(part, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(sorted(known))}."
+            hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}."
             raise ValidationError(f"{owner.name} has no field {part!r}{hint}", field=name)
         inside = position + 1 < len(parts)
         if inside and not isinstance(plain_type(column.type), sa.JSON):

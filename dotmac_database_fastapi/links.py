@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 from urllib.parse import quote, unquote_plus
 
@@ -9,28 +10,38 @@ from starlette.requests import Request
 
 from dotmac_database import CursorPaginationResult, PaginationResult
 
+from .bounds import MAX_LINKS
+
 _IN_PATH = "/:@!$&'()*+,;=~"
 _IN_QUERY = _IN_PATH + "?%"
 
 
 def link_header(
-    request: Request, page: PaginationResult[Any] | CursorPaginationResult[Any], *, limit: int | None = None
+    request: Request,
+    page: PaginationResult[Any] | CursorPaginationResult[Any],
+    *,
+    limit: int | None = None,
+    max_offset: int | None = None,
 ) -> str | None:
     """``first``, ``prev``, ``next`` and ``last`` as far as they exist, relative to the host; None: there are none.
 
     Each is the request's own path and query with another page in it. ``limit`` is that of a page between cursors.
+    No page is named that would skip more than ``max_offset`` rows. None, too, where the header would be too long.
     """
     targets: dict[str, dict[str, str | None]]
     if isinstance(page, PaginationResult):
-        targets = _numbered(page)
+        targets = _numbered(page, max_offset)
     else:
         size = {} if limit is None else {"limit": str(limit)}
         cursors = {"first": None, "prev": page.prev_cursor, "next": page.next_cursor}
         targets = {rel: {**size, "cursor": to} for rel, to in cursors.items() if to is not None or rel == "first"}
-    return ", ".join(f'<{_changed(request, change)}>; rel="{rel}"' for rel, change in targets.items()) or None
+    if len(request.scope["query_string"]) * len(targets) > MAX_LINKS:
+        return None
+    header = ", ".join(f'<{_changed(request, change)}>; rel="{rel}"' for rel, change in targets.items())
+    return header if 0 < len(header) <= MAX_LINKS else None
 
 
-def _numbered(page: PaginationResult[Any]) -> dict[str, dict[str, str | None]]:
+def _numbered(page: PaginationResult[Any], max_offset: int | None) -> dict[str, dict[str, str | None]]:
     numbers: dict[str, int] = {}
     last = page.pages if page.total_is_exact else None
     if page.items or last != 0:
@@ -41,7 +52,12 @@ def _numbered(page: PaginationResult[Any]) -> dict[str, dict[str, str | None]]:
             numbers["next"] = page.page + 1
         if last is not None:
             numbers["last"] = last
-    return {rel: {"page": str(number), "per_page": str(page.per_page)} for rel, number in numbers.items()}
+    furthest = math.inf if max_offset is None else max_offset // page.per_page + 1
+    return {
+        rel: {"page": str(number), "per_page": str(page.per_page)}
+        for rel, number in numbers.items()
+        if number <= furthest
+    }
 
 
 def _changed(request: Request, change: dict[str, str | None]) -> str:

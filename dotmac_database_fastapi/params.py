@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 from typing import Annotated, Any, TypeAlias
 
 from fastapi import Depends, Query
 from starlette.requests import HTTPConnection
 
-from dotmac_database import CursorPaginationParams, PaginationParams, QueryFilter, QueryOptions, SortField
+from dotmac_database import CursorPaginationParams, PaginationParams, QueryFilter, QueryOptions, SortField, TotalKind
 
-from .query_string import (
-    MAX_PAGE,
-    MAX_PAGE_SIZE,
-    Faults,
-    FilterParams,
-    ListParams,
-    SortParams,
-    refuse_unknown,
-    values_of,
-)
+from .bounds import MAX_OFFSET, Faults, values_of
+from .pages import MAX_PAGE, MAX_PAGE_SIZE, TOTALS
+from .query_string import FilterParams, ListParams, SortParams, refuse_unknown
 
 
 async def _page_query(
@@ -49,9 +42,11 @@ CursorQuery: TypeAlias = Annotated[CursorPaginationParams, Depends(_cursor_query
 def filter_query(model: type, *fields: str) -> Callable[..., Any]:
     """A dependency that gives ``list[QueryFilter]`` from ``status=active``, ``score__gte=10``, ``status__in=a,b``.
 
-    ``fields`` are those that may be named, dotted paths among them; none: all but the tenant's, soft-delete and
-    private columns. A query parameter that the endpoint does not know is a 422 that names it, and so is a value that
-    does not fit. Raises `ValidationError` at once for a field that ``model`` does not have.
+    ``fields`` are those that may be named, dotted paths among them; none: those that the derived read schema shows,
+    never the tenant's, soft-delete and private columns. A query parameter that the endpoint does not know is a 422 that
+    names it, and so is a value that does not fit. At most 100 query parameters and 1,000 values are taken, and an
+    answer names ten faults. Raises `ValidationError` at once for a field that ``model`` does not have, and for a
+    private one.
     """
     params = FilterParams(model, fields)
 
@@ -67,7 +62,7 @@ def filter_query(model: type, *fields: str) -> Callable[..., Any]:
 
 @cache
 def sort_query(model: type, *fields: str) -> Callable[..., Any]:
-    """A dependency that gives ``list[SortField]`` from ``sort=-created_at,name``; otherwise as `filter_query`."""
+    """A dependency that gives ``list[SortField]`` from ``sort=-created_at,name``, 20 at most; as `filter_query`."""
     params = SortParams(model, fields)
 
     async def sorts(connection: HTTPConnection, **_: Any) -> list[SortField]:
@@ -87,14 +82,30 @@ def options_query(
     search: Sequence[str] = (),
     page_size: int = 20,
     max_page_size: int = MAX_PAGE_SIZE,
+    max_offset: int | None = MAX_OFFSET,
+    totals: Collection[TotalKind] = TOTALS,
+    read_schema: Any = None,
 ) -> Callable[..., Any]:
     """A dependency that gives `QueryOptions`: filters, sorts and a page.
 
     ``fields`` may be filtered by and, unless ``sorts`` names others, sorted by. ``search`` names the fields that ``q=``
     searches. ``page`` and ``per_page`` give ``pagination``, ``limit`` or ``cursor`` give ``cursor_pagination``, nothing
-    the first numbered page of ``page_size`` rows; both kinds are a 422.
+    the first numbered page of ``page_size`` rows; both kinds are a 422. A numbered page skips at most ``max_offset``
+    rows (None: any number); ``totals`` are the kinds of total that a client may ask for. ``read_schema`` is what the
+    endpoint shows of a row, None the derived one: it is what may be filtered and sorted by where no ``fields`` are
+    named, and a cursor is sorted by nothing else.
     """
-    return _options_query(model, fields, tuple(sorts), tuple(search), page_size, max_page_size)
+    return _options_query(
+        model,
+        fields,
+        tuple(sorts),
+        tuple(search),
+        page_size,
+        max_page_size,
+        max_offset,
+        frozenset(totals),
+        read_schema,
+    )
 
 
 @cache
@@ -105,6 +116,9 @@ def _options_query(
     search: tuple[str, ...],
     page_size: int,
     max_page_size: int,
+    max_offset: int | None,
+    totals: frozenset[TotalKind],
+    read_schema: Any,
 ) -> Callable[..., Any]:
     params = ListParams(
         model,
@@ -113,6 +127,9 @@ def _options_query(
         search=search,
         page_size=page_size,
         max_page_size=max_page_size,
+        max_offset=max_offset,
+        totals=totals,
+        schema=read_schema,
     )
 
     async def options(connection: HTTPConnection, **_: Any) -> QueryOptions:

@@ -12,7 +12,7 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
-from dotmac_database import Database, RowLevelSecurity, create_database, guard_tenants
+from dotmac_database import Database, PaginationHelper, RowLevelSecurity, create_database, guard_tenants
 
 from .callers import Caller
 from .dependencies import Dependencies
@@ -49,6 +49,7 @@ class DatabasePlugin(Dependencies):
         **options: Any,
     ) -> None:
         super().__init__(self)
+        PaginationHelper.encode_cursor("", cursor_key)  # refuses a key that is too short, before any request has it
         self.database: Database = create_database(url, **options)
         self.tenant = tenant
         self.actor = actor

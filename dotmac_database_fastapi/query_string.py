@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any
 
 import pydantic
-from fastapi.exceptions import RequestValidationError
 from starlette.requests import HTTPConnection
 
 from dotmac_database import (
-    CursorPaginationParams,
     FilterGroup,
     FilterOperator,
-    PaginationParams,
     QueryFilter,
     QueryOptions,
     SortField,
@@ -26,50 +21,17 @@ from dotmac_database import (
     traits_of,
 )
 
-from .fields import LISTS, ClientField, fields_of
+from .bounds import MAX_FILTER_VALUES, MAX_OFFSET, MAX_SEARCH, MAX_SORTS, Faults, Values, shown, single, values_of
+from .fields import LISTS, ClientField, fields_of, refuse_private
 from .internals import declared_query, dependant_of, query_parameters, route_of
+from .pages import MAX_PAGE_SIZE, PAGE_PARAMETERS, TOTALS, PageParams, kinds_of
+from .readable import shows
 from .registry import plugins_of
+from .schemas import read_schema_of
 from .tenants import TenantSource
 
-MAX_PAGE_SIZE = 1000
-MAX_PAGE = 10**15
-"""The offset of a page must be a 64-bit integer."""
-
-PAGE_PARAMETERS = frozenset({"page", "per_page", "total", "limit", "cursor"})
-
-Values = Mapping[str, Sequence[str]]
 _TRUTH = pydantic.TypeAdapter(bool)
-_TOTALS: tuple[TotalKind, ...] = get_args(TotalKind)
 _NULLS = (FilterOperator.IS_NULL, FilterOperator.IS_NOT_NULL)
-
-
-@dataclass(slots=True)
-class Faults:
-    """What is wrong with a query string, to be told together as FastAPI tells it."""
-
-    found: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, name: str, message: str, kind: str = "value_error", given: Any = None) -> None:
-        """One fault of one parameter."""
-        self.found.append({"type": kind, "loc": ("query", name), "msg": message, "input": given})
-
-    def add_all(self, name: str, error: pydantic.ValidationError, given: Any) -> None:
-        """What Pydantic found wrong with a parameter's value."""
-        for each in error.errors(include_url=False, include_context=False, include_input=False):
-            self.add(name, each["msg"], each["type"], given)
-
-    def refuse(self) -> None:
-        """Raise `RequestValidationError` where there is any."""
-        if self.found:
-            raise RequestValidationError(self.found)
-
-
-def values_of(connection: HTTPConnection) -> dict[str, list[str]]:
-    """The query string's values by name, in their order."""
-    values: dict[str, list[str]] = {}
-    for name, value in connection.query_params.multi_items():
-        values.setdefault(name, []).append(value)
-    return values
 
 
 def refuse_unknown(connection: HTTPConnection, values: Values, known: frozenset[str], faults: Faults) -> None:
@@ -79,9 +41,10 @@ def refuse_unknown(connection: HTTPConnection, values: Values, known: frozenset[
         return
     declared = known | query_parameters(connection) | _of_plugins(connection)
     for name in sorted(unknown - declared):
-        near = get_close_matches(name, declared, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        faults.add(name, f"There is no query parameter {name!r}{hint}", "extra_forbidden", values[name][0])
+        near = faults.nearest(name, declared)
+        hint = f"; did you mean {near!r}?" if near else "."
+        message = f"There is no query parameter {shown(name)!r}{hint}"
+        faults.add(name, message, "extra_forbidden", values[name][0])
 
 
 def _of_plugins(connection: HTTPConnection) -> frozenset[str]:
@@ -95,21 +58,18 @@ def _of_plugins(connection: HTTPConnection) -> frozenset[str]:
     return frozenset(names)
 
 
-def single(values: Values, name: str, faults: Faults) -> str | None:
-    """A parameter that may be given once."""
-    given = values.get(name)
-    if given is None:
-        return None
-    if len(given) > 1:
-        faults.add(name, "It is given more than once.", given=list(given))
-    return given[0]
-
-
 class FilterParams:
     """``status=active``, ``score__gte=10``, ``status__in=a,b``: a field, or a field and an operator."""
 
-    def __init__(self, model: type, names: Iterable[str] = (), *, reserved: frozenset[str] = frozenset()) -> None:
-        self.fields = fields_of(model, names)
+    def __init__(
+        self,
+        model: type,
+        names: Iterable[str] = (),
+        *,
+        reserved: frozenset[str] = frozenset(),
+        schema: type[Any] | None = None,
+    ) -> None:
+        self.fields = fields_of(model, names, schema)
         self.declared: dict[str, tuple[ClientField, FilterOperator]] = {}
         for each in self.fields.values():
             for operator in each.operators:
@@ -126,6 +86,16 @@ class FilterParams:
 
     def read(self, values: Values, faults: Faults) -> list[QueryFilter]:
         """The filters that the values ask for, in their order."""
+        counts = {
+            name: sum(each.count(",") + 1 for each in given) if self.accepted[name][1] in LISTS else len(given)
+            for name, given in values.items()
+            if name in self.accepted
+        }
+        many = sum(counts.values())
+        if many > MAX_FILTER_VALUES:
+            longest = max(counts, key=lambda name: counts[name])
+            faults.add(longest, f"The filters have {many} values; at most {MAX_FILTER_VALUES} are taken.", "too_long")
+            return []
         return [
             QueryFilter(each.name, operator, value)
             for name, given in values.items()
@@ -207,8 +177,15 @@ class SortParams:
 
     known = frozenset({"sort"})
 
-    def __init__(self, model: type, names: Iterable[str] = (), searched: Sequence[str] = ()) -> None:
-        fields = fields_of(model, names)
+    def __init__(
+        self,
+        model: type,
+        names: Iterable[str] = (),
+        searched: Sequence[str] = (),
+        *,
+        schema: type[Any] | None = None,
+    ) -> None:
+        fields = fields_of(model, names, schema)
         self.names = tuple(fields)
         ascending: dict[str, tuple[SortField, ...]] = {}
         for name, each in fields.items():
@@ -225,13 +202,17 @@ class SortParams:
     def read(self, values: Values, faults: Faults) -> list[SortField]:
         """The sorts that the values ask for, in their order."""
         chosen: dict[tuple[str, str], SortField] = {}
+        many = sum(given.count(",") + 1 for given in values.get("sort", ()))
+        if many > MAX_SORTS:
+            faults.add("sort", f"There are {many} fields to sort by; at most {MAX_SORTS} are taken.", "too_long")
+            return []
         for given in values.get("sort", ()):
             for part in given.split(",") if given else ():
                 sorts = self.choices.get(part.removeprefix("+").strip())
                 if sorts is None:
-                    near = get_close_matches(part, self.choices, n=1)
-                    hint = f"did you mean {near[0]!r}?" if near else f"it can be {', '.join(self.names)}."
-                    faults.add("sort", f"Nothing can be sorted by {part!r}; {hint}", "enum", part)
+                    near = faults.nearest(part, self.choices)
+                    hint = f"did you mean {near!r}?" if near else f"it can be {', '.join(self.names)}."
+                    faults.add("sort", f"Nothing can be sorted by {shown(part)!r}; {hint}", "enum", part)
                 elif any((sort.field, sort.by) in chosen for sort in sorts):
                     faults.add("sort", f"{sorts[0].field!r} is given more than once.", given=part)
                 elif sorts[0].by == "relevance" and not any(text.strip() for text in values.get("q", ())):
@@ -253,64 +234,6 @@ class SortParams:
         )
 
 
-@dataclass(frozen=True)
-class PageParams:
-    """``page``, ``per_page`` and ``total``, or ``limit`` and ``cursor``; never both kinds."""
-
-    cursor_field: str
-    size: int = 20
-    max_size: int = MAX_PAGE_SIZE
-    total: TotalKind = "exact"
-
-    known = PAGE_PARAMETERS
-
-    def read(self, values: Values, faults: Faults) -> dict[str, Any]:
-        """``pagination`` or ``cursor_pagination`` for `QueryOptions`; the first page where nothing is asked for."""
-        numbered, seeking = values.keys() & {"page", "per_page", "total"}, values.keys() & {"limit", "cursor"}
-        if numbered and seeking:
-            name = min(seeking)
-            faults.add(name, f"{name!r} does not go with {min(numbered)!r}: a page has a number or a cursor.")
-            return {}
-        if seeking:
-            limit = self._number(values, "limit", self.size, self.max_size, faults)
-            cursor = single(values, "cursor", faults)
-            return {"cursor_pagination": CursorPaginationParams(limit, cursor, self.cursor_field)}
-        page = self._number(values, "page", 1, MAX_PAGE, faults)
-        per_page = self._number(values, "per_page", self.size, self.max_size, faults)
-        return {"pagination": PaginationParams(page, per_page, self._total(values, faults))}
-
-    def _total(self, values: Values, faults: Faults) -> TotalKind:
-        given = single(values, "total", faults)
-        for kind in _TOTALS:
-            if given == kind:
-                return kind
-        if given is not None:
-            faults.add("total", f"Input should be {', '.join(_TOTALS[:-1])} or {_TOTALS[-1]}", "enum", given)
-        return self.total
-
-    def _number(self, values: Values, name: str, default: int, most: int, faults: Faults) -> int:
-        given = single(values, name, faults)
-        if given is None:
-            return default
-        if not (given.isascii() and given.isdecimal() and len(given) < 20):
-            faults.add(name, "Input should be a whole number, 1 or greater", "int_parsing", given)
-        elif not 1 <= int(given) <= most:
-            faults.add(name, f"Input should be between 1 and {most}", "less_than_equal", given)
-        else:
-            return int(given)
-        return default
-
-    def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
-        """Each parameter's name, schema and description."""
-        sized = {"type": "integer", "minimum": 1, "maximum": self.max_size, "default": self.size}
-        yield "page", {"type": "integer", "minimum": 1, "default": 1}, "The page, counted from 1."
-        yield "per_page", sized, "Rows on a numbered page."
-        counts = {"type": "string", "enum": list(_TOTALS), "default": self.total}
-        yield "total", counts, "How all the rows are counted: to the end, up to a bound, by an estimate, or not at all."
-        yield "limit", sized, "Rows on a page between cursors; without a cursor the first one."
-        yield "cursor", {"type": "string"}, "Where the page begins: a cursor that another page gave."
-
-
 class SearchParams:
     """``q=``: words that one of some fields must have."""
 
@@ -324,17 +247,24 @@ class SearchParams:
         words = single(values, "q", faults)
         if words is not None and "\x00" in words:
             faults.add("q", "NUL is no character of a text")
+        elif words is not None and len(words) > MAX_SEARCH:
+            faults.add("q", f"A search has at most {MAX_SEARCH} characters.", "string_too_long")
         elif words and words.strip():
             return [any_of(*(QueryFilter(name, FilterOperator.SEARCH, words) for name in self.names))]
         return []
 
     def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
         """Each parameter's name, schema and description."""
-        yield "q", {"type": "string"}, f"Words to search for in {', '.join(self.names)}."
+        yield "q", {"type": "string", "maxLength": MAX_SEARCH}, f"Words to search for in {', '.join(self.names)}."
 
 
 class ListParams:
-    """All that a list can be asked for: filters, a search, the order and the page."""
+    """All that a list can be asked for: filters, a search, the order and the page.
+
+    ``schema`` is what clients see of a row, None the derived one: without ``filters`` and ``sorts`` those are its
+    columns, and a cursor, which everybody can read, is sorted by nothing else. Raises `ValidationError` for a field
+    that is missing or private, and for a kind of total that there is not.
+    """
 
     def __init__(
         self,
@@ -347,17 +277,31 @@ class ListParams:
         page_size: int = 20,
         max_page_size: int = MAX_PAGE_SIZE,
         total: TotalKind = "exact",
+        totals: Collection[TotalKind] = TOTALS,
+        max_offset: int | None = MAX_OFFSET,
+        schema: type[Any] | None = None,
     ) -> None:
         own = PAGE_PARAMETERS | SortParams.known | (SearchParams.known if search else frozenset())
-        self.filters = FilterParams(model, filters, reserved=own)
-        self.sorts = SortParams(model, sorts, search)
+        self.filters = FilterParams(model, filters, reserved=own, schema=schema)
+        self.sorts = SortParams(model, sorts, search, schema=schema)
         self.search = SearchParams(model, search) if search else None
-        self.page = PageParams(traits_of(model).primary_key[0], min(page_size, max_page_size), max_page_size, total)
+        self.page = PageParams(
+            traits_of(model).primary_key[0],
+            min(page_size, max_page_size),
+            max_page_size,
+            total,
+            kinds_of(total, totals),
+            max_offset,
+        )
+        for each in default_sort:
+            refuse_private(model, each.field)
         self.default_sort = tuple(default_sort)
         self.known = own | self.filters.known
+        self.schema: Any = schema or read_schema_of(model)
+        self._keys = frozenset(traits_of(model).primary_key)
 
     def read(self, connection: HTTPConnection) -> QueryOptions:
-        """What the request asks for. Raises `RequestValidationError` that names every fault."""
+        """What the request asks for. Raises `RequestValidationError` that names the faults."""
         values, faults = values_of(connection), Faults()
         filters: list[Any] = []
         if values:
@@ -365,10 +309,23 @@ class ListParams:
             filters += self.filters.read(values, faults)
             if self.search is not None:
                 filters += self.search.read(values, faults)
-        sorts = self.sorts.read(values, faults) or self.default_sort
+        sorts = self.sorts.read(values, faults)
         page = self.page.read(values, faults)
+        if "cursor_pagination" in page:
+            self._check_carried(sorts, values, faults)
         faults.refuse()
-        return QueryOptions(filters=filters, sorts=sorts, **page)
+        return QueryOptions(filters=filters, sorts=sorts or self.default_sort, **page)
+
+    def _check_carried(self, sorts: Sequence[SortField], values: Values, faults: Faults) -> None:
+        """Refuse a cursor that would show what the list does not; the primary key ends every order."""
+        name = "sort" if sorts else min(values.keys() & {"limit", "cursor"})
+        for each in sorts or self.default_sort:
+            if each.field not in self._keys and not shows(self.schema, each.field):
+                faults.add(
+                    name,
+                    f"A cursor carries the values that it is sorted by, and {each.field!r} is not shown; "
+                    "read numbered pages, or sort by something that is.",
+                )
 
     def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
         """Each parameter's name, schema and description."""

@@ -20,6 +20,9 @@ from .fields import plain_type, public_columns
 _WRITTEN = ConfigDict(extra="forbid", val_json_bytes="base64", ser_json_bytes="base64")
 _READ = ConfigDict(from_attributes=True, val_json_bytes="base64", ser_json_bytes="base64")
 
+_FINITE: Any = Annotated[float, Field(allow_inf_nan=False)]
+"""A number that JSON can show: it has neither infinities nor NaN."""
+
 # The order matters: Float is a Numeric, Interval may wrap a DateTime.
 _TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any], ...] = (
     (sa.Boolean, bool),
@@ -51,7 +54,9 @@ def create_schema_of(model: type) -> type[BaseModel]:
 def update_schema_of(model: type) -> type[BaseModel]:
     """What a client may change of a row: nothing is required, and what is not set stays."""
     traits: Traits[Any] = traits_of(model)
-    fields = {key: (_annotation(traits, key, column), _unset()) for key, column in _written(traits).items()}
+    fields = {
+        key: (_annotation(traits, key, column, stored=True), _unset()) for key, column in _written(traits).items()
+    }
     return _model(f"{model.__name__}Update", fields, _WRITTEN)
 
 
@@ -114,7 +119,7 @@ def _filled(column: Column[Any]) -> bool:
 
 
 def _created(traits: Traits[Any], key: str, column: Column[Any]) -> tuple[Any, Any]:
-    annotation = _annotation(traits, key, column)
+    annotation = _annotation(traits, key, column, stored=True)
     if not column.nullable and not _filled(column):
         return annotation, ...
     default: Any = column.default
@@ -123,10 +128,12 @@ def _created(traits: Traits[Any], key: str, column: Column[Any]) -> tuple[Any, A
     return annotation, _unset()
 
 
-def _annotation(traits: Traits[Any], key: str, column: Column[Any]) -> Any:
+def _annotation(traits: Traits[Any], key: str, column: Column[Any], *, stored: bool = False) -> Any:
     annotation, metadata = _declared(traits, key)
     if annotation is None:
         annotation = _of_type(column.type)
+    if stored and annotation is float:
+        annotation = _FINITE
     if column.nullable:
         annotation = annotation | None
     return Annotated[(annotation, *metadata)] if metadata else annotation

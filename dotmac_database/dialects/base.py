@@ -49,6 +49,10 @@ class Dialect(ABC):
     def ilike(self, column: Column, pattern: Column) -> Condition:
         r"""A case-insensitive match of a LIKE pattern (escape ``\``)."""
 
+    def search_text(self, query: str) -> str:
+        """What a person typed as the operand of `search` and `relevance`."""
+        return query
+
     @abstractmethod
     def search(self, column: Column, query: Column) -> Condition:
         """Full-text search of one column."""
@@ -56,6 +60,14 @@ class Dialect(ABC):
     @abstractmethod
     def relevance(self, column: Column, query: Column) -> Column:
         """How much of one column the search is about: the more the greater."""
+
+    def takes_many(self, type_: TypeEngine[Any]) -> bool:  # noqa: ARG002 - one dialect asks for the type
+        """Whether `among` can compare columns of this type."""
+        return True
+
+    @abstractmethod
+    def among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition:
+        """Whether the column has one of any number of values, all of them in the one parameter ``name``."""
 
     @abstractmethod
     def json_value(self, document: Column, path: tuple[str, ...], kind: str) -> Column:

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import Boolean, Double, Numeric, Text, case, cast, exists, func, literal, literal_column, select
+from sqlalchemy import (
+    Boolean,
+    Double,
+    Numeric,
+    String,
+    Text,
+    any_,
+    bindparam,
+    case,
+    cast,
+    exists,
+    func,
+    literal,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.dialects.postgresql import insert as insert_on_conflict
 from sqlalchemy.types import TypeEngine
 
 from .base import Column, Condition, Dialect, enum_of
+from .search_text import as_websearch
 
 _CONFIG: Column = literal_column("'simple'::regconfig")
 
@@ -34,12 +50,20 @@ class Postgresql(Dialect):
     def ilike(self, column: Column, pattern: Column) -> Condition:
         return column.op("ILIKE", is_comparison=True)(pattern)
 
+    def search_text(self, query: str) -> str:
+        return as_websearch(query)
+
     def search(self, column: Column, query: Column) -> Condition:
         return _words(column).op("@@", is_comparison=True)(func.websearch_to_tsquery(_CONFIG, query))
 
     def relevance(self, column: Column, query: Column) -> Column:
         # As it is compared in Python: a real would not be equal to the cursor's number.
         return cast(func.ts_rank_cd(_words(column), func.websearch_to_tsquery(_CONFIG, query)), Double())
+
+    def among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition:
+        # A cast to VARCHAR(5)[] would cut the values.
+        whole = String() if isinstance(type_, String) and enum_of(type_) is None else type_
+        return column == any_(bindparam(name, type_=ARRAY(whole)))
 
     def _at(self, document: Column, path: tuple[str, ...]) -> Column:
         jsonb = document if isinstance(document.type, JSONB) else cast(document, JSONB)

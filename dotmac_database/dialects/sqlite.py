@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import json
 import re
+from decimal import Decimal
 from typing import Any, ClassVar
 
-from sqlalchemy import Boolean, Double, Text, and_, case, cast, func, literal, type_coerce
+from sqlalchemy import Boolean, Double, Text, and_, bindparam, case, cast, func, literal, select, type_coerce
 from sqlalchemy.dialects.sqlite import insert as insert_on_conflict
-from sqlalchemy.types import Float
+from sqlalchemy.types import Float, LargeBinary, PickleType, TypeDecorator, TypeEngine
 
 from .base import Column, Condition, Dialect, lowered
 from .full_text import indexed_search
 
 _GLOB_SPECIAL = "*?["
 _PLACE = re.compile(r"-?[0-9]{1,9}")
+
+
+class JsonValues(TypeDecorator[Any]):
+    """A list of values of a type as JSON, each as SQLite stores it."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, item: TypeEngine[Any]) -> None:
+        super().__init__()
+        self.item = item
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        """SQLAlchemy's hook: the JSON text."""
+        process = self.item.dialect_impl(dialect).bind_processor(dialect)
+        stored = value if process is None else list(map(process, value))
+        # Numbers only have infinities: a text is quoted, and no other type is written so.
+        infinite = isinstance(stored[0], float)
+        text = json.dumps([float(each) if isinstance(each, Decimal) else each for each in stored])
+        return text.replace("Infinity", "9e999") if infinite else text
 
 
 class Sqlite(Dialect):
@@ -50,6 +71,14 @@ class Sqlite(Dialect):
 
     def relevance(self, column: Column, query: Column) -> Column:
         return func.dotmac_relevance(column, query, type_=Double())
+
+    def takes_many(self, type_: TypeEngine[Any]) -> bool:
+        plain = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+        return not isinstance(plain, (LargeBinary, PickleType))  # JSON has no bytes
+
+    def among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition:
+        values = func.json_each(bindparam(name, type_=JsonValues(type_))).table_valued("value", name="dotmac_values")
+        return column.in_(select(values.c.value))
 
     def json_value(self, document: Column, path: tuple[str, ...], kind: str) -> Column:
         where = _json_path(document, path)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
-from functools import lru_cache
 from typing import Any
 
-_WORDS = re.compile(r"\w+")
-_QUERY = re.compile(r'(?P<not>-?)(?:"(?P<phrase>[^"]*)"|(?P<word>[^\s"]+))')
+from .search_text import Text, alternatives
+
+_MOST_CANDIDATES = 200
+"""How many terms the index is asked for: FTS5's parser takes expressions of limited depth."""
 
 
 def contains(document: Any, candidate: Any) -> bool:
@@ -53,43 +53,19 @@ def _json_overlaps(document: str | None, other: str | None) -> int:
 
 
 def _search(text: str | None, query: str | None) -> int | None:
-    """Whether every word of the query occurs: ``"a phrase"``, ``-without``, ``one or other``, any case."""
+    """Whether a text has what a query asks for; see `dotmac_database.dialects.search_text`."""
     if text is None or query is None:
         return None
-    words = [word.lower() for word in _WORDS.findall(text)]
-    found = any(
-        each and all(bool(_occurrences(wanted, words)) is not absent for absent, wanted in each)
-        for each in _alternatives(query)
-    )
-    return int(found)
-
-
-@lru_cache(maxsize=256)
-def _alternatives(query: str) -> list[list[tuple[bool, list[str]]]]:
-    """What a query asks for: any of these, each of which is all of its phrases, there or absent."""
-    alternatives: list[list[tuple[bool, list[str]]]] = [[]]
-    for match in _QUERY.finditer(query):
-        if match["word"] and match["word"].lower() == "or" and not match["not"]:
-            alternatives.append([])
-            continue
-        wanted = [word.lower() for word in _WORDS.findall(match["phrase"] or match["word"] or "")]
-        if wanted:
-            alternatives[-1].append((bool(match["not"]), wanted))
-    return alternatives
-
-
-def _occurrences(wanted: list[str], words: list[str]) -> int:
-    width = len(wanted)
-    return sum(words[start : start + width] == wanted for start in range(len(words) - width + 1))
+    return int(Text(text).answers(alternatives(query)))
 
 
 def _relevance(text: str | None, query: str | None) -> float | None:
     """How often what the query asks for occurs, to one word of the text."""
     if text is None or query is None:
         return None
-    words = [word.lower() for word in _WORDS.findall(text)]
-    wanted = [phrase for each in _alternatives(query) for absent, phrase in each if not absent]
-    return sum(_occurrences(phrase, words) for phrase in wanted) / (1.0 + len(words))
+    found = Text(text)
+    wanted = (term.words for each in alternatives(query) for term in each if not term.absent)
+    return sum(map(found.count, wanted)) / (1.0 + len(found.words))
 
 
 def _candidates(query: str | None) -> str | None:
@@ -100,13 +76,12 @@ def _candidates(query: str | None) -> str | None:
     if query is None:
         return None
     groups = []
-    for each in _alternatives(query):
-        wanted = {word for absent, phrase in each if not absent for word in phrase if word.isascii()}
-        if each and not wanted:
+    for each in alternatives(query):
+        wanted = sorted({word for term in each if not term.absent for word in term.words if word.isascii()})
+        if not wanted:
             return None
-        if wanted:
-            groups.append("(" + " AND ".join(f'"{word}"' for word in sorted(wanted)) + ")")
-    return " OR ".join(groups) or None
+        groups.append("(" + " AND ".join(f'"{word}"' for word in wanted[:_MOST_CANDIDATES]) + ")")
+    return None if len(groups) > _MOST_CANDIDATES else " OR ".join(groups) or None
 
 
 def register_functions(connection: Any) -> None:

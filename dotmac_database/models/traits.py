@@ -20,6 +20,7 @@ from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import ColumnProperty, InstrumentedAttribute, Mapper, RelationshipProperty
 from sqlalchemy.orm.decl_base import _declarative_constructor
 from sqlalchemy.sql import schema
+from sqlalchemy.sql.visitors import iterate
 
 from ..errors import ValidationError
 from ..plainness import CHANGE, INSERT, READ_BY_DRIVER, mapper_departure
@@ -82,6 +83,15 @@ class Traits(Generic[M]):
             for prop in self.mapper.column_attrs
             if isinstance(prop, ColumnProperty) and isinstance(prop.columns[0], Column)
         }
+
+    @cached_property
+    def private(self) -> frozenset[str]:
+        """The keys of the attributes that are marked with ``info={"private": True}``, or made of what is."""
+        return frozenset(
+            each.key
+            for each in self.mapper.column_attrs
+            if each.info.get("private") or any(map(is_private, each.columns))
+        )
 
     @cached_property
     def relationships(self) -> dict[str, RelationshipProperty[Any]]:
@@ -237,6 +247,11 @@ def makes_value(default: Any) -> bool:
     # SQLAlchemy wraps the functions that take no context, and leaves the others as they are.
     code = getattr(default.arg, "__code__", None)
     return code is not None and code.co_freevars == ("fn",) and code.co_filename == schema.__file__
+
+
+def is_private(expression: Any) -> bool:
+    """Whether an expression is a private column, or has one in it."""
+    return any(getattr(part, "info", {}).get("private") for part in iterate(expression))
 
 
 _CACHE: WeakKeyDictionary[type, Traits[Any]] = WeakKeyDictionary()

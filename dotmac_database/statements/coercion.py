@@ -20,6 +20,7 @@ from uuid import UUID
 from sqlalchemy import types as sa
 
 from ..types import UTCDateTime, as_utc
+from .bounds import MAX_JSON_DEPTH, TOO_DEEP, checked_depth
 
 Coercer = Callable[[Any], Any]
 
@@ -44,7 +45,7 @@ def coercer(type_: sa.TypeEngine[Any], *, storing: bool = False) -> Coercer:
         return _interval
     if isinstance(type_, sa.TypeDecorator) and not isinstance(type_, UTCDateTime):
         if type(type_).process_bind_param is not sa.TypeDecorator.process_bind_param:
-            return _as_it_is
+            return checked_depth if isinstance(type_.impl_instance, sa.JSON) else _as_it_is
         return coercer(type_.impl_instance, storing=storing)
     if isinstance(type_, UTCDateTime):
         return _timestamp
@@ -298,10 +299,16 @@ def _json(type_: Any, storing: bool) -> Coercer:
 def json_text(value: Any) -> str:
     """``value`` as JSON that every dialect can store; raises `ValueError` for anything else."""
     try:
-        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()  # refuses lone surrogates
         text = json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
+        if "\\ud" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # refuses lone surrogates
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    except (TypeError, ValueError):
         raise ValueError("a JSON value") from None
+    # As few brackets can't nest deeper, be some of them in texts.
+    if text.count("[") + text.count("{") > MAX_JSON_DEPTH:
+        checked_depth(value)
     if "\\u0000" in text and _NUL_IN_JSON.search(text):
         raise ValueError("a JSON value without NUL characters")
     return text
@@ -318,14 +325,24 @@ def _array(type_: sa.ARRAY[Any], storing: bool) -> Coercer:
         if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
             raise ValueError("a list")
         members = list(value)
-        if len(_extents(members)) > _MOST_DIMENSIONS:
+        if _dimensions(members) > _MOST_DIMENSIONS:
             raise ValueError(f"a list of at most {_MOST_DIMENSIONS} dimensions")
+        _extents(members)
         return each(members)
 
     return coerce
 
 
 _MOST_DIMENSIONS = 6  # PostgreSQL's MAXDIM
+
+
+def _dimensions(members: list[Any]) -> int:
+    """How deep lists nest, counted no further than it matters: `_extents` follows them by recursion."""
+    level, found = [members], 0
+    while level and found <= _MOST_DIMENSIONS:
+        level = [member for each in level for member in each if isinstance(member, list)]
+        found += 1
+    return found
 
 
 def _extents(members: list[Any]) -> tuple[int, ...]:

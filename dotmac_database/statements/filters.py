@@ -18,21 +18,13 @@ from ..dialects.base import Dialect, ends_in_escape, escaped, operand_type
 from ..errors import ValidationError
 from ..models.traits import Traits, traits_of
 from ..query import Filter, FilterGroup, FilterOperator, QueryFilter
+from .bounds import MAX_DEPTH, MAX_PATTERN, MAX_SEARCH, MAX_VALUES, check_size
 from .coercion import checked_text, json_text, told
 from .paths import FieldPath, is_json, is_text, resolve
 from .scope import Scope
 
 Op = FilterOperator
 Condition = ColumnElement[bool]
-
-MAX_VALUES = 10_000
-"""How many values an IN may have; a driver's limit on parameters is not far above."""
-
-MAX_PATTERN = 10_000
-"""How many characters a text to match may have: SQLite takes patterns of 50,000 bytes at most."""
-
-MAX_DEPTH = 20
-"""How deep groups may nest."""
 
 _COMPARISONS = {Op.EQ, Op.NE, Op.GT, Op.GTE, Op.LT, Op.LTE}
 _RANGES = {Op.GT, Op.GTE, Op.LT, Op.LTE, Op.BETWEEN}
@@ -61,6 +53,9 @@ class GroupShape(NamedTuple):
     mode: str
     members: tuple[Any, ...]
 
+
+MANY = -1
+"""The number of values of a list that is too long for parameters of its own."""
 
 NOTHING = GroupShape("never", ())
 EVERYTHING = GroupShape("all", ())
@@ -109,6 +104,8 @@ def _never(shape: Any) -> bool:
 
 def analyse(traits: Traits[Any], filters: Iterable[Filter], dialect: Dialect) -> Analysis:
     """Resolve fields and coerce values. Raises `ValidationError` naming field, operator and value."""
+    filters = list(filters)
+    check_size(traits, filters)
     values: list[Any] = []
     shape = tuple(_analyse(traits, each, dialect, values, 0) for each in filters)
     return Analysis(shape, values)
@@ -130,8 +127,9 @@ def _analyse(traits: Traits[Any], each: Filter, dialect: Dialect, values: list[A
 
 
 def _refuse(path: FieldPath, traits: Traits[Any], each: QueryFilter, expected: str) -> NoReturn:
+    value = "the value" if path.private else told(each.value)
     raise ValidationError(
-        f"{traits.name}.{path.text} {each.operator.value}: {told(each.value)} is not {expected}.",
+        f"{traits.name}.{path.text} {each.operator.value}: {value} is not {expected}.",
         field=path.text,
         operator=each.operator.value,
     )
@@ -188,7 +186,10 @@ def _plain_condition(
 
     if isinstance(path.type, ARRAY) and operator in _LISTS:
         raise ValueError("possible: ask an array with contains, contained_by or overlaps")
-    return _with_values(ConditionShape(path.text, operator), value, coerced, values)
+    shape = _with_values(ConditionShape(path.text, operator), value, coerced, values)
+    if isinstance(shape, ConditionShape) and shape.values == MANY and not dialect.takes_many(path.type):
+        raise ValueError(f"a list of at most {MAX_VALUES} values")
+    return shape
 
 
 def _with_values(shape: ConditionShape, value: Any, coerced: Any, values: list[Any]) -> ConditionShape | GroupShape:
@@ -204,8 +205,9 @@ def _with_values(shape: ConditionShape, value: Any, coerced: Any, values: list[A
             return NOTHING  # x NOT IN (…, NULL) is never true
         if not known:
             return NOTHING if shape.operator is Op.IN else EVERYTHING
+        held = sum(len(each) if isinstance(each, list) else 1 for each in values)
         values.append(known)
-        return shape
+        return shape._replace(values=MANY) if held + len(known) > MAX_VALUES else shape
     values.append(coerced(value))
     return shape
 
@@ -214,8 +216,6 @@ def _members(value: Any, expected: str, exactly: int | None = None) -> list[Any]
     if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
         raise ValueError(expected)
     members = list(value)
-    if len(members) > MAX_VALUES:
-        raise ValueError(f"a list of at most {MAX_VALUES} values")
     if exactly is not None and (len(members) != exactly or None in members):
         raise ValueError(expected)
     return members
@@ -273,7 +273,9 @@ def _pattern(path: FieldPath, operator: FilterOperator, value: Any, dialect: Dia
         raise ValueError("text")
     checked_text(value)
     if operator is Op.SEARCH:
-        return value
+        if len(value) > MAX_SEARCH:
+            raise ValueError(f"text of at most {MAX_SEARCH} characters")
+        return dialect.search_text(value)
     if len(value) > MAX_PATTERN:
         raise ValueError(f"text of at most {MAX_PATTERN} characters")
     if operator is Op.STARTS_WITH:
@@ -359,6 +361,9 @@ def _compare(path: FieldPath, shape: ConditionShape, dialect: Dialect, names: It
         return column.is_(None) if operator is Op.IS_NULL else column.is_not(None)
     if operator in _PATTERNS or operator is Op.SEARCH or (operator is Op.CONTAINS and is_text(path.type)):
         return _match(column, operator, bindparam(next(names), type_=String()), dialect)
+    if operator in _LISTS and shape.values == MANY:
+        among = dialect.among(column, type_, next(names))
+        return among if operator is Op.IN else not_(among)
     if operator in _LISTS:
         members = bindparam(next(names), type_=type_, expanding=True)
         return column.in_(members) if operator is Op.IN else column.not_in(members)

@@ -16,6 +16,7 @@ from ..dialects.base import Dialect, enum_of, lowered
 from ..errors import InvalidCursorError, ValidationError
 from ..models.traits import Traits
 from ..query import CursorPaginationParams, SortBy, SortField, SortOrder
+from .bounds import MAX_SORTS
 from .coercion import checked_text
 from .keyset import Term
 from .paths import FieldPath, along, is_json, is_text, resolve
@@ -97,6 +98,8 @@ def _is_text(value: str) -> bool:
 
 def order_of(traits: Traits[Any], sorts: Sequence[SortField]) -> Order:
     """The total order of ``sorts``; without any, the primary key ascending. A repeated field counts once."""
+    if len(sorts) > MAX_SORTS:
+        raise ValidationError(f"{traits.name} can be sorted by at most {MAX_SORTS} fields at once.", field="sorts")
     order: list[OrderShape] = []
     seen: set[tuple[Any, ...]] = set()
     for sort in sorts:
@@ -117,13 +120,23 @@ def order_of(traits: Traits[Any], sorts: Sequence[SortField]) -> Order:
 
 
 def cursor_order(traits: Traits[Any], sorts: Sequence[SortField], page: CursorPaginationParams) -> Order:
-    """The order of a cursor page: the sorts, else the cursor field; ``"id"`` of a class without one is its key."""
-    if sorts:
-        return order_of(traits, sorts)
-    direction = SortOrder.ASC if page.ascending else SortOrder.DESC
-    if page.cursor_field == "id" and not traits.mapper.has_property("id"):
-        return order_of(traits, [SortField(key, direction) for key in traits.primary_key])
-    return order_of(traits, [SortField(page.cursor_field, direction)])
+    """The order of a cursor page: the sorts, else the cursor field; ``"id"`` of a class without one is its key.
+
+    Raises `ValidationError` for a private column, whose values everybody who holds a cursor could read.
+    """
+    if not sorts:
+        direction = SortOrder.ASC if page.ascending else SortOrder.DESC
+        keyed = page.cursor_field == "id" and not traits.mapper.has_property("id")
+        sorts = [SortField(key, direction) for key in (traits.primary_key if keyed else (page.cursor_field,))]
+    order = order_of(traits, sorts)
+    for each in order:
+        if resolve(traits, each.field).private:
+            raise ValidationError(
+                f"{traits.name}.{each.field} is private, and a cursor carries the values that it is sorted by; "
+                "read numbered pages, or sort by something else.",
+                field=each.field,
+            )
+    return order
 
 
 def check_sortable(path: FieldPath, traits: Traits[Any]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -20,9 +19,11 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ..dialects.base import enum_of
 from ..errors import ValidationError
-from ..models.traits import Traits, traits_of
+from ..models.traits import Traits, is_private, traits_of
+from .bounds import MAX_JSON_DEPTH, MAX_PATH, MAX_STEPS
 from .coercion import Coercer, checked_text, coercer
 from .scope import Scope
+from .suggestions import shown, suggestion
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,13 @@ class FieldPath:
         return bool(self.steps or self.json) or not isinstance(column, Column) or bool(column.nullable)
 
     @cached_property
+    def private(self) -> bool:
+        """Whether the value is a private column's, or made of one."""
+        if self.key is None or self.key in self.owner.mapper.column_attrs:
+            return self.key in self.owner.private
+        return is_private(self.expression)
+
+    @cached_property
     def coerce(self) -> Coercer:
         """Coerces a filter's value to the column's Python type; raises `ValueError`."""
         return coercer(self.type)
@@ -80,6 +88,10 @@ def is_text(type_: TypeEngine[Any]) -> bool:
 
 def resolve(traits: Traits[Any], text: str) -> FieldPath:
     """The field that ``text`` names on the class of ``traits``. Cached by name."""
+    if len(text) > MAX_PATH:
+        raise ValidationError(
+            f"{traits.name} has no field {shown(text)!r}: a name has at most {MAX_PATH} characters.", field=shown(text)
+        )
     return traits.kept(("path", text), lambda: _resolve(traits, text))
 
 
@@ -92,6 +104,10 @@ def _resolve(root: Traits[Any], text: str) -> FieldPath:
         relationship = owner.relationships.get(part)
         if relationship is not None:
             steps.append(relationship)
+            if len(steps) > MAX_STEPS:
+                raise ValidationError(
+                    f"{shown(text)!r} goes through more than {MAX_STEPS} relationships.", field=shown(text)
+                )
             owner = traits_of(relationship.mapper.class_)
             continue
         if not _is_field(owner, part):
@@ -101,8 +117,8 @@ def _resolve(root: Traits[Any], text: str) -> FieldPath:
             raise ValidationError(
                 f"{owner.name}.{part} is neither a relationship nor JSON, so {text!r} names nothing.", field=text
             )
-        if any(not _is_step(step) for step in rest):
-            raise ValidationError(f"{text!r} is no path into a JSON document.", field=text)
+        if len(rest) > MAX_JSON_DEPTH or any(not _is_step(step) for step in rest):
+            raise ValidationError(f"{shown(text)!r} is no path into a JSON document.", field=text)
         return path
     return FieldPath(text, tuple(steps), owner, None)
 
@@ -131,20 +147,17 @@ def _is_field(owner: Traits[Any], part: str) -> bool:
 def unknown(root: Traits[Any], text: str, part: str, owner: Traits[Any], what: str = "field") -> NoReturn:
     """Refuse a name that does not exist, and suggest the nearest that does."""
     names = [*owner.mapper.column_attrs.keys(), *owner.relationships, *owner.mapper.synonyms.keys()]
-    near = get_close_matches(part, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(sorted(names))}."
-    through = "" if part == text else f" (in {text!r} of {root.name})"
-    raise ValidationError(f"{owner.name} has no {what} {part!r}{through}{hint}", field=text)
+    hint = suggestion(part, [name for name in names if name not in owner.private])
+    through = "" if part == text else f" (in {shown(text)!r} of {root.name})"
+    raise ValidationError(f"{owner.name} has no {what} {shown(part)!r}{through}{hint}", field=shown(text))
 
 
 def relationship_of(traits: Traits[Any], name: str, text: str) -> RelationshipProperty[Any]:
     """The relationship ``name`` of the class; raises `ValidationError` for any other name."""
     relationship = traits.relationships.get(name)
     if relationship is None:
-        names = list(traits.relationships)
-        near = get_close_matches(name, names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise ValidationError(f"{traits.name} has no relationship {name!r}{hint}", field=text)
+        hint = suggestion(name, list(traits.relationships), listed=False)
+        raise ValidationError(f"{traits.name} has no relationship {shown(name)!r}{hint}", field=shown(text))
     return relationship
 
 

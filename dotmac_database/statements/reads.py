@@ -18,6 +18,7 @@ from ..models.traits import EAGER, Traits, traits_of
 from ..query import Filter
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.criteria import Confinement
+from .bounds import MAX_KEPT
 from .coercion import coercer, told
 from .filters import Analysis, analyse, build, sought
 from .keyset import Term, after, nulls_follow, order_by, reversed_terms
@@ -120,8 +121,11 @@ class Reader:
         )
 
     def kept(self, shape: tuple[Any, ...], make: Callable[[], S]) -> S:
-        """``make()``, or what it gave for this shape before. A repository's own conditions are never kept."""
-        if self.scope.conditions:
+        """``make()``, or what it gave for this shape before. A repository's own conditions are never kept.
+
+        Nor is a statement of many conditions: of these a client can ask for any number, and each takes 0.2 MB.
+        """
+        if self.scope.conditions or (len(shape) > 1 and type(shape[1]) is tuple and len(shape[1]) > MAX_KEPT):
             return make()
         return self.traits.kept((self.dialect.name, self.scope.shape, self.lock, self.fields, *shape), make)
 
@@ -168,7 +172,7 @@ class Reader:
                         f"{self.traits.name}.{each.field}: relevance needs a search filter on the field.",
                         field=each.field,
                     )
-                words[sought_parameter(place)] = asked
+                words[sought_parameter(place)] = self.dialect.search_text(asked)
         return words
 
     def _rows(self, found: Analysis, order: Order, shape: tuple[Any, ...]) -> Select[Any]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from difflib import get_close_matches
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -36,6 +35,7 @@ from .coercion import Coercer, coercer
 from .filters import Analysis
 from .paths import is_json
 from .reads import Bound, Reader
+from .suggestions import shown, suggestion
 
 Values = dict[str, Any]
 
@@ -167,10 +167,9 @@ class Writer:
             descriptor = mapper.all_orm_descriptors.get(key)
             if key not in mapper.column_attrs and getattr(descriptor, "fset", None) is not None:
                 return key
-        known = [*self.traits.columns, *self.traits.relationships]
-        near = get_close_matches(str(name), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(sorted(known))}."
-        raise ValidationError(f"{self.traits.name} has no field {name!r}{hint}", field=str(name))
+        known = {*self.traits.columns, *self.traits.relationships} - self.traits.private
+        hint = suggestion(name, known)
+        raise ValidationError(f"{self.traits.name} has no field {shown(name)!r}{hint}", field=shown(name))
 
     def _coerced(self, key: str, value: Any) -> Any:
         _, coerce = self._fields.get(key) or self._field(key)

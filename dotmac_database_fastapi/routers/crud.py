@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from dotmac_database import EntityNotFoundError, StaleEntityError, TotalKind, Traits, traits_of
 
+from ..bodies import bounded
+from ..bounds import MAX_OFFSET
 from ..dependencies import get_repository
 from ..etags import etag_of, expected_version, matched_versions
 from ..idempotency import IDEMPOTENCY_KEY, answered_once
 from ..keys import PathKey
+from ..pages import TOTALS
 from ..query_string import ListParams
 from ..references import References
 from ..rendering import Renderer
@@ -38,7 +42,9 @@ def crud_router(
     default_sort: str = "",
     page_size: int = PAGE_SIZE,
     max_page_size: int = MAX_PAGE_SIZE,
+    max_offset: int | None = MAX_OFFSET,
     total: TotalKind = "exact",
+    totals: Collection[TotalKind] = TOTALS,
     idempotency: bool = False,
     repository: type | None = None,
     plugin: DatabasePlugin | None = None,
@@ -53,6 +59,7 @@ def crud_router(
     ``Idempotency-Key`` gets the first answer and writes nothing (see `once`). The other arguments are those of
     `list_router`.
     """
+    router["route_class"] = bounded(router.get("route_class", APIRoute))
     made = APIRouter(prefix=prefix, **router)
     params = ListParams(
         model,
@@ -62,7 +69,10 @@ def crud_router(
         default_sort=sorts_of(default_sort),
         page_size=page_size,
         max_page_size=max_page_size,
+        max_offset=max_offset,
         total=total,
+        totals=totals,
+        schema=read_schema,
     )
     get_rows: Callable[..., Any] = (get_repository if plugin is None else plugin.get_repository)(repository or model)
     renderer = Renderer(model, read_schema)

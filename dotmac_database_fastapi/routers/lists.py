@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from dotmac_database import AsyncRepository, QueryOptions, SortField, SortOrder, TotalKind
 
+from ..bounds import MAX_OFFSET
 from ..dependencies import get_repository
 from ..links import link_header
+from ..pages import TOTALS
 from ..query_string import ListParams
 from ..rendering import Renderer
 
@@ -31,7 +33,9 @@ def list_router(
     default_sort: str = "",
     page_size: int = PAGE_SIZE,
     max_page_size: int = MAX_PAGE_SIZE,
+    max_offset: int | None = MAX_OFFSET,
     total: TotalKind = "exact",
+    totals: Collection[TotalKind] = TOTALS,
     repository: type | None = None,
     plugin: DatabasePlugin | None = None,
     **router: Any,
@@ -39,11 +43,18 @@ def list_router(
     """A router whose ``GET`` lists the rows of ``model``, for the request's tenant.
 
     ``page`` and ``per_page`` give a `PaginationResult` as JSON, ``limit`` or ``cursor`` a `CursorPaginationResult`,
-    both kinds at once a 422; a ``Link`` header names the neighbours. ``filters`` and ``sorts`` are the fields that
-    clients may name (none: all but the tenant's, soft-delete and private columns), ``search`` those of ``q=``, and
-    ``default_sort`` the order where none is asked for (``"-created_at,name"``). Clients choose with ``total=`` how rows
-    are counted (see `PaginationParams`); ``total`` is how where they don't. ``repository`` is a class to use in
-    place of the usual one, ``plugin`` the one of several. ``router`` goes to `APIRouter` (``tags``, …).
+    both kinds at once a 422; a ``Link`` header names the neighbours, unless it would be too long. ``filters`` and
+    ``sorts`` are the fields that clients may name (none: those that ``read_schema`` shows, never the tenant's,
+    soft-delete and private columns), ``search`` those of ``q=``, and ``default_sort`` the order where none is asked for
+    (``"-created_at,name"``). A cursor is sorted by what ``read_schema`` shows: it carries the values.
+
+    A page has at most ``max_page_size`` rows, and a numbered one skips at most ``max_offset`` of them (None: any
+    number); what is beyond is a 422 that points to the cursor. Clients choose with ``total=`` among ``totals`` how rows
+    are counted (see `PaginationParams`); ``total`` is how where they don't. An estimate comes from statistics of the
+    whole table, so that it tells of other tenants' rows: clients may ask for one only where it is among ``totals``.
+
+    ``repository`` is a class to use in place of the usual one, ``plugin`` the one of several. ``router`` goes to
+    `APIRouter` (``tags``, …). Raises `ValidationError` for fields that are missing or private.
     """
     made = APIRouter(prefix=prefix, **router)
     params = ListParams(
@@ -54,7 +65,10 @@ def list_router(
         default_sort=sorts_of(default_sort),
         page_size=page_size,
         max_page_size=max_page_size,
+        max_offset=max_offset,
         total=total,
+        totals=totals,
+        schema=read_schema,
     )
     dependency: Callable[..., Any] = (get_repository if plugin is None else plugin.get_repository)(repository or model)
     add_list(made, model, params, dependency, Renderer(model, read_schema))
@@ -84,7 +98,8 @@ def add_list(
             page = await repository.list_paginated(options)
         else:
             page = await repository.cursor_paginate(options)
-        link = link_header(request, page, limit=None if seeking is None else seeking.limit)
+        limit = None if seeking is None else seeking.limit
+        link = link_header(request, page, limit=limit, max_offset=params.page.max_offset)
         return Response(renderer.page(page), media_type="application/json", headers={"Link": link} if link else None)
 
     router.add_api_route(

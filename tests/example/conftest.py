@@ -35,7 +35,7 @@ def loaded(database_url: str) -> Iterator[Loaded]:
 
 @pytest.fixture(scope="module")
 def app(database_url: str, loaded: Loaded) -> FastAPI:
-    return create_app(Settings(database_url=database_url, cursor_key="a key for tests"))
+    return create_app(Settings(database_url=database_url, cursor_key="a key of the tests"))
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from dotmac_database import Database, create_repository
-from dotmac_database_fastapi import list_router
+from dotmac_database import Database, ValidationError, create_repository
+from dotmac_database_fastapi import crud_router, list_router
 from tests.fastapi.conftest import Api
 from tests.models import Post
 
@@ -19,6 +19,8 @@ MANY = 10_030
 def api(app: FastAPI, api: Api) -> Api:
     app.include_router(list_router(Post, prefix="/posts"))
     app.include_router(list_router(Post, prefix="/uncounted", total="none"))
+    kinds: Any = {"exact", "bounded", "none", "estimate"}
+    app.include_router(list_router(Post, prefix="/estimated", totals=kinds, max_offset=None))
     return api
 
 
@@ -44,10 +46,10 @@ def told(answer: Any) -> dict[str, Any]:
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("total", ["exact", "bounded", "estimate"])
 def test_small_lists_are_counted_however_asked(api: Api, total: str) -> None:
-    answer = api.get(f"/posts?total={total}&page=2&per_page=10", tenant="a")
+    answer = api.get(f"/estimated?total={total}&page=2&per_page=10", tenant="a")
     page = {"total": 25, "page": 2, "per_page": 10, "pages": 3, "has_next": True, "has_prev": True}
     assert told(answer) == (page if total == "exact" else {**page, "total_is_exact": True})
-    assert answer.links["last"]["url"] == f"/posts?total={total}&page=3&per_page=10"
+    assert answer.links["last"]["url"] == f"/estimated?total={total}&page=3&per_page=10"
 
 
 @pytest.mark.usefixtures("few")
@@ -78,15 +80,17 @@ def test_long_lists(api: Api, database: Database, dialect: str) -> None:
     bounded = api.get("/posts?total=bounded&page=2&per_page=10", tenant="a")
     assert (told(bounded)["total"], told(bounded)["pages"], told(bounded)["total_is_exact"]) == (10_000, 1000, False)
     assert set(bounded.links) == {"first", "prev", "next"}  # the last page is not known
-    estimate = told(api.get("/posts?total=estimate", tenant="a"))
+    estimate = told(api.get("/estimated?total=estimate", tenant="a"))
     assert estimate["total"] == (10_000 if dialect == "sqlite" else MANY)
     assert estimate["total_is_exact"] is False
-    deep = told(api.get("/posts?total=bounded&page=1003&per_page=10", tenant="a"))
+    deep = told(api.get("/estimated?total=bounded&page=1003&per_page=10", tenant="a"))
     assert (deep["total"], deep["total_is_exact"], deep["has_next"]) == (MANY, True, False)
 
 
 @pytest.mark.usefixtures("few")
-@pytest.mark.parametrize("query", ["total=most", "total=", "total=exact&total=none", "total=none&limit=5"])
+@pytest.mark.parametrize(
+    "query", ["total=most", "total=", "total=estimate", "total=exact&total=none", "total=none&limit=5"]
+)
 def test_other_totals_are_refused_by_name(api: Api, query: str) -> None:
     answer = api.get(f"/posts?{query}", tenant="a")
     assert answer.status_code == 422
@@ -97,6 +101,36 @@ def test_openapi_names_the_kinds(app: FastAPI, api: Api) -> None:
     parameters = {each["name"]: each for each in app.openapi()["paths"]["/uncounted"]["get"]["parameters"]}
     assert parameters["total"]["schema"] == {
         "type": "string",
-        "enum": ["exact", "bounded", "estimate", "none"],
+        "enum": ["exact", "bounded", "none"],
         "default": "none",
     }
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize(
+    ("options", "allowed"),
+    [
+        ({}, {"exact", "bounded", "none"}),
+        ({"totals": {"exact"}}, {"exact"}),
+        ({"totals": ()}, {"exact"}),
+        ({"totals": {"none"}, "total": "none"}, {"none"}),
+        ({"totals": {"none"}, "total": "bounded"}, {"none", "bounded"}),
+        ({"total": "estimate"}, {"exact", "bounded", "none", "estimate"}),
+        ({"totals": {"estimate"}}, {"exact", "estimate"}),
+    ],
+)
+@pytest.mark.parametrize("make", [list_router, crud_router])
+def test_a_client_may_ask_for_what_the_router_names(
+    app: FastAPI, api: Api, make: Any, options: Any, allowed: set[str]
+) -> None:
+    app.include_router(make(Post, prefix="/some", **options))
+    for kind in ("exact", "bounded", "estimate", "none"):
+        assert api.get(f"/some?total={kind}", tenant="a").status_code == (200 if kind in allowed else 422)
+    parameters = {each["name"]: each for each in app.openapi()["paths"]["/some"]["get"]["parameters"]}
+    assert set(parameters["total"]["schema"]["enum"]) == allowed
+
+
+@pytest.mark.parametrize("options", [{"totals": {"most"}}, {"total": "most"}, {"totals": "exact"}])
+def test_a_total_that_there_is_not_is_refused_at_once(options: Any) -> None:
+    with pytest.raises(ValidationError, match="total"):
+        list_router(Post, prefix="/posts", **options)

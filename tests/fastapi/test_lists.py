@@ -210,7 +210,7 @@ class TestPages:
     def test_a_signed_cursor_is_bound_to_its_tenant(
         self, make_plugin: MakePlugin, runner: asyncio.Runner, database: Database, rows: Any
     ) -> None:
-        app = FastAPI(lifespan=make_plugin(cursor_key="secret").lifespan)
+        app = FastAPI(lifespan=make_plugin(cursor_key="a secret of 16 bytes").lifespan)
         app.include_router(list_router(User, prefix="/users"))
         register_exception_handlers(app)
         api = Api(app, runner)

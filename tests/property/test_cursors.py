@@ -10,7 +10,7 @@ import random
 import re
 import string
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -34,13 +34,14 @@ from dotmac_database import (
     ValidationError,
 )
 from dotmac_database.cursors import MAX_LENGTH, CursorCodec
-from dotmac_database.testing import MockRepository
+from dotmac_database.testing import AsyncMockRepository, MockRepository
+from dotmac_database_fastapi import DatabasePlugin
 from tests.conftest import Face
 from tests.models import Status, User
 
 MUTATIONS = 10_000
 LIMIT = 3
-KEYS = (b"the key of the tests", "another key")
+KEYS = (b"the key of the tests", "another key of the tests")
 DESC = SortOrder.DESC
 MOMENT = datetime(2024, 1, 1, tzinfo=UTC)
 ROWS = [
@@ -503,7 +504,10 @@ def same(one: Any, other: Any) -> bool:
 
 
 @settings(deadline=None, max_examples=400)
-@given(st.one_of(ROUND, st.lists(ROUND, max_size=5).map(tuple)), st.sampled_from([None, b"k", "clé", (b"new", b"old")]))
+@given(
+    st.one_of(ROUND, st.lists(ROUND, max_size=5).map(tuple)),
+    st.sampled_from([None, KEYS[0], "clé de seize octets", KEYS]),
+)
 @example(math.inf, None)
 @example(-math.inf, None)
 @example(-0.0, None)
@@ -570,13 +574,21 @@ def test_a_cursor_that_could_not_be_taken_is_not_made() -> None:
 # -- keys ----------------------------------------------------------------------------------------------------------
 
 
+OLD, NEW = "an old key of the tests", "a new key of the tests"
+
+
 def test_keys_are_rotated_without_a_cursor_being_lost() -> None:
-    old, both, new = CursorCodec("old"), CursorCodec(["new", b"old"]), CursorCodec(b"new")
+    old, both, new = CursorCodec(OLD), CursorCodec([NEW, OLD.encode()]), CursorCodec(NEW.encode())
     of_old = old.encode((1,), mode="after", binding=b"b")
     of_both = both.encode((1,), mode="after", binding=b"b")
     assert both.decode(of_old, binding=b"b") == ("after", (1,))
     assert both.decode(of_both, binding=b"b") == new.decode(of_both, binding=b"b") == ("after", (1,))
-    for codec, cursor in ((new, of_old), (old, of_both), (CursorCodec(), of_old), (CursorCodec("third"), of_both)):
+    for codec, cursor in (
+        (new, of_old),
+        (old, of_both),
+        (CursorCodec(), of_old),
+        (CursorCodec("a third key of tests"), of_both),
+    ):
         with pytest.raises(InvalidCursorError):
             codec.decode(cursor, binding=b"b")
     plain = CursorCodec().encode((1,), mode="after", binding=b"b")
@@ -588,25 +600,47 @@ def test_keys_are_rotated_without_a_cursor_being_lost() -> None:
 @given(st.lists(st.binary(max_size=6), min_size=2, max_size=2, unique=True), st.binary(max_size=6))
 def test_no_two_queries_share_a_cursor(bindings: list[bytes], scope: bytes) -> None:
     one, other = bindings
-    for codec in (CursorCodec(), CursorCodec(b"k")):
+    for codec in (CursorCodec(), CursorCodec(KEYS[0])):
         cursor = codec.encode((1,), mode="after", binding=one, scope=scope)
         with pytest.raises(InvalidCursorError):
             codec.decode(cursor, binding=other, scope=scope)
-    signed = CursorCodec(b"k").encode((1,), mode="after", binding=one, scope=scope)
+    signed = CursorCodec(KEYS[0]).encode((1,), mode="after", binding=one, scope=scope)
     with pytest.raises(InvalidCursorError):
-        CursorCodec(b"k").decode(signed, binding=one, scope=scope + b"x")
+        CursorCodec(KEYS[0]).decode(signed, binding=one, scope=scope + b"x")
     if one + scope == other + scope[: len(scope)]:
         return
     with pytest.raises(InvalidCursorError):  # what moves from one part to the next is another query
-        CursorCodec(b"k").decode(signed, binding=one + b"s", scope=scope[1:])
+        CursorCodec(KEYS[0]).decode(signed, binding=one + b"s", scope=scope[1:])
 
 
-@pytest.mark.parametrize("key", [b"", "", (), [b""], [b"k", ""]])
-def test_an_empty_key_is_refused(key: Any) -> None:
+SHORT: list[Any] = [b"", "", (), [b""], [b"k", ""], "k", b"k" * 15, "é" * 7, [OLD, "k"]]
+
+
+@pytest.mark.parametrize("key", SHORT)
+def test_an_empty_or_short_key_is_refused(key: Any) -> None:
     with pytest.raises(ValidationError, match="empty"):
         PaginationHelper.encode_cursor(1, key)
     with pytest.raises(ValidationError, match="empty"):
         PaginationHelper.decode_cursor("AAAA", key)
+
+
+@pytest.mark.parametrize("key", [*SHORT, 16, 1.5, object(), {"a": 1}, "\ud800" * 16])
+def test_what_takes_a_key_refuses_a_bad_one_at_once(key: Any) -> None:
+    makers: list[Callable[[], Any]] = [
+        lambda: CursorCodec(key),
+        lambda: MockRepository(User, "a", cursor_key=key),
+        lambda: AsyncMockRepository(User, "a", cursor_key=key),
+        lambda: DatabasePlugin("sqlite://", cursor_key=key),
+    ]
+    for make in makers:
+        with pytest.raises(ValidationError, match="cursor key"):
+            make()
+
+
+@pytest.mark.parametrize("key", ["é" * 8, b"k" * 16, [b"k" * 16], (OLD, NEW), None])
+def test_a_key_of_sixteen_bytes_is_taken(key: Any) -> None:
+    assert PaginationHelper.decode_cursor(PaginationHelper.encode_cursor(1, key), key) == 1
+    assert "k" * 16 not in repr(CursorCodec(key))
 
 
 @pytest.mark.parametrize("cursor", [None, 1, b"AAAA", ["AAAA"], object()])

@@ -1,0 +1,100 @@
+"""The page that a query string asks for: a numbered one, or one between cursors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from dotmac_database import CursorPaginationParams, PaginationParams, TotalKind, ValidationError
+
+from .bounds import Faults, Values, single
+
+MAX_PAGE_SIZE = 1000
+MAX_PAGE = 10**15
+"""The offset of a page must be a 64-bit integer."""
+
+PAGE_PARAMETERS = frozenset({"page", "per_page", "total", "limit", "cursor"})
+
+_TOTALS: tuple[TotalKind, ...] = get_args(TotalKind)
+TOTALS: frozenset[TotalKind] = frozenset({"exact", "bounded", "none"})
+"""How clients may have rows counted, unless a router says otherwise: an estimate tells of all tenants' rows."""
+
+
+def kinds_of(total: TotalKind, totals: Collection[TotalKind]) -> tuple[TotalKind, ...]:
+    """The kinds of total that a client may ask for, the router's own among them."""
+    unknown = next((kind for kind in (total, *totals) if kind not in _TOTALS), None)
+    if unknown is not None:
+        raise ValidationError(f"There is no total {unknown!r}; it can be {', '.join(_TOTALS)}.", field="totals")
+    return tuple(kind for kind in _TOTALS if kind == total or kind in totals)
+
+
+@dataclass(frozen=True)
+class PageParams:
+    """``page``, ``per_page`` and ``total``, or ``limit`` and ``cursor``; never both kinds."""
+
+    cursor_field: str
+    size: int = 20
+    max_size: int = MAX_PAGE_SIZE
+    total: TotalKind = "exact"
+    totals: tuple[TotalKind, ...] = _TOTALS
+    max_offset: int | None = None
+
+    known = PAGE_PARAMETERS
+
+    def read(self, values: Values, faults: Faults) -> dict[str, Any]:
+        """``pagination`` or ``cursor_pagination`` for `QueryOptions`; the first page where nothing is asked for."""
+        numbered, seeking = values.keys() & {"page", "per_page", "total"}, values.keys() & {"limit", "cursor"}
+        if numbered and seeking:
+            name = min(seeking)
+            faults.add(name, f"{name!r} does not go with {min(numbered)!r}: a page has a number or a cursor.")
+            return {}
+        if seeking:
+            limit = self._number(values, "limit", self.size, self.max_size, faults)
+            cursor = single(values, "cursor", faults)
+            return {"cursor_pagination": CursorPaginationParams(limit, cursor, self.cursor_field)}
+        page = self._number(values, "page", 1, MAX_PAGE, faults)
+        per_page = self._number(values, "per_page", self.size, self.max_size, faults)
+        if self.max_offset is not None and (page - 1) * per_page > self.max_offset:
+            message = f"At most {self.max_offset} rows can be skipped by page; go on with limit and cursor from there."
+            faults.add("page", message, "less_than_equal", page)
+        return {"pagination": PaginationParams(page, per_page, self._total(values, faults))}
+
+    def _total(self, values: Values, faults: Faults) -> TotalKind:
+        given = single(values, "total", faults)
+        for kind in self.totals:
+            if given == kind:
+                return kind
+        if given is not None:
+            faults.add("total", f"Input should be one of: {', '.join(self.totals)}", "enum", given)
+        return self.total
+
+    def _number(self, values: Values, name: str, default: int, most: int, faults: Faults) -> int:
+        given = single(values, name, faults)
+        if given is None:
+            return default
+        if not (given.isascii() and given.isdecimal() and len(given) < 20):
+            faults.add(name, "Input should be a whole number, 1 or greater", "int_parsing", given)
+        elif not 1 <= int(given) <= most:
+            faults.add(name, f"Input should be between 1 and {most}", "less_than_equal", given)
+        else:
+            return int(given)
+        return default
+
+    def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
+        """Each parameter's name, schema and description."""
+        sized = {"type": "integer", "minimum": 1, "maximum": self.max_size, "default": self.size}
+        yield "page", {"type": "integer", "minimum": 1, "default": 1}, "The page, counted from 1."
+        yield "per_page", sized, "Rows on a numbered page."
+        counts = {"type": "string", "enum": list(self.totals), "default": self.total}
+        yield "total", counts, f"How all the rows are counted: {', '.join(_COUNTS[kind] for kind in self.totals)}."
+        yield "limit", sized, "Rows on a page between cursors; without a cursor the first one."
+        yield "cursor", {"type": "string"}, "Where the page begins: a cursor that another page gave."
+
+
+_COUNTS: dict[TotalKind, str] = {
+    "exact": "to the end",
+    "bounded": "up to a bound",
+    "estimate": "by an estimate",
+    "none": "not at all",
+}
