@@ -50,6 +50,12 @@ from .repositories import (
     create_repository,
 )
 from .retry import RetryAttempt, RetryBudget, RetryHook, RetryPolicy, RetryStrategy, is_transient, with_retry
+from .statements.references import (
+    TenantReference,
+    async_missing_references,
+    missing_references,
+    tenant_references,
+)
 from .tenancy import (
     ALL_TENANTS,
     Finding,
@@ -137,6 +143,7 @@ __all__ = [
     "StaleEntityError",
     "TenantIsolationError",
     "TenantMixin",
+    "TenantReference",
     "TenantRequiredError",
     "TotalKind",
     "Traits",
@@ -152,6 +159,7 @@ __all__ = [
     "all_of",
     "any_of",
     "async_advisory_lock",
+    "async_missing_references",
     "async_once",
     "bind_tenant",
     "create_async_repository",
@@ -162,6 +170,7 @@ __all__ = [
     "idempotency_metadata",
     "is_transient",
     "loose_keys",
+    "missing_references",
     "none_of",
     "on_commit",
     "on_rollback",
@@ -169,6 +178,7 @@ __all__ = [
     "purge_idempotency_keys",
     "tenant_foreign_key",
     "tenant_primary_key",
+    "tenant_references",
     "tenant_scope",
     "tenant_unique",
     "traits_of",

@@ -89,8 +89,10 @@ class _Resource:
 
     def add_create(self, schema: type[BaseModel], *, idempotent: bool) -> None:
         async def made(request: Request, data: Any, repository: Any) -> Response:
-            await self.references.check(repository, data)
-            entity = await self._loaded(repository, await repository.create(data))
+            checked = await self.references.before_create(repository, data)
+            entity = await repository.create(data)
+            await self.references.after(repository, entity, checked, created=True)
+            entity = await self._loaded(repository, entity)
             return self._told(entity, 201, {"Location": self.key.location(request.url.path, entity)})
 
         async def create(request: Request, data: Any, repository: Any = Depends(self.get_rows)) -> Response:
@@ -128,8 +130,9 @@ class _Resource:
         ) -> Response:
             key = self.key.of(given, repository.tenant_id)
             expected = await self._expected(request, repository, key)
-            await self.references.check(repository, data)
+            checked = await self.references.before_update(repository, key, data)
             entity = await repository.update(key, data, expected_version=expected)
+            await self.references.after(repository, entity, checked, created=False)
             return self._told(await self._loaded(repository, entity))
 
         update.__annotations__["data"] = schema
