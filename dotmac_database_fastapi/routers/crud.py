@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -13,7 +14,7 @@ from dotmac_database import EntityNotFoundError, StaleEntityError, TotalKind, Tr
 
 from ..dependencies import get_repository
 from ..etags import etag_of, expected_version, matched_versions
-from ..idempotency import IDEMPOTENCY_KEY, answered_once
+from ..idempotency import IDEMPOTENCY_KEY, Replays
 from ..keys import PathKey
 from ..query_string import ListParams
 from ..references import References
@@ -40,6 +41,7 @@ def crud_router(
     max_page_size: int = MAX_PAGE_SIZE,
     total: TotalKind = "exact",
     idempotency: bool = False,
+    idempotency_ttl: float | timedelta | None = None,
     repository: type | None = None,
     plugin: DatabasePlugin | None = None,
     **router: Any,
@@ -50,8 +52,9 @@ def crud_router(
     and ``POST /{id}/restore`` where rows are deleted softly. Schemas that are not given are derived. Where the class
     has a version it is the ``ETag``, and ``If-Match`` makes PATCH and DELETE conditional: 412. A foreign key to a
     tenant's row must name one of the same tenant: 409 otherwise. With ``idempotency`` a POST that is repeated with its
-    ``Idempotency-Key`` gets the first answer and writes nothing (see `once`). The other arguments are those of
-    `list_router`.
+    ``Idempotency-Key`` gets the first answer and writes nothing (see `once`): the same method, path, query string and
+    body of the same tenant and actor, within ``idempotency_ttl`` (seconds or a timedelta; None: as the plugin says). A
+    key that was used for another request is a 422. The other arguments are those of `list_router`.
     """
     made = APIRouter(prefix=prefix, **router)
     params = ListParams(
@@ -69,7 +72,8 @@ def crud_router(
     add_list(made, model, params, get_rows, renderer)
     traits: Traits[Any] = traits_of(model)
     resource = _Resource(made, traits, get_rows, renderer, PathKey(traits), References(traits))
-    resource.add_create(create_schema or create_schema_of(model), idempotent=idempotency)
+    replays = Replays(plugin, idempotency_ttl) if idempotency else None
+    resource.add_create(create_schema or create_schema_of(model), replays)
     resource.add_read()
     resource.add_update(update_schema or update_schema_of(model))
     resource.add_delete()
@@ -87,7 +91,7 @@ class _Resource:
     key: PathKey
     references: References
 
-    def add_create(self, schema: type[BaseModel], *, idempotent: bool) -> None:
+    def add_create(self, schema: type[BaseModel], replays: Replays | None) -> None:
         async def made(request: Request, data: Any, repository: Any) -> Response:
             checked = await self.references.before_create(repository, data)
             entity = await repository.create(data)
@@ -104,11 +108,13 @@ class _Resource:
             repository: Any = Depends(self.get_rows),
             idempotency_key: str | None = IDEMPOTENCY_KEY,
         ) -> Response:
-            if idempotency_key is None:
+            if idempotency_key is None or replays is None:
                 return await made(request, data, repository)
-            return await answered_once(request, repository.db, idempotency_key, lambda: made(request, data, repository))
+            return await replays.answered_once(
+                request, repository.db, idempotency_key, lambda: made(request, data, repository)
+            )
 
-        endpoint: Callable[..., Any] = create_once if idempotent else create
+        endpoint: Callable[..., Any] = create if replays is None else create_once
         endpoint.__annotations__["data"] = schema
         endpoint.__name__ = "create"
         self._add("POST", "" if self.router.prefix else "/", endpoint, 201, "Create")
