@@ -18,7 +18,7 @@ from ..sessions import read, sync_session
 from ..tenancy.context import ALL_TENANTS, binding_of, confine
 from ..tenancy.executions import CONFINED, PASSED
 from ..tenancy.policies import protected_tables
-from ..tenancy.values import stored
+from ..tenancy.values import named, stored
 from .coercion import coercer
 from .scope import alive
 
@@ -57,10 +57,10 @@ class TenantReference:
     def found(self, traits: Traits[Any], values: Mapping[str, Any], tenant: Any) -> ColumnElement[bool]:
         """The condition that the values name a row of the tenant."""
         conditions: list[ColumnElement[bool]] = [self._owned(self._table, self._owner, tenant)]
-        for key, column, named in self._pairs:
+        for key, column, target in self._pairs:
             own = key is not None and key == traits.tenant
             value = stored(tenant, column) if own else _value(traits, key or "", column, values.get(key or ""))
-            conditions.append(named == literal(value, column.type))
+            conditions.append(target == literal(value, column.type))
         return exists(select(literal(1)).select_from(self._table).where(*conditions, *self._living))
 
     def _owned(self, table: Table, owner: Column[Any] | None, tenant: Any) -> ColumnElement[bool]:
@@ -132,7 +132,7 @@ def _tenant(session: Session, traits: Traits[Any], values: Mapping[str, Any], te
         tenant_id = values.get(traits.tenant or "")
     if tenant_id is None:
         raise TenantRequiredError(f"{traits.name} refers to tenants' rows, and the tenant is not known.")
-    return tenant_id
+    return named(tenant_id)
 
 
 def _answers(session: Session, traits: Traits[Any], statement: Any, tenant_id: Any) -> Sequence[Any]:
