@@ -38,4 +38,5 @@ class TransactionOptions:
 
     def given(self) -> list[str]:
         """The names of the options that are set."""
-        return [item.name for item in fields(self) if getattr(self, item.name) not in (None, False)]
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return [name for name, value in values.items() if value is not None and value is not False]
