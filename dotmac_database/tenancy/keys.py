@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ForeignKeyConstraint, MetaData, PrimaryKeyConstraint, Table, UniqueConstraint
+from sqlalchemy import Column, ForeignKeyConstraint, Index, MetaData, PrimaryKeyConstraint, Table, UniqueConstraint
 
 from ..errors import TenantIsolationError, ValidationError
 from .context import log
@@ -70,6 +70,10 @@ def tenant_foreign_key(
     )
 
 
+ACROSS_TENANTS = "across_tenants"
+"""The name in a key's ``info`` that says that it is not to carry the tenant."""
+
+
 @dataclass(frozen=True, slots=True)
 class LooseKey:
     """A key that crosses tenants: of ``table``, over ``columns``; ``referred`` is the parent's table, if it is a
@@ -94,7 +98,8 @@ def check_tenant_keys(metadata: MetaData, *, strict: bool = False) -> list[Loose
 
     A foreign key without the tenant lets a row name another tenant's parent, which can then not be deleted; a unique
     key without it tells that another tenant has the value. Each warning has the key's name and its ``remedy`` as code.
-    ``strict``: they are a `TenantIsolationError` that names them all, instead. No I/O.
+    ``strict``: they are a `TenantIsolationError` that names them all, instead. A key that is meant to cross tenants
+    says so, ``UniqueConstraint("domain", info={"across_tenants": True})``. No I/O.
     """
     found = list(loose_keys(metadata))
     if strict and found:
@@ -108,13 +113,14 @@ def check_tenant_keys(metadata: MetaData, *, strict: bool = False) -> list[Loose
 def loose_keys(metadata: MetaData) -> Iterator[LooseKey]:
     """The foreign keys between tenants' tables that do not carry the tenant, and the unique constraints and indexes.
 
-    A primary key, or the key of a joined child and of a table between many and many, is not among the latter. No I/O.
+    A primary key, or the key of a joined child and of a table between many and many, is not among the latter. A key
+    with ``info={"across_tenants": True}`` is left out: it is meant to be so. No I/O.
     """
     protected = protected_tables(metadata)
     for table, column in protected.items():
         for key in sorted(table.foreign_key_constraints, key=lambda each: [column.name for column in each.columns]):
             parent: Any = protected.get(key.referred_table)
-            if key.referred_table not in protected or _is_extension(table, key):
+            if key.referred_table not in protected or _is_extension(table, key) or _is_meant(key):
                 continue
             if not _carries(key, column, parent):
                 yield LooseKey(
@@ -140,15 +146,27 @@ def _is_extension(table: Table, key: ForeignKeyConstraint) -> bool:
 def _loose_uniques(table: Table, column: Any) -> Iterator[LooseKey]:
     uniques = [each for each in table.constraints if isinstance(each, UniqueConstraint)]
     for constraint in sorted(uniques, key=lambda each: [column.name for column in each.columns]):
-        if column not in constraint.columns.values():
+        if column not in constraint.columns.values() and not _is_meant(constraint):
             columns = tuple(each.name for each in constraint.columns)
             remedy = f"Use {_call('tenant_unique', columns, **_tenant(column))}."
             yield LooseKey(table.name, columns, None, _name(constraint), remedy)
     for index in sorted(table.indexes, key=lambda each: str(each.name)):
-        if index.unique and column not in index.columns.values():
+        if index.unique and column not in index.columns.values() and not _is_meant(index):
             columns = tuple(each.name for each in index.columns)
-            remedy = f"Use {_call('Index', (str(index.name), column.name, *columns), unique=True)}."
-            yield LooseKey(table.name, columns, None, _name(index), remedy)
+            yield LooseKey(table.name, columns, None, _name(index), _index_remedy(index, column))
+
+
+def _is_meant(key: Any) -> bool:
+    return bool(key.info.get(ACROSS_TENANTS))
+
+
+def _index_remedy(index: Index, column: Any) -> str:
+    plain = all(isinstance(each, Column) for each in index.expressions)
+    conditions = [index.dialect_options[name].get("where") for name in ("postgresql", "sqlite")]
+    if not plain or any(each is not None for each in conditions):
+        return f'Name "{column.name}" first in it.'
+    names = (str(index.name), column.name, *(each.name for each in index.columns))
+    return f"Use {_call('Index', names, unique=True)}."
 
 
 def _foreign_remedy(key: ForeignKeyConstraint, column: Any, parent: Any) -> str:
