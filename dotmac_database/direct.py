@@ -12,17 +12,20 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, Insert, Select, Update
+from sqlalchemy import ColumnClause, Connection, Engine, Insert, Select, SelectBase, TextClause, Update
 from sqlalchemy import exc as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.base import instance_dict, instance_state
+from sqlalchemy.sql import ClauseElement, visitors
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.util import await_only
 
-from .dialects.copying import is_listened_to
 from .dialects.transactions import mark_aborted
-from .models.traits import Traits
-from .sessions import hears_of_commits, hears_of_flushes, lost_in_write, needs_no_transaction, stands_alone, state_of
+from .models.traits import Traits, is_of_kept_shape
+from .plainness import READ_BY_DRIVER, WRITE_BY_DRIVER, Way, engine_departure, mapper_departure
+from .sessions import lost_in_write, needs_no_transaction, stands_alone, state_of
 
 Process = Callable[[Any], Any]
 
@@ -74,8 +77,8 @@ def fetch(
     One statement. None: it was not sent, or its connection was lost; a read may be sent again. Raises what SQLAlchemy
     would raise.
     """
-    engine = _engine(session, traits)
-    if engine is None:
+    engine = stands_alone(session, READ_BY_DRIVER) if traits.plain else None
+    if engine is None or not _passes_by(engine, traits, READ_BY_DRIVER):
         return None
     plan = _plan(statement, engine.dialect, traits, fields)
     if plan is None:
@@ -98,8 +101,8 @@ def write(session: Session, statement: Any, parameters: Mapping[str, Any], trait
 
     None: it was not sent. A connection that is lost meanwhile is a `TransactionError` with ``outcome="unknown"``.
     """
-    engine = _engine(session, traits)
-    if engine is None or hears_of_commits(session) or _hears_of_objects(session):
+    engine = stands_alone(session, WRITE_BY_DRIVER) if traits.plain else None
+    if engine is None or not _passes_by(engine, traits, WRITE_BY_DRIVER):
         return None
     plan = _plan(statement, engine.dialect, traits, ())
     if plan is None:
@@ -114,13 +117,18 @@ def insert(session: Session, statement: Any, parameters: Mapping[str, Any], trai
 
     None: it was not sent. A rollback makes the object transient, as it does with one that was flushed.
     """
-    if session.new or session.dirty or session.deleted or hears_of_flushes(session) or _hears_of_objects(session):
+    if session.new or session.dirty or session.deleted or not traits.plain:
         return None
-    engine = _quiet(session, traits, needs_no_transaction(session, state_of(session)))
-    plan = None if engine is None else _plan(statement, engine.dialect, traits, ())
+    engine = needs_no_transaction(session, state_of(session), WRITE_BY_DRIVER)
+    if engine is None or not _passes_by(engine, traits, WRITE_BY_DRIVER):
+        return None
+    plan = _plan(statement, engine.dialect, traits, ())
     if plan is None:
         return None
-    records = _records_within(session.connection(), plan, parameters)
+    connection = session.connection()
+    if engine_departure(connection, WRITE_BY_DRIVER):
+        return None
+    records = _records_within(connection, plan, parameters)
     if records is None:
         return None
     objects = _objects(session, traits, plan.keys, [plan.values(record) for record in records])
@@ -129,25 +137,16 @@ def insert(session: Session, statement: Any, parameters: Mapping[str, Any], trai
     return objects
 
 
-def _hears_of_objects(session: Session) -> bool:
-    heard = session.dispatch
-    return bool(heard.before_attach or heard.after_attach or heard.transient_to_pending or heard.pending_to_persistent)
+def _passes_by(engine: Engine, traits: Traits[Any], way: Way) -> bool:
+    """Whether nothing of the user's would notice that SQLAlchemy is passed by; the session was asked before.
 
-
-def _engine(session: Session, traits: Traits[Any]) -> Engine | None:
-    """The engine, where nothing of the user's would notice that SQLAlchemy is passed by, nor needs a transaction."""
-    return _quiet(session, traits, stands_alone(session)) if traits.plain else None
-
-
-def _quiet(session: Session, traits: Traits[Any], engine: Engine | None) -> Engine | None:
-    if not traits.plain or traits.listens_to_loads:
-        return None
-    if engine is None or engine.dialect.driver != "asyncpg" or engine.echo or is_listened_to(engine):
-        return None
-    heard = session.dispatch
-    if heard.loaded_as_persistent or any(not getattr(each, "dotmac_internal", False) for each in heard.do_orm_execute):
-        return None
-    return None if engine.get_execution_options() else engine
+    That nobody has a say in the row that is written is asked where its statement is made, of `Traits`.
+    """
+    return (
+        engine.dialect.driver == "asyncpg"
+        and engine_departure(engine, way) is None
+        and mapper_departure(traits.mapper, READ_BY_DRIVER) is None
+    )
 
 
 def _plan(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequence[str] | None) -> Plan | None:
@@ -158,11 +157,17 @@ def _plan(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequence[st
 
 
 def _compiled(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequence[str] | None) -> Plan | None:
-    if not isinstance(statement, (Select, Insert, Update)) or statement._with_options:
+    if (
+        not isinstance(statement, (Select, Insert, Update))
+        or statement._with_options
+        or _holds_users_sql(statement, traits.tables[0])
+    ):
         return None
     compiled = statement.compile(dialect=dialect)
     if not isinstance(compiled, SQLCompiler) or compiled.post_compile_params or compiled.literal_execute_params:
         return None
+    if compiled.prefetch:
+        return None  # Python makes a value for each execution
     columns = compiled._result_columns
     keys: tuple[str, ...] = ()
     if fields is not None:
@@ -175,6 +180,55 @@ def _compiled(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequenc
         for bind in (compiled.binds[name],)
     ]
     return Plan(dialect, str(compiled), parameters, [entry.type for entry in columns], keys)
+
+
+def _holds_users_sql(statement: Any, table: Any) -> bool:
+    """Whether SQL of the user's may be in a statement, which the session is to see: it may confine it.
+
+    What is built from a shape has no other than that of hybrids, and of the conditions of relationships. Where it has
+    neither a SELECT nor a text inside, they have brought none.
+    """
+    if not is_of_kept_shape(statement):
+        return True
+    if isinstance(statement, Select) and [*map(_plain_table, statement.get_final_froms())] != [table]:
+        return True
+    elements = list(visitors.iterate(statement))
+    if not any(_is_opaque(element) for element in elements if element is not statement):
+        return False
+    owners = (element._annotations.get("parententity") for element in elements if hasattr(element, "_annotations"))
+    return any(map(_brings_sql, {owner.mapper for owner in owners if owner is not None}))
+
+
+def _plain_table(selectable: Any) -> Any:
+    return getattr(selectable, "_deannotate", lambda: selectable)()
+
+
+def _is_opaque(element: Any) -> bool:
+    """Whether SQL may hold what nobody could see in its structure alone: a SELECT's rows, or a text."""
+    literal = isinstance(element, ColumnClause) and element.is_literal and element.name not in ("*", "1")
+    return literal or isinstance(element, (SelectBase, TextClause))
+
+
+def _brings_sql(mapper: Mapper[Any]) -> bool:
+    """Whether a class's hybrids, or the conditions of its relationships, have a SELECT or a text in them."""
+    expressions: list[Any] = []
+    for relationship in mapper.relationships:
+        expressions += [relationship.primaryjoin, relationship.secondaryjoin]
+    for name, descriptor in mapper.all_orm_descriptors.items():
+        if isinstance(descriptor, hybrid_property):
+            if descriptor.custom_comparator is not None:
+                return True
+            expressions.append(_element_of(getattr(mapper.class_, name, None)))
+    return any(
+        _is_opaque(element)
+        for expression in expressions
+        if isinstance(expression, ClauseElement)
+        for element in visitors.iterate(expression)
+    )
+
+
+def _element_of(attribute: Any) -> Any:
+    return attribute.__clause_element__() if hasattr(attribute, "__clause_element__") else attribute
 
 
 def _key(traits: Traits[Any], column: Any) -> str:
@@ -192,8 +246,11 @@ def _records(
         raise
     try:
         driver: Any = pooled.driver_connection
+        adapted: Any = pooled.dbapi_connection
         if not driver._config.statement_cache_size:
             return None  # behind a pooler, where the statements' names must be SQLAlchemy's
+        if type(adapted) is not AsyncAdapt_asyncpg_connection or adapted._transaction is not None:
+            return None  # somebody has begun a transaction on it, which would undo a write
         if plan.processors is None:
             plan.learn(await_only(driver.prepare(plan.sql)).get_attributes())
         records: Sequence[Any] = await_only(driver.fetch(plan.sql, *plan.arguments(parameters)))
@@ -216,8 +273,11 @@ def _records(
 def _records_within(connection: Connection, plan: Plan, parameters: Mapping[str, Any]) -> Sequence[Any] | None:
     """The records of a statement in the transaction of a connection, which the driver is told of where it is new."""
     pooled: Any = connection.connection
-    driver, adapted = pooled.driver_connection, pooled.dbapi_connection
-    if not driver._config.statement_cache_size or adapted.isolation_level == "autocommit":
+    driver: Any = pooled.driver_connection
+    adapted: Any = pooled.dbapi_connection
+    if not driver._config.statement_cache_size or type(pooled.dbapi_connection) is not AsyncAdapt_asyncpg_connection:
+        return None
+    if adapted.isolation_level == "autocommit":
         return None
     try:
         if adapted._transaction is None:

@@ -9,6 +9,7 @@ DatabaseError
 │   └── TenantRequiredError
 ├── TenantIsolationError            42501 from a row-level policy
 │   └── UnscopedStatementError
+├── SessionEndedError
 ├── StaleEntityError
 ├── TransactionError
 ├── CircuitOpenError
@@ -83,6 +84,10 @@ class TenantIsolationError(DatabaseError):
 
 class UnscopedStatementError(TenantIsolationError):
     """The statement touches a tenant's table in a way that can't be confined to one tenant."""
+
+
+class SessionEndedError(DatabaseError):
+    """The session has ended, as a request's does with the request; a background task needs one of its own."""
 
 
 class StaleEntityError(DatabaseError):

@@ -20,7 +20,8 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from .dialects import cause_of, lost_connection, translate, translated
 from .dialects.transactions import BEFORE_UNDO, ensure_begun, equip, refuses_commit, watch
-from .errors import DatabaseError, TransactionError, ValidationError
+from .errors import DatabaseError, SessionEndedError, TransactionError, ValidationError
+from .plainness import READ_ALONE, WRITE_ALONE, Departure, Way, departure, has_ended, session_departure
 
 T = TypeVar("T")
 
@@ -68,7 +69,8 @@ def state_of(session: Session) -> SessionState:
     state: SessionState | None = session.info.get(_INFO)
     if state is None:
         state = session.info[_INFO] = SessionState()
-        watch(session.bind)
+        for bind in (session.bind, *session.binds.values()):
+            watch(bind)
     return state
 
 
@@ -80,12 +82,14 @@ def read(session: Session, work: Work[T], model: type | None = None, *, recover:
     """Run reads, and give what ``work`` gives. Errors leave as the toolkit's.
 
     Where nothing needs a transaction there is none: the statement is sent in AUTOCOMMIT (PostgreSQL), and the
-    connection goes back to the pool at once. Such a read sees what is in the database now, also in objects that the
-    session holds already, and is sent once more where its connection turns out to be lost. ``recover`` rolls back the
-    transaction that reads had opened, where the database has ended it by an error.
+    connection goes back to the pool at once. Where something of the user's may need one (a listener that lowers its
+    rights, say), the read has a transaction of its own. Such a read sees what is in the database now, also in objects
+    that the session holds already, and is sent once more where its connection turns out to be lost. ``recover`` rolls
+    back the transaction that reads had opened, where the database has ended it by an error. Raises `SessionEndedError`.
     """
     with translated(model):
-        engine = stands_alone(session)
+        refuse_ended(session)
+        engine = stands_alone(session, READ_ALONE, listened=True)
         if engine is None:
             return _read_inside(session, work, recover=recover)
         try:
@@ -103,6 +107,7 @@ def locking(session: Session, work: Callable[[], T], model: type | None = None, 
     commits by hand, so a transaction that begins here is as good.
     """
     with translated(model):
+        refuse_ended(session)
         if not (alone or state_of(session).units or session.in_transaction()):
             raise TransactionError("Rows can be locked within a transaction only: open a DatabaseTransaction.")
         return _read_inside(session, lambda _: work(), recover=False)
@@ -123,7 +128,7 @@ def _read_alone(session: Session, engine: Engine, work: Work[T]) -> T:
     state = state_of(session)
     state.reading_alone = True
     try:
-        if engine.dialect.name == "postgresql":
+        if engine.dialect.name == "postgresql" and departure(session, engine, None, READ_ALONE) is None:
             session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
         result = work(_ALONE)
         _commit_keeping(session)
@@ -135,34 +140,38 @@ def _read_alone(session: Session, engine: Engine, work: Work[T]) -> T:
         state.reading_alone = False
 
 
-def stands_alone(session: Session) -> Engine | None:
-    """The engine for a read that may be a statement of its own, outside of any transaction; else None."""
+def stands_alone(session: Session, way: Way, *, listened: bool = False) -> Engine | None:
+    """The engine for a read that may be a unit of its own, outside of any transaction of the session; else None.
+
+    ``listened``: also where something listens to the session.
+    """
     state = state_of(session)
     if session.in_transaction() or (session.expire_on_commit and not state.asynchronous):
         return None
     if state.units and not state.lazy:
         return None
-    return needs_no_transaction(session, state)
+    return needs_no_transaction(session, state, way, listened=listened)
 
 
-def needs_no_transaction(session: Session, state: SessionState) -> Engine | None:
+def needs_no_transaction(session: Session, state: SessionState, way: Way, *, listened: bool = False) -> Engine | None:
     """The engine, where a statement by itself sees and does the same as in a transaction of its own; else None."""
     if not state.standalone_reads:
         return None
-    engine = session.bind
-    if not isinstance(engine, Engine) or session.twophase or not session.autoflush:
+    found = session_departure(session, way)
+    if found is not None and not (listened and found is Departure.SESSION_LISTENER):
         return None
+    engine = session.bind
+    assert isinstance(engine, Engine)
     if not hasattr(engine.dialect, "default_isolation_level"):
         engine.connect().close()  # the dialect learns the server's default with its first connection
     level = engine.get_execution_options().get("isolation_level") or engine.dialect.default_isolation_level
-    if level not in ("READ COMMITTED", "AUTOCOMMIT") and engine.dialect.name != "sqlite":
-        return None
-    # A listener of the user's at the start of a transaction (SET LOCAL …) needs that there is one.
-    return None if any(map(_of_users, session.dispatch.after_begin)) else engine
+    return engine if level in ("READ COMMITTED", "AUTOCOMMIT") or engine.dialect.name == "sqlite" else None
 
 
-def _of_users(listener: Any) -> bool:
-    return not getattr(listener, "dotmac_internal", False)
+def refuse_ended(session: Session) -> None:
+    """Raise `SessionEndedError` for a session that was closed for good, as a request's is at the request's end."""
+    if has_ended(session):
+        raise SessionEndedError
 
 
 @contextmanager
@@ -178,6 +187,7 @@ def writing(session: Session, *, auto_commit: bool, model: type | None = None) -
     """
     state = state_of(session)
     with translated(model):
+        refuse_ended(session)
         if session.in_transaction():
             with savepoint(session):
                 yield _nothing
@@ -198,18 +208,6 @@ def writing(session: Session, *, auto_commit: bool, model: type | None = None) -
         commit(session, model)
 
 
-def hears_of_commits(session: Session) -> bool:
-    """Whether a listener of the user's is told of flushes and commits, and may send something with them."""
-    heard = session.dispatch
-    return hears_of_flushes(session) or any(map(_of_users, (*heard.before_commit, *heard.after_commit)))
-
-
-def hears_of_flushes(session: Session) -> bool:
-    """Whether a listener of the user's is told of flushes."""
-    heard = session.dispatch
-    return any(map(_of_users, (*heard.before_flush, *heard.after_flush, *heard.after_flush_postexec)))
-
-
 def lost_in_write() -> TransactionError:
     """What it is when the connection is lost while a statement runs that the server commits by itself."""
     return TransactionError("The connection was lost during a write; it may have taken effect.", outcome="unknown")
@@ -220,12 +218,12 @@ def _nothing() -> None:
 
 
 def _write_alone(session: Session, state: SessionState) -> None:
-    if hears_of_commits(session):
-        return  # what they send belongs into the same transaction
-    engine = needs_no_transaction(session, state)
-    if engine is not None and engine.dialect.name == "postgresql":
-        session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-        state.writing_alone = True
+    engine = needs_no_transaction(session, state, WRITE_ALONE)
+    # What listeners to flushes, commits and the like send belongs into the same transaction.
+    if engine is None or engine.dialect.name != "postgresql" or departure(session, engine, None, WRITE_ALONE):
+        return
+    session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+    state.writing_alone = True
 
 
 @contextmanager
@@ -249,7 +247,10 @@ def _held_before_undo(session: Session) -> Iterator[list[Held]]:
 @contextmanager
 def savepoint(session: Session) -> Iterator[None]:
     """A savepoint in the open transaction; two statements more. Its failure undoes this block alone."""
-    ensure_begun(session.connection())
+    transaction: Any = session.get_nested_transaction() or session.get_transaction()
+    # Which of several binds a statement is for is known once it is there.
+    for connection in transaction.connections if session.binds else (session.connection(),):
+        ensure_begun(connection)
     equip(session)
     held: list[Held] = []
     try:

@@ -8,42 +8,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, Table, cast, func, select
+from sqlalchemy import Column, Connection, Table, cast, func, select
 from sqlalchemy import exc as sa
 from sqlalchemy import table as plain_table
 from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.sql import column
 from sqlalchemy.util import await_only
 
-_LISTENED = ("before_execute", "after_execute", "before_cursor_execute", "after_cursor_execute")
+from ..plainness import WRITE_BY_DRIVER, engine_departure
+from .own import OWN
 
 
 def copies(connection: Connection, table: Table) -> bool:
     """Whether rows may go into ``table`` by COPY; asks the database, in one statement.
 
-    Row-level security does not allow it, a view can't take it, and who listens to statements (telemetry, a log) would
-    not hear of it. The statement opens the transaction, which COPY by the driver would not.
+    Row-level security does not allow it, a view can't take it, and who listens to statements (telemetry, a log), or has
+    made an engine of another kind, would not hear of it. The statement opens the transaction, which COPY by the driver
+    would not.
     """
-    if connection.dialect.name != "postgresql" or is_listened_to(connection):
-        return False
-    if connection.get_execution_options().get("schema_translate_map") or connection.engine.echo:
+    if connection.dialect.name != "postgresql" or engine_departure(connection, WRITE_BY_DRIVER):
         return False
     name = connection.dialect.identifier_preparer.format_table(table)
     catalogue = plain_table("pg_class", column("oid"), column("relkind"), schema="pg_catalog")
     asked = select(catalogue.c.relkind.in_(["r", "p"]), func.row_security_active(catalogue.c.oid)).where(
         catalogue.c.oid == cast(name, REGCLASS)
     )
-    is_table, is_secured = connection.execute(asked).one()
+    is_table, is_secured = connection.execute(asked, execution_options={OWN: True}).one()
     return bool(is_table) and not is_secured
-
-
-def is_listened_to(connection: Connection | Engine) -> bool:
-    """Whether anything of the user's hears of the statements that are sent."""
-    return any(
-        not getattr(listener, "dotmac_internal", False)
-        for name in _LISTENED
-        for listener in getattr(connection.dispatch, name)
-    )
 
 
 def copy(connection: Connection, table: Table, columns: Sequence[Column[Any]], lists: Sequence[Sequence[Any]]) -> None:
@@ -74,6 +65,16 @@ def _by_psycopg(connection: Connection, table: Table, names: Sequence[str], rows
     quoted = connection.dialect.identifier_preparer
     target = f"{quoted.format_table(table)} ({', '.join(map(quoted.quote, names))})"
     driver: Any = connection.connection.driver_connection
-    with driver.cursor() as cursor, cursor.copy(f"COPY {target} FROM STDIN") as stream:
+    statement = f"COPY {target} FROM STDIN"
+    if connection.dialect.is_async:
+        await_only(_by_async_psycopg(driver, statement, rows))
+        return
+    with driver.cursor() as cursor, cursor.copy(statement) as stream:
         for row in rows:
             stream.write_row(row)
+
+
+async def _by_async_psycopg(driver: Any, statement: str, rows: Iterator[tuple[Any, ...]]) -> None:
+    async with driver.cursor() as cursor, cursor.copy(statement) as stream:
+        for row in rows:
+            await stream.write_row(row)

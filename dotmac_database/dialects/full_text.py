@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import DDL, Index, Integer, Table, TypeDecorator, column, event, func, literal_column, or_, select
-from sqlalchemy import table as plain_table
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.schema import SchemaItem
 
 from ..errors import ValidationError
 from .base import Column, Condition
+from .own import OwnTable
 
 _INFO = "dotmac_full_text"
 
@@ -67,7 +67,7 @@ def indexed_search(target: Column, query: Column) -> Condition | None:
     key = _rowid(table)
     if key is None:
         return None
-    found = plain_table(_fts(table), column("rowid"), column(_fts(table)), column(plain.name), schema=table.schema)
+    found = OwnTable(_fts(table), column("rowid"), column(_fts(table)), column(plain.name), schema=table.schema)
     wanted = func.dotmac_candidates(query)
     matching = select(found.c.rowid).where(found.c[plain.name].op("MATCH", is_comparison=True)(wanted))
     return or_(wanted.is_(None), key.in_(matching))

@@ -29,6 +29,10 @@ def _refuse_ended(_connection: Any, record: Any, _fairy: Any) -> None:
         raise DisconnectionError("The server has closed this connection.")
 
 
+_listener: Any = _refuse_ended
+_listener.dotmac_internal = True  # see `dotmac_database.plainness`
+
+
 def has_ended(driver: Any) -> bool:
     """Whether the server has closed an idle connection of psycopg or asyncpg; sends nothing."""
     if hasattr(driver, "pgconn"):

@@ -46,7 +46,7 @@ def watch(bind: Engine | Connection | None) -> None:
     event.listen(engine, "handle_error", _mark)
     event.listen(engine, "rollback", _clear)
     event.listen(engine, "begin", _clear)
-    event.listen(engine, "rollback_savepoint", lambda connection, *_: _clear(connection))
+    event.listen(engine, "rollback_savepoint", _clear_savepoint)
 
 
 def equip(session: Session) -> None:
@@ -94,12 +94,24 @@ def _clear(connection: Connection) -> None:
     connection.info.pop(_ABORTED, None)
 
 
+def _clear_savepoint(connection: Connection, *_: Any) -> None:
+    _clear(connection)
+
+
+_listener: Any
+for _listener in (_before_undo, _equip, _count_changes, _mark, _clear, _clear_savepoint):
+    _listener.dotmac_internal = True  # see `dotmac_database.plainness`
+
+
 def refuses_commit(session: Session) -> bool:
     """Whether COMMIT would be answered with ROLLBACK, without an error.
 
     PostgreSQL does that in an aborted transaction, and no driver tells:
     https://www.postgresql.org/docs/current/sql-commit.html
     """
-    if not session.in_transaction() or session.get_bind().dialect.name != "postgresql":
-        return False
-    return bool(session.connection().info.get(_ABORTED))
+    return any(
+        connection.dialect.name == "postgresql" and not connection.invalidated and connection.info.get(_ABORTED)
+        for transaction in (session.get_nested_transaction(), session.get_transaction())
+        if transaction is not None
+        for connection in transaction.connections
+    )

@@ -12,15 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Column, Table, Uuid
+from sqlalchemy import Column, Insert, Select, Table, Update, Uuid
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.orm import ColumnProperty, InstrumentedAttribute, Mapper, RelationshipProperty
 from sqlalchemy.orm.decl_base import _declarative_constructor
+from sqlalchemy.sql import schema
 
 from ..errors import ValidationError
+from ..plainness import CHANGE, INSERT, READ_BY_DRIVER, mapper_departure
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -149,44 +151,54 @@ class Traits(Generic[M]):
     @property
     def listens_to_loads(self) -> bool:
         """Whether something of the user's happens when an object is loaded: a listener, a reconstructor."""
-        return any(bool(getattr(self.mapper.class_manager.dispatch, name)) for name in ("load", "refresh"))
+        return mapper_departure(self.mapper, READ_BY_DRIVER) is not None
 
     @property
     def direct_writes(self) -> bool:
         """Whether a row may be changed by a statement alone: nothing of the user's hangs on the unit of work."""
-        heard = self.mapper.dispatch
-        return self._one_plain_table and not (
-            heard.before_update
-            or heard.after_update
-            or heard.before_delete
-            or heard.after_delete
-            or any(getattr(self.model, key).dispatch.set for key in self.columns)
-        )
+        return self._one_plain_table and mapper_departure(self.mapper, CHANGE) is None
 
     @property
     def direct_creates(self) -> bool:
         """Whether a new row may be inserted by a statement alone: no constructor or listener of the user's makes it."""
-        manager, heard = self.mapper.class_manager, self.mapper.dispatch
         return (
             self.plain
-            and self.direct_writes
+            and self._one_plain_table
+            and self._made_plainly
             and self._defaults_are_plain
-            and not (heard.before_insert or heard.after_insert)
-            and len(list(manager.dispatch.init)) <= 1  # the ORM's own
+            and mapper_departure(self.mapper, INSERT) is None
+        )
+
+    @cached_property
+    def _made_plainly(self) -> bool:
+        """Whether a new object is made by the usual constructor, and keeps what it is given as it is given."""
+        made: Any = self.mapper.class_manager.original_init
+        if made is _declarative_constructor:
+            return self.model.__setattr__ is object.__setattr__
+        return (
+            made.__module__ == "sqlmodel.main"
+            and self.model.__setattr__.__module__ == "sqlmodel.main"
+            and not getattr(self.model, "__pydantic_post_init__", None)
+            and not getattr(self.model, "model_config", {}).get("validate_assignment")
         )
 
     @cached_property
     def _defaults_are_plain(self) -> bool:
-        """Whether Python makes what new objects need: values or calls for defaults, the usual constructor."""
-        made: Any = self.mapper.class_manager.original_init
-        return (made is _declarative_constructor or made.__module__ == "sqlmodel.main") and all(
-            column.default is None or column.default.is_scalar or column.default.is_callable
-            for column in self.columns.values()
-        )
+        """Whether Python makes what new objects need: values, or calls that need no more than themselves."""
+        return all(column.default is None or makes_value(column.default) for column in self.columns.values())
 
     @cached_property
     def _one_plain_table(self) -> bool:
-        return len(self.tables) == 1 and not self.computes and not self.mapper.validators
+        mapper = self.mapper
+        counted = mapper.version_id_col
+        return (
+            len(self.tables) == 1
+            and not self.computes
+            and not mapper.validators
+            # The ORM alone knows a version that is counted otherwise than one by one.
+            and (counted is None or (self.version is not None and counted is self.columns[self.version]))
+            and (counted is None or getattr(mapper.version_id_generator, "__module__", "") == "sqlalchemy.orm.mapper")
+        )
 
     def attribute(self, key: str) -> InstrumentedAttribute[Any]:
         """The class's attribute of this key, for statements."""
@@ -200,12 +212,31 @@ class Traits(Generic[M]):
             if len(self.statements) >= MAX_SHAPES:
                 self.statements.clear()
             self.statements[key] = found
+            if isinstance(found, (Select, Insert, Update)):
+                _OF_KEPT_SHAPE.add(found)
         return found
 
     def key_of(self, entity: M) -> Any:
         """The entity's primary key: one value, or a tuple of them."""
         values = tuple(getattr(entity, key) for key in self.primary_key)
         return values[0] if len(values) == 1 else values
+
+
+_OF_KEPT_SHAPE: WeakSet[Any] = WeakSet()
+
+
+def is_of_kept_shape(statement: Any) -> bool:
+    """Whether a statement was built from its shape alone: what users gave is in its parameters, and is data."""
+    return statement in _OF_KEPT_SHAPE
+
+
+def makes_value(default: Any) -> bool:
+    """Whether a column's default is a value, or a call that needs nothing of the row and the connection."""
+    if default.is_scalar or not default.is_callable:
+        return bool(default.is_scalar)
+    # SQLAlchemy wraps the functions that take no context, and leaves the others as they are.
+    code = getattr(default.arg, "__code__", None)
+    return code is not None and code.co_freevars == ("fn",) and code.co_filename == schema.__file__
 
 
 _CACHE: WeakKeyDictionary[type, Traits[Any]] = WeakKeyDictionary()

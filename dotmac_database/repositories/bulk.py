@@ -12,6 +12,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from ..dialects.copying import copies, copy
 from ..errors import DuplicateEntityError, ValidationError
+from ..plainness import WRITE_BY_DRIVER, session_departure
 from ..query import FiltersLike, filters_of
 from ..sessions import keep
 from ..statements.bulk import BATCH, Unnested, update_many
@@ -213,7 +214,8 @@ class BulkRepository(WritingRepository[M]):
 
     def _insert_many(self, writer: Writer, members: builtins.list[Values]) -> None:
         rows = Unnested(writer, members)
-        if not rows.possible or len(members) < _FEW:
+        # Who has changed the session, or listens to it, is to see the ORM's INSERT.
+        if not rows.possible or len(members) < _FEW or session_departure(self._session, WRITE_BY_DRIVER):
             self._session.execute(writer.insert(returning=False), members, execution_options=self._options)
             return
         table = self.traits.tables[0]

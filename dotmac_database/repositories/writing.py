@@ -12,6 +12,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from ..dialects import translated
 from ..direct import insert, write
 from ..errors import DuplicateEntityError, StaleEntityError, TenantIsolationError, ValidationError
+from ..plainness import CHANGE, session_listened
 from ..sessions import keep, state_of, writing
 from ..statements.reads import Bound, Reader
 from ..statements.writes import Values, Writer
@@ -160,8 +161,7 @@ class WritingRepository(ExplainingRepository[M]):
 
     def _directly(self) -> bool:
         """Whether rows may be changed by statements alone, without the session's unit of work."""
-        flushes = (*self._session.dispatch.before_flush, *self._session.dispatch.after_flush)
-        return self.traits.direct_writes and all(getattr(each, "dotmac_internal", False) for each in flushes)
+        return self.traits.direct_writes and not session_listened(self._session, CHANGE)
 
     def _is_one_update(self, values: Values) -> bool:
         """Whether the values are written by one statement that gives the row back."""

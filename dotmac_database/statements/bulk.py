@@ -9,6 +9,7 @@ from sqlalchemy import Column, Select, bindparam, column, func, select, update, 
 from sqlalchemy import types as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from ..models.traits import makes_value
 from ..types import UTCDateTime
 from .reads import Bound
 from .writes import Values, Writer
@@ -84,10 +85,7 @@ class Unnested:
             writer.reader.dialect.name == "postgresql"
             and len(traits.tables) == 1
             and all(_arrayed(each.type) for each in self.columns)
-            and all(
-                (default.is_scalar or default.is_callable) and _arrayed(traits.columns[key].type)
-                for key, default in self.defaults
-            )
+            and all(makes_value(default) and _arrayed(traits.columns[key].type) for key, default in self.defaults)
         )
 
     @property

@@ -11,12 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql import ColumnElement
 
+from ..dialects.own import OWN
 from ..errors import TenantIsolationError, TenantRequiredError, ValidationError
 from ..models.registered import mappers
 from ..models.traits import Traits, traits_of
 from ..sessions import read, sync_session
 from ..tenancy.context import ALL_TENANTS, binding_of, confine
-from ..tenancy.executions import CONFINED, PASSED
 from ..tenancy.policies import protected_tables
 from ..tenancy.values import named, stored
 from .coercion import coercer
@@ -138,14 +138,10 @@ def _tenant(session: Session, traits: Traits[Any], values: Mapping[str, Any], te
 def _answers(session: Session, traits: Traits[Any], statement: Any, tenant_id: Any) -> Sequence[Any]:
     if tenant_id is not None:
         confine(session, tenant_id)
-    binding = binding_of(session)
-    options: dict[str, Any] = {}
-    if binding is not None and not binding.open:
-        # The statement names tables, which the guard would refuse; each of them has the tenant's condition here.
-        options = {CONFINED: binding.tenant, PASSED: (binding, "confined")}
 
     def work(how: Mapping[str, Any]) -> Sequence[Any]:
-        asked = {**how, **options}
+        # The statement names tables, which a guarded session would refuse; each has the tenant's condition here.
+        asked = {**how, OWN: True}
         return session.execute(statement, execution_options=asked, bind_arguments={"mapper": traits.mapper}).one()
 
     return read(session, work, traits.model)

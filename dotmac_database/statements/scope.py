@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, false, true
+from sqlalchemy import false, true
 from sqlalchemy.sql import ColumnElement
 
 from ..errors import TenantRequiredError
 from ..models.traits import Traits
 from ..tenancy.context import ALL_TENANTS
+from ..tenancy.parameters import ScopeParameter
 
 TENANT_PARAMETER = "dotmac_tenant"
 
@@ -54,7 +55,7 @@ class Scope:
             if self.tenant is None:
                 raise TenantRequiredError(f"{traits.name} belongs to tenants, and no tenant is given.")
             column = getattr(entity, traits.tenant)
-            value = self.tenant if bound else bindparam(TENANT_PARAMETER, type_=column.type)
+            value = self.tenant if bound else ScopeParameter(TENANT_PARAMETER, type_=column.type, required=True)
             conditions.append(column == value)
         if not self.include_deleted:
             conditions.extend(alive(traits, entity))

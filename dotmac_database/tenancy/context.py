@@ -51,17 +51,17 @@ class TenantBinding:
     ``blocks`` are the open `unscoped` blocks, which count only where the task's or thread's context knows them, too.
     ``attached`` are objects that came from outside of the session, so that their loaded state proves nothing;
     ``writing`` is not zero while the session itself writes by Core statements: a flush, or a bulk insert or update.
-    ``told`` is what row-level security was told in the open transaction. ``kept`` are the conditions made for
-    the tenant.
+    ``told`` is what row-level security was told in the open transaction. ``tenant_free`` are the names of tables and
+    functions that are declared to hold no tenant's rows.
     """
 
     rls: bool = False
+    tenant_free: frozenset[str] = frozenset()
     tenant: Any = None
     blocks: set[int] = field(default_factory=set)
     writing: int = 0
     told: Any = None
     attached: WeakSet[InstanceState[Any]] = field(default_factory=WeakSet)
-    kept: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def open(self) -> bool:
@@ -77,7 +77,6 @@ class TenantBinding:
     def serve(self, tenant: Any) -> None:
         """Be the tenant's from now on."""
         self.tenant = tenant
-        self.kept.clear()
 
 
 def binding_of(session: Session) -> TenantBinding | None:
@@ -86,9 +85,9 @@ def binding_of(session: Session) -> TenantBinding | None:
     return binding
 
 
-def guard(session: Session, *, rls: bool) -> TenantBinding:
+def guard(session: Session, *, rls: bool, tenant_free: frozenset[str] = frozenset()) -> TenantBinding:
     """Mark a session as guarded."""
-    binding = session.info[_INFO] = TenantBinding(rls=rls)
+    binding = session.info[_INFO] = TenantBinding(rls=rls, tenant_free=tenant_free)
     return binding
 
 

@@ -1,11 +1,14 @@
-"""The tenant's condition on every class of a statement, as one loader option."""
+"""The tenant's condition on every class of a repository's statement, as one loader option.
+
+For sessions that are not guarded; a guarded one has the `compiler`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, false, select, tuple_
+from sqlalchemy import ColumnElement, bindparam, false
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.util import LoaderCriteriaOption
 from sqlalchemy.sql import util as sql_util
@@ -22,19 +25,17 @@ class Confinement(LoaderCriteriaOption):
 
     One option of its kind costs a statement the same however many classes there are. The tenant is a bound parameter
     in the statement's cache key, never a closure: a lambda would be cached with the first tenant that it saw.
-    ``changing``: the statement is an UPDATE or DELETE, which is about one table alone.
     """
 
-    __slots__ = ("applied", "changing", "kinds", "parameters", "version")
+    __slots__ = ("applied", "kinds", "parameters", "version")
 
     _traverse_internals = [  # noqa: RUF012 - SQLAlchemy's own form
         ("version", visitors.ExtendedInternalTraversal.dp_plain_obj),
         ("kinds", visitors.ExtendedInternalTraversal.dp_plain_obj),
-        ("changing", visitors.InternalTraversal.dp_boolean),
         ("parameters", visitors.InternalTraversal.dp_clauseelement_tuple),
     ]
 
-    def __init__(self, tenant: Any, *, changing: bool = False) -> None:
+    def __init__(self, tenant: Any) -> None:
         found: dict[type, BindParameter[Any]] = {}
         for kind, column in TABLES.kinds.items():
             try:
@@ -44,7 +45,6 @@ class Confinement(LoaderCriteriaOption):
         self.version = TABLES.version
         self.kinds = tuple(found)
         self.parameters = tuple(found.values())
-        self.changing = changing
         self.root_entity = self.entity = None
         self.deferred_where_criteria = False
         self.include_aliases = True
@@ -55,7 +55,7 @@ class Confinement(LoaderCriteriaOption):
 
     def _twin(self) -> Confinement:
         twin = object.__new__(Confinement)
-        for name in ("version", "kinds", "parameters", "changing", "root_entity", "entity", "deferred_where_criteria"):
+        for name in ("version", "kinds", "parameters", "root_entity", "entity", "deferred_where_criteria"):
             setattr(twin, name, getattr(self, name))
         twin.include_aliases = twin.propagate_to_loaders = True
         return twin
@@ -78,23 +78,7 @@ class Confinement(LoaderCriteriaOption):
             condition = false()
         else:
             parameter = self.parameters[self.kinds.index(kind)]
-            if self.changing and not ext_info.is_aliased_class and column.table is not mapper.local_table:
-                condition = _by_parent(mapper, column, parameter)
-            else:
-                condition = getattr(ext_info.entity, tenant_key(mapper) or "") == parameter
+            condition = getattr(ext_info.entity, tenant_key(mapper) or "") == parameter
         return sql_util._deep_annotate(  # type: ignore[no-any-return, unused-ignore]
             condition, {"for_loader_criteria": self}, detect_subquery_cols=True, ind_cols_on_fromclause=True
         )
-
-
-def _by_parent(mapper: Mapper[Any], column: Any, parameter: Any) -> ColumnElement[bool]:
-    """The rows of a joined child's table, which has no tenant, by those of the parent's that are the tenant's."""
-    return owned_by_parent(mapper.local_table, column, parameter)
-
-
-def owned_by_parent(child: Any, column: Any, tenant: Any) -> ColumnElement[bool]:
-    """The condition that a row of ``child`` extends a row of ``column``'s table that is the tenant's."""
-    here = list(child.primary_key.columns)
-    there = list(column.table.primary_key.columns)
-    owned = select(*there).where(column == tenant).correlate(None)
-    return (here[0] if len(here) == 1 else tuple_(*here)).in_(owned)

@@ -6,6 +6,7 @@ Three places see all that a session sends: `executions` the statements of the OR
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, event, inspect
@@ -25,22 +26,26 @@ from .wire import watch
 Maker = TypeVar("Maker", bound="sessionmaker[Any] | async_sessionmaker[Any]")
 
 
-def guard_tenants(maker: Maker, *, rls: RowLevelSecurity | None = None) -> Maker:
+def guard_tenants(maker: Maker, *, rls: RowLevelSecurity | None = None, tenant_free: Iterable[str] = ()) -> Maker:
     """Confine every session of ``maker`` to the tenant it is bound to; gives ``maker`` back.
 
     Statements of tenant-scoped classes get the tenant's condition, new rows its stamp; what can't be confined raises
     `UnscopedStatementError`. With ``rls`` each transaction tells PostgreSQL its tenant, one statement more, and
     raw SQL and Core statements are let through to the policies.
+
+    ``tenant_free`` names tables, views and functions that hold no tenant's rows, though no mapped class's metadata has
+    them: statements may read them. (A view that the metadata has is confined where it has a ``tenant_id``.)
     """
+    free = frozenset(name.lower() for name in tenant_free)
     if isinstance(maker, async_sessionmaker):
         base = maker.kw.get("sync_session_class") or maker.class_.sync_session_class
-        maker.configure(sync_session_class=_guarded_class(base, rls is not None))
+        maker.configure(sync_session_class=_guarded_class(base, rls is not None, free))
     else:
-        maker.class_ = _guarded_class(maker.class_, rls is not None)
+        maker.class_ = _guarded_class(maker.class_, rls is not None, free)
     return maker
 
 
-def _guarded_class(base: type[Session], rls: bool) -> type[Session]:
+def _guarded_class(base: type[Session], rls: bool, tenant_free: frozenset[str]) -> type[Session]:
     """A class of guarded sessions, of its own for each maker, so that nothing global is touched."""
     if getattr(base, "dotmac_guarded", False):
         base = next(each for each in base.__mro__ if not getattr(each, "dotmac_guarded", False))
@@ -50,7 +55,7 @@ def _guarded_class(base: type[Session], rls: bool) -> type[Session]:
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            guard(self, rls=rls)
+            guard(self, rls=rls, tenant_free=tenant_free)
             if rls:
                 # A read that is a statement of its own has no transaction that could be told the tenant.
                 state_of(self).standalone_reads = False

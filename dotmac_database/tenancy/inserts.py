@@ -6,6 +6,7 @@ from copy import copy
 from typing import Any
 
 from sqlalchemy.orm import Mapper, ORMExecuteState
+from sqlalchemy.orm.context import FromStatement
 from sqlalchemy.sql.elements import BindParameter
 
 from ..errors import TenantIsolationError, UnscopedStatementError
@@ -16,30 +17,46 @@ from .values import same
 
 def stamped_insert(state: ORMExecuteState, mapper: Mapper[Any], tenant: Any) -> None:
     """Give every row of an INSERT the tenant. Raises `TenantIsolationError` for a row that names another."""
-    statement: Any = state.statement
+    given: Any = state.statement
+    parameters: Any = state.parameters
+    written = written_by(given)
+    statement, stamped = _stamped(written, parameters, mapper, tenant)
+    if given is not written:  # select(…).from_statement(insert(…).returning(…))
+        clone = given._clone()
+        clone.element = statement
+        statement = clone
+    state.statement, state.parameters = statement, stamped
+
+
+def written_by(statement: Any) -> Any:
+    """The INSERT, UPDATE or DELETE itself, also within ``select(…).from_statement(…)``."""
+    return statement.element if isinstance(statement, FromStatement) else statement
+
+
+def _stamped(statement: Any, parameters: Any, mapper: Mapper[Any], tenant: Any) -> tuple[Any, Any]:
     key = tenant_key(mapper)
     assert key is not None
     column = tenant_column(mapper)
-    state.statement = statement = _confined_conflict(statement, column, tenant)
+    statement = _confined_conflict(statement, column, tenant)
     if statement.select is not None:
         _check_select(statement, column, tenant)
-        return
+        return statement, parameters
     if statement._multi_values:
         for given in statement._multi_values:
             for row in given:
                 _check(row, column, key, tenant, required=True)
-        return
+        return statement, parameters
     inline = statement._values or {}
     _check(inline, column, key, tenant)
-    parameters: Any = state.parameters
     rows: list[Any] = parameters if isinstance(parameters, list) else [parameters] if parameters else []
     for row in rows:
         _check(row, column, key, tenant)
-    if rows and not _names(inline, column, key):
-        stamped = [row if _names(row, column, key) else {**row, key: tenant} for row in rows]
-        state.parameters = stamped if isinstance(parameters, list) else stamped[0]
-    elif not _names(inline, column, key):
-        state.statement = statement.values({key: tenant})
+    if _names(inline, column, key):
+        return statement, parameters
+    if not rows:
+        return statement.values({key: tenant}), parameters
+    stamped = [row if _names(row, column, key) else {**row, key: tenant} for row in rows]
+    return statement, stamped if isinstance(parameters, list) else stamped[0]
 
 
 def _name(given: Any) -> str:

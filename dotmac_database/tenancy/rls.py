@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import ColumnElement, Connection, MetaData, Table, func, literal_column, select, text
 
+from ..dialects.own import OWN
 from ..errors import DatabaseError
 from .holes import Finding, find_holes
 from .policies import ACROSS, SETTING, enable, protected_tables, quoted, remove
@@ -21,7 +22,7 @@ def tell(connection: Connection, tenant: str | None, across: bool) -> None:
         func.set_config(SETTING, tenant or "", local),
         func.set_config(ACROSS, "on" if across else "", local),
     )
-    connection.execute(select(*settings))
+    connection.execute(select(*settings), execution_options={OWN: True})
 
 
 class RowLevelSecurity:

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet, ref
+from weakref import WeakSet, ref
 
-from sqlalchemy import Connection, Delete, Engine, Insert, Table, Update, bindparam, event
+from sqlalchemy import Connection, Delete, Engine, Insert, Table, Update, event
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.elements import BindParameter
 
+from ..dialects.own import OWN
 from ..errors import TenantIsolationError, TenantRequiredError, UnscopedStatementError
+from .compiler import ConfiningCompiler, confining
 from .context import TenantBinding, binding_of
-from .criteria import owned_by_parent
-from .executions import PASSED
+from .executions import CONFINED, PASSED
+from .parameters import SERVED
 from .rls import SETTING, tell
-from .statements import facts_of
-from .tables import TABLES, tenant_column
+from .tables import TABLES
 from .values import same, stored
 
 _SESSION = "dotmac_session"
 _CONTROL = re.compile(r"(?:BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)[\w\s]*\Z")
 _STEERS = re.compile(rf"(?:\A|;)\s*(?:SET|RESET|DISCARD|DO)\b|set_config\s*\(|{re.escape(SETTING)}", re.IGNORECASE)
-_OWN = "dotmac_own_tenant"
 _WATCHED: WeakSet[Engine] = WeakSet()
-_OWNED: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-"""The unit of work's own UPDATEs and DELETEs, which SQLAlchemy keeps, with the tenant in their WHERE."""
 
 
 def watch(session: Session, connection: Connection) -> None:
@@ -57,39 +55,32 @@ def _on_savepoint(connection: Connection, *_: Any) -> None:
 
 
 def _on_statement(connection: Connection, statement: Any, rows: Any, row: Any, options: Any) -> tuple[Any, Any, Any]:
-    """Confine the statements by which the session itself writes. All else is left to the look at the cursor."""
+    """Have a guarded session's statement compiled by the compiler that confines it; check the rows of an INSERT."""
     guarding = _guarding(connection)
-    if guarding is not None and guarding[1].writing and not guarding[1].open and PASSED not in options:
-        return _confined_write(statement, guarding[1], rows, row)
+    dialect = connection.engine.dialect
+    if guarding is None or guarding[1].open or OWN in options:
+        connection.dialect = dialect
+        return statement, rows, row
+    binding = guarding[1]
+    SERVED.set(binding.tenant)
+    connection.dialect = confining(dialect, binding.tenant_free)
+    if binding.writing and PASSED not in options and isinstance(statement, Insert):
+        _check_rows(statement, binding, rows or [row])
     return statement, rows, row
 
 
-def _confined_write(statement: Any, binding: TenantBinding, rows: Any, row: Any) -> tuple[Any, Any, Any]:
-    """An INSERT of the tenant's rows; an UPDATE or DELETE with the tenant in its WHERE: no statement more."""
-    table = TABLES.table(getattr(statement, "table", None))
-    if table is None:
-        return statement, rows, row
-    mapper = TABLES.class_of(table)
-    tenant = binding.required(f"The table {table.name!r}")
-    if mapper is None:
-        return statement, rows, row  # between many and many: both ends are the session's own
-    column = tenant_column(mapper)
-    own = stored(tenant, column)
-    if isinstance(statement, Insert) and column.table is table:
-        for each in rows or [row]:
-            given = each.get(column.key, _inline(statement, column))
-            if not same(given, own):
-                raise TenantIsolationError(f"{table.name}: a row names another tenant, or none.")
-    if not isinstance(statement, (Update, Delete)):
-        return statement, rows, row
-    confined = _OWNED.get(statement)
-    if confined is None:
-        parameter = bindparam(_OWN, type_=column.type)
-        owns = column == parameter if column.table is table else owned_by_parent(table, column, parameter)
-        confined = _OWNED[statement] = statement.where(owns)
-    if rows:
-        return confined, [{**each, _OWN: own} for each in rows], row
-    return confined, rows, {**row, _OWN: own}
+def _check_rows(statement: Insert, binding: TenantBinding, rows: list[Any]) -> None:
+    """Refuse a row of the session's own INSERT that names another tenant, or none."""
+    owner = TABLES.owner(statement.table) if isinstance(statement.table, Table) else None
+    if owner is None:
+        return
+    tenant = binding.required(f"The table {statement.table.name!r}")
+    if owner.column is None:
+        return  # a joined child's row, or one between many and many: both ends are the session's own
+    own = stored(tenant, owner.column)
+    for each in rows:
+        if not same(each.get(owner.column.key, _inline(statement, owner.column)), own):
+            raise TenantIsolationError(f"{statement.table.name}: a row names another tenant, or none.")
 
 
 def _inline(statement: Any, column: Any) -> Any:
@@ -132,48 +123,52 @@ _TELLING = object()
 
 
 def _check(binding: TenantBinding, sent: str, context: Any, *, backed: bool) -> None:
-    if binding.told is _TELLING:
+    if OWN in context.execution_options:
         return
     compiled = getattr(context, "compiled", None)
-    if compiled is None or isinstance(getattr(compiled, "statement", None), ExecutableDDLElement):
+    statement = getattr(compiled, "statement", None)
+    if compiled is None or isinstance(statement, ExecutableDDLElement):
         _refuse(binding, "Raw SQL", backed=backed and _STEERS.search(sent) is None)
-        return
-    facts = facts_of(compiled)
-    kind = _kind(binding, context)
-    if facts.touched:
-        _check_tables(binding, facts.touched)
-    if facts.text and kind != "confined":
-        _refuse(binding, "A text in the statement", backed=backed and _STEERS.search(sent) is None)
-    name = facts.within if kind == "load" else facts.named
-    if kind in ("load", "statement"):
-        if name is not None or facts.within is not None:
-            _refuse(binding, f"The table {name or facts.within!r}", backed=backed)
-    elif kind is None and not _writes(binding, compiled):
-        name = facts.named or min((table.name for table in facts.touched), default=None)
-        if name is not None:
-            _refuse(binding, f"The table {name!r}", backed=backed)
+    elif not isinstance(compiled, ConfiningCompiler):
+        _refuse(binding, "A statement that was compiled elsewhere", backed=backed)
+    else:
+        _check_confined(binding, compiled, sent, context, backed=backed)
 
 
-def _kind(binding: TenantBinding, context: Any) -> str | None:
-    """How the guard let a statement pass: as a repository's, a statement of the ORM's, or a load; None: it did not."""
-    passed = context.execution_options.get(PASSED)
-    return passed[1] if passed is not None and passed[0] is binding else None
+def _check_confined(
+    binding: TenantBinding, compiled: ConfiningCompiler, sent: str, context: Any, *, backed: bool
+) -> None:
+    """Refuse what the compiler could not see through, and a statement that names tables rather than classes."""
+    if compiled.touched:
+        _check_tenant(binding, compiled, context)
+    if compiled.opaque is not None:
+        _refuse(binding, compiled.opaque, backed=backed and _STEERS.search(sent) is None)
+    if compiled.unknown is not None:
+        _refuse(binding, compiled.unknown, backed=backed)
+    if compiled.touched and not _passed(binding, compiled, context):
+        _refuse(binding, f"The table {min(table.name for table in compiled.touched)!r}", backed=backed)
 
 
-def _writes(binding: TenantBinding, compiled: Any) -> bool:
-    """Whether this is one of the statements by which the session itself writes, confined by `_on_statement`."""
+def _passed(binding: TenantBinding, compiled: ConfiningCompiler, context: Any) -> bool:
+    """Whether this is a statement of the ORM, a repository's, or one by which the session itself writes."""
+    options = context.execution_options
+    if options.get(PASSED) is binding or options.get(CONFINED) is not None:
+        return True
     return bool(binding.writing) and isinstance(compiled.statement, (Insert, Update, Delete))
 
 
-def _check_tables(binding: TenantBinding, touched: frozenset[Table]) -> None:
-    if touched in binding.kept:
-        return
-    tenant = binding.required(f"The table {min(table.name for table in touched)!r}")
-    for table in touched:
-        mapper = TABLES.class_of(table)
-        if mapper is not None:
-            stored(tenant, tenant_column(mapper))
-    binding.kept[touched] = True
+def _check_tenant(binding: TenantBinding, compiled: ConfiningCompiler, context: Any) -> None:
+    """Raise unless every parameter by which the statement is confined has the session's tenant."""
+    tenant = binding.required(f"The table {min(table.name for table in compiled.touched)!r}")
+    confined = context.execution_options.get(CONFINED)
+    if confined is not None and not same(confined, tenant):
+        raise TenantIsolationError("The session serves another tenant than the repository.")
+    for names in (compiled.owner_columns, compiled.scopes):
+        for name, column in names.items():
+            own = stored(tenant, column)
+            # A parameter that is not among them was not rendered: SQLAlchemy writes "… AND false" as false alone.
+            if any(name in row and not same(row[name], own) for row in context.compiled_parameters):
+                raise TenantIsolationError("The statement was bound to another tenant than the session serves.")
 
 
 def _refuse(binding: TenantBinding, what: str, *, backed: bool) -> None:

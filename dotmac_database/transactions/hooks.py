@@ -126,6 +126,11 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
         _call(waiting.rollback)
 
 
+_listener: Any
+for _listener in (_created, _ended):
+    _listener.dotmac_internal = True  # a read that has no transaction is none that a callback waits for
+
+
 def _current(session: Session) -> SessionTransaction | None:
     return session.get_nested_transaction() or session.get_transaction()
 

@@ -9,11 +9,10 @@ from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 
 from ..dialects import translated
 from ..dialects.isolation import begin_options, set_timeouts
+from ..dialects.own import OWN
 from ..dialects.transactions import ensure_begun
 from ..errors import TransactionError
-from ..sessions import Held, commit, loaded_values, restore_values, rollback, state_of
-from ..tenancy.context import binding_of
-from ..tenancy.executions import PASSED
+from ..sessions import Held, commit, loaded_values, refuse_ended, restore_values, rollback, state_of
 from .hooks import awaits_commit
 from .options import TransactionOptions
 
@@ -50,6 +49,7 @@ class Unit:
 
     def begin(self) -> None:
         """Open what the block needs. Options are refused where it does not begin a transaction of its own."""
+        refuse_ended(self._session)
         with translated():
             self._nested = self._is_inside()
             self._check_options()
@@ -138,8 +138,7 @@ class Unit:
         connection = session.connection(execution_options=begin)
         if timeouts is not None:
             # A guarded session refuses set_config, by which a tenant could be changed; this one is the toolkit's own.
-            passed = {PASSED: (binding_of(session), "confined")}
-            connection.execute(timeouts, execution_options=passed)
+            connection.execute(timeouts, execution_options={OWN: True})
 
     def _check_whole(self) -> None:
         """A commit or rollback by hand has ended the block's transaction, and what came after it is another one."""

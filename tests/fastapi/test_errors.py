@@ -19,6 +19,7 @@ from dotmac_database import (
     DuplicateEntityError,
     EntityNotFoundError,
     InvalidCursorError,
+    SessionEndedError,
     StaleEntityError,
     TenantIsolationError,
     TenantRequiredError,
@@ -45,6 +46,7 @@ CASES: list[tuple[DatabaseError, int, dict[str, Any]]] = [
     (TransactionError("lost", transient=True, sqlstate="40001"), 503, {"code": "conflict"}),
     (TransactionError("secret"), 500, {"code": "internal"}),
     (TransactionError("secret", outcome="unknown", transient=True), 500, {"code": "internal"}),
+    (SessionEndedError("secret"), 500, {"code": "internal"}),
     (DatabaseError("secret"), 500, {"code": "internal"}),
 ]
 

@@ -15,7 +15,15 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from dotmac_database import ALL_TENANTS, Database, acting_as, create_repository, current_actor
+from dotmac_database import (
+    ALL_TENANTS,
+    Database,
+    DatabaseTransaction,
+    SessionEndedError,
+    acting_as,
+    create_repository,
+    current_actor,
+)
 from dotmac_database_fastapi import DatabasePlugin, get_repository, get_session, get_sync_repository, get_sync_session
 from tests.conftest import counted
 from tests.fastapi.conftest import Api, MakePlugin, checked_out
@@ -118,6 +126,25 @@ class TestOneTransaction:
         api.get("/", tenant="a")
         with pytest.raises(Exception, match="closed"):
             api.run(kept[0].scalar(select(func.count()).select_from(Tag)))
+
+    @pytest.mark.parametrize("method", ["count", "list", "create", "update", "in a transaction"])
+    def test_a_repository_used_after_its_request_says_so(self, app: FastAPI, api: Api, method: str) -> None:
+        kept: list[Any] = []
+
+        @app.get("/")
+        async def endpoint(rows: Any = Depends(get_repository(Tag))) -> None:
+            kept.append(rows)
+
+        async def use() -> None:
+            if method == "in a transaction":
+                async with DatabaseTransaction.async_transaction(kept[0].db):
+                    await kept[0].count()
+            given = {"create": ({"id": 1, "name": "one"},), "update": (1, {"name": "two"})}
+            await getattr(kept[0], method)(*given.get(method, ()))
+
+        api.get("/", tenant="a")
+        with pytest.raises(SessionEndedError):
+            api.run(use())
 
 
 class TestReads:

@@ -83,4 +83,4 @@ def test_a_subquery_of_the_mapping_is_confined(guarded: Guarded) -> None:
 def test_the_mappings_own_text_is_let_through(guarded: Guarded) -> None:
     session = guarded.session()
     bind_tenant(session, "a")
-    assert guarded.run(session, lambda s: list(s.scalars(select(Owner.shout)))) == ["A OWNER!"]
+    assert guarded.run(session, lambda s: list(s.scalars(select(Owner.shout).select_from(Owner)))) == ["A OWNER!"]

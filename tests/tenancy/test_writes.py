@@ -224,6 +224,25 @@ def _foreign_offer() -> Any:
     return Offer(tenant_id="b", title="x")
 
 
+CORE_WITHIN: dict[str, Any] = {
+    name: REFUSED.pop(name) for name in ("core in a condition", "core table in an update's FROM")
+}
+
+
+@pytest.mark.parametrize("name", CORE_WITHIN)
+def test_a_table_within_a_write_of_the_orm_is_confined(guarded: Guarded, name: str) -> None:
+    """Ring: the guard's compiler. The fixture compares the other tenant's rows."""
+    session = guarded.session()
+    bind_tenant(session, "a")
+
+    def work(s: Session) -> Any:
+        CORE_WITHIN[name](s)
+        s.expire_all()
+        return s.scalars(select(Account.name)).all()
+
+    assert "secret" not in str(guarded.run(session, work))
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_foreign_write_is_refused(guarded: Guarded, name: str) -> None:
     """Ring: the guard. Also what it raises, and that the session can go on."""

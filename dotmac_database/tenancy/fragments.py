@@ -1,0 +1,156 @@
+"""The fragments of a statement that a compiler can't see through: text, wherever SQLAlchemy lets it stand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.compiler import IdentifierPreparer, SQLCompiler
+
+from .text import is_name, is_operator, is_plain, is_plain_hint, runs_sql
+
+KNOWN = frozenset(
+    """
+    aggregate_order_by aggregate_orderby_inline aggregate_strings_func aggregateorderby alias array
+    between_op_binary binary bindparam bitwise_xor_op_binary case cast char_length_func clauselist collation
+    column compound_select contains_op_binary cte custom_op_binary custom_op_unary_modifier
+    custom_op_unary_operator delete dmltargetcopy element_list empty_set_expr empty_set_op_expr
+    endswith_op_binary expression_clauselist extract false floordiv_binary frame_clause fromclause funcfilter
+    function function_as_comparison_op_binary getitem_binary grouping hstore_getitem_op_binary
+    icontains_op_binary iendswith_op_binary ilike_case_insensitive_operand ilike_op_binary index insert
+    is_distinct_from_binary is_false_unary_operator is_not_distinct_from_binary is_true_unary_operator
+    istartswith_op_binary join json_getitem_op_binary json_path_getitem_op_binary label label_reference
+    lambda_element lateral like_op_binary localtimestamp_func match_op_binary mod_binary next_value_func
+    not_between_op_binary not_contains_op_binary not_endswith_op_binary not_icontains_op_binary
+    not_iendswith_op_binary not_ilike_op_binary not_in_op_binary not_istartswith_op_binary not_like_op_binary
+    not_match_op_binary not_regexp_match_op_binary not_startswith_op_binary now_func null on_conflict_do_nothing
+    on_conflict_do_update order_by_list over override_binds phraseto_tsquery_func plainto_tsquery_func
+    postgresql_distinct_on pow_func regexp_match_op_binary regexp_replace_op_binary release_savepoint
+    rollback_to_savepoint savepoint scalar_function_column scalar_values select select_statement_grouping
+    sequence slice startswith_op_binary subquery substring_func table table_valued_alias table_valued_column
+    tablesample textclause textual_label_reference textual_select to_tsquery_func to_tsvector_func true
+    truediv_binary ts_headline_func tstring tstring_text tuple type_coerce typeclause unary
+    unsupported_compilation update values websearch_to_tsquery_func withingroup
+    """.split()  # noqa: SIM905 - easier to compare
+)
+"""The elements that SQLAlchemy 2.1's compilers for PostgreSQL and SQLite render. What a later one adds is opaque."""
+
+
+_Base: Any = SQLCompiler  # SQLAlchemy's compilers are not typed
+
+
+class FragmentCompiler(_Base):  # type: ignore[misc]  # as above
+    """Notes what is ``opaque``: a text, or an element that may hold anything; and what is ``unknown``."""
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        self.opaque: str | None = None
+        self.unknown: str | None = None
+        super().__init__(*args, **kw)
+        if self.statement is not None:
+            self._look_for_custom(self.statement)
+
+    def _refuse(self, what: str) -> None:
+        self.unknown = self.unknown or what
+
+    def _hide(self, what: str) -> None:
+        self.opaque = self.opaque or what
+
+    def _look_for_custom(self, statement: Any) -> None:
+        """Elements that users compile by a function of their own may hold anything."""
+        for element in visitors.iterate(statement):
+            kind = type(element)
+            if hasattr(kind, "_compiler_dispatcher") and not kind.__module__.startswith("dotmac_database."):
+                self._hide(f"The element {kind.__name__}, which a function of its own compiles,")
+
+    def _look_at_hints(self, statement: Any) -> None:
+        hints = [
+            *(text for (_, name), text in dict(getattr(statement, "_hints", None) or {}).items() if self._is_for(name)),
+            *(text for name, text in getattr(statement, "_statement_hints", None) or () if self._is_for(name)),
+        ]
+        if not all(map(is_plain_hint, hints)):
+            self._hide("A hint")
+
+    def _is_for(self, dialect: str) -> bool:
+        return dialect in ("*", self.dialect.name)
+
+    def _generate_prefixes(self, stmt: Any, prefixes: Any, **kw: Any) -> Any:
+        for prefix, _ in prefixes:
+            self._look_for_custom(prefix)
+        return super()._generate_prefixes(stmt, prefixes, **kw)
+
+    def visit_textclause(self, textclause: Any, *args: Any, **kw: Any) -> Any:
+        """SQLAlchemy's hook: text."""
+        if not self.stack or not is_plain(textclause.text):
+            self._hide("A text in the statement")
+        return super().visit_textclause(textclause, *args, **kw)
+
+    def visit_textual_select(self, taf: Any, *args: Any, **kw: Any) -> Any:
+        """SQLAlchemy's hook: a whole SELECT as text."""
+        self._hide("A text in the statement")
+        return super().visit_textual_select(taf, *args, **kw)
+
+    def visit_tstring(self, tstring: Any, *args: Any, **kw: Any) -> Any:
+        """SQLAlchemy's hook: a template of text."""
+        self._hide("A text in the statement")
+        return super().visit_tstring(tstring, *args, **kw)
+
+    def visit_column(self, column: Any, *args: Any, **kw: Any) -> Any:
+        """SQLAlchemy's hook: a column, which may be text."""
+        if column.is_literal and not is_plain(str(column.name)):
+            self._hide("A text in the statement")
+        return super().visit_column(column, *args, **kw)
+
+    def visit_extract(self, extract: Any, **kw: Any) -> Any:
+        """SQLAlchemy's hook: EXTRACT, whose field is text."""
+        if not is_name(extract.field):
+            self._hide("The field of an EXTRACT")
+        return super().visit_extract(extract, **kw)
+
+    def visit_function(self, func: Any, *args: Any, **kw: Any) -> Any:
+        """SQLAlchemy's hook: a function, which may run SQL."""
+        if runs_sql(func):
+            self._hide(f"The function {func.name}")
+        return super().visit_function(func, *args, **kw)
+
+    def visit_custom_op_binary(self, element: Any, operator: Any, **kw: Any) -> Any:
+        """SQLAlchemy's hook: an operator given as text."""
+        self._look_at_operator(operator)
+        return super().visit_custom_op_binary(element, operator, **kw)
+
+    def visit_custom_op_unary_operator(self, element: Any, operator: Any, **kw: Any) -> Any:
+        """SQLAlchemy's hook: as above, before its operand."""
+        self._look_at_operator(operator)
+        return super().visit_custom_op_unary_operator(element, operator, **kw)
+
+    def visit_custom_op_unary_modifier(self, element: Any, operator: Any, **kw: Any) -> Any:
+        """SQLAlchemy's hook: as above, behind its operand."""
+        self._look_at_operator(operator)
+        return super().visit_custom_op_unary_modifier(element, operator, **kw)
+
+    def _look_at_operator(self, operator: Any) -> None:
+        if not is_operator(operator.opstring):
+            self._hide("An operator given as text")
+
+
+def unknown_hooks(base: type[SQLCompiler]) -> dict[str, Any]:
+    """Methods for the elements that ``base`` renders and this module does not know, which make them opaque."""
+    names = (name for name in dir(base) if name.startswith("visit_"))
+    return {name: _hidden(name) for name in names if name.removeprefix("visit_") not in KNOWN}
+
+
+def _hidden(name: str) -> Any:
+    def visit(self: Any, element: Any, *args: Any, **kw: Any) -> Any:
+        self._hide(f"An element of an unknown kind, {name.removeprefix('visit_')},")
+        return getattr(super(type(self), self), name)(element, *args, **kw)
+
+    return visit
+
+
+class Quoting(IdentifierPreparer):
+    """A preparer that quotes whatever is no plain name, even where it was told not to quote."""
+
+    def quote(self, ident: str) -> str:
+        """SQLAlchemy's hook: an identifier as it stands in SQL."""
+        if getattr(ident, "quote", None) is False and not is_name(str(ident)):
+            return self.quote_identifier(ident)
+        return super().quote(ident)
