@@ -32,6 +32,12 @@ _LIBPQ = (
     | {"ssl_min_protocol_version", "ssl_max_protocol_version"}
 )
 
+_TIMEOUTS = {
+    "statement_timeout": "statement_timeout",
+    "idle_in_transaction_timeout": "idle_in_transaction_session_timeout",
+}
+"""The options that are settings of the server, and the settings."""
+
 
 def _milliseconds(seconds: float) -> int:
     """PostgreSQL's unit, whose 0 would be no timeout."""
@@ -44,24 +50,39 @@ class ConnectionOptions:
 
     ``ssl`` is a libpq ``sslmode`` (``"require"``, ``"verify-full"``, …); certificates are named in the URL as libpq
     does (``?sslrootcert=…``), for either driver. ``transaction_pooler`` keeps no prepared statements, for a proxy such
-    as PgBouncer in transaction mode; such a proxy has no session to keep a ``statement_timeout`` in, so both at once
-    are a `ValidationError`. ``busy_timeout`` is SQLite's.
+    as PgBouncer in transaction mode; such a proxy has no session to keep a timeout in, so both at once are a
+    `ValidationError`, and so is a negative timeout.
+
+    ``statement_timeout`` ends a statement (`DatabaseTimeoutError`), ``idle_in_transaction_timeout`` a transaction that
+    waits for its client, whose connection is lost with it; 0 takes away a limit of the server's own. Both are
+    PostgreSQL's: SQLite runs in this process and knows neither. ``busy_timeout`` is SQLite's.
     """
 
     connect_timeout: float | None = 10.0
     statement_timeout: float | None = None
+    idle_in_transaction_timeout: float | None = None
     application_name: str | None = None
     ssl: str | None = None
     transaction_pooler: bool = False
     busy_timeout: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.transaction_pooler and self.statement_timeout is not None:
-            raise ValidationError(
-                "A transaction pooler keeps no statement_timeout for a connection; "
-                "set it for the role, or for a transaction with TransactionOptions.",
-                field="statement_timeout",
-            )
+        for name in _TIMEOUTS:
+            seconds = getattr(self, name)
+            if seconds is not None and self.transaction_pooler:
+                raise ValidationError(
+                    f"A transaction pooler keeps no {name} for a connection: set it for the role "
+                    f"(ALTER ROLE … SET {_TIMEOUTS[name]}), or for a transaction with TransactionOptions.",
+                    field=name,
+                )
+            if seconds is not None and seconds < 0:
+                raise ValidationError(f"{name} must not be negative.", field=name)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The server's settings for each connection, which are part of its first message and cost nothing."""
+        given = {setting: getattr(self, name) for name, setting in _TIMEOUTS.items()}
+        return {setting: str(_milliseconds(value)) for setting, value in given.items() if value is not None}
 
     def arguments(self, url: URL) -> dict[str, Any]:
         """What the driver of ``url`` is to be called with."""
@@ -74,11 +95,9 @@ class ConnectionOptions:
                 return {}
 
     def _asyncpg(self) -> dict[str, Any]:
-        settings: dict[str, str] = {}
+        settings = self.settings
         if self.application_name is not None:
             settings["application_name"] = self.application_name
-        if self.statement_timeout is not None:
-            settings["statement_timeout"] = str(_milliseconds(self.statement_timeout))
         arguments: dict[str, Any] = {"server_settings": settings} if settings else {}
         if self.connect_timeout is not None:
             arguments["timeout"] = self.connect_timeout
@@ -95,8 +114,8 @@ class ConnectionOptions:
         arguments: dict[str, Any] = {}
         if self.application_name is not None:
             arguments["application_name"] = self.application_name
-        if self.statement_timeout is not None:
-            arguments["options"] = f"-c statement_timeout={_milliseconds(self.statement_timeout)}"
+        if self.settings:
+            arguments["options"] = " ".join(f"-c {name}={value}" for name, value in self.settings.items())
         if self.connect_timeout is not None:
             arguments["connect_timeout"] = max(2, round(self.connect_timeout))
         if self.ssl is not None:
@@ -134,16 +153,25 @@ def async_url(url: str | URL) -> URL:
 
 
 def _called_with(url: URL, options: ConnectionOptions, given: dict[str, Any]) -> tuple[URL, dict[str, Any]]:
-    """What to connect to, and with which arguments: ``given`` by hand, else said in the URL, else of the options."""
+    """What to connect to, and with which arguments: ``given`` by hand, else said in the URL, else of the options.
+
+    The server's settings are put together from all three, so that one that is given by hand leaves the others.
+    """
     arguments = options.arguments(url)
     if url.get_driver_name() == "asyncpg":
         settings = arguments.get("server_settings", {})
-        arguments["server_settings"] = {name: value for name, value in settings.items() if name not in url.query}
+        # The server takes these after those of libpq's options, which must win all the same.
+        said_in_options = str(url.query.get("options", ""))
+        settings = {
+            name: value for name, value in settings.items() if name not in url.query and name not in said_in_options
+        }
         url, said = _asyncpg_url(url)
-        return url, {**arguments, **said, **given}
-    if "options" in arguments and "options" in url.query:
-        arguments["options"] = f"{arguments['options']} {url.query['options']}"
-    arguments = {name: value for name, value in arguments.items() if name == "options" or name not in url.query}
+        arguments["server_settings"] = {**settings, **given.get("server_settings", {})}
+        return url, {**arguments, **said, **{name: each for name, each in given.items() if name != "server_settings"}}
+    parts = [each["options"] for each in (arguments, dict(url.query), given) if "options" in each]
+    arguments = {name: value for name, value in arguments.items() if name not in url.query}
+    if len(parts) > 1 or "options" in arguments:
+        given = {**given, "options": " ".join(map(str, parts))}
     return url, {**arguments, **given}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
+from weakref import WeakKeyDictionary
 
 from fastapi import Depends, Response
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,7 +16,7 @@ from dotmac_database import AsyncRepository, BaseRepository
 
 from .building import builder
 from .callers import caller_of
-from .internals import stack_of
+from .internals import dependencies_of, stack_of
 from .registry import plugin_of
 from .sessions import request_session, request_sync_session
 
@@ -106,6 +107,7 @@ class Dependencies:
             return build(session, await caller_of(chosen, connection, response), chosen.cursor_key)
 
         repository.__name__ = f"{target.__name__}_repository"
+        _MODELS[repository] = getattr(target, "declared_model", None) or target
         self._repositories[target, base.__name__] = repository
         return repository
 
@@ -120,6 +122,19 @@ async def _ending(connection: HTTPConnection, block: AbstractAsyncContextManager
     async with block as value:
         yield value
 
+
+def models_of(app: Any) -> list[type]:
+    """The mapped classes whose repositories the app's operations depend on."""
+    models: dict[type, None] = {}
+    for call in dependencies_of(app):
+        model = _MODELS.get(call)
+        if model is not None:
+            models[model] = None
+    return list(models)
+
+
+_MODELS: WeakKeyDictionary[Callable[..., Any], type] = WeakKeyDictionary()
+"""The mapped class of each repository's dependency."""
 
 _ANY = Dependencies()
 

@@ -5,14 +5,30 @@ https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Header, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from dotmac_database import async_once
+from dotmac_database import (
+    ALL_TENANTS,
+    DuplicateEntityError,
+    IdempotencyRecord,
+    ValidationError,
+    async_once,
+    async_purge_idempotency_keys,
+)
+
+from .callers import Caller, caller_of
+from .registry import plugin_of
+
+if TYPE_CHECKING:
+    from .plugin import DatabasePlugin
 
 IDEMPOTENCY_KEY: Any = Header(
     None,
@@ -23,25 +39,89 @@ IDEMPOTENCY_KEY: Any = Header(
 )
 """The header, as the default of an endpoint's parameter."""
 
+DAY = timedelta(days=1)
+"""How long a key is kept, unless the router or the plugin says otherwise."""
+
+PURGE_BATCH = 500
+"""How many expired keys one request removes at most."""
+
+PURGE_INTERVAL = 600.0
+"""The seconds between two looks for expired keys, in each process and router, while there are few of them."""
+
 _KEPT = ("location", "etag", "content-type")
 
 
-async def answered_once(
-    request: Request, session: AsyncSession, key: str, answer: Callable[[], Awaitable[Response]]
-) -> Response:
-    """``answer()``, recorded with ``key`` in the request's transaction; or what it was when the key was new.
+class Replays:
+    """The answers of one router's endpoints, by the keys of their requests.
 
-    The repeated answer has the header ``Idempotency-Replayed``. A failure records nothing. Raises
-    `DuplicateEntityError` for a key that was used for another request. Two statements more, or two in all.
+    A key belongs to the tenant and the actor, so that no other's request ever meets it, and to one method, path, query
+    string and body. ``ttl`` None: as the plugin says.
     """
-    told = b"\0".join([request.method.encode(), request.url.path.encode(), await request.body()])
-    record = await async_once(session, key, fingerprint=sha256(told).hexdigest())
-    if not record.first:
-        kept = record.result
-        headers = {**kept["headers"], "Idempotency-Replayed": "true"}
-        return Response(kept["body"], kept["status"], headers)
-    response = await answer()
-    headers = {name: response.headers[name] for name in _KEPT if name in response.headers}
-    body = bytes(response.body).decode()
-    await record.async_save(session, {"status": response.status_code, "headers": headers, "body": body})
-    return response
+
+    def __init__(self, plugin: DatabasePlugin | None, ttl: float | timedelta | None) -> None:
+        self._plugin = plugin
+        self._ttl = None if ttl is None else checked_ttl(ttl)
+        self._due = 0.0
+
+    async def answered_once(
+        self, request: Request, session: AsyncSession, key: str, answer: Callable[[], Awaitable[Response]]
+    ) -> Response:
+        """``answer()``, recorded with ``key`` in the request's transaction; or what it was when the key was new.
+
+        The repeated answer has the header ``Idempotency-Replayed``. A failure records nothing. Raises
+        `ValidationError` for a key that was used for another request. Two statements more, or two in all.
+        """
+        plugin = self._plugin or plugin_of(request)
+        caller = await caller_of(plugin, request)
+        ttl = self._ttl if self._ttl is not None else plugin.idempotency_ttl
+        record = await self._recorded(request, session, key, caller, ttl)
+        if not record.first:
+            kept = record.result
+            return Response(kept["body"], kept["status"], {**kept["headers"], "Idempotency-Replayed": "true"})
+        await self._purge(session)
+        response = await answer()
+        headers = {name: response.headers[name] for name in _KEPT if name in response.headers}
+        body = bytes(response.body).decode()
+        await record.async_save(session, {"status": response.status_code, "headers": headers, "body": body})
+        return response
+
+    async def _recorded(
+        self, request: Request, session: AsyncSession, key: str, caller: Caller, ttl: timedelta
+    ) -> IdempotencyRecord:
+        url = request.url
+        sent = _digest(request.method, url.path, url.query, sha256(await request.body()).hexdigest())
+        # The key's own digest holds whose it is: the session may be one that knows no tenant, as a test's.
+        named = _digest(caller.tenant is ALL_TENANTS, _text(caller.tenant), caller.actor, key)
+        tenant = _text(caller.tenant) or ""
+        try:
+            return await async_once(session, named, tenant_id=tenant[:128], fingerprint=sent, ttl=ttl)
+        except DuplicateEntityError:
+            raise ValidationError(
+                "The Idempotency-Key was used for another request.", field="Idempotency-Key"
+            ) from None
+
+    async def _purge(self, session: AsyncSession) -> None:
+        """Remove a batch of expired keys now and then, and again with the next request while there are more."""
+        now = time.monotonic()
+        if now < self._due:
+            return
+        self._due = now + PURGE_INTERVAL
+        if await async_purge_idempotency_keys(session, at_most=PURGE_BATCH) >= PURGE_BATCH:
+            self._due = now
+
+
+def checked_ttl(ttl: float | timedelta) -> timedelta:
+    """How long keys are kept. Raises `ValidationError` for a time that is not positive."""
+    lifetime = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
+    if lifetime <= timedelta(0):
+        raise ValidationError("idempotency_ttl is a positive time.", field="idempotency_ttl")
+    return lifetime
+
+
+def _text(tenant: Any) -> str | None:
+    return None if tenant is None else str(tenant)
+
+
+def _digest(*parts: Any) -> str:
+    """A hash of parts, none of which can be taken for a piece of its neighbour."""
+    return sha256(json.dumps(parts).encode()).hexdigest()

@@ -155,12 +155,26 @@ async def solve(dependency: Callable[..., Any], connection: HTTPConnection, resp
 
 def operations(app: Any, calls: frozenset[Callable[..., Any]]) -> Iterator[tuple[str, str]]:
     """The path and the method of each of the app's operations that depends on one of ``calls``."""
-    found = getattr(routing, "iter_route_contexts", None)  # FastAPI had plain lists of routes before
-    for route in app.routes if found is None else found(app.routes):
+    for route in _routes(app):
         dependant: Dependant | None = getattr(route, "dependant", None)
         if dependant is not None and _depends(dependant, calls):
             for method in route.methods or ():
                 yield route.path_format, method.lower()
+
+
+def dependencies_of(app: Any) -> Iterator[Callable[..., Any]]:
+    """All that the app's operations depend on, directly or not."""
+    waiting = [route.dependant for route in _routes(app) if getattr(route, "dependant", None) is not None]
+    while waiting:
+        dependant = waiting.pop()
+        waiting += dependant.dependencies
+        if dependant.call is not None:
+            yield dependant.call
+
+
+def _routes(app: Any) -> Iterator[Any]:
+    found = getattr(routing, "iter_route_contexts", None)  # FastAPI had plain lists of routes before
+    return iter(app.routes if found is None else found(app.routes))
 
 
 def _depends(dependant: Dependant, calls: frozenset[Callable[..., Any]]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,19 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
-from dotmac_database import Database, PaginationHelper, RowLevelSecurity, create_database, guard_tenants
+from dotmac_database import (
+    Database,
+    PaginationHelper,
+    RowLevelSecurity,
+    check_tenant_keys,
+    create_database,
+    guard_tenants,
+    traits_of,
+)
 
 from .callers import Caller
-from .dependencies import Dependencies
+from .dependencies import Dependencies, models_of
+from .idempotency import DAY, checked_ttl
 from .registry import register
 from .sessions import AsyncSessionClass, SessionClass, async_unit, sync_unit
 from .slots import Slots
@@ -26,6 +36,10 @@ if TYPE_CHECKING:
     AsyncMaker = async_sessionmaker[AsyncSession]
     SyncMaker = sessionmaker[Session]
 
+STATEMENT_TIMEOUT = 30.0
+IDLE_TIMEOUT = 60.0
+"""The limits of a plugin that names no others, in seconds."""
+
 
 class DatabasePlugin(Dependencies):
     """A database, and the dependencies that give a request its session and repositories.
@@ -35,6 +49,16 @@ class DatabasePlugin(Dependencies):
     that has no tenant to tell returns None or raises `TenantRequiredError`. ``cursor_key`` signs cursors. ``rls``
     tells PostgreSQL the tenant in each transaction. ``name`` tells an app's plugins apart. ``options`` are those of
     `create_database`: ``pool_size``, ``max_overflow``, ``pool_timeout``, ``connect_timeout``, ….
+
+    On PostgreSQL a statement may take ``statement_timeout`` seconds, and a transaction may wait for the app for
+    ``idle_in_transaction_timeout``; after that it is a `DatabaseTimeoutError`, 503. None sets no limit. They are
+    settings of the connections, and cost nothing; `session` lifts them with ``unlimited``. Behind a transaction pooler
+    (``transaction_pooler=True``), which keeps no settings, the defaults are not set, and others are refused: there the
+    role has them, ``ALTER ROLE … SET statement_timeout = '30s'``. SQLite knows neither.
+
+    Idempotency keys are kept for ``idempotency_ttl`` (seconds, or a timedelta), unless a router says otherwise. When
+    the app starts, a key of the tables that it serves which does not carry the tenant is logged as a warning with the
+    remedy, and with ``strict`` it is a `TenantIsolationError` (see `check_tenant_keys`).
     """
 
     def __init__(
@@ -46,16 +70,32 @@ class DatabasePlugin(Dependencies):
         cursor_key: Any = None,
         name: str = "default",
         rls: RowLevelSecurity | None = None,
+        statement_timeout: float | None = STATEMENT_TIMEOUT,
+        idle_in_transaction_timeout: float | None = IDLE_TIMEOUT,
+        idempotency_ttl: float | timedelta = DAY,
+        strict: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(self)
         PaginationHelper.encode_cursor("", cursor_key)  # refuses a key that is too short, before any request has it
-        self.database: Database = create_database(url, **options)
+        if options.get("transaction_pooler"):
+            statement_timeout = None if statement_timeout == STATEMENT_TIMEOUT else statement_timeout
+            idle_in_transaction_timeout = (
+                None if idle_in_transaction_timeout == IDLE_TIMEOUT else idle_in_transaction_timeout
+            )
+        self.database: Database = create_database(
+            url,
+            statement_timeout=statement_timeout,
+            idle_in_transaction_timeout=idle_in_transaction_timeout,
+            **options,
+        )
         self.tenant = tenant
         self.actor = actor
         self.cursor_key = cursor_key
         self.name = name
         self.rls = rls
+        self.idempotency_ttl = checked_ttl(idempotency_ttl)
+        self.strict = strict
         self.slots = Slots(options)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -106,19 +146,33 @@ class DatabasePlugin(Dependencies):
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
         """Serve ``app`` while it runs, and close all connections afterwards. Connects to nothing."""
         register(app, self)
+        self._check_keys(app)
         try:
             yield
         finally:
             await self.database.dispose_async()
 
-    def session(self, tenant: Any = None, actor: str | None = None) -> AbstractAsyncContextManager[AsyncSession]:
+    def _check_keys(self, app: Any) -> None:
+        served = {table.metadata: None for model in models_of(app) for table in traits_of(model).tables}
+        if self.rls is not None:
+            served[self.rls.metadata] = None
+        for metadata in served:
+            check_tenant_keys(metadata, strict=self.strict)
+
+    def session(
+        self, tenant: Any = None, actor: str | None = None, *, unlimited: bool = False
+    ) -> AbstractAsyncContextManager[AsyncSession]:
         """A session of its own, for background tasks, streams and scripts: ``async with plugin.session(tenant="t")``.
 
         Guarded and bound like a request's; committed when the block ends, rolled back by any exception in it.
         ``tenant=None``: only models without a tenant can be touched. `ALL_TENANTS` works across them, which is logged.
+        ``unlimited`` lifts the plugin's timeouts, for an export or a migration: the block is one transaction from its
+        begin on, with one statement more.
         """
-        return async_unit(self, Caller(tenant, actor))
+        return async_unit(self, Caller(tenant, actor), unlimited=unlimited)
 
-    def sync_session(self, tenant: Any = None, actor: str | None = None) -> AbstractContextManager[Session]:
+    def sync_session(
+        self, tenant: Any = None, actor: str | None = None, *, unlimited: bool = False
+    ) -> AbstractContextManager[Session]:
         """As `session`, sync."""
-        return sync_unit(self, Caller(tenant, actor))
+        return sync_unit(self, Caller(tenant, actor), unlimited=unlimited)

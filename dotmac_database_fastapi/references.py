@@ -1,87 +1,108 @@
-"""Foreign keys to tenants' rows: the database would take another tenant's row for an answer."""
+"""Foreign keys to tenants' rows: what a request writes must name its own tenant's."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import ForeignKeyConstraint, Table
-
 from dotmac_database import (
+    ALL_TENANTS,
+    AsyncRepository,
+    AsyncTenantRepository,
     ConstraintViolationError,
-    QueryFilter,
-    QueryOptions,
+    TenantReference,
     Traits,
-    create_async_repository,
-    traits_of,
+    async_missing_references,
+    tenant_references,
 )
 
-
-@dataclass(frozen=True)
-class Reference:
-    """A foreign key: the attributes that hold it, and those of the class that they name."""
-
-    target: type
-    fields: tuple[str, ...]
-    named: tuple[str, ...]
+Checked = Mapping[TenantReference, tuple[Any, ...]]
+"""The keys that were checked, and their values."""
 
 
 class References:
-    """The foreign keys of a class to tenant-scoped classes."""
+    """Checks the foreign keys of a class to tenants' rows, before a row is written and, where needed, after it.
+
+    A key that names no row of the tenant is a `ConstraintViolationError`, whether the row is another's or nobody's.
+    """
 
     def __init__(self, traits: Traits[Any]) -> None:
         self.traits = traits
 
     # Not before the first request: a class may refer to one that is mapped later.
     @cached_property
-    def all(self) -> tuple[Reference, ...]:
-        """The references that name more than a tenant."""
-        found = [self._reference(each) for table in self.traits.tables for each in table.foreign_key_constraints]
-        return tuple(each for each in found if each is not None)
+    def all(self) -> tuple[TenantReference, ...]:
+        """The references."""
+        return tenant_references(self.traits.model)
 
-    def _reference(self, constraint: ForeignKeyConstraint) -> Reference | None:
-        target = self._mapped(constraint.referred_table)
-        if target is None or target.tenant is None:
-            return None
-        own = {column: key for key, column in self.traits.columns.items()}
-        others = {column: key for key, column in target.columns.items()}
-        pairs = [
-            (own[element.parent], others[element.column])
-            for element in constraint.elements
-            if element.parent in own and element.column in others and others[element.column] != target.tenant
-        ]
-        # An inherited class's key to its own parent's row is the mapper's, not a client's.
-        if not pairs or (
-            target.model in self.traits.model.__mro__ and set(self.traits.primary_key) == {p[0] for p in pairs}
-        ):
-            return None
-        fields, named = zip(*pairs, strict=True)
-        return Reference(target.model, tuple(fields), tuple(named))
+    async def before_create(self, repository: Any, data: Any) -> Checked:
+        """Check the keys that ``data``, a Pydantic object, brings; one statement, if it brings any."""
+        given = {**self._fields(data, set_only=False), **self._fields(data)}
+        # A column that is not given may have a default; what it is will be seen in the row.
+        unset = dict.fromkeys(self.traits.null_unless_set)
+        return await self._check(repository, {**unset, **given}, self.all)
 
-    def _mapped(self, table: Table) -> Traits[Any] | None:
-        mappers = [each for each in self.traits.mapper.registry.mappers if each.local_table is table]
-        roots = [each for each in mappers if each.inherits is None or each.inherits.local_table is not table]
-        return traits_of(roots[0].class_) if roots else None
+    async def before_update(self, repository: Any, key: Any, data: Any) -> Checked:
+        """Check the keys that ``data`` changes, be it one half of them; one statement, if there are any.
 
-    async def check(self, repository: Any, data: Any) -> None:
-        """Refuse a key that names no row of the repository's tenant, whether it is another's or nobody's.
-
-        One statement for each foreign key that ``data``, a Pydantic object, sets.
+        Where halves are missing, or the tenant is, they are taken from the stored row. It is locked, so that two
+        requests that change one half each do not make a whole that nobody has checked: one statement more.
         """
-        for reference in self.all:
-            values = [getattr(data, field, None) for field in reference.fields]
-            if not any(field in data.model_fields_set for field in reference.fields) or None in values:
-                continue
-            if not await self._exists(repository, reference, values):
-                raise ConstraintViolationError(
-                    f"{self.traits.name}: there is no such {reference.target.__name__} to refer to.",
-                    fields=reference.fields,
-                )
+        given = self._fields(data)
+        changed = [each for each in self.all if given.keys() & set(each.fields)]
+        unnamed = repository.tenant_id is ALL_TENANTS and self.traits.tenant not in given
+        if changed and (unnamed or any(field not in given for each in changed for field in each.fields)):
+            row = await repository.for_update().get_by_id_or_raise(key)
+            given = {**await self._stored(repository, row, changed), **given}
+        return await self._check(repository, given, changed)
 
-    async def _exists(self, repository: Any, reference: Reference, values: list[Any]) -> bool:
-        targets: Any = create_async_repository(repository.db, reference.target, repository.tenant_id)
-        if reference.named == targets.traits.primary_key:
-            return bool(await targets.exists(values[0] if len(values) == 1 else tuple(values)))
-        filters = [QueryFilter(name, value=value) for name, value in zip(reference.named, values, strict=True)]
-        return await targets.first(QueryOptions(filters=filters)) is not None
+    async def after(self, repository: Any, entity: Any, checked: Checked, *, created: bool) -> None:
+        """Check the keys of the written row that were not checked before: defaults', hooks', synonyms' values.
+
+        No statement, unless something other than the request's data has set a key.
+        """
+        plain = type(repository) in (AsyncRepository, AsyncTenantRepository)
+        looked = self.all if created or not plain else tuple(checked)
+        values = await self._stored(repository, entity, looked)
+        others = [each for each in looked if _values(each, values) != checked.get(each)]
+        await self._check(repository, values, others)
+
+    async def _check(self, repository: Any, values: Mapping[str, Any], asked: Any) -> Checked:
+        wanted = {field: values[field] for each in asked for field in each.fields if field in values}
+        tenant = self.traits.tenant
+        if tenant is not None and tenant in values:
+            wanted[tenant] = values[tenant]
+        if any(value is not None for value in wanted.values()):
+            missing = await async_missing_references(
+                repository.db, self.traits.model, wanted, tenant_id=repository.tenant_id
+            )
+            for reference in missing:
+                if reference in asked:
+                    raise ConstraintViolationError(
+                        f"{self.traits.name}: there is no such {reference.target} to refer to.", fields=reference.fields
+                    )
+        return {each: _values(each, values) for each in asked}
+
+    async def _stored(self, repository: Any, row: Any, references: Any) -> dict[str, Any]:
+        tenant = self.traits.tenant
+        fields = {field for each in references for field in each.fields} | ({tenant} if tenant is not None else set())
+        if fields <= vars(row).keys():
+            return {field: getattr(row, field) for field in fields}
+        # A deferred column is loaded now.
+        found: dict[str, Any] = await repository.db.run_sync(lambda _: {each: getattr(row, each) for each in fields})
+        return found
+
+    def _fields(self, data: Any, *, set_only: bool = True) -> dict[str, Any]:
+        """The attributes that an object names, by their own names where it uses synonyms."""
+        names = data.model_fields_set if set_only else type(data).model_fields
+        found = {self._canonical(name): getattr(data, name) for name in names}
+        return {**(data.model_extra or {}), **found}
+
+    def _canonical(self, name: str) -> str:
+        synonym = self.traits.mapper.synonyms.get(name)
+        return name if synonym is None else synonym.name
+
+
+def _values(reference: TenantReference, values: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(values.get(field) for field in reference.fields)

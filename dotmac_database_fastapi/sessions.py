@@ -16,6 +16,7 @@ from dotmac_database import (
     ALL_TENANTS,
     DatabaseTransaction,
     TenantRequiredError,
+    TransactionOptions,
     acting_as,
     bind_tenant,
     unscoped,
@@ -46,12 +47,16 @@ with suppress(ImportError):
 
 
 @asynccontextmanager
-async def async_unit(plugin: DatabasePlugin, caller: Caller) -> AsyncIterator[AsyncSession]:
-    """A session of the caller's in one lazy transaction: committed at the end, rolled back by any exception."""
+async def async_unit(plugin: DatabasePlugin, caller: Caller, *, unlimited: bool = False) -> AsyncIterator[AsyncSession]:
+    """A session of the caller's in one lazy transaction: committed at the end, rolled back by any exception.
+
+    ``unlimited``: in one that begins at once and has no time limits.
+    """
+    options = _limitless(plugin) if unlimited else None
     session = plugin.new_session()
     try:
         with _as_caller(session, caller):
-            async with DatabaseTransaction.async_transaction(session, lazy=True):
+            async with DatabaseTransaction.async_transaction(session, options, lazy=options is None):
                 yield session
     finally:
         if session.in_transaction():
@@ -62,14 +67,23 @@ async def async_unit(plugin: DatabasePlugin, caller: Caller) -> AsyncIterator[As
 
 
 @contextmanager
-def sync_unit(plugin: DatabasePlugin, caller: Caller) -> Iterator[Session]:
+def sync_unit(plugin: DatabasePlugin, caller: Caller, *, unlimited: bool = False) -> Iterator[Session]:
     """As `async_unit`, on a `Session`."""
+    options = _limitless(plugin) if unlimited else None
     session = plugin.sync_maker()
     try:
-        with _as_caller(session, caller), DatabaseTransaction.sync_transaction(session, lazy=True):
+        transaction = DatabaseTransaction.sync_transaction(session, options, lazy=options is None)
+        with _as_caller(session, caller), transaction:
             yield session
     finally:
         session.close()
+
+
+def _limitless(plugin: DatabasePlugin) -> TransactionOptions | None:
+    """The options that lift the time limits of a transaction; None: the database knows none."""
+    if plugin.database.url.get_backend_name() != "postgresql":
+        return None
+    return TransactionOptions(statement_timeout=0, idle_in_transaction_timeout=0)
 
 
 @asynccontextmanager

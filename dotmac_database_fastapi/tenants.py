@@ -2,6 +2,8 @@
 
 Each function gives a FastAPI dependency, the same object for the same arguments, so that ``app.dependency_overrides``
 works. A tenant's name is 1 to 128 characters of letters, digits and ``_ - . : @``; anything else is answered with 400.
+Letters and digits are ASCII's, which no two databases fold, trim or normalise differently. Nothing is stripped: what
+the server hands over is the name, or it is none.
 """
 
 # No postponed annotations here: older FastAPI does not resolve those of an object's __call__.
@@ -70,7 +72,7 @@ class _HeaderTenant(TenantSource):
         self.place = f"The header {name}"
 
     def found(self, connection: HTTPConnection) -> list[str]:
-        return [value.strip() for value in connection.headers.getlist(self.name)]
+        return connection.headers.getlist(self.name)
 
     def openapi_parameter(self) -> dict[str, Any] | None:
         return {"name": self.name, "in": "header", "required": False, "schema": _SCHEMA}
@@ -99,7 +101,7 @@ class _SubdomainTenant(TenantSource):
     def _subdomain(self, host: str) -> str | None:
         if self.domain is not None:
             return host.removesuffix(f".{self.domain}") if host.endswith(f".{self.domain}") else None
-        if host.startswith("[") or re.fullmatch(r"[\d.]+", host):
+        if host.startswith("[") or re.fullmatch(r"[0-9.]+", host):
             return None
         name, _, rest = host.partition(".")
         # "acme.localhost" is what browsers resolve on a developer's machine.
@@ -107,7 +109,10 @@ class _SubdomainTenant(TenantSource):
 
 
 def _host(value: str) -> str:
-    return re.sub(r":\d*\Z", "", value.strip()).rstrip(".").lower()
+    """The host's name in small letters, without its port and the dot that ends a full name."""
+    host = re.sub(r":[0-9]*\Z", "", value).removesuffix(".")
+    # Only ASCII: other letters have small ones that are ASCII's.
+    return host.lower() if host.isascii() else host
 
 
 _SCHEMA = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": r"^[A-Za-z0-9_.:@-]+$", "title": "Tenant"}
@@ -118,7 +123,7 @@ _header, _path, _subdomain = cache(_HeaderTenant), cache(_PathTenant), cache(_Su
 
 
 def tenant_from_header(name: str = "X-Tenant-ID") -> TenantSource:
-    """The tenant that a header names; blanks around it don't count."""
+    """The tenant that a header names. (HTTP itself has the server take away spaces and tabs around a header.)"""
     return _header(name)
 
 

@@ -22,12 +22,12 @@ def begin_options(*, isolation_level: str | None, read_only: bool, deferrable: b
     return options
 
 
-def set_timeouts(*, statement: float | None, lock: float | None) -> Select[Any] | None:
+def set_timeouts(*, statement: float | None, lock: float | None, idle: float | None = None) -> Select[Any] | None:
     """PostgreSQL's SET LOCAL for timeouts in seconds, as one statement; None where there is nothing to set.
 
     PostgreSQL counts milliseconds, and 0 as no timeout: a shorter one is rounded up.
     """
-    given = {"statement_timeout": statement, "lock_timeout": lock}
+    given = {"statement_timeout": statement, "lock_timeout": lock, "idle_in_transaction_session_timeout": idle}
     calls = [
         func.set_config(name, str(max(round(seconds * 1000), 1 if seconds else 0)), True)
         for name, seconds in given.items()

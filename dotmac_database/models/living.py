@@ -43,6 +43,8 @@ class LivingUnique(SchemaItem):
         columns = [table.c[each] for each in names]
         made = Index(name, *columns, unique=True, postgresql_where=alive, sqlite_where=alive, _table=table)
         made.info[_LIVING] = alive
+        if self.tenant is None:
+            made.info["across_tenants"] = True  # the check of tenants' keys need not ask
 
     def _alive(self, table: Table) -> ColumnElement[bool]:
         """What repositories ask of the rows that they read, so that the planner knows the index by it."""

@@ -22,6 +22,7 @@ from ..statements.reads import Lock, Reader
 from ..statements.scope import Scope
 from ..statements.writes import Values, Writer
 from ..tenancy.context import ALL_TENANTS, confine
+from ..tenancy.values import named
 
 M = TypeVar("M")
 
@@ -85,6 +86,8 @@ class RepositoryCore(Generic[M]):
             raise TenantRequiredError(
                 f"{traits.name} belongs to tenants: pass tenant_id=, or ALL_TENANTS to work across them."
             )
+        if tenant_id is not None and tenant_id is not ALL_TENANTS:
+            named(tenant_id)  # refuses what is no name: an SQL expression would be a condition of its writer's
         if traits.tenant is not None and tenant_id is not ALL_TENANTS:
             column = traits.columns[traits.tenant]
             try:

@@ -6,7 +6,7 @@
 from .context import ALL_TENANTS, bind_tenant, tenant_scope, unscoped
 from .guard import guard_tenants
 from .holes import Finding
-from .keys import LooseKey, loose_keys, tenant_foreign_key, tenant_primary_key, tenant_unique
+from .keys import LooseKey, check_tenant_keys, loose_keys, tenant_foreign_key, tenant_primary_key, tenant_unique
 from .rls import RowLevelSecurity
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "LooseKey",
     "RowLevelSecurity",
     "bind_tenant",
+    "check_tenant_keys",
     "guard_tenants",
     "loose_keys",
     "tenant_foreign_key",

@@ -6,19 +6,30 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Column
+from sqlalchemy.sql import ClauseElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ..errors import TenantIsolationError, TenantRequiredError, ValidationError
 
+_NO_NAMES = (bool, float, bytes, bytearray, memoryview, list, dict, set, frozenset, tuple, type)
+
 
 def named(tenant: Any) -> Any:
-    """``tenant``, if it is one. Raises `TenantRequiredError` for None and blanks, `ValidationError` for the rest."""
+    """``tenant``, if it is one. Raises `TenantRequiredError` for None and blanks, `ValidationError` for the rest.
+
+    An SQL expression is none: it would be a condition of the statement's writer, and true of any row. What can't be
+    compared or hashed is none either.
+    """
     if tenant is None or (isinstance(tenant, str) and not tenant.strip()):
         raise TenantRequiredError("A session can't be bound to no tenant.")
-    if isinstance(tenant, (bool, bytes, list, dict, set, tuple)):
-        raise ValidationError(f"A tenant's name can't be a {type(tenant).__name__}.")
-    if isinstance(tenant, str) and "\x00" in tenant:
-        raise ValidationError("A tenant's name can't hold a NUL.")
+    if isinstance(tenant, str):
+        if "\x00" in tenant:
+            raise ValidationError("A tenant's name can't hold a NUL.", field="tenant_id")
+        return tenant
+    if isinstance(tenant, ClauseElement) or hasattr(tenant, "__clause_element__"):
+        raise ValidationError("A tenant's name can't be an SQL expression.", field="tenant_id")
+    if isinstance(tenant, _NO_NAMES) or callable(tenant) or type(tenant).__hash__ is None:
+        raise ValidationError(f"A tenant's name can't be a {type(tenant).__name__}.", field="tenant_id")
     return tenant
 
 

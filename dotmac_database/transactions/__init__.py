@@ -2,7 +2,14 @@
 
 from .block import DatabaseTransaction
 from .hooks import on_commit, on_rollback
-from .idempotency import IdempotencyRecord, async_once, idempotency_metadata, once, purge_idempotency_keys
+from .idempotency import (
+    IdempotencyRecord,
+    async_once,
+    async_purge_idempotency_keys,
+    idempotency_metadata,
+    once,
+    purge_idempotency_keys,
+)
 from .locks import advisory_lock, async_advisory_lock
 from .manager import TransactionManager
 from .options import TransactionOptions
@@ -15,6 +22,7 @@ __all__ = [
     "advisory_lock",
     "async_advisory_lock",
     "async_once",
+    "async_purge_idempotency_keys",
     "idempotency_metadata",
     "on_commit",
     "on_rollback",

@@ -8,10 +8,10 @@ either both are there or neither is.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import JSON, Column, MetaData, String, Table, delete, select, update
+from sqlalchemy import JSON, Column, MetaData, String, Table, delete, select, tuple_, update
 from sqlalchemy.engine import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -24,6 +24,7 @@ from ..types import UTCDateTime, as_utc, utc_now
 from .locks import require_transaction, tenant_of
 
 MAX_KEY = 255
+_LONGEST = timedelta(days=3660)
 _OWN = {OWN: True}
 
 idempotency_metadata = MetaData()
@@ -37,6 +38,7 @@ _KEYS = Table(
     Column("fingerprint", String(128)),
     Column("result", JSON(none_as_null=True)),
     Column("created_at", UTCDateTime, nullable=False, index=True),
+    Column("expires_at", UTCDateTime, index=True),
 )
 
 
@@ -68,58 +70,109 @@ class IdempotencyRecord:
 
 
 def once(
-    session: Session, key: str, *, tenant_id: str | None = None, fingerprint: str | None = None
+    session: Session,
+    key: str,
+    *,
+    tenant_id: str | None = None,
+    fingerprint: str | None = None,
+    ttl: float | timedelta | None = None,
 ) -> IdempotencyRecord:
     """Record ``key`` of this tenant in the open transaction, or find it recorded.
 
     Of two transactions with one key the second waits for the first to end. ``tenant_id`` None is the tenant that the
     session is bound to, if any. With a ``fingerprint`` (a hash of the request, at most 128 characters) a key that was
-    used for another request raises `DuplicateEntityError`. Raises `ValidationError` for an empty or overlong key, and
-    `TransactionError` where no transaction is open. One statement, two where the key is found. Needs
-    the table of ``idempotency_metadata``.
+    used for another request raises `DuplicateEntityError`. ``ttl`` (seconds, or a timedelta) is how long the key is
+    remembered, and None is for ever: afterwards it is as new, whether it was purged or not. Raises `ValidationError`
+    for an empty or overlong key and a ``ttl`` that is not positive, and `TransactionError` where no transaction is
+    open. One statement, two where the key is found, three where its time is over. Needs the table of
+    ``idempotency_metadata``.
     """
     plain = sync_session(session)
     if not key or len(key) > MAX_KEY:
         raise ValidationError(f"An idempotency key has 1 to {MAX_KEY} characters.", field="key")
+    lifetime = None if ttl is None else lifetime_of(ttl)
     require_transaction(plain, "An idempotency key")
     tenant, now = tenant_of(plain, tenant_id), utc_now()
+    expires = None if lifetime is None else now + lifetime
+    values = {"tenant_id": tenant, "key": key, "fingerprint": fingerprint, "created_at": now, "expires_at": expires}
     with translated():
         while True:
-            if _insert(plain, tenant, key, fingerprint, now):
+            if _insert(plain, values):
                 return IdempotencyRecord(key, tenant, True, now, _session=plain)
-            if row := _find(plain, tenant, key):  # None: it was purged between the two
+            row = _find(plain, tenant, key)
+            if row is None:
+                continue  # it was purged between the two
+            if row.expires_at is None or row.expires_at > now:
                 break
+            if _take_over(plain, values):
+                return IdempotencyRecord(key, tenant, True, now, _session=plain)
     if fingerprint is not None and row.fingerprint is not None and row.fingerprint != fingerprint:
         raise DuplicateEntityError("The idempotency key was used for another request.", fields=("key",))
     return IdempotencyRecord(key, tenant, False, row.created_at, row.result, _session=plain)
 
 
 async def async_once(
-    session: AsyncSession, key: str, *, tenant_id: str | None = None, fingerprint: str | None = None
+    session: AsyncSession,
+    key: str,
+    *,
+    tenant_id: str | None = None,
+    fingerprint: str | None = None,
+    ttl: float | timedelta | None = None,
 ) -> IdempotencyRecord:
     """As `once`, for an `AsyncSession`."""
-    return await session.run_sync(once, key, tenant_id=tenant_id, fingerprint=fingerprint)
+    return await session.run_sync(once, key, tenant_id=tenant_id, fingerprint=fingerprint, ttl=ttl)
 
 
-def purge_idempotency_keys(session: Session, before: datetime) -> int:
+def lifetime_of(ttl: float | timedelta) -> timedelta:
+    """A positive number of seconds, or a timedelta, as the latter. Raises `ValidationError` for any other."""
+    try:
+        lifetime = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
+    except (TypeError, ValueError, OverflowError):
+        lifetime = timedelta(0)
+    if not timedelta(0) < lifetime <= _LONGEST:
+        raise ValidationError("An idempotency key is kept for a positive time, of at most ten years.", field="ttl")
+    return lifetime
+
+
+def purge_idempotency_keys(session: Session, before: datetime | None = None, *, at_most: int | None = None) -> int:
     """Forget every tenant's keys that were recorded before this time (naive is UTC); gives their number.
 
-    One statement, in the session's transaction; the commit stays yours.
+    ``before`` None: those whose ``ttl`` is over. ``at_most`` None: all of them, else the oldest, of which those that
+    another transaction has locked are left out, so that nobody waits. One statement, in the session's transaction; the
+    commit stays yours.
     """
     plain = sync_session(session)
+    condition = _KEYS.c.expires_at < utc_now() if before is None else _KEYS.c.created_at < as_utc(before)
+    if at_most is not None:
+        identity = (_KEYS.c.tenant_id, _KEYS.c.key)
+        order = _KEYS.c.expires_at if before is None else _KEYS.c.created_at
+        batch = select(*identity).where(condition).order_by(order).limit(at_most).with_for_update(skip_locked=True)
+        condition = tuple_(*identity).in_(batch)
     with translated():
-        result = plain.connection().execute(
-            delete(_KEYS).where(_KEYS.c.created_at < as_utc(before)), execution_options=_OWN
-        )
+        result = plain.connection().execute(delete(_KEYS).where(condition), execution_options=_OWN)
     return int(result.rowcount)
 
 
-def _insert(session: Session, tenant: str, key: str, fingerprint: str | None, now: datetime) -> bool:
+async def async_purge_idempotency_keys(
+    session: AsyncSession, before: datetime | None = None, *, at_most: int | None = None
+) -> int:
+    """As `purge_idempotency_keys`, for an `AsyncSession`."""
+    return await session.run_sync(purge_idempotency_keys, before, at_most=at_most)
+
+
+def _insert(session: Session, values: dict[str, Any]) -> bool:
     connection = session.connection()
-    values = {"tenant_id": tenant, "key": key, "fingerprint": fingerprint, "created_at": now}
     statement = dialect_named(connection.dialect.name).insert(_KEYS).values(values)
     made = statement.on_conflict_do_nothing().returning(_KEYS.c.key)
     return connection.scalar(made, execution_options=_OWN) is not None
+
+
+def _take_over(session: Session, values: dict[str, Any]) -> bool:
+    """Record a key anew whose time is over; of two transactions that try, the second finds it recorded."""
+    over = _KEYS.c.expires_at <= values["created_at"]
+    statement = update(_KEYS).where(_KEYS.c.tenant_id == values["tenant_id"], _KEYS.c.key == values["key"], over)
+    taken = session.connection().execute(statement.values({**values, "result": None}), execution_options=_OWN)
+    return int(taken.rowcount) == 1
 
 
 def _find(session: Session, tenant: str, key: str) -> Row[Any] | None:

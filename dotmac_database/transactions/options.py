@@ -15,10 +15,11 @@ _LEVELS = ("READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABL
 class TransactionOptions:
     """Settings of one transaction, gone after it. None (and False): as the database is configured.
 
-    ``isolation_level``, ``read_only`` and ``deferrable`` are part of BEGIN and cost nothing. ``statement_timeout``
-    and ``lock_timeout`` are in seconds, for each statement; 0 switches the server's own off. The two together cost
-    one statement. PostgreSQL knows them all; SQLite only SERIALIZABLE, which its transactions always are.
-    Raises `ValidationError` for an unknown level or a negative timeout.
+    ``isolation_level``, ``read_only`` and ``deferrable`` are part of BEGIN and cost nothing. ``statement_timeout`` and
+    ``lock_timeout`` are in seconds, for each statement, ``idle_in_transaction_timeout`` for each wait between two; 0
+    switches the connection's or the server's own off. They cost one statement together. PostgreSQL knows them all;
+    SQLite only SERIALIZABLE, which its transactions always are. Raises `ValidationError` for an unknown level or a
+    negative timeout.
     """
 
     isolation_level: IsolationLevel | None = None
@@ -26,14 +27,16 @@ class TransactionOptions:
     deferrable: bool = False
     statement_timeout: float | None = None
     lock_timeout: float | None = None
+    idle_in_transaction_timeout: float | None = None
 
     def __post_init__(self) -> None:
         if self.isolation_level is not None and self.isolation_level not in _LEVELS:
             raise ValidationError(f"isolation_level must be one of {', '.join(_LEVELS)}.", field="isolation_level")
-        for name in ("statement_timeout", "lock_timeout"):
+        for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_timeout"):
             if (getattr(self, name) or 0) < 0:
                 raise ValidationError(f"{name} must not be negative.", field=name)
 
     def given(self) -> list[str]:
         """The names of the options that are set."""
-        return [item.name for item in fields(self) if getattr(self, item.name) not in (None, False)]
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return [name for name, value in values.items() if value is not None and value is not False]

@@ -132,7 +132,9 @@ class Unit:
         begin = begin_options(
             isolation_level=options.isolation_level, read_only=options.read_only, deferrable=options.deferrable
         )
-        timeouts = set_timeouts(statement=options.statement_timeout, lock=options.lock_timeout)
+        timeouts = set_timeouts(
+            statement=options.statement_timeout, lock=options.lock_timeout, idle=options.idle_in_transaction_timeout
+        )
         connection = session.connection(execution_options=begin)
         if timeouts is not None:
             # A guarded session refuses set_config, by which a tenant could be changed; this one is the toolkit's own.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -16,7 +17,7 @@ from ..bodies import bounded
 from ..bounds import MAX_OFFSET
 from ..dependencies import get_repository
 from ..etags import etag_of, expected_version, matched_versions
-from ..idempotency import IDEMPOTENCY_KEY, answered_once
+from ..idempotency import IDEMPOTENCY_KEY, Replays
 from ..keys import PathKey
 from ..pages import TOTALS
 from ..query_string import ListParams
@@ -46,6 +47,7 @@ def crud_router(
     total: TotalKind = "exact",
     totals: Collection[TotalKind] = TOTALS,
     idempotency: bool = False,
+    idempotency_ttl: float | timedelta | None = None,
     repository: type | None = None,
     plugin: DatabasePlugin | None = None,
     **router: Any,
@@ -56,8 +58,9 @@ def crud_router(
     and ``POST /{id}/restore`` where rows are deleted softly. Schemas that are not given are derived. Where the class
     has a version it is the ``ETag``, and ``If-Match`` makes PATCH and DELETE conditional: 412. A foreign key to a
     tenant's row must name one of the same tenant: 409 otherwise. With ``idempotency`` a POST that is repeated with its
-    ``Idempotency-Key`` gets the first answer and writes nothing (see `once`). The other arguments are those of
-    `list_router`.
+    ``Idempotency-Key`` gets the first answer and writes nothing (see `once`): the same method, path, query string and
+    body of the same tenant and actor, within ``idempotency_ttl`` (seconds or a timedelta; None: as the plugin says). A
+    key that was used for another request is a 422. The other arguments are those of `list_router`.
     """
     router["route_class"] = bounded(router.get("route_class", APIRoute))
     made = APIRouter(prefix=prefix, **router)
@@ -79,7 +82,8 @@ def crud_router(
     add_list(made, model, params, get_rows, renderer)
     traits: Traits[Any] = traits_of(model)
     resource = _Resource(made, traits, get_rows, renderer, PathKey(traits), References(traits))
-    resource.add_create(create_schema or create_schema_of(model), idempotent=idempotency)
+    replays = Replays(plugin, idempotency_ttl) if idempotency else None
+    resource.add_create(create_schema or create_schema_of(model), replays)
     resource.add_read()
     resource.add_update(update_schema or update_schema_of(model))
     resource.add_delete()
@@ -97,10 +101,12 @@ class _Resource:
     key: PathKey
     references: References
 
-    def add_create(self, schema: type[BaseModel], *, idempotent: bool) -> None:
+    def add_create(self, schema: type[BaseModel], replays: Replays | None) -> None:
         async def made(request: Request, data: Any, repository: Any) -> Response:
-            await self.references.check(repository, data)
-            entity = await self._loaded(repository, await repository.create(data))
+            checked = await self.references.before_create(repository, data)
+            entity = await repository.create(data)
+            await self.references.after(repository, entity, checked, created=True)
+            entity = await self._loaded(repository, entity)
             return self._told(entity, 201, {"Location": self.key.location(request.url.path, entity)})
 
         async def create(request: Request, data: Any, repository: Any = Depends(self.get_rows)) -> Response:
@@ -112,11 +118,13 @@ class _Resource:
             repository: Any = Depends(self.get_rows),
             idempotency_key: str | None = IDEMPOTENCY_KEY,
         ) -> Response:
-            if idempotency_key is None:
+            if idempotency_key is None or replays is None:
                 return await made(request, data, repository)
-            return await answered_once(request, repository.db, idempotency_key, lambda: made(request, data, repository))
+            return await replays.answered_once(
+                request, repository.db, idempotency_key, lambda: made(request, data, repository)
+            )
 
-        endpoint: Callable[..., Any] = create_once if idempotent else create
+        endpoint: Callable[..., Any] = create if replays is None else create_once
         endpoint.__annotations__["data"] = schema
         endpoint.__name__ = "create"
         self._add("POST", "" if self.router.prefix else "/", endpoint, 201, "Create")
@@ -138,8 +146,9 @@ class _Resource:
         ) -> Response:
             key = self.key.of(given, repository.tenant_id)
             expected = await self._expected(request, repository, key)
-            await self.references.check(repository, data)
+            checked = await self.references.before_update(repository, key, data)
             entity = await repository.update(key, data, expected_version=expected)
+            await self.references.after(repository, entity, checked, created=False)
             return self._told(await self._loaded(repository, entity))
 
         update.__annotations__["data"] = schema

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from dotmac_database import AsyncTenantRepository, Database, create_repository, idempotency_metadata
+from dotmac_database import AsyncTenantRepository, Database, create_repository
 from dotmac_database_fastapi import crud_router
 from tests.fastapi.conftest import Api
 from tests.models import Post, Seat, Tag, User
@@ -215,45 +214,6 @@ class TestReferences:
         first = api.post("/posts", tenant="a", json={"title": "x"}).json()["id"]
         assert api.post("/posts", tenant="a", json={"title": "y", "parent_id": first}).status_code == 201
         assert api.post("/posts", tenant="b", json={"title": "y", "parent_id": first}).status_code == 409
-
-
-class TestIdempotency:
-    @pytest.fixture
-    def api(self, app: FastAPI, api: Api, database: Database) -> Iterator[Api]:
-        app.include_router(crud_router(User, prefix="/once", idempotency=True))
-        idempotency_metadata.create_all(database.engine)
-        yield api
-        idempotency_metadata.drop_all(database.engine)
-
-    def test_a_repeated_request_gets_its_first_answer(self, api: Api) -> None:
-        def send(tenant: str = "a", **data: Any) -> Any:
-            return api.post("/once", tenant=tenant, json={"name": "Ann", **data}, headers={"Idempotency-Key": "k1"})
-
-        first, again = send(), send()
-        assert (again.status_code, again.content) == (201, first.content)
-        assert {again.headers[name] == first.headers[name] for name in ("location", "etag", "content-type")} == {True}
-        assert again.headers["idempotency-replayed"] == "true"
-        assert "idempotency-replayed" not in first.headers
-        assert api.get("/once", tenant="a").json()["total"] == 1
-        assert send(score=1).status_code == 409
-        assert send(tenant="b").json()["id"] != first.json()["id"]
-
-    def test_a_failure_leaves_the_key_free(self, api: Api) -> None:
-        headers = {"Idempotency-Key": "k2"}
-        assert api.post("/once", tenant="a", json={}, headers=headers).status_code == 422
-        assert api.post("/once", tenant="a", json={"name": "Ann"}, headers=headers).status_code == 201
-
-    def test_of_many_at_once_one_writes(self, api: Api) -> None:
-        async def burst() -> list[Any]:
-            headers = {"Idempotency-Key": "k3"}
-            return await asyncio.gather(
-                *(api.arequest("POST", "/once", tenant="a", json={"name": "Ann"}, headers=headers) for _ in range(8))
-            )
-
-        answers = [answer for answer in api.run(burst()) if answer.status_code != 503]
-        assert {answer.status_code for answer in answers} == {201}
-        assert len({answer.json()["id"] for answer in answers}) == 1
-        assert api.get("/once", tenant="a").json()["total"] == 1
 
 
 class TestGiven:

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import pytest
 from fastapi import Depends, FastAPI, Header
 from sqlalchemy import select
+from starlette.requests import HTTPConnection
 
 from dotmac_database import ALL_TENANTS, Database, TenantRequiredError, create_repository
 from dotmac_database_fastapi import (
+    BadTenantError,
     crud_router,
     get_repository,
     get_session,
@@ -47,7 +49,30 @@ class TestNames:
     @pytest.mark.parametrize("name", ["a", "A-b_c.d:e@f", "9" * 128])
     def test_good_ones(self, api: Api, name: str) -> None:
         assert api.get("/tenant", headers={HEADER: name}).json() == name
-        assert api.get("/alone", headers={HEADER: f"  {name} "}).json() == name
+        assert api.get("/alone", headers={HEADER: name}).json() == name
+
+    @pytest.mark.parametrize("place", ["{}a", "a{}", "{}a{}", "{}"])
+    def test_nothing_is_stripped(self, place: str) -> None:
+        """As the server hands it over, every byte that is no part of a name is refused, wherever it stands."""
+        others = set(range(0x100)) - set(b"_-.:@") - {byte for byte in range(0x80) if chr(byte).isalnum()}
+        for byte in others:
+            name = place.replace("{}", chr(byte)).encode("latin-1")
+            scope = {"type": "http", "headers": [(HEADER.lower().encode(), name)], "path_params": {}}
+            with pytest.raises(BadTenantError):
+                tenant_from_header(HEADER).read(HTTPConnection(scope))
+
+    @pytest.mark.parametrize(
+        "blank",
+        [" ", "\t", "\x0b", "\x0c", "\x1c", "\x1f", "\x85", "\xa0", "\n", "\u2003", "\u200b", "\u0430", "\u212a"],
+    )
+    @pytest.mark.parametrize("place", ["{}a", "a{}", "{}"])
+    def test_nothing_is_stripped_elsewhere(self, blank: str, place: str) -> None:
+        name = place.replace("{}", blank)
+        headers = [(b"host", f"{name}.example.com".encode("latin-1", "replace"))]
+        connection = HTTPConnection({"type": "http", "headers": headers, "path_params": {"tenant_id": name}})
+        for source in (tenant_from_path(), tenant_from_subdomain(), tenant_from_subdomain("example.com")):
+            with pytest.raises(BadTenantError):
+                source.read(connection)
 
     @pytest.mark.parametrize("path", ["/tenant", "/alone"])
     @pytest.mark.parametrize(
@@ -60,6 +85,11 @@ class TestNames:
             [(HEADER, "a b")],
             [(HEADER, "a/b")],
             [(HEADER, "a\tb")],
+            [(HEADER, " a")],
+            [(HEADER, "a ")],
+            [(HEADER, b"a\xa0")],
+            [(HEADER, b"\x85a")],
+            [(HEADER, b"a\x1c")],
             [(HEADER, b"\xc3\xa9")],
             [(HEADER, "a,b")],
             [(HEADER, "a"), (HEADER, "a")],
@@ -123,6 +153,9 @@ class TestSources:
             (None, "127.0.0.1:8000", None),
             (None, "[::1]:8000", None),
             (None, "a b.example.com", None),
+            (None, "acme.example.com.", "acme"),
+            (None, " acme.example.com", None),
+            ("example.com", ".example.com", None),
             ("example.com", "acme.example.com", "acme"),
             ("example.com", "eu.acme.example.com", "eu.acme"),
             ("example.com", "acme.example.org", None),

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from sqlalchemy import MetaData, insert, select
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    create_engine,
+    insert,
+    select,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
-from dotmac_database import ConstraintViolationError, TenantMixin, ValidationError, bind_tenant
+from dotmac_database import (
+    ConstraintViolationError,
+    LivingUnique,
+    TenantIsolationError,
+    TenantMixin,
+    ValidationError,
+    bind_tenant,
+    check_tenant_keys,
+)
 from dotmac_database.tenancy import loose_keys, tenant_foreign_key, tenant_primary_key, tenant_unique
 from tests.conftest import Face
 
@@ -141,3 +165,158 @@ def test_bad_arguments_are_refused() -> None:
 def test_set_null_leaves_the_tenant() -> None:
     key = tenant_foreign_key("folder_id", "folders.id", ondelete="SET NULL")
     assert key.ondelete == "SET NULL (folder_id)"
+
+
+def _tables(*keys: Any, tenant: str = "tenant_id", parents: tuple[Any, ...] = ()) -> MetaData:
+    """A parent's table and a child's, with these keys. No class maps them; their column says whose they are."""
+    metadata = MetaData()
+    Table("parents", metadata, Column("id", Integer, primary_key=True), Column(tenant, String(20)), *parents)
+    columns = [Column(name, Integer) for name in ("parent_id", "a", "b")]
+    more = [Column("name", String(20)), Column("is_deleted", Integer)]
+    Table(
+        "children",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column(tenant, String(20)),
+        *columns,
+        *more,
+        *keys,
+    )
+    return metadata
+
+
+LOOSE: dict[str, tuple[Any, tuple[Any, ...], str, str]] = {
+    "foreign key": (
+        lambda: [ForeignKeyConstraint(["parent_id"], ["parents.id"])],
+        (),
+        "The foreign key of children (parent_id) to parents does not carry the tenant.",
+        'Use tenant_foreign_key("parent_id", "parents.id"), and tenant_unique("id") for parents.',
+    ),
+    "named": (
+        lambda: [ForeignKeyConstraint(["parent_id"], ["parents.id"], name="fk_parent", ondelete="CASCADE")],
+        (),
+        "The foreign key fk_parent of children (parent_id) to parents does not carry the tenant.",
+        'Use tenant_foreign_key("parent_id", "parents.id", ondelete="CASCADE"), and tenant_unique("id") for parents.',
+    ),
+    "to a parent that is ready": (
+        lambda: [ForeignKeyConstraint(["parent_id"], ["parents.id"])],
+        (lambda: tenant_unique("id"),),
+        "The foreign key of children (parent_id) to parents does not carry the tenant.",
+        'Use tenant_foreign_key("parent_id", "parents.id").',
+    ),
+    "two columns": (
+        lambda: [ForeignKeyConstraint(["a", "b"], ["parents.x", "parents.y"])],
+        (lambda: Column("x", Integer), lambda: Column("y", Integer), lambda: UniqueConstraint("x", "y")),
+        "The foreign key of children (a, b) to parents does not carry the tenant.",
+        'Use tenant_foreign_key(["a", "b"], ["parents.x", "parents.y"]), and tenant_unique("x", "y") for parents.',
+    ),
+    "to itself": (
+        lambda: [ForeignKeyConstraint(["parent_id"], ["children.id"])],
+        (),
+        "The foreign key of children (parent_id) to children does not carry the tenant.",
+        'Use tenant_foreign_key("parent_id", "children.id"), and tenant_unique("id") for children.',
+    ),
+    "unique": (
+        lambda: [UniqueConstraint("name", name="uq_name")],
+        (),
+        "The unique key uq_name of children (name) does not carry the tenant.",
+        'Use tenant_unique("name").',
+    ),
+    "unique index": (
+        lambda: [Index("ix_name", "name", "a", unique=True)],
+        (),
+        "The unique key ix_name of children (name, a) does not carry the tenant.",
+        'Use Index("ix_name", "tenant_id", "name", "a", unique=True).',
+    ),
+    "living": (
+        lambda: [LivingUnique("name", name="living", tenant="nothing")],
+        (),
+        "The unique key living of children (name) does not carry the tenant.",
+        'Name "tenant_id" first in it.',
+    ),
+}
+
+
+class TestCheck:
+    @pytest.mark.parametrize("case", list(LOOSE))
+    def test_each_loose_key_is_warned_of_by_name_and_with_the_remedy(
+        self, case: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        keys, parents, told, remedy = LOOSE[case]
+        metadata = _tables(*keys(), parents=tuple(make() for make in parents))
+        with caplog.at_level(logging.WARNING, "dotmac_database.tenancy"):
+            found = check_tenant_keys(metadata)
+        others = [each for each in found if each.table == "parents"]  # such as its own UNIQUE (x, y)
+        assert len(found) == 1 + len(others)
+        mine = next(each for each in found if each.table == "children")
+        assert (str(mine), mine.remedy) == (told, remedy)
+        assert [record.levelname for record in caplog.records] == ["WARNING"] * len(found)
+        assert f"{told} {remedy}" in caplog.messages
+        with pytest.raises(TenantIsolationError, match=re.escape(f"{told} {remedy}")):
+            check_tenant_keys(metadata, strict=True)
+
+    @pytest.mark.parametrize("case", ["foreign key", "named", "two columns", "unique", "unique index"])
+    def test_the_remedy_is_code_that_mends_it(self, case: str) -> None:
+        _, parents, _, remedy = LOOSE[case]
+        calls = {"tenant_foreign_key": tenant_foreign_key, "tenant_unique": tenant_unique, "Index": Index}
+        written = re.findall(r"(\w+\(.*?\))(?: for (\w+))?(?:, and |\.$)", remedy.removeprefix("Use "))
+        made = [(eval(code, calls), table or "children") for code, table in written]  # our own code
+        columns = [make() for make in parents if isinstance(make(), Column)]
+        metadata = _tables(
+            *(key for key, table in made if table == "children"),
+            parents=(*columns, *(key for key, table in made if table == "parents")),
+        )
+        assert check_tenant_keys(metadata, strict=True) == []
+        metadata.create_all(create_engine("sqlite://"))
+
+    def test_another_tenant_column_is_named(self) -> None:
+        class Orgs(DeclarativeBase):
+            pass
+
+        class Parent(Orgs):
+            __tablename__ = "parents"
+            __tenant_column__ = "owner"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            owner: Mapped[str]
+
+        class Child(Orgs):
+            __tablename__ = "children"
+            __tenant_column__ = "org"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            org: Mapped[str]
+            code: Mapped[str] = mapped_column(unique=True)
+            parent_id: Mapped[int] = mapped_column(ForeignKey("parents.id"))
+
+        assert [each.remedy for each in check_tenant_keys(Orgs.metadata)] == [
+            (
+                'Use tenant_foreign_key("parent_id", "parents.id", tenant="org", referred_tenant="owner"), '
+                'and tenant_unique("id", tenant="owner") for parents.'
+            ),
+            'Use tenant_unique("code", tenant="org").',
+        ]
+
+    def test_a_table_without_a_column_for_the_tenant_needs_one(self) -> None:
+        found = [each for each in loose_keys(LooseBase.metadata) if each.table == "note_labels"]
+        assert {each.remedy for each in found} == {
+            "The table note_labels needs a column for the tenant first, which such a key can carry."
+        }
+
+    @pytest.mark.parametrize(
+        "key",
+        [
+            lambda: UniqueConstraint("name", info={"across_tenants": True}),
+            lambda: Index("ix", "name", unique=True, info={"across_tenants": True}),
+            lambda: ForeignKeyConstraint(["parent_id"], ["parents.id"], info={"across_tenants": True}),
+            lambda: LivingUnique("name", tenant=None),
+            lambda: tenant_unique("name"),
+            lambda: UniqueConstraint("name", "tenant_id"),
+            lambda: Index("ix", "name"),
+            lambda: LivingUnique("name"),
+        ],
+    )
+    def test_what_is_sound_or_meant_so_is_silent(self, key: Any, caplog: pytest.LogCaptureFixture) -> None:
+        assert check_tenant_keys(_tables(key()), strict=True) == []
+        assert caplog.records == []
+
+    def test_a_database_that_is_sound_is_silent(self) -> None:
+        assert check_tenant_keys(Base.metadata, strict=True) == []
