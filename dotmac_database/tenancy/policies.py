@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from sqlalchemy import DDL, Column, ForeignKeyConstraint, MetaData, String, Table
 from sqlalchemy.dialects import postgresql
 
-from .signature import ACROSS, SETTING
+from .signature import ACROSS as ACROSS
+from .signature import SETTING as SETTING
 from .tables import TABLES, tenant_column
 
 POLICY = "dotmac_tenant"
@@ -34,7 +35,7 @@ def quoted_name(name: str, schema: str | None = None) -> str:
 def run_ddl(execute: Callable[[DDL], object], statements: Iterable[str]) -> None:
     """Run statements as they are, whatever names are in them: a percent sign and a colon are no parameters."""
     for statement in statements:
-        execute(DDL(statement.replace("%", "%%")))
+        execute(DDL(statement.replace("%", "%%")))  # type: ignore[no-untyped-call]  # as above
 
 
 def protected_tables(metadata: MetaData) -> dict[Table, Column[object] | None]:

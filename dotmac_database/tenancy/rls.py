@@ -5,17 +5,20 @@ https://www.postgresql.org/docs/current/ddl-rowsecurity.html
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, MetaData, Table, bindparam, func, literal_column, select
+from collections.abc import Collection
+
+from sqlalchemy import ColumnElement, Connection, MetaData, Table, bindparam, func, literal_column, select
 from sqlalchemy.types import Text
 
 from ..errors import DatabaseError, ValidationError
 from .holes import Finding, find_holes
 from .policies import ACROSS, SETTING, enable, protected_tables, quoted, remove, run_ddl
+from .raw_sql import refusal
 from .signature import Secret, Signer, find_signature_holes, function_statements
 
 __all__ = ["ACROSS", "SETTING", "Finding", "RowLevelSecurity", "tell"]
 
-_LOCAL = literal_column("true")
+_LOCAL: ColumnElement[bool] = literal_column("true")
 _TELL = select(
     func.set_config(SETTING, bindparam("tenant", type_=Text()), _LOCAL),
     func.set_config(ACROSS, bindparam("across", type_=Text()), _LOCAL),
@@ -47,12 +50,28 @@ class RowLevelSecurity:
     serves one database. Of several the first signs and all are accepted (``secret=(new, old)``), for a change of
     secrets. Without one, anybody who can send any SQL can make the setting what they like; guarded sessions therefore
     refuse raw SQL whose structure is not known to be harmless.
+
+    ``harmless_functions`` are names of functions of your own, or of an extension, that raw SQL may call, with their
+    schema where it is written: they neither run SQL that is given to them nor change settings. With a secret, too: a
+    connection that called another function is replaced before it serves another session.
     """
 
-    def __init__(self, metadata: MetaData, *, all_tenants: bool = True, secret: Secret = None) -> None:
+    def __init__(
+        self,
+        metadata: MetaData,
+        *,
+        all_tenants: bool = True,
+        secret: Secret = None,
+        harmless_functions: Collection[str] = (),
+    ) -> None:
         self.metadata = metadata
+        self.harmless_functions = frozenset(harmless_functions)
         self.all_tenants = all_tenants
         self.signer = None if secret is None else Signer(secret)
+
+    def refusal(self, sql: str) -> str | None:
+        """What in raw SQL is not known to leave the settings alone, in words; None: all is, or settings are signed."""
+        return None if self.signer is not None else refusal(sql, self.harmless_functions)
 
     def tables(self) -> list[tuple[Table, str | None]]:
         """The tenants' tables, parents first, and the name of each one's tenant column.

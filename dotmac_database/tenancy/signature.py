@@ -76,7 +76,7 @@ class Signer:
         connection.execute(_WRITE, {"value": self.sign(SETTING, "dotmac verify")})
         found = connection.scalar(text(f"SELECT {SCHEMA}.tenant_id()"))
         connection.execute(_WRITE, {"value": Hidden(before or "")})
-        return found == "dotmac verify"
+        return bool(found == "dotmac verify")
 
 
 def _blocks(number: int, key: bytes) -> dict[str, object]:
