@@ -11,11 +11,12 @@ from typing import Final
 
 KEYWORDS: Final = frozenset(
     """
-    ALL AND ANY ARRAY AS BETWEEN BY CAST COALESCE COLUMNS CONFLICT CUBE DISTINCT ELSE ESCAPE EXCEPT EXISTS EXPLAIN
+    ALL ANALYZE AND ANY ARRAY AS BETWEEN BY CAST COALESCE COLUMNS CONFLICT CUBE DISTINCT ELSE ESCAPE EXCEPT EXISTS EXPLAIN
     EXTRACT FILTER FROM GREATEST GROUP GROUPING HAVING ILIKE IN INSERT INTERSECT IS ISNULL JOIN JSON_ARRAY JSON_EXISTS
     JSON_OBJECT JSON_QUERY JSON_SCALAR JSON_SERIALIZE JSON_TABLE JSON_VALUE LATERAL LEAST LIKE LIMIT MATERIALIZED NESTED
     NORMALIZE NOT NOTNULL NULLIF OFFSET ON ONLY OPERATOR OR OVER OVERLAPS OVERLAY PASSING POSITION REPEATABLE RETURNING
-    ROLLUP ROW SELECT SET SETS SOME SUBSTRING SYMMETRIC THEN TO TREAT TRIM UNION USING VALUES WHEN WHERE ZONE
+    ROLLUP ROW SELECT SET SETS SOME SUBSTRING SYMMETRIC THEN TO TREAT TRIM UNION USING VALUES VERBOSE WHEN WHERE
+    ZONE
     """.split()  # noqa: SIM905 - a list of words is read more easily
 )
 """Words of the grammar that a parenthesis may follow."""
@@ -32,7 +33,7 @@ FUNCTIONS: Final = frozenset(
     """
     abs acos acosd acosh asin asind asinh atan atan2 atan2d atand atanh cbrt ceil ceiling cos cosd cosh cot cotd
     degrees div erf erfc exp factorial floor gamma gcd lcm lgamma ln log log10 min_scale mod pi pow power radians random
-    random_normal round scale setseed sign sin sind sinh sqrt tan tand tanh trim_scale trunc width_bucket
+    random_normal round scale sign sin sind sinh sqrt tan tand tanh trim_scale trunc width_bucket
 
     ascii bit_count bit_length btrim casefold char_length character_length chr concat concat_ws convert convert_from
     convert_to crc32 crc32c decode encode format get_bit get_byte initcap is_normalized left length lower lpad ltrim
