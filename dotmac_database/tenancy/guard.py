@@ -39,13 +39,13 @@ def guard_tenants(maker: Maker, *, rls: RowLevelSecurity | None = None, tenant_f
     free = frozenset(name.lower() for name in tenant_free)
     if isinstance(maker, async_sessionmaker):
         base = maker.kw.get("sync_session_class") or maker.class_.sync_session_class
-        maker.configure(sync_session_class=_guarded_class(base, rls is not None, free))
+        maker.configure(sync_session_class=_guarded_class(base, rls, free))
     else:
-        maker.class_ = _guarded_class(maker.class_, rls is not None, free)
+        maker.class_ = _guarded_class(maker.class_, rls, free)
     return maker
 
 
-def _guarded_class(base: type[Session], rls: bool, tenant_free: frozenset[str]) -> type[Session]:
+def _guarded_class(base: type[Session], rls: RowLevelSecurity | None, tenant_free: frozenset[str]) -> type[Session]:
     """A class of guarded sessions, of its own for each maker, so that nothing global is touched."""
     if getattr(base, "dotmac_guarded", False):
         base = next(each for each in base.__mro__ if not getattr(each, "dotmac_guarded", False))
@@ -56,7 +56,7 @@ def _guarded_class(base: type[Session], rls: bool, tenant_free: frozenset[str]) 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             guard(self, rls=rls, tenant_free=tenant_free)
-            if rls:
+            if rls is not None:
                 # A read that is a statement of its own has no transaction that could be told the tenant.
                 state_of(self).standalone_reads = False
 

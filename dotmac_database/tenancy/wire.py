@@ -13,17 +13,17 @@ from sqlalchemy.sql.elements import BindParameter
 
 from ..dialects.own import OWN
 from ..errors import TenantIsolationError, TenantRequiredError, UnscopedStatementError
+from .cleaning import CLEANING, mark_raw
 from .compiler import ConfiningCompiler, confining
 from .context import TenantBinding, binding_of
 from .executions import CONFINED, PASSED
 from .parameters import SERVED
-from .rls import SETTING, tell
+from .rls import tell
 from .tables import TABLES
 from .values import same, stored
 
 _SESSION = "dotmac_session"
 _CONTROL = re.compile(r"(?:BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)[\w\s]*\Z")
-_STEERS = re.compile(rf"(?:\A|;)\s*(?:SET|RESET|DISCARD|DO)\b|set_config\s*\(|{re.escape(SETTING)}", re.IGNORECASE)
 _WATCHED: WeakSet[Engine] = WeakSet()
 
 
@@ -99,11 +99,23 @@ def _on_cursor(
 
 
 def _look(binding: TenantBinding, connection: Connection, statement: str, context: Any) -> None:
-    backed = binding.rls and connection.dialect.name == "postgresql"
+    if context is not None and CLEANING in context.execution_options:
+        return
+    backed = binding.rls is not None and connection.dialect.name == "postgresql"
     if not binding.open:
         _check(binding, statement, context, backed=backed)
-    if backed:
+    if backed and binding.rls is not None:
+        if binding.told is not _TELLING and _is_raw(context):
+            mark_raw(connection, statement, binding.rls.harmless_functions)
         _tell(binding, connection)
+
+
+def _is_raw(context: Any) -> bool:
+    """Whether a statement is raw SQL, or has a text in it, or was not looked at, as within an `unscoped` block."""
+    if context is not None and OWN in context.execution_options:
+        return False
+    compiled = getattr(context, "compiled", None)
+    return not isinstance(compiled, ConfiningCompiler) or compiled.opaque is not None
 
 
 def _tell(binding: TenantBinding, connection: Connection) -> None:
@@ -113,7 +125,7 @@ def _tell(binding: TenantBinding, connection: Connection) -> None:
         return
     told, binding.told = binding.told, _TELLING
     try:
-        tell(connection, *wanted)
+        tell(connection, *wanted, signer=None if binding.rls is None else binding.rls.signer)
         told = wanted
     finally:
         binding.told = told
@@ -128,7 +140,7 @@ def _check(binding: TenantBinding, sent: str, context: Any, *, backed: bool) -> 
     compiled = getattr(context, "compiled", None)
     statement = getattr(compiled, "statement", None)
     if compiled is None or isinstance(statement, ExecutableDDLElement):
-        _refuse(binding, "Raw SQL", backed=backed and _STEERS.search(sent) is None)
+        _refuse_text(binding, "Raw SQL", sent, backed=backed)
     elif not isinstance(compiled, ConfiningCompiler):
         _refuse(binding, "A statement that was compiled elsewhere", backed=backed)
     else:
@@ -142,11 +154,24 @@ def _check_confined(
     if compiled.touched:
         _check_tenant(binding, compiled, context)
     if compiled.opaque is not None:
-        _refuse(binding, compiled.opaque, backed=backed and _STEERS.search(sent) is None)
+        _refuse_text(binding, compiled.opaque, sent, backed=backed)
     if compiled.unknown is not None:
         _refuse(binding, compiled.unknown, backed=backed)
     if compiled.touched and not _passed(binding, compiled, context):
         _refuse(binding, f"The table {min(table.name for table in compiled.touched)!r}", backed=backed)
+
+
+def _refuse_text(binding: TenantBinding, what: str, sent: str, *, backed: bool) -> None:
+    """Refuse text, unless row-level security confines it: whatever it says where settings are signed, else only what
+    is known not to change them.
+    """
+    _refuse(binding, what, backed=backed)
+    unknown = None if binding.rls is None else binding.rls.refusal(sent)
+    if unknown is not None:
+        raise UnscopedStatementError(
+            f"{what} may change the setting that names the tenant, as it has {unknown}. "
+            "RowLevelSecurity(…, secret=…) signs the setting and lets all raw SQL through."
+        )
 
 
 def _passed(binding: TenantBinding, compiled: ConfiningCompiler, context: Any) -> bool:
