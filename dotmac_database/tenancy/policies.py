@@ -20,7 +20,8 @@ ACROSS = "dotmac.all_tenants"
 """The setting that `unscoped` turns on for one transaction, where the policies allow for it."""
 
 POLICY = "dotmac_tenant"
-_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+# Another style of parameters would double each % in a name.
+_DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 _quote = _DIALECT.identifier_preparer.quote
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, Connection, MetaData, Table, func, literal_column, select, text
 
 from ..errors import DatabaseError
-from .holes import Finding, find_holes
 from .policies import ACROSS, SETTING, enable, protected_tables, quoted, remove
+from .verification import Finding, Plan, find_holes
 
 __all__ = ["ACROSS", "SETTING", "Finding", "RowLevelSecurity", "tell"]
 
@@ -63,10 +63,19 @@ class RowLevelSecurity:
         for statement in self.create_statements():
             connection.execute(text(statement.replace(":", "\\:")))
 
-    def verify(self, connection: Connection) -> list[Finding]:
-        """The holes in the database, as the connection's role sees it; none in a sound one. Four statements."""
+    def verify(self, connection: Connection, *, attempts: bool = True) -> list[Finding]:
+        """The holes in the database, as the connection's role sees it; none in a sound one. Nothing stays of it."""
         _postgresql(connection)
-        return find_holes(connection, [table for table, _ in self.tables()])
+        tables = self.tables()
+        protected = {table for table, _ in tables}
+        plan = Plan(
+            tables,
+            enable=lambda table, column: enable(table, column, all_tenants=self.all_tenants),
+            name_tenant=lambda named, tenant: tell(named, tenant, across=False),
+            settings=(SETTING, ACROSS),
+            listed=[table for table in self.metadata.tables.values() if table not in protected],
+        )
+        return find_holes(connection, plan, attempts=attempts)
 
 
 def _postgresql(connection: Connection) -> None:
