@@ -6,8 +6,7 @@ SET SESSION AUTHORIZATION gives the rights that a log-in would.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -16,12 +15,11 @@ import psycopg
 import pytest
 from sqlalchemy import Column, Connection, ForeignKey, String, Table, create_engine, insert
 from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from dotmac_database import RowLevelSecurity, TenantMixin
+from dotmac_database import Finding, RowLevelSecurity, TenantMixin
 
-APP, OWNER, GROUP, REPORT = (f"verify_{name}_{os.getpid()}" for name in ("app", "owner", "group", "report"))
-SCHEMA = "Other 100% : x"
+from .holes import APP, GROUP, OWNER, PLANTS, REPORT, SCHEMA, Plant
 
 
 class Base(DeclarativeBase):
@@ -33,6 +31,7 @@ class Note(TenantMixin, Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     title: Mapped[str]
+    labels: Mapped[list[Label]] = relationship(secondary=lambda: note_labels)
 
 
 class Label(TenantMixin, Base):
@@ -128,14 +127,16 @@ CREATE POLICY reports ON notes FOR SELECT TO {REPORT} USING (true);
 CREATE VIEW sound_view WITH (security_invoker = true) AS SELECT * FROM notes;
 CREATE VIEW all_countries AS SELECT * FROM countries;
 CREATE VIEW nobodys AS SELECT * FROM notes;
+CREATE VIEW invoked WITH (security_invoker = true) AS SELECT * FROM nobodys;
 CREATE MATERIALIZED VIEW nobodys_rows AS SELECT * FROM notes;
 CREATE TABLE nobodys_copy AS SELECT * FROM notes;
 CREATE TABLE unlisted (id int, tenant_id text);
 ALTER TABLE unlisted ENABLE ROW LEVEL SECURITY;
 ALTER TABLE unlisted FORCE ROW LEVEL SECURITY;
 CREATE POLICY mine ON unlisted USING (
-  (tenant_id = NULLIF(current_setting('dotmac.tenant_id', true), '') OR current_setting('dotmac.all_tenants', true) = 'on'));
-CREATE FUNCTION touched(what text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN what || TG_TABLE_NAME; END $$;
+  (tenant_id = NULLIF(current_setting('dotmac.tenant_id', true), '')
+    OR current_setting('dotmac.all_tenants', true) = 'on'));
+CREATE FUNCTION touched(what text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN what || ' '; END $$;
 CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   -- An INSERT or UPDATE
   IF TG_OP = 'UPDATE' THEN NEW.title := trim(touched(NEW.title)); END IF;
@@ -145,11 +146,12 @@ CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 END $$;
 CREATE TRIGGER touches AFTER UPDATE ON notes FOR EACH ROW EXECUTE FUNCTION touch();
 CREATE FUNCTION guarded() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT count(*)::int FROM notes';
-CREATE FUNCTION private_secret() RETURNS text SECURITY DEFINER LANGUAGE sql AS 'SELECT string_agg(title, '''') FROM notes';
+CREATE FUNCTION private_secret() RETURNS text SECURITY DEFINER LANGUAGE sql
+  AS $$ SELECT string_agg(title, '') FROM notes $$;
 REVOKE EXECUTE ON FUNCTION private_secret FROM PUBLIC;
 CREATE RULE nothing AS ON DELETE TO labels WHERE OLD.id = 0 DO INSTEAD NOTHING;
 GRANT SELECT, INSERT, UPDATE, DELETE ON notes, labels, note_labels, animals, dogs, devices, events, countries, unlisted,
-  sound_view, all_countries TO {APP};
+  sound_view, all_countries, invoked TO {APP};
 GRANT USAGE ON SCHEMA "{SCHEMA}" TO {APP};
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "{SCHEMA}" TO {APP};
 ALTER FUNCTION guarded OWNER TO {OWNER};
@@ -221,3 +223,34 @@ def test_a_sound_database_has_no_findings(engine: Engine) -> None:
     with _planted(engine, "") as connection:
         assert RLS.verify(connection) == []
         assert RLS.verify(connection, attempts=False) == []
+
+
+def _names(found: Sequence[Finding], plant: Plant) -> list[Finding]:
+    return [each for each in found if plant.object in each.object and plant.risk in each.risk]
+
+
+def _leaks(connection: Connection, plant: Plant) -> bool:
+    """Whether the application's role reads or changes a row of b's, by the plant, as tenant a."""
+    savepoint = connection.begin_nested()
+    _run(connection, "SET LOCAL dotmac.tenant_id = 'a'")
+    for statement in plant.leak:
+        gained = _run(connection, statement)
+    savepoint.rollback()
+    return "b" in str(gained) if isinstance(gained, list) else gained > 0
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_each_planted_hole_is_found(engine: Engine, name: str) -> None:
+    plant = PLANTS[name]
+    with _planted(engine, plant.sql.replace("{database}", str(engine.url.database))) as connection:
+        findings = RLS.verify(connection, attempts=False)
+        assert _names(findings, plant), findings
+        assert all(each.remedy for each in findings)
+        if plant.leak:
+            assert _leaks(connection, plant)
+        if plant.runs:
+            _become(connection, "postgres")
+            for finding in findings:
+                _run(connection, finding.remedy)
+            _become(connection, APP)
+            assert RLS.verify(connection, attempts=False) == []

@@ -1,10 +1,11 @@
 """Attempts to read and to change what belongs to others, as the connection's own role.
 
-The tenants of the attempts are made up, so that each row that one of them reaches is another's. UPDATE and DELETE have
-a condition that fails at the first row that the policies let through: it proves that the row was within reach, and no
-row is changed or locked, nor does a trigger fire. An INSERT of another tenant's row has NULL in all other columns,
-where PostgreSQL looks at the policies before NOT NULL and the other constraints: that it fails by one of those proves
-that the policies let it pass.
+The tenants of the attempts are made up, so that each row that one of them reaches is another's. UPDATE and DELETE
+divide by zero at the first row that the policies let through: PostgreSQL computes what is SET, and what is RETURNED,
+for such rows alone. An UPDATE so stops before it changes the row, a DELETE after it has, and after triggers BEFORE
+DELETE; the savepoint's end undoes that. An INSERT of another tenant's row has NULL in all other columns, where
+PostgreSQL looks at the policies before NOT NULL and the other constraints: that it fails by one of those proves that
+the policies let it pass.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .relations import Attribute, Relation
 
 _PAGES = 1000
 _SMALL = _PAGES * 8192
-_REACHED = "1 / CAST(random() * 0 AS integer) = 0"
+_STOPS = "1 / CAST(random() * 0 AS integer)"  # volatile, or else the planner would compute it before it looks at a row
 _DIVIDED = "22012"
 _CONSTRAINTS = "23"
 _LIMITS = "SELECT set_config('lock_timeout', '500', true), set_config('row_security', 'on', true)"
@@ -91,18 +92,20 @@ def _attempted(
 
 def _attempt(relation: Relation, command: str, identity: Identity, *, small: bool) -> str | None:
     name = relation.name
-    # A range of pages, which PostgreSQL reads without the rest of a large table.
-    near = f"ctid < '({_PAGES},0)'"
-    condition = _REACHED if small else f"{near} AND {_REACHED}"
+    # A range of pages, which PostgreSQL reads without the rest of a large table. A condition on the row makes it apply
+    # the policies for SELECT besides; a small table is tried without one.
+    near = f" WHERE ctid < '({_PAGES},0)'"
+    where = "" if small else near
     if command == "SELECT":
-        return f"SELECT EXISTS (SELECT FROM {name} WHERE {near})"  # noqa: S608 - quoted names
+        return f"SELECT EXISTS (SELECT FROM {name}{near})"  # noqa: S608 - quoted names
     if command == "DELETE":
-        return f"DELETE FROM {name} WHERE {condition}"  # noqa: S608 - quoted names
+        return f"DELETE FROM {name}{where} RETURNING {_STOPS}"  # noqa: S608 - quoted names
     if command == "UPDATE":
         column = next((each for each in relation.attributes if each.updatable and _plain(each)), None)
         if column is None:
             return None
-        return f"UPDATE {name} SET {column.quoted} = NULL WHERE {condition}"  # noqa: S608 - quoted names
+        null = f"CAST(NULL AS {column.type})"
+        return f"UPDATE {name} SET {column.quoted} = CASE WHEN {_STOPS} = 0 THEN {null} ELSE {null} END{where}"  # noqa: S608
     return _insert(relation, identity)
 
 
@@ -135,7 +138,7 @@ def _reaches(connection: Connection, plan: Plan, relation: Relation, identity: I
     try:
         plan.name_tenant(connection, identity.tenant)
         result = connection.execute(text(sql.replace(":", "\\:")))
-        return bool(result.scalar()) if result.returns_rows else sql.startswith("INSERT")
+        return bool(result.scalar()) if sql.startswith("SELECT") else sql.startswith("INSERT") and result.rowcount > 0
     except DBAPIError as error:
         if connection.invalidated:
             raise

@@ -38,7 +38,7 @@ def function_findings(
         risk = _risk(row)
         if risk is not None:
             name = f"{row.kind} {row.name}"
-            yield Finding(name, risk, f"REVOKE EXECUTE ON {name} FROM {reach.current.quoted}, PUBLIC")
+            yield Finding(name, risk, reach.revoke(name, row.grantees or (), "EXECUTE"))
 
 
 def _risk(row: Any) -> str | None:
@@ -63,6 +63,8 @@ SELECT n.nspname::text AS schema, p.proname::text AS plain,
   p.prosrc AS body, p.proconfig AS configuration, p.prosecdef AS definer, p.proleakproof AS leakproof,
   quote_ident(o.rolname) AS owner, c.setting, n.nspname = 'pg_catalog' AS served,
   p.prosrc ~* CAST(:mentions AS text) AS mentions,
+  (SELECT array_agg(quote_ident(g.rolname)) FROM aclexplode(p.proacl) AS x JOIN pg_roles g ON g.oid = x.grantee
+    WHERE x.grantee <> p.proowner AND g.oid = ANY(CAST(:roles AS oid[]))) AS grantees,
   o.rolsuper OR o.rolbypassrls
     OR EXISTS (SELECT FROM unnest(CAST(:unforced AS oid[])) AS t WHERE pg_has_role(o.oid, t, 'USAGE'))
     OR EXISTS (SELECT FROM pg_policy q, unnest(q.polroles) AS t WHERE q.polrelid = ANY(CAST(:oids AS oid[]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sqlalchemy import Connection, text
+from sqlalchemy import JSON, Connection, text
 
 from .findings import Finding
 from .relations import Relation
@@ -23,19 +23,11 @@ def grant_findings(connection: Connection, reach: Reach, relations: Sequence[Rel
         return
     own = [relation for relation in relations if relation.kinship in ("own", "child")]
     yield from _owners(reach, own)
-    row = connection.execute(text(_PLACES), {"roles": reach.oids, "oids": [relation.oid for relation in own]}).one()
-    if row.database is not None:
-        yield Finding(
-            f"role {reach.current.name}",
-            f"it owns the database {row.database}, and may set the toolkit's settings for every role",
-            f"ALTER DATABASE {row.database} OWNER TO another role",
-        )
-    for schema in row.schemas or ():
-        yield Finding(
-            f"role {reach.current.name}",
-            f"it owns the schema {schema}, and an owner may drop all that is in it",
-            f"ALTER SCHEMA {schema} OWNER TO another role",
-        )
+    row = connection.execute(
+        text(_PLACES).columns(places=JSON()), {"roles": reach.oids, "oids": [relation.oid for relation in own]}
+    ).one()
+    for place in row.places or ():
+        yield _place(reach, **place)
     for relation in relations:
         if relation.kinship in ("own", "child", "unlisted"):
             yield from _granted(reach, relation, creates=row.creates)
@@ -60,8 +52,24 @@ def _owned(reach: Reach, role: Role, names: Sequence[str]) -> Finding:
         remedy = f"{rights}; GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(names)} TO {current}"
         return Finding(f"role {role.name}", f"it is {risk}", remedy)
     member = (role.through or "").strip('"')
+    return Finding(f"role {member}", f"it is a member of {role.name}, {risk}", role.leave)
+
+
+def _place(reach: Reach, kind: str, name: str, owner: int) -> Finding:
+    risks = {
+        "DATABASE": "may set the toolkit's settings for every role",
+        "SCHEMA": "may drop all that is in it",
+    }
+    role = reach.get(owner) or reach.current
+    what = f"the {kind.lower()} {name}, and an owner {risks[kind]}"
+    if role.own:
+        return Finding(f"role {role.name}", f"it owns {what}", f"ALTER {kind} {name} OWNER TO another role")
+    member = (role.through or "").strip('"')
     return Finding(
-        f"role {member}", f"it is a member of {role.name}, {risk}", f"REVOKE {role.quoted} FROM {role.through}"
+        f"role {member}",
+        f"it is a member of {role.name}, which owns {what}",
+        # The database's owner is a member without having been made one.
+        f"ALTER {kind} {name} OWNER TO another role" if role.name == "pg_database_owner" else role.leave,
     )
 
 
@@ -76,10 +84,13 @@ def _granted(reach: Reach, relation: Relation, *, creates: bool) -> Iterator[Fin
 
 _PLACES = """
 SELECT
-  (SELECT quote_ident(d.datname) FROM pg_database d
-    WHERE d.datname = current_database() AND d.datdba = ANY(CAST(:roles AS oid[]))) AS database,
-  (SELECT array_agg(DISTINCT quote_ident(n.nspname)) FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
-    WHERE c.oid = ANY(CAST(:oids AS oid[])) AND n.nspowner = ANY(CAST(:roles AS oid[]))) AS schemas,
+  (SELECT json_agg(json_build_object('kind', kind, 'name', name, 'owner', owner) ORDER BY kind, name) FROM (
+    SELECT 'DATABASE' AS kind, quote_ident(d.datname) AS name, d.datdba::int8 AS owner
+    FROM pg_database d WHERE d.datname = current_database()
+    UNION
+    SELECT 'SCHEMA', quote_ident(n.nspname), n.nspowner::int8
+    FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid WHERE c.oid = ANY(CAST(:oids AS oid[]))
+  ) AS p WHERE p.owner = ANY(CAST(:roles AS oid[]))) AS places,
   EXISTS (SELECT FROM pg_namespace n, unnest(CAST(:roles AS oid[])) AS r
     WHERE has_schema_privilege(r, n.oid, 'CREATE') AND n.nspname !~ '^pg_'
   ) OR EXISTS (SELECT FROM unnest(CAST(:roles AS oid[])) AS r

@@ -42,6 +42,11 @@ class Role:
     becomes: bool
     through: str | None
 
+    @property
+    def leave(self) -> str:
+        """The statement that puts the role out of reach."""
+        return f"REVOKE {self.quoted} FROM {self.through}"
+
 
 @dataclass(frozen=True, slots=True)
 class Reach:
@@ -74,8 +79,9 @@ class Reach:
         return next((role for role in self.roles if role.oid == oid), None)
 
     def revoke(self, name: str, grantees: Sequence[str] = (), privilege: str = "ALL") -> str:
-        """The statement that takes the rights on an object away."""
-        return f"REVOKE {privilege} ON {name} FROM {', '.join(grantees or ('PUBLIC', self.current.quoted))}"
+        """The statement that takes the rights on an object away from all within reach that were given them."""
+        others = sorted(set(grantees) - {"PUBLIC", self.current.quoted})
+        return f"REVOKE {privilege} ON {name} FROM {', '.join(('PUBLIC', self.current.quoted, *others))}"
 
 
 def reach_of(connection: Connection) -> Reach:
@@ -104,7 +110,7 @@ def _own(role: Role) -> Iterator[Finding]:
 
 def _reached(role: Role) -> Iterator[Finding]:
     name = f"role {(role.through or '').strip(chr(34))}"
-    remedy = f"REVOKE {role.quoted} FROM {role.through}"
+    remedy = role.leave
     if role.name in _PREDEFINED:
         yield Finding(name, f"it is a member of {role.name}: {_PREDEFINED[role.name]}", remedy)
     if not role.becomes:
