@@ -250,7 +250,7 @@ POLICIES = {
         READ,
     ),
     "open for UPDATE": Plant(
-        "CREATE POLICY beside ON notes FOR UPDATE USING (true) WITH CHECK (true)",
+        "CREATE POLICY beside ON notes FOR UPDATE USING (true) WITH CHECK (true); DELETE FROM note_labels",
         "policy beside",
         "WITH CHECK",
         (
@@ -509,7 +509,7 @@ TRIGGERS = {
     ),
     "trigger with its owner's rights": Plant(
         f"{COPIES} SECURITY DEFINER AS $$ BEGIN UPDATE public.notes SET title = 'gone' WHERE id <> NEW.id; RETURN NULL;"
-        f" END $$; {_trigger('labels')}",
+        f" END $$; {_trigger('labels')} DELETE FROM note_labels",
         "trigger copies on public.labels",
         "writes to public.notes",
         (

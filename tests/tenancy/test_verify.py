@@ -6,6 +6,8 @@ SET SESSION AUTHORIZATION gives the rights that a log-in would.
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,13 +15,16 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import Column, Connection, ForeignKey, String, Table, create_engine, insert
+from sqlalchemy import URL, Column, Connection, ForeignKey, String, Table, create_engine, insert, text
 from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from dotmac_database import Finding, RowLevelSecurity, TenantMixin
+from dotmac_database import DatabaseError, Finding, RowLevelSecurity, TenantMixin
+from dotmac_database.tenancy.verification import expectations
+from tests.conftest import counted
 
-from .holes import APP, GROUP, OWNER, PLANTS, REPORT, SCHEMA, Plant
+from .holes import APP, GROUP, OWNER, PLANTS, POLICIES, REPORT, SCHEMA, SETTINGS, Plant
 
 
 class Base(DeclarativeBase):
@@ -254,3 +259,288 @@ def test_each_planted_hole_is_found(engine: Engine, name: str) -> None:
                 _run(connection, finding.remedy)
             _become(connection, APP)
             assert RLS.verify(connection, attempts=False) == []
+
+
+TRIED = {
+    "off": "read updated deleted inserted",
+    "open policy": "read updated deleted inserted",
+    "any tenant at all": "read",
+    "no tenant, or the right one": "read updated deleted inserted",
+    "one more tenant": "read updated deleted",
+    "all words are there": "read updated deleted inserted",
+    "another function of the name": "read updated deleted",
+    "open for UPDATE": "updated",
+    "open for UPDATE without WITH CHECK": "updated",
+    "open for DELETE": "deleted",
+    "open for INSERT": "inserted",
+    "open to a group": "read updated deleted inserted",
+    "joined child open": "read updated deleted inserted",
+    "open between many and many": "read",
+    "off between many and many": "read updated deleted inserted",
+    "partition without": "read",
+    "partition with an open policy": "read",
+    "partition of a partition": "updated",
+    "child by inheritance": "read",
+    "a table that the metadata lacks": "read",
+    "such a one with an open policy": "read updated deleted inserted",
+    "off on a name with quotes": "read updated deleted inserted",
+}
+
+
+def _tried(findings: Sequence[Finding], name: str) -> set[str]:
+    pattern = re.compile(r"tried as this role: a row of another tenant can be (\w+)")
+    return {found[1] for each in findings if name in each.object and (found := pattern.match(each.risk))}
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_attempts_find_what_leaks(engine: Engine, name: str) -> None:
+    plant = PLANTS[name]
+    with _planted(engine, plant.sql) as connection:
+        before = _contents(connection)
+        findings = RLS.verify(connection)
+        thing = (plant.object if "policy dotmac" in plant.object or "." in plant.object else "notes").partition(",")[0]
+        thing = "notes" if thing.startswith("policy") else thing
+        assert _tried(findings, thing) == set(TRIED[name].split()), findings
+        assert _contents(connection) == before
+
+
+def _contents(connection: Connection) -> Any:
+    """The rows, locks aside, and the settings that a verification changes for a while."""
+    names = (
+        "search_path",
+        "lock_timeout",
+        "statement_timeout",
+        "row_security",
+        "dotmac.tenant_id",
+        "dotmac.all_tenants",
+    )
+    settings = [_run(connection, f"SELECT current_setting('{name}', true)") for name in names]
+    _become(connection, "postgres")
+    rows = [
+        _run(connection, f"SELECT xmin, xmax::text::int * 0, * FROM {name}") for name in ("notes", "labels", "dogs")
+    ]
+    sequences = _run(connection, "SELECT sequencename, last_value FROM pg_sequences ORDER BY 1")
+    temporary = _run(connection, "SELECT count(*) FROM pg_class WHERE relpersistence = 't'")
+    _become(connection, APP)
+    return settings, rows, sequences, temporary
+
+
+def test_nothing_remains(engine: Engine) -> None:
+    with _planted(engine, "SET LOCAL dotmac.tenant_id = 'a'; SET LOCAL statement_timeout = '7s'") as connection:
+        before = _contents(connection)
+        assert RLS.verify(connection) == []
+        assert _contents(connection) == before
+
+
+def test_a_trigger_that_stamps_the_tenant_is_sound(engine: Engine) -> None:
+    stamp = (
+        "CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " NEW.tenant_id := current_setting('dotmac.tenant_id', true); RETURN NEW; END $$;"
+        "CREATE TRIGGER stamps BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION stamp()"
+    )
+    with _planted(engine, stamp) as connection:
+        assert RLS.verify(connection) == []
+
+
+SOUND_PLANTS = {
+    "no TEMP": "REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC",
+    "read only": "SET TRANSACTION READ ONLY",
+    "member without power": f"ALTER ROLE {GROUP} BYPASSRLS; GRANT {GROUP} TO {APP} WITH INHERIT FALSE, SET FALSE",
+    "member of an ordinary group": f"GRANT {GROUP} TO {APP}; GRANT SELECT ON notes TO {GROUP}",
+    "superuser's policy role": f"GRANT SELECT ON notes TO {REPORT}",
+    "reading only": f"REVOKE INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public FROM {APP}",
+    "no rights at all": f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {APP}",
+    "rights on some columns": f"REVOKE ALL ON notes FROM {APP};"
+    f"GRANT SELECT (title), INSERT (id, title) ON notes TO {APP}",
+    "empty setting": f"ALTER ROLE {APP} SET dotmac.tenant_id = ''",
+    "another path": f'SET LOCAL search_path = "{SCHEMA}", public, pg_temp',
+    "REFERENCES without CREATE": f"GRANT REFERENCES ON notes TO {APP}",
+    "INSTEAD NOTHING": "CREATE RULE no AS ON INSERT TO labels DO INSTEAD NOTHING",
+    "trigger that is off": f"{PLANTS['trigger that copies'].sql}; ALTER TABLE notes DISABLE TRIGGER copies",
+    "trigger of PostgreSQL's": "CREATE TRIGGER t BEFORE UPDATE ON notes FOR EACH ROW"
+    " EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "unforced, of somebody else": "CREATE TABLE mine (id int)",
+    "function of the forced owner": f"CREATE FUNCTION f() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 1';"
+    f"ALTER FUNCTION f OWNER TO {OWNER}",
+    "function that reads the setting": "CREATE FUNCTION f() RETURNS text LANGUAGE sql AS"
+    " $$ SELECT current_setting('dotmac.tenant_id', true) $$",
+    "large table": "INSERT INTO notes SELECT n, repeat('x', 900), 'c' FROM generate_series(1000, 12000) AS n",
+    "domain as the tenant's type": "CREATE DOMAIN tenant AS text NOT NULL; CREATE TABLE d (tenant_id tenant, n tenant);"
+    "GRANT ALL ON d TO PUBLIC; REVOKE TRUNCATE, TRIGGER ON d FROM PUBLIC; ALTER TABLE d FORCE ROW LEVEL SECURITY;"
+    "ALTER TABLE d ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON d USING (tenant_id ="
+    " NULLIF(current_setting('dotmac.tenant_id', true), '') OR current_setting('dotmac.all_tenants', true) = 'on')",
+}
+
+
+@pytest.mark.parametrize("name", SOUND_PLANTS)
+def test_what_is_sound_is_no_finding(engine: Engine, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expectations, "_PRINTED", {})
+    with _planted(engine, SOUND_PLANTS[name].replace("{database}", str(engine.url.database))) as connection:
+        assert RLS.verify(connection) == []
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize(
+    "hindrance", ["REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC", "SET TRANSACTION READ ONLY"]
+)
+def test_policies_are_compared_where_no_temporary_table_can_be(
+    engine: Engine, name: str, hindrance: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expectations, "_PRINTED", {})
+    plant = PLANTS[name]
+    with _planted(engine, f"{plant.sql}; {hindrance}".replace("{database}", str(engine.url.database))) as connection:
+        findings = RLS.verify(connection, attempts=False)
+        assert _names(findings, plant), findings
+        assert expectations._PRINTED == {}
+
+
+def test_a_large_table_with_a_hole_is_found(engine: Engine) -> None:
+    large = f"{SOUND_PLANTS['large table']}; {PLANTS['open policy'].sql}"
+    with _planted(engine, large) as connection:
+        assert _tried(RLS.verify(connection), "notes") == {"read", "updated", "deleted", "inserted"}
+
+
+def test_without_all_tenants_the_policies_that_allow_for_them_are_findings(engine: Engine) -> None:
+    strict = RowLevelSecurity(Base.metadata, all_tenants=False)
+    with _planted(engine, "") as connection:
+        findings = strict.verify(connection)
+        assert {each.object for each in findings} >= {
+            "public.notes, policy dotmac_tenant",
+            "public.dogs, policy dotmac_tenant",
+        }
+        assert all("policy" in each.object for each in findings)
+        _become(connection, "postgres")
+        for statement in strict.create_statements():
+            _run(connection, statement)
+        _run(connection, "DROP POLICY mine ON unlisted; DROP POLICY mine ON events_2")
+        _become(connection, APP)
+        assert strict.verify(connection) == []
+
+
+def test_a_superuser_who_set_a_role_is_found(engine: Engine) -> None:
+    with engine.connect() as connection:
+        _run(connection, f"SET ROLE {APP}")
+        findings = RLS.verify(connection)
+        connection.rollback()
+    assert [(each.object, each.risk) for each in findings] == [("role postgres", "a superuser passes every policy")]
+
+
+@pytest.fixture
+def app_url(engine: Engine) -> URL:
+    return engine.url.set(username=APP)
+
+
+STEERED = {name: PLANTS[name] for name in SETTINGS if "all_tenants" in PLANTS[name].risk or "tenant_id" in name}
+
+
+@pytest.mark.parametrize("name", STEERED)
+def test_settings_of_a_new_session_steer_the_policies(engine: Engine, app_url: URL, name: str) -> None:
+    """The same plants as above, committed, so that a new session begins with them."""
+    plant = STEERED[name]
+    sql = plant.sql.replace("{database}", str(engine.url.database))
+    app = create_engine(app_url)
+    with engine.begin() as connection:
+        _run(connection, sql)
+    try:
+        with app.connect() as connection:
+            assert "b secret" in str(_run(connection, "SELECT title FROM notes"))
+            findings = RLS.verify(connection, attempts=False)
+            assert [plant.object in each.object for each in findings] == [True]
+    finally:
+        app.dispose()
+        with engine.begin() as connection:
+            _run(connection, findings[0].remedy)
+    with app.connect() as connection:
+        assert RLS.verify(connection, attempts=False) == []
+    app.dispose()
+
+
+def test_settings_of_the_connections_options_are_found(app_url: URL) -> None:
+    app = create_engine(app_url, connect_args={"options": "-c dotmac.all_tenants=on"})
+    with app.connect() as connection:
+        assert "b secret" in str(_run(connection, "SELECT title FROM notes"))
+        assert [each.object for each in RLS.verify(connection)] == ["setting dotmac.all_tenants"]
+    app.dispose()
+
+
+def test_a_setting_that_was_left_on_the_connection_is_found(app_url: URL) -> None:
+    app = create_engine(app_url, pool_size=1)
+    with app.connect() as connection:
+        _run(connection, "SET dotmac.tenant_id = 'b'")
+        connection.commit()
+    with app.connect() as connection:
+        findings = RLS.verify(connection)
+        assert [(each.object, each.remedy) for each in findings] == [
+            ("setting dotmac.tenant_id", "RESET dotmac.tenant_id")
+        ]
+    with app.connect() as connection:
+        connection.exec_driver_sql("SET LOCAL dotmac.tenant_id = 'b'")
+        assert RLS.verify(connection) == []  # a value of the open transaction's own
+        connection.exec_driver_sql("RESET dotmac.tenant_id")
+        connection.commit()
+    app.dispose()
+
+
+def test_a_connection_that_commits_each_statement_is_refused(app_url: URL) -> None:
+    app = create_engine(app_url, isolation_level="AUTOCOMMIT")
+    with app.connect() as connection, pytest.raises(DatabaseError, match="commits each statement"):
+        RLS.verify(connection)
+    app.dispose()
+
+
+def test_how_many_statements_are_sent(engine: Engine, app_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expectations, "_PRINTED", {})
+    app = create_engine(app_url)
+    calls, policies, attempts = 1, len(RLS.tables()) + 2, 0
+    with app.connect() as connection:
+        for expected in (19 + calls + 7 * policies, 19 + calls):
+            connection.rollback()
+            with counted(app) as sent:
+                RLS.verify(connection, attempts=False)
+            assert len([each for each in sent if each != "BEGIN"]) == expected
+        with counted(app) as sent:
+            RLS.verify(connection)
+        attempts = sum("set_config('dotmac" in each or "set_config(%(" in each for each in sent)
+    app.dispose()
+    assert len([each for each in sent if each != "BEGIN"]) <= 19 + calls + 7 + 4 * 12 * policies
+    assert attempts
+
+
+def test_a_table_that_another_has_locked_is_left_out(engine: Engine, app_url: URL) -> None:
+    app = create_engine(app_url)
+    with engine.begin() as connection:
+        _run(connection, "LOCK TABLE labels IN ACCESS EXCLUSIVE MODE")
+        with app.connect() as waiting:
+            assert RLS.verify(waiting) == []
+    app.dispose()
+
+
+ASYNC = (
+    "open policy",
+    "partition with an open policy",
+    "view of a view of a view",
+    "SECURITY DEFINER",
+    "TRUNCATE",
+    "member of a member",
+    "trigger that copies",
+    "open on a name with quotes",
+    "ALTER ROLE … SET all_tenants",
+)
+
+
+@pytest.mark.parametrize("name", ["", *ASYNC])
+def test_the_async_face(engine: Engine, name: str) -> None:
+    async def findings() -> list[Finding]:
+        made = create_async_engine(engine.url.set(drivername="postgresql+asyncpg"))
+        async with made.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+            raw = (await connection.get_raw_connection()).driver_connection
+            assert raw is not None
+            await raw.execute(f"{PLANTS[name].sql if name else ''}; SET LOCAL SESSION AUTHORIZATION {APP}")
+            found = await connection.run_sync(RLS.verify)
+            await connection.rollback()
+        await made.dispose()
+        return found
+
+    found = asyncio.run(findings())
+    assert _names(found, PLANTS[name]) if name else found == []

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, text
 
+from ...errors import DatabaseError
 from .attempts import attempt_findings
 from .expectations import Expectations
 from .findings import Finding
@@ -25,6 +26,10 @@ __all__ = ["Finding", "Plan", "find_holes"]
 
 def find_holes(connection: Connection, plan: Plan, *, attempts: bool = True) -> list[Finding]:
     """The holes for the connection's role, in the open transaction, of which nothing stays. See `verify`."""
+    if getattr(connection.connection.dbapi_connection, "autocommit", False):
+        raise DatabaseError(
+            "Row-level security is verified in a transaction, and this connection commits each statement."
+        )
     fresh = not connection.in_transaction()
     savepoint = connection.begin_nested()
     try:

@@ -27,12 +27,18 @@ _SMALL = _PAGES * 8192
 _STOPS = "1 / CAST(random() * 0 AS integer)"  # volatile, or else the planner would compute it before it looks at a row
 _DIVIDED = "22012"
 _CONSTRAINTS = "23"
-_LIMITS = "SELECT set_config('lock_timeout', '500', true), set_config('row_security', 'on', true)"
-_TIMEOUT = (
-    "SELECT set_config('statement_timeout',"
-    " CASE WHEN setting::int BETWEEN 1 AND 2000 THEN setting ELSE '2000' END, true)"
-    " FROM pg_settings WHERE name = 'statement_timeout'"
-)
+_WAITED = ("55P03", "57014")
+_BEGIN = """
+SELECT set_config('lock_timeout', '500', true), set_config('row_security', 'on', true), set_config('statement_timeout',
+    CASE WHEN setting::int BETWEEN 1 AND 2000 THEN setting ELSE '2000' END, true),
+  current_setting('transaction_read_only') = 'on' AS read_only
+FROM pg_settings WHERE name = 'statement_timeout'
+"""
+_SIZES = """
+SELECT o.oid::int8 AS oid,
+  coalesce((SELECT sum(pg_relation_size(p.relid)) FROM pg_partition_tree(o.oid) AS p), pg_relation_size(o.oid)) AS bytes
+FROM unnest(CAST(:oids AS oid[])) AS o (oid)
+"""
 _RISKS = {
     "SELECT": "can be read",
     "UPDATE": "can be updated",
@@ -61,36 +67,81 @@ def attempt_findings(connection: Connection, plan: Plan, relations: Sequence[Rel
     """
     savepoint = connection.begin_nested()
     try:
-        connection.execute(text(_LIMITS))
-        connection.execute(text(_TIMEOUT))
-        read_only = connection.scalar(text("SELECT current_setting('transaction_read_only') = 'on'"))
-        for relation in relations:
-            if relation.is_table and relation.kinship != "ancestor" and relation.privileges:
-                yield from _attempted(connection, plan, relation, relations, read_only=bool(read_only))
+        read_only = connection.execute(text(_BEGIN)).one().read_only
+        tried = [each for each in relations if each.is_table and each.kinship != "ancestor" and each.privileges]
+        small = _small(connection, tried)
+        for relation in tried:
+            identities = _identities(_tenant_of(relation, plan, relations))
+            attempts = _Attempts(connection, plan, relation, identities, small=relation.oid in small)
+            for command in ("SELECT",) if read_only else tuple(_RISKS):
+                yield from attempts.findings(command)
     finally:
         savepoint.rollback()
 
 
-def _attempted(
-    connection: Connection, plan: Plan, relation: Relation, relations: Sequence[Relation], *, read_only: bool
-) -> Iterator[Finding]:
-    whole = relation.bytes + sum(each.bytes for each in relations if each.root == relation.oid)
-    identities = _identities(_tenant_of(relation, plan, relations))
-    for command in ("SELECT",) if read_only else tuple(_RISKS):
-        for identity in identities:
-            attempt = _attempt(relation, command, identity, small=whole <= _SMALL)
-            if attempt is None or command not in relation.privileges:
-                break
-            if _reaches(connection, plan, relation, identity, attempt):
+def _small(connection: Connection, relations: Sequence[Relation]) -> set[int]:
+    """The tables of which a statement may read everything; none, where their sizes can't be read without waiting."""
+    savepoint = connection.begin_nested()
+    try:
+        rows = connection.execute(text(_SIZES), {"oids": [relation.oid for relation in relations]})
+        return {row.oid for row in rows if (row.bytes or 0) <= _SMALL}
+    except DBAPIError:
+        if connection.invalidated:
+            raise
+        return set()
+    finally:
+        savepoint.rollback()
+
+
+class _Attempts:
+    """The attempts on one table, until one has waited too long."""
+
+    def __init__(
+        self, connection: Connection, plan: Plan, relation: Relation, identities: Sequence[Identity], *, small: bool
+    ) -> None:
+        self._connection = connection
+        self._plan = plan
+        self._relation = relation
+        self._identities = identities
+        self._small = small
+        self._waited = False
+
+    def findings(self, command: str) -> Iterator[Finding]:
+        """What the command reached, as the first identity that reached something."""
+        if command not in self._relation.privileges:
+            return
+        for identity in self._identities:
+            statement = None if self._waited else _statement(self._relation, command, identity, small=self._small)
+            if statement is not None and self._reaches(command, identity, statement):
                 yield Finding(
-                    relation.name,
+                    self._relation.name,
                     f"tried as this role: a row of another tenant {_RISKS[command]} {identity.description}",
-                    "; ".join(relation.policy_statements(plan)),
+                    "; ".join(self._relation.policy_statements(self._plan)),
                 )
-                break
+                return
+
+    def _reaches(self, command: str, identity: Identity, statement: str) -> bool:
+        """Whether one attempt got past the policies. What fails for another reason proves nothing."""
+        savepoint = self._connection.begin_nested()
+        try:
+            self._plan.name_tenant(self._connection, identity.tenant)
+            result = self._connection.execute(text(statement.replace(":", "\\:")))
+            return bool(result.scalar()) if command == "SELECT" else command == "INSERT" and result.rowcount > 0
+        except DBAPIError as error:
+            if self._connection.invalidated:
+                raise
+            state = str(getattr(error.orig, "sqlstate", ""))
+            self._waited = state in _WAITED
+            if command != "INSERT":
+                return state == _DIVIDED
+            # Which partition a row belongs to is looked up before the policies are.
+            routed = state == "23514" and self._relation.kind == "p"
+            return state.startswith(_CONSTRAINTS) and not routed
+        finally:
+            savepoint.rollback()
 
 
-def _attempt(relation: Relation, command: str, identity: Identity, *, small: bool) -> str | None:
+def _statement(relation: Relation, command: str, identity: Identity, *, small: bool) -> str | None:
     name = relation.name
     # A range of pages, which PostgreSQL reads without the rest of a large table. A condition on the row makes it apply
     # the policies for SELECT besides; a small table is tried without one.
@@ -130,26 +181,6 @@ def _insert(relation: Relation, identity: Identity) -> str | None:
     columns, given = ", ".join(values), ", ".join(values.values())
     overriding = "OVERRIDING SYSTEM VALUE " if any(each.identity for each in named) else ""
     return f"INSERT INTO {relation.name} ({columns}) {overriding}VALUES ({given})"
-
-
-def _reaches(connection: Connection, plan: Plan, relation: Relation, identity: Identity, sql: str) -> bool:
-    """Whether one attempt got past the policies. What fails for another reason proves nothing."""
-    savepoint = connection.begin_nested()
-    try:
-        plan.name_tenant(connection, identity.tenant)
-        result = connection.execute(text(sql.replace(":", "\\:")))
-        return bool(result.scalar()) if sql.startswith("SELECT") else sql.startswith("INSERT") and result.rowcount > 0
-    except DBAPIError as error:
-        if connection.invalidated:
-            raise
-        state = str(getattr(error.orig, "sqlstate", ""))
-        if sql.startswith("INSERT"):
-            # Which partition a row belongs to is looked up before the policies are.
-            routed = state == "23514" and relation.kind == "p"
-            return state.startswith(_CONSTRAINTS) and not routed
-        return state == _DIVIDED
-    finally:
-        savepoint.rollback()
 
 
 def _tenant_of(relation: Relation, plan: Plan, relations: Sequence[Relation]) -> Attribute | None:

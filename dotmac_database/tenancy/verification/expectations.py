@@ -94,7 +94,7 @@ class Expectations:
         twin = f'pg_temp."{escaped(relation.relname)}"'
         columns = ", ".join(f"{each.quoted} {each.type}" for each in relation.attributes)
         self._run(f"CREATE TEMPORARY TABLE {twin} ({columns}) ON COMMIT DROP")
-        self._connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": self._path})
+        self._connection.execute(text(_PREPARE), {"path": self._path})
         assert relation.table is not None
         for statement in self._plan.enable(relation.table, relation.column):
             if statement.startswith("CREATE POLICY"):
@@ -106,6 +106,9 @@ class Expectations:
     def _run(self, statement: str) -> None:
         self._connection.execute(text(statement.replace(":", "\\:")))
 
+
+# To make a policy locks the tables that its condition reads.
+_PREPARE = "SELECT set_config('search_path', :path, true), set_config('lock_timeout', '500', true)"
 
 _READ = """
 SELECT pg_get_expr(polqual, polrelid) AS using, pg_get_expr(polwithcheck, polrelid) AS check

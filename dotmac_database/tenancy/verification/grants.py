@@ -23,9 +23,8 @@ def grant_findings(connection: Connection, reach: Reach, relations: Sequence[Rel
         return
     own = [relation for relation in relations if relation.kinship in ("own", "child")]
     yield from _owners(reach, own)
-    row = connection.execute(
-        text(_PLACES).columns(places=JSON()), {"roles": reach.oids, "oids": [relation.oid for relation in own]}
-    ).one()
+    places = text(_PLACES).columns(places=JSON())
+    row = connection.execute(places, {"roles": reach.oids, "oids": [relation.oid for relation in own]}).one()
     for place in row.places or ():
         yield _place(reach, **place)
     for relation in relations:

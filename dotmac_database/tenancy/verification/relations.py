@@ -58,7 +58,6 @@ class Relation:
     owner_name: str
     enabled: bool
     forced: bool
-    bytes: int
     accessible: bool
     grants: Mapping[str, Sequence[str]]
     attributes: Sequence[Attribute]
@@ -228,7 +227,6 @@ SELECT c.oid::int8 AS oid, format('%I.%I', n.nspname, c.relname) AS name, n.nspn
   c.relname::text AS relname, c.relkind::text AS kind, k.kinship, k.root::int8 AS root,
   k.next::regclass::text AS parent, c.relowner::int8 AS owner, quote_ident(o.rolname) AS owner_name,
   c.relrowsecurity AS enabled, c.relforcerowsecurity AS forced,
-  CASE WHEN c.relkind IN ('r', 'm') THEN pg_relation_size(c.oid) ELSE 0 END AS bytes,
   EXISTS (SELECT FROM unnest(CAST(:roles AS oid[])) AS r WHERE has_schema_privilege(r, n.oid, 'USAGE')
     AND (has_table_privilege(r, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')
       OR has_any_column_privilege(r, c.oid, 'SELECT, INSERT, UPDATE'))) AS accessible,
