@@ -127,7 +127,7 @@ GRANT SELECT ON events_2 TO {APP};
 CREATE POLICY mine ON events_2 USING (
   ((tenant_id = NULLIF(current_setting('dotmac.tenant_id', true), ''))
     OR current_setting('dotmac.all_tenants', true) = 'on'));
-CREATE POLICY less ON notes AS RESTRICTIVE USING (id < 1000000);
+CREATE POLICY less ON labels AS RESTRICTIVE USING (id < 1000000);
 CREATE POLICY reports ON notes FOR SELECT TO {REPORT} USING (true);
 CREATE VIEW sound_view WITH (security_invoker = true) AS SELECT * FROM notes;
 CREATE VIEW all_countries AS SELECT * FROM countries;
@@ -298,8 +298,7 @@ def test_attempts_find_what_leaks(engine: Engine, name: str) -> None:
     with _planted(engine, plant.sql) as connection:
         before = _contents(connection)
         findings = RLS.verify(connection)
-        thing = (plant.object if "policy dotmac" in plant.object or "." in plant.object else "notes").partition(",")[0]
-        thing = "notes" if thing.startswith("policy") else thing
+        thing = "notes" if plant.object.startswith("policy") else plant.object.partition(",")[0]
         assert _tried(findings, thing) == set(TRIED[name].split()), findings
         assert _contents(connection) == before
 
@@ -374,15 +373,20 @@ SOUND_PLANTS = {
 
 @pytest.mark.parametrize("name", SOUND_PLANTS)
 def test_what_is_sound_is_no_finding(engine: Engine, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expectations, "_PRINTED", {})
+    if name in ("no TEMP", "read only"):
+        monkeypatch.setattr(expectations, "_PRINTED", {})
     with _planted(engine, SOUND_PLANTS[name].replace("{database}", str(engine.url.database))) as connection:
         assert RLS.verify(connection) == []
 
 
-@pytest.mark.parametrize("name", POLICIES)
-@pytest.mark.parametrize(
-    "hindrance", ["REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC", "SET TRANSACTION READ ONLY"]
-)
+HINDERED = [
+    *((name, "REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC") for name in POLICIES),
+    ("open policy", "SET TRANSACTION READ ONLY"),
+    ("one end of two between many and many", "SET TRANSACTION READ ONLY"),
+]
+
+
+@pytest.mark.parametrize(("name", "hindrance"), HINDERED)
 def test_policies_are_compared_where_no_temporary_table_can_be(
     engine: Engine, name: str, hindrance: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -466,7 +470,7 @@ def test_settings_of_the_connections_options_are_found(app_url: URL) -> None:
 def test_a_setting_that_was_left_on_the_connection_is_found(app_url: URL) -> None:
     app = create_engine(app_url, pool_size=1)
     with app.connect() as connection:
-        _run(connection, "SET dotmac.tenant_id = 'b'")
+        connection.exec_driver_sql("SET dotmac.tenant_id = 'b'")
         connection.commit()
     with app.connect() as connection:
         findings = RLS.verify(connection)
@@ -509,23 +513,13 @@ def test_how_many_statements_are_sent(engine: Engine, app_url: URL, monkeypatch:
 def test_a_table_that_another_has_locked_is_left_out(engine: Engine, app_url: URL) -> None:
     app = create_engine(app_url)
     with engine.begin() as connection:
-        _run(connection, "LOCK TABLE labels IN ACCESS EXCLUSIVE MODE")
+        _run(connection, "LOCK TABLE labels IN EXCLUSIVE MODE")
         with app.connect() as waiting:
             assert RLS.verify(waiting) == []
     app.dispose()
 
 
-ASYNC = (
-    "open policy",
-    "partition with an open policy",
-    "view of a view of a view",
-    "SECURITY DEFINER",
-    "TRUNCATE",
-    "member of a member",
-    "trigger that copies",
-    "open on a name with quotes",
-    "ALTER ROLE … SET all_tenants",
-)
+ASYNC = ("open policy", "view of a view of a view", "trigger that copies", "open on a name with quotes")
 
 
 @pytest.mark.parametrize("name", ["", *ASYNC])

@@ -165,14 +165,15 @@ def _plain(attribute: Attribute) -> bool:
 
 
 def _insert(relation: Relation, identity: Identity) -> str | None:
-    # A BEFORE trigger may put the session's own tenant in: what is refused after it proves nothing.
-    if relation.stamped:
+    # A BEFORE trigger may put the session's own tenant in, and a domain has constraints that come before the policies:
+    # what is refused there proves nothing.
+    if relation.stamped or any(each.domain for each in relation.attributes):
         return None
     tenant = relation.tenant
     if tenant is not None and not tenant.insertable:
         return None
     # A default may take a number from a sequence, which no rollback gives back: each column is named that can be.
-    named = [each for each in relation.attributes if each.insertable and not each.generated and not each.domain]
+    named = [each for each in relation.attributes if each.insertable and not each.generated]
     values = {each.quoted: "NULL" for each in named}
     if tenant is not None:
         values[tenant.quoted] = f"CAST('{identity.other}' AS {tenant.type})"  # made of letters, digits, ~, ! and -

@@ -137,8 +137,8 @@ WITH RECURSIVE memberships AS (
   FROM pg_roles r WHERE r.rolname IN (current_user, session_user)
   UNION
   SELECT m.roleid, m.member, (reached.becomes AND m.sets) OR m.administers
-  FROM reached JOIN memberships m ON m.member = reached.role
-  WHERE m.inherits OR m.administers OR (reached.becomes AND m.sets)
+  FROM reached JOIN memberships m ON m.member = reached.role JOIN pg_roles r ON r.oid = reached.role
+  WHERE NOT r.rolsuper AND (m.inherits OR m.administers OR (reached.becomes AND m.sets))
 )
 SELECT r.oid::int8 AS oid, r.rolname::text AS name, quote_ident(r.rolname) AS quoted, r.rolsuper AS superuser,
   r.rolbypassrls AS bypasses, r.rolcreaterole AS creates, r.rolreplication AS replicates,
