@@ -11,7 +11,7 @@ autogenerate writes those lines itself, for tables of tenants that have no polic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from alembic.autogenerate import renderers
@@ -21,7 +21,19 @@ from alembic.operations import ops as alembic_ops
 from sqlalchemy import Connection, MetaData, Table, text
 
 from ..errors import ValidationError
-from .policies import ACROSS, POLICY, names_tenant, owned, policy, protected_tables, remove
+from .policies import (
+    POLICY,
+    names_tenant,
+    owned,
+    policy,
+    protected_tables,
+    quoted_name,
+    remove,
+    run_ddl,
+    type_name,
+    with_all_tenants,
+)
+from .signature import SCHEMA, SETTING, function_statements
 
 
 @Operations.register_operation("enable_tenant_rls")
@@ -37,6 +49,8 @@ class EnableTenantRls(MigrateOperation):
         condition: str | None = None,
         schema: str | None = None,
         all_tenants: bool = True,
+        signed: bool = False,
+        before: EnableTenantRls | None = None,
     ) -> None:
         self.table = table
         self.column = column
@@ -44,6 +58,8 @@ class EnableTenantRls(MigrateOperation):
         self.condition = condition
         self.schema = schema
         self.all_tenants = all_tenants
+        self.signed = signed
+        self.before = before
 
     @classmethod
     def enable_tenant_rls(
@@ -56,12 +72,14 @@ class EnableTenantRls(MigrateOperation):
         condition: str | None = None,
         schema: str | None = None,
         all_tenants: bool = True,
+        signed: bool = False,
     ) -> None:
         """ENABLE and FORCE row-level security with the tenant's policy; on other databases than PostgreSQL nothing.
 
         ``column_type`` is the column's type in SQL where it is no text (``"uuid"``, ``"integer"``). ``condition``
         stands in for the comparison on a table that has no tenant of its own. ``all_tenants`` is that of
-        `RowLevelSecurity`.
+        `RowLevelSecurity`; ``signed``: that has a ``secret``. The functions that check signatures are then made as
+        well; the secret itself is never in a migration: `RowLevelSecurity.install_secret` puts it there.
         """
         operations.invoke(
             cls(
@@ -71,12 +89,13 @@ class EnableTenantRls(MigrateOperation):
                 condition=condition,
                 schema=schema,
                 all_tenants=all_tenants,
+                signed=signed,
             )
         )
 
     def reverse(self) -> MigrateOperation:
-        """What undoes it."""
-        return DisableTenantRls(self.table, schema=self.schema, enabled=self)
+        """What undoes it: no policy, or the one that there was before."""
+        return self.before or DisableTenantRls(self.table, schema=self.schema, enabled=self)
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
         """For ``alembic check``."""
@@ -106,33 +125,23 @@ class DisableTenantRls(MigrateOperation):
         return "disable_tenant_rls", self.schema, self.table
 
 
-def _run(operations: Operations, statements: Iterable[str]) -> None:
-    for statement in statements:
-        operations.execute(text(statement.replace(":", "\\:")))
-
-
 @Operations.implementation_for(EnableTenantRls)
 def _enable(operations: Operations, operation: EnableTenantRls) -> None:
-    dialect = operations.migration_context.dialect
-    if dialect.name != "postgresql":
+    if operations.migration_context.dialect.name != "postgresql":
         return
-    prepare = dialect.identifier_preparer
-    name = prepare.quote(operation.table)
-    name = f"{prepare.quote_schema(operation.schema)}.{name}" if operation.schema else name
-    condition = operation.condition or names_tenant(prepare.quote(operation.column), operation.column_type)
+    signed = operation.signed
+    condition = operation.condition or names_tenant(quoted_name(operation.column), operation.column_type, signed=signed)
     if operation.all_tenants:
-        condition = f"({condition}) OR current_setting('{ACROSS}', true) = 'on'"
-    _run(operations, policy(name, condition))
+        condition = with_all_tenants(condition, signed=signed)
+    if signed:
+        run_ddl(operations.execute, function_statements())
+    run_ddl(operations.execute, policy(quoted_name(operation.table, operation.schema), condition))
 
 
 @Operations.implementation_for(DisableTenantRls)
 def _disable(operations: Operations, operation: DisableTenantRls) -> None:
-    dialect = operations.migration_context.dialect
-    if dialect.name != "postgresql":
-        return
-    prepare = dialect.identifier_preparer
-    name = prepare.quote(operation.table)
-    _run(operations, remove(f"{prepare.quote_schema(operation.schema)}.{name}" if operation.schema else name))
+    if operations.migration_context.dialect.name == "postgresql":
+        run_ddl(operations.execute, remove(quoted_name(operation.table, operation.schema)))
 
 
 @renderers.dispatch_for(EnableTenantRls)
@@ -146,6 +155,8 @@ def _render_enable(_context: AutogenContext, operation: EnableTenantRls) -> str:
             given.append(f"{name}={value!r}")
     if not operation.all_tenants:
         given.append("all_tenants=False")
+    if operation.signed:
+        given.append("signed=True")
     return f"op.enable_tenant_rls({', '.join(given)})"
 
 
@@ -155,46 +166,58 @@ def _render_disable(_context: AutogenContext, operation: DisableTenantRls) -> st
     return f"op.disable_tenant_rls({operation.table!r}{schema})"
 
 
-def enable_for(table: Table, *, all_tenants: bool = True) -> EnableTenantRls:
+def enable_for(table: Table, *, all_tenants: bool = True, signed: bool = False) -> EnableTenantRls:
     """The operation for a tenants' table. Raises `ValidationError` for another."""
     protected = protected_tables(table.metadata)
     if table not in protected:
         raise ValidationError(f"{table.name} holds no tenants' rows.")
     column = protected[table]
-    if column is None:
-        return EnableTenantRls(table.name, condition=owned(table, None), schema=table.schema, all_tenants=all_tenants)
-    condition = owned(table, column.name)
-    _, cast, kind = condition.rpartition("::")
     return EnableTenantRls(
         table.name,
-        column.name,
-        column_type=kind if cast else None,
+        "tenant_id" if column is None else column.name,
+        column_type=None if column is None else type_name(column),
+        condition=owned(table, None, signed=signed) if column is None else None,
         schema=table.schema,
         all_tenants=all_tenants,
+        signed=signed,
     )
 
 
-def compare_tenant_rls(metadata: MetaData, *, all_tenants: bool = True) -> Callable[..., None]:
-    """A ``process_revision_directives`` that adds the policies that tenants' tables of ``metadata`` lack."""
+def compare_tenant_rls(metadata: MetaData, *, all_tenants: bool = True, signed: bool = False) -> Callable[..., None]:
+    """A ``process_revision_directives`` that adds the policies that tenants' tables of ``metadata`` lack.
+
+    ``signed``: a policy that believes settings without a signature is replaced. The toolkit's own table of keys is
+    left alone, where Alembic compares all schemas.
+    """
 
     def process(context: Any, _revision: Any, directives: list[Any]) -> None:
         connection: Connection | None = context.connection
         if connection is None or connection.dialect.name != "postgresql" or not directives:
             return
-        held = {tuple(row) for row in connection.execute(text(_HELD), {"policy": POLICY})}
+        held = {tuple(row[:2]): row.signed for row in connection.execute(text(_HELD), _PARAMETERS)}
         default = connection.dialect.default_schema_name
         script = directives[0]
         if script.upgrade_ops is None or script.downgrade_ops is None:
             return
+        for operations in (script.upgrade_ops, script.downgrade_ops):
+            operations.ops[:] = [each for each in operations.ops if not _on_keys(each)]
         for table in protected_tables(metadata):
-            if (table.schema or default, table.name) in held:
+            before = held.get((table.schema or default, table.name))
+            if before is signed:
                 continue
-            operation = enable_for(table, all_tenants=all_tenants)
+            operation = enable_for(table, all_tenants=all_tenants, signed=signed)
+            if before is not None:
+                operation.before = enable_for(table, all_tenants=all_tenants, signed=before)
             script.upgrade_ops.ops.append(operation)
             if not _creates(script.upgrade_ops, table):
                 script.downgrade_ops.ops.insert(0, operation.reverse())
 
     return process
+
+
+def _on_keys(operation: Any) -> bool:
+    """Whether an operation is on the table of keys, which no metadata knows."""
+    return getattr(operation, "schema", None) == SCHEMA and getattr(operation, "table_name", None) == "signing_keys"
 
 
 def _creates(operations: Any, table: Table) -> bool:
@@ -206,7 +229,9 @@ def _creates(operations: Any, table: Table) -> bool:
 
 
 _HELD = """
-SELECT n.nspname, c.relname FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
-JOIN pg_namespace n ON n.oid = c.relnamespace
+SELECT n.nspname, c.relname, EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid
+  AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = to_regprocedure(:function)) AS signed
+FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE p.polname = :policy AND c.relrowsecurity AND c.relforcerowsecurity
 """
+_PARAMETERS = {"policy": POLICY, "function": f"{SETTING}()"}

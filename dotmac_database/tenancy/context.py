@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import count
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from weakref import WeakSet
 
 from sqlalchemy import inspect as sa_inspect
@@ -23,6 +23,9 @@ from ..errors import TenantIsolationError, TenantRequiredError, ValidationError
 from ..models.traits import tenant_key
 from ..sessions import AnySession, sync_session
 from .values import named, same
+
+if TYPE_CHECKING:
+    from .rls import RowLevelSecurity
 
 log = logging.getLogger("dotmac_database.tenancy")
 
@@ -55,7 +58,7 @@ class TenantBinding:
     the tenant.
     """
 
-    rls: bool = False
+    rls: RowLevelSecurity | None = None
     tenant: Any = None
     blocks: set[int] = field(default_factory=set)
     writing: int = 0
@@ -86,7 +89,7 @@ def binding_of(session: Session) -> TenantBinding | None:
     return binding
 
 
-def guard(session: Session, *, rls: bool) -> TenantBinding:
+def guard(session: Session, *, rls: RowLevelSecurity | None) -> TenantBinding:
     """Mark a session as guarded."""
     binding = session.info[_INFO] = TenantBinding(rls=rls)
     return binding
@@ -190,7 +193,7 @@ def _rebind(session: Session, binding: TenantBinding, tenant: Any) -> None:
     if same(binding.tenant, tenant):
         return
     if binding.tenant is not None or _holds_tenants_rows(session):
-        begun = binding.rls and session.in_transaction()
+        begun = binding.rls is not None and session.in_transaction()
         if session.identity_map or session.new or session.deleted or begun:
             raise TenantIsolationError(
                 "A session serves one tenant; another needs a clean one (nothing loaded, nothing pending)."

@@ -34,13 +34,13 @@ def guard_tenants(maker: Maker, *, rls: RowLevelSecurity | None = None) -> Maker
     """
     if isinstance(maker, async_sessionmaker):
         base = maker.kw.get("sync_session_class") or maker.class_.sync_session_class
-        maker.configure(sync_session_class=_guarded_class(base, rls is not None))
+        maker.configure(sync_session_class=_guarded_class(base, rls))
     else:
-        maker.class_ = _guarded_class(maker.class_, rls is not None)
+        maker.class_ = _guarded_class(maker.class_, rls)
     return maker
 
 
-def _guarded_class(base: type[Session], rls: bool) -> type[Session]:
+def _guarded_class(base: type[Session], rls: RowLevelSecurity | None) -> type[Session]:
     """A class of guarded sessions, of its own for each maker, so that nothing global is touched."""
     if getattr(base, "dotmac_guarded", False):
         base = next(each for each in base.__mro__ if not getattr(each, "dotmac_guarded", False))
@@ -51,7 +51,7 @@ def _guarded_class(base: type[Session], rls: bool) -> type[Session]:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             guard(self, rls=rls)
-            if rls:
+            if rls is not None:
                 # A read that is a statement of its own has no transaction that could be told the tenant.
                 state_of(self).standalone_reads = False
 

@@ -1,26 +1,23 @@
 """The DDL of row-level security.
 
 A policy compares the tenant's column with a setting of the transaction. A setting that is missing (NULL) or over (an
-empty string, after a SET LOCAL) names no tenant, hence no rows.
+empty string, after a SET LOCAL) names no tenant, hence no rows. With ``signed`` it does so by a function that checks
+the setting's signature, in a subselect, which PostgreSQL evaluates once for a statement and not once for a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from sqlalchemy import Column, ForeignKeyConstraint, MetaData, String, Table
+from sqlalchemy import DDL, Column, ForeignKeyConstraint, MetaData, String, Table
 from sqlalchemy.dialects import postgresql
 
+from .signature import ACROSS as ACROSS
+from .signature import SETTING as SETTING
 from .tables import TABLES, tenant_column
 
-SETTING = "dotmac.tenant_id"
-"""The setting that names the tenant, for one transaction."""
-
-ACROSS = "dotmac.all_tenants"
-"""The setting that `unscoped` turns on for one transaction, where the policies allow for it."""
-
 POLICY = "dotmac_tenant"
-# Another style of parameters would double each % in a name.
+# This style of parameters leaves a percent sign in a name as it is, as in psql.
 _DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 _quote = _DIALECT.identifier_preparer.quote
 
@@ -28,6 +25,17 @@ _quote = _DIALECT.identifier_preparer.quote
 def quoted(table: Table) -> str:
     """The table's name for DDL."""
     return str(_DIALECT.identifier_preparer.format_table(table))
+
+
+def quoted_name(name: str, schema: str | None = None) -> str:
+    """The name of a column, or of a table and its schema, for DDL."""
+    return _quote(name) if schema is None else f"{_DIALECT.identifier_preparer.quote_schema(schema)}.{_quote(name)}"
+
+
+def run_ddl(execute: Callable[[DDL], object], statements: Iterable[str]) -> None:
+    """Run statements as they are, whatever names are in them: a percent sign and a colon are no parameters."""
+    for statement in statements:
+        execute(DDL(statement.replace("%", "%%")))  # type: ignore[no-untyped-call]  # as above
 
 
 def protected_tables(metadata: MetaData) -> dict[Table, Column[object] | None]:
@@ -55,12 +63,16 @@ def _references(table: Table, protected: Sequence[Table]) -> list[ForeignKeyCons
     return sorted(of_key or found, key=lambda each: [column.name for column in each.columns])
 
 
-def enable(table: Table, column: str | None = None, *, all_tenants: bool = True) -> list[str]:
+def enable(table: Table, column: str | None = None, *, all_tenants: bool = True, signed: bool = False) -> list[str]:
     """The DDL for one table; ``column`` names the tenant, None: the rows that it refers to do. Repeatable."""
-    condition = owned(table, column)
-    if all_tenants:
-        condition = f"({condition}) OR current_setting('{ACROSS}', true) = 'on'"
-    return policy(quoted(table), condition)
+    condition = owned(table, column, signed=signed)
+    return policy(quoted(table), with_all_tenants(condition, signed=signed) if all_tenants else condition)
+
+
+def with_all_tenants(condition: str, *, signed: bool = False) -> str:
+    """The condition, or that the transaction goes across tenants."""
+    across = f"(SELECT {ACROSS}())" if signed else f"current_setting('{ACROSS}', true) = 'on'"
+    return f"({condition}) OR {across}"
 
 
 def policy(name: str, condition: str) -> list[str]:
@@ -82,27 +94,27 @@ def remove(name: str) -> list[str]:
     ]
 
 
-def names_tenant(column: str, type_name: str | None) -> str:
+def names_tenant(column: str, type_name: str | None, *, signed: bool = False) -> str:
     """The condition that a column names the transaction's tenant. ``type_name`` None: it is text of some kind."""
-    setting = f"NULLIF(current_setting('{SETTING}', true), '')"
+    setting = f"(SELECT {SETTING}())" if signed else f"NULLIF(current_setting('{SETTING}', true), '')"
     # A cast to varchar(n) would cut a longer name down to another tenant's.
     return f"{column} = {setting}" if type_name is None else f"{column} = {setting}::{type_name}"
 
 
-def owned(table: Table, column: str | None) -> str:
+def owned(table: Table, column: str | None, *, signed: bool = False) -> str:
     """The condition that a row of the table is the tenant's."""
     if column is not None:
-        return _names_tenant(table.c[column], _quote(column))
+        return names_tenant(_quote(column), type_name(table.c[column]), signed=signed)
     protected = protected_tables(table.metadata)
-    return " AND ".join(f"EXISTS ({select})" for select in _referred(table, protected))
+    return " AND ".join(f"EXISTS ({select})" for select in _referred(table, protected, signed))
 
 
-def _names_tenant(column: Column[object], name: str) -> str:
-    kind = None if isinstance(column.type, String) else column.type.compile(dialect=_DIALECT)
-    return names_tenant(name, kind)
+def type_name(column: Column[object]) -> str | None:
+    """The type that a setting is cast to for a comparison with the column; None: it is text of some kind."""
+    return None if isinstance(column.type, String) else column.type.compile(dialect=_DIALECT)
 
 
-def _referred(table: Table, protected: dict[Table, Column[object] | None]) -> Iterator[str]:
+def _referred(table: Table, protected: dict[Table, Column[object] | None], signed: bool) -> Iterator[str]:
     for key in _references(table, list(protected)):
         parent = key.referred_table
         other = quoted(parent)
@@ -112,7 +124,7 @@ def _referred(table: Table, protected: dict[Table, Column[object] | None]) -> It
         ]
         column = protected[parent]
         if column is not None:
-            matches.append(_names_tenant(column, f"{other}.{_quote(column.name)}"))
+            matches.append(names_tenant(f"{other}.{_quote(column.name)}", type_name(column), signed=signed))
         else:
-            matches += [f"EXISTS ({select})" for select in _referred(parent, protected)]
+            matches += [f"EXISTS ({select})" for select in _referred(parent, protected, signed)]
         yield f"SELECT 1 FROM {other} WHERE {' AND '.join(matches)}"  # noqa: S608 - quoted names of tables

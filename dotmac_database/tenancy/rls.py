@@ -5,23 +5,36 @@ https://www.postgresql.org/docs/current/ddl-rowsecurity.html
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Connection, MetaData, Table, func, literal_column, select, text
+from collections.abc import Collection
 
-from ..errors import DatabaseError
-from .policies import ACROSS, SETTING, enable, protected_tables, quoted, remove
+from sqlalchemy import ColumnElement, Connection, MetaData, Table, bindparam, func, literal_column, select
+from sqlalchemy.types import Text
+
+from ..errors import DatabaseError, ValidationError
+from .policies import ACROSS, SETTING, enable, protected_tables, quoted, remove, run_ddl
+from .raw_sql import refusal
+from .signature import Secret, Signer, find_signature_holes, function_statements
 from .verification import Finding, Plan, find_holes
 
 __all__ = ["ACROSS", "SETTING", "Finding", "RowLevelSecurity", "tell"]
 
+_LOCAL: ColumnElement[bool] = literal_column("true")
+_TELL = select(
+    func.set_config(SETTING, bindparam("tenant", type_=Text()), _LOCAL),
+    func.set_config(ACROSS, bindparam("across", type_=Text()), _LOCAL),
+)
 
-def tell(connection: Connection, tenant: str | None, across: bool) -> None:
-    """Name the tenant for the open transaction: SET LOCAL, so that it never travels with a pooled connection."""
-    local: ColumnElement[bool] = literal_column("true")
-    settings = (
-        func.set_config(SETTING, tenant or "", local),
-        func.set_config(ACROSS, "on" if across else "", local),
-    )
-    connection.execute(select(*settings))
+
+def tell(connection: Connection, tenant: str | None, across: bool, signer: Signer | None = None) -> None:
+    """Name the tenant for the open transaction: SET LOCAL, so that it never travels with a pooled connection.
+
+    One statement. With a ``signer`` the values are signed.
+    """
+    values = {"tenant": tenant or "", "across": "on" if across else ""}
+    if signer is not None:
+        settings = ((SETTING, "tenant"), (ACROSS, "across"))
+        values = {name: signer.sign(setting, values[name]) if values[name] else "" for setting, name in settings}
+    connection.execute(_TELL, values)
 
 
 class RowLevelSecurity:
@@ -30,11 +43,35 @@ class RowLevelSecurity:
     ``all_tenants``: the policies let sessions across while `unscoped` is open, by a second setting of the
     transaction. False: only a role that has a policy of its own, or BYPASSRLS, gets across; to all others an
     unscoped session shows no row. It also spares the planner an OR.
+
+    ``secret``, of at least 16 bytes, has the settings signed, so that raw SQL can't name another tenant: the policies
+    believe a setting only with an HMAC that is checked inside of the database. Raw SQL of any kind is then let through
+    to the policies. It needs `install_secret`, and an application's role that does not own the tables. One secret
+    serves one database. Of several the first signs and all are accepted (``secret=(new, old)``), for a change of
+    secrets. Without one, anybody who can send any SQL can make the setting what they like; guarded sessions therefore
+    refuse raw SQL whose structure is not known to be harmless.
+
+    ``harmless_functions`` are names of functions of your own, or of an extension, that raw SQL may call, with their
+    schema where it is written: they neither run SQL that is given to them nor change settings. With a secret, too: a
+    connection that called another function is replaced before it serves another session.
     """
 
-    def __init__(self, metadata: MetaData, *, all_tenants: bool = True) -> None:
+    def __init__(
+        self,
+        metadata: MetaData,
+        *,
+        all_tenants: bool = True,
+        secret: Secret = None,
+        harmless_functions: Collection[str] = (),
+    ) -> None:
         self.metadata = metadata
+        self.harmless_functions = frozenset(harmless_functions)
         self.all_tenants = all_tenants
+        self.signer = None if secret is None else Signer(secret)
+
+    def refusal(self, sql: str) -> str | None:
+        """What in raw SQL is not known to leave the settings alone, in words; None: all is, or settings are signed."""
+        return None if self.signer is not None else refusal(sql, self.harmless_functions)
 
     def tables(self) -> list[tuple[Table, str | None]]:
         """The tenants' tables, parents first, and the name of each one's tenant column.
@@ -46,22 +83,44 @@ class RowLevelSecurity:
         return [(table, None if column is None else column.name) for table, column in found.items()]
 
     def create_statements(self) -> list[str]:
-        """The DDL that turns the policies on: ENABLE and FORCE, USING and WITH CHECK."""
-        return [
+        """The DDL that turns the policies on: ENABLE and FORCE, USING and WITH CHECK.
+
+        With a secret also that of the functions that check signatures, in the schema ``dotmac``. The secret is not in
+        it: migrations may hold these statements.
+        """
+        signed = self.signer is not None
+        policies = [
             statement
             for table, column in self.tables()
-            for statement in enable(table, column, all_tenants=self.all_tenants)
+            for statement in enable(table, column, all_tenants=self.all_tenants, signed=signed)
         ]
+        return [*function_statements(), *policies] if signed else policies
 
     def drop_statements(self) -> list[str]:
-        """The DDL that turns them off again."""
+        """The DDL that turns them off again. The schema ``dotmac`` stays: other metadata may use its functions."""
         return [statement for table, _ in reversed(self.tables()) for statement in remove(quoted(table))]
 
     def apply(self, connection: Connection) -> None:
-        """Run `create_statements` in the connection's transaction; does not commit. Repeatable."""
+        """Run `create_statements`, and `install_secret` if there is one, in the connection's transaction; no commit.
+
+        Repeatable. The connection's role becomes the owner of the functions.
+        """
         _postgresql(connection)
-        for statement in self.create_statements():
-            connection.execute(text(statement.replace(":", "\\:")))
+        run_ddl(connection.execute, self.create_statements())
+        if self.signer is not None:
+            self.signer.install(connection)
+
+    def install_secret(self, connection: Connection) -> None:
+        """Put the key of each secret, and no other, into the database, where migrations have made the functions.
+
+        As the tables' owner; two statements, which replace the keys for everybody at the commit, which is the
+        caller's. The key is derived from the secret and sent as a parameter that logs show as ``***``. Raises
+        `ValidationError` without a secret.
+        """
+        _postgresql(connection)
+        if self.signer is None:
+            raise ValidationError("RowLevelSecurity has no secret that could be installed.", field="secret")
+        self.signer.install(connection)
 
     def verify(self, connection: Connection, *, attempts: bool = True) -> list[Finding]:
         """The holes in the database, as the connection's role sees it; none in a sound one.
@@ -76,20 +135,28 @@ class RowLevelSecurity:
 
         Nineteen statements, and seven more for each policy that this process has not compared before, one more for
         each function that a trigger's function calls. With ``attempts`` seven more, and four for each attempt, of
-        which there are twelve at most for each table. Raises `DatabaseError` on another database than PostgreSQL, and
-        on a connection that commits each statement.
+        which there are twelve at most for each table; with a secret five more. Raises `DatabaseError` on another
+        database than PostgreSQL, and on a connection that commits each statement.
         """
         _postgresql(connection)
+        findings = find_holes(connection, self._plan(), attempts=attempts)
+        if self.signer is not None:
+            findings += [Finding(*each) for each in find_signature_holes(connection, self.signer)]
+        return findings
+
+    def _plan(self) -> Plan:
+        """What a sound database has."""
+        signed = self.signer is not None
         tables = self.tables()
         protected = {table for table, _ in tables}
-        plan = Plan(
+        return Plan(
             tables,
-            enable=lambda table, column: enable(table, column, all_tenants=self.all_tenants),
-            name_tenant=lambda named, tenant: tell(named, tenant, across=False),
+            enable=lambda table, column: enable(table, column, all_tenants=self.all_tenants, signed=signed),
+            name_tenant=lambda connection, tenant: tell(connection, tenant, across=False, signer=self.signer),
             settings=(SETTING, ACROSS),
+            statements=function_statements() if signed else (),
             listed=[table for table in self.metadata.tables.values() if table not in protected],
         )
-        return find_holes(connection, plan, attempts=attempts)
 
 
 def _postgresql(connection: Connection) -> None:

@@ -12,17 +12,17 @@ from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.elements import BindParameter
 
 from ..errors import TenantIsolationError, TenantRequiredError, UnscopedStatementError
+from .cleaning import CLEANING, mark_raw
 from .context import TenantBinding, binding_of
 from .criteria import owned_by_parent
 from .executions import PASSED
-from .rls import SETTING, tell
+from .rls import tell
 from .statements import facts_of
 from .tables import TABLES, tenant_column
 from .values import same, stored
 
 _SESSION = "dotmac_session"
 _CONTROL = re.compile(r"(?:BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)[\w\s]*\Z")
-_STEERS = re.compile(rf"(?:\A|;)\s*(?:SET|RESET|DISCARD|DO)\b|set_config\s*\(|{re.escape(SETTING)}", re.IGNORECASE)
 _OWN = "dotmac_own_tenant"
 _WATCHED: WeakSet[Engine] = WeakSet()
 _OWNED: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
@@ -108,11 +108,23 @@ def _on_cursor(
 
 
 def _look(binding: TenantBinding, connection: Connection, statement: str, context: Any) -> None:
-    backed = binding.rls and connection.dialect.name == "postgresql"
+    if context is not None and CLEANING in context.execution_options:
+        return
+    backed = binding.rls is not None and connection.dialect.name == "postgresql"
     if not binding.open:
         _check(binding, statement, context, backed=backed)
-    if backed:
+    if backed and binding.rls is not None:
+        if binding.told is not _TELLING and _is_raw(context):
+            mark_raw(connection, statement, binding.rls.harmless_functions)
         _tell(binding, connection)
+
+
+def _is_raw(context: Any) -> bool:
+    """Whether a statement is raw SQL, or has a text in it."""
+    compiled = getattr(context, "compiled", None)
+    if compiled is None or isinstance(getattr(compiled, "statement", None), ExecutableDDLElement):
+        return True
+    return facts_of(compiled).text
 
 
 def _tell(binding: TenantBinding, connection: Connection) -> None:
@@ -122,7 +134,7 @@ def _tell(binding: TenantBinding, connection: Connection) -> None:
         return
     told, binding.told = binding.told, _TELLING
     try:
-        tell(connection, *wanted)
+        tell(connection, *wanted, signer=None if binding.rls is None else binding.rls.signer)
         told = wanted
     finally:
         binding.told = told
@@ -136,14 +148,14 @@ def _check(binding: TenantBinding, sent: str, context: Any, *, backed: bool) -> 
         return
     compiled = getattr(context, "compiled", None)
     if compiled is None or isinstance(getattr(compiled, "statement", None), ExecutableDDLElement):
-        _refuse(binding, "Raw SQL", backed=backed and _STEERS.search(sent) is None)
+        _refuse_text(binding, "Raw SQL", sent, backed=backed)
         return
     facts = facts_of(compiled)
     kind = _kind(binding, context)
     if facts.touched:
         _check_tables(binding, facts.touched)
     if facts.text and kind != "confined":
-        _refuse(binding, "A text in the statement", backed=backed and _STEERS.search(sent) is None)
+        _refuse_text(binding, "A text in the statement", sent, backed=backed)
     name = facts.within if kind == "load" else facts.named
     if kind in ("load", "statement"):
         if name is not None or facts.within is not None:
@@ -152,6 +164,19 @@ def _check(binding: TenantBinding, sent: str, context: Any, *, backed: bool) -> 
         name = facts.named or min((table.name for table in facts.touched), default=None)
         if name is not None:
             _refuse(binding, f"The table {name!r}", backed=backed)
+
+
+def _refuse_text(binding: TenantBinding, what: str, sent: str, *, backed: bool) -> None:
+    """Refuse text, unless row-level security confines it: whatever it says where settings are signed, else only what
+    is known not to change them.
+    """
+    _refuse(binding, what, backed=backed)
+    unknown = None if binding.rls is None else binding.rls.refusal(sent)
+    if unknown is not None:
+        raise UnscopedStatementError(
+            f"{what} may change the setting that names the tenant, as it has {unknown}. "
+            "RowLevelSecurity(…, secret=…) signs the setting and lets all raw SQL through."
+        )
 
 
 def _kind(binding: TenantBinding, context: Any) -> str | None:

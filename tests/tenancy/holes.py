@@ -38,7 +38,7 @@ def _beside(condition: str, rest: str = "") -> str:
     return f"CREATE POLICY beside ON notes {rest} USING ({condition})"
 
 
-def _instead(condition: str, table: str = "notes") -> str:
+def instead(condition: str, table: str = "notes") -> str:
     drop = f"DROP POLICY dotmac_tenant ON {table}; CREATE POLICY dotmac_tenant ON {table}"
     return f"{drop} USING ({condition}) WITH CHECK ({condition})"
 
@@ -214,29 +214,29 @@ POLICIES = {
         "USING",
         ("RESET dotmac.tenant_id", *READ),
     ),
-    "one more tenant": Plant(_instead(f"{EXACT} OR tenant_id = 'b'"), "policy dotmac_tenant", "USING", READ),
+    "one more tenant": Plant(instead(f"{EXACT} OR tenant_id = 'b'"), "policy dotmac_tenant", "USING", READ),
     "all words are there": Plant(
-        _instead(f"({EXACT}) OR current_setting('dotmac.all_tenants', true) = 'on' OR true"),
+        instead(f"({EXACT}) OR current_setting('dotmac.all_tenants', true) = 'on' OR true"),
         "policy dotmac_tenant",
         "USING",
         READ,
     ),
-    "another comparison": Plant(_instead(EXACT.replace("=", ">=")), "policy dotmac_tenant", "USING", READ),
+    "another comparison": Plant(instead(EXACT.replace("=", ">=")), "policy dotmac_tenant", "USING", READ),
     "LIKE": Plant(
-        _instead("tenant_id LIKE current_setting('dotmac.tenant_id', true)"),
+        instead("tenant_id LIKE current_setting('dotmac.tenant_id', true)"),
         "policy dotmac_tenant",
         "USING",
         ("SET LOCAL dotmac.tenant_id = '%'", *READ),
     ),
     "cast that cuts names": Plant(
-        _instead("tenant_id = current_setting('dotmac.tenant_id', true)::varchar(1)"),
+        instead("tenant_id = current_setting('dotmac.tenant_id', true)::varchar(1)"),
         "policy dotmac_tenant",
         "USING",
         ("SET LOCAL dotmac.tenant_id = 'bc'", *READ),
     ),
     "another function of the name": Plant(
         "CREATE FUNCTION current_setting(text, bool) RETURNS text LANGUAGE sql AS $$ SELECT 'b' $$;"
-        + _instead("tenant_id = NULLIF(public.current_setting('dotmac.tenant_id', true), '')"),
+        + instead("tenant_id = NULLIF(public.current_setting('dotmac.tenant_id', true), '')"),
         "policy dotmac_tenant",
         "USING",
         READ,
@@ -244,7 +244,7 @@ POLICIES = {
     "another operator of the name": Plant(
         "CREATE FUNCTION unequal(varchar, text) RETURNS bool LANGUAGE sql AS $$ SELECT true $$;"
         "CREATE OPERATOR = (FUNCTION = unequal, LEFTARG = varchar, RIGHTARG = text);"
-        + _instead(EXACT.replace("tenant_id =", "tenant_id OPERATOR(public.=)")),
+        + instead(EXACT.replace("tenant_id =", "tenant_id OPERATOR(public.=)")),
         "policy dotmac_tenant",
         "USING",
         READ,
@@ -291,7 +291,7 @@ POLICIES = {
     ),
     "joined child that asks another table": Plant(
         "CREATE TABLE pets AS SELECT id FROM animals; GRANT SELECT ON pets TO PUBLIC;"
-        + _instead("EXISTS (SELECT 1 FROM pets WHERE pets.id = dogs.id)", "dogs"),
+        + instead("EXISTS (SELECT 1 FROM pets WHERE pets.id = dogs.id)", "dogs"),
         "public.dogs, policy dotmac_tenant",
         "USING",
         ("SELECT tricks FROM dogs",),
@@ -306,7 +306,7 @@ POLICIES = {
         ("SELECT 'b secret' FROM note_labels WHERE note_id = 2",),
     ),
     "one end of two between many and many": Plant(
-        _instead(f"EXISTS (SELECT 1 FROM notes WHERE notes.id = note_labels.note_id AND notes.{EXACT})", "note_labels"),
+        instead(f"EXISTS (SELECT 1 FROM notes WHERE notes.id = note_labels.note_id AND notes.{EXACT})", "note_labels"),
         "public.note_labels, policy dotmac_tenant",
         "USING",
         ("INSERT INTO note_labels VALUES (1, 2)",),

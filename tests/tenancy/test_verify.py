@@ -24,7 +24,7 @@ from dotmac_database import DatabaseError, Finding, RowLevelSecurity, TenantMixi
 from dotmac_database.tenancy.verification import expectations
 from tests.conftest import counted
 
-from .holes import APP, GROUP, OWNER, PLANTS, POLICIES, REPORT, SCHEMA, SETTINGS, Plant
+from .holes import APP, EXACT, GROUP, OWNER, PEEK, PLANTS, POLICIES, REPORT, SCHEMA, SETTINGS, Plant, instead
 
 
 class Base(DeclarativeBase):
@@ -427,6 +427,48 @@ def test_a_superuser_who_set_a_role_is_found(engine: Engine) -> None:
         findings = RLS.verify(connection)
         connection.rollback()
     assert [(each.object, each.risk) for each in findings] == [("role postgres", "a superuser passes every policy")]
+
+
+SIGNED = RowLevelSecurity(Base.metadata, secret="a secret of the tests")
+FORGED = {
+    "": ("", ""),
+    "a function that believes all": (
+        """CREATE OR REPLACE FUNCTION dotmac.tenant_id() RETURNS text LANGUAGE sql STABLE SECURITY DEFINER
+        AS $$ SELECT current_setting('dotmac.tenant_id', true) $$""",
+        "function dotmac.tenant_id()",
+    ),
+    "a policy that asks the setting itself": (instead(EXACT), "public.notes, policy dotmac_tenant"),
+    "an open policy": ("CREATE POLICY open ON dogs USING (true)", "public.dogs, policy open"),
+    "one more function": (
+        f"SET LOCAL SESSION AUTHORIZATION postgres; {PEEK}; SET LOCAL SESSION AUTHORIZATION {OWNER}",
+        "FUNCTION public.peek()",
+    ),
+}
+
+
+@pytest.mark.parametrize("temporary", [True, False])
+@pytest.mark.parametrize("name", FORGED)
+def test_signed_policies_are_compared(
+    engine: Engine, name: str, temporary: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expectations, "_PRINTED", {})
+    sql, thing = FORGED[name]
+    with engine.connect() as connection:
+        connection.begin()
+        _run(connection, f"GRANT CREATE ON DATABASE {engine.url.database} TO {OWNER}")
+        if not temporary:
+            _run(connection, f"REVOKE TEMPORARY ON DATABASE {engine.url.database} FROM PUBLIC")
+        _run(connection, "DROP POLICY mine ON unlisted; DROP POLICY mine ON events_2")
+        _become(connection, OWNER)
+        SIGNED.apply(connection)
+        _run(connection, sql)
+        _become(connection, APP)
+        findings = SIGNED.verify(connection, attempts=temporary)
+        connection.rollback()
+    if name:
+        assert thing in {each.object for each in findings}, findings
+    else:
+        assert findings == []
 
 
 @pytest.fixture

@@ -135,11 +135,15 @@ def _alike(statement: str, clause: str, condition: str, schema: str) -> bool:
 
 
 def _words(sql: str, schema: str) -> Iterator[str]:
-    after_from = False
+    after_from = after_as = False
     for token in _TOKEN.finditer(sql):
         if token["cast"]:
             continue
         word = token[0]
+        # PostgreSQL adds a name to what a subselect selects.
+        if after_as or word.lower() == "as":
+            after_as = not after_as
+            continue
         if token["name"]:
             parts = [part.strip('"') if part.startswith('"') else part.lower() for part in _PART.findall(word)]
             if after_from and len(parts) == 1:

@@ -1,0 +1,245 @@
+r"""Raw SQL whose structure is known: one statement that neither changes settings nor runs SQL out of a text.
+
+The settings that row-level security reads can be made by any SQL that reaches ``set_config`` or SET. SQL has more
+spellings for that than any list of forbidden words, so this says what is allowed. The lexer follows PostgreSQL's
+(https://www.postgresql.org/docs/current/sql-syntax-lexical.html) and refuses whatever it does not know, or what
+PostgreSQL reads in one way or another by its settings:
+
+- one statement, which begins with one of a few words;
+- every function that is called is one of those of `functions`, or is written with a keyword;
+- no backslash that could end a string in one of two places, no name in ``U&"…"``, no ``SELECT … INTO``.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from .functions import FUNCTIONS, KEYWORDS, TYPES
+
+_BEGINS: Final = frozenset(("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES", "TABLE", "MERGE"))
+_EXPLAINED: Final = frozenset(("ANALYZE", "VERBOSE"))
+# An UPDATE of this view is a SET.
+_STEERING: Final = frozenset(("pg_settings",))
+_NO_NAMES_OF_CTES: Final = frozenset(("ORDINALITY", "TIES", "TIME", "UNIQUE", "WITHOUT"))
+_LONGEST_KEPT = 10_000
+
+_NAME = r"A-Za-z0-9_$\x80-\U0010ffff"  # what a name may go on with; to PostgreSQL every other alphabet is letters
+_TOKEN = re.compile(
+    rf"""
+    (?P<space>[ \t\n\r\f\v]+|--[^\n\r]*)
+  | (?P<comment>/\*)
+  | (?P<escaped>[eE]'(?:[^'\\]|\\.|'')*+')
+  | (?P<text>(?:[uU]&)?'(?:[^']|'')*+')
+  | (?P<refused>[uU]&"|[eE]')
+  | (?P<quoted>"(?:[^"]|"")++")
+  | (?P<dollar>\$(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*+)?\$)
+  | (?P<parameter>(?:\$[0-9]++|%[sbt])(?![{_NAME}]))
+  | (?P<word>[A-Za-z_\x80-\U0010ffff][{_NAME}]*+)
+  | (?P<number>[0-9]++)
+  | (?P<mark>%%|%(?![sbt])|[(),.;\[\]+\-*/<>=~!@\#^&|`?]|::?)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT = re.compile(r"/\*|\*/")
+# A backslash before a quote: whether it ends the string depends on standard_conforming_strings.
+_AMBIGUOUS = re.compile(r"(?<!\\)(?:\\\\)*\\'")
+# psycopg's placeholders, which it replaces wherever they stand, in strings and comments too.
+_PLACEHOLDER = re.compile(r"%(?:\(([^)]+)\)(.)|.)", re.DOTALL)
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_\x80-\U0010ffff]+")
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+
+    @property
+    def keyword(self) -> str:
+        """The word in capitals; of all else nothing that is a keyword."""
+        return self.text.upper() if self.kind == "word" and self.text.isascii() else f" {self.text}"
+
+    @property
+    def name(self) -> str | None:
+        """What a name means, quoted or not; None: it is no name."""
+        if self.kind == "quoted":
+            return self.text[1:-1].replace('""', '"')
+        return self.text.lower() if self.kind == "word" else None
+
+
+_END: Final = _Token("end", "")
+
+
+class _RefusedError(Exception):
+    """What was not recognised."""
+
+
+def refusal(sql: str, harmless: frozenset[str] = frozenset()) -> str | None:
+    """What in a statement is not known to be harmless; None: all is. It never holds a value. Kept for each text.
+
+    ``harmless`` are names of further functions, with their schema where the statement gives it.
+    """
+    return _refusal(sql, harmless) if len(sql) > _LONGEST_KEPT else _kept(sql, harmless)
+
+
+def _refusal(sql: str, harmless: frozenset[str]) -> str | None:
+    try:
+        _check(_tokens(sql), harmless)
+    except _RefusedError as refused:
+        return str(refused)
+    return None
+
+
+_kept = lru_cache(maxsize=2048)(_refusal)
+
+
+def _tokens(sql: str) -> list[_Token]:
+    """The statement's tokens, without comments and the semicolon that ends it."""
+    for placeholder in _PLACEHOLDER.finditer(sql):
+        name, form = placeholder.groups()
+        if name is not None and form in "sbt" and not _PLAIN_NAME.fullmatch(name):
+            raise _RefusedError("the name of a parameter")
+    tokens: list[_Token] = []
+    at = 0
+    while at < len(sql):
+        found = _TOKEN.match(sql, at)
+        if found is None or found.lastgroup == "refused":
+            raise _RefusedError(f"{sql[at : at + 3]!r}, where no token begins that is read in one way only")
+        kind, at = str(found.lastgroup), found.end()
+        if kind == "comment":
+            at = _after_comment(sql, at)
+        elif kind == "dollar":
+            at = _after_dollars(sql, at, found[0])
+            tokens.append(_Token("text", "''"))
+        elif kind == "text" and _AMBIGUOUS.search(found[0]):
+            raise _RefusedError("a backslash before a quote in a string (write E'…')")
+        elif kind in ("escaped", "text"):
+            tokens.append(_Token("text", "''"))  # the value is nobody's business from here on
+        elif kind != "space":
+            tokens.append(_Token(kind, found[0]))
+    while tokens and tokens[-1].text == ";":
+        tokens.pop()
+    return tokens
+
+
+def _after_comment(sql: str, at: int) -> int:
+    depth = 1
+    for found in _COMMENT.finditer(sql, at):
+        depth += 1 if found[0] == "/*" else -1
+        if depth == 0:
+            return found.end()
+    raise _RefusedError("a comment without its end")
+
+
+def _after_dollars(sql: str, at: int, tag: str) -> int:
+    end = sql.find(tag, at)
+    # psycopg would put a number with a dollar sign in the place of a parameter, which could end the string early.
+    if end < 0 or "%" in sql[at:end]:
+        raise _RefusedError("a string in dollar signs without its end, or with a percent sign")
+    return end + len(tag)
+
+
+def _check(tokens: list[_Token], harmless: frozenset[str]) -> None:
+    _check_beginning(tokens)
+    names = _names_of_ctes(tokens) | _targets(tokens)
+    for at, token in enumerate(tokens):
+        if token.text == ";":
+            raise _RefusedError("more than one statement")
+        if token.kind == "parameter" and _at(tokens, at + 1).text == "(":
+            raise _RefusedError("a parenthesis after a parameter")
+        name = token.name
+        if name in _STEERING:
+            raise _RefusedError(f"{name} (its rows can be set; read them with current_setting())")
+        if name is not None and at not in names and _at(tokens, at + 1).text == "(":
+            _check_call(tokens, at, harmless)
+
+
+def _at(tokens: list[_Token], index: int) -> _Token:
+    return tokens[index] if 0 <= index < len(tokens) else _END
+
+
+def _check_beginning(tokens: list[_Token]) -> None:
+    at = 0
+    if _at(tokens, at).keyword == "SHOW":
+        return
+    if _at(tokens, at).keyword == "EXPLAIN":
+        at += 1
+        if _at(tokens, at).text == "(" and _at(tokens, at + 1).keyword not in _BEGINS | {" ("}:
+            at = _closing(tokens, at) + 1
+        while _at(tokens, at).keyword in _EXPLAINED:
+            at += 1
+    while _at(tokens, at).text == "(":
+        at += 1
+    first = _at(tokens, at)
+    if first.keyword not in _BEGINS:
+        raise _RefusedError(f"a statement that begins with {first.text or 'nothing'}")
+
+
+def _closing(tokens: list[_Token], at: int) -> int:
+    """The index of the parenthesis that closes the one at ``at``."""
+    depth = 0
+    for index in range(at, len(tokens)):
+        depth += {"(": 1, ")": -1}.get(tokens[index].text, 0)
+        if depth == 0:
+            return index
+    raise _RefusedError("a parenthesis that is not closed")
+
+
+def _names_of_ctes(tokens: list[_Token]) -> set[int]:
+    """Where the names of common table expressions with columns are: ``WITH x (a) AS (…), y (b) AS (…)``."""
+    found: set[int] = set()
+    for index, token in enumerate(tokens):
+        if token.keyword != "WITH" or _at(tokens, index - 1).text == ".":
+            continue
+        at = index + 2 if _at(tokens, index + 1).keyword == "RECURSIVE" else index + 1
+        while _at(tokens, at).name is not None and _at(tokens, at).keyword not in _NO_NAMES_OF_CTES:
+            name, at = at, at + 1
+            if _at(tokens, at).text == "(":
+                at = _closing(tokens, at) + 1
+            if _at(tokens, at).keyword != "AS":
+                break
+            at += 1
+            while _at(tokens, at).keyword in ("NOT", "MATERIALIZED"):
+                at += 1
+            if _at(tokens, at).text != "(":
+                break
+            found.add(name)
+            at = _closing(tokens, at) + 1
+            if _at(tokens, at).text != ",":
+                break
+            at += 1
+    return found
+
+
+def _targets(tokens: list[_Token]) -> set[int]:
+    """Where the table's name of INSERT INTO is, which a list of columns may follow."""
+    found: set[int] = set()
+    for index, token in enumerate(tokens):
+        if token.keyword != "INTO" or _at(tokens, index - 1).text == ".":
+            continue
+        if _at(tokens, index - 1).keyword not in ("INSERT", "MERGE"):
+            raise _RefusedError("INTO")
+        at = index + 1
+        while _at(tokens, at + 1).text == ".":
+            at += 2
+        found.add(at)
+    return found
+
+
+def _check_call(tokens: list[_Token], at: int, harmless: frozenset[str]) -> None:
+    """Refuse what stands before a parenthesis, unless it is a keyword, a type, an alias, or a known function."""
+    token, before = tokens[at], _at(tokens, at - 1)
+    name = token.name or ""
+    if before.text == ".":
+        first = at
+        while _at(tokens, first - 1).text == "." and _at(tokens, first - 2).name is not None:
+            first -= 2
+        whole = ".".join(str(each.name) for each in tokens[first : at + 1 : 2])
+        if whole not in harmless and (whole != f"pg_catalog.{name}" or name not in FUNCTIONS):
+            raise _RefusedError(f"the function {whole}")
+        return
+    if before.keyword == "AS" and _at(tokens, at - 2).text != ".":
+        return  # an alias, or a type of CAST
+    if token.keyword in KEYWORDS or name in TYPES or name in FUNCTIONS or name in harmless:
+        return
+    raise _RefusedError(f"the function {name} (before the columns of an alias write AS)")

@@ -1,0 +1,183 @@
+"""Signed settings: the value that a policy believes carries an HMAC that raw SQL can't make.
+
+The key is kept in a table that only its owner may read. Two SECURITY DEFINER functions, which the policies call, read
+the setting, check its signature, and give its value, or NULL. PostgreSQL has sha256() built in, and HMAC (RFC 2104) is
+two of them, over the key's padded blocks: no extension is needed.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from typing import Final, TypeAlias
+
+from sqlalchemy import Connection, bindparam, text
+from sqlalchemy.types import Text
+
+from ..errors import ValidationError
+
+Secret: TypeAlias = str | bytes | Sequence[str | bytes] | None
+"""One secret, or several: the first signs, all are accepted, so that secrets can be rotated. None: no signatures."""
+
+SETTING: Final = "dotmac.tenant_id"
+"""The setting that names the tenant, for one transaction."""
+
+ACROSS: Final = "dotmac.all_tenants"
+"""The setting that `unscoped` turns on for one transaction, where the policies allow for it."""
+
+SCHEMA: Final = "dotmac"
+_KEYS = f"{SCHEMA}.signing_keys"
+_LENGTH = 64  # of an HMAC-SHA256 in hexadecimal digits, which the value begins with
+_SHORTEST_SECRET = 16
+_BLOCK = 64  # of SHA-256, in bytes
+_MOST_KEPT = 4096
+
+
+class Hidden(str):
+    """A text that logs and error messages do not show: they print the ``repr`` of parameters."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+class Signer:
+    """Signs values of settings. ``secret``: see `Secret`; each has at least 16 bytes, else `ValidationError`."""
+
+    def __init__(self, secret: str | bytes | Sequence[str | bytes]) -> None:
+        given = (secret,) if isinstance(secret, (str, bytes)) else tuple(secret)
+        secrets = [each.encode() if isinstance(each, str) else bytes(each) for each in given]
+        if not secrets or any(len(each) < _SHORTEST_SECRET for each in secrets):
+            raise ValidationError(f"A secret has at least {_SHORTEST_SECRET} bytes.", field="secret")
+        # Derived, so that the secret itself, which may serve for other things too, is not in the database.
+        self._keys = [hmac.new(each, b"dotmac row-level security", sha256).digest() for each in secrets]
+        self._signed: dict[tuple[str, str], Hidden] = {}
+
+    def sign(self, setting: str, value: str) -> Hidden:
+        """The value of a setting with its signature before it. Kept, for a few thousand values."""
+        kept = self._signed.get((setting, value))
+        if kept is None:
+            if len(self._signed) >= _MOST_KEPT:
+                self._signed.clear()
+            digest = hmac.new(self._keys[0], f"{setting}:{value}".encode(), sha256).hexdigest()
+            kept = self._signed[setting, value] = Hidden(digest + value)
+        return kept
+
+    def install(self, connection: Connection) -> None:
+        """Make the secrets the ones, and the only ones, that the database accepts. Two statements; no commit."""
+        connection.execute(text(f"DELETE FROM {_KEYS}"))  # noqa: S608 - a constant
+        connection.execute(_INSERT, [_blocks(number, key) for number, key in enumerate(self._keys, 1)])
+
+    def accepted(self, connection: Connection) -> bool:
+        """Whether the database accepts this object's signatures. Three statements; the setting is as before."""
+        before = connection.scalar(_READ)
+        connection.execute(_WRITE, {"value": self.sign(SETTING, "dotmac verify")})
+        found = connection.scalar(text(f"SELECT {SCHEMA}.tenant_id()"))
+        connection.execute(_WRITE, {"value": Hidden(before or "")})
+        return bool(found == "dotmac verify")
+
+
+def _blocks(number: int, key: bytes) -> dict[str, object]:
+    """RFC 2104's two blocks of a key, in hexadecimal."""
+    padded = key.ljust(_BLOCK, b"\0")
+    inner, outer = (bytes(byte ^ pad for byte in padded).hex() for pad in (0x36, 0x5C))
+    return {"number": number, "inner": Hidden(inner), "outer": Hidden(outer)}
+
+
+_INSERT = text(
+    f"INSERT INTO {_KEYS} (number, inner_block, outer_block) "  # noqa: S608 - a constant
+    "VALUES (:number, decode(:inner, 'hex'), decode(:outer, 'hex'))"
+).bindparams(bindparam("inner", type_=Text()), bindparam("outer", type_=Text()))
+_READ = text(f"SELECT current_setting('{SETTING}', true)")
+_WRITE = text(f"SELECT set_config('{SETTING}', :value, true)").bindparams(bindparam("value", type_=Text()))
+
+
+def function_statements() -> list[str]:
+    """The DDL of the key's table and of the functions that check signatures; no key is in it. Repeatable.
+
+    Run it as the role that is to own them: the owner of the tables, which is not the application's role.
+    """
+    return [
+        f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}",
+        (
+            f"CREATE TABLE IF NOT EXISTS {_KEYS} "
+            "(number integer PRIMARY KEY, inner_block bytea NOT NULL, outer_block bytea NOT NULL)"
+        ),
+        f"REVOKE ALL ON {_KEYS} FROM PUBLIC",
+        *(_function(setting) for setting in (SETTING, ACROSS)),
+        f"REVOKE CREATE ON SCHEMA {SCHEMA} FROM PUBLIC",
+        f"GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC",
+        f"GRANT EXECUTE ON FUNCTION {SETTING}(), {ACROSS}() TO PUBLIC",
+    ]
+
+
+def _function(setting: str) -> str:
+    """The function of a setting, by its name, which gives what the setting says if its signature is right.
+
+    The digests are compared by their digests under the key: how long that takes tells nothing about the right one.
+    PL/pgSQL keeps the plan for the connection's life; a function in SQL would be planned anew in each statement.
+    """
+    value = "value" if setting == SETTING else "value = 'on'"
+    kind, otherwise = ("text", "NULL") if setting == SETTING else ("boolean", "false")
+    return f"""CREATE OR REPLACE FUNCTION {setting}() RETURNS {kind}
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+  signed text := current_setting('{setting}', true);
+  value text := substr(signed, {_LENGTH + 1});
+BEGIN
+  IF signed IS NULL OR length(signed) <= {_LENGTH} THEN
+    RETURN {otherwise};
+  END IF;
+  PERFORM FROM {_KEYS} AS k WHERE
+    sha256(k.outer_block || convert_to(left(signed, {_LENGTH}), 'UTF8'))
+    = sha256(k.outer_block || convert_to(encode(sha256(k.outer_block || sha256(
+      k.inner_block || convert_to('{setting}:' || value, 'UTF8'))), 'hex'), 'UTF8'));
+  RETURN CASE WHEN FOUND THEN {value} ELSE {otherwise} END;
+END
+$function$"""
+
+
+def find_signature_holes(connection: Connection, signer: Signer) -> Iterator[tuple[str, str, str]]:
+    """What is unsound about keys and functions, for the connection's role: object, risk, remedy. Five statements."""
+    remedy = "run RowLevelSecurity.apply() as the tables' owner"
+    functions = {row.name: row for row in connection.execute(text(_FUNCTIONS), {"schema": SCHEMA})}
+    for setting in (SETTING, ACROSS):
+        row = functions.get(setting)
+        if row is None:
+            yield f"function {setting}()", "it does not exist, so no signature is checked", remedy
+        elif row.source.strip() not in _function(setting) or not row.definer or row.path != _PATH:
+            yield f"function {setting}()", "it is not the toolkit's: it may believe a forged setting", remedy
+        elif row.owned:
+            yield (
+                f"function {setting}()",
+                "the application's role may act as its owner, and replace it",
+                "give the functions and the tables an owner that the application's role is not a member of",
+            )
+    keys = connection.execute(text(_KEYS_TABLE), {"schema": SCHEMA}).one_or_none()
+    if keys is None:
+        yield f"table {_KEYS}", "it does not exist, so no signature can be checked", remedy
+    elif keys.open:
+        yield (
+            f"table {_KEYS}",
+            "the application's role may read or change the keys: whoever sends SQL can sign for any tenant",
+            f"REVOKE ALL ON {_KEYS} FROM the application's role, which must not be its owner",
+        )
+    if keys is not None and SETTING in functions and not signer.accepted(connection):
+        yield f"table {_KEYS}", "it lacks this secret's key: no tenant sees a row", "RowLevelSecurity.install_secret()"
+
+
+_PATH = ["search_path=pg_catalog, pg_temp"]
+_FUNCTIONS = """
+SELECT n.nspname || '.' || p.proname AS name, p.prosrc AS source, p.prosecdef AS definer, p.proconfig AS path,
+  pg_has_role(current_user, p.proowner, 'MEMBER') OR has_schema_privilege(n.oid, 'CREATE') AS owned
+FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = :schema AND p.pronargs = 0
+"""
+_KEYS_TABLE = """
+SELECT has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
+  OR has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE')
+  OR pg_has_role(current_user, c.relowner, 'MEMBER') AS open
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = :schema AND c.relname = 'signing_keys'
+"""
