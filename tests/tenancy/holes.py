@@ -545,6 +545,22 @@ TRIGGERS = {
         "writes to copies",
         ("SELECT what FROM copies",),
     ),
+    "CHECK that copies": Plant(
+        f"{COPY} CREATE FUNCTION copied(text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN"
+        "  INSERT INTO copies VALUES ($1); RETURN true; END $$;"
+        "ALTER TABLE notes ADD CONSTRAINT copying CHECK (copied(title))",
+        "constraint copying on public.notes",
+        "writes to copies",
+        ("SELECT what FROM copies",),
+    ),
+    "restrictive policy that copies": Plant(
+        f"{COPY} CREATE FUNCTION copied(text) RETURNS bool COST 0.00001 LANGUAGE plpgsql AS $$ BEGIN"
+        "  INSERT INTO copies VALUES ($1); RETURN true; END $$;"
+        "CREATE POLICY copying ON notes AS RESTRICTIVE USING (copied(title))",
+        "policy copying on public.notes",
+        "writes to copies",
+        ("SELECT count(*) FROM notes", "SELECT what FROM copies"),
+    ),
     "rule that copies": Plant(
         f"{COPY} CREATE RULE copying AS ON UPDATE TO notes DO ALSO INSERT INTO copies VALUES (NEW.title);"
         "UPDATE notes SET title = title",

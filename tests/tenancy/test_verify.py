@@ -324,6 +324,14 @@ def _contents(connection: Connection) -> Any:
     return settings, rows, sequences, temporary
 
 
+def test_what_was_accepted_is_left_out(engine: Engine) -> None:
+    rule = "CREATE RULE copying AS ON UPDATE TO notes DO ALSO INSERT INTO copies VALUES (NEW.title)"
+    with _planted(engine, f"{PLANTS['trigger that copies'].sql}; {rule}") as connection:
+        found = [each.object for each in RLS.verify(connection, attempts=False)]
+        assert found == ["trigger copies on public.notes", "rule copying on public.notes"]
+        assert [each.object for each in RLS.verify(connection, accepted=found[:1])] == found[1:]
+
+
 def test_nothing_remains(engine: Engine) -> None:
     with _planted(engine, "SET LOCAL dotmac.tenant_id = 'a'; SET LOCAL statement_timeout = '7s'") as connection:
         before = _contents(connection)

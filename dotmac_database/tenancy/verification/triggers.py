@@ -1,4 +1,4 @@
-"""Triggers and rules on the tables, which may copy rows to where no policy covers them."""
+"""Triggers, rules, constraints and policies whose functions may copy rows to where no policy covers them."""
 
 from __future__ import annotations
 
@@ -27,19 +27,23 @@ _READABLE = ("plpgsql", "sql")
 
 
 def trigger_findings(connection: Connection, plan: Plan, relations: Sequence[Relation]) -> Iterator[Finding]:
-    """The triggers whose function, or a function that it calls, may write elsewhere; two statements, or more.
+    """The triggers, CHECK constraints and policies whose function may write elsewhere.
 
     A function is trusted when it is PostgreSQL's own, an extension's or the toolkit's; or when its text, and that of
     the project's functions that it calls, writes to no other table than protected ones, and with its caller's rights.
+    One statement, and one more for each round of functions that others call.
     """
     functions = _Functions(connection, plan, relations)
     for row in connection.execute(text(_TRIGGERS), {"oids": [relation.oid for relation in relations]}).mappings():
         reason = functions.reason(row)
         if reason is not None:
+            name = f"{row['user']} on {row['relation']}"
             yield Finding(
-                f"trigger {row['trigger']} on {row['relation']}",
+                f"{row['kind'].lower()} {name}",
                 f"its function {row['name']} {reason}: rows may be copied to where no policy covers them",
-                f"DROP TRIGGER {row['trigger']} ON {row['relation']}",
+                f"ALTER TABLE {row['relation']} DROP CONSTRAINT {row['user']}"
+                if row["kind"] == "CONSTRAINT"
+                else f"DROP {row['kind']} {name}",
             )
 
 
@@ -113,11 +117,22 @@ _FUNCTION = """
 """
 
 _TRIGGERS = f"""
-SELECT quote_ident(t.tgname) AS trigger, format('%I.%I', m.nspname, c.relname) AS relation, {_FUNCTION}
-FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace m ON m.oid = c.relnamespace
-JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
-WHERE t.tgrelid = ANY(CAST(:oids AS oid[])) AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgparentid = 0
-ORDER BY 2, 1
+SELECT u.kind, quote_ident(u.name) AS user, format('%I.%I', m.nspname, c.relname) AS relation, {_FUNCTION}
+FROM (
+  SELECT 'TRIGGER' AS kind, t.tgname AS name, t.tgrelid AS relation, t.tgfoid AS function FROM pg_trigger t
+  WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgparentid = 0
+  UNION ALL
+  SELECT 'CONSTRAINT', k.conname, k.conrelid, d.refobjid FROM pg_constraint k JOIN pg_depend d
+    ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid AND d.refclassid = 'pg_proc'::regclass
+  WHERE k.contype = 'c' AND k.conislocal
+  UNION ALL
+  SELECT 'POLICY', p.polname, p.polrelid, d.refobjid FROM pg_policy p JOIN pg_depend d
+    ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_proc'::regclass
+) AS u JOIN pg_class c ON c.oid = u.relation JOIN pg_namespace m ON m.oid = c.relnamespace
+JOIN pg_proc p ON p.oid = u.function JOIN pg_namespace n ON n.oid = p.pronamespace
+JOIN pg_language l ON l.oid = p.prolang
+WHERE u.relation = ANY(CAST(:oids AS oid[]))
+ORDER BY 1 DESC, 3, 2
 """  # noqa: S608 - a constant
 
 _CALLED = f"""
