@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, Select, column, func, select, table, text
 
 from ..dialects import translate
+from ..tenancy import RowLevelSecurity
 from .replication import replication
 
 Probe = Callable[[Connection], Any]
@@ -100,7 +101,11 @@ class Examination:
         ]
 
     def _holes(self, connection: Connection) -> list[dict[str, Any]]:
-        findings = self.security.verify(connection) if self.security is not None else ()
+        if isinstance(self.security, RowLevelSecurity):
+            # A check that is asked often writes nothing, not even what is rolled back.
+            findings: Sequence[Any] = self.security.verify(connection, attempts=False)
+        else:
+            findings = self.security.verify(connection) if self.security is not None else ()
         return [asdict(finding) for finding in findings]
 
 

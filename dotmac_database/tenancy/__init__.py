@@ -5,9 +5,9 @@
 
 from .context import ALL_TENANTS, bind_tenant, tenant_scope, unscoped
 from .guard import guard_tenants
-from .holes import Finding
 from .keys import LooseKey, check_tenant_keys, loose_keys, tenant_foreign_key, tenant_primary_key, tenant_unique
 from .rls import RowLevelSecurity
+from .verification import Finding
 
 __all__ = [
     "ALL_TENANTS",

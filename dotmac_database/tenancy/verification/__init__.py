@@ -1,0 +1,61 @@
+"""Where row-level security has holes: in roles, settings, tables, policies, and all that reads past them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, text
+
+from ...errors import DatabaseError
+from .attempts import attempt_findings
+from .expectations import Expectations
+from .findings import Finding
+from .functions import function_findings
+from .grants import grant_findings
+from .inheritance import inheritance_findings
+from .plans import Plan
+from .policies import policies_of, policy_findings
+from .relations import relations_of, resolve, table_findings
+from .roles import reach_of, role_findings
+from .settings import setting_findings
+from .triggers import rule_findings, trigger_findings
+from .views import view_findings
+
+__all__ = ["Finding", "Plan", "find_holes"]
+
+
+def find_holes(connection: Connection, plan: Plan, *, attempts: bool = True) -> list[Finding]:
+    """The holes for the connection's role, in the open transaction, of which nothing stays. See `verify`."""
+    if getattr(connection.connection.dbapi_connection, "autocommit", False):
+        raise DatabaseError(
+            "Row-level security is verified in a transaction, and this connection commits each statement."
+        )
+    fresh = not connection.in_transaction()
+    savepoint = connection.begin_nested()
+    try:
+        return list(dict.fromkeys(_holes(connection, plan, fresh=fresh, attempts=attempts)))
+    finally:
+        savepoint.rollback()
+
+
+def _holes(connection: Connection, plan: Plan, *, fresh: bool, attempts: bool) -> Iterator[Finding]:
+    path = connection.execute(text("SELECT current_setting('search_path')")).scalar_one()
+    oids = resolve(connection, plan)
+    # An empty path: whatever is printed from now on names its schema, and no table of a like name can stand in.
+    connection.execute(text("SELECT set_config('search_path', '', true)"))
+    reach = reach_of(connection)
+    yield from role_findings(reach)
+    yield from setting_findings(connection, plan, reach, fresh=fresh)
+    relations = relations_of(connection, plan, reach, oids)
+    policies = policies_of(connection, reach, relations)
+    yield from table_findings(plan, relations, oids)
+    yield from policy_findings(plan, Expectations(connection, plan, path), relations, policies)
+    yield from inheritance_findings(reach, relations, policies)
+    yield from grant_findings(connection, reach, relations)
+    yield from view_findings(connection, reach, relations)
+    yield from function_findings(connection, plan, reach, relations)
+    yield from trigger_findings(connection, plan, relations)
+    yield from rule_findings(connection, relations)
+    if attempts and not reach.unbound:
+        connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": path})
+        yield from attempt_findings(connection, plan, relations)

@@ -1,0 +1,83 @@
+"""Functions that run with more rights than their caller, or that steer the policies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from .findings import Finding
+from .plans import Plan
+from .relations import Relation
+from .roles import Reach
+
+_STEERS = re.compile(r"\bset_config\b|\bSET\b|\bROW\s+LEVEL\s+SECURITY\b", re.IGNORECASE)
+
+
+def function_findings(
+    connection: Connection, plan: Plan, reach: Reach, relations: Sequence[Relation]
+) -> Iterator[Finding]:
+    """The functions that the role may execute and that get past the policies, but the toolkit's own. One statement.
+
+    A function within a view is executed by whoever reads the view, with that role's right to execute it.
+    """
+    if reach.superuser:
+        return
+    parameters = {
+        "roles": reach.oids,
+        "unforced": sorted({relation.owner for relation in relations if not relation.forced}),
+        "oids": [relation.oid for relation in relations],
+        "settings": [*plan.settings, "row_security"],
+        "mentions": "|".join(re.escape(name) for name in plan.settings),
+    }
+    for row in connection.execute(text(_FUNCTIONS), parameters):
+        if plan.defines(row.schema, row.plain, row.body, row.configuration or ()):
+            continue
+        risk = _risk(row)
+        if risk is not None:
+            name = f"{row.kind} {row.name}"
+            yield Finding(name, risk, reach.revoke(name, row.grantees or (), "EXECUTE"))
+
+
+def _risk(row: Any) -> str | None:
+    if row.setting is not None:
+        return f"it sets {row.setting} while it runs, which steers the policies"
+    if row.served:
+        return "it reads or writes the server's files, the tables' own among them"
+    if row.definer and row.passes:
+        return f"SECURITY DEFINER: it runs as {row.owner}, whom the policies do not bind"
+    if row.leakproof:
+        return "LEAKPROOF: it is called with the rows of other tenants, before the policies have filtered them"
+    if row.mentions and _STEERS.search(row.body):
+        return "its text sets what the policies read"
+    return None
+
+
+# What a role may execute in pg_catalog, and a superuser alone should.
+_FUNCTIONS = """
+SELECT n.nspname::text AS schema, p.proname::text AS plain,
+  CASE WHEN p.prokind = 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END AS kind,
+  format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) AS name,
+  p.prosrc AS body, p.proconfig AS configuration, p.prosecdef AS definer, p.proleakproof AS leakproof,
+  quote_ident(o.rolname) AS owner, c.setting, n.nspname = 'pg_catalog' AS served,
+  p.prosrc ~* CAST(:mentions AS text) AS mentions,
+  (SELECT array_agg(quote_ident(g.rolname)) FROM aclexplode(p.proacl) AS x JOIN pg_roles g ON g.oid = x.grantee
+    WHERE x.grantee <> p.proowner AND g.oid = ANY(CAST(:roles AS oid[]))) AS grantees,
+  o.rolsuper OR o.rolbypassrls
+    OR EXISTS (SELECT FROM unnest(CAST(:unforced AS oid[])) AS t WHERE pg_has_role(o.oid, t, 'USAGE'))
+    OR EXISTS (SELECT FROM pg_policy q, unnest(q.polroles) AS t WHERE q.polrelid = ANY(CAST(:oids AS oid[]))
+      AND q.polpermissive AND t <> 0 AND pg_has_role(o.oid, t, 'USAGE')) AS passes
+FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_roles o ON o.oid = p.proowner
+CROSS JOIN LATERAL (SELECT min(lower(split_part(s, '=', 1))) AS setting FROM unnest(coalesce(p.proconfig, '{}')) AS s
+  WHERE lower(split_part(s, '=', 1)) = ANY(CAST(:settings AS text[]))) AS c
+WHERE p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
+  AND CASE WHEN n.nspname = 'pg_catalog'
+    THEN p.proname IN ('pg_read_file', 'pg_read_binary_file', 'lo_import', 'lo_export', 'pg_ls_dir')
+    ELSE n.nspname <> 'information_schema' AND (p.prosecdef OR p.proleakproof OR c.setting IS NOT NULL
+      OR p.prosrc ~* CAST(:mentions AS text)) END
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+  AND EXISTS (SELECT FROM unnest(CAST(:roles AS oid[])) AS r WHERE has_function_privilege(r, p.oid, 'EXECUTE'))
+ORDER BY 4
+"""

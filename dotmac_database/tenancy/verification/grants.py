@@ -1,0 +1,97 @@
+"""Rights on the tables that no policy limits: ownership, TRUNCATE, REFERENCES, TRIGGER."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sqlalchemy import JSON, Connection, text
+
+from .findings import Finding
+from .relations import Relation
+from .roles import Reach, Role
+
+_RISKS = {
+    "TRUNCATE": "TRUNCATE is granted, which removes every tenant's rows and asks no policy",
+    "TRIGGER": "TRIGGER is granted: a trigger that the role adds runs with the rights of whoever writes",
+    "REFERENCES": "REFERENCES is granted: foreign keys ask no policy, so they tell which keys exist, and block deletes",
+}
+
+
+def grant_findings(connection: Connection, reach: Reach, relations: Sequence[Relation]) -> Iterator[Finding]:
+    """Ownership within reach, and dangerous grants. One statement."""
+    if reach.superuser:
+        return
+    own = [relation for relation in relations if relation.kinship in ("own", "child")]
+    yield from _owners(reach, own)
+    places = text(_PLACES).columns(places=JSON())
+    row = connection.execute(places, {"roles": reach.oids, "oids": [relation.oid for relation in own]}).one()
+    for place in row.places or ():
+        yield _place(reach, **place)
+    for relation in relations:
+        if relation.kinship in ("own", "child", "unlisted"):
+            yield from _granted(reach, relation, creates=row.creates)
+
+
+def _owners(reach: Reach, relations: Sequence[Relation]) -> Iterator[Finding]:
+    tables: dict[int, list[str]] = {}
+    for relation in relations:
+        tables.setdefault(relation.owner, []).append(relation.name)
+    for owner, names in tables.items():
+        role = reach.get(owner)
+        if role is not None and not role.superuser:
+            yield _owned(reach, role, names)
+
+
+def _owned(reach: Reach, role: Role, names: Sequence[str]) -> Finding:
+    listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    risk = f"the owner of {listed}, and an owner may turn the policies off"
+    if role.own:
+        current = reach.current.quoted
+        rights = "; ".join(f"ALTER TABLE {name} OWNER TO another role" for name in names[:1])
+        remedy = f"{rights}; GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(names)} TO {current}"
+        return Finding(f"role {role.name}", f"it is {risk}", remedy)
+    member = (role.through or "").strip('"')
+    return Finding(f"role {member}", f"it is a member of {role.name}, {risk}", role.leave)
+
+
+def _place(reach: Reach, kind: str, name: str, owner: int) -> Finding:
+    risks = {
+        "DATABASE": "may set the toolkit's settings for every role",
+        "SCHEMA": "may drop all that is in it",
+    }
+    role = reach.get(owner) or reach.current
+    what = f"the {kind.lower()} {name}, and an owner {risks[kind]}"
+    if role.own:
+        return Finding(f"role {role.name}", f"it owns {what}", f"ALTER {kind} {name} OWNER TO another role")
+    member = (role.through or "").strip('"')
+    return Finding(
+        f"role {member}",
+        f"it is a member of {role.name}, which owns {what}",
+        # The database's owner is a member without having been made one.
+        f"ALTER {kind} {name} OWNER TO another role" if role.name == "pg_database_owner" else role.leave,
+    )
+
+
+def _granted(reach: Reach, relation: Relation, *, creates: bool) -> Iterator[Finding]:
+    if reach.get(relation.owner) is not None:
+        return
+    for privilege, risk in _RISKS.items():
+        grantees = relation.grants.get(privilege)
+        if grantees and (creates or privilege != "REFERENCES"):
+            yield Finding(relation.name, risk, reach.revoke(relation.name, sorted(set(grantees)), privilege))
+
+
+_PLACES = """
+SELECT
+  (SELECT json_agg(json_build_object('kind', kind, 'name', name, 'owner', owner) ORDER BY kind, name) FROM (
+    SELECT 'DATABASE' AS kind, quote_ident(d.datname) AS name, d.datdba::int8 AS owner
+    FROM pg_database d WHERE d.datname = current_database()
+    UNION
+    SELECT 'SCHEMA', quote_ident(n.nspname), n.nspowner::int8
+    FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid WHERE c.oid = ANY(CAST(:oids AS oid[]))
+  ) AS p WHERE p.owner = ANY(CAST(:roles AS oid[]))) AS places,
+  EXISTS (SELECT FROM pg_namespace n, unnest(CAST(:roles AS oid[])) AS r
+    WHERE has_schema_privilege(r, n.oid, 'CREATE') AND n.nspname !~ '^pg_'
+  ) OR EXISTS (SELECT FROM unnest(CAST(:roles AS oid[])) AS r
+    WHERE has_database_privilege(r, current_database(), 'CREATE')) AS creates
+"""

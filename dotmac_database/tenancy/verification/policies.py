@@ -1,0 +1,82 @@
+"""The policies of the database, each compared with the one that the toolkit would have made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from .expectations import Expectations
+from .findings import Finding
+from .plans import Plan
+from .relations import Relation
+from .roles import Reach
+
+_READS = ("*", "r", "w", "d")
+_WRITES = ("*", "w", "a")
+_POLICY = "dotmac_tenant"
+
+
+def policies_of(connection: Connection, reach: Reach, relations: Sequence[Relation]) -> dict[int, list[Any]]:
+    """The permissive policies that apply to the roles within reach, by table; in one statement.
+
+    Restrictive ones only take rows away.
+    """
+    found: dict[int, list[Any]] = {}
+    oids = [relation.oid for relation in relations]
+    for row in connection.execute(text(_POLICIES), {"oids": oids, "roles": reach.oids}).mappings():
+        found.setdefault(row["oid"], []).append(row)
+    return found
+
+
+def policy_findings(
+    plan: Plan, expectations: Expectations, relations: Sequence[Relation], policies: Mapping[int, Sequence[Any]]
+) -> Iterator[Finding]:
+    """The policies that let more pass than the toolkit's; and own tables that have none."""
+    for relation in relations:
+        if not relation.is_table or (relation.kinship != "own" and not (relation.accessible and relation.enabled)):
+            continue
+        applied = policies.get(relation.oid, ())
+        if not applied and relation.kinship == "own":
+            yield Finding(relation.name, "it has no policy", "; ".join(relation.policy_statements(plan)))
+        for policy in applied:
+            yield from _compared(plan, expectations, relation, policy)
+
+
+def _compared(plan: Plan, expectations: Expectations, relation: Relation, policy: Any) -> Iterator[Finding]:
+    differing = [
+        clause
+        for clause, applies, condition in (
+            ("USING", policy["command"] in _READS, policy["using"]),
+            # Without a WITH CHECK of its own, a policy checks rows with its USING.
+            ("WITH CHECK", policy["command"] in _WRITES, policy["check"] or policy["using"]),
+        )
+        if applies and not expectations.expects(relation, clause, condition)
+    ]
+    if not differing:
+        return
+    clauses = " and its ".join(differing)
+    verb = "is" if len(differing) == 1 else "are"
+    yield Finding(
+        f"{relation.name}, policy {policy['name']}",
+        f"its {clauses} {verb} not what the toolkit makes, and permissive policies add up",
+        _remedy(plan, relation, policy["name"]),
+    )
+
+
+def _remedy(plan: Plan, relation: Relation, name: str) -> str:
+    statements = [each for each in relation.policy_statements(plan) if "POLICY" in each.split()[:2]]
+    if name == _POLICY and statements and relation.kinship != "child":
+        return "; ".join(statements)
+    return f"DROP POLICY {name} ON {relation.name}"
+
+
+_POLICIES = """
+SELECT p.polrelid::int8 AS oid, quote_ident(p.polname) AS name, p.polcmd::text AS command,
+  pg_get_expr(p.polqual, p.polrelid) AS using, pg_get_expr(p.polwithcheck, p.polrelid) AS check
+FROM pg_policy p
+WHERE p.polrelid = ANY(CAST(:oids AS oid[])) AND p.polpermissive
+  AND (0 = ANY(p.polroles) OR p.polroles && CAST(:roles AS oid[]))
+ORDER BY p.polrelid, p.polname
+"""

@@ -1,0 +1,81 @@
+"""Settings that steer the policies before a session has named its tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sqlalchemy import Connection, text
+
+from .findings import Finding
+from .plans import Plan
+from .roles import Reach
+
+_SECURITY = "row_security"
+
+
+def setting_findings(connection: Connection, plan: Plan, reach: Reach, *, fresh: bool) -> Iterator[Finding]:
+    """The settings that roles, the database, the server or the connection's options begin a session with.
+
+    ``fresh``: the transaction has just begun, so a value that it has, and that a session does not begin with, was left
+    on the connection by a SET without LOCAL. Three statements, and one for each of the plan's settings, which are
+    reset: call it in a savepoint.
+    """
+    names = [*plan.settings, _SECURITY]
+    stored = connection.execute(text(_STORED), {"names": names, "roles": reach.oids}).mappings().all()
+    for row in stored:
+        yield _stored(dict(row))
+    before = _values(connection, names)
+    for name in names:
+        connection.execute(text(f"RESET {name}"))
+    after = _values(connection, names)
+    for name in names:
+        if _steers(name, after[name]) and name not in {row["name"] for row in stored}:
+            how = "every session begins with it, by the server's configuration or the connection's options"
+            yield Finding(f"setting {name}", _risk(name, how), f"ALTER SYSTEM RESET {name}; SELECT pg_reload_conf()")
+        elif fresh and _steers(name, before[name]) and not _steers(name, after[name]):
+            how = "a SET without LOCAL left a value on the connection, and its next user begins with that"
+            yield Finding(f"setting {name}", _risk(name, how), f"RESET {name}")
+
+
+def _values(connection: Connection, names: Sequence[str]) -> dict[str, str | None]:
+    columns = ", ".join(f"current_setting('{name}', true)" for name in names)
+    values = connection.execute(text(f"SELECT {columns}")).one()
+    return dict(zip(names, values, strict=True))
+
+
+def _steers(name: str, value: str | None) -> bool:
+    return value == "off" if name == _SECURITY else bool(value)
+
+
+def _stored(row: dict[str, str | None]) -> Finding:
+    role, database, name = row["role"], row["database"], row["name"]
+    if role is None:
+        where, remedy = f"database {database}", f"ALTER DATABASE {database} RESET {name}"
+        if database is None:
+            where, remedy = "all roles", f"ALTER ROLE ALL RESET {name}"
+    elif database is None:
+        where, remedy = f"role {role}", f"ALTER ROLE {role} RESET {name}"
+    else:
+        where, remedy = f"role {role} in database {database}", f"ALTER ROLE {role} IN DATABASE {database} RESET {name}"
+    return Finding(where, _risk(str(name), f"{name} is set for every session that begins"), remedy)
+
+
+def _risk(name: str, how: str) -> str:
+    if name == _SECURITY:
+        return f"{how}: statements that the policies should filter fail"
+    return f"{how}: the policies take its value for the transaction's own"
+
+
+_STORED = """
+SELECT quote_ident(r.rolname) AS role, quote_ident(d.datname) AS database,
+  lower(split_part(o.setting, '=', 1)) AS name
+FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) AS o (setting)
+LEFT JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase
+WHERE (s.setrole = 0 OR s.setrole = ANY(CAST(:roles AS oid[])))
+  AND (s.setdatabase = 0 OR d.datname = current_database())
+  AND lower(split_part(o.setting, '=', 1)) = ANY(CAST(:names AS text[]))
+  AND CASE WHEN lower(split_part(o.setting, '=', 1)) = 'row_security'
+    THEN lower(split_part(o.setting, '=', 2)) IN ('off', 'false', '0', 'no')
+    ELSE split_part(o.setting, '=', 2) <> '' END
+ORDER BY 1 NULLS FIRST, 2 NULLS FIRST, 3
+"""
