@@ -352,7 +352,7 @@ COSTS = {
     "bulk update by key": (lambda s: s.execute(update(Account), [{"id": 1, "name": "x"}]), 2),
     "change attached": (_change_attached, 2),
 }
-"""The statements that the guard lets out, without BEGIN: see docs/tenant-isolation.md."""
+"""The statements that the guard lets out, without BEGIN: see docs/isolation.md."""
 
 
 @pytest.mark.parametrize("name", COSTS)

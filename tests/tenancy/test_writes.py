@@ -341,7 +341,7 @@ def test_a_write_changes_the_tenants_own_rows(guarded: Guarded) -> None:
 
 
 def test_a_merge_of_a_foreign_key_changes_nothing(guarded: Guarded) -> None:
-    """Ring: the guard. The key's existence shows, as composite keys alone could hide: see docs/tenant-isolation.md."""
+    """Ring: the guard. The key's existence shows, as composite keys alone could hide: see docs/isolation.md."""
     session = guarded.session()
     bind_tenant(session, "a")
 
