@@ -29,9 +29,9 @@ class Scope:
     conditions: tuple[ColumnElement[bool], ...] = ()
 
     @property
-    def shape(self) -> tuple[bool, bool]:
+    def shape(self) -> tuple[bool, bool, bool]:
         """What of the scope shapes a statement, rather than being bound to it."""
-        return self.tenant is ALL_TENANTS, self.include_deleted
+        return self.tenant is ALL_TENANTS, self.tenant is None, self.include_deleted
 
     @property
     def parameters(self) -> dict[str, Any]:

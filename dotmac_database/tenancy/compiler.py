@@ -26,7 +26,6 @@ from ..dialects.own import OwnTable
 from .fragments import FragmentCompiler, Quoting, unknown_hooks
 from .parameters import ScopeParameter, owner_parameter
 from .tables import TABLES, Owner, Reference, inherited_from
-from .text import makes_rows
 
 Tie = tuple[tuple[Any, str], Any]
 """A column that a condition equates with something: the name of what it is of, its key, and the other side."""
@@ -37,8 +36,6 @@ _Base: Any = FragmentCompiler  # SQLAlchemy's compilers are not typed
 
 class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
     """The part that is laid over a dialect's own compiler."""
-
-    tenant_free: frozenset[str] = frozenset()
 
     def __init__(self, *args: Any, **kw: Any) -> None:
         self.touched: set[Table] = set()
@@ -140,17 +137,13 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
                 yield from self._own_conditions(source, ties)
 
     def _recognize(self, source: Any) -> None:
-        """Refuse a FROM of an unknown kind, and a function that may read what it wants."""
+        """Refuse a FROM of an unknown kind. A function is looked at where it is rendered, as every function is."""
         if isinstance(source, (FromGrouping, AliasedReturnsRows)):
             self._recognize(source.element)
         elif isinstance(source, Join):
             self._recognize(source.left)
             self._recognize(source.right)
-        elif isinstance(source, FunctionElement):
-            name = str(getattr(source, "name", ""))
-            if not makes_rows(name, self.tenant_free):
-                self._refuse(f"The function {name!r} as a FROM")
-        elif not isinstance(source, (TableClause, SelectBase, Values)) and not hasattr(source, "_returning"):
+        elif not isinstance(source, (TableClause, SelectBase, Values, FunctionElement)) and not hasattr(source, "_returning"):
             self._refuse(f"A {type(source).__name__} as a FROM")
 
     def _owner_of(self, table: Any) -> Owner | None:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import IdentifierPreparer, SQLCompiler
 
-from .text import is_name, is_operator, is_plain, is_plain_hint, runs_sql
+from .text import is_known_function, is_name, is_operator, is_plain, is_plain_hint
 
 KNOWN = frozenset(
     """
@@ -40,7 +40,12 @@ _Base: Any = SQLCompiler  # SQLAlchemy's compilers are not typed
 
 
 class FragmentCompiler(_Base):  # type: ignore[misc]  # as above
-    """Notes what is ``opaque``: a text, or an element that may hold anything; and what is ``unknown``."""
+    """Notes what is ``opaque``: a text, or an element that may hold anything; and what is ``unknown``.
+
+    ``tenant_free`` are the names of tables and functions that are declared to hold or read no tenant's rows.
+    """
+
+    tenant_free: frozenset[str] = frozenset()
 
     def __init__(self, *args: Any, **kw: Any) -> None:
         self.opaque: str | None = None
@@ -107,9 +112,9 @@ class FragmentCompiler(_Base):  # type: ignore[misc]  # as above
         return super().visit_extract(extract, **kw)
 
     def visit_function(self, func: Any, *args: Any, **kw: Any) -> Any:
-        """SQLAlchemy's hook: a function, which may run SQL."""
-        if runs_sql(func):
-            self._hide(f"The function {func.name}")
+        """SQLAlchemy's hook: a function, which may run SQL, or read tables by itself."""
+        if not is_known_function(str(func.name), self.tenant_free):
+            self._hide(f"The function {str(func.name)!r}, which is not known to read its arguments alone,")
         return super().visit_function(func, *args, **kw)
 
     def visit_custom_op_binary(self, element: Any, operator: Any, **kw: Any) -> Any:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sqlalchemy.sql.functions import FunctionElement
-
+from .functions import FUNCTIONS
 from .tables import TABLES
 
 _PLAIN = re.compile(
@@ -20,22 +19,31 @@ _OPERATOR = re.compile(
     re.IGNORECASE,
 )
 _NAME = re.compile(r"[A-Za-z_]\w*\Z")
-_RUNS_SQL = re.compile(
-    r"(?:query|table|schema|database|cursor)_to_xml|dblink|set_config|pg_read_|pg_ls_|pg_logical_|lo_|ts_stat|ts_rewrite"
-    r"|crosstab|connectby|xmltable|load_extension|readfile|writefile|edit\Z|fts3_tokenizer|eval\Z"
-)
-"""The functions that run the SQL, or read the table or file, that an argument names."""
-
-_ROWS = frozenset(
+_OTHERS = frozenset(
     """
-    generate_series generate_subscripts unnest regexp_matches regexp_split_to_table string_to_table json_each
-    json_tree jsonb_each json_each_text jsonb_each_text json_array_elements jsonb_array_elements
-    json_array_elements_text jsonb_array_elements_text json_object_keys jsonb_object_keys json_to_record
-    jsonb_to_record json_to_recordset jsonb_to_recordset json_populate_record jsonb_populate_record
-    json_populate_recordset jsonb_populate_recordset jsonb_path_query ts_debug ts_parse
-    """.split()  # noqa: SIM905 - easier to compare
+    all any array coalesce cube exists greatest grouping least nullif rollup row some
+
+    aggregate_strings current_date current_time current_timestamp current_user next_value session_user sysdate user
+
+    changes char date datetime glob hex ifnull iif instr json json_array json_array_length json_each json_error_position
+    json_extract json_group_array json_group_object json_insert json_object json_patch json_quote json_remove
+    json_replace json_set json_tree json_type json_valid julianday last_insert_rowid like likelihood likely max min
+    octet_length printf quote randomblob soundex sqlite_version strftime timediff total total_changes typeof unhex
+    unicode unixepoch unlikely zeroblob bm25 highlight snippet group_concat
+
+    similarity word_similarity strict_word_similarity show_trgm unaccent uuid_generate_v1 uuid_generate_v1mc
+    uuid_generate_v3 uuid_generate_v4 uuid_generate_v5 uuid_nil uuid_ns_dns uuid_ns_oid uuid_ns_url uuid_ns_x500 crypt
+    gen_salt digest hmac gen_random_bytes armor levenshtein levenshtein_less_equal metaphone dmetaphone dmetaphone_alt
+    difference daitch_mokotoff earth_distance earth_box ll_to_earth latitude longitude nlevel subpath subltree index lca
+    text2ltree ltree2text akeys avals skeys svals hstore hstore_to_json hstore_to_jsonb hstore_to_array slice defined
+    exist delete cube_distance l1_distance l2_distance cosine_distance inner_product vector_dims vector_norm
+    l2_normalize subvector binary_quantize
+    """.split()  # noqa: SIM905 - a list of words is read more easily
 )
-"""The functions that may stand as a FROM: they make rows of their arguments alone."""
+"""SQL's own forms, SQLite's functions, and those of the extensions that come with PostgreSQL, and of pgvector."""
+
+_FAMILIES = re.compile(r"(?:dotmac|st|rum)_\w+\Z")
+"""The toolkit's functions for SQLite, and PostGIS's."""
 
 
 def is_plain(text: str) -> bool:
@@ -58,11 +66,7 @@ def is_name(text: str) -> bool:
     return _NAME.match(text) is not None
 
 
-def runs_sql(function: FunctionElement[object]) -> bool:
-    """Whether a function runs what its arguments say, or reads what they name."""
-    return _RUNS_SQL.match(str(getattr(function, "name", "")).lower()) is not None
-
-
-def makes_rows(name: str, tenant_free: frozenset[str]) -> bool:
-    """Whether a function may stand as a FROM: it is built in, or declared to read no tenant's rows."""
-    return name.lower() in _ROWS or name.lower() in tenant_free
+def is_known_function(name: str, tenant_free: frozenset[str]) -> bool:
+    """Whether a function makes its result of its arguments alone, so far as is known, or is declared to do so."""
+    plain = name.lower()
+    return plain in FUNCTIONS or plain in _OTHERS or plain in tenant_free or _FAMILIES.match(plain) is not None
