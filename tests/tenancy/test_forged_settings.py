@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, Text, event, func, select, text
+from sqlalchemy import Column, Integer, MetaData, Table, Text, event, func, select, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session, registry
+from sqlalchemy.orm import Session
 
 from dotmac_database import RowLevelSecurity, UnscopedStatementError, ValidationError, bind_tenant, unscoped
 from dotmac_database.engines import Database, create_database
-from dotmac_database.tenancy.raw_sql import refusal
 from tests.conftest import Face, counted
 
 from .conftest import Guarded, fill
-from .models import Account, Base, Device, Note
+from .models import Account, Base, Note
 from .test_raw_sql import FORGERIES
 
 SECRET = "a secret of more than sixteen bytes"
@@ -82,17 +82,22 @@ def owner(app: Database) -> Iterator[Database]:
     database.dispose()
 
 
-@pytest.fixture(params=["sync", "async"])
-def behind(app: Database, rls: RowLevelSecurity, request: pytest.FixtureRequest) -> Iterator[Guarded]:
+@pytest.fixture(scope="module", params=["sync", "async"])
+def face(app: Database, request: pytest.FixtureRequest) -> Iterator[Face]:
     face = Face(request.param, app)
-    made = Guarded(face, rls=rls)
-    yield made
-    made.close()
+    yield face
     if face.is_async:
         face.runner.run(app.async_engine.dispose())
         del app.__dict__["async_engine"]
         app.__dict__.pop("async_sessions", None)
     face.runner.close()
+
+
+@pytest.fixture
+def behind(face: Face, rls: RowLevelSecurity) -> Iterator[Guarded]:
+    made = Guarded(face, rls=rls)
+    yield made
+    made.close()
 
 
 def _bound(behind: Guarded, tenant: str) -> Any:
@@ -114,32 +119,39 @@ def _attempt(behind: Guarded, session: Any, way: str, sql: str) -> bool:
     return True
 
 
+# COMMIT is SQLAlchemy's own word, too: after it there is no tenant. A COPY leaves psycopg's connection unusable.
+SENT = [each for each in FORGERIES if each and "\x00" not in each and not each.startswith("COPY")]
+
+
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("sql", [each for each in FORGERIES if each and "\x00" not in each])
-def test_no_forgery_shows_a_foreign_row(behind: Guarded, rls: RowLevelSecurity, sql: str, way: str) -> None:
+def test_no_forgery_shows_a_foreign_row(behind: Guarded, rls: RowLevelSecurity, way: str) -> None:
     """In its own transaction, after its commit, and to whom the pooled connection serves next."""
-    session = _bound(behind, "a")
-    if rls.signer is None:
-        with pytest.raises(UnscopedStatementError):
-            behind.run(session, lambda s: s.connection().exec_driver_sql(sql))
-    if _attempt(behind, session, way, sql):
-        _attempt(behind, session, "text", "SELECT 1")
-        try:
-            assert "b" not in behind.run(session, _seen)
-        except DBAPIError:
-            behind.face(session.rollback)
-    else:
-        behind.face(session.rollback)
-    behind.face(session.commit)
+    for sql in SENT:
+        session = _bound(behind, "a")
+        # text() doubles a percent sign, which makes a string, or nothing at all, of what follows it.
+        if rls.signer is None and sql != "COMMIT" and ("%" not in sql or way in ("driver", "no parameters")):
+            with pytest.raises(UnscopedStatementError):
+                behind.run(session, lambda s, sql=sql: WAYS[way](s, sql))
+        for end in ("in the transaction", "after the commit"):
+            if end == "in the transaction" and not _attempt(behind, session, way, sql):
+                behind.face(session.rollback)
+            assert "b" not in _seen_now(behind, session), (sql, end)
+            behind.face(session.commit)
+        behind.face(session.close)
+        with behind.face.session() as bare:
+            assert behind.run(bare, _seen) == [], sql
+        other = _bound(behind, "b")
+        assert behind.run(other, _seen) == ["b"], sql
+        behind.face(other.close)
+
+
+def _seen_now(behind: Guarded, session: Any) -> list[str]:
+    """What the session sees, nothing where the SQL before it spoiled the transaction or the search path."""
     try:
-        assert set(behind.run(session, _seen)) <= {"a"}
+        return behind.run(session, _seen)
     except DBAPIError:
         behind.face(session.rollback)
-    behind.face(session.close)
-    with behind.face.session() as bare:
-        assert behind.run(bare, _seen) == []
-    other = _bound(behind, "b")
-    assert behind.run(other, _seen) == ["b"]
+        return []
 
 
 STAYS = {
@@ -150,7 +162,7 @@ STAYS = {
     "the tenant": "SET dotmac.tenant_id = 'a'",
     "another tenant": "SET dotmac.all_tenants = 'on'; COMMIT; SET dotmac.tenant_id = 'b'; BEGIN",
     "its own signature": "SELECT set_config('dotmac.tenant_id', current_setting('dotmac.tenant_id'), false)",
-    "a function's doing": "SELECT query_to_xml('SELECT set_config(''dotmac.tenant_id'', ''a'', false)', true, true, '')",
+    "a function's doing": "SELECT ts_stat('SELECT set_config(''dotmac.tenant_id'', ''a'', false)::tsvector')",
     "a lock": "SELECT pg_advisory_lock(7)",
 }
 
@@ -161,11 +173,10 @@ def test_nothing_stays_on_the_connection(
     behind: Guarded, owner: Database, rls: RowLevelSecurity, name: str, across: bool
 ) -> None:
     session = _bound(behind, "a")
-    if across:
-        with unscoped(session, reason="test"):
-            assert _attempt(behind, session, "no parameters", STAYS[name])
-    else:
-        assert _attempt(behind, session, "no parameters", STAYS[name]) is (rls.signer is not None)
+    with unscoped(session, reason="test") if across else nullcontext():
+        passed = _attempt(behind, session, "no parameters", STAYS[name])
+    # asyncpg sends one statement at a time.
+    assert passed is ((across or rls.signer is not None) and not (behind.face.is_async and ";" in STAYS[name]))
     behind.face(session.commit)
     behind.face(session.close)
     with behind.face.session() as bare:
@@ -225,14 +236,15 @@ class TestSigned:
         made = behind.face(accounts.create, {"id": 50, "name": "new"})
         assert behind.face(accounts.delete, made.id, soft_delete=False)
         assert behind.face(accounts.get_by_id, 2) is None
+        behind.face(session.close)
         devices = "00000000-0000-0000-0000-00000000000a"
         other = _bound(behind, devices)
         found = behind.run(other, lambda s: s.scalars(text("SELECT name FROM devices")).all())
         assert found == ["ten"]
+        behind.face(other.close)
         children = _bound(behind, "a")
         assert behind.run(children, lambda s: s.scalars(text("SELECT id FROM dogs")).all()) == [11]
         assert behind.run(children, lambda s: s.scalars(select(Note.id)).all()) == [1, 3]
-        assert Device.__table__ is not None
 
     def test_unscoped_goes_across_and_comes_back(self, behind: Guarded) -> None:
         session = _bound(behind, "a")
@@ -292,7 +304,7 @@ class TestSigned:
             "ALTER FUNCTION dotmac.tenant_id() SECURITY INVOKER",
             "DROP SCHEMA dotmac CASCADE",
         ):
-            with app.engine.connect() as connection, pytest.raises(DBAPIError, match="permission|owner"):
+            with app.engine.connect() as connection, pytest.raises(DBAPIError, match=r"permission|owner"):
                 connection.exec_driver_sql(sql)
 
     def test_what_is_in_front_on_the_search_path_is_not_called(self, app: Database) -> None:
@@ -351,12 +363,6 @@ class TestSigned:
         only = RowLevelSecurity(Base.metadata, secret=SECRET, all_tenants=False)
         with owner.engine.connect() as connection:
             only.apply(connection)
-            connection.exec_driver_sql(
-                "INSERT INTO accounts (id, tenant_id, name) SELECT n, 't' || n %% 1000, 'x' "
-                "FROM generate_series(1000, 20000) AS n"
-                if False
-                else "SELECT 1"
-            )
             connection.exec_driver_sql("ALTER TABLE accounts NO FORCE ROW LEVEL SECURITY")
             connection.execute(
                 text(
@@ -388,8 +394,10 @@ HOLES = {
     "readable column": (f"GRANT SELECT (inner_block) ON dotmac.signing_keys TO {ROLE}", "signing_keys"),
     "no function": ("DROP FUNCTION dotmac.all_tenants() CASCADE", "dotmac.all_tenants()"),
     "another function": (
-        "CREATE OR REPLACE FUNCTION dotmac.tenant_id() RETURNS text LANGUAGE sql STABLE "
-        "AS $$ SELECT current_setting('dotmac.tenant_id') $$",
+        (
+            "CREATE OR REPLACE FUNCTION dotmac.tenant_id() RETURNS text LANGUAGE sql STABLE "
+            "AS $$ SELECT current_setting('dotmac.tenant_id') $$"
+        ),
         "dotmac.tenant_id()",
     ),
     "no key": ("DELETE FROM dotmac.signing_keys", "signing_keys"),
@@ -402,16 +410,13 @@ HOLES = {
 @pytest.mark.parametrize("name", HOLES)
 def test_each_planted_hole_is_found(app: Database, name: str, postgres_server: str) -> None:
     sql, thing = HOLES[name]
-    with psycopg.connect(f"{postgres_server.rpartition('/')[0]}/{app.url.database}") as planted:
-        planted.execute(sql)
-        superuser = create_database(f"{postgres_server.rpartition('/')[0]}/{app.url.database}")
-        planted.rollback()
-        with superuser.engine.connect() as connection:
-            connection.exec_driver_sql(sql)
-            connection.exec_driver_sql(f"SET LOCAL SESSION AUTHORIZATION {ROLE}")
-            findings = SIGNED.verify(connection)
-            connection.rollback()
-        superuser.dispose()
+    superuser = create_database(f"{postgres_server.rpartition('/')[0]}/{app.url.database}")
+    with superuser.engine.connect() as connection:
+        connection.exec_driver_sql(sql)
+        connection.exec_driver_sql(f"SET LOCAL SESSION AUTHORIZATION {ROLE}")
+        findings = SIGNED.verify(connection)
+        connection.rollback()
+    superuser.dispose()
     assert any(thing in each.object and each.risk and each.remedy for each in findings), findings
 
 
@@ -420,15 +425,19 @@ def test_a_short_secret_is_refused() -> None:
         with pytest.raises(ValidationError) as caught:
             RowLevelSecurity(MetaData(), secret=secret)
         assert "short" not in str(caught.value)
-    with pytest.raises(ValidationError):
-        PLAIN.install_secret(create_database("postgresql://x/y").engine.connect())
+
+
+@pytest.mark.parametrize("rls", ["plain"], indirect=True)
+def test_without_a_secret_there_is_none_to_install(app: Database) -> None:
+    with app.engine.connect() as connection, pytest.raises(ValidationError):
+        PLAIN.install_secret(connection)
 
 
 @pytest.mark.parametrize("rls", [PLAIN, SIGNED])
 @pytest.mark.parametrize("name", ["50% off", "a:b", "per%%cent", "%s", "%(x)s", 'quo"ted'])
 def test_a_tables_name_may_hold_anything(postgres_url: str, rls: RowLevelSecurity, name: str) -> None:
     metadata = MetaData()
-    table = Table(name, metadata, Column("id", Integer, primary_key=True), Column("tenant_id", Text))
+    Table(name, metadata, Column("id", Integer, primary_key=True), Column("tenant_id", Text))
     made = RowLevelSecurity(metadata, secret=None if rls.signer is None else SECRET)
     database = create_database(postgres_url)
     with database.engine.connect() as connection:
@@ -440,8 +449,3 @@ def test_a_tables_name_may_hold_anything(postgres_url: str, rls: RowLevelSecurit
         ] + ([] if rls.signer is None else ["function dotmac.tenant_id()", "function dotmac.all_tenants()"])
         connection.rollback()
     database.dispose()
-    assert table is not None
-
-
-def test_registry_is_there() -> None:
-    assert registry and ForeignKey and refusal

@@ -21,9 +21,11 @@ HARMLESS = [
     "SELECT $$; SET ROLE x$$, $a$ $$ $a$, E'it\\'s; SET', U&'\\0041', B'01', N'x'",
     "SELECT '\\d+' ~ 'a\\\\', \"quoted \"\" name\" FROM notes",
     'SELECT "id" FROM "public"."accounts" AS "a"',
-    "WITH RECURSIVE x (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM x WHERE n < 3), y(m) AS NOT MATERIALIZED (SELECT 1) "
-    "SELECT * FROM x, y ORDER BY n LIMIT (2)",
-    "INSERT INTO accounts (id, tenant_id) VALUES (1, 'a') ON CONFLICT (id) DO UPDATE SET (name, email) = (SELECT 'a', 'b')",
+    (
+        "WITH RECURSIVE x (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM x), y(m) AS NOT MATERIALIZED (SELECT 1) "
+        "SELECT * FROM x, y ORDER BY n LIMIT (2)"
+    ),
+    "INSERT INTO accounts (id, tenant_id) VALUES (1, 'a') ON CONFLICT (id) DO UPDATE SET (name, email) = (SELECT 1, 2)",
     'INSERT INTO public."accounts" (id) SELECT (1) RETURNING (id)',
     "UPDATE accounts SET name = coalesce(name, 'x')::varchar(20), id = CAST(%s AS numeric(10, 2)) WHERE id = $1",
     "DELETE FROM notes USING accounts WHERE accounts.id = notes.account_id",
@@ -35,12 +37,14 @@ HARMLESS = [
     "TABLE accounts",
     "VALUES (1), (2)",
     "SHOW dotmac.tenant_id",
-    "SELECT pg_catalog.lower(name), row_number() OVER (PARTITION BY id ORDER BY (name)), sum(id) OVER w FROM accounts "
-    "WINDOW w AS (ORDER BY id)",
-    "SELECT * FROM generate_series(1, 3) AS g (n) JOIN ROWS FROM (unnest(ARRAY[1]), unnest(ARRAY[2])) AS u (a, b) ON true",
+    (
+        "SELECT pg_catalog.lower(name), row_number() OVER (PARTITION BY id ORDER BY (name)), sum(id) OVER w FROM x "
+        "WINDOW w AS (ORDER BY id)"
+    ),
+    "SELECT * FROM generate_series(1, 3) AS g (n) JOIN ROWS FROM (unnest(x), unnest(ARRAY[2])) AS u (a, b) ON true",
     "SELECT * FROM accounts AS a CROSS JOIN LATERAL (SELECT 1) AS x JOIN notes USING (id) WHERE (1, 2) OVERLAPS (3, 4)",
-    "SELECT extract(YEAR FROM now()), now() AT TIME ZONE 'UTC', interval '1' day, x[1:2], 7 %% 2, timestamp(3) '2020-01-01'",
-    "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY id), array(SELECT 1), any(ARRAY[1]), current_setting('x', true)",
+    "SELECT extract(YEAR FROM now()), now() AT TIME ZONE 'UTC', interval '1' day, x[1:2], 7 %% 2, timestamp(3) '2020'",
+    "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY id), array(SELECT 1), any(x), current_setting('x', true)",
     "SELECT id FROM accounts TABLESAMPLE bernoulli (10) REPEATABLE (1) FOR UPDATE SKIP LOCKED",
     "SELECT data->'a' #>> '{b}', data @> '{}', name ~* 'x', a || b, 1 - -1, 2*/* */3 FROM accounts",
     "SELECT pg_sleep(0), pg_backend_pid(), txid_current(), pg_typeof(1), gen_random_uuid()",
@@ -119,13 +123,19 @@ FORGERIES = [
     'SELECT "open',
     "SELECT /* open",
     "SELECT $x$ open",
-    "SELECT (1",
     "SELECT 1\\",
-    "SELECT `a`(1)",
     "SELECT 1\x00",
     "LISTEN x",
     "",
 ]
+
+VOLATILE = frozenset(
+    [
+        *["array_sample", "array_shuffle", "bernoulli", "clock_timestamp", "current_query", "currval"],
+        *["gen_random_uuid", "lastval", "nextval", "pg_is_in_recovery", "pg_sleep", "pg_sleep_for", "pg_sleep_until"],
+        *["random", "random_normal", "system", "timeofday", "txid_status", "uuidv4", "uuidv7"],
+    ]
+)
 
 
 @pytest.mark.parametrize("sql", HARMLESS)
@@ -133,7 +143,7 @@ def test_ordinary_sql_is_known(sql: str) -> None:
     assert refusal(sql) is None
 
 
-@pytest.mark.parametrize("sql", [each for each in FORGERIES if each not in ("SELECT (1", "SELECT `a`(1)")])
+@pytest.mark.parametrize("sql", FORGERIES)
 def test_what_could_change_a_setting_is_refused(sql: str) -> None:
     assert refusal(sql) is not None
 
@@ -165,11 +175,7 @@ def test_no_known_function_runs_sql_or_changes_anything(connection: psycopg.Conn
             "SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND provolatile = 'v'"
         )
     }
-    assert sorted(volatile & FUNCTIONS) == [
-        *["array_sample", "array_shuffle", "clock_timestamp", "currval", "gen_random_uuid", "lastval", "nextval"],
-        *["pg_sleep", "pg_sleep_for", "pg_sleep_until", "random", "random_normal", "setseed", "timeofday"],
-        *["uuidv4", "uuidv7"],
-    ]
+    assert volatile & FUNCTIONS == VOLATILE
     texts = "query_to_xml table_to_xml cursor_to_xml schema_to_xml database_to_xml ts_stat ts_rewrite set_config"
     assert FUNCTIONS.isdisjoint(texts.split())
 
