@@ -28,7 +28,7 @@ from sqlalchemy.orm import Mapper, Session, configure_mappers
 from ..errors import DatabaseError, TenantRequiredError, ValidationError
 from ..models.registered import mappers
 from ..models.traits import tenant_key, traits_of
-from ..tenancy import RowLevelSecurity, loose_keys, tenant_scope, unscoped
+from ..tenancy import loose_keys, tenant_scope, unscoped
 from ..tenancy.context import binding_of
 from ..tenancy.policies import protected_tables
 from ..tenancy.values import kind_of
@@ -126,9 +126,9 @@ def _attacks(
     if binding is None:
         yield Leak("session", "not guarded", "make the sessions with guard_tenants(sessionmaker)")
         return
-    if binding.rls and session.get_bind().dialect.name == "postgresql":
+    if binding.rls is not None and session.get_bind().dialect.name == "postgresql":
         with unscoped(session, reason="leak test: look at the policies"):
-            findings = RowLevelSecurity(metadata).verify(session.connection())
+            findings = binding.rls.verify(session.connection())
         yield from (Leak(each.object, "row-level security", each.risk) for each in findings)
     rows = _Rows(session, metadata, make, tenants)
     for mapper in rows.classes:
