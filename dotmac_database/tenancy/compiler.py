@@ -143,7 +143,9 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         elif isinstance(source, Join):
             self._recognize(source.left)
             self._recognize(source.right)
-        elif not isinstance(source, (TableClause, SelectBase, Values, FunctionElement)) and not hasattr(source, "_returning"):
+        elif not isinstance(source, (TableClause, SelectBase, Values, FunctionElement)) and not hasattr(
+            source, "_returning"
+        ):
             self._refuse(f"A {type(source).__name__} as a FROM")
 
     def _owner_of(self, table: Any) -> Owner | None:

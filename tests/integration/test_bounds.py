@@ -360,7 +360,7 @@ def test_as_deep_as_may_be_is_stored_and_read(face: Face, users: Any, write: str
         {1, 2},
         b"x",
         {(1, 2): 3},
-        [object()],
+        [object],
     ],
     ids=repr,
 )
