@@ -11,11 +11,12 @@ from typing import Final
 
 KEYWORDS: Final = frozenset(
     """
-    ALL AND ANY ARRAY AS BETWEEN BY CAST COALESCE COLUMNS CONFLICT CUBE DISTINCT ELSE ESCAPE EXCEPT EXISTS EXPLAIN
-    EXTRACT FILTER FROM GREATEST GROUP GROUPING HAVING ILIKE IN INSERT INTERSECT IS ISNULL JOIN JSON_ARRAY JSON_EXISTS
-    JSON_OBJECT JSON_QUERY JSON_SCALAR JSON_SERIALIZE JSON_TABLE JSON_VALUE LATERAL LEAST LIKE LIMIT MATERIALIZED NESTED
-    NORMALIZE NOT NOTNULL NULLIF OFFSET ON ONLY OPERATOR OR OVER OVERLAPS OVERLAY PASSING POSITION REPEATABLE RETURNING
-    ROLLUP ROW SELECT SET SETS SOME SUBSTRING SYMMETRIC THEN TO TREAT TRIM UNION USING VALUES WHEN WHERE ZONE
+    ALL ANALYZE AND ANY ARRAY AS BETWEEN BY CAST COALESCE COLUMNS CONFLICT CUBE DISTINCT ELSE ESCAPE EXCEPT EXISTS
+    EXPLAIN EXTRACT FILTER FROM GREATEST GROUP GROUPING HAVING ILIKE IN INSERT INTERSECT IS ISNULL JOIN JSON_ARRAY
+    JSON_EXISTS JSON_OBJECT JSON_QUERY JSON_SCALAR JSON_SERIALIZE JSON_TABLE JSON_VALUE LATERAL LEAST LIKE LIMIT
+    MATERIALIZED NESTED NORMALIZE NOT NOTNULL NULLIF OFFSET ON ONLY OPERATOR OR OVER OVERLAPS OVERLAY PASSING
+    POSITION REPEATABLE RETURNING ROLLUP ROW SELECT SET SETS SOME SUBSTRING SYMMETRIC THEN TO TREAT TRIM UNION USING
+    VALUES VERBOSE WHEN WHERE ZONE
     """.split()  # noqa: SIM905 - a list of words is read more easily
 )
 """Words of the grammar that a parenthesis may follow."""
@@ -31,16 +32,16 @@ TYPES: Final = frozenset(
 FUNCTIONS: Final = frozenset(
     """
     abs acos acosd acosh asin asind asinh atan atan2 atan2d atand atanh cbrt ceil ceiling cos cosd cosh cot cotd
-    degrees div erf erfc exp factorial floor gamma gcd lcm lgamma ln log log10 min_scale mod pi pow power radians random
-    random_normal round scale setseed sign sin sind sinh sqrt tan tand tanh trim_scale trunc width_bucket
+    degrees div erf erfc exp factorial floor gamma gcd lcm lgamma ln log log10 min_scale mod pi pow power radians
+    random random_normal round scale sign sin sind sinh sqrt tan tand tanh trim_scale trunc width_bucket
 
     ascii bit_count bit_length btrim casefold char_length character_length chr concat concat_ws convert convert_from
     convert_to crc32 crc32c decode encode format get_bit get_byte initcap is_normalized left length lower lpad ltrim
     md5 normalize octet_length overlay parse_ident position quote_ident quote_literal quote_nullable regexp_count
     regexp_instr regexp_like regexp_match regexp_matches regexp_replace regexp_split_to_array regexp_split_to_table
     regexp_substr repeat replace reverse right rpad rtrim set_bit set_byte sha224 sha256 sha384 sha512 split_part
-    starts_with string_to_array string_to_table strpos substr substring to_ascii to_bin to_char to_hex to_number to_oct
-    translate trim unicode_assigned unistr upper
+    starts_with string_to_array string_to_table strpos substr substring to_ascii to_bin to_char to_hex to_number
+    to_oct translate trim unicode_assigned unistr upper
 
     age clock_timestamp date date_add date_bin date_part date_subtract date_trunc extract isfinite justify_days
     justify_hours justify_interval localtime localtimestamp make_date make_interval make_time make_timestamp
@@ -57,22 +58,22 @@ FUNCTIONS: Final = frozenset(
 
     array_append array_cat array_dims array_fill array_length array_lower array_ndims array_position array_positions
     array_prepend array_remove array_replace array_reverse array_sample array_shuffle array_sort array_to_json
-    array_to_string array_upper cardinality generate_series generate_subscripts num_nonnulls num_nulls trim_array unnest
+    array_to_string array_upper cardinality generate_series generate_subscripts num_nonnulls num_nulls trim_array
+    unnest
 
     json_array_elements json_array_elements_text json_array_length json_build_array json_build_object json_each
     json_each_text json_extract_path json_extract_path_text json_object json_object_keys json_populate_record
     json_populate_recordset json_strip_nulls json_to_record json_to_recordset json_typeof jsonb jsonb_array_elements
     jsonb_array_elements_text jsonb_array_length jsonb_build_array jsonb_build_object jsonb_each jsonb_each_text
-    jsonb_exists jsonb_exists_all jsonb_exists_any jsonb_extract_path jsonb_extract_path_text jsonb_insert jsonb_object
-    jsonb_object_keys jsonb_path_exists jsonb_path_exists_tz jsonb_path_match jsonb_path_match_tz jsonb_path_query
-    jsonb_path_query_array jsonb_path_query_array_tz jsonb_path_query_first jsonb_path_query_first_tz
-    jsonb_path_query_tz jsonb_populate_record jsonb_populate_recordset jsonb_pretty jsonb_set
-    jsonb_set_lax jsonb_strip_nulls
-    jsonb_to_record jsonb_to_recordset jsonb_typeof row_to_json to_json to_jsonb
+    jsonb_exists jsonb_exists_all jsonb_exists_any jsonb_extract_path jsonb_extract_path_text jsonb_insert
+    jsonb_object jsonb_object_keys jsonb_path_exists jsonb_path_exists_tz jsonb_path_match jsonb_path_match_tz
+    jsonb_path_query jsonb_path_query_array jsonb_path_query_array_tz jsonb_path_query_first jsonb_path_query_first_tz
+    jsonb_path_query_tz jsonb_populate_record jsonb_populate_recordset jsonb_pretty jsonb_set jsonb_set_lax
+    jsonb_strip_nulls jsonb_to_record jsonb_to_recordset jsonb_typeof row_to_json to_json to_jsonb
 
-    array_to_tsvector get_current_ts_config json_to_tsvector jsonb_to_tsvector numnode phraseto_tsquery plainto_tsquery
-    querytree setweight strip to_tsquery to_tsvector ts_debug ts_delete ts_filter ts_headline ts_lexize ts_parse ts_rank
-    ts_rank_cd ts_token_type tsquery_phrase tsvector_to_array websearch_to_tsquery
+    array_to_tsvector get_current_ts_config json_to_tsvector jsonb_to_tsvector numnode phraseto_tsquery
+    plainto_tsquery querytree setweight strip to_tsquery to_tsvector ts_debug ts_delete ts_filter ts_headline
+    ts_lexize ts_parse ts_rank ts_rank_cd ts_token_type tsquery_phrase tsvector_to_array websearch_to_tsquery
 
     daterange datemultirange int4multirange int4range int8multirange int8range isempty lower_inc lower_inf multirange
     nummultirange numrange range_merge tsmultirange tsrange tstzmultirange tstzrange upper_inc upper_inf
@@ -91,8 +92,8 @@ FUNCTIONS: Final = frozenset(
     pg_current_snapshot pg_current_xact_id pg_current_xact_id_if_assigned pg_get_constraintdef pg_get_expr
     pg_get_functiondef pg_get_indexdef pg_get_serial_sequence pg_get_viewdef pg_has_role pg_is_in_recovery
     pg_postmaster_start_time pg_size_pretty pg_sleep pg_sleep_for pg_sleep_until pg_table_is_visible pg_typeof
-    row_security_active session_user shobj_description to_regclass to_regnamespace to_regproc to_regprocedure to_regrole
-    to_regtype txid_current txid_current_if_assigned txid_current_snapshot txid_status version
+    row_security_active session_user shobj_description to_regclass to_regnamespace to_regproc to_regprocedure
+    to_regrole to_regtype txid_current txid_current_if_assigned txid_current_snapshot txid_status version
 
     bernoulli system
 

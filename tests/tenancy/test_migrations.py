@@ -151,6 +151,62 @@ def test_the_policies_of_a_migration_are_those_of_the_metadata(engine: Engine, s
         assert connection.execute(sql).all() == migrated
 
 
+_SIGNED_ENV = _ENV.replace(
+    "compare_tenant_rls(Base.metadata)", "compare_tenant_rls(Base.metadata, signed=True)"
+).replace("target_metadata=Base.metadata,", "target_metadata=Base.metadata,\n    include_schemas=True,")
+_POLICIES = text(
+    "SELECT polrelid::regclass::text, pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid) "
+    "FROM pg_policy ORDER BY 1"
+)
+
+
+@pytest.mark.parametrize("before", ["nothing", "unsigned"])
+def test_signed_policies(engine: Engine, scripts: Path, before: str) -> None:
+    """From nothing and from policies that believe any setting; once they are there nothing is left to do."""
+    signed = RowLevelSecurity(Base.metadata, secret="a secret of the metadata")
+    Base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA IF EXISTS dotmac CASCADE")
+        if before == "unsigned":
+            RowLevelSecurity(Base.metadata).apply(connection)
+        first = connection.execute(_POLICIES).all()
+    (scripts / "env.py").write_text(_SIGNED_ENV)
+    _run(engine, scripts, "revision", "policies", autogenerate=True)
+    source = next((scripts / "versions").glob("*.py")).read_text()
+    assert "op.enable_tenant_rls('devices', column_type='UUID', signed=True)" in source
+    assert "op.enable_tenant_rls('org_seats', 'org', column_type='INTEGER', signed=True)" in source
+    assert ("op.disable_tenant_rls('accounts')" in source) is (before == "nothing")
+    assert ("op.enable_tenant_rls('accounts')" in source) is (before == "unsigned")
+    assert "a secret of the metadata" not in source
+    _run(engine, scripts, "upgrade", "head")
+    with engine.begin() as connection:
+        migrated = connection.execute(_POLICIES).all()
+        assert all("dotmac." in using for _, using, _ in migrated)
+        assert any("signing_keys" in each.object for each in signed.verify(connection))
+        signed.install_secret(connection)
+        with connection.begin_nested() as applied:
+            signed.apply(connection)
+            assert connection.execute(_POLICIES).all() == migrated
+            applied.rollback()
+    _run(engine, scripts, "revision", "nothing", autogenerate=True)
+    nothing = max((scripts / "versions").glob("*nothing.py")).read_text()
+    assert "op." not in nothing.replace("from alembic import op", "")
+    _run(engine, scripts, "downgrade", "base")
+    with engine.begin() as connection:
+        assert connection.execute(_POLICIES).all() == first
+
+
+def test_a_tables_name_may_hold_anything(engine: Engine, scripts: Path) -> None:
+    script = _BY_HAND.replace('"users"', "'50% o:ff'").replace(
+        'column_type="integer"', 'column_type="integer", signed=True'
+    )
+    (scripts / "versions" / "0001.py").write_text(script)
+    _run(engine, scripts, "upgrade", "head")
+    assert _protected(engine) == ["50% o:ff"]
+    _run(engine, scripts, "downgrade", "base")
+    assert _protected(engine) == []
+
+
 def test_other_databases_are_left_alone(scripts: Path, tmp_path: Path) -> None:
     (scripts / "versions" / "0001.py").write_text(_BY_HAND)
     engine = make_engine(f"sqlite:///{tmp_path}/test.db")
