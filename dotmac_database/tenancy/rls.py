@@ -131,13 +131,13 @@ class RowLevelSecurity:
         two made-up ones, to read, update, delete and insert other tenants' rows. A trigger BEFORE DELETE fires where a
         row could be deleted. All is done in savepoints of the connection's transaction that are rolled back. An
         attempt waits for a lock half a second at most, and ends after two seconds; what could not be tried is no
-        finding. Tables of more than 8 MB are tried on their first 1,000 pages. In a read-only transaction it only
-        tries to read. ``accepted`` are the objects, by `Finding.object`, of findings that were looked at and are left
-        out: a trigger, say, that writes to an audit table which no tenant can read.
+        finding. Tables of more than 8 MB are tried on their first 1,000 pages, and as far as the role can read. In a
+        read-only transaction it only tries to read. ``accepted`` are the objects, by `Finding.object`, of findings that
+        were looked at and are left out: a trigger, say, that writes to an audit table which no tenant can read.
 
         Nineteen statements, and seven more for each policy that this process has not compared before, one more for
-        each function that a trigger's function calls. With ``attempts`` seven more, and four for each attempt, of
-        which there are twelve at most for each table; with a secret five more. Raises `DatabaseError` on another
+        each round of functions that triggers' functions call. With ``attempts`` seven more, and four for each attempt,
+        of which there are twelve at most for each table; with a secret five more. Raises `DatabaseError` on another
         database than PostgreSQL, and on a connection that commits each statement.
         """
         _postgresql(connection)

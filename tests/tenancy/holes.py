@@ -346,6 +346,12 @@ INHERITANCE = {
         "by its own name",
         ("SELECT title FROM heirs",),
     ),
+    "foreign child": Plant(
+        "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;"
+        "CREATE FOREIGN TABLE notes_far () INHERITS (notes) SERVER s; GRANT SELECT ON notes_far TO PUBLIC",
+        "public.notes_far",
+        "no policy can be put",
+    ),
     "parent by inheritance": Plant(
         "CREATE TABLE texts (title varchar NOT NULL); ALTER TABLE notes INHERIT texts; GRANT SELECT ON texts TO PUBLIC",
         "public.texts",
@@ -451,6 +457,28 @@ FUNCTIONS = {
         f"GRANT SELECT ON notes TO {REPORT}; {PEEK}; ALTER FUNCTION peek OWNER TO {REPORT}",
         "FUNCTION public.peek()",
         f"runs as {REPORT}",
+        ("SELECT peek()",),
+    ),
+    "SECURITY DEFINER that reads a materialized view": Plant(
+        f"{PEEK.replace('public.notes', 'public.nobodys_rows')}; ALTER FUNCTION peek OWNER TO {OWNER}",
+        "FUNCTION public.peek()",
+        "names nobodys_rows",
+        ("SELECT peek()",),
+    ),
+    "SECURITY DEFINER that reads a partition": Plant(
+        "CREATE FUNCTION peek() RETURNS text SECURITY DEFINER BEGIN ATOMIC"
+        " SELECT string_agg('b' || what, '') FROM public.events_1; END;"
+        f"ALTER FUNCTION peek OWNER TO {OWNER}; UPDATE events SET tenant_id = 'b'",
+        "FUNCTION public.peek()",
+        "names events_1",
+        ("SELECT peek()",),
+    ),
+    "SECURITY DEFINER that calls another": Plant(
+        f"GRANT EXECUTE ON FUNCTION private_secret TO {GROUP};"
+        "CREATE FUNCTION peek() RETURNS text SECURITY DEFINER LANGUAGE sql AS 'SELECT public.private_secret()';"
+        f"ALTER FUNCTION peek OWNER TO {GROUP}",
+        "FUNCTION public.peek()",
+        "names private_secret",
         ("SELECT peek()",),
     ),
     "SECURITY DEFINER to a group": Plant(

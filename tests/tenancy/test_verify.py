@@ -160,6 +160,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON notes, labels, note_labels, animals, dog
 GRANT USAGE ON SCHEMA "{SCHEMA}" TO {APP};
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA "{SCHEMA}" TO {APP};
 ALTER FUNCTION guarded OWNER TO {OWNER};
+ALTER TABLE events_1 OWNER TO {OWNER};
+GRANT SELECT ON nobodys_rows TO {OWNER};
 """
 
 
@@ -371,7 +373,8 @@ SOUND_PLANTS = {
     f"ALTER FUNCTION f OWNER TO {OWNER}",
     "function that reads the setting": "CREATE FUNCTION f() RETURNS text LANGUAGE sql AS"
     " $$ SELECT current_setting('dotmac.tenant_id', true) $$",
-    "large table": "INSERT INTO notes SELECT n, repeat('x', 900), 'c' FROM generate_series(1000, 12000) AS n",
+    "large table": "INSERT INTO animals (id, kind, tenant_id)"
+    " SELECT n, repeat('x', 900), 'c' FROM generate_series(1000, 12000) AS n",
     "domain as the tenant's type": "CREATE DOMAIN tenant AS text NOT NULL; CREATE TABLE d (tenant_id tenant, n tenant);"
     "GRANT ALL ON d TO PUBLIC; REVOKE TRUNCATE, TRIGGER ON d FROM PUBLIC; ALTER TABLE d FORCE ROW LEVEL SECURITY;"
     "ALTER TABLE d ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON d USING (tenant_id ="
@@ -407,9 +410,10 @@ def test_policies_are_compared_where_no_temporary_table_can_be(
 
 
 def test_a_large_table_with_a_hole_is_found(engine: Engine) -> None:
-    large = f"{SOUND_PLANTS['large table']}; {PLANTS['open policy'].sql}"
+    # Not the notes: rows that were rolled back keep their pages, and other tests count on a small table.
+    large = f"{SOUND_PLANTS['large table']}; CREATE POLICY beside ON animals USING (true)"
     with _planted(engine, large) as connection:
-        assert _tried(RLS.verify(connection), "notes") == {"read", "updated", "deleted", "inserted"}
+        assert _tried(RLS.verify(connection), "animals") == {"read", "updated", "deleted", "inserted"}
 
 
 def test_without_all_tenants_the_policies_that_allow_for_them_are_findings(engine: Engine) -> None:

@@ -19,7 +19,7 @@ from .relations import relations_of, resolve, table_findings
 from .roles import reach_of, role_findings
 from .settings import setting_findings
 from .triggers import rule_findings, trigger_findings
-from .views import view_findings
+from .views import view_findings, views_of
 
 __all__ = ["Finding", "Plan", "find_holes"]
 
@@ -52,8 +52,9 @@ def _holes(connection: Connection, plan: Plan, *, fresh: bool, attempts: bool) -
     yield from policy_findings(plan, Expectations(connection, plan, path), relations, policies)
     yield from inheritance_findings(reach, relations, policies)
     yield from grant_findings(connection, reach, relations)
-    yield from view_findings(connection, reach, relations)
-    yield from function_findings(connection, plan, reach, relations)
+    views = views_of(connection, reach, relations)
+    yield from view_findings(reach, views)
+    yield from function_findings(connection, plan, reach, relations, [view.relname for view in views])
     yield from trigger_findings(connection, plan, relations)
     yield from rule_findings(connection, relations)
     if attempts and not reach.unbound:

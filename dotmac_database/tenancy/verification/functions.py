@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -13,41 +13,54 @@ from .plans import Plan
 from .relations import Relation
 from .roles import Reach
 
+_WORD = re.compile(r"\w+")
 _STEERS = re.compile(r"\bset_config\b|\bSET\b|\bROW\s+LEVEL\s+SECURITY\b", re.IGNORECASE)
 
 
 def function_findings(
-    connection: Connection, plan: Plan, reach: Reach, relations: Sequence[Relation]
+    connection: Connection, plan: Plan, reach: Reach, relations: Sequence[Relation], views: Sequence[str]
 ) -> Iterator[Finding]:
     """The functions that the role may execute and that get past the policies, but the toolkit's own. One statement.
 
-    A function within a view is executed by whoever reads the view, with that role's right to execute it.
+    A function within a view is executed by whoever reads the view, with that role's right to execute it. ``views`` are
+    the names of those that get past the policies, whoever may use them.
     """
     if reach.superuser:
         return
+    own = [relation for relation in relations if relation.kinship == "own"]
     parameters = {
         "roles": reach.oids,
-        "unforced": sorted({relation.owner for relation in relations if not relation.forced}),
+        "unforced": sorted({relation.owner for relation in own if not relation.forced}),
         "oids": [relation.oid for relation in relations],
         "settings": [*plan.settings, "row_security"],
         "mentions": "|".join(re.escape(name) for name in plan.settings),
     }
-    for row in connection.execute(text(_FUNCTIONS), parameters):
-        if plan.defines(row.schema, row.plain, row.body, row.configuration or ()):
-            continue
-        risk = _risk(row)
+    rows = [
+        row
+        for row in connection.execute(text(_FUNCTIONS), parameters)
+        if not plan.defines(row.schema, row.plain, row.body, row.configuration or ())
+    ]
+    open_names = {relation.relname for relation in relations if not (relation.enabled and relation.forced)}
+    open_names |= {*views, *(row.plain for row in rows if row.definer and row.passes)}
+    for row in rows:
+        risk = _risk(row, open_names) if row.executable else None
         if risk is not None:
             name = f"{row.kind} {row.name}"
             yield Finding(name, risk, reach.revoke(name, row.grantees or (), "EXECUTE"))
 
 
-def _risk(row: Any) -> str | None:
+def _risk(row: Any, open_names: Collection[str]) -> str | None:
     if row.setting is not None:
         return f"it sets {row.setting} while it runs, which steers the policies"
     if row.served:
         return "it reads or writes the server's files, the tables' own among them"
     if row.definer and row.passes:
         return f"SECURITY DEFINER: it runs as {row.owner}, whom the policies do not bind"
+    if row.definer:
+        words = {*_WORD.findall(row.body), *_WORD.findall(" ".join(row.sources or ()))}
+        named = sorted(name for name in open_names if set(_WORD.findall(name)) <= words)
+        if named:
+            return f"SECURITY DEFINER: it runs as {row.owner}, and names {named[0]}, which no policy covers"
     if row.leakproof:
         return "LEAKPROOF: it is called with the rows of other tenants, before the policies have filtered them"
     if row.mentions and _STEERS.search(row.body):
@@ -63,6 +76,11 @@ SELECT n.nspname::text AS schema, p.proname::text AS plain,
   p.prosrc AS body, p.proconfig AS configuration, p.prosecdef AS definer, p.proleakproof AS leakproof,
   quote_ident(o.rolname) AS owner, c.setting, n.nspname = 'pg_catalog' AS served,
   p.prosrc ~* CAST(:mentions AS text) AS mentions,
+  EXISTS (SELECT FROM unnest(CAST(:roles AS oid[])) AS r
+    WHERE has_function_privilege(r, p.oid, 'EXECUTE')) AS executable,
+  -- A body in standard SQL is no text, and what it reads is known.
+  (SELECT array_agg(d.refobjid::regclass::text) FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass
+    AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass) AS sources,
   (SELECT array_agg(quote_ident(g.rolname)) FROM aclexplode(p.proacl) AS x JOIN pg_roles g ON g.oid = x.grantee
     WHERE x.grantee <> p.proowner AND g.oid = ANY(CAST(:roles AS oid[]))) AS grantees,
   o.rolsuper OR o.rolbypassrls
@@ -78,6 +96,5 @@ WHERE p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
     ELSE n.nspname <> 'information_schema' AND (p.prosecdef OR p.proleakproof OR c.setting IS NOT NULL
       OR p.prosrc ~* CAST(:mentions AS text)) END
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
-  AND EXISTS (SELECT FROM unnest(CAST(:roles AS oid[])) AS r WHERE has_function_privilege(r, p.oid, 'EXECUTE'))
 ORDER BY 4
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -11,24 +12,31 @@ from .relations import Relation
 from .roles import Reach
 
 
-def view_findings(connection: Connection, reach: Reach, relations: Sequence[Relation]) -> Iterator[Finding]:
-    """The views that the role may use and that read with their owner's rights, or keep rows. One statement.
+def views_of(connection: Connection, reach: Reach, relations: Sequence[Relation]) -> Sequence[Any]:
+    """The views that read tenants' rows with their owner's rights, or keep them. One statement.
 
     A view that reads with its owner's rights also lets the role use the views that it reads.
     """
     oids = [relation.oid for relation in relations]
-    for row in connection.execute(text(_VIEWS), {"oids": oids, "roles": reach.oids}):
-        if row.stored:
+    return connection.execute(text(_VIEWS), {"oids": oids, "roles": reach.oids}).all()
+
+
+def view_findings(reach: Reach, views: Sequence[Any]) -> Iterator[Finding]:
+    """Those of the views that the role may use."""
+    for view in views:
+        if not view.used:
+            continue
+        if view.stored:
             yield Finding(
-                f"materialized view {row.name}",
-                f"it keeps rows of {row.source}, which no policy covers",
-                reach.revoke(row.name, row.grantees or ()),
+                f"materialized view {view.name}",
+                f"it keeps rows of {view.source}, which no policy covers",
+                reach.revoke(view.name, view.grantees or ()),
             )
         else:
             yield Finding(
-                f"view {row.name}",
-                f"it reads {row.source} with its owner's rights",
-                f"ALTER VIEW {row.name} SET (security_invoker = true)",
+                f"view {view.name}",
+                f"it reads {view.source} with its owner's rights",
+                f"ALTER VIEW {view.name} SET (security_invoker = true)",
             )
 
 
@@ -56,10 +64,11 @@ WITH RECURSIVE reads AS (
   SELECT r.source FROM used JOIN views v ON v.oid = used.oid AND NOT v.invokes AND NOT v.stored
   JOIN reads r ON r.view = v.oid
 )
-SELECT format('%I.%I', n.nspname, c.relname) AS name, v.stored,
+SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relname::text AS relname, v.stored,
+  used.oid IS NOT NULL AS used,
   (SELECT min(s.source::regclass::text) FROM reached s WHERE s.view = v.oid) AS source,
   (SELECT array_agg(DISTINCT quote_ident(g.rolname)) FROM aclexplode(c.relacl) AS x JOIN pg_roles g ON g.oid = x.grantee
     WHERE x.grantee <> c.relowner AND g.oid = ANY(CAST(:roles AS oid[]))) AS grantees
-FROM views v JOIN used USING (oid) JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace
+FROM views v LEFT JOIN used USING (oid) JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE NOT v.invokes ORDER BY 1
 """
