@@ -13,6 +13,7 @@ from ..dialects import translated
 from ..direct import insert, write
 from ..errors import DuplicateEntityError, StaleEntityError, TenantIsolationError, ValidationError
 from ..sessions import keep, state_of, writing
+from ..statements.inheritance import deletions, of_key, spreads
 from ..statements.reads import Bound, Reader
 from ..statements.writes import Values, Writer
 from ..tenancy.context import ALL_TENANTS
@@ -109,6 +110,8 @@ class WritingRepository(ExplainingRepository[M]):
                     alone()
                 return self._change_or_none(writer, key, values) is not None
             if self._directly() and not self.traits.relationships:
+                if spreads(self.traits):
+                    return self._deleted(writer.reader, of_key(writer.reader, key)) > 0
                 alone()
                 statement = delete(self.model_class).where(
                     *writer.reader.key_conditions(), *writer.reader.scope.root(self.traits)
@@ -262,7 +265,7 @@ class WritingRepository(ExplainingRepository[M]):
     def _fresh(self, reader: Reader, key: tuple[Any, ...], *, lock: bool = False) -> Sequence[M]:
         """The row of a key, or none, as it is in the database now, also where the session holds it."""
         bound = reader.loading(reader.by_key(key), ())
-        statement = bound.statement.with_for_update(of=self.model_class) if lock else bound.statement
+        statement = bound.statement.with_for_update(of=self.traits.lockable) if lock else bound.statement
         return self._scalars(Bound(statement, bound.parameters), {"populate_existing": True})
 
     def _locked(self, reader: Reader, key: tuple[Any, ...]) -> M | None:
@@ -279,6 +282,19 @@ class WritingRepository(ExplainingRepository[M]):
         """Run an UPDATE or DELETE and count its rows; objects that the session holds follow."""
         holds = any(isinstance(entity, self.model_class) for entity in self._session.identity_map.values())
         return int(self._result(bound, {"synchronize_session": "fetch" if holds else False}).rowcount)
+
+    def _deleted(self, reader: Reader, keys: Bound) -> int:
+        """Delete the entities whose keys are selected, from all of their tables; a batch at a time."""
+        total, limit = 0, keys.parameters["dotmac_limit"]
+        while True:
+            found = [tuple(row) for row in self._execute(keys, {}).all()]
+            deleted = 0
+            if found:
+                for bound in deletions(reader, found):
+                    deleted = self._counted(bound)
+            total += deleted
+            if len(found) < limit or limit == 1 or not deleted:
+                return total
 
     def _result(self, bound: Bound, how: Mapping[str, Any]) -> Any:
         result: Result[Any] = self._execute(bound, how)
