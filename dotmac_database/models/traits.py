@@ -100,7 +100,9 @@ class Traits(Generic[M]):
     def discriminator(self) -> str | None:
         """The key of the column that says which class of an inheritance a row is of; None: there is none to write."""
         column = self.mapper.polymorphic_on
-        if column is None or self.mapper.polymorphic_identity is None or column not in self.mapper.columns:
+        if column is None or self.mapper.polymorphic_identity is None:
+            return None
+        if not self.mapper.columns.contains_column(column):
             return None
         key = self.mapper.get_property_by_column(column).key
         return key if key in self.columns else None

@@ -13,7 +13,7 @@ from ..dialects import translated
 from ..direct import insert, write
 from ..errors import DuplicateEntityError, StaleEntityError, TenantIsolationError, ValidationError
 from ..sessions import keep, state_of, writing
-from ..statements.inheritance import deletions, of_key, spreads
+from ..statements.inheritance import deletions, levels_of, of_key, spreads
 from ..statements.reads import Bound, Reader
 from ..statements.writes import Values, Writer
 from ..tenancy.context import ALL_TENANTS
@@ -109,9 +109,9 @@ class WritingRepository(ExplainingRepository[M]):
                 if self._is_one_update(values):
                     alone()
                 return self._change_or_none(writer, key, values) is not None
+            if self._deletes_by_key():
+                return self._deleted(writer.reader, of_key(writer.reader, key)) > 0
             if self._directly() and not self.traits.relationships:
-                if spreads(self.traits):
-                    return self._deleted(writer.reader, of_key(writer.reader, key)) > 0
                 alone()
                 statement = delete(self.model_class).where(
                     *writer.reader.key_conditions(), *writer.reader.scope.root(self.traits)
@@ -165,6 +165,18 @@ class WritingRepository(ExplainingRepository[M]):
         """Whether rows may be changed by statements alone, without the session's unit of work."""
         flushes = (*self._session.dispatch.before_flush, *self._session.dispatch.after_flush)
         return self.traits.direct_writes and all(getattr(each, "dotmac_internal", False) for each in flushes)
+
+    def _deletes_by_key(self) -> bool:
+        """Whether a row that lies in several tables may be deleted from each by a statement alone."""
+        flushes = (*self._session.dispatch.before_flush, *self._session.dispatch.after_flush)
+        return (
+            spreads(self.traits)
+            and all(getattr(each, "dotmac_internal", False) for each in flushes)
+            and not any(
+                each.relationships or each.dispatch.before_delete or each.dispatch.after_delete
+                for each in self.traits.mapper.self_and_descendants
+            )
+        )
 
     def _is_one_update(self, values: Values) -> bool:
         """Whether the values are written by one statement that gives the row back."""
@@ -280,7 +292,10 @@ class WritingRepository(ExplainingRepository[M]):
 
     def _counted(self, bound: Bound) -> int:
         """Run an UPDATE or DELETE and count its rows; objects that the session holds follow."""
-        holds = any(isinstance(entity, self.model_class) for entity in self._session.identity_map.values())
+        return self._counted_of(bound, self.model_class)
+
+    def _counted_of(self, bound: Bound, model: type[Any]) -> int:
+        holds = any(isinstance(entity, model) for entity in self._session.identity_map.values())
         return int(self._result(bound, {"synchronize_session": "fetch" if holds else False}).rowcount)
 
     def _deleted(self, reader: Reader, keys: Bound) -> int:
@@ -290,8 +305,10 @@ class WritingRepository(ExplainingRepository[M]):
             found = [tuple(row) for row in self._execute(keys, {}).all()]
             deleted = 0
             if found:
-                for bound in deletions(reader, found):
-                    deleted = self._counted(bound)
+                *children, root = deletions(reader, found)
+                for bound in children:
+                    self._result(bound, {"synchronize_session": False})
+                deleted = self._counted_of(root, levels_of(self.traits)[-1].model)
             total += deleted
             if len(found) < limit or limit == 1 or not deleted:
                 return total

@@ -23,8 +23,9 @@ BATCH = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One table of a joined class, and the columns in it that are equal to the root's primary key, in its order."""
+    """One table of a joined class, the class whose own it is, and the columns in it that are equal to the root's primary key, in its order."""
 
+    model: type[Any]
     table: Table
     key: tuple[Column[Any], ...]
 
@@ -82,10 +83,9 @@ def batch_of(reader: Reader) -> int:
 def deletions(reader: Reader, keys: Sequence[tuple[Any, ...]]) -> Iterator[Bound]:
     """The DELETE of each table's rows of these keys, children first.
 
-    The last is of the root, by its class, so that the objects which a session holds follow.
+    Each goes by the class whose own table it is, so that a guarded session can confine it.
     """
     traits = reader.traits
-    root = root_of(traits.mapper)
     single = len(traits.primary_key) == 1
     values = [key[0] for key in keys] if single else [tuple(key) for key in keys]
     for place, level in enumerate(levels_of(traits)):
@@ -93,7 +93,7 @@ def deletions(reader: Reader, keys: Sequence[tuple[Any, ...]]) -> Iterator[Bound
         def make(level: Level = level) -> Any:
             target: Any = level.key[0] if single else tuple_(*level.key)
             given = bindparam(KEYS, type_=level.key[0].type if single else None, expanding=True)
-            return delete(root.class_ if level.table is root.local_table else level.table).where(target.in_(given))
+            return delete(level.model).where(target.in_(given))
 
         yield Bound(reader.kept(("delete keys", place), make), {KEYS: values})
 
@@ -108,10 +108,12 @@ def nothing(reader: Reader) -> Any:
 def _levels(mapper: Mapper[Any]) -> tuple[Level, ...]:
     root = root_of(mapper)
     keys: dict[Any, tuple[Column[Any], ...]] = {}
+    owners: dict[Any, type[Any]] = {}
     for each in (*reversed(list(_upwards(mapper, root))), *_downwards(mapper, root)):
         table = each.local_table
         if not isinstance(table, Table) or table in keys:
             continue
+        owners[table] = each.class_
         above = each.inherits
         if each is root or above is None:
             keys[table] = tuple(each.primary_key)
@@ -124,7 +126,7 @@ def _levels(mapper: Mapper[Any]) -> tuple[Level, ...]:
                 f"{each.class_.__name__} is joined to {above.class_.__name__} by other columns than the primary key, "
                 "so its rows can't be deleted by key."
             ) from None
-    return tuple(Level(table, key) for table, key in reversed(keys.items()))
+    return tuple(Level(owners[table], table, key) for table, key in reversed(keys.items()))
 
 
 def _upwards(mapper: Mapper[Any], root: Mapper[Any]) -> Iterator[Mapper[Any]]:

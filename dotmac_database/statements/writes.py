@@ -392,7 +392,14 @@ class Writer:
         traits = self.traits
         table = traits.tables[0]
         statement = self.reader.dialect.insert(traits.model)
-        kept = {*traits.primary_key, traits.discriminator, traits.tenant, traits.created_at, traits.created_by, traits.version}
+        kept = {
+            *traits.primary_key,
+            traits.discriminator,
+            traits.tenant,
+            traits.created_at,
+            traits.created_by,
+            traits.version,
+        }
         conflicting = {column.key for column in conflict}
         changes: Values = {
             traits.columns[key].name: statement.excluded[traits.columns[key].name]

@@ -161,9 +161,7 @@ SHAPES = {
         frozenset(("asset", "router", "edge", "switch")),
         sized=False,
     ),
-    "joined child": Shape(
-        Router, ((EDGES, "edge_id"), (ROUTERS, "id"), (ASSETS, "id")), frozenset(("router", "edge"))
-    ),
+    "joined child": Shape(Router, ((EDGES, "edge_id"), (ROUTERS, "id"), (ASSETS, "id")), frozenset(("router", "edge"))),
     "joined grandchild": Shape(
         Edge, ((EDGES, "edge_id"), (ROUTERS, "id"), (ASSETS, "id")), frozenset(("edge",)), {"site": "s"}
     ),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from sqlalchemy import MetaData, insert, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from dotmac_database import ALL_TENANTS, Database, DatabaseError, QueryFilter, QueryOptions, ValidationError, unscoped
 from tests.conftest import Face, empty
@@ -37,15 +38,18 @@ class State:
 
     def dump(self) -> Dump:
         with self.database.engine.connect() as connection:
-            return {
+            found = {
                 table.name: {
                     row[key_name(table.name)]: dict(row) for row in connection.execute(select(table)).mappings()
                 }
                 for table in Base.metadata.sorted_tables
             }
+        if found != self.held:
+            self.held = None
+        return found
 
     def fill(self) -> Dump:
-        if self.held is None or self.dump() != self.held:
+        if self.held is None:
             empty(self.database, Base.metadata)
             with self.database.engine.begin() as connection:
                 for table, rows in ROWS:
@@ -167,7 +171,7 @@ def cell(face: Face, state: State, name: str, *, guarded: bool, tenant: Any = "a
     with face.guarded() if guarded else face.session() as session:
         repository = face.repository(session, SHAPES[name].model, tenant)
         if tenant is ALL_TENANTS and guarded:
-            with unscoped(session):
+            with unscoped(session, reason="the matrix"):
                 yield Cell(face, repository, SHAPES[name], before, tenant)
         else:
             yield Cell(face, repository, SHAPES[name], before, tenant)
@@ -321,14 +325,25 @@ METHODS: dict[str, Callable[[Cell], None]] = {
 
 @pytest.mark.parametrize("guarded", [False, True], ids=["unguarded", "guarded"])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("method", METHODS)
 def test_a_method_touches_the_entities_it_means_and_nothing_else(
-    method: str, shape: str, *, guarded: bool, face: Face, state: State
+    shape: str, *, guarded: bool, face: Face, state: State
 ) -> None:
-    with cell(face, state, shape, guarded=guarded) as made:
-        METHODS[method](made)
-        face(made.repository.db.rollback)
-    assert moments(state.dump(), made.before) == made.expected
+    check(face, state, shape, METHODS, guarded=guarded, tenant="a")
+
+
+def check(face: Face, state: State, shape: str, methods: Iterable[str], *, guarded: bool, tenant: Any) -> None:
+    """Each method over the same rows; a test each would take its time with making connections."""
+    wrong: dict[str, str] = {}
+    for method in methods:
+        try:
+            with cell(face, state, shape, guarded=guarded, tenant=tenant) as made:
+                METHODS[method](made)
+                face(made.repository.db.rollback)
+            assert moments(state.dump(), made.before) == made.expected
+        except (DatabaseError, AssertionError, NotImplementedError, SQLAlchemyError) as error:
+            wrong[method] = f"{type(error).__name__}: {error}"
+            state.held = None
+    assert wrong == {}
 
 
 EVERYWHERE = ("delete_where_parent", "delete_where_for_good", "update_where_parent", "reads")
@@ -336,12 +351,8 @@ EVERYWHERE = ("delete_where_parent", "delete_where_for_good", "update_where_pare
 
 @pytest.mark.parametrize("guarded", [False, True], ids=["unguarded", "guarded"])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("method", EVERYWHERE)
-def test_a_method_across_all_tenants(method: str, shape: str, *, guarded: bool, face: Face, state: State) -> None:
-    with cell(face, state, shape, guarded=guarded, tenant=ALL_TENANTS) as made:
-        METHODS[method](made)
-        face(made.repository.db.rollback)
-    assert moments(state.dump(), made.before) == made.expected
+def test_a_method_across_all_tenants(shape: str, *, guarded: bool, face: Face, state: State) -> None:
+    check(face, state, shape, EVERYWHERE, guarded=guarded, tenant=ALL_TENANTS)
 
 
 @pytest.mark.parametrize("guarded", [False, True], ids=["unguarded", "guarded"])
@@ -363,9 +374,7 @@ def test_new_rows_are_of_the_class(way: str, shape: str, *, guarded: bool, face:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_an_upsert_of_several_tables_is_refused_and_of_a_siblings_row_too(
-    shape: str, face: Face, state: State
-) -> None:
+def test_an_upsert_of_several_tables_is_refused_and_of_a_siblings_row_too(shape: str, face: Face, state: State) -> None:
     with cell(face, state, shape, guarded=False) as made:
         own = len(made.shape.model.__mapper__.tables) == 1
         taken = _foreign_keys(made)[0] if _foreign_keys(made) else 1
