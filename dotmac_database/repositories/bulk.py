@@ -227,7 +227,7 @@ class BulkRepository(WritingRepository[M]):
             return
         for start in range(0, len(members), BATCH):
             columns, source = rows.source(members[start : start + BATCH])
-            statement = insert(self.traits.tables[0]).from_select(columns, source, include_defaults=False)
+            statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
             self._session.execute(statement, execution_options=self._options)
 
     def _upserted(self, writer: Writer, members: builtins.list[Values], conflict: builtins.list[Any]) -> Iterator[M]:

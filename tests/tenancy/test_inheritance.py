@@ -1,4 +1,4 @@
-"""Every method of a repository × every inheritance: what is in the whole database afterwards, and what is not."""
+"""Every method of a repository and every inheritance: what is in the whole database afterwards, and what is not."""
 
 from __future__ import annotations
 
