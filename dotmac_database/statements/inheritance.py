@@ -146,7 +146,7 @@ def _downwards(mapper: Mapper[Any], root: Mapper[Any]) -> Iterator[Mapper[Any]]:
 def _equal(mapper: Mapper[Any]) -> dict[Any, Column[Any]]:
     """Each column of the parent's table → the one of the class's own table that the inheritance joins it to."""
     pairs: dict[Any, Column[Any]] = {}
-    assert mapper.inherit_condition is not None  # noqa: S101 - SQLAlchemy has made it, or the mapper would not be
+    assert mapper.inherit_condition is not None  # SQLAlchemy has made it, or the mapper would not be
     for element in visitors.iterate(mapper.inherit_condition):
         if getattr(element, "operator", None) is operators.eq:
             sides: Any = (element.left, element.right)  # type: ignore[attr-defined]
