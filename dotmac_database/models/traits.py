@@ -104,6 +104,22 @@ class Traits(Generic[M]):
         return tuple(table for table in self.mapper.tables if isinstance(table, Table))
 
     @cached_property
+    def lockable(self) -> Any:
+        """What FOR UPDATE OF names: the class, or where its row lies in several tables these."""
+        return self.model if len(self.tables) <= 1 else list(self.tables)
+
+    @cached_property
+    def discriminator(self) -> str | None:
+        """The key of the column that says which class of an inheritance a row is of; None: there is none to write."""
+        column = self.mapper.polymorphic_on
+        if column is None or self.mapper.polymorphic_identity is None:
+            return None
+        if not self.mapper.columns.contains_column(column):
+            return None
+        key = self.mapper.get_property_by_column(column).key
+        return key if key in self.columns else None
+
+    @cached_property
     def makes_uuid(self) -> str | None:
         """The key of a UUID primary key that nothing else would fill."""
         if len(self.primary_key) != 1:

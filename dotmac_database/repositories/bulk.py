@@ -16,6 +16,7 @@ from ..plainness import WRITE_BY_DRIVER, session_departure
 from ..query import FiltersLike, filters_of
 from ..sessions import keep
 from ..statements.bulk import BATCH, Unnested, update_many
+from ..statements.inheritance import matching, spreads
 from ..statements.reads import Bound
 from ..statements.writes import Values, Writer, is_sql
 from ..tenancy.context import ALL_TENANTS
@@ -176,6 +177,8 @@ class BulkRepository(WritingRepository[M]):
         found = writer.reader.analysed(filters_of(filters))
         self._refuse_all(found.unbounded, allow_all)
         with self._writing() as alone:
+            if not softly and spreads(self.traits):
+                return self._deleted(writer.reader, matching(writer.reader, found))
             if not softly:
                 alone()
                 return self._counted(writer.delete_where(found))
@@ -187,7 +190,7 @@ class BulkRepository(WritingRepository[M]):
     def _change_each(self, writer: Writer, found: Any, values: Values) -> int:
         """Change rows one by one in the unit of work, for classes whose listeners must see it."""
         reader = writer.reader
-        statement = select(self.model_class).where(*reader.where(found)).with_for_update(of=self.model_class)
+        statement = select(self.model_class).where(*reader.where(found)).with_for_update(of=self.traits.lockable)
         bound = reader.loading(Bound(statement, {**reader.scope.parameters, **found.parameters}), ())
         entities = self._scalars(Bound(bound.statement, bound.parameters), {"populate_existing": True})
         for entity in entities:
@@ -226,7 +229,7 @@ class BulkRepository(WritingRepository[M]):
             return
         for start in range(0, len(members), BATCH):
             columns, source = rows.source(members[start : start + BATCH])
-            statement = insert(self.traits.tables[0]).from_select(columns, source, include_defaults=False)
+            statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
             self._session.execute(statement, execution_options=self._options)
 
     def _upserted(self, writer: Writer, members: builtins.list[Values], conflict: builtins.list[Any]) -> Iterator[M]:

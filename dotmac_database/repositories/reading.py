@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Result, delete, false
+from sqlalchemy import Result
 
 from ..dialects import translated
 from ..direct import fetch
@@ -23,6 +23,7 @@ from ..query import (
     options_of,
 )
 from ..sessions import keep, locking, read
+from ..statements.inheritance import nothing
 from ..statements.ordering import Order, OrderedTerm, cursor_order, order_of
 from ..statements.reads import Bound, Reader, Seek
 from .core import RepositoryCore
@@ -284,8 +285,8 @@ class ReadingRepository(RepositoryCore[M]):
 
     def _locked_read(self, work: Callable[[Mapping[str, Any]], T]) -> T:
         if self._dialect.locks_whole:
-            nothing = delete(self.model_class).where(*self._reader(True).scope.root(self.traits), false())
-            self._execute(Bound(nothing, self._reader(True).scope.parameters), {"synchronize_session": False})
+            reader = self._reader(True)
+            self._execute(Bound(nothing(reader), reader.scope.parameters), {"synchronize_session": False})
         return work({"populate_existing": True})
 
     def _execute(self, bound: Bound, how: Mapping[str, Any]) -> Result[Any]:

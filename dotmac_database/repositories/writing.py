@@ -14,6 +14,7 @@ from ..direct import insert, write
 from ..errors import DuplicateEntityError, StaleEntityError, TenantIsolationError, ValidationError
 from ..plainness import CHANGE, session_listened
 from ..sessions import keep, state_of, writing
+from ..statements.inheritance import deletions, levels_of, of_key, spreads
 from ..statements.reads import Bound, Reader
 from ..statements.writes import Values, Writer
 from ..tenancy.context import ALL_TENANTS
@@ -109,6 +110,8 @@ class WritingRepository(ExplainingRepository[M]):
                 if self._is_one_update(values):
                     alone()
                 return self._change_or_none(writer, key, values) is not None
+            if self._deletes_by_key():
+                return self._deleted(writer.reader, of_key(writer.reader, key)) > 0
             if self._directly() and not self.traits.relationships:
                 alone()
                 statement = delete(self.model_class).where(
@@ -162,6 +165,18 @@ class WritingRepository(ExplainingRepository[M]):
     def _directly(self) -> bool:
         """Whether rows may be changed by statements alone, without the session's unit of work."""
         return self.traits.direct_writes and not session_listened(self._session, CHANGE)
+
+    def _deletes_by_key(self) -> bool:
+        """Whether a row that lies in several tables may be deleted from each by a statement alone."""
+        flushes = (*self._session.dispatch.before_flush, *self._session.dispatch.after_flush)
+        return (
+            spreads(self.traits)
+            and all(getattr(each, "dotmac_internal", False) for each in flushes)
+            and not any(
+                each.relationships or each.dispatch.before_delete or each.dispatch.after_delete
+                for each in self.traits.mapper.self_and_descendants
+            )
+        )
 
     def _is_one_update(self, values: Values) -> bool:
         """Whether the values are written by one statement that gives the row back."""
@@ -262,7 +277,7 @@ class WritingRepository(ExplainingRepository[M]):
     def _fresh(self, reader: Reader, key: tuple[Any, ...], *, lock: bool = False) -> Sequence[M]:
         """The row of a key, or none, as it is in the database now, also where the session holds it."""
         bound = reader.loading(reader.by_key(key), ())
-        statement = bound.statement.with_for_update(of=self.model_class) if lock else bound.statement
+        statement = bound.statement.with_for_update(of=self.traits.lockable) if lock else bound.statement
         return self._scalars(Bound(statement, bound.parameters), {"populate_existing": True})
 
     def _locked(self, reader: Reader, key: tuple[Any, ...]) -> M | None:
@@ -277,8 +292,26 @@ class WritingRepository(ExplainingRepository[M]):
 
     def _counted(self, bound: Bound) -> int:
         """Run an UPDATE or DELETE and count its rows; objects that the session holds follow."""
-        holds = any(isinstance(entity, self.model_class) for entity in self._session.identity_map.values())
+        return self._counted_of(bound, self.model_class)
+
+    def _counted_of(self, bound: Bound, model: type[Any]) -> int:
+        holds = any(isinstance(entity, model) for entity in self._session.identity_map.values())
         return int(self._result(bound, {"synchronize_session": "fetch" if holds else False}).rowcount)
+
+    def _deleted(self, reader: Reader, keys: Bound) -> int:
+        """Delete the entities whose keys are selected, from all of their tables; a batch at a time."""
+        total, limit = 0, keys.parameters["dotmac_limit"]
+        while True:
+            found = [tuple(row) for row in self._execute(keys, {}).all()]
+            deleted = 0
+            if found:
+                *children, root = deletions(reader, found)
+                for bound in children:
+                    self._result(bound, {"synchronize_session": False})
+                deleted = self._counted_of(root, levels_of(self.traits)[-1].model)
+            total += deleted
+            if len(found) < limit or limit == 1 or not deleted:
+                return total
 
     def _result(self, bound: Bound, how: Mapping[str, Any]) -> Any:
         result: Result[Any] = self._execute(bound, how)

@@ -189,7 +189,7 @@ class Reader:
     def _locked(self, statement: Select[Any]) -> Select[Any]:
         if self.lock is None:
             return statement
-        return statement.with_for_update(of=self.traits.model, **self.lock._asdict())
+        return statement.with_for_update(of=self.traits.lockable, **self.lock._asdict())
 
     def _count(self, where: list[Any], *, bounded: bool) -> Select[Any]:
         star = func.count(literal_column("*"))

@@ -16,6 +16,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     UniqueConstraint,
+    and_,
     bindparam,
     delete,
     insert,
@@ -86,6 +87,7 @@ class Writer:
         for key in [key for key, value in values.items() if type(value) is Null and not _has_default(traits, key)]:
             del values[key]
         self._stamp_tenant(values)
+        self._stamp_class(values)
         if traits.created_at is not None or traits.updated_at is not None:
             now = utc_now()
             self._stamp(values, traits.created_at, now)
@@ -221,6 +223,25 @@ class Writer:
             return
         self._check_tenant(values.get(key, tenant))
         values[key] = tenant
+
+    def _stamp_class(self, values: Values) -> None:
+        """Say which class of its inheritance the new row is of; INSERT … SELECT and COPY don't do it by themselves."""
+        key = self.traits.discriminator
+        if key is None:
+            return
+        identity = self.traits.mapper.polymorphic_identity
+        if values.get(key) is None:
+            values[key] = identity
+        elif values[key] != identity:
+            raise ValidationError(f"{self.traits.name}.{key}: the data names another class.", field=key)
+
+    def _of_class(self, table: Table) -> Any:
+        """The condition that a row in an upsert's way is of the class or one below; None: every row of the table is."""
+        traits = self.traits
+        if not traits.mapper.single or traits.discriminator is None:
+            return None
+        identities = [each.polymorphic_identity for each in traits.mapper.self_and_descendants]
+        return table.c[traits.columns[traits.discriminator].key].in_(identities)
 
     def _check_tenant(self, given: Any) -> None:
         tenant = self.reader.scope.tenant
@@ -370,7 +391,14 @@ class Writer:
         traits = self.traits
         table = traits.tables[0]
         statement = self.reader.dialect.insert(traits.model)
-        kept = {*traits.primary_key, traits.tenant, traits.created_at, traits.created_by, traits.version}
+        kept = {
+            *traits.primary_key,
+            traits.discriminator,
+            traits.tenant,
+            traits.created_at,
+            traits.created_by,
+            traits.version,
+        }
         conflicting = {column.key for column in conflict}
         changes: Values = {
             traits.columns[key].name: statement.excluded[traits.columns[key].name]
@@ -384,10 +412,11 @@ class Writer:
         if not changes:
             first = next(iter(conflict))
             changes = {first.name: statement.excluded[first.name]}
-        where = None
+        where = self._of_class(table)
         if traits.tenant is not None and self.reader.scope.tenant is not ALL_TENANTS:
             column = traits.columns[traits.tenant]
-            where = table.c[column.key] == statement.excluded[column.name]
+            own = table.c[column.key] == statement.excluded[column.name]
+            where = own if where is None else and_(where, own)
         among = _living_among(table, conflict)
         statement = statement.on_conflict_do_update(
             index_elements=list(conflict), index_where=among, set_=changes, where=where

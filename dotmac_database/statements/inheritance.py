@@ -1,0 +1,157 @@
+"""The tables that hold an entity's row: with joined inheritance several, each with a row of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Column, Table, bindparam, delete, false, select, tuple_
+from sqlalchemy.orm import Mapper
+from sqlalchemy.sql import ColumnElement, operators, visitors
+
+from ..errors import ValidationError
+from ..models.traits import Traits
+from .filters import Analysis
+from .reads import Bound, Reader
+
+KEYS = "dotmac_keys"
+
+BATCH = 5_000
+"""How many keys one statement takes; a driver that takes fewer parameters takes fewer keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One table of a joined class, the class whose own it is, and the columns in it that are equal to the root's primary key, in its order."""
+
+    model: type[Any]
+    table: Table
+    key: tuple[Column[Any], ...]
+
+
+def root_of(mapper: Mapper[Any]) -> Mapper[Any]:
+    """The topmost class whose table holds a part of the entity; a concrete class begins a tree of its own."""
+    while mapper.inherits is not None and not mapper.concrete:
+        mapper = mapper.inherits
+    return mapper
+
+
+def levels_of(traits: Traits[Any]) -> tuple[Level, ...]:
+    """The tables that may hold rows of the class's entities, children first; more than one with joined inheritance.
+
+    Tables of the classes below it are among them: an entity that is read as its parent's class has rows there, too.
+    Raises `ValidationError` where a table is joined to its parent's by other columns than the primary key.
+    """
+    return traits.kept(("levels", len(list(traits.mapper.self_and_descendants))), lambda: _levels(traits.mapper))
+
+
+def spreads(traits: Traits[Any]) -> bool:
+    """Whether the rows of the class's entities lie in several tables."""
+    return len(levels_of(traits)) > 1
+
+
+def keys_of(reader: Reader, where: Sequence[ColumnElement[bool]]) -> Any:
+    """SELECT … FOR UPDATE of the primary keys of the rows that match, as many as ``dotmac_limit`` says.
+
+    The ORM joins the class's tables here, which it does not do in an UPDATE or DELETE.
+    """
+    traits = reader.traits
+    keys = [traits.attribute(key) for key in traits.primary_key]
+    statement = select(*keys).where(*where).limit(bindparam("dotmac_limit"))
+    return statement.with_for_update(of=list(traits.tables))
+
+
+def matching(reader: Reader, found: Analysis) -> Bound:
+    """`keys_of` the rows that the filters match."""
+    parameters = {**reader.scope.parameters, **found.parameters, "dotmac_limit": batch_of(reader)}
+    return Bound(reader.kept(("key set", found.shape), lambda: keys_of(reader, reader.where(found))), parameters)
+
+
+def of_key(reader: Reader, key: tuple[Any, ...]) -> Bound:
+    """`keys_of` the row of a primary key, or none."""
+    where = [*reader.key_conditions(), *reader.scope.root(reader.traits)]
+    parameters = {**reader.scope.parameters, **reader.key_parameters(key), "dotmac_limit": 1}
+    return Bound(reader.kept(("key set of one",), lambda: keys_of(reader, where)), parameters)
+
+
+def batch_of(reader: Reader) -> int:
+    """How many keys one statement takes; the guard's own parameters have room beside them."""
+    return max(1, min(BATCH, reader.dialect.max_parameters // len(reader.traits.primary_key) - 100))
+
+
+def deletions(reader: Reader, keys: Sequence[tuple[Any, ...]]) -> Iterator[Bound]:
+    """The DELETE of each table's rows of these keys, children first.
+
+    Each goes by the class whose own table it is, so that a guarded session can confine it.
+    """
+    traits = reader.traits
+    single = len(traits.primary_key) == 1
+    values = [key[0] for key in keys] if single else [tuple(key) for key in keys]
+    for place, level in enumerate(levels_of(traits)):
+
+        def make(level: Level = level) -> Any:
+            target: Any = level.key[0] if single else tuple_(*level.key)
+            given = bindparam(KEYS, type_=level.key[0].type if single else None, expanding=True)
+            return delete(level.model).where(target.in_(given))
+
+        yield Bound(reader.kept(("delete keys", place), make), {KEYS: values})
+
+
+def nothing(reader: Reader) -> Any:
+    """A DELETE of no row, which takes the write lock of a database that has but one."""
+    if not spreads(reader.traits):
+        return delete(reader.traits.model).where(*reader.scope.root(reader.traits), false())
+    return delete(root_of(reader.traits.mapper).class_).where(false())
+
+
+def _levels(mapper: Mapper[Any]) -> tuple[Level, ...]:
+    root = root_of(mapper)
+    keys: dict[Any, tuple[Column[Any], ...]] = {}
+    owners: dict[Any, type[Any]] = {}
+    for each in (*reversed(list(_upwards(mapper, root))), *_downwards(mapper, root)):
+        table = each.local_table
+        if not isinstance(table, Table) or table in keys:
+            continue
+        owners[table] = each.class_
+        above = each.inherits
+        if each is root or above is None:
+            keys[table] = tuple(each.primary_key)
+            continue
+        equal = _equal(each)
+        try:
+            keys[table] = tuple(equal[column] for column in keys[above.local_table])
+        except KeyError:
+            raise ValidationError(
+                f"{each.class_.__name__} is joined to {above.class_.__name__} by other columns than the primary key, "
+                "so its rows can't be deleted by key."
+            ) from None
+    return tuple(Level(owners[table], table, key) for table, key in reversed(keys.items()))
+
+
+def _upwards(mapper: Mapper[Any], root: Mapper[Any]) -> Iterator[Mapper[Any]]:
+    for each in mapper.iterate_to_root():
+        yield each
+        if each is root:
+            return
+
+
+def _downwards(mapper: Mapper[Any], root: Mapper[Any]) -> Iterator[Mapper[Any]]:
+    """The classes below, parents before their children; not the concrete ones, whose rows are theirs alone."""
+    for each in mapper.self_and_descendants:
+        if each is not mapper and root_of(each) is root:
+            yield each
+
+
+def _equal(mapper: Mapper[Any]) -> dict[Any, Column[Any]]:
+    """Each column of the parent's table → the one of the class's own table that the inheritance joins it to."""
+    pairs: dict[Any, Column[Any]] = {}
+    assert mapper.inherit_condition is not None  # SQLAlchemy has made it, or the mapper would not be
+    for element in visitors.iterate(mapper.inherit_condition):
+        if getattr(element, "operator", None) is operators.eq:
+            sides: Any = (element.left, element.right)  # type: ignore[attr-defined]
+            for one, other in (sides, reversed(sides)):
+                own = other if getattr(other, "table", None) is mapper.local_table else None
+                if own is not None:
+                    pairs[one] = own
+    return pairs
