@@ -23,7 +23,7 @@ BATCH = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One table of a joined class, the class whose own it is, and the columns in it that are equal to the root's primary key, in its order."""
+    """One table of a joined class, the class whose own it is, and its columns that equal the root's primary key."""
 
     model: type[Any]
     table: Table

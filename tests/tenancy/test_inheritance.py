@@ -67,9 +67,9 @@ def state(_database: Database) -> State:
 
 
 @pytest.fixture
-def database(_database: Database) -> Iterator[Database]:
+def database(_database: Database) -> Database:
     """The rows stay from test to test; `State` looks whether they are still the same."""
-    yield _database
+    return _database
 
 
 class Cell:
