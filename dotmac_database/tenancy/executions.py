@@ -42,7 +42,8 @@ def on_execute(state: ORMExecuteState) -> Result[Any] | None:
         return None
     if not (state.is_orm_statement or _names_classes(state.statement)):
         return None
-    _check(state, binding)
+    if confined is None or state.is_column_load:
+        _check(state, binding)  # a repository has stamped its rows itself
     state.update_execution_options(**{PASSED: binding})
     if isinstance(state.parameters, list) and (state.is_insert or state.is_update):
         # The ORM runs these as statements on the table, without the options of this one.

@@ -31,6 +31,9 @@ _OTHERS = frozenset(
     octet_length printf quote randomblob soundex sqlite_version strftime timediff total total_changes typeof unhex
     unicode unixepoch unlikely zeroblob bm25 highlight snippet group_concat
 
+    pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_try_advisory_xact_lock pg_try_advisory_xact_lock_shared
+    hashtext hashtextextended
+
     similarity word_similarity strict_word_similarity show_trgm unaccent uuid_generate_v1 uuid_generate_v1mc
     uuid_generate_v3 uuid_generate_v4 uuid_generate_v5 uuid_nil uuid_ns_dns uuid_ns_oid uuid_ns_url uuid_ns_x500 crypt
     gen_salt digest hmac gen_random_bytes armor levenshtein levenshtein_less_equal metaphone dmetaphone dmetaphone_alt
