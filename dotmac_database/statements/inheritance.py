@@ -107,7 +107,7 @@ def nothing(reader: Reader) -> Any:
 
 def _levels(mapper: Mapper[Any]) -> tuple[Level, ...]:
     root = root_of(mapper)
-    keys: dict[Any, tuple[Column[Any], ...]] = {}
+    keys: dict[Any, tuple[Any, ...]] = {}
     owners: dict[Any, type[Any]] = {}
     for each in (*reversed(list(_upwards(mapper, root))), *_downwards(mapper, root)):
         table = each.local_table
