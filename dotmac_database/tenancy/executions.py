@@ -40,7 +40,7 @@ def on_execute(state: ORMExecuteState) -> Result[Any] | None:
         if confined is not None or _names_classes(state.statement.statement):
             state.update_execution_options(**{PASSED: binding})
         return None
-    if not (state.is_orm_statement or _names_classes(state.statement)):
+    if not (state.is_orm_statement or (state.is_select and _names_classes(state.statement))):
         return None
     if confined is None or state.is_column_load:
         _check(state, binding)  # a repository has stamped its rows itself

@@ -262,7 +262,8 @@ class Maker:
         if self.random.random() < 0.5:
             over = aliased(model, inner)
             return select(over).where(self.condition(model, over, 0) if model is not Person else over.id > 0)
-        return select(inner.c.id, func.count()).select_from(inner).group_by(inner.c.id)
+        first = next(iter(inner.c))
+        return select(first, func.count()).select_from(inner).group_by(first)
 
     def common(self) -> Any:
         model = self.model()

@@ -416,6 +416,8 @@ def test_a_tenant_is_set_by_no_way_of_updating(guarded: Guarded) -> None:
         lambda s: s.execute(statement),
         lambda s: s.scalars(select(Doc).from_statement(statement.returning(Doc))).all(),
         lambda s: s.execute(update(Doc), [{"id": 101, "tenant_id": "b"}]),
+        lambda s: s.execute(update(Doc.__table__).values(tenant_id="b").where(Doc.id == 101)),
+        lambda s: s.execute(update(Doc.__table__).values({"tenant_id": "b"}).where(Doc.title == SECRET)),
         lambda s: s.execute(update(Doc).values(tenant_id=select(func.max(Doc.title)).scalar_subquery())),
         lambda s: s.execute(update(Doc).where(Doc.id == 101).ordered_values((Doc.tenant_id, "b"))),
     ]
@@ -425,6 +427,23 @@ def test_a_tenant_is_set_by_no_way_of_updating(guarded: Guarded) -> None:
         ways.append(lambda s: s.execute(select(made.cte().c.id)).all())
     for way in ways:
         with pytest.raises(TenantIsolationError):
+            guarded.run(session, way)
+        guarded.run(session, lambda s: s.rollback())
+
+
+def test_core_that_names_classes_writes_nothing(guarded: Guarded) -> None:
+    """A SELECT of Core may name classes inside. A write of Core is not stamped, whatever it names."""
+    session = bound(guarded)
+    docs: Any = Doc.__table__
+    inner = select(func.max(Person.name)).scalar_subquery()
+    ways: list[Callable[[Session], Any]] = [
+        lambda s: s.execute(insert(docs).values(id=150, title=inner, size=1, tenant_id="b")),
+        lambda s: s.execute(update(docs).where(docs.c.id == 101).values(title="x")),
+        lambda s: s.execute(delete(docs).where(docs.c.id == 101)),
+        lambda s: s.connection().execute(insert(docs).values(id=150, title=inner, size=1, tenant_id="b")),
+    ]
+    for way in ways:
+        with pytest.raises(UnscopedStatementError):
             guarded.run(session, way)
         guarded.run(session, lambda s: s.rollback())
 
