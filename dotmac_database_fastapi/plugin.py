@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from datetime import timedelta
 from functools import cached_property
@@ -47,8 +47,9 @@ class DatabasePlugin(Dependencies):
     ``app = FastAPI(lifespan=plugin.lifespan)``, or ``plugin.install(app)``; nothing connects before the first
     request. ``tenant`` and ``actor`` are FastAPI dependencies that name the request's tenant and audit user; one
     that has no tenant to tell returns None or raises `TenantRequiredError`. ``cursor_key`` signs cursors. ``rls``
-    tells PostgreSQL the tenant in each transaction. ``name`` tells an app's plugins apart. ``options`` are those of
-    `create_database`: ``pool_size``, ``max_overflow``, ``pool_timeout``, ``connect_timeout``, ….
+    tells PostgreSQL the tenant in each transaction. ``tenant_free`` names the views, tables and functions that requests
+    may read though no mapped class has them (see `guard_tenants`). ``name`` tells an app's plugins apart. ``options``
+    are those of `create_database`: ``pool_size``, ``max_overflow``, ``pool_timeout``, ``connect_timeout``, ….
 
     On PostgreSQL a statement may take ``statement_timeout`` seconds, and a transaction may wait for the app for
     ``idle_in_transaction_timeout``; after that it is a `DatabaseTimeoutError`, 503. None sets no limit. They are
@@ -70,6 +71,7 @@ class DatabasePlugin(Dependencies):
         cursor_key: Any = None,
         name: str = "default",
         rls: RowLevelSecurity | None = None,
+        tenant_free: Iterable[str] = (),
         statement_timeout: float | None = STATEMENT_TIMEOUT,
         idle_in_transaction_timeout: float | None = IDLE_TIMEOUT,
         idempotency_ttl: float | timedelta = DAY,
@@ -94,6 +96,7 @@ class DatabasePlugin(Dependencies):
         self.cursor_key = cursor_key
         self.name = name
         self.rls = rls
+        self.tenant_free = frozenset(tenant_free)
         self.idempotency_ttl = checked_ttl(idempotency_ttl)
         self.strict = strict
         self.slots = Slots(options)
@@ -108,13 +111,13 @@ class DatabasePlugin(Dependencies):
         maker = async_sessionmaker(
             self.database.async_engine, class_=AsyncSessionClass, expire_on_commit=False, close_resets_only=False
         )
-        return guard_tenants(maker, rls=self.rls)
+        return guard_tenants(maker, rls=self.rls, tenant_free=self.tenant_free)
 
     @cached_property
     def sync_maker(self) -> SyncMaker:
         """The factory of guarded sync sessions, on an engine of its own for the same database."""
         maker = sessionmaker(self.database.engine, class_=SessionClass, expire_on_commit=False, close_resets_only=False)
-        return guard_tenants(maker, rls=self.rls)
+        return guard_tenants(maker, rls=self.rls, tenant_free=self.tenant_free)
 
     def new_session(self) -> AsyncSession:
         """A guarded session for the running event loop.

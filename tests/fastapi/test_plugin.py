@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
+from sqlalchemy import func, select, table
 
 import dotmac_database_fastapi
-from dotmac_database import AsyncRepository, AsyncTenantRepository, BaseTenantRepository, Database, ValidationError
+from dotmac_database import (
+    AsyncRepository,
+    AsyncTenantRepository,
+    BaseTenantRepository,
+    Database,
+    ValidationError,
+    bind_tenant,
+)
 from dotmac_database_fastapi import (
     DatabasePlugin,
     PluginError,
@@ -19,6 +28,7 @@ from dotmac_database_fastapi import (
     get_session,
     get_sync_repository,
     list_router,
+    register_exception_handlers,
 )
 from tests.conftest import _COUNTER
 from tests.fastapi.conftest import Api, MakePlugin
@@ -237,3 +247,20 @@ def test_the_public_names_are_what_is_there() -> None:
     names = dotmac_database_fastapi.__all__
     assert len(set(names)) == len(names)
     assert all(hasattr(dotmac_database_fastapi, name) for name in names)
+
+
+@pytest.mark.parametrize(("tenant_free", "status"), [((), 403), (("sqlite_master",), 200)])
+def test_a_table_that_no_class_maps_is_read_where_it_is_declared(
+    tmp_path: Path, runner: asyncio.Runner, tenant_free: tuple[str, ...], status: int
+) -> None:
+    plugin = DatabasePlugin(f"sqlite:///{tmp_path / 'free.db'}", tenant_free=tenant_free)
+    app = FastAPI(lifespan=plugin.lifespan)
+    register_exception_handlers(app)
+
+    @app.get("/tables")
+    async def tables(session: Any = Depends(plugin.get_session)) -> int:
+        bind_tenant(session, "a")
+        return int((await session.execute(select(func.count()).select_from(table("sqlite_master")))).scalar_one())
+
+    assert Api(app, runner).get("/tables").status_code == status
+    runner.run(plugin.database.dispose_async())
