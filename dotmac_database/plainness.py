@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
-from itertools import chain
 from operator import attrgetter
 from types import FunctionType
 from typing import Any
@@ -28,6 +27,7 @@ from sqlalchemy.event.attr import _EmptyListener, _ListenerCollection
 from sqlalchemy.ext.asyncio import AsyncSession, async_session
 from sqlalchemy.orm import AttributeEvents, Mapper, Session
 from sqlalchemy.orm.instrumentation import ClassManager
+from sqlalchemy.orm.session import _SessionCloseState
 
 
 class Departure(Enum):
@@ -143,7 +143,20 @@ def session_departure(session: Session, way: Way) -> Departure | None:
 
 def session_listened(session: Session, way: Way) -> bool:
     """Whether something of the user's listens to what the way would leave out of a session's events."""
-    return _listened(session.dispatch, way.session, way)
+    if "dispatch" in vars(session):
+        return _listened(session.dispatch, way.session, way)
+    # Nobody has asked for the listeners of this very session yet, so it has those of its class, and no others.
+    of = type(session)
+    last = _CLASSES.get((of, way))
+    if last is not None and last.are_the_same():
+        return False
+    everyone: Any = Session.dispatch
+    listeners = _concerned(everyone._events.dispatch, way.session)
+    collections = () if listeners is None else listeners(everyone._for_class(of))
+    if _any_unknown(collections, way):
+        return True
+    _CLASSES[of, way] = Seen([each for each in collections if isinstance(each, _EmptyListener)])
+    return False
 
 
 def engine_departure(target: Engine | Connection, way: Way) -> Departure | None:
@@ -161,18 +174,27 @@ def engine_departure(target: Engine | Connection, way: Way) -> Departure | None:
 
 
 def _engine_listened(engine: Engine, way: Way) -> bool:
-    """Whether anything unknown listens to an engine; what was found to be known is not looked through again."""
+    """Whether anything unknown listens to an engine."""
     if _ANY_CONNECTION._has_events and _listened(_CONNECTIONS, way.engine, way):
         return True
     collections: list[Any] = []
     for where, untouched in ((engine, way.engine), (engine.dialect, way.dialect), (engine.pool, way.pool)):
-        dispatch: Any = where.dispatch
-        listeners = _concerned(dispatch._events.dispatch, untouched)
-        if listeners is not None:
-            collections += listeners(dispatch)
-    seen = _SEEN.get(engine)
+        _collect(where.dispatch, untouched, collections)
+    return _any_unknown_since(engine, collections, way)
+
+
+def _collect(dispatch: Any, untouched: frozenset[str], collections: list[Any]) -> None:
+    """Add the collections of listeners to all events but ``untouched``."""
+    listeners = _concerned(dispatch._events.dispatch, untouched)
+    if listeners is not None:
+        collections += listeners(dispatch)
+
+
+def _any_unknown_since(owner: Any, collections: list[Any], way: Way) -> bool:
+    """As `_any_unknown`; what was found to be known is not looked through again."""
+    seen = _SEEN.get(owner)
     if seen is None:
-        seen = _SEEN[engine] = {}
+        seen = _SEEN[owner] = {}
     last = seen.get(way)
     if last is not None and last.still_holds(collections):
         return False
@@ -198,12 +220,16 @@ class Seen:
 
     def still_holds(self, collections: list[Any]) -> bool:
         """Whether nothing was added since, or exchanged."""
-        return (
-            self.collections == collections and not any(self.empty) and tuple(map(tuple, self.filled)) == self.contents
-        )
+        return self.collections == collections and self.are_the_same()
+
+    def are_the_same(self) -> bool:
+        """Whether nothing was added to the listeners since."""
+        return not any(self.empty) and tuple(map(tuple, self.filled)) == self.contents
 
 
-_SEEN: WeakKeyDictionary[Engine, dict[Way, Seen]] = WeakKeyDictionary()
+_SEEN: WeakKeyDictionary[Any, dict[Way, Seen]] = WeakKeyDictionary()
+_CLASSES: dict[tuple[type, Way], Seen] = {}
+"""The listeners to a class of sessions, of which an app has a few for its whole life."""
 
 
 def mapper_departure(mapper: Mapper[Any], way: Way) -> Departure | None:
@@ -211,22 +237,18 @@ def mapper_departure(mapper: Mapper[Any], way: Way) -> Departure | None:
     manager = mapper.class_manager
     if type(mapper) is not Mapper or type(manager) is not ClassManager:
         return Departure.MODEL_CLASS
-    if _listened(mapper.dispatch, way.mapper, way) or _listened(manager.dispatch, way.instances, way):
-        return Departure.MODEL_LISTENER
-    listeners = _concerned(_ATTRIBUTES.dispatch, way.attributes)
-    if listeners is None:
-        return None
-    dispatches = [manager[key].dispatch for key in mapper.column_attrs.keys()]  # noqa: SIM118 - it is no dict
-    if any(chain.from_iterable(map(listeners, dispatches))) and any(
-        _listened(each, way.attributes, way) for each in dispatches
-    ):
-        return Departure.MODEL_LISTENER
-    return None
+    collections: list[Any] = []
+    _collect(mapper.dispatch, way.mapper, collections)
+    _collect(manager.dispatch, way.instances, collections)
+    if _concerned(_ATTRIBUTES.dispatch, way.attributes) is not None:
+        for key in mapper.column_attrs.keys():  # noqa: SIM118 - it is no dict
+            _collect(manager[key].dispatch, way.attributes, collections)
+    return Departure.MODEL_LISTENER if _any_unknown_since(mapper, collections, way) else None
 
 
 def has_ended(session: Session) -> bool:
     """Whether the session was closed for good (``close_resets_only=False``)."""
-    return session._close_state.name == "CLOSED"
+    return session._close_state is _SessionCloseState.CLOSED
 
 
 def is_internal(listener: Any) -> bool:
@@ -342,7 +364,7 @@ _MAIN: Any = attrgetter("execute", "scalars", "scalar", "connection", "get_bind"
                         "get", "refresh", "close", "begin", "begin_nested", "__getattribute__")  # fmt: skip
 """What gets the methods that are looked at again for each session, since a class can be patched later."""
 
-_KNOWN: WeakKeyDictionary[type, Any] = WeakKeyDictionary()
+_KNOWN: dict[type, Any] = {}
 """The main methods that a class had when it was found to be known; None: it is not."""
 
 _OURS = frozenset(
@@ -356,9 +378,8 @@ _OURS = frozenset(
 
 
 def _has_own_methods(of: type) -> bool:
-    if of in _KNOWN:
-        known = _KNOWN[of]
-    else:
+    known = _KNOWN.get(of, of)
+    if known is of:
         known = _KNOWN[of] = _known_methods(of)
     return known is not None and _MAIN(of) == known
 
