@@ -12,7 +12,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from ..dialects import translated
 from ..direct import insert, write
 from ..errors import DuplicateEntityError, StaleEntityError, TenantIsolationError, ValidationError
-from ..plainness import CHANGE, session_listened
+from ..plainness import CHANGE, mapper_departure, session_listened
 from ..sessions import keep, state_of, writing
 from ..statements.inheritance import deletions, levels_of, of_key, spreads
 from ..statements.reads import Bound, Reader
@@ -168,13 +168,11 @@ class WritingRepository(ExplainingRepository[M]):
 
     def _deletes_by_key(self) -> bool:
         """Whether a row that lies in several tables may be deleted from each by a statement alone."""
-        flushes = (*self._session.dispatch.before_flush, *self._session.dispatch.after_flush)
         return (
             spreads(self.traits)
-            and all(getattr(each, "dotmac_internal", False) for each in flushes)
+            and not session_listened(self._session, CHANGE)
             and not any(
-                each.relationships or each.dispatch.before_delete or each.dispatch.after_delete
-                for each in self.traits.mapper.self_and_descendants
+                each.relationships or mapper_departure(each, CHANGE) for each in self.traits.mapper.self_and_descendants
             )
         )
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy import Column, Table, bindparam, delete, false, select, tuple_
 from sqlalchemy.orm import Mapper
-from sqlalchemy.sql import ColumnElement, operators, visitors
+from sqlalchemy.sql import ColumnElement
 
 from ..errors import ValidationError
+from ..models.inheritance import joined_columns
 from ..models.traits import Traits
 from .filters import Analysis
 from .reads import Bound, Reader
@@ -118,7 +119,7 @@ def _levels(mapper: Mapper[Any]) -> tuple[Level, ...]:
         if each is root or above is None:
             keys[table] = tuple(each.primary_key)
             continue
-        equal = _equal(each)
+        equal = joined_columns(each)
         try:
             keys[table] = tuple(equal[column] for column in keys[above.local_table])
         except KeyError:
@@ -141,17 +142,3 @@ def _downwards(mapper: Mapper[Any], root: Mapper[Any]) -> Iterator[Mapper[Any]]:
     for each in mapper.self_and_descendants:
         if each is not mapper and root_of(each) is root:
             yield each
-
-
-def _equal(mapper: Mapper[Any]) -> dict[Any, Column[Any]]:
-    """Each column of the parent's table → the one of the class's own table that the inheritance joins it to."""
-    pairs: dict[Any, Column[Any]] = {}
-    assert mapper.inherit_condition is not None  # SQLAlchemy has made it, or the mapper would not be
-    for element in visitors.iterate(mapper.inherit_condition):
-        if getattr(element, "operator", None) is operators.eq:
-            sides: Any = (element.left, element.right)  # type: ignore[attr-defined]
-            for one, other in (sides, reversed(sides)):
-                own = other if getattr(other, "table", None) is mapper.local_table else None
-                if own is not None:
-                    pairs[one] = own
-    return pairs

@@ -199,7 +199,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
 
     def _is_tied(self, source: Any, reference: Reference, ties: list[Tie]) -> bool:
         """Whether the rows are equated, in all columns of the reference, with rows that are confined by themselves."""
-        visible = {_name(each): each for each in self.stack[-1]["correlate_froms"]} if self.stack else {}
+        visible = set(map(_name, self.stack[-1]["correlate_froms"])) if self.stack else set()
         found: set[Any] | None = None
         for here, there in reference.pairs:
             names = {
@@ -294,6 +294,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         linter: Any = self.from_linter
         apart, _ = linter.lint()
         used = {_name(each) for value in _values(statement).values() for each in getattr(value, "_from_objects", ())}
+        used.discard(_name(_target(statement)))  # a column of its own, as in SET n = n + 1, ties nothing
         if apart and not any(_name(each) in used for each in linter.froms):
             self._refuse(f"A change of {statement.table.name!r} beside tables that no condition ties to it")
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from sqlalchemy import Column, Table, event
 from sqlalchemy.orm import Mapper, RelationshipProperty, configure_mappers
-from sqlalchemy.sql import operators, visitors
-from sqlalchemy.sql.elements import BinaryExpression, ColumnClause, TextClause
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.elements import ColumnClause, TextClause
 
+from ..models.inheritance import joined_columns
 from ..models.registered import mappers
 from ..models.traits import tenant_key, traits_of
 from .values import kind_of
@@ -177,12 +178,12 @@ def _inherited_owners(mapper: Mapper[Any], owners: dict[Table, Owner]) -> None:
     place = names.index(column.table) if column.table in names else 0
     owners[column.table] = Owner(column=column)
     for below in range(place):
-        pairs = tuple(_pairs(levels[below].inherit_condition, names[below], names[below + 1]))
+        pairs = tuple(_joined(levels[below], names[below + 1]))
         if names[below] not in owners:
             owners[names[below]] = Owner(references=(Reference(names[below + 1], pairs),) if pairs else ())
     reached = [(each, each) for each in column.table.primary_key.columns]
     for above in range(place + 1, len(names)):
-        up = dict(_pairs(levels[above - 1].inherit_condition, names[above - 1], names[above]))
+        up = dict(_joined(levels[above - 1], names[above]))
         reached = [(up[here], there) for here, there in reached if here in up]
         held = owners.get(names[above], Owner())
         if held.column is None and not held.references:
@@ -218,13 +219,9 @@ def inherited_from(table: Table) -> list[tuple[Table, Any]]:
     ]
 
 
-def _pairs(condition: Any, here: Any, there: Any) -> Iterator[tuple[Column[Any], Column[Any]]]:
-    """The columns that a condition equates, of one table and of another."""
-    for element in () if condition is None else visitors.iterate(condition):
-        if isinstance(element, BinaryExpression) and element.operator is operators.eq:
-            sides: dict[Any, Any] = {getattr(side, "table", None): side for side in (element.left, element.right)}
-            if here in sides and there in sides:
-                yield here.c[sides[here].key], there.c[sides[there].key]
+def _joined(level: Mapper[Any], parent: Any) -> list[tuple[Column[Any], Column[Any]]]:
+    """The columns of a level's table, each with the one of its parent's table that it is joined to."""
+    return [(own, there) for there, own in joined_columns(level).items() if there.table is parent]
 
 
 def _ends(relationship: RelationshipProperty[Any]) -> Iterator[Reference]:

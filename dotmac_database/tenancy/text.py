@@ -11,7 +11,7 @@ _PLAIN = re.compile(
     r"\s*(?:\*|-?\d+|'[\w ]*'(?:::[a-z]+(?:\[\])?)?|'\{\}'::text\[\]|[A-Za-z_][\w.]*(?:\s+(?:asc|desc))?)\s*\Z",
     re.IGNORECASE,
 )
-_HINT = re.compile(r"\s*(?:NOT INDEXED|INDEXED BY \w+|ONLY|/\*\+[\w\s(),.]+\*/|%\(name\)s [\w ]+)\s*\Z", re.IGNORECASE)
+_HINT = re.compile(r"\s*(?:NOT INDEXED|INDEXED BY \w+|ONLY|/\*\+[\w\s(),.]+\*/)\s*\Z", re.IGNORECASE)
 _OPERATOR = re.compile(
     r"(?!.*(?:--|/\*))[-+*/<>=~!@#%^&|`?:.]+\Z"
     r"|(?:NOT )?(?:LIKE|ILIKE|GLOB|REGEXP|RLIKE|MATCH|SIMILAR TO|IN|IS|IS NOT)\Z|IS (?:NOT )?DISTINCT FROM\Z"
@@ -25,10 +25,10 @@ _OTHERS = frozenset(
 
     aggregate_strings current_date current_time current_timestamp current_user next_value session_user sysdate user
 
-    changes char date datetime glob hex ifnull iif instr json json_array json_array_length json_each json_error_position
+    char date datetime glob hex ifnull iif instr json json_array json_array_length json_each json_error_position
     json_extract json_group_array json_group_object json_insert json_object json_patch json_quote json_remove
-    json_replace json_set json_tree json_type json_valid julianday last_insert_rowid like likelihood likely max min
-    octet_length printf quote randomblob soundex sqlite_version strftime timediff total total_changes typeof unhex
+    json_replace json_set json_tree json_type json_valid julianday like likelihood likely max min
+    octet_length printf quote randomblob soundex sqlite_version strftime timediff total typeof unhex
     unicode unixepoch unlikely zeroblob bm25 highlight snippet group_concat
 
     pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_try_advisory_xact_lock pg_try_advisory_xact_lock_shared
@@ -45,8 +45,8 @@ _OTHERS = frozenset(
 )
 """SQL's own forms, SQLite's functions, and those of the extensions that come with PostgreSQL, and of pgvector."""
 
-_FAMILIES = re.compile(r"(?:dotmac|st|rum)_\w+\Z")
-"""The toolkit's functions for SQLite, and PostGIS's."""
+_FAMILIES = re.compile(r"(?:dotmac|st(?!_(?:estimated_?extent|find_?extent)\Z)|rum)_\w+\Z")
+"""The toolkit's functions for SQLite, and PostGIS's but for those that read a table that they are told the name of."""
 
 
 def is_plain(text: str) -> bool:

@@ -184,7 +184,9 @@ def _passed(binding: TenantBinding, compiled: ConfiningCompiler, context: Any) -
 
 def _check_tenant(binding: TenantBinding, compiled: ConfiningCompiler, context: Any) -> None:
     """Raise unless every parameter by which the statement is confined has the session's tenant."""
-    tenant = binding.required(f"The table {min(table.name for table in compiled.touched)!r}")
+    tenant = binding.tenant
+    if tenant is None:
+        binding.required(f"The table {min(table.name for table in compiled.touched)!r}")  # raises
     confined = context.execution_options.get(CONFINED)
     if confined is not None and not same(confined, tenant):
         raise TenantIsolationError("The session serves another tenant than the repository.")

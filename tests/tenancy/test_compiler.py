@@ -49,6 +49,7 @@ from dotmac_database import (
 )
 from dotmac_database.engines import Database
 from dotmac_database.tenancy.fragments import KNOWN
+from dotmac_database.tenancy.text import is_known_function, is_plain_hint
 from tests.conftest import Face
 
 from .conftest import Guarded
@@ -407,6 +408,26 @@ def test_a_change_beside_an_untied_table_is_refused(guarded: Guarded) -> None:
         pytest.skip("SQLite has no DELETE … USING")
     with pytest.raises(UnscopedStatementError):
         guarded.run(session, lambda s: s.execute(delete(Tag).where(Doc.title == "a!doc 101")))
+
+
+def test_a_columns_own_value_ties_nothing(guarded: Guarded) -> None:
+    session = bound(guarded)
+    statement = update(Doc).values(size=Doc.size + 1).where(Tag.label == "a!tag 100")
+    with pytest.raises(UnscopedStatementError):
+        guarded.run(session, lambda s: s.execute(statement, execution_options={"synchronize_session": False}))
+
+
+@pytest.mark.parametrize("hint", ["%(name)s CROSS JOIN rnd_people", ", rnd_people", "ONLY (SELECT 1)"])
+def test_a_hint_names_no_other_table(hint: str) -> None:
+    assert not is_plain_hint(hint)
+
+
+@pytest.mark.parametrize(
+    "name", ["last_insert_rowid", "total_changes", "st_estimatedextent", "set_config", "unheard_of"]
+)
+def test_a_function_that_reads_more_than_its_arguments_is_not_known(name: str) -> None:
+    assert not is_known_function(name, frozenset())
+    assert is_known_function(name, frozenset((name,)))
 
 
 def test_a_tenant_is_set_by_no_way_of_updating(guarded: Guarded) -> None:

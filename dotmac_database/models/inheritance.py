@@ -1,0 +1,20 @@
+"""How the tables of joined inheritance hang together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Column
+from sqlalchemy.orm import Mapper
+from sqlalchemy.sql import operators, visitors
+from sqlalchemy.sql.elements import BinaryExpression
+
+
+def joined_columns(mapper: Mapper[Any]) -> dict[Any, Column[Any]]:
+    """Each column of the parent's table → the one of the class's own table that the inheritance joins it to."""
+    assert mapper.inherit_condition is not None  # SQLAlchemy has made it, or the mapper would not be
+    sides: list[Any] = []
+    for element in visitors.iterate(mapper.inherit_condition):
+        if isinstance(element, BinaryExpression) and element.operator is operators.eq:
+            sides += [(element.left, element.right), (element.right, element.left)]
+    return {one: own for one, own in sides if getattr(own, "table", None) is mapper.local_table}
