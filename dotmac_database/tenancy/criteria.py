@@ -48,7 +48,7 @@ class Confinement(LoaderCriteriaOption):
         self.root_entity = self.entity = None
         self.deferred_where_criteria = False
         self.include_aliases = True
-        # Loads come to the guard by themselves, so an object need not carry its tenant's conditions with it. A joined
+        # An object does not carry its tenant's conditions: what it loads later is for the guard to confine. A joined
         # load asks its criteria for the same mark, hence the twin.
         self.propagate_to_loaders = False
         self.applied = self._twin()

@@ -1,7 +1,7 @@
 """The guarded session: every statement of it is confined to its tenant, or refused.
 
-Three places see all that a session sends: `executions` the statements of the ORM, `units` the unit of work, and
-`wire` the connection, whatever came past those two.
+Its connection compiles with `compiler`, which confines what it renders. Three places see all that a session sends:
+`executions` the statements of the ORM, `units` the unit of work, and `wire` the connection, whatever came past those.
 """
 
 from __future__ import annotations
