@@ -5,13 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: example test check bench clean
+.PHONY: example test matrices check bench clean
 
 example: $(READY)
 	$(BIN)/python -m example_app
 
 test: $(READY) check
 	$(BIN)/python -m pytest -q -n 3 --dist loadscope
+
+matrices: $(READY)
+	$(BIN)/python -m pytest -q -n 3 --dist loadscope -m "matrix or not matrix" tests/matrices
 
 check: $(READY)
 	$(BIN)/ruff check .
