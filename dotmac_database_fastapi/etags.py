@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
+from functools import cache
 from typing import Any
 
+from pydantic import TypeAdapter
 from starlette.requests import Request
 
 from dotmac_database import StaleEntityError, Traits
+
+from .fields import text_type
 
 _TAG = re.compile(r'\s*(?:(?P<any>\*)|(?P<weak>W/)?"(?P<tag>[^"]*)")\s*(?:,|\Z)')
 
 
 def etag_of(traits: Traits[Any], entity: Any) -> str | None:
     """The entity's tag; None: its class has no version."""
-    return None if traits.version is None else f'"{getattr(entity, traits.version)}"'
+    return None if traits.version is None else f'"{_written(getattr(entity, traits.version))}"'
 
 
 def matched_versions(request: Request) -> frozenset[str] | None:
@@ -38,9 +43,31 @@ def matched_versions(request: Request) -> frozenset[str] | None:
     return frozenset(versions)
 
 
-def expected_version(traits: Traits[Any], versions: frozenset[str]) -> int:
+def expected_version(traits: Traits[Any], versions: frozenset[str]) -> Any:
     """The one version that a write may find. Raises `StaleEntityError` where there can be none."""
-    numbers = [int(version) for version in versions if version.isascii() and version.isdecimal() and len(version) < 19]
-    if traits.version is None or len(numbers) != 1:
+    found = [] if traits.version is None else _read(versions, _adapter(traits.columns[traits.version].type))
+    if len(found) != 1:
         raise StaleEntityError(f"{traits.name}: If-Match names no version of it.")
-    return numbers[0]
+    return found[0]
+
+
+def _read(versions: frozenset[str], adapter: TypeAdapter[Any]) -> list[Any]:
+    """The tags that can be versions, as the column's Python type: they must be as `etag_of` writes them."""
+    found: list[Any] = []
+    for tag in versions:
+        try:
+            version = adapter.validate_python(tag)
+        except ValueError:
+            continue
+        if _written(version) == tag:
+            found.append(version)
+    return found
+
+
+@cache
+def _adapter(type_: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(text_type(type_))
+
+
+def _written(version: Any) -> str:
+    return str(version.isoformat()) if isinstance(version, datetime) else str(version)

@@ -2,7 +2,8 @@
 
 Computed once per class and cached for the class's life. A part is played by the attribute of the
 usual name (``tenant_id``, ``is_deleted``, …), wherever it came from, or by the one that the class
-names: ``__tenant_column__ = "org_id"``, ``__version_column__ = "revision"``.
+names: ``__tenant_column__ = "org_id"``, ``__version_column__ = "revision"``. SQLAlchemy's
+``version_id_col`` is the version, whatever its name.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import inspect as pyinspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
@@ -45,6 +47,15 @@ ROLES = {
     "version": "version",
 }
 """Part → the attribute that plays it unless the class says otherwise with ``__<part>_column__``."""
+
+
+class VersionSource(Enum):
+    """What makes a row's next version."""
+
+    TOOLKIT = "counted one by one, by the toolkit alone"
+    MAPPER = "counted one by one, by the ORM too (version_id_col)"
+    GENERATOR = "made by a function of the class (version_id_generator)"
+    DATABASE = "made by the database, or set by the app (version_id_generator=False)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +94,19 @@ class Traits(Generic[M]):
             for prop in self.mapper.column_attrs
             if isinstance(prop, ColumnProperty) and isinstance(prop.columns[0], Column)
         }
+
+    @cached_property
+    def version_source(self) -> VersionSource | None:
+        """What makes the next version of a row; None: its class has no version."""
+        mapper = self.mapper
+        if self.version is None:
+            return None
+        if mapper.version_id_col is None:
+            return VersionSource.TOOLKIT
+        if mapper.version_id_generator is False:
+            return VersionSource.DATABASE
+        counts = getattr(mapper.version_id_generator, "__module__", "") == "sqlalchemy.orm.mapper"
+        return VersionSource.MAPPER if counts else VersionSource.GENERATOR
 
     @cached_property
     def private(self) -> frozenset[str]:
@@ -216,14 +240,12 @@ class Traits(Generic[M]):
     @cached_property
     def _one_plain_table(self) -> bool:
         mapper = self.mapper
-        counted = mapper.version_id_col
         return (
             len(self.tables) == 1
             and not self.computes
             and not mapper.validators
             # The ORM alone knows a version that is counted otherwise than one by one.
-            and (counted is None or (self.version is not None and counted is self.columns[self.version]))
-            and (counted is None or getattr(mapper.version_id_generator, "__module__", "") == "sqlalchemy.orm.mapper")
+            and self.version_source in (None, VersionSource.TOOLKIT, VersionSource.MAPPER)
         )
 
     def attribute(self, key: str) -> InstrumentedAttribute[Any]:
@@ -286,6 +308,21 @@ def tenant_key(mapper: Mapper[Any]) -> str | None:
     return traits_of(mapper.class_).tenant
 
 
+def _version(mapper: Mapper[Any], found: str | None) -> str | None:
+    """The key of the version: the mapper's own column where it has one, and else what was found by name."""
+    column = mapper.version_id_col
+    if column is None:
+        return found
+    key = mapper.get_property_by_column(column).key
+    if found != key and hasattr(mapper.class_, "__version_column__"):
+        raise ValidationError(
+            f"{mapper.class_.__name__} names two version columns: {key!r} as version_id_col, and {found!r} as "
+            "__version_column__.",
+            field=found,
+        )
+    return key
+
+
 def _read(model: type[M]) -> Traits[M]:
     try:
         mapper = sa_inspect(model)
@@ -306,6 +343,7 @@ def _read(model: type[M]) -> Traits[M]:
                 f"{model.__name__}.__{part}_column__ names {named!r}, which is no column of it.", field=named
             )
         parts[part] = key or None
+    parts["version"] = _version(mapper, parts["version"])
     primary_key = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
     return Traits(
         model,

@@ -14,11 +14,12 @@ from ..dialects.copying import copies, copy
 from ..errors import DuplicateEntityError, ValidationError
 from ..plainness import WRITE_BY_DRIVER, session_departure
 from ..query import FiltersLike, filters_of
+from ..models.traits import VersionSource
 from ..sessions import keep
 from ..statements.bulk import BATCH, Unnested, update_many
 from ..statements.inheritance import matching, spreads
 from ..statements.reads import Bound
-from ..statements.writes import Values, Writer, is_sql
+from ..statements.writes import Values, VersionStep, Writer, is_sql
 from ..tenancy.context import ALL_TENANTS
 from .writing import FRESH, WritingRepository
 
@@ -26,6 +27,9 @@ M = TypeVar("M")
 
 _FEW = 20
 """Below so many rows arrays are not worth their while."""
+
+_TRIES = 10
+"""How often an upsert is tried while others change the same row."""
 
 _MANY = 500
 """From so many rows on it pays to ask whether COPY may be used."""
@@ -234,6 +238,9 @@ class BulkRepository(WritingRepository[M]):
 
     def _upserted(self, writer: Writer, members: builtins.list[Values], conflict: builtins.list[Any]) -> Iterator[M]:
         """The rows of an upsert of equal fields, a statement a batch."""
+        if self.traits.version_source is VersionSource.GENERATOR:
+            yield from self._upserted_by_generator(writer, members, conflict)
+            return
         statement = writer.upsert(list(members[0]), conflict)
         rows = Unnested(writer, members)
         how = {**FRESH, **self._options}
@@ -246,6 +253,40 @@ class BulkRepository(WritingRepository[M]):
         size = max(1, self._dialect.max_parameters // len(members[0]))
         for start in range(0, len(members), size):
             yield from self._session.scalars(statement.values(members[start : start + size]), execution_options=how)
+
+    def _upserted_by_generator(
+        self, writer: Writer, members: builtins.list[Values], conflict: builtins.list[Any]
+    ) -> Iterator[M]:
+        """As `_upserted`, where a function makes the next version of the last: two statements a row."""
+        for row in members:
+            for _ in range(_TRIES):
+                step, found = self._version_step(writer, row, conflict)
+                statement = writer.upsert(list(row), conflict, step=step).values(row)
+                entity = next(iter(self._session.scalars(statement, execution_options={**FRESH, **self._options})), None)
+                if entity is not None:
+                    yield entity
+                    break
+                if not found and not self._version_step(writer, row, conflict)[1]:
+                    break  # what is in the way is another tenant's
+
+    def _version_step(
+        self, writer: Writer, row: Values, conflict: builtins.list[Any]
+    ) -> tuple[VersionStep, bool]:
+        """The version of the row in an upsert's way, which is locked, with the next one; and whether there is a row."""
+        key = self.traits.version
+        assert key is not None
+        reader = self._reader(include_deleted=not writer.meets_living_only(conflict))
+        of = self.traits.mapper.get_property_by_column
+        same = [self.traits.attribute(of(each).key) == row.get(of(each).key) for each in conflict]
+        statement = (
+            select(self.traits.attribute(key))
+            .where(*same, *reader.scope.root(self.traits))
+            .with_for_update(of=self.traits.lockable)
+        )
+        found = self._execute(Bound(statement, dict(reader.scope.parameters)), {}).first()
+        last = None if found is None else found[0]
+        generator: Any = self.traits.mapper.version_id_generator
+        return VersionStep(last, generator(last)), found is not None
 
     def _update_many(self, writer: Writer, changes: Mapping[tuple[Any, ...], Values]) -> int:
         keys = list(changes)
@@ -267,7 +308,7 @@ class BulkRepository(WritingRepository[M]):
             for name, value in values.items():
                 set_committed_value(entity, name, value)
             if version is not None and version in sa_inspect(entity).dict:
-                set_committed_value(entity, version, getattr(entity, version) + 1)
+                set_committed_value(entity, version, (getattr(entity, version) or 0) + 1)
 
     def _compute(self, entities: Sequence[M]) -> None:
         """Read computed attributes within the scope, in one statement a batch: RETURNING knows no scope."""

@@ -66,7 +66,7 @@ class WritingRepository(ExplainingRepository[M]):
         return entity
 
     def update(
-        self, entity_id: Any, data: Any, user_id: str | None = None, *, expected_version: int | None = None
+        self, entity_id: Any, data: Any, user_id: str | None = None, *, expected_version: Any = None
     ) -> M:
         """Change what was set in ``data`` and give the row back; one UPDATE … RETURNING, then COMMIT.
 
@@ -77,8 +77,8 @@ class WritingRepository(ExplainingRepository[M]):
         writer = self._writer(user_id)
         reader = writer.reader
         key = reader.key(entity_id)
-        if expected_version is not None and self.traits.version is None:
-            raise ValidationError(f"{self.traits.name} has no version to expect.", field="expected_version")
+        if expected_version is not None:
+            expected_version = writer.expected(expected_version)
         values = self._without_key(writer.for_update(data), key)
         if values:
             values = self.values_for_update(writer.stamped(values))
@@ -150,7 +150,7 @@ class WritingRepository(ExplainingRepository[M]):
         return self.auto_commit and not session.in_transaction() and not state_of(session).units
 
     def _changed_alone(
-        self, writer: Writer, key: tuple[Any, ...], values: Values, expected: int | None
+        self, writer: Writer, key: tuple[Any, ...], values: Values, expected: Any
     ) -> Sequence[M] | None:
         """The changed row, or none, committed with the one statement by the driver alone; None: it was not sent."""
         if self._conditioned or not self._commits_alone or not self._is_one_update(values):
@@ -239,18 +239,18 @@ class WritingRepository(ExplainingRepository[M]):
             reader = self._reader(include_deleted=True)
             self._fresh(reader, reader.key(self.traits.key_of(entity)))
 
-    def _change(self, writer: Writer, key: tuple[Any, ...], values: Values, expected: int | None) -> M:
+    def _change(self, writer: Writer, key: tuple[Any, ...], values: Values, expected: Any) -> M:
         entity = self._change_or_none(writer, key, values, expected)
         return self._refused(writer.reader, key, expected) if entity is None else entity
 
-    def _refused(self, reader: Reader, key: tuple[Any, ...], expected: int | None) -> NoReturn:
+    def _refused(self, reader: Reader, key: tuple[Any, ...], expected: Any) -> NoReturn:
         """Say why a row was not changed: it is not there, or its version is another."""
         if expected is not None and self._fetched(reader.by_key(key)):
             raise StaleEntityError(f"{self.traits.name} has changed: its version is not {expected} any more.")
         raise self._not_found()
 
     def _change_or_none(
-        self, writer: Writer, key: tuple[Any, ...], values: Values, expected: int | None = None
+        self, writer: Writer, key: tuple[Any, ...], values: Values, expected: Any = None
     ) -> M | None:
         """Change one row, by a statement where that is enough; None: it is missing, or stale."""
         if not values:
@@ -266,7 +266,7 @@ class WritingRepository(ExplainingRepository[M]):
         self._complete(entity)
         return entity
 
-    def _if_fresh(self, rows: Sequence[M], expected: int | None) -> M | None:
+    def _if_fresh(self, rows: Sequence[M], expected: Any) -> M | None:
         version = self.traits.version
         if rows and (expected is None or version is None or getattr(rows[0], version) == expected):
             return rows[0]
@@ -286,7 +286,7 @@ class WritingRepository(ExplainingRepository[M]):
             setattr(entity, key, value)
         version = self.traits.version
         if version is not None and self.traits.mapper.version_id_col is None:
-            setattr(entity, version, getattr(entity, version) + 1)
+            setattr(entity, version, (getattr(entity, version) or 0) + 1)
 
     def _counted(self, bound: Bound) -> int:
         """Run an UPDATE or DELETE and count its rows; objects that the session holds follow."""

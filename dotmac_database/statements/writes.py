@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from pydantic import BaseModel
@@ -19,6 +19,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    func,
     insert,
     null,
     update,
@@ -29,7 +30,7 @@ from sqlalchemy.sql.elements import Null
 
 from ..errors import TenantIsolationError, TenantRequiredError, ValidationError
 from ..models.living import living_condition
-from ..models.traits import Traits, traits_of
+from ..models.traits import Traits, VersionSource, traits_of
 from ..tenancy.context import ALL_TENANTS
 from ..types import UTCDateTime, utc_now
 from .coercion import Coercer, coercer
@@ -59,6 +60,13 @@ def data_of(traits: Traits[Any], data: Any) -> Mapping[Any, Any]:
         held: dict[str, Any] = sa_inspect(data).dict
         return {key: held[key] for key in (*traits.columns, *traits.relationships) if key in held}
     raise ValidationError(f"{traits.name}: a dict or a Pydantic object was expected, not {type(data).__name__}.")
+
+
+class VersionStep(NamedTuple):
+    """A row's version before and after a change."""
+
+    last: Any
+    next: Any
 
 
 def _fills_itself(column: Column[Any]) -> bool:
@@ -95,9 +103,10 @@ class Writer:
         if self.actor is not None:
             self._stamp(values, traits.created_by, self.actor)
             self._stamp(values, traits.updated_by, self.actor)
-        for part, first in ((traits.is_deleted, False), (traits.version, 1)):
-            if part is not None and part not in values and traits.columns[part].default is None:
-                self._stamp(values, part, first)
+        if traits.is_deleted is not None and traits.columns[traits.is_deleted].default is None:
+            self._stamp(values, traits.is_deleted, False)
+        if traits.version is not None:
+            self._stamp_version(values, traits.version)
         made = traits.makes_uuid
         if made is not None and values.get(made) is None:
             values[made] = self._coerced(made, uuid4())
@@ -106,13 +115,12 @@ class Writer:
     def for_update(self, data: Any) -> Values:
         """The values to change, checked and coerced; `stamped` adds who and when."""
         traits = self.traits
-        given = data_of(traits, data)
-        if traits.version is not None and traits.version in given:
+        values = self.checked(data_of(traits, data))
+        if traits.version in values and traits.version_source is not VersionSource.DATABASE:
             raise ValidationError(
                 f"{traits.name}.{traits.version} counts by itself; pass expected_version= to check it.",
                 field=traits.version,
             )
-        values = self.checked(given)
         if traits.tenant is not None:
             self._check_tenant(values.get(traits.tenant))
             if self.reader.scope.tenant is not ALL_TENANTS:
@@ -197,6 +205,16 @@ class Writer:
         if isinstance(value, datetime) and not isinstance(type_, UTCDateTime):
             value = self._coerced(key, value)
         values[key] = value
+
+    def _stamp_version(self, values: Values, key: str) -> None:
+        """The first version of a new row, which the ORM writes whatever the data says."""
+        source = self.traits.version_source
+        if source is VersionSource.TOOLKIT:
+            if self.traits.columns[key].default is None:
+                values.setdefault(key, 1)
+        elif source is not VersionSource.DATABASE:
+            first: Any = self.traits.mapper.version_id_generator
+            values[key] = first(None)
 
     def _check_related(self, key: str, value: Any) -> None:
         """Refuse entities of another tenant as a new row's neighbours."""
@@ -326,9 +344,23 @@ class Writer:
         return Bound(statement, parameters)
 
     def next_version(self) -> Values:
-        """The change that counts a version up; nothing for a class without one."""
+        """The change that counts a version up; nothing for a class without one, or where the database makes it.
+
+        What a function of the class makes depends on the row: the unit of work asks it for each.
+        """
         version = self.traits.version
-        return {} if version is None else {version: self.traits.attribute(version) + 1}
+        if version is None or self.traits.version_source not in (VersionSource.TOOLKIT, VersionSource.MAPPER):
+            return {}
+        attribute = self.traits.attribute(version)
+        last = func.coalesce(attribute, 0) if self.traits.columns[version].nullable else attribute
+        return {version: last + 1}
+
+    def expected(self, version: Any) -> Any:
+        """A version that the caller expects, as its column's type. Raises `ValidationError` for a class without one."""
+        key = self.traits.version
+        if key is None:
+            raise ValidationError(f"{self.traits.name} has no version to expect.", field="expected_version")
+        return self._coerced(key, version)
 
     def update_where(self, found: Analysis, values: Values) -> Bound:
         """UPDATE of all rows that match."""
@@ -383,10 +415,18 @@ class Writer:
             uniques |= {frozenset([column]) for column in table.columns if column.unique}
         return uniques
 
-    def upsert(self, row_keys: Sequence[str], conflict: Sequence[Any], *, returning: bool = True) -> Any:
+    def upsert(
+        self,
+        row_keys: Sequence[str],
+        conflict: Sequence[Any],
+        *,
+        returning: bool = True,
+        step: VersionStep | None = None,
+    ) -> Any:
         """INSERT … ON CONFLICT DO UPDATE, which leaves a row of another tenant alone.
 
-        A soft-deleted row in the way is changed and restored.
+        A soft-deleted row in the way is changed and restored. ``step`` is for a class whose versions a function makes
+        (`VersionSource.GENERATOR`): a row whose version is not that of the step stays as it is.
         """
         traits = self.traits
         table = traits.tables[0]
@@ -397,7 +437,7 @@ class Writer:
             traits.tenant,
             traits.created_at,
             traits.created_by,
-            traits.version,
+            traits.version if traits.version_source is not VersionSource.DATABASE else None,
         }
         conflicting = {column.key for column in conflict}
         changes: Values = {
@@ -405,7 +445,7 @@ class Writer:
             for key in row_keys
             if key not in kept and traits.columns[key].key not in conflicting
         }
-        changes |= {traits.columns[key].name: value for key, value in self.next_version().items()}
+        changes |= self._counted_on_conflict(row_keys, step)
         for key, value in ((traits.is_deleted, False), (traits.deleted_at, None)):
             if key is not None:
                 changes[traits.columns[key].name] = value
@@ -417,11 +457,32 @@ class Writer:
             column = traits.columns[traits.tenant]
             own = table.c[column.key] == statement.excluded[column.name]
             where = own if where is None else and_(where, own)
+        if step is not None and traits.version is not None:
+            unchanged = table.c[traits.columns[traits.version].key].is_not_distinct_from(step.last)
+            where = unchanged if where is None else and_(where, unchanged)
         among = _living_among(table, conflict)
         statement = statement.on_conflict_do_update(
             index_elements=list(conflict), index_where=among, set_=changes, where=where
         )
         return statement.returning(traits.model) if returning else statement
+
+    def meets_living_only(self, conflict: Sequence[Any]) -> bool:
+        """Whether an upsert meets rows that are not soft-deleted only, since the others may have the same values."""
+        return _living_among(self.traits.tables[0], conflict) is not None
+
+    def _counted_on_conflict(self, row_keys: Sequence[str], step: VersionStep | None) -> Values:
+        """The next version of a row in an upsert's way, by the column's name."""
+        key = self.traits.version
+        if key is None:
+            return {}
+        column = self.traits.columns[key]
+        if step is not None:
+            return {column.name: bindparam(None, step.next, type_=column.type, unique=True)}
+        made: Any = column.onupdate
+        if self.traits.version_source is VersionSource.DATABASE and key not in row_keys and made is not None:
+            # ON CONFLICT DO UPDATE knows nothing of a column's own onupdate.
+            return {column.name: made.arg(None) if made.is_callable else made.arg}
+        return {column.name: value for value in self.next_version().values()}
 
 
 def _living_among(table: Table, conflict: Sequence[Any]) -> Any:
