@@ -109,6 +109,12 @@ class Traits(Generic[M]):
         return VersionSource.MAPPER if counts else VersionSource.GENERATOR
 
     @cached_property
+    def stamped(self) -> frozenset[str]:
+        """The keys of what the repository fills in: the tenant, and who made and changed a row, and when."""
+        parts = (self.tenant, self.created_at, self.updated_at, self.created_by, self.updated_by)
+        return frozenset(key for key in parts if key is not None)
+
+    @cached_property
     def private(self) -> frozenset[str]:
         """The keys of the attributes that are marked with ``info={"private": True}``, or made of what is."""
         return frozenset(
@@ -162,12 +168,30 @@ class Traits(Generic[M]):
         )
 
     @cached_property
+    def required(self) -> frozenset[str]:
+        """The keys of columns that a new row must name: they are not nullable, and nothing else fills them."""
+        unfilled = self.null_unless_set
+        return frozenset(key for key, column in self.columns.items() if key in unfilled and not column.nullable)
+
+    @cached_property
     def constructor_keys(self) -> frozenset[str] | None:
         """The keywords that the class's constructor takes; None: any."""
         parameters = pyinspect.signature(self.model.__init__).parameters.values()
         if any(p.kind is p.VAR_KEYWORD for p in parameters):
             return None
         return frozenset(p.name for p in parameters)
+
+    @cached_property
+    def constructor_needs(self) -> frozenset[str]:
+        """The keywords without which the class's constructor can't be called."""
+        parameters = [*pyinspect.signature(self.model.__init__).parameters.values()][1:]
+        kinds = (pyinspect.Parameter.POSITIONAL_OR_KEYWORD, pyinspect.Parameter.KEYWORD_ONLY)
+        return frozenset(p.name for p in parameters if p.kind in kinds and p.default is p.empty)
+
+    @cached_property
+    def constructs(self) -> bool:
+        """Whether a new row's values are known only once the class's own constructor and validators have seen them."""
+        return bool(self.mapper.validators) or not self._made_plainly
 
     @cached_property
     def joins_collections(self) -> bool:
@@ -230,7 +254,14 @@ class Traits(Generic[M]):
             and self.model.__setattr__.__module__ == "sqlmodel.main"
             and not getattr(self.model, "__pydantic_post_init__", None)
             and not getattr(self.model, "model_config", {}).get("validate_assignment")
+            and not any(map(self._has_default_of_its_own, self.columns))
         )
+
+    def _has_default_of_its_own(self, key: str) -> bool:
+        """Whether SQLModel's constructor fills a field whose column, since it was given as ``sa_column``, does not."""
+        field = self.model.model_fields.get(key)  # type: ignore[attr-defined]  # of SQLModel's classes
+        made = field is not None and not field.is_required() and (field.default_factory or field.default is not None)
+        return bool(made) and self.columns[key].default is None and key not in self.stamped and key != self.version
 
     @cached_property
     def _defaults_are_plain(self) -> bool:

@@ -210,9 +210,7 @@ class AsyncRepository(RepositoryCore[M]):
         """As `BaseRepository.bulk_upsert`."""
         return await self._run(BaseRepository.bulk_upsert, rows, conflict_fields, user_id)
 
-    async def update(
-        self, entity_id: Any, data: Any, user_id: str | None = None, *, expected_version: int | None = None
-    ) -> M:
+    async def update(self, entity_id: Any, data: Any, user_id: str | None = None, *, expected_version: Any = None) -> M:
         """As `BaseRepository.update`."""
         return await self._run(BaseRepository.update, entity_id, data, user_id, expected_version=expected_version)
 

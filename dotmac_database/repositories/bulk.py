@@ -9,17 +9,18 @@ from typing import Any, Literal, TypeVar, overload
 from sqlalchemy import Column, insert, select
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.sql.elements import Null
 
 from ..dialects.copying import copies, copy
 from ..errors import DuplicateEntityError, ValidationError
+from ..models.traits import VersionSource
 from ..plainness import WRITE_BY_DRIVER, session_departure
 from ..query import FiltersLike, filters_of
-from ..models.traits import VersionSource
 from ..sessions import keep
 from ..statements.bulk import BATCH, Unnested, update_many
 from ..statements.inheritance import matching, spreads
 from ..statements.reads import Bound
-from ..statements.writes import Values, VersionStep, Writer, is_sql
+from ..statements.writes import NewRow, Values, VersionStep, Writer
 from ..tenancy.context import ALL_TENANTS
 from .writing import FRESH, WritingRepository
 
@@ -60,8 +61,7 @@ class BulkRepository(WritingRepository[M]):
         where the table, its columns and row-level security allow it. No events of single objects are sent.
         """
         writer = self._writer(user_id)
-        prepared = [self.values_for_create(writer.for_create(row)) for row in rows]
-        self._columns_only(prepared)
+        prepared = [self._new_row(writer, row).values for row in rows]
         if not prepared:
             return [] if returning else 0
         with self._writing():
@@ -92,8 +92,8 @@ class BulkRepository(WritingRepository[M]):
         writer = self._writer(user_id)
         if len(self.traits.tables) != 1:
             raise ValidationError(f"{self.traits.name} spans several tables, which no one statement can upsert.")
-        prepared = [self.values_for_create(writer.for_create(row)) for row in rows]
-        self._columns_only(prepared)
+        new = [self._new_row(writer, row) for row in rows]
+        prepared = [row.values for row in new]
         conflict = writer.conflict_columns(conflict_fields)
         keys = [self.traits.mapper.get_property_by_column(column).key for column in conflict]
         identities = [tuple(row.get(key) for key in keys) for row in prepared]
@@ -101,8 +101,8 @@ class BulkRepository(WritingRepository[M]):
             raise ValidationError(f"{self.traits.name}: two rows have the same {', '.join(conflict_fields)}.")
         found: dict[tuple[Any, ...], M] = {}
         with self._writing():
-            for _, members in writer.runs(prepared, keep_none=True):
-                for entity in self._upserted(writer, members, conflict):
+            for unset, members in _alike(writer, new):
+                for entity in self._upserted(writer, members, conflict, unset):
                     found[tuple(getattr(entity, key) for key in keys)] = entity
             entities = [found.get(identity) for identity in identities]
             if any(entity is None for entity in entities):
@@ -236,12 +236,14 @@ class BulkRepository(WritingRepository[M]):
             statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
             self._session.execute(statement, execution_options=self._options)
 
-    def _upserted(self, writer: Writer, members: builtins.list[Values], conflict: builtins.list[Any]) -> Iterator[M]:
+    def _upserted(
+        self, writer: Writer, members: builtins.list[Values], conflict: builtins.list[Any], unset: frozenset[str]
+    ) -> Iterator[M]:
         """The rows of an upsert of equal fields, a statement a batch."""
         if self.traits.version_source is VersionSource.GENERATOR:
-            yield from self._upserted_by_generator(writer, members, conflict)
+            yield from self._upserted_by_generator(writer, members, conflict, unset)
             return
-        statement = writer.upsert(list(members[0]), conflict)
+        statement = writer.upsert([key for key in members[0] if key not in unset], conflict)
         rows = Unnested(writer, members)
         how = {**FRESH, **self._options}
         if rows.possible and len(members) >= _FEW:
@@ -255,23 +257,22 @@ class BulkRepository(WritingRepository[M]):
             yield from self._session.scalars(statement.values(members[start : start + size]), execution_options=how)
 
     def _upserted_by_generator(
-        self, writer: Writer, members: builtins.list[Values], conflict: builtins.list[Any]
+        self, writer: Writer, members: builtins.list[Values], conflict: builtins.list[Any], unset: frozenset[str]
     ) -> Iterator[M]:
         """As `_upserted`, where a function makes the next version of the last: two statements a row."""
+        how = {**FRESH, **self._options}
         for row in members:
             for _ in range(_TRIES):
                 step, found = self._version_step(writer, row, conflict)
-                statement = writer.upsert(list(row), conflict, step=step).values(row)
-                entity = next(iter(self._session.scalars(statement, execution_options={**FRESH, **self._options})), None)
+                statement = writer.upsert([key for key in row if key not in unset], conflict, step=step).values(row)
+                entity = next(iter(self._session.scalars(statement, execution_options=how)), None)
                 if entity is not None:
                     yield entity
                     break
                 if not found and not self._version_step(writer, row, conflict)[1]:
                     break  # what is in the way is another tenant's
 
-    def _version_step(
-        self, writer: Writer, row: Values, conflict: builtins.list[Any]
-    ) -> tuple[VersionStep, bool]:
+    def _version_step(self, writer: Writer, row: Values, conflict: builtins.list[Any]) -> tuple[VersionStep, bool]:
         """The version of the row in an upsert's way, which is locked, with the next one; and whether there is a row."""
         key = self.traits.version
         assert key is not None
@@ -306,7 +307,7 @@ class BulkRepository(WritingRepository[M]):
             if entity is None:
                 continue
             for name, value in values.items():
-                set_committed_value(entity, name, value)
+                set_committed_value(entity, name, None if type(value) is Null else value)
             if version is not None and version in sa_inspect(entity).dict:
                 set_committed_value(entity, version, (getattr(entity, version) or 0) + 1)
 
@@ -320,13 +321,6 @@ class BulkRepository(WritingRepository[M]):
             bound = reader.loading(reader.by_keys(keys[start : start + BATCH]), ())
             self._scalars(Bound(bound.statement, bound.parameters), {"populate_existing": True})
 
-    def _columns_only(self, rows: Sequence[Values]) -> None:
-        """Refuse what one statement for many rows can't take: relationships and SQL expressions."""
-        for row in rows:
-            for key, value in row.items():
-                if key not in self.traits.columns or is_sql(value):
-                    raise ValidationError(f"{self.traits.name}.{key} can't be written in bulk.", field=key)
-
     def _refuse_key(self, values: Values) -> None:
         for name in self.traits.primary_key:
             if name in values:
@@ -338,6 +332,16 @@ class BulkRepository(WritingRepository[M]):
                 f"{self.traits.name}: the filters match every row; pass allow_all=True if that is meant.",
                 field="filters",
             )
+
+
+def _alike(writer: Writer, rows: Sequence[NewRow]) -> Iterator[tuple[frozenset[str], builtins.list[Values]]]:
+    """The rows of one statement each: they have the same keys, of which nobody has set the same ones."""
+    groups: dict[frozenset[str], builtins.list[Values]] = {}
+    for row in rows:
+        groups.setdefault(row.unset, []).append(row.values)
+    for unset, members in groups.items():
+        for _, alike in writer.runs(members, keep_none=True):
+            yield unset, alike
 
 
 def _is_identity(columns: Sequence[Column[Any]]) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from sqlalchemy import Result, delete
+from sqlalchemy import Result, delete, null
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.base import instance_dict
+from sqlalchemy.sql.elements import Null
 
 from ..dialects import translated
 from ..direct import insert, write
@@ -16,13 +18,22 @@ from ..plainness import CHANGE, mapper_departure, session_listened
 from ..sessions import keep, state_of, writing
 from ..statements.inheritance import deletions, levels_of, of_key, spreads
 from ..statements.reads import Bound, Reader
-from ..statements.writes import Values, Writer
+from ..statements.writes import NewRow, Values, Writer
 from ..tenancy.context import ALL_TENANTS
 from .explaining import ExplainingRepository
 
 M = TypeVar("M")
 
 FRESH: Mapping[str, Any] = {"populate_existing": True, "synchronize_session": False}
+
+
+def assign(entity: Any, key: str, value: Any) -> None:
+    """Set an attribute. NULL of a JSON column passes by listeners and validators, who know None alone."""
+    if type(value) is not Null:
+        setattr(entity, key, value)
+        return
+    setattr(entity, key, None)
+    instance_dict(entity)[key] = value
 
 
 class WritingRepository(ExplainingRepository[M]):
@@ -34,12 +45,12 @@ class WritingRepository(ExplainingRepository[M]):
     def create(self, data: Any, user_id: str | None = None) -> M:
         """Insert one row and give it back with all its columns loaded; one INSERT, then COMMIT.
 
-        ``data`` is a dict or a Pydantic object, whose unset fields are left to their defaults; it is not changed.
-        Raises `ValidationError` for an unknown key, `TenantIsolationError` for another tenant's id,
-        `DuplicateEntityError` and `ConstraintViolationError` as the database says.
+        ``data`` is a dict or a Pydantic object, whose own defaults are written; a default of None leaves the column to
+        the one that it has. It is not changed. Raises `ValidationError` for an unknown key, `TenantIsolationError` for
+        another tenant's id, `DuplicateEntityError` and `ConstraintViolationError` as the database says.
         """
         writer = self._writer(user_id)
-        values = self.values_for_create(writer.for_create(data))
+        values = self.values_for_create(writer.for_create(data).values)
         bound = None if self._conditioned else writer.insert_of(values)
         created: Sequence[M] | None = None
         if bound is not None and self._commits_alone:
@@ -65,9 +76,7 @@ class WritingRepository(ExplainingRepository[M]):
         self._complete(entity)
         return entity
 
-    def update(
-        self, entity_id: Any, data: Any, user_id: str | None = None, *, expected_version: Any = None
-    ) -> M:
+    def update(self, entity_id: Any, data: Any, user_id: str | None = None, *, expected_version: Any = None) -> M:
         """Change what was set in ``data`` and give the row back; one UPDATE … RETURNING, then COMMIT.
 
         Where the class has validators, listeners or several tables it is a SELECT … FOR UPDATE and a flush. Raises
@@ -149,9 +158,7 @@ class WritingRepository(ExplainingRepository[M]):
         session = self._session
         return self.auto_commit and not session.in_transaction() and not state_of(session).units
 
-    def _changed_alone(
-        self, writer: Writer, key: tuple[Any, ...], values: Values, expected: Any
-    ) -> Sequence[M] | None:
+    def _changed_alone(self, writer: Writer, key: tuple[Any, ...], values: Values, expected: Any) -> Sequence[M] | None:
         """The changed row, or none, committed with the one statement by the driver alone; None: it was not sent."""
         if self._conditioned or not self._commits_alone or not self._is_one_update(values):
             return None
@@ -198,12 +205,54 @@ class WritingRepository(ExplainingRepository[M]):
     def _made(self, values: Values) -> M:
         """A new entity by its own constructor; what that does not take is set afterwards."""
         values = {**self._reader().typed_defaults(), **values}
+        nulls = [key for key, value in values.items() if type(value) is Null]
+        # A JSON column of nothing is NULL by itself. Where it has a default it is told so.
+        values = {key: value for key, value in values.items() if type(value) is not Null}
         accepted = self.traits.constructor_keys
         given = {key: value for key, value in values.items() if accepted is None or key in accepted}
+        for key in self.traits.constructor_needs - given.keys():
+            if key not in self.traits.columns or key in self.traits.required:
+                raise ValidationError(f"{self.traits.name}.{key} must be given.", field=key)
+            given[key] = None
         entity = self.model_class(**given)
-        for key in values.keys() - given.keys():
-            setattr(entity, key, values[key])
+        for key in values:
+            if key not in given:
+                setattr(entity, key, values[key])
+        for key in nulls:
+            if key not in self.traits.null_unless_set or key in instance_dict(entity):
+                assign(entity, key, null())
         return entity
+
+    def _new_row(self, writer: Writer, data: Any) -> NewRow:
+        """A row for a statement of many, with what its constructor and validators make of it.
+
+        Raises `ValidationError` for relationships and SQL expressions, which such a statement can't take.
+        """
+        values, unset = writer.for_create(data)
+        values = self.values_for_create(values)
+        for key, value in values.items():
+            if key not in self.traits.columns or writer.is_expression(key, value):
+                raise ValidationError(f"{self.traits.name}.{key} can't be written in bulk.", field=key)
+        if self.traits.constructs:
+            made = self._values_made(values)
+            unset |= made.keys() - values.keys()
+            values = made
+        return NewRow(values, unset - self.traits.stamped if unset else unset)
+
+    def _values_made(self, values: Values) -> Values:
+        """The values of an object that is made of these by its own constructor, and is not for the session."""
+        entity = self._made(values)
+        held = instance_dict(entity)
+        made: Values = {}
+        for key in self.traits.columns:
+            # The default of a mapped dataclass is seen on the object, but is not in it.
+            value = held[key] if key in held else getattr(entity, key)
+            if value is not None or key in values:
+                made[key] = value
+        for key, value in values.items():
+            if type(value) is Null and made[key] is None:
+                made[key] = value
+        return made
 
     def _refuse_held(self, values: Values) -> None:
         """Refuse the key of an object that the session holds, before the ORM warns of two with one identity."""
@@ -249,9 +298,7 @@ class WritingRepository(ExplainingRepository[M]):
             raise StaleEntityError(f"{self.traits.name} has changed: its version is not {expected} any more.")
         raise self._not_found()
 
-    def _change_or_none(
-        self, writer: Writer, key: tuple[Any, ...], values: Values, expected: Any = None
-    ) -> M | None:
+    def _change_or_none(self, writer: Writer, key: tuple[Any, ...], values: Values, expected: Any = None) -> M | None:
         """Change one row, by a statement where that is enough; None: it is missing, or stale."""
         if not values:
             return self._if_fresh(self._fresh(writer.reader, key), expected)
@@ -283,7 +330,7 @@ class WritingRepository(ExplainingRepository[M]):
 
     def _set(self, entity: M, values: Values) -> None:
         for key, value in values.items():
-            setattr(entity, key, value)
+            assign(entity, key, value)
         version = self.traits.version
         if version is not None and self.traits.mapper.version_id_col is None:
             setattr(entity, version, (getattr(entity, version) or 0) + 1)

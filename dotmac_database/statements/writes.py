@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -55,11 +55,57 @@ def data_of(traits: Traits[Any], data: Any) -> Mapping[Any, Any]:
     if type(data) is dict or isinstance(data, Mapping):
         return data
     if isinstance(data, BaseModel):
-        return {name: getattr(data, name) for name in data.model_fields_set} | (data.model_extra or {})
+        names = data.model_fields_set - _excluded(traits, type(data))
+        related = _held(data, traits.relationships) if isinstance(data, traits.model) else {}
+        return {name: getattr(data, name) for name in names} | (data.model_extra or {}) | related
     if isinstance(data, traits.model):
-        held: dict[str, Any] = sa_inspect(data).dict
-        return {key: held[key] for key in (*traits.columns, *traits.relationships) if key in held}
+        return _held(data, (*traits.columns, *traits.relationships))
     raise ValidationError(f"{traits.name}: a dict or a Pydantic object was expected, not {type(data).__name__}.")
+
+
+def new_data_of(traits: Traits[Any], data: Any) -> tuple[Mapping[Any, Any], frozenset[str]]:
+    """What a new row is made of, and the names in it that nobody has set: a Pydantic object's own defaults.
+
+    A default of None is none: it leaves the column to its own default, or to NULL.
+    """
+    if not isinstance(data, BaseModel):
+        return data_of(traits, data), _NOBODYS
+    if not isinstance(data, traits.model):
+        names = type(data).model_fields.keys() - data.model_fields_set - _excluded(traits, type(data))
+        unset = {name: value for name in names if (value := getattr(data, name)) is not None}
+    elif sa_inspect(data).key is not None:
+        return _held(data, (*traits.columns, *traits.relationships)), _NOBODYS  # it was loaded, as the row is
+    else:
+        # What its class fills in for the repository to stamp, the repository stamps.
+        names = traits.columns.keys() - data.model_fields_set - traits.stamped
+        unset = {name: value for name, value in _held(data, names).items() if value is not None}
+    return {**unset, **data_of(traits, data)}, frozenset(unset)
+
+
+def _held(entity: Any, keys: Iterable[str]) -> Values:
+    held: Values = sa_inspect(entity).dict
+    return {key: held[key] for key in keys if key in held}
+
+
+def _excluded(traits: Traits[Any], schema: type[BaseModel]) -> frozenset[str]:
+    """The fields that a schema keeps out of its dumps (``exclude=True``), unless they are the class's own."""
+
+    def find() -> frozenset[str]:
+        fields = schema.model_fields.items()
+        mapped = traits.mapper.all_orm_descriptors
+        return frozenset(name for name, field in fields if field.exclude is True and name not in mapped)
+
+    return traits.kept(("excluded", schema), find)
+
+
+_NOBODYS: frozenset[str] = frozenset()
+
+
+class NewRow(NamedTuple):
+    """The values of a row to insert, and the keys of those that nobody has set."""
+
+    values: Values
+    unset: frozenset[str]
 
 
 class VersionStep(NamedTuple):
@@ -88,12 +134,11 @@ class Writer:
         """The class's traits."""
         return self.reader.traits
 
-    def for_create(self, data: Any) -> Values:
+    def for_create(self, data: Any) -> NewRow:
         """The values of a new row: checked, coerced and stamped. The caller's data is not changed."""
         traits = self.traits
-        values = self.checked(data_of(traits, data))
-        for key in [key for key, value in values.items() if type(value) is Null and not _has_default(traits, key)]:
-            del values[key]
+        given, unset = new_data_of(traits, data)
+        values = self.checked(given)
         self._stamp_tenant(values)
         self._stamp_class(values)
         if traits.created_at is not None or traits.updated_at is not None:
@@ -110,7 +155,7 @@ class Writer:
         made = traits.makes_uuid
         if made is not None and values.get(made) is None:
             values[made] = self._coerced(made, uuid4())
-        return values
+        return NewRow(values, frozenset(self._fields[name][0] for name in unset) if unset else unset)
 
     def for_update(self, data: Any) -> Values:
         """The values to change, checked and coerced; `stamped` adds who and when."""
@@ -166,6 +211,14 @@ class Writer:
         """NULL, which a JSON column must be told apart from the JSON value ``null``."""
         type_ = self.traits.columns[key].type
         return null() if is_json(type_) and type_.should_evaluate_none else None
+
+    def holds_sql(self, values: Values) -> bool:
+        """Whether an SQL expression is among the values; the NULL of a JSON column is sent as data is."""
+        return any(map(is_sql, values.values())) and any(self.is_expression(*item) for item in values.items())
+
+    def is_expression(self, key: str, value: Any) -> bool:
+        """Whether the value of a key is an SQL expression; the NULL of a JSON column is data."""
+        return is_sql(value) and not (type(value) is Null and is_json(self.traits.columns[key].type))
 
     def _canonical(self, name: object) -> str:
         mapper = self.traits.mapper
@@ -296,7 +349,7 @@ class Writer:
             return None
         filled = {key for key, value in values.items() if value is None and _fills_itself(traits.columns[key])}
         given = {key: value for key, value in values.items() if key not in filled}
-        if any(map(is_sql, given.values())):
+        if self.holds_sql(given):
             return None
         plain = self.reader.typed_defaults()
         for key, column in traits.columns.items():
@@ -328,7 +381,7 @@ class Writer:
             changed = update(traits.model).where(*where).values({**changes, **self.next_version()})
             return changed.returning(traits.model).execution_options(synchronize_session=False)
 
-        plain = not any(map(is_sql, values.values()))
+        plain = not self.holds_sql(values)
         if plain:
             statement = reader.kept(("update", names, checks), make)
         else:
@@ -482,7 +535,8 @@ class Writer:
         if self.traits.version_source is VersionSource.DATABASE and key not in row_keys and made is not None:
             # ON CONFLICT DO UPDATE knows nothing of a column's own onupdate.
             return {column.name: made.arg(None) if made.is_callable else made.arg}
-        return {column.name: value for value in self.next_version().values()}
+        counted = self.next_version()
+        return {column.name: counted[key]} if counted else {}
 
 
 def _living_among(table: Table, conflict: Sequence[Any]) -> Any:
@@ -497,8 +551,3 @@ def _living_among(table: Table, conflict: Sequence[Any]) -> Any:
 
 def _partial(index: Index) -> bool:
     return any(options.get("where") is not None for options in index.dialect_options.values())
-
-
-def _has_default(traits: Traits[Any], key: str) -> bool:
-    column = traits.columns[key]
-    return column.default is not None or column.server_default is not None

@@ -205,7 +205,7 @@ class _Resource:
         key = self.traits.key_of(entity)
         return await repository.get_by_id_or_raise(key, relationships=self.renderer.relationships)
 
-    async def _expected(self, request: Request, repository: Any, key: Any) -> int | None:
+    async def _expected(self, request: Request, repository: Any, key: Any) -> Any:
         """The version that ``If-Match`` asks for; None: any."""
         versions = matched_versions(request)
         if versions is None:
@@ -222,7 +222,7 @@ class _Resource:
         held = frozenset() if tag is None else versions & {tag.strip('"')}
         return expected_version(self.traits, held)
 
-    async def _lock(self, repository: Any, key: Any, expected: int) -> None:
+    async def _lock(self, repository: Any, key: Any, expected: Any) -> None:
         """Lock a row before it is deleted, if it is still of the version that the client saw."""
         entity = await repository.for_update().get_by_id_or_raise(key)
         if getattr(entity, self.traits.version or "") != expected:

@@ -39,6 +39,6 @@ def test_a_row_is_written_under_the_version_that_was_read(app: FastAPI, runner: 
     assert conditional("PATCH", first, json={"note": "y"}).status_code == 412
     assert conditional("PATCH", '"nothing"', json={"note": "y"}).status_code == 412
     assert conditional("DELETE", first).status_code == 412
-    assert conditional("PATCH", f'{first}, {second}', json={"note": "z"}).status_code == 200
+    assert conditional("PATCH", f"{first}, {second}", json={"note": "z"}).status_code == 200
     third = api.get(path, tenant="t").headers["etag"]
     assert conditional("DELETE", third).status_code == 204

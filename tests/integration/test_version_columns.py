@@ -124,7 +124,7 @@ class Modelled(SqlModelBase, table=True):
     note: str | None = None
     is_deleted: bool = False
     rev: int = Field(default=1, sa_column=REV)
-    __mapper_args__ = {"version_id_col": REV}  # noqa: RUF012
+    __mapper_args__ = {"version_id_col": REV}
 
 
 MODELS = (Named, Renamed, Lenient, Random, ByTen, ByServer, Beside, Computing, Modelled)
@@ -195,7 +195,7 @@ def test_every_write_counts(face: Face, model: Any) -> None:
         with face.session() as session:
             try:
                 write(face, face.repository(session, model, "t"), key)
-            except Exception as error:  # all wrong cells at once
+            except Exception as error:  # noqa: BLE001 - all wrong cells at once
                 wrong.append(f"{method}: {error!r}")
         with Session(face.database.engine) as other:
             now = other.get(model, key)
