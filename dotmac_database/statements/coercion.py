@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
+from pydantic import BaseModel
 from sqlalchemy import types as sa
 
 from ..types import UTCDateTime, as_utc
@@ -290,10 +291,35 @@ def _bytes(type_: Any, storing: bool) -> Coercer:
 
 def _json(type_: Any, storing: bool) -> Coercer:
     def coerce(value: Any) -> Any:
-        json_text(value)
+        try:
+            json_text(value)
+        except ValueError:
+            plain = _without_models(value)
+            if plain is value:
+                raise
+            json_text(plain)
+            return plain
         return value
 
     return coerce
+
+
+def _without_models(value: Any) -> Any:
+    """A document with the Pydantic objects in it as they show themselves in JSON; ``value`` itself if it has none."""
+    has_models = False
+
+    def dumped(each: Any) -> Any:
+        nonlocal has_models
+        if not isinstance(each, BaseModel):
+            raise TypeError
+        has_models = True
+        return each.model_dump(mode="json")
+
+    try:
+        text = json.dumps(value, default=dumped)
+    except (TypeError, ValueError, RecursionError):
+        return value
+    return json.loads(text) if has_models else value
 
 
 def json_text(value: Any) -> str:
