@@ -8,7 +8,7 @@ made, in the session as they would have been. Whatever is not as plain as that i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,6 +22,7 @@ from sqlalchemy.sql import ClauseElement, visitors
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.util import await_only
 
+from .dialects.stale_plans import go_back, is_stale_plan, note_stale, point_of
 from .dialects.transactions import mark_aborted
 from .models.traits import Traits, is_of_kept_shape
 from .plainness import READ_BY_DRIVER, WRITE_BY_DRIVER, Way, engine_departure, mapper_departure
@@ -30,16 +31,14 @@ from .sessions import lost_in_write, needs_no_transaction, stands_alone, state_o
 Process = Callable[[Any], Any]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Plan:
     """A statement as the driver takes it. ``keys`` are of the columns that make the object, or the dict, of a row."""
 
-    dialect: Any
     sql: str
     parameters: Sequence[tuple[str, Any, Process | None]]
     types: list[Any]
     keys: tuple[str, ...]
-    processors: list[tuple[int, Process]] | None = field(default=None)
 
     def arguments(self, given: Mapping[str, Any]) -> list[Any]:
         """The values in the driver's order."""
@@ -49,24 +48,25 @@ class Plan:
             for value in (given.get(name, constant),)
         ]
 
-    def learn(self, attributes: Sequence[Any]) -> None:
-        """Find out how values are converted: types depend on what the server says that it sends."""
+    def processors(self, dialect: Any, attributes: Sequence[Any]) -> Processors:
+        """How values are converted, and in which places: it depends on the types that the server says that it sends."""
         found = (
-            (place, type_.dialect_impl(self.dialect).result_processor(self.dialect, attribute.type.oid))
+            (place, type_.dialect_impl(dialect).result_processor(dialect, attribute.type.oid))
             for place, (type_, attribute) in enumerate(zip(self.types, attributes, strict=True))
         )
-        self.processors = [(place, process) for place, process in found if process is not None]
-
-    def values(self, record: Any) -> list[Any]:
-        """A record's values in Python's types."""
-        values = list(record)
-        for place, process in self.processors or ():
-            values[place] = process(values[place])
-        return values
+        return tuple((place, process) for place, process in found if process is not None)
 
 
-_PLANS: WeakKeyDictionary[Any, tuple[Any, Plan | None]] = WeakKeyDictionary()
-"""The dialect and the plan of each statement that is kept; None: it is not for this way."""
+Processors = tuple[tuple[int, Process], ...]
+
+_PLANS = "dotmac_plans"
+"""The attribute of a dialect with the plan of each statement; None: it is not for this way. It dies with its engine."""
+
+_PROCESSORS = "dotmac_database.processors"
+"""How a connection's rows are converted, for each plan, in the ``info`` of its pool's record."""
+
+_MAX_PROCESSORS = 256
+"""More are not kept for a connection; the driver prepares 100 statements at most."""
 
 
 def fetch(
@@ -83,10 +83,9 @@ def fetch(
     plan = _plan(statement, engine.dialect, traits, fields)
     if plan is None:
         return None
-    records = _records(engine, plan, parameters)
-    if records is None or fields is None:
-        return None if records is None else [tuple(plan.values(record)) for record in records]
-    rows = [plan.values(record) for record in records]
+    rows = _records(engine, plan, parameters)
+    if rows is None or fields is None:
+        return None if rows is None else [tuple(row) for row in rows]
     width = len(plan.keys)
     made = (
         [dict(zip(plan.keys, row[:width], strict=True)) for row in rows]
@@ -107,9 +106,8 @@ def write(session: Session, statement: Any, parameters: Mapping[str, Any], trait
     plan = _plan(statement, engine.dialect, traits, ())
     if plan is None:
         return None
-    records = _records(engine, plan, parameters, repeatable=False)
-    rows = [plan.values(record) for record in records or ()]
-    return None if records is None else _objects(session, traits, plan.keys, rows)
+    rows = _records(engine, plan, parameters, repeatable=False)
+    return None if rows is None else _objects(session, traits, plan.keys, rows)
 
 
 def insert(session: Session, statement: Any, parameters: Mapping[str, Any], traits: Traits[Any]) -> list[Any] | None:
@@ -128,10 +126,10 @@ def insert(session: Session, statement: Any, parameters: Mapping[str, Any], trai
     connection = session.connection()
     if engine_departure(connection, WRITE_BY_DRIVER):
         return None
-    records = _records_within(connection, plan, parameters)
-    if records is None:
+    rows = _records_within(connection, plan, parameters)
+    if rows is None:
         return None
-    objects = _objects(session, traits, plan.keys, [plan.values(record) for record in records])
+    objects = _objects(session, traits, plan.keys, rows)
     transaction: Any = session.get_nested_transaction() or session.get_transaction()
     transaction._new.update({instance_state(made): True for made in objects})
     return objects
@@ -150,10 +148,14 @@ def _passes_by(engine: Engine, traits: Traits[Any], way: Way) -> bool:
 
 
 def _plan(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequence[str] | None) -> Plan | None:
-    kept = _PLANS.get(statement)
-    if kept is None or kept[0] is not dialect:
-        kept = _PLANS[statement] = dialect, _compiled(statement, dialect, traits, fields)
-    return kept[1]
+    plans: WeakKeyDictionary[Any, tuple[Plan | None]] | None = vars(dialect).get(_PLANS)
+    if plans is None:
+        plans = WeakKeyDictionary()
+        setattr(dialect, _PLANS, plans)
+    kept = plans.get(statement)
+    if kept is None:
+        kept = plans[statement] = (_compiled(statement, dialect, traits, fields),)
+    return kept[0]
 
 
 def _compiled(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequence[str] | None) -> Plan | None:
@@ -179,7 +181,7 @@ def _compiled(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequenc
         for name in compiled.positiontup or ()
         for bind in (compiled.binds[name],)
     ]
-    return Plan(dialect, str(compiled), parameters, [entry.type for entry in columns], keys)
+    return Plan(str(compiled), parameters, [entry.type for entry in columns], keys)
 
 
 def _holds_users_sql(statement: Any, table: Any) -> bool:
@@ -238,22 +240,17 @@ def _key(traits: Traits[Any], column: Any) -> str:
 
 def _records(
     engine: Engine, plan: Plan, parameters: Mapping[str, Any], *, repeatable: bool = True
-) -> Sequence[Any] | None:
+) -> list[list[Any]] | None:
     try:
         pooled = engine.raw_connection()
     except engine.dialect.loaded_dbapi.Error as error:
         Connection._handle_dbapi_exception_noconnection(error, engine.dialect, engine)
         raise
     try:
-        driver: Any = pooled.driver_connection
         adapted: Any = pooled.dbapi_connection
-        if not driver._config.statement_cache_size:
-            return None  # behind a pooler, where the statements' names must be SQLAlchemy's
-        if type(adapted) is not AsyncAdapt_asyncpg_connection or adapted._transaction is not None:
+        if not _keeps_statements(pooled) or adapted._transaction is not None:
             return None  # somebody has begun a transaction on it, which would undo a write
-        if plan.processors is None:
-            plan.learn(await_only(driver.prepare(plan.sql)).get_attributes())
-        records: Sequence[Any] = await_only(driver.fetch(plan.sql, *plan.arguments(parameters)))
+        return _sent(engine.dialect, pooled, plan, parameters, begins=False)
     except Exception as error:
         if engine.dialect.is_disconnect(error, pooled.dbapi_connection, None):  # type: ignore[arg-type]  # the drivers' classes are known at run time
             pooled.invalidate(error)
@@ -264,29 +261,19 @@ def _records(
     except BaseException as ended:
         pooled.invalidate(ended)  # cancelled: nobody knows what the server is about to send
         raise
-    else:
-        return records
     finally:
         pooled.close()
 
 
-def _records_within(connection: Connection, plan: Plan, parameters: Mapping[str, Any]) -> Sequence[Any] | None:
-    """The records of a statement in the transaction of a connection, which the driver is told of where it is new."""
+def _records_within(connection: Connection, plan: Plan, parameters: Mapping[str, Any]) -> list[list[Any]] | None:
+    """The rows of a statement in the transaction of a connection, which the driver is told of where it is new."""
     pooled: Any = connection.connection
-    driver: Any = pooled.driver_connection
-    adapted: Any = pooled.dbapi_connection
-    if not driver._config.statement_cache_size or type(pooled.dbapi_connection) is not AsyncAdapt_asyncpg_connection:
-        return None
-    if adapted.isolation_level == "autocommit":
+    if not _keeps_statements(pooled) or pooled.dbapi_connection.isolation_level == "autocommit":
         return None
     try:
-        if adapted._transaction is None:
-            await_only(adapted._start_transaction())
-        if plan.processors is None:
-            plan.learn(await_only(driver.prepare(plan.sql)).get_attributes())
-        records: Sequence[Any] = await_only(driver.fetch(plan.sql, *plan.arguments(parameters)))
+        return _sent(connection.dialect, pooled, plan, parameters, begins=True)
     except Exception as error:
-        lost = connection.dialect.is_disconnect(error, adapted, None)  # type: ignore[arg-type]  # as above
+        lost = connection.dialect.is_disconnect(error, pooled.dbapi_connection, None)
         if lost:
             connection.invalidate(error)
         else:
@@ -295,7 +282,65 @@ def _records_within(connection: Connection, plan: Plan, parameters: Mapping[str,
     except BaseException as ended:
         connection.invalidate(ended)
         raise
-    return records
+
+
+def _keeps_statements(pooled: Any) -> bool:
+    """Whether the driver prepares statements by names of its own: not behind a pooler, where they are SQLAlchemy's."""
+    size = pooled.driver_connection._config.statement_cache_size
+    return bool(size) and type(pooled.dbapi_connection) is AsyncAdapt_asyncpg_connection
+
+
+def _sent(
+    dialect: Any, pooled: Any, plan: Plan, parameters: Mapping[str, Any], *, begins: bool
+) -> list[list[Any]]:
+    """The rows of a statement, in a transaction if it ``begins`` one; sent once more where its plan is stale."""
+    driver, adapted = pooled.driver_connection, pooled.dbapi_connection
+    arguments = plan.arguments(parameters)
+    point = point_of(dialect, pooled)
+    if begins and adapted._transaction is None:
+        await_only(adapted._start_transaction())
+    try:
+        records = await_only(driver.fetch(plan.sql, *arguments))
+    except Exception as error:
+        if not is_stale_plan(error):
+            raise
+        note_stale(dialect)
+        if point is None:
+            raise
+        go_back(dialect, pooled, point)
+        if begins and adapted._transaction is None:
+            await_only(adapted._start_transaction())
+        records = await_only(driver.fetch(plan.sql, *arguments))
+    rows = [list(record) for record in records]
+    if rows:
+        for place, process in _processors(dialect, pooled, plan):
+            for row in rows:
+                row[place] = process(row[place])
+    return rows
+
+
+def _processors(dialect: Any, pooled: Any, plan: Plan) -> Processors:
+    """How the rows that a connection has just fetched are converted, for the types that they were sent with.
+
+    The driver prepares a statement anew where the schema has changed, which is a new entry in its cache.
+    """
+    info = pooled.info
+    kept = info.get(_PROCESSORS)
+    if kept is None:
+        kept = info[_PROCESSORS] = {}
+    driver = pooled.driver_connection
+    prepared = driver._stmt_cache._entries.get((plan.sql, driver._protocol.get_record_class(), False))
+    known = kept.get(plan)
+    if known is not None and prepared is not None and known[0] is prepared:
+        found: Processors = known[1]
+        return found
+    if prepared is None:  # too long to be kept
+        return plan.processors(dialect, await_only(driver.prepare(plan.sql)).get_attributes())
+    if len(kept) >= _MAX_PROCESSORS:
+        kept.clear()
+    found = plan.processors(dialect, prepared._statement._get_attributes())
+    kept[plan] = prepared, found
+    return found
 
 
 def _objects(session: Session, traits: Traits[Any], keys: Sequence[str], rows: Sequence[list[Any]]) -> list[Any]:

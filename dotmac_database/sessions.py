@@ -19,6 +19,7 @@ from sqlalchemy.orm import InstanceState, LoaderCallableStatus, Session, Session
 from sqlalchemy.orm.attributes import set_committed_value
 
 from .dialects import cause_of, lost_connection, translate, translated
+from .dialects.stale_plans import mark_savepoint
 from .dialects.transactions import BEFORE_UNDO, ensure_begun, equip, refuses_commit, watch
 from .errors import DatabaseError, SessionEndedError, TransactionError, ValidationError
 from .plainness import READ_ALONE, WRITE_ALONE, Departure, Way, departure, has_ended, session_departure
@@ -255,6 +256,7 @@ def savepoint(session: Session) -> Iterator[None]:
     held: list[Held] = []
     try:
         with session.begin_nested():
+            nothing_sent_since_savepoint(session)
             try:
                 yield
             except BaseException:
@@ -263,6 +265,16 @@ def savepoint(session: Session) -> Iterator[None]:
     except BaseException:
         restore_values(session, held)
         raise
+
+
+def nothing_sent_since_savepoint(session: Session) -> None:
+    """Note that the session's innermost savepoint was just set, and that the toolkit sends the next statement.
+
+    Its plan may be stale then: the transaction goes back to the savepoint, and the statement is sent again.
+    """
+    # With several binds it is not known yet whose savepoint it will be.
+    if session.in_nested_transaction() and not session.binds:
+        mark_savepoint(session.connection())
 
 
 def _autobegun(session: Session) -> bool:

@@ -29,6 +29,7 @@ from ..errors import (
 )
 from ..models.traits import Traits, traits_of
 from .sqlstates import Kind, kind_of_sqlite, kind_of_sqlstate
+from .stale_plans import is_stale_plan
 
 _SQLITE_COLUMNS = re.compile(r"^(?:UNIQUE|NOT NULL) constraint failed: (?P<columns>[^:]+)$")
 _SQLITE_NAME = re.compile(r"^(?:CHECK constraint failed|UNIQUE constraint failed: index): '?(?P<name>[^']+)'?$")
@@ -123,6 +124,12 @@ def _from_driver(error: sa.DBAPIError, model: type | None, who: str) -> Database
                 transient=True,
                 sqlstate=report.sqlstate,
             )
+        case Kind.STALE_PLAN:
+            return TransactionError(
+                f"{who}: the schema has changed under the transaction; run it again{state}.",
+                transient=True,
+                sqlstate=report.sqlstate,
+            )
         case Kind.TRANSACTION:
             return TransactionError(f"{who}: the transaction can't go on{state}.", sqlstate=report.sqlstate)
         case Kind.UNAVAILABLE:
@@ -147,7 +154,7 @@ def read(error: sa.DBAPIError) -> Report:
     told = getattr(cause, "diag", cause)  # psycopg keeps the fields in diag, asyncpg on the exception
     column = getattr(told, "column_name", None)
     return Report(
-        kind=kind_of_sqlstate(sqlstate),
+        kind=Kind.STALE_PLAN if is_stale_plan(cause) else kind_of_sqlstate(sqlstate),
         sqlstate=sqlstate,
         table=getattr(told, "table_name", None),
         columns=(column,) if column else (),

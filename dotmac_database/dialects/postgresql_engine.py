@@ -11,6 +11,8 @@ from typing import Any
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DisconnectionError
 
+from .stale_plans import watch_plans
+
 _ERROR_RESPONSE = b"E"
 _TLS_ALERT = b"\x15"
 
@@ -19,9 +21,11 @@ def prepare(engine: Engine) -> None:
     """Replace a pooled connection that the server has closed (a restart, an idle timeout) when it is taken.
 
     The end of a connection waits in the socket: asking the kernel for it costs microseconds, where a ping costs a
-    round trip. What has vanished without a word is found by the statement that needs it.
+    round trip. What has vanished without a word is found by the statement that needs it. Statements whose plans are out
+    of date are sent again.
     """
     event.listen(engine, "checkout", _refuse_ended)
+    watch_plans(engine)
 
 
 def _refuse_ended(_connection: Any, record: Any, _fairy: Any) -> None:

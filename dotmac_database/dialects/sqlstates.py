@@ -17,6 +17,7 @@ class Kind(Enum):
     INVALID = auto()
     FORBIDDEN = auto()
     TRANSIENT = auto()
+    STALE_PLAN = auto()
     TRANSACTION = auto()
     UNAVAILABLE = auto()
     TIMEOUT = auto()

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.orm import Session
 
 from .sqlite_functions import register_functions
+from .stale_plans import watch_plans
 
 _ABORTED = "dotmac_database.aborted"
 _EQUIPPED = "dotmac_database.equipped"
@@ -43,6 +44,7 @@ def watch(bind: Engine | Connection | None) -> None:
         event.listen(engine, "engine_connect", _equip)
         event.listen(engine, "begin", _count_changes)
         return
+    watch_plans(engine)
     event.listen(engine, "handle_error", _mark)
     event.listen(engine, "rollback", _clear)
     event.listen(engine, "begin", _clear)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from ..errors import ValidationError
 from ..query import BatchProgress, OptionsLike, options_of
+from ..sessions import nothing_sent_since_savepoint
 from ..transactions import DatabaseTransaction
 from .bulk import BulkRepository
 
@@ -44,6 +45,7 @@ class BatchRepository(BulkRepository[M]):
         done = 0
         while True:
             with DatabaseTransaction.sync_transaction(self._session):
+                nothing_sent_since_savepoint(self._session)
                 batch, next_position = rows._batch(asked, batch_size, position)
                 position = self._reader().key(self.traits.key_of(batch[-1])) if batch else position
                 if batch:

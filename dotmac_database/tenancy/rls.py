@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, MetaData, Table, bindparam, fu
 from sqlalchemy.types import Text
 
 from ..dialects.own import OWN
+from ..dialects.stale_plans import OPENING
 from ..errors import DatabaseError, ValidationError
 from .policies import ACROSS, SETTING, enable, protected_tables, quoted, remove, run_ddl
 from .raw_sql import refusal
@@ -35,7 +36,7 @@ def tell(connection: Connection, tenant: str | None, across: bool, signer: Signe
     if signer is not None:
         settings = ((SETTING, "tenant"), (ACROSS, "across"))
         values = {name: signer.sign(setting, values[name]) if values[name] else "" for setting, name in settings}
-    connection.execute(_TELL, values, execution_options={OWN: True})
+    connection.execute(_TELL, values, execution_options={OWN: True, OPENING: True})
 
 
 class RowLevelSecurity:
