@@ -156,7 +156,7 @@ class Postgresql(Dialect):
         lows, highs = bindparam(low, type_=ARRAY(span.low)), bindparam(high, type_=ARRAY(span.high))
         if span.single:
             return column == any_(lows)
-        spans = func.unnest(lows, highs).table_valued("low", "high", name="dotmac_spans")
+        spans = func.unnest(lows, highs).table_valued("low", "high", name="dotmac_spans").render_derived()
         found = exists(select(literal_column("1")).where(column.between(spans.c.low, spans.c.high)))
         return or_(found, column != column)  # NULL is in no list, nor not in one
 

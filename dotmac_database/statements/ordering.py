@@ -53,6 +53,11 @@ class OrderedTerm:
             return None
         return self.dialect.key_type(self.path.type)
 
+    @property
+    def as_text(self) -> bool:
+        """Whether a cursor carries the value as the database writes it."""
+        return isinstance(self.raw, AsText)
+
     @cached_property
     def on_row(self) -> bool:
         """Whether an entity's attribute has the value; else the statement must select it."""
