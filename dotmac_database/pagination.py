@@ -98,7 +98,7 @@ class DatabasePaginator:
             statement = statement.where(condition)
         plain = [each.term for each in terms]
         statement = statement.order_by(None).order_by(*order_by(plain)).limit(limit + 1)
-        extra = [each.term.expression for each in terms if not each.on_row]
+        extra = [each.selected for each in terms if not each.on_row]
         with translated():
             rows = list(sync.execute(statement.add_columns(*extra), parameters).unique().all())
         items = [row[0] for row in rows[:limit]]

@@ -5,9 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from sqlalchemy import Enum, Float, Integer, Numeric, String, case, cast, func
+from sqlalchemy import Enum, Float, Integer, Numeric, String, bindparam, case, cast, func, type_coerce
+from sqlalchemy.engine import Dialect as Engines
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from .spans import AsText, Span, converts, underlying
 
 Column = ColumnElement[Any]
 Condition = ColumnElement[bool]
@@ -36,6 +39,8 @@ class Dialect(ABC):
     """Whether only the whole database can be locked, by a write."""
     estimates: ClassVar[bool] = False
     """Whether the planner says how many rows it expects."""
+    types: ClassVar[Engines]
+    """SQLAlchemy's dialect, which knows what types are in this database."""
 
     @abstractmethod
     def like(self, column: Column, pattern: Column) -> Condition:
@@ -113,6 +118,40 @@ class Dialect(ABC):
     def order_type(self, type_: TypeEngine[Any]) -> TypeEngine[Any]:
         """The type of `order_value`."""
         return operand_type(type_) if self.orders_natively(type_) else Integer()
+
+    @abstractmethod
+    def span(self, type_: TypeEngine[Any]) -> Span | None:
+        """How a value that was read is compared with such a column; None: what is bound is what is stored."""
+
+    @abstractmethod
+    def key_type(self, type_: TypeEngine[Any]) -> TypeEngine[Any] | None:
+        """The type by which a cursor reads its key of such a column, and binds it; None: the column's own.
+
+        What is read by it is just what the database stores, and so finds its row again.
+        """
+
+    def is_raw(self, type_: TypeEngine[Any]) -> bool:
+        """Whether a cursor's key can't be the value that is read of such a column."""
+        return self.key_type(type_) is not None if self.orders_natively(type_) else converts(type_)
+
+    def key(self, column: Column, type_: TypeEngine[Any]) -> Column:
+        """A column as a cursor's key of a `key_type`."""
+        key = cast(column, type_) if isinstance(type_, AsText) else type_coerce(column, type_)
+        return key.label(None)  # else the ORM would take it for the column, which it has beside it
+
+    def key_parameter(self, name: str, type_: TypeEngine[Any], column: TypeEngine[Any]) -> Column:
+        """The parameter to compare a column of the type ``column`` with, whose value is a key of a `key_type`."""
+        if isinstance(type_, AsText):
+            return cast(bindparam(name, type_=type_), column)
+        return bindparam(name, type_=self.order_type(type_))
+
+    def underlying(self, type_: TypeEngine[Any]) -> TypeEngine[Any]:
+        """The database's own type of such columns, without decorators."""
+        return underlying(type_, self.types)
+
+    @abstractmethod
+    def among_spans(self, column: Column, span: Span, low: str, high: str) -> Condition:
+        """Whether the column is in one of any number of spans: a list of values, in both parameters."""
 
 
 def escaped(text: str) -> str:

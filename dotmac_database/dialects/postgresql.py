@@ -18,14 +18,35 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
+    or_,
     select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.dialects.postgresql import insert as insert_on_conflict
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.types import (
+    CHAR,
+    NCHAR,
+    REAL,
+    Date,
+    DateTime,
+    Enum,
+    Float,
+    Integer,
+    Time,
+    TypeEngine,
+    Uuid,
+)
 
 from .base import Column, Condition, Dialect, enum_of
 from .search_text import as_websearch
+from .spans import AsText, Single, Span, converts, decimal_span, float_span
+
+_FAITHFUL = (Boolean, Date, DateTime, Enum, Float, Integer, Numeric, String, Time, Uuid)
+"""The types whose value, as it is read, is what is stored."""
+
+_SINGLE_DIGITS = 24
+_SINGLE = Single()
 
 _CONFIG: Column = literal_column("'simple'::regconfig")
 
@@ -40,6 +61,7 @@ class Postgresql(Dialect):
     name: ClassVar[str] = "postgresql"
     max_parameters: ClassVar[int] = 32_000  # asyncpg's limit is 32,767
     estimates: ClassVar[bool] = True
+    types: ClassVar[Any] = PGDialect()
 
     def like(self, column: Column, pattern: Column) -> Condition:
         return column.op("LIKE", is_comparison=True)(pattern)
@@ -106,3 +128,41 @@ class Postgresql(Dialect):
     def orders_natively(self, type_: TypeEngine[Any]) -> bool:
         enum = enum_of(type_)
         return enum is None or enum.native_enum
+
+    def order_type(self, type_: TypeEngine[Any]) -> TypeEngine[Any]:
+        return _SINGLE if _is_single(type_) else super().order_type(type_)
+
+    def span(self, type_: TypeEngine[Any]) -> Span | None:
+        if converts(type_):
+            return None
+        stored = self.underlying(type_)
+        if isinstance(stored, Float):
+            if stored.asdecimal:
+                return decimal_span(type_, narrow=_is_single(stored))
+            return Span(_SINGLE, _SINGLE) if _is_single(stored) else None
+        return float_span(stored) if isinstance(stored, Numeric) and not stored.asdecimal else None
+
+    def key_type(self, type_: TypeEngine[Any]) -> TypeEngine[Any] | None:
+        stored = self.underlying(type_)
+        if isinstance(stored, Float) and stored.asdecimal:
+            return Float(stored.precision) if not isinstance(stored, REAL) else REAL()
+        if isinstance(stored, Numeric) and not stored.asdecimal:
+            return Numeric()
+        if not isinstance(stored, _FAITHFUL) or isinstance(stored, (CHAR, NCHAR)) and converts(type_):
+            return AsText()
+        return stored if converts(type_) else None
+
+    def among_spans(self, column: Column, span: Span, low: str, high: str) -> Condition:
+        lows, highs = bindparam(low, type_=ARRAY(span.low)), bindparam(high, type_=ARRAY(span.high))
+        if span.single:
+            return column == any_(lows)
+        spans = func.unnest(lows, highs).table_valued("low", "high", name="dotmac_spans").render_derived()
+        found = exists(select(literal_column("1")).where(column.between(spans.c.low, spans.c.high)))
+        return or_(found, column != column)  # NULL is in no list, nor not in one
+
+
+def _is_single(type_: TypeEngine[Any]) -> bool:
+    """Whether columns of this type are REAL."""
+    return isinstance(type_, REAL) or (
+        isinstance(type_, Float) and type_.precision is not None and type_.precision <= _SINGLE_DIGITS
+    )

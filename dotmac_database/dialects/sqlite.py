@@ -7,12 +7,31 @@ import re
 from decimal import Decimal
 from typing import Any, ClassVar
 
-from sqlalchemy import Boolean, Double, Text, and_, bindparam, case, cast, func, literal, select, type_coerce
+from sqlalchemy import Boolean, Double, Text, and_, bindparam, case, cast, exists, func, literal, or_, select, type_coerce
 from sqlalchemy.dialects.sqlite import insert as insert_on_conflict
-from sqlalchemy.types import Float, LargeBinary, PickleType, TypeDecorator, TypeEngine
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect
+from sqlalchemy.types import (
+    Date,
+    DateTime,
+    Enum,
+    Float,
+    Integer,
+    LargeBinary,
+    Numeric,
+    PickleType,
+    String,
+    Time,
+    TypeDecorator,
+    TypeEngine,
+    Uuid,
+)
 
 from .base import Column, Condition, Dialect, lowered
 from .full_text import indexed_search
+from .spans import AsStored, Span, converts, decimal_span, moment_span
+
+_FAITHFUL = (Boolean, Date, Enum, Float, Integer, Numeric, String, Uuid)
+"""The types whose value, as it is read, is what is stored; a number's only where it is no Decimal."""
 
 _GLOB_SPECIAL = "*?["
 _PLACE = re.compile(r"-?[0-9]{1,9}")
@@ -44,6 +63,7 @@ class Sqlite(Dialect):
     name: ClassVar[str] = "sqlite"
     max_parameters: ClassVar[int] = 30_000  # SQLITE_MAX_VARIABLE_NUMBER is 32,766
     locks_whole: ClassVar[bool] = True
+    types: ClassVar[Any] = SQLiteDialect()
 
     def like(self, column: Column, pattern: Column) -> Condition:
         return column.op("GLOB", is_comparison=True)(pattern)
@@ -113,6 +133,30 @@ class Sqlite(Dialect):
 
     def insert(self, table: Any) -> Any:
         return insert_on_conflict(table)
+
+    def span(self, type_: TypeEngine[Any]) -> Span | None:
+        stored = self.underlying(type_)
+        if isinstance(stored, (DateTime, Time)):
+            return moment_span(type_)
+        if isinstance(stored, (Float, Numeric)) and stored.asdecimal and not converts(type_):
+            return decimal_span(type_)
+        return None
+
+    def key_type(self, type_: TypeEngine[Any]) -> TypeEngine[Any] | None:
+        stored = self.underlying(type_)
+        decimal = isinstance(stored, (Float, Numeric)) and stored.asdecimal
+        return None if isinstance(stored, _FAITHFUL) and not decimal and not converts(type_) else AsStored()
+
+    def among_spans(self, column: Column, span: Span, low: str, high: str) -> Condition:
+        if span.forms is not None:
+            forms = func.json_each(bindparam(low, type_=span.forms)).table_valued("value", name="dotmac_values")
+            return column.in_(select(forms.c.value))
+        lows, highs = (
+            func.json_each(bindparam(name, type_=JsonValues(type_))).table_valued("key", "value", name=f"dotmac_{end}")
+            for name, type_, end in ((low, span.low, "lows"), (high, span.high, "highs"))
+        )
+        spans = select(literal(1)).where(lows.c.key == highs.c.key, column.between(lows.c.value, highs.c.value))
+        return or_(exists(spans), column != column)  # NULL is in no list, nor not in one
 
 
 def _json_path(document: Column, path: tuple[str, ...]) -> Column:

@@ -190,7 +190,12 @@ class ReadingRepository(RepositoryCore[M]):
         terms = reader.terms(order)
         marks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, asked)}
         seek, raw = self._seek(page.cursor, terms, marks)
-        rows = self._following(reader, asked, order, page.limit + 1, seek)
+        try:
+            rows = self._following(reader, asked, order, page.limit + 1, seek)
+        except ValidationError:
+            if seek is not None and any(term.as_text for term in terms):
+                raise InvalidCursorError from None  # the database alone can tell that a key is no value of its type
+            raise
         more = len(rows) > page.limit
         rows = rows[: page.limit]
         if seek is not None and seek.backwards:

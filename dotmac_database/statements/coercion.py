@@ -34,6 +34,8 @@ _SHORTEST = datetime.min.replace(tzinfo=UTC) - _EPOCH
 _LONGEST = datetime.max.replace(tzinfo=UTC) - _EPOCH
 """The durations that SQLAlchemy can store where the database has no INTERVAL: it adds them to 1970."""
 
+_BINDING = ("process_bind_param", "bind_processor", "bind_expression")
+
 _NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -45,7 +47,7 @@ def coercer(type_: sa.TypeEngine[Any], *, storing: bool = False) -> Coercer:
     if isinstance(type_, sa.Interval):  # a TypeDecorator, which takes a timedelta all the same
         return _interval
     if isinstance(type_, sa.TypeDecorator) and not isinstance(type_, UTCDateTime):
-        if type(type_).process_bind_param is not sa.TypeDecorator.process_bind_param:
+        if any(getattr(type(type_), hook) is not getattr(sa.TypeDecorator, hook) for hook in _BINDING):
             return checked_depth if isinstance(type_.impl_instance, sa.JSON) else _as_it_is
         return coercer(type_.impl_instance, storing=storing)
     if isinstance(type_, UTCDateTime):

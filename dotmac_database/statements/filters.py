@@ -15,6 +15,7 @@ from sqlalchemy.sql import ColumnElement
 from sqlalchemy.types import TypeEngine
 
 from ..dialects.base import Dialect, ends_in_escape, escaped, operand_type
+from ..dialects.spans import Span
 from ..errors import ValidationError
 from ..models.traits import Traits, traits_of
 from ..query import Filter, FilterGroup, FilterOperator, QueryFilter
@@ -22,6 +23,7 @@ from .bounds import MAX_DEPTH, MAX_PATTERN, MAX_SEARCH, MAX_VALUES, check_size
 from .coercion import checked_text, json_text, told
 from .paths import FieldPath, is_json, is_text, resolve
 from .scope import Scope
+from .spans import compare_span, width
 
 Op = FilterOperator
 Condition = ColumnElement[bool]
@@ -29,6 +31,7 @@ Condition = ColumnElement[bool]
 _COMPARISONS = {Op.EQ, Op.NE, Op.GT, Op.GTE, Op.LT, Op.LTE}
 _RANGES = {Op.GT, Op.GTE, Op.LT, Op.LTE, Op.BETWEEN}
 _LISTS = {Op.IN, Op.NOT_IN}
+_COMPARED = _COMPARISONS | _LISTS | {Op.BETWEEN}
 _PATTERNS = {Op.LIKE, Op.NOT_LIKE, Op.ILIKE, Op.NOT_ILIKE, Op.STARTS_WITH, Op.ENDS_WITH}
 _NULLS = {Op.IS_NULL, Op.IS_NOT_NULL}
 _SETS = {Op.CONTAINS, Op.CONTAINED_BY, Op.OVERLAPS}
@@ -186,10 +189,25 @@ def _plain_condition(
 
     if isinstance(path.type, ARRAY) and operator in _LISTS:
         raise ValueError("possible: ask an array with contains, contained_by or overlaps")
+    span = path.span(dialect)
+    if span is not None:
+        return _span_condition(ConditionShape(path.text, operator), value, path.coerce, values, span)
     shape = _with_values(ConditionShape(path.text, operator), value, coerced, values)
     if isinstance(shape, ConditionShape) and shape.values == MANY and not dialect.takes_many(path.type):
         raise ValueError(f"a list of at most {MAX_VALUES} values")
     return shape
+
+
+def _span_condition(
+    shape: ConditionShape, value: Any, coerced: Any, values: list[Any], span: Span
+) -> ConditionShape | GroupShape:
+    """As `_with_values`; what both ends of a span are made of is there twice."""
+    found = _with_values(shape, value, coerced, values)
+    if not isinstance(found, ConditionShape):
+        return found
+    if shape.operator is not Op.BETWEEN and width(shape.operator, span) == 2:
+        values.append(values[-1])
+    return found._replace(values=width(shape.operator, span))
 
 
 def _with_values(shape: ConditionShape, value: Any, coerced: Any, values: list[Any]) -> ConditionShape | GroupShape:
@@ -350,6 +368,9 @@ def _compare(path: FieldPath, shape: ConditionShape, dialect: Dialect, names: It
     if json_set:
         return _json_set(path, operator, bindparam(next(names), type_=String()), dialect)
     type_: TypeEngine[Any] = path.type
+    span = None if path.json or operator not in _COMPARED else path.span(dialect)
+    if span is not None:
+        return compare_span(column, operator, span, dialect, names)
     if path.json:
         column = dialect.json_value(column, path.json, shape.kind)
         type_ = _JSON_TYPES.get(shape.kind, String())

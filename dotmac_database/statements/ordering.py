@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 from sqlalchemy import ARRAY, Double, LargeBinary, String, bindparam, func, literal
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.sql import ColumnElement
+from sqlalchemy.types import TypeEngine
 
 from ..dialects.base import Dialect, enum_of, lowered
+from ..dialects.spans import AsStored, AsText
 from ..errors import InvalidCursorError, ValidationError
 from ..models.traits import Traits
 from ..query import CursorPaginationParams, SortBy, SortField, SortOrder
 from .bounds import MAX_SORTS
-from .coercion import checked_text
+from .coercion import checked_text, coercer
 from .keyset import Term
 from .paths import FieldPath, along, is_json, is_text, resolve
 from .scope import Scope
@@ -45,9 +47,27 @@ class OrderedTerm:
     by: SortBy = "value"
 
     @cached_property
+    def raw(self) -> TypeEngine[Any] | None:
+        """The type by which the value is read and bound as it is stored, where it is not what the attribute shows."""
+        if self.by != "value" or self.path.json or not self.dialect.orders_natively(self.path.type):
+            return None
+        return self.dialect.key_type(self.path.type)
+
+    @property
+    def as_text(self) -> bool:
+        """Whether a cursor carries the value as the database writes it."""
+        return isinstance(self.raw, AsText)
+
+    @cached_property
     def on_row(self) -> bool:
         """Whether an entity's attribute has the value; else the statement must select it."""
-        return self.by == "value" and self.path.plain and self.path.key in self.path.owner.columns
+        own = self.by == "value" and self.path.plain and self.path.key in self.path.owner.columns
+        return own and not self.dialect.is_raw(self.path.type)
+
+    @cached_property
+    def selected(self) -> ColumnElement[Any]:
+        """The value as a statement selects it."""
+        return self.term.expression if self.raw is None else self.dialect.key(self.term.expression, self.raw)
 
     def portable(self, value: Any) -> Any:
         """A row's value as it stands in a cursor."""
@@ -57,6 +77,8 @@ class OrderedTerm:
 
     def parameter(self, name: str) -> ColumnElement[Any]:
         """The parameter to compare the term with."""
+        if self.raw is not None:
+            return self.dialect.key_parameter(name, self.raw, self.path.type)
         made = self.path.json or self.by != "value"
         type_ = self.term.expression.type if made else self.dialect.order_type(self.path.type)
         return bindparam(name, type_=type_)
@@ -67,7 +89,10 @@ class OrderedTerm:
             if not self.term.nullable:
                 raise InvalidCursorError
             return None
-        enum = enum_of(self.path.type)
+        if isinstance(self.raw, (AsStored, AsText)):
+            return _checked(_is_stored(value, self.raw), value)
+        type_ = self.path.type if self.raw is None else self.raw
+        enum = enum_of(type_)
         if self.by == "relevance":
             return _checked(type(value) is float and not isnan(value), value)
         if enum is not None and not self.dialect.orders_natively(self.path.type):
@@ -77,7 +102,7 @@ class OrderedTerm:
         if enum is not None and enum.enum_class is not None and str(value) in enum.enum_class.__members__:
             return enum.enum_class[str(value)]
         try:
-            return self.path.coerce(value)
+            return self.path.coerce(value) if self.raw is None else coercer(self.raw)(value)
         except ValueError:
             raise InvalidCursorError from None
 
@@ -86,6 +111,15 @@ def _checked(fits: bool, value: Any) -> Any:
     if not fits:
         raise InvalidCursorError
     return value
+
+
+def _is_stored(value: Any, type_: TypeEngine[Any]) -> bool:
+    """Whether a database can have stored this."""
+    if isinstance(value, str):
+        return _is_text(value)
+    if isinstance(type_, AsText):
+        return False
+    return type(value) in (float, bytes) or (type(value) is int and -(2**63) <= value < 2**63)
 
 
 def _is_text(value: str) -> bool:

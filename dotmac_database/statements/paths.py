@@ -17,7 +17,8 @@ from sqlalchemy.orm import RelationshipProperty, aliased
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from ..dialects.base import enum_of
+from ..dialects.base import Dialect, enum_of
+from ..dialects.spans import Span
 from ..errors import ValidationError
 from ..models.traits import Traits, is_private, traits_of
 from .bounds import MAX_JSON_DEPTH, MAX_PATH, MAX_STEPS
@@ -73,6 +74,16 @@ class FieldPath:
     def coerce(self) -> Coercer:
         """Coerces a filter's value to the column's Python type; raises `ValueError`."""
         return coercer(self.type)
+
+    def span(self, dialect: Dialect) -> Span | None:
+        """How a value that was read is compared with the field; None: as it is. Found once a dialect."""
+        if dialect.name not in self._spans:
+            self._spans[dialect.name] = dialect.span(self.type)
+        return self._spans[dialect.name]
+
+    @cached_property
+    def _spans(self) -> dict[str, Span | None]:
+        return {}
 
 
 def is_json(type_: TypeEngine[Any]) -> bool:

@@ -238,7 +238,7 @@ class Reader:
 
     def _page(self, found: Analysis, ordered: tuple[OrderedTerm, ...], seek: Seek | None) -> Select[Any]:
         terms = tuple(each.term for each in ordered)
-        beside = [each.term.expression for each in ordered if not self.holds(each)]
+        beside = [each.selected for each in ordered if not self.holds(each)]
         statement: Any = select(self.selected, *beside).where(*self.where(found))  # checkers count the columns
         if seek is not None:
             if seek.backwards:
