@@ -265,11 +265,11 @@ class Writer:
             members.append(row)
         return list(runs.values())
 
-    def insert(self, *, returning: bool) -> Any:
-        """INSERT of many rows; returned rows come in the order of the given ones."""
+    def insert(self, *, returning: bool, in_order: bool = True) -> Any:
+        """INSERT of many rows, which gives them back in the order of the given ones, or in any."""
         # Without render_nulls SQLAlchemy leaves None out and begins another statement wherever the columns change.
         statement = insert(self.traits.model).execution_options(render_nulls=True)
-        return statement.returning(self.traits.model, sort_by_parameter_order=True) if returning else statement
+        return statement.returning(self.traits.model, sort_by_parameter_order=in_order) if returning else statement
 
     def insert_of(self, values: Values) -> Bound | None:
         """INSERT of one row, giving it back, as the ORM would insert it; None where Python can't make it alone."""
