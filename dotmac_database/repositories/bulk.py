@@ -258,9 +258,8 @@ class BulkRepository(WritingRepository[M]):
                 arrays = statement.from_select(columns, source, include_defaults=False)
                 yield from self._session.scalars(arrays, execution_options=how)
             return
-        size = max(1, self._dialect.max_parameters // len(members[0]))
-        for start in range(0, len(members), size):
-            yield from self._session.scalars(statement.values(members[start : start + size]), execution_options=how)
+        sized = {**how, "render_nulls": True, "insertmanyvalues_page_size": BATCH}
+        yield from self._session.scalars(statement, members, execution_options=sized)
 
     def _update_many(self, writer: Writer, changes: Mapping[tuple[Any, ...], Values]) -> int:
         keys = list(changes)

@@ -406,7 +406,9 @@ class Writer:
             if key not in kept and traits.columns[key].key not in conflicting
         }
         changes |= {traits.columns[key].name: value for key, value in self.next_version().items()}
-        for key, value in ((traits.is_deleted, False), (traits.deleted_at, None)):
+        # SQLAlchemy would take a bound None for a value of each row, and send the rows one by one.
+        unmarked: tuple[tuple[str | None, Any], ...] = ((traits.is_deleted, False), (traits.deleted_at, null()))
+        for key, value in unmarked:
             if key is not None:
                 changes[traits.columns[key].name] = value
         if not changes:
