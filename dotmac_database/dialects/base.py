@@ -37,6 +37,8 @@ class Dialect(ABC):
     """How many values one statement may carry."""
     locks_whole: ClassVar[bool] = False
     """Whether only the whole database can be locked, by a write."""
+    inserts_in_order: ClassVar[bool] = False
+    """Whether the rows of VALUES are inserted in their order, so that keys that are counted up have that order."""
     estimates: ClassVar[bool] = False
     """Whether the planner says how many rows it expects."""
     types: ClassVar[Engines]
@@ -89,6 +91,10 @@ class Dialect(ABC):
     @abstractmethod
     def json_overlaps(self, document: Column, path: tuple[str, ...], value: Column) -> Condition:
         """Whether the JSON array at ``path`` and the one in ``value`` share an element."""
+
+    @abstractmethod
+    def numbers(self, many: Any) -> Any:
+        """A FROM of as many rows as the parameter says."""
 
     @abstractmethod
     def insert(self, table: Any) -> Any:

@@ -122,6 +122,9 @@ class Postgresql(Dialect):
         other = func.jsonb_array_elements(cast(value, JSONB)).column_valued("other")
         return exists(select(literal_column("1")).where(member == other))
 
+    def numbers(self, many: Any) -> Any:
+        return func.generate_series(1, many).table_valued("number", name="dotmac_numbers")
+
     def insert(self, table: Any) -> Any:
         return insert_on_conflict(table)
 

@@ -64,6 +64,7 @@ class Sqlite(Dialect):
     max_parameters: ClassVar[int] = 30_000  # SQLITE_MAX_VARIABLE_NUMBER is 32,766
     locks_whole: ClassVar[bool] = True
     types: ClassVar[Any] = SQLiteDialect()
+    inserts_in_order: ClassVar[bool] = True  # unless the greatest key of all is taken: sqlite.org/autoinc.html
 
     def like(self, column: Column, pattern: Column) -> Condition:
         return column.op("GLOB", is_comparison=True)(pattern)
@@ -130,6 +131,10 @@ class Sqlite(Dialect):
 
     def json_overlaps(self, document: Column, path: tuple[str, ...], value: Column) -> Condition:
         return func.dotmac_json_overlaps(self._at(document, path), value) == 1
+
+    def numbers(self, many: Any) -> Any:
+        first = select(literal(1).label("number")).where(many > 0).cte("dotmac_numbers", recursive=True)
+        return first.union_all(select(first.c.number + 1).where(first.c.number < many))
 
     def insert(self, table: Any) -> Any:
         return insert_on_conflict(table)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from sqlalchemy import event
+from sqlalchemy import inspect as sa_inspect
+from sqlalchemy.orm import Session
+
 from ..errors import ValidationError
+from ..models.traits import traits_of
 from ..query import BatchProgress, OptionsLike, options_of
 from ..sessions import nothing_sent_since_savepoint
 from ..transactions import DatabaseTransaction
@@ -30,11 +36,12 @@ class BatchRepository(BulkRepository[M]):
         """Give every matching row to ``work``, by batches in the order of the primary key, and count them.
 
         Each batch is a transaction of its own: its rows are read and locked in one statement, ``work`` changes them (as
-        objects, or by this repository), and it is committed. A row that others insert behind the place reached is not
-        seen; no other is left out, none is given twice, and no other writer's change is overwritten. What ``work``
-        raises leaves unchanged, once its batch is rolled back; the batches before stay committed. ``progress`` is told
-        after each batch, for one count more at the beginning; its ``position`` is where to resume: ``after``. Inside
-        a transaction the batches are part of it. Options with sorts or pages raise `ValidationError`.
+        objects, whose versions are counted up, or by this repository), and it is committed. A row that others insert
+        behind the place reached is not seen; no other is left out, none is given twice, and no other writer's change is
+        overwritten. What ``work`` raises leaves unchanged, once its batch is rolled back; the batches before stay
+        committed. ``progress`` is told after each batch, for one count more at the beginning; its ``position`` is where
+        to resume: ``after``. Inside a transaction the batches are part of it. Options with sorts or pages raise
+        `ValidationError`.
         """
         asked = options_of(options)
         if asked.sorts:
@@ -49,9 +56,35 @@ class BatchRepository(BulkRepository[M]):
                 batch, next_position = rows._batch(asked, batch_size, position)
                 position = self._reader().key(self.traits.key_of(batch[-1])) if batch else position
                 if batch:
-                    work(batch)
+                    with _counted_versions(self._session):
+                        work(batch)
+                        self._session.flush()
             done += len(batch)
             if batch and progress is not None:
                 progress(BatchProgress(done, total, position or ()))
             if next_position is None:
                 return done
+
+
+@contextmanager
+def _counted_versions(session: Session) -> Iterator[None]:
+    """Count up the version of each object that a flush in this block changes, as the toolkit's own writes do.
+
+    A version that SQLAlchemy counts itself (``version_id_col``), or that was set by hand, is left alone.
+    """
+
+    def count(flushed: Session, *_: Any) -> None:
+        for entity in flushed.dirty:
+            version = traits_of(type(entity)).version
+            state = sa_inspect(entity)
+            if version is None or state.mapper.version_id_col is not None or state.attrs[version].history.added:
+                continue
+            if flushed.is_modified(entity, include_collections=False):
+                setattr(entity, version, getattr(entity, version) + 1)
+
+    count.dotmac_internal = True  # type: ignore[attr-defined]  # it sends nothing that a write by statement would miss
+    event.listen(session, "before_flush", count)
+    try:
+        yield
+    finally:
+        event.remove(session, "before_flush", count)

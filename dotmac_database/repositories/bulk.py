@@ -12,6 +12,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql.elements import Null
 
 from ..dialects.copying import copies, copy
+from ..dialects.own import OWN
 from ..errors import DuplicateEntityError, ValidationError
 from ..models.traits import VersionSource
 from ..plainness import WRITE_BY_DRIVER, session_departure
@@ -19,6 +20,7 @@ from ..query import FiltersLike, filters_of
 from ..sessions import keep
 from ..statements.bulk import BATCH, Unnested, update_many
 from ..statements.inheritance import matching, spreads
+from ..statements.new_keys import new_keys
 from ..statements.reads import Bound
 from ..statements.writes import NewRow, Values, VersionStep, Writer
 from ..tenancy.context import ALL_TENANTS
@@ -205,19 +207,32 @@ class BulkRepository(WritingRepository[M]):
     def _inserted(self, writer: Writer, members: builtins.list[Values]) -> Iterable[M]:
         """The new rows in the order of the given ones."""
         how = {**FRESH, **self._options}
-        rows = Unnested(writer, members)
-        keys = self.traits.primary_key
-        if not rows.possible or len(members) < _FEW or not rows.name_their_keys:
-            return self._session.scalars(writer.insert(returning=True), members, execution_options=how)
-        found: dict[Any, M] = {}
+        keys = new_keys(writer, members[0])
+        if keys is None:
+            # SQLAlchemy recognises the rows where it can, and else sends one statement for each.
+            yield from self._session.scalars(writer.insert(returning=True), members, execution_options=how)
+            return
+        own = {**self._options, OWN: True} if keys.is_own else self._options
+
+        def draw(bound: Bound) -> Any:
+            of = {"mapper": self.traits.mapper}
+            return self._session.execute(
+                bound.statement, bound.parameters, execution_options=own, bind_arguments=of
+            ).all()
+
         for start in range(0, len(members), BATCH):
-            columns, source = rows.source(members[start : start + BATCH])
-            statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
-            returned = self._session.scalars(statement.returning(self.model_class), execution_options=how)
-            # No order is promised for rows that are returned, but each has its key.
-            found.update((self.traits.key_of(entity), entity) for entity in returned)
-        single = keys[0] if len(keys) == 1 else None
-        return [found[row[single] if single else tuple(row[key] for key in keys)] for row in members]
+            batch = keys.completed(members[start : start + BATCH], draw)
+            rows = Unnested(writer, batch)
+            if rows.possible and len(batch) >= _FEW:
+                columns, source = rows.source(batch)
+                statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
+                found = self._session.scalars(statement.returning(self.model_class), execution_options=how)
+            else:
+                in_order = keys.counted is not None and not self._dialect.inserts_in_order
+                sized = {**how, "insertmanyvalues_page_size": BATCH}
+                statement = writer.insert(returning=True, in_order=in_order)
+                found = self._session.scalars(statement, list(batch), execution_options=sized)
+            yield from keys.in_order(found, batch)
 
     def _insert_many(self, writer: Writer, members: builtins.list[Values]) -> None:
         rows = Unnested(writer, members)
@@ -252,9 +267,8 @@ class BulkRepository(WritingRepository[M]):
                 arrays = statement.from_select(columns, source, include_defaults=False)
                 yield from self._session.scalars(arrays, execution_options=how)
             return
-        size = max(1, self._dialect.max_parameters // len(members[0]))
-        for start in range(0, len(members), size):
-            yield from self._session.scalars(statement.values(members[start : start + size]), execution_options=how)
+        sized = {**how, "render_nulls": True, "insertmanyvalues_page_size": BATCH}
+        yield from self._session.scalars(statement, members, execution_options=sized)
 
     def _upserted_by_generator(
         self, writer: Writer, members: builtins.list[Values], conflict: builtins.list[Any], unset: frozenset[str]

@@ -88,30 +88,22 @@ class Unnested:
             and all(makes_value(default) and _arrayed(traits.columns[key].type) for key, default in self.defaults)
         )
 
-    @property
-    def name_their_keys(self) -> bool:
-        """Whether each row has its primary key, in a type whose values come back as they were given."""
-        traits = self.writer.traits
-        types = [traits.columns[key].type for key in traits.primary_key]
-        return set(traits.primary_key) <= set(self.given) and all(
-            isinstance(each, (sa.Integer, sa.Uuid, sa.String)) and not isinstance(each, sa.CHAR) for each in types
-        )
-
     def lists(self, rows: Sequence[Values]) -> tuple[list[Column[Any]], list[list[Any]]]:
         """The columns, and the list of each column's values."""
         columns = [*self.columns, *(self.writer.traits.columns[key] for key, _ in self.defaults)]
         return columns, self._arrays(rows)
 
     def source(self, rows: Sequence[Values]) -> tuple[list[Column[Any]], Select[Any]]:
-        """The columns, and the SELECT that gives these rows."""
+        """The columns, and the SELECT that gives these rows in their order, so that a key is counted up in it."""
         columns, lists = self.lists(rows)
         arrays = [
             bindparam(f"c{place}", values, type_=ARRAY(each.type))
             for place, (each, values) in enumerate(zip(columns, lists, strict=True))
         ]
         fields: list[Any] = [column(f"c{place}", each.type) for place, each in enumerate(columns)]
-        table = func.unnest(*arrays).table_valued(*fields, name="dotmac_rows").render_derived()
-        return columns, select(*table.c)
+        unnested = func.unnest(*arrays).table_valued(*fields, with_ordinality="place", name="dotmac_rows")
+        table = unnested.render_derived()
+        return columns, select(*list(table.c)[: len(columns)]).order_by(table.c.place)
 
     def _arrays(self, rows: Sequence[Values]) -> list[list[Any]]:
         """A list for each column; Python's defaults are made for each row."""

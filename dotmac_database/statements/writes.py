@@ -336,11 +336,11 @@ class Writer:
             members.append(row)
         return list(runs.values())
 
-    def insert(self, *, returning: bool) -> Any:
-        """INSERT of many rows; returned rows come in the order of the given ones."""
+    def insert(self, *, returning: bool, in_order: bool = True) -> Any:
+        """INSERT of many rows, which gives them back in the order of the given ones, or in any."""
         # Without render_nulls SQLAlchemy leaves None out and begins another statement wherever the columns change.
         statement = insert(self.traits.model).execution_options(render_nulls=True)
-        return statement.returning(self.traits.model, sort_by_parameter_order=True) if returning else statement
+        return statement.returning(self.traits.model, sort_by_parameter_order=in_order) if returning else statement
 
     def insert_of(self, values: Values) -> Bound | None:
         """INSERT of one row, giving it back, as the ORM would insert it; None where Python can't make it alone."""
@@ -499,7 +499,9 @@ class Writer:
             if key not in kept and traits.columns[key].key not in conflicting
         }
         changes |= self._counted_on_conflict(row_keys, step)
-        for key, value in ((traits.is_deleted, False), (traits.deleted_at, None)):
+        # SQLAlchemy would take a bound None for a value of each row, and send the rows one by one.
+        unmarked: tuple[tuple[str | None, Any], ...] = ((traits.is_deleted, False), (traits.deleted_at, null()))
+        for key, value in unmarked:
             if key is not None:
                 changes[traits.columns[key].name] = value
         if not changes:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dotmac_database import BatchProgress, QueryFilter, ValidationError, create_repository
+from dotmac_database import BatchProgress, QueryFilter, SortField, ValidationError, create_repository
 from tests.conftest import Face, counted
 from tests.models import Post, Seat, User
 
@@ -170,3 +170,26 @@ def test_orders_and_pages_are_refused(face: Face, options: dict[str, Any]) -> No
 def test_nothing_to_do(face: Face) -> None:
     with face.session() as session:
         assert face(face.repository(session, User, "a").in_batches, lambda _: None) == 0
+
+
+def test_the_version_of_a_changed_object_is_counted_once(face: Face) -> None:
+    """Also where a flush comes in between, and not where nothing was changed, or the version was set by hand."""
+    with face.session() as session:
+        users = face.repository(session, User, "a")
+        face(users.bulk_create, [{"name": f"u{n}", "email": f"{n}@x", "score": n} for n in range(4)])
+
+        def work(batch: list[User]) -> None:
+            for user in batch:
+                match user.score:
+                    case 0:
+                        user.name = "changed"
+                    case 1:
+                        user.name = "changed"
+                        user.version = 9
+                    case 2:
+                        user.name = "u2"  # as it is
+
+        assert face(users.in_batches, work, None, 3) == 4
+    with face.session() as session:
+        found = face(face.repository(session, User, "a").list, {"sorts": [SortField("score")]})
+        assert [(user.name, user.version) for user in found] == [("changed", 2), ("changed", 9), ("u2", 1), ("u3", 1)]

@@ -1,0 +1,143 @@
+"""Tables whose rows are written in every way: one for each kind of key, and for each of the toolkit's internal ways."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import JSON, ForeignKey, Identity, Integer, String, UniqueConstraint, Uuid, event
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column, validates
+from sqlalchemy.sql.functions import GenericFunction
+
+from dotmac_database.models import SoftDeleteMixin, TenantMixin, VersionMixin
+
+
+class random_key(GenericFunction[Any]):  # noqa: N801 - a function of SQL
+    """A UUID that the database makes."""
+
+    inherit_cache = True
+
+
+@compiles(random_key, "postgresql")
+def _by_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
+    return "gen_random_uuid()"
+
+
+@compiles(random_key, "sqlite")
+def _by_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    return "(lower(hex(randomblob(16))))"
+
+
+class Base(DeclarativeBase):
+    """The tables of the matrix."""
+
+
+class Labelled:
+    """What all of them have: a code that is unique within its tenant, and two columns to change."""
+
+    code: Mapped[str] = mapped_column(String(20))
+    label: Mapped[str | None]
+    amount: Mapped[int] = mapped_column(default=7)
+
+
+class Owned(Labelled, TenantMixin, SoftDeleteMixin, VersionMixin):
+    @declared_attr.directive
+    def __table_args__(cls) -> Any:  # noqa: N805 - SQLAlchemy's hook
+        return (UniqueConstraint("tenant_id", "code"),)
+
+
+class Numbered(Owned, Base):
+    """A key that the database counts."""
+
+    __tablename__ = "numbered"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Made(Owned, Base):
+    """A key that the repository makes."""
+
+    __tablename__ = "made"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+
+
+class Paired(Owned, Base):
+    """A composite key, the tenant in it."""
+
+    __tablename__ = "paired"
+    tenant_id: Mapped[str] = mapped_column(String(20), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
+class Drawn(Owned, Base):
+    """A key that the database draws, in no order."""
+
+    __tablename__ = "drawn"
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True, server_default=random_key())
+
+
+class Identified(Owned, Base):
+    """An identity, which only the database may give."""
+
+    __tablename__ = "identified"
+    id: Mapped[int] = mapped_column(Integer, Identity(always=True), primary_key=True)
+
+
+class Root(Base):
+    __tablename__ = "roots"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Extending(Owned, Base):
+    """A key that is the key of another table's row."""
+
+    __tablename__ = "extending"
+    id: Mapped[int] = mapped_column(ForeignKey("roots.id"), primary_key=True)
+
+
+class Documented(Owned, Base):
+    """A column whose type no array takes."""
+
+    __tablename__ = "documented"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    notes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=dict)
+
+
+class Watched(Owned, Base):
+    """A class that has a say in each of its changes."""
+
+    __tablename__ = "watched"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+    @validates("label")
+    def _checked(self, key: str, value: Any) -> Any:
+        return value
+
+
+def _nothing(*_: Any) -> None:
+    """A listener."""
+
+
+for _event in ("before_insert", "before_update", "before_delete"):
+    event.listen(Watched, _event, _nothing)
+
+
+class Shared(Labelled, SoftDeleteMixin, VersionMixin, Base):
+    """Belongs to no tenant."""
+
+    __tablename__ = "shared"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    code: Mapped[str] = mapped_column(String(20), unique=True)
+
+
+MODELS: tuple[type[Any], ...] = (
+    Numbered,
+    Made,
+    Paired,
+    Drawn,
+    Identified,
+    Extending,
+    Documented,
+    Watched,
+    Shared,
+)
