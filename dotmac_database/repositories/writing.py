@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
-from sqlalchemy import Result, delete
+from sqlalchemy import Result, bindparam, delete
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -77,8 +77,7 @@ class WritingRepository(ExplainingRepository[M]):
         writer = self._writer(user_id)
         reader = writer.reader
         key = reader.key(entity_id)
-        if expected_version is not None and self.traits.version is None:
-            raise ValidationError(f"{self.traits.name} has no version to expect.", field="expected_version")
+        self._check_versioned(expected_version)
         values = self._without_key(writer.for_update(data), key)
         if values:
             values = self.values_for_update(writer.stamped(values))
@@ -92,39 +91,63 @@ class WritingRepository(ExplainingRepository[M]):
             keep(self._session, entity)
         return entity
 
-    def delete(self, entity_id: Any, soft_delete: bool = True, user_id: str | None = None) -> bool:
+    def delete(
+        self,
+        entity_id: Any,
+        soft_delete: bool = True,
+        user_id: str | None = None,
+        *,
+        expected_version: int | None = None,
+    ) -> bool:
         """Delete one row; False where there is none. One statement, then COMMIT.
 
         Softly where the class has columns for it, unless ``soft_delete`` is False: then for good, also a row
         that is soft-deleted already. A class with relationships is loaded first, so that its cascades are kept.
+        `StaleEntityError` where the row's version is not ``expected_version`` (None: any will do), found out by a
+        statement more.
         """
         softly = soft_delete and self.traits.soft_deletes
         writer = self._writer(user_id, include_deleted=not softly)
-        key = writer.reader.key(entity_id)
+        reader = writer.reader
+        key = reader.key(entity_id)
+        self._check_versioned(expected_version)
         values = writer.deletion() if softly else {}
-        marked = self._changed_alone(writer, key, values, None)
+        marked = self._changed_alone(writer, key, values, expected_version)
         if marked is not None:
-            return bool(marked)
+            return bool(marked) or self._is_missing(reader, key, expected_version)
         with self._writing() as alone:
             if softly:
                 if self._is_one_update(values):
                     alone()
-                return self._change_or_none(writer, key, values) is not None
-            if self._deletes_by_key():
-                return self._deleted(writer.reader, of_key(writer.reader, key)) > 0
-            if self._directly() and not self.traits.relationships:
-                alone()
-                statement = delete(self.model_class).where(
-                    *writer.reader.key_conditions(), *writer.reader.scope.root(self.traits)
-                )
-                parameters = {**writer.reader.scope.parameters, **writer.reader.key_parameters(key)}
-                return self._counted(Bound(statement, parameters)) > 0
-            entity = self._locked(writer.reader, key)
-            if entity is None:
-                return False
-            self._session.delete(entity)
-            self._flush()
-            return True
+                gone = self._change_or_none(writer, key, values, expected_version) is not None
+            else:
+                gone = self._deleted_for_good(reader, key, expected_version, alone)
+            return gone or self._is_missing(reader, key, expected_version)
+
+    def _deleted_for_good(
+        self, reader: Reader, key: tuple[Any, ...], expected: int | None, alone: Callable[[], None]
+    ) -> bool:
+        """Delete one row, by a statement where that is enough; False: it is missing, or stale."""
+        if expected is None and self._deletes_by_key():
+            return self._deleted(reader, of_key(reader, key)) > 0
+        if self._directly() and not self.traits.relationships:
+            alone()
+            conditions = [*reader.key_conditions(), *reader.scope.root(self.traits)]
+            parameters = {**reader.scope.parameters, **reader.key_parameters(key)}
+            if expected is not None and self.traits.version is not None:
+                conditions.append(self.traits.attribute(self.traits.version) == bindparam("dotmac_version"))
+                parameters["dotmac_version"] = expected
+            return self._counted(Bound(delete(self.model_class).where(*conditions), parameters)) > 0
+        entity = self._locked(reader, key)
+        if entity is None or self._if_fresh([entity], expected) is None:
+            return False
+        self._session.delete(entity)
+        self._flush()
+        return True
+
+    def _check_versioned(self, expected: int | None) -> None:
+        if expected is not None and self.traits.version is None:
+            raise ValidationError(f"{self.traits.name} has no version to expect.", field="expected_version")
 
     def restore(self, entity_id: Any, user_id: str | None = None) -> M:
         """Undo a soft delete and give the row back; one statement. Raises `EntityNotFoundError` where there is none."""
@@ -245,9 +268,14 @@ class WritingRepository(ExplainingRepository[M]):
 
     def _refused(self, reader: Reader, key: tuple[Any, ...], expected: int | None) -> NoReturn:
         """Say why a row was not changed: it is not there, or its version is another."""
+        self._is_missing(reader, key, expected)
+        raise self._not_found()
+
+    def _is_missing(self, reader: Reader, key: tuple[Any, ...], expected: int | None) -> Literal[False]:
+        """Refuse where the row of a write that changed none is there, so that its version is another."""
         if expected is not None and self._fetched(reader.by_key(key)):
             raise StaleEntityError(f"{self.traits.name} has changed: its version is not {expected} any more.")
-        raise self._not_found()
+        return False
 
     def _change_or_none(
         self, writer: Writer, key: tuple[Any, ...], values: Values, expected: int | None = None
