@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -94,12 +95,8 @@ def test_a_row_is_deleted_at_its_version_alone(face: Face, name: str, softly: bo
         face(rows.create, {"id": 2})
         made = DatabaseTransaction.async_transaction if face.is_async else DatabaseTransaction.sync_transaction
         for version in (0, 2, 7):
-            with pytest.raises(StaleEntityError):
-                if inside:
-                    with face.entered(made(session)):
-                        face(rows.delete, 1, softly, expected_version=version)
-                else:
-                    face(rows.delete, 1, softly, expected_version=version)
+            with pytest.raises(StaleEntityError), face.entered(made(session)) if inside else nullcontext():
+                face(rows.delete, 1, softly, expected_version=version)
         assert face(rows.exists, 1)
         assert face(rows.delete, 3, softly, expected_version=1) is False
         assert face(rows.delete, 1, softly, expected_version=1) is True
