@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Connection, Engine, inspect
 from sqlalchemy import exc as sa
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import InstanceState, LoaderCallableStatus, Session, SessionTransactionOrigin, scoped_session
@@ -245,13 +245,40 @@ def _held_before_undo(session: Session) -> Iterator[list[Held]]:
         BEFORE_UNDO.reset(token)
 
 
+def routes(session: Session) -> bool:
+    """Whether the class that a statement is about says which engine it is for."""
+    return session.bind is None or bool(session.binds) or type(session).get_bind is not Session.get_bind
+
+
+def sole_bind(session: Session) -> Engine | Connection:
+    """The engine or connection for what is about no class. Raises `TransactionError` where there are several."""
+    binds = {session.bind, *session.binds.values()} - {None}
+    if session.bind is None and len(binds) == 1:
+        found: Any = next(iter(binds))
+        return found  # type: ignore[no-any-return]  # a session's binds are not typed
+    try:
+        return session.get_bind()
+    except sa.UnboundExecutionError as error:
+        raise TransactionError("The session has several engines, and nothing says which of them is meant.") from error
+
+
+def sole_connection(session: Session) -> Connection:
+    """The connection of the `sole_bind`, in the session's transaction."""
+    return session.connection(bind_arguments={"bind": sole_bind(session)})
+
+
+def begin_for_savepoint(session: Session) -> None:
+    """Open the transactions that a savepoint needs around it; of an engine that is met later it opens by itself."""
+    transaction: Any = session.get_nested_transaction() or session.get_transaction()
+    connections = transaction.connections if transaction is not None and routes(session) else ()
+    for connection in connections if routes(session) else (session.connection(),):
+        ensure_begun(connection)
+
+
 @contextmanager
 def savepoint(session: Session) -> Iterator[None]:
     """A savepoint in the open transaction; two statements more. Its failure undoes this block alone."""
-    transaction: Any = session.get_nested_transaction() or session.get_transaction()
-    # Which of several binds a statement is for is known once it is there.
-    for connection in transaction.connections if session.binds else (session.connection(),):
-        ensure_begun(connection)
+    begin_for_savepoint(session)
     equip(session)
     held: list[Held] = []
     try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
-from sqlalchemy import Enum, Float, Integer, Numeric, String, bindparam, case, cast, func, type_coerce
+from sqlalchemy import Enum, Float, Integer, Numeric, String, bindparam, case, cast, func, tuple_, type_coerce
 from sqlalchemy.engine import Dialect as Engines
 from sqlalchemy.sql import ColumnElement
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import NullType, TypeDecorator, TypeEngine, UserDefinedType
 
 from .spans import AsText, Span, converts, underlying
 
@@ -68,13 +69,39 @@ class Dialect(ABC):
     def relevance(self, column: Column, query: Column) -> Column:
         """How much of one column the search is about: the more the greater."""
 
-    def takes_many(self, type_: TypeEngine[Any]) -> bool:  # noqa: ARG002 - one dialect asks for the type
-        """Whether `among` can compare columns of this type."""
-        return True
+    def takes_many(self, type_: TypeEngine[Any]) -> bool:
+        """Whether `among` takes any number of values of this type; else each is a parameter of its own.
+
+        Of a type that SQLAlchemy does not know, nobody knows how the driver takes a list of its values.
+        """
+        plain = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+        return not isinstance(plain, (NullType, UserDefinedType))
+
+    def among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition:
+        """Whether the column has one of the values of a list, which is the parameter ``name`` whatever its length."""
+        if not self.takes_many(type_):
+            return column.in_(bindparam(name, type_=type_, expanding=True))
+        return self._among(column, type_, name)
 
     @abstractmethod
-    def among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition:
-        """Whether the column has one of any number of values, all of them in the one parameter ``name``."""
+    def _among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition: ...
+
+    def row_among(self, columns: Sequence[Column], name: str) -> Condition:
+        """Whether the columns have the values of one of any number of rows, which `row_parameters` gives."""
+        if len(columns) == 1:
+            return self.among(columns[0], columns[0].type, name)
+        if not all(self.takes_many(each.type) for each in columns):
+            return tuple_(*columns).in_(bindparam(name, expanding=True))
+        return self._row_among(columns, name)
+
+    @abstractmethod
+    def _row_among(self, columns: Sequence[Column], name: str) -> Condition: ...
+
+    def row_parameters(
+        self, columns: Sequence[Column], name: str, rows: Collection[tuple[Any, ...]]
+    ) -> Mapping[str, Sequence[Any]]:
+        """The parameters of `row_among`."""
+        return {name: [row[0] for row in rows] if len(columns) == 1 else list(rows)}
 
     @abstractmethod
     def json_value(self, document: Column, path: tuple[str, ...], kind: str) -> Column:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -20,7 +21,9 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    tuple_,
 )
+from sqlalchemy import Dialect as SqlDialect
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.dialects.postgresql import insert as insert_on_conflict
 from sqlalchemy.dialects.postgresql.base import PGDialect
@@ -34,6 +37,7 @@ from sqlalchemy.types import (
     Float,
     Integer,
     Time,
+    TypeDecorator,
     TypeEngine,
     Uuid,
 )
@@ -49,6 +53,30 @@ _SINGLE_DIGITS = 24
 _SINGLE = Single()
 
 _CONFIG: Column = literal_column("'simple'::regconfig")
+
+
+class _Whole(TypeDecorator[str]):
+    """A type that is stored as text, without the length that a cast would cut its values to."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, item: TypeDecorator[Any]) -> None:
+        super().__init__()
+        self.item = item
+
+    def bind_processor(self, dialect: SqlDialect) -> Any:
+        """SQLAlchemy's hook: the item's own way."""
+        return self.item.bind_processor(dialect)
+
+
+def _item(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    """The type of an array's items: a cast to VARCHAR(5)[] would cut the values."""
+    plain = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+    sized = isinstance(plain, String) and (plain.length is not None or isinstance(plain, CHAR))
+    if not sized or enum_of(type_) is not None:
+        return type_
+    return _Whole(type_) if isinstance(type_, TypeDecorator) else String()
 
 
 def _words(column: Column) -> Column:
@@ -82,10 +110,21 @@ class Postgresql(Dialect):
         # As it is compared in Python: a real would not be equal to the cursor's number.
         return cast(func.ts_rank_cd(_words(column), func.websearch_to_tsquery(_CONFIG, query)), Double())
 
-    def among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition:
-        # A cast to VARCHAR(5)[] would cut the values.
-        whole = String() if isinstance(type_, String) and enum_of(type_) is None else type_
-        return column == any_(bindparam(name, type_=ARRAY(whole)))
+    def _among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition:
+        return column == any_(bindparam(name, type_=ARRAY(_item(type_))))
+
+    def _row_among(self, columns: Sequence[Column], name: str) -> Condition:
+        arrays = [bindparam(f"{name}_{place}", type_=ARRAY(_item(each.type))) for place, each in enumerate(columns)]
+        names = [f"n{place}" for place in range(len(columns))]
+        rows = func.unnest(*arrays).table_valued(*names, name="dotmac_rows").render_derived()
+        return tuple_(*columns).in_(select(*(rows.c[each] for each in names)))
+
+    def row_parameters(
+        self, columns: Sequence[Column], name: str, rows: Collection[tuple[Any, ...]]
+    ) -> Mapping[str, Sequence[Any]]:
+        if len(columns) == 1 or not all(self.takes_many(each.type) for each in columns):
+            return super().row_parameters(columns, name, rows)
+        return {f"{name}_{place}": [row[place] for row in rows] for place in range(len(columns))}
 
     def _at(self, document: Column, path: tuple[str, ...]) -> Column:
         jsonb = document if isinstance(document.type, JSONB) else cast(document, JSONB)
@@ -151,7 +190,7 @@ class Postgresql(Dialect):
             return Float(stored.precision) if not isinstance(stored, REAL) else REAL()
         if isinstance(stored, Numeric) and not stored.asdecimal:
             return Numeric()
-        if not isinstance(stored, _FAITHFUL) or isinstance(stored, (CHAR, NCHAR)) and converts(type_):
+        if not isinstance(stored, _FAITHFUL) or (isinstance(stored, (CHAR, NCHAR)) and converts(type_)):
             return AsText()
         return stored if converts(type_) else None
 

@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import json
 import re
-from decimal import Decimal
+from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import Any, ClassVar
 
-from sqlalchemy import Boolean, Double, Text, and_, bindparam, case, cast, exists, func, literal, or_, select, type_coerce
+from sqlalchemy import (
+    Boolean,
+    Double,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+    type_coerce,
+)
 from sqlalchemy.dialects.sqlite import insert as insert_on_conflict
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.types import (
+    BINARY,
+    VARBINARY,
     Date,
     DateTime,
     Enum,
@@ -18,7 +36,6 @@ from sqlalchemy.types import (
     Integer,
     LargeBinary,
     Numeric,
-    PickleType,
     String,
     Time,
     TypeDecorator,
@@ -28,7 +45,7 @@ from sqlalchemy.types import (
 
 from .base import Column, Condition, Dialect, lowered
 from .full_text import indexed_search
-from .spans import AsStored, Span, converts, decimal_span, moment_span
+from .spans import AsStored, Span, converts, decimal_span, moment_forms, moment_span
 
 _FAITHFUL = (Boolean, Date, Enum, Float, Integer, Numeric, String, Uuid)
 """The types whose value, as it is read, is what is stored; a number's only where it is no Decimal."""
@@ -38,7 +55,7 @@ _PLACE = re.compile(r"-?[0-9]{1,9}")
 
 
 class JsonValues(TypeDecorator[Any]):
-    """A list of values of a type as JSON, each as SQLite stores it."""
+    """A list of values of a type as JSON, each as SQLite stores it: its bytes as hexadecimal digits."""
 
     impl = Text
     cache_ok = True
@@ -49,12 +66,67 @@ class JsonValues(TypeDecorator[Any]):
 
     def process_bind_param(self, value: Any, dialect: Any) -> Any:
         """SQLAlchemy's hook: the JSON text."""
-        process = self.item.dialect_impl(dialect).bind_processor(dialect)
-        stored = value if process is None else list(map(process, value))
-        # Numbers only have infinities: a text is quoted, and no other type is written so.
-        infinite = isinstance(stored[0], float)
-        text = json.dumps([float(each) if isinstance(each, Decimal) else each for each in stored])
-        return text.replace("Infinity", "9e999") if infinite else text
+        return _json(_stored(value, self.item, dialect))
+
+
+class JsonRows(TypeDecorator[Any]):
+    """A list of rows as JSON: an array of values for each. A value that is stored in several forms makes several."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, items: tuple[TypeEngine[Any], ...]) -> None:  # SQLAlchemy's cache key knows no *items
+        super().__init__()
+        self.items = items
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        """SQLAlchemy's hook: the JSON text."""
+        if not any(isinstance(_plain(item), (DateTime, Time)) for item in self.items):
+            columns = (_stored(column, item, dialect) for column, item in zip(zip(*value), self.items))  # noqa: B905 - of no rows there are no columns
+            return _json([*zip(*columns)])  # noqa: B905 - as above
+        return _json(
+            [
+                row
+                for given in value
+                for row in product(
+                    *(_stored([each], item, dialect) for each, item in zip(given, self.items, strict=True))
+                )
+            ]
+        )
+
+
+def _plain(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    return type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+
+
+def _stored(values: Iterable[Any], item: TypeEngine[Any], dialect: Any) -> list[Any]:
+    """The values as SQLite stores them, as far as JSON can have them."""
+    process = item.dialect_impl(dialect).bind_processor(dialect)
+    stored = list(values) if process is None else list(map(process, values))
+    plain = _plain(item)
+    if isinstance(plain, _BYTES):
+        return [bytes(each).hex() for each in stored]
+    if isinstance(plain, (DateTime, Time)):
+        return [form for each in stored for form in moment_forms(each)]
+    if isinstance(plain, Numeric):
+        return [_json_number(float(each)) for each in stored]
+    return stored
+
+
+def _json_number(value: float) -> float | None:
+    return None if value != value else value
+
+
+def _json(stored: list[Any]) -> str:
+    text = json.dumps(stored)
+    if "Infinity" not in text:
+        return text
+    # JSON has no infinity, and SQLite's numbers run over to it.
+    return _TEXT_OR_INFINITY.sub(lambda found: "9e999" if found[0] == "Infinity" else found[0], text)
+
+
+_BYTES = (LargeBinary, BINARY, VARBINARY)
+_TEXT_OR_INFINITY = re.compile(r'"(?:[^"\\]|\\.)*"|Infinity')
 
 
 class Sqlite(Dialect):
@@ -93,13 +165,15 @@ class Sqlite(Dialect):
     def relevance(self, column: Column, query: Column) -> Column:
         return func.dotmac_relevance(column, query, type_=Double())
 
-    def takes_many(self, type_: TypeEngine[Any]) -> bool:
-        plain = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
-        return not isinstance(plain, (LargeBinary, PickleType))  # JSON has no bytes
-
-    def among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition:
+    def _among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition:
         values = func.json_each(bindparam(name, type_=JsonValues(type_))).table_valued("value", name="dotmac_values")
-        return column.in_(select(values.c.value))
+        return column.in_(select(_from_json(values.c.value, type_)))
+
+    def _row_among(self, columns: Sequence[Column], name: str) -> Condition:
+        types = [each.type for each in columns]
+        rows = func.json_each(bindparam(name, type_=JsonRows(tuple(types)))).table_valued("value", name="dotmac_rows")
+        given = [func.json_extract(rows.c.value, f"$[{place}]") for place in range(len(types))]
+        return tuple_(*columns).in_(select(*map(_with_affinity, given, types)))
 
     def json_value(self, document: Column, path: tuple[str, ...], kind: str) -> Column:
         where = _json_path(document, path)
@@ -162,6 +236,21 @@ class Sqlite(Dialect):
         )
         spans = select(literal(1)).where(lows.c.key == highs.c.key, column.between(lows.c.value, highs.c.value))
         return or_(exists(spans), column != column)  # NULL is in no list, nor not in one
+
+
+def _from_json(value: Column, type_: TypeEngine[Any]) -> Column:
+    return func.dotmac_bytes(value) if isinstance(_plain(type_), _BYTES) else value
+
+
+def _with_affinity(value: Column, type_: TypeEngine[Any]) -> Column:
+    """A member of a row as its column's values are: SQLite looks a row up in an index only where the affinities agree.
+
+    https://www.sqlite.org/rowvalue.html
+    """
+    plain = _plain(type_)
+    if isinstance(plain, Integer):
+        return cast(value, Integer)
+    return cast(value, Text) if isinstance(plain, (String, Uuid)) else _from_json(value, type_)
 
 
 def _json_path(document: Column, path: tuple[str, ...]) -> Column:

@@ -52,6 +52,11 @@ def _json_overlaps(document: str | None, other: str | None) -> int:
     return int(any(_equal(each, wanted) or each == wanted for each in mine for wanted in theirs))
 
 
+def _bytes(digits: str | None) -> bytes | None:
+    """The bytes of hexadecimal digits; SQLite's ``unhex`` is younger than its oldest versions in use."""
+    return None if digits is None else bytes.fromhex(digits)
+
+
 def _search(text: str | None, query: str | None) -> int | None:
     """Whether a text has what a query asks for; see `dotmac_database.dialects.search_text`."""
     if text is None or query is None:
@@ -88,6 +93,7 @@ def register_functions(connection: Any) -> None:
     """Install the functions on a DBAPI connection of sqlite3 or aiosqlite."""
     connection.create_function("dotmac_json_contains", 2, _json_contains, deterministic=True)
     connection.create_function("dotmac_json_overlaps", 2, _json_overlaps, deterministic=True)
+    connection.create_function("dotmac_bytes", 1, _bytes, deterministic=True)
     connection.create_function("dotmac_search", 2, _search, deterministic=True)
     connection.create_function("dotmac_relevance", 2, _relevance, deterministic=True)
     connection.create_function("dotmac_candidates", 1, _candidates, deterministic=True)

@@ -33,6 +33,10 @@ def ensure_begun(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN")
 
 
+def _begin_first(connection: Connection, *_: Any) -> None:
+    ensure_begun(connection)
+
+
 def watch(bind: Engine | Connection | None) -> None:
     """Prepare an engine, once: SQLite's functions and count of changes, PostgreSQL's memory of failed transactions."""
     if bind is None or bind.engine in _WATCHED:
@@ -43,6 +47,7 @@ def watch(bind: Engine | Connection | None) -> None:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "engine_connect", _equip)
         event.listen(engine, "begin", _count_changes)
+        event.listen(engine, "savepoint", _begin_first)
         return
     watch_plans(engine)
     event.listen(engine, "handle_error", _mark)
@@ -101,7 +106,7 @@ def _clear_savepoint(connection: Connection, *_: Any) -> None:
 
 
 _listener: Any
-for _listener in (_before_undo, _equip, _count_changes, _mark, _clear, _clear_savepoint):
+for _listener in (_before_undo, _equip, _count_changes, _begin_first, _mark, _clear, _clear_savepoint):
     _listener.dotmac_internal = True  # see `dotmac_database.plainness`
 
 

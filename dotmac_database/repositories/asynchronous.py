@@ -214,9 +214,18 @@ class AsyncRepository(RepositoryCore[M]):
         """As `BaseRepository.update`."""
         return await self._run(BaseRepository.update, entity_id, data, user_id, expected_version=expected_version)
 
-    async def delete(self, entity_id: Any, soft_delete: bool = True, user_id: str | None = None) -> bool:
+    async def delete(
+        self,
+        entity_id: Any,
+        soft_delete: bool = True,
+        user_id: str | None = None,
+        *,
+        expected_version: Any = None,
+    ) -> bool:
         """As `BaseRepository.delete`."""
-        return await self._run(BaseRepository.delete, entity_id, soft_delete, user_id)
+        return await self._run(
+            BaseRepository.delete, entity_id, soft_delete, user_id, expected_version=expected_version
+        )
 
     async def restore(self, entity_id: Any, user_id: str | None = None) -> M:
         """As `BaseRepository.restore`."""

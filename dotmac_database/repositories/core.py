@@ -13,6 +13,7 @@ from sqlalchemy.sql import ColumnElement
 from ..actors import current_actor
 from ..cursors import CursorCodec, CursorKey
 from ..dialects import dialect_named
+from ..dialects.transactions import watch
 from ..errors import TenantRequiredError, ValidationError
 from ..models.traits import Traits, traits_of
 from ..sessions import state_of, sync_session
@@ -73,7 +74,9 @@ class RepositoryCore(Generic[M]):
         self._session: Session = sync_session(db)
         state_of(self._session).asynchronous |= self.asynchronous
         self._codec = CursorCodec(cursor_key)
-        self._dialect = dialect_named(self._session.get_bind(self.traits.mapper).dialect.name)
+        bind = self._session.get_bind(self.traits.mapper)
+        watch(bind)  # a session class of the user's may know engines that nobody else has seen
+        self._dialect = dialect_named(bind.dialect.name)
         self._bind_tenant(tenant_id)
 
     def _bind_tenant(self, tenant_id: Any) -> None:

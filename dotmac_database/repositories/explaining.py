@@ -37,7 +37,8 @@ class ExplainingRepository(AnalysingRepository[M]):
         bound, order = self._explainable(reader, asked)
         statement = Explain(reader.loading(bound, asked.relationships).statement, analyze=analyze)
         limited = (asked.pagination or asked.cursor_pagination) is not None
-        here: Any = {"mapper": self.traits.mapper}
+        mapper = self.traits.mapper
+        here: Any = {"mapper": mapper, "bind": self._session.get_bind(mapper)}
 
         def work(how: Mapping[str, Any]) -> QueryPlan:
             options = {**how, **self._options}

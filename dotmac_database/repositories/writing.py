@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
-from sqlalchemy import Result, delete, null
+from sqlalchemy import Result, bindparam, delete, null
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.base import instance_dict
@@ -101,39 +101,58 @@ class WritingRepository(ExplainingRepository[M]):
             keep(self._session, entity)
         return entity
 
-    def delete(self, entity_id: Any, soft_delete: bool = True, user_id: str | None = None) -> bool:
+    def delete(
+        self,
+        entity_id: Any,
+        soft_delete: bool = True,
+        user_id: str | None = None,
+        *,
+        expected_version: Any = None,
+    ) -> bool:
         """Delete one row; False where there is none. One statement, then COMMIT.
 
         Softly where the class has columns for it, unless ``soft_delete`` is False: then for good, also a row
         that is soft-deleted already. A class with relationships is loaded first, so that its cascades are kept.
+        `StaleEntityError` where the row's version is not ``expected_version`` (None: any will do), found out by a
+        statement more.
         """
         softly = soft_delete and self.traits.soft_deletes
         writer = self._writer(user_id, include_deleted=not softly)
-        key = writer.reader.key(entity_id)
+        reader = writer.reader
+        key = reader.key(entity_id)
+        if expected_version is not None:
+            expected_version = writer.expected(expected_version)
         values = writer.deletion() if softly else {}
-        marked = self._changed_alone(writer, key, values, None)
+        marked = self._changed_alone(writer, key, values, expected_version)
         if marked is not None:
-            return bool(marked)
+            return bool(marked) or self._is_missing(reader, key, expected_version)
         with self._writing() as alone:
             if softly:
                 if self._is_one_update(values):
                     alone()
-                return self._change_or_none(writer, key, values) is not None
-            if self._deletes_by_key():
-                return self._deleted(writer.reader, of_key(writer.reader, key)) > 0
-            if self._directly() and not self.traits.relationships:
-                alone()
-                statement = delete(self.model_class).where(
-                    *writer.reader.key_conditions(), *writer.reader.scope.root(self.traits)
-                )
-                parameters = {**writer.reader.scope.parameters, **writer.reader.key_parameters(key)}
-                return self._counted(Bound(statement, parameters)) > 0
-            entity = self._locked(writer.reader, key)
-            if entity is None:
-                return False
-            self._session.delete(entity)
-            self._flush()
-            return True
+                gone = self._change_or_none(writer, key, values, expected_version) is not None
+            else:
+                gone = self._deleted_for_good(reader, key, expected_version, alone)
+            return gone or self._is_missing(reader, key, expected_version)
+
+    def _deleted_for_good(self, reader: Reader, key: tuple[Any, ...], expected: Any, alone: Callable[[], None]) -> bool:
+        """Delete one row, by a statement where that is enough; False: it is missing, or stale."""
+        if expected is None and self._deletes_by_key():
+            return self._deleted(reader, of_key(reader, key)) > 0
+        if self._directly() and not self.traits.relationships:
+            alone()
+            conditions = [*reader.key_conditions(), *reader.scope.root(self.traits)]
+            parameters = {**reader.scope.parameters, **reader.key_parameters(key)}
+            if expected is not None and self.traits.version is not None:
+                conditions.append(self.traits.attribute(self.traits.version) == bindparam("dotmac_version"))
+                parameters["dotmac_version"] = expected
+            return self._counted(Bound(delete(self.model_class).where(*conditions), parameters)) > 0
+        entity = self._locked(reader, key)
+        if entity is None or self._if_fresh([entity], expected) is None:
+            return False
+        self._session.delete(entity)
+        self._flush()
+        return True
 
     def restore(self, entity_id: Any, user_id: str | None = None) -> M:
         """Undo a soft delete and give the row back; one statement. Raises `EntityNotFoundError` where there is none."""
@@ -294,9 +313,14 @@ class WritingRepository(ExplainingRepository[M]):
 
     def _refused(self, reader: Reader, key: tuple[Any, ...], expected: Any) -> NoReturn:
         """Say why a row was not changed: it is not there, or its version is another."""
+        self._is_missing(reader, key, expected)
+        raise self._not_found()
+
+    def _is_missing(self, reader: Reader, key: tuple[Any, ...], expected: Any) -> Literal[False]:
+        """Refuse where the row of a write that changed none is there, so that its version is another."""
         if expected is not None and self._fetched(reader.by_key(key)):
             raise StaleEntityError(f"{self.traits.name} has changed: its version is not {expected} any more.")
-        raise self._not_found()
+        return False
 
     def _change_or_none(self, writer: Writer, key: tuple[Any, ...], values: Values, expected: Any = None) -> M | None:
         """Change one row, by a statement where that is enough; None: it is missing, or stale."""

@@ -10,8 +10,8 @@ from ..models.traits import Traits
 from ..query import Filter, FilterGroup
 
 MAX_VALUES = 10_000
-"""How many values of a statement's filters are parameters of their own: drivers' limits are at 32,766. A list that goes
-beyond it is one parameter."""
+"""How many values a list may have whose values are parameters of their own, as those of types that SQLAlchemy does not
+know: drivers' limits are at 32,766. All other lists are one parameter each, and of any length."""
 
 MAX_PATTERN = 10_000
 """How many characters a text to match may have: SQLite takes patterns of 50,000 bytes at most."""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, NamedTuple, NoReturn
 
 from sqlalchemy import ARRAY, Boolean, Numeric, String, and_, bindparam, false, not_, or_, true
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.sql import ColumnElement
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ..dialects.base import Dialect, ends_in_escape, escaped, operand_type
 from ..dialects.spans import Span
@@ -38,7 +39,18 @@ _SETS = {Op.CONTAINS, Op.CONTAINED_BY, Op.OVERLAPS}
 _INSENSITIVE = {Op.ILIKE, Op.NOT_ILIKE}
 
 
-_JSON_TYPES: dict[str, TypeEngine[Any]] = {"number": Numeric(asdecimal=False), "boolean": Boolean()}
+class JsonNumber(TypeDecorator[Any]):
+    """A number to compare with one in a JSON document, which is compared digit by digit as it is written there."""
+
+    impl = Numeric
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:  # noqa: ARG002 - the name is SQLAlchemy's
+        """SQLAlchemy's hook: PostgreSQL would make a numeric of a double's first 15 digits alone."""
+        return Decimal(repr(value)) if isinstance(value, float) else value
+
+
+_JSON_TYPES: dict[str, TypeEngine[Any]] = {"number": JsonNumber(), "boolean": Boolean()}
 
 
 class ConditionShape(NamedTuple):
@@ -56,9 +68,6 @@ class GroupShape(NamedTuple):
     mode: str
     members: tuple[Any, ...]
 
-
-MANY = -1
-"""The number of values of a list that is too long for parameters of its own."""
 
 NOTHING = GroupShape("never", ())
 EVERYTHING = GroupShape("all", ())
@@ -193,7 +202,8 @@ def _plain_condition(
     if span is not None:
         return _span_condition(ConditionShape(path.text, operator), value, path.coerce, values, span)
     shape = _with_values(ConditionShape(path.text, operator), value, coerced, values)
-    if isinstance(shape, ConditionShape) and shape.values == MANY and not dialect.takes_many(path.type):
+    listed = operator in _LISTS and isinstance(shape, ConditionShape)
+    if listed and len(values[-1]) > MAX_VALUES and not dialect.takes_many(path.type):
         raise ValueError(f"a list of at most {MAX_VALUES} values")
     return shape
 
@@ -223,9 +233,8 @@ def _with_values(shape: ConditionShape, value: Any, coerced: Any, values: list[A
             return NOTHING  # x NOT IN (…, NULL) is never true
         if not known:
             return NOTHING if shape.operator is Op.IN else EVERYTHING
-        held = sum(len(each) if isinstance(each, list) else 1 for each in values)
         values.append(known)
-        return shape._replace(values=MANY) if held + len(known) > MAX_VALUES else shape
+        return shape
     values.append(coerced(value))
     return shape
 
@@ -382,12 +391,9 @@ def _compare(path: FieldPath, shape: ConditionShape, dialect: Dialect, names: It
         return column.is_(None) if operator is Op.IS_NULL else column.is_not(None)
     if operator in _PATTERNS or operator is Op.SEARCH or (operator is Op.CONTAINS and is_text(path.type)):
         return _match(column, operator, bindparam(next(names), type_=String()), dialect)
-    if operator in _LISTS and shape.values == MANY:
+    if operator in _LISTS:
         among = dialect.among(column, type_, next(names))
         return among if operator is Op.IN else not_(among)
-    if operator in _LISTS:
-        members = bindparam(next(names), type_=type_, expanding=True)
-        return column.in_(members) if operator is Op.IN else column.not_in(members)
     value = bindparam(next(names), type_=type_)
     match operator:
         case Op.EQ:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from sqlalchemy import Select, bindparam, func, literal_column, select, tuple_
+from sqlalchemy import Select, bindparam, func, literal_column, select
 from sqlalchemy.orm import Bundle, lazyload, selectinload
 from sqlalchemy.orm.base import instance_dict
 from sqlalchemy.sql import ColumnElement
@@ -30,6 +30,9 @@ S = TypeVar("S")
 
 _DEPTH = 3
 """How far what is loaded of a class's own accord is followed; beyond that it is loaded when it is asked for."""
+
+PARENTS = 10_000
+"""For how many rows one statement loads a relationship, or by composite keys a part of it: SQLAlchemy takes 500."""
 
 _AS_HELD: Mapping[str, Any] = {"populate_existing": False}
 
@@ -335,23 +338,20 @@ class Reader:
 
     def by_keys(self, keys: Sequence[tuple[Any, ...]]) -> Bound:
         """The rows of some primary keys, in no order."""
-        names = self.traits.primary_key
-        columns = [self.traits.attribute(name) for name in names]
-        target = columns[0] if len(columns) == 1 else tuple_(*columns)
-        values = [key[0] for key in keys] if len(columns) == 1 else list(keys)
-        type_ = columns[0].type if len(columns) == 1 else None
+        columns: list[Any] = [self.traits.attribute(name) for name in self.traits.primary_key]
         statement = self.kept(
             ("keys",),
             lambda: self._locked(
                 select(self.traits.model).where(
-                    target.in_(bindparam("dotmac_keys", type_=type_, expanding=True)), *self.scope.root(self.traits)
+                    self.dialect.row_among(columns, "dotmac_keys"), *self.scope.root(self.traits)
                 )
             ),
         )
-        return Bound(statement, {**self.scope.parameters, "dotmac_keys": values})
+        keys_given = self.dialect.row_parameters(columns, "dotmac_keys", keys)
+        return Bound(statement, {**self.scope.parameters, **keys_given})
 
     def loading(self, bound: Bound, names: Sequence[str]) -> Bound:
-        """The same read, with relationships loaded, each by one statement more and within the scope.
+        """The same read, with relationships loaded, each by one statement more for 10,000 rows and within the scope.
 
         Dotted names nest. What a class loads of its own accord is loaded so, too: its own way would leave the scope.
         Where the way leads back to a class that it came from, objects that are held already are not read anew: the
@@ -387,7 +387,9 @@ class Reader:
             branch = tree.setdefault(part, {})
             target = traits_of(relationship.mapper.class_)
             attribute = relationship.class_attribute.and_(*self.scope.of(target, bound=True))
-            options.append(selectinload(attribute).options(*self._loads(target, branch, (*way, part))))
+            width = max(len(owner.primary_key), len(target.primary_key))
+            loaded = selectinload(attribute, chunksize=PARENTS // width)
+            options.append(loaded.options(*self._loads(target, branch, (*way, part))))
         return options
 
 

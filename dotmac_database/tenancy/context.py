@@ -7,7 +7,7 @@ task or thread that opened it, so that it ends with its block, task and thread.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -16,12 +16,11 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Literal
 from weakref import WeakSet
 
-from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm import InstanceState, Session
 
 from ..errors import TenantIsolationError, TenantRequiredError, ValidationError
-from ..models.traits import tenant_key
 from ..sessions import AnySession, sync_session
+from .holdings import forget_reached, holds_tenants, release_others, stamp_pending
 from .values import named, same
 
 if TYPE_CHECKING:
@@ -55,7 +54,8 @@ class TenantBinding:
     ``attached`` are objects that came from outside of the session, so that their loaded state proves nothing;
     ``writing`` is not zero while the session itself writes by Core statements: a flush, or a bulk insert or update.
     ``told`` is what row-level security was told in the open transaction. ``tenant_free`` are the names of tables and
-    functions that are declared to hold no tenant's rows.
+    functions that are declared to hold no tenant's rows. ``last`` is the tenant that was served last: what the session
+    holds is that one's. ``waits`` says whether callbacks wait for the commit.
     """
 
     rls: RowLevelSecurity | None = None
@@ -64,6 +64,8 @@ class TenantBinding:
     blocks: set[int] = field(default_factory=set)
     writing: int = 0
     told: Any = None
+    last: Any = None
+    waits: Callable[[], bool] | None = None
     attached: WeakSet[InstanceState[Any]] = field(default_factory=WeakSet)
 
     @property
@@ -78,8 +80,10 @@ class TenantBinding:
         return self.tenant
 
     def serve(self, tenant: Any) -> None:
-        """Be the tenant's from now on."""
+        """Be the tenant's from now on; None: nobody's."""
         self.tenant = tenant
+        if tenant is not None:
+            self.last = tenant
 
 
 def binding_of(session: Session) -> TenantBinding | None:
@@ -99,8 +103,9 @@ def guard(
 def bind_tenant(session: AnySession, tenant: Any) -> None:
     """Bind a guarded session to a tenant for its life. No I/O.
 
-    Binding to the same tenant again is nothing; to another needs a clean session (nothing pending, nothing loaded),
-    else `TenantIsolationError`. A session that is not guarded raises it, too; no tenant is a `TenantRequiredError`.
+    Binding to the same tenant again is nothing; to another needs a clean session, else `TenantIsolationError`: nothing
+    of a tenant may be pending or loaded, and no `on_commit` callback may wait. A session that is not guarded raises it,
+    too; no tenant is a `TenantRequiredError`.
     """
     bound = sync_session(session)
     binding = _guarded(bound)
@@ -114,7 +119,8 @@ def tenant_scope(session: AnySession, tenant: Any) -> Iterator[None]:
     """Bind a guarded session to a tenant for this block. No I/O.
 
     What the block loaded stays in the session, which must be clean (``expunge_all()``) before it serves another
-    tenant; what it left unflushed can't be flushed outside of it.
+    tenant; what it left unflushed can be flushed in a scope of the same tenant alone. Within another tenant's scope
+    unchanged rows of the block leave the session with it, detached.
     """
     bound = sync_session(session)
     binding = _guarded(bound)
@@ -123,7 +129,40 @@ def tenant_scope(session: AnySession, tenant: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        binding.serve(before)
+        _return_to(bound, binding, before)
+
+
+def _return_to(session: Session, binding: TenantBinding, tenant: Any) -> None:
+    """Serve the tenant from before a block again, whose own rows stay its own."""
+    left = binding.tenant
+    binding.serve(tenant)
+    if left is None or same(left, tenant):
+        return
+    stamp_pending(session, left)
+    if tenant is not None:
+        release_others(session, tenant)
+
+
+@contextmanager
+def as_registered(session: Session, tenant: Any) -> Iterator[None]:
+    """Serve the tenant under which a callback was registered, and no other; None: whom the session serves anyway.
+
+    It may be called in another scope, or within an `unscoped` block, which is not its own.
+    """
+    binding = binding_of(session)
+    if binding is None or tenant is None:
+        yield
+        return
+    before = binding.tenant
+    if before is not None and not same(before, tenant):
+        forget_reached(session)
+    token = _BLOCKS.set(frozenset())
+    binding.serve(tenant)
+    try:
+        yield
+    finally:
+        _BLOCKS.reset(token)
+        _return_to(session, binding, before)
 
 
 @contextmanager
@@ -149,20 +188,8 @@ def unscoped(session: AnySession, *, reason: str) -> Iterator[None]:
         binding.blocks.discard(number)
         _BLOCKS.reset(token)
         if outermost:
-            _expunge_others(bound, binding, before)
+            release_others(bound, binding.tenant, before)
         log.info("tenant scope closed: %s", reason, extra={"reason": reason})
-
-
-def _expunge_others(session: Session, binding: TenantBinding, before: set[int]) -> None:
-    """Let go of other tenants' unchanged rows; a change that was not flushed stays, for the next flush to refuse."""
-    for entity in list(session.identity_map.values()):
-        state = sa_inspect(entity)
-        key = tenant_key(state.mapper)
-        if key is None or state.modified or entity in session.deleted:
-            continue
-        owner = state.dict.get(key)
-        if (owner is None and id(entity) not in before) or (owner is not None and not same(owner, binding.tenant)):
-            session.expunge(entity)
 
 
 def confine(session: Session, tenant: Any) -> None:
@@ -193,15 +220,15 @@ def _guarded(session: Session) -> TenantBinding:
 def _rebind(session: Session, binding: TenantBinding, tenant: Any) -> None:
     if same(binding.tenant, tenant):
         return
-    if binding.tenant is not None or _holds_tenants_rows(session):
-        begun = binding.rls is not None and session.in_transaction()
-        if session.identity_map or session.new or session.deleted or begun:
+    held_for = binding.last if binding.tenant is None else binding.tenant
+    if not same(held_for, tenant):
+        # Rows that were added before the session served anyone are the first tenant's; loaded ones were somebody's.
+        unclean = holds_tenants(session, pending=held_for is not None)
+        waits = held_for is not None and binding.waits is not None and binding.waits()
+        begun = binding.tenant is not None and binding.rls is not None and session.in_transaction()
+        if unclean or waits or begun:
             raise TenantIsolationError(
-                "A session serves one tenant; another needs a clean one (nothing loaded, nothing pending)."
+                "A session serves one tenant; another needs a clean one: nothing loaded, nothing pending, "
+                "and no callback that waits for the commit."
             )
     binding.serve(tenant)
-
-
-def _holds_tenants_rows(session: Session) -> bool:
-    """Whether the session holds loaded rows of tenants, which an earlier scope may have left."""
-    return any(tenant_key(sa_inspect(entity).mapper) for entity in session.identity_map.values())

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import func, inspect, select, tuple_
+from sqlalchemy import func, inspect, select
 from sqlalchemy.orm import Mapper, Session
 
+from ..dialects import dialect_named
 from ..errors import TenantIsolationError
 from ..models.traits import tenant_key
 from .context import TenantBinding
@@ -72,11 +73,12 @@ def rows_are_own(
     if not wanted:
         return
     columns = [mapper.get_property_by_column(column).class_attribute for column in mapper.primary_key]
-    target = columns[0] if len(columns) == 1 else tuple_(*columns)
-    values = [key[0] for key in wanted] if len(columns) == 1 else list(wanted)
+    dialect = dialect_named(session.get_bind(mapper).dialect.name)
     owner = getattr(mapper.class_, tenant_key(mapper) or "")
-    statement = select(func.count()).select_from(mapper.class_).where(target.in_(values), owner == tenant)
+    among = dialect.row_among(columns, "dotmac_keys")
+    statement = select(func.count()).select_from(mapper.class_).where(among, owner == tenant)
+    parameters = dialect.row_parameters(columns, "dotmac_keys", wanted)
     with session.no_autoflush:
-        found = session.scalar(statement, execution_options={"dotmac_confined": tenant})
+        found = session.scalar(statement, parameters, execution_options={"dotmac_confined": tenant})
     if found != len(wanted):
         raise TenantIsolationError(f"{mapper.class_.__name__}: a row belongs to another tenant, or does not exist.")

@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
@@ -15,6 +15,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from ..errors import ValidationError
 from ..sessions import AnySession, state_of, sync_session
+from ..tenancy.context import TenantBinding, as_registered, binding_of
 
 Callback = Callable[[], Any]
 
@@ -22,12 +23,20 @@ _log = logging.getLogger(__name__)
 _INFO = "dotmac_database.hooks"
 
 
+@dataclass(frozen=True, slots=True)
+class _Registered:
+    """A callback, and the tenant that the session served when it was registered."""
+
+    callback: Callback
+    tenant: Any
+
+
 @dataclass(slots=True)
 class _Waiting:
     """The callbacks of one transaction or savepoint."""
 
-    commit: list[Callback] = field(default_factory=list)
-    rollback: list[Callback] = field(default_factory=list)
+    commit: list[_Registered] = field(default_factory=list)
+    rollback: list[_Registered] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -39,17 +48,22 @@ class _Hooks:
     committing: set[SessionTransaction | None] = field(default_factory=set)
     committed: set[SessionTransaction | None] = field(default_factory=set)
 
+    def wait(self) -> bool:
+        """Whether any callback waits for a commit."""
+        return bool(self.early.commit) or any(each.commit for each in self.waiting.values())
+
 
 def on_commit(session: AnySession, callback: Callback) -> None:
     """Call ``callback`` once the transaction of ``session`` that is open now is committed for good.
 
     That is after the outermost COMMIT, whoever sends it, and after the connection is given back, in the order of
     registration; never when the transaction, or the savepoint that is open now, is rolled back. With no transaction
-    open, the session's next one is meant. The session may be used, in a new transaction of the callback's own.
+    open, the session's next one is meant. The session may be used, in a new transaction of the callback's own; a
+    guarded one serves the tenant that it was bound to at the registration, and no other tenant as long as it waits.
     For an `AsyncSession` it may be a coroutine function, and is awaited. What it raises is logged: the
     transaction is committed, and no longer fails. Sends no statement.
     """
-    _waiting(sync_session(session), callback).commit.append(callback)
+    _register(sync_session(session), callback, "commit")
 
 
 def on_rollback(session: AnySession, callback: Callback) -> None:
@@ -58,7 +72,7 @@ def on_rollback(session: AnySession, callback: Callback) -> None:
     A COMMIT that fails rolls back too; where the connection was lost meanwhile nobody knows, and neither kind of
     callback is called. Otherwise as `on_commit`; the callback must not use the session.
     """
-    _waiting(sync_session(session), callback).rollback.append(callback)
+    _register(sync_session(session), callback, "rollback")
 
 
 def awaits_commit(session: Session) -> bool:
@@ -67,12 +81,21 @@ def awaits_commit(session: Session) -> bool:
     return hooks is not None and bool(hooks.early.commit)
 
 
-def _waiting(session: Session, callback: Callback) -> _Waiting:
+def _register(session: Session, callback: Callback, end: Literal["commit", "rollback"]) -> None:
     if not callable(callback):
         raise ValidationError("A callback without arguments was expected.")
+    binding = binding_of(session)
+    registered = _Registered(callback, None if binding is None else binding.tenant)
+    waiting = _waiting(session, binding)
+    (waiting.commit if end == "commit" else waiting.rollback).append(registered)
+
+
+def _waiting(session: Session, binding: TenantBinding | None) -> _Waiting:
     hooks: _Hooks | None = session.info.get(_INFO)
     if hooks is None:
         hooks = session.info[_INFO] = _Hooks()
+        if binding is not None:
+            binding.waits = hooks.wait
         event.listen(session, "after_transaction_create", _created)
         event.listen(session, "before_commit", _commits)
         event.listen(session, "after_commit", _committed)
@@ -119,11 +142,11 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
         later.commit += waiting.commit
         later.rollback += waiting.rollback
     elif committed:
-        _call(waiting.commit)
+        _call(session, waiting.commit)
     elif unknown and outer is None:
         _log.warning("Whether a transaction was committed is not known; no callback of it is called")
     else:
-        _call(waiting.rollback)
+        _call(session, waiting.rollback)
 
 
 _listener: Any
@@ -135,14 +158,15 @@ def _current(session: Session) -> SessionTransaction | None:
     return session.get_nested_transaction() or session.get_transaction()
 
 
-def _call(callbacks: list[Callback]) -> None:
-    for callback in callbacks:
+def _call(session: Session, callbacks: list[_Registered]) -> None:
+    for each in callbacks:
         try:
-            result = callback()
-            if inspect.isawaitable(result):
-                _await(result)
+            with as_registered(session, each.tenant):
+                result = each.callback()
+                if inspect.isawaitable(result):
+                    _await(result)
         except Exception:  # noqa: BLE001 - the transaction is over, so nobody could act on it
-            _log.exception("A callback of a finished transaction failed: %r", callback)
+            _log.exception("A callback of a finished transaction failed: %r", each.callback)
 
 
 def _await(result: Any) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from ..dialects import dialect_named, translated
 from ..dialects.own import OWN
 from ..errors import DuplicateEntityError, ValidationError
-from ..sessions import sync_session
+from ..sessions import sole_connection, sync_session
 from ..types import UTCDateTime, as_utc, utc_now
 from .locks import require_transaction, tenant_of
 
@@ -62,7 +62,7 @@ class IdempotencyRecord:
         with translated():
             require_transaction(self._session, "An idempotency key")
             statement = update(_KEYS).where(_KEYS.c.tenant_id == self.tenant_id, _KEYS.c.key == self.key)
-            self._session.connection().execute(statement.values(result=result), execution_options=_OWN)
+            sole_connection(self._session).execute(statement.values(result=result), execution_options=_OWN)
 
     async def async_save(self, session: AsyncSession, result: Any) -> None:
         """As `save`, for the `AsyncSession` that `async_once` was given."""
@@ -149,7 +149,7 @@ def purge_idempotency_keys(session: Session, before: datetime | None = None, *, 
         batch = select(*identity).where(condition).order_by(order).limit(at_most).with_for_update(skip_locked=True)
         condition = tuple_(*identity).in_(batch)
     with translated():
-        result = plain.connection().execute(delete(_KEYS).where(condition), execution_options=_OWN)
+        result = sole_connection(plain).execute(delete(_KEYS).where(condition), execution_options=_OWN)
     return int(result.rowcount)
 
 
@@ -161,7 +161,7 @@ async def async_purge_idempotency_keys(
 
 
 def _insert(session: Session, values: dict[str, Any]) -> bool:
-    connection = session.connection()
+    connection = sole_connection(session)
     statement = dialect_named(connection.dialect.name).insert(_KEYS).values(values)
     made = statement.on_conflict_do_nothing().returning(_KEYS.c.key)
     return connection.scalar(made, execution_options=_OWN) is not None
@@ -171,10 +171,10 @@ def _take_over(session: Session, values: dict[str, Any]) -> bool:
     """Record a key anew whose time is over; of two transactions that try, the second finds it recorded."""
     over = _KEYS.c.expires_at <= values["created_at"]
     statement = update(_KEYS).where(_KEYS.c.tenant_id == values["tenant_id"], _KEYS.c.key == values["key"], over)
-    taken = session.connection().execute(statement.values({**values, "result": None}), execution_options=_OWN)
+    taken = sole_connection(session).execute(statement.values({**values, "result": None}), execution_options=_OWN)
     return int(taken.rowcount) == 1
 
 
 def _find(session: Session, tenant: str, key: str) -> Row[Any] | None:
     statement = select(_KEYS).where(_KEYS.c.tenant_id == tenant, _KEYS.c.key == key)
-    return session.connection().execute(statement, execution_options=_OWN).one_or_none()
+    return sole_connection(session).execute(statement, execution_options=_OWN).one_or_none()

@@ -8,8 +8,9 @@ from sqlalchemy.orm import Session
 from ..dialects import translated
 from ..dialects.isolation import lock_by_name
 from ..errors import TransactionError, ValidationError
-from ..sessions import state_of, sync_session
+from ..sessions import sole_bind, sole_connection, state_of, sync_session
 from ..tenancy.context import binding_of
+from ..tenancy.values import named
 
 
 def advisory_lock(session: Session, name: str, *, tenant_id: str | None = None, wait: bool = True) -> bool:
@@ -25,12 +26,12 @@ def advisory_lock(session: Session, name: str, *, tenant_id: str | None = None, 
         raise ValidationError("An advisory lock needs a name.", field="name")
     require_transaction(plain, "An advisory lock")
     with translated():
-        dialect = plain.get_bind().dialect.name
+        dialect = sole_bind(plain).dialect.name
         if dialect != "postgresql":
             raise TransactionError(f"{dialect} has no advisory locks.")
         # A name is free text, and so is a tenant's: the length keeps "a" + "b:c" from meeting "a:b" + "c".
         tenant = tenant_of(plain, tenant_id)
-        held = plain.connection().scalar(lock_by_name(f"{len(tenant)}:{tenant}:{name}", wait=wait))
+        held = sole_connection(plain).scalar(lock_by_name(f"{len(tenant)}:{tenant}:{name}", wait=wait))
     return wait or bool(held)
 
 
@@ -48,8 +49,11 @@ def require_transaction(session: Session, what: str) -> None:
 
 
 def tenant_of(session: Session, tenant_id: str | None) -> str:
-    """The tenant that is meant, as text: this one, else the session's; none is the empty one."""
-    if tenant_id is None:
-        binding = binding_of(session)
-        tenant_id = None if binding is None else binding.tenant
-    return "" if tenant_id is None else str(tenant_id)
+    """The tenant that is meant, as text: this one, else the session's; none is the empty one.
+
+    Raises `ValidationError` for what names no tenant, and `TenantRequiredError` for a blank.
+    """
+    if tenant_id is not None:
+        return str(named(tenant_id))
+    binding = binding_of(session)
+    return "" if binding is None or binding.tenant is None else str(binding.tenant)

@@ -10,9 +10,18 @@ from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from ..dialects import translated
 from ..dialects.isolation import begin_options, set_timeouts
 from ..dialects.own import OWN
-from ..dialects.transactions import ensure_begun
 from ..errors import TransactionError
-from ..sessions import Held, commit, loaded_values, refuse_ended, restore_values, rollback, state_of
+from ..sessions import (
+    Held,
+    begin_for_savepoint,
+    commit,
+    loaded_values,
+    refuse_ended,
+    restore_values,
+    rollback,
+    sole_bind,
+    state_of,
+)
 from .hooks import awaits_commit
 from .options import TransactionOptions
 
@@ -103,7 +112,7 @@ class Unit:
         named = ", ".join(given)
         if self._lazy:
             raise TransactionError(f"{named}: a lazy block has no transaction of its own to set this on.")
-        bind = self._session.get_bind()
+        bind = sole_bind(self._session)
         outside = isinstance(bind, Connection) and bind.in_transaction()
         if self._nested or outside or self._session.in_transaction():
             raise TransactionError(f"{named}: this can only be set where the transaction begins, and it has begun.")
@@ -115,7 +124,7 @@ class Unit:
     def _begin(self) -> SessionTransaction | None:
         session = self._session
         if self._nested:
-            ensure_begun(session.connection())
+            begin_for_savepoint(session)
             return session.begin_nested()
         if self._lazy:
             self._state.lazy = True
@@ -123,7 +132,7 @@ class Unit:
         if session.in_transaction():
             return session.get_transaction()
         transaction = session.begin()
-        if self._options.given() and session.get_bind().dialect.name == "postgresql":
+        if self._options.given() and sole_bind(session).dialect.name == "postgresql":
             self._apply()
         return transaction
 
@@ -135,7 +144,7 @@ class Unit:
         timeouts = set_timeouts(
             statement=options.statement_timeout, lock=options.lock_timeout, idle=options.idle_in_transaction_timeout
         )
-        connection = session.connection(execution_options=begin)
+        connection = session.connection(bind_arguments={"bind": sole_bind(session)}, execution_options=begin)
         if timeouts is not None:
             # A guarded session refuses set_config, by which a tenant could be changed; this one is the toolkit's own.
             connection.execute(timeouts, execution_options={OWN: True})

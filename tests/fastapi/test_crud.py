@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from dotmac_database import AsyncTenantRepository, Database, create_repository
 from dotmac_database_fastapi import crud_router
+from tests.conftest import counted
 from tests.fastapi.conftest import Api
 from tests.models import Post, Seat, Tag, User
 
@@ -143,6 +144,12 @@ class TestChange:
         if status == 412:
             assert answer.headers["content-type"] == "application/problem+json"
             assert api.get(f"/users/{key}", tenant="a").headers["etag"] == '"1"'
+
+    def test_a_conditional_deletion_is_one_statement(self, api: Api, plugin: Any) -> None:
+        key = made(api)
+        with counted(plugin.database.async_engine.sync_engine) as sent:
+            assert api.request("DELETE", f"/users/{key}", tenant="a", headers={"If-Match": '"1"'}).status_code == 204
+        assert [each.split()[0] for each in sent if each not in ("BEGIN", "COMMIT")] == ["UPDATE"]
 
     def test_if_match_of_a_class_without_a_version_never_matches(self, api: Api) -> None:
         tag = api.post("/tags", tenant="a", json={"name": "x"})
