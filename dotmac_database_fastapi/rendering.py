@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import copy
 from operator import itemgetter
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticSerializationError
 from sqlalchemy.orm.base import instance_dict
 from typing_extensions import TypedDict
@@ -76,9 +76,12 @@ def _dump(adapter: TypeAdapter[Any], value: Any) -> bytes:
 def _row_type(schema: type[BaseModel]) -> Any:
     """A row as a dict: no object is built for it."""
     make: Any = TypedDict  # checkers want the fields spelled out, and these are known at run time only
-    row = make("Row", {key: field.annotation for key, field in schema.model_fields.items()})
-    row.__pydantic_config__ = ConfigDict(ser_json_bytes="base64")
-    return row
+    return make("Row", {key: _annotation(field) for key, field in schema.model_fields.items()})
+
+
+def _annotation(field: Any) -> Any:
+    """A field's type with what it says about how it is shown, which Pydantic keeps apart from it."""
+    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 
 def _reader(keys: tuple[str, ...]) -> Callable[[Sequence[Any]], list[Any]]:
