@@ -209,7 +209,8 @@ class BulkRepository(WritingRepository[M]):
         for start in range(0, len(members), BATCH):
             columns, source = rows.source(members[start : start + BATCH])
             statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
-            returned = self._session.scalars(statement.returning(self.model_class), execution_options=how)
+            giving_back = writer.reader.whole(statement.returning(self.model_class))
+            returned = self._session.scalars(giving_back, execution_options=how)
             # No order is promised for rows that are returned, but each has its key.
             found.update((self.traits.key_of(entity), entity) for entity in returned)
         single = keys[0] if len(keys) == 1 else None
@@ -277,7 +278,7 @@ class BulkRepository(WritingRepository[M]):
         keys = [reader.key(self.traits.key_of(entity)) for entity in entities]
         for start in range(0, len(keys), BATCH):
             bound = reader.loading(reader.by_keys(keys[start : start + BATCH]), ())
-            self._scalars(Bound(bound.statement, bound.parameters), {"populate_existing": True})
+            self._scalars(Bound(reader.whole(bound.statement), bound.parameters), {"populate_existing": True})
 
     def _columns_only(self, rows: Sequence[Values]) -> None:
         """Refuse what one statement for many rows can't take: relationships and SQL expressions."""

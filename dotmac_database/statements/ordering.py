@@ -47,7 +47,10 @@ class OrderedTerm:
     @cached_property
     def on_row(self) -> bool:
         """Whether an entity's attribute has the value; else the statement must select it."""
-        return self.by == "value" and self.path.plain and self.path.key in self.path.owner.columns
+        path = self.path
+        return (
+            self.by == "value" and path.plain and path.key in path.owner.columns and path.key not in path.owner.deferred
+        )
 
     def portable(self, value: Any) -> Any:
         """A row's value as it stands in a cursor."""

@@ -269,7 +269,9 @@ class Writer:
         """INSERT of many rows; returned rows come in the order of the given ones."""
         # Without render_nulls SQLAlchemy leaves None out and begins another statement wherever the columns change.
         statement = insert(self.traits.model).execution_options(render_nulls=True)
-        return statement.returning(self.traits.model, sort_by_parameter_order=True) if returning else statement
+        if not returning:
+            return statement
+        return self.reader.whole(statement.returning(self.traits.model, sort_by_parameter_order=True))
 
     def insert_of(self, values: Values) -> Bound | None:
         """INSERT of one row, giving it back, as the ORM would insert it; None where Python can't make it alone."""
@@ -308,16 +310,15 @@ class Writer:
                 where.append(traits.attribute(traits.version) == bindparam("dotmac_version"))
             changes = {name: bindparam(f"v_{name}", type_=traits.columns[name].type) for name in names}
             changed = update(traits.model).where(*where).values({**changes, **self.next_version()})
-            return changed.returning(traits.model).execution_options(synchronize_session=False)
+            return reader.whole(changed.returning(traits.model)).execution_options(synchronize_session=False)
 
         plain = not any(map(is_sql, values.values()))
         if plain:
             statement = reader.kept(("update", names, checks), make)
         else:
             where = [*reader.key_conditions(), *reader.scope.root(traits)]
-            statement = (
-                update(traits.model).where(*where).values({**values, **self.next_version()}).returning(traits.model)
-            )
+            changed = update(traits.model).where(*where).values({**values, **self.next_version()})
+            statement = reader.whole(changed.returning(traits.model))
         parameters = {**reader.scope.parameters, **reader.key_parameters(key)}
         if plain:
             parameters |= {f"v_{name}": value for name, value in values.items()}
@@ -421,7 +422,7 @@ class Writer:
         statement = statement.on_conflict_do_update(
             index_elements=list(conflict), index_where=among, set_=changes, where=where
         )
-        return statement.returning(traits.model) if returning else statement
+        return self.reader.whole(statement.returning(traits.model)) if returning else statement
 
 
 def _living_among(table: Table, conflict: Sequence[Any]) -> Any:
