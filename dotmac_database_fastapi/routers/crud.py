@@ -134,7 +134,8 @@ class _Resource:
 
         async def read(given: Any = Depends(get_key), repository: Any = Depends(self.get_rows)) -> Response:
             key = self.key.of(given, repository.tenant_id)
-            return self._told(await repository.get_by_id_or_raise(key, relationships=self.renderer.relationships))
+            rows = self.renderer.loading(repository)
+            return self._told(await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships))
 
         self._add("GET", self.key.path, read, 200, "Get")
 
@@ -203,7 +204,8 @@ class _Resource:
         if not self.renderer.relationships:
             return entity
         key = self.traits.key_of(entity)
-        return await repository.get_by_id_or_raise(key, relationships=self.renderer.relationships)
+        rows = self.renderer.loading(repository)
+        return await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships)
 
     async def _expected(self, request: Request, repository: Any, key: Any) -> int | None:
         """The version that ``If-Match`` asks for; None: any."""
@@ -217,14 +219,14 @@ class _Resource:
                 if not await repository.exists(key):
                     raise self._missing() from None
                 raise
-        current = await repository.get_by_id_or_raise(key)
+        current = await self.renderer.loading(repository).get_by_id_or_raise(key)
         tag = etag_of(self.traits, current)
         held = frozenset() if tag is None else versions & {tag.strip('"')}
         return expected_version(self.traits, held)
 
     async def _lock(self, repository: Any, key: Any, expected: int) -> None:
         """Lock a row before it is deleted, if it is still of the version that the client saw."""
-        entity = await repository.for_update().get_by_id_or_raise(key)
+        entity = await self.renderer.loading(repository).for_update().get_by_id_or_raise(key)
         if getattr(entity, self.traits.version or "") != expected:
             raise StaleEntityError(f"{self.traits.name} has changed: its version is not {expected} any more.")
 

@@ -93,6 +93,8 @@ def add_list(
             )
         if renderer.columns is not None and _reads_plainly(repository):
             repository = repository.values(*renderer.columns)
+        else:
+            repository = renderer.loading(repository)
         seeking = options.cursor_pagination
         if seeking is None:
             page = await repository.list_paginated(options)
