@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cache, partial
@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import to_jsonable_python
 from sqlalchemy import Column
 from sqlalchemy import types as sa
+from sqlalchemy.sql.visitors import iterate
 
 from dotmac_database import Traits, traits_of
 
@@ -99,19 +100,38 @@ def _written(traits: Traits[Any]) -> dict[str, Column[Any]]:
         traits.created_by,
         traits.updated_by,
         traits.version,
+        *_of_inheritance(traits),
     }
-    return {
-        key: column for key, column in public_columns(traits).items() if key not in kept and column.computed is None
-    }
+    return {key: column for key, column in public_columns(traits).items() if key not in kept and _may_be_set(column)}
+
+
+def _may_be_set(column: Column[Any]) -> bool:
+    return column.computed is None and (column.identity is None or not column.identity.always)
+
+
+def _of_inheritance(traits: Traits[Any]) -> Iterator[str]:
+    """The columns that the ORM fills: which class a row is of, and the keys that lead to the rows of its parents."""
+    mapper = traits.mapper
+    filled: set[Any] = {mapper.polymorphic_on}
+    for level in mapper.iterate_to_root():
+        if level.inherit_condition is not None:
+            filled |= {
+                column for column in iterate(level.inherit_condition) if level.local_table.c.contains_column(column)
+            }
+    yield from (key for key, column in traits.columns.items() if column in filled)
 
 
 def _natural_key(traits: Traits[Any]) -> dict[str, Column[Any]]:
     """The parts of the primary key that only the client can know."""
     return {
-        key: traits.columns[key]
-        for key in traits.primary_key
-        if key not in (traits.tenant, traits.makes_uuid) and not _filled(traits.columns[key])
+        key: traits.columns[key] for key in traits.primary_key if key != traits.tenant and not _fills_key(traits, key)
     }
+
+
+def _fills_key(traits: Traits[Any], key: str) -> bool:
+    """Whether something fills a part of the key; in a row of several tables it is the key of each of them."""
+    root: Traits[Any] = traits_of(traits.mapper.base_mapper.class_)
+    return key in (traits.makes_uuid, root.makes_uuid) or any(map(_filled, traits.mapper.column_attrs[key].columns))
 
 
 def _filled(column: Column[Any]) -> bool:
