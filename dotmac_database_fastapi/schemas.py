@@ -115,9 +115,8 @@ def _of_inheritance(traits: Traits[Any]) -> Iterator[str]:
     filled: set[Any] = {mapper.polymorphic_on}
     for level in mapper.iterate_to_root():
         if level.inherit_condition is not None:
-            filled |= {
-                column for column in iterate(level.inherit_condition) if level.local_table.c.contains_column(column)
-            }
+            own = set(level.local_table.columns)
+            filled |= {part for part in iterate(level.inherit_condition) if part in own}
     yield from (key for key, column in traits.columns.items() if column in filled)
 
 
@@ -131,7 +130,9 @@ def _natural_key(traits: Traits[Any]) -> dict[str, Column[Any]]:
 def _fills_key(traits: Traits[Any], key: str) -> bool:
     """Whether something fills a part of the key; in a row of several tables it is the key of each of them."""
     root: Traits[Any] = traits_of(traits.mapper.base_mapper.class_)
-    return key in (traits.makes_uuid, root.makes_uuid) or any(map(_filled, traits.mapper.column_attrs[key].columns))
+    return key in (traits.makes_uuid, root.makes_uuid) or any(
+        isinstance(column, Column) and _filled(column) for column in traits.mapper.column_attrs[key].columns
+    )
 
 
 def _filled(column: Column[Any]) -> bool:

@@ -104,9 +104,9 @@ class BulkRepository(WritingRepository[M]):
             if any(entity is None for entity in entities):
                 for entity in found.values():
                     self._session.expire(entity)  # it has values that are about to be rolled back
-                raise DuplicateEntityError(
-                    f"{self.traits.name} exists already: {', '.join(conflict_fields)}.", fields=tuple(conflict_fields)
-                )
+                public = tuple(name for name in conflict_fields if name not in self.traits.private)
+                named = f": {', '.join(public)}" if public else ""
+                raise DuplicateEntityError(f"{self.traits.name} exists already{named}.", fields=public)
             written = [entity for entity in entities if entity is not None]
             self._compute(written)
             keep(self._session, *written)
