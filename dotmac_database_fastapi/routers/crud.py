@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -17,6 +18,7 @@ from ..bodies import bounded
 from ..bounds import MAX_OFFSET
 from ..dependencies import get_repository
 from ..etags import etag_of, expected_version, matched_versions
+from ..heads import add_get
 from ..idempotency import IDEMPOTENCY_KEY, Replays
 from ..keys import PathKey
 from ..pages import TOTALS
@@ -183,10 +185,11 @@ class _Resource:
     def _add(self, method: str, path: str, endpoint: Callable[..., Any], status: int, word: str) -> None:
         name = self.traits.name
         told = {"model": self.renderer.schema, "description": f"The {name}."} if status != 204 else {}
-        self.router.add_api_route(
+        add = add_get if method == "GET" else partial(APIRouter.add_api_route, methods=[method])
+        add(
+            self.router,
             path,
             endpoint,
-            methods=[method],
             status_code=status,
             name=f"{endpoint.__name__}_{name.lower()}",
             summary=f"{word} {name}",
