@@ -203,7 +203,9 @@ def _pool(url: URL, options: dict[str, Any]) -> dict[str, Any]:
     if _in_memory(url):
         sized = ("pool_size", "max_overflow", "pool_timeout", "pool_recycle")
         kept = {name: value for name, value in options.items() if name not in sized}
-        threads = {} if url.get_driver_name() == "aiosqlite" else {"check_same_thread": False}
+        if url.get_driver_name() == "aiosqlite":
+            return {"poolclass": StaticPool, "pool_reset_on_return": None, **kept}  # sqlite_engine.keep resets it
+        threads = {"check_same_thread": False}
         return {"poolclass": StaticPool, **kept, "connect_args": {**threads, **kept.get("connect_args", {})}}
     return options
 

@@ -19,6 +19,7 @@ from sqlalchemy import types as sa
 
 from dotmac_database import FilterOperator, Traits, ValidationError, traits_of
 
+from .binary import Base64InUrl
 from .readable import shown_by
 
 _EQUALITY = (FilterOperator.EQ, FilterOperator.NE, FilterOperator.IN, FilterOperator.NOT_IN)
@@ -95,9 +96,17 @@ class ClientField:
 
 def plain_type(type_: sa.TypeEngine[Any]) -> sa.TypeEngine[Any]:
     """A column's type without its decorators."""
-    while isinstance(type_, sa.TypeDecorator) and not isinstance(type_, sa.Interval):
+    while isinstance(type_, sa.TypeDecorator) and not isinstance(type_, (sa.Interval, sa.PickleType)):
         type_ = type_.impl_instance
     return type_
+
+
+def python_type(type_: sa.TypeEngine[Any]) -> type | None:
+    """The class of a type's values; None: it does not say."""
+    try:
+        return type_.python_type
+    except NotImplementedError:
+        return None
 
 
 def allowed_values(type_: sa.TypeEngine[Any]) -> list[str] | None:
@@ -142,6 +151,7 @@ _TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any], ...] = (
     (sa.DateTime, Timestamp),
     (sa.Date, date),
     (sa.Time, time),
+    (sa.LargeBinary, Base64InUrl),
 )
 
 
@@ -154,7 +164,7 @@ def text_type(type_: sa.TypeEngine[Any]) -> Any:
     for kind, annotation in _TYPES:
         if isinstance(type_, kind):
             return annotation
-    return Text
+    return timedelta if python_type(type_) is timedelta else Text
 
 
 def _by_name(members: type[enum.Enum]) -> BeforeValidator:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dotmac_database import DatabaseHealthChecker, HealthCheckResult, HealthStatus
 
+from .heads import add_get
 from .registry import plugin_of
 
 if TYPE_CHECKING:
@@ -66,9 +67,7 @@ def health_router(
         return _told(await checking.async_check_connectivity(engine), details=False)
 
     for path, endpoint in (("", database_health), ("/live", live), ("/ready", ready)):
-        made.add_api_route(
-            path, endpoint, methods=["GET"], response_model=None, responses=None if endpoint is live else _RESPONSES
-        )
+        add_get(made, path, endpoint, response_model=None, responses=None if endpoint is live else _RESPONSES)
     return made
 
 

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import Path
+from pydantic_core import to_jsonable_python
 
 from dotmac_database import Traits
 
+from .binary import in_url
 from .fields import text_type
 
 
@@ -57,4 +59,7 @@ class PathKey:
 
 
 def _written(value: Any) -> str:
-    return str(getattr(value, "value", value))
+    """A part of a key as a path has it: bytes as base64, times and durations as in JSON."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return in_url(value)
+    return str(to_jsonable_python(value, fallback=str))

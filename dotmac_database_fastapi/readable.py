@@ -10,6 +10,8 @@ from typing import Any, get_args, get_type_hints
 from pydantic import AliasChoices, AliasPath, BaseModel, TypeAdapter
 from typing_extensions import is_typeddict
 
+from dotmac_database import Traits, traits_of
+
 
 @lru_cache(maxsize=1024)
 def shown_by(schema: Any) -> dict[str, Any]:
@@ -47,6 +49,23 @@ def shows(schema: Any, path: str) -> bool:
         return False
     inner: list[Any] = list(_schemas(fields[first]))
     return not rest or not inner or any(shows(each, rest) for each in inner)
+
+
+def deferred_in(traits: Traits[Any], schema: Any) -> Iterator[str]:
+    """Dotted paths to the deferred columns that a schema shows of a row, and of the rows related to it.
+
+    A schema that shows more than columns and relationships may compute it from any of them.
+    """
+    shown = shown_by(schema)
+    computes = not shown or any(
+        name not in traits.columns and name not in traits.relationships for name in shown.keys() - traits.private
+    )
+    yield from (name for name in sorted(traits.deferred) if computes or name in shown)
+    for name in shown.keys() & traits.relationships.keys():
+        target: Traits[Any] = traits_of(traits.relationships[name].mapper.class_)
+        for each in _schemas(shown[name]):
+            inner = shown_by(each)
+            yield from (f"{name}.{key}" for key in sorted(target.deferred) if key in inner)
 
 
 def _schemas(annotation: Any) -> Iterator[Any]:

@@ -89,9 +89,9 @@ class References:
         fields = {field for each in references for field in each.fields} | ({tenant} if tenant is not None else set())
         if fields <= vars(row).keys():
             return {field: getattr(row, field) for field in fields}
-        # A deferred column is loaded now.
-        found: dict[str, Any] = await repository.db.run_sync(lambda _: {each: getattr(row, each) for each in fields})
-        return found
+        # A deferred column is loaded now, also one that refuses to be loaded by itself.
+        await repository.db.refresh(row, [field for field in fields if field not in vars(row)])
+        return {field: getattr(row, field) for field in fields}
 
     def _fields(self, data: Any, *, set_only: bool = True) -> dict[str, Any]:
         """The attributes that an object names, by their own names where it uses synonyms."""

@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import copy
 from operator import itemgetter
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticSerializationError
 from sqlalchemy.orm.base import instance_dict
 from typing_extensions import TypedDict
 
-from dotmac_database import CursorPaginationResult, PaginationResult, traits_of
+from dotmac_database import CursorPaginationResult, PaginationResult, Traits, traits_of
 
+from .readable import deferred_in
 from .schemas import read_schema_of
 
 
@@ -29,8 +30,9 @@ class Renderer:
     def __init__(self, model: type, read_schema: type[Any] | None = None) -> None:
         schema: Any = read_schema or read_schema_of(model)
         self.schema: type[Any] = schema
-        relationships = traits_of(model).relationships
-        self.relationships = tuple(name for name in getattr(schema, "model_fields", {}) if name in relationships)
+        traits: Traits[Any] = traits_of(model)
+        self.relationships = tuple(name for name in getattr(schema, "model_fields", {}) if name in traits.relationships)
+        self._deferred = frozenset(deferred_in(traits, schema)) | (traits.deferred & {traits.version})
         self.page_models: tuple[Any, Any] = (PaginationResult[schema], CursorPaginationResult[schema])
         self._checked = _Shape(schema)
         self._rows = self._plain = None
@@ -38,6 +40,10 @@ class Renderer:
         if read_schema is None:
             self.columns = tuple(schema.model_fields)
             self._rows, self._plain = _reader(self.columns), _Shape(_row_type(schema))
+
+    def loading(self, repository: Any) -> Any:
+        """The repository, whose reads load all that the schema shows."""
+        return repository.undefer(*self._deferred) if self._deferred else repository
 
     def one(self, entity: Any) -> bytes:
         """One row."""
@@ -76,9 +82,12 @@ def _dump(adapter: TypeAdapter[Any], value: Any) -> bytes:
 def _row_type(schema: type[BaseModel]) -> Any:
     """A row as a dict: no object is built for it."""
     make: Any = TypedDict  # checkers want the fields spelled out, and these are known at run time only
-    row = make("Row", {key: field.annotation for key, field in schema.model_fields.items()})
-    row.__pydantic_config__ = ConfigDict(ser_json_bytes="base64")
-    return row
+    return make("Row", {key: _annotation(field) for key, field in schema.model_fields.items()})
+
+
+def _annotation(field: Any) -> Any:
+    """A field's type with what it says about how it is shown, which Pydantic keeps apart from it."""
+    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 
 def _reader(keys: tuple[str, ...]) -> Callable[[Sequence[Any]], list[Any]]:

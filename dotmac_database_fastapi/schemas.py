@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model
+from pydantic_core import to_jsonable_python
 from sqlalchemy import Column
 from sqlalchemy import types as sa
+from sqlalchemy.sql.visitors import iterate
 
 from dotmac_database import Traits, traits_of
 
-from .fields import plain_type, public_columns
+from .binary import Base64, Whatever, with_base64, without_encoding
+from .fields import plain_type, public_columns, python_type
 
-_WRITTEN = ConfigDict(extra="forbid", val_json_bytes="base64", ser_json_bytes="base64")
-_READ = ConfigDict(from_attributes=True, val_json_bytes="base64", ser_json_bytes="base64")
+_WRITTEN = ConfigDict(extra="forbid")
+_READ = ConfigDict(from_attributes=True)
 
 _FINITE: Any = Annotated[float, Field(allow_inf_nan=False)]
 """A number that JSON can show: it has neither infinities nor NaN."""
 
-# The order matters: Float is a Numeric, Interval may wrap a DateTime.
+_UUID_AS_TEXT: Any = Annotated[
+    str, BeforeValidator(lambda value: str(UUID(str(value)))), WithJsonSchema({"type": "string", "format": "uuid"})
+]
+"""A UUID of a column that keeps it as text in Python."""
+
+# The order matters: Interval may wrap a DateTime.
 _TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any], ...] = (
     (sa.Boolean, bool),
     (sa.Integer, int),
-    (sa.Float, float),
-    (sa.Numeric, Decimal),
-    (sa.Uuid, UUID),
     (sa.Interval, timedelta),
     (sa.DateTime, datetime),
     (sa.Date, date),
     (sa.Time, time),
-    (sa.LargeBinary, bytes),
+    (sa.LargeBinary, Base64),
 )
+
+_OF_PYTHON: dict[type | None, Any] = {timedelta: timedelta, datetime: datetime, date: date, time: time, bytes: Base64}
+"""Types of a dialect's own, by the Python type of their values."""
 
 
 @cache
@@ -92,19 +100,39 @@ def _written(traits: Traits[Any]) -> dict[str, Column[Any]]:
         traits.created_by,
         traits.updated_by,
         traits.version,
+        *_of_inheritance(traits),
     }
-    return {
-        key: column for key, column in public_columns(traits).items() if key not in kept and column.computed is None
-    }
+    return {key: column for key, column in public_columns(traits).items() if key not in kept and _may_be_set(column)}
+
+
+def _may_be_set(column: Column[Any]) -> bool:
+    return column.computed is None and (column.identity is None or not column.identity.always)
+
+
+def _of_inheritance(traits: Traits[Any]) -> Iterator[str]:
+    """The columns that the ORM fills: which class a row is of, and the keys that lead to the rows of its parents."""
+    mapper = traits.mapper
+    filled: set[Any] = {mapper.polymorphic_on}
+    for level in mapper.iterate_to_root():
+        if level.inherit_condition is not None:
+            own = set(level.local_table.columns)
+            filled |= {part for part in iterate(level.inherit_condition) if part in own}
+    yield from (key for key, column in traits.columns.items() if column in filled)
 
 
 def _natural_key(traits: Traits[Any]) -> dict[str, Column[Any]]:
     """The parts of the primary key that only the client can know."""
     return {
-        key: traits.columns[key]
-        for key in traits.primary_key
-        if key not in (traits.tenant, traits.makes_uuid) and not _filled(traits.columns[key])
+        key: traits.columns[key] for key in traits.primary_key if key != traits.tenant and not _fills_key(traits, key)
     }
+
+
+def _fills_key(traits: Traits[Any], key: str) -> bool:
+    """Whether something fills a part of the key; in a row of several tables it is the key of each of them."""
+    root: Traits[Any] = traits_of(traits.mapper.base_mapper.class_)
+    return key in (traits.makes_uuid, root.makes_uuid) or any(
+        isinstance(column, Column) and _filled(column) for column in traits.mapper.column_attrs[key].columns
+    )
 
 
 def _filled(column: Column[Any]) -> bool:
@@ -123,7 +151,7 @@ def _created(traits: Traits[Any], key: str, column: Column[Any]) -> tuple[Any, A
     if not column.nullable and not _filled(column):
         return annotation, ...
     default: Any = column.default
-    if default is not None and default.is_scalar:
+    if default is not None and default.is_scalar and not isinstance(default.arg, bytes):
         return annotation, Field(default=default.arg)
     return annotation, _unset()
 
@@ -132,11 +160,25 @@ def _annotation(traits: Traits[Any], key: str, column: Column[Any], *, stored: b
     annotation, metadata = _declared(traits, key)
     if annotation is None:
         annotation = _of_type(column.type)
+    elif stored and _holds_json(column.type):
+        metadata = (*metadata, _AS_JSON)
     if stored and annotation is float:
         annotation = _FINITE
     if column.nullable:
         annotation = annotation | None
     return Annotated[(annotation, *metadata)] if metadata else annotation
+
+
+def _holds_json(type_: sa.TypeEngine[Any]) -> bool:
+    """Whether a column takes JSON's own values; a decorator that converts takes its own."""
+    converts = isinstance(type_, sa.TypeDecorator) and (
+        type(type_).process_bind_param is not sa.TypeDecorator.process_bind_param
+    )
+    return isinstance(plain_type(type_), sa.JSON) and not converts
+
+
+_AS_JSON = AfterValidator(partial(to_jsonable_python, bytes_mode="base64"))
+"""What a class declares of a JSON column may be sets, dates and objects: they are stored as they were written."""
 
 
 def _declared(traits: Traits[Any], key: str) -> tuple[Any, tuple[Any, ...]]:
@@ -146,7 +188,7 @@ def _declared(traits: Traits[Any], key: str) -> tuple[Any, tuple[Any, ...]]:
         return None, ()
     # SQLModel keeps its notes for columns there, too.
     metadata = [each for each in declared.metadata if not type(each).__module__.startswith("sqlmodel")]
-    return declared.annotation, tuple(metadata)
+    return with_base64(declared.annotation), tuple(without_encoding(metadata))
 
 
 def _of_type(type_: sa.TypeEngine[Any]) -> Any:
@@ -156,8 +198,25 @@ def _of_type(type_: sa.TypeEngine[Any]) -> Any:
     if isinstance(type_, sa.String):
         return str if type_.length is None else Annotated[str, Field(max_length=type_.length)]
     if isinstance(type_, sa.ARRAY):
-        return list[_of_type(type_.item_type)]  # type: ignore[misc]  # a type that is known at run time
+        return _array(type_)
+    if isinstance(type_, sa.Uuid):
+        return UUID if type_.as_uuid else _UUID_AS_TEXT
+    if isinstance(type_, (sa.Numeric, sa.Float)):
+        return Decimal if type_.asdecimal else float
+    if isinstance(type_, sa.JSON):
+        return Any
     for kind, annotation in _TYPES:
         if isinstance(type_, kind):
             return annotation
-    return Any
+    return _OF_PYTHON.get(python_type(type_), Whatever)
+
+
+def _array(type_: sa.ARRAY[Any]) -> Any:
+    """Lists as deep as the type says; where it does not say, the members may be lists themselves."""
+    member = _of_type(type_.item_type) | None
+    if type_.dimensions is None:
+        member |= list[Any]
+    rows: Any = tuple[member, ...] if type_.as_tuple else list[member]  # type: ignore[valid-type]  # known at run time
+    for _ in range((type_.dimensions or 1) - 1):
+        rows = tuple[rows, ...] if type_.as_tuple else list[rows]
+    return rows

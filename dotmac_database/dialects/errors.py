@@ -104,8 +104,10 @@ def translate(error: BaseException, model: type | None = None) -> DatabaseError:
 
 def _from_driver(error: sa.DBAPIError, model: type | None, who: str) -> DatabaseError:
     report = read(error)
-    fields = _fields(report, model)
-    named = f": {', '.join(fields)}" if fields else f" ({report.constraint})" if report.constraint else ""
+    concerned = _fields(report, model)
+    fields = tuple(field for field in concerned if not _is_private(field, report, model))
+    constraint = report.constraint if not concerned and not _tells_private(report, model) else None
+    named = f": {', '.join(fields)}" if fields else f" ({constraint})" if constraint else ""
     state = f" (SQLSTATE {report.sqlstate})" if report.sqlstate else ""
     match report.kind:
         case Kind.DUPLICATE:
@@ -183,6 +185,28 @@ def _fields(report: Report, model: type | None) -> tuple[str, ...]:
     own = table is not None and table in mapper.tables
     fields = tuple(keys.get(column, column) if own else column for column in columns)
     return tuple(field for field in fields if field != traits.tenant) or fields
+
+
+def _is_private(field: str, report: Report, model: type | None) -> bool:
+    """Whether a field is one that no message may name."""
+    if model is None:
+        return False
+    traits: Traits[Any] = traits_of(model)
+    return field in traits.private or field in _private_columns(_table(traits.mapper, report.table))
+
+
+def _tells_private(report: Report, model: type | None) -> bool:
+    """Whether a constraint whose columns are unknown, as those of a text are, has a private one's name in it."""
+    table = None if model is None else _table(traits_of(model).mapper, report.table)
+    if table is None or report.constraint is None:
+        return False
+    texts = [report.constraint]
+    texts += [str(getattr(each, "sqltext", "")) for each in table.constraints if each.name == report.constraint]
+    return any(name in text for name in _private_columns(table) for text in texts)
+
+
+def _private_columns(table: Table | None) -> list[str]:
+    return [] if table is None else [column.name for column in table.columns if column.info.get("private")]
 
 
 def _table(mapper: Any, name: str | None) -> Table | None:

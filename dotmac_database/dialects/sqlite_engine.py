@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, ExceptionContext, StaticPool, event
 from sqlalchemy import types as sa
 from sqlalchemy.dialects.sqlite import DATETIME
+from sqlalchemy.exc import MissingGreenlet
+from sqlalchemy.util.concurrency import in_greenlet
 
 from ..types import as_utc
 from .sqlite_functions import register_functions, register_unicode
@@ -55,6 +57,25 @@ class _ExactNumeric(sa.Numeric[Any]):
         return lambda value: None if value is None else Decimal(form % value)
 
 
+def keep(engine: Engine) -> None:
+    """Never close the one connection of an async engine in memory: the database would be lost with it.
+
+    SQLAlchemy closes a connection that it can't reset outside of a greenlet, or whose statement was cancelled. Here
+    there is nothing to reset unless a transaction is open, and what a cancelled statement leaves is rolled back: the
+    driver's thread does one thing after another.
+    """
+
+    @event.listens_for(engine, "reset")
+    def reset(connection: Any, _record: Any, state: Any) -> None:
+        if state.asyncio_safe and connection.driver_connection.in_transaction:
+            connection.rollback()
+
+    @event.listens_for(engine, "handle_error")
+    def handled(context: ExceptionContext) -> None:
+        if not isinstance(context.original_exception, Exception):
+            context.is_disconnect = False
+
+
 def prepare(engine: Engine, *, busy_timeout: float, isolation_level: str | None = None) -> None:
     """Set an engine up; ``busy_timeout`` in seconds is how long a statement waits for another's lock.
 
@@ -81,7 +102,16 @@ def prepare(engine: Engine, *, busy_timeout: float, isolation_level: str | None 
         register_functions(connection)
         register_unicode(connection)
 
+    if dialect.is_async and isinstance(engine.pool, StaticPool):
+        keep(engine)
+
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
+        if dialect.is_async and not in_greenlet():
+            # The driver would find out once it has begun, and the pool would close the connection for it.
+            raise MissingGreenlet(
+                "An async session was asked for something that it has not loaded, such as a deferred column or a "
+                "relationship, where nothing can be awaited: load it with the row."
+            )
         if connection.get_execution_options().get("isolation_level", isolation_level) != "AUTOCOMMIT":
             connection.exec_driver_sql("BEGIN")

@@ -218,6 +218,11 @@ class Traits(Generic[M]):
         )
 
     @cached_property
+    def deferred(self) -> frozenset[str]:
+        """The keys of the columns that are loaded only when they are asked for."""
+        return frozenset(each.key for each in self.mapper.column_attrs if each.deferred)
+
+    @cached_property
     def computes(self) -> bool:
         """Whether the class has an attribute that is an SQL expression rather than a column."""
         return len(self.columns) < len(self.mapper.column_attrs)

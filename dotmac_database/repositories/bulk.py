@@ -110,9 +110,9 @@ class BulkRepository(WritingRepository[M]):
             if any(entity is None for entity in entities):
                 for entity in found.values():
                     self._session.expire(entity)  # it has values that are about to be rolled back
-                raise DuplicateEntityError(
-                    f"{self.traits.name} exists already: {', '.join(conflict_fields)}.", fields=tuple(conflict_fields)
-                )
+                public = tuple(name for name in conflict_fields if name not in self.traits.private)
+                named = f": {', '.join(public)}" if public else ""
+                raise DuplicateEntityError(f"{self.traits.name} exists already{named}.", fields=public)
             written = [entity for entity in entities if entity is not None]
             self._compute(written)
             keep(self._session, *written)
@@ -226,7 +226,8 @@ class BulkRepository(WritingRepository[M]):
             if rows.possible and len(batch) >= _FEW:
                 columns, source = rows.source(batch)
                 statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
-                found = self._session.scalars(statement.returning(self.model_class), execution_options=how)
+                giving_back = writer.reader.whole(statement.returning(self.model_class))
+                found = self._session.scalars(giving_back, execution_options=how)
             else:
                 in_order = keys.counted is not None and not self._dialect.inserts_in_order
                 sized = {**how, "insertmanyvalues_page_size": BATCH}
@@ -333,7 +334,7 @@ class BulkRepository(WritingRepository[M]):
         keys = [reader.key(self.traits.key_of(entity)) for entity in entities]
         for start in range(0, len(keys), BATCH):
             bound = reader.loading(reader.by_keys(keys[start : start + BATCH]), ())
-            self._scalars(Bound(bound.statement, bound.parameters), {"populate_existing": True})
+            self._scalars(Bound(reader.whole(bound.statement), bound.parameters), {"populate_existing": True})
 
     def _refuse_key(self, values: Values) -> None:
         for name in self.traits.primary_key:

@@ -40,6 +40,7 @@ class RepositoryCore(Generic[M]):
     declared_model: ClassVar[type[Any] | None] = None
     _lock: Lock | None = None
     _fields: tuple[str, ...] = ()
+    _undeferred: frozenset[str] = frozenset()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -146,6 +147,18 @@ class RepositoryCore(Generic[M]):
             raise ValidationError("nowait and skip_locked exclude each other.", field="skip_locked")
         return self._with(_lock=Lock(nowait, skip_locked))
 
+    def undefer(self, *fields: str) -> Self:
+        """The same repository, whose reads also load these deferred columns; none named: all of the class's own.
+
+        A dotted path names a column of a relationship that the read loads. No statement is added. What a write gives
+        back has its deferred columns anyway. Raises `ValidationError` for what is no column.
+        """
+        for name in fields:
+            path = resolve(self.traits, name)
+            if path.json or path.key is None or path.key not in path.owner.mapper.column_attrs:
+                raise ValidationError(f"{self.traits.name}.{name} is no column.", field=name)
+        return self._with(_undeferred=frozenset(fields) or self.traits.deferred)
+
     def conditions(self) -> Sequence[ColumnElement[bool]]:
         """Hook: conditions that every statement of this repository carries, besides the tenant's."""
         return ()
@@ -172,7 +185,7 @@ class RepositoryCore(Generic[M]):
             return reader
         conditions = tuple(self.conditions())
         scope = Scope(self.tenant_id, include_deleted, conditions)
-        reader = Reader(self.traits, scope, self._dialect, self._lock, self._fields)
+        reader = Reader(self.traits, scope, self._dialect, self._lock, self._fields, self._undeferred)
         if not conditions:
             self._readers[include_deleted] = reader
         return reader

@@ -346,7 +346,8 @@ class WritingRepository(ExplainingRepository[M]):
     def _fresh(self, reader: Reader, key: tuple[Any, ...], *, lock: bool = False) -> Sequence[M]:
         """The row of a key, or none, as it is in the database now, also where the session holds it."""
         bound = reader.loading(reader.by_key(key), ())
-        statement = bound.statement.with_for_update(of=self.traits.lockable) if lock else bound.statement
+        statement = reader.whole(bound.statement)
+        statement = statement.with_for_update(of=self.traits.lockable) if lock else statement
         return self._scalars(Bound(statement, bound.parameters), {"populate_existing": True})
 
     def _locked(self, reader: Reader, key: tuple[Any, ...]) -> M | None:

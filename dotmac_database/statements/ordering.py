@@ -61,8 +61,9 @@ class OrderedTerm:
     @cached_property
     def on_row(self) -> bool:
         """Whether an entity's attribute has the value; else the statement must select it."""
-        own = self.by == "value" and self.path.plain and self.path.key in self.path.owner.columns
-        return own and not self.dialect.is_raw(self.path.type)
+        path, owner = self.path, self.path.owner
+        own = self.by == "value" and path.plain and path.key in owner.columns and path.key not in owner.deferred
+        return own and not self.dialect.is_raw(path.type)
 
     @cached_property
     def selected(self) -> ColumnElement[Any]:

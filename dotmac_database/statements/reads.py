@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from sqlalchemy import Select, bindparam, func, literal_column, select
-from sqlalchemy.orm import Bundle, lazyload, selectinload
+from sqlalchemy.orm import Bundle, lazyload, selectinload, undefer
 from sqlalchemy.orm.base import instance_dict
 from sqlalchemy.sql import ColumnElement
 
@@ -101,6 +101,8 @@ class Reader:
     dialect: Dialect
     lock: Lock | None = None
     fields: tuple[str, ...] = ()
+    undeferred: frozenset[str] = frozenset()
+    """Dotted paths to the deferred columns that are loaded all the same."""
 
     @property
     def selected(self) -> Any:
@@ -359,7 +361,7 @@ class Reader:
         """
         if self.fields:
             return bound
-        if not names and not self.traits.loads_eagerly and not self.traits.computes:
+        if not (names or self.undeferred or self.traits.loads_eagerly or self.traits.computes):
             return bound
         tree: dict[str, Any] = {}
         for name in names:
@@ -372,11 +374,16 @@ class Reader:
         again = _leads_back(self.traits, tree, ())
         return Bound(bound.statement.options(*options), bound.parameters, _AS_HELD if again else {})
 
+    def whole(self, statement: Any) -> Any:
+        """The statement, whose objects have their deferred columns, too: all that a write gives back can be read."""
+        return statement.options(undefer("*")) if self.traits.deferred else statement
+
     def _loads(self, owner: Traits[Any], tree: dict[str, Any], way: tuple[str, ...]) -> list[Any]:
         """The loader options of a tree of names, which learns here what is loaded anyway."""
         for part in tree:
             relationship_of(owner, part, ".".join((*way, part)))
-        options: list[Any] = []
+        here = (key for key in owner.deferred if ".".join((*way, key)) in self.undeferred)
+        options: list[Any] = [undefer(owner.attribute(key)) for key in here]
         for part, relationship in owner.relationships.items():
             eager = relationship.lazy in EAGER
             if part not in tree and not eager:

@@ -340,7 +340,9 @@ class Writer:
         """INSERT of many rows, which gives them back in the order of the given ones, or in any."""
         # Without render_nulls SQLAlchemy leaves None out and begins another statement wherever the columns change.
         statement = insert(self.traits.model).execution_options(render_nulls=True)
-        return statement.returning(self.traits.model, sort_by_parameter_order=in_order) if returning else statement
+        if not returning:
+            return statement
+        return self.reader.whole(statement.returning(self.traits.model, sort_by_parameter_order=in_order))
 
     def insert_of(self, values: Values) -> Bound | None:
         """INSERT of one row, giving it back, as the ORM would insert it; None where Python can't make it alone."""
@@ -379,16 +381,15 @@ class Writer:
                 where.append(traits.attribute(traits.version) == bindparam("dotmac_version"))
             changes = {name: bindparam(f"v_{name}", type_=traits.columns[name].type) for name in names}
             changed = update(traits.model).where(*where).values({**changes, **self.next_version()})
-            return changed.returning(traits.model).execution_options(synchronize_session=False)
+            return reader.whole(changed.returning(traits.model)).execution_options(synchronize_session=False)
 
         plain = not self.holds_sql(values)
         if plain:
             statement = reader.kept(("update", names, checks), make)
         else:
             where = [*reader.key_conditions(), *reader.scope.root(traits)]
-            statement = (
-                update(traits.model).where(*where).values({**values, **self.next_version()}).returning(traits.model)
-            )
+            changed = update(traits.model).where(*where).values({**values, **self.next_version()})
+            statement = reader.whole(changed.returning(traits.model))
         parameters = {**reader.scope.parameters, **reader.key_parameters(key)}
         if plain:
             parameters |= {f"v_{name}": value for name, value in values.items()}
@@ -519,7 +520,7 @@ class Writer:
         statement = statement.on_conflict_do_update(
             index_elements=list(conflict), index_where=among, set_=changes, where=where
         )
-        return statement.returning(traits.model) if returning else statement
+        return self.reader.whole(statement.returning(traits.model)) if returning else statement
 
     def meets_living_only(self, conflict: Sequence[Any]) -> bool:
         """Whether an upsert meets rows that are not soft-deleted only, since the others may have the same values."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -17,6 +18,7 @@ from ..bodies import bounded
 from ..bounds import MAX_OFFSET
 from ..dependencies import get_repository
 from ..etags import etag_of, expected_version, matched_versions
+from ..heads import add_get
 from ..idempotency import IDEMPOTENCY_KEY, Replays
 from ..keys import PathKey
 from ..pages import TOTALS
@@ -134,7 +136,8 @@ class _Resource:
 
         async def read(given: Any = Depends(get_key), repository: Any = Depends(self.get_rows)) -> Response:
             key = self.key.of(given, repository.tenant_id)
-            return self._told(await repository.get_by_id_or_raise(key, relationships=self.renderer.relationships))
+            rows = self.renderer.loading(repository)
+            return self._told(await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships))
 
         self._add("GET", self.key.path, read, 200, "Get")
 
@@ -182,10 +185,11 @@ class _Resource:
     def _add(self, method: str, path: str, endpoint: Callable[..., Any], status: int, word: str) -> None:
         name = self.traits.name
         told = {"model": self.renderer.schema, "description": f"The {name}."} if status != 204 else {}
-        self.router.add_api_route(
+        add = add_get if method == "GET" else partial(APIRouter.add_api_route, methods=[method])
+        add(
+            self.router,
             path,
             endpoint,
-            methods=[method],
             status_code=status,
             name=f"{endpoint.__name__}_{name.lower()}",
             summary=f"{word} {name}",
@@ -203,7 +207,8 @@ class _Resource:
         if not self.renderer.relationships:
             return entity
         key = self.traits.key_of(entity)
-        return await repository.get_by_id_or_raise(key, relationships=self.renderer.relationships)
+        rows = self.renderer.loading(repository)
+        return await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships)
 
     async def _expected(self, request: Request, repository: Any, key: Any) -> Any:
         """The version that ``If-Match`` asks for; None: any."""
@@ -217,7 +222,7 @@ class _Resource:
                 if not await repository.exists(key):
                     raise self._missing() from None
                 raise
-        current = await repository.get_by_id_or_raise(key)
+        current = await self.renderer.loading(repository).get_by_id_or_raise(key)
         tag = etag_of(self.traits, current)
         held = frozenset() if tag is None else versions & {tag.strip('"')}
         return expected_version(self.traits, held)

@@ -11,6 +11,7 @@ from dotmac_database import AsyncRepository, QueryOptions, SortField, SortOrder,
 
 from ..bounds import MAX_OFFSET
 from ..dependencies import get_repository
+from ..heads import add_get
 from ..links import link_header
 from ..pages import TOTALS
 from ..query_string import ListParams
@@ -93,6 +94,8 @@ def add_list(
             )
         if renderer.columns is not None and _reads_plainly(repository):
             repository = repository.values(*renderer.columns)
+        else:
+            repository = renderer.loading(repository)
         seeking = options.cursor_pagination
         if seeking is None:
             page = await repository.list_paginated(options)
@@ -102,10 +105,10 @@ def add_list(
         link = link_header(request, page, limit=limit, max_offset=params.page.max_offset)
         return Response(renderer.page(page), media_type="application/json", headers={"Link": link} if link else None)
 
-    router.add_api_route(
+    add_get(
+        router,
         "" if router.prefix else "/",
         list_rows,
-        methods=["GET"],
         name=f"list_{model.__name__.lower()}",
         summary=f"List {model.__name__}",
         response_model=None,

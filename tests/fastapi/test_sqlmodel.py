@@ -1,13 +1,18 @@
 """SQLModel's models in the plugin."""
 
 import asyncio
+import base64
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from fastapi import Depends, FastAPI
-from sqlalchemy import MetaData
+from pydantic import Base64Bytes
+from sqlalchemy import JSON, LargeBinary, MetaData
+from sqlalchemy.orm import Session
 
+from dotmac_database import Database
 from dotmac_database_fastapi import crud_router, get_session
 from tests.fastapi.conftest import Api
 
@@ -31,6 +36,20 @@ class Ranger(TenantMixin, AuditMixin, SoftDeleteMixin, VersionMixin, SQLModel, t
     secret: str | None = Field(default=None, sa_column_kwargs={"info": {"private": True}})
 
 
+class Blob(SQLModel, table=True):
+    __tablename__ = "plugin_blobs"
+    metadata = metadata_of_tests
+
+    id: int | None = Field(default=None, primary_key=True)
+    binary: bytes
+    loose: bytes | None = None
+    short: bytes | None = Field(default=None, max_length=30)
+    encoded: Base64Bytes | None = Field(default=None, sa_type=LargeBinary)
+    whole: Base64Bytes = Field(sa_type=LargeBinary)
+    words: set[str] = Field(sa_type=JSON)
+    moments: list[datetime] | None = Field(default=None, sa_type=JSON)
+
+
 @pytest.fixture(scope="module")
 def tables() -> MetaData:
     return metadata_of_tests
@@ -39,6 +58,7 @@ def tables() -> MetaData:
 @pytest.fixture
 def api(app: FastAPI, runner: asyncio.Runner) -> Api:
     app.include_router(crud_router(Ranger, prefix="/heroes"))
+    app.include_router(crud_router(Blob, prefix="/blobs"))
     return Api(app, runner)
 
 
@@ -71,3 +91,23 @@ def test_the_session_is_sqlmodels(app: FastAPI, api: Api) -> None:
     api.post("/heroes", tenant="a", json={"name": "Ann"})
     api.post("/heroes", tenant="b", json={"name": "Ben"})
     assert api.get("/", tenant="a").json() == ["Ann"]
+
+
+@pytest.mark.parametrize("value", [b"", b"hello", b"aGVsbG8=", b"\x00\xff\xfe", b"\xfb\xff\xbf" * 5], ids=repr)
+def test_bytes_are_base64_whatever_the_annotation_says(api: Api, database: Database, value: bytes) -> None:
+    names = ("binary", "loose", "short", "encoded", "whole")
+    text = base64.b64encode(value).decode()
+    sent = dict.fromkeys(names, text) | {"words": ["a", "a"], "moments": ["2024-01-01T00:00:00Z"]}
+    answer = api.post("/blobs", json=sent)
+    assert answer.status_code == 201, answer.text
+    path = answer.headers["location"]
+    got = api.get(path).json()
+    assert got == answer.json() == api.get("/blobs").json()["items"][0]
+    key = got.pop("id")
+    assert got == {**sent, "words": ["a"]}
+    for _ in range(2):
+        with Session(database.engine) as session:
+            row = session.get(Blob, key)
+            assert {name: getattr(row, name) for name in names} == dict.fromkeys(names, value)
+        patched = api.patch(path, json=got)
+        assert (patched.status_code, patched.json()) == (200, {**got, "id": key}), patched.text

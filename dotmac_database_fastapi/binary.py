@@ -1,0 +1,95 @@
+"""Bytes as text: base64 in JSON, in query strings and in paths.
+
+Pydantic's own ``base64`` mode depends on the schema around a value, so that it is lost where a row is no model, and it
+writes the alphabet of URLs, which ``contentEncoding: base64`` is not. Here it belongs to the type of the value.
+"""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode, b64encode, urlsafe_b64encode
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BeforeValidator, EncodedBytes, PlainSerializer, WithJsonSchema
+from pydantic_core import to_jsonable_python
+
+_PLAIN_ALPHABET = str.maketrans("-_", "+/")
+"""The alphabet of URLs → the plain one."""
+
+
+def in_base64(value: Any) -> str:
+    """Bytes as base64 (RFC 4648) of the plain alphabet."""
+    return b64encode(value).decode("ascii")
+
+
+def in_url(value: Any) -> str:
+    """Bytes as base64 of the alphabet that needs no escapes in a URL, without padding."""
+    return urlsafe_b64encode(value).decode("ascii").rstrip("=")
+
+
+def from_base64(value: Any) -> bytes:
+    """The bytes of a base64 text of either alphabet, padded or not; bytes stay as they are.
+
+    Raises `ValueError` for anything else.
+    """
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    if not isinstance(value, str):
+        raise ValueError("Input should be a text in base64")
+    text = value.translate(_PLAIN_ALPHABET).rstrip("=")
+    try:
+        return b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("Input should be a text in base64") from None
+
+
+Base64 = Annotated[
+    bytes,
+    BeforeValidator(from_base64),
+    PlainSerializer(in_base64, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+]
+"""Bytes that are base64 in JSON."""
+
+_BYTES = (bytes, bytearray, memoryview)
+
+
+def _blanks(value: Any) -> Any:
+    # An unescaped "+" arrives as a blank.
+    return value.replace(" ", "+") if isinstance(value, str) else value
+
+
+Base64InUrl = Annotated[Base64, BeforeValidator(_blanks)]
+"""Bytes in a query string or a path."""
+
+
+def with_base64(annotation: Any) -> Any:
+    """An annotation whose bytes, at any depth, are base64 in JSON; models inside keep what they say of themselves."""
+    if annotation in _BYTES:
+        return Base64
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        plain, *notes = inside
+        found = with_base64(plain)
+        # Pydantic's Base64Bytes would encode once more what is encoded here.
+        rest = without_encoding(notes)
+        return annotation if found is plain else Annotated[(found, *rest)] if rest else found
+    parts = tuple(map(with_base64, inside))
+    if origin is None or all(new is old for new, old in zip(parts, inside, strict=True)):
+        return annotation
+    return Union[parts] if not hasattr(origin, "__class_getitem__") else origin[parts]  # noqa: UP007 - of many types
+
+
+def without_encoding(notes: Any) -> list[Any]:
+    """The metadata of a type without Pydantic's ways to encode bytes."""
+    return [note for note in notes if not isinstance(note, EncodedBytes)]
+
+
+Whatever = Annotated[
+    Any, PlainSerializer(lambda value: to_jsonable_python(_plain(value), fallback=str), when_used="json")
+]
+"""A value of a type that says nothing about itself: as much of it as JSON can show, bytes as base64."""
+
+
+def _plain(value: Any) -> Any:
+    return in_base64(value) if isinstance(value, _BYTES) else value
