@@ -17,7 +17,7 @@ from ..query import FiltersLike, filters_of
 from ..sessions import keep
 from ..statements.bulk import BATCH, Unnested, update_many
 from ..statements.inheritance import matching, spreads
-from ..statements.reads import Bound
+from ..statements.reads import Bound, for_update
 from ..statements.writes import Values, Writer, is_sql
 from ..tenancy.context import ALL_TENANTS
 from .writing import FRESH, WritingRepository
@@ -86,8 +86,10 @@ class BulkRepository(WritingRepository[M]):
     ) -> builtins.list[M]:
         """`upsert` many rows, all or none, and give them back in their order; one statement per batch."""
         writer = self._writer(user_id)
-        if len(self.traits.tables) != 1:
-            raise ValidationError(f"{self.traits.name} spans several tables, which no one statement can upsert.")
+        if len(self.traits.tables) != 1 or not self.traits.takes_statements:
+            raise ValidationError(
+                f"{self.traits.name} is mapped on more than one table alone, which no one statement can upsert."
+            )
         prepared = [self.values_for_create(writer.for_create(row)) for row in rows]
         self._columns_only(prepared)
         conflict = writer.conflict_columns(conflict_fields)
@@ -179,6 +181,8 @@ class BulkRepository(WritingRepository[M]):
         with self._writing() as alone:
             if not softly and spreads(self.traits):
                 return self._deleted(writer.reader, matching(writer.reader, found))
+            if not softly and not self.traits.takes_statements:
+                return self._delete_each(writer, found)
             if not softly:
                 alone()
                 return self._counted(writer.delete_where(found))
@@ -189,17 +193,31 @@ class BulkRepository(WritingRepository[M]):
 
     def _change_each(self, writer: Writer, found: Any, values: Values) -> int:
         """Change rows one by one in the unit of work, for classes whose listeners must see it."""
-        reader = writer.reader
-        statement = select(self.model_class).where(*reader.where(found)).with_for_update(of=self.traits.lockable)
-        bound = reader.loading(Bound(statement, {**reader.scope.parameters, **found.parameters}), ())
-        entities = self._scalars(Bound(bound.statement, bound.parameters), {"populate_existing": True})
+        entities = self._matching(writer, found)
         for entity in entities:
             self._set(entity, values)
         self._flush()
         return len(entities)
 
+    def _delete_each(self, writer: Writer, found: Any) -> int:
+        """Delete rows one by one in the unit of work, for classes that no DELETE can name."""
+        entities = self._matching(writer, found)
+        for entity in entities:
+            self._session.delete(entity)
+        self._flush()
+        return len(entities)
+
+    def _matching(self, writer: Writer, found: Any) -> Sequence[M]:
+        """The objects of the rows that match, locked."""
+        reader = writer.reader
+        statement = for_update(self.traits, select(self.model_class).where(*reader.where(found)))
+        bound = reader.loading(Bound(statement, {**reader.scope.parameters, **found.parameters}), ())
+        return self._scalars(Bound(bound.statement, bound.parameters), {"populate_existing": True})
+
     def _inserted(self, writer: Writer, members: builtins.list[Values]) -> Iterable[M]:
         """The new rows in the order of the given ones."""
+        if not self.traits.inserted_in_bulk:
+            return self._added(members)
         how = {**FRESH, **self._options}
         rows = Unnested(writer, members)
         keys = self.traits.primary_key
@@ -215,7 +233,17 @@ class BulkRepository(WritingRepository[M]):
         single = keys[0] if len(keys) == 1 else None
         return [found[row[single] if single else tuple(row[key] for key in keys)] for row in members]
 
+    def _added(self, members: builtins.list[Values]) -> builtins.list[M]:
+        """New objects by the unit of work, which puts as many into one statement as it can."""
+        entities = [self._made(values) for values in members]
+        self._session.add_all(entities)
+        self._flush()
+        return entities
+
     def _insert_many(self, writer: Writer, members: builtins.list[Values]) -> None:
+        if not self.traits.inserted_in_bulk:
+            self._added(members)
+            return
         rows = Unnested(writer, members)
         # Who has changed the session, or listens to it, is to see the ORM's INSERT.
         if not rows.possible or len(members) < _FEW or session_departure(self._session, WRITE_BY_DRIVER):
@@ -241,11 +269,19 @@ class BulkRepository(WritingRepository[M]):
             for start in range(0, len(members), BATCH):
                 columns, source = rows.source(members[start : start + BATCH])
                 arrays = statement.from_select(columns, source, include_defaults=False)
-                yield from self._session.scalars(arrays, execution_options=how)
+                yield from self._returned(writer, arrays, how)
             return
         size = max(1, self._dialect.max_parameters // len(members[0]))
         for start in range(0, len(members), size):
-            yield from self._session.scalars(statement.values(members[start : start + size]), execution_options=how)
+            yield from self._returned(writer, statement.values(members[start : start + size]), how)
+
+    def _returned(self, writer: Writer, statement: Any, how: Mapping[str, Any]) -> Iterable[M]:
+        """The objects of the written rows; by a statement more where RETURNING gives but their keys."""
+        result = self._session.execute(statement, execution_options=how)
+        if self.traits.returned:
+            return result.scalars()
+        keys = [tuple(row) for row in result]
+        return self._scalars(writer.reader.by_keys(keys), {"populate_existing": True}) if keys else ()
 
     def _update_many(self, writer: Writer, changes: Mapping[tuple[Any, ...], Values]) -> int:
         keys = list(changes)

@@ -66,6 +66,11 @@ class Lock(NamedTuple):
     skip_locked: bool = False
 
 
+def for_update(traits: Traits[Any], statement: Any, **how: Any) -> Any:
+    """The SELECT of a class, whose rows it locks; those of a union stay unlocked."""
+    return statement if traits.lockable is None else statement.with_for_update(of=traits.lockable, **how)
+
+
 SeekPart = Literal["all", "values", "nulls"]
 """Which of the rows after a position: all, or of those whose leading field is NULL last the ones before, or they."""
 
@@ -189,7 +194,9 @@ class Reader:
     def _locked(self, statement: Select[Any]) -> Select[Any]:
         if self.lock is None:
             return statement
-        return statement.with_for_update(of=self.traits.lockable, **self.lock._asdict())
+        if self.traits.lockable is None:
+            raise ValidationError(f"{self.traits.name} is mapped on a union, whose rows can't be locked.")
+        return for_update(self.traits, statement, **self.lock._asdict())
 
     def _count(self, where: list[Any], *, bounded: bool) -> Select[Any]:
         star = func.count(literal_column("*"))

@@ -261,7 +261,7 @@ def relationships(c: Cell) -> None:
         c.entities(all_of, c.expected.keys())
         path = f"{name}.name"
         if name in targets:
-            near = {"site": "site", "club": "club", "parent": "node"}[name]
+            near = {"parent": parts_of(c.shape.mapper)[0].name}.get(name, name)
             rows = c.expected.entities()
             known = {key[0]: row["name"] for key, row in c.expected.before[near].items()}
             for entity in all_of:

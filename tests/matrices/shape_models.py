@@ -33,6 +33,7 @@ from sqlalchemy.orm import (
     Mapped,
     MappedAsDataclass,
     column_property,
+    configure_mappers,
     deferred,
     mapped_column,
     relationship,
@@ -88,6 +89,8 @@ class Asset(Base):
     name: Mapped[str]
     site_id: Mapped[int | None] = mapped_column(ForeignKey("site.id"))
     site: Mapped[Optional[Site]] = relationship()
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("asset.id", ondelete="SET NULL"))
+    parent: Mapped[Optional[Asset]] = relationship(remote_side=id)
 
 
 class Site(Row, Base):
@@ -96,9 +99,9 @@ class Site(Row, Base):
 
 class Router(Asset):
     __tablename__ = "router"
-    __mapper_args__ = _mapped(None, "router")
     id: Mapped[int] = mapped_column(ForeignKey("asset.id"), primary_key=True)
     size: Mapped[int]
+    __mapper_args__ = _mapped(None, "router", inherit_condition=id == Asset.id)
 
 
 class Edge(Router):
@@ -131,6 +134,8 @@ class ApiToken(Token):
     __mapper_args__ = _mapped(None, "api")
     id: Mapped[UUID] = mapped_column(ForeignKey("token.id"), primary_key=True)
     size: Mapped[int]
+    site_id: Mapped[int | None] = mapped_column(ForeignKey("site.id"))
+    site: Mapped[Optional[Site]] = relationship()
 
 
 class Page(Base):
@@ -145,9 +150,20 @@ class Page(Base):
 
 
 class Article(Page):
+    """Its relationship is what cascades are asked about, also where its row is deleted as a page."""
+
     __tablename__ = "article"
     id: Mapped[int] = mapped_column(ForeignKey("page.id"), primary_key=True)
     size: Mapped[int]
+    remarks: Mapped[list[Remark]] = relationship(cascade="all, delete-orphan")
+
+
+class Remark(Base):
+    __tablename__ = "remark"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str]
+    name: Mapped[str]
+    article_id: Mapped[int] = mapped_column(ForeignKey("article.id", ondelete="CASCADE"))
 
 
 class Branch(Base):
@@ -331,7 +347,10 @@ class Account(Base):
 
 
 account_sizes = Table(
-    "account_size", METADATA, Column("account_id", ForeignKey("account.id"), primary_key=True), Column("size", Integer)
+    "account_size",
+    METADATA,
+    Column("account_id", ForeignKey("account.id", ondelete="CASCADE"), primary_key=True),
+    Column("size", Integer),
 )
 _account: Any = Account.__table__
 
@@ -496,3 +515,6 @@ class Modelled(SQLModel, table=True):
     tenant_id: str | None = Field(default=None, nullable=False)
     name: str
     size: int
+
+
+configure_mappers()

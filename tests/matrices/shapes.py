@@ -235,6 +235,7 @@ def tables_of(shape: Shape) -> list[Table]:
         table = waiting.pop()
         near = {key.column.table for key in table.foreign_keys}
         near |= {each for each in (m.post_labels,) if table.name == "post"}
+        near |= {each for each in (m.Remark.__table__,) if table.name == "article"}
         waiting += near - found
         found |= near
     if shape.model is m.ViewedTicket:
@@ -285,9 +286,9 @@ def _marks(mapper: Mapper[Any], place: int, number: int) -> dict[str, Any]:
         "updated_at": datetime(2026, 1, 1),  # noqa: DTZ001 - as above
         "place": f"p{place}",
         "note": f"note {place}",
-        "site_id": 1 if number <= 16 else 5,
+        "site_id": 1 if number <= 4 * PLACES and mapper is not inspect(m.ApiToken) else None,
         "club_id": place + 1 + (PLACES if number > PLACES else 0),
-        "parent_id": number - 3 if place == 3 else None,
+        "parent_id": number - 3 * (4 if mapper.isa(inspect(m.Asset)) else 1) if place == 3 else None,
     }
     return {key: value for key, value in marks.items() if key in mapper.column_attrs}
 
@@ -300,6 +301,11 @@ def _neighbours(rows: dict[Table, list[dict[str, Any]]]) -> None:
                 place = (number - 1) % PLACES
                 tenant = "a" if number <= PLACES else "b"
                 held.append({"id": number, "tenant_id": tenant, "name": f"n{place}", "size": place + 1})
+        if table.name == "remark":
+            held += [
+                {"id": number, "article_id": number, "name": "n1", "tenant_id": "a" if number <= PLACES else "b"}
+                for number in range(1, 2 * PLACES + 1)
+            ]
         if table is m.post_labels:
             held += [{"post_id": number, "label_id": number} for number in range(1, 2 * PLACES + 1)]
 
@@ -368,6 +374,8 @@ class Expectation:
                 self._put(key, "version", self._held(key, "version") + 1)
             for name, value in values.items():
                 self._put(key, name, value)
+            if self.shape.model is m.Expressed:
+                self._put(key, "doubled", self._held(key, "size") * 2)
 
     def _places(self, key: Key, name: str) -> Iterator[tuple[dict[str, Any], str]]:
         for mapper in self.shape.classes.values():
@@ -400,6 +408,19 @@ class Expectation:
             for held in (self.rows.get("post_label", {}),) if self.shape.model is m.Post else ():
                 for each in [each for each in held if each[0] == key[0]]:
                     del held[each]
+            self._cut_off(key[0])
+
+    def _cut_off(self, number: Any) -> None:
+        """The rows that named a deleted one: gone with it, or without a parent."""
+        if "account_size" in self.rows:
+            self.rows["account_size"].pop((number,), None)
+        for held in (self.rows.get("remark", {}),):
+            for each in [each for each, row in held.items() if row["article_id"] == number]:
+                del held[each]
+        for name in ("asset", "node"):
+            for row in self.rows.get(name, {}).values():
+                if row["parent_id"] == number:
+                    row["parent_id"] = None
 
     def shown(self) -> None:
         """Let the view have what its table has."""
