@@ -211,7 +211,13 @@ class Reader:
         bounded = bound > 0
         statement = self.kept(("count", found.shape, bounded), lambda: self._count(self.where(found), bounded=bounded))
         parameters = {**self.scope.parameters, **found.parameters}
-        return Bound(statement, {**parameters, "dotmac_bound": bound + 1} if bounded else parameters)
+        return self.confined(Bound(statement, {**parameters, "dotmac_bound": bound + 1} if bounded else parameters))
+
+    def confined(self, bound: Bound) -> Bound:
+        """The same statement, with the tenant's condition within the class's own expressions, where it has any."""
+        if not self.traits.computes or self.scope.tenant in (None, ALL_TENANTS):
+            return bound
+        return Bound(bound.statement.options(Confinement(self.scope.tenant)), bound.parameters, bound.how)
 
     def planned(self, filters: Sequence[Filter]) -> Bound:
         """What the planner expects of reading these rows: PostgreSQL's plan of it."""
@@ -365,7 +371,7 @@ class Reader:
         second reading of an object would undo what the first has loaded into it.
         """
         if self.fields:
-            return bound
+            return self.confined(bound)
         if not names and not self.traits.loads_eagerly and not self.traits.computes:
             return bound
         tree: dict[str, Any] = {}

@@ -338,12 +338,12 @@ class Writer:
         """UPDATE of all rows that match."""
         where = self.reader.where(found)
         statement = update(self.traits.model).where(*where).values({**values, **self.next_version()})
-        return Bound(statement, {**self.reader.scope.parameters, **found.parameters})
+        return self.reader.confined(Bound(statement, {**self.reader.scope.parameters, **found.parameters}))
 
     def delete_where(self, found: Analysis) -> Bound:
         """DELETE of all rows that match."""
         statement = delete(self.traits.model).where(*self.reader.where(found))
-        return Bound(statement, {**self.reader.scope.parameters, **found.parameters})
+        return self.reader.confined(Bound(statement, {**self.reader.scope.parameters, **found.parameters}))
 
     def deletion(self, *, deleted: bool = True) -> Values:
         """The values that mark a row as deleted, or as not."""

@@ -489,9 +489,8 @@ class Expressed(Row, Base):
 
 _expressed: Any = Expressed.__table__
 Expressed.quadrupled = column_property(_expressed.c.size * 4)
-_club: Any = Club.__table__
 Expressed.clubs = column_property(
-    select(func.count(_club.c.id)).where(_club.c.name == _expressed.c.name).correlate(_expressed).scalar_subquery()
+    select(func.count(Club.id)).where(Club.name == _expressed.c.name).correlate(_expressed).scalar_subquery()
 )
 
 
