@@ -28,7 +28,7 @@ def copies(connection: Connection, table: Table) -> bool:
     """
     if connection.dialect.name != "postgresql" or engine_departure(connection, WRITE_BY_DRIVER):
         return False
-    name = connection.dialect.identifier_preparer.format_table(table)
+    name = _once(connection.dialect.identifier_preparer, connection.dialect.identifier_preparer.format_table(table))
     catalogue = plain_table("pg_class", column("oid"), column("relkind"), schema="pg_catalog")
     asked = select(catalogue.c.relkind.in_(["r", "p"]), func.row_security_active(catalogue.c.oid)).where(
         catalogue.c.oid == cast(name, REGCLASS)
@@ -57,6 +57,11 @@ def copy(connection: Connection, table: Table, columns: Sequence[Column[Any]], l
         raise sa.DBAPIError(f"COPY {table.name}", None, error, connection_invalidated=lost) from error
 
 
+def _once(preparer: Any, quoted: str) -> str:
+    """Names with each percent sign once: SQLAlchemy doubles it for drivers that look for parameters there."""
+    return quoted.replace("%%", "%") if preparer._double_percents else quoted
+
+
 def _processed(process: Callable[[Any], Any] | None, values: Sequence[Any]) -> Sequence[Any]:
     return values if process is None else [process(value) for value in values]
 
@@ -65,7 +70,7 @@ def _by_psycopg(connection: Connection, table: Table, names: Sequence[str], rows
     quoted = connection.dialect.identifier_preparer
     target = f"{quoted.format_table(table)} ({', '.join(map(quoted.quote, names))})"
     driver: Any = connection.connection.driver_connection
-    statement = f"COPY {target} FROM STDIN"
+    statement = _once(quoted, f"COPY {target} FROM STDIN")
     if connection.dialect.is_async:
         await_only(_by_async_psycopg(driver, statement, rows))
         return

@@ -16,11 +16,12 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Column, Insert, Select, Table, Update, Uuid
+from sqlalchemy import Column, CompoundSelect, Insert, Select, Table, Update, Uuid
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.exc import NoInspectionAvailable
-from sqlalchemy.orm import ColumnProperty, InstrumentedAttribute, Mapper, RelationshipProperty
+from sqlalchemy.orm import ColumnProperty, InstrumentedAttribute, Mapper, RelationshipProperty, configure_mappers
 from sqlalchemy.orm.decl_base import _declarative_constructor
+from sqlalchemy.orm.exc import UnmappedClassError
 from sqlalchemy.sql import schema
 from sqlalchemy.sql.visitors import iterate
 
@@ -135,28 +136,59 @@ class Traits(Generic[M]):
 
     @cached_property
     def lockable(self) -> Any:
-        """What FOR UPDATE OF names: the class, or where its row lies in several tables these."""
+        """What FOR UPDATE OF names: the class, or where its row lies in several tables these. None: no row can be."""
+        if self._is_union:
+            return None
         return self.model if len(self.tables) <= 1 else list(self.tables)
+
+    @cached_property
+    def takes_statements(self) -> bool:
+        """Whether UPDATE and DELETE may name the class: it is mapped on a table, and not on a select or a join."""
+        return isinstance(self.mapper.local_table, Table)
+
+    @cached_property
+    def returned(self) -> bool:
+        """Whether RETURNING gives objects of the class: it has no columns but a table's to tell the class of a row."""
+        on = self.mapper.polymorphic_on
+        return self.takes_statements and (on is None or isinstance(on, Column))
+
+    @cached_property
+    def inserted_in_bulk(self) -> bool:
+        """Whether one INSERT makes many objects of the class; else the unit of work does, by as many as it can.
+
+        SQLAlchemy 2.1 names the topmost class's select in the INSERT of a concrete class.
+        """
+        return self.returned and isinstance(self.mapper.base_mapper.local_table, Table)
+
+    @cached_property
+    def abstract(self) -> bool:
+        """Whether no row is of just this class, but each of one below it."""
+        return self.mapper.polymorphic_abstract or self._is_union
+
+    @cached_property
+    def _is_union(self) -> bool:
+        return isinstance(getattr(self.mapper.local_table, "element", None), CompoundSelect)
 
     @cached_property
     def discriminator(self) -> str | None:
         """The key of the column that says which class of an inheritance a row is of; None: there is none to write."""
         column = self.mapper.polymorphic_on
-        if column is None or self.mapper.polymorphic_identity is None:
-            return None
-        if not self.mapper.columns.contains_column(column):
+        if column is None or not self.mapper.columns.contains_column(column):
             return None
         key = self.mapper.get_property_by_column(column).key
         return key if key in self.columns else None
 
     @cached_property
     def makes_uuid(self) -> str | None:
-        """The key of a UUID primary key that nothing else would fill."""
+        """The key of a UUID primary key that nothing else would fill: a joined child's is its parent's."""
         if len(self.primary_key) != 1:
             return None
-        column = self.columns[self.primary_key[0]]
-        made = column.default is not None or column.server_default is not None or column.foreign_keys
-        return None if made or not isinstance(column.type, Uuid) else self.primary_key[0]
+        key = self.primary_key[0]
+        columns = [each for each in self.mapper.attrs[key].columns if isinstance(each, Column)]
+        referred = [each.column for column in columns for each in column.foreign_keys]
+        made = any(each.default is not None or each.server_default is not None for each in columns)
+        made = made or any(each not in columns for each in referred)
+        return None if made or not isinstance(columns[0].type, Uuid) else key
 
     @cached_property
     def null_unless_set(self) -> frozenset[str]:
@@ -278,6 +310,7 @@ class Traits(Generic[M]):
         mapper = self.mapper
         return (
             len(self.tables) == 1
+            and self.returned
             and not self.computes
             and not mapper.validators
             # The ORM alone knows a version that is counted otherwise than one by one.
@@ -364,6 +397,9 @@ def _read(model: type[M]) -> Traits[M]:
         mapper = sa_inspect(model)
     except NoInspectionAvailable:
         mapper = None
+    except UnmappedClassError:  # an abstract concrete class, which is mapped once the classes below it are known
+        configure_mappers()
+        mapper = sa_inspect(model)
     if not isinstance(mapper, Mapper):
         raise ValidationError(f"{getattr(model, '__name__', model)!r} is not a mapped class.")
     keys = {prop.key for prop in mapper.column_attrs}

@@ -21,7 +21,7 @@ from ..sessions import keep
 from ..statements.bulk import BATCH, Unnested, update_many
 from ..statements.inheritance import matching, spreads
 from ..statements.new_keys import new_keys
-from ..statements.reads import Bound
+from ..statements.reads import Bound, for_update
 from ..statements.writes import NewRow, Values, VersionStep, Writer
 from ..tenancy.context import ALL_TENANTS
 from .writing import FRESH, WritingRepository
@@ -92,8 +92,10 @@ class BulkRepository(WritingRepository[M]):
     ) -> builtins.list[M]:
         """`upsert` many rows, all or none, and give them back in their order; one statement per batch."""
         writer = self._writer(user_id)
-        if len(self.traits.tables) != 1:
-            raise ValidationError(f"{self.traits.name} spans several tables, which no one statement can upsert.")
+        if len(self.traits.tables) != 1 or not self.traits.takes_statements:
+            raise ValidationError(
+                f"{self.traits.name} is mapped on more than one table alone, which no one statement can upsert."
+            )
         new = [self._new_row(writer, row) for row in rows]
         prepared = [row.values for row in new]
         conflict = writer.conflict_columns(conflict_fields)
@@ -185,6 +187,8 @@ class BulkRepository(WritingRepository[M]):
         with self._writing() as alone:
             if not softly and spreads(self.traits):
                 return self._deleted(writer.reader, matching(writer.reader, found))
+            if not softly and not self.traits.takes_statements:
+                return self._delete_each(writer, found)
             if not softly:
                 alone()
                 return self._counted(writer.delete_where(found))
@@ -195,17 +199,32 @@ class BulkRepository(WritingRepository[M]):
 
     def _change_each(self, writer: Writer, found: Any, values: Values) -> int:
         """Change rows one by one in the unit of work, for classes whose listeners must see it."""
-        reader = writer.reader
-        statement = select(self.model_class).where(*reader.where(found)).with_for_update(of=self.traits.lockable)
-        bound = reader.loading(Bound(statement, {**reader.scope.parameters, **found.parameters}), ())
-        entities = self._scalars(Bound(bound.statement, bound.parameters), {"populate_existing": True})
+        entities = self._matching(writer, found)
         for entity in entities:
             self._set(entity, values)
         self._flush()
         return len(entities)
 
+    def _delete_each(self, writer: Writer, found: Any) -> int:
+        """Delete rows one by one in the unit of work, for classes that no DELETE can name."""
+        entities = self._matching(writer, found)
+        for entity in entities:
+            self._session.delete(entity)
+        self._flush()
+        return len(entities)
+
+    def _matching(self, writer: Writer, found: Any) -> Sequence[M]:
+        """The objects of the rows that match, locked."""
+        reader = writer.reader
+        statement = for_update(self.traits, select(self.model_class).where(*reader.where(found)))
+        bound = reader.loading(Bound(statement, {**reader.scope.parameters, **found.parameters}), ())
+        return self._scalars(Bound(bound.statement, bound.parameters), {"populate_existing": True})
+
     def _inserted(self, writer: Writer, members: builtins.list[Values]) -> Iterable[M]:
         """The new rows in the order of the given ones."""
+        if not self.traits.inserted_in_bulk:
+            yield from self._added(members)
+            return
         how = {**FRESH, **self._options}
         keys = new_keys(writer, members[0])
         if keys is None:
@@ -235,7 +254,17 @@ class BulkRepository(WritingRepository[M]):
                 found = self._session.scalars(statement, list(batch), execution_options=sized)
             yield from keys.in_order(found, batch)
 
+    def _added(self, members: builtins.list[Values]) -> builtins.list[M]:
+        """New objects by the unit of work, which puts as many into one statement as it can."""
+        entities = [self._made(values) for values in members]
+        self._session.add_all(entities)
+        self._flush()
+        return entities
+
     def _insert_many(self, writer: Writer, members: builtins.list[Values]) -> None:
+        if not self.traits.inserted_in_bulk:
+            self._added(members)
+            return
         rows = Unnested(writer, members)
         # Who has changed the session, or listens to it, is to see the ORM's INSERT.
         if not rows.possible or len(members) < _FEW or session_departure(self._session, WRITE_BY_DRIVER):
@@ -266,10 +295,10 @@ class BulkRepository(WritingRepository[M]):
             for start in range(0, len(members), BATCH):
                 columns, source = rows.source(members[start : start + BATCH])
                 arrays = statement.from_select(columns, source, include_defaults=False)
-                yield from self._session.scalars(arrays, execution_options=how)
+                yield from self._returned(writer, arrays, how)
             return
         sized = {**how, "render_nulls": True, "insertmanyvalues_page_size": BATCH}
-        yield from self._session.scalars(statement, members, execution_options=sized)
+        yield from self._returned(writer, statement, sized, members)
 
     def _upserted_by_generator(
         self, writer: Writer, members: builtins.list[Values], conflict: builtins.list[Any], unset: frozenset[str]
@@ -280,7 +309,7 @@ class BulkRepository(WritingRepository[M]):
             for _ in range(_TRIES):
                 step, found = self._version_step(writer, row, conflict)
                 statement = writer.upsert([key for key in row if key not in unset], conflict, step=step).values(row)
-                entity = next(iter(self._session.scalars(statement, execution_options=how)), None)
+                entity = next(iter(self._returned(writer, statement, how)), None)
                 if entity is not None:
                     yield entity
                     break
@@ -303,6 +332,20 @@ class BulkRepository(WritingRepository[M]):
         last = None if found is None else found[0]
         generator: Any = self.traits.mapper.version_id_generator
         return VersionStep(last, generator(last)), found is not None
+
+    def _returned(
+        self,
+        writer: Writer,
+        statement: Any,
+        how: Mapping[str, Any],
+        members: builtins.list[Values] | None = None,
+    ) -> Iterable[M]:
+        """The objects of the written rows; by a statement more where RETURNING gives but their keys."""
+        result = self._session.execute(statement, members, execution_options=how)
+        if self.traits.returned:
+            return result.scalars()
+        keys = [tuple(row) for row in result]
+        return self._scalars(writer.reader.by_keys(keys), {"populate_existing": True}) if keys else ()
 
     def _update_many(self, writer: Writer, changes: Mapping[tuple[Any, ...], Values]) -> int:
         keys = list(changes)

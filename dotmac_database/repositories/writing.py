@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NoReturn, TypeVar
 
-from sqlalchemy import Result, bindparam, delete, null
+from sqlalchemy import Result, bindparam, delete, null, select
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.base import instance_dict
@@ -14,11 +14,12 @@ from sqlalchemy.sql.elements import Null
 from ..dialects import translated
 from ..direct import insert, write
 from ..errors import DuplicateEntityError, StaleEntityError, TenantIsolationError, ValidationError
+from ..models.traits import traits_of
 from ..plainness import CHANGE, mapper_departure, session_listened
 from ..sessions import keep, state_of, writing
 from ..statements.inheritance import deletions, levels_of, of_key, spreads
-from ..statements.reads import Bound, Reader
-from ..statements.writes import NewRow, Values, Writer
+from ..statements.reads import Bound, Reader, for_update
+from ..statements.writes import NewRow, Values, Writer, is_sql
 from ..tenancy.context import ALL_TENANTS
 from .explaining import ExplainingRepository
 
@@ -139,7 +140,7 @@ class WritingRepository(ExplainingRepository[M]):
         """Delete one row, by a statement where that is enough; False: it is missing, or stale."""
         if expected is None and self._deletes_by_key():
             return self._deleted(reader, of_key(reader, key)) > 0
-        if self._directly() and not self.traits.relationships:
+        if self._directly() and not self.traits.relationships and not spreads(self.traits):
             alone()
             conditions = [*reader.key_conditions(), *reader.scope.root(self.traits)]
             parameters = {**reader.scope.parameters, **reader.key_parameters(key)}
@@ -150,7 +151,7 @@ class WritingRepository(ExplainingRepository[M]):
         entity = self._locked(reader, key)
         if entity is None or self._if_fresh([entity], expected) is None:
             return False
-        self._session.delete(entity)
+        self._session.delete(self._whole(entity))
         self._flush()
         return True
 
@@ -219,7 +220,9 @@ class WritingRepository(ExplainingRepository[M]):
         )
 
     def _needs_unit(self, values: Values) -> bool:
-        return any(key not in self.traits.columns for key in values)
+        """Whether the values are more than columns, or say of which class a row is: its object alone knows that."""
+        traits = self.traits
+        return traits.discriminator in values or any(key not in traits.columns for key in values)
 
     def _made(self, values: Values) -> M:
         """A new entity by its own constructor; what that does not take is set afterwards."""
@@ -347,15 +350,19 @@ class WritingRepository(ExplainingRepository[M]):
         """The row of a key, or none, as it is in the database now, also where the session holds it."""
         bound = reader.loading(reader.by_key(key), ())
         statement = reader.whole(bound.statement)
-        statement = statement.with_for_update(of=self.traits.lockable) if lock else statement
+        statement = for_update(self.traits, statement) if lock else statement
         return self._scalars(Bound(statement, bound.parameters), {"populate_existing": True})
 
     def _locked(self, reader: Reader, key: tuple[Any, ...]) -> M | None:
         return next(iter(self._fresh(reader, key, lock=True)), None)
 
     def _set(self, entity: M, values: Values) -> None:
+        discriminator = self.traits.discriminator
         for key, value in values.items():
-            assign(entity, key, value)
+            if key != discriminator:
+                assign(entity, key, value)
+            elif is_sql(value) or getattr(entity, key) != value:
+                raise ValidationError(f"{self.traits.name}.{key}: a row stays of its class.", field=key)
         version = self.traits.version
         if version is not None and self.traits.mapper.version_id_col is None:
             setattr(entity, version, (getattr(entity, version) or 0) + 1)
@@ -382,6 +389,26 @@ class WritingRepository(ExplainingRepository[M]):
             total += deleted
             if len(found) < limit or limit == 1 or not deleted:
                 return total
+
+    def _whole(self, entity: M) -> Any:
+        """The entity as of the lowest class that has a row of it, so that no table is left out and its cascades act.
+
+        Where no column tells the class, an entity is read as of the repository's: the classes below are asked.
+        """
+        mapper = self.traits.mapper
+        below = [each for each in mapper.self_and_descendants if each is not mapper and not each.concrete]
+        if mapper.polymorphic_on is not None or not below:
+            return entity
+        key = self._reader().key(self.traits.key_of(entity))
+        self._session.expunge(entity)  # else it would stand for its row, whatever class is asked
+        for each in reversed(below):
+            lower = traits_of(each.class_)
+            same = [lower.attribute(name) == part for name, part in zip(self.traits.primary_key, key, strict=True)]
+            found = self._scalars(Bound(select(each.class_).where(*same)), {})
+            if found:
+                return found[0]
+        self._session.add(entity)
+        return entity
 
     def _result(self, bound: Bound, how: Mapping[str, Any]) -> Any:
         result: Result[Any] = self._execute(bound, how)

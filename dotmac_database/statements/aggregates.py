@@ -84,7 +84,8 @@ def grouped(
         return _build(reader, list(measures.values()), paths, reader.where(found))
 
     told = (*(None for _ in groups), *(_told(traits, measure, dialect) for measure in measures.values()))
-    return Grouped(Bound(reader.kept(shape, build), {**reader.scope.parameters, **found.parameters}), names, told)
+    bound = Bound(reader.kept(shape, build), {**reader.scope.parameters, **found.parameters})
+    return Grouped(reader.confined(bound), names, told)
 
 
 def _build(reader: Reader, measures: Sequence[Aggregate], paths: Sequence[FieldPath], where: list[Any]) -> Select[Any]:

@@ -101,9 +101,10 @@ def deletions(reader: Reader, keys: Sequence[tuple[Any, ...]]) -> Iterator[Bound
 
 def nothing(reader: Reader) -> Any:
     """A DELETE of no row, which takes the write lock of a database that has but one."""
-    if not spreads(reader.traits):
+    if reader.traits.takes_statements and not spreads(reader.traits):
         return delete(reader.traits.model).where(*reader.scope.root(reader.traits), false())
-    return delete(root_of(reader.traits.mapper).class_).where(false())
+    root = root_of(reader.traits.mapper)
+    return delete(root.class_ if isinstance(root.local_table, Table) else reader.traits.tables[0]).where(false())
 
 
 def _levels(mapper: Mapper[Any]) -> tuple[Level, ...]:

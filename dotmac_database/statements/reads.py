@@ -69,6 +69,11 @@ class Lock(NamedTuple):
     skip_locked: bool = False
 
 
+def for_update(traits: Traits[Any], statement: Any, **how: Any) -> Any:
+    """The SELECT of a class, whose rows it locks; those of a union stay unlocked."""
+    return statement if traits.lockable is None else statement.with_for_update(of=traits.lockable, **how)
+
+
 SeekPart = Literal["all", "values", "nulls"]
 """Which of the rows after a position: all, or of those whose leading field is NULL last the ones before, or they."""
 
@@ -194,7 +199,9 @@ class Reader:
     def _locked(self, statement: Select[Any]) -> Select[Any]:
         if self.lock is None:
             return statement
-        return statement.with_for_update(of=self.traits.lockable, **self.lock._asdict())
+        if self.traits.lockable is None:
+            raise ValidationError(f"{self.traits.name} is mapped on a union, whose rows can't be locked.")
+        return for_update(self.traits, statement, **self.lock._asdict())
 
     def _count(self, where: list[Any], *, bounded: bool) -> Select[Any]:
         star = func.count(literal_column("*"))
@@ -209,7 +216,13 @@ class Reader:
         bounded = bound > 0
         statement = self.kept(("count", found.shape, bounded), lambda: self._count(self.where(found), bounded=bounded))
         parameters = {**self.scope.parameters, **found.parameters}
-        return Bound(statement, {**parameters, "dotmac_bound": bound + 1} if bounded else parameters)
+        return self.confined(Bound(statement, {**parameters, "dotmac_bound": bound + 1} if bounded else parameters))
+
+    def confined(self, bound: Bound) -> Bound:
+        """The same statement, with the tenant's condition within the class's own expressions, where it has any."""
+        if not self.traits.computes or self.scope.tenant in (None, ALL_TENANTS):
+            return bound
+        return Bound(bound.statement.options(Confinement(self.scope.tenant)), bound.parameters, bound.how)
 
     def planned(self, filters: Sequence[Filter]) -> Bound:
         """What the planner expects of reading these rows: PostgreSQL's plan of it."""
@@ -360,7 +373,7 @@ class Reader:
         second reading of an object would undo what the first has loaded into it.
         """
         if self.fields:
-            return bound
+            return self.confined(bound)
         if not (names or self.undeferred or self.traits.loads_eagerly or self.traits.computes):
             return bound
         tree: dict[str, Any] = {}

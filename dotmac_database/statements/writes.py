@@ -297,22 +297,26 @@ class Writer:
 
     def _stamp_class(self, values: Values) -> None:
         """Say which class of its inheritance the new row is of; INSERT … SELECT and COPY don't do it by themselves."""
-        key = self.traits.discriminator
+        traits = self.traits
+        if traits.abstract:
+            names = [each.class_.__name__ for each in traits.mapper.self_and_descendants if each is not traits.mapper]
+            raise ValidationError(f"{traits.name} is abstract: create one of {', '.join(sorted(names))}.")
+        key = traits.discriminator
         if key is None:
             return
-        identity = self.traits.mapper.polymorphic_identity
-        if values.get(key) is None:
+        identity = traits.mapper.polymorphic_identity
+        given = values.get(key)
+        if given is None:
             values[key] = identity
-        elif values[key] != identity:
-            raise ValidationError(f"{self.traits.name}.{key}: the data names another class.", field=key)
+        elif is_sql(given) or given != identity:
+            raise ValidationError(f"{traits.name}.{key}: the data names another class.", field=key)
 
-    def _of_class(self, table: Table) -> Any:
+    def _of_class(self) -> Any:
         """The condition that a row in an upsert's way is of the class or one below; None: every row of the table is."""
-        traits = self.traits
-        if not traits.mapper.single or traits.discriminator is None:
+        mapper = self.traits.mapper
+        if not mapper.single or mapper.polymorphic_on is None:
             return None
-        identities = [each.polymorphic_identity for each in traits.mapper.self_and_descendants]
-        return table.c[traits.columns[traits.discriminator].key].in_(identities)
+        return mapper.polymorphic_on.in_([each.polymorphic_identity for each in mapper.self_and_descendants])
 
     def _check_tenant(self, given: Any) -> None:
         tenant = self.reader.scope.tenant
@@ -420,12 +424,12 @@ class Writer:
         """UPDATE of all rows that match."""
         where = self.reader.where(found)
         statement = update(self.traits.model).where(*where).values({**values, **self.next_version()})
-        return Bound(statement, {**self.reader.scope.parameters, **found.parameters})
+        return self.reader.confined(Bound(statement, {**self.reader.scope.parameters, **found.parameters}))
 
     def delete_where(self, found: Analysis) -> Bound:
         """DELETE of all rows that match."""
         statement = delete(self.traits.model).where(*self.reader.where(found))
-        return Bound(statement, {**self.reader.scope.parameters, **found.parameters})
+        return self.reader.confined(Bound(statement, {**self.reader.scope.parameters, **found.parameters}))
 
     def deletion(self, *, deleted: bool = True) -> Values:
         """The values that mark a row as deleted, or as not."""
@@ -508,7 +512,7 @@ class Writer:
         if not changes:
             first = next(iter(conflict))
             changes = {first.name: statement.excluded[first.name]}
-        where = self._of_class(table)
+        where = self._of_class()
         if traits.tenant is not None and self.reader.scope.tenant is not ALL_TENANTS:
             column = traits.columns[traits.tenant]
             own = table.c[column.key] == statement.excluded[column.name]
@@ -520,7 +524,11 @@ class Writer:
         statement = statement.on_conflict_do_update(
             index_elements=list(conflict), index_where=among, set_=changes, where=where
         )
-        return self.reader.whole(statement.returning(traits.model)) if returning else statement
+        if not returning:
+            return statement
+        if not traits.returned:
+            return statement.returning(*(traits.attribute(key) for key in traits.primary_key))
+        return self.reader.whole(statement.returning(traits.model))
 
     def meets_living_only(self, conflict: Sequence[Any]) -> bool:
         """Whether an upsert meets rows that are not soft-deleted only, since the others may have the same values."""

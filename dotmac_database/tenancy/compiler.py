@@ -229,8 +229,8 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
 
     def _check_given(self, update_stmt: Any, table: Any, column: Any) -> None:
         """Have a tenant that an UPDATE sets compared with the session's before it is sent."""
-        mapper = TABLES.class_of(table)
-        keys = {column.key, column.name, mapper and mapper.get_property_by_column(column).key}
+        of = [mapper for mapper in TABLES.classes_of(table) if mapper.columns.contains_column(column)]
+        keys = {column.key, column.name, *(mapper.get_property_by_column(column).key for mapper in of)}
         for given, value in _values(update_stmt).items():
             if getattr(given, "key", given) not in keys:
                 continue
@@ -269,12 +269,13 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
 
     def _inherited_change(self, statement: Any, target: Any) -> Any:
         """Tie the tables of an inherited class's parents, which SQLAlchemy puts beside the target as they are."""
-        parents = inherited_from(_plain(target))
-        tables = [table for table, _ in parents]
-        named = [tables.index(source) for source in _beside(statement, target) if source in tables]
-        if not named:
+        beside = _beside(statement, target)
+        ways = [way for way in inherited_from(_plain(target)) if any(table in beside for table, _ in way)]
+        if not ways:
             return statement
-        chain = parents[: max(named) + 1]
+        parents = ways[0]
+        tables = [table for table, _ in parents]
+        chain = parents[: max(tables.index(source) for source in beside if source in tables) + 1]
         sources = (each for value in _values(statement).values() for each in getattr(value, "_from_objects", ()))
         if any(_plain(each) in tables for each in sources):
             return statement.where(*(condition for _, condition in chain))

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 
 from .signature import ACROSS as ACROSS
 from .signature import SETTING as SETTING
-from .tables import TABLES, tenant_column
+from .tables import TABLES
 
 POLICY = "dotmac_tenant"
 # This style of parameters leaves a percent sign in a name as it is, as in psql.
@@ -45,10 +45,10 @@ def protected_tables(metadata: MetaData) -> dict[Table, Column[object] | None]:
     many and many. A table with a ``tenant_id`` that no class maps is among them.
     """
     columns: dict[Table, Column[object] | None] = {}
-    owners = {tenant_column(root).table: tenant_column(root) for root in TABLES.roots}
     for table in metadata.sorted_tables:
-        if table in owners:
-            columns[table] = owners[table]
+        owner = TABLES.owner(table)
+        if owner is not None and owner.column is not None:
+            columns[table] = owner.column
         elif "tenant_id" in table.columns:
             columns[table] = table.columns["tenant_id"]
         elif TABLES.table(table) is not None and _references(table, list(columns)):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count, pairwise
 from typing import Any
 
 from sqlalchemy import Column, Table, event
@@ -19,9 +19,20 @@ from .values import kind_of
 
 
 def tenant_column(mapper: Mapper[Any]) -> Column[Any]:
-    """The column that names the tenant of a tenant-scoped class; a parent's table may have it."""
+    """The column that names the tenant of a tenant-scoped class; a parent's table may have it.
+
+    Of a class that is mapped on a select it is the column of the table below; of a union, that of the first by name.
+    """
+    return _tenant_columns(mapper)[0]
+
+
+def _tenant_columns(mapper: Mapper[Any]) -> list[Column[Any]]:
     traits = traits_of(mapper.class_)
-    return traits.columns[traits.tenant or ""]
+    column: Any = traits.columns[traits.tenant or ""]
+    if isinstance(column.table, Table):
+        return [column]
+    below = [each for each in column.base_columns if isinstance(getattr(each, "table", None), Table)]
+    return sorted(below, key=lambda each: each.table.fullname) or [column]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,97 +62,117 @@ class Owner:
         return self.column is None and not self.references and not self.extensions
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Known:
+    """What the classes that are mapped at a moment tell: one object, so that no thread sees a part of it."""
+
+    change: int = -1
+    tables: Mapping[Table, tuple[Mapper[Any], ...]] = field(default_factory=dict)
+    owners: Mapping[Table, Owner] = field(default_factory=dict)
+    metadata: tuple[Any, ...] = ()
+    roots: tuple[Mapper[Any], ...] = ()
+    kinds: Mapping[type, Column[Any]] = field(default_factory=dict)
+    texts: frozenset[str] = frozenset()
+
+
 class TenantTables:
     """The tables of tenant-scoped classes, kept up to date as classes are mapped.
 
-    ``texts`` are the fragments of SQL that the classes themselves were written with.
+    What is known is read anew, as a whole, after each change; until that has succeeded every question raises. A guard
+    that went on with what it knows in part would let the rest through.
     """
 
     def __init__(self) -> None:
-        self._stale = True
-        self._kinds: dict[type, Column[Any]] = {}
-        self._mappers: tuple[Mapper[Any], ...] = ()
-        self._tables: dict[Table, Mapper[Any] | None] = {}
-        self._owners: dict[Table, Owner] = {}
-        self._metadata: tuple[Any, ...] = ()
-        self._roots: tuple[Mapper[Any], ...] = ()
-        self._texts: frozenset[str] = frozenset()
-        self.version = 0
+        self._changes = count()
+        self._change = next(self._changes)
+        self._known = _Known()
         event.listen(Mapper, "after_mapper_constructed", self._grow)
 
     def _grow(self, *_: Any) -> None:
-        self._stale = True
+        self._change = next(self._changes)
 
-    def _refresh(self) -> None:
-        if not self._stale:
-            return
-        configure_mappers()
-        self._stale = False
-        known = tuple(mappers())
-        tables: dict[Table, Mapper[Any] | None] = {}
-        roots: list[Mapper[Any]] = []
-        for mapper in known:
-            if tenant_key(mapper) is None:
-                continue
-            tables.update((table, mapper) for table in mapper.tables if isinstance(table, Table))
-            for relationship in mapper.relationships:
-                if isinstance(relationship.secondary, Table):
-                    tables.setdefault(relationship.secondary, None)
-            if mapper.inherits is None or tenant_key(mapper.inherits) is None:
-                roots.append(mapper)
-        self._tables, self._roots, self._mappers = tables, tuple(roots), known
-        self._metadata = tuple({id(table.metadata): table.metadata for table in _tables_of(known)}.values())
-        self._owners = _owners(known, tables, self._metadata)
-        self._texts = frozenset(text for mapper in known for text in _texts_of(mapper))
-        self._kinds = {}
-        for column in map(tenant_column, roots):
-            self._kinds.setdefault(kind_of(column), column)
-        self.version += 1
+    def _now(self) -> _Known:
+        known = self._known
+        while known.change != self._change:
+            configure_mappers()
+            known = self._known = _read(self._change)
+        return known
 
     def current(self) -> int:
         """A number that changes when classes are mapped."""
-        self._refresh()
-        return self.version
+        return self._now().change
+
+    @property
+    def version(self) -> int:
+        """As `current`, of what was last read."""
+        return self._known.change
 
     @property
     def roots(self) -> tuple[Mapper[Any], ...]:
         """The mappers that own a tenant column, the topmost of each inheritance tree."""
-        self._refresh()
-        return self._roots
+        return self._now().roots
 
     @property
-    def kinds(self) -> dict[type, Column[Any]]:
+    def kinds(self) -> Mapping[type, Column[Any]]:
         """The Python types of the tenants' names, and a column of each."""
-        self._refresh()
-        return self._kinds
+        return self._now().kinds
 
     @property
     def texts(self) -> frozenset[str]:
-        """The text fragments in the mappings, which are the programmer's own."""
-        self._refresh()
-        return self._texts
+        """The fragments of SQL that the classes themselves were written with, which are the programmer's own."""
+        return self._now().texts
 
-    def class_of(self, table: Any) -> Mapper[Any] | None:
-        """The mapper of a tenants' table; None: it has none, or is no tenants' table."""
-        self._refresh()
-        return self._tables.get(_plain(table)) if isinstance(table, Table) else None
+    def classes_of(self, table: Table) -> tuple[Mapper[Any], ...]:
+        """The mappers of a tenants' table, those whose own table it is before those that inherit it."""
+        return self._now().tables.get(_plain(table), ())
 
     def table(self, element: Any) -> Table | None:
         """The tenants' table that ``element`` is, or None."""
-        self._refresh()
         plain = _plain(element) if isinstance(element, Table) else None
-        return plain if plain in self._tables else None
+        return plain if plain in self._now().tables else None
 
     def owner(self, table: Table) -> Owner | None:
         """How the tenant of the table's rows is known; None: they belong to no tenant."""
-        self._refresh()
-        return self._owners.get(_plain(table))
+        return self._now().owners.get(_plain(table))
 
     def knows(self, table: Table) -> bool:
         """Whether a table is the very one of its name in the metadata of a mapped class."""
-        self._refresh()
         plain = _plain(table)
-        return any(metadata.tables.get(plain.key) is plain for metadata in self._metadata)
+        return any(metadata.tables.get(plain.key) is plain for metadata in self._now().metadata)
+
+
+def _read(change: int) -> _Known:
+    known = tuple(sorted(mappers(), key=_rank))
+    scoped = [mapper for mapper in known if tenant_key(mapper) is not None]
+    tables: dict[Table, tuple[Mapper[Any], ...]] = {}
+    for mapper in scoped:
+        of_tables = isinstance(mapper.local_table, Table)
+        for table in _tables_of((mapper,)):
+            tables[table] = (*tables.get(table, ()), *([mapper] if of_tables else []))
+        for relationship in mapper.relationships:
+            if isinstance(relationship.secondary, Table):
+                tables.setdefault(relationship.secondary, ())
+    for table, of in tables.items():
+        tables[table] = tuple(sorted(of, key=lambda each: each.local_table is not table))
+    roots = tuple(mapper for mapper in scoped if mapper.inherits is None or tenant_key(mapper.inherits) is None)
+    metadata = tuple({id(table.metadata): table.metadata for table in _tables_of(known)}.values())
+    kinds: dict[type, Column[Any]] = {}
+    for column in map(tenant_column, roots):
+        kinds.setdefault(kind_of(column), column)
+    return _Known(
+        change,
+        tables,
+        _owners(known, tables, metadata),
+        metadata,
+        roots,
+        kinds,
+        frozenset(text for mapper in known for text in _texts_of(mapper)),
+    )
+
+
+def _rank(mapper: Mapper[Any]) -> tuple[int, str, str]:
+    """An order that is the same in each process: registries hold their classes in sets."""
+    return len(list(mapper.iterate_to_root())), mapper.class_.__module__, mapper.class_.__qualname__
 
 
 def _tables_of(known: tuple[Mapper[Any], ...]) -> Iterator[Table]:
@@ -149,14 +180,17 @@ def _tables_of(known: tuple[Mapper[Any], ...]) -> Iterator[Table]:
         yield from (table for table in mapper.tables if isinstance(table, Table))
 
 
-def _owners(
-    known: tuple[Mapper[Any], ...], tables: dict[Table, Mapper[Any] | None], metadata: tuple[Any, ...]
-) -> dict[Table, Owner]:
+def _owners(known: tuple[Mapper[Any], ...], tables: Mapping[Table, Any], metadata: tuple[Any, ...]) -> dict[Table, Owner]:
     """The owner of each tenants' table, and of each table with a ``tenant_id`` that no class maps."""
     owners: dict[Table, Owner] = {}
-    for mapper in known:
-        if tenant_key(mapper) is not None:
+    scoped = [mapper for mapper in known if tenant_key(mapper) is not None]
+    for mapper in scoped:
+        if isinstance(mapper.local_table, Table):
             _inherited_owners(mapper, owners)
+    shared = {mapper.local_table for mapper in known if tenant_key(mapper) is None}
+    for mapper in scoped:
+        if not isinstance(mapper.local_table, Table):
+            _selected_owners(mapper, shared, owners)
     for mapper in known:
         for relationship in mapper.relationships:
             secondary = relationship.secondary
@@ -191,6 +225,24 @@ def _inherited_owners(mapper: Mapper[Any], owners: dict[Table, Owner]) -> None:
             owners[names[above]] = Owner(extensions=(*held.extensions, extension))
 
 
+def _selected_owners(mapper: Mapper[Any], shared: set[Any], owners: dict[Table, Owner]) -> None:
+    """Note the owners of the tables below a class that is mapped on a select or a join, where no other class tells.
+
+    A table that names the tenant is so owned; one that refers to such a table, and is no other class's, belongs to
+    whom the rows belong that it names.
+    """
+    for column in _tenant_columns(mapper):
+        owners.setdefault(column.table, Owner(column=column))  # type: ignore[arg-type]  # a table, as found above
+    waiting = [table for table in _tables_of((mapper,)) if table not in owners and table not in shared]
+    for _ in range(len(waiting)):
+        for table in [each for each in waiting if each not in owners]:
+            keys = sorted(table.foreign_key_constraints, key=lambda each: [column.name for column in each.columns])
+            key = next((each for each in keys if each.referred_table in owners), None)
+            if key is not None and key.referred_table in mapper.tables:
+                pairs = tuple((element.parent, element.column) for element in key.elements)
+                owners[table] = Owner(references=(Reference(key.referred_table, pairs),))
+
+
 def _levels(mapper: Mapper[Any]) -> list[Mapper[Any]]:
     """The levels of an inheritance that have a table each, from the class up to its root."""
     levels: list[Mapper[Any]] = []
@@ -206,17 +258,25 @@ def _levels(mapper: Mapper[Any]) -> list[Mapper[Any]]:
     return levels
 
 
-def inherited_from(table: Table) -> list[tuple[Table, Any]]:
-    """The tables above an inherited class's, the nearest first, each with what ties it to the one below."""
-    mapper = TABLES.class_of(table)
-    while mapper is not None and mapper.local_table is not table:
-        mapper = mapper.inherits
-    levels = [] if mapper is None else _levels(mapper)
-    return [
-        (above.local_table, below.inherit_condition)
-        for below, above in pairwise(levels)
-        if isinstance(above.local_table, Table)
-    ]
+def inherited_from(table: Table) -> list[list[tuple[Table, Any]]]:
+    """The ways up from a table: of each the tables above, the nearest first, with what ties it to the one below.
+
+    There is one where one inheritance has the table, and several where other classes are mapped on it besides.
+    """
+    ways: list[list[tuple[Table, Any]]] = []
+    for mapper in TABLES.classes_of(table):
+        own: Mapper[Any] | None = mapper
+        while own is not None and own.local_table is not table:
+            own = own.inherits
+        levels = [] if own is None else _levels(own)
+        way = [
+            (above.local_table, below.inherit_condition)
+            for below, above in pairwise(levels)
+            if isinstance(above.local_table, Table)
+        ]
+        if way and [each for each, _ in way] not in [[each for each, _ in other] for other in ways]:
+            ways.append(way)
+    return ways
 
 
 def _joined(level: Mapper[Any], parent: Any) -> list[tuple[Column[Any], Column[Any]]]:
