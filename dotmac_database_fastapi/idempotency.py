@@ -92,9 +92,9 @@ class Replays:
         sent = _digest(request.method, url.path, url.query, sha256(await request.body()).hexdigest())
         # The key's own digest holds whose it is: the session may be one that knows no tenant, as a test's.
         named = _digest(caller.tenant is ALL_TENANTS, _text(caller.tenant), caller.actor, key)
-        tenant = _text(caller.tenant) or ""
+        tenant = _text(caller.tenant)
         try:
-            return await async_once(session, named, tenant_id=tenant[:128], fingerprint=sent, ttl=ttl)
+            return await async_once(session, named, tenant_id=tenant and tenant[:128], fingerprint=sent, ttl=ttl)
         except DuplicateEntityError:
             raise ValidationError(
                 "The Idempotency-Key was used for another request.", field="Idempotency-Key"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Table, inspect
@@ -100,9 +100,9 @@ def _forget_tenants(session: Session, state: InstanceState[Any], tenant: Any, wa
 
 def _has_foreign(value: Any, tenant: Any) -> bool:
     """Whether a relationship's value has a row of another tenant in it."""
-    values = value.values() if hasattr(value, "values") else value if isinstance(value, Collection) else (value,)
-    states = [state for each in values if (state := inspect(each, raiseerr=False)) is not None]
-    owners = (state.dict.get(tenant_key(state.mapper)) for state in states)
+    members = value.values() if isinstance(value, Mapping) else value if isinstance(value, Collection) else ()
+    found = (inspect(each, raiseerr=False) for each in (value, *members))
+    owners = (each.dict.get(tenant_key(each.mapper) or "") for each in found if isinstance(each, InstanceState))
     return any(owner is not None and not same(owner, tenant) for owner in owners)
 
 

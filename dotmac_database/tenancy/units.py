@@ -72,7 +72,7 @@ def rows_are_own(
     wanted = set(keys)
     if not wanted:
         return
-    columns = [mapper.get_property_by_column(column).class_attribute for column in mapper.primary_key]
+    columns: list[Any] = [mapper.get_property_by_column(column).class_attribute for column in mapper.primary_key]
     dialect = dialect_named(session.get_bind(mapper).dialect.name)
     owner = getattr(mapper.class_, tenant_key(mapper) or "")
     among = dialect.row_among(columns, "dotmac_keys")

@@ -45,6 +45,12 @@ def test_tenants_do_not_wait_for_each_other(world: Any, rival: Session) -> None:
         assert advisory_lock(rival, "c", tenant_id="a:b", wait=False)
 
 
+@pytest.mark.parametrize("nobody", ["", " ", ["a"], True, b"a", "a\x00"])
+def test_not_everything_names_a_tenant(rival: Session, nobody: Any) -> None:
+    with pytest.raises(ValidationError):
+        advisory_lock(rival, "invoices", tenant_id=nobody)
+
+
 def test_the_sessions_tenant_is_meant(world: Any, rival: Session) -> None:
     session = guard_tenants(type(world.maker)(world.engine))()
     bind_tenant(session, "a")
