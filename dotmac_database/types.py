@@ -33,3 +33,10 @@ class UTCDateTime(TypeDecorator[datetime]):
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """In UTC, timezone-aware."""
         return None if value is None else as_utc(value)
+
+
+def is_sqlmodels_timestamp(type_: Any) -> bool:
+    """Whether a type is the one that SQLModel gives to ``datetime`` fields since 0.0.45: UTC, and nothing naive."""
+    return any(
+        each.__name__ == "UTCDateTime" and each.__module__ == "sqlmodel.sql.sqltypes" for each in type(type_).__mro__
+    )

@@ -152,8 +152,17 @@ def _created(traits: Traits[Any], key: str, column: Column[Any]) -> tuple[Any, A
         return annotation, ...
     default: Any = column.default
     if default is not None and default.is_scalar and not isinstance(default.arg, bytes):
-        return annotation, Field(default=default.arg)
+        return annotation, _column_default(default.arg)
     return annotation, _unset()
+
+
+def _column_default(value: Any) -> Any:
+    """A field that a client sees with its column's default, which the column applies by itself: it is not the row's.
+
+    A subclass may write another one (the discriminator of an inheritance), and so may the repository.
+    """
+    shown = to_jsonable_python(value, fallback=str, bytes_mode="base64")
+    return Field(default=None, json_schema_extra=lambda schema: schema.update(default=shown))
 
 
 def _annotation(traits: Traits[Any], key: str, column: Column[Any], *, stored: bool = False) -> Any:

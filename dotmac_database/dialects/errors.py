@@ -28,6 +28,7 @@ from ..errors import (
     ValidationError,
 )
 from ..models.traits import Traits, traits_of
+from .misfits import refused_by_type
 from .sqlstates import Kind, kind_of_sqlite, kind_of_sqlstate
 from .stale_plans import is_stale_plan
 
@@ -98,12 +99,14 @@ def translate(error: BaseException, model: type | None = None) -> DatabaseError:
         inner = error.orig
         if isinstance(inner, DatabaseError):
             return inner
-        return ValidationError(f"{who}: a value does not fit its column ({type(inner).__name__}).")
-    return DatabaseError(f"{who}: {type(error).__name__}.")
+        return refused_by_type(error, model, who) or ValidationError(f"{who}: a value does not fit its column.")
+    return DatabaseError(f"{who}: the statement could not be run.")
 
 
 def _from_driver(error: sa.DBAPIError, model: type | None, who: str) -> DatabaseError:
     report = read(error)
+    if report.sqlstate is None and (refused := refused_by_type(error, model, who)) is not None:
+        return refused
     concerned = _fields(report, model)
     fields = tuple(field for field in concerned if not _is_private(field, report, model))
     constraint = report.constraint if not concerned and not _tells_private(report, model) else None

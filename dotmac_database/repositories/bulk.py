@@ -60,7 +60,9 @@ class BulkRepository(WritingRepository[M]):
         """Insert many rows, all or none: one INSERT per batch for each set of fields that the rows have.
 
         Gives the rows in their order, or with ``returning=False`` their number, by the fastest way of the driver: COPY
-        where the table, its columns and row-level security allow it. No events of single objects are sent.
+        where the table, its columns and row-level security allow it. A class with a constructor of its own, or with
+        `@validates`, makes each row's values as for `create`. No object is flushed, so listeners to ``before_insert``
+        and ``after_insert`` do not hear of the rows.
         """
         writer = self._writer(user_id)
         prepared = [self._new_row(writer, row).values for row in rows]
@@ -84,6 +86,9 @@ class BulkRepository(WritingRepository[M]):
 
         The fields must be those of a unique constraint, the tenant's column left out or not. A soft-deleted
         row in the way is changed and restored. A row of another tenant stays as it is: `DuplicateEntityError`.
+        Defaults of an object or of a constructor are for a new row: one that exists keeps what nobody has set. Each
+        value passes by `@validates`; listeners to ``before_insert`` and ``before_update`` do not hear of the row. Where
+        a function makes the versions (``version_id_generator``) it takes two statements.
         """
         return self.bulk_upsert([data], conflict_fields, user_id)[0]
 

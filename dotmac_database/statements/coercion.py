@@ -20,7 +20,7 @@ from uuid import UUID
 from pydantic import BaseModel
 from sqlalchemy import types as sa
 
-from ..types import UTCDateTime, as_utc
+from ..types import UTCDateTime, as_utc, is_sqlmodels_timestamp
 from .bounds import MAX_JSON_DEPTH, TOO_DEEP, checked_depth
 
 Coercer = Callable[[Any], Any]
@@ -46,12 +46,12 @@ def coercer(type_: sa.TypeEngine[Any], *, storing: bool = False) -> Coercer:
     """
     if isinstance(type_, sa.Interval):  # a TypeDecorator, which takes a timedelta all the same
         return _interval
-    if isinstance(type_, sa.TypeDecorator) and not isinstance(type_, UTCDateTime):
+    if isinstance(type_, UTCDateTime) or is_sqlmodels_timestamp(type_):
+        return _timestamp
+    if isinstance(type_, sa.TypeDecorator):
         if any(getattr(type(type_), hook) is not getattr(sa.TypeDecorator, hook) for hook in _BINDING):
             return checked_depth if isinstance(type_.impl_instance, sa.JSON) else _as_it_is
         return coercer(type_.impl_instance, storing=storing)
-    if isinstance(type_, UTCDateTime):
-        return _timestamp
     for kind, make in _MAKERS:
         if isinstance(type_, kind):
             return make(type_, storing)

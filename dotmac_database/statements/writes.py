@@ -77,7 +77,7 @@ def new_data_of(traits: Traits[Any], data: Any) -> tuple[Mapping[Any, Any], froz
         return _held(data, (*traits.columns, *traits.relationships)), _NOBODYS  # it was loaded, as the row is
     else:
         # What its class fills in for the repository to stamp, the repository stamps.
-        names = traits.columns.keys() - data.model_fields_set - traits.stamped
+        names = traits.columns.keys() - data.model_fields_set - traits.stamped - {traits.discriminator}
         unset = {name: value for name, value in _held(data, names).items() if value is not None}
     return {**unset, **data_of(traits, data)}, frozenset(unset)
 
