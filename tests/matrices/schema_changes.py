@@ -117,7 +117,6 @@ CHANGES = (
     Change("timestamp precision", *_retype("seen_at", "timestamptz(3)", "timestamptz")),
     Change("enum value added", _ENUM_VALUE.format("more"), _ENUM_VALUE.format("most")),
     Change("enum made anew", _NEW_ENUM.format("'OLD', 'NEW', 'x'"), _NEW_ENUM.format("'NEW', 'OLD'")),
-    Change("enum to varchar", *_retype("kind", "varchar(20)", "kind", " USING kind::text::{}")),
     Change("index made", "CREATE INDEX ix_price ON items (price)", "DROP INDEX ix_price", sqlite=True),
     Change(
         "nullable",
