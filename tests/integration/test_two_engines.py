@@ -126,7 +126,7 @@ def test_nothing_grows_with_the_number_of_engines(postgres_url: str) -> None:
 
     def kept() -> list[int]:
         gc.collect()
-        where: list[Any] = [plainness._SEEN, plainness._CLASSES, plainness._DIALECTS, plainness._KNOWN]
+        where: list[Any] = [plainness._CLASSES, plainness._DIALECTS, plainness._KNOWN]
         return [len(each) for each in (*where, transactions._WATCHED)]
 
     asyncio.run(main())
