@@ -229,7 +229,7 @@ class Seen:
 
 
 _SEEN = "_dotmac_seen"
-"""The attribute of an engine or a mapper with what was seen: listeners may hold it, so that it must hold them itself."""
+"""The attribute of an engine or a mapper with what was seen. Listeners may hold it, so it must hold them itself."""
 
 _CLASSES: dict[tuple[type, Way], Seen] = {}
 """The listeners to a class of sessions, of which an app has a few for its whole life."""

@@ -6,7 +6,8 @@ is sent once more where nothing is lost by it: outside of a transaction, as the 
 one after a savepoint of the toolkit's own. Elsewhere the whole transaction must be run again.
 
 What drivers keep is private to psycopg 3.3 (``_prepared``), asyncpg 0.32 and SQLAlchemy 2.1.9's dialect of it
-(``_invalidate_schema_cache``; ``_cached_metadata`` of what is compiled); ``tests/integration/test_stale_plans.py`` names each.
+(``_invalidate_schema_cache``; ``_cached_metadata`` of what is compiled). ``tests/integration/test_stale_plans.py``
+names each.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def watch_plans(engine: Engine) -> None:
 
 
 def _execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-    return _sent(context.dialect.do_execute, cursor, statement, parameters, context, context.dialect.dispatch.do_execute)
+    return _sent(
+        context.dialect.do_execute, cursor, statement, parameters, context, context.dialect.dispatch.do_execute
+    )
 
 
 def _execute_many(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
@@ -118,7 +121,7 @@ def _note(context: ExceptionContext) -> None:
 
 
 def _of_driver(error: BaseException) -> BaseException:
-    """asyncpg's own error is the cause of that of SQLAlchemy's adapter."""
+    """Asyncpg's own error is the cause of that of SQLAlchemy's adapter."""
     return error if error.__cause__ is None or hasattr(error, "diag") else error.__cause__
 
 

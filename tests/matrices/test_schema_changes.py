@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from dotmac_database import Database, create_database
 
-from .schema_changes import BY_HAND, CHANGES, READS, VIEW, WAYS, WRITES, Base, Change, Item, Kind, Rows, Ways, driven
+from .schema_changes import BY_HAND, CHANGES, READS, VIEW, WAYS, WRITES, Base, Change, Item, Rows, Ways, driven
 
 DRIVERS = {"psycopg": ("psycopg", False), "psycopg_async": ("psycopg", True), "asyncpg": ("asyncpg", True)}
 CALLS = 4
@@ -141,7 +141,6 @@ def wrong(app: App, changes: list[Change], ways: tuple[str, ...], names: tuple[s
 def test_every_change(app: App) -> None:
     found = wrong(app, list(CHANGES), WAYS, (*READS, *WRITES))
     assert not found, "\n" + "\n".join(found)
-
 
 
 SAMPLE = {
