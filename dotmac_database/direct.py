@@ -273,7 +273,7 @@ def _records_within(connection: Connection, plan: Plan, parameters: Mapping[str,
     try:
         return _sent(connection.dialect, pooled, plan, parameters, begins=True)
     except Exception as error:
-        lost = connection.dialect.is_disconnect(error, pooled.dbapi_connection, None)
+        lost = connection.dialect.is_disconnect(error, pooled.dbapi_connection, None)  # type: ignore[arg-type]  # as above
         if lost:
             connection.invalidate(error)
         else:
@@ -290,9 +290,7 @@ def _keeps_statements(pooled: Any) -> bool:
     return bool(size) and type(pooled.dbapi_connection) is AsyncAdapt_asyncpg_connection
 
 
-def _sent(
-    dialect: Any, pooled: Any, plan: Plan, parameters: Mapping[str, Any], *, begins: bool
-) -> list[list[Any]]:
+def _sent(dialect: Any, pooled: Any, plan: Plan, parameters: Mapping[str, Any], *, begins: bool) -> list[list[Any]]:
     """The rows of a statement, in a transaction if it ``begins`` one; sent once more where its plan is stale."""
     driver, adapted = pooled.driver_connection, pooled.dbapi_connection
     arguments = plan.arguments(parameters)

@@ -192,9 +192,10 @@ def _collect(dispatch: Any, untouched: frozenset[str], collections: list[Any]) -
 
 def _any_unknown_since(owner: Any, collections: list[Any], way: Way) -> bool:
     """As `_any_unknown`; what was found to be known is not looked through again."""
-    seen = _SEEN.get(owner)
+    seen: dict[Way, Seen] | None = vars(owner).get(_SEEN)
     if seen is None:
-        seen = _SEEN[owner] = {}
+        seen = {}
+        setattr(owner, _SEEN, seen)
     last = seen.get(way)
     if last is not None and last.still_holds(collections):
         return False
@@ -227,7 +228,9 @@ class Seen:
         return not any(self.empty) and tuple(map(tuple, self.filled)) == self.contents
 
 
-_SEEN: WeakKeyDictionary[Any, dict[Way, Seen]] = WeakKeyDictionary()
+_SEEN = "_dotmac_seen"
+"""The attribute of an engine or a mapper with what was seen. Listeners may hold it, so it must hold them itself."""
+
 _CLASSES: dict[tuple[type, Way], Seen] = {}
 """The listeners to a class of sessions, of which an app has a few for its whole life."""
 

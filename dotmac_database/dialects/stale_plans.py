@@ -6,7 +6,8 @@ is sent once more where nothing is lost by it: outside of a transaction, as the 
 one after a savepoint of the toolkit's own. Elsewhere the whole transaction must be run again.
 
 What drivers keep is private to psycopg 3.3 (``_prepared``), asyncpg 0.32 and SQLAlchemy 2.1.9's dialect of it
-(``_invalidate_schema_cache``); ``tests/integration/test_stale_plans.py`` names each.
+(``_invalidate_schema_cache``; ``_cached_metadata`` of what is compiled). ``tests/integration/test_stale_plans.py``
+names each.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def watch_plans(engine: Engine) -> None:
 
 
 def _execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-    return _sent(context.dialect.do_execute, cursor, statement, parameters, context, context.dialect.dispatch.do_execute)
+    return _sent(
+        context.dialect.do_execute, cursor, statement, parameters, context, context.dialect.dispatch.do_execute
+    )
 
 
 def _execute_many(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
@@ -97,9 +100,12 @@ def _sent(send: Any, cursor: Any, statement: str, parameters: Any, context: Any,
         if not is_stale_plan(_of_driver(error)):
             raise
         note_stale(dialect)
+        context.engine.clear_compiled_cache()  # compiled statements know how columns of the former types are read
         if point is None:
             raise
         go_back(dialect, pooled, point)
+        if context.compiled is not None:
+            context.compiled._cached_metadata = None
         if dialect.driver == "asyncpg":
             cursor._invalidate_schema_cache_asof = dialect._invalidate_schema_cache_asof
         send(cursor, statement, parameters, context)
@@ -115,7 +121,7 @@ def _note(context: ExceptionContext) -> None:
 
 
 def _of_driver(error: BaseException) -> BaseException:
-    """asyncpg's own error is the cause of that of SQLAlchemy's adapter."""
+    """Asyncpg's own error is the cause of that of SQLAlchemy's adapter."""
     return error if error.__cause__ is None or hasattr(error, "diag") else error.__cause__
 
 
