@@ -61,7 +61,7 @@ class Postgresql(Dialect):
     name: ClassVar[str] = "postgresql"
     max_parameters: ClassVar[int] = 32_000  # asyncpg's limit is 32,767
     estimates: ClassVar[bool] = True
-    types: ClassVar[Any] = PGDialect()
+    types: ClassVar[Any] = PGDialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's
 
     def like(self, column: Column, pattern: Column) -> Condition:
         return column.op("LIKE", is_comparison=True)(pattern)
@@ -148,7 +148,7 @@ class Postgresql(Dialect):
             return Float(stored.precision) if not isinstance(stored, REAL) else REAL()
         if isinstance(stored, Numeric) and not stored.asdecimal:
             return Numeric()
-        if not isinstance(stored, _FAITHFUL) or isinstance(stored, (CHAR, NCHAR)) and converts(type_):
+        if not isinstance(stored, _FAITHFUL) or (isinstance(stored, (CHAR, NCHAR)) and converts(type_)):
             return AsText()
         return stored if converts(type_) else None
 

@@ -7,7 +7,21 @@ import re
 from decimal import Decimal
 from typing import Any, ClassVar
 
-from sqlalchemy import Boolean, Double, Text, and_, bindparam, case, cast, exists, func, literal, or_, select, type_coerce
+from sqlalchemy import (
+    Boolean,
+    Double,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    type_coerce,
+)
 from sqlalchemy.dialects.sqlite import insert as insert_on_conflict
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.types import (

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from ..errors import ValidationError
 from ..query import BatchProgress, OptionsLike, options_of
+from ..statements.reads import Seek
 from ..transactions import DatabaseTransaction
 from .bulk import BulkRepository
 
@@ -40,11 +41,12 @@ class BatchRepository(BulkRepository[M]):
             raise ValidationError("in_batches() goes by the primary key; leave the sorts out.", field="sorts")
         rows = self.for_update()
         position = None if after is None else self._reader().key(after)
+        seek = None if position is None else Seek("after", position, stored=False)
         total = self.count(asked.filters, asked.include_deleted) if progress is not None else 0
         done = 0
         while True:
             with DatabaseTransaction.sync_transaction(self._session):
-                batch, next_position = rows._batch(asked, batch_size, position)
+                batch, next_position = rows._batch(asked, batch_size, seek)
                 position = self._reader().key(self.traits.key_of(batch[-1])) if batch else position
                 if batch:
                     work(batch)
@@ -53,3 +55,4 @@ class BatchRepository(BulkRepository[M]):
                 progress(BatchProgress(done, total, position or ()))
             if next_position is None:
                 return done
+            seek = Seek("after", next_position)
