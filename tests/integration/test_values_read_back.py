@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import REAL, DateTime, MetaData, Numeric, String, func, select, text
+from sqlalchemy import REAL, DateTime, Float, MetaData, Numeric, String, func, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from dotmac_database import (
     DatabasePaginator,
     InvalidCursorError,
+    QueryFilter,
     ValidationError,
+    none_of,
 )
 from dotmac_database.testing import MockRepository
 from tests.conftest import Face
@@ -33,6 +36,18 @@ class Event(Base):
     weight: Mapped[float | None] = mapped_column(REAL)
     price: Mapped[Any] = mapped_column(MoneyInCents, nullable=True)
     amount: Mapped[float | None] = mapped_column(Numeric(asdecimal=False))
+
+
+class Owned(Base):
+    """A tenant's row."""
+
+    __tablename__ = "owned"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(String(20))
+    made: Mapped[datetime] = mapped_column(DateTime, server_default=func.now())
+    price: Mapped[Any] = mapped_column(MoneyInCents, nullable=True)
+    amount: Mapped[float | None] = mapped_column(Numeric(asdecimal=False))
+    share: Mapped[Any] = mapped_column(Float(asdecimal=True), nullable=True)
 
 
 class Tick(Base):
@@ -147,3 +162,37 @@ def test_a_mock_has_the_same_cursors() -> None:
             if cursor is None:
                 break
         assert found == ["n0", "n1", "n2", "n3", "n4"]
+
+
+@pytest.mark.parametrize("field", ["made", "price", "amount", "share"])
+def test_a_guarded_session_confines_the_same_reads(face: Face, field: str) -> None:
+    with face.session() as session:
+        for tenant in ("a", "b"):
+            owned = face.repository(session, Owned, tenant)
+            for _ in range(3):
+                face(owned.create, {"price": Money(5), "amount": 1 / 3, "share": Decimal("0.1")})
+    with face.guarded() as session:
+        owned = face.repository(session, Owned, "a")
+        rows = face(owned.list)
+        assert len(rows) == 3
+        values = [getattr(row, field) for row in rows]
+        for operator, count in (("in", 3), ("not_in", 0)):
+            asked = [{"field": field, "operator": operator, "value": values}]
+            assert face(owned.count, asked) == count, operator
+        assert [row.id for row in face(owned.list_by_field, field, values[0])]
+        streamed = face(owned.stream, {"sorts": [{"field": field}]}, batch_size=2)
+        assert len(streamed) == 3
+
+
+@pytest.mark.parametrize("field", ["amount", "share", "made", "price"])
+def test_null_is_in_no_list_nor_not_in_one(face: Face, field: str) -> None:
+    with face.session() as session:
+        owned = face.repository(session, Owned, "a")
+        known = face(owned.create, {"price": Money(5), "amount": 1 / 3, "share": Decimal("0.1")})
+        if field != "made":
+            face(owned.create, {})
+        known = face(owned.get_by_id, known.id)  # as it is read: psycopg writes 15 digits of a float to a NUMERIC
+        listed = QueryFilter(field, "in", [getattr(known, field)])
+        assert face(owned.count, [listed]) == 1
+        assert face(owned.count, [QueryFilter(field, "not_in", listed.value)]) == 0
+        assert face(owned.count, [none_of(listed)]) == 0
