@@ -177,7 +177,7 @@ class DecimalEnd(sa.TypeDecorator[Any]):
 
 
 class Single(sa.TypeDecorator[Any]):
-    """A number as PostgreSQL's REAL stores it, bound as a double: then no value is out of range, and an index serves."""
+    """A number as PostgreSQL's REAL stores it, bound as a double: no value is out of range, and indexes serve."""
 
     impl = sa.Double
     cache_ok = True
@@ -243,4 +243,3 @@ def float_span(type_: sa.Numeric[Any]) -> Span:
 def moment_span(type_: sa.TypeEngine[Any]) -> Span:
     """The span of a moment, or a time, that SQLite stores as a text."""
     return Span(MomentEnd(type_, "low"), MomentEnd(type_, "high"), MomentForms(type_))
-

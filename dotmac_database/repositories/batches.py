@@ -15,6 +15,7 @@ from ..errors import ValidationError
 from ..models.traits import traits_of
 from ..query import BatchProgress, OptionsLike, options_of
 from ..sessions import nothing_sent_since_savepoint
+from ..statements.reads import Seek
 from ..transactions import DatabaseTransaction
 from .bulk import BulkRepository
 
@@ -48,12 +49,13 @@ class BatchRepository(BulkRepository[M]):
             raise ValidationError("in_batches() goes by the primary key; leave the sorts out.", field="sorts")
         rows = self.for_update()
         position = None if after is None else self._reader().key(after)
+        seek = None if position is None else Seek("after", position, stored=False)
         total = self.count(asked.filters, asked.include_deleted) if progress is not None else 0
         done = 0
         while True:
             with DatabaseTransaction.sync_transaction(self._session):
                 nothing_sent_since_savepoint(self._session)
-                batch, next_position = rows._batch(asked, batch_size, position)
+                batch, next_position = rows._batch(asked, batch_size, seek)
                 position = self._reader().key(self.traits.key_of(batch[-1])) if batch else position
                 if batch:
                     with _counted_versions(self._session):
@@ -64,6 +66,7 @@ class BatchRepository(BulkRepository[M]):
                 progress(BatchProgress(done, total, position or ()))
             if next_position is None:
                 return done
+            seek = Seek("after", next_position)
 
 
 @contextmanager
@@ -80,7 +83,7 @@ def _counted_versions(session: Session) -> Iterator[None]:
             if version is None or state.mapper.version_id_col is not None or state.attrs[version].history.added:
                 continue
             if flushed.is_modified(entity, include_collections=False):
-                setattr(entity, version, getattr(entity, version) + 1)
+                setattr(entity, version, (getattr(entity, version) or 0) + 1)
 
     count.dotmac_internal = True  # type: ignore[attr-defined]  # it sends nothing that a write by statement would miss
     event.listen(session, "before_flush", count)

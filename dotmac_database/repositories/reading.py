@@ -220,7 +220,9 @@ class ReadingRepository(RepositoryCore[M]):
             if position is None:
                 return
 
-    def _batch(self, options: OptionsLike, batch_size: int, position: Position) -> tuple[builtins.list[M], Position]:
+    def _batch(
+        self, options: OptionsLike, batch_size: int, position: Position | Seek
+    ) -> tuple[builtins.list[M], Position]:
         """The rows after ``position`` and the position after them; None: there are no more."""
         asked = options_of(options)
         if asked.pagination is not None or asked.cursor_pagination is not None:
@@ -230,7 +232,7 @@ class ReadingRepository(RepositoryCore[M]):
         reader = self._reader(asked.include_deleted)
         order = order_of(self.traits, asked.sorts)
         terms = reader.terms(order)
-        seek = None if position is None else Seek("after", position)
+        seek = Seek("after", position) if isinstance(position, tuple) else position
         rows = self._following(reader, asked, order, batch_size, seek)
         last = reader.position(rows[-1], terms) if len(rows) == batch_size else None
         return [row[0] for row in rows], last

@@ -19,7 +19,9 @@ from uuid import UUID
 
 from pydantic import BaseModel
 from sqlalchemy import types as sa
+from sqlalchemy.engine import Dialect
 
+from ..dialects.spans import converts, underlying
 from ..types import UTCDateTime, as_utc, is_sqlmodels_timestamp
 from .bounds import MAX_JSON_DEPTH, TOO_DEEP, checked_depth
 
@@ -56,6 +58,48 @@ def coercer(type_: sa.TypeEngine[Any], *, storing: bool = False) -> Coercer:
         if isinstance(type_, kind):
             return make(type_, storing)
     return _as_it_is
+
+
+def comparer(type_: sa.TypeEngine[Any], dialect: Dialect) -> Coercer:
+    """As `coercer`, for a value that is to be compared: what a user's own type does not take raises `ValueError`, too.
+
+    Else the type would raise what it likes while the statement is sent, where nobody knows the field any more.
+    """
+    coerce = coercer(type_)
+    if not converts(type_):
+        return coerce if coerce is not _as_it_is or _is_mapping(type_) else _no_mapping
+    decorator: Any = type_
+    if not isinstance(type_, sa.TypeDecorator) or isinstance(type_, sa.PickleType):
+        return coerce
+    stored = coercer(underlying(type_, dialect))
+
+    def compare(value: Any) -> Any:
+        value = coerce(value)
+        try:
+            bound = decorator.process_bind_param(value, dialect)
+        except NotImplementedError:
+            return value  # it converts in another way
+        except Exception:  # noqa: BLE001 - the user's code says so in its own words
+            raise ValueError(f"a value that {type(decorator).__name__} takes") from None
+        if bound is not None and not isinstance(decorator.impl_instance, sa.TypeDecorator):
+            stored(bound)
+        return value
+
+    return compare
+
+
+def _is_mapping(type_: sa.TypeEngine[Any]) -> bool:
+    """Whether values of the type may be dicts; of one that nobody knows they may."""
+    try:
+        return isinstance(type_, (sa.NullType, sa.PickleType, sa.UserDefinedType)) or type_.python_type is dict
+    except NotImplementedError:
+        return False
+
+
+def _no_mapping(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        raise ValueError("one value")
+    return value
 
 
 def told(value: Any) -> str:

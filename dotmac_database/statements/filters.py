@@ -191,16 +191,17 @@ def _plain_condition(
     if isinstance(path.type, TSVECTOR):
         raise ValueError("possible: ask a text search vector with search")
     ranked = operator in _RANGES
+    coerce = path.compared(dialect)
 
     def coerced(each: Any) -> Any:
-        each = path.coerce(each)
+        each = coerce(each)
         return dialect.order_value(path.type, each) if ranked else each
 
     if isinstance(path.type, ARRAY) and operator in _LISTS:
         raise ValueError("possible: ask an array with contains, contained_by or overlaps")
     span = path.span(dialect)
     if span is not None:
-        return _span_condition(ConditionShape(path.text, operator), value, path.coerce, values, span)
+        return _span_condition(ConditionShape(path.text, operator), value, coerce, values, span)
     shape = _with_values(ConditionShape(path.text, operator), value, coerced, values)
     listed = operator in _LISTS and isinstance(shape, ConditionShape)
     if listed and len(values[-1]) > MAX_VALUES and not dialect.takes_many(path.type):

@@ -76,9 +76,9 @@ class OrderedTerm:
             return value
         return self.dialect.order_value(self.path.type, value)
 
-    def parameter(self, name: str) -> ColumnElement[Any]:
-        """The parameter to compare the term with."""
-        if self.raw is not None:
+    def parameter(self, name: str, *, stored: bool = True) -> ColumnElement[Any]:
+        """The parameter to compare the term with: a value as it is ``stored``, or as it is read."""
+        if self.raw is not None and stored:
             return self.dialect.key_parameter(name, self.raw, self.path.type)
         made = self.path.json or self.by != "value"
         type_ = self.term.expression.type if made else self.dialect.order_type(self.path.type)

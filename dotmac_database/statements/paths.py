@@ -22,7 +22,7 @@ from ..dialects.spans import Span
 from ..errors import ValidationError
 from ..models.traits import Traits, is_private, traits_of
 from .bounds import MAX_JSON_DEPTH, MAX_PATH, MAX_STEPS
-from .coercion import Coercer, checked_text, coercer
+from .coercion import Coercer, checked_text, coercer, comparer
 from .scope import Scope
 from .suggestions import shown, suggestion
 
@@ -75,11 +75,21 @@ class FieldPath:
         """Coerces a filter's value to the column's Python type; raises `ValueError`."""
         return coercer(self.type)
 
+    def compared(self, dialect: Dialect) -> Coercer:
+        """As `coerce`, and refuses what the type itself does not take. Made once a dialect."""
+        if dialect.name not in self._compared:
+            self._compared[dialect.name] = comparer(self.type, dialect.types)
+        return self._compared[dialect.name]
+
     def span(self, dialect: Dialect) -> Span | None:
         """How a value that was read is compared with the field; None: as it is. Found once a dialect."""
         if dialect.name not in self._spans:
             self._spans[dialect.name] = dialect.span(self.type)
         return self._spans[dialect.name]
+
+    @cached_property
+    def _compared(self) -> dict[str, Coercer]:
+        return {}
 
     @cached_property
     def _spans(self) -> dict[str, Span | None]:

@@ -15,7 +15,7 @@ from ..dialects.base import Dialect
 from ..dialects.explain import Explain
 from ..errors import ValidationError
 from ..models.traits import EAGER, Traits, traits_of
-from ..query import Filter
+from ..query import Filter, FilterOperator
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.criteria import Confinement
 from .bounds import MAX_KEPT
@@ -25,6 +25,7 @@ from .keyset import Term, after, nulls_follow, order_by, reversed_terms
 from .ordering import Order, OrderedTerm, sought_parameter, terms_of
 from .paths import relationship_of
 from .scope import Scope
+from .spans import compare_span
 
 S = TypeVar("S")
 
@@ -80,11 +81,12 @@ SeekPart = Literal["all", "values", "nulls"]
 
 @dataclass(frozen=True, slots=True)
 class Seek:
-    """Where a keyset page begins: the mode of its cursor and the values there."""
+    """Where a keyset page begins: the mode of its cursor and the values there, as they are stored, or else read."""
 
     mode: str
     values: tuple[Any, ...]
     part: SeekPart = "all"
+    stored: bool = True
 
     @property
     def backwards(self) -> bool:
@@ -94,7 +96,7 @@ class Seek:
     @property
     def shape(self) -> tuple[Any, ...]:
         """What of it shapes the statement."""
-        return self.mode, self.part, tuple(value is None for value in self.values)
+        return self.mode, self.part, self.stored, tuple(value is None for value in self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +273,7 @@ class Reader:
         if seek.part == "values":
             terms = (replace(terms[0], nullable=False), *terms[1:])
         positions: list[Any] = [
-            None if value is None else each.parameter(f"k{index}")
+            None if value is None else each.parameter(f"k{index}", stored=seek.stored)
             for index, (each, value) in enumerate(zip(ordered, seek.values, strict=True))
         ]
         return after(terms, positions, inclusive=seek.mode in ("from", "until"))
@@ -298,14 +300,33 @@ class Reader:
 
     def key_conditions(self) -> list[Any]:
         """The conditions that the primary key is the one in the parameters `key_parameters`."""
-        return [
-            self.traits.attribute(key) == bindparam(f"dotmac_{key}", type_=self.traits.columns[key].type)
-            for key in self.traits.primary_key
-        ]
+        return [self._key_condition(key, self.traits.columns[key].type) for key in self.traits.primary_key]
+
+    def _key_condition(self, key: str, type_: Any) -> ColumnElement[bool]:
+        column, span = self.traits.attribute(key), self.dialect.span(type_)
+        if span is None:
+            return column == bindparam(f"dotmac_{key}", type_=type_)  # type: ignore[no-any-return]
+        return compare_span(column, FilterOperator.EQ, span, self.dialect, iter((f"dotmac_{key}", f"dotmac_{key}_")))
 
     def key_parameters(self, key: tuple[Any, ...]) -> dict[str, Any]:
         """A coerced primary key as parameters."""
-        return {f"dotmac_{name}": value for name, value in zip(self.traits.primary_key, key, strict=True)}
+        parameters = {f"dotmac_{name}": value for name, value in zip(self.traits.primary_key, key, strict=True)}
+        for name in self._spanned_keys:
+            parameters[f"dotmac_{name}_"] = parameters[f"dotmac_{name}"]
+        return parameters
+
+    @property
+    def _spanned_keys(self) -> tuple[str, ...]:
+        """The parts of the primary key that are compared with spans, whose values are in two parameters."""
+        return self.kept(
+            ("spanned",),
+            lambda: tuple(
+                key
+                for key in self.traits.primary_key
+                for span in (self.dialect.span(self.traits.columns[key].type),)
+                if span is not None and not span.single
+            ),
+        )
 
     def typed_defaults(self) -> dict[str, Any]:
         """Plain defaults that are of another type than their column (``default=0`` of a Numeric), as the column's."""

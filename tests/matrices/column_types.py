@@ -225,8 +225,8 @@ class Point(sa.types.UserDefinedType[Any]):
         return lambda value: None if value is None else tuple(map(int, value.split(",")))
 
 
-_MOMENTS = (datetime(2024, 5, 6, 7, 8, 9), datetime(2024, 5, 6, 7, 8, 9, 120000), datetime(2024, 5, 6))
-_AWARE = tuple(each.replace(tzinfo=UTC) for each in _MOMENTS)
+_AWARE = tuple(datetime(2024, 5, 6, *clock, tzinfo=UTC) for clock in ((7, 8, 9), (7, 8, 9, 120000), (0, 0)))
+_MOMENTS = tuple(each.replace(tzinfo=None) for each in _AWARE)
 _SQLITE_MOMENTS = ("'2024-05-06 07:08:09'", "'2024-05-06 07:08:09.120'", "'2024-05-06 00:00:00'", "CURRENT_TIMESTAMP")
 _TIMES = (time(7, 8, 9), time(7, 8, 9, 120000), time(0, 0))
 _FLOATS = (0.1, 1 / 3, 2.5, 1e10 / 3, -0.7)
@@ -242,7 +242,7 @@ def _both() -> Iterable[Kind]:
     for name, make in (
         ("string", lambda: sa.String(20)), ("text", sa.Text), ("unicode", lambda: sa.Unicode(20)),
         ("unicode_text", sa.UnicodeText), ("varchar", lambda: sa.VARCHAR(20)), ("nvarchar", lambda: sa.NVARCHAR(20)),
-        ("auto_string", lambda: AutoString()), ("clob", sa.CLOB),
+        ("auto_string", AutoString), ("clob", sa.CLOB),
     ):  # fmt: skip
         on = (SQLITE,) if name in ("nvarchar", "clob") else BOTH
         yield Kind(name, make, _WORDS, on=on)
@@ -388,8 +388,8 @@ def _postgresql() -> Iterable[Kind]:
 
 KINDS: tuple[Kind, ...] = (*_both(), *_moments(), *_enums(), *_decorators(), *_sqlite(), *_postgresql())
 
-SAMPLE = frozenset(
-    ("string", "char", "real", "float_decimal", "numeric", "numeric_float", "datetime", "utc", "minutes", "time")
-    + ("enum_text", "money", "money_text", "stripped", "pg_interval", "pg_bit", "pg_int4range", "datetime_pg")
-)
+SAMPLE = (
+    "string", "char", "real", "float_decimal", "numeric", "numeric_float", "datetime", "utc", "minutes", "time",
+    "enum_text", "money", "money_text", "stripped", "pg_interval", "pg_bit", "pg_int4range", "datetime_pg",
+)  # fmt: skip
 """The kinds that every run tries."""
