@@ -1,4 +1,4 @@
-"""Each type of column, by each way of writing and each driver, where no row, some rows and all rows are without a value.
+"""Each type of column, by each way of writing and each driver, where no, some and all rows are without a value.
 
 The oracle is what was given, read back by a plain SELECT.
 """
@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Identity, MetaData, delete, select
+from sqlalchemy import Identity, MetaData, delete, insert, select
 from sqlalchemy import types as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import async_sessionmaker
@@ -188,7 +188,7 @@ class Typed:
         old = VALUES[name][0]
         with self.plain.sessions() as session:
             session.execute(delete(model))
-            session.add_all([model(code=code, value=old) for code in range(size)])
+            session.execute(insert(model), [{"code": code, "value": old} for code in range(size)])
             session.commit()
             keys = list(session.scalars(select(model.id).order_by(model.code)))
         many = min(3, size) if method in OF_EACH else size
@@ -199,7 +199,7 @@ class Typed:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the cell's
             return f"{type(error).__name__}: {str(error)[:150]}"
         with self.plain.sessions() as session:
-            stored = {code: value for code, value in session.execute(select(model.code, model.value))}
+            stored = {row.code: row.value for row in session.execute(select(model.code, model.value))}
         wrong = [code for code in expected if code not in stored or stored[code] != expected[code]]
         if wrong or len(stored) != len(expected):
             code = next(iter(wrong), -1)
@@ -244,11 +244,13 @@ def faults(typed: Typed, sizes: dict[Any, int], patterns: tuple[str, ...]) -> st
 
 
 def test_a_sample(typed: Typed) -> None:
-    wrong = faults(typed, {bulk_update: 3, bulk_upsert: 3}, ("none", "some"))
+    wrong = faults(typed, {bulk_update: 3}, ("none", "some"))
     assert not wrong, wrong
 
 
 def test_rows_enough_for_copy(typed: Typed) -> None:
+    if typed.plain.engine.dialect.name == "sqlite":
+        pytest.skip("COPY is PostgreSQL's")
     wrong = faults(typed, {bulk_create_counted: 501}, ("some",))
     assert not wrong, wrong
 
