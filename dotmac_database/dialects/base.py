@@ -119,6 +119,10 @@ class Dialect(ABC):
     def json_overlaps(self, document: Column, path: tuple[str, ...], value: Column) -> Condition:
         """Whether the JSON array at ``path`` and the one in ``value`` share an element."""
 
+    def typed(self, column: Column, type_: TypeEngine[Any]) -> Column:  # noqa: ARG002 - one dialect needs the type
+        """A column of VALUES as one of this type, for a database that guesses types from the values."""
+        return column
+
     @abstractmethod
     def numbers(self, many: Any) -> Any:
         """A FROM of as many rows as the parameter says."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from sqlalchemy import (
     Boolean,
     Double,
+    Enum,
     Numeric,
     String,
     Text,
@@ -160,6 +161,16 @@ class Postgresql(Dialect):
         member = func.jsonb_array_elements(array).column_valued("member")
         other = func.jsonb_array_elements(cast(value, JSONB)).column_valued("other")
         return exists(select(literal_column("1")).where(member == other))
+
+    def typed(self, column: Column, type_: TypeEngine[Any]) -> Column:
+        # VALUES of nothing but NULL, or of enums as psycopg sends them, are text, which is assigned to no other type.
+        plain = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+        if isinstance(plain, String) and not isinstance(plain, Enum):
+            return column  # text is assigned to it, and refused where it is too long: a cast would cut it
+        if isinstance(plain, ARRAY) and isinstance(plain.item_type, String) and not isinstance(plain.item_type, Enum):
+            return cast(column, ARRAY(Text()))
+        enum = enum_of(type_)
+        return column if enum is not None and not enum.native_enum else cast(column, type_)
 
     def numbers(self, many: Any) -> Any:
         return func.generate_series(1, many).table_valued("number", name="dotmac_numbers")

@@ -59,6 +59,11 @@ class BulkRepository(WritingRepository[M]):
     ) -> builtins.list[M] | int:
         """Insert many rows, all or none: one INSERT per batch for each set of fields that the rows have.
 
+        A batch is 10,000 rows, on SQLite as many as have 30,000 values. Where the database draws the key by an
+        expression (a random UUID), one SELECT a batch asks for the keys first. Only where the new rows can't be told
+        apart by their keys (a trigger makes them, the database pads them, a row lies in several tables) SQLAlchemy may
+        need a statement for each row.
+
         Gives the rows in their order, or with ``returning=False`` their number, by the fastest way of the driver: COPY
         where the table, its columns and row-level security allow it. A class with a constructor of its own, or with
         `@validates`, makes each row's values as for `create`. No object is flushed, so listeners to ``before_insert``

@@ -53,7 +53,7 @@ def update_many(writer: Writer, keys: Sequence[tuple[Any, ...]], rows: Sequence[
             for key, row in zip(keys[start : start + size], rows[start : start + size], strict=True)
         ]
         table = values(*columns, name="dotmac_rows").data(data).cte("dotmac_changes")
-        given = list(table.c)
+        given = [reader.dialect.typed(each, each.type) for each in table.c]
         matches = [traits.attribute(name) == given[place] for place, name in enumerate(traits.primary_key)]
         changes = {name: given[width + place] for place, name in enumerate(names)}
         statement = (

@@ -50,7 +50,7 @@ def test_ten_thousand_rows_are_a_handful_of_statements(face: Face, model: type[A
 @pytest.mark.parametrize("guarded", [False, True])
 def test_rows_that_are_given_back(face: Face, model: type[Any], guarded: bool) -> None:
     given = rows(face, model, MANY)
-    with (face.guarded() if guarded else face.session()) as session:
+    with face.guarded() if guarded else face.session() as session:
         repository = face.repository(session, model, None if model is Shared else "a")
         with counted(face.engine) as sent:
             made = face(repository.bulk_create, given)
