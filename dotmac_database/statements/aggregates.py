@@ -84,7 +84,8 @@ def grouped(
         return _build(reader, list(measures.values()), paths, reader.where(found))
 
     told = (*(None for _ in groups), *(_told(traits, measure, dialect) for measure in measures.values()))
-    return Grouped(Bound(reader.kept(shape, build), {**reader.scope.parameters, **found.parameters}), names, told)
+    bound = Bound(reader.kept(shape, build), {**reader.scope.parameters, **found.parameters})
+    return Grouped(reader.confined(bound), names, told)
 
 
 def _build(reader: Reader, measures: Sequence[Aggregate], paths: Sequence[FieldPath], where: list[Any]) -> Select[Any]:
@@ -114,7 +115,7 @@ def _value(reader: Reader, path: FieldPath, kind: str) -> ColumnElement[Any]:
     """What the path leads to; in JSON a value of this kind."""
 
     def last(entity: Any) -> ColumnElement[Any]:
-        column: ColumnElement[Any] = getattr(entity, path.key or "")
+        column = path.on(entity)
         return reader.dialect.json_value(column, path.json, kind) if path.json else column
 
     return along(path.steps, reader.traits.model, reader.scope, last)
