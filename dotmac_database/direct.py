@@ -24,7 +24,7 @@ from sqlalchemy.util import await_only
 
 from .dialects.stale_plans import go_back, is_stale_plan, note_stale, point_of
 from .dialects.transactions import mark_aborted
-from .models.traits import Traits, is_of_kept_shape
+from .models.traits import Traits, hybrid_sql, is_of_kept_shape
 from .plainness import READ_BY_DRIVER, WRITE_BY_DRIVER, Way, engine_departure, mapper_departure
 from .sessions import lost_in_write, needs_no_transaction, stands_alone, state_of
 
@@ -220,17 +220,13 @@ def _brings_sql(mapper: Mapper[Any]) -> bool:
         if isinstance(descriptor, hybrid_property):
             if descriptor.custom_comparator is not None:
                 return True
-            expressions.append(_element_of(getattr(mapper.class_, name, None)))
+            expressions.append(hybrid_sql(mapper.class_, name))
     return any(
         _is_opaque(element)
         for expression in expressions
         if isinstance(expression, ClauseElement)
         for element in visitors.iterate(expression)
     )
-
-
-def _element_of(attribute: Any) -> Any:
-    return attribute.__clause_element__() if hasattr(attribute, "__clause_element__") else attribute
 
 
 def _key(traits: Traits[Any], column: Any) -> str:

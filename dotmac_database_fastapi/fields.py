@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import cached_property
@@ -15,7 +15,10 @@ from uuid import UUID
 from pydantic import AfterValidator, BeforeValidator, TypeAdapter
 from pydantic import Field as Constrained
 from sqlalchemy import Column
+from sqlalchemy import sql as sa_sql
 from sqlalchemy import types as sa
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.sql.visitors import iterate
 
 from dotmac_database import FilterOperator, Traits, ValidationError, traits_of
 
@@ -43,10 +46,11 @@ LISTS = frozenset({FilterOperator.IN, FilterOperator.NOT_IN, FilterOperator.BETW
 
 @dataclass(frozen=True, eq=False)
 class ClientField:
-    """A field by the name that clients use, which may be a dotted path, and the column behind it."""
+    """A field by the name that clients use, which may be a dotted path, and the column or expression behind it."""
 
     name: str
-    column: Column[Any]
+    type: sa.TypeEngine[Any]
+    nullable: bool
     in_json: bool = False
     through: bool = False
 
@@ -54,7 +58,7 @@ class ClientField:
     def operators(self) -> tuple[FilterOperator, ...]:
         """What a client may compare it with."""
         operators: tuple[FilterOperator, ...] = _EQUALITY
-        type_ = plain_type(self.column.type)
+        type_ = plain_type(self.type)
         if isinstance(type_, sa.ARRAY):
             operators = _ARRAY
         elif self.in_json:
@@ -65,20 +69,33 @@ class ClientField:
             operators = (*_EQUALITY, *_ORDER, *_TEXT)
         elif not isinstance(type_, (sa.Boolean, sa.Uuid)):
             operators = (*_EQUALITY, *_ORDER)
-        return (*operators, *_NULL) if self.column.nullable or self.in_json or self.through else operators
+        return (*operators, *_NULL) if self.nullable or self.in_json or self.through else operators
 
     @cached_property
     def annotation(self) -> Any:
         """The type of one value, as it stands in a query string."""
         if self.in_json:
             return str
-        type_ = plain_type(self.column.type)
+        type_ = plain_type(self.type)
         return text_type(type_.item_type if isinstance(type_, sa.ARRAY) else type_)
 
     @property
     def is_text(self) -> bool:
         """Whether a value may have commas of its own."""
         return self.annotation in (str, Text)
+
+    def refuses(self, value: Any, dialect: Any) -> bool:
+        """Whether a value, or one of a list, is one that the column's own type can't bind."""
+        if not isinstance(self.type, sa.TypeDecorator) or self.in_json:
+            return False
+        try:
+            for each in value if isinstance(value, list) else [value]:
+                self.type.process_bind_param(each, dialect)
+        except NotImplementedError:
+            return False
+        except Exception:  # noqa: BLE001 - the type's own code
+            return True
+        return False
 
     @cached_property
     def adapter(self) -> TypeAdapter[Any]:
@@ -88,7 +105,7 @@ class ClientField:
     @cached_property
     def schema(self) -> dict[str, Any]:
         """One value in OpenAPI's words."""
-        values = allowed_values(self.column.type)
+        values = allowed_values(self.type)
         if values is not None and not self.in_json:
             return {"type": "string", "enum": values}
         return self.adapter.json_schema()
@@ -130,12 +147,17 @@ def _timestamp(value: Any) -> Any:
     return value
 
 
+def _in_utc(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+
+
 def _bits(bits: int) -> Any:
     return Annotated[int, Constrained(ge=-(2**bits), le=2**bits - 1)]
 
 
 Text = Annotated[str, AfterValidator(_text)]
 Timestamp = Annotated[datetime, BeforeValidator(_timestamp)]
+ZonedTimestamp = Annotated[Timestamp, AfterValidator(_in_utc)]
 
 # The order matters: Float is a Numeric, Interval may wrap a DateTime, the sized integers are Integers.
 _TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any], ...] = (
@@ -161,6 +183,8 @@ def text_type(type_: sa.TypeEngine[Any]) -> Any:
     if isinstance(type_, sa.Enum):
         names: tuple[str, ...] = tuple(type_.enums)
         return Literal[names] if type_.enum_class is None else Annotated[type_.enum_class, _by_name(type_.enum_class)]
+    if isinstance(type_, sa.DateTime) and type_.timezone:
+        return ZonedTimestamp
     for kind, annotation in _TYPES:
         if isinstance(type_, kind):
             return annotation
@@ -195,6 +219,7 @@ def refuse_private(model: type, name: str) -> None:
     """Raise `ValidationError` where a dotted path leads to a private column."""
     owner: Traits[Any] = traits_of(model)
     for part in name.split("."):
+        part = _canonical(owner, part)
         if part in owner.private:
             raise ValidationError(
                 f"{owner.name}.{part} is private: a client can neither filter nor sort by it.", field=name
@@ -214,6 +239,24 @@ def _usual(traits: Traits[Any], schema: Any) -> Iterator[str]:
             yield key
 
 
+def _canonical(owner: Traits[Any], part: str) -> str:
+    synonym = owner.mapper.synonyms.get(part)
+    return part if synonym is None else synonym.name
+
+
+def _expression(owner: Traits[Any], part: str) -> Any:
+    """The SQL of a column property or a hybrid; None: it is neither, or of Python alone, or private."""
+    known = part in owner.mapper.column_attrs
+    if not known and not isinstance(owner.mapper.all_orm_descriptors.get(part), hybrid_property):
+        return None
+    try:
+        element = getattr(owner.model, part).__clause_element__()
+    except Exception:  # noqa: BLE001 - what a hybrid of Python alone makes of a column may raise anything
+        return None
+    private = any(getattr(each, "info", {}).get("private") for each in iterate(element))
+    return element if isinstance(element, sa_sql.ColumnElement) and not private else None
+
+
 def _field(root: Traits[Any], name: str) -> ClientField:
     refuse_private(root.model, name)
     owner, through = root, False
@@ -222,14 +265,17 @@ def _field(root: Traits[Any], name: str) -> ClientField:
         if part in owner.relationships:
             owner, through = traits_of(owner.relationships[part].mapper.class_), True
             continue
+        part = _canonical(owner, part)
         column = owner.columns.get(part)
-        if column is None:
+        found = column if column is not None else _expression(owner, part)
+        if found is None:
             known = sorted({*owner.columns, *owner.relationships} - owner.private)
             near = get_close_matches(part, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}."
             raise ValidationError(f"{owner.name} has no field {part!r}{hint}", field=name)
         inside = position + 1 < len(parts)
-        if inside and not isinstance(plain_type(column.type), sa.JSON):
+        if inside and not isinstance(plain_type(found.type), sa.JSON):
             raise ValidationError(f"{owner.name}.{part} is neither a relationship nor JSON.", field=name)
-        return ClientField(name, column, in_json=inside, through=through)
+        nullable = column is None or bool(column.nullable)
+        return ClientField(name, found.type, nullable, in_json=inside, through=through)
     raise ValidationError(f"{name!r} is a relationship of {root.name}; name a field of it.", field=name)

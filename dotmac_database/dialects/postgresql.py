@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from sqlalchemy import (
     Boolean,
     Double,
-    Enum,
     Numeric,
     String,
     Text,

@@ -16,9 +16,10 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Column, CompoundSelect, Insert, Select, Table, Update, Uuid
+from sqlalchemy import Column, CompoundSelect, Insert, Select, SelectBase, Table, Update, Uuid
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.exc import NoInspectionAvailable
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import ColumnProperty, InstrumentedAttribute, Mapper, RelationshipProperty, configure_mappers
 from sqlalchemy.orm.decl_base import _declarative_constructor
 from sqlalchemy.orm.exc import UnmappedClassError
@@ -259,6 +260,16 @@ class Traits(Generic[M]):
         """Whether the class has an attribute that is an SQL expression rather than a column."""
         return len(self.columns) < len(self.mapper.column_attrs)
 
+    @cached_property
+    def asks_other_rows(self) -> bool:
+        """Whether the class has a column property, or a hybrid with a SELECT in it, which must be confined, too."""
+        return self.computes or any(
+            isinstance(part, SelectBase)
+            for name, each in self.mapper.all_orm_descriptors.items()
+            if isinstance(each, hybrid_property)
+            for part in iterate(hybrid_sql(self.model, name))
+        )
+
     @property
     def listens_to_loads(self) -> bool:
         """Whether something of the user's happens when an object is loaded: a listener, a reconstructor."""
@@ -337,6 +348,15 @@ class Traits(Generic[M]):
         """The entity's primary key: one value, or a tuple of them."""
         values = tuple(getattr(entity, key) for key in self.primary_key)
         return values[0] if len(values) == 1 else values
+
+
+def hybrid_sql(model: type[Any], name: str) -> Any:
+    """A hybrid's SQL on its class; None: it is of Python alone, which may raise anything there."""
+    try:
+        attribute = getattr(model, name)
+        return attribute.__clause_element__() if hasattr(attribute, "__clause_element__") else None
+    except Exception:  # noqa: BLE001 - the hybrid's own code
+        return None
 
 
 _OF_KEPT_SHAPE: WeakSet[Any] = WeakSet()

@@ -120,9 +120,11 @@ class RepositoryCore(Generic[M]):
         if not fields:
             raise ValidationError("Name the fields to read.", field="fields")
         for name in fields:
-            if name not in self.traits.columns:
-                resolve(self.traits, name)  # refuses what does not exist, and suggests the nearest
-                raise ValidationError(f"{self.traits.name}.{name} is no column.", field=name)
+            path = resolve(self.traits, name)  # refuses what does not exist, and suggests the nearest
+            if not path.plain:
+                raise ValidationError(
+                    f"{self.traits.name}.{name} is no column or expression of the class's own rows.", field=name
+                )
         return self._with(_fields=tuple(dict.fromkeys(fields)))
 
     def with_tenant(self, tenant_id: Any) -> Self:

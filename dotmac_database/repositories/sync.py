@@ -29,7 +29,8 @@ class BaseRepository(BatchRepository[M]):
 
         The same rows in the same order, for less: nothing is read that is not named, and nothing is kept in the
         session. Methods that a subclass overrides are used, and get dicts; listeners to loaded objects hear nothing.
-        Raises `ValidationError` for what is no column.
+        Hybrids that are SQL, synonyms and ``column_property`` are fields as columns are, confined to the tenant.
+        Raises `ValidationError` for anything else.
         """
         return ValueReads(self._projected(fields))
 

@@ -115,7 +115,7 @@ def _value(reader: Reader, path: FieldPath, kind: str) -> ColumnElement[Any]:
     """What the path leads to; in JSON a value of this kind."""
 
     def last(entity: Any) -> ColumnElement[Any]:
-        column: ColumnElement[Any] = getattr(entity, path.key or "")
+        column = path.on(entity)
         return reader.dialect.json_value(column, path.json, kind) if path.json else column
 
     return along(path.steps, reader.traits.model, reader.scope, last)

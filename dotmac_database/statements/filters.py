@@ -352,7 +352,18 @@ def _build(traits: Traits[Any], shape: Any, scope: Scope, dialect: Dialect, name
         *outer, last = path.steps
         there = _exists(last, and_(*scope.of(_target(last)), true()))
         return _through(outer, there if shape.operator is Op.IS_NOT_NULL else not_(there), scope)
-    return _through(path.steps, _compare(path, shape, dialect, names), scope)
+    try:
+        condition = _compare(path, shape, dialect, names)
+    except (NotImplementedError, AttributeError, TypeError):
+        if not path.compares_itself:
+            raise
+        raise ValidationError(
+            f"{traits.name}.{path.text}: its comparator has no {shape.operator.value}, or none for a bound value; "
+            "use an operator that it has, or name columns.",
+            field=path.text,
+            operator=shape.operator.value,
+        ) from None
+    return _through(path.steps, condition, scope)
 
 
 def _target(relationship: Any) -> Traits[Any]:
@@ -384,7 +395,7 @@ def _compare(path: FieldPath, shape: ConditionShape, dialect: Dialect, names: It
     if path.json:
         column = dialect.json_value(column, path.json, shape.kind)
         type_ = _JSON_TYPES.get(shape.kind, String())
-    elif operator in _RANGES:
+    elif operator in _RANGES and not path.compares_itself:
         column, type_ = dialect.order_key(column), dialect.order_type(type_)
     else:
         type_ = operand_type(type_)

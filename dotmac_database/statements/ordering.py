@@ -202,7 +202,7 @@ def _term(traits: Traits[Any], shape: OrderShape, sought: str, scope: Scope, dia
     path = resolve(traits, shape.field)
 
     def last(entity: Any) -> ColumnElement[Any]:
-        column: ColumnElement[Any] = getattr(entity, path.key or "")
+        column = path.on(entity)
         value = dialect.json_value(column, path.json, "any") if path.json else column
         match shape.by:
             case "folded":

@@ -20,7 +20,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from ..dialects.base import Dialect, enum_of
 from ..dialects.spans import Span
 from ..errors import ValidationError
-from ..models.traits import Traits, is_private, traits_of
+from ..models.traits import Traits, hybrid_sql, is_private, traits_of
 from .bounds import MAX_JSON_DEPTH, MAX_PATH, MAX_STEPS
 from .coercion import Coercer, checked_text, coercer, comparer
 from .scope import Scope
@@ -50,7 +50,19 @@ class FieldPath:
     @cached_property
     def type(self) -> TypeEngine[Any]:
         """The type of the expression."""
-        return self.expression.type
+        type_: TypeEngine[Any] = _element(self.expression).type
+        return type_
+
+    def on(self, entity: Any) -> ColumnElement[Any]:
+        """The SQL of the value on the owner's class or an alias of it, whatever comparator a hybrid has."""
+        attribute = getattr(entity, self.key or "")
+        value: ColumnElement[Any] = attribute if hasattr(attribute, "type") else _element(attribute)
+        return value
+
+    @property
+    def compares_itself(self) -> bool:
+        """Whether a hybrid's own comparator says what comparisons mean."""
+        return not hasattr(self.expression, "type")
 
     @cached_property
     def plain(self) -> bool:
@@ -68,7 +80,7 @@ class FieldPath:
         """Whether the value is a private column's, or made of one."""
         if self.key is None or self.key in self.owner.mapper.column_attrs:
             return self.key in self.owner.private
-        return is_private(self.expression)
+        return is_private(_element(self.expression))
 
     @cached_property
     def coerce(self) -> Coercer:
@@ -158,11 +170,22 @@ def _canonical(owner: Traits[Any], part: str) -> str:
 
 
 def _is_field(owner: Traits[Any], part: str) -> bool:
+    """Whether the class has a column of this name, or a hybrid that is SQL; one of Python alone is refused."""
     if part in owner.mapper.column_attrs:
         return True
     if not isinstance(owner.mapper.all_orm_descriptors.get(part), hybrid_property):
         return False
-    return hasattr(getattr(owner.model, part), "__clause_element__")
+    if not isinstance(hybrid_sql(owner.model, part), ColumnElement):
+        raise ValidationError(
+            f"{owner.name}.{part} is computed by Python alone, so the database can't be asked about it; "
+            "give the hybrid an SQL expression, or name columns.",
+            field=part,
+        )
+    return True
+
+
+def _element(attribute: Any) -> Any:
+    return attribute.__clause_element__() if hasattr(attribute, "__clause_element__") else attribute
 
 
 def unknown(root: Traits[Any], text: str, part: str, owner: Traits[Any], what: str = "field") -> NoReturn:

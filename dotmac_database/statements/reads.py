@@ -23,7 +23,7 @@ from .coercion import coercer, told
 from .filters import Analysis, analyse, build, sought
 from .keyset import Term, after, nulls_follow, order_by, reversed_terms
 from .ordering import Order, OrderedTerm, sought_parameter, terms_of
-from .paths import relationship_of
+from .paths import relationship_of, resolve
 from .scope import Scope
 from .spans import compare_span
 
@@ -116,7 +116,13 @@ class Reader:
         """What each row begins with: an object of the class, or where ``fields`` are named a dict of them."""
         if not self.fields:
             return self.traits.model
-        return AsDict(self.traits.name, *(self.traits.attribute(key) for key in self.fields))
+        return AsDict(self.traits.name, *map(self._field, self.fields))
+
+    def _field(self, name: str) -> Any:
+        """What a field of a dict is read from."""
+        if name in self.traits.columns:
+            return self.traits.attribute(name)
+        return resolve(self.traits, name).on(self.traits.model).label(name)
 
     def holds(self, term: OrderedTerm) -> bool:
         """Whether the row has the value of a term of its order; else the statement must select it beside the row."""
@@ -220,12 +226,6 @@ class Reader:
         parameters = {**self.scope.parameters, **found.parameters}
         return self.confined(Bound(statement, {**parameters, "dotmac_bound": bound + 1} if bounded else parameters))
 
-    def confined(self, bound: Bound) -> Bound:
-        """The same statement, with the tenant's condition within the class's own expressions, where it has any."""
-        if not self.traits.computes or self.scope.tenant in (None, ALL_TENANTS):
-            return bound
-        return Bound(bound.statement.options(Confinement(self.scope.tenant)), bound.parameters, bound.how)
-
     def planned(self, filters: Sequence[Filter]) -> Bound:
         """What the planner expects of reading these rows: PostgreSQL's plan of it."""
         found = self.analysed(filters)
@@ -303,9 +303,11 @@ class Reader:
         return [self._key_condition(key, self.traits.columns[key].type) for key in self.traits.primary_key]
 
     def _key_condition(self, key: str, type_: Any) -> ColumnElement[bool]:
-        column, span = self.traits.attribute(key), self.dialect.span(type_)
+        column: Any = self.traits.attribute(key)
+        span = self.dialect.span(type_)
         if span is None:
-            return column == bindparam(f"dotmac_{key}", type_=type_)  # type: ignore[no-any-return]
+            equal: ColumnElement[bool] = column == bindparam(f"dotmac_{key}", type_=type_)
+            return equal
         return compare_span(column, FilterOperator.EQ, span, self.dialect, iter((f"dotmac_{key}", f"dotmac_{key}_")))
 
     def key_parameters(self, key: tuple[Any, ...]) -> dict[str, Any]:
@@ -395,18 +397,22 @@ class Reader:
         """
         if self.fields:
             return self.confined(bound)
-        if not (names or self.undeferred or self.traits.loads_eagerly or self.traits.computes):
-            return bound
+        if not (names or self.undeferred or self.traits.loads_eagerly):
+            return self.confined(bound)
         tree: dict[str, Any] = {}
         for name in names:
             branch = tree
             for part in name.split("."):
                 branch = branch.setdefault(part, {})
         options = self._loads(self.traits, tree, ())
-        if self.traits.computes and self.scope.tenant not in (None, ALL_TENANTS):
-            options.append(Confinement(self.scope.tenant))
         again = _leads_back(self.traits, tree, ())
-        return Bound(bound.statement.options(*options), bound.parameters, _AS_HELD if again else {})
+        return self.confined(Bound(bound.statement.options(*options), bound.parameters, _AS_HELD if again else {}))
+
+    def confined(self, bound: Bound) -> Bound:
+        """The same statement, with the tenant's condition within the class's own expressions, where it has any."""
+        if not self.traits.asks_other_rows or self.scope.tenant in (None, ALL_TENANTS):
+            return bound
+        return Bound(bound.statement.options(Confinement(self.scope.tenant)), bound.parameters, bound.how)
 
     def whole(self, statement: Any) -> Any:
         """The statement, whose objects have their deferred columns, too: all that a write gives back can be read."""

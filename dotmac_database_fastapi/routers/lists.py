@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from dotmac_database import AsyncRepository, QueryOptions, SortField, SortOrder, TotalKind
+from dotmac_database import AsyncRepository, QueryOptions, SortField, SortOrder, TotalKind, ValidationError
 
 from ..bounds import MAX_OFFSET
 from ..dependencies import get_repository
@@ -83,7 +83,7 @@ def add_list(
     loads = renderer.relationships
 
     async def list_rows(request: Request, repository: Any = Depends(get_rows)) -> Response:
-        options = params.read(request)
+        options, session = params.read(request), repository.db
         if loads:
             options = QueryOptions(
                 filters=options.filters,
@@ -97,10 +97,15 @@ def add_list(
         else:
             repository = renderer.loading(repository)
         seeking = options.cursor_pagination
-        if seeking is None:
-            page = await repository.list_paginated(options)
-        else:
-            page = await repository.cursor_paginate(options)
+        try:
+            if seeking is None:
+                page = await repository.list_paginated(options)
+            else:
+                page = await repository.cursor_paginate(options)
+        except ValidationError as refused:
+            if type(refused) is ValidationError:
+                params.refuse(request, refused, session.get_bind().dialect)
+            raise
         limit = None if seeking is None else seeking.limit
         link = link_header(request, page, limit=limit, max_offset=params.page.max_offset)
         return Response(renderer.page(page), media_type="application/json", headers={"Link": link} if link else None)

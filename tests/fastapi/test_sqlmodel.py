@@ -33,6 +33,7 @@ class Ranger(TenantMixin, AuditMixin, SoftDeleteMixin, VersionMixin, SQLModel, t
     id: UUID = Field(default_factory=uuid4, primary_key=True)
     name: str = Field(max_length=20)
     age: int | None = Field(default=None, ge=0)
+    born: datetime | None = None
     secret: str | None = Field(default=None, sa_column_kwargs={"info": {"private": True}})
 
 
@@ -91,6 +92,18 @@ def test_the_session_is_sqlmodels(app: FastAPI, api: Api) -> None:
     api.post("/heroes", tenant="a", json={"name": "Ann"})
     api.post("/heroes", tenant="b", json={"name": "Ben"})
     assert api.get("/", tenant="a").json() == ["Ann"]
+
+
+@pytest.mark.parametrize("given", ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00", "2026-01-01"])
+def test_its_own_timestamps_are_filtered_by(api: Api, given: str) -> None:
+    made = api.post("/heroes", tenant="a", json={"name": "Ann", "born": "2026-01-01T00:00:00Z"})
+    assert made.status_code == 201, made.text
+    assert made.json()["born"] == "2026-01-01T00:00:00Z"
+    for asked in ("born", "born__gte", "born__in"):
+        found = api.get("/heroes", tenant="a", params={asked: given})
+        assert (found.status_code, found.json().get("total")) == (200, 1), found.text
+    refused = api.get("/heroes?born=then", tenant="a")
+    assert (refused.status_code, refused.json()["errors"][0]["loc"]) == (422, ["query", "born"])
 
 
 @pytest.mark.parametrize("value", [b"", b"hello", b"aGVsbG8=", b"\x00\xff\xfe", b"\xfb\xff\xbf" * 5], ids=repr)
