@@ -209,7 +209,8 @@ class Reader:
             return statement
         if self.traits.lockable is None:
             raise ValidationError(f"{self.traits.name} is mapped on a union, whose rows can't be locked.")
-        return for_update(self.traits, statement, **self.lock._asdict())
+        locked: Select[Any] = for_update(self.traits, statement, **self.lock._asdict())
+        return locked
 
     def _count(self, where: list[Any], *, bounded: bool) -> Select[Any]:
         star = func.count(literal_column("*"))
