@@ -180,7 +180,9 @@ def _tables_of(known: tuple[Mapper[Any], ...]) -> Iterator[Table]:
         yield from (table for table in mapper.tables if isinstance(table, Table))
 
 
-def _owners(known: tuple[Mapper[Any], ...], tables: Mapping[Table, Any], metadata: tuple[Any, ...]) -> dict[Table, Owner]:
+def _owners(
+    known: tuple[Mapper[Any], ...], tables: Mapping[Table, Any], metadata: tuple[Any, ...]
+) -> dict[Table, Owner]:
     """The owner of each tenants' table, and of each table with a ``tenant_id`` that no class maps."""
     owners: dict[Table, Owner] = {}
     scoped = [mapper for mapper in known if tenant_key(mapper) is not None]
@@ -232,7 +234,7 @@ def _selected_owners(mapper: Mapper[Any], shared: set[Any], owners: dict[Table, 
     whom the rows belong that it names.
     """
     for column in _tenant_columns(mapper):
-        owners.setdefault(column.table, Owner(column=column))  # type: ignore[arg-type]  # a table, as found above
+        owners.setdefault(column.table, Owner(column=column))
     waiting = [table for table in _tables_of((mapper,)) if table not in owners and table not in shared]
     for _ in range(len(waiting)):
         for table in [each for each in waiting if each not in owners]:

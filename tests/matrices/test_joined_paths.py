@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import pytest
 from sqlalchemy import ForeignKey, MetaData, select
@@ -24,7 +24,7 @@ class Employee(Base):
     kind: Mapped[str]
     name: Mapped[str]
     mentor_id: Mapped[int | None] = mapped_column(ForeignKey("employee.id"))
-    mentor: Mapped[Optional[Employee]] = relationship(remote_side=id, back_populates="pupils")
+    mentor: Mapped[Employee | None] = relationship(remote_side=id, back_populates="pupils")
     pupils: Mapped[list[Employee]] = relationship(back_populates="mentor")
 
 
@@ -41,8 +41,8 @@ class Engineer(Employee):
     id: Mapped[int] = mapped_column(ForeignKey("employee.id"), primary_key=True)
     manager_id: Mapped[int | None] = mapped_column(ForeignKey("manager.id"))
     lead_id: Mapped[int | None] = mapped_column(ForeignKey("employee.id"))
-    manager: Mapped[Optional[Manager]] = relationship(back_populates="team", foreign_keys=manager_id)
-    lead: Mapped[Optional[Employee]] = relationship(foreign_keys=lead_id)
+    manager: Mapped[Manager | None] = relationship(back_populates="team", foreign_keys=manager_id)
+    lead: Mapped[Employee | None] = relationship(foreign_keys=lead_id)
     __mapper_args__ = {"polymorphic_identity": "engineer", "inherit_condition": id == Employee.id}  # noqa: RUF012
 
 
