@@ -6,12 +6,13 @@ The SQL depends on nothing but the shape, so a statement is built once per shape
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, NamedTuple, NoReturn
 
 from sqlalchemy import ARRAY, Boolean, Numeric, String, and_, bindparam, false, not_, or_, true
 from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.orm import aliased
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -348,6 +349,10 @@ def _build(traits: Traits[Any], shape: Any, scope: Scope, dialect: Dialect, name
         anything = or_(false(), *members)
         return not_(anything) if shape.mode == "none" else anything
     path = resolve(traits, shape.field)
+    if path.key is not None and _joins_again(traits, path.steps):
+        aliases = [aliased(step.mapper.class_) for step in path.steps]
+        inner = _compare(replace(path, entity=aliases[-1]), shape, dialect, names)
+        return _through_aliases(traits, path.steps, aliases, inner, scope)
     if path.key is None:
         *outer, last = path.steps
         there = _exists(last, and_(*scope.of(_target(last)), true()))
@@ -379,6 +384,29 @@ def _through(steps: Sequence[Any], condition: Condition, scope: Scope) -> Condit
     """The condition on rows behind relationships, as nested EXISTS: it multiplies no rows."""
     for step in reversed(steps):
         condition = _exists(step, and_(*scope.of(_target(step)), condition))
+    return condition
+
+
+def _joins_again(traits: Traits[Any], steps: Sequence[Any]) -> bool:
+    """Whether a path comes to an inheritance twice whose rows lie in several tables.
+
+    SQLAlchemy tells the tables of one EXISTS from those of another around it by itself, but not those of such a join.
+    """
+    ways = [traits.mapper.base_mapper, *(step.mapper.base_mapper for step in steps)]
+    joined = {each.base_mapper for each in (traits.mapper, *(step.mapper for step in steps)) if len(each.tables) > 1}
+    return len(steps) > 1 and any(ways.count(each) > 1 for each in joined)
+
+
+def _through_aliases(
+    traits: Traits[Any], steps: Sequence[Any], aliases: Sequence[Any], condition: Condition, scope: Scope
+) -> Condition:
+    """As `_through`, where each step has an alias, which the condition is on."""
+    for step, here, there in zip(
+        reversed(steps), reversed((traits.model, *aliases[:-1])), reversed(aliases), strict=True
+    ):
+        met = getattr(here, step.key).of_type(there)
+        inner = and_(*scope.of(_target(step), there), condition)
+        condition = met.any(inner) if step.uselist else met.has(inner)
     return condition
 
 

@@ -39,12 +39,14 @@ class FieldPath:
     owner: Traits[Any]
     key: str | None
     json: tuple[str, ...] = ()
+    entity: Any = None
+    """The alias of the owner's class that the expression is on; None: the class itself."""
 
     @cached_property
     def expression(self) -> ColumnElement[Any]:
-        """The column, or the SQL of a hybrid or a column property, on the owner's class."""
+        """The column, or the SQL of a hybrid or a column property, on the owner's class or an alias of it."""
         assert self.key is not None
-        expression: ColumnElement[Any] = getattr(self.owner.model, self.key)
+        expression: ColumnElement[Any] = getattr(self.owner.model if self.entity is None else self.entity, self.key)
         return expression
 
     @cached_property

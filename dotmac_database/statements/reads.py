@@ -70,7 +70,7 @@ class Lock(NamedTuple):
     skip_locked: bool = False
 
 
-def for_update(traits: Traits[Any], statement: Any, **how: Any) -> Any:
+def for_update(traits: Traits[Any], statement: Select[Any], **how: Any) -> Select[Any]:
     """The SELECT of a class, whose rows it locks; those of a union stay unlocked."""
     return statement if traits.lockable is None else statement.with_for_update(of=traits.lockable, **how)
 

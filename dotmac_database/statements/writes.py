@@ -306,9 +306,9 @@ class Writer:
             return
         identity = traits.mapper.polymorphic_identity
         given = values.get(key)
-        if given is None:
+        if given is None and identity is not None:
             values[key] = identity
-        elif is_sql(given) or given != identity:
+        elif given is not None and (is_sql(given) or given != identity):
             raise ValidationError(f"{traits.name}.{key}: the data names another class.", field=key)
 
     def _of_class(self) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
-from typing import Any, Optional
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
@@ -88,9 +88,9 @@ class Asset(Base):
     kind: Mapped[str]
     name: Mapped[str]
     site_id: Mapped[int | None] = mapped_column(ForeignKey("site.id"))
-    site: Mapped[Optional[Site]] = relationship()
+    site: Mapped[Site | None] = relationship()
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("asset.id", ondelete="SET NULL"))
-    parent: Mapped[Optional[Asset]] = relationship(remote_side=id)
+    parent: Mapped[Asset | None] = relationship(remote_side=id)
 
 
 class Site(Row, Base):
@@ -135,7 +135,7 @@ class ApiToken(Token):
     id: Mapped[UUID] = mapped_column(ForeignKey("token.id"), primary_key=True)
     size: Mapped[int]
     site_id: Mapped[int | None] = mapped_column(ForeignKey("site.id"))
-    site: Mapped[Optional[Site]] = relationship()
+    site: Mapped[Site | None] = relationship()
 
 
 class Page(Base):
@@ -404,7 +404,7 @@ class Device(Base):
 class Node(Row, Base):
     __tablename__ = "node"
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("node.id"))
-    parent: Mapped[Optional[Node]] = relationship(remote_side="Node.id", back_populates="children")
+    parent: Mapped[Node | None] = relationship(remote_side="Node.id", back_populates="children")
     children: Mapped[list[Node]] = relationship(back_populates="parent")
 
 
@@ -446,7 +446,7 @@ class Profile(Row, Base):
 
     __tablename__ = "profile"
     club_id: Mapped[int | None] = mapped_column(ForeignKey("club.id"), unique=True)
-    club: Mapped[Optional[Club]] = relationship()
+    club: Mapped[Club | None] = relationship()
 
 
 # Names and columns.

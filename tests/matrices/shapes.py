@@ -1,4 +1,4 @@
-"""What each shape's rows are, and what they must be after a method: told from the whole database, not by the toolkit."""
+"""What the rows of each shape are, and what they must be after a method, by the whole database, not by the toolkit."""
 
 from __future__ import annotations
 
@@ -64,6 +64,10 @@ class Shape:
     @property
     def keys(self) -> tuple[str, ...]:
         return tuple(self.mapper.get_property_by_column(column).key for column in self.mapper.primary_key)
+
+    @property
+    def related(self) -> list[str]:
+        return [each.key for each in self.mapper.relationships]
 
     @cached_property
     def classes(self) -> dict[Any, Mapper[Any]]:
@@ -248,9 +252,7 @@ def tables_of(shape: Shape) -> list[Table]:
 def rows_of(shape: Shape) -> list[tuple[Table, list[dict[str, Any]]]]:
     """The rows of a family from the beginning: four of each class for each of two tenants, and their neighbours'."""
     family = family_of(shape)
-    rows: dict[Table, list[dict[str, Any]]] = {
-        table: [] for table in tables_of(shape) if table.metadata is not m.VIEWS
-    }
+    rows: dict[Table, list[dict[str, Any]]] = {table: [] for table in tables_of(shape) if table.metadata is not m.VIEWS}
     number = 0
     for tenant in ("a", "b"):
         for place in range(PLACES):

@@ -24,8 +24,14 @@ METHODS = {**READS, **WRITES}
 
 _VIEW = "CREATE VIEW viewed_ticket AS SELECT id, tenant_id, name, size FROM ticket"
 
-UNFINISHED: dict[tuple[str, str], str] = {}
+UNFINISHED = {
+    (shape, "in_batches_by_objects"): "changes of objects within in_batches() do not count the version"
+    for shape in ("marked", "joined marked root", "joined marked child")
+}
 """Shape and method of cells that are known to be wrong, and why."""
+
+_EVERY = 16
+"""The ordinary run takes one method in so many of a shape, beginning at another one with each shape."""
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +79,7 @@ class State:
             if table.autoincrement_column is not None and table.metadata is not m.VIEWS:
                 name = connection.dialect.identifier_preparer.format_table(table)
                 column = table.autoincrement_column.name
-                connection.exec_driver_sql(
-                    "SELECT setval(pg_get_serial_sequence(%s, %s), 500)", (name, column)
-                )
+                connection.exec_driver_sql("SELECT setval(pg_get_serial_sequence(%s, %s), 500)", (name, column))
 
     def now(self, shape: Shape) -> Dump:
         with self.database.engine.connect() as connection:
@@ -85,10 +89,14 @@ class State:
         return found
 
     def leave(self, shape: Shape) -> None:
-        """Clear the family's tables; every other table must be empty still."""
+        """Clear the family's tables."""
         with self.database.engine.begin() as connection:
             self._clear(connection, tables_of(shape))
-            self.held = {}
+        self.held = {}
+
+    def check_empty(self) -> None:
+        """Every table must be empty, once each family's is: no method may have written elsewhere."""
+        with self.database.engine.connect() as connection:
             assert not any(dump(connection, self.all).values())
 
 
@@ -141,29 +149,26 @@ def wrong(face: Face, state: State, name: str, method: str, *, guarded: bool) ->
 
 
 def methods_of(shape: Shape, dialect: str) -> list[str]:
-    """What can be asked of a shape: rows of a class that has none of its own can't be made."""
+    """What can be asked of a shape: rows of a class that has none of its own can't be made, nor rows of some views."""
     if dialect not in shape.databases:
         return []
     if dialect not in shape.writes_on:
         return [each for each in READS if each != "locked"]
-    found = list(READS)
-    if True:
-        makes = ("create", "bulk_create", "upsert", "bulk_upsert")
-        found += [each for each in WRITES if shape.inserts or not each.startswith(makes)]
-    return found
+    makes = ("create", "bulk_create", "upsert", "bulk_upsert")
+    return [*READS, *(each for each in WRITES if shape.inserts or not each.startswith(makes))]
 
 
-def check(face: Face, state: State, shapes: list[str], *, guarded: bool) -> None:
+def check(face: Face, state: State, cells: dict[str, list[str]], *, guarded: bool) -> None:
+    """Try each method of each shape, and name all cells at once that are wrong."""
     faults: dict[str, str] = {}
-    for name in shapes:
-        shape = SHAPES[name]
-        methods = methods_of(shape, state.dialect)
+    for name, methods in cells.items():
         for method in methods:
             fault = wrong(face, state, name, method, guarded=guarded)
             if fault is not None and (name, method) not in UNFINISHED:
                 faults[f"{name} {method}"] = fault
         if methods:
-            state.leave(shape)
+            state.leave(SHAPES[name])
+    state.check_empty()
     assert not faults, "\n".join([f"{len(faults)} cells are wrong", *(f"{k}: {v}" for k, v in faults.items())])
 
 
@@ -173,4 +178,14 @@ def check(face: Face, state: State, shapes: list[str], *, guarded: bool) -> None
 def test_a_method_does_to_a_shape_what_it_says_and_nothing_else(
     shape: str, *, guarded: bool, face: Face, state: State
 ) -> None:
-    check(face, state, [shape], guarded=guarded)
+    check(face, state, {shape: methods_of(SHAPES[shape], state.dialect)}, guarded=guarded)
+
+
+@pytest.mark.parametrize("guarded", [False, True], ids=["plain", "guarded"])
+def test_a_sample_of_the_shapes_and_methods(*, guarded: bool, face: Face, state: State) -> None:
+    first = 2 * face.is_async + guarded
+    cells = {
+        name: methods_of(shape, state.dialect)[(first + place) % _EVERY :: _EVERY]
+        for place, (name, shape) in enumerate(SHAPES.items())
+    }
+    check(face, state, cells, guarded=guarded)
