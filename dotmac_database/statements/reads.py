@@ -285,7 +285,8 @@ class Reader:
         return [self._key_condition(key, self.traits.columns[key].type) for key in self.traits.primary_key]
 
     def _key_condition(self, key: str, type_: Any) -> ColumnElement[bool]:
-        column, span = self.traits.attribute(key), self.dialect.span(type_)
+        column: Any = self.traits.attribute(key)
+        span = self.dialect.span(type_)
         if span is None:
             return column == bindparam(f"dotmac_{key}", type_=type_)  # type: ignore[no-any-return]
         return compare_span(column, FilterOperator.EQ, span, self.dialect, iter((f"dotmac_{key}", f"dotmac_{key}_")))
