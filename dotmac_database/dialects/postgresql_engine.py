@@ -6,9 +6,12 @@ import os
 import select
 import socket
 from contextlib import suppress
+from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Engine, event
+from sqlalchemy import types as sa
 from sqlalchemy.exc import DisconnectionError
 
 from .stale_plans import watch_plans
@@ -26,6 +29,29 @@ def prepare(engine: Engine) -> None:
     """
     event.listen(engine, "checkout", _refuse_ended)
     watch_plans(engine)
+    dialect: Any = engine.dialect
+    numeric: Any = dialect.colspecs.get(sa.Numeric, sa.Numeric)
+    dialect.colspecs = {**dialect.colspecs, sa.Numeric: _exact(numeric)}
+
+
+@cache
+def _exact(numeric: Any) -> type[Any]:
+    """A driver's NUMERIC that stores a float as it is written.
+
+    asyncpg would store 0.1000000000000000055511151231257827 for 0.1, psycopg no more than 15 digits.
+    """
+
+    class ExactNumeric(numeric):  # type: ignore[misc]  # the class is known at run time
+        def bind_processor(self, dialect: Any) -> Any:
+            process: Any = super().bind_processor(dialect)
+
+            def exact(value: Any) -> Any:
+                value = Decimal(repr(value)) if type(value) is float else value
+                return value if process is None else process(value)
+
+            return process if self.asdecimal else exact
+
+    return ExactNumeric
 
 
 def _refuse_ended(_connection: Any, record: Any, _fairy: Any) -> None:

@@ -17,8 +17,10 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
+from pydantic import ValidationError as PydanticError
 from sqlalchemy import types as sa
+from sqlalchemy.dialects.postgresql import INTERVAL
 from sqlalchemy.engine import Dialect
 
 from ..dialects.spans import converts, underlying
@@ -36,6 +38,7 @@ _SHORTEST = datetime.min.replace(tzinfo=UTC) - _EPOCH
 _LONGEST = datetime.max.replace(tzinfo=UTC) - _EPOCH
 """The durations that SQLAlchemy can store where the database has no INTERVAL: it adds them to 1970."""
 
+_DURATION = TypeAdapter(timedelta)
 _BINDING = ("process_bind_param", "bind_processor", "bind_expression")
 
 _NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
@@ -46,7 +49,7 @@ def coercer(type_: sa.TypeEngine[Any], *, storing: bool = False) -> Coercer:
 
     A type that converts values itself (`TypeDecorator` with its own ``process_bind_param``) is left to it.
     """
-    if isinstance(type_, sa.Interval):  # a TypeDecorator, which takes a timedelta all the same
+    if isinstance(type_, (sa.Interval, INTERVAL)):  # a TypeDecorator, which takes a timedelta all the same
         return _interval
     if isinstance(type_, UTCDateTime) or is_sqlmodels_timestamp(type_):
         return _timestamp
@@ -314,6 +317,11 @@ def _time(type_: sa.Time, storing: bool) -> Coercer:
 
 
 def _interval(value: Any) -> timedelta:
+    if isinstance(value, str):
+        try:
+            value = _DURATION.validate_python(value)
+        except PydanticError:
+            raise ValueError("an ISO 8601 duration") from None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             value = timedelta(seconds=value)
