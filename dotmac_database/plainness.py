@@ -155,6 +155,8 @@ def session_listened(session: Session, way: Way) -> bool:
     collections = () if listeners is None else listeners(everyone._for_class(of))
     if _any_unknown(collections, way):
         return True
+    if len(_CLASSES) >= _MAX_CLASSES:
+        _CLASSES.clear()
     _CLASSES[of, way] = Seen([each for each in collections if isinstance(each, _EmptyListener)])
     return False
 
@@ -233,6 +235,9 @@ _SEEN = "_dotmac_seen"
 
 _CLASSES: dict[tuple[type, Way], Seen] = {}
 """The listeners to a class of sessions, of which an app has a few for its whole life."""
+
+_MAX_CLASSES = 1024
+"""How many classes of sessions are remembered before it is begun anew; each guarded maker has one of its own."""
 
 
 def mapper_departure(mapper: Mapper[Any], way: Way) -> Departure | None:
@@ -383,6 +388,8 @@ _OURS = frozenset(
 def _has_own_methods(of: type) -> bool:
     known = _KNOWN.get(of, of)
     if known is of:
+        if len(_KNOWN) >= _MAX_CLASSES:
+            _KNOWN.clear()
         known = _KNOWN[of] = _known_methods(of)
     return known is not None and _MAIN(of) == known
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from fastapi import Request, Response
@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 
-@cache
+@lru_cache(maxsize=64)
 def bounded(route_class: type[APIRoute]) -> type[APIRoute]:
     """``route_class``, whose answer to a body that Python's JSON parser gives up on is a 422 like that to others.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -64,7 +64,7 @@ def _read(versions: frozenset[str], adapter: TypeAdapter[Any]) -> list[Any]:
     return found
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _adapter(type_: Any) -> TypeAdapter[Any]:
     return TypeAdapter(text_type(type_))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from fastapi import APIRouter
@@ -27,7 +27,7 @@ def add_get(router: APIRouter, path: str, endpoint: Callable[..., Any], **option
     )
 
 
-@cache
+@lru_cache(maxsize=64)
 def _bodiless(route_class: type[APIRoute]) -> type[APIRoute]:
     """``route_class``, whose answers have the headers of what they would say, and say nothing."""
 

@@ -113,8 +113,9 @@ def query_parameters(connection: HTTPConnection) -> frozenset[str]:
     if kept is not None and kept[0] is dependant:
         return kept[1]
     names = declared_query(dependant)
-    if len(_KNOWN) < _MOST_KEPT:
-        _KNOWN[id(dependant)] = dependant, names
+    if len(_KNOWN) >= _MOST_KEPT:
+        _KNOWN.clear()
+    _KNOWN[id(dependant)] = dependant, names
     return names
 
 
@@ -129,8 +130,9 @@ def dependant_of(dependency: Callable[..., Any], path: str) -> Dependant:
     found = _DEPENDANTS.get((dependency, path))
     if found is None:
         found = get_dependant(path=path, call=_asking(dependency))
-        if len(_DEPENDANTS) < _MOST_KEPT:
-            _DEPENDANTS[dependency, path] = found
+        if len(_DEPENDANTS) >= _MOST_KEPT:
+            _DEPENDANTS.clear()
+        _DEPENDANTS[dependency, path] = found
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Annotated, Any, TypeAlias
 
 from fastapi import Depends, Query
@@ -38,7 +38,7 @@ CursorQuery: TypeAlias = Annotated[CursorPaginationParams, Depends(_cursor_query
 """``cursor`` and ``limit`` as `CursorPaginationParams`."""
 
 
-@cache
+@lru_cache(maxsize=1024)
 def filter_query(model: type, *fields: str) -> Callable[..., Any]:
     """A dependency that gives ``list[QueryFilter]`` from ``status=active``, ``score__gte=10``, ``status__in=a,b``.
 
@@ -60,7 +60,7 @@ def filter_query(model: type, *fields: str) -> Callable[..., Any]:
     return _declaring(filters, params.openapi())
 
 
-@cache
+@lru_cache(maxsize=1024)
 def sort_query(model: type, *fields: str) -> Callable[..., Any]:
     """A dependency that gives ``list[SortField]`` from ``sort=-created_at,name``, 20 at most; as `filter_query`."""
     params = SortParams(model, fields)
@@ -108,7 +108,7 @@ def options_query(
     )
 
 
-@cache
+@lru_cache(maxsize=1024)
 def _options_query(
     model: type,
     fields: tuple[str, ...],

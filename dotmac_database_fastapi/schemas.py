@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -46,7 +46,7 @@ _OF_PYTHON: dict[type | None, Any] = {timedelta: timedelta, datetime: datetime, 
 """Types of a dialect's own, by the Python type of their values."""
 
 
-@cache
+@lru_cache(maxsize=1024)
 def create_schema_of(model: type) -> type[BaseModel]:
     """What a client may set of a new row; unknown keys are refused.
 
@@ -58,7 +58,7 @@ def create_schema_of(model: type) -> type[BaseModel]:
     return _model(f"{model.__name__}Create", fields, _WRITTEN)
 
 
-@cache
+@lru_cache(maxsize=1024)
 def update_schema_of(model: type) -> type[BaseModel]:
     """What a client may change of a row: nothing is required, and what is not set stays."""
     traits: Traits[Any] = traits_of(model)
@@ -68,7 +68,7 @@ def update_schema_of(model: type) -> type[BaseModel]:
     return _model(f"{model.__name__}Update", fields, _WRITTEN)
 
 
-@cache
+@lru_cache(maxsize=1024)
 def read_schema_of(model: type) -> type[BaseModel]:
     """What a client sees of a row: all public columns."""
     traits: Traits[Any] = traits_of(model)
