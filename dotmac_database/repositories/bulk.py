@@ -19,10 +19,12 @@ from ..plainness import WRITE_BY_DRIVER, session_departure
 from ..query import FiltersLike, filters_of
 from ..sessions import keep
 from ..statements.bulk import BATCH, Unnested, update_many
+from ..statements.data import NewRow, Values
 from ..statements.inheritance import matching, spreads
 from ..statements.new_keys import new_keys
 from ..statements.reads import Bound, for_update
-from ..statements.writes import NewRow, Values, VersionStep, Writer
+from ..statements.upserts import VersionStep, conflict_columns, meets_living_only, upsert
+from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS
 from .writing import FRESH, WritingRepository
 
@@ -108,7 +110,7 @@ class BulkRepository(WritingRepository[M]):
             )
         new = [self._new_row(writer, row) for row in rows]
         prepared = [row.values for row in new]
-        conflict = writer.conflict_columns(conflict_fields)
+        conflict = conflict_columns(writer, conflict_fields)
         keys = [self.traits.mapper.get_property_by_column(column).key for column in conflict]
         identities = [tuple(row.get(key) for key in keys) for row in prepared]
         if len(set(identities)) != len(identities):
@@ -298,7 +300,7 @@ class BulkRepository(WritingRepository[M]):
         if self.traits.version_source is VersionSource.GENERATOR:
             yield from self._upserted_by_generator(writer, members, conflict, unset)
             return
-        statement = writer.upsert([key for key in members[0] if key not in unset], conflict)
+        statement = upsert(writer, [key for key in members[0] if key not in unset], conflict)
         rows = Unnested(writer, members)
         how = {**FRESH, **self._options}
         if rows.possible and len(members) >= _FEW:
@@ -318,7 +320,7 @@ class BulkRepository(WritingRepository[M]):
         for row in members:
             for _ in range(_TRIES):
                 step, found = self._version_step(writer, row, conflict)
-                statement = writer.upsert([key for key in row if key not in unset], conflict, step=step).values(row)
+                statement = upsert(writer, [key for key in row if key not in unset], conflict, step=step).values(row)
                 entity = next(iter(self._returned(writer, statement, how)), None)
                 if entity is not None:
                     yield entity
@@ -330,7 +332,7 @@ class BulkRepository(WritingRepository[M]):
         """The version of the row in an upsert's way, which is locked, with the next one; and whether there is a row."""
         key = self.traits.version
         assert key is not None
-        reader = self._reader(include_deleted=not writer.meets_living_only(conflict))
+        reader = self._reader(include_deleted=not meets_living_only(writer, conflict))
         of = self.traits.mapper.get_property_by_column
         same = [self.traits.attribute(of(each).key) == row.get(of(each).key) for each in conflict]
         statement = (

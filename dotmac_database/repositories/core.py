@@ -18,10 +18,11 @@ from ..errors import TenantRequiredError, ValidationError
 from ..models.traits import Traits, traits_of
 from ..sessions import state_of, sync_session
 from ..statements.coercion import coercer
+from ..statements.data import Values
 from ..statements.paths import resolve
 from ..statements.reads import Lock, Reader
 from ..statements.scope import Scope
-from ..statements.writes import Values, Writer
+from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS, confine
 from ..tenancy.values import named
 

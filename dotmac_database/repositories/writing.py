@@ -17,9 +17,10 @@ from ..errors import DuplicateEntityError, StaleEntityError, TenantIsolationErro
 from ..models.traits import traits_of
 from ..plainness import CHANGE, mapper_departure, session_listened
 from ..sessions import keep, state_of, writing
+from ..statements.data import NewRow, Values, is_sql
 from ..statements.inheritance import deletions, levels_of, of_key, spreads
 from ..statements.reads import Bound, Reader, for_update
-from ..statements.writes import NewRow, Values, Writer, is_sql
+from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS
 from .explaining import ExplainingRepository
 

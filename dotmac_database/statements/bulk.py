@@ -11,8 +11,9 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from ..models.traits import makes_value
 from ..types import UTCDateTime
+from .data import Values
 from .reads import Bound
-from .writes import Values, Writer
+from .writes import Writer
 
 BATCH = 10_000
 """How many rows one unnested statement takes."""

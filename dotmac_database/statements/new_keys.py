@@ -16,8 +16,9 @@ from sqlalchemy.sql.elements import ColumnClause, TextClause
 from sqlalchemy.sql.selectable import SelectBase, TableClause
 
 from ..models.traits import Traits, makes_value
+from .data import Values
 from .reads import Bound
-from .writes import Values, Writer
+from .writes import Writer
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
-from decimal import Decimal
-from typing import Any, NamedTuple
-from uuid import UUID, uuid4
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
 
-from pydantic import BaseModel
 from sqlalchemy import (
     Column,
-    Index,
-    PrimaryKeyConstraint,
-    Table,
-    UniqueConstraint,
-    and_,
     bindparam,
     delete,
     func,
@@ -25,94 +18,18 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy import inspect as sa_inspect
-from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.elements import Null
 
 from ..errors import TenantIsolationError, TenantRequiredError, ValidationError
-from ..models.living import living_condition
 from ..models.traits import Traits, VersionSource, traits_of
 from ..tenancy.context import ALL_TENANTS
 from ..types import UTCDateTime, utc_now
 from .coercion import Coercer, coercer
+from .data import NewRow, Values, data_of, is_sql, new_data_of
 from .filters import Analysis
 from .paths import is_json
 from .reads import Bound, Reader
 from .suggestions import shown, suggestion
-
-Values = dict[str, Any]
-
-_DATA = frozenset((str, int, float, bool, type(None), UUID, datetime, date, Decimal, bytes, dict, list))
-"""What rows are mostly made of: no SQL expression has such a type."""
-
-
-def is_sql(value: Any) -> bool:
-    """Whether a value is an SQL expression, the programmer's own, rather than data."""
-    return type(value) not in _DATA and (isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"))
-
-
-def data_of(traits: Traits[Any], data: Any) -> Mapping[Any, Any]:
-    """The fields that were set in a dict, a Pydantic object or an entity."""
-    if type(data) is dict or isinstance(data, Mapping):
-        return data
-    if isinstance(data, BaseModel):
-        names = data.model_fields_set - _excluded(traits, type(data))
-        related = _held(data, traits.relationships) if isinstance(data, traits.model) else {}
-        return {name: getattr(data, name) for name in names} | (data.model_extra or {}) | related
-    if isinstance(data, traits.model):
-        return _held(data, (*traits.columns, *traits.relationships))
-    raise ValidationError(f"{traits.name}: a dict or a Pydantic object was expected, not {type(data).__name__}.")
-
-
-def new_data_of(traits: Traits[Any], data: Any) -> tuple[Mapping[Any, Any], frozenset[str]]:
-    """What a new row is made of, and the names in it that nobody has set: a Pydantic object's own defaults.
-
-    A default of None is none: it leaves the column to its own default, or to NULL.
-    """
-    if not isinstance(data, BaseModel):
-        return data_of(traits, data), _NOBODYS
-    if not isinstance(data, traits.model):
-        names = type(data).model_fields.keys() - data.model_fields_set - _excluded(traits, type(data))
-        unset = {name: value for name in names if (value := getattr(data, name)) is not None}
-    elif sa_inspect(data).key is not None:
-        return _held(data, (*traits.columns, *traits.relationships)), _NOBODYS  # it was loaded, as the row is
-    else:
-        # What its class fills in for the repository to stamp, the repository stamps.
-        names = traits.columns.keys() - data.model_fields_set - traits.stamped - {traits.discriminator}
-        unset = {name: value for name, value in _held(data, names).items() if value is not None}
-    return {**unset, **data_of(traits, data)}, frozenset(unset)
-
-
-def _held(entity: Any, keys: Iterable[str]) -> Values:
-    held: Values = sa_inspect(entity).dict
-    return {key: held[key] for key in keys if key in held}
-
-
-def _excluded(traits: Traits[Any], schema: type[BaseModel]) -> frozenset[str]:
-    """The fields that a schema keeps out of its dumps (``exclude=True``), unless they are the class's own."""
-
-    def find() -> frozenset[str]:
-        fields = schema.model_fields.items()
-        mapped = traits.mapper.all_orm_descriptors
-        return frozenset(name for name, field in fields if field.exclude is True and name not in mapped)
-
-    return traits.kept(("excluded", schema), find)
-
-
-_NOBODYS: frozenset[str] = frozenset()
-
-
-class NewRow(NamedTuple):
-    """The values of a row to insert, and the keys of those that nobody has set."""
-
-    values: Values
-    unset: frozenset[str]
-
-
-class VersionStep(NamedTuple):
-    """A row's version before and after a change."""
-
-    last: Any
-    next: Any
 
 
 def _fills_itself(column: Column[Any]) -> bool:
@@ -199,7 +116,7 @@ class Writer:
         return values
 
     def _field(self, name: Any) -> tuple[str, Coercer | None]:
-        key = self._canonical(name)
+        key = self.canonical(name)
         known = key in self.traits.columns
         found = self._fields[name] = (key, self._coercer(key) if known else None)
         return found
@@ -220,7 +137,8 @@ class Writer:
         """Whether the value of a key is an SQL expression; the NULL of a JSON column is data."""
         return is_sql(value) and not (type(value) is Null and is_json(self.traits.columns[key].type))
 
-    def _canonical(self, name: object) -> str:
+    def canonical(self, name: object) -> str:
+        """The key of a name, which may be a synonym's. Raises `ValidationError` for what is no field."""
         mapper = self.traits.mapper
         if isinstance(name, str):
             synonym = mapper.synonyms.get(name)
@@ -310,13 +228,6 @@ class Writer:
             values[key] = identity
         elif given is not None and (is_sql(given) or given != identity):
             raise ValidationError(f"{traits.name}.{key}: the data names another class.", field=key)
-
-    def _of_class(self) -> Any:
-        """The condition that a row in an upsert's way is of the class or one below; None: every row of the table is."""
-        mapper = self.traits.mapper
-        if not mapper.single or mapper.polymorphic_on is None:
-            return None
-        return mapper.polymorphic_on.in_([each.polymorphic_identity for each in mapper.self_and_descendants])
 
     def _check_tenant(self, given: Any) -> None:
         tenant = self.reader.scope.tenant
@@ -440,125 +351,3 @@ class Writer:
         if traits.deleted_at is not None:
             self._stamp(values, traits.deleted_at, utc_now() if deleted else None)
         return self.stamped(values)
-
-    def conflict_columns(self, fields: Sequence[str]) -> list[Any]:
-        """The columns of the unique constraint that ``fields`` name, with the tenant's where it belongs to it."""
-        names = [fields] if isinstance(fields, str) else list(fields)
-        keys = [self._canonical(name) for name in names]
-        unknown = next((key for key in keys if key not in self.traits.columns), None)
-        if unknown is not None or not keys:
-            raise ValidationError(f"{self.traits.name}: conflict_fields must name columns.", field=unknown)
-        columns = {self.traits.columns[key] for key in keys}
-        uniques = self._uniques()
-        if frozenset(columns) in uniques:
-            return [self.traits.columns[key] for key in keys]
-        if self.traits.tenant is not None:
-            tenant = self.traits.columns[self.traits.tenant]
-            if frozenset(columns | {tenant}) in uniques:
-                return [tenant, *(self.traits.columns[key] for key in keys)]
-        told = "; ".join(sorted(", ".join(sorted(c.name for c in unique)) for unique in uniques))
-        raise ValidationError(
-            f"{self.traits.name}: no unique constraint is on {', '.join(keys)}; there are: {told}.", field=keys[0]
-        )
-
-    def _uniques(self) -> set[frozenset[Any]]:
-        uniques: set[frozenset[Any]] = set()
-        for table in self.traits.tables:
-            for constraint in table.constraints:
-                if isinstance(constraint, (UniqueConstraint, PrimaryKeyConstraint)):
-                    uniques.add(frozenset(constraint.columns))
-            for index in table.indexes:
-                if index.unique and (not _partial(index) or living_condition(index) is not None):
-                    uniques.add(frozenset(index.columns))
-            uniques |= {frozenset([column]) for column in table.columns if column.unique}
-        return uniques
-
-    def upsert(
-        self,
-        row_keys: Sequence[str],
-        conflict: Sequence[Any],
-        *,
-        returning: bool = True,
-        step: VersionStep | None = None,
-    ) -> Any:
-        """INSERT … ON CONFLICT DO UPDATE, which leaves a row of another tenant alone.
-
-        A soft-deleted row in the way is changed and restored. ``step`` is for a class whose versions a function makes
-        (`VersionSource.GENERATOR`): a row whose version is not that of the step stays as it is.
-        """
-        traits = self.traits
-        table = traits.tables[0]
-        statement = self.reader.dialect.insert(traits.model)
-        kept = {
-            *traits.primary_key,
-            traits.discriminator,
-            traits.tenant,
-            traits.created_at,
-            traits.created_by,
-            traits.version if traits.version_source is not VersionSource.DATABASE else None,
-        }
-        conflicting = {column.key for column in conflict}
-        changes: Values = {
-            traits.columns[key].name: statement.excluded[traits.columns[key].name]
-            for key in row_keys
-            if key not in kept and traits.columns[key].key not in conflicting
-        }
-        changes |= self._counted_on_conflict(row_keys, step)
-        # SQLAlchemy would take a bound None for a value of each row, and send the rows one by one.
-        unmarked: tuple[tuple[str | None, Any], ...] = ((traits.is_deleted, False), (traits.deleted_at, null()))
-        for key, value in unmarked:
-            if key is not None:
-                changes[traits.columns[key].name] = value
-        if not changes:
-            first = next(iter(conflict))
-            changes = {first.name: statement.excluded[first.name]}
-        where = self._of_class()
-        if traits.tenant is not None and self.reader.scope.tenant is not ALL_TENANTS:
-            column = traits.columns[traits.tenant]
-            own = table.c[column.key] == statement.excluded[column.name]
-            where = own if where is None else and_(where, own)
-        if step is not None and traits.version is not None:
-            unchanged = table.c[traits.columns[traits.version].key].is_not_distinct_from(step.last)
-            where = unchanged if where is None else and_(where, unchanged)
-        among = _living_among(table, conflict)
-        statement = statement.on_conflict_do_update(
-            index_elements=list(conflict), index_where=among, set_=changes, where=where
-        )
-        if not returning:
-            return statement
-        if not traits.returned:
-            return statement.returning(*(traits.attribute(key) for key in traits.primary_key))
-        return self.reader.whole(statement.returning(traits.model))
-
-    def meets_living_only(self, conflict: Sequence[Any]) -> bool:
-        """Whether an upsert meets rows that are not soft-deleted only, since the others may have the same values."""
-        return _living_among(self.traits.tables[0], conflict) is not None
-
-    def _counted_on_conflict(self, row_keys: Sequence[str], step: VersionStep | None) -> Values:
-        """The next version of a row in an upsert's way, by the column's name."""
-        key = self.traits.version
-        if key is None:
-            return {}
-        column = self.traits.columns[key]
-        if step is not None:
-            return {column.name: bindparam(None, step.next, type_=column.type, unique=True)}
-        made: Any = column.onupdate
-        if self.traits.version_source is VersionSource.DATABASE and key not in row_keys and made is not None:
-            # ON CONFLICT DO UPDATE knows nothing of a column's own onupdate.
-            return {column.name: made.arg(None) if made.is_callable else made.arg}
-        counted = self.next_version()
-        return {column.name: counted[key]} if counted else {}
-
-
-def _living_among(table: Table, conflict: Sequence[Any]) -> Any:
-    """The condition of the partial index that alone makes these columns unique; None: it is unique without one."""
-    wanted = set(conflict)
-    found = [index for index in table.indexes if index.unique and set(index.columns) == wanted]
-    if not found or any(living_condition(index) is None for index in found):
-        return None
-    constraints = (each for each in table.constraints if isinstance(each, (UniqueConstraint, PrimaryKeyConstraint)))
-    return None if any(set(each.columns) == wanted for each in constraints) else living_condition(found[0])
-
-
-def _partial(index: Index) -> bool:
-    return any(options.get("where") is not None for options in index.dialect_options.values())

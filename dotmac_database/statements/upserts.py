@@ -1,0 +1,157 @@
+"""INSERT … ON CONFLICT DO UPDATE: which rows it meets, and what it changes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint, and_, bindparam, null
+
+from ..errors import ValidationError
+from ..models.living import living_condition
+from ..models.traits import VersionSource
+from ..tenancy.context import ALL_TENANTS
+from .data import Values
+from .writes import Writer
+
+
+class VersionStep(NamedTuple):
+    """A row's version before and after a change."""
+
+    last: Any
+    next: Any
+
+
+def conflict_columns(writer: Writer, fields: Sequence[str]) -> list[Any]:
+    """The columns of the unique constraint that ``fields`` name, with the tenant's where it belongs to it."""
+    names = [fields] if isinstance(fields, str) else list(fields)
+    keys = [writer.canonical(name) for name in names]
+    unknown = next((key for key in keys if key not in writer.traits.columns), None)
+    if unknown is not None or not keys:
+        raise ValidationError(f"{writer.traits.name}: conflict_fields must name columns.", field=unknown)
+    columns = {writer.traits.columns[key] for key in keys}
+    uniques = _uniques(writer)
+    if frozenset(columns) in uniques:
+        return [writer.traits.columns[key] for key in keys]
+    if writer.traits.tenant is not None:
+        tenant = writer.traits.columns[writer.traits.tenant]
+        if frozenset(columns | {tenant}) in uniques:
+            return [tenant, *(writer.traits.columns[key] for key in keys)]
+    told = "; ".join(sorted(", ".join(sorted(c.name for c in unique)) for unique in uniques))
+    raise ValidationError(
+        f"{writer.traits.name}: no unique constraint is on {', '.join(keys)}; there are: {told}.", field=keys[0]
+    )
+
+
+def _uniques(writer: Writer) -> set[frozenset[Any]]:
+    uniques: set[frozenset[Any]] = set()
+    for table in writer.traits.tables:
+        for constraint in table.constraints:
+            if isinstance(constraint, (UniqueConstraint, PrimaryKeyConstraint)):
+                uniques.add(frozenset(constraint.columns))
+        for index in table.indexes:
+            if index.unique and (not _partial(index) or living_condition(index) is not None):
+                uniques.add(frozenset(index.columns))
+        uniques |= {frozenset([column]) for column in table.columns if column.unique}
+    return uniques
+
+
+def upsert(
+    writer: Writer,
+    row_keys: Sequence[str],
+    conflict: Sequence[Any],
+    *,
+    returning: bool = True,
+    step: VersionStep | None = None,
+) -> Any:
+    """INSERT … ON CONFLICT DO UPDATE, which leaves a row of another tenant alone.
+
+    A soft-deleted row in the way is changed and restored. ``step`` is for a class whose versions a function makes
+    (`VersionSource.GENERATOR`): a row whose version is not that of the step stays as it is.
+    """
+    traits = writer.traits
+    table = traits.tables[0]
+    statement = writer.reader.dialect.insert(traits.model)
+    kept = {
+        *traits.primary_key,
+        traits.discriminator,
+        traits.tenant,
+        traits.created_at,
+        traits.created_by,
+        traits.version if traits.version_source is not VersionSource.DATABASE else None,
+    }
+    conflicting = {column.key for column in conflict}
+    changes: Values = {
+        traits.columns[key].name: statement.excluded[traits.columns[key].name]
+        for key in row_keys
+        if key not in kept and traits.columns[key].key not in conflicting
+    }
+    changes |= _counted_on_conflict(writer, row_keys, step)
+    # SQLAlchemy would take a bound None for a value of each row, and send the rows one by one.
+    unmarked: tuple[tuple[str | None, Any], ...] = ((traits.is_deleted, False), (traits.deleted_at, null()))
+    for key, value in unmarked:
+        if key is not None:
+            changes[traits.columns[key].name] = value
+    if not changes:
+        first = next(iter(conflict))
+        changes = {first.name: statement.excluded[first.name]}
+    where = _of_class(writer)
+    if traits.tenant is not None and writer.reader.scope.tenant is not ALL_TENANTS:
+        column = traits.columns[traits.tenant]
+        own = table.c[column.key] == statement.excluded[column.name]
+        where = own if where is None else and_(where, own)
+    if step is not None and traits.version is not None:
+        unchanged = table.c[traits.columns[traits.version].key].is_not_distinct_from(step.last)
+        where = unchanged if where is None else and_(where, unchanged)
+    among = _living_among(table, conflict)
+    statement = statement.on_conflict_do_update(
+        index_elements=list(conflict), index_where=among, set_=changes, where=where
+    )
+    if not returning:
+        return statement
+    if not traits.returned:
+        return statement.returning(*(traits.attribute(key) for key in traits.primary_key))
+    return writer.reader.whole(statement.returning(traits.model))
+
+
+def meets_living_only(writer: Writer, conflict: Sequence[Any]) -> bool:
+    """Whether an upsert meets rows that are not soft-deleted only, since the others may have the same values."""
+    return _living_among(writer.traits.tables[0], conflict) is not None
+
+
+def _counted_on_conflict(writer: Writer, row_keys: Sequence[str], step: VersionStep | None) -> Values:
+    """The next version of a row in an upsert's way, by the column's name."""
+    key = writer.traits.version
+    if key is None:
+        return {}
+    column = writer.traits.columns[key]
+    if step is not None:
+        return {column.name: bindparam(None, step.next, type_=column.type, unique=True)}
+    made: Any = column.onupdate
+    if writer.traits.version_source is VersionSource.DATABASE and key not in row_keys and made is not None:
+        # ON CONFLICT DO UPDATE knows nothing of a column's own onupdate.
+        return {column.name: made.arg(None) if made.is_callable else made.arg}
+    counted = writer.next_version()
+    return {column.name: counted[key]} if counted else {}
+
+
+def _of_class(writer: Writer) -> Any:
+    """The condition that a row in an upsert's way is of the class or one below; None: every row of the table is."""
+    mapper = writer.traits.mapper
+    if not mapper.single or mapper.polymorphic_on is None:
+        return None
+    return mapper.polymorphic_on.in_([each.polymorphic_identity for each in mapper.self_and_descendants])
+
+
+def _living_among(table: Table, conflict: Sequence[Any]) -> Any:
+    """The condition of the partial index that alone makes these columns unique; None: it is unique without one."""
+    wanted = set(conflict)
+    found = [index for index in table.indexes if index.unique and set(index.columns) == wanted]
+    if not found or any(living_condition(index) is None for index in found):
+        return None
+    constraints = (each for each in table.constraints if isinstance(each, (UniqueConstraint, PrimaryKeyConstraint)))
+    return None if any(set(each.columns) == wanted for each in constraints) else living_condition(found[0])
+
+
+def _partial(index: Index) -> bool:
+    return any(options.get("where") is not None for options in index.dialect_options.values())
