@@ -317,11 +317,11 @@ def _time(type_: sa.Time, storing: bool) -> Coercer:
 
 
 def _interval(value: Any) -> timedelta:
-    if isinstance(value, str):
+    if isinstance(value, str) and value.lstrip("+-").startswith("P"):
         try:
             value = _DURATION.validate_python(value)
         except PydanticError:
-            raise ValueError("an ISO 8601 duration") from None
+            raise ValueError("a duration, such as PT5S") from None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             value = timedelta(seconds=value)

@@ -389,7 +389,6 @@ def _postgresql() -> Iterable[Kind]:
 KINDS: tuple[Kind, ...] = (*_both(), *_moments(), *_enums(), *_decorators(), *_sqlite(), *_postgresql())
 
 SAMPLE = (
-    "string", "char", "real", "float_decimal", "numeric", "numeric_float", "datetime", "utc", "minutes", "time",
-    "enum_text", "money", "money_text", "stripped", "pg_interval", "pg_bit", "pg_int4range", "datetime_pg",
+    "char", "real", "float_decimal", "numeric_float", "datetime", "minutes", "money", "pg_interval", "pg_int4range",
 )  # fmt: skip
 """The kinds that every run tries."""
