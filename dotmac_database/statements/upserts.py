@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint, and_, bindparam, null
+from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint, and_, bindparam, false, null, or_
 
 from ..errors import ValidationError
 from ..models.living import living_condition
@@ -140,7 +140,9 @@ def _of_class(writer: Writer) -> Any:
     mapper = writer.traits.mapper
     if not mapper.single or mapper.polymorphic_on is None:
         return None
-    return mapper.polymorphic_on.in_([each.polymorphic_identity for each in mapper.self_and_descendants])
+    identities = [each.polymorphic_identity for each in mapper.self_and_descendants]
+    # Not IN: a statement for many rows can't expand its parameter.
+    return or_(false(), *(mapper.polymorphic_on == each for each in identities if each is not None))
 
 
 def _living_among(table: Table, conflict: Sequence[Any]) -> Any:
