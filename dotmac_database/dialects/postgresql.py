@@ -44,7 +44,7 @@ from sqlalchemy.types import (
 
 from .base import Column, Condition, Dialect, enum_of
 from .search_text import as_websearch
-from .spans import AsText, Single, Span, converts, decimal_span, float_span
+from .spans import AsText, Single, Span, converts, decimal_span, float_span, underlying
 
 _FAITHFUL = (Boolean, Date, DateTime, Enum, Float, Integer, Numeric, String, Time, Uuid)
 """The types whose value, as it is read, is what is stored."""
@@ -70,9 +70,14 @@ class _Whole(TypeDecorator[str]):
         return self.item.bind_processor(dialect)
 
 
+def _list_of(type_: TypeEngine[Any]) -> ARRAY[Any]:
+    """The type of a list of values, of which each may be a list in Python."""
+    return ARRAY(_item(type_), dimensions=1)
+
+
 def _item(type_: TypeEngine[Any]) -> TypeEngine[Any]:
     """The type of an array's items: a cast to VARCHAR(5)[] would cut the values."""
-    plain = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+    plain = underlying(type_, Postgresql.types)
     sized = isinstance(plain, String) and (plain.length is not None or isinstance(plain, CHAR))
     if not sized or enum_of(type_) is not None:
         return type_
@@ -111,10 +116,10 @@ class Postgresql(Dialect):
         return cast(func.ts_rank_cd(_words(column), func.websearch_to_tsquery(_CONFIG, query)), Double())
 
     def _among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition:
-        return column == any_(bindparam(name, type_=ARRAY(_item(type_))))
+        return column == any_(bindparam(name, type_=_list_of(type_)))
 
     def _row_among(self, columns: Sequence[Column], name: str) -> Condition:
-        arrays = [bindparam(f"{name}_{place}", type_=ARRAY(_item(each.type))) for place, each in enumerate(columns)]
+        arrays = [bindparam(f"{name}_{place}", type_=_list_of(each.type)) for place, each in enumerate(columns)]
         names = [f"n{place}" for place in range(len(columns))]
         rows = func.unnest(*arrays).table_valued(*names, name="dotmac_rows").render_derived()
         return tuple_(*columns).in_(select(*(rows.c[each] for each in names)))
