@@ -309,6 +309,11 @@ class BulkRepository(WritingRepository[M]):
                 arrays = statement.from_select(columns, source, include_defaults=False)
                 yield from self._returned(writer, arrays, how)
             return
+        if not self.traits.inserted_in_bulk:
+            size = max(1, self._dialect.max_parameters // len(members[0]))
+            for start in range(0, len(members), size):
+                yield from self._returned(writer, statement.values(members[start : start + size]), how)
+            return
         sized = {**how, "render_nulls": True, "insertmanyvalues_page_size": BATCH}
         yield from self._returned(writer, statement, sized, members)
 
