@@ -35,6 +35,7 @@ _HOOKS = (
 _MOMENT = re.compile(r"((?:\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?")
 _EXACT = Context(prec=2000)  # a double, and the half of the way to the next, have at most 768 digits
 _DOUBLES_DIGITS = 15
+_DOUBLE_OID = 701  # PostgreSQL's
 
 
 class AsStored(sa.UserDefinedType[Any]):
@@ -72,12 +73,13 @@ class Span:
     """The types by which the ends of a value's span are bound; where they are one, the span is a single value.
 
     ``forms``: the type of a list of values that is bound as one parameter with all their stored forms, where these can
-    be counted.
+    be counted. ``rounded``: the type by which a stored number is read as a rounded Decimal.
     """
 
     low: sa.TypeEngine[Any]
     high: sa.TypeEngine[Any]
     forms: sa.TypeEngine[Any] | None = None
+    rounded: sa.TypeEngine[Any] | None = None
 
     @property
     def single(self) -> bool:
@@ -142,6 +144,13 @@ class MomentForms(sa.TypeDecorator[Any]):
         return lambda values: json.dumps([form for value in values for form in moment_forms(store(value))])
 
 
+def digits_read(item: sa.TypeEngine[Any], dialect: Dialect) -> int | None:
+    """To how many digits after the point a float is rounded when it is read as a Decimal; None: it is not rounded."""
+    read = item.dialect_impl(dialect).result_processor(dialect, _DOUBLE_OID)
+    digits = _DOUBLES_DIGITS if read is None else -int(Decimal(str(read(1 / 3))).as_tuple().exponent)
+    return digits if digits < _DOUBLES_DIGITS else None
+
+
 class DecimalEnd(sa.TypeDecorator[Any]):
     """An end of the span of doubles, or with ``narrow`` of floats, that are read as one Decimal, for they are rounded.
 
@@ -159,17 +168,15 @@ class DecimalEnd(sa.TypeDecorator[Any]):
 
     def bind_processor(self, dialect: Any) -> Any:
         """SQLAlchemy's hook: the number."""
-        read = self.item.dialect_impl(dialect).result_processor(dialect, 701)  # PostgreSQL's double
-        exponent = -1 if read is None else int(Decimal(str(read(1 / 3))).as_tuple().exponent)
-        half = Decimal(5).scaleb(exponent - 1) * (-1 if self.end == "low" else 1)
-        step, rounds = Decimal(1).scaleb(exponent), read is not None and exponent > -_DOUBLES_DIGITS
-        narrow = self.narrow
+        digits, narrow = digits_read(self.item, dialect), self.narrow
+        step = Decimal(1).scaleb(-(digits or 0))
+        half = step / (-2 if self.end == "low" else 2)
 
         def process(value: Any) -> float | None:
             if value is None:
                 return None
             number = Decimal(str(value)) if isinstance(value, float) else Decimal(value)
-            if rounds and number == number.quantize(step, context=_EXACT):
+            if digits is not None and number == number.quantize(step, context=_EXACT):
                 number = _EXACT.add(number, half)
             return nearest_single(float(number)) if narrow else float(number)
 
@@ -229,7 +236,7 @@ class ShortDecimal(sa.TypeDecorator[Any]):
 
 def decimal_span(type_: sa.TypeEngine[Any], narrow: bool = False) -> Span:
     """The span of a type whose stored floats are read as rounded Decimals."""
-    return Span(DecimalEnd(type_, "low", narrow), DecimalEnd(type_, "high", narrow))
+    return Span(DecimalEnd(type_, "low", narrow), DecimalEnd(type_, "high", narrow), rounded=type_)
 
 
 def float_span(type_: sa.Numeric[Any]) -> Span:

@@ -16,9 +16,9 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
-    exists,
     func,
     literal,
+    literal_column,
     or_,
     select,
     tuple_,
@@ -45,7 +45,7 @@ from sqlalchemy.types import (
 
 from .base import Column, Condition, Dialect, lowered
 from .full_text import indexed_search
-from .spans import AsStored, Span, converts, decimal_span, moment_forms, moment_span
+from .spans import AsStored, Span, converts, decimal_span, digits_read, moment_forms, moment_span
 
 _FAITHFUL = (Boolean, Date, Enum, Float, Integer, Numeric, String, Uuid)
 """The types whose value, as it is read, is what is stored; a number's only where it is no Decimal."""
@@ -108,7 +108,7 @@ def _stored(values: Iterable[Any], item: TypeEngine[Any], dialect: Any) -> list[
         return [bytes(each).hex() for each in stored]
     if isinstance(plain, (DateTime, Time)):
         return [form for each in stored for form in moment_forms(each)]
-    if isinstance(plain, Numeric):
+    if isinstance(plain, (Numeric, Float)):
         return [_json_number(float(each)) for each in stored]
     return stored
 
@@ -226,16 +226,17 @@ class Sqlite(Dialect):
         decimal = isinstance(stored, (Float, Numeric)) and stored.asdecimal
         return None if isinstance(stored, _FAITHFUL) and not decimal and not converts(type_) else AsStored()
 
-    def among_spans(self, column: Column, span: Span, low: str, high: str) -> Condition:
-        if span.forms is not None:
-            forms = func.json_each(bindparam(low, type_=span.forms)).table_valued("value", name="dotmac_values")
-            return column.in_(select(forms.c.value))
-        lows, highs = (
-            func.json_each(bindparam(name, type_=JsonValues(type_))).table_valued("key", "value", name=f"dotmac_{end}")
-            for name, type_, end in ((low, span.low, "lows"), (high, span.high, "highs"))
-        )
-        spans = select(literal(1)).where(lows.c.key == highs.c.key, column.between(lows.c.value, highs.c.value))
-        return or_(exists(spans), column != column)  # NULL is in no list, nor not in one
+    def among_spans(self, column: Column, span: Span, low: str, high: str) -> Condition:  # noqa: ARG002 - one list is enough here
+        type_ = JsonValues(span.rounded) if span.rounded is not None else span.forms
+        listed = func.json_each(bindparam(low, type_=type_)).table_valued("value", name="dotmac_values")
+        among = select(listed.c.value)
+        digits = None if span.rounded is None else digits_read(span.rounded, self.types)
+        # To look each row's number up in the list takes a moment; to compare it with as many spans does not.
+        return column.in_(among) if digits is None else or_(column.in_(among), _rounded(column, digits).in_(among))
+
+
+def _rounded(column: Column, digits: int) -> Column:
+    return func.dotmac_rounded(column, literal_column(str(digits)))
 
 
 def _from_json(value: Column, type_: TypeEngine[Any]) -> Column:

@@ -57,6 +57,11 @@ def _bytes(digits: str | None) -> bytes | None:
     return None if digits is None else bytes.fromhex(digits)
 
 
+def _rounded(number: float | None, digits: int) -> float | None:
+    """A number as SQLAlchemy rounds it when it is read as a Decimal."""
+    return None if number is None else float(f"{number:.{digits}f}")
+
+
 def _search(text: str | None, query: str | None) -> int | None:
     """Whether a text has what a query asks for; see `dotmac_database.dialects.search_text`."""
     if text is None or query is None:
@@ -94,6 +99,7 @@ def register_functions(connection: Any) -> None:
     connection.create_function("dotmac_json_contains", 2, _json_contains, deterministic=True)
     connection.create_function("dotmac_json_overlaps", 2, _json_overlaps, deterministic=True)
     connection.create_function("dotmac_bytes", 1, _bytes, deterministic=True)
+    connection.create_function("dotmac_rounded", 2, _rounded, deterministic=True)
     connection.create_function("dotmac_search", 2, _search, deterministic=True)
     connection.create_function("dotmac_relevance", 2, _relevance, deterministic=True)
     connection.create_function("dotmac_candidates", 1, _candidates, deterministic=True)
