@@ -299,8 +299,8 @@ def nothing_sent_since_savepoint(session: Session) -> None:
 
     Its plan may be stale then: the transaction goes back to the savepoint, and the statement is sent again.
     """
-    # With several binds it is not known yet whose savepoint it will be.
-    if session.in_nested_transaction() and not session.binds:
+    # With several engines it is not known yet whose savepoint it will be.
+    if session.in_nested_transaction() and not routes(session):
         mark_savepoint(session.connection())
 
 

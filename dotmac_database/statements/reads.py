@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from sqlalchemy import Select, bindparam, func, literal_column, select
+from sqlalchemy import Select, SelectBase, bindparam, func, literal_column, select
 from sqlalchemy.orm import Bundle, lazyload, selectinload, undefer
 from sqlalchemy.orm.base import instance_dict
-from sqlalchemy.sql import ColumnElement
+from sqlalchemy.sql import ColumnElement, visitors
 
 from ..dialects.base import Dialect
 from ..dialects.explain import Explain
@@ -68,6 +68,10 @@ class Lock(NamedTuple):
 
     nowait: bool = False
     skip_locked: bool = False
+
+
+def _holds_select(statement: Any) -> bool:
+    return any(isinstance(part, SelectBase) for part in visitors.iterate(statement) if part is not statement)
 
 
 def for_update(traits: Traits[Any], statement: Select[Any], **how: Any) -> Select[Any]:
@@ -411,8 +415,10 @@ class Reader:
 
     def confined(self, bound: Bound) -> Bound:
         """The same statement, with the tenant's condition within the class's own expressions, where it has any."""
-        if not self.traits.asks_other_rows or self.scope.tenant in (None, ALL_TENANTS):
+        if self.scope.tenant in (None, ALL_TENANTS) or not self.traits.asks_other_rows:
             return bound
+        if not (self.traits.computes or _holds_select(bound.statement)):
+            return bound  # none of the hybrids that ask other rows is in it
         return Bound(bound.statement.options(Confinement(self.scope.tenant)), bound.parameters, bound.how)
 
     def whole(self, statement: Any) -> Any:

@@ -27,6 +27,7 @@ from dotmac_database.statements.coercion import told
 from dotmac_database.testing import MockRepository
 from tests.conftest import Face
 from tests.hostile import HOSTILE
+from tests.matrices import sampled
 from tests.models import Base, Post, Status, Tag, User
 
 F, Op = QueryFilter, FilterOperator
@@ -164,7 +165,7 @@ def compare_with_mock(listed: Callable[[Any], Any], mock: Any, field: str) -> No
     assert not faults, "\n".join(map(str, faults))
 
 
-@pytest.mark.parametrize("field", COLUMNS)
+@pytest.mark.parametrize("field", sampled(list(COLUMNS), 2))
 def test_any_operator_with_any_value_answers_as_the_mock_does_or_is_refused(
     face: Face, users: Any, mock_users: Any, field: str
 ) -> None:

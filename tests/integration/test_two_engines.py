@@ -141,7 +141,8 @@ def test_nothing_grows_with_the_number_of_engines(postgres_url: str) -> None:
     before = kept()
     for _ in range(5):
         asyncio.run(main())
-    assert kept() == before
+    # Fewer, where what other tests have left is collected meanwhile.
+    assert all(now <= then for now, then in zip(kept(), before, strict=True))
 
 
 def test_a_plan_dies_with_its_statement(postgres_url: str) -> None:
