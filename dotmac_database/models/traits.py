@@ -261,14 +261,26 @@ class Traits(Generic[M]):
         return len(self.columns) < len(self.mapper.column_attrs)
 
     @cached_property
+    def loads_other_rows(self) -> bool:
+        """Whether the class has a column property with a SELECT in it, which comes with each object."""
+        return any(_holds_select(column) for each in self.mapper.column_attrs for column in each.columns)
+
+    @cached_property
     def asks_other_rows(self) -> bool:
-        """Whether the class has a column property, or a hybrid with a SELECT in it, which must be confined, too."""
-        return self.computes or any(
-            isinstance(part, SelectBase)
-            for name, each in self.mapper.all_orm_descriptors.items()
-            if isinstance(each, hybrid_property)
-            for part in iterate(hybrid_sql(self.model, name))
-        )
+        """Whether the class has a column property or a hybrid with a SELECT in it, which must be confined, too."""
+        hybrids = (name for name, each in self.mapper.all_orm_descriptors.items() if isinstance(each, hybrid_property))
+        return self.loads_other_rows or any(_holds_select(hybrid_sql(self.model, name)) for name in hybrids)
+
+    @cached_property
+    def leads_to_other_rows(self) -> bool:
+        """Whether the class, or any that its relationships lead to, `asks_other_rows`."""
+        reached: list[Mapper[Any]] = [self.mapper]
+        for mapper in reached:
+            if traits_of(mapper.class_).asks_other_rows:
+                return True
+            targets = (each for to in mapper.relationships for each in to.mapper.self_and_descendants)
+            reached += [each for each in dict.fromkeys(targets) if each not in reached]
+        return False
 
     @property
     def listens_to_loads(self) -> bool:
@@ -374,6 +386,10 @@ def makes_value(default: Any) -> bool:
     # SQLAlchemy wraps the functions that take no context, and leaves the others as they are.
     code = getattr(default.arg, "__code__", None)
     return code is not None and code.co_freevars == ("fn",) and code.co_filename == schema.__file__
+
+
+def _holds_select(expression: Any) -> bool:
+    return any(isinstance(part, SelectBase) for part in iterate(expression))
 
 
 def is_private(expression: Any) -> bool:

@@ -411,14 +411,18 @@ class Reader:
                 branch = branch.setdefault(part, {})
         options = self._loads(self.traits, tree, ())
         again = _leads_back(self.traits, tree, ())
-        return self.confined(Bound(bound.statement.options(*options), bound.parameters, _AS_HELD if again else {}))
+        loaded = Bound(bound.statement.options(*options), bound.parameters, _AS_HELD if again else {})
+        return self.confined(loaded, loads=True)
 
-    def confined(self, bound: Bound) -> Bound:
-        """The same statement, with the tenant's condition within the class's own expressions, where it has any."""
-        if self.scope.tenant in (None, ALL_TENANTS) or not self.traits.asks_other_rows:
+    def confined(self, bound: Bound, *, loads: bool = False) -> Bound:
+        """The same statement, with the tenant's condition within expressions of classes that ask other rows.
+
+        ``loads`` says that it loads relationships, whose classes may have such expressions.
+        """
+        if self.scope.tenant in (None, ALL_TENANTS) or not self.traits.leads_to_other_rows:
             return bound
-        if not (self.traits.computes or _holds_select(bound.statement)):
-            return bound  # none of the hybrids that ask other rows is in it
+        if not (loads or self.traits.loads_other_rows or _holds_select(bound.statement)):
+            return bound  # no such expression is in it
         return Bound(bound.statement.options(Confinement(self.scope.tenant)), bound.parameters, bound.how)
 
     def whole(self, statement: Any) -> Any:
