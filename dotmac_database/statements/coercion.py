@@ -14,13 +14,14 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from enum import Enum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic import ValidationError as PydanticError
 from sqlalchemy import types as sa
-from sqlalchemy.dialects.postgresql import INTERVAL
+from sqlalchemy.dialects.postgresql import CIDR, INET, INTERVAL
 from sqlalchemy.engine import Dialect
 
 from ..dialects.spans import converts, underlying
@@ -437,7 +438,18 @@ def _extents(members: list[Any]) -> tuple[int, ...]:
 
 
 # The order matters: Enum is a String, Float a Numeric, a Numeric too.
-_MAKERS: tuple[tuple[type, Callable[[Any, bool], Coercer]], ...] = (
+def _address(_type: sa.TypeEngine[Any], _storing: bool) -> Coercer:
+    """A network's or an interface's address as its text: SQLAlchemy sends many rows of asyncpg's as texts."""
+
+    def coerce(value: Any) -> str:
+        if not isinstance(value, (str, IPv4Address, IPv6Address, IPv4Network, IPv6Network)):
+            raise ValueError("an IP address or network")
+        return checked_text(str(value))
+
+    return coerce
+
+
+_MAKERS: tuple[tuple[type | tuple[type, ...], Callable[[Any, bool], Coercer]], ...] = (
     (sa.Enum, _enum),
     (sa.String, _text),
     (sa.Boolean, _boolean),
@@ -451,4 +463,5 @@ _MAKERS: tuple[tuple[type, Callable[[Any, bool], Coercer]], ...] = (
     (sa.LargeBinary, _bytes),
     (sa.JSON, _json),
     (sa.ARRAY, _array),
+    ((INET, CIDR), _address),
 )
