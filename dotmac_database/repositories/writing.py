@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NoReturn, TypeVar
 
-from sqlalchemy import Result, bindparam, delete, null, select
+from sqlalchemy import Result, null, select
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.base import instance_dict
@@ -134,22 +134,17 @@ class WritingRepository(ExplainingRepository[M]):
                     alone()
                 gone = self._change_or_none(writer, key, values, expected_version) is not None
             else:
-                gone = self._deleted_for_good(reader, key, expected_version, alone)
+                gone = self._deleted_for_good(writer, key, expected_version, alone)
             return gone or self._is_missing(reader, key, expected_version)
 
-    def _deleted_for_good(self, reader: Reader, key: tuple[Any, ...], expected: Any, alone: Callable[[], None]) -> bool:
+    def _deleted_for_good(self, writer: Writer, key: tuple[Any, ...], expected: Any, alone: Callable[[], None]) -> bool:
         """Delete one row, by a statement where that is enough; False: it is missing, or stale."""
         if expected is None and self._deletes_by_key():
-            return self._deleted(reader, of_key(reader, key)) > 0
+            return self._deleted(writer.reader, of_key(writer.reader, key)) > 0
         if self._directly() and not self.traits.relationships and not spreads(self.traits):
             alone()
-            conditions = [*reader.key_conditions(), *reader.scope.root(self.traits)]
-            parameters = {**reader.scope.parameters, **reader.key_parameters(key)}
-            if expected is not None and self.traits.version is not None:
-                conditions.append(self.traits.attribute(self.traits.version) == bindparam("dotmac_version"))
-                parameters["dotmac_version"] = expected
-            return self._counted(Bound(delete(self.model_class).where(*conditions), parameters)) > 0
-        entity = self._locked(reader, key)
+            return self._counted(writer.delete_by_key(key, expected)) > 0
+        entity = self._locked(writer.reader, key)
         if entity is None or self._if_fresh([entity], expected) is None:
             return False
         self._session.delete(self._whole(entity))

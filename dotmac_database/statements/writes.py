@@ -284,33 +284,44 @@ class Writer:
         parameters = {f"v{place}": value for place, value in enumerate(given.values())}
         return Bound(self.reader.kept(("insert", names), make), parameters)
 
-    def update_by_key(self, key: tuple[Any, ...], values: Values, expected_version: int | None) -> Bound:
+    def update_by_key(self, key: tuple[Any, ...], values: Values, expected_version: Any) -> Bound:
         """UPDATE of one row, giving it back; no row where it is missing, or its version is another."""
         traits, reader = self.traits, self.reader
         names = tuple(sorted(values))
         checks = expected_version is not None
 
-        def make() -> Any:
-            where = [*reader.key_conditions(), *reader.scope.root(traits)]
-            if checks and traits.version is not None:
-                where.append(traits.attribute(traits.version) == bindparam("dotmac_version"))
-            changes = {name: bindparam(f"v_{name}", type_=traits.columns[name].type) for name in names}
-            changed = update(traits.model).where(*where).values({**changes, **self.next_version()})
-            return reader.whole(changed.returning(traits.model)).execution_options(synchronize_session=False)
+        def changed(changes: Values) -> Any:
+            statement = update(traits.model).where(*self._row(checks)).values({**changes, **self.next_version()})
+            return reader.whole(statement.returning(traits.model))
 
-        plain = not self.holds_sql(values)
-        if plain:
-            statement = reader.kept(("update", names, checks), make)
-        else:
-            where = [*reader.key_conditions(), *reader.scope.root(traits)]
-            changed = update(traits.model).where(*where).values({**values, **self.next_version()})
-            statement = reader.whole(changed.returning(traits.model))
-        parameters = {**reader.scope.parameters, **reader.key_parameters(key)}
-        if plain:
-            parameters |= {f"v_{name}": value for name, value in values.items()}
-        if checks:
-            parameters["dotmac_version"] = expected_version
-        return Bound(statement, parameters)
+        def make() -> Any:
+            changes = {name: bindparam(f"v_{name}", type_=traits.columns[name].type) for name in names}
+            return changed(changes).execution_options(synchronize_session=False)
+
+        parameters = self._row_parameters(key, expected_version)
+        if self.holds_sql(values):
+            return Bound(changed(values), parameters)
+        parameters |= {f"v_{name}": value for name, value in values.items()}
+        return Bound(reader.kept(("update", names, checks), make), parameters)
+
+    def delete_by_key(self, key: tuple[Any, ...], expected_version: Any) -> Bound:
+        """DELETE of one row; of none where it is missing, or its version is another."""
+        checks = expected_version is not None
+        statement = self.reader.kept(("delete", checks), lambda: delete(self.traits.model).where(*self._row(checks)))
+        return Bound(statement, self._row_parameters(key, expected_version))
+
+    def _row(self, checks: bool) -> list[Any]:
+        """The conditions that a row is the one of a key, and with ``checks`` of the version that is expected."""
+        conditions = [*self.reader.key_conditions(), *self.reader.scope.root(self.traits)]
+        if checks and self.traits.version is not None:
+            type_ = self.traits.columns[self.traits.version].type
+            conditions.append(self.traits.attribute(self.traits.version) == bindparam("dotmac_version", type_=type_))
+        return conditions
+
+    def _row_parameters(self, key: tuple[Any, ...], expected_version: Any) -> Values:
+        """The parameters of `_row`."""
+        parameters = {**self.reader.scope.parameters, **self.reader.key_parameters(key)}
+        return parameters if expected_version is None else {**parameters, "dotmac_version": expected_version}
 
     def next_version(self) -> Values:
         """The change that counts a version up; nothing for a class without one, or where the database makes it.

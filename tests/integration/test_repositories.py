@@ -367,6 +367,9 @@ def test_a_stale_or_missing_row_is_not_updated(face: Face) -> None:
             face(users.update, user.id, {"name": "C"}, expected_version=1)
         with pytest.raises(StaleEntityError):
             face(users.update, user.id, {}, expected_version=1)
+        with pytest.raises(StaleEntityError):
+            face(users.update, user.id, {"name": User.name + "C"}, expected_version=1)
+        assert face(users.update, user.id, {"name": User.name + "C"}, expected_version=2).name == "BC"
         with pytest.raises(EntityNotFoundError):
             face(users.update, uuid4(), {"name": "C"})
         with pytest.raises(EntityNotFoundError):
