@@ -24,7 +24,8 @@ from sqlalchemy.util import await_only
 
 from .dialects.stale_plans import go_back, is_stale_plan, note_stale, point_of
 from .dialects.transactions import mark_aborted
-from .models.traits import Traits, hybrid_sql, is_of_kept_shape
+from .models.expressions import hybrid_sql
+from .models.traits import Traits, is_of_kept_shape
 from .plainness import READ_BY_DRIVER, WRITE_BY_DRIVER, Way, engine_departure, mapper_departure
 from .sessions import lost_in_write, needs_no_transaction, stands_alone, state_of
 

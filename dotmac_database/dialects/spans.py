@@ -223,8 +223,8 @@ class DoubleEnd(sa.TypeDecorator[Any]):
         return _EXACT.divide(_EXACT.add(Decimal(value), Decimal(beside)), Decimal(2))
 
 
-class ShortDecimal(sa.TypeDecorator[Any]):
-    """A float as the NUMERIC of at most 15 digits that was read as it."""
+class AsWritten(sa.TypeDecorator[Any]):
+    """A float as the NUMERIC that has its digits: a driver may send more of them, or the first 15 alone."""
 
     impl = sa.Numeric
     cache_ok = True
@@ -242,8 +242,8 @@ def decimal_span(type_: sa.TypeEngine[Any], narrow: bool = False) -> Span:
 def float_span(type_: sa.Numeric[Any]) -> Span:
     """The span of a NUMERIC that is read as a float."""
     if type_.precision is not None and type_.precision <= _DOUBLES_DIGITS:
-        short = ShortDecimal()
-        return Span(short, short)
+        written = AsWritten()
+        return Span(written, written)
     return Span(DoubleEnd("low"), DoubleEnd("high"))
 
 

@@ -16,18 +16,17 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Column, CompoundSelect, Insert, Select, SelectBase, Table, Update, Uuid
+from sqlalchemy import Column, CompoundSelect, Insert, Select, Table, Update, Uuid
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import ColumnProperty, InstrumentedAttribute, Mapper, RelationshipProperty, configure_mappers
 from sqlalchemy.orm.decl_base import _declarative_constructor
 from sqlalchemy.orm.exc import UnmappedClassError
-from sqlalchemy.sql import schema
-from sqlalchemy.sql.visitors import iterate
 
 from ..errors import ValidationError
 from ..plainness import CHANGE, INSERT, READ_BY_DRIVER, mapper_departure
+from .expressions import holds_select, hybrid_sql, is_private, makes_value
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -263,13 +262,13 @@ class Traits(Generic[M]):
     @cached_property
     def loads_other_rows(self) -> bool:
         """Whether the class has a column property with a SELECT in it, which comes with each object."""
-        return any(_holds_select(column) for each in self.mapper.column_attrs for column in each.columns)
+        return any(holds_select(column) for each in self.mapper.column_attrs for column in each.columns)
 
     @cached_property
     def asks_other_rows(self) -> bool:
         """Whether the class has a column property or a hybrid with a SELECT in it, which must be confined, too."""
         hybrids = (name for name, each in self.mapper.all_orm_descriptors.items() if isinstance(each, hybrid_property))
-        return self.loads_other_rows or any(_holds_select(hybrid_sql(self.model, name)) for name in hybrids)
+        return self.loads_other_rows or any(holds_select(hybrid_sql(self.model, name)) for name in hybrids)
 
     @cached_property
     def leads_to_other_rows(self) -> bool:
@@ -362,39 +361,12 @@ class Traits(Generic[M]):
         return values[0] if len(values) == 1 else values
 
 
-def hybrid_sql(model: type[Any], name: str) -> Any:
-    """A hybrid's SQL on its class; None: it is of Python alone, which may raise anything there."""
-    try:
-        attribute = getattr(model, name)
-        return attribute.__clause_element__() if hasattr(attribute, "__clause_element__") else None
-    except Exception:  # noqa: BLE001 - the hybrid's own code
-        return None
-
-
 _OF_KEPT_SHAPE: WeakSet[Any] = WeakSet()
 
 
 def is_of_kept_shape(statement: Any) -> bool:
     """Whether a statement was built from its shape alone: what users gave is in its parameters, and is data."""
     return statement in _OF_KEPT_SHAPE
-
-
-def makes_value(default: Any) -> bool:
-    """Whether a column's default is a value, or a call that needs nothing of the row and the connection."""
-    if default.is_scalar or not default.is_callable:
-        return bool(default.is_scalar)
-    # SQLAlchemy wraps the functions that take no context, and leaves the others as they are.
-    code = getattr(default.arg, "__code__", None)
-    return code is not None and code.co_freevars == ("fn",) and code.co_filename == schema.__file__
-
-
-def _holds_select(expression: Any) -> bool:
-    return any(isinstance(part, SelectBase) for part in iterate(expression))
-
-
-def is_private(expression: Any) -> bool:
-    """Whether an expression is a private column, or has one in it."""
-    return any(getattr(part, "info", {}).get("private") for part in iterate(expression))
 
 
 _CACHE: WeakKeyDictionary[type, Traits[Any]] = WeakKeyDictionary()

@@ -9,7 +9,7 @@ from sqlalchemy import Column, Select, bindparam, column, func, select, update, 
 from sqlalchemy import types as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from ..models.traits import makes_value
+from ..models.expressions import made_by, makes_value
 from ..types import UTCDateTime
 from .data import Values
 from .reads import Bound
@@ -109,9 +109,7 @@ class Unnested:
     def _arrays(self, rows: Sequence[Values]) -> list[list[Any]]:
         """A list for each column; Python's defaults are made for each row."""
         arrays: list[list[Any]] = [[row[name] for row in rows] for name in self.given]
-        for _, default in self.defaults:
-            made: Any = default
-            arrays.append([made.arg if made.is_scalar else made.arg(None) for _ in rows])
+        arrays += [[made_by(default) for _ in rows] for _, default in self.defaults]
         return arrays
 
 

@@ -437,7 +437,6 @@ def _extents(members: list[Any]) -> tuple[int, ...]:
     return (len(members), *inner.pop())
 
 
-# The order matters: Enum is a String, Float a Numeric, a Numeric too.
 def _address(_type: sa.TypeEngine[Any], _storing: bool) -> Coercer:
     """A network's or an interface's address as its text: SQLAlchemy sends many rows of asyncpg's as texts."""
 
@@ -449,6 +448,7 @@ def _address(_type: sa.TypeEngine[Any], _storing: bool) -> Coercer:
     return coerce
 
 
+# The order matters: Enum is a String, Float a Numeric, a Numeric too.
 _MAKERS: tuple[tuple[type | tuple[type, ...], Callable[[Any, bool], Coercer]], ...] = (
     (sa.Enum, _enum),
     (sa.String, _text),

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from typing import Any, NamedTuple, NoReturn
 
-from sqlalchemy import ARRAY, Boolean, Numeric, String, and_, bindparam, false, not_, or_, true
+from sqlalchemy import ARRAY, Boolean, String, and_, bindparam, false, not_, or_, true
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql import ColumnElement
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import TypeEngine
 
 from ..dialects.base import Dialect, ends_in_escape, escaped, operand_type
-from ..dialects.spans import Span
+from ..dialects.spans import AsWritten, Span
 from ..errors import ValidationError
 from ..models.traits import Traits, traits_of
 from ..query import Filter, FilterGroup, FilterOperator, QueryFilter
@@ -40,18 +39,7 @@ _SETS = {Op.CONTAINS, Op.CONTAINED_BY, Op.OVERLAPS}
 _INSENSITIVE = {Op.ILIKE, Op.NOT_ILIKE}
 
 
-class JsonNumber(TypeDecorator[Any]):
-    """A number to compare with one in a JSON document, which is compared digit by digit as it is written there."""
-
-    impl = Numeric
-    cache_ok = True
-
-    def process_bind_param(self, value: Any, dialect: Any) -> Any:  # noqa: ARG002 - the name is SQLAlchemy's
-        """SQLAlchemy's hook: PostgreSQL would make a numeric of a double's first 15 digits alone."""
-        return Decimal(repr(value)) if isinstance(value, float) else value
-
-
-_JSON_TYPES: dict[str, TypeEngine[Any]] = {"number": JsonNumber(), "boolean": Boolean()}
+_JSON_TYPES: dict[str, TypeEngine[Any]] = {"number": AsWritten(), "boolean": Boolean()}
 
 
 class ConditionShape(NamedTuple):

@@ -15,7 +15,8 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import ColumnClause, TextClause
 from sqlalchemy.sql.selectable import SelectBase, TableClause
 
-from ..models.traits import Traits, makes_value
+from ..models.expressions import made_by, makes_value
+from ..models.traits import Traits
 from .data import Values
 from .reads import Bound
 from .writes import Writer
@@ -42,7 +43,7 @@ class NewKeys:
     def completed(self, rows: Sequence[Values], draw: Callable[[Bound], Iterable[Any]]) -> Sequence[Values]:
         """The rows with all keys but the counted one. ``draw`` runs a statement."""
         if self.made:
-            rows = [{**row, **{key: _value(default) for key, default in self.made}} for row in rows]
+            rows = [{**row, **{key: made_by(default) for key, default in self.made}} for row in rows]
         if self.draws is not None:
             found = draw(Bound(self.draws, {"dotmac_many": len(rows)}))
             rows = [{**row, **dict(zip(self.drawn, each, strict=True))} for row, each in zip(rows, found, strict=True)]
@@ -130,7 +131,3 @@ def _expression(column: Column[Any]) -> Any:
     if any(isinstance(each, (SelectBase, TableClause, ColumnClause, TextClause)) for each in visitors.iterate(given)):
         return None
     return type_coerce(given, column.type)
-
-
-def _value(default: Any) -> Any:
-    return default.arg if default.is_scalar else default.arg(None)

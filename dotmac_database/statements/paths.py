@@ -20,7 +20,8 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from ..dialects.base import Dialect, enum_of
 from ..dialects.spans import Span
 from ..errors import ValidationError
-from ..models.traits import Traits, hybrid_sql, is_private, traits_of
+from ..models.expressions import element_of, hybrid_sql, is_private
+from ..models.traits import Traits, traits_of
 from .bounds import MAX_JSON_DEPTH, MAX_PATH, MAX_STEPS
 from .coercion import Coercer, checked_text, coercer, comparer
 from .scope import Scope
@@ -52,13 +53,13 @@ class FieldPath:
     @cached_property
     def type(self) -> TypeEngine[Any]:
         """The type of the expression."""
-        type_: TypeEngine[Any] = _element(self.expression).type
+        type_: TypeEngine[Any] = element_of(self.expression).type
         return type_
 
     def on(self, entity: Any) -> ColumnElement[Any]:
         """The SQL of the value on the owner's class or an alias of it, whatever comparator a hybrid has."""
         attribute = getattr(entity, self.key or "")
-        value: ColumnElement[Any] = attribute if hasattr(attribute, "type") else _element(attribute)
+        value: ColumnElement[Any] = attribute if hasattr(attribute, "type") else element_of(attribute)
         return value
 
     @property
@@ -82,7 +83,7 @@ class FieldPath:
         """Whether the value is a private column's, or made of one."""
         if self.key is None or self.key in self.owner.mapper.column_attrs:
             return self.key in self.owner.private
-        return is_private(_element(self.expression))
+        return is_private(element_of(self.expression))
 
     @cached_property
     def coerce(self) -> Coercer:
@@ -184,10 +185,6 @@ def _is_field(owner: Traits[Any], part: str) -> bool:
             field=part,
         )
     return True
-
-
-def _element(attribute: Any) -> Any:
-    return attribute.__clause_element__() if hasattr(attribute, "__clause_element__") else attribute
 
 
 def unknown(root: Traits[Any], text: str, part: str, owner: Traits[Any], what: str = "field") -> NoReturn:

@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from sqlalchemy import Select, SelectBase, bindparam, func, literal_column, select
+from sqlalchemy import Select, bindparam, func, literal_column, select
 from sqlalchemy.orm import Bundle, lazyload, selectinload, undefer
 from sqlalchemy.orm.base import instance_dict
-from sqlalchemy.sql import ColumnElement, visitors
+from sqlalchemy.sql import ColumnElement
 
 from ..dialects.base import Dialect
 from ..dialects.explain import Explain
 from ..errors import ValidationError
+from ..models.expressions import holds_select
 from ..models.traits import EAGER, Traits, traits_of
 from ..query import Filter, FilterOperator
 from ..tenancy.context import ALL_TENANTS
@@ -68,10 +69,6 @@ class Lock(NamedTuple):
 
     nowait: bool = False
     skip_locked: bool = False
-
-
-def _holds_select(statement: Any) -> bool:
-    return any(isinstance(part, SelectBase) for part in visitors.iterate(statement) if part is not statement)
 
 
 def for_update(traits: Traits[Any], statement: Select[Any], **how: Any) -> Select[Any]:
@@ -421,7 +418,7 @@ class Reader:
         """
         if self.scope.tenant in (None, ALL_TENANTS) or not self.traits.leads_to_other_rows:
             return bound
-        if not (loads or self.traits.loads_other_rows or _holds_select(bound.statement)):
+        if not (loads or self.traits.loads_other_rows or any(map(holds_select, bound.statement.get_children()))):
             return bound  # no such expression is in it
         return Bound(bound.statement.options(Confinement(self.scope.tenant)), bound.parameters, bound.how)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint, and_, bindparam, false, null, or_
 
 from ..errors import ValidationError
+from ..models.expressions import made_by
 from ..models.living import living_condition
 from ..models.traits import VersionSource
 from ..tenancy.context import ALL_TENANTS
@@ -127,10 +128,10 @@ def _counted_on_conflict(writer: Writer, row_keys: Sequence[str], step: VersionS
     column = writer.traits.columns[key]
     if step is not None:
         return {column.name: bindparam(None, step.next, type_=column.type, unique=True)}
-    made: Any = column.onupdate
+    made = column.onupdate
     if writer.traits.version_source is VersionSource.DATABASE and key not in row_keys and made is not None:
         # ON CONFLICT DO UPDATE knows nothing of a column's own onupdate.
-        return {column.name: made.arg(None) if made.is_callable else made.arg}
+        return {column.name: made_by(made)}
     counted = writer.next_version()
     return {column.name: counted[key]} if counted else {}
 

@@ -21,6 +21,7 @@ from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.sql.elements import Null
 
 from ..errors import TenantIsolationError, TenantRequiredError, ValidationError
+from ..models.expressions import made_by
 from ..models.traits import Traits, VersionSource, traits_of
 from ..tenancy.context import ALL_TENANTS
 from ..types import UTCDateTime, utc_now
@@ -270,9 +271,8 @@ class Writer:
             return None
         plain = self.reader.typed_defaults()
         for key, column in traits.columns.items():
-            default: Any = column.default
-            if key not in given and default is not None:
-                given[key] = default.arg(None) if default.is_callable else plain.get(key, default.arg)
+            if key not in given and column.default is not None:
+                given[key] = plain[key] if key in plain else made_by(column.default)
         names = tuple(given)
 
         def make() -> Any:

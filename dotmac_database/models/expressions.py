@@ -1,0 +1,47 @@
+"""The SQL of hybrids and column properties, and the values of columns' defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import SelectBase
+from sqlalchemy.sql import schema
+from sqlalchemy.sql.visitors import iterate
+
+
+def element_of(attribute: Any) -> Any:
+    """The SQL element behind an attribute of a class; anything else is itself."""
+    return attribute.__clause_element__() if hasattr(attribute, "__clause_element__") else attribute
+
+
+def hybrid_sql(model: type[Any], name: str) -> Any:
+    """A hybrid's SQL on its class; None: it is of Python alone, which may raise anything there."""
+    try:
+        attribute = getattr(model, name)
+        return attribute.__clause_element__() if hasattr(attribute, "__clause_element__") else None
+    except Exception:  # noqa: BLE001 - the hybrid's own code
+        return None
+
+
+def holds_select(expression: Any) -> bool:
+    """Whether an expression is a SELECT, or has one in it."""
+    return any(isinstance(part, SelectBase) for part in iterate(expression))
+
+
+def is_private(expression: Any) -> bool:
+    """Whether an expression is a private column, or has one in it."""
+    return any(getattr(part, "info", {}).get("private") for part in iterate(expression))
+
+
+def makes_value(default: Any) -> bool:
+    """Whether a column's default is a value, or a call that needs nothing of the row and the connection."""
+    if default.is_scalar or not default.is_callable:
+        return bool(default.is_scalar)
+    # SQLAlchemy wraps the functions that take no context, and leaves the others as they are.
+    code = getattr(default.arg, "__code__", None)
+    return code is not None and code.co_freevars == ("fn",) and code.co_filename == schema.__file__
+
+
+def made_by(default: Any) -> Any:
+    """The value of a column's default for one row; a default that is SQL is that."""
+    return default.arg(None) if default.is_callable else default.arg
