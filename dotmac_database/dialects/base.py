@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from sqlalchemy import Enum, Float, Integer, Numeric, String, bindparam, case, cast, func, tuple_, type_coerce
 from sqlalchemy.engine import Dialect as Engines
-from sqlalchemy.ext.hybrid import Comparator, ExprComparator
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine, UserDefinedType
 
@@ -75,12 +74,11 @@ class Dialect(ABC):
 
         Of a type that SQLAlchemy does not know, nobody knows how the driver takes a list of its values.
         """
-        plain = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
-        return not isinstance(plain, (NullType, UserDefinedType))
+        return not isinstance(self.underlying(type_), (NullType, UserDefinedType))
 
     def among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition:
         """Whether the column has one of the values of a list, which is the parameter ``name`` whatever its length."""
-        if not self.takes_many(type_) or _has_own_comparator(column):
+        if not self.takes_many(type_):
             return column.in_(bindparam(name, type_=type_, expanding=True))
         return self._among(column, type_, name)
 
@@ -190,12 +188,6 @@ class Dialect(ABC):
     @abstractmethod
     def among_spans(self, column: Column, span: Span, low: str, high: str) -> Condition:
         """Whether the column is in one of any number of spans: a list of values, in both parameters."""
-
-
-def _has_own_comparator(column: Any) -> bool:
-    """Whether a hybrid's comparator says what IN is, which the toolkit must not say by other operators."""
-    comparator = getattr(column, "comparator", None)
-    return isinstance(comparator, Comparator) and not isinstance(comparator, ExprComparator)
 
 
 def escaped(text: str) -> str:

@@ -168,7 +168,7 @@ class Postgresql(Dialect):
 
     def typed(self, column: Column, type_: TypeEngine[Any]) -> Column:
         # VALUES of nothing but NULL, or of enums as psycopg sends them, are text, which is assigned to no other type.
-        plain = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+        plain = self.underlying(type_)
         if isinstance(plain, String) and not isinstance(plain, Enum):
             return column  # text is assigned to it, and refused where it is too long: a cast would cut it
         if isinstance(plain, ARRAY) and isinstance(plain.item_type, String) and not isinstance(plain.item_type, Enum):
@@ -196,7 +196,7 @@ class Postgresql(Dialect):
         if isinstance(stored, Float):
             if stored.asdecimal:
                 return decimal_span(type_, narrow=_is_single(stored))
-            return Span(_SINGLE, _SINGLE) if _is_single(stored) else None
+            return Span(type_, _SINGLE, _SINGLE) if _is_single(stored) else None
         return float_span(stored) if isinstance(stored, Numeric) and not stored.asdecimal else None
 
     def key_type(self, type_: TypeEngine[Any]) -> TypeEngine[Any] | None:

@@ -8,7 +8,6 @@ span's ends, so that a value just read finds its row, and an index still serves.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import struct
@@ -70,16 +69,15 @@ def underlying(type_: sa.TypeEngine[Any], dialect: Dialect) -> sa.TypeEngine[Any
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The types by which the ends of a value's span are bound; where they are one, the span is a single value.
+    """The types by which the ends of the span of a column's value are bound; where they are one, so are the ends.
 
-    ``forms``: the type of a list of values that is bound as one parameter with all their stored forms, where these can
-    be counted. ``rounded``: the type by which a stored number is read as a rounded Decimal.
+    ``item`` is the column's type; ``rounds`` says that a stored number is rounded when it is read.
     """
 
+    item: sa.TypeEngine[Any]
     low: sa.TypeEngine[Any]
     high: sa.TypeEngine[Any]
-    forms: sa.TypeEngine[Any] | None = None
-    rounded: sa.TypeEngine[Any] | None = None
+    rounds: bool = False
 
     @property
     def single(self) -> bool:
@@ -126,22 +124,6 @@ def moment_forms(stored: Any) -> tuple[Any, ...]:
     forms = [f"{whole}.{digits[:length]}" if length else whole for length in lengths]
     # A date alone is midnight.
     return (whole.removesuffix(" 00:00:00"), *forms) if not short and whole.endswith(" 00:00:00") else tuple(forms)
-
-
-class MomentForms(sa.TypeDecorator[Any]):
-    """A list of moments as JSON: all the texts that SQLite may store for them."""
-
-    impl = sa.Text
-    cache_ok = True
-
-    def __init__(self, item: sa.TypeEngine[Any]) -> None:
-        super().__init__()
-        self.item = item
-
-    def bind_processor(self, dialect: Any) -> Any:
-        """SQLAlchemy's hook: the JSON text."""
-        store = bound_by(self.item, dialect)
-        return lambda values: json.dumps([form for value in values for form in moment_forms(store(value))])
 
 
 def digits_read(item: sa.TypeEngine[Any], dialect: Dialect) -> int | None:
@@ -236,17 +218,17 @@ class AsWritten(sa.TypeDecorator[Any]):
 
 def decimal_span(type_: sa.TypeEngine[Any], narrow: bool = False) -> Span:
     """The span of a type whose stored floats are read as rounded Decimals."""
-    return Span(DecimalEnd(type_, "low", narrow), DecimalEnd(type_, "high", narrow), rounded=type_)
+    return Span(type_, DecimalEnd(type_, "low", narrow), DecimalEnd(type_, "high", narrow), rounds=True)
 
 
 def float_span(type_: sa.Numeric[Any]) -> Span:
     """The span of a NUMERIC that is read as a float."""
     if type_.precision is not None and type_.precision <= _DOUBLES_DIGITS:
         written = AsWritten()
-        return Span(written, written)
-    return Span(DoubleEnd("low"), DoubleEnd("high"))
+        return Span(type_, written, written)
+    return Span(type_, DoubleEnd("low"), DoubleEnd("high"))
 
 
 def moment_span(type_: sa.TypeEngine[Any]) -> Span:
     """The span of a moment, or a time, that SQLite stores as a text."""
-    return Span(MomentEnd(type_, "low"), MomentEnd(type_, "high"), MomentForms(type_))
+    return Span(type_, MomentEnd(type_, "low"), MomentEnd(type_, "high"))

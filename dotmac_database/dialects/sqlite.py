@@ -45,7 +45,7 @@ from sqlalchemy.types import (
 
 from .base import Column, Condition, Dialect, lowered
 from .full_text import indexed_search
-from .spans import AsStored, Span, converts, decimal_span, digits_read, moment_forms, moment_span
+from .spans import AsStored, Span, bound_by, converts, decimal_span, digits_read, moment_forms, moment_span, underlying
 
 _FAITHFUL = (Boolean, Date, Enum, Float, Integer, Numeric, String, Uuid)
 """The types whose value, as it is read, is what is stored; a number's only where it is no Decimal."""
@@ -81,7 +81,7 @@ class JsonRows(TypeDecorator[Any]):
 
     def process_bind_param(self, value: Any, dialect: Any) -> Any:
         """SQLAlchemy's hook: the JSON text."""
-        if not any(isinstance(_plain(item), (DateTime, Time)) for item in self.items):
+        if not any(isinstance(underlying(item, dialect), (DateTime, Time)) for item in self.items):
             columns = (_stored(column, item, dialect) for column, item in zip(zip(*value), self.items))  # noqa: B905 - of no rows there are no columns
             return _json([*zip(*columns)])  # noqa: B905 - as above
         return _json(
@@ -95,15 +95,10 @@ class JsonRows(TypeDecorator[Any]):
         )
 
 
-def _plain(type_: TypeEngine[Any]) -> TypeEngine[Any]:
-    return type_.impl_instance if isinstance(type_, TypeDecorator) else type_
-
-
 def _stored(values: Iterable[Any], item: TypeEngine[Any], dialect: Any) -> list[Any]:
     """The values as SQLite stores them, as far as JSON can have them."""
-    process = item.dialect_impl(dialect).bind_processor(dialect)
-    stored = list(values) if process is None else list(map(process, values))
-    plain = _plain(item)
+    stored = list(map(bound_by(item, dialect), values))
+    plain = underlying(item, dialect)
     if isinstance(plain, _BYTES):
         return [bytes(each).hex() for each in stored]
     if isinstance(plain, (DateTime, Time)):
@@ -227,12 +222,10 @@ class Sqlite(Dialect):
         return None if isinstance(stored, _FAITHFUL) and not decimal and not converts(type_) else AsStored()
 
     def among_spans(self, column: Column, span: Span, low: str, high: str) -> Condition:  # noqa: ARG002 - one list is enough here
-        type_ = JsonValues(span.rounded) if span.rounded is not None else span.forms
-        listed = func.json_each(bindparam(low, type_=type_)).table_valued("value", name="dotmac_values")
-        among = select(listed.c.value)
-        digits = None if span.rounded is None else digits_read(span.rounded, self.types)
+        stored = self._among(column, span.item, low)
+        digits = digits_read(span.item, self.types) if span.rounds else None
         # To look each row's number up in the list takes a moment; to compare it with as many spans does not.
-        return column.in_(among) if digits is None else or_(column.in_(among), _rounded(column, digits).in_(among))
+        return stored if digits is None else or_(stored, self._among(_rounded(column, digits), span.item, low))
 
 
 def _rounded(column: Column, digits: int) -> Column:
@@ -240,7 +233,7 @@ def _rounded(column: Column, digits: int) -> Column:
 
 
 def _from_json(value: Column, type_: TypeEngine[Any]) -> Column:
-    return func.dotmac_bytes(value) if isinstance(_plain(type_), _BYTES) else value
+    return func.dotmac_bytes(value) if isinstance(underlying(type_, Sqlite.types), _BYTES) else value
 
 
 def _with_affinity(value: Column, type_: TypeEngine[Any]) -> Column:
@@ -248,7 +241,7 @@ def _with_affinity(value: Column, type_: TypeEngine[Any]) -> Column:
 
     https://www.sqlite.org/rowvalue.html
     """
-    plain = _plain(type_)
+    plain = underlying(type_, Sqlite.types)
     if isinstance(plain, Integer):
         return cast(value, Integer)
     return cast(value, Text) if isinstance(plain, (String, Uuid)) else _from_json(value, type_)

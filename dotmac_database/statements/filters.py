@@ -420,6 +420,9 @@ def _compare(path: FieldPath, shape: ConditionShape, dialect: Dialect, names: It
     if operator in _PATTERNS or operator is Op.SEARCH or (operator is Op.CONTAINS and is_text(path.type)):
         return _match(column, operator, bindparam(next(names), type_=String()), dialect)
     if operator in _LISTS:
+        if path.compares_itself:
+            listed = bindparam(next(names), type_=type_, expanding=True)
+            return column.in_(listed) if operator is Op.IN else column.not_in(listed)
         among = dialect.among(column, type_, next(names))
         return among if operator is Op.IN else not_(among)
     value = bindparam(next(names), type_=type_)

@@ -23,6 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, mapped_column, sessionmaker
 from dotmac_database import create_async_repository, create_database, create_repository
 from dotmac_database.engines import Database
 
+from .column_types import Guid
 from .rings import DRIVERS
 
 
@@ -75,6 +76,7 @@ TYPES: dict[str, tuple[Any, list[Any]]] = {
     "interval": (sa.Interval(), [timedelta(days=3, seconds=5), timedelta(hours=-2)]),
     "binary": (sa.LargeBinary(), [b"\x00\\\xff", b"plain"]),
     "uuid": (sa.Uuid(), [UUID(int=1), UUID(int=2**100)]),
+    "guid": (Guid(), [UUID(int=1), UUID(int=2**100)]),
     "json": (sa.JSON(none_as_null=True), [{"a": [1, None]}, "text"]),
     "decorated": (Reversed(), ["abc", "de"]),
 }
