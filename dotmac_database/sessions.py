@@ -269,9 +269,11 @@ def sole_connection(session: Session) -> Connection:
 
 def begin_for_savepoint(session: Session) -> None:
     """Open the transactions that a savepoint needs around it; of an engine that is met later it opens by itself."""
+    if not routes(session):
+        ensure_begun(session.connection())
+        return
     transaction: Any = session.get_nested_transaction() or session.get_transaction()
-    connections = transaction.connections if transaction is not None and routes(session) else ()
-    for connection in connections if routes(session) else (session.connection(),):
+    for connection in transaction.connections if transaction is not None else ():
         ensure_begun(connection)
 
 

@@ -355,6 +355,10 @@ class Traits(Generic[M]):
                 _OF_KEPT_SHAPE.add(found)
         return found
 
+    def next_count(self, entity: M) -> int:
+        """The entity's next version, where it is counted; one without a version yet gets the first."""
+        return (getattr(entity, self.version or "") or 0) + 1
+
     def key_of(self, entity: M) -> Any:
         """The entity's primary key: one value, or a tuple of them."""
         values = tuple(getattr(entity, key) for key in self.primary_key)

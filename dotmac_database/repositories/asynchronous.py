@@ -24,8 +24,8 @@ from ..query import (
     MeasuresLike,
     OptionsLike,
 )
+from ..statements.reads import Seek
 from .core import RepositoryCore
-from .reading import Position
 from .sync import BaseRepository, BaseTenantRepository
 from .values import AsyncValueReads
 
@@ -149,12 +149,12 @@ class AsyncRepository(RepositoryCore[M]):
 
     async def stream(self, options: OptionsLike = None, batch_size: int = 1000) -> AsyncIterator[M]:
         """As `BaseRepository.stream`."""
-        position: Position = None
+        seek: Seek | None = None
         while True:
-            batch, position = await self._run(BaseRepository._batch, options, batch_size, position)
+            batch, seek = await self._run(BaseRepository._batch, options, batch_size, seek)
             for entity in batch:
                 yield entity
-            if position is None:
+            if seek is None:
                 return
 
     async def in_batches(

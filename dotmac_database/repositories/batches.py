@@ -12,7 +12,7 @@ from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm import Session
 
 from ..errors import ValidationError
-from ..models.traits import traits_of
+from ..models.traits import Traits, traits_of
 from ..query import BatchProgress, OptionsLike, options_of
 from ..sessions import nothing_sent_since_savepoint
 from ..statements.reads import Seek
@@ -55,7 +55,7 @@ class BatchRepository(BulkRepository[M]):
         while True:
             with DatabaseTransaction.sync_transaction(self._session):
                 nothing_sent_since_savepoint(self._session)
-                batch, next_position = rows._batch(asked, batch_size, seek)
+                batch, seek = rows._batch(asked, batch_size, seek)
                 position = self._reader().key(self.traits.key_of(batch[-1])) if batch else position
                 if batch:
                     with _counted_versions(self._session):
@@ -64,9 +64,8 @@ class BatchRepository(BulkRepository[M]):
             done += len(batch)
             if batch and progress is not None:
                 progress(BatchProgress(done, total, position or ()))
-            if next_position is None:
+            if seek is None:
                 return done
-            seek = Seek("after", next_position)
 
 
 @contextmanager
@@ -78,12 +77,12 @@ def _counted_versions(session: Session) -> Iterator[None]:
 
     def count(flushed: Session, *_: Any) -> None:
         for entity in flushed.dirty:
-            version = traits_of(type(entity)).version
-            state = sa_inspect(entity)
+            traits: Traits[Any] = traits_of(type(entity))
+            version, state = traits.version, sa_inspect(entity)
             if version is None or state.mapper.version_id_col is not None or state.attrs[version].history.added:
                 continue
             if flushed.is_modified(entity, include_collections=False):
-                setattr(entity, version, (getattr(entity, version) or 0) + 1)
+                setattr(entity, version, traits.next_count(entity))
 
     count.dotmac_internal = True  # type: ignore[attr-defined]  # it sends nothing that a write by statement would miss
     event.listen(session, "before_flush", count)

@@ -340,11 +340,8 @@ class BulkRepository(WritingRepository[M]):
         reader = self._reader(include_deleted=not meets_living_only(writer, conflict))
         of = self.traits.mapper.get_property_by_column
         same = [self.traits.attribute(of(each).key) == row.get(of(each).key) for each in conflict]
-        statement = (
-            select(self.traits.attribute(key))
-            .where(*same, *reader.scope.root(self.traits))
-            .with_for_update(of=self.traits.lockable)
-        )
+        statement = select(self.traits.attribute(key)).where(*same, *reader.scope.root(self.traits))
+        statement = for_update(self.traits, statement)
         found = self._execute(Bound(statement, dict(reader.scope.parameters)), {}).first()
         last = None if found is None else found[0]
         generator: Any = self.traits.mapper.version_id_generator
@@ -384,7 +381,7 @@ class BulkRepository(WritingRepository[M]):
             for name, value in values.items():
                 set_committed_value(entity, name, None if type(value) is Null else value)
             if version is not None and version in sa_inspect(entity).dict:
-                set_committed_value(entity, version, (getattr(entity, version) or 0) + 1)
+                set_committed_value(entity, version, self.traits.next_count(entity))
 
     def _compute(self, entities: Sequence[M]) -> None:
         """Read computed attributes within the scope, in one statement a batch: RETURNING knows no scope."""

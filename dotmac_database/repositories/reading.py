@@ -32,8 +32,6 @@ from .totals import PageTotal
 M = TypeVar("M")
 T = TypeVar("T")
 
-Position = tuple[Any, ...] | None
-
 
 class ReadingRepository(RepositoryCore[M]):
     """Reads. Outside of a transaction each is one statement of its own; see `dotmac_database.sessions.read`."""
@@ -213,17 +211,15 @@ class ReadingRepository(RepositoryCore[M]):
         No transaction is held between batches, so a row that is inserted meanwhile may appear; none that
         stays is skipped or shown twice.
         """
-        position: Position = None
+        seek: Seek | None = None
         while True:
-            batch, position = self._batch(options, batch_size, position)
+            batch, seek = self._batch(options, batch_size, seek)
             yield from batch
-            if position is None:
+            if seek is None:
                 return
 
-    def _batch(
-        self, options: OptionsLike, batch_size: int, position: Position | Seek
-    ) -> tuple[builtins.list[M], Position]:
-        """The rows after ``position`` and the position after them; None: there are no more."""
+    def _batch(self, options: OptionsLike, batch_size: int, seek: Seek | None) -> tuple[builtins.list[M], Seek | None]:
+        """The rows from ``seek`` on, and where those after them begin; None: there are no more."""
         asked = options_of(options)
         if asked.pagination is not None or asked.cursor_pagination is not None:
             raise ValidationError("stream() reads every row; leave the pagination out.", field="pagination")
@@ -232,10 +228,9 @@ class ReadingRepository(RepositoryCore[M]):
         reader = self._reader(asked.include_deleted)
         order = order_of(self.traits, asked.sorts)
         terms = reader.terms(order)
-        seek = Seek("after", position) if isinstance(position, tuple) else position
         rows = self._following(reader, asked, order, batch_size, seek)
-        last = reader.position(rows[-1], terms) if len(rows) == batch_size else None
-        return [row[0] for row in rows], last
+        following = Seek("after", reader.position(rows[-1], terms)) if len(rows) == batch_size else None
+        return [row[0] for row in rows], following
 
     def _following(
         self, reader: Reader, asked: QueryOptions, order: Order, limit: int, seek: Seek | None

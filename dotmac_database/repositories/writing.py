@@ -361,7 +361,7 @@ class WritingRepository(ExplainingRepository[M]):
                 raise ValidationError(f"{self.traits.name}.{key}: a row stays of its class.", field=key)
         version = self.traits.version
         if version is not None and self.traits.mapper.version_id_col is None:
-            setattr(entity, version, (getattr(entity, version) or 0) + 1)
+            setattr(entity, version, self.traits.next_count(entity))
 
     def _counted(self, bound: Bound) -> int:
         """Run an UPDATE or DELETE and count its rows; objects that the session holds follow."""
