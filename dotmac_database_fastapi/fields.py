@@ -84,19 +84,6 @@ class ClientField:
         """Whether a value may have commas of its own."""
         return self.annotation in (str, Text)
 
-    def refuses(self, value: Any, dialect: Any) -> bool:
-        """Whether a value, or one of a list, is one that the column's own type can't bind."""
-        if not isinstance(self.type, sa.TypeDecorator) or self.in_json:
-            return False
-        try:
-            for each in value if isinstance(value, list) else [value]:
-                self.type.process_bind_param(each, dialect)
-        except NotImplementedError:
-            return False
-        except Exception:  # noqa: BLE001 - the type's own code
-            return True
-        return False
-
     @cached_property
     def adapter(self) -> TypeAdapter[Any]:
         """Reads one value from its text."""

@@ -317,23 +317,14 @@ class ListParams:
         faults.refuse()
         return QueryOptions(filters=filters, sorts=sorts or self.default_sort, **page)
 
-    def refuse(self, connection: HTTPConnection, refused: ValidationError, dialect: Any) -> None:
+    def refuse(self, connection: HTTPConnection, refused: ValidationError) -> None:
         """Raise `RequestValidationError` that names the parameter whose value a repository refused, where one is."""
         values, faults = values_of(connection), Faults()
         for name, given in values.items():
             field, operator = self.filters.accepted.get(name, (None, None))
-            if field is None:
-                continue
-            asked = (field.name, operator) == (refused.field, refused.operator)
-            if asked or (refused.field is None and self._is_cause(name, values, dialect)):
-                what = str(refused) if asked else "The value does not fit the field."
-                faults.add(name, what, given=given[0] if len(given) == 1 else list(given))
+            if field is not None and (field.name, operator) == (refused.field, refused.operator):
+                faults.add(name, str(refused), given=given[0] if len(given) == 1 else list(given))
         faults.refuse()
-
-    def _is_cause(self, name: str, values: Values, dialect: Any) -> bool:
-        field = self.filters.accepted[name][0]
-        read = self.filters.read({name: values[name]}, Faults())
-        return any(field.refuses(each.value, dialect) for each in read if each.operator not in _NULLS)
 
     def _check_carried(self, sorts: Sequence[SortField], values: Values, faults: Faults) -> None:
         """Refuse a cursor that would show what the list does not; the primary key ends every order."""

@@ -83,7 +83,7 @@ def add_list(
     loads = renderer.relationships
 
     async def list_rows(request: Request, repository: Any = Depends(get_rows)) -> Response:
-        options, session = params.read(request), repository.db
+        options = params.read(request)
         if loads:
             options = QueryOptions(
                 filters=options.filters,
@@ -104,7 +104,7 @@ def add_list(
                 page = await repository.cursor_paginate(options)
         except ValidationError as refused:
             if type(refused) is ValidationError:
-                params.refuse(request, refused, session.get_bind().dialect)
+                params.refuse(request, refused)
             raise
         limit = None if seeking is None else seeking.limit
         link = link_header(request, page, limit=limit, max_offset=params.page.max_offset)
