@@ -15,10 +15,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BeforeValidator, TypeAdapter
 from pydantic import Field as Constrained
 from sqlalchemy import Column
-from sqlalchemy import sql as sa_sql
 from sqlalchemy import types as sa
-from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.sql.visitors import iterate
 
 from dotmac_database import FilterOperator, Traits, ValidationError, traits_of
 
@@ -231,19 +228,6 @@ def _canonical(owner: Traits[Any], part: str) -> str:
     return part if synonym is None else synonym.name
 
 
-def _expression(owner: Traits[Any], part: str) -> Any:
-    """The SQL of a column property or a hybrid; None: it is neither, or of Python alone, or private."""
-    known = part in owner.mapper.column_attrs
-    if not known and not isinstance(owner.mapper.all_orm_descriptors.get(part), hybrid_property):
-        return None
-    try:
-        element = getattr(owner.model, part).__clause_element__()
-    except Exception:  # noqa: BLE001 - what a hybrid of Python alone makes of a column may raise anything
-        return None
-    private = any(getattr(each, "info", {}).get("private") for each in iterate(element))
-    return element if isinstance(element, sa_sql.ColumnElement) and not private else None
-
-
 def _field(root: Traits[Any], name: str) -> ClientField:
     refuse_private(root.model, name)
     owner, through = root, False
@@ -254,7 +238,7 @@ def _field(root: Traits[Any], name: str) -> ClientField:
             continue
         part = _canonical(owner, part)
         column = owner.columns.get(part)
-        found = column if column is not None else _expression(owner, part)
+        found = column if column is not None else owner.public_expression(part)
         if found is None:
             known = sorted({*owner.columns, *owner.relationships} - owner.private)
             near = get_close_matches(part, known, n=1)

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Column, CompoundSelect, Insert, Select, Table, Update, Uuid
+from sqlalchemy import Column, ColumnElement, CompoundSelect, Insert, Select, Table, Update, Uuid
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.ext.hybrid import hybrid_property
@@ -342,6 +342,14 @@ class Traits(Generic[M]):
     def attribute(self, key: str) -> InstrumentedAttribute[Any]:
         """The class's attribute of this key, for statements."""
         return getattr(self.model, key)  # type: ignore[no-any-return]  # mapped attributes are untyped here
+
+    def public_expression(self, name: str) -> ColumnElement[Any] | None:
+        """The SQL of a column property or a hybrid; None: it is neither, or of Python alone, or private."""
+        known = name in self.mapper.column_attrs
+        if not known and not isinstance(self.mapper.all_orm_descriptors.get(name), hybrid_property):
+            return None
+        found = hybrid_sql(self.model, name)
+        return found if isinstance(found, ColumnElement) and not is_private(found) else None
 
     def kept(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
         """``make()``, or what it gave for this key before. Once full it begins anew, so no flood of shapes clogs it."""
