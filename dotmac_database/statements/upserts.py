@@ -71,8 +71,27 @@ def upsert(
     (`VersionSource.GENERATOR`): a row whose version is not that of the step stays as it is.
     """
     traits = writer.traits
-    table = traits.tables[0]
     statement = writer.reader.dialect.insert(traits.model)
+    changes = _changes(writer, statement.excluded, row_keys, conflict) | _counted_on_conflict(writer, row_keys, step)
+    if not changes:
+        first = next(iter(conflict))
+        changes = {first.name: statement.excluded[first.name]}
+    statement = statement.on_conflict_do_update(
+        index_elements=list(conflict),
+        index_where=_living_among(traits.tables[0], conflict),
+        set_=changes,
+        where=_own_row(writer, statement.excluded, step),
+    )
+    if not returning:
+        return statement
+    if not traits.returned:
+        return statement.returning(*(traits.attribute(key) for key in traits.primary_key))
+    return writer.reader.whole(statement.returning(traits.model))
+
+
+def _changes(writer: Writer, excluded: Any, row_keys: Sequence[str], conflict: Sequence[Any]) -> Values:
+    """What is changed of a row in an upsert's way, by the columns' names: it is given the new values, and restored."""
+    traits = writer.traits
     kept = {
         *traits.primary_key,
         traits.discriminator,
@@ -83,36 +102,26 @@ def upsert(
     }
     conflicting = {column.key for column in conflict}
     changes: Values = {
-        traits.columns[key].name: statement.excluded[traits.columns[key].name]
+        traits.columns[key].name: excluded[traits.columns[key].name]
         for key in row_keys
         if key not in kept and traits.columns[key].key not in conflicting
     }
-    changes |= _counted_on_conflict(writer, row_keys, step)
     # SQLAlchemy would take a bound None for a value of each row, and send the rows one by one.
     unmarked: tuple[tuple[str | None, Any], ...] = ((traits.is_deleted, False), (traits.deleted_at, null()))
-    for key, value in unmarked:
-        if key is not None:
-            changes[traits.columns[key].name] = value
-    if not changes:
-        first = next(iter(conflict))
-        changes = {first.name: statement.excluded[first.name]}
-    where = _of_class(writer)
+    return changes | {traits.columns[key].name: value for key, value in unmarked if key is not None}
+
+
+def _own_row(writer: Writer, excluded: Any, step: VersionStep | None) -> Any:
+    """The condition that a row in an upsert's way is one to change: of the class, the tenant and the version."""
+    traits, table = writer.traits, writer.traits.tables[0]
+    conditions = [_of_class(writer)]
     if traits.tenant is not None and writer.reader.scope.tenant is not ALL_TENANTS:
         column = traits.columns[traits.tenant]
-        own = table.c[column.key] == statement.excluded[column.name]
-        where = own if where is None else and_(where, own)
+        conditions.append(table.c[column.key] == excluded[column.name])
     if step is not None and traits.version is not None:
-        unchanged = table.c[traits.columns[traits.version].key].is_not_distinct_from(step.last)
-        where = unchanged if where is None else and_(where, unchanged)
-    among = _living_among(table, conflict)
-    statement = statement.on_conflict_do_update(
-        index_elements=list(conflict), index_where=among, set_=changes, where=where
-    )
-    if not returning:
-        return statement
-    if not traits.returned:
-        return statement.returning(*(traits.attribute(key) for key in traits.primary_key))
-    return writer.reader.whole(statement.returning(traits.model))
+        conditions.append(table.c[traits.columns[traits.version].key].is_not_distinct_from(step.last))
+    given = [condition for condition in conditions if condition is not None]
+    return and_(*given) if given else None
 
 
 def meets_living_only(writer: Writer, conflict: Sequence[Any]) -> bool:
