@@ -269,6 +269,11 @@ class Database:
         return self._once("async_engine", lambda: make_async_engine(self.url, self.options, **self.engine_options))
 
     @property
+    def engines(self) -> list[Engine | AsyncEngine]:
+        """The engines that were asked for so far, the async one first; makes none."""
+        return [self.__dict__[name] for name in ("async_engine", "engine") if name in self.__dict__]
+
+    @property
     def sessions(self) -> sessionmaker[Session]:
         """The factory of sync sessions."""
         return self._once("sessions", lambda: sessionmaker(self.engine, expire_on_commit=False))

@@ -26,6 +26,15 @@ class UTCDateTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Alembic writes a type into a migration as its ``__module__`` and its repr (seen in 1.20), and imports nothing.
+        # ``sa.DateTime(timezone=True)`` runs in every migration, and long after this class has moved.
+        self.__module__ = "sa"
+
+    def __repr__(self) -> str:
+        return repr(self.impl_instance)
+
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """In UTC."""
         return None if value is None else as_utc(value)

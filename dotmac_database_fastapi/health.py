@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import TypeAdapter
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from dotmac_database import DatabaseHealthChecker, HealthCheckResult, HealthStatus
+from dotmac_database import Database, DatabaseHealthChecker, HealthCheckResult, HealthStatus
 
 from .heads import add_get
 from .registry import plugin_of
@@ -39,7 +38,8 @@ def health_router(
 
     ``GET /health/db`` is the whole check: 200 where the database is healthy or degraded, 503 where it is not, the
     result as JSON. ``/live`` below it is 200 while the process serves, whatever the database does; ``/ready`` is 200
-    while the database answers at all. ``details``, and what exactly is wrong, are told where it is True, or where it, a
+    while the database answers at all. Both look at the engine that the app's requests use, and at the pools of both if
+    it has sync and async ones. ``details``, and what exactly is wrong, are told where it is True, or where it, a
     FastAPI dependency, gives something true: they help an attacker, too. ``checker`` None: one with the default
     timeouts, which also verifies the plugin's ``rls``. Give one with ``breaker=`` to show a circuit breaker.
     ``router`` goes to `APIRouter`.
@@ -51,20 +51,20 @@ def health_router(
 
     may_see = details if callable(details) else shown
 
-    def asked(request: Request) -> tuple[DatabaseHealthChecker, AsyncEngine]:
+    def asked(request: Request) -> tuple[DatabaseHealthChecker, Database]:
         chosen = plugin or plugin_of(request)
-        return checker or DatabaseHealthChecker(security=chosen.rls), chosen.database.async_engine
+        return checker or DatabaseHealthChecker(security=chosen.rls), chosen.database
 
     async def database_health(request: Request, see: Any = Depends(may_see)) -> Response:
-        checking, engine = asked(request)
-        return _told(await checking.async_check_health(engine), details=bool(see))
+        checking, database = asked(request)
+        return _told(await checking.async_check_health(database), details=bool(see))
 
     async def live() -> dict[str, str]:
         return {"status": "alive"}
 
     async def ready(request: Request) -> Response:
-        checking, engine = asked(request)
-        return _told(await checking.async_check_connectivity(engine), details=False)
+        checking, database = asked(request)
+        return _told(await checking.async_check_connectivity(database), details=False)
 
     for path, endpoint in (("", database_health), ("/live", live), ("/ready", ready)):
         add_get(made, path, endpoint, response_model=None, responses=None if endpoint is live else _RESPONSES)

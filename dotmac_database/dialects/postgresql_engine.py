@@ -111,10 +111,20 @@ def _readable(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
-def cut(driver: Any) -> None:
-    """End a psycopg connection from another thread: whoever waits for the server's answer gets an error at once."""
+def cut(driver: Any) -> bool:
+    """End a connection of psycopg from any thread, or one of asyncpg in its loop; whether there was one to end.
+
+    Whoever waits for the server's answer gets an error at once.
+    """
+    # asyncpg's own `terminate` does nothing once a `close` waits for the server (seen in 0.30).
+    transport = getattr(driver, "_transport", None)
+    if transport is not None:
+        transport.abort()
+        return True
     descriptor = getattr(driver, "fileno", None)
     if descriptor is None:
-        return
+        return False
     with suppress(OSError, getattr(driver, "Error", OSError)), socket.socket(fileno=os.dup(descriptor())) as same:
         same.shutdown(socket.SHUT_RDWR)
+        return True
+    return False

@@ -11,15 +11,15 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import QueuePool
 
 from ..dialects import translate
-from ..sessions import sync_session
+from ..engines import Database
 from .flights import Flight, Outcome, in_memory, joined, joined_async
+from .pools import Subject, subject_of
 from .probes import Examination, Verifier
 from .result import HealthCheckResult, HealthStatus
 
-Target = Session | Engine | AsyncSession | AsyncEngine
+Target = Session | Engine | AsyncSession | AsyncEngine | Database
 
 _DISK_NEEDED = 100 * 2**20
 
@@ -38,9 +38,11 @@ class DatabaseHealthChecker:
 
     A check returns within ``connection_timeout`` + ``query_timeout``, whatever the server does, and never raises. It
     runs on a connection of its own: the session's transaction and the pool are not touched, and callers at the
-    same time share one check. A round trip longer than ``slow_query_threshold`` counts as degraded, and statements
-    slower than that on average are shown where ``pg_stat_statements`` is installed. The state of ``breaker`` and
-    the findings of ``security`` (a `RowLevelSecurity`) are shown too, and count. A standby that is more than
+    same time share one check. Of a `Database` it looks at the engine that is in use, through the driver of that one,
+    and at the pools of both if both are. A full pool, all of whose connections are out, counts as degraded: whoever
+    needs one waits. A round trip longer than ``slow_query_threshold`` counts as degraded, and statements slower than
+    that on average are shown where ``pg_stat_statements`` is installed. The state of ``breaker`` and the findings of
+    ``security`` (a `RowLevelSecurity`) are shown too, and count. A standby that is more than
     ``replication_lag_threshold`` seconds behind counts as degraded, and so does its primary; None for never.
     """
 
@@ -92,11 +94,12 @@ class DatabaseHealthChecker:
     def _check(self, target: Any, kind: str) -> HealthCheckResult:
         started = time.perf_counter()
         try:
-            engine = _engine_of(target)
+            subject = subject_of(target, is_async=False)
+            engine = subject.engine
             driver = in_memory(engine)
             if driver is not None and not engine.dialect.is_async:
                 return self._judged(
-                    engine, _shared_connection(started, driver.execute("SELECT sqlite_version()").fetchone())
+                    subject, _shared_connection(started, driver.execute("SELECT sqlite_version()").fetchone())
                 )
             flight = joined(engine, self._key(kind), self._allowed, self._work(kind))
         except Exception as error:  # noqa: BLE001 - a health check never raises
@@ -105,32 +108,40 @@ class DatabaseHealthChecker:
             outcome = flight.outcome.result(self._left(started))
         except FutureTimeout:
             return self._silent(flight, started)
-        return self._judged(engine, outcome)
+        return self._judged(subject, outcome)
 
     async def _check_async(self, target: Any, kind: str) -> HealthCheckResult:
         started = time.perf_counter()
         try:
-            engine = _engine_of(target)
+            subject = subject_of(target, is_async=True)
+            engine = subject.engine
             driver = in_memory(engine)
-            if driver is not None and engine.dialect.is_async:
+            if driver is not None and not engine.dialect.is_async:
+                row = driver.execute("SELECT sqlite_version()").fetchone()
+                return self._judged(subject, _shared_connection(started, row))
+            if driver is not None:
                 cursor = await driver.execute("SELECT sqlite_version()")
-                return self._judged(engine, _shared_connection(started, await cursor.fetchone()))
+                return self._judged(subject, _shared_connection(started, await cursor.fetchone()))
             flight = joined_async(engine, self._key(kind), self._allowed, self._work(kind))
         except Exception as error:  # noqa: BLE001 - a health check never raises
             return self._unknown(error)
         # Not `wait_for`: a caller that is cancelled must not cancel what others wait for.
         waiting = asyncio.wrap_future(flight.outcome)
         done, _ = await asyncio.wait({waiting}, timeout=self._left(started))
-        return self._judged(engine, waiting.result()) if done else self._silent(flight, started)
+        if done:
+            return self._judged(subject, waiting.result())
+        silent = self._silent(flight, started)
+        await flight.ending()
+        return silent
 
     def _left(self, started: float) -> float:
         return max(self._allowed - (time.perf_counter() - started), 0)
 
-    def _judged(self, engine: Engine, outcome: Outcome) -> HealthCheckResult:
+    def _judged(self, subject: Subject, outcome: Outcome) -> HealthCheckResult:
         if outcome.failure is not None:
             return self._failed(outcome)
-        details = {**outcome.details, **self._circuit(), "pool": _pool_use(engine)}
-        concerns = self._concerns(details)
+        details = {**outcome.details, **self._circuit(), **subject.details()}
+        concerns = [*self._concerns(details), *subject.full()]
         return HealthCheckResult(
             HealthStatus.DEGRADED if concerns else HealthStatus.HEALTHY,
             "; ".join(concerns) or "The database answers.",
@@ -199,26 +210,8 @@ class DatabaseHealthChecker:
         )
 
 
-def _engine_of(target: Any) -> Engine:
-    if isinstance(target, AsyncEngine):
-        return target.sync_engine
-    return target if isinstance(target, Engine) else sync_session(target).get_bind().engine
-
-
 def _shared_connection(started: float, row: Any) -> Outcome:
     """A database in memory has one connection, which may be in somebody's transaction: one harmless read of it."""
     took = (time.perf_counter() - started) * 1000
     details = {"latency_ms": round(took, 3), "server": {"version": row[0]}, "storage": {"file": None}}
     return Outcome(details, took)
-
-
-def _pool_use(engine: Engine) -> dict[str, Any]:
-    pool = engine.pool
-    if not isinstance(pool, QueuePool):
-        return {"kind": type(pool).__name__}
-    return {
-        "kind": type(pool).__name__,
-        "size": pool.size(),
-        "checked_out": pool.checkedout(),
-        "overflow": max(pool.overflow(), 0),
-    }

@@ -1,7 +1,8 @@
 """One check at a time: whoever asks while it is under way gets its outcome.
 
 A check runs on a connection of its own, beside the pool: a full pool can't keep it waiting, and it can't fill the
-pool. One that outlasts its time is cut off, and the next caller starts another.
+pool. One that outlasts its time is cut off, and the next caller starts another. The outcome is there as soon as the
+database has answered: closing the connection goes on behind it, since a proxy may never hang up, and has its own bound.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import Pool, StaticPool
 
 from ..dialects.postgresql_engine import cut
+
+CLOSING = 1.0
+"""How long the other side may take to hang up, in seconds; after that the connection is cut."""
 
 Work = Callable[[Connection], dict[str, Any]]
 
@@ -39,7 +44,7 @@ class Flight:
 
     deadline: float
     outcome: Future[Outcome] = field(default_factory=Future)
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[Any] | None = None
     _driver: Any = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -53,15 +58,37 @@ class Flight:
         with self._lock:
             self._driver = driver
 
+    def answer(self, outcome: Outcome) -> None:
+        """Give the outcome to all who wait, unless they have one."""
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
+
     def abandon(self) -> None:
-        """Let a check that is overdue end: nobody waits for it any more."""
-        if time.monotonic() < self.deadline:
+        """Let a check that is overdue end: nobody waits for it any more. From any thread."""
+        if self.outcome.done() or time.monotonic() < self.deadline:
             return
-        with self._lock:
-            if self._driver is not None:
-                cut(self._driver)
+        if self.task is None:
+            self._cut()
+            return
+        with suppress(RuntimeError):  # its loop is closed, and it has ended
+            self.task.get_loop().call_soon_threadsafe(self._stop, self.task)
+
+    async def ending(self) -> None:
+        """Let the abandoned task of this loop end, a tenth of a second at most.
+
+        The loop may be about to close, and psycopg would have it wait five seconds for a server that is frozen.
+        """
         if self.task is not None:
-            self.task.cancel()
+            await asyncio.wait({self.task}, timeout=0.1)
+
+    def _stop(self, task: asyncio.Task[Any]) -> None:
+        # A task that is cancelled has asyncpg ask the frozen server to cancel: one that is cut has nothing to ask.
+        if not self._cut():
+            task.cancel()
+
+    def _cut(self) -> bool:
+        with self._lock:
+            return self._driver is not None and cut(self._driver)
 
 
 _LOCK = threading.Lock()
@@ -86,6 +113,8 @@ def joined_async(engine: Engine, kind: str, seconds: float, work: Work) -> Fligh
 
     def start(flight: Flight) -> None:
         flight.task = asyncio.create_task(_fly_async(flight, engine, work))
+        # A task that is cancelled before its first step runs no ``finally``.
+        flight.task.add_done_callback(lambda _: flight.answer(Outcome({}, 0.0, TimeoutError())))
 
     return _joined(engine, (kind, id(asyncio.get_running_loop())), seconds, start)
 
@@ -102,39 +131,58 @@ def _joined(engine: Engine, key: Any, seconds: float, start: Callable[[Flight], 
 
 def _fly(flight: Flight, engine: Engine, work: Work) -> None:
     if engine.dialect.is_async:
-        asyncio.run(_fly_async(flight, engine, work))
+        with suppress(asyncio.CancelledError):  # it was abandoned
+            asyncio.run(_fly_async(flight, engine, work))
         return
     started = time.perf_counter()
     try:
         beside = beside_the_pool(engine)
         try:
             with beside.connect() as connection:
-                details = _held(flight, connection, work)
+                flight.answer(Outcome(_held(flight, connection, work), _since(started)))
         finally:
             if beside is not engine:
                 beside.dispose()
-        outcome = Outcome(details, _since(started))
     except Exception as error:  # noqa: BLE001 - whatever it was, it is what the check found
-        outcome = Outcome({}, _since(started), error)
-    flight.outcome.set_result(outcome)
+        flight.answer(Outcome({}, _since(started), error))
 
 
 async def _fly_async(flight: Flight, engine: Engine, work: Work) -> None:
     started = time.perf_counter()
-    outcome = Outcome({}, 0.0, TimeoutError())
+    flight.task = asyncio.current_task()
+    # The callers may all be cancelled, and then nobody abandons it.
+    overdue = asyncio.get_running_loop().call_later(flight.deadline - time.monotonic() + 0.1, flight.abandon)
+    connection: AsyncConnection | None = None
     try:
-        beside = AsyncEngine(beside_the_pool(engine))
-        try:
-            async with beside.connect() as connection:
-                details = await connection.run_sync(lambda sync: _held(flight, sync, work))
-        finally:
-            if beside.sync_engine is not engine:
-                await beside.dispose()
-        outcome = Outcome(details, _since(started))
+        beside = beside_the_pool(engine)
+        connection = await AsyncEngine(beside).connect()
+        flight.answer(Outcome(await connection.run_sync(lambda sync: _held(flight, sync, work)), _since(started)))
     except Exception as error:  # noqa: BLE001 - whatever it was, it is what the check found
-        outcome = Outcome({}, _since(started), error)
+        flight.answer(Outcome({}, _since(started), error))
     finally:
-        flight.outcome.set_result(outcome)
+        overdue.cancel()
+        flight.answer(Outcome({}, _since(started), TimeoutError()))
+        if connection is not None:
+            await _let_go(connection, own=beside is not engine)
+
+
+async def _let_go(connection: AsyncConnection, *, own: bool) -> None:
+    """Close the connection if it is the check's ``own``; cut it when the other side takes too long to hang up."""
+    sync = connection.sync_connection
+    if sync is None or sync.invalidated:
+        return
+    if not own:
+        await connection.close()
+        return
+    driver = sync.connection.driver_connection
+    # No pool knows it any more: one would log an error when the loop ends before the other side hangs up.
+    sync.detach()
+    try:
+        with suppress(Exception):
+            async with asyncio.timeout(CLOSING):
+                await driver.close()  # type: ignore[union-attr]  # it is connected
+    finally:
+        cut(driver)
 
 
 def _held(flight: Flight, connection: Connection, work: Work) -> dict[str, Any]:

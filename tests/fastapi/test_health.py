@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, Header, HTTPException
+from fastapi import Depends, FastAPI, Header, HTTPException
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from dotmac_database import CircuitBreaker, DatabaseHealthChecker, DatabaseUnavailableError, RowLevelSecurity
 from dotmac_database_fastapi import DatabasePlugin, health_router
@@ -110,3 +113,28 @@ def test_what_went_wrong_is_behind_the_option_too(gone: DatabasePlugin, runner: 
     assert shown["error"].startswith(f"{public['error']}: ")
     assert public["error"] == "DatabaseUnavailableError"
     assert public["message"] != shown["message"]
+
+
+@pytest.mark.parametrize("path", ["/health/db", "/health/db/ready"])
+@pytest.mark.parametrize("served", ["sync", "async"])
+def test_the_engine_that_the_requests_use_is_checked(
+    make_plugin: MakePlugin, runner: asyncio.Runner, path: str, served: str
+) -> None:
+    """No second engine, with another driver, is made for the check."""
+    plugin = make_plugin()
+    app = app_of(plugin, details=True)
+
+    @app.get("/sync")
+    def use(session: Session = Depends(plugin.get_sync_session)) -> int:
+        return int(session.scalar(select(1)) or 0)
+
+    @app.get("/async")
+    async def use_async(session: AsyncSession = Depends(plugin.get_session)) -> int:
+        return int(await session.scalar(select(1)) or 0)
+
+    api = Api(app, runner)
+    assert api.get(f"/{served}").json() == 1
+    engines = list(plugin.database.engines)
+    assert len(engines) == 1
+    assert api.get(path).json()["status"] == "healthy"
+    assert plugin.database.engines == engines

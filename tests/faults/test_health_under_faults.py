@@ -223,7 +223,8 @@ def test_a_full_pool_neither_keeps_a_check_waiting_nor_is_touched(server: OwnSer
                 return await checker.async_check_health(checking.database.async_engine)
 
         result = checking.runner.run(run())
-    assert result.status is HealthStatus.HEALTHY
+    assert result.status is HealthStatus.DEGRADED
+    assert result.message == "the app's connection pool is full: 1 of 1 connections are in use"
     assert result.details["pool"]["checked_out"] == 1
     assert result.details["longest_transaction_s"] > 0
 

@@ -1,0 +1,84 @@
+"""What a health check looks at: the engine that is in use, and how much of the pools is taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import Pool, QueuePool
+
+from ..engines import Database
+from ..sessions import sync_session
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The ``engine`` to check, and the ``pools`` of the app, its own first."""
+
+    engine: Engine
+    pools: tuple[Pool, ...]
+
+    def details(self) -> dict[str, Any]:
+        """The use of the engine's pool, and of each pool by its driver where there are several."""
+        found: dict[str, Any] = {"pool": pool_use(self.engine.pool)}
+        if len(self.pools) > 1:
+            found["pools"] = [pool_use(pool) for pool in self.pools]
+        return found
+
+    def full(self) -> list[str]:
+        """Which pools have no connection left to give, in words."""
+        found = ((pool.checkedout(), capacity(pool)) for pool in self.pools if isinstance(pool, QueuePool))
+        return [
+            f"the app's connection pool is full: {taken} of {allowed} connections are in use"
+            for taken, allowed in found
+            if allowed is not None and taken >= allowed
+        ]
+
+
+def subject_of(target: Any, *, is_async: bool) -> Subject:
+    """The engine of a session, an engine or a `Database`; of two, one that has connections, or of the caller's kind."""
+    if not isinstance(target, Database):
+        engine = _sync_engine(target)
+        return Subject(engine, (engine.pool,))
+    engines = [_sync_engine(each) for each in target.engines] or [_first_engine(target)]
+    engines.sort(key=lambda each: (not _opened(each.pool), each.dialect.is_async is not is_async))
+    return Subject(engines[0], tuple(each.pool for each in engines))
+
+
+def capacity(pool: QueuePool) -> int | None:
+    """How many connections a pool gives out at most; None: any number."""
+    # No public name says it (seen in SQLAlchemy 2.1.9).
+    overflow = pool._max_overflow
+    return None if overflow < 0 else pool.size() + overflow
+
+
+def pool_use(pool: Pool) -> dict[str, Any]:
+    """How a pool is used, as details of a result."""
+    if not isinstance(pool, QueuePool):
+        return {"kind": type(pool).__name__}
+    return {
+        "kind": type(pool).__name__,
+        "size": pool.size(),
+        "checked_out": pool.checkedout(),
+        "overflow": max(pool.overflow(), 0),
+    }
+
+
+def _opened(pool: Pool) -> bool:
+    return isinstance(pool, QueuePool) and pool.checkedin() + pool.checkedout() > 0
+
+
+def _first_engine(database: Database) -> Engine:
+    """An engine where the app has none yet: the async one, if its driver is installed."""
+    try:
+        return database.async_engine.sync_engine
+    except ModuleNotFoundError:
+        return database.engine
+
+
+def _sync_engine(target: Any) -> Engine:
+    if isinstance(target, AsyncEngine):
+        return target.sync_engine
+    return target if isinstance(target, Engine) else sync_session(target).get_bind().engine
