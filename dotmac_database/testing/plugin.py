@@ -11,7 +11,14 @@ A project says where its database is, by overriding a fixture in its ``conftest.
         return Base.metadata
 
 ``dotmac_session`` and ``dotmac_async_session`` then give a session whose commits are savepoints of one transaction,
-which is rolled back after the test.
+which is rolled back after the test. A project whose database has row-level security overrides ``dotmac_rls`` as well:
+
+    @pytest.fixture(scope="session")
+    def dotmac_rls():
+        return RowLevelSecurity(Base.metadata)
+
+The tables then get its policies, and the sessions are guarded and tell PostgreSQL the tenant that they are bound to.
+Let the URL name a role that policies bind: it may create tables, and is no superuser, which ``dotmac_leaks`` reports.
 """
 
 from __future__ import annotations
@@ -20,11 +27,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from sqlalchemy import Connection, Engine, MetaData, Table
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
 from ..engines import make_async_engine, make_engine
-from ..tenancy import guard_tenants
+from ..tenancy import RowLevelSecurity, guard_tenants
 from .leaks import Leak, find_leaks
 from .memory import create_tables, every_table, warn_of
 
@@ -42,21 +49,34 @@ def dotmac_metadata() -> MetaData | None:
 
 
 @pytest.fixture(scope="session")
-def dotmac_engine(dotmac_database_url: str, dotmac_metadata: MetaData | None) -> Iterator[Engine]:
-    """The sync engine, with the tables created."""
+def dotmac_rls() -> RowLevelSecurity | None:
+    """The policies of the tenants' tables; None: there are none. SQLite knows none, and goes without."""
+    return None
+
+
+@pytest.fixture(scope="session")
+def dotmac_engine(
+    dotmac_database_url: str, dotmac_metadata: MetaData | None, dotmac_rls: RowLevelSecurity | None
+) -> Iterator[Engine]:
+    """The sync engine, with the tables and their policies created."""
     engine = make_engine(dotmac_database_url)
     with engine.begin() as connection:
         _create(connection, dotmac_metadata)
+        if dotmac_rls is not None and connection.dialect.name == "postgresql":
+            dotmac_rls.apply(connection)
     yield engine
     engine.dispose()
 
 
 @pytest.fixture
-def dotmac_session(dotmac_engine: Engine) -> Iterator[Session]:
-    """A `Session` whose every change, committed or not, is undone after the test."""
+def dotmac_session(dotmac_engine: Engine, dotmac_rls: RowLevelSecurity | None) -> Iterator[Session]:
+    """A `Session` whose every change, committed or not, is undone after the test; guarded where there is a
+    ``dotmac_rls``.
+    """
     with dotmac_engine.connect() as connection:
         transaction = connection.begin()
-        with Session(connection, expire_on_commit=False, join_transaction_mode="create_savepoint") as session:
+        maker = sessionmaker(connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
+        with maker() if dotmac_rls is None else guard_tenants(maker, rls=dotmac_rls)() as session:
             yield session
         transaction.rollback()
 
@@ -66,6 +86,7 @@ async def dotmac_async_session(
     dotmac_engine: Engine,
     dotmac_database_url: str,
     dotmac_metadata: MetaData | None,
+    dotmac_rls: RowLevelSecurity | None,
 ) -> AsyncIterator[AsyncSession]:
     """As ``dotmac_session``, an `AsyncSession`; needs a plugin that runs async fixtures.
 
@@ -77,18 +98,17 @@ async def dotmac_async_session(
         if dotmac_engine.url.database in (None, "", ":memory:"):
             # A database in memory is this engine's own: it has not seen the sync engine's tables.
             await connection.run_sync(_create, dotmac_metadata)
-        async with AsyncSession(
-            connection, expire_on_commit=False, join_transaction_mode="create_savepoint"
-        ) as session:
+        maker = async_sessionmaker(connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
+        async with maker() if dotmac_rls is None else guard_tenants(maker, rls=dotmac_rls)() as session:
             yield session
         await transaction.rollback()
     await engine.dispose()
 
 
 @pytest.fixture
-def dotmac_guarded_sessions(dotmac_engine: Engine) -> sessionmaker[Session]:
+def dotmac_guarded_sessions(dotmac_engine: Engine, dotmac_rls: RowLevelSecurity | None) -> sessionmaker[Session]:
     """The factory whose sessions ``dotmac_leaks`` attacks; override it with the project's own."""
-    return guard_tenants(sessionmaker(dotmac_engine))
+    return guard_tenants(sessionmaker(dotmac_engine), rls=dotmac_rls)
 
 
 @pytest.fixture

