@@ -18,7 +18,9 @@ which is rolled back after the test. A project whose database has row-level secu
         return RowLevelSecurity(Base.metadata)
 
 The tables then get its policies, and the sessions are guarded and tell PostgreSQL the tenant that they are bound to.
-Let the URL name a role that policies bind: it may create tables, and is no superuser, which ``dotmac_leaks`` reports.
+Let the URL name a role that may create tables and is no superuser, whom no policy binds. ``dotmac_leaks`` reports a
+superuser, and the tables' owner, who may turn the policies off: override ``dotmac_guarded_sessions`` with sessions
+of the application's role.
 """
 
 from __future__ import annotations
