@@ -249,7 +249,8 @@ POLICIES = """
             if not LEAKS or BINDS:
                 pytest.skip("the other roles have no second one")
             with dotmac_engine.begin() as connection:
-                connection.execute(text("GRANT SELECT, INSERT, UPDATE, DELETE ON rls_folders, rls_secrets TO fixture_app"))
+                rights = "SELECT, INSERT, UPDATE, DELETE ON rls_folders, rls_secrets"
+                connection.execute(text(f"GRANT {rights} TO fixture_app"))
                 connection.execute(text("GRANT USAGE ON rls_secrets_id_seq TO fixture_app"))
             engine = make_engine(URL.replace("postgres@", "fixture_app@"))
             yield guard_tenants(sessionmaker(engine), rls=dotmac_rls)
