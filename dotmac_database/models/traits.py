@@ -291,6 +291,11 @@ class Traits(Generic[M]):
         """Whether a row may be changed by a statement alone: nothing of the user's hangs on the unit of work."""
         return self._one_plain_table and mapper_departure(self.mapper, CHANGE) is None
 
+    @cached_property
+    def direct_deletes(self) -> bool:
+        """Whether DELETE of the class's table names its rows, as far as no listener is to hear of it."""
+        return len(self.tables) == 1 and self.returned
+
     @property
     def direct_creates(self) -> bool:
         """Whether a new row may be inserted by a statement alone: no constructor or listener of the user's makes it."""

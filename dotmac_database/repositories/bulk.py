@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, overload
 
 from sqlalchemy import Column, insert, select
@@ -20,12 +20,14 @@ from ..query import FiltersLike, filters_of
 from ..sessions import keep
 from ..statements.bulk import BATCH, Unnested, update_many
 from ..statements.data import NewRow, Values
+from ..statements.filters import Analysis
 from ..statements.inheritance import matching, spreads
 from ..statements.new_keys import new_keys
 from ..statements.reads import Bound, for_update
 from ..statements.upserts import VersionStep, conflict_columns, meets_living_only, upsert
 from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS
+from .deleting import follow_database
 from .writing import FRESH, WritingRepository
 
 M = TypeVar("M")
@@ -197,17 +199,24 @@ class BulkRepository(WritingRepository[M]):
         found = writer.reader.analysed(filters_of(filters))
         self._refuse_all(found.unbounded, allow_all)
         with self._writing() as alone:
-            if not softly and spreads(self.traits):
-                return self._deleted(writer.reader, matching(writer.reader, found))
-            if not softly and not self.traits.takes_statements:
-                return self._delete_each(writer, found)
             if not softly:
-                alone()
-                return self._counted(writer.delete_where(found))
+                count = self._deleted_where(writer, found, alone)
+                if count:
+                    follow_database(self._session, self.traits, None)
+                return count
             if self._directly():
                 alone()
                 return self._counted(writer.update_where(found, writer.deletion()))
             return self._change_each(writer, found, writer.deletion())
+
+    def _deleted_where(self, writer: Writer, found: Analysis, alone: Callable[[], None]) -> int:
+        """Delete the rows that match for good; how many there were."""
+        if spreads(self.traits):
+            return self._deleted(writer.reader, matching(writer.reader, found))
+        if not self.traits.takes_statements:
+            return self._delete_each(writer, found)
+        alone()
+        return self._counted(writer.delete_where(found))
 
     def _change_each(self, writer: Writer, found: Any, values: Values) -> int:
         """Change rows one by one in the unit of work, for classes whose listeners must see it."""

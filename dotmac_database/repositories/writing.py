@@ -17,11 +17,13 @@ from ..errors import DuplicateEntityError, StaleEntityError, TenantIsolationErro
 from ..models.traits import traits_of
 from ..plainness import CHANGE, mapper_departure, session_listened
 from ..sessions import keep, state_of, writing
+from ..statements.cascades import deletion_of
 from ..statements.data import NewRow, Values, is_sql
 from ..statements.inheritance import deletions, levels_of, of_key, spreads
 from ..statements.reads import Bound, Reader, for_update
 from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS
+from .deleting import UnitOfWorkDeletion, enforces_keys, follow_database, holds_related
 from .explaining import ExplainingRepository
 
 M = TypeVar("M")
@@ -114,7 +116,10 @@ class WritingRepository(ExplainingRepository[M]):
         """Delete one row; False where there is none. One statement, then COMMIT.
 
         Softly where the class has columns for it, unless ``soft_delete`` is False: then for good, also a row
-        that is soft-deleted already. A class with relationships is loaded first, so that its cascades are kept.
+        that is soft-deleted already. What becomes of the rows that refer to it a relationship says that asks for it
+        (``cascade="delete"``: the object is loaded, and its children are deleted as objects), and else the database's
+        own rule (``ON DELETE``), which the DELETE carries out by itself. Where there is no rule either, the ORM clears
+        the children's keys if they may be NULL; else `ConstraintViolationError` while there are children.
         `StaleEntityError` where the row's version is not ``expected_version`` (None: any will do), found out by a
         statement more.
         """
@@ -139,17 +144,24 @@ class WritingRepository(ExplainingRepository[M]):
 
     def _deleted_for_good(self, writer: Writer, key: tuple[Any, ...], expected: Any, alone: Callable[[], None]) -> bool:
         """Delete one row, by a statement where that is enough; False: it is missing, or stale."""
-        if expected is None and self._deletes_by_key():
-            return self._deleted(writer.reader, of_key(writer.reader, key)) > 0
-        if self._directly() and not self.traits.relationships and not spreads(self.traits):
-            alone()
-            return self._counted(writer.delete_by_key(key, expected)) > 0
-        entity = self._locked(writer.reader, key)
-        if entity is None or self._if_fresh([entity], expected) is None:
-            return False
-        self._session.delete(self._whole(entity))
-        self._flush()
-        return True
+        in_one_table = not spreads(self.traits)
+        if (in_one_table or expected is None) and self._deletes_by_statement(key):
+            if in_one_table:
+                alone()
+                gone = self._counted(writer.delete_by_key(key, expected)) > 0
+            else:
+                gone = self._deleted(writer.reader, of_key(writer.reader, key)) > 0
+        else:
+            entity = self._locked(writer.reader, key)
+            if entity is None or self._if_fresh([entity], expected) is None:
+                return False
+            enforced = enforces_keys(self._session, self.traits)
+            UnitOfWorkDeletion(self._session, self.tenant_id, enforced=enforced).delete(self._whole(entity))
+            self._flush()
+            gone = True
+        if gone:
+            follow_database(self._session, self.traits, [key])
+        return gone
 
     def restore(self, entity_id: Any, user_id: str | None = None) -> M:
         """Undo a soft delete and give the row back; one statement. Raises `EntityNotFoundError` where there is none."""
@@ -189,14 +201,18 @@ class WritingRepository(ExplainingRepository[M]):
         """Whether rows may be changed by statements alone, without the session's unit of work."""
         return self.traits.direct_writes and not session_listened(self._session, CHANGE)
 
-    def _deletes_by_key(self) -> bool:
-        """Whether a row that lies in several tables may be deleted from each by a statement alone."""
+    def _deletes_by_statement(self, key: tuple[Any, ...]) -> bool:
+        """Whether the row of a key may be deleted by statements alone: the database does what else is to be done."""
+        traits, session = self.traits, self._session
+        if not (traits.direct_deletes or spreads(traits)) or session_listened(session, CHANGE):
+            return False
+        if any(mapper_departure(each, CHANGE) for each in traits.mapper.self_and_descendants):
+            return False
+        deletion = deletion_of(traits)
         return (
-            spreads(self.traits)
-            and not session_listened(self._session, CHANGE)
-            and not any(
-                each.relationships or mapper_departure(each, CHANGE) for each in self.traits.mapper.self_and_descendants
-            )
+            not deletion.needs_orm
+            and not holds_related(session, traits, key, deletion.if_loaded)
+            and (not deletion.needs_keys or enforces_keys(session, traits))
         )
 
     def _is_one_update(self, values: Values) -> bool:
