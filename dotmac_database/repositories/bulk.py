@@ -74,7 +74,7 @@ class BulkRepository(WritingRepository[M]):
         and ``after_insert`` do not hear of the rows.
         """
         writer = self._writer(user_id)
-        prepared = [self._new_row(writer, row).values for row in rows]
+        prepared = [self._new_row(writer, row, index).values for index, row in enumerate(rows)]
         if not prepared:
             return [] if returning else 0
         with self._writing():
@@ -110,8 +110,13 @@ class BulkRepository(WritingRepository[M]):
             raise ValidationError(
                 f"{self.traits.name} is mapped on more than one table alone, which no one statement can upsert."
             )
-        new = [self._new_row(writer, row) for row in rows]
-        prepared = [row.values for row in new]
+        given = list(rows)
+        places: Sequence[int | None] = [None] if len(given) == 1 else range(len(given))
+        new = [self._new_row(writer, row, index) for index, row in zip(places, given, strict=True)]
+        # A None is written here, also where the column has a default: the row may exist.
+        prepared = [
+            writer.refuse_nulls(row.values, new=False, index=index) for index, row in zip(places, new, strict=True)
+        ]
         conflict = conflict_columns(writer, conflict_fields)
         keys = [self.traits.mapper.get_property_by_column(column).key for column in conflict]
         identities = [tuple(row.get(key) for key in keys) for row in prepared]
@@ -142,7 +147,7 @@ class BulkRepository(WritingRepository[M]):
         writer = self._writer(user_id)
         reader, names = writer.reader, self.traits.primary_key
         changes: dict[tuple[Any, ...], Values] = {}
-        for row in rows:
+        for index, row in enumerate(rows):
             values = writer.for_update(row)
             if self.traits.tenant in names and self.tenant_id is not ALL_TENANTS:
                 values[self.traits.tenant] = self.tenant_id
@@ -152,7 +157,8 @@ class BulkRepository(WritingRepository[M]):
             if key in changes:
                 raise ValidationError(f"Two rows name the same {self.traits.name}.", field=names[0])
             if values:
-                changes[key] = self.values_for_update(writer.stamped(values))
+                values = self.values_for_update(writer.stamped(values))
+                changes[key] = writer.refuse_nulls(values, new=False, index=index)
         if not changes:
             return 0
         with self._writing():
@@ -174,7 +180,7 @@ class BulkRepository(WritingRepository[M]):
         self._refuse_key(values)
         if not values:
             return 0
-        values = self.values_for_update(writer.stamped(values))
+        values = writer.refuse_nulls(self.values_for_update(writer.stamped(values)), new=False)
         with self._writing() as alone:
             if self._is_one_update(values):
                 alone()

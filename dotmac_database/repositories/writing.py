@@ -54,13 +54,15 @@ class WritingRepository(ExplainingRepository[M]):
         another tenant's id, `DuplicateEntityError` and `ConstraintViolationError` as the database says.
         """
         writer = self._writer(user_id)
-        values = self.values_for_create(writer.for_create(data).values)
+        values = writer.refuse_nulls(self.values_for_create(writer.for_create(data).values), new=True)
         bound = None if self._conditioned else writer.insert_of(values)
         created: Sequence[M] | None = None
         if bound is not None and self._commits_alone:
             with translated(self.model_class):
                 created = write(self._session, bound.statement, bound.parameters, self.traits)
         if created is None:
+            if bound is None and isinstance(data, self.model_class):
+                self._unlink(data, values)
             with self._writing() as alone:
                 if bound is not None:
                     created = insert(self._session, bound.statement, bound.parameters, self.traits)
@@ -68,6 +70,18 @@ class WritingRepository(ExplainingRepository[M]):
                     created = [self._flushed(values, alone)]
                 keep(self._session, *created)
         return created[0]
+
+    def _unlink(self, data: Any, values: Values) -> None:
+        """Take a caller's object out of its neighbours' collections, which would make a second row of it.
+
+        The object itself keeps what it was given.
+        """
+        if not sa_inspect(data).transient:
+            return
+        for key in self.traits.relationships.keys() & values.keys():
+            if not self.traits.relationships[key].uselist and values[key] is not None:
+                setattr(data, key, None)
+                set_committed_value(data, key, values[key])
 
     def _flushed(self, values: Values, alone: Callable[[], None]) -> M:
         """A new object by the unit of work."""
@@ -94,7 +108,7 @@ class WritingRepository(ExplainingRepository[M]):
             expected_version = writer.expected(expected_version)
         values = self._without_key(writer.for_update(data), key)
         if values:
-            values = self.values_for_update(writer.stamped(values))
+            values = writer.refuse_nulls(self.values_for_update(writer.stamped(values)), new=False)
         changed = self._changed_alone(writer, key, values, expected_version)
         if changed is not None:
             return changed[0] if changed else self._refused(reader, key, expected_version)
@@ -257,13 +271,13 @@ class WritingRepository(ExplainingRepository[M]):
                 assign(entity, key, null())
         return entity
 
-    def _new_row(self, writer: Writer, data: Any) -> NewRow:
+    def _new_row(self, writer: Writer, data: Any, index: int | None = None) -> NewRow:
         """A row for a statement of many, with what its constructor and validators make of it.
 
         Raises `ValidationError` for relationships and SQL expressions, which such a statement can't take.
         """
         values, unset = writer.for_create(data)
-        values = self.values_for_create(values)
+        values = writer.refuse_nulls(self.values_for_create(values), new=True, index=index)
         for key, value in values.items():
             if key not in self.traits.columns or writer.is_expression(key, value):
                 raise ValidationError(f"{self.traits.name}.{key} can't be written in bulk.", field=key)
