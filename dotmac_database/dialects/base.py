@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
-from sqlalchemy import Enum, Float, Integer, Numeric, String, bindparam, case, cast, func, tuple_, type_coerce
+from sqlalchemy import (
+    Connection,
+    Enum,
+    Float,
+    Integer,
+    Numeric,
+    String,
+    bindparam,
+    case,
+    cast,
+    func,
+    tuple_,
+    type_coerce,
+)
 from sqlalchemy.engine import Dialect as Engines
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine, UserDefinedType
@@ -44,6 +57,10 @@ class Dialect(ABC):
     """Whether the planner says how many rows it expects."""
     types: ClassVar[Engines]
     """SQLAlchemy's dialect, which knows what types are in this database."""
+
+    def enforces_keys(self, connect: Callable[[], Connection]) -> bool:  # noqa: ARG002 - most databases need not be asked
+        """Whether the connection that ``connect`` gives acts by its foreign keys. No statement but SQLite's PRAGMA."""
+        return True
 
     @abstractmethod
     def like(self, column: Column, pattern: Column) -> Condition:

@@ -29,7 +29,7 @@ from ..errors import (
 )
 from ..models.traits import Traits, traits_of
 from .misfits import refused_by_type
-from .sqlstates import Kind, kind_of_sqlite, kind_of_sqlstate
+from .sqlstates import FOREIGN_KEY_STATES, Kind, kind_of_sqlite, kind_of_sqlstate
 from .stale_plans import is_stale_plan
 
 _SQLITE_COLUMNS = re.compile(r"^(?:UNIQUE|NOT NULL) constraint failed: (?P<columns>[^:]+)$")
@@ -45,6 +45,8 @@ class Report:
     table: str | None = None
     columns: tuple[str, ...] = ()
     constraint: str | None = None
+    foreign: bool = False
+    """Whether it was a foreign key."""
 
 
 @contextmanager
@@ -116,9 +118,7 @@ def _from_driver(error: sa.DBAPIError, model: type | None, who: str) -> Database
         case Kind.DUPLICATE:
             return DuplicateEntityError(f"{who} exists already{named}.", fields=fields, constraint=report.constraint)
         case Kind.CONSTRAINT:
-            return ConstraintViolationError(
-                f"{who}: a constraint refused the row{named}.", fields=fields, constraint=report.constraint
-            )
+            return _refused_by_constraint(error, report, model, named, fields)
         case Kind.INVALID:
             return ValidationError(f"{who}: the database refused a value{named}{state}.")
         case Kind.FORBIDDEN:
@@ -145,6 +145,25 @@ def _from_driver(error: sa.DBAPIError, model: type | None, who: str) -> Database
             return DatabaseError(f"{who}: the statement failed{state}.")
 
 
+def _refused_by_constraint(
+    error: sa.DBAPIError, report: Report, model: type | None, named: str, fields: tuple[str, ...]
+) -> ConstraintViolationError:
+    """What a constraint refused, and of which table where that is not the model's: its columns are no fields of it."""
+    who = model.__name__ if model is not None else "The database"
+    deletes = (error.statement or "").lstrip()[:6].upper() == "DELETE"
+    mapper: Any = None if model is None else traits_of(model).mapper
+    other = report.table if mapper is None or report.table not in {table.name for table in mapper.tables} else None
+    if deletes and report.foreign:
+        rows = f"rows of {report.table}" if report.table else "other rows"
+        message = f"{who}: {rows} still refer to the row{named}."
+    elif other is not None and mapper is not None:
+        message = f"{who}: a constraint of {other} refused a row{named}."
+    else:
+        message = f"{who}: a constraint refused the row{named}."
+    known = () if mapper is not None and (other is not None or (deletes and report.foreign)) else fields
+    return ConstraintViolationError(message, fields=known, constraint=report.constraint)
+
+
 def read(error: sa.DBAPIError) -> Report:
     """What the driver behind ``error`` told: psycopg 3, asyncpg or sqlite3."""
     cause: Any = cause_of(error)
@@ -164,6 +183,7 @@ def read(error: sa.DBAPIError) -> Report:
         table=getattr(told, "table_name", None),
         columns=(column,) if column else (),
         constraint=getattr(told, "constraint_name", None),
+        foreign=sqlstate in FOREIGN_KEY_STATES,
     )
 
 
@@ -173,7 +193,7 @@ def _read_sqlite(code: int, text: str) -> Report:
         pairs = [name.strip().rpartition(".") for name in match["columns"].split(",")]
         return Report(kind, table=pairs[0][0] or None, columns=tuple(column for _, _, column in pairs))
     match = _SQLITE_NAME.match(text)
-    return Report(kind, constraint=match["name"] if match else None)
+    return Report(kind, constraint=match["name"] if match else None, foreign=text == "FOREIGN KEY constraint failed")
 
 
 def _fields(report: Report, model: type | None) -> tuple[str, ...]:

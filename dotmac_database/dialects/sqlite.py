@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from typing import Any, ClassVar
 
 from sqlalchemy import (
     Boolean,
+    Connection,
     Double,
     Text,
     and_,
@@ -132,6 +133,15 @@ class Sqlite(Dialect):
     locks_whole: ClassVar[bool] = True
     types: ClassVar[Any] = SQLiteDialect()
     inserts_in_order: ClassVar[bool] = True  # unless the greatest key of all is taken: sqlite.org/autoinc.html
+
+    def enforces_keys(self, connect: Callable[[], Connection]) -> bool:
+        """Asked anew each time, since a connection may be told otherwise; by the driver, so that nobody hears of it."""
+        cursor = connect().connection.cursor()
+        try:
+            cursor.execute("PRAGMA foreign_keys")
+            return cursor.fetchone() == (1,)
+        finally:
+            cursor.close()
 
     def like(self, column: Column, pattern: Column) -> Condition:
         return column.op("GLOB", is_comparison=True)(pattern)

@@ -37,6 +37,9 @@ _SQLSTATES = {
     "3D000": Kind.UNAVAILABLE,
 }
 
+FOREIGN_KEY_STATES = frozenset(("23503", "23001"))
+"""A foreign key refused; the second is ON DELETE RESTRICT, since PostgreSQL 18."""
+
 _CLASSES = {
     "08": Kind.UNAVAILABLE,
     "22": Kind.INVALID,

@@ -16,16 +16,30 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Column, ColumnElement, CompoundSelect, Insert, Select, Table, Update, Uuid
+from sqlalchemy import (
+    JSON,
+    Column,
+    ColumnElement,
+    CompoundSelect,
+    Insert,
+    Interval,
+    Select,
+    Table,
+    TypeDecorator,
+    Update,
+    Uuid,
+)
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import ColumnProperty, InstrumentedAttribute, Mapper, RelationshipProperty, configure_mappers
 from sqlalchemy.orm.decl_base import _declarative_constructor
 from sqlalchemy.orm.exc import UnmappedClassError
+from sqlalchemy.types import TypeEngine
 
 from ..errors import ValidationError
 from ..plainness import CHANGE, INSERT, READ_BY_DRIVER, mapper_departure
+from ..types import UTCDateTime
 from .expressions import holds_select, hybrid_sql, is_private, makes_value
 
 M = TypeVar("M")
@@ -206,6 +220,23 @@ class Traits(Generic[M]):
         return frozenset(key for key, column in self.columns.items() if key in unfilled and not column.nullable)
 
     @cached_property
+    def never_null(self) -> frozenset[str]:
+        """The keys of columns in which no None can be stored, as far as their types tell.
+
+        A type that converts may store something else for None, and the database fills some columns by itself.
+        """
+        return frozenset(
+            key
+            for key, column in self.columns.items()
+            if not column.nullable
+            and column.computed is None
+            and column.identity is None
+            and not converts_none(column.type)
+            and key not in self.primary_key
+            and key not in (self.tenant, self.discriminator, self.version)
+        )
+
+    @cached_property
     def constructor_keys(self) -> frozenset[str] | None:
         """The keywords that the class's constructor takes; None: any."""
         parameters = pyinspect.signature(self.model.__init__).parameters.values()
@@ -291,6 +322,11 @@ class Traits(Generic[M]):
         """Whether a row may be changed by a statement alone: nothing of the user's hangs on the unit of work."""
         return self._one_plain_table and mapper_departure(self.mapper, CHANGE) is None
 
+    @cached_property
+    def direct_deletes(self) -> bool:
+        """Whether DELETE of the class's table names its rows, as far as no listener is to hear of it."""
+        return len(self.tables) == 1 and self.returned
+
     @property
     def direct_creates(self) -> bool:
         """Whether a new row may be inserted by a statement alone: no constructor or listener of the user's makes it."""
@@ -371,6 +407,23 @@ class Traits(Generic[M]):
         """The entity's primary key: one value, or a tuple of them."""
         values = tuple(getattr(entity, key) for key in self.primary_key)
         return values[0] if len(values) == 1 else values
+
+
+def converts_none(type_: TypeEngine[Any]) -> bool:
+    """Whether a type may store something for None that is not NULL. (A JSON column is given NULL for it.)"""
+    if isinstance(type_, (UTCDateTime, Interval)):
+        return False
+    if isinstance(type_, TypeDecorator):
+        own = type(type_)
+        return (
+            own.process_bind_param is not TypeDecorator.process_bind_param
+            or own.bind_processor is not TypeDecorator.bind_processor
+            or own.bind_expression is not TypeDecorator.bind_expression
+            or converts_none(type_.impl_instance)
+        )
+    if isinstance(type_, JSON):
+        return False
+    return type_.should_evaluate_none or not type(type_).__module__.startswith("sqlalchemy.")
 
 
 _OF_KEPT_SHAPE: WeakSet[Any] = WeakSet()

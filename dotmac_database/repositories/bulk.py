@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, overload
 
 from sqlalchemy import Column, insert, select
@@ -20,12 +20,14 @@ from ..query import FiltersLike, filters_of
 from ..sessions import keep
 from ..statements.bulk import BATCH, Unnested, update_many
 from ..statements.data import NewRow, Values
+from ..statements.filters import Analysis
 from ..statements.inheritance import matching, spreads
 from ..statements.new_keys import new_keys
 from ..statements.reads import Bound, for_update
 from ..statements.upserts import VersionStep, conflict_columns, meets_living_only, upsert
 from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS
+from .deleting import follow_database
 from .writing import FRESH, WritingRepository
 
 M = TypeVar("M")
@@ -72,7 +74,7 @@ class BulkRepository(WritingRepository[M]):
         and ``after_insert`` do not hear of the rows.
         """
         writer = self._writer(user_id)
-        prepared = [self._new_row(writer, row).values for row in rows]
+        prepared = [self._new_row(writer, row, index).values for index, row in enumerate(rows)]
         if not prepared:
             return [] if returning else 0
         with self._writing():
@@ -108,8 +110,13 @@ class BulkRepository(WritingRepository[M]):
             raise ValidationError(
                 f"{self.traits.name} is mapped on more than one table alone, which no one statement can upsert."
             )
-        new = [self._new_row(writer, row) for row in rows]
-        prepared = [row.values for row in new]
+        given = list(rows)
+        places: Sequence[int | None] = [None] if len(given) == 1 else range(len(given))
+        new = [self._new_row(writer, row, index) for index, row in zip(places, given, strict=True)]
+        # A None is written here, also where the column has a default: the row may exist.
+        prepared = [
+            writer.refuse_nulls(row.values, new=False, index=index) for index, row in zip(places, new, strict=True)
+        ]
         conflict = conflict_columns(writer, conflict_fields)
         keys = [self.traits.mapper.get_property_by_column(column).key for column in conflict]
         identities = [tuple(row.get(key) for key in keys) for row in prepared]
@@ -140,7 +147,7 @@ class BulkRepository(WritingRepository[M]):
         writer = self._writer(user_id)
         reader, names = writer.reader, self.traits.primary_key
         changes: dict[tuple[Any, ...], Values] = {}
-        for row in rows:
+        for index, row in enumerate(rows):
             values = writer.for_update(row)
             if self.traits.tenant in names and self.tenant_id is not ALL_TENANTS:
                 values[self.traits.tenant] = self.tenant_id
@@ -150,7 +157,8 @@ class BulkRepository(WritingRepository[M]):
             if key in changes:
                 raise ValidationError(f"Two rows name the same {self.traits.name}.", field=names[0])
             if values:
-                changes[key] = self.values_for_update(writer.stamped(values))
+                values = self.values_for_update(writer.stamped(values))
+                changes[key] = writer.refuse_nulls(values, new=False, index=index)
         if not changes:
             return 0
         with self._writing():
@@ -172,7 +180,7 @@ class BulkRepository(WritingRepository[M]):
         self._refuse_key(values)
         if not values:
             return 0
-        values = self.values_for_update(writer.stamped(values))
+        values = writer.refuse_nulls(self.values_for_update(writer.stamped(values)), new=False)
         with self._writing() as alone:
             if self._is_one_update(values):
                 alone()
@@ -197,17 +205,24 @@ class BulkRepository(WritingRepository[M]):
         found = writer.reader.analysed(filters_of(filters))
         self._refuse_all(found.unbounded, allow_all)
         with self._writing() as alone:
-            if not softly and spreads(self.traits):
-                return self._deleted(writer.reader, matching(writer.reader, found))
-            if not softly and not self.traits.takes_statements:
-                return self._delete_each(writer, found)
             if not softly:
-                alone()
-                return self._counted(writer.delete_where(found))
+                count = self._deleted_where(writer, found, alone)
+                if count:
+                    follow_database(self._session, self.traits, None)
+                return count
             if self._directly():
                 alone()
                 return self._counted(writer.update_where(found, writer.deletion()))
             return self._change_each(writer, found, writer.deletion())
+
+    def _deleted_where(self, writer: Writer, found: Analysis, alone: Callable[[], None]) -> int:
+        """Delete the rows that match for good; how many there were."""
+        if spreads(self.traits):
+            return self._deleted(writer.reader, matching(writer.reader, found))
+        if not self.traits.takes_statements:
+            return self._delete_each(writer, found)
+        alone()
+        return self._counted(writer.delete_where(found))
 
     def _change_each(self, writer: Writer, found: Any, values: Values) -> int:
         """Change rows one by one in the unit of work, for classes whose listeners must see it."""

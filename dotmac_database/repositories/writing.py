@@ -17,11 +17,13 @@ from ..errors import DuplicateEntityError, StaleEntityError, TenantIsolationErro
 from ..models.traits import traits_of
 from ..plainness import CHANGE, mapper_departure, session_listened
 from ..sessions import keep, state_of, writing
+from ..statements.cascades import deletion_of
 from ..statements.data import NewRow, Values, is_sql
 from ..statements.inheritance import deletions, levels_of, of_key, spreads
 from ..statements.reads import Bound, Reader, for_update
 from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS
+from .deleting import UnitOfWorkDeletion, enforces_keys, follow_database, holds_related
 from .explaining import ExplainingRepository
 
 M = TypeVar("M")
@@ -52,13 +54,15 @@ class WritingRepository(ExplainingRepository[M]):
         another tenant's id, `DuplicateEntityError` and `ConstraintViolationError` as the database says.
         """
         writer = self._writer(user_id)
-        values = self.values_for_create(writer.for_create(data).values)
+        values = writer.refuse_nulls(self.values_for_create(writer.for_create(data).values), new=True)
         bound = None if self._conditioned else writer.insert_of(values)
         created: Sequence[M] | None = None
         if bound is not None and self._commits_alone:
             with translated(self.model_class):
                 created = write(self._session, bound.statement, bound.parameters, self.traits)
         if created is None:
+            if bound is None and isinstance(data, self.model_class):
+                self._unlink(data, values)
             with self._writing() as alone:
                 if bound is not None:
                     created = insert(self._session, bound.statement, bound.parameters, self.traits)
@@ -66,6 +70,18 @@ class WritingRepository(ExplainingRepository[M]):
                     created = [self._flushed(values, alone)]
                 keep(self._session, *created)
         return created[0]
+
+    def _unlink(self, data: Any, values: Values) -> None:
+        """Take a caller's object out of its neighbours' collections, which would make a second row of it.
+
+        The object itself keeps what it was given.
+        """
+        if not sa_inspect(data).transient:
+            return
+        for key in self.traits.relationships.keys() & values.keys():
+            if not self.traits.relationships[key].uselist and values[key] is not None:
+                setattr(data, key, None)
+                set_committed_value(data, key, values[key])
 
     def _flushed(self, values: Values, alone: Callable[[], None]) -> M:
         """A new object by the unit of work."""
@@ -92,7 +108,7 @@ class WritingRepository(ExplainingRepository[M]):
             expected_version = writer.expected(expected_version)
         values = self._without_key(writer.for_update(data), key)
         if values:
-            values = self.values_for_update(writer.stamped(values))
+            values = writer.refuse_nulls(self.values_for_update(writer.stamped(values)), new=False)
         changed = self._changed_alone(writer, key, values, expected_version)
         if changed is not None:
             return changed[0] if changed else self._refused(reader, key, expected_version)
@@ -114,7 +130,10 @@ class WritingRepository(ExplainingRepository[M]):
         """Delete one row; False where there is none. One statement, then COMMIT.
 
         Softly where the class has columns for it, unless ``soft_delete`` is False: then for good, also a row
-        that is soft-deleted already. A class with relationships is loaded first, so that its cascades are kept.
+        that is soft-deleted already. What becomes of the rows that refer to it a relationship says that asks for it
+        (``cascade="delete"``: the object is loaded, and its children are deleted as objects), and else the database's
+        own rule (``ON DELETE``), which the DELETE carries out by itself. Where there is no rule either, the ORM clears
+        the children's keys if they may be NULL; else `ConstraintViolationError` while there are children.
         `StaleEntityError` where the row's version is not ``expected_version`` (None: any will do), found out by a
         statement more.
         """
@@ -139,17 +158,24 @@ class WritingRepository(ExplainingRepository[M]):
 
     def _deleted_for_good(self, writer: Writer, key: tuple[Any, ...], expected: Any, alone: Callable[[], None]) -> bool:
         """Delete one row, by a statement where that is enough; False: it is missing, or stale."""
-        if expected is None and self._deletes_by_key():
-            return self._deleted(writer.reader, of_key(writer.reader, key)) > 0
-        if self._directly() and not self.traits.relationships and not spreads(self.traits):
-            alone()
-            return self._counted(writer.delete_by_key(key, expected)) > 0
-        entity = self._locked(writer.reader, key)
-        if entity is None or self._if_fresh([entity], expected) is None:
-            return False
-        self._session.delete(self._whole(entity))
-        self._flush()
-        return True
+        in_one_table = not spreads(self.traits)
+        if (in_one_table or expected is None) and self._deletes_by_statement(key):
+            if in_one_table:
+                alone()
+                gone = self._counted(writer.delete_by_key(key, expected)) > 0
+            else:
+                gone = self._deleted(writer.reader, of_key(writer.reader, key)) > 0
+        else:
+            entity = self._locked(writer.reader, key)
+            if entity is None or self._if_fresh([entity], expected) is None:
+                return False
+            enforced = enforces_keys(self._session, self.traits)
+            UnitOfWorkDeletion(self._session, self.tenant_id, enforced=enforced).delete(self._whole(entity))
+            self._flush()
+            gone = True
+        if gone:
+            follow_database(self._session, self.traits, [key])
+        return gone
 
     def restore(self, entity_id: Any, user_id: str | None = None) -> M:
         """Undo a soft delete and give the row back; one statement. Raises `EntityNotFoundError` where there is none."""
@@ -189,14 +215,18 @@ class WritingRepository(ExplainingRepository[M]):
         """Whether rows may be changed by statements alone, without the session's unit of work."""
         return self.traits.direct_writes and not session_listened(self._session, CHANGE)
 
-    def _deletes_by_key(self) -> bool:
-        """Whether a row that lies in several tables may be deleted from each by a statement alone."""
+    def _deletes_by_statement(self, key: tuple[Any, ...]) -> bool:
+        """Whether the row of a key may be deleted by statements alone: the database does what else is to be done."""
+        traits, session = self.traits, self._session
+        if not (traits.direct_deletes or spreads(traits)) or session_listened(session, CHANGE):
+            return False
+        if any(mapper_departure(each, CHANGE) for each in traits.mapper.self_and_descendants):
+            return False
+        deletion = deletion_of(traits)
         return (
-            spreads(self.traits)
-            and not session_listened(self._session, CHANGE)
-            and not any(
-                each.relationships or mapper_departure(each, CHANGE) for each in self.traits.mapper.self_and_descendants
-            )
+            not deletion.needs_orm
+            and not holds_related(session, traits, key, deletion.if_loaded)
+            and (not deletion.needs_keys or enforces_keys(session, traits))
         )
 
     def _is_one_update(self, values: Values) -> bool:
@@ -241,13 +271,13 @@ class WritingRepository(ExplainingRepository[M]):
                 assign(entity, key, null())
         return entity
 
-    def _new_row(self, writer: Writer, data: Any) -> NewRow:
+    def _new_row(self, writer: Writer, data: Any, index: int | None = None) -> NewRow:
         """A row for a statement of many, with what its constructor and validators make of it.
 
         Raises `ValidationError` for relationships and SQL expressions, which such a statement can't take.
         """
         values, unset = writer.for_create(data)
-        values = self.values_for_create(values)
+        values = writer.refuse_nulls(self.values_for_create(values), new=True, index=index)
         for key, value in values.items():
             if key not in self.traits.columns or writer.is_expression(key, value):
                 raise ValidationError(f"{self.traits.name}.{key} can't be written in bulk.", field=key)

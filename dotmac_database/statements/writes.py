@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -23,7 +23,9 @@ from sqlalchemy.sql.elements import Null
 from ..errors import TenantIsolationError, TenantRequiredError, ValidationError
 from ..models.expressions import made_by
 from ..models.traits import Traits, VersionSource, traits_of
+from ..plainness import CHANGE, INSERT, mapper_departure
 from ..tenancy.context import ALL_TENANTS
+from ..tenancy.values import same
 from ..types import UTCDateTime, utc_now
 from .coercion import Coercer, coercer
 from .data import NewRow, Values, data_of, is_sql, new_data_of
@@ -32,10 +34,19 @@ from .paths import is_json
 from .reads import Bound, Reader
 from .suggestions import shown, suggestion
 
+_GIVEN = object()
+
 
 def _fills_itself(column: Column[Any]) -> bool:
     """Whether something fills the column where nobody gives a value: a default, a key's sequence."""
     return column.default is not None or column.server_default is not None or column.primary_key
+
+
+def _members(value: Any) -> Iterable[Any]:
+    """The objects that a relationship was given: one, a collection of them, or none."""
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if hasattr(value, "__iter__") else () if value is None else (value,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +107,28 @@ class Writer:
         if self.actor is not None:
             self._stamp(values, self.traits.updated_by, self.actor)
         return values
+
+    def refuse_nulls(self, values: Values, *, new: bool, index: int | None = None) -> Values:
+        """The values, none of which is a NULL that its column can't have; ``index``: of many rows, which one it is.
+
+        Raises `ValidationError`, unless something of the class's own hears of the row and may fill it.
+        """
+        traits = self.traits
+        for key in traits.never_null:
+            value = values.get(key, _GIVEN)
+            # None leaves a new row's column to its default; of a document it is NULL.
+            null_ = type(value) is Null or (value is None and not (new and key not in traits.required))
+            if null_ and not self._may_be_filled(new):
+                row = "" if index is None else f" (row {index})"
+                if key in traits.private:
+                    raise ValidationError(f"{traits.name}: a field can't be null{row}.")
+                raise ValidationError(f"{traits.name}.{key} can't be null{row}.", field=key)
+        return values
+
+    def _may_be_filled(self, new: bool) -> bool:
+        """Whether a validator, a constructor or a listener of the class's may make another value of a None."""
+        traits = self.traits
+        return traits.constructs or mapper_departure(traits.mapper, INSERT if new else CHANGE) is not None
 
     def checked(self, given: Mapping[Any, Any]) -> Values:
         """``given`` with known keys only and coerced values; raises `ValidationError` naming what is wrong."""
@@ -196,8 +229,7 @@ class Writer:
         target = traits_of(self.traits.relationships[key].mapper.class_)
         if target.tenant is None:
             return
-        members = value.values() if isinstance(value, Mapping) else value if hasattr(value, "__iter__") else (value,)
-        for member in members:
+        for member in _members(value):
             held = sa_inspect(member).dict.get(target.tenant)
             if held is not None and held != tenant:
                 raise TenantIsolationError(f"{self.traits.name}.{key}: {target.name} belongs to another tenant.")
@@ -208,11 +240,25 @@ class Writer:
             return
         tenant = self.reader.scope.tenant
         if tenant is ALL_TENANTS:
+            self._take_tenant_of_related(values, key)
             if values.get(key) is None:
                 raise TenantRequiredError(f"{self.traits.name}.{key} must say whose row it is.", field=key)
             return
         self._check_tenant(values.get(key, tenant))
         values[key] = tenant
+
+    def _take_tenant_of_related(self, values: Values, key: str) -> None:
+        """Know whose row it is from the objects that it is related to. Raises where they are of several tenants."""
+        for name in self.traits.relationships.keys() & values.keys():
+            target = traits_of(self.traits.relationships[name].mapper.class_)
+            for member in _members(values[name]) if target.tenant is not None else ():
+                tenant = sa_inspect(member).dict.get(target.tenant)
+                if tenant is None:
+                    continue
+                if values.get(key) is None:
+                    values[key] = self._coerced(key, tenant)
+                elif not same(values[key], tenant):
+                    raise TenantIsolationError(f"{self.traits.name}.{name}: {target.name} belongs to another tenant.")
 
     def _stamp_class(self, values: Values) -> None:
         """Say which class of its inheritance the new row is of; INSERT … SELECT and COPY don't do it by themselves."""

@@ -1,0 +1,251 @@
+"""A deletion's other rows: what the ORM is to do to them, and what the session holds of what the database did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Table
+from sqlalchemy import inspect as sa_inspect
+from sqlalchemy.orm import InstanceState, PassiveFlag, RelationshipProperty, Session
+from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.interfaces import RelationshipDirection
+
+from ..dialects import dialect_named
+from ..errors import ConstraintViolationError, TenantIsolationError
+from ..models.traits import Traits, tenant_key, traits_of
+from ..statements.cascades import Dependence, Rule, can_be_cleared, cleared_columns, dependences, keys_of, rule_of
+from ..statements.inheritance import levels_of
+from ..statements.reads import Reader
+from ..statements.scope import Scope
+from ..tenancy.context import ALL_TENANTS
+from ..tenancy.values import same
+
+_CHILDREN = PassiveFlag.PASSIVE_OFF | PassiveFlag.LOAD_AGAINST_COMMITTED | PassiveFlag.NO_RAISE
+_LOADED_CHILDREN = PassiveFlag.PASSIVE_NO_INITIALIZE
+
+
+class UnitOfWorkDeletion:
+    """Deletes an object by the session's unit of work, as its relationships say and else by the database's rules.
+
+    ``enforced``: the database acts by its foreign keys; where it does not, the rules are carried out here. ``tenant``
+    is the one whose rows may be touched; None or `ALL_TENANTS`: any.
+    """
+
+    def __init__(self, session: Session, tenant: Any, *, enforced: bool) -> None:
+        self._session = session
+        self._tenant = None if tenant is ALL_TENANTS else tenant
+        self._enforced = enforced
+        self._seen: set[Any] = set()
+
+    def delete(self, entity: Any) -> None:
+        """Mark the object as deleted, and those that go with it. Nothing is flushed."""
+        self._prepare(entity)
+        self._session.delete(entity)
+
+    def _prepare(self, entity: Any) -> None:
+        state = sa_inspect(entity)
+        if state in self._seen:
+            return
+        self._seen.add(state)
+        for relationship in state.mapper.relationships:
+            rule = rule_of(relationship)
+            if relationship.direction is RelationshipDirection.ONETOMANY and rule is not Rule.NOTHING:
+                self._carry_out(rule, state, relationship)
+
+    def _carry_out(self, rule: Rule, state: InstanceState[Any], relationship: RelationshipProperty[Any]) -> None:
+        """Do what the rule says, in such a way that the ORM's own clearing of keys does not come before it."""
+        if rule is Rule.REFUSED and self._enforced:
+            self._leave_to_the_database(state, relationship)
+            return
+        key = next(iter(keys_of(relationship)), None)
+        cleared = [] if key is None else cleared_columns(key)
+        whole = key is not None and len(cleared) == len(key.columns)
+        by_orm = rule is Rule.CLEARED and whole and can_be_cleared(cleared)
+        if rule is Rule.CLEARED and self._enforced and not by_orm:
+            self._leave_to_the_database(state, relationship)
+            return
+        children = self._children(state, relationship, loaded=rule is Rule.IF_LOADED)
+        if rule is Rule.DELETED or relationship.cascade.delete:
+            for child in children:
+                self._prepare(child)
+                self._session.delete(child)
+        elif rule is Rule.REFUSED and children:
+            child = traits_of(relationship.mapper.class_)
+            raise ConstraintViolationError(f"{state.class_.__name__}: rows of {child.name} still refer to the row.")
+        elif rule is Rule.CLEARED and not by_orm and children:
+            self._clear(children, cleared)
+            self._leave_to_the_database(state, relationship)
+
+    def _children(
+        self, state: InstanceState[Any], relationship: RelationshipProperty[Any], *, loaded: bool
+    ) -> list[Any]:
+        """The objects that refer to this one, as the ORM is about to load them. Raises for another tenant's."""
+        history = state.get_history(relationship.key, _LOADED_CHILDREN if loaded else _CHILDREN)
+        children = [child for child in history.sum() if child is not None]
+        key = tenant_key(relationship.mapper)
+        for child in children if key is not None and self._tenant is not None else ():
+            if not same(sa_inspect(child).dict.get(key, self._tenant), self._tenant):
+                raise TenantIsolationError(f"{type(child).__name__}: a row of another tenant would be changed.")
+        return children
+
+    def _leave_to_the_database(self, state: InstanceState[Any], relationship: RelationshipProperty[Any]) -> None:
+        """Show no children to the ORM, which would clear their keys before the database is asked."""
+        set_committed_value(state.obj(), relationship.key, [] if relationship.uselist else None)
+
+    def _clear(self, children: Iterable[Any], columns: Iterable[Any]) -> None:
+        for child in children:
+            mapper = sa_inspect(child).mapper
+            for column in columns:
+                setattr(child, mapper.get_property_by_column(column).key, None)
+        self._session.flush()
+
+
+def enforces_keys(session: Session, traits: Traits[Any]) -> bool:
+    """Whether the database acts by its foreign keys; SQLite does where the connection says so."""
+    dialect = dialect_named(session.get_bind(traits.mapper).dialect.name)
+    return dialect.enforces_keys(lambda: session.connection(bind_arguments={"mapper": traits.mapper}))
+
+
+def holds_related(session: Session, traits: Traits[Any], key: tuple[Any, ...], names: Iterable[str]) -> bool:
+    """Whether the session holds the row of a key with loaded or changed objects in one of these relationships."""
+    held = session.identity_map.get(traits.mapper.identity_key_from_primary_key(key))
+    if held is None:
+        return False
+    state = sa_inspect(held)
+    return any(name in state.mapper.relationships and not state.attrs[name].history.empty() for name in names)
+
+
+def follow_database(session: Session, traits: Traits[Any], keys: Sequence[tuple[Any, ...]] | None) -> None:
+    """Let the objects that the session holds be as the database has left them, once rows were deleted.
+
+    ``keys`` are those of the deleted rows; None: nobody knows them. An object whose row went with them leaves the
+    session, and comes back with a rollback; a key that was cleared is NULL. Where what is held does not tell, it is
+    read anew: one SELECT a class.
+    """
+    found = dependences(traits)
+    if not found or not len(session.identity_map):
+        return
+    tables = {each.table for each in found}
+    held = [
+        state
+        for state in session.identity_map.all_states()
+        if not state.deleted and not tables.isdisjoint(state.mapper.tables)
+    ]
+    if held and enforces_keys(session, traits):
+        _Followers(session, found, held).follow(traits, keys)
+
+
+class _Followers:
+    """The held objects whose rows may have gone or changed with deleted ones."""
+
+    def __init__(self, session: Session, found: Sequence[Dependence], held: Sequence[InstanceState[Any]]) -> None:
+        self._session = session
+        self._found = found
+        self._held = list(held)
+        self._gone: dict[tuple[Any, ...], set[tuple[Any, ...]]] = {}
+        """Columns of deleted rows, and the values that they had."""
+        self._known: set[tuple[Any, ...]] = set()
+        """The columns of which every value that is gone is known."""
+
+    def follow(self, traits: Traits[Any], keys: Sequence[tuple[Any, ...]] | None) -> None:
+        for level in levels_of(traits) if keys is not None else ():
+            self._gone[level.key] = set(map(tuple, keys or ()))
+            self._known.add(level.key)
+        certain: set[InstanceState[Any]] = set()
+        while uncertain := [state for state in self._settled() if state not in certain]:
+            self._read_anew(uncertain)
+            certain.update(uncertain)
+
+    def _settled(self) -> list[InstanceState[Any]]:
+        """Remove and clear what is known to have gone; gives the objects of which nothing is known."""
+        changed, uncertain = True, list[InstanceState[Any]]()
+        while changed:
+            changed, uncertain = False, []
+            for state in list(self._held):
+                outcomes = [(each, self._refers(state, each)) for each in self._found if self._is_of(state, each.table)]
+                if any(outcome and not each.cleared for each, outcome in outcomes):
+                    self._remove(state)
+                    changed = True
+                    continue
+                unread = [self._clear(state, each) for each, outcome in outcomes if outcome]
+                if any(unread) or any(outcome is None for _, outcome in outcomes):
+                    uncertain.append(state)
+        return uncertain
+
+    @staticmethod
+    def _is_of(state: InstanceState[Any], table: Table) -> bool:
+        return table in state.mapper.tables
+
+    def _refers(self, state: InstanceState[Any], key: Dependence) -> bool | None:
+        """Whether an object's row referred to a deleted one. None: what the session holds does not tell."""
+        values = [_stored(state, here) for here, _ in key.pairs]
+        if None in values or _UNKNOWN in values:
+            return False  # it refers to none, or is read anew when it is asked for
+        order = tuple(there for _, there in key.pairs)
+        for columns, gone in self._gone.items():
+            if set(columns) == set(order):
+                if tuple(values[order.index(column)] for column in columns) in gone:
+                    return True
+                if columns in self._known:
+                    return False
+        return None if not self._is_held(key, dict(zip(order, values, strict=True))) else False
+
+    def _is_held(self, key: Dependence, wanted: dict[Any, Any]) -> bool:
+        """Whether the row that an object refers to is held, so that it is there."""
+        return any(
+            key.referred in state.mapper.tables
+            and all(_stored(state, column) == value for column, value in wanted.items())
+            for state in self._session.identity_map.all_states()
+            if not state.deleted
+        )
+
+    def _remove(self, state: InstanceState[Any]) -> None:
+        for each in self._found:
+            if each.referred in state.mapper.tables:
+                columns = tuple(there for _, there in each.pairs)
+                self._gone.setdefault(columns, set()).add(tuple(_stored(state, column) for column in columns))
+        self._held.remove(state)
+        # As SQLAlchemy does with the objects of a DELETE by statement: a rollback brings them back.
+        self._session._remove_newly_deleted([state])
+
+    def _clear(self, state: InstanceState[Any], key: Dependence) -> bool:
+        """Let the object have no key any more; whether it must be read anew for that."""
+        if key.defaults:
+            return True
+        entity = state.obj()
+        for column in key.cleared:
+            set_committed_value(entity, state.mapper.get_property_by_column(column).key, None)
+        for relationship in state.mapper.relationships:
+            loaded = relationship.direction is RelationshipDirection.MANYTOONE and relationship.key in state.dict
+            if loaded and not set(key.cleared).isdisjoint(relationship.local_columns):
+                set_committed_value(entity, relationship.key, None)
+        return False
+
+    def _read_anew(self, states: Sequence[InstanceState[Any]]) -> None:
+        by_class: dict[type[Any], list[InstanceState[Any]]] = {}
+        for state in states:
+            if not state.modified:  # else its own changes are yet to be written, and it says so where its row is gone
+                by_class.setdefault(state.class_, []).append(state)
+        for model, members in by_class.items():
+            traits = traits_of(model)
+            dialect = dialect_named(self._session.get_bind(traits.mapper).dialect.name)
+            reader = Reader(traits, Scope(ALL_TENANTS, include_deleted=True), dialect)
+            bound = reader.by_keys([tuple(state.key[1]) for state in members if state.key is not None])
+            how = {**bound.how, "populate_existing": True}
+            result = self._session.scalars(bound.statement, bound.parameters, execution_options=how)
+            there = {sa_inspect(entity) for entity in result.unique()}
+            for state in members:
+                if state not in there:
+                    self._remove(state)
+
+
+_UNKNOWN = object()
+
+
+def _stored(state: InstanceState[Any], column: Any) -> Any:
+    """The value that an object's column had in the database, as far as it is loaded."""
+    if not state.mapper.columns.contains_column(column):
+        return _UNKNOWN
+    key = state.mapper.get_property_by_column(column).key
+    return state.committed_state.get(key, state.dict.get(key, _UNKNOWN))
