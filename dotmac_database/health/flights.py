@@ -154,8 +154,7 @@ async def _fly_async(flight: Flight, engine: Engine, work: Work) -> None:
     overdue = asyncio.get_running_loop().call_later(flight.deadline - time.monotonic() + 0.1, flight.abandon)
     connection: AsyncConnection | None = None
     try:
-        beside = beside_the_pool(engine)
-        connection = await AsyncEngine(beside).connect()
+        connection = await AsyncEngine(beside_the_pool(engine)).connect()
         flight.answer(Outcome(await connection.run_sync(lambda sync: _held(flight, sync, work)), _since(started)))
     except Exception as error:  # noqa: BLE001 - whatever it was, it is what the check found
         flight.answer(Outcome({}, _since(started), error))
@@ -163,7 +162,7 @@ async def _fly_async(flight: Flight, engine: Engine, work: Work) -> None:
         overdue.cancel()
         flight.answer(Outcome({}, _since(started), TimeoutError()))
         if connection is not None:
-            await _let_go(connection, own=beside is not engine)
+            await _let_go(connection, own=connection.sync_engine is not engine)
 
 
 async def _let_go(connection: AsyncConnection, *, own: bool) -> None:
