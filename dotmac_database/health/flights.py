@@ -153,16 +153,21 @@ async def _fly_async(flight: Flight, engine: Engine, work: Work) -> None:
     # The callers may all be cancelled, and then nobody abandons it.
     overdue = asyncio.get_running_loop().call_later(flight.deadline - time.monotonic() + 0.1, flight.abandon)
     connection: AsyncConnection | None = None
+    outcome = Outcome({}, 0.0, TimeoutError())
     try:
         connection = await AsyncEngine(beside_the_pool(engine)).connect()
-        flight.answer(Outcome(await connection.run_sync(lambda sync: _held(flight, sync, work)), _since(started)))
+        details = await connection.run_sync(lambda sync: _held(flight, sync, work))
+        outcome = Outcome(details, _since(started))
     except Exception as error:  # noqa: BLE001 - whatever it was, it is what the check found
-        flight.answer(Outcome({}, _since(started), error))
+        outcome = Outcome({}, _since(started), error)
     finally:
         overdue.cancel()
-        flight.answer(Outcome({}, _since(started), TimeoutError()))
+        # A file closes at once, and its driver's thread must have ended before the caller's loop may.
+        if engine.dialect.name != "sqlite":
+            flight.answer(outcome)
         if connection is not None:
             await _let_go(connection, own=connection.sync_engine is not engine)
+        flight.answer(outcome)
 
 
 async def _let_go(connection: AsyncConnection, *, own: bool) -> None:
