@@ -39,6 +39,10 @@ MAX_SHOWN, MAX_MESSAGE = 80, 1_000
 """How many characters an answer has of one name or value, and of what it says of one fault."""
 
 
+class RefusedRequestError(RequestValidationError):
+    """What the toolkit's own parameters and generated routes refuse: a problem, also where FastAPI's 422 is none."""
+
+
 def shown(value: object, most: int = MAX_SHOWN) -> str:
     """What an answer repeats of a client's text: its beginning, and nothing that is no Unicode."""
     text = str(value)
@@ -90,7 +94,7 @@ class Faults:
             last = self.found[-1]
             last["msg"] = f"{last['msg']} (faults that are not shown: {self.more})"
         if self.found:
-            raise RequestValidationError(self.found)
+            raise RefusedRequestError(self.found)
 
 
 def single(values: Values, name: str, faults: Faults) -> str | None:
@@ -110,7 +114,7 @@ def values_of(connection: HTTPConnection) -> dict[str, list[str]]:
         many = sum(map(bool, written.split(b"&")))
         if many > MAX_PARAMETERS:
             message = f"There are {many} query parameters; at most {MAX_PARAMETERS} are taken."
-            raise RequestValidationError([{"type": "too_long", "loc": ("query",), "msg": message, "input": None}])
+            raise RefusedRequestError([{"type": "too_long", "loc": ("query",), "msg": message, "input": None}])
     values: dict[str, list[str]] = {}
     for name, value in connection.query_params.multi_items():
         values.setdefault(name, []).append(value)

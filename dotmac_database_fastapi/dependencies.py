@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -16,7 +17,7 @@ from dotmac_database import AsyncRepository, BaseRepository
 
 from .building import builder
 from .callers import caller_of
-from .internals import dependencies_of, stack_of
+from .internals import calls_of, dependencies_of, stack_of
 from .registry import plugin_of
 from .sessions import request_session, request_sync_session
 
@@ -64,15 +65,11 @@ class Dependencies:
             return session  # type: ignore[no-any-return]  # FastAPI reads this annotation
 
         self._plugin = plugin
-        self._units: frozenset[Callable[..., Any]] = frozenset({unit, sync_unit})
+        for each in (unit, sync_unit):
+            setattr(each, _PLUGIN, plugin)
         self.get_session = get_session
         self.get_sync_session = get_sync_session
         self._repositories: dict[tuple[type, str], Callable[..., Any]] = {}
-
-    @property
-    def units(self) -> frozenset[Callable[..., Any]]:
-        """What every operation depends on that serves this plugin, be it by the module's functions."""
-        return self._units | _ANY._units
 
     @overload
     def get_repository(self, target: type[A]) -> Callable[..., Awaitable[A]]: ...
@@ -132,6 +129,22 @@ def models_of(app: Any) -> list[type]:
             models[model] = None
     return list(models)
 
+
+def served_by(dependant: Any) -> tuple[list[DatabasePlugin | None], list[type]]:
+    """The plugins whose sessions a route uses (None: the app's only one), and the classes of its repositories."""
+    plugins: dict[DatabasePlugin | None, None] = {}
+    models: dict[type, None] = {}
+    for call in calls_of(dependant):
+        if hasattr(call, _PLUGIN):
+            plugins[getattr(call, _PLUGIN)] = None
+        model = _MODELS.get(call) if inspect.isfunction(call) else None
+        if model is not None:
+            models[model] = None
+    return list(plugins), list(models)
+
+
+_PLUGIN = "dotmac_database_plugin"
+"""The attribute of a session's unit that says whose it is."""
 
 _MODELS: WeakKeyDictionary[Callable[..., Any], type] = WeakKeyDictionary()
 """The mapped class of each repository's dependency."""

@@ -28,7 +28,8 @@ from dotmac_database import (
     ValidationError,
 )
 
-from .bounds import MAX_FAULTS, MAX_MESSAGE, shown
+from .bounds import MAX_FAULTS, MAX_MESSAGE, RefusedRequestError, shown
+from .openapi import describe
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -75,16 +76,26 @@ def problem(
     )
 
 
-def register_exception_handlers(app: FastAPI) -> None:
-    """Answer the toolkit's exceptions, and FastAPI's own validation error, with problems.
+def register_exception_handlers(app: FastAPI, *, validation: bool = True) -> None:
+    """Answer the toolkit's exceptions, and FastAPI's own validation error, with problems; OpenAPI says so.
 
     404 not found; 409 duplicate, constraint, stale; 412 stale under ``If-Match``; 422 validation; 400 invalid cursor,
     no tenant; 403 tenant isolation; 503 with ``Retry-After`` unavailable, timeout, circuit open and a transaction that
     lost against another; 500 all others, without details. A 500 is logged as an error with its traceback, a 503 as a
-    warning of one line.
+    warning of one line. With ``validation=False`` the app's own endpoints keep FastAPI's 422; what the generated
+    routers and the toolkit's parameters refuse is a problem still.
     """
     app.add_exception_handler(DatabaseError, _database_error)
-    app.add_exception_handler(RequestValidationError, _request_error)
+    app.add_exception_handler(RefusedRequestError, _request_error)
+    if validation:
+        app.add_exception_handler(RequestValidationError, _request_error)
+    describe(app)
+
+
+def problems_of(app: FastAPI) -> tuple[bool, bool]:
+    """Whether the toolkit's exceptions are answered with problems, and whether FastAPI's validation error is."""
+    handlers = app.exception_handlers
+    return DatabaseError in handlers, handlers.get(RequestValidationError) is _request_error
 
 
 async def _database_error(request: Request, error: Exception) -> Response:
@@ -141,6 +152,7 @@ async def _request_error(_request: Request, error: Exception) -> Response:
             "loc": [shown(part) for part in fault["loc"][:MAX_FAULTS]],
             "msg": shown(fault["msg"], MAX_MESSAGE),
             "type": fault["type"],
+            **_context(fault),
         }
         for fault in found[:MAX_FAULTS]
     ]
@@ -148,3 +160,17 @@ async def _request_error(_request: Request, error: Exception) -> Response:
     if len(found) > MAX_FAULTS:
         detail += f"; faults that are not shown: {len(found) - MAX_FAULTS}"
     return problem(422, "invalid", detail, errors=faults)
+
+
+def _context(fault: Any) -> dict[str, Any]:
+    """The bounds and values that a fault names, as far as they are plain JSON and short."""
+    given = fault.get("ctx")
+    if not isinstance(given, dict):
+        return {}
+    plain = {str(name): value for name, value in given.items() if isinstance(value, (bool, int, float, str))}
+    kept = {
+        name: shown(value, MAX_MESSAGE) if isinstance(value, str) else value
+        for name, value in plain.items()
+        if not isinstance(value, float) or math.isfinite(value)
+    }
+    return {"ctx": kept} if kept else {}

@@ -1,4 +1,4 @@
-"""HEAD where GET is answered: the same status and headers, and no body (RFC 9110, 9.3.2)."""
+"""HEAD where GET is answered: the same status and headers, and no body (RFC 9110, 9.3.2); and OPTIONS (9.3.7)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from starlette.types import Message, Receive, Scope, Send
+
+from .internals import allowed_methods
 
 
 def add_get(router: APIRouter, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -25,6 +27,19 @@ def add_get(router: APIRouter, path: str, endpoint: Callable[..., Any], **option
         route_class_override=_bodiless(route_class),
         **told,
     )
+
+
+def add_options(router: APIRouter) -> None:
+    """Let each path of a router answer OPTIONS with 204 and what it allows, which OpenAPI does not show.
+
+    What the app has for the path is looked up when it is asked for: other routers may add to it.
+    """
+    for path in dict.fromkeys(route.path.removeprefix(router.prefix) for route in router.routes):  # type: ignore[attr-defined]
+        router.add_api_route(path, _options, methods=["OPTIONS"], name="options", include_in_schema=False)
+
+
+async def _options(request: Request) -> Response:
+    return Response(status_code=204, headers={"Allow": allowed_methods(request)})
 
 
 @lru_cache(maxsize=64)

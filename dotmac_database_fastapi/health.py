@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from dotmac_database import Database, DatabaseHealthChecker, HealthCheckResult, HealthStatus
 
-from .heads import add_get
+from .answers import describe_endpoint, header
+from .bodies import bounded
+from .heads import add_get, add_options
 from .registry import plugin_of
 
 if TYPE_CHECKING:
@@ -23,7 +26,29 @@ _PUBLIC = {
     HealthStatus.UNHEALTHY: "The database does not answer, or refuses work.",
     HealthStatus.UNKNOWN: "The check itself failed.",
 }
-_RESPONSES: dict[int | str, dict[str, Any]] = {503: {"description": "The database is not well."}}
+_SCHEMA = {
+    "title": "DatabaseHealth",
+    "type": "object",
+    "required": ["status", "message"],
+    "properties": {
+        "status": {"type": "string", "enum": [each.value for each in HealthStatus]},
+        "message": {"type": "string"},
+        "details": {"type": "object"},
+        "error": {"type": ["string", "null"]},
+    },
+}
+_CONTENT = {
+    "content": {"application/json": {"schema": _SCHEMA}},
+    "headers": {"Cache-Control": header("Never stored.", const="no-store")},
+}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The database works.", **_CONTENT},
+    503: {"description": "The database is not well.", **_CONTENT},
+}
+_ALIVE_SCHEMA = {"type": "object", "required": ["status"], "properties": {"status": {"const": "alive"}}}
+_ALIVE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The process serves.", "content": {"application/json": {"schema": _ALIVE_SCHEMA}}}
+}
 
 
 def health_router(
@@ -44,7 +69,9 @@ def health_router(
     timeouts, which also verifies the plugin's ``rls``. Give one with ``breaker=`` to show a circuit breaker.
     ``router`` goes to `APIRouter`.
     """
-    made = APIRouter(prefix=prefix, **{"tags": ["health"], **router})
+    router["tags"] = router.get("tags") or ["health"]
+    router["route_class"] = bounded(router.get("route_class", APIRoute))
+    made = APIRouter(prefix=prefix, **router)
 
     async def shown() -> bool:
         return details is True
@@ -67,7 +94,10 @@ def health_router(
         return _told(await checking.async_check_connectivity(database), details=False)
 
     for path, endpoint in (("", database_health), ("/live", live), ("/ready", ready)):
-        add_get(made, path, endpoint, response_model=None, responses=None if endpoint is live else _RESPONSES)
+        add_get(made, path, endpoint, response_model=None, responses=_ALIVE if endpoint is live else _RESPONSES)
+    for endpoint, name in ((database_health, "getDatabaseHealth"), (live, "isAlive"), (ready, "isDatabaseReady")):
+        describe_endpoint(endpoint, name)
+    add_options(made)
     return made
 
 

@@ -15,6 +15,9 @@ from fastapi import Request, routing
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant, get_flat_params, solve_dependencies
 from fastapi.exceptions import FastAPIError, RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.utils import generate_unique_id
+from starlette._utils import get_route_path
 from starlette.datastructures import UploadFile
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
@@ -155,32 +158,58 @@ async def solve(dependency: Callable[..., Any], connection: HTTPConnection, resp
     return solved.values["value"]
 
 
-def operations(app: Any, calls: frozenset[Callable[..., Any]]) -> Iterator[tuple[str, str]]:
-    """The path and the method of each of the app's operations that depends on one of ``calls``."""
+def operations(app: Any) -> Iterator[tuple[str, str, Any]]:
+    """The path, the method and the route of each of the app's operations, in the order of the routes."""
     for route in _routes(app):
-        dependant: Dependant | None = getattr(route, "dependant", None)
-        if dependant is not None and _depends(dependant, calls):
-            for method in route.methods or ():
-                yield route.path_format, method.lower()
+        if getattr(route, "dependant", None) is not None:
+            for method in sorted(route.methods or ()):
+                yield route.path_format, method.lower(), route
+
+
+def default_operation_id(route: Any) -> str:
+    """What FastAPI calls a route's operation where nobody names it."""
+    return generate_unique_id(route)
+
+
+def caller_document(dependency: Callable[..., Any], path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What FastAPI documents of an operation that has a dependency: the operation, and the components it refers to."""
+    route = routing.APIRoute(path, _asking(dependency), methods=["GET"])
+    document = get_openapi(title="", version="", routes=[route])
+    return document["paths"][route.path_format]["get"], document.get("components", {})
+
+
+def calls_of(dependant: Dependant) -> Iterator[Callable[..., Any]]:
+    """All that a route depends on, directly or not."""
+    waiting = [dependant]
+    while waiting:
+        each = waiting.pop()
+        waiting += each.dependencies
+        if each.call is not None:
+            yield each.call
+
+
+def allowed_methods(connection: HTTPConnection) -> str:
+    """The methods that the app has for the request's path, as the header ``Allow`` names them."""
+    path = get_route_path(connection.scope)
+    methods = {
+        method
+        for route in _routes(connection.scope["app"])
+        if getattr(route, "path_regex", None) is not None and route.path_regex.match(path)
+        for method in getattr(route, "methods", None) or ()
+    }
+    return ", ".join(sorted(methods | {"OPTIONS"}))
 
 
 def dependencies_of(app: Any) -> Iterator[Callable[..., Any]]:
     """All that the app's operations depend on, directly or not."""
-    waiting = [route.dependant for route in _routes(app) if getattr(route, "dependant", None) is not None]
-    while waiting:
-        dependant = waiting.pop()
-        waiting += dependant.dependencies
-        if dependant.call is not None:
-            yield dependant.call
+    for route in _routes(app):
+        if getattr(route, "dependant", None) is not None:
+            yield from calls_of(route.dependant)
 
 
 def _routes(app: Any) -> Iterator[Any]:
     found = getattr(routing, "iter_route_contexts", None)  # FastAPI had plain lists of routes before
     return iter(app.routes if found is None else found(app.routes))
-
-
-def _depends(dependant: Dependant, calls: frozenset[Callable[..., Any]]) -> bool:
-    return dependant.call in calls or any(_depends(each, calls) for each in dependant.dependencies)
 
 
 def overridden(connection: HTTPConnection, dependency: Callable[..., Any]) -> bool:

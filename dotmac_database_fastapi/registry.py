@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.requests import HTTPConnection
 
-from .openapi import describe_tenant
+from .openapi import describe
 
 if TYPE_CHECKING:
     from .plugin import DatabasePlugin
 
 _STATE = "dotmac_database_plugins"
-_DESCRIBED = "dotmac_database_described"
 _SEARCHED = "dotmac_database_searched"
 
 
@@ -27,10 +26,7 @@ def register(app: Any, plugin: DatabasePlugin) -> None:
     plugins = _registered(app)
     if plugins.setdefault(plugin.name, plugin) is not plugin:
         raise PluginError(f"The app has a plugin {plugin.name!r} already; give this one another name=.")
-    described: set[str] = getattr(app.state, _DESCRIBED, set())
-    if plugin.name not in described:
-        setattr(app.state, _DESCRIBED, described | {plugin.name})
-        describe_tenant(app, plugin.tenant, plugin.units)
+    describe(app)
 
 
 def plugin_of(connection: HTTPConnection) -> DatabasePlugin:

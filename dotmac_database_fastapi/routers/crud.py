@@ -9,16 +9,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from dotmac_database import EntityNotFoundError, StaleEntityError, TotalKind, Traits, traits_of
 
-from ..bodies import bounded
+from ..answers import ETAG, IF_MATCH, LOCATION, REPLAYED, describe_endpoint
 from ..bounds import MAX_OFFSET
 from ..dependencies import get_repository
 from ..etags import etag_of, expected_version, matched_versions
-from ..heads import add_get
+from ..heads import add_get, add_options
 from ..idempotency import IDEMPOTENCY_KEY, Replays
 from ..keys import PathKey
 from ..pages import TOTALS
@@ -26,7 +25,7 @@ from ..query_string import ListParams
 from ..references import References
 from ..rendering import Renderer
 from ..schemas import create_schema_of, update_schema_of
-from .lists import MAX_PAGE_SIZE, PAGE_SIZE, add_list, sorts_of
+from .lists import MAX_PAGE_SIZE, PAGE_SIZE, add_list, router_of, sorts_of
 
 if TYPE_CHECKING:
     from ..plugin import DatabasePlugin
@@ -64,8 +63,7 @@ def crud_router(
     body of the same tenant and actor, within ``idempotency_ttl`` (seconds or a timedelta; None: as the plugin says). A
     key that was used for another request is a 422. The other arguments are those of `list_router`.
     """
-    router["route_class"] = bounded(router.get("route_class", APIRoute))
-    made = APIRouter(prefix=prefix, **router)
+    made = router_of(model, prefix, router)
     params = ListParams(
         model,
         filters=filters,
@@ -91,6 +89,7 @@ def crud_router(
     resource.add_delete()
     if traits.soft_deletes:
         resource.add_restore()
+    add_options(made)
     return made
 
 
@@ -129,7 +128,10 @@ class _Resource:
         endpoint: Callable[..., Any] = create if replays is None else create_once
         endpoint.__annotations__["data"] = schema
         endpoint.__name__ = "create"
-        self._add("POST", "" if self.router.prefix else "/", endpoint, 201, "Create")
+        headers = {"Location": LOCATION, **({} if replays is None else {"Idempotency-Replayed": REPLAYED})}
+        # 400: a body that is no text. A schema of the user's may name the tenant, and then another one.
+        problems = {400, 409, 422, *self._of_tenant(schema)}
+        self._add("POST", "" if self.router.prefix else "/", endpoint, 201, "Create", problems, headers)
 
     def add_read(self) -> None:
         get_key = self.key.dependency()
@@ -139,7 +141,7 @@ class _Resource:
             rows = self.renderer.loading(repository)
             return self._told(await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships))
 
-        self._add("GET", self.key.path, read, 200, "Get")
+        self._add("GET", self.key.path, read, 200, "Get", {404, 422})
 
     def add_update(self, schema: type[BaseModel]) -> None:
         get_key = self.key.dependency()
@@ -155,7 +157,8 @@ class _Resource:
             return self._told(await self._loaded(repository, entity))
 
         update.__annotations__["data"] = schema
-        self._add("PATCH", self.key.path, update, 200, "Change")
+        problems = {400, 404, 409, 422, *self._of_tenant(schema), *self._of_version}
+        self._add("PATCH", self.key.path, update, 200, "Update", problems)
 
     def add_delete(self) -> None:
         get_key = self.key.dependency()
@@ -171,7 +174,7 @@ class _Resource:
                 raise self._missing()
             return Response(status_code=204)
 
-        self._add("DELETE", self.key.path, delete, 204, "Delete")
+        self._add("DELETE", self.key.path, delete, 204, "Delete", {404, 409, 422, *self._of_version})
 
     def add_restore(self) -> None:
         get_key = self.key.dependency()
@@ -180,11 +183,32 @@ class _Resource:
             entity = await repository.restore(self.key.of(given, repository.tenant_id))
             return self._told(await self._loaded(repository, entity))
 
-        self._add("POST", f"{self.key.path}/restore", restore, 200, "Restore")
+        self._add("POST", f"{self.key.path}/restore", restore, 200, "Restore", {404, 409, 422})
 
-    def _add(self, method: str, path: str, endpoint: Callable[..., Any], status: int, word: str) -> None:
+    def _of_tenant(self, schema: type[BaseModel]) -> set[int]:
+        return {403} if self.traits.tenant in schema.model_fields else set()
+
+    @property
+    def _of_version(self) -> set[int]:
+        return set() if self.traits.version is None else {412}
+
+    def _add(
+        self,
+        method: str,
+        path: str,
+        endpoint: Callable[..., Any],
+        status: int,
+        word: str,
+        problems: set[int],
+        headers: dict[str, Any] | None = None,
+    ) -> None:
         name = self.traits.name
+        describe_endpoint(endpoint, f"{word.lower()}{name}", problems)
+        shown = {**(headers or {}), **({} if self.traits.version is None else {"ETag": ETAG})}
         told = {"model": self.renderer.schema, "description": f"The {name}."} if status != 204 else {}
+        if told and shown:
+            told["headers"] = shown
+        conditional = method in ("PATCH", "DELETE") and self.traits.version is not None
         add = add_get if method == "GET" else partial(APIRouter.add_api_route, methods=[method])
         add(
             self.router,
@@ -195,6 +219,7 @@ class _Resource:
             summary=f"{word} {name}",
             response_model=None,
             responses={status: told} if told else None,
+            openapi_extra={"parameters": [IF_MATCH]} if conditional else None,
         )
 
     def _told(self, entity: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -6,12 +6,15 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.routing import APIRoute
 
 from dotmac_database import AsyncRepository, QueryOptions, SortField, SortOrder, TotalKind, ValidationError
 
+from ..answers import LINK, describe_endpoint, plural
+from ..bodies import bounded
 from ..bounds import MAX_OFFSET
 from ..dependencies import get_repository
-from ..heads import add_get
+from ..heads import add_get, add_options
 from ..links import link_header
 from ..pages import TOTALS
 from ..query_string import ListParams
@@ -57,7 +60,7 @@ def list_router(
     ``repository`` is a class to use in place of the usual one, ``plugin`` the one of several. ``router`` goes to
     `APIRouter` (``tags``, …). Raises `ValidationError` for fields that are missing or private.
     """
-    made = APIRouter(prefix=prefix, **router)
+    made = router_of(model, prefix, router)
     params = ListParams(
         model,
         filters=filters,
@@ -73,7 +76,15 @@ def list_router(
     )
     dependency: Callable[..., Any] = (get_repository if plugin is None else plugin.get_repository)(repository or model)
     add_list(made, model, params, dependency, Renderer(model, read_schema))
+    add_options(made)
     return made
+
+
+def router_of(model: type, prefix: str, options: dict[str, Any]) -> APIRouter:
+    """The router of a class's generated endpoints, tagged with the class's plural where the user gives no tags."""
+    tags = options.get("tags") or [plural(model.__name__)]
+    route_class = bounded(options.get("route_class", APIRoute))
+    return APIRouter(prefix=prefix, **{**options, "tags": tags, "route_class": route_class})
 
 
 def add_list(
@@ -110,6 +121,7 @@ def add_list(
         link = link_header(request, page, limit=limit, max_offset=params.page.max_offset)
         return Response(renderer.page(page), media_type="application/json", headers={"Link": link} if link else None)
 
+    describe_endpoint(list_rows, f"list{plural(model.__name__)}", {400, 422})
     add_get(
         router,
         "" if router.prefix else "/",
@@ -117,7 +129,13 @@ def add_list(
         name=f"list_{model.__name__.lower()}",
         summary=f"List {model.__name__}",
         response_model=None,
-        responses={200: {"model": renderer.page_models[0] | renderer.page_models[1], "description": "A page."}},
+        responses={
+            200: {
+                "model": renderer.page_models[0] | renderer.page_models[1],
+                "description": "A page.",
+                "headers": {"Link": LINK},
+            }
+        },
         openapi_extra={"parameters": params.openapi_parameters()},
     )
 

@@ -1,0 +1,102 @@
+"""What the generated endpoints answer, in OpenAPI's words, and what they are called there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What OpenAPI tells of a generated endpoint beside its success: its name, and the problems it has by itself.
+
+    Those of its database and of its tenant are not among ``problems``: they depend on the app.
+    """
+
+    operation_id: str
+    problems: frozenset[int]
+
+
+_ANSWERS: WeakKeyDictionary[Callable[..., Any], Answers] = WeakKeyDictionary()
+
+
+def describe_endpoint(endpoint: Callable[..., Any], operation_id: str, problems: Iterable[int] = ()) -> None:
+    """Remember what a generated endpoint is called, and the statuses of its problems."""
+    _ANSWERS[endpoint] = Answers(operation_id, frozenset(problems))
+
+
+def answers_of(endpoint: Any) -> Answers | None:
+    """What is known of a generated endpoint; None: it is the user's own."""
+    try:
+        return _ANSWERS.get(endpoint)
+    except TypeError:  # an object that is callable, and can't be a key
+        return None
+
+
+def plural(name: str) -> str:
+    """The plural of a class's name by the plain rules: ``Users``, ``Countries``, ``Boxes``; irregular ones are not."""
+    if re.search(r"[^aeiouAEIOU]y\Z", name):
+        return f"{name[:-1]}ies"
+    return f"{name}es" if re.search(r"(?:s|x|z|ch|sh)\Z", name) else f"{name}s"
+
+
+def header(description: str, **schema: Any) -> dict[str, Any]:
+    """A header of a response."""
+    return {"description": description, "schema": {"type": "string", **schema}}
+
+
+ETAG = header("The row's version, for If-Match.")
+LINK = header("The first, previous, next and last page, as far as they exist (RFC 8288).")
+LOCATION = header("The path of the new row.")
+REPLAYED = header("Whether this is the answer that an earlier request with the same key got.", enum=["true"])
+RETRY_AFTER = {"description": "The seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
+
+IF_MATCH = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "description": "The ETag that the row must have still; where it has another one the answer is 412.",
+    "schema": {"type": "string"},
+}
+
+PROBLEM: dict[str, Any] = {
+    "title": "Problem",
+    "description": "What went wrong (RFC 9457).",
+    "type": "object",
+    "required": ["type", "title", "status"],
+    "properties": {
+        "type": {"type": "string", "description": "about:blank: the status says it."},
+        "title": {"type": "string", "description": "The status in words."},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "detail": {"type": "string", "description": "What exactly went wrong, for people."},
+        "code": {"type": "string", "description": "What went wrong, for programs."},
+        "fields": {"type": "array", "items": {"type": "string"}, "description": "The fields that are meant."},
+        "errors": {
+            "type": "array",
+            "description": "Each fault of the request.",
+            "items": {
+                "type": "object",
+                "required": ["loc", "msg", "type"],
+                "properties": {
+                    "loc": {"type": "array", "items": {"type": "string"}, "description": "Where it is."},
+                    "msg": {"type": "string"},
+                    "type": {"type": "string"},
+                    "ctx": {"type": "object", "description": "The bounds or values that it was checked against."},
+                },
+            },
+        },
+    },
+}
+
+DESCRIPTIONS = {
+    400: "The request is malformed, or names no tenant.",
+    403: "The request's tenant may not do this.",
+    404: "There is no such row.",
+    409: "The change conflicts with what is stored.",
+    412: "The row has another version than If-Match names.",
+    422: "A value is refused.",
+    503: "The database can't serve the request now.",
+}
