@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from fastapi.encoders import jsonable_encoder
+from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -67,17 +71,25 @@ def problem(
     status: int, code: str, detail: str | None = None, *, headers: Mapping[str, str] | None = None, **more: Any
 ) -> ProblemResponse:
     """A problem as a response; None and empty members are left out."""
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, "code": code}
-    members = {**body, **more}
-    return ProblemResponse(
-        {name: value for name, value in members.items() if value not in (None, (), [])},
-        status_code=status,
-        headers=dict(headers or {}),
-    )
+    return _response(status, {"detail": detail, "code": code, **more}, headers)
+
+
+def _response(status: int, members: Mapping[str, Any], headers: Mapping[str, str] | None) -> ProblemResponse:
+    body = {"type": "about:blank", "title": _phrase(status), **members, "status": status}
+    given = {name: value for name, value in body.items() if value not in (None, (), [])}
+    return ProblemResponse(given, status_code=status, headers=dict(headers or {}))
+
+
+def _phrase(status: int) -> str:
+    """The status in words, also one that no specification knows."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Client Error" if status < 500 else "Server Error"
 
 
 def register_exception_handlers(app: FastAPI, *, validation: bool = True) -> None:
-    """Answer the toolkit's exceptions, and FastAPI's own validation error, with problems; OpenAPI says so.
+    """Answer the toolkit's exceptions, FastAPI's own validation error, `HTTPException` and all others with problems.
 
     404 not found; 409 duplicate, constraint, stale; 412 stale under ``If-Match``; 422 validation; 400 invalid cursor,
     no tenant; 403 tenant isolation; 503 with ``Retry-After`` unavailable, timeout, circuit open and a transaction that
@@ -85,11 +97,23 @@ def register_exception_handlers(app: FastAPI, *, validation: bool = True) -> Non
     warning of one line. With ``validation=False`` the app's own endpoints keep FastAPI's 422; what the generated
     routers and the toolkit's parameters refuse is a problem still.
     """
-    app.add_exception_handler(DatabaseError, _database_error)
-    app.add_exception_handler(RefusedRequestError, _request_error)
+    handlers: dict[type[Exception], Any] = {
+        DatabaseError: _database_error,
+        RefusedRequestError: _request_error,
+        HTTPException: _http_error,
+    }
+    if 500 not in app.exception_handlers:
+        handlers[Exception] = _unexpected_error
     if validation:
-        app.add_exception_handler(RequestValidationError, _request_error)
+        handlers[RequestValidationError] = _request_error
+    for kind, handler in handlers.items():
+        # The user's own handlers win, also those that are registered later.
+        if app.exception_handlers.get(kind) in (None, *_FASTAPIS):
+            app.add_exception_handler(kind, handler)
     describe(app)
+
+
+_FASTAPIS = (http_exception_handler, request_validation_exception_handler)
 
 
 def problems_of(app: FastAPI) -> tuple[bool, bool]:
@@ -160,6 +184,28 @@ async def _request_error(_request: Request, error: Exception) -> Response:
     if len(found) > MAX_FAULTS:
         detail += f"; faults that are not shown: {len(found) - MAX_FAULTS}"
     return problem(422, "invalid", detail, errors=faults)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """An `HTTPException` of the app's, its router's 404 and 405 among them; those below 400 are no problems.
+
+    A text is the ``detail``; a dict brings members of its own (RFC 9457, section 3.2), anything else is in ``errors``.
+    """
+    assert isinstance(error, HTTPException)
+    status, given = error.status_code, error.detail
+    if status < 400:
+        return await http_exception_handler(request, error)
+    title = _phrase(status)
+    code = re.sub(r"\W+", "_", title.lower())
+    if isinstance(given, str):
+        return problem(status, code, None if given == title else given, headers=error.headers)
+    members = given if isinstance(given, dict) else {"errors": given}
+    return _response(status, {"code": code, **jsonable_encoder(members)}, error.headers)
+
+
+async def _unexpected_error(_request: Request, _error: Exception) -> Response:
+    """Anything else: without details, which are in the log. Starlette raises the error again for the server to log."""
+    return problem(500, "internal")
 
 
 def _context(fault: Any) -> dict[str, Any]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+from datetime import date
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import dotmac_database
 from dotmac_database import (
@@ -60,10 +64,6 @@ def app() -> FastAPI:
     async def fail(number: int) -> None:
         raise CASES[number][0]
 
-    @app.get("/http")
-    async def http() -> None:
-        raise HTTPException(418, "mine")
-
     return app
 
 
@@ -110,9 +110,111 @@ def test_fastapis_own_validation_error(api: Api) -> None:
     assert answer.json()["errors"][0]["loc"] == ["path", "number"]
 
 
-def test_other_exceptions_are_left_alone(api: Api) -> None:
-    answer = api.get("/http")
-    assert (answer.status_code, answer.json()) == (418, {"detail": "mine"})
+HTTP_ERRORS: list[tuple[Any, dict[str, str] | None, dict[str, Any]]] = [
+    ((418, "mine"), None, {"status": 418, "title": "I'm a Teapot", "code": "i_m_a_teapot", "detail": "mine"}),
+    ((401, None), {"WWW-Authenticate": "Bearer"}, {"status": 401, "title": "Unauthorized", "code": "unauthorized"}),
+    ((499, "gone"), None, {"status": 499, "title": "Client Error", "code": "client_error", "detail": "gone"}),
+    (
+        (409, {"code": "sold_out", "detail": "No seats.", "headers": 1, "status": 1}),
+        None,
+        {"status": 409, "title": "Conflict", "code": "sold_out", "detail": "No seats.", "headers": 1},
+    ),
+    ((400, [{"at": date(2026, 1, 2)}]), None, {"status": 400, "title": "Bad Request", "code": "bad_request"}),
+]
+
+
+@pytest.mark.parametrize("number", range(len(HTTP_ERRORS)))
+def test_an_http_exception_is_a_problem(app: FastAPI, api: Api, number: int) -> None:
+    (status, detail), headers, expected = HTTP_ERRORS[number]
+
+    @app.get("/error")
+    async def error() -> None:
+        raise HTTPException(status, detail, headers)
+
+    answer = api.get("/error")
+    if isinstance(detail, list):
+        expected = {**expected, "errors": [{"at": "2026-01-02"}]}
+    assert (answer.status_code, answer.json()) == (status, {"type": "about:blank", **expected})
+    assert answer.headers["content-type"] == "application/problem+json"
+    for name, value in (headers or {}).items():
+        assert answer.headers[name] == value
+
+
+def test_a_redirect_by_an_http_exception_is_no_problem(app: FastAPI, api: Api) -> None:
+    @app.get("/moved")
+    async def moved() -> None:
+        raise HTTPException(307, headers={"Location": "/elsewhere"})
+
+    answer = api.get("/moved")
+    assert (answer.status_code, answer.headers["location"]) == (307, "/elsewhere")
+    assert answer.headers["content-type"] == "application/json"
+
+
+def test_what_the_router_refuses_is_a_problem(api: Api) -> None:
+    unknown = api.get("/nowhere")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
+    wrong = api.post("/raise/1")
+    assert (wrong.status_code, wrong.json()["code"], wrong.headers["allow"]) == (405, "method_not_allowed", "GET")
+    for answer in (unknown, wrong):
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_an_unexpected_exception_is_a_problem_and_reaches_the_server(app: FastAPI, runner: asyncio.Runner) -> None:
+    @app.get("/broken")
+    async def broken() -> None:
+        raise LookupError("secret")
+
+    sent: list[Any] = []
+
+    async def call() -> None:
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/broken",
+            "headers": [],
+            "query_string": b"",
+            "root_path": "",
+        }
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await app(scope, receive, send)
+
+    with pytest.raises(LookupError):  # for the server's log
+        runner.run(call())
+    assert sent[0]["status"] == 500
+    assert json.loads(sent[1]["body"]) == {
+        "type": "about:blank",
+        "title": "Internal Server Error",
+        "status": 500,
+        "code": "internal",
+    }
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("kind", [StarletteHTTPException, HTTPException, 404, DatabaseError, RequestValidationError])
+def test_a_handler_of_the_users_own_wins(runner: asyncio.Runner, kind: Any, when: str) -> None:
+    app = FastAPI()
+
+    async def own(request: Request, error: Exception) -> Response:
+        return Response("own", 299)
+
+    if when == "before":
+        app.add_exception_handler(kind, own)
+    register_exception_handlers(app)
+    if when == "after":
+        app.add_exception_handler(kind, own)
+
+    @app.get("/{number}")
+    async def fail(number: int) -> None:
+        raise HTTPException(404) if number else DatabaseError("of the database")
+
+    path = {DatabaseError: "/0", RequestValidationError: "/x"}.get(kind, "/1")
+    assert Api(app, runner).get(path).status_code == 299
 
 
 def test_every_error_has_been_thought_of() -> None:
