@@ -70,6 +70,10 @@ class ValidationError(DatabaseError, ValueError):
         self.operator = operator
 
 
+class MisuseError(ValidationError):
+    """The call itself is wrong, whatever the values are: it names a field that the class does not have, for example."""
+
+
 class InvalidCursorError(ValidationError):
     """The cursor is damaged, forged, or belongs to another query."""
 

@@ -17,7 +17,7 @@ from sqlalchemy.sql import operators
 from .cursors import CursorCodec, CursorKey
 from .dialects import dialect_named, translated
 from .dialects.explain import planned_rows
-from .errors import InvalidCursorError, ValidationError
+from .errors import InvalidCursorError, MisuseError, ValidationError
 from .models.traits import Traits, traits_of
 from .pages import Estimate
 from .query import MAX_PAGE_SIZE, CursorPaginationParams, SortField, SortOrder
@@ -194,7 +194,7 @@ def _statement(query: AnyQuery) -> Select[Any]:
         return statement  # type: ignore[no-any-return]  # a Query's statement is a Select unless it is from_statement
     if isinstance(query, Select):
         return query
-    raise ValidationError(f"A select() or a Query was expected, not {type(query).__name__}.")
+    raise MisuseError(f"A select() or a Query was expected, not {type(query).__name__}.")
 
 
 def _check_page(page: int, per_page: int) -> None:
@@ -210,7 +210,7 @@ def _entity(statement: Select[Any]) -> Traits[Any]:
     entity = described[0]["entity"] if described else None
     mapper: Mapper[Any] | None = getattr(entity, "__mapper__", None)
     if mapper is None or described[0]["expr"] is not entity:
-        raise ValidationError("The query must select a mapped class first.")
+        raise MisuseError("The query must select a mapped class first.")
     return traits_of(mapper.class_)
 
 

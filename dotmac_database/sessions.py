@@ -21,7 +21,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from .dialects import cause_of, lost_connection, translate, translated
 from .dialects.stale_plans import mark_savepoint
 from .dialects.transactions import BEFORE_UNDO, ensure_begun, equip, refuses_commit, watch
-from .errors import DatabaseError, SessionEndedError, TransactionError, ValidationError
+from .errors import DatabaseError, MisuseError, SessionEndedError, TransactionError
 from .plainness import READ_ALONE, WRITE_ALONE, Departure, Way, departure, has_ended, session_departure
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ def sync_session(session: Any) -> Session:
         return session.sync_session
     if isinstance(session, Session):
         return session
-    raise ValidationError(f"A Session or an AsyncSession was expected, not {type(session).__name__}.")
+    raise MisuseError(f"A Session or an AsyncSession was expected, not {type(session).__name__}.")
 
 
 def state_of(session: Session) -> SessionState:

@@ -9,6 +9,7 @@ from typing import Any
 from dotmac_database import (
     ALL_TENANTS,
     AsyncRepository,
+    MisuseError,
     TenantIsolationError,
     TenantRequiredError,
     ValidationError,
@@ -77,7 +78,7 @@ def _checked(build: Build, model: type | None) -> Build:
         except TenantRequiredError as refused:
             raise caller.missing or refused from refused
         except ValidationError as refused:
-            if scoped:
+            if scoped and not isinstance(refused, MisuseError):
                 raise BadTenantError(f"The request's tenant is none: {refused}") from refused
             raise
         _rebind(session, caller.tenant, repository.tenant_id)

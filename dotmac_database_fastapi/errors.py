@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_plus
 
 from fastapi.encoders import jsonable_encoder
 from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
@@ -25,6 +26,7 @@ from dotmac_database import (
     DuplicateEntityError,
     EntityNotFoundError,
     InvalidCursorError,
+    MisuseError,
     StaleEntityError,
     TenantIsolationError,
     TenantRequiredError,
@@ -50,6 +52,7 @@ _STATUSES: tuple[tuple[type[DatabaseError], int, str], ...] = (
     (StaleEntityError, 409, "stale"),
     (InvalidCursorError, 400, "invalid_cursor"),
     (TenantRequiredError, 400, "tenant_required"),
+    (MisuseError, 500, "internal"),
     (ValidationError, 422, "invalid"),
     (TenantIsolationError, 403, "tenant_isolation"),
     (CircuitOpenError, 503, "circuit_open"),
@@ -93,9 +96,11 @@ def register_exception_handlers(app: FastAPI, *, validation: bool = True) -> Non
 
     404 not found; 409 duplicate, constraint, stale; 412 stale under ``If-Match``; 422 validation; 400 invalid cursor,
     no tenant; 403 tenant isolation; 503 with ``Retry-After`` unavailable, timeout, circuit open and a transaction that
-    lost against another; 500 all others, without details. A 500 is logged as an error with its traceback, a 503 as a
-    warning of one line. With ``validation=False`` the app's own endpoints keep FastAPI's 422; what the generated
-    routers and the toolkit's parameters refuse is a problem still.
+    lost against another; 500 all others, without details. A `MisuseError` is a 500 too, unless the client sent the name
+    that it refuses. A 500 is logged as an error with its traceback, a 503 as a warning of one line.
+
+    Handlers of the user's own win, whether they are registered before or after. With ``validation=False`` the app's own
+    endpoints keep FastAPI's 422; what the generated routers and the toolkit's parameters refuse is a problem still.
     """
     handlers: dict[type[Exception], Any] = {
         DatabaseError: _database_error,
@@ -127,6 +132,8 @@ async def _database_error(request: Request, error: Exception) -> Response:
     status, code = status_of(error)
     if isinstance(error, StaleEntityError) and "if-match" in request.headers:
         status = 412
+    if isinstance(error, MisuseError) and _is_named_by_client(request, error):
+        status, code = 422, "invalid"
     if status == 503:
         # One line: while a database is away there are thousands of them, and a traceback each would bury the rest.
         _log.warning("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
@@ -136,6 +143,16 @@ async def _database_error(request: Request, error: Exception) -> Response:
         _log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
         return problem(status, code)
     return problem(status, code, str(error), fields=_fields(error))
+
+
+def _is_named_by_client(request: Request, error: MisuseError) -> bool:
+    """Whether the client sent the name that is refused; else the server's own code has misspelt it."""
+    name = (error.field or "").removesuffix("…")
+    if not name:
+        return False
+    sent = unquote_plus(request.scope["query_string"].decode("latin-1"))
+    # The body, as far as the endpoint has read it.
+    return name in sent or name in getattr(request, "_body", b"").decode(errors="replace")
 
 
 def _fields(error: DatabaseError) -> list[str]:

@@ -8,7 +8,7 @@ from sqlalchemy import Index, Table, false, true
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql import ColumnElement
 
-from ..errors import ValidationError
+from ..errors import MisuseError
 
 _LIVING = "dotmac_living"
 
@@ -37,7 +37,7 @@ class LivingUnique(SchemaItem):
         names = [*([self.tenant] if self.tenant is not None and within else []), *self.columns]
         unknown = next((name for name in names if name not in table.c), None)
         if unknown is not None or not self.columns:
-            raise ValidationError(f"{table.name} has no column {unknown!r} to be unique.", field=unknown)
+            raise MisuseError(f"{table.name} has no column {unknown!r} to be unique.", field=unknown)
         alive = self._alive(table)
         name = self.name or f"uq_{table.name}_{'_'.join(self.columns)}_living"[:63]
         columns = [table.c[each] for each in names]
@@ -50,7 +50,7 @@ class LivingUnique(SchemaItem):
         """What repositories ask of the rows that they read, so that the planner knows the index by it."""
         name = self.deleted or next((each for each in ("is_deleted", "deleted_at") if each in table.c), None)
         if name is None or name not in table.c:
-            raise ValidationError(f"{table.name} has no column that says whether a row is deleted.", field=self.deleted)
+            raise MisuseError(f"{table.name} has no column that says whether a row is deleted.", field=self.deleted)
         mark = table.c[name]
         if mark.type.python_type is not bool:
             return mark.is_(None)

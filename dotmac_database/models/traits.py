@@ -37,7 +37,7 @@ from sqlalchemy.orm.decl_base import _declarative_constructor
 from sqlalchemy.orm.exc import UnmappedClassError
 from sqlalchemy.types import TypeEngine
 
-from ..errors import ValidationError
+from ..errors import MisuseError
 from ..plainness import CHANGE, INSERT, READ_BY_DRIVER, mapper_departure
 from ..types import UTCDateTime
 from .expressions import holds_select, hybrid_sql, is_private, makes_value
@@ -457,7 +457,7 @@ def _version(mapper: Mapper[Any], found: str | None) -> str | None:
         return found
     key = mapper.get_property_by_column(column).key
     if found != key and hasattr(mapper.class_, "__version_column__"):
-        raise ValidationError(
+        raise MisuseError(
             f"{mapper.class_.__name__} names two version columns: {key!r} as version_id_col, and {found!r} as "
             "__version_column__.",
             field=found,
@@ -474,7 +474,7 @@ def _read(model: type[M]) -> Traits[M]:
         configure_mappers()
         mapper = sa_inspect(model)
     if not isinstance(mapper, Mapper):
-        raise ValidationError(f"{getattr(model, '__name__', model)!r} is not a mapped class.")
+        raise MisuseError(f"{getattr(model, '__name__', model)!r} is not a mapped class.")
     keys = {prop.key for prop in mapper.column_attrs}
     by_column = {c.name: prop.key for prop in mapper.column_attrs for c in prop.columns if isinstance(c, Column)}
     parts: dict[str, str | None] = {}
@@ -484,7 +484,7 @@ def _read(model: type[M]) -> Traits[M]:
         if key not in keys:
             key = by_column.get(key, "")
         if named and not key:
-            raise ValidationError(
+            raise MisuseError(
                 f"{model.__name__}.__{part}_column__ names {named!r}, which is no column of it.", field=named
             )
         parts[part] = key or None

@@ -11,7 +11,7 @@ from sqlalchemy import event
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm import Session
 
-from ..errors import ValidationError
+from ..errors import MisuseError
 from ..models.traits import Traits, traits_of
 from ..query import BatchProgress, OptionsLike, options_of
 from ..sessions import nothing_sent_since_savepoint
@@ -46,7 +46,7 @@ class BatchRepository(BulkRepository[M]):
         """
         asked = options_of(options)
         if asked.sorts:
-            raise ValidationError("in_batches() goes by the primary key; leave the sorts out.", field="sorts")
+            raise MisuseError("in_batches() goes by the primary key; leave the sorts out.", field="sorts")
         rows = self.for_update()
         position = None if after is None else self._reader().key(after)
         seek = None if position is None else Seek("after", position, stored=False)

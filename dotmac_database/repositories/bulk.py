@@ -13,7 +13,7 @@ from sqlalchemy.sql.elements import Null
 
 from ..dialects.copying import copies, copy
 from ..dialects.own import OWN
-from ..errors import DuplicateEntityError, ValidationError
+from ..errors import DuplicateEntityError, MisuseError, ValidationError
 from ..models.traits import VersionSource
 from ..plainness import WRITE_BY_DRIVER, session_departure
 from ..query import FiltersLike, filters_of
@@ -107,7 +107,7 @@ class BulkRepository(WritingRepository[M]):
         """`upsert` many rows, all or none, and give them back in their order; one statement per batch."""
         writer = self._writer(user_id)
         if len(self.traits.tables) != 1 or not self.traits.takes_statements:
-            raise ValidationError(
+            raise MisuseError(
                 f"{self.traits.name} is mapped on more than one table alone, which no one statement can upsert."
             )
         given = list(rows)
@@ -415,7 +415,7 @@ class BulkRepository(WritingRepository[M]):
 
     def _refuse_all(self, unbounded: bool, allow_all: bool) -> None:
         if unbounded and not allow_all:
-            raise ValidationError(
+            raise MisuseError(
                 f"{self.traits.name}: the filters match every row; pass allow_all=True if that is meant.",
                 field="filters",
             )

@@ -14,7 +14,7 @@ from ..actors import current_actor
 from ..cursors import CursorCodec, CursorKey
 from ..dialects import dialect_named
 from ..dialects.transactions import watch
-from ..errors import TenantRequiredError, ValidationError
+from ..errors import MisuseError, TenantRequiredError, ValidationError
 from ..models.traits import Traits, traits_of
 from ..sessions import state_of, sync_session
 from ..statements.coercion import coercer
@@ -63,12 +63,12 @@ class RepositoryCore(Generic[M]):
     ) -> None:
         model: type[M] | None = model_class if model_class is not None else self.declared_model
         if model is None:
-            raise ValidationError(
+            raise MisuseError(
                 f"{type(self).__name__} needs a model: pass model_class=, or derive from {type(self).__name__}[Model]."
             )
         if isinstance(db, (AsyncSession, async_scoped_session)) is not self.asynchronous:
             wanted, given = ("an AsyncSession", "sync") if self.asynchronous else ("a Session", "async")
-            raise ValidationError(f"{type(self).__name__} takes {wanted}, not {type(db).__name__}, which is {given}.")
+            raise MisuseError(f"{type(self).__name__} takes {wanted}, not {type(db).__name__}, which is {given}.")
         self.db = db
         self.model_class: type[M] = model
         self.auto_commit = auto_commit
@@ -84,7 +84,7 @@ class RepositoryCore(Generic[M]):
     def _bind_tenant(self, tenant_id: Any) -> None:
         traits = self.traits
         if traits.tenant is None and self.tenant_required:
-            raise ValidationError(f"{traits.name} has no tenant column, so {type(self).__name__} can't confine it.")
+            raise MisuseError(f"{traits.name} has no tenant column, so {type(self).__name__} can't confine it.")
         if isinstance(tenant_id, str) and not tenant_id.strip():
             raise TenantRequiredError("A tenant's name can't be blank.")
         if tenant_id is None and (traits.tenant is not None or self.tenant_required):
@@ -119,11 +119,11 @@ class RepositoryCore(Generic[M]):
     def _projected(self, fields: Sequence[str]) -> Self:
         """The same repository, whose reads give dicts of some columns."""
         if not fields:
-            raise ValidationError("Name the fields to read.", field="fields")
+            raise MisuseError("Name the fields to read.", field="fields")
         for name in fields:
             path = resolve(self.traits, name)  # refuses what does not exist, and suggests the nearest
             if not path.plain:
-                raise ValidationError(
+                raise MisuseError(
                     f"{self.traits.name}.{name} is no column or expression of the class's own rows.", field=name
                 )
         return self._with(_fields=tuple(dict.fromkeys(fields)))
@@ -159,7 +159,7 @@ class RepositoryCore(Generic[M]):
         for name in fields:
             path = resolve(self.traits, name)
             if path.json or path.key is None or path.key not in path.owner.mapper.column_attrs:
-                raise ValidationError(f"{self.traits.name}.{name} is no column.", field=name)
+                raise MisuseError(f"{self.traits.name}.{name} is no column.", field=name)
         return self._with(_undeferred=frozenset(fields) or self.traits.deferred)
 
     def conditions(self) -> Sequence[ColumnElement[bool]]:

@@ -10,7 +10,7 @@ from sqlalchemy import Table
 from ..advisor import Advisor, QueryPlan
 from ..dialects.catalogue import ExistingIndex, IndexesOf, existing
 from ..dialects.explain import Explain, explained, plan_of
-from ..errors import ValidationError
+from ..errors import MisuseError
 from ..query import OptionsLike, QueryOptions, options_of
 from ..statements.ordering import Order, cursor_order, order_of
 from ..statements.reads import Bound, Reader
@@ -32,7 +32,7 @@ class ExplainingRepository(AnalysingRepository[M]):
         """
         asked = options_of(options)
         if analyze and not self._dialect.estimates:
-            raise ValidationError("SQLite's EXPLAIN does not measure.", field="analyze")
+            raise MisuseError("SQLite's EXPLAIN does not measure.", field="analyze")
         reader = self._reader(asked.include_deleted)
         bound, order = self._explainable(reader, asked)
         statement = Explain(reader.loading(bound, asked.relationships).statement, analyze=analyze)
@@ -65,7 +65,7 @@ class ExplainingRepository(AnalysingRepository[M]):
             limit = page.per_page if page else None
             return reader.rows(asked.filters, order, limit=limit, offset=page.offset if page else 0), order
         if page is not None:
-            raise ValidationError("A page is either numbered or after a cursor.", field="pagination")
+            raise MisuseError("A page is either numbered or after a cursor.", field="pagination")
         order = cursor_order(self.traits, asked.sorts, cursor_page)
         marks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, asked)}
         seek, _ = self._seek(cursor_page.cursor, reader.terms(order), marks)

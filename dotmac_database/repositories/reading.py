@@ -10,7 +10,7 @@ from sqlalchemy import Result
 
 from ..dialects import translated
 from ..direct import fetch
-from ..errors import EntityNotFoundError, InvalidCursorError, ValidationError
+from ..errors import EntityNotFoundError, InvalidCursorError, MisuseError, ValidationError
 from ..pages import CursorPaginationResult, PaginationResult
 from ..query import (
     CursorPaginationParams,
@@ -125,7 +125,7 @@ class ReadingRepository(RepositoryCore[M]):
         """
         asked = options_of(options)
         if asked.cursor_pagination is not None:
-            raise ValidationError("A cursor page is read with cursor_paginate().", field="cursor_pagination")
+            raise MisuseError("A cursor page is read with cursor_paginate().", field="cursor_pagination")
         reader = self._reader(asked.include_deleted)
         page = asked.pagination
         bound = reader.rows(
@@ -143,7 +143,7 @@ class ReadingRepository(RepositoryCore[M]):
         """
         asked = options_of(options)
         if asked.cursor_pagination is not None:
-            raise ValidationError("A cursor page is read with cursor_paginate().", field="cursor_pagination")
+            raise MisuseError("A cursor page is read with cursor_paginate().", field="cursor_pagination")
         page = asked.pagination or PaginationParams()
         reader = self._reader(asked.include_deleted)
         total = PageTotal(page, reader, asked.filters)
@@ -172,7 +172,7 @@ class ReadingRepository(RepositoryCore[M]):
         """
         asked = options_of(options)
         if asked.pagination is not None:
-            raise ValidationError("A numbered page is read with list_paginated().", field="pagination")
+            raise MisuseError("A numbered page is read with list_paginated().", field="pagination")
         page = asked.cursor_pagination or CursorPaginationParams()
         reader = self._reader(asked.include_deleted)
         order = cursor_order(self.traits, asked.sorts, page)
@@ -222,9 +222,9 @@ class ReadingRepository(RepositoryCore[M]):
         """The rows from ``seek`` on, and where those after them begin; None: there are no more."""
         asked = options_of(options)
         if asked.pagination is not None or asked.cursor_pagination is not None:
-            raise ValidationError("stream() reads every row; leave the pagination out.", field="pagination")
+            raise MisuseError("stream() reads every row; leave the pagination out.", field="pagination")
         if batch_size < 1:
-            raise ValidationError("batch_size must be at least 1.", field="batch_size")
+            raise MisuseError("batch_size must be at least 1.", field="batch_size")
         reader = self._reader(asked.include_deleted)
         order = order_of(self.traits, asked.sorts)
         terms = reader.terms(order)

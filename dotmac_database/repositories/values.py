@@ -6,7 +6,7 @@ import builtins
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ValidationError
+from ..errors import MisuseError
 from ..pages import CursorPaginationResult, PaginationResult
 from ..query import OptionsLike, QueryOptions, options_of
 
@@ -74,5 +74,5 @@ class AsyncValueReads:
 def _plain(options: OptionsLike) -> QueryOptions:
     asked = options_of(options)
     if asked.relationships:
-        raise ValidationError("A dict of columns has no relationships to load.", field="relationships")
+        raise MisuseError("A dict of columns has no relationships to load.", field="relationships")
     return asked

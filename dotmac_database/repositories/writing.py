@@ -13,7 +13,7 @@ from sqlalchemy.sql.elements import Null
 
 from ..dialects import translated
 from ..direct import insert, write
-from ..errors import DuplicateEntityError, StaleEntityError, TenantIsolationError, ValidationError
+from ..errors import DuplicateEntityError, MisuseError, StaleEntityError, TenantIsolationError, ValidationError
 from ..models.traits import traits_of
 from ..plainness import CHANGE, mapper_departure, session_listened
 from ..sessions import keep, state_of, writing
@@ -180,7 +180,7 @@ class WritingRepository(ExplainingRepository[M]):
     def restore(self, entity_id: Any, user_id: str | None = None) -> M:
         """Undo a soft delete and give the row back; one statement. Raises `EntityNotFoundError` where there is none."""
         if not self.traits.soft_deletes:
-            raise ValidationError(f"{self.traits.name} has no soft-delete columns, so nothing can be restored.")
+            raise MisuseError(f"{self.traits.name} has no soft-delete columns, so nothing can be restored.")
         writer = self._writer(user_id, include_deleted=True)
         key = writer.reader.key(entity_id)
         values = writer.deletion(deleted=False)
@@ -280,7 +280,7 @@ class WritingRepository(ExplainingRepository[M]):
         values = writer.refuse_nulls(self.values_for_create(values), new=True, index=index)
         for key, value in values.items():
             if key not in self.traits.columns or writer.is_expression(key, value):
-                raise ValidationError(f"{self.traits.name}.{key} can't be written in bulk.", field=key)
+                raise MisuseError(f"{self.traits.name}.{key} can't be written in bulk.", field=key)
         if self.traits.constructs:
             made = self._values_made(values)
             unset |= made.keys() - values.keys()

@@ -29,7 +29,7 @@ from sqlalchemy.sql import ColumnElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ..dialects.base import Dialect, enum_of
-from ..errors import ValidationError
+from ..errors import MisuseError
 from ..models.traits import Traits
 from ..query import Aggregate, Filter
 from .keyset import Term, order_by
@@ -69,9 +69,9 @@ def grouped(
     traits, dialect = reader.traits, reader.dialect
     names = (*groups, *measures)
     if not names:
-        raise ValidationError("Nothing is asked for: name a measure or a group.")
+        raise MisuseError("Nothing is asked for: name a measure or a group.")
     if len(set(names)) != len(names):
-        raise ValidationError("Each measure and each group needs a name of its own.")
+        raise MisuseError("Each measure and each group needs a name of its own.")
     found = reader.analysed(filters)
     paths = [resolve(traits, name) for name in groups]
     for path in paths:
@@ -140,7 +140,7 @@ def _measured(measure: Aggregate, value: ColumnElement[Any]) -> ColumnElement[An
 def _check(traits: Traits[Any], name: str, measure: Aggregate) -> None:
     if measure.field is None:
         if measure.function != "count" or measure.distinct:
-            raise ValidationError(f"{name}: {measure.function} needs a field.", field=name)
+            raise MisuseError(f"{name}: {measure.function} needs a field.", field=name)
         return
     path = resolve(traits, measure.field)
     check_sortable(path, traits)
@@ -148,7 +148,7 @@ def _check(traits: Traits[Any], name: str, measure: Aggregate) -> None:
         return
     fits = _SUMMED if measure.function in ("sum", "avg") else _RANKED
     if not isinstance(_plain(path.type), fits) or (fits is _SUMMED and enum_of(path.type) is not None):
-        raise ValidationError(
+        raise MisuseError(
             f"{name}: {traits.name}.{path.text} has no {measure.function}; it is no "
             f"{'number' if fits is _SUMMED else 'number, text, time or enum'}.",
             field=path.text,

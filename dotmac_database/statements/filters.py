@@ -17,7 +17,7 @@ from sqlalchemy.types import TypeEngine
 
 from ..dialects.base import Dialect, ends_in_escape, escaped, operand_type
 from ..dialects.spans import AsWritten, Span
-from ..errors import ValidationError
+from ..errors import MisuseError, ValidationError
 from ..models.traits import Traits, traits_of
 from ..query import Filter, FilterGroup, FilterOperator, QueryFilter
 from .bounds import MAX_DEPTH, MAX_PATTERN, MAX_SEARCH, MAX_VALUES, check_size
@@ -350,7 +350,7 @@ def _build(traits: Traits[Any], shape: Any, scope: Scope, dialect: Dialect, name
     except (NotImplementedError, AttributeError, TypeError):
         if not path.compares_itself:
             raise
-        raise ValidationError(
+        raise MisuseError(
             f"{traits.name}.{path.text}: its comparator has no {shape.operator.value}, or none for a bound value; "
             "use an operator that it has, or name columns.",
             field=path.text,

@@ -10,7 +10,7 @@ from sqlalchemy import Column, Table, bindparam, delete, false, select, tuple_
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql import ColumnElement
 
-from ..errors import ValidationError
+from ..errors import MisuseError
 from ..models.inheritance import joined_columns
 from ..models.traits import Traits
 from .filters import Analysis
@@ -124,7 +124,7 @@ def _levels(mapper: Mapper[Any]) -> tuple[Level, ...]:
         try:
             keys[table] = tuple(equal[column] for column in keys[above.local_table])
         except KeyError:
-            raise ValidationError(
+            raise MisuseError(
                 f"{each.class_.__name__} is joined to {above.class_.__name__} by other columns than the primary key, "
                 "so its rows can't be deleted by key."
             ) from None

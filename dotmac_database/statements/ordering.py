@@ -15,7 +15,7 @@ from sqlalchemy.types import TypeEngine
 
 from ..dialects.base import Dialect, enum_of, lowered
 from ..dialects.spans import AsStored, AsText
-from ..errors import InvalidCursorError, ValidationError
+from ..errors import InvalidCursorError, MisuseError, ValidationError
 from ..models.traits import Traits
 from ..query import CursorPaginationParams, SortBy, SortField, SortOrder
 from .bounds import MAX_SORTS
@@ -166,7 +166,7 @@ def cursor_order(traits: Traits[Any], sorts: Sequence[SortField], page: CursorPa
     order = order_of(traits, sorts)
     for each in order:
         if resolve(traits, each.field).private:
-            raise ValidationError(
+            raise MisuseError(
                 f"{traits.name}.{each.field} is private, and a cursor carries the values that it is sorted by; "
                 "read numbered pages, or sort by something else.",
                 field=each.field,
@@ -177,15 +177,15 @@ def cursor_order(traits: Traits[Any], sorts: Sequence[SortField], page: CursorPa
 def check_sortable(path: FieldPath, traits: Traits[Any]) -> None:
     """Raise `ValidationError` where the path does not lead to one value that has an order."""
     if path.key is None:
-        raise ValidationError(f"{traits.name}.{path.text} is a relationship; sort by a column of it.", field=path.text)
+        raise MisuseError(f"{traits.name}.{path.text} is a relationship; sort by a column of it.", field=path.text)
     many = next((step for step in path.steps if step.uselist), None)
     if many is not None:
-        raise ValidationError(
+        raise MisuseError(
             f"{traits.name}.{path.text}: {many.key} has many rows, so there is no one value to sort by.",
             field=path.text,
         )
     if (is_json(path.type) and not path.json) or isinstance(path.type, (ARRAY, LargeBinary)):
-        raise ValidationError(f"{traits.name}.{path.text} has no order to sort by.", field=path.text)
+        raise MisuseError(f"{traits.name}.{path.text} has no order to sort by.", field=path.text)
 
 
 def terms_of(traits: Traits[Any], order: Order, scope: Scope, dialect: Dialect) -> tuple[OrderedTerm, ...]:
@@ -222,4 +222,4 @@ def _term(traits: Traits[Any], shape: OrderShape, sought: str, scope: Scope, dia
 def _check_by(path: FieldPath, by: SortBy, traits: Traits[Any]) -> None:
     vector = by == "relevance" and isinstance(path.type, TSVECTOR)
     if by != "value" and not (path.json or is_text(path.type) or vector):
-        raise ValidationError(f"{traits.name}.{path.text} is no text, so it has no {by} order.", field=path.text)
+        raise MisuseError(f"{traits.name}.{path.text} is no text, so it has no {by} order.", field=path.text)

@@ -19,7 +19,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ..dialects.base import Dialect, enum_of
 from ..dialects.spans import Span
-from ..errors import ValidationError
+from ..errors import MisuseError
 from ..models.expressions import element_of, hybrid_sql, is_private
 from ..models.traits import Traits, traits_of
 from .bounds import MAX_JSON_DEPTH, MAX_PATH, MAX_STEPS
@@ -125,7 +125,7 @@ def is_text(type_: TypeEngine[Any]) -> bool:
 def resolve(traits: Traits[Any], text: str) -> FieldPath:
     """The field that ``text`` names on the class of ``traits``. Cached by name."""
     if len(text) > MAX_PATH:
-        raise ValidationError(
+        raise MisuseError(
             f"{traits.name} has no field {shown(text)!r}: a name has at most {MAX_PATH} characters.", field=shown(text)
         )
     return traits.kept(("path", text), lambda: _resolve(traits, text))
@@ -141,7 +141,7 @@ def _resolve(root: Traits[Any], text: str) -> FieldPath:
         if relationship is not None:
             steps.append(relationship)
             if len(steps) > MAX_STEPS:
-                raise ValidationError(
+                raise MisuseError(
                     f"{shown(text)!r} goes through more than {MAX_STEPS} relationships.", field=shown(text)
                 )
             owner = traits_of(relationship.mapper.class_)
@@ -150,11 +150,11 @@ def _resolve(root: Traits[Any], text: str) -> FieldPath:
             unknown(root, text, part, owner)
         path = FieldPath(text, tuple(steps), owner, part, rest)
         if rest and not is_json(path.type):
-            raise ValidationError(
+            raise MisuseError(
                 f"{owner.name}.{part} is neither a relationship nor JSON, so {text!r} names nothing.", field=text
             )
         if len(rest) > MAX_JSON_DEPTH or any(not _is_step(step) for step in rest):
-            raise ValidationError(f"{shown(text)!r} is no path into a JSON document.", field=text)
+            raise MisuseError(f"{shown(text)!r} is no path into a JSON document.", field=text)
         return path
     return FieldPath(text, tuple(steps), owner, None)
 
@@ -179,7 +179,7 @@ def _is_field(owner: Traits[Any], part: str) -> bool:
     if not isinstance(owner.mapper.all_orm_descriptors.get(part), hybrid_property):
         return False
     if not isinstance(hybrid_sql(owner.model, part), ColumnElement):
-        raise ValidationError(
+        raise MisuseError(
             f"{owner.name}.{part} is computed by Python alone, so the database can't be asked about it; "
             "give the hybrid an SQL expression, or name columns.",
             field=part,
@@ -192,7 +192,7 @@ def unknown(root: Traits[Any], text: str, part: str, owner: Traits[Any], what: s
     names = [*owner.mapper.column_attrs.keys(), *owner.relationships, *owner.mapper.synonyms.keys()]
     hint = suggestion(part, [name for name in names if name not in owner.private])
     through = "" if part == text else f" (in {shown(text)!r} of {root.name})"
-    raise ValidationError(f"{owner.name} has no {what} {shown(part)!r}{through}{hint}", field=shown(text))
+    raise MisuseError(f"{owner.name} has no {what} {shown(part)!r}{through}{hint}", field=shown(text))
 
 
 def relationship_of(traits: Traits[Any], name: str, text: str) -> RelationshipProperty[Any]:
@@ -200,7 +200,7 @@ def relationship_of(traits: Traits[Any], name: str, text: str) -> RelationshipPr
     relationship = traits.relationships.get(name)
     if relationship is None:
         hint = suggestion(name, list(traits.relationships), listed=False)
-        raise ValidationError(f"{traits.name} has no relationship {shown(name)!r}{hint}", field=shown(text))
+        raise MisuseError(f"{traits.name} has no relationship {shown(name)!r}{hint}", field=shown(text))
     return relationship
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.sql import ColumnElement
 
 from ..dialects.base import Dialect
 from ..dialects.explain import Explain
-from ..errors import ValidationError
+from ..errors import MisuseError, ValidationError
 from ..models.expressions import holds_select
 from ..models.traits import EAGER, Traits, traits_of
 from ..query import Filter, FilterOperator
@@ -187,7 +187,7 @@ class Reader:
             if each.by == "relevance":
                 asked = sought(filters, each.field)
                 if asked is None:
-                    raise ValidationError(
+                    raise MisuseError(
                         f"{self.traits.name}.{each.field}: relevance needs a search filter on the field.",
                         field=each.field,
                     )
@@ -209,7 +209,7 @@ class Reader:
         if self.lock is None:
             return statement
         if self.traits.lockable is None:
-            raise ValidationError(f"{self.traits.name} is mapped on a union, whose rows can't be locked.")
+            raise MisuseError(f"{self.traits.name} is mapped on a union, whose rows can't be locked.")
         locked: Select[Any] = for_update(self.traits, statement, **self.lock._asdict())
         return locked
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint, and_, bindparam, false, null, or_
 
-from ..errors import ValidationError
+from ..errors import MisuseError
 from ..models.expressions import made_by
 from ..models.living import living_condition
 from ..models.traits import VersionSource
@@ -29,7 +29,7 @@ def conflict_columns(writer: Writer, fields: Sequence[str]) -> list[Any]:
     keys = [writer.canonical(name) for name in names]
     unknown = next((key for key in keys if key not in writer.traits.columns), None)
     if unknown is not None or not keys:
-        raise ValidationError(f"{writer.traits.name}: conflict_fields must name columns.", field=unknown)
+        raise MisuseError(f"{writer.traits.name}: conflict_fields must name columns.", field=unknown)
     columns = {writer.traits.columns[key] for key in keys}
     uniques = _uniques(writer)
     if frozenset(columns) in uniques:
@@ -39,7 +39,7 @@ def conflict_columns(writer: Writer, fields: Sequence[str]) -> list[Any]:
         if frozenset(columns | {tenant}) in uniques:
             return [tenant, *(writer.traits.columns[key] for key in keys)]
     told = "; ".join(sorted(", ".join(sorted(c.name for c in unique)) for unique in uniques))
-    raise ValidationError(
+    raise MisuseError(
         f"{writer.traits.name}: no unique constraint is on {', '.join(keys)}; there are: {told}.", field=keys[0]
     )
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.sql.elements import Null
 
-from ..errors import TenantIsolationError, TenantRequiredError, ValidationError
+from ..errors import MisuseError, TenantIsolationError, TenantRequiredError, ValidationError
 from ..models.expressions import made_by
 from ..models.traits import Traits, VersionSource, traits_of
 from ..plainness import CHANGE, INSERT, mapper_departure
@@ -184,7 +184,7 @@ class Writer:
                 return key
         known = {*self.traits.columns, *self.traits.relationships} - self.traits.private
         hint = suggestion(name, known)
-        raise ValidationError(f"{self.traits.name} has no field {shown(name)!r}{hint}", field=shown(name))
+        raise MisuseError(f"{self.traits.name} has no field {shown(name)!r}{hint}", field=shown(name))
 
     def _coerced(self, key: str, value: Any) -> Any:
         _, coerce = self._fields.get(key) or self._field(key)
@@ -385,7 +385,7 @@ class Writer:
         """A version that the caller expects, as its column's type. Raises `ValidationError` for a class without one."""
         key = self.traits.version
         if key is None:
-            raise ValidationError(f"{self.traits.name} has no version to expect.", field="expected_version")
+            raise MisuseError(f"{self.traits.name} has no version to expect.", field="expected_version")
         return self._coerced(key, version)
 
     def update_where(self, found: Analysis, values: Values) -> Bound:
