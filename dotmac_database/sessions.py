@@ -8,7 +8,7 @@ serves both. One place decides when a transaction is opened and ended: `read`, `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
@@ -20,7 +20,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from .dialects import cause_of, lost_connection, translate, translated
 from .dialects.stale_plans import mark_savepoint
-from .dialects.transactions import BEFORE_UNDO, ensure_begun, equip, refuses_commit, watch
+from .dialects.transactions import BEFORE_UNDO, connections_of, ensure_begun, equip, in_use, refuses_commit, watch
 from .errors import DatabaseError, SessionEndedError, TransactionError, ValidationError
 from .plainness import READ_ALONE, WRITE_ALONE, Departure, Way, departure, has_ended, session_departure
 
@@ -335,6 +335,10 @@ def commit(session: Session, model: type | None = None) -> None:
         flushed = True
         if refuses_commit(session):
             raise TransactionError("A statement of this transaction failed; it can only be rolled back.")
+        if in_use(session):
+            raise TransactionError(
+                "A statement of another task or thread is still running on this session; give each task its own session."
+            )
         _commit_keeping(session)
     except (DatabaseError, sa.SQLAlchemyError, OSError) as error:
         rollback(session)
@@ -377,11 +381,26 @@ def rollback(session: Session, *, undo_nothing: bool = False) -> None:
     """
     state_of(session).kept.clear()
     held = loaded_values(session) if undo_nothing else []
-    try:
-        session.rollback()
-    except Exception:  # noqa: BLE001 - whatever it was, the connection is of no more use
-        session.invalidate()
+    if in_use(session):
+        discard(session)
+    else:
+        try:
+            session.rollback()
+        except Exception:  # noqa: BLE001 - whatever it was, the connection is of no more use
+            discard(session)
     restore_values(session, held)
+
+
+def discard(session: Session) -> None:
+    """Close the connections of the session's transaction, so that no other session gets one that is still in use.
+
+    SQLAlchemy itself does not close a session while another task is within one of its methods.
+    """
+    for connection in connections_of(session):
+        if not connection.closed:
+            connection.invalidate()
+    with suppress(sa.IllegalStateChangeError):
+        session.invalidate()
 
 
 Held = tuple[Any, dict[str, Any]]

@@ -16,6 +16,8 @@ from .stale_plans import watch_plans
 _ABORTED = "dotmac_database.aborted"
 _EQUIPPED = "dotmac_database.equipped"
 CHANGES_AT_BEGIN = "dotmac_database.changes"
+BUSY = "dotmac_database.busy"
+"""The mark, in the ``info`` of a pooled connection, of a statement that the toolkit sends by the driver alone."""
 _WATCHED: WeakSet[Engine] = WeakSet()
 BEFORE_UNDO: ContextVar[Callable[[], None] | None] = ContextVar("dotmac_database_before_undo", default=None)
 """What to do between a statement's error and the rollback that it may bring about."""
@@ -118,7 +120,31 @@ def refuses_commit(session: Session) -> bool:
     """
     return any(
         connection.dialect.name == "postgresql" and not connection.invalidated and connection.info.get(_ABORTED)
+        for connection in connections_of(session)
+    )
+
+
+def connections_of(session: Session) -> list[Connection]:
+    """The connections of the session's innermost and outermost transaction."""
+    return [
+        connection
         for transaction in (session.get_nested_transaction(), session.get_transaction())
         if transaction is not None
         for connection in transaction.connections
-    )
+    ]
+
+
+def in_use(session: Session) -> bool:
+    """Whether a statement of another task or thread is running on a connection of the session's transaction.
+
+    SQLAlchemy's COMMIT does not wait for it, and would give the connection back to the pool in the midst of it.
+    """
+    return any(map(_is_busy, connections_of(session)))
+
+
+def _is_busy(connection: Connection) -> bool:
+    if connection.closed or connection.invalidated:
+        return False
+    pooled: Any = connection.connection
+    locks = (getattr(pooled.dbapi_connection, "_execute_mutex", None), getattr(pooled.driver_connection, "lock", None))
+    return BUSY in pooled.info or any(lock is not None and lock.locked() for lock in locks)

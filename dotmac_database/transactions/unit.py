@@ -75,6 +75,7 @@ class Unit:
     def succeed(self) -> None:
         """Commit, or release the savepoint. A failure is raised as the toolkit's; `abandon` then cleans up."""
         self._leave()
+        refuse_ended(self._session)
         with translated():
             if self._nested:
                 self._release()
