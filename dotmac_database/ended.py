@@ -13,15 +13,16 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import async_session
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.session import _SessionCloseState
 
 from .errors import SessionEndedError
 
 REFUSED = frozenset(
     (
         *("add", "add_all", "begin", "begin_nested", "bulk_insert_mappings", "bulk_save_objects"),
-        *("bulk_update_mappings", "commit", "connection", "delete", "delete_all", "enable_relationship_loading", "exec"),
-        *("execute", "expire", "expunge", "flush", "get", "get_one", "merge", "merge_all", "prepare", "query", "refresh"),
-        *("scalar", "scalars", "stream", "stream_scalars"),
+        *("bulk_update_mappings", "commit", "connection", "delete", "delete_all", "enable_relationship_loading"),
+        *("exec", "execute", "expire", "expunge", "flush", "get", "get_one", "merge", "merge_all", "prepare"),
+        *("query", "refresh", "scalar", "scalars", "stream", "stream_scalars"),
     )
 )
 """What would send a statement, or take an object in.
@@ -30,6 +31,13 @@ REFUSED = frozenset(
 """
 
 _KEPT = "dotmac_ended"
+
+
+def end_for_good(session: Session) -> None:
+    """End a session now that is closed once only (``close_resets_only=False``): whoever still uses it is refused."""
+    if session._close_state is _SessionCloseState.ACTIVE:
+        session._close_state = _SessionCloseState.CLOSED
+        end(session)
 
 
 def end(session: Session) -> None:
