@@ -23,11 +23,12 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.util import await_only
 
 from .dialects.stale_plans import go_back, is_stale_plan, note_stale, point_of
-from .dialects.transactions import mark_aborted
+from .dialects.transactions import BUSY, mark_aborted
+from .errors import SessionEndedError
 from .models.expressions import hybrid_sql
 from .models.traits import Traits, is_of_kept_shape
 from .plainness import READ_BY_DRIVER, WRITE_BY_DRIVER, Way, engine_departure, mapper_departure
-from .sessions import lost_in_write, needs_no_transaction, stands_alone, state_of
+from .sessions import lost_in_write, needs_no_transaction, refuse_ended, stands_alone, state_of
 
 Process = Callable[[Any], Any]
 
@@ -267,9 +268,15 @@ def _records_within(connection: Connection, plan: Plan, parameters: Mapping[str,
     pooled: Any = connection.connection
     if not _keeps_statements(pooled) or pooled.dbapi_connection.isolation_level == "autocommit":
         return None
+    info = pooled.info
+    info[BUSY] = True
     try:
         return _sent(connection.dialect, pooled, plan, parameters, begins=True)
+    except SessionEndedError:
+        raise
     except Exception as error:
+        if connection.closed or connection.invalidated:
+            raise SessionEndedError from error
         lost = connection.dialect.is_disconnect(error, pooled.dbapi_connection, None)  # type: ignore[arg-type]  # as above
         if lost:
             connection.invalidate(error)
@@ -277,8 +284,11 @@ def _records_within(connection: Connection, plan: Plan, parameters: Mapping[str,
             mark_aborted(connection)
         raise sa.DBAPIError(plan.sql, None, error, connection_invalidated=lost) from error
     except BaseException as ended:
-        connection.invalidate(ended)
+        if not connection.closed:
+            connection.invalidate(ended)
         raise
+    finally:
+        info.pop(BUSY, None)
 
 
 def _keeps_statements(pooled: Any) -> bool:
@@ -294,6 +304,7 @@ def _sent(dialect: Any, pooled: Any, plan: Plan, parameters: Mapping[str, Any], 
     point = point_of(dialect, pooled)
     if begins and adapted._transaction is None:
         await_only(adapted._start_transaction())
+        _refuse_lost(pooled, adapted)
     try:
         records = await_only(driver.fetch(plan.sql, *arguments))
     except Exception as error:
@@ -302,9 +313,11 @@ def _sent(dialect: Any, pooled: Any, plan: Plan, parameters: Mapping[str, Any], 
         note_stale(dialect)
         if point is None:
             raise
+        _refuse_lost(pooled, adapted)
         go_back(dialect, pooled, point)
         if begins and adapted._transaction is None:
             await_only(adapted._start_transaction())
+        _refuse_lost(pooled, adapted)
         records = await_only(driver.fetch(plan.sql, *arguments))
     rows = [list(record) for record in records]
     if rows:
@@ -312,6 +325,12 @@ def _sent(dialect: Any, pooled: Any, plan: Plan, parameters: Mapping[str, Any], 
             for row in rows:
                 row[place] = process(row[place])
     return rows
+
+
+def _refuse_lost(pooled: Any, adapted: Any) -> None:
+    """Raise where the connection was given back while its answer was awaited: it may be another session's by now."""
+    if pooled.dbapi_connection is not adapted:
+        raise SessionEndedError
 
 
 def _processors(dialect: Any, pooled: Any, plan: Plan) -> Processors:
@@ -340,6 +359,7 @@ def _processors(dialect: Any, pooled: Any, plan: Plan) -> Processors:
 
 def _objects(session: Session, traits: Traits[Any], keys: Sequence[str], rows: Sequence[list[Any]]) -> list[Any]:
     """The session's objects of these rows, new ones or those that it holds, with the rows' values in them."""
+    refuse_ended(session)  # another task may have ended it while the statement ran
     mapper, held = traits.mapper, session.identity_map
     make, session_id, kind = mapper.class_manager.new_instance, session.hash_key, mapper._identity_class
     places = [keys.index(key) for key in traits.primary_key]

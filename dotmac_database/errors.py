@@ -91,7 +91,7 @@ class UnscopedStatementError(TenantIsolationError):
 
 
 class SessionEndedError(DatabaseError):
-    """The session has ended, as a request's does with the request; a background task needs one of its own."""
+    """The session has ended, as a request's does with the request; a task needs its own: plugin.session(tenant=...)."""
 
 
 class StaleEntityError(DatabaseError):

@@ -8,7 +8,7 @@ serves both. One place decides when a transaction is opened and ended: `read`, `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
@@ -20,7 +20,17 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from .dialects import cause_of, lost_connection, translate, translated
 from .dialects.stale_plans import mark_savepoint
-from .dialects.transactions import BEFORE_UNDO, ensure_begun, equip, refuses_commit, watch
+from .dialects.transactions import (
+    BEFORE_UNDO,
+    connections_of,
+    ensure_begun,
+    equip,
+    in_use,
+    refuses_commit,
+    throw_away,
+    watch,
+)
+from .ended import end_for_good
 from .errors import DatabaseError, MisuseError, SessionEndedError, TransactionError
 from .plainness import READ_ALONE, WRITE_ALONE, Departure, Way, departure, has_ended, session_departure
 
@@ -167,6 +177,12 @@ def needs_no_transaction(session: Session, state: SessionState, way: Way, *, lis
         engine.connect().close()  # the dialect learns the server's default with its first connection
     level = engine.get_execution_options().get("isolation_level") or engine.dialect.default_isolation_level
     return engine if level in ("READ COMMITTED", "AUTOCOMMIT") or engine.dialect.name == "sqlite" else None
+
+
+def refuse_in_use(session: Session) -> None:
+    """Raise `TransactionError` where another task is in the midst of a statement of the session's transaction."""
+    if in_use(session):
+        raise TransactionError("Another task still runs a statement on this session; give each task one of its own.")
 
 
 def refuse_ended(session: Session) -> None:
@@ -335,6 +351,7 @@ def commit(session: Session, model: type | None = None) -> None:
         flushed = True
         if refuses_commit(session):
             raise TransactionError("A statement of this transaction failed; it can only be rolled back.")
+        refuse_in_use(session)
         _commit_keeping(session)
     except (DatabaseError, sa.SQLAlchemyError, OSError) as error:
         rollback(session)
@@ -377,11 +394,26 @@ def rollback(session: Session, *, undo_nothing: bool = False) -> None:
     """
     state_of(session).kept.clear()
     held = loaded_values(session) if undo_nothing else []
-    try:
-        session.rollback()
-    except Exception:  # noqa: BLE001 - whatever it was, the connection is of no more use
-        session.invalidate()
+    if in_use(session):
+        end_for_good(session)  # closing awaits, and the other task must not commit meanwhile
+        discard(session)
+    else:
+        try:
+            session.rollback()
+        except Exception:  # noqa: BLE001 - whatever it was, the connection is of no more use
+            discard(session)
     restore_values(session, held)
+
+
+def discard(session: Session) -> None:
+    """Close the connections of the session's transaction, so that no other session gets one that is still in use.
+
+    SQLAlchemy itself does not close a session while another task is within one of its methods.
+    """
+    for connection in connections_of(session):
+        throw_away(connection)
+    with suppress(sa.IllegalStateChangeError):
+        session.invalidate()
 
 
 Held = tuple[Any, dict[str, Any]]

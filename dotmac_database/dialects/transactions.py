@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.orm import Session
+from sqlalchemy.util import await_only
 
 from .sqlite_functions import register_functions
 from .stale_plans import watch_plans
@@ -16,6 +18,10 @@ from .stale_plans import watch_plans
 _ABORTED = "dotmac_database.aborted"
 _EQUIPPED = "dotmac_database.equipped"
 CHANGES_AT_BEGIN = "dotmac_database.changes"
+CANCEL_TIMEOUT = 2.0
+"""The seconds that the server may take to be told of a statement's cancellation."""
+BUSY = "dotmac_database.busy"
+"""The mark, in the ``info`` of a pooled connection, of a statement that the toolkit sends by the driver alone."""
 _WATCHED: WeakSet[Engine] = WeakSet()
 BEFORE_UNDO: ContextVar[Callable[[], None] | None] = ContextVar("dotmac_database_before_undo", default=None)
 """What to do between a statement's error and the rollback that it may bring about."""
@@ -118,7 +124,55 @@ def refuses_commit(session: Session) -> bool:
     """
     return any(
         connection.dialect.name == "postgresql" and not connection.invalidated and connection.info.get(_ABORTED)
+        for connection in connections_of(session)
+    )
+
+
+def connections_of(session: Session) -> list[Connection]:
+    """The connections of the session's innermost and outermost transaction."""
+    return [
+        connection
         for transaction in (session.get_nested_transaction(), session.get_transaction())
         if transaction is not None
         for connection in transaction.connections
-    )
+    ]
+
+
+def in_use(session: Session) -> bool:
+    """Whether a statement of another task or thread is running on a connection of the session's transaction.
+
+    SQLAlchemy's COMMIT does not wait for it, and would give the connection back to the pool in the midst of it.
+    """
+    return any(map(_is_busy, connections_of(session)))
+
+
+def _is_busy(connection: Connection) -> bool:
+    if connection.closed or connection.invalidated:
+        return False
+    pooled: Any = connection.connection
+    lock = getattr(pooled.driver_connection, "lock", None)
+    mutex = getattr(pooled.dbapi_connection, "_execute_mutex", None)
+    return BUSY in pooled.info or any(each is not None and each.locked() for each in (lock, mutex))
+
+
+def throw_away(connection: Connection) -> None:
+    """Close the driver's connection, also in the midst of a statement, which is cancelled.
+
+    psycopg's library may crash where it is closed under a statement, so that its end is awaited.
+    """
+    if connection.closed or connection.invalidated:
+        return
+    driver: Any = connection.connection.driver_connection
+    lock = getattr(driver, "lock", None)
+    if lock is None or not lock.locked():
+        connection.invalidate()
+        return
+    wait: Callable[[Any], Any] = await_only if connection.dialect.is_async else lambda done: done
+    with suppress(Exception):  # the statement then ends by itself, or by its time limit
+        wait(driver.cancel_safe(timeout=CANCEL_TIMEOUT))
+    wait(lock.acquire())
+    try:
+        if not (connection.closed or connection.invalidated):  # whoever used it may have found it useless too
+            connection.invalidate()
+    finally:
+        lock.release()

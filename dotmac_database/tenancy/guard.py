@@ -10,12 +10,15 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, event, inspect
+from sqlalchemy import exc as sa
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
+from ..ended import end
 from ..errors import TenantIsolationError
 from ..models.traits import tenant_key
-from ..sessions import state_of
+from ..plainness import has_ended
+from ..sessions import discard, state_of
 from .context import TenantBinding, binding_of, guard
 from .executions import on_execute
 from .rls import RowLevelSecurity
@@ -75,8 +78,13 @@ def _guarded_class(base: type[Session], rls: RowLevelSecurity | None, tenant_fre
                 super().flush(objects)
 
         def close(self) -> None:
-            super().close()
+            try:
+                super().close()
+            except sa.IllegalStateChangeError:
+                discard(self)  # another task is within one of the session's methods
             _binding(self).attached.clear()
+            if has_ended(self):
+                end(self)
 
     GuardedSession.__name__ = f"Guarded{base.__name__}"
     event.listen(GuardedSession, "do_orm_execute", on_execute)

@@ -14,7 +14,7 @@ from sqlalchemy.util import await_
 from sqlalchemy.util.concurrency import in_greenlet
 
 from ..errors import ValidationError
-from ..sessions import AnySession, state_of, sync_session
+from ..sessions import AnySession, refuse_ended, state_of, sync_session
 from ..tenancy.context import TenantBinding, as_registered, binding_of
 
 Callback = Callable[[], Any]
@@ -84,6 +84,7 @@ def awaits_commit(session: Session) -> bool:
 def _register(session: Session, callback: Callback, end: Literal["commit", "rollback"]) -> None:
     if not callable(callback):
         raise ValidationError("A callback without arguments was expected.")
+    refuse_ended(session)
     binding = binding_of(session)
     registered = _Registered(callback, None if binding is None else binding.tenant)
     waiting = _waiting(session, binding)

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from ..dialects import translated
 from ..dialects.isolation import lock_by_name
 from ..errors import TransactionError, ValidationError
-from ..sessions import sole_bind, sole_connection, state_of, sync_session
+from ..sessions import refuse_ended, sole_bind, sole_connection, state_of, sync_session
 from ..tenancy.context import binding_of
 from ..tenancy.values import named
 
@@ -44,6 +44,7 @@ async def async_advisory_lock(
 
 def require_transaction(session: Session, what: str) -> None:
     """Refuse, with `TransactionError`, where the next commit would be the statement's own."""
+    refuse_ended(session)
     if not state_of(session).units and not session.in_transaction():
         raise TransactionError(f"{what} lasts as long as a transaction, and none is open: use a DatabaseTransaction.")
 

@@ -17,6 +17,7 @@ from ..sessions import (
     commit,
     loaded_values,
     refuse_ended,
+    refuse_in_use,
     restore_values,
     rollback,
     sole_bind,
@@ -74,6 +75,9 @@ class Unit:
 
     def succeed(self) -> None:
         """Commit, or release the savepoint. A failure is raised as the toolkit's; `abandon` then cleans up."""
+        refuse_ended(self._session)
+        if not self._nested:
+            refuse_in_use(self._session)  # before the block is left: the other task would commit by itself
         self._leave()
         with translated():
             if self._nested:
@@ -88,16 +92,23 @@ class Unit:
         if not self._open:
             return
         self._open = False
-        self._leave()
-        if not self._nested:
-            rollback(self._session)
-        elif not self._is_closed():
-            try:
-                self._owned.rollback()  # type: ignore[union-attr]  # None counts as closed
-            except Exception:  # noqa: BLE001  # the exception that leaves the block must not be replaced
-                # The connection is gone, and the whole transaction with it: its owner finds out at its end.
-                _log.info("A savepoint could not be rolled back", exc_info=True)
+        try:
+            if self._nested:
+                self._undo_savepoint()
+            else:
+                rollback(self._session)
+        finally:
+            self._leave()
         restore_values(self._session, self._held)
+
+    def _undo_savepoint(self) -> None:
+        if self._is_closed():
+            return
+        try:
+            self._owned.rollback()  # type: ignore[union-attr]  # None counts as closed
+        except Exception:  # noqa: BLE001  # the exception that leaves the block must not be replaced
+            # The connection is gone, and the whole transaction with it: its owner finds out at its end.
+            _log.info("A savepoint could not be rolled back", exc_info=True)
 
     def _is_inside(self) -> bool:
         transaction = self._session.get_transaction()

@@ -1,0 +1,70 @@
+"""What is left of a session that was closed for good, as a request's is: each use of it is a `SessionEndedError`.
+
+SQLAlchemy refuses some uses of a closed session, each with an error of its own, and takes others in silence. So the
+session, and the `AsyncSession` in front of it, become instances of a subclass that refuses them all alike. That costs
+two assignments when a session ends, and nothing for a session that is in use.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy.ext.asyncio import async_session
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.session import _SessionCloseState
+
+from .errors import SessionEndedError
+
+REFUSED = frozenset(
+    (
+        *("add", "add_all", "begin", "begin_nested", "bulk_insert_mappings", "bulk_save_objects"),
+        *("bulk_update_mappings", "commit", "connection", "delete", "delete_all", "enable_relationship_loading"),
+        *("exec", "execute", "expire", "expunge", "flush", "get", "get_one", "merge", "merge_all", "prepare"),
+        *("query", "refresh", "scalar", "scalars", "stream", "stream_scalars"),
+    )
+)
+"""What would send a statement, or take an object in.
+
+``run_sync``, ``rollback`` and ``close`` are not among them: by these a block, or a task that is late, cleans up.
+"""
+
+_KEPT = "dotmac_ended"
+
+
+def end_for_good(session: Session) -> None:
+    """End a session now that is closed once only (``close_resets_only=False``): whoever still uses it is refused."""
+    if session._close_state is _SessionCloseState.ACTIVE:
+        session._close_state = _SessionCloseState.CLOSED
+        end(session)
+
+
+def end(session: Session) -> None:
+    """Let every further use of a closed session, and of its `AsyncSession`, raise `SessionEndedError`."""
+    _become_ended(session)
+    outer = async_session(session)
+    if outer is not None:
+        _become_ended(outer)
+
+
+def _become_ended(session: Any) -> None:
+    known = type(session)
+    # A subclass that the class itself keeps lives as long as it does; a session that is closed twice has it already.
+    ended = vars(known).get(_KEPT)
+    if ended is None:
+        methods = {name: _refusing(getattr(known, name)) for name in REFUSED if hasattr(known, name)}
+        ended = type(known.__name__, (known,), {"__module__": known.__module__, **methods})
+        setattr(ended, _KEPT, ended)
+        setattr(known, _KEPT, ended)
+    session.__class__ = ended
+
+
+def _refusing(method: Any) -> Callable[..., Any]:
+    async def refuse_awaited(*_: Any, **__: Any) -> Any:
+        raise SessionEndedError
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise SessionEndedError
+
+    return refuse_awaited if inspect.iscoroutinefunction(inspect.unwrap(method)) else refuse
