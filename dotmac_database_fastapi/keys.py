@@ -9,11 +9,18 @@ from urllib.parse import quote
 
 from fastapi import Path
 from pydantic_core import to_jsonable_python
+from starlette.requests import Request
 
-from dotmac_database import Traits
+from dotmac_database import Traits, ValidationError
 
 from .binary import in_url
 from .fields import text_type
+
+MAX_LENGTH = 4_000
+"""Octets of a row's key in a path, percent-encoded: servers need take no more than 8,000 for a whole request line."""
+
+_IN_PATHS = "/:@!$&'()*+,;=~"
+"""What stays as it is in a path of several segments."""
 
 
 class PathKey:
@@ -29,10 +36,30 @@ class PathKey:
         """The path's template after the collection's."""
         return "".join(f"/{{{name}}}" for name in self.names)
 
-    def location(self, collection: str, entity: Any) -> str:
-        """The path of a row."""
-        parts = (quote(_written(getattr(entity, part)), safe="") for part in self.parts)
-        return "/".join([collection.rstrip("/"), *parts])
+    def location(self, request: Request, entity: Any) -> str:
+        """The absolute path of a row that the collection at this request's path has; with the app's root path.
+
+        Raises `ValidationError` for a key that no path can lead to.
+        """
+        path, root = request.scope["path"], request.scope.get("root_path", "").rstrip("/")
+        # Servers give the path with the root path; behind a proxy that strips it, FastAPI knows it alone.
+        if path != root and not path.startswith(f"{root}/"):
+            path = root + path
+        parts = [_segment(part, getattr(entity, part)) for part in self.parts]
+        self._refuse_long(parts)
+        return "/".join([quote(path.rstrip("/"), safe=_IN_PATHS), *parts])
+
+    def refuse_unreachable(self, data: Any) -> None:
+        """Raise `ValidationError` where what a client wrote has a key, or a part of one, that no path can lead to."""
+        given = [(part, getattr(data, part, None)) for part in self.parts]
+        self._refuse_long([_segment(part, value) for part, value in given if value is not None])
+
+    def _refuse_long(self, segments: list[str]) -> None:
+        if sum(map(len, segments)) > MAX_LENGTH:
+            raise ValidationError(
+                f"It is too long for a URL: a key may take {MAX_LENGTH:,} octets there, percent-encoded.",
+                field=self.parts[0],
+            )
 
     def dependency(self) -> Callable[..., Any]:
         """A dependency that gives the path's parts by their attributes."""
@@ -56,6 +83,20 @@ class PathKey:
         """The primary key as repositories take it."""
         key = tuple(given.get(part, tenant) for part in self.traits.primary_key)
         return key[0] if len(key) == 1 else key
+
+
+def _segment(part: str, value: Any) -> str:
+    """A part of a key as one segment of a path.
+
+    Servers decode ``%2F`` before they look for the route, and clients take ``%2e`` for the dot that it is: neither a
+    slash nor a segment of dots can be escaped.
+    """
+    written = _written(value)
+    if written in ("", ".", ".."):
+        raise ValidationError(f"A row cannot be found in a URL by {written!r}; give another value.", field=part)
+    if "/" in written or "\x00" in written:
+        raise ValidationError("It is part of the row's URL and may have neither '/' nor NUL.", field=part)
+    return quote(written, safe="")
 
 
 def _written(value: Any) -> str:

@@ -104,11 +104,12 @@ class _Resource:
 
     def add_create(self, schema: type[BaseModel], replays: Replays | None) -> None:
         async def made(request: Request, data: Any, repository: Any) -> Response:
+            self.key.refuse_unreachable(data)
             checked = await self.references.before_create(repository, data)
             entity = await repository.create(data)
             await self.references.after(repository, entity, checked, created=True)
             entity = await self._loaded(repository, entity)
-            return self._told(entity, 201, {"Location": self.key.location(request.url.path, entity)})
+            return self._told(entity, 201, {"Location": self.key.location(request, entity)})
 
         async def create(request: Request, data: Any, repository: Any = Depends(self.get_rows)) -> Response:
             return await made(request, data, repository)
@@ -149,6 +150,7 @@ class _Resource:
         async def update(
             request: Request, data: Any, given: Any = Depends(get_key), repository: Any = Depends(self.get_rows)
         ) -> Response:
+            self.key.refuse_unreachable(data)
             key = self.key.of(given, repository.tenant_id)
             expected = await self._expected(request, repository, key)
             checked = await self.references.before_update(repository, key, data)
