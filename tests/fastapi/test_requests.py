@@ -124,7 +124,7 @@ class TestOneTransaction:
             kept.append(session)
 
         api.get("/", tenant="a")
-        with pytest.raises(SessionEndedError, match="plugin.session"):
+        with pytest.raises(SessionEndedError, match=r"plugin\.session"):
             api.run(kept[0].scalar(select(func.count()).select_from(Tag)))
 
     @pytest.mark.parametrize("method", ["count", "list", "create", "update", "in a transaction"])
