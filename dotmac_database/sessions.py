@@ -182,7 +182,16 @@ def needs_no_transaction(session: Session, state: SessionState, way: Way, *, lis
 def refuse_in_use(session: Session) -> None:
     """Raise `TransactionError` where another task is in the midst of a statement of the session's transaction."""
     if in_use(session):
-        raise TransactionError("Another task still runs a statement on this session; give each task one of its own.")
+        raise _another_task()
+
+
+def _is_shared(error: BaseException) -> bool:
+    """Whether SQLAlchemy found another task within a method of the session: https://sqlalche.me/e/21/isce."""
+    return isinstance(error, sa.InvalidRequestError) and error.code == "isce"
+
+
+def _another_task() -> TransactionError:
+    return TransactionError("Another task still runs a statement on this session; give each task one of its own.")
 
 
 def refuse_ended(session: Session) -> None:
@@ -357,6 +366,8 @@ def commit(session: Session, model: type | None = None) -> None:
         rollback(session)
         if isinstance(error, DatabaseError):
             raise
+        if _is_shared(error):
+            raise _another_task() from error
         if flushed and lost_connection(error):
             raise TransactionError(
                 "The connection was lost during COMMIT; it may have taken effect.", outcome="unknown"
@@ -394,14 +405,17 @@ def rollback(session: Session, *, undo_nothing: bool = False) -> None:
     """
     state_of(session).kept.clear()
     held = loaded_values(session) if undo_nothing else []
-    if in_use(session):
+    shared = in_use(session)
+    try:
+        if not shared:
+            session.rollback()
+    except Exception as error:  # noqa: BLE001 - whatever it was, the connection is of no more use
+        shared = _is_shared(error)
+        if not shared:
+            discard(session)
+    if shared:
         end_for_good(session)  # closing awaits, and the other task must not commit meanwhile
         discard(session)
-    else:
-        try:
-            session.rollback()
-        except Exception:  # noqa: BLE001 - whatever it was, the connection is of no more use
-            discard(session)
     restore_values(session, held)
 
 
