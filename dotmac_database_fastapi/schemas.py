@@ -55,7 +55,7 @@ def create_schema_of(model: type) -> type[BaseModel]:
     traits: Traits[Any] = traits_of(model)
     columns = {**_natural_key(traits), **_written(traits)}
     fields = {key: _created(traits, key, column) for key, column in columns.items()}
-    return _model(f"{model.__name__}Create", fields, _WRITTEN)
+    return _model(model, "Create", fields, _WRITTEN)
 
 
 @lru_cache(maxsize=1024)
@@ -65,7 +65,7 @@ def update_schema_of(model: type) -> type[BaseModel]:
     fields = {
         key: (_annotation(traits, key, column, stored=True), _unset()) for key, column in _written(traits).items()
     }
-    return _model(f"{model.__name__}Update", fields, _WRITTEN)
+    return _model(model, "Update", fields, _WRITTEN)
 
 
 @lru_cache(maxsize=1024)
@@ -73,11 +73,12 @@ def read_schema_of(model: type) -> type[BaseModel]:
     """What a client sees of a row: all public columns."""
     traits: Traits[Any] = traits_of(model)
     fields = {key: (_annotation(traits, key, column), ...) for key, column in public_columns(traits).items()}
-    return _model(f"{model.__name__}Read", fields, _READ)
+    return _model(model, "Read", fields, _READ)
 
 
-def _model(name: str, fields: Mapping[str, Any], config: ConfigDict) -> type[BaseModel]:
-    return create_model(name, __config__=config, **fields)
+def _model(model: type, word: str, fields: Mapping[str, Any], config: ConfigDict) -> type[BaseModel]:
+    # The module is what tells two classes of one name apart in OpenAPI.
+    return create_model(f"{model.__name__}{word}", __config__=config, __module__=model.__module__, **fields)
 
 
 def _unset() -> Any:
