@@ -31,6 +31,11 @@ _UUID_AS_TEXT: Any = Annotated[
 ]
 """A UUID of a column that keeps it as text in Python."""
 
+_LOCAL_TIME = Annotated[
+    time, WithJsonSchema({"type": "string", "pattern": r"^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?$"})
+]
+"""A time without a zone: the format "time" of JSON Schema requires one (RFC 3339, full-time)."""
+
 # The order matters: Interval may wrap a DateTime.
 _TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any], ...] = (
     (sa.Boolean, bool),
@@ -215,6 +220,8 @@ def _of_type(type_: sa.TypeEngine[Any]) -> Any:
         return Decimal if type_.asdecimal else float
     if isinstance(type_, sa.JSON):
         return Any
+    if isinstance(type_, sa.Time) and not type_.timezone:
+        return _LOCAL_TIME
     for kind, annotation in _TYPES:
         if isinstance(type_, kind):
             return annotation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -139,7 +140,8 @@ NAMED: list[tuple[Callable[[Any], str] | None, str]] = [
 
 @pytest.mark.parametrize(("name", "expected"), NAMED, ids=["generated", "the app's own"])
 def test_operation_ids(plugin: DatabasePlugin, name: Callable[[Any], str] | None, expected: str) -> None:
-    app = FastAPI(lifespan=plugin.lifespan, **({} if name is None else {"generate_unique_id_function": name}))
+    options: dict[str, Any] = {} if name is None else {"generate_unique_id_function": name}
+    app = FastAPI(lifespan=plugin.lifespan, **options)
     register_exception_handlers(app)
     app.include_router(crud_router(Tag, prefix="/tags"))
     assert operation(app, "get", "/tags")["operationId"] == expected
@@ -204,3 +206,12 @@ def test_every_status_of_generated_routes_is_documented(app: FastAPI, api: Api) 
     assert not wrong
     without = api.get("/users")
     assert (without.status_code, without.headers["content-type"]) == (400, PROBLEM)
+
+
+def test_a_time_without_a_zone_is_documented_as_it_is_answered(app: FastAPI, api: Api) -> None:
+    app.include_router(crud_router(User, prefix="/users"))
+    made = api.post("/users", tenant="a", json={"name": "Ann", "wakes": "07:30:00.25"}).json()
+    shown = app.openapi()["components"]["schemas"]["UserRead"]["properties"]["wakes"]
+    written = next(each for each in shown["anyOf"] if each["type"] == "string")
+    assert "format" not in written
+    assert re.search(written["pattern"], made["wakes"])
