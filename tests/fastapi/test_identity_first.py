@@ -17,6 +17,7 @@ from dotmac_database import TenantMixin
 from dotmac_database_fastapi import (
     DatabasePlugin,
     PageQuery,
+    crud_router,
     filter_query,
     get_repository,
     get_session,
@@ -127,3 +128,74 @@ def test_an_anonymous_caller_is_a_401_whatever_else_is_wrong(identity: str, sour
         return found
 
     assert runner.run(wrong()) == []
+
+
+GENERATED: list[tuple[str, str, dict[str, Any]]] = [
+    ("GET", "/notes", {}),
+    ("GET", "/notes?page=x", {}),
+    ("GET", "/notes?nothing=1", {"headers": {"X-Tenant-ID": "a"}}),
+    ("GET", "/notes", {"headers": {"X-Tenant-ID": "a b"}}),
+    ("GET", "/notes/x", {}),
+    ("POST", "/notes", {"json": {"title": 1}}),
+    ("PATCH", "/notes/1", {"json": {"nothing": 1}, "headers": {"X-Tenant-ID": "a"}}),
+    ("DELETE", "/notes/x", {"headers": {"X-Tenant-ID": "a b"}}),
+]
+
+
+@pytest.mark.parametrize("identity", ["actor", "tenant", "router"])
+def test_the_generated_routes_know_the_caller_first(identity: str, runner: Any) -> None:
+    options: dict[str, Any] = {"actor": user} if identity == "actor" else {}
+    options["tenant"] = tenant_of_user if identity == "tenant" else tenant_from_header("X-Tenant-ID")
+    app = FastAPI()
+    DatabasePlugin("sqlite://", **options).install(app)
+    around = [Depends(user)] if identity == "router" else []
+    app.include_router(crud_router(Note, prefix="/notes"), dependencies=around)
+    register_exception_handlers(app)
+
+    async def answers() -> list[str]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            got = [(method, url, await client.request(method, url, **more)) for method, url, more in GENERATED]
+        return [f"{method} {url}: {got.status_code}" for method, url, got in got if got.status_code != 401]
+
+    assert runner.run(answers()) == []
+
+
+async def user_of_session(connection: HTTPConnection, session: Any = Depends(get_session)) -> str:
+    return await user(connection)
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("override", [False, True])
+def test_a_nested_dependency_stands_before_the_user(known: bool, override: bool, runner: Any) -> None:
+    """A service that holds the repository; the dependencies before it are not solved again."""
+    app, solved = FastAPI(), []
+    DatabasePlugin("sqlite://", tenant=tenant_from_header("X-Tenant-ID")).install(app)
+    register_exception_handlers(app)
+
+    async def before() -> None:
+        solved.append("before")
+
+    async def service(notes: Any = Depends(get_repository(Note))) -> Any:
+        return notes
+
+    async def replaced(notes: Any = Depends(get_repository(Note))) -> Any:
+        return notes
+
+    @app.get("/")
+    async def endpoint(
+        early: None = Depends(before),
+        notes: Any = Depends(service),
+        lost: str = Depends(user_of_session),
+        who: str = Depends(user),
+    ) -> None:
+        raise AssertionError("the endpoint must not run")
+
+    if override:
+        app.dependency_overrides[service] = replaced
+
+    async def answer() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            return await client.get("/", headers={"Authorization": "a"} if known else {})
+
+    assert runner.run(answer()).status_code == (400 if known else 401)
+    assert solved == ["before"]
