@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from dotmac_database import TenantRequiredError
+from dotmac_database import ALL_TENANTS, DatabaseError, TenantRequiredError
 
 from .internals import overridden, solve
+from .refusals import REFUSALS, rank
 from .tenants import BadTenantError, MissingTenantError, TenantSource
 
 if TYPE_CHECKING:
@@ -23,17 +24,21 @@ _SCOPE = "dotmac_database.callers"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What a request says of who makes it. ``missing`` is what to raise where a tenant is needed and there is none."""
+    """What a request says of who makes it. ``missing`` is what to raise where a tenant is needed and there is none.
+
+    ``request`` is the method and the path, for the log of a caller who works for all tenants; None: no request's.
+    """
 
     tenant: Any = None
     actor: str | None = None
     missing: TenantRequiredError | None = None
+    request: str | None = None
 
-    def refusal(self, model: type) -> TenantRequiredError:
-        """The exception for a model that needs the tenant."""
-        return self.missing or TenantRequiredError(
-            f"{model.__name__} belongs to tenants, and the request has none: "
-            "give the plugin a dependency that names it, DatabasePlugin(url, tenant=…)."
+    def refusal(self, model: type) -> DatabaseError:
+        """The exception for a model that needs the tenant: a 400, or a 500 where the plugin asks no request for it."""
+        return self.missing or DatabaseError(
+            f"{model.__name__} belongs to tenants, and the plugin asks no request for one: "
+            "give it a dependency that names the tenant, DatabasePlugin(url, tenant=…)."
         )
 
 
@@ -52,16 +57,35 @@ def forget_callers(connection: HTTPConnection) -> None:
 
 
 async def _asked(plugin: DatabasePlugin, connection: HTTPConnection, response: Response | None) -> Caller:
-    tenant, missing = None, None
+    tenant, actor, missing = None, None, None
+    refusals: list[Exception] = []
     try:
         tenant = await _value(plugin.tenant, connection, response)
-    except TenantRequiredError as refused:
-        # A request without a tenant may be for models that have none; a malformed one is refused at once.
-        if isinstance(refused, BadTenantError) and not isinstance(refused, MissingTenantError):
-            raise
-        missing = refused
-    actor = await _value(plugin.actor, connection, response)
-    return Caller(tenant, None if actor is None else str(actor), missing)
+    except REFUSALS as refused:
+        # A request without a tenant may be for models that have none; a malformed one is refused.
+        if _is_missing(refused):
+            missing = refused
+        else:
+            refusals.append(refused)
+    try:
+        actor = await _value(plugin.actor, connection, response)
+    except REFUSALS as refused:
+        refusals.append(refused)
+    if refusals:
+        raise min(refusals, key=rank)
+    if tenant is None and missing is None and plugin.tenant is not None:
+        missing = MissingTenantError("The request names no tenant.")
+    request = None
+    if tenant is ALL_TENANTS:
+        # As a literal: a path may hold line breaks, and a log is read by lines.
+        request = f"{connection.scope.get('method', 'WEBSOCKET')} {connection.scope['path']!r}"
+    return Caller(tenant, None if actor is None else str(actor), missing, request)
+
+
+def _is_missing(refused: Exception) -> TypeGuard[TenantRequiredError]:
+    if isinstance(refused, BadTenantError):
+        return isinstance(refused, MissingTenantError)
+    return isinstance(refused, TenantRequiredError)
 
 
 async def _value(dependency: Callable[..., Any] | None, connection: HTTPConnection, response: Response | None) -> Any:

@@ -13,11 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
 
-from dotmac_database import AsyncRepository, BaseRepository
+from dotmac_database import AsyncRepository, BaseRepository, traits_of
 
 from .building import builder
 from .callers import caller_of
 from .internals import calls_of, dependencies_of, stack_of
+from .refusals import REFUSALS, raise_identity
 from .registry import plugin_of
 from .sessions import request_session, request_sync_session
 
@@ -44,13 +45,21 @@ class Dependencies:
     def __init__(self, plugin: DatabasePlugin | None = None) -> None:
         async def unit(connection: HTTPConnection, response: Response) -> AsyncIterator[AsyncSession]:
             chosen = plugin or plugin_of(connection)
-            caller = await caller_of(chosen, connection, response)
+            try:
+                caller = await caller_of(chosen, connection, response)
+            except REFUSALS as refused:
+                await raise_identity(connection, unit, refused)
+                raise
             async with _ending(connection, request_session(chosen, connection, caller)) as session:
                 yield session
 
         async def sync_unit(connection: HTTPConnection, response: Response) -> AsyncIterator[Session]:
             chosen = plugin or plugin_of(connection)
-            caller = await caller_of(chosen, connection, response)
+            try:
+                caller = await caller_of(chosen, connection, response)
+            except REFUSALS as refused:
+                await raise_identity(connection, sync_unit, refused)
+                raise
             async with _ending(connection, request_sync_session(chosen, connection, caller)) as session:
                 yield session
 
@@ -70,6 +79,12 @@ class Dependencies:
         self.get_session = get_session
         self.get_sync_session = get_sync_session
         self._repositories: dict[tuple[type, str], Callable[..., Any]] = {}
+
+    def tenant_models(self, app: Any) -> list[type]:
+        """The tenants' models whose repositories ``app``'s operations ask of this plugin."""
+        own = {*self._repositories.values(), *_ANY._repositories.values()}
+        models = dict.fromkeys(_MODELS[call] for call in dependencies_of(app) if call in own)
+        return [model for model in models if traits_of(model).tenant is not None]
 
     @overload
     def get_repository(self, target: type[A]) -> Callable[..., Awaitable[A]]: ...
@@ -101,7 +116,12 @@ class Dependencies:
             connection: HTTPConnection, response: Response, session: Any = Depends(get_session)
         ) -> Any:
             chosen = plugin or plugin_of(connection)
-            return build(session, await caller_of(chosen, connection, response), chosen.cursor_key)
+            caller = await caller_of(chosen, connection, response)
+            try:
+                return build(session, caller, chosen.cursor_key)
+            except REFUSALS as refused:
+                await raise_identity(connection, repository, refused)
+                raise
 
         repository.__name__ = f"{target.__name__}_repository"
         _MODELS[repository] = getattr(target, "declared_model", None) or target

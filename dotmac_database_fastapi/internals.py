@@ -158,6 +158,40 @@ async def solve(dependency: Callable[..., Any], connection: HTTPConnection, resp
     return solved.values["value"]
 
 
+def solve_after(connection: HTTPConnection, call: Callable[..., Any]) -> Iterator[Awaitable[Any]]:
+    """The dependencies of the request's route that FastAPI has not solved when it is at ``call``, in its order.
+
+    Each is solved when it is awaited, with the request's own stacks and the app's overrides. A body is not read for
+    them: what needs it is passed over.
+    """
+    dependant: Dependant | None = getattr(route_of(connection), "dependant", None)
+    cache: dict[Any, Any] = {}
+    for waiting in () if dependant is None else _after(dependant, call, connection.scope.get("app")) or ():
+        yield solve_dependencies(
+            request=connection,  # type: ignore[arg-type]  # a Request or a WebSocket; HTTPConnection is their base
+            dependant=Dependant(dependencies=[waiting], path=waiting.path),
+            dependency_overrides_provider=connection.scope.get("app"),
+            dependency_cache=cache,
+            async_exit_stack=connection.scope.get(_WITH_RESPONSE) or AsyncExitStack(),
+            embed_body_fields=False,
+        )
+
+
+def _after(dependant: Dependant, call: Callable[..., Any], app: Any) -> list[Dependant] | None:
+    """The dependencies that come after ``call``, the nearest first; None where ``call`` is not below ``dependant``."""
+    overrides = getattr(app, "dependency_overrides", None) or {}
+    for index, each in enumerate(dependant.dependencies):
+        later = dependant.dependencies[index + 1 :]
+        replacement: Any = overrides.get(each.call, each.call)
+        if replacement is call:
+            return later
+        used = each if replacement is each.call else get_dependant(path=each.path or "", call=replacement)
+        found = _after(used, call, app)
+        if found is not None:
+            return found + later
+    return None
+
+
 def operations(app: Any) -> Iterator[tuple[str, str, Any]]:
     """The path, the method and the route of each of the app's operations, in the order of the routes."""
     for route in _routes(app):

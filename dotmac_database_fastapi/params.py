@@ -10,11 +10,12 @@ from typing import Annotated, Any, TypeAlias
 from fastapi import Depends, Query
 from starlette.requests import HTTPConnection
 
-from dotmac_database import CursorPaginationParams, PaginationParams, QueryFilter, QueryOptions, SortField, TotalKind
+from dotmac_database import CursorPaginationParams, PaginationParams, QueryFilter, SortField, TotalKind
 
 from .bounds import MAX_OFFSET, Faults, values_of
 from .pages import MAX_PAGE, MAX_PAGE_SIZE, TOTALS
 from .query_string import FilterParams, ListParams, SortParams, refuse_unknown
+from .refusals import REFUSALS, raise_identity
 
 
 async def _page_query(
@@ -50,14 +51,14 @@ def filter_query(model: type, *fields: str) -> Callable[..., Any]:
     """
     params = FilterParams(model, fields)
 
-    async def filters(connection: HTTPConnection, **_: Any) -> list[QueryFilter]:
+    def filters(connection: HTTPConnection) -> list[QueryFilter]:
         values, faults = values_of(connection), Faults()
         refuse_unknown(connection, values, params.known, faults)
         found = params.read(values, faults)
         faults.refuse()
         return found
 
-    return _declaring(filters, params.openapi())
+    return _declaring(_identified(filters), params.openapi())
 
 
 @lru_cache(maxsize=1024)
@@ -65,14 +66,14 @@ def sort_query(model: type, *fields: str) -> Callable[..., Any]:
     """A dependency that gives ``list[SortField]`` from ``sort=-created_at,name``, 20 at most; as `filter_query`."""
     params = SortParams(model, fields)
 
-    async def sorts(connection: HTTPConnection, **_: Any) -> list[SortField]:
+    def sorts(connection: HTTPConnection) -> list[SortField]:
         values, faults = values_of(connection), Faults()
         refuse_unknown(connection, values, params.known, faults)
         found = params.read(values, faults)
         faults.refuse()
         return found
 
-    return _declaring(sorts, params.openapi())
+    return _declaring(_identified(sorts), params.openapi())
 
 
 def options_query(
@@ -132,10 +133,20 @@ def _options_query(
         schema=read_schema,
     )
 
-    async def options(connection: HTTPConnection, **_: Any) -> QueryOptions:
-        return params.read(connection)
+    return _declaring(_identified(params.read), params.openapi())
 
-    return _declaring(options, params.openapi())
+
+def _identified(read: Callable[[HTTPConnection], Any]) -> Callable[..., Any]:
+    """A dependency that reads the query string; a caller who is not known hears of that, not of the faults in it."""
+
+    async def dependency(connection: HTTPConnection, **_: Any) -> Any:
+        try:
+            return read(connection)
+        except REFUSALS as refused:
+            await raise_identity(connection, dependency, refused)
+            raise
+
+    return dependency
 
 
 def _declaring(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from datetime import timedelta
@@ -26,7 +27,7 @@ from dotmac_database import (
 from .callers import Caller
 from .dependencies import Dependencies, models_of
 from .idempotency import DAY, checked_ttl
-from .registry import register
+from .registry import PluginError, register
 from .sessions import AsyncSessionClass, SessionClass, async_unit, sync_unit
 from .slots import Slots
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
     AsyncMaker = async_sessionmaker[AsyncSession]
     SyncMaker = sessionmaker[Session]
+
+_log = logging.getLogger(__name__)
 
 STATEMENT_TIMEOUT = 30.0
 IDLE_TIMEOUT = 60.0
@@ -59,7 +62,8 @@ class DatabasePlugin(Dependencies):
 
     Idempotency keys are kept for ``idempotency_ttl`` (seconds, or a timedelta), unless a router says otherwise. When
     the app starts, a key of the tables that it serves which does not carry the tenant is logged as a warning with the
-    remedy, and with ``strict`` it is a `TenantIsolationError` (see `check_tenant_keys`).
+    remedy, and with ``strict`` it is a `TenantIsolationError` (see `check_tenant_keys`). Tenants' models that are
+    served without a ``tenant`` are a warning too, and with ``strict`` a `PluginError`.
     """
 
     def __init__(
@@ -149,11 +153,24 @@ class DatabasePlugin(Dependencies):
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
         """Serve ``app`` while it runs, and close all connections afterwards. Connects to nothing."""
         register(app, self)
+        self._check_tenant(app)
         self._check_keys(app)
         try:
             yield
         finally:
             await self.database.dispose_async()
+
+    def _check_tenant(self, app: Any) -> None:
+        models = [model.__name__ for model in self.tenant_models(app)] if self.tenant is None else []
+        if not models:
+            return
+        message = (
+            f"{', '.join(models)}: the rows belong to tenants, and {self!r} asks no request for one: each request for "
+            "them fails. Give it a dependency that names the tenant, DatabasePlugin(url, tenant=…)."
+        )
+        if self.strict:
+            raise PluginError(message)
+        _log.warning(message)
 
     def _check_keys(self, app: Any) -> None:
         served = {table.metadata: None for model in models_of(app) for table in traits_of(model).tables}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
@@ -182,7 +183,10 @@ def _as_caller(session: Any, caller: Caller) -> Iterator[None]:
         if caller.actor is not None:
             stack.enter_context(acting_as(caller.actor))
         if caller.tenant is ALL_TENANTS:
-            stack.enter_context(unscoped(session, reason="the caller's tenant is ALL_TENANTS"))
+            reason = f"the tenant is ALL_TENANTS; actor {caller.actor!r}; {caller.request or 'no request'}"
+            # What the app's own dependency gives each administrator is a matter of course, not a warning.
+            level = logging.WARNING if caller.request is None else logging.INFO
+            stack.enter_context(unscoped(session, reason=reason, level=level))
         elif caller.tenant is not None:
             bind_tenant(session, caller.tenant)
         try:

@@ -29,7 +29,7 @@ from ..errors import (
 )
 from ..models.traits import Traits, traits_of
 from .misfits import refused_by_type
-from .sqlstates import FOREIGN_KEY_STATES, Kind, kind_of_sqlite, kind_of_sqlstate
+from .sqlstates import FOREIGN_KEY_STATES, Kind, kind_of_sqlite, kind_of_sqlstate, refusal_of_sqlstate
 from .stale_plans import is_stale_plan
 
 _SQLITE_COLUMNS = re.compile(r"^(?:UNIQUE|NOT NULL) constraint failed: (?P<columns>[^:]+)$")
@@ -120,7 +120,9 @@ def _from_driver(error: sa.DBAPIError, model: type | None, who: str) -> Database
         case Kind.CONSTRAINT:
             return _refused_by_constraint(error, report, model, named, fields)
         case Kind.INVALID:
-            return ValidationError(f"{who}: the database refused a value{named}{state}.")
+            what = refusal_of_sqlstate(report.sqlstate)
+            reason = f"; {what}" if what else ""
+            return ValidationError(f"{who}: the database refused a value{named}{reason}{state}.")
         case Kind.FORBIDDEN:
             return TenantIsolationError(f"{who}: a policy or a missing privilege refused the statement{state}.")
         case Kind.TRANSIENT:

@@ -166,8 +166,11 @@ def as_registered(session: Session, tenant: Any) -> Iterator[None]:
 
 
 @contextmanager
-def unscoped(session: AnySession, *, reason: str) -> Iterator[None]:
-    """Let a guarded session work across tenants in this block, task and thread; the reason is logged as a warning.
+def unscoped(session: AnySession, *, reason: str, level: int = logging.WARNING) -> Iterator[None]:
+    """Let a guarded session work across tenants in this block, task and thread; the reason is logged.
+
+    As a warning, unless ``level`` is another of `logging`'s. The end of the block is logged one level below, and never
+    above INFO.
 
     Flush inside of the block: what is written after it must be the bound tenant's. Rows of others that the block
     loaded leave the session with it, detached, so that nothing after it finds them there.
@@ -176,7 +179,7 @@ def unscoped(session: AnySession, *, reason: str) -> Iterator[None]:
         raise ValidationError("unscoped() needs the reason for it.", field="reason")
     bound = sync_session(session)
     binding = _guarded(bound)
-    log.warning("tenant scope opened: %s", reason, extra={"reason": reason, "tenant": str(binding.tenant)})
+    log.log(level, "tenant scope opened: %s", reason, extra={"reason": reason, "tenant": str(binding.tenant)})
     outermost = not binding.blocks
     before = {id(entity) for entity in bound.identity_map.values()} if outermost else set()
     number = next(_NUMBERS)
@@ -189,7 +192,7 @@ def unscoped(session: AnySession, *, reason: str) -> Iterator[None]:
         _BLOCKS.reset(token)
         if outermost:
             release_others(bound, binding.tenant, before)
-        log.info("tenant scope closed: %s", reason, extra={"reason": reason})
+        log.log(min(level - 10, logging.INFO), "tenant scope closed: %s", reason, extra={"reason": reason})
 
 
 def confine(session: Session, tenant: Any) -> None:

@@ -19,7 +19,14 @@ from dotmac_database import (
     tenant_foreign_key,
     tenant_unique,
 )
-from dotmac_database_fastapi import DatabasePlugin, crud_router, get_repository, get_sync_repository, list_router
+from dotmac_database_fastapi import (
+    DatabasePlugin,
+    crud_router,
+    get_repository,
+    get_sync_repository,
+    list_router,
+    tenant_from_header,
+)
 
 
 class Loose(DeclarativeBase):
@@ -127,7 +134,7 @@ def test_a_loose_key_of_what_is_served_is_a_warning_and_an_error_with_strict(
     add: Any, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     for strict in (False, True):
-        plugin = DatabasePlugin("sqlite://", strict=strict)
+        plugin = DatabasePlugin("sqlite://", tenant=tenant_from_header(), strict=strict)
         app = app_of(plugin, way)
         add(app, plugin)
         caplog.clear()
@@ -141,14 +148,14 @@ def test_a_loose_key_of_what_is_served_is_a_warning_and_an_error_with_strict(
 
 
 def test_what_row_level_security_protects_is_served_too() -> None:
-    plugin = DatabasePlugin("sqlite://", strict=True, rls=RowLevelSecurity(Loose.metadata))
+    plugin = DatabasePlugin("sqlite://", tenant=tenant_from_header(), strict=True, rls=RowLevelSecurity(Loose.metadata))
     with pytest.raises(TenantIsolationError, match="account_id"):
         start(plugin, FastAPI(lifespan=plugin.lifespan))
 
 
 @pytest.mark.parametrize("add", [by_endpoint(Paper), by_router(crud_router, Paper), lambda *_: None])
 def test_sound_keys_and_those_of_others_are_silent(add: Any, caplog: pytest.LogCaptureFixture) -> None:
-    plugin = DatabasePlugin("sqlite://", strict=True)
+    plugin = DatabasePlugin("sqlite://", tenant=tenant_from_header(), strict=True)
     app = FastAPI(lifespan=plugin.lifespan)
     add(app, plugin)
     start(plugin, app)
