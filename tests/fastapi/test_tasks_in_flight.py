@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI
 
-from dotmac_database import Database, TransactionError
+from dotmac_database import Database, DatabaseError, TransactionError, create_async_repository
 from dotmac_database_fastapi import DatabasePlugin, get_repository
 from tests.fastapi.conftest import Api, checked_out
 from tests.fastapi.test_requests import tags
@@ -87,3 +88,25 @@ def test_the_next_request_is_as_if_there_were_no_task(
         runner.run(run(steps))
     assert wrong == []
     assert checked_out(plugin) == 0
+
+
+def test_a_late_write_is_not_sent_within_the_transaction_of_another_tenant(
+    plugin: DatabasePlugin, database: Database, runner: asyncio.Runner
+) -> None:
+    async def run() -> None:
+        async with plugin.session(tenant="warm") as session:
+            await session.connection()
+        late: asyncio.Future[Any] | None = None
+        with suppress(TransactionError):
+            async with plugin.session(tenant="a") as session:
+                late = asyncio.ensure_future(create_async_repository(session, Tag, "a").create({"name": "refused"}))
+                for _ in range(2):  # the BEGIN is on its way
+                    await asyncio.sleep(0)
+        async with plugin.session(tenant="b") as session:
+            await session.connection()
+            assert late is not None
+            with pytest.raises(DatabaseError):
+                await late
+
+    runner.run(run())
+    assert "refused" not in tags(database)
