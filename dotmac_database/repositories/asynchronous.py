@@ -23,6 +23,7 @@ from ..query import (
     FiltersLike,
     MeasuresLike,
     OptionsLike,
+    options_of,
 )
 from ..statements.reads import Seek
 from .core import RepositoryCore
@@ -134,6 +135,12 @@ class AsyncRepository(RepositoryCore[M]):
     async def list(self, options: OptionsLike = None) -> builtins.list[M]:
         """As `BaseRepository.list`."""
         return await self._run(BaseRepository.list, options)
+
+    async def page(self, options: OptionsLike = None) -> PaginationResult[M] | CursorPaginationResult[M]:
+        """As `BaseRepository.page`."""
+        asked = options_of(options)
+        seeking = asked.cursor_pagination is not None
+        return await self.cursor_paginate(asked) if seeking else await self.list_paginated(asked)
 
     async def list_paginated(self, options: OptionsLike = None) -> PaginationResult[M]:
         """As `BaseRepository.list_paginated`."""

@@ -125,7 +125,9 @@ class ReadingRepository(RepositoryCore[M]):
         """
         asked = options_of(options)
         if asked.cursor_pagination is not None:
-            raise MisuseError("A cursor page is read with cursor_paginate().", field="cursor_pagination")
+            raise MisuseError(
+                "A cursor page is read with cursor_paginate(), either kind with page().", field="cursor_pagination"
+            )
         reader = self._reader(asked.include_deleted)
         page = asked.pagination
         bound = reader.rows(
@@ -136,6 +138,14 @@ class ReadingRepository(RepositoryCore[M]):
         )
         return self._entities(reader.loading(bound, asked.relationships))
 
+    def page(self, options: OptionsLike = None) -> PaginationResult[M] | CursorPaginationResult[M]:
+        """The page that the options ask for: `cursor_paginate` for ``cursor_pagination``, else `list_paginated`.
+
+        Where they ask for none, it is the first numbered page.
+        """
+        asked = options_of(options)
+        return self.list_paginated(asked) if asked.cursor_pagination is None else self.cursor_paginate(asked)
+
     def list_paginated(self, options: OptionsLike = None) -> PaginationResult[M]:
         """One numbered page and its total, in one statement.
 
@@ -143,7 +153,9 @@ class ReadingRepository(RepositoryCore[M]):
         """
         asked = options_of(options)
         if asked.cursor_pagination is not None:
-            raise MisuseError("A cursor page is read with cursor_paginate().", field="cursor_pagination")
+            raise MisuseError(
+                "A cursor page is read with cursor_paginate(), either kind with page().", field="cursor_pagination"
+            )
         page = asked.pagination or PaginationParams()
         reader = self._reader(asked.include_deleted)
         total = PageTotal(page, reader, asked.filters)
@@ -172,7 +184,9 @@ class ReadingRepository(RepositoryCore[M]):
         """
         asked = options_of(options)
         if asked.pagination is not None:
-            raise MisuseError("A numbered page is read with list_paginated().", field="pagination")
+            raise MisuseError(
+                "A numbered page is read with list_paginated(), either kind with page().", field="pagination"
+            )
         page = asked.cursor_pagination or CursorPaginationParams()
         reader = self._reader(asked.include_deleted)
         order = cursor_order(self.traits, asked.sorts, page)

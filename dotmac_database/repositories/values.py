@@ -31,6 +31,10 @@ class ValueReads:
         """As `BaseRepository.list`."""
         return self._rows.list(_plain(options))
 
+    def page(self, options: OptionsLike = None) -> PaginationResult[Row] | CursorPaginationResult[Row]:
+        """As `BaseRepository.page`."""
+        return self._rows.page(_plain(options))
+
     def list_paginated(self, options: OptionsLike = None) -> PaginationResult[Row]:
         """As `BaseRepository.list_paginated`."""
         return self._rows.list_paginated(_plain(options))
@@ -57,6 +61,10 @@ class AsyncValueReads:
     async def list(self, options: OptionsLike = None) -> builtins.list[Row]:
         """As `BaseRepository.list`."""
         return await self._rows.list(_plain(options))
+
+    async def page(self, options: OptionsLike = None) -> PaginationResult[Row] | CursorPaginationResult[Row]:
+        """As `BaseRepository.page`."""
+        return await self._rows.page(_plain(options))
 
     async def list_paginated(self, options: OptionsLike = None) -> PaginationResult[Row]:
         """As `BaseRepository.list_paginated`."""

@@ -107,17 +107,13 @@ def add_list(
             repository = repository.values(*renderer.columns)
         else:
             repository = renderer.loading(repository)
-        seeking = options.cursor_pagination
         try:
-            if seeking is None:
-                page = await repository.list_paginated(options)
-            else:
-                page = await repository.cursor_paginate(options)
+            page = await repository.page(options)
         except ValidationError as refused:
             if type(refused) is ValidationError:
                 params.refuse(request, refused)
             raise
-        limit = None if seeking is None else seeking.limit
+        limit = None if options.cursor_pagination is None else options.cursor_pagination.limit
         link = link_header(request, page, limit=limit, max_offset=params.page.max_offset)
         return Response(renderer.page(page), media_type="application/json", headers={"Link": link} if link else None)
 

@@ -60,6 +60,7 @@ def sync(session: Session, key: UUID) -> None:
     assert_type(users.list({"filters": [QueryFilter("name", value="x")]}), list[User])
     assert_type(users.list_paginated(QueryOptions(pagination=PaginationParams(1, 20, "none"))), PaginationResult[User])
     assert_type(users.cursor_paginate(QueryOptions(sorts=[SortField("name")])), CursorPaginationResult[User])
+    assert_type(users.page({}), PaginationResult[User] | CursorPaginationResult[User])
     assert_type(users.stream(), Iterator[User])
     assert_type(users.count(any_of(QueryFilter("name", value="x"))), int)
     assert_type(users.exists(key), bool)
