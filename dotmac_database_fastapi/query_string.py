@@ -42,10 +42,18 @@ def refuse_unknown(connection: HTTPConnection, values: Values, known: frozenset[
         return
     declared = known | query_parameters(connection) | _of_plugins(connection)
     for name in sorted(unknown - declared):
-        near = faults.nearest(name, declared)
+        near = faults.nearest(name, _of_its_kind(name, declared))
         hint = f"; did you mean {near!r}?" if near else "."
         message = f"There is no query parameter {shown(name)!r}{hint}"
         faults.add(name, message, "extra_forbidden", values[name][0])
+
+
+def _of_its_kind(name: str, declared: frozenset[str]) -> list[str]:
+    """What a misspelt name can have meant: a path, a field, or an operator, of the same field where there is one."""
+    field, operator, _ = name.partition("__")
+    known = sorted(declared)
+    own = [each for each in known if each.startswith(f"{field}__")] if operator else []
+    return own or [each for each in known if ("." in each, "__" in each) == ("." in name, bool(operator))]
 
 
 def _of_plugins(connection: HTTPConnection) -> frozenset[str]:

@@ -201,6 +201,23 @@ class TestPages:
         assert [fault["loc"][-1] for fault in faults] == ["staus", "score", "sort", "page"]
         assert "did you mean 'status'" in faults[0]["msg"]
 
+    @pytest.mark.parametrize(
+        ("name", "meant"),
+        [
+            ("nmae", "name"),
+            ("pge", "page"),
+            ("nmae__in", "name__in"),
+            ("score__gt3", "score__gt"),
+            ("score__lik", "score__lt"),
+            ("name.first", None),
+            ("posts.title", None),
+        ],
+    )
+    def test_a_misspelt_parameter_suggests_one_of_its_kind(self, api: Api, name: str, meant: str | None) -> None:
+        (fault,) = api.get(f"/users?{name}=x", tenant="a").json()["errors"]
+        suggested = fault["msg"].partition("did you mean ")[2].strip("'?") or None
+        assert suggested == meant
+
     @pytest.mark.parametrize("cursor", ["", "x", "AAAA", "%F0%9F", "a" * 5000])
     def test_a_bad_cursor(self, api: Api, cursor: str) -> None:
         answer = api.get(f"/users?cursor={cursor}", tenant="a")
