@@ -333,7 +333,7 @@ class Reader:
         )
 
     def typed_defaults(self) -> dict[str, Any]:
-        """Plain defaults that are of another type than their column (``default=0`` of a Numeric), as the column's."""
+        """Plain defaults that are not what their column gives back (``default=0`` of a Numeric), as the column's."""
         return self.kept(("defaults",), self._typed_defaults)
 
     def _typed_defaults(self) -> dict[str, Any]:
@@ -346,7 +346,7 @@ class Reader:
                 value = coercer(column.type, storing=True)(given.arg)
             except ValueError:
                 continue  # the database is to say what it thinks of it
-            if type(value) is not type(given.arg):
+            if type(value) is not type(given.arg) or str(value) != str(given.arg):
                 defaults[key] = value
         return defaults
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -318,7 +319,9 @@ class Writer:
         plain = self.reader.typed_defaults()
         for key, column in traits.columns.items():
             if key not in given and column.default is not None:
-                given[key] = plain[key] if key in plain else made_by(column.default)
+                value = plain[key] if key in plain else made_by(column.default)
+                # A number has as many decimal places as its column, as it has when it is read.
+                given[key] = self._coerced(key, value) if type(value) is Decimal else value
         names = tuple(given)
 
         def make() -> Any:

@@ -183,4 +183,4 @@ for _ in range(3):
 
 def test_a_class_that_can_not_be_read_makes_every_statement_fail_rather_than_go_unconfined() -> None:
     done = subprocess.run([sys.executable, "-c", _UNREADABLE], capture_output=True, text=True, check=False)
-    assert done.stdout == "ValidationError\n" * 3, done.stdout + done.stderr
+    assert done.stdout == "MisuseError\n" * 3, done.stdout + done.stderr
