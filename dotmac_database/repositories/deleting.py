@@ -142,11 +142,13 @@ class _Followers:
     def __init__(self, session: Session, found: Sequence[Dependence], held: Sequence[InstanceState[Any]]) -> None:
         self._session = session
         self._found = found
-        self._held = list(held)
+        self._held = dict.fromkeys(held)
         self._gone: dict[tuple[Any, ...], set[tuple[Any, ...]]] = {}
         """Columns of deleted rows, and the values that they had."""
         self._known: set[tuple[Any, ...]] = set()
         """The columns of which every value that is gone is known."""
+        self._there: dict[tuple[Any, ...], set[tuple[Any, ...]]] = {}
+        """Columns that a key refers to, and their values in the rows that the session holds."""
 
     def follow(self, traits: Traits[Any], keys: Sequence[tuple[Any, ...]] | None) -> None:
         for level in levels_of(traits) if keys is not None else ():
@@ -155,6 +157,7 @@ class _Followers:
         certain: set[InstanceState[Any]] = set()
         while uncertain := [state for state in self._settled() if state not in certain]:
             self._read_anew(uncertain)
+            self._there.clear()
             certain.update(uncertain)
 
     def _settled(self) -> list[InstanceState[Any]]:
@@ -182,30 +185,34 @@ class _Followers:
         values = [_stored(state, here) for here, _ in key.pairs]
         if None in values or _UNKNOWN in values:
             return False  # it refers to none, or is read anew when it is asked for
-        order = tuple(there for _, there in key.pairs)
+        order = key.referred_columns
         for columns, gone in self._gone.items():
             if set(columns) == set(order):
                 if tuple(values[order.index(column)] for column in columns) in gone:
                     return True
                 if columns in self._known:
                     return False
-        return None if not self._is_held(key, dict(zip(order, values, strict=True))) else False
+        return False if tuple(values) in self._rows_there(key) else None
 
-    def _is_held(self, key: Dependence, wanted: dict[Any, Any]) -> bool:
-        """Whether the row that an object refers to is held, so that it is there."""
-        return any(
-            key.referred in state.mapper.tables
-            and all(_stored(state, column) == value for column, value in wanted.items())
-            for state in self._session.identity_map.all_states()
-            if not state.deleted
-        )
+    def _rows_there(self, key: Dependence) -> set[tuple[Any, ...]]:
+        """The values that a key can refer to in the rows that the session holds, which are there."""
+        order = key.referred_columns
+        if order not in self._there:
+            self._there[order] = {
+                tuple(_stored(state, column) for column in order)
+                for state in self._session.identity_map.all_states()
+                if not state.deleted and key.referred in state.mapper.tables
+            }
+        return self._there[order]
 
     def _remove(self, state: InstanceState[Any]) -> None:
         for each in self._found:
             if each.referred in state.mapper.tables:
-                columns = tuple(there for _, there in each.pairs)
-                self._gone.setdefault(columns, set()).add(tuple(_stored(state, column) for column in columns))
-        self._held.remove(state)
+                columns = each.referred_columns
+                values = tuple(_stored(state, column) for column in columns)
+                self._gone.setdefault(columns, set()).add(values)
+                self._there.get(columns, set()).discard(values)
+        del self._held[state]
         # As SQLAlchemy does with the objects of a DELETE by statement: a rollback brings them back.
         self._session._remove_newly_deleted([state])
 

@@ -60,6 +60,11 @@ class Dependence:
     cleared: tuple[Column[Any], ...]
     defaults: bool
 
+    @property
+    def referred_columns(self) -> tuple[Column[Any], ...]:
+        """The columns of the other table, in the key's order."""
+        return tuple(there for _, there in self.pairs)
+
 
 def deletion_of(traits: Traits[Any]) -> Deletion:
     """How the class's relationships act, found out once."""

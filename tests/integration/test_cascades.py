@@ -11,6 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, configure_mappers, 
 from dotmac_database import BaseRepository, ConstraintViolationError, QueryFilter, TenantIsolationError
 from dotmac_database.engines import make_engine
 from dotmac_database.models import TenantMixin
+from dotmac_database.repositories import deleting
 from dotmac_database.testing import MockRepository
 from tests.conftest import Face, counted
 
@@ -204,6 +205,32 @@ def test_held_objects_of_a_chain_follow(chain: Face, held: str, by: str) -> None
         assert kept
         assert not any(each in session for each in gone)
         assert all(each in session for each in kept)
+
+
+def test_many_held_objects_are_each_looked_at_a_few_times(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held is not compared with all that is held: the work grows as it does."""
+    looked: list[int] = []
+    stored = deleting._stored
+
+    def counting(*args: Any) -> Any:
+        looked[-1] += 1
+        return stored(*args)
+
+    monkeypatch.setattr(deleting, "_stored", counting)
+    for many in (50, 200):
+        with face.database.engine.begin() as connection:
+            rows = range(1, many + 1)
+            connection.execute(Top.__table__.delete())
+            connection.execute(insert(Top), [{"id": 1}, {"id": 2}])
+            connection.execute(insert(Middle), [{"id": i, "top_id": 1 + i % 2} for i in rows])
+            connection.execute(insert(Bottom), [{"id": i, "middle_id": i} for i in rows])
+        with face.session() as session:
+            middles = face(face.repository(session, Middle).list, {})
+            bottoms = face(face.repository(session, Bottom).list, {})
+            looked.append(0)
+            assert face(face.repository(session, Top).delete, 1)
+            assert sum(each in session for each in (*middles, *bottoms)) == many
+    assert 0 < looked[1] <= 5 * looked[0]
 
 
 def test_a_rollback_brings_held_objects_back(chain: Face) -> None:
