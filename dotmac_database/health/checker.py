@@ -22,6 +22,7 @@ from .result import HealthCheckResult, HealthStatus
 Target = Session | Engine | AsyncSession | AsyncEngine | Database
 
 _DISK_NEEDED = 100 * 2**20
+_VERSION = "SELECT sqlite_version()"
 
 
 class Breaker(Protocol):
@@ -98,9 +99,7 @@ class DatabaseHealthChecker:
             engine = subject.engine
             driver = in_memory(engine)
             if driver is not None and not engine.dialect.is_async:
-                return self._judged(
-                    subject, _shared_connection(started, driver.execute("SELECT sqlite_version()").fetchone())
-                )
+                return self._judged(subject, _shared_connection(started, driver.execute(_VERSION).fetchone()))
             flight = joined(engine, self._key(kind), self._allowed, self._work(kind))
         except Exception as error:  # noqa: BLE001 - a health check never raises
             return self._unknown(error)
@@ -116,12 +115,10 @@ class DatabaseHealthChecker:
             subject = subject_of(target, is_async=True)
             engine = subject.engine
             driver = in_memory(engine)
-            if driver is not None and not engine.dialect.is_async:
-                row = driver.execute("SELECT sqlite_version()").fetchone()
-                return self._judged(subject, _shared_connection(started, row))
             if driver is not None:
-                cursor = await driver.execute("SELECT sqlite_version()")
-                return self._judged(subject, _shared_connection(started, await cursor.fetchone()))
+                cursor = await driver.execute(_VERSION) if engine.dialect.is_async else driver.execute(_VERSION)
+                row = await cursor.fetchone() if engine.dialect.is_async else cursor.fetchone()
+                return self._judged(subject, _shared_connection(started, row))
             flight = joined_async(engine, self._key(kind), self._allowed, self._work(kind))
         except Exception as error:  # noqa: BLE001 - a health check never raises
             return self._unknown(error)

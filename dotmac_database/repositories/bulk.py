@@ -112,11 +112,8 @@ class BulkRepository(WritingRepository[M]):
             )
         given = list(rows)
         places: Sequence[int | None] = [None] if len(given) == 1 else range(len(given))
-        new = [self._new_row(writer, row, index) for index, row in zip(places, given, strict=True)]
-        # A None is written here, also where the column has a default: the row may exist.
-        prepared = [
-            writer.refuse_nulls(row.values, new=False, index=index) for index, row in zip(places, new, strict=True)
-        ]
+        new = [self._new_row(writer, row, index, new=False) for index, row in zip(places, given, strict=True)]
+        prepared = [row.values for row in new]
         conflict = conflict_columns(writer, conflict_fields)
         keys = [self.traits.mapper.get_property_by_column(column).key for column in conflict]
         identities = [tuple(row.get(key) for key in keys) for row in prepared]

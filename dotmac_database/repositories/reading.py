@@ -124,10 +124,7 @@ class ReadingRepository(RepositoryCore[M]):
         With ``pagination`` just that page; without, all of them: see `stream` for tables of any size.
         """
         asked = options_of(options)
-        if asked.cursor_pagination is not None:
-            raise MisuseError(
-                "A cursor page is read with cursor_paginate(), either kind with page().", field="cursor_pagination"
-            )
+        _refuse_cursor(asked)
         reader = self._reader(asked.include_deleted)
         page = asked.pagination
         bound = reader.rows(
@@ -152,10 +149,7 @@ class ReadingRepository(RepositoryCore[M]):
         A page past the end takes a second for its total, and so does a planner's estimate: see `PaginationParams`.
         """
         asked = options_of(options)
-        if asked.cursor_pagination is not None:
-            raise MisuseError(
-                "A cursor page is read with cursor_paginate(), either kind with page().", field="cursor_pagination"
-            )
+        _refuse_cursor(asked)
         page = asked.pagination or PaginationParams()
         reader = self._reader(asked.include_deleted)
         total = PageTotal(page, reader, asked.filters)
@@ -329,3 +323,10 @@ class ReadingRepository(RepositoryCore[M]):
         if plain:
             return self._read(lambda how: builtins.list(self._execute(bound, how).all()))
         return self._read(lambda how: self._rows(bound, how))
+
+
+def _refuse_cursor(asked: QueryOptions) -> None:
+    if asked.cursor_pagination is not None:
+        raise MisuseError(
+            "A cursor page is read with cursor_paginate(), either kind with page().", field="cursor_pagination"
+        )

@@ -271,13 +271,15 @@ class WritingRepository(ExplainingRepository[M]):
                 assign(entity, key, null())
         return entity
 
-    def _new_row(self, writer: Writer, data: Any, index: int | None = None) -> NewRow:
+    def _new_row(self, writer: Writer, data: Any, index: int | None = None, *, new: bool = True) -> NewRow:
         """A row for a statement of many, with what its constructor and validators make of it.
+
+        ``new`` is False where the row may exist: a None is written then, also where the column has a default.
 
         Raises `ValidationError` for relationships and SQL expressions, which such a statement can't take.
         """
         values, unset = writer.for_create(data)
-        values = writer.refuse_nulls(self.values_for_create(values), new=True, index=index)
+        values = writer.refuse_nulls(self.values_for_create(values), new=new, index=index)
         for key, value in values.items():
             if key not in self.traits.columns or writer.is_expression(key, value):
                 raise MisuseError(f"{self.traits.name}.{key} can't be written in bulk.", field=key)
