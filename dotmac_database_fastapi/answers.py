@@ -62,6 +62,8 @@ IF_MATCH = {
     "schema": {"type": "string"},
 }
 
+PROBLEM_JSON = "application/problem+json"
+
 PROBLEM: dict[str, Any] = {
     "title": "Problem",
     "description": "What went wrong (RFC 9457).",

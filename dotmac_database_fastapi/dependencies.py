@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from weakref import WeakKeyDictionary
@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 from dotmac_database import AsyncRepository, BaseRepository, traits_of
 
 from .building import builder
-from .callers import caller_of
+from .callers import Caller, caller_of
 from .internals import calls_of, dependencies_of, stack_of
 from .refusals import REFUSALS, raise_identity
 from .registry import plugin_of
@@ -45,21 +45,13 @@ class Dependencies:
     def __init__(self, plugin: DatabasePlugin | None = None) -> None:
         async def unit(connection: HTTPConnection, response: Response) -> AsyncIterator[AsyncSession]:
             chosen = plugin or plugin_of(connection)
-            try:
-                caller = await caller_of(chosen, connection, response)
-            except REFUSALS as refused:
-                await raise_identity(connection, unit, refused)
-                raise
+            caller = await _identified(chosen, connection, response, unit)
             async with _ending(connection, request_session(chosen, connection, caller)) as session:
                 yield session
 
         async def sync_unit(connection: HTTPConnection, response: Response) -> AsyncIterator[Session]:
             chosen = plugin or plugin_of(connection)
-            try:
-                caller = await caller_of(chosen, connection, response)
-            except REFUSALS as refused:
-                await raise_identity(connection, sync_unit, refused)
-                raise
+            caller = await _identified(chosen, connection, response, sync_unit)
             async with _ending(connection, request_sync_session(chosen, connection, caller)) as session:
                 yield session
 
@@ -83,7 +75,7 @@ class Dependencies:
     def tenant_models(self, app: Any) -> list[type]:
         """The tenants' models whose repositories ``app``'s operations ask of this plugin."""
         own = {*self._repositories.values(), *_ANY._repositories.values()}
-        models = dict.fromkeys(_MODELS[call] for call in dependencies_of(app) if call in own)
+        models = _models(call for call in dependencies_of(app) if call in own)
         return [model for model in models if traits_of(model).tenant is not None]
 
     @overload
@@ -129,6 +121,17 @@ class Dependencies:
         return repository
 
 
+async def _identified(
+    plugin: DatabasePlugin, connection: HTTPConnection, response: Response, call: Callable[..., Any]
+) -> Caller:
+    """Who calls. Where that is refused, a 401 or 403 of the dependencies after ``call`` is raised instead."""
+    try:
+        return await caller_of(plugin, connection, response)
+    except REFUSALS as refused:
+        await raise_identity(connection, call, refused)
+        raise
+
+
 @asynccontextmanager
 async def _ending(connection: HTTPConnection, block: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
     """Leave ``block`` with the endpoint, or, where the endpoint is the response's own source, with the response."""
@@ -142,25 +145,21 @@ async def _ending(connection: HTTPConnection, block: AbstractAsyncContextManager
 
 def models_of(app: Any) -> list[type]:
     """The mapped classes whose repositories the app's operations depend on."""
-    models: dict[type, None] = {}
-    for call in dependencies_of(app):
-        model = _MODELS.get(call)
-        if model is not None:
-            models[model] = None
-    return list(models)
+    return _models(dependencies_of(app))
 
 
 def served_by(dependant: Any) -> tuple[list[DatabasePlugin | None], list[type]]:
     """The plugins whose sessions a route uses (None: the app's only one), and the classes of its repositories."""
-    plugins: dict[DatabasePlugin | None, None] = {}
-    models: dict[type, None] = {}
-    for call in calls_of(dependant):
-        if hasattr(call, _PLUGIN):
-            plugins[getattr(call, _PLUGIN)] = None
-        model = _MODELS.get(call) if inspect.isfunction(call) else None
-        if model is not None:
-            models[model] = None
-    return list(plugins), list(models)
+    calls = list(calls_of(dependant))
+    plugins = dict.fromkeys(getattr(call, _PLUGIN) for call in calls if hasattr(call, _PLUGIN))
+    return list(plugins), _models(calls)
+
+
+def _models(calls: Iterable[Callable[..., Any]]) -> list[type]:
+    """The mapped classes of the repositories among some dependencies."""
+    # A dependency of the user's may be an object that has no weak references.
+    found = (_MODELS.get(call) for call in calls if inspect.isfunction(call))
+    return list(dict.fromkeys(model for model in found if model is not None))
 
 
 _PLUGIN = "dotmac_database_plugin"

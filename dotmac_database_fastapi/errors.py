@@ -34,6 +34,7 @@ from dotmac_database import (
     ValidationError,
 )
 
+from .answers import PROBLEM_JSON
 from .bounds import MAX_FAULTS, MAX_MESSAGE, RefusedRequestError, shown
 from .openapi import describe
 
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 _log = logging.getLogger(__name__)
-
-PROBLEM_JSON = "application/problem+json"
 
 # Subclasses before their bases. The code is for programs: what the status alone does not tell.
 _STATUSES: tuple[tuple[type[DatabaseError], int, str], ...] = (

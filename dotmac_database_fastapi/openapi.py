@@ -14,7 +14,9 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .answers import DESCRIPTIONS, PROBLEM, RETRY_AFTER, Answers, answers_of
+from dotmac_database import traits_of
+
+from .answers import DESCRIPTIONS, PROBLEM, PROBLEM_JSON, RETRY_AFTER, Answers, answers_of
 from .internals import caller_document, default_operation_id, operations
 from .tenants import TenantSource
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 _COMPLETES = "dotmac_database_completes"
-_PROBLEM_JSON = "application/problem+json"
 _OF_FASTAPI = "#/components/schemas/HTTPValidationError"
 
 
@@ -100,8 +101,6 @@ class _Document:
 
     def _add_caller(self, operation: _Operation, plugin: Any) -> bool:
         """Show what the plugin's tenant and actor read; gives whether a tenant is read at all."""
-        from dotmac_database import traits_of
-
         if plugin is None:
             return False
         parameters = operation.told.setdefault("parameters", [])
@@ -177,7 +176,7 @@ class _Document:
         # A class of the user's may have the name.
         name = next(name for name in ("Problem", "DatabaseProblem") if schemas.get(name, PROBLEM) == PROBLEM)
         schemas.setdefault(name, deepcopy(PROBLEM))
-        return {"content": {_PROBLEM_JSON: {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
+        return {"content": {PROBLEM_JSON: {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
 
     def _name_operations(self) -> None:
         """Give generated operations names that read like code, unless the user's own function has named them."""
