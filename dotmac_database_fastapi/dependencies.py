@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 M = TypeVar("M")
 T = TypeVar("T")
-A = TypeVar("A", bound=AsyncRepository[Any])
-S = TypeVar("S", bound=BaseRepository[Any])
+A = TypeVar("A", bound=AsyncRepository[Any, Any])
+S = TypeVar("S", bound=BaseRepository[Any, Any])
 
 
 class Dependencies:

@@ -143,7 +143,7 @@ async def _opened_once(
             yield session
         finally:
             del open_sessions[key]
-        begun = session.in_transaction()
+        begun = (session() if isinstance(session, (scoped_session, async_scoped_session)) else session).in_transaction()
     if begun:
         connection.scope[_COMMITTED] = True
 
