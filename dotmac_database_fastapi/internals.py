@@ -26,6 +26,7 @@ from starlette.responses import Response
 _KNOWN: dict[int, tuple[Any, frozenset[str]]] = {}
 _DEPENDANTS: dict[tuple[Any, str], Dependant] = {}
 _MOST_KEPT = 4096
+_ACCEPTS = "dotmac_database_accepts"
 _WITH_RESPONSE, _WITH_ENDPOINT = "fastapi_inner_astack", "fastapi_function_astack"
 
 
@@ -108,25 +109,55 @@ async def rewound(request: Request) -> bool:
     return True
 
 
+def accept_query(call: Callable[..., Any], names: frozenset[str]) -> None:
+    """Remember the query parameters that a dependency or an endpoint reads without declaring them to FastAPI."""
+    setattr(call, _ACCEPTS, names)
+
+
 def query_parameters(connection: HTTPConnection) -> frozenset[str]:
-    """The names of the query parameters that the request's route declares anywhere."""
+    """The names of the query parameters that the request's route accepts anywhere."""
     dependant: Dependant | None = getattr(route_of(connection), "dependant", None)
-    if dependant is None:
-        return frozenset()
+    return frozenset() if dependant is None else accepted_query(dependant, connection.scope.get("app"))
+
+
+def accepted_query(dependant: Dependant, app: Any) -> frozenset[str]:
+    """The names of the query parameters that a dependency accepts, its own dependencies' included.
+
+    Those of what the app has in their places are among them.
+    """
     kept = _KNOWN.get(id(dependant))
-    if kept is not None and kept[0] is dependant:
+    if kept is None or kept[0] is not dependant:
+        if len(_KNOWN) >= _MOST_KEPT:
+            _KNOWN.clear()
+        kept = _KNOWN[id(dependant)] = dependant, _accepted(dependant)
+    overrides = getattr(app, "dependency_overrides", None)
+    if not overrides:
         return kept[1]
-    names = declared_query(dependant)
-    if len(_KNOWN) >= _MOST_KEPT:
-        _KNOWN.clear()
-    _KNOWN[id(dependant)] = dependant, names
-    return names
+    return kept[1].union(*(_accepted(each) for each in _replacements(dependant, overrides)))
 
 
-def declared_query(dependant: Dependant) -> frozenset[str]:
-    """The names of the query parameters that a dependency declares, its own dependencies' included."""
+def _accepted(dependant: Dependant) -> frozenset[str]:
     fields = get_flat_params(dependant)
-    return frozenset(field.alias for field in fields if getattr(field.field_info, "in_", None) is _in_query())
+    names = {field.alias for field in fields if getattr(field.field_info, "in_", None) is _in_query()}
+    for call in calls_of(dependant):
+        undeclared = getattr(call, _ACCEPTS, None)
+        if isinstance(undeclared, frozenset):  # an object of a mocking library has every attribute
+            names |= undeclared
+    return frozenset(names)
+
+
+def _replacements(dependant: Dependant, overrides: Any) -> Iterator[Dependant]:
+    """What is in the places of the dependencies of ``dependant``, and of theirs, at every depth."""
+    waiting, seen = list(dependant.dependencies), set()
+    while waiting:
+        each = waiting.pop()
+        waiting += each.dependencies
+        replacement: Any = overrides.get(each.call, each.call)
+        if replacement is not each.call and id(replacement) not in seen:
+            seen.add(id(replacement))
+            made = get_dependant(path=each.path or "", call=replacement)
+            waiting += made.dependencies
+            yield made
 
 
 def dependant_of(dependency: Callable[..., Any], path: str) -> Dependant:

@@ -24,46 +24,45 @@ from dotmac_database import (
 
 from .bounds import MAX_FILTER_VALUES, MAX_OFFSET, MAX_SEARCH, MAX_SORTS, Faults, Values, shown, single, values_of
 from .fields import LISTS, ClientField, fields_of, refuse_private
-from .internals import declared_query, dependant_of, query_parameters, route_of
+from .filter_openapi import NULLS, describe_filters
+from .internals import accepted_query, dependant_of, query_parameters, route_of
 from .pages import MAX_PAGE_SIZE, PAGE_PARAMETERS, TOTALS, PageParams, kinds_of
 from .readable import shows
 from .registry import plugins_of
 from .schemas import read_schema_of
-from .tenants import TenantSource
 
 _TRUTH = pydantic.TypeAdapter(bool)
-_NULLS = (FilterOperator.IS_NULL, FilterOperator.IS_NOT_NULL)
 
 
 def refuse_unknown(connection: HTTPConnection, values: Values, known: frozenset[str], faults: Faults) -> None:
-    """Name each parameter that neither ``known`` nor the route declares."""
+    """Name each parameter that is neither in ``known`` nor accepted by the route."""
     unknown = values.keys() - known
     if not unknown:
         return
-    declared = known | query_parameters(connection) | _of_plugins(connection)
-    for name in sorted(unknown - declared):
-        near = faults.nearest(name, _of_its_kind(name, declared))
+    accepted = known | query_parameters(connection) | _of_plugins(connection)
+    for name in sorted(unknown - accepted):
+        near = faults.nearest(name, _of_its_kind(name, accepted))
         hint = f"; did you mean {near!r}?" if near else "."
         message = f"There is no query parameter {shown(name)!r}{hint}"
         faults.add(name, message, "extra_forbidden", values[name][0])
 
 
-def _of_its_kind(name: str, declared: frozenset[str]) -> list[str]:
+def _of_its_kind(name: str, accepted: frozenset[str]) -> list[str]:
     """What a misspelt name can have meant: a path, a field, or an operator, of the same field where there is one."""
     field, operator, _ = name.partition("__")
-    known = sorted(declared)
+    known = sorted(accepted)
     own = [each for each in known if each.startswith(f"{field}__")] if operator else []
     return own or [each for each in known if ("." in each, "__" in each) == ("." in name, bool(operator))]
 
 
 def _of_plugins(connection: HTTPConnection) -> frozenset[str]:
     """The parameters of the dependencies that tell the plugins who calls, which the route does not show."""
-    path = getattr(route_of(connection), "path_format", "") or ""
+    path, app = getattr(route_of(connection), "path_format", "") or "", connection.scope.get("app")
     names: set[str] = set()
-    for plugin in plugins_of(connection.scope.get("app")).values():
+    for plugin in plugins_of(app).values():
         for dependency in (plugin.tenant, plugin.actor):
-            if dependency is not None and not isinstance(dependency, TenantSource):
-                names |= declared_query(dependant_of(dependency, path))
+            if dependency is not None:
+                names |= accepted_query(dependant_of(dependency, path), app)
     return frozenset(names)
 
 
@@ -79,12 +78,10 @@ class FilterParams:
         schema: type[Any] | None = None,
     ) -> None:
         self.fields = fields_of(model, names, schema)
-        self.declared: dict[str, tuple[ClientField, FilterOperator]] = {}
-        for each in self.fields.values():
-            for operator in each.operators:
-                name = each.name if operator is FilterOperator.EQ else f"{each.name}__{operator.value}"
-                # A field of the name of another parameter is asked for with its operator.
-                self.declared[f"{name}__eq" if name in reserved else name] = each, operator
+        self.reserved = reserved
+        self.declared: dict[str, tuple[ClientField, FilterOperator]] = {
+            name: (each, operator) for each in self.fields.values() for operator, name in self._names(each).items()
+        }
         equals = {f"{each.name}__eq": (each, FilterOperator.EQ) for each in self.fields.values()}
         self.accepted = {**{n: e for n, e in equals.items() if FilterOperator.EQ in e[0].operators}, **self.declared}
 
@@ -122,7 +119,7 @@ class FilterParams:
                 yield from self._read_list(name, each, operator, given, faults)
             elif len(given) > 1:
                 faults.add(name, "It is given more than once.", given=list(given))
-            elif operator in _NULLS:
+            elif operator in NULLS:
                 yield _TRUTH.validate_python(given[0])
             else:
                 yield each.adapter.validate_python(given[0])
@@ -141,40 +138,16 @@ class FilterParams:
         yield [each.adapter.validate_python(part) for part in parts]
 
     def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
-        """Each parameter's name, schema and description."""
-        for name, (each, operator) in self.declared.items():
-            schema: dict[str, Any] = each.schema
-            if operator in LISTS:
-                ends = {"minItems": 2, "maxItems": 2} if operator is FilterOperator.BETWEEN else {}
-                schema = {"type": "array", "items": schema, **ends}
-            elif operator in _NULLS:
-                schema = {"type": "boolean"}
-            yield name, schema, f"{each.name}: {_WORDS[operator]}"
+        """Each documented parameter's name, schema and description; all of ``accepted`` are named among them."""
+        for each in self.fields.values():
+            yield from describe_filters(each, self._names(each))
 
-
-_WORDS = {
-    FilterOperator.EQ: "equal to this",
-    FilterOperator.NE: "not equal to this",
-    FilterOperator.GT: "greater than this",
-    FilterOperator.GTE: "this or greater",
-    FilterOperator.LT: "less than this",
-    FilterOperator.LTE: "this or less",
-    FilterOperator.IN: "one of these",
-    FilterOperator.NOT_IN: "none of these",
-    FilterOperator.BETWEEN: "between these two, both included",
-    FilterOperator.LIKE: "contains this, or matches it where it has a %; minds case",
-    FilterOperator.NOT_LIKE: "the opposite of like",
-    FilterOperator.ILIKE: "contains this, or matches it where it has a %; in any case",
-    FilterOperator.NOT_ILIKE: "the opposite of ilike",
-    FilterOperator.STARTS_WITH: "starts with this",
-    FilterOperator.ENDS_WITH: "ends with this",
-    FilterOperator.IS_NULL: "whether it has no value",
-    FilterOperator.IS_NOT_NULL: "whether it has a value",
-    FilterOperator.CONTAINS: "contains this",
-    FilterOperator.CONTAINED_BY: "all of it is among these",
-    FilterOperator.OVERLAPS: "some of it is among these",
-    FilterOperator.SEARCH: "has these words",
-}
+    def _names(self, each: ClientField) -> dict[FilterOperator, str]:
+        """The parameter of each operator. A field of the name of another parameter is asked for with its operator."""
+        names = {operator: f"{each.name}__{operator.value}" for operator in each.operators}
+        if FilterOperator.EQ in names and each.name not in self.reserved:
+            names[FilterOperator.EQ] = each.name
+        return names
 
 
 _FOLDED = "__folded"
