@@ -26,7 +26,7 @@ from starlette.responses import Response
 _KNOWN: dict[int, tuple[Any, frozenset[str]]] = {}
 _DEPENDANTS: dict[tuple[Any, str], Dependant] = {}
 _MOST_KEPT = 4096
-_ACCEPTS = "dotmac_database_accepts"
+_READS = "dotmac_database_reads"
 _WITH_RESPONSE, _WITH_ENDPOINT = "fastapi_inner_astack", "fastapi_function_astack"
 
 
@@ -109,9 +109,16 @@ async def rewound(request: Request) -> bool:
     return True
 
 
-def accept_query(call: Callable[..., Any], names: frozenset[str]) -> None:
-    """Remember the query parameters that a dependency or an endpoint reads without declaring them to FastAPI."""
-    setattr(call, _ACCEPTS, names)
+def read_query(call: Callable[..., Any], names: frozenset[str]) -> None:
+    """Remember the parameters that a dependency or an endpoint of the toolkit reads from the query string by itself."""
+    setattr(call, _READS, names)
+
+
+def own_query(dependant: Dependant) -> frozenset[str]:
+    """The names of the query parameters that the toolkit reads by itself, be they declared to FastAPI or not."""
+    read = [getattr(call, _READS, None) for call in calls_of(dependant)]
+    # An object of a mocking library has every attribute.
+    return frozenset().union(*(names for names in read if isinstance(names, frozenset)))
 
 
 def query_parameters(connection: HTTPConnection) -> frozenset[str]:
@@ -138,12 +145,8 @@ def accepted_query(dependant: Dependant, app: Any) -> frozenset[str]:
 
 def _accepted(dependant: Dependant) -> frozenset[str]:
     fields = get_flat_params(dependant)
-    names = {field.alias for field in fields if getattr(field.field_info, "in_", None) is _in_query()}
-    for call in calls_of(dependant):
-        undeclared = getattr(call, _ACCEPTS, None)
-        if isinstance(undeclared, frozenset):  # an object of a mocking library has every attribute
-            names |= undeclared
-    return frozenset(names)
+    declared = (field.alias for field in fields if getattr(field.field_info, "in_", None) is _in_query())
+    return own_query(dependant).union(declared)
 
 
 def _replacements(dependant: Dependant, overrides: Any) -> Iterator[Dependant]:

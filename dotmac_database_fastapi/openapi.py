@@ -12,16 +12,20 @@ from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from dotmac_database import traits_of
 
 from .answers import DESCRIPTIONS, PROBLEM, PROBLEM_JSON, RETRY_AFTER, Answers, answers_of
-from .internals import caller_document, default_operation_id, operations
+from .internals import caller_document, default_operation_id, operations, own_query
 from .tenants import TenantSource
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+_FEW_VALUES = 10
+"""How many allowed values stand in each parameter, for the reader's sake."""
 
 _COMPLETES = "dotmac_database_completes"
 _OF_FASTAPI = "#/components/schemas/HTTPValidationError"
@@ -80,6 +84,7 @@ class _Document:
                 self._add_problems(each, any(tenants))
         if self.problems and self.validation:
             self._replace_validation()
+        self._share_values()
         self._name_operations()
 
     def _found(self) -> Iterator[_Operation]:
@@ -178,6 +183,23 @@ class _Document:
         schemas.setdefault(name, deepcopy(PROBLEM))
         return {"content": {PROBLEM_JSON: {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
 
+    def _share_values(self) -> None:
+        """Write a long list of allowed values once: each filter of a field repeats it, and often the row, too."""
+        found = [each for operation in self.operations for each in _long_values(operation)]
+        if not found:
+            return
+        schemas = self.document.setdefault("components", {}).setdefault("schemas", {})
+        names = {_values(schema): name for name, schema in schemas.items() if "enum" in schema}
+        many = Counter(_values(schema) for _, schema in found)
+        for parameter, schema in found:
+            values = _values(schema)
+            if values not in names and many[values] > 1:
+                names[values] = _free_name(parameter, schemas)
+                schemas[names[values]] = {"type": schema["type"], "enum": schema["enum"]}
+            if values in names:
+                del schema["type"], schema["enum"]
+                schema["$ref"] = f"#/components/schemas/{names[values]}"
+
     def _name_operations(self) -> None:
         """Give generated operations names that read like code, unless the user's own function has named them."""
         ours = [
@@ -200,6 +222,27 @@ def _is_fastapis(told: dict[str, Any]) -> bool:
     """Whether a response is the one that FastAPI adds by itself."""
     schema: dict[str, Any] = told.get("content", {}).get("application/json", {}).get("schema", {})
     return schema.get("$ref") == _OF_FASTAPI
+
+
+def _long_values(operation: _Operation) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The toolkit's query parameters of an operation that allow of many values, and the schema that lists them."""
+    ours = own_query(operation.route.dependant)
+    for parameter in operation.told.get("parameters", ()):
+        if parameter.get("in") == "query" and parameter["name"] in ours:
+            schema = parameter["schema"].get("items", parameter["schema"])
+            if len(schema.get("enum", ())) > _FEW_VALUES:
+                yield parameter["name"], schema
+
+
+def _values(schema: dict[str, Any]) -> str:
+    return json.dumps([schema.get("type"), schema["enum"]])
+
+
+def _free_name(parameter: str, schemas: dict[str, Any]) -> str:
+    """What the values of ``home.country__in`` are called: ``HomeCountryValue``, or ``HomeCountryValue2``."""
+    words = re.split(r"[\W_]+", parameter.split("__")[0])
+    name = "".join(word[:1].upper() + word[1:] for word in words) + "Value"
+    return next(each for number in count(1) if (each := name if number == 1 else f"{name}{number}") not in schemas)
 
 
 def _add(parameters: list[dict[str, Any]], parameter: dict[str, Any]) -> None:
