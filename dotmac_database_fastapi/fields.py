@@ -20,6 +20,7 @@ from sqlalchemy import types as sa
 from dotmac_database import FilterOperator, Traits, ValidationError, traits_of
 
 from .binary import Base64InUrl
+from .declared import UNKNOWN, plain_type, value_type
 from .readable import shown_by
 
 _EQUALITY = (FilterOperator.EQ, FilterOperator.NE, FilterOperator.IN, FilterOperator.NOT_IN)
@@ -43,13 +44,17 @@ LISTS = frozenset({FilterOperator.IN, FilterOperator.NOT_IN, FilterOperator.BETW
 
 @dataclass(frozen=True, eq=False)
 class ClientField:
-    """A field by the name that clients use, which may be a dotted path, and the column or expression behind it."""
+    """A field by the name that clients use, which may be a dotted path, and the column or expression behind it.
+
+    ``value_type`` is the Python type of its values where that is not the type's own.
+    """
 
     name: str
     type: sa.TypeEngine[Any]
     nullable: bool
     in_json: bool = False
     through: bool = False
+    value_type: Any = None
 
     @cached_property
     def operators(self) -> tuple[FilterOperator, ...]:
@@ -74,7 +79,7 @@ class ClientField:
         if self.in_json:
             return str
         type_ = plain_type(self.type)
-        return text_type(type_.item_type if isinstance(type_, sa.ARRAY) else type_)
+        return text_type(type_.item_type if isinstance(type_, sa.ARRAY) else type_, self.value_type)
 
     @property
     def is_text(self) -> bool:
@@ -90,16 +95,9 @@ class ClientField:
     def schema(self) -> dict[str, Any]:
         """One value in OpenAPI's words."""
         values = allowed_values(self.type)
-        if values is not None and not self.in_json:
+        if values is not None and not self.in_json and self.value_type is None:
             return {"type": "string", "enum": values}
         return self.adapter.json_schema()
-
-
-def plain_type(type_: sa.TypeEngine[Any]) -> sa.TypeEngine[Any]:
-    """A column's type without its decorators."""
-    while isinstance(type_, sa.TypeDecorator) and not isinstance(type_, (sa.Interval, sa.PickleType)):
-        type_ = type_.impl_instance
-    return type_
 
 
 def python_type(type_: sa.TypeEngine[Any]) -> type | None:
@@ -161,8 +159,24 @@ _TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any], ...] = (
 )
 
 
-def text_type(type_: sa.TypeEngine[Any]) -> Any:
-    """The Python type that reads a value of this column type from a query string or a path."""
+_TEXTS: dict[type, Any] = {
+    str: Text,
+    bytes: Base64InUrl,
+    datetime: Timestamp,
+    Decimal: Annotated[Decimal, Constrained(allow_inf_nan=False, max_digits=1000)],
+    float: Annotated[float, Constrained(allow_inf_nan=False)],
+}
+
+
+def text_type(type_: sa.TypeEngine[Any], values: Any = None) -> Any:
+    """The Python type that reads a value of this column type from a query string or a path.
+
+    ``values`` is the type of the column's values where that is not the type's own.
+    """
+    if values not in (None, UNKNOWN):
+        if isinstance(values, type) and issubclass(values, enum.Enum):
+            return Annotated[values, _by_name(values)]
+        return _TEXTS.get(values, values) if isinstance(values, type) else values
     type_ = plain_type(type_)
     if isinstance(type_, sa.Enum):
         names: tuple[str, ...] = tuple(type_.enums)
@@ -248,5 +262,6 @@ def _field(root: Traits[Any], name: str) -> ClientField:
         if inside and not isinstance(plain_type(found.type), sa.JSON):
             raise ValidationError(f"{owner.name}.{part} is neither a relationship nor JSON.", field=name)
         nullable = column is None or bool(column.nullable)
-        return ClientField(name, found.type, nullable, in_json=inside, through=through)
+        values = None if column is None or inside else value_type(owner, part)
+        return ClientField(name, found.type, nullable, in_json=inside, through=through, value_type=values)
     raise ValidationError(f"{name!r} is a relationship of {root.name}; name a field of it.", field=name)

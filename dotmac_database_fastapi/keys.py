@@ -14,6 +14,7 @@ from starlette.requests import Request
 from dotmac_database import Traits, ValidationError
 
 from .binary import in_url
+from .declared import value_type
 from .fields import text_type
 
 MAX_LENGTH = 4_000
@@ -72,7 +73,7 @@ class PathKey:
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
-                annotation=Annotated[text_type(self.traits.columns[part].type), Path()],
+                annotation=Annotated[text_type(self.traits.columns[part].type, value_type(self.traits, part)), Path()],
             )
             for name, part in named.items()
         ]

@@ -9,7 +9,16 @@ from functools import lru_cache, partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    WithJsonSchema,
+    create_model,
+)
 from pydantic_core import to_jsonable_python
 from sqlalchemy import Column
 from sqlalchemy import types as sa
@@ -18,7 +27,8 @@ from sqlalchemy.sql.visitors import iterate
 from dotmac_database import Traits, traits_of
 
 from .binary import Base64, Whatever, with_base64, without_encoding
-from .fields import plain_type, public_columns, python_type
+from .declared import UNKNOWN, narrower, plain_type, value_type
+from .fields import public_columns, python_type
 
 _WRITTEN = ConfigDict(extra="forbid")
 _READ = ConfigDict(from_attributes=True)
@@ -174,7 +184,7 @@ def _column_default(value: Any) -> Any:
 def _annotation(traits: Traits[Any], key: str, column: Column[Any], *, stored: bool = False) -> Any:
     annotation, metadata = _declared(traits, key)
     if annotation is None:
-        annotation = _of_type(column.type)
+        annotation = _of_column(traits, key, column, stored=stored)
     elif stored and _holds_json(column.type):
         metadata = (*metadata, _AS_JSON)
     if stored and annotation is float:
@@ -182,6 +192,28 @@ def _annotation(traits: Traits[Any], key: str, column: Column[Any], *, stored: b
     if column.nullable:
         annotation = annotation | None
     return Annotated[(annotation, *metadata)] if metadata else annotation
+
+
+def _of_column(traits: Traits[Any], key: str, column: Column[Any], *, stored: bool) -> Any:
+    """The type of a column's values, written (``stored``) or read.
+
+    What is read is shown even where it is not as the class says: one odd row must not take a list away.
+    """
+    behind, values = _of_type(column.type), value_type(traits, key)
+    if values is UNKNOWN:
+        return behind if stored else Annotated[Whatever, _documented_as(behind)]
+    if values is not None:
+        return with_base64(values)
+    narrow = narrower(traits, key)
+    if narrow is None:
+        return behind
+    if isinstance(column.type, sa.JSON):
+        return Annotated[with_base64(narrow), _AS_JSON] if stored else behind
+    return narrow if stored else Annotated[behind, _documented_as(narrow)]
+
+
+def _documented_as(annotation: Any) -> WithJsonSchema:
+    return WithJsonSchema(TypeAdapter(annotation).json_schema())
 
 
 def _holds_json(type_: sa.TypeEngine[Any]) -> bool:
