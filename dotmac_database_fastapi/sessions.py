@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 from dotmac_database import (
     ALL_TENANTS,
     DatabaseTransaction,
-    TenantRequiredError,
+    TenantNotGivenError,
     TransactionOptions,
     acting_as,
     bind_tenant,
@@ -191,8 +191,6 @@ def _as_caller(session: Any, caller: Caller) -> Iterator[None]:
             bind_tenant(session, caller.tenant)
         try:
             yield
-        except TenantRequiredError as refused:
+        except TenantNotGivenError as refused:
             # The guard knows that a tenant is missing; the caller knows where it should have been.
-            if caller.missing is None or refused is caller.missing:
-                raise
-            raise caller.missing from refused
+            raise caller.refusal(str(refused)) from refused
