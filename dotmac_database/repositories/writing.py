@@ -23,6 +23,7 @@ from ..statements.inheritance import deletions, levels_of, of_key, spreads
 from ..statements.reads import Bound, Reader, for_update
 from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS
+from ..tenancy.related import stamp_by_related
 from .deleting import UnitOfWorkDeletion, enforces_keys, follow_database, holds_related
 from .explaining import ExplainingRepository
 
@@ -320,6 +321,7 @@ class WritingRepository(ExplainingRepository[M]):
 
     def _flush(self) -> None:
         """Flush, once it is sure that nothing of another tenant is among it."""
+        stamp_by_related(self._session)
         tenant, key = self.tenant_id, self.traits.tenant
         if key is not None and tenant is not ALL_TENANTS:
             for entity in (*self._session.deleted, *self._session.dirty):
