@@ -283,7 +283,11 @@ class WritingRepository(ExplainingRepository[M]):
         values = writer.refuse_nulls(self.values_for_create(values), new=new, index=index)
         for key, value in values.items():
             if key not in self.traits.columns or writer.is_expression(key, value):
-                raise MisuseError(f"{self.traits.name}.{key} can't be written in bulk.", field=key)
+                raise MisuseError(
+                    f"{self.traits.name}.{key} can't be written so: create() and update() alone take relationships and "
+                    "SQL expressions.",
+                    field=key,
+                )
         if self.traits.constructs:
             made = self._values_made(values)
             unset |= made.keys() - values.keys()
