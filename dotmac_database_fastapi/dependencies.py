@@ -17,18 +17,18 @@ from dotmac_database import AsyncRepository, BaseRepository, traits_of
 
 from .building import builder
 from .callers import Caller, caller_of
-from .internals import calls_of, dependencies_of, stack_of
+from .internals import calls_of, dependencies_of, stack_of, surround_overrides
 from .refusals import REFUSALS, raise_identity
-from .registry import plugin_of
-from .sessions import request_session, request_sync_session
+from .registry import only_plugin, plugin_of
+from .sessions import lent_session, request_session, request_sync_session
 
 if TYPE_CHECKING:
     from .plugin import DatabasePlugin
 
 M = TypeVar("M")
 T = TypeVar("T")
-A = TypeVar("A", bound=AsyncRepository[Any])
-S = TypeVar("S", bound=BaseRepository[Any])
+A = TypeVar("A", bound=AsyncRepository[Any, Any])
+S = TypeVar("S", bound=BaseRepository[Any, Any])
 
 
 class Dependencies:
@@ -65,6 +65,8 @@ class Dependencies:
             """The request's sync session."""
             return session  # type: ignore[no-any-return]  # FastAPI reads this annotation
 
+        for replaceable in (get_session, get_sync_session):
+            surround_overrides(replaceable, lambda replacement: _lending(plugin, replacement))
         self._plugin = plugin
         for each in (unit, sync_unit):
             setattr(each, _PLUGIN, plugin)
@@ -119,6 +121,27 @@ class Dependencies:
         _MODELS[repository] = getattr(target, "declared_model", None) or target
         self._repositories[target, base.__name__] = repository
         return repository
+
+
+def _lending(plugin: DatabasePlugin | None, replacement: Callable[..., Any]) -> Callable[..., Any]:
+    """A dependency that lends a request the session of an override, with its unit of work, its tenant and its actor.
+
+    In an app without a plugin, or with several of which none is named, nobody says who calls.
+    """
+
+    async def lent_unit(
+        connection: HTTPConnection, response: Response, session: Any = Depends(replacement)
+    ) -> AsyncIterator[Any]:
+        chosen = plugin or only_plugin(connection)
+        caller = Caller() if chosen is None else await _identified(chosen, connection, response, lent_unit)
+        async with _ending(connection, lent_session(connection, caller, session)) as lent:
+            yield lent
+
+    async def lent(session: Any = Depends(lent_unit, scope="function")) -> Any:
+        return session
+
+    setattr(lent_unit, _PLUGIN, plugin)
+    return lent
 
 
 async def _identified(

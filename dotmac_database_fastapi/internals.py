@@ -7,11 +7,12 @@ is; FastAPI solves them with these functions.
 from __future__ import annotations
 
 import inspect
+from collections import UserDict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
-from fastapi import Request, routing
+from fastapi import FastAPI, Request, routing
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_dependant, get_flat_params, solve_dependencies
 from fastapi.exceptions import FastAPIError, RequestValidationError
@@ -244,6 +245,58 @@ def dependencies_of(app: Any) -> Iterator[Callable[..., Any]]:
 def _routes(app: Any) -> Iterator[Any]:
     found = getattr(routing, "iter_route_contexts", None)  # FastAPI had plain lists of routes before
     return iter(app.routes if found is None else found(app.routes))
+
+
+class _Overrides:
+    """An app's ``dependency_overrides``, in which FastAPI finds what a replacement is surrounded with.
+
+    It is on the class, since a test may assign the attribute anew, and replace the session of an app of which the
+    plugin has heard nothing yet.
+    """
+
+    def __get__(self, app: Any, owner: Any = None) -> Any:
+        if app is None:
+            return self
+        held = vars(app)
+        try:
+            given = held[_GIVEN]
+        except KeyError:
+            raise AttributeError(_GIVEN) from None
+        return _Surrounding(given, held.setdefault(_SURROUNDED, {})) if given else given
+
+    def __set__(self, app: Any, given: Any) -> None:
+        vars(app)[_GIVEN] = given.data if isinstance(given, _Surrounding) else given
+
+
+class _Surrounding(UserDict[Any, Any]):
+    """The user's own mapping, but for `get`, by which FastAPI asks for a replacement."""
+
+    def __init__(self, given: Any, made: dict[Any, tuple[Any, Any]] | None = None) -> None:
+        self.data = given
+        self._made = {} if made is None else made
+
+    def get(self, call: Any, default: Any = None) -> Any:
+        """What replaces a dependency, surrounded where the dependency promises more than its value."""
+        replacement = self.data.get(call, default)
+        surround = getattr(call, _SURROUND, None)
+        if surround is None or replacement is call or hasattr(replacement, _SURROUND):
+            return replacement
+        kept = self._made.get(call)
+        if kept is None or kept[0] is not replacement:
+            kept = self._made[call] = replacement, surround(replacement)
+        return kept[1]
+
+
+_GIVEN, _SURROUNDED, _SURROUND = "dependency_overrides", "dotmac_database_surrounded", "dotmac_database_surround"
+FastAPI.dependency_overrides = _Overrides()  # type: ignore[assignment]  # an instance's own attribute, for FastAPI
+
+
+def surround_overrides(dependency: Callable[..., Any], surround: Callable[[Any], Callable[..., Any]]) -> None:
+    """Let what replaces a dependency by ``app.dependency_overrides`` be ``surround(replacement)``, a dependency of it.
+
+    Not where it is replaced by another dependency that surrounds its own replacements.
+    """
+    setattr(dependency, _SURROUND, surround)
 
 
 def overridden(connection: HTTPConnection, dependency: Callable[..., Any]) -> bool:

@@ -31,9 +31,10 @@ def register(app: Any, plugin: DatabasePlugin) -> None:
 
 def plugin_of(connection: HTTPConnection) -> DatabasePlugin:
     """The only plugin of the request's app. Raises `PluginError` where there is none, or more than one."""
+    only = only_plugin(connection)
+    if only is not None:
+        return only
     plugins = plugins_of(connection.scope.get("app"))
-    if len(plugins) == 1:
-        return next(iter(plugins.values()))
     if not plugins:
         raise PluginError(
             "The app has no DatabasePlugin: give it one, FastAPI(lifespan=plugin.lifespan) or plugin.install(app). "
@@ -44,6 +45,12 @@ def plugin_of(connection: HTTPConnection) -> DatabasePlugin:
         f"The app has {len(plugins)} DatabasePlugins ({named}), so the module's functions can't tell which is meant: "
         "use plugin.get_repository(…), plugin.get_session and plugin=… of the routers."
     )
+
+
+def only_plugin(connection: HTTPConnection) -> DatabasePlugin | None:
+    """The only plugin of the request's app; None where there is none, or more than one."""
+    plugins = plugins_of(connection.scope.get("app"))
+    return next(iter(plugins.values())) if len(plugins) == 1 else None
 
 
 def plugins_of(app: Any) -> dict[str, DatabasePlugin]:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, to_thread
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
 from starlette.requests import HTTPConnection
 
 from dotmac_database import (
@@ -20,6 +28,8 @@ from dotmac_database import (
     TransactionOptions,
     acting_as,
     bind_tenant,
+    is_guarded,
+    tenant_scope,
     unscoped,
 )
 
@@ -28,6 +38,8 @@ from .internals import insist
 
 if TYPE_CHECKING:
     from .plugin import DatabasePlugin
+
+T = TypeVar("T")
 
 _SCOPE = "dotmac_database.sessions"
 _COMMITTED = "dotmac_database.committed"
@@ -87,50 +99,81 @@ def _limitless(plugin: DatabasePlugin) -> TransactionOptions | None:
     return TransactionOptions(statement_timeout=0, idle_in_transaction_timeout=0)
 
 
-@asynccontextmanager
-async def request_session(
+def request_session(
     plugin: DatabasePlugin, connection: HTTPConnection, caller: Caller
-) -> AsyncIterator[AsyncSession]:
+) -> AbstractAsyncContextManager[AsyncSession]:
     """The request's async session: the first to ask opens it, and ends it."""
+    return _opened_once(connection, (id(plugin), "async"), async_unit(plugin, caller))
+
+
+def request_sync_session(
+    plugin: DatabasePlugin, connection: HTTPConnection, caller: Caller
+) -> AbstractAsyncContextManager[Session]:
+    """The request's sync session, for ``def`` endpoints; its COMMIT runs in a thread."""
+    return _opened_once(connection, (id(plugin), "sync"), _threaded_unit(plugin, caller))
+
+
+def lent_session(connection: HTTPConnection, caller: Caller, session: T) -> AbstractAsyncContextManager[T]:
+    """A session that the app gives in place of the request's, with the request's unit of work, tenant and actor.
+
+    It is the lender's: it stays open, and where it is in a transaction the unit is a savepoint. What is no session is
+    given as it is.
+    """
+    key = "lent", id(session)
+    if isinstance(session, (AsyncSession, async_scoped_session)):
+        return _opened_once(connection, key, _lent_async_unit(session, caller))
+    if isinstance(session, (Session, scoped_session)):
+        return _opened_once(connection, key, _lent_sync_unit(session, caller))
+    return nullcontext(session)
+
+
+@asynccontextmanager
+async def _opened_once(
+    connection: HTTPConnection, key: Any, opening: AbstractAsyncContextManager[T]
+) -> AsyncIterator[T]:
+    """What the first to ask opens and ends, and others of the request are given while it is open."""
     open_sessions: dict[Any, Any] = connection.scope.setdefault(_SCOPE, {})
-    key = (id(plugin), "async")
     if key in open_sessions:
         yield open_sessions[key]
         return
-    async with _heard(connection), async_unit(plugin, caller) as session:
+    session: Any
+    async with _heard(connection), opening as session:
         open_sessions[key] = session
         try:
             yield session
         finally:
             del open_sessions[key]
-        begun = session.in_transaction()
+        begun = (session() if isinstance(session, (scoped_session, async_scoped_session)) else session).in_transaction()
     if begun:
         connection.scope[_COMMITTED] = True
 
 
 @asynccontextmanager
-async def request_sync_session(
-    plugin: DatabasePlugin, connection: HTTPConnection, caller: Caller
-) -> AsyncIterator[Session]:
-    """The request's sync session, for ``def`` endpoints; its COMMIT runs in a thread."""
-    open_sessions: dict[Any, Any] = connection.scope.setdefault(_SCOPE, {})
-    key = (id(plugin), "sync")
-    if key in open_sessions:
-        yield open_sessions[key]
-        return
-    async with _heard(connection), plugin.slots.one():
+async def _threaded_unit(plugin: DatabasePlugin, caller: Caller) -> AsyncIterator[Session]:
+    async with plugin.slots.one():
         session = plugin.sync_maker()
         # The caller is told in the request's own context: one that is set in a worker thread would stay there.
         with _as_caller(session, caller):
-            async with _ended_in_thread(_closing(session)):
-                open_sessions[key] = session
-                try:
-                    yield session
-                finally:
-                    del open_sessions[key]
-                begun = session.in_transaction()
-    if begun:
-        connection.scope[_COMMITTED] = True
+            block = _closing(session)
+            block.__enter__()  # a lazy transaction sends nothing
+            async with _ended_in_thread(block):
+                yield session
+
+
+@asynccontextmanager
+async def _lent_async_unit(session: Any, caller: Caller) -> AsyncIterator[Any]:
+    with _as_caller(session, caller, _lent_to):
+        async with DatabaseTransaction.async_transaction(session, lazy=True, nested=True):
+            yield session
+
+
+@asynccontextmanager
+async def _lent_sync_unit(session: Any, caller: Caller) -> AsyncIterator[Any]:
+    with _as_caller(session, caller, _lent_to):
+        block = DatabaseTransaction.sync_transaction(session, lazy=True, nested=True)
+        await to_thread.run_sync(block.__enter__, limiter=CapacityLimiter(1))
+        async with _ended_in_thread(block):
+            yield session
 
 
 @asynccontextmanager
@@ -158,13 +201,12 @@ def _closing(session: Session) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _ended_in_thread(block: AbstractContextManager[None]) -> AsyncIterator[None]:
-    """Enter ``block`` here, as a lazy transaction sends nothing; leave it in a thread.
+async def _ended_in_thread(block: AbstractContextManager[Any]) -> AsyncIterator[None]:
+    """Leave ``block``, which has been entered, in a thread.
 
     The thread is beyond the pool's size: a request that waits for a thread to commit holds a connection that
     those in all the threads may be waiting for.
     """
-    block.__enter__()
     limiter = CapacityLimiter(1)
     try:
         yield
@@ -176,19 +218,41 @@ async def _ended_in_thread(block: AbstractContextManager[None]) -> AsyncIterator
         await to_thread.run_sync(block.__exit__, None, None, None, limiter=limiter)
 
 
+def _owned_by(session: Any, caller: Caller) -> AbstractContextManager[None] | None:
+    """Bind the request's own session to the caller's tenant, for its life."""
+    if caller.tenant is ALL_TENANTS:
+        return _across(session, caller)
+    if caller.tenant is not None:
+        bind_tenant(session, caller.tenant)
+    return None
+
+
+def _lent_to(session: Any, caller: Caller) -> AbstractContextManager[None] | None:
+    """Bind a lent session, where it is guarded, to the caller's tenant for the request."""
+    if caller.tenant is None or not is_guarded(session):
+        return None
+    if caller.tenant is ALL_TENANTS:
+        return _across(session, caller)
+    return tenant_scope(session, caller.tenant, release=True)
+
+
+def _across(session: Any, caller: Caller) -> AbstractContextManager[None]:
+    reason = f"the tenant is ALL_TENANTS; actor {caller.actor!r}; {caller.request or 'no request'}"
+    # What the app's own dependency gives each administrator is a matter of course, not a warning.
+    return unscoped(session, reason=reason, level=logging.WARNING if caller.request is None else logging.INFO)
+
+
 @contextmanager
-def _as_caller(session: Any, caller: Caller) -> Iterator[None]:
+def _as_caller(
+    session: Any, caller: Caller, bind: Callable[[Any, Caller], AbstractContextManager[None] | None] = _owned_by
+) -> Iterator[None]:
     """Bind the session to the caller's tenant, and let what is written name the caller's actor."""
     with ExitStack() as stack:
         if caller.actor is not None:
             stack.enter_context(acting_as(caller.actor))
-        if caller.tenant is ALL_TENANTS:
-            reason = f"the tenant is ALL_TENANTS; actor {caller.actor!r}; {caller.request or 'no request'}"
-            # What the app's own dependency gives each administrator is a matter of course, not a warning.
-            level = logging.WARNING if caller.request is None else logging.INFO
-            stack.enter_context(unscoped(session, reason=reason, level=level))
-        elif caller.tenant is not None:
-            bind_tenant(session, caller.tenant)
+        scope = bind(session, caller)
+        if scope is not None:
+            stack.enter_context(scope)
         try:
             yield
         except TenantNotGivenError as refused:

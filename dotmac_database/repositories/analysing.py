@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 from ..query import FiltersLike, MeasuresLike, aggregates_of, filters_of
 from ..statements.aggregates import grouped
+from .core import SyncDb
 from .reading import ReadingRepository
 
 M = TypeVar("M")
 
 
-class AnalysingRepository(ReadingRepository[M]):
+class AnalysingRepository(ReadingRepository[M, SyncDb]):
     """Measures and distinct values; each is one statement."""
 
     def aggregate(

@@ -13,10 +13,11 @@ from inspect import isawaitable
 from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, TypeVar, overload
 from weakref import WeakKeyDictionary
 
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.util import await_only
 
 from ..advisor import QueryPlan
+from ..cursors import CursorKey
 from ..pages import CursorPaginationResult, PaginationResult
 from ..query import (
     BatchProgress,
@@ -26,7 +27,7 @@ from ..query import (
     options_of,
 )
 from ..statements.reads import Seek
-from .core import RepositoryCore
+from .core import AsyncDb, RepositoryCore
 from .sync import BaseRepository, BaseTenantRepository
 from .values import AsyncValueReads
 
@@ -37,12 +38,23 @@ P = ParamSpec("P")
 HOOKS = ("conditions", "values_for_create", "values_for_update")
 
 
-class AsyncRepository(RepositoryCore[M]):
+class AsyncRepository(RepositoryCore[M, AsyncDb]):
     """Typed access to the rows of one mapped class, on an `AsyncSession`: `BaseRepository`, awaited."""
 
     asynchronous: ClassVar[bool] = True
     twin_class: ClassVar[type[BaseRepository[Any]]] = BaseRepository
-    db: AsyncSession
+
+    def __init__(
+        self,
+        db: AsyncDb,
+        model_class: type[M] | None = None,
+        tenant_id: Any = None,
+        auto_commit: bool = True,
+        *,
+        cursor_key: CursorKey = None,
+    ) -> None:
+        super().__init__(db, model_class, tenant_id, auto_commit, cursor_key=cursor_key)
+        self._async_session: AsyncSession = db() if isinstance(db, async_scoped_session) else db
 
     def _forget(self) -> None:
         super()._forget()
@@ -65,7 +77,7 @@ class AsyncRepository(RepositoryCore[M]):
         self, method: Callable[Concatenate[BaseRepository[M], P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a sync method on the twin."""
-        return await self.db.run_sync(lambda _: method(self._twin, *args, **kwargs))
+        return await self._async_session.run_sync(lambda _: method(self._twin, *args, **kwargs))
 
     async def get_by_id(
         self, entity_id: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
@@ -203,7 +215,7 @@ class AsyncRepository(RepositoryCore[M]):
         self, rows: Iterable[Any], user_id: str | None = None, *, returning: bool = True
     ) -> builtins.list[M] | int:
         """As `BaseRepository.bulk_create`."""
-        return await self.db.run_sync(
+        return await self._async_session.run_sync(
             lambda _: BaseRepository.bulk_create(self._twin, rows, user_id, returning=returning)
         )
 
@@ -255,7 +267,7 @@ class AsyncRepository(RepositoryCore[M]):
         return await self._run(BaseRepository.delete_where, filters, soft_delete, user_id, allow_all=allow_all)
 
 
-class AsyncTenantRepository(AsyncRepository[M]):
+class AsyncTenantRepository(AsyncRepository[M, AsyncDb]):
     """An `AsyncRepository` that is always confined to one tenant."""
 
     tenant_required: ClassVar[bool] = True
@@ -265,13 +277,13 @@ class AsyncTenantRepository(AsyncRepository[M]):
         """As `BaseTenantRepository.get_tenant_stats`."""
         twin = self._twin
         assert isinstance(twin, BaseTenantRepository)
-        return await self.db.run_sync(lambda _: BaseTenantRepository.get_tenant_stats(twin))
+        return await self._async_session.run_sync(lambda _: BaseTenantRepository.get_tenant_stats(twin))
 
 
 _TWINS: WeakKeyDictionary[type[Any], type[BaseRepository[Any]]] = WeakKeyDictionary()
 
 
-def _twin_class(face: type[AsyncRepository[Any]]) -> type[BaseRepository[Any]]:
+def _twin_class(face: type[AsyncRepository[Any, Any]]) -> type[BaseRepository[Any]]:
     """The sync class for the twins of an async class: what that overrides, the twin calls back."""
     base = face.twin_class
     own = AsyncTenantRepository if issubclass(face, AsyncTenantRepository) else AsyncRepository

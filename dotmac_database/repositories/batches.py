@@ -18,11 +18,12 @@ from ..sessions import nothing_sent_since_savepoint
 from ..statements.reads import Seek
 from ..transactions import DatabaseTransaction
 from .bulk import BulkRepository
+from .core import SyncDb
 
 M = TypeVar("M")
 
 
-class BatchRepository(BulkRepository[M]):
+class BatchRepository(BulkRepository[M, SyncDb]):
     """Work on all rows of a table that others use meanwhile."""
 
     def in_batches(

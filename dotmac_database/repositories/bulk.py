@@ -27,6 +27,7 @@ from ..statements.reads import Bound, for_update
 from ..statements.upserts import VersionStep, conflict_columns, meets_living_only, upsert
 from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS
+from .core import SyncDb
 from .deleting import follow_database
 from .writing import FRESH, WritingRepository
 
@@ -42,7 +43,7 @@ _MANY = 500
 """From so many rows on it pays to ask whether COPY may be used."""
 
 
-class BulkRepository(WritingRepository[M]):
+class BulkRepository(WritingRepository[M, SyncDb]):
     """Writes of many rows: all or none."""
 
     @overload

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.sql import ColumnElement
+from typing_extensions import TypeVar as TypeVarWithDefault
 
 from ..actors import current_actor
 from ..cursors import CursorCodec, CursorKey
@@ -27,9 +28,14 @@ from ..tenancy.context import ALL_TENANTS, confine
 from ..tenancy.values import named
 
 M = TypeVar("M")
+Db = TypeVar("Db", covariant=True)
+SyncDb = TypeVarWithDefault("SyncDb", bound=Session | scoped_session[Any], default=Session, covariant=True)
+AsyncDb = TypeVarWithDefault(
+    "AsyncDb", bound=AsyncSession | async_scoped_session[Any], default=AsyncSession, covariant=True
+)
 
 
-class RepositoryCore(Generic[M]):
+class RepositoryCore(Generic[M, Db]):
     """The state and the hooks that both faces share.
 
     Hooks are pure: they read ``self`` and their arguments, and send nothing. Override them in a subclass of
@@ -54,7 +60,7 @@ class RepositoryCore(Generic[M]):
 
     def __init__(
         self,
-        db: Any,
+        db: Db,
         model_class: type[M] | None = None,
         tenant_id: Any = None,
         auto_commit: bool = True,
@@ -69,7 +75,7 @@ class RepositoryCore(Generic[M]):
         if isinstance(db, (AsyncSession, async_scoped_session)) is not self.asynchronous:
             wanted, given = ("an AsyncSession", "sync") if self.asynchronous else ("a Session", "async")
             raise MisuseError(f"{type(self).__name__} takes {wanted}, not {type(db).__name__}, which is {given}.")
-        self.db = db
+        self.db: Db = db
         self.model_class: type[M] = model
         self.auto_commit = auto_commit
         self.traits: Traits[M] = traits_of(model)

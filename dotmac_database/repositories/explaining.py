@@ -15,11 +15,12 @@ from ..query import OptionsLike, QueryOptions, options_of
 from ..statements.ordering import Order, cursor_order, order_of
 from ..statements.reads import Bound, Reader
 from .analysing import AnalysingRepository
+from .core import SyncDb
 
 M = TypeVar("M")
 
 
-class ExplainingRepository(AnalysingRepository[M]):
+class ExplainingRepository(AnalysingRepository[M, SyncDb]):
     """The plan of a read, and the indexes that it lacks."""
 
     def explain(self, options: OptionsLike = None, *, analyze: bool = False) -> QueryPlan:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
 
 from ..cursors import CursorKey
 from ..models.traits import traits_of
@@ -13,32 +13,36 @@ from .asynchronous import AsyncRepository, AsyncTenantRepository
 from .sync import BaseRepository, BaseTenantRepository
 
 M = TypeVar("M")
+S = TypeVar("S", bound="Session | scoped_session[Any]")
+A = TypeVar("A", bound="AsyncSession | async_scoped_session[Any]")
 
 
 def create_repository(
-    db: Session,
+    db: S,
     model_class: type[M],
     tenant_id: Any = None,
     auto_commit: bool = True,
     *,
     cursor_key: CursorKey = None,
-) -> BaseRepository[M]:
+) -> BaseRepository[M, S]:
     """A `BaseTenantRepository` for a tenant-scoped class, else a `BaseRepository`.
 
     Raises `TenantRequiredError` for a tenant-scoped class without a tenant; `ALL_TENANTS` is the explicit way across.
     """
-    kind = BaseRepository if traits_of(model_class).tenant is None else BaseTenantRepository
-    return kind(db, model_class, tenant_id, auto_commit, cursor_key=cursor_key)
+    if traits_of(model_class).tenant is None:
+        return BaseRepository(db, model_class, tenant_id, auto_commit, cursor_key=cursor_key)
+    return BaseTenantRepository(db, model_class, tenant_id, auto_commit, cursor_key=cursor_key)
 
 
 def create_async_repository(
-    db: AsyncSession,
+    db: A,
     model_class: type[M],
     tenant_id: Any = None,
     auto_commit: bool = True,
     *,
     cursor_key: CursorKey = None,
-) -> AsyncRepository[M]:
+) -> AsyncRepository[M, A]:
     """As `create_repository`, on an `AsyncSession`."""
-    kind = AsyncRepository if traits_of(model_class).tenant is None else AsyncTenantRepository
-    return kind(db, model_class, tenant_id, auto_commit, cursor_key=cursor_key)
+    if traits_of(model_class).tenant is None:
+        return AsyncRepository(db, model_class, tenant_id, auto_commit, cursor_key=cursor_key)
+    return AsyncTenantRepository(db, model_class, tenant_id, auto_commit, cursor_key=cursor_key)

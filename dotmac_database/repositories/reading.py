@@ -26,14 +26,14 @@ from ..sessions import keep, locking, read
 from ..statements.inheritance import nothing
 from ..statements.ordering import Order, OrderedTerm, cursor_order, order_of
 from ..statements.reads import Bound, Reader, Seek
-from .core import RepositoryCore
+from .core import RepositoryCore, SyncDb
 from .totals import PageTotal
 
 M = TypeVar("M")
 T = TypeVar("T")
 
 
-class ReadingRepository(RepositoryCore[M]):
+class ReadingRepository(RepositoryCore[M, SyncDb]):
     """Reads. Outside of a transaction each is one statement of its own; see `dotmac_database.sessions.read`."""
 
     def get_by_id(

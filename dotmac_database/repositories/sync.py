@@ -11,17 +11,19 @@ from ..statements.reads import Bound
 from ..statements.scope import alive
 from ..types import utc_now
 from .batches import BatchRepository
+from .core import SyncDb
 from .values import ValueReads
 
 M = TypeVar("M")
 
 
-class BaseRepository(BatchRepository[M]):
+class BaseRepository(BatchRepository[M, SyncDb]):
     """Typed access to the rows of one mapped class, on a `Session`.
 
     ``model_class`` may be left out where the class says it: ``class Users(BaseRepository[User])``. A
     tenant-scoped class needs ``tenant_id``, or `ALL_TENANTS`: else `TenantRequiredError`. ``auto_commit`` commits each
-    write; inside a `DatabaseTransaction` it only flushes. ``cursor_key`` signs cursors.
+    write; inside a `DatabaseTransaction` it only flushes. ``cursor_key`` signs cursors. Type checkers see ``db`` as the
+    session that it is: ``BaseRepository[User, SQLModelSession]``.
     """
 
     def values(self, *fields: str) -> ValueReads:
@@ -35,7 +37,7 @@ class BaseRepository(BatchRepository[M]):
         return ValueReads(self._projected(fields))
 
 
-class BaseTenantRepository(BaseRepository[M]):
+class BaseTenantRepository(BaseRepository[M, SyncDb]):
     """A `BaseRepository` that is always confined to one tenant."""
 
     tenant_required: ClassVar[bool] = True

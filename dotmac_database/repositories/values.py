@@ -20,8 +20,8 @@ Row = dict[str, Any]
 class ValueReads:
     """The reads of a repository, each row a dict of the columns that were named. See `BaseRepository.values`."""
 
-    def __init__(self, rows: ReadingRepository[Any]) -> None:
-        self._rows: ReadingRepository[Row] = rows
+    def __init__(self, rows: ReadingRepository[Any, Any]) -> None:
+        self._rows: ReadingRepository[Row, Any] = rows
 
     def first(self, options: OptionsLike = None) -> Row | None:
         """As `BaseRepository.first`."""
@@ -51,8 +51,8 @@ class ValueReads:
 class AsyncValueReads:
     """As `ValueReads`, awaited."""
 
-    def __init__(self, rows: AsyncRepository[Any]) -> None:
-        self._rows: AsyncRepository[Row] = rows
+    def __init__(self, rows: AsyncRepository[Any, Any]) -> None:
+        self._rows: AsyncRepository[Row, Any] = rows
 
     async def first(self, options: OptionsLike = None) -> Row | None:
         """As `BaseRepository.first`."""

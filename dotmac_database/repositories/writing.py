@@ -24,6 +24,7 @@ from ..statements.reads import Bound, Reader, for_update
 from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.related import stamp_by_related
+from .core import SyncDb
 from .deleting import UnitOfWorkDeletion, enforces_keys, follow_database, holds_related
 from .explaining import ExplainingRepository
 
@@ -41,7 +42,7 @@ def assign(entity: Any, key: str, value: Any) -> None:
     instance_dict(entity)[key] = value
 
 
-class WritingRepository(ExplainingRepository[M]):
+class WritingRepository(ExplainingRepository[M, SyncDb]):
     """Writes. Each is whole or not at all; ``auto_commit`` commits it, except inside a transaction, which it joins.
 
     ``user_id`` is the audit user; None takes the ambient one of `acting_as`.

@@ -3,7 +3,7 @@
 ``alembic`` has the operations for migrations; it is imported by those who have Alembic.
 """
 
-from .context import ALL_TENANTS, bind_tenant, tenant_scope, unscoped
+from .context import ALL_TENANTS, bind_tenant, is_guarded, tenant_scope, unscoped
 from .guard import guard_tenants
 from .keys import LooseKey, check_tenant_keys, loose_keys, tenant_foreign_key, tenant_primary_key, tenant_unique
 from .rls import RowLevelSecurity
@@ -17,6 +17,7 @@ __all__ = [
     "bind_tenant",
     "check_tenant_keys",
     "guard_tenants",
+    "is_guarded",
     "loose_keys",
     "tenant_foreign_key",
     "tenant_primary_key",

@@ -20,7 +20,7 @@ from sqlalchemy.orm import InstanceState, Session
 
 from ..errors import TenantIsolationError, TenantNotGivenError, ValidationError
 from ..sessions import AnySession, sync_session
-from .holdings import forget_reached, holds_tenants, release_others, stamp_pending
+from .holdings import forget_reached, holds_tenants, release_added, release_others, stamp_pending
 from .values import named, same
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ ALL_TENANTS: Final = _AllTenants.ALL_TENANTS
 
 AllTenants = Literal[_AllTenants.ALL_TENANTS]
 
+UNKNOWN: Final = object()
+"""What row-level security was told, after a rollback to a savepoint: what it had been told before that."""
+
 _INFO = "dotmac_database.tenant"
 _BLOCKS: ContextVar[frozenset[int]] = ContextVar("dotmac_database_unscoped", default=frozenset())
 _NUMBERS = count()
@@ -53,9 +56,9 @@ class TenantBinding:
     ``blocks`` are the open `unscoped` blocks, which count only where the task's or thread's context knows them, too.
     ``attached`` are objects that came from outside of the session, so that their loaded state proves nothing;
     ``writing`` is not zero while the session itself writes by Core statements: a flush, or a bulk insert or update.
-    ``told`` is what row-level security was told in the open transaction. ``tenant_free`` are the names of tables and
-    functions that are declared to hold no tenant's rows. ``last`` is the tenant that was served last: what the session
-    holds is that one's. ``waits`` says whether callbacks wait for the commit.
+    ``told`` is what row-level security was told in the open transaction; None: nothing. ``tenant_free`` are the names
+    of tables and functions that are declared to hold no tenant's rows. ``last`` is the tenant that was served last:
+    what the session holds is that one's. ``waits`` says whether callbacks wait for the commit.
     """
 
     rls: RowLevelSecurity | None = None
@@ -114,22 +117,31 @@ def bind_tenant(session: AnySession, tenant: Any) -> None:
     _rebind(bound, binding, named(tenant))
 
 
+def is_guarded(session: AnySession) -> bool:
+    """Whether the session's maker was given to `guard_tenants`."""
+    return binding_of(sync_session(session)) is not None
+
+
 @contextmanager
-def tenant_scope(session: AnySession, tenant: Any) -> Iterator[None]:
+def tenant_scope(session: AnySession, tenant: Any, *, release: bool = False) -> Iterator[None]:
     """Bind a guarded session to a tenant for this block. No I/O.
 
     What the block loaded stays in the session, which must be clean (``expunge_all()``) before it serves another
     tenant; what it left unflushed can be flushed in a scope of the same tenant alone. Within another tenant's scope
-    unchanged rows of the block leave the session with it, detached.
+    unchanged rows of the block leave the session with it, detached; with ``release`` they always do, so that another
+    tenant's scope may follow.
     """
     bound = sync_session(session)
     binding = _guarded(bound)
     before = binding.tenant
     bind_tenant(bound, tenant)
+    held = [*bound.identity_map.values(), *bound.new] if release else []
     try:
         yield
     finally:
         _return_to(bound, binding, before)
+        if release:
+            release_added(bound, held)
 
 
 def _return_to(session: Session, binding: TenantBinding, tenant: Any) -> None:

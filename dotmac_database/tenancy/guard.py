@@ -19,7 +19,7 @@ from ..errors import TenantIsolationError
 from ..models.traits import tenant_key
 from ..plainness import has_ended
 from ..sessions import discard, state_of
-from .context import TenantBinding, binding_of, guard
+from .context import UNKNOWN, TenantBinding, binding_of, guard
 from .executions import on_execute
 from .related import stamp_by_related
 from .rls import RowLevelSecurity
@@ -134,7 +134,7 @@ def _on_begin(session: Session, _transaction: Any, connection: Connection) -> No
 
 
 def _on_rollback(session: Session, *_: Any) -> None:
-    _binding(session).told = None
+    _binding(session).told = UNKNOWN
 
 
 _listener: Any

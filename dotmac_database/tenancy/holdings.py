@@ -54,6 +54,18 @@ def release_others(session: Session, tenant: Any, before: Collection[int] = ()) 
             session.expunge(entity)
 
 
+def release_added(session: Session, held: Collection[Any]) -> None:
+    """Let go of tenants' unchanged rows that the session did not hold before, and of what the others reach of them."""
+    before = {id(entity) for entity in held}
+    for entity in list(session.identity_map.values()):
+        if id(entity) in before or entity not in session or entity in session.deleted:
+            continue
+        state = inspect(entity)
+        if tenant_key(state.mapper) is not None and _leaves_unchanged(state):
+            session.expunge(entity)
+    forget_reached(session)
+
+
 def forget_reached(session: Session) -> None:
     """Unload what objects that no tenant owns have loaded of tenants, so that it is read again when it is asked for."""
     for entity in list(session.identity_map.values()):

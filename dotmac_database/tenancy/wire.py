@@ -15,7 +15,7 @@ from ..dialects.own import OWN
 from ..errors import TenantIsolationError, TenantNotGivenError, UnscopedStatementError
 from .cleaning import CLEANING, mark_raw
 from .compiler import ConfiningCompiler, confining
-from .context import TenantBinding, binding_of
+from .context import UNKNOWN, TenantBinding, binding_of
 from .executions import CONFINED, PASSED
 from .parameters import SERVED
 from .rls import tell
@@ -51,7 +51,7 @@ def _on_savepoint(connection: Connection, *_: Any) -> None:
     """A setting that was made within a savepoint goes with it."""
     guarding = _guarding(connection)
     if guarding is not None:
-        guarding[1].told = None
+        guarding[1].told = UNKNOWN
 
 
 def _on_statement(connection: Connection, statement: Any, rows: Any, row: Any, options: Any) -> tuple[Any, Any, Any]:

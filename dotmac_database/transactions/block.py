@@ -38,20 +38,24 @@ class DatabaseTransaction:
     With ``lazy`` the outermost block has no database transaction before the first write: reads up to then are
     statements of their own. Setting ``options`` is refused, with `TransactionError`, where the transaction has
     begun already, where the database can't do it, and with ``lazy``.
+
+    With ``nested`` the block is a savepoint inside any open transaction, also one that earlier statements have opened,
+    and a commit by hand inside it ends it as it ends a lazy one: for a session that is lent, and whose open transaction
+    is the lender's.
     """
 
     @staticmethod
     def sync_transaction(
-        session: S, options: TransactionOptions | None = None, *, lazy: bool = False
+        session: S, options: TransactionOptions | None = None, *, lazy: bool = False, nested: bool = False
     ) -> AbstractContextManager[S]:
         """The block for a `Session`; it gives the session."""
         if isinstance(session, (AsyncSession, async_scoped_session)):
             raise TransactionError("An AsyncSession takes async_transaction.")
-        return _Block(session, options, lazy=lazy)
+        return _Block(session, options, lazy=lazy, nested=nested)
 
     @staticmethod
     def async_transaction(
-        session: A, options: TransactionOptions | None = None, *, lazy: bool = False
+        session: A, options: TransactionOptions | None = None, *, lazy: bool = False, nested: bool = False
     ) -> AbstractAsyncContextManager[A]:
         """As `sync_transaction`, for an `AsyncSession`.
 
@@ -60,13 +64,13 @@ class DatabaseTransaction:
         """
         if isinstance(session, (Session, scoped_session)):
             raise TransactionError("A Session takes sync_transaction.")
-        return _AsyncBlock(session, options, lazy=lazy)
+        return _AsyncBlock(session, options, lazy=lazy, nested=nested)
 
 
 class _Block(Generic[S]):
-    def __init__(self, session: S, options: TransactionOptions | None, *, lazy: bool) -> None:
+    def __init__(self, session: S, options: TransactionOptions | None, *, lazy: bool, nested: bool) -> None:
         self._session = session
-        self._unit = Unit(sync_session(session), options, lazy=lazy)
+        self._unit = Unit(sync_session(session), options, lazy=lazy, nested=nested)
 
     def __enter__(self) -> S:
         self._unit.begin()
@@ -86,11 +90,11 @@ class _Block(Generic[S]):
 
 
 class _AsyncBlock(Generic[A]):
-    def __init__(self, session: A, options: TransactionOptions | None, *, lazy: bool) -> None:
+    def __init__(self, session: A, options: TransactionOptions | None, *, lazy: bool, nested: bool) -> None:
         self._session = session
         self._plain: AsyncSession = session() if isinstance(session, async_scoped_session) else session
         state_of(sync_session(self._plain)).asynchronous = True
-        self._unit = Unit(sync_session(self._plain), options, lazy=lazy)
+        self._unit = Unit(sync_session(self._plain), options, lazy=lazy, nested=nested)
 
     async def __aenter__(self) -> A:
         try:

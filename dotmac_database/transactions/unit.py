@@ -33,14 +33,16 @@ class Unit:
     """A `DatabaseTransaction` block on a sync session.
 
     Outermost, it owns the session's transaction (also one that earlier reads have opened) and commits it. Inside
-    another block, or a transaction or savepoint that the user began by hand, it is a savepoint.
+    another block, or a transaction or savepoint that the user began by hand, it is a savepoint; with ``nested`` inside
+    any transaction.
     """
 
-    def __init__(self, session: Session, options: TransactionOptions | None, *, lazy: bool) -> None:
+    def __init__(self, session: Session, options: TransactionOptions | None, *, lazy: bool, nested: bool) -> None:
         self._session = session
         self._state = state_of(session)
         self._options = options or TransactionOptions()
         self._lazy = lazy
+        self._always_nested = nested
         self._nested = False
         self._owned: SessionTransaction | None = None  # the transaction or savepoint; a lazy block has none
         self._counted = False
@@ -76,6 +78,7 @@ class Unit:
     def succeed(self) -> None:
         """Commit, or release the savepoint. A failure is raised as the toolkit's; `abandon` then cleans up."""
         refuse_ended(self._session)
+        self._outlive_savepoint()
         if not self._nested:
             refuse_in_use(self._session)  # before the block is left: the other task would commit by itself
         self._leave()
@@ -92,6 +95,7 @@ class Unit:
         if not self._open:
             return
         self._open = False
+        self._outlive_savepoint()
         try:
             if self._nested:
                 self._undo_savepoint()
@@ -110,11 +114,17 @@ class Unit:
             # The connection is gone, and the whole transaction with it: its owner finds out at its end.
             _log.info("A savepoint could not be rolled back", exc_info=True)
 
+    def _outlive_savepoint(self) -> None:
+        """Own what follows a commit or rollback by hand, which has ended a lender's transaction and the savepoint."""
+        outermost = self._state.units == self._counted
+        if self._always_nested and outermost and self._owned is not None and self._nested and self._is_closed():
+            self._nested, self._owned = False, None
+
     def _is_inside(self) -> bool:
         transaction = self._session.get_transaction()
         if self._state.units or self._session.in_nested_transaction():
             return True
-        return transaction is not None and transaction.origin is SessionTransactionOrigin.BEGIN
+        return transaction is not None and (self._always_nested or transaction.origin is SessionTransactionOrigin.BEGIN)
 
     def _check_options(self) -> None:
         given = self._options.given()

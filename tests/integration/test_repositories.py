@@ -11,6 +11,8 @@ from uuid import UUID, uuid4
 import pytest
 from pydantic import BaseModel
 from sqlalchemy import literal_column
+from sqlalchemy.ext.asyncio import async_scoped_session
+from sqlalchemy.orm import scoped_session
 
 from dotmac_database import (
     ALL_TENANTS,
@@ -46,6 +48,17 @@ class NewUser(BaseModel):
 
 def made(face: Face, session: Any, tenant: str = "a", **values: Any) -> User:
     return face(face.repository(session, User, tenant).create, {"name": "Ann", **values})
+
+
+def test_a_scoped_session_is_as_good(face: Face) -> None:
+    make: Any = async_scoped_session if face.is_async else scoped_session
+    sessions = face.database.async_sessions if face.is_async else face.database.sessions
+    session = make(sessions, scopefunc=lambda: 1)
+    tags = face.repository(session, Tag, "a")
+    assert tags.db is session
+    assert face(tags.create, {"name": "one"}).name == "one"
+    assert face(tags.get_tenant_stats)["total_entities"] == 1
+    face(session.remove)
 
 
 # -- create ------------------------------------------------------------------------------------------------------

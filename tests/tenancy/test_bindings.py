@@ -21,6 +21,7 @@ from dotmac_database import (
     ValidationError,
     bind_tenant,
     guard_tenants,
+    is_guarded,
     tenant_scope,
     unscoped,
 )
@@ -95,6 +96,35 @@ def test_a_scope_ends_with_its_block(guarded: Guarded) -> None:
         _ = 1 / 0
     with pytest.raises(TenantRequiredError):
         _ids(guarded, session)
+
+
+def test_a_scope_that_releases_its_rows_may_be_followed_by_another_tenants(guarded: Guarded) -> None:
+    session = guarded.session()
+    for tenant, seen in (("a", [1, 3]), ("b", [2]), ("a", [1, 3])):
+        with tenant_scope(session, tenant, release=True):
+            held = guarded.run(session, _all)
+            assert sorted(each.id for each in held) == seen
+        assert not any(each in session for each in held)
+
+
+def test_a_scope_releases_neither_changes_nor_what_was_held_before(guarded: Guarded) -> None:
+    session = guarded.session()
+    with tenant_scope(session, "a"):
+        before = guarded.run(session, lambda s: s.get(Account, 1))
+    with tenant_scope(session, "a", release=True):
+        changed = guarded.run(session, lambda s: s.get(Account, 3))
+        changed.name = "changed"
+        session.add(new := Account(name="new"))
+    assert before in session
+    assert changed in session
+    assert new in session
+    with pytest.raises(TenantIsolationError), tenant_scope(session, "b", release=True):
+        pytest.fail("the session holds rows of tenant a")
+
+
+def test_who_is_guarded(guarded: Guarded) -> None:
+    assert is_guarded(guarded.session())
+    assert not is_guarded(Session())
 
 
 def test_what_a_scope_left_unflushed_stays_unwritten(guarded: Guarded) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import MetaData, select, text, update
+from sqlalchemy import MetaData, func, literal, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -25,6 +25,7 @@ from dotmac_database import (
     unscoped,
 )
 from dotmac_database.engines import Database, create_database
+from dotmac_database.tenancy.policies import ACROSS, SETTING
 from tests.conftest import Face, counted
 from tests.postgres import _free_port
 
@@ -94,6 +95,34 @@ def test_raw_sql_sees_the_tenants_rows_alone(behind: Guarded) -> None:
             == expected
         )
         behind.face(session.close)
+
+
+def test_one_transaction_serves_tenants_in_turn_whose_blocks_release_their_rows(behind: Guarded) -> None:
+    session = behind.session()
+    for tenant, expected in (("a", [1, 3]), ("b", [2]), ("a", [1, 3])):
+        with tenant_scope(session, tenant, release=True):
+            assert behind.run(session, _raw) == expected
+            assert behind.run(session, lambda s: sorted(s.scalars(select(Account.id)))) == expected
+        with pytest.raises(TenantRequiredError):
+            behind.run(session, _raw)
+    assert session.in_transaction()
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_after_a_savepoint_the_policies_serve_nobody_where_nobody_is_bound(behind: Guarded, across: bool) -> None:
+    """The tenant was told before the savepoint, so that its rollback leaves that setting."""
+    session = behind.session()
+    with unscoped(session, reason="test") if across else tenant_scope(session, "a", release=True):
+        behind.run(session, _raw)
+
+    def told_after_savepoint(s: Session) -> set[str | None]:
+        with s.begin_nested() as savepoint:
+            s.execute(select(literal(1)))
+            savepoint.rollback()
+        settings = select(func.current_setting(SETTING, True), func.current_setting(ACROSS, True))
+        return set(s.execute(settings).one())
+
+    assert behind.run(session, told_after_savepoint) <= {None, "", "off"}
 
 
 def test_tables_without_a_tenant_of_their_own(behind: Guarded) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Annotated, Any, assert_type
 from uuid import UUID
 
 from fastapi import Depends
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
+from sqlmodel import Session as SQLModelSession
+from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession as AsyncSQLModelSession
 
 from dotmac_database import (
     ALL_TENANTS,
@@ -49,6 +52,10 @@ class Users(BaseTenantRepository[User]):
 
 class AsyncUsers(AsyncTenantRepository[User]):
     """Knows its model."""
+
+
+class ExecutingUsers(AsyncTenantRepository[User, AsyncSQLModelSession]):
+    """Knows its model, and the class of its session."""
 
 
 def sync(session: Session, key: UUID) -> None:
@@ -97,6 +104,27 @@ async def asynchronous(session: AsyncSession, key: UUID) -> None:
     assert_type(await AsyncMockRepository(User, tenant_id="a").list(), list[User])
     plain: AsyncRepository[User] = users
     assert plain
+
+
+def of_sqlmodel(session: SQLModelSession, async_session: AsyncSQLModelSession) -> None:
+    """``db`` is the session that was given, so that SQLModel's ``exec`` is known."""
+    assert_type(create_repository(session, User, tenant_id="a").db, SQLModelSession)
+    assert_type(create_async_repository(async_session, User, tenant_id="a").db, AsyncSQLModelSession)
+    assert_type(AsyncRepository(async_session, User).db, AsyncSQLModelSession)
+    assert_type(BaseRepository(session, User).with_tenant("b").db, SQLModelSession)
+    assert_type(AsyncUsers(async_session, tenant_id="a").db, AsyncSession)
+    assert_type(ExecutingUsers(async_session, tenant_id="a").db, AsyncSQLModelSession)
+
+
+def scoped(session: scoped_session[Session], async_session: async_scoped_session[AsyncSession]) -> None:
+    assert_type(create_repository(session, User, tenant_id="a").db, scoped_session[Session])
+    assert_type(create_async_repository(async_session, User, tenant_id="a").db, async_scoped_session[AsyncSession])
+
+
+async def with_exec(users: ExecutingUsers, plain: AsyncRepository[User], both: BaseRepository[User]) -> None:
+    assert_type((await users.db.exec(select(User))).all(), Sequence[User])
+    assert_type(plain.db, AsyncSession)
+    assert_type(both.db, Session)
 
 
 def makers(sync_maker: sessionmaker[Session], async_maker: async_sessionmaker[AsyncSession]) -> None:

@@ -346,3 +346,58 @@ def test_the_wrong_face_is_told(world: Any) -> None:
         world.transaction(wrong).__enter__()
     with pytest.raises(ValidationError):
         DatabaseTransaction.sync_transaction("no session")  # type: ignore[type-var]  # the point
+
+
+class TestNested:
+    """A block on a session that is lent: what is open around it is the lender's."""
+
+    @staticmethod
+    def block(world: Any, session: Any) -> Any:
+        return world.transaction(session, lazy=True, nested=True)
+
+    @pytest.mark.parametrize("before", ["nothing", "a read", "a write"])
+    def test_it_commits_only_what_it_has_begun_itself(self, world: Any, before: str) -> None:
+        with world.session() as session:
+            if before == "a read":
+                world.do(session.execute(text("SELECT 1")))
+            elif before == "a write":
+                world.add(session, "lender's")
+            with self.block(world, session):
+                world.add(session, "a")
+            assert world.names() == (["a"] if before == "nothing" else [])
+            assert session.in_transaction() is (before != "nothing")
+            world.do(session.commit())
+        assert world.names() == (["lender's", "a"] if before == "a write" else ["a"])
+
+    def test_an_exception_undoes_the_block_alone(self, world: Any) -> None:
+        with world.session() as session:
+            world.add(session, "lender's")
+            with pytest.raises(MineError), self.block(world, session):
+                world.add(session, "a")
+                raise MineError
+            world.do(session.commit())
+        assert world.names() == ["lender's"]
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_what_follows_a_commit_by_hand_is_the_blocks_own(self, world: Any, fails: bool) -> None:
+        with world.session() as session:
+            world.add(session, "lender's")
+            with pytest.raises(MineError) if fails else contextlib.nullcontext(), self.block(world, session):
+                world.add(session, "a")
+                world.do(session.commit())
+                world.add(session, "b")
+                if fails:
+                    raise MineError
+            assert not session.in_transaction()
+        assert world.names() == (["lender's", "a"] if fails else ["lender's", "a", "b"])
+
+    def test_a_commit_by_hand_in_the_lenders_block_is_an_error_as_in_any_block(self, world: Any) -> None:
+        with (
+            world.session() as session,
+            pytest.raises(TransactionError),
+            world.transaction(session),
+            self.block(world, session),
+        ):
+            world.add(session, "a")
+            world.do(session.commit())
+        assert world.names() == ["a"]
