@@ -23,6 +23,7 @@ from ..statements.inheritance import deletions, levels_of, of_key, spreads
 from ..statements.reads import Bound, Reader, for_update
 from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS
+from ..tenancy.related import stamp_by_related
 from .core import SyncDb
 from .deleting import UnitOfWorkDeletion, enforces_keys, follow_database, holds_related
 from .explaining import ExplainingRepository
@@ -283,7 +284,11 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         values = writer.refuse_nulls(self.values_for_create(values), new=new, index=index)
         for key, value in values.items():
             if key not in self.traits.columns or writer.is_expression(key, value):
-                raise MisuseError(f"{self.traits.name}.{key} can't be written in bulk.", field=key)
+                raise MisuseError(
+                    f"{self.traits.name}.{key} can't be written so: create() and update() alone take relationships and "
+                    "SQL expressions.",
+                    field=key,
+                )
         if self.traits.constructs:
             made = self._values_made(values)
             unset |= made.keys() - values.keys()
@@ -321,6 +326,7 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
 
     def _flush(self) -> None:
         """Flush, once it is sure that nothing of another tenant is among it."""
+        stamp_by_related(self._session)
         tenant, key = self.tenant_id, self.traits.tenant
         if key is not None and tenant is not ALL_TENANTS:
             for entity in (*self._session.deleted, *self._session.dirty):
