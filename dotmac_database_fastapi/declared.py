@@ -6,12 +6,12 @@ what clients read and write are the values that Python sees.
 
 from __future__ import annotations
 
+import inspect
 import sys
 import types
 import typing
 from contextlib import suppress
-from functools import lru_cache
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pydantic
 from pydantic import TypeAdapter
@@ -44,13 +44,13 @@ UNKNOWN: Any = object()
 def value_type(traits: Traits[Any], key: str) -> Any:
     """The Python type of a column's values where it is not that of the type behind; else None.
 
-    The annotation of the class (``price: Mapped[Decimal]``), else the type's ``python_type``, else the argument of its
-    ``TypeDecorator[Decimal]``; of these the first that Pydantic knows, and `UNKNOWN` where it knows none.
+    The annotation of the class (``price: Mapped[Decimal]``), else the type's own ``python_type``, the first that
+    Pydantic knows; `UNKNOWN` where it knows neither.
     """
     type_ = traits.columns[key].type
     if not converts(type_):
         return None
-    said = annotation_of(traits.model, key), _python_type(type_), _argument(type_)
+    said = annotation_of(traits.model, key), _python_type(type_)
     found = next(filter(_is_known, said), UNKNOWN)
     return None if found is _python_type(plain_type(type_), declared=False) else found
 
@@ -79,12 +79,11 @@ def narrower(traits: Traits[Any], key: str) -> Any:
     return annotation if is_narrower and _class_of(annotation) is _python_type(type_, declared=False) else None
 
 
-@lru_cache(maxsize=4096)
 def annotation_of(model: type, key: str) -> Any:
     """What is in the class's ``Mapped[…]`` of an attribute, without None; None where there is no such annotation."""
     for cls in model.__mro__:
         # A class's own annotations: those of a base stand there, with the names of its module.
-        raw = cls.__dict__.get("__annotations__", {}).get(key)
+        raw = inspect.get_annotations(cls).get(key)
         if raw is not None:
             return _unmapped(_resolved(cls, key, raw))
     return None
@@ -124,29 +123,15 @@ def _python_type(type_: sa.TypeEngine[Any], *, declared: bool = True) -> Any:
     return None
 
 
-def _argument(type_: sa.TypeEngine[Any]) -> Any:
-    """``Decimal`` of ``class Cents(TypeDecorator[Decimal])``."""
-    for cls in type(type_).__mro__:
-        for base in cls.__dict__.get("__orig_bases__", ()):
-            origin = get_origin(base)
-            if isinstance(origin, type) and issubclass(origin, (sa.TypeDecorator, sa.UserDefinedType)):
-                argument = get_args(base)[0]
-                return None if isinstance(argument, TypeVar) else argument
-    return None
-
-
-@lru_cache(maxsize=4096)
-def _known(annotation: Any) -> bool:
+def _is_known(annotation: Any) -> bool:
+    """Whether Pydantic reads and writes values of a type; one that says nothing is as good as none."""
+    if annotation in (None, Any, object):
+        return False
     try:
         TypeAdapter(annotation)
     except (pydantic.PydanticSchemaGenerationError, pydantic.PydanticUserError, TypeError, NameError):
         return False
     return True
-
-
-def _is_known(annotation: Any) -> bool:
-    """Whether Pydantic reads and writes values of a type; one that says nothing is as good as none."""
-    return annotation not in (None, Any, object) and _known(annotation)
 
 
 def _class_of(annotation: Any) -> type | None:

@@ -126,7 +126,16 @@ def query_parameters(connection: HTTPConnection) -> frozenset[str]:
 def declared_query(dependant: Dependant) -> frozenset[str]:
     """The names of the query parameters that a dependency declares, its own dependencies' included."""
     fields = get_flat_params(dependant)
-    return frozenset(field.alias for field in fields if getattr(field.field_info, "in_", None) is _in_query())
+    names = {field.alias for field in fields if getattr(field.field_info, "in_", None) is _in_query()}
+    return frozenset(names).union(*(getattr(call, _ACCEPTED, ()) for call in calls_of(dependant)))
+
+
+def accept_query(dependency: Callable[..., Any], names: frozenset[str]) -> None:
+    """Count these as query parameters that a dependency declares, besides those that FastAPI documents."""
+    setattr(dependency, _ACCEPTED, names)
+
+
+_ACCEPTED = "dotmac_database_accepted"
 
 
 def dependant_of(dependency: Callable[..., Any], path: str) -> Dependant:

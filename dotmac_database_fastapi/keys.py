@@ -15,10 +15,16 @@ from dotmac_database import DatabaseError, Traits, ValidationError
 
 from .binary import in_url
 from .declared import value_type
-from .fields import text_type
+from .fields import Text, text_type
 
 MAX_LENGTH = 4_000
 """Octets of a row's key in a path, percent-encoded: servers need take no more than 8,000 for a whole request line."""
+
+SEGMENT: dict[str, Any] = {
+    "minLength": 1,
+    "pattern": r"^([^/.\u0000][^/\u0000]*|\.[^/.\u0000][^/\u0000]*|\.\.[^/\u0000]+)$",
+}
+"""A text that can be one segment of a path, in JSON Schema's words: neither ``.`` nor ``..``, and no slash in it."""
 
 _IN_PATHS = "/:@!$&'()*+,;=~"
 """What stays as it is in a path of several segments."""
@@ -79,12 +85,18 @@ class PathKey:
             inspect.Parameter(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
-                annotation=Annotated[text_type(self.traits.columns[part].type, value_type(self.traits, part)), Path()],
+                annotation=Annotated[self._type(part), Path(json_schema_extra=self._schema(part))],
             )
             for name, part in named.items()
         ]
         key.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect.signature
         return key
+
+    def _type(self, part: str) -> Any:
+        return text_type(self.traits.columns[part].type, value_type(self.traits, part))
+
+    def _schema(self, part: str) -> dict[str, Any] | None:
+        return SEGMENT if self._type(part) is Text else None
 
     def of(self, given: dict[str, Any], tenant: Any) -> Any:
         """The primary key as repositories take it."""

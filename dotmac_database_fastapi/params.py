@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, TypeAlias
 
@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from dotmac_database import CursorPaginationParams, PaginationParams, QueryFilter, SortField, TotalKind
 
 from .bounds import MAX_OFFSET, Faults, values_of
+from .internals import accept_query
 from .pages import MAX_PAGE, MAX_PAGE_SIZE, TOTALS
 from .query_string import FilterParams, ListParams, SortParams, refuse_unknown
 from .refusals import REFUSALS, raise_identity
@@ -58,7 +59,7 @@ def filter_query(model: type, *fields: str) -> Callable[..., Any]:
         faults.refuse()
         return found
 
-    return _declaring(_identified(filters), params.openapi())
+    return _declaring(_identified(filters), params)
 
 
 @lru_cache(maxsize=1024)
@@ -73,7 +74,7 @@ def sort_query(model: type, *fields: str) -> Callable[..., Any]:
         faults.refuse()
         return found
 
-    return _declaring(_identified(sorts), params.openapi())
+    return _declaring(_identified(sorts), params)
 
 
 def options_query(
@@ -133,7 +134,7 @@ def _options_query(
         schema=read_schema,
     )
 
-    return _declaring(_identified(params.read), params.openapi())
+    return _declaring(_identified(params.read), params)
 
 
 def _identified(read: Callable[[HTTPConnection], Any]) -> Callable[..., Any]:
@@ -149,9 +150,7 @@ def _identified(read: Callable[[HTTPConnection], Any]) -> Callable[..., Any]:
     return dependency
 
 
-def _declaring(
-    dependency: Callable[..., Any], parameters: Iterator[tuple[str, dict[str, Any], str]]
-) -> Callable[..., Any]:
+def _declaring(dependency: Callable[..., Any], params: FilterParams | SortParams | ListParams) -> Callable[..., Any]:
     """Let FastAPI see the parameters, for OpenAPI alone: the dependency reads the query string itself."""
     declared = [
         inspect.Parameter("connection", inspect.Parameter.KEYWORD_ONLY, annotation=HTTPConnection),
@@ -162,8 +161,9 @@ def _declaring(
                 default=Query(None, alias=name, title=name, description=description, json_schema_extra=schema),
                 annotation=Any,
             )
-            for index, (name, schema, description) in enumerate(parameters)
+            for index, (name, schema, description) in enumerate(params.openapi())
         ),
     ]
+    accept_query(dependency, params.known)
     dependency.__signature__ = inspect.Signature(declared)  # type: ignore[attr-defined]  # read by inspect.signature
     return dependency

@@ -23,7 +23,7 @@ from dotmac_database import (
 )
 
 from .bounds import MAX_FILTER_VALUES, MAX_OFFSET, MAX_SEARCH, MAX_SORTS, Faults, Values, shown, single, values_of
-from .fields import LISTS, ClientField, fields_of, refuse_private
+from .fields import LISTS, TEXT_PATTERN, ClientField, fields_of, refuse_private
 from .internals import declared_query, dependant_of, query_parameters, route_of
 from .pages import MAX_PAGE_SIZE, PAGE_PARAMETERS, TOTALS, PageParams, kinds_of
 from .readable import shows
@@ -33,6 +33,8 @@ from .tenants import TenantSource
 
 _TRUTH = pydantic.TypeAdapter(bool)
 _NULLS = (FilterOperator.IS_NULL, FilterOperator.IS_NOT_NULL)
+_NO_COMMA = r"^[^,\u0000]*$"
+"""A text in a list that is written with commas; one that has a comma is given by repeating the parameter."""
 
 
 def refuse_unknown(connection: HTTPConnection, values: Values, known: frozenset[str], faults: Faults) -> None:
@@ -141,15 +143,19 @@ class FilterParams:
         yield [each.adapter.validate_python(part) for part in parts]
 
     def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
-        """Each parameter's name, schema and description."""
+        """Name, schema and description of the parameters that are documented: the most used operators of each field."""
         for name, (each, operator) in self.declared.items():
+            documented = each.documented
+            if operator not in documented:
+                continue
             schema: dict[str, Any] = each.schema
             if operator in LISTS:
-                ends = {"minItems": 2, "maxItems": 2} if operator is FilterOperator.BETWEEN else {}
-                schema = {"type": "array", "items": schema, **ends}
+                schema = {"type": "array", "items": {**schema, "pattern": _NO_COMMA} if each.is_text else schema}
             elif operator in _NULLS:
                 schema = {"type": "boolean"}
-            yield name, schema, f"{each.name}: {_WORDS[operator]}"
+            others = ", ".join(f"__{other.value}" for other in each.operators if other not in documented)
+            also = f". It is also taken with {others}." if others and operator is documented[0] else ""
+            yield name, schema, f"{each.name}: {_WORDS[operator]}{also}"
 
 
 _WORDS = {
@@ -194,7 +200,7 @@ class SortParams:
         *,
         schema: type[Any] | None = None,
     ) -> None:
-        fields = fields_of(model, names, schema)
+        fields = {name: each for name, each in fields_of(model, names, schema).items() if each.has_order}
         self.names = tuple(fields)
         ascending: dict[str, tuple[SortField, ...]] = {}
         for name, each in fields.items():
@@ -209,7 +215,7 @@ class SortParams:
         }
 
     def read(self, values: Values, faults: Faults) -> list[SortField]:
-        """The sorts that the values ask for, in their order."""
+        """The sorts that the values ask for, in their order; as in SQL, a field that was named has no more effect."""
         chosen: dict[tuple[str, str], SortField] = {}
         many = sum(given.count(",") + 1 for given in values.get("sort", ()))
         if many > MAX_SORTS:
@@ -222,17 +228,17 @@ class SortParams:
                     near = faults.nearest(part, self.choices)
                     hint = f"did you mean {near!r}?" if near else f"it can be {', '.join(self.names)}."
                     faults.add("sort", f"Nothing can be sorted by {shown(part)!r}; {hint}", "enum", part)
-                elif any((sort.field, sort.by) in chosen for sort in sorts):
-                    faults.add("sort", f"{sorts[0].field!r} is given more than once.", given=part)
                 elif sorts[0].by == "relevance" and not any(text.strip() for text in values.get("q", ())):
                     faults.add("sort", "Relevance is that to the words of q, which are missing.", given=part)
                 else:
-                    chosen.update({(sort.field, sort.by): sort for sort in sorts})
+                    for sort in sorts:
+                        chosen.setdefault((sort.field, sort.by), sort)
         return list(chosen.values())
 
     def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
         """Each parameter's name, schema and description."""
-        schema = {"type": "array", "items": {"type": "string", "enum": list(self.choices)}}
+        choices = {"type": "string", "enum": list(self.choices)}
+        schema = {"type": "array", "items": choices, "maxItems": MAX_SORTS}
         yield (
             "sort",
             schema,
@@ -264,7 +270,11 @@ class SearchParams:
 
     def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
         """Each parameter's name, schema and description."""
-        yield "q", {"type": "string", "maxLength": MAX_SEARCH}, f"Words to search for in {', '.join(self.names)}."
+        yield (
+            "q",
+            {"type": "string", "maxLength": MAX_SEARCH, "pattern": TEXT_PATTERN},
+            f"Words to search for in {', '.join(self.names)}.",
+        )
 
 
 class ListParams:

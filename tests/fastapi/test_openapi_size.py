@@ -1,0 +1,136 @@
+"""The document of a list stays readable, however many columns and operators it has; nothing less is accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from fastapi import Depends, FastAPI
+from sqlalchemy.dialects import postgresql as pg
+from sqlalchemy.orm import DeclarativeBase
+
+from dotmac_database import Database
+from dotmac_database_fastapi import crud_router, filter_query, list_router, options_query, sort_query
+from tests.fastapi.conftest import Api, MakePlugin
+from tests.models import Post, Tag, User
+
+KINDS: dict[str, Any] = {
+    "text": sa.String(50),
+    "number": sa.Integer,
+    "exact": sa.Numeric(10, 2),
+    "moment": sa.DateTime(timezone=True),
+    "enum": sa.Enum("on", "off", name="switch"),
+    "flag": sa.Boolean,
+    "uuid": sa.Uuid,
+    "array": sa.ARRAY(sa.String),
+    "address": pg.INET,
+    "mixed": None,
+}
+MOST_PARAMETERS, MOST_OCTETS, COLUMNS = 60, 60_000, 12
+
+
+def mapped(kind: str, nullable: bool, columns: int = COLUMNS) -> type[Any]:
+    base = type("Base", (DeclarativeBase,), {})
+    given = [type_ for type_ in KINDS.values() if type_ is not None] if kind == "mixed" else [KINDS[kind]]
+    made = {f"column_{n}": sa.Column(given[n % len(given)], nullable=nullable) for n in range(columns - 1)}
+    key = sa.Column(sa.Integer, primary_key=True)
+    return type("Wide", (base,), {"__tablename__": "wide", "id": key, **made})
+
+
+def documented(app: FastAPI, path: str) -> list[str]:
+    return [each["name"] for each in app.openapi()["paths"][path]["get"]["parameters"]]
+
+
+@pytest.mark.parametrize("nullable", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_list_of_twelve_columns(make_plugin: MakePlugin, kind: str, nullable: bool) -> None:
+    plugin = make_plugin()
+    model = mapped(kind, nullable)
+    search = {"search": ("column_0",)} if kind == "text" else {}
+    for router in (list_router(model, prefix="/wide", **search), crud_router(model, prefix="/wide")):
+        app = FastAPI(lifespan=plugin.lifespan)
+        plugin.install(app)
+        app.include_router(router)
+        assert len(documented(app, "/wide")) <= MOST_PARAMETERS
+        assert len(json.dumps(app.openapi(), separators=(",", ":"))) <= MOST_OCTETS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("query", [options_query, filter_query])
+def test_a_dependency_of_twelve_columns(kind: str, query: Any) -> None:
+    app = FastAPI()
+
+    @app.get("/wide")
+    def endpoint(asked: Any = Depends(query(mapped(kind, True)))) -> None: ...
+
+    assert len(documented(app, "/wide")) <= MOST_PARAMETERS
+
+
+def test_each_column_more_is_four_parameters_more() -> None:
+    def count(columns: int) -> int:
+        app = FastAPI()
+        app.include_router(list_router(mapped("mixed", True, columns), prefix="/wide"))
+        return len(documented(app, "/wide"))
+
+    assert count(40) - count(20) <= 4 * 20
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("name", {"name", "name__ilike", "name__in"}),
+        ("email", {"email", "email__ilike", "email__in", "email__is_null"}),
+        ("score", {"score", "score__gte", "score__lt", "score__is_null"}),
+        ("balance", {"balance", "balance__gte", "balance__lt", "balance__in"}),
+        ("seen_at", {"seen_at", "seen_at__gte", "seen_at__lt", "seen_at__is_null"}),
+        ("status", {"status", "status__in", "status__ne"}),
+    ],
+)
+def test_the_most_used_operators_are_documented_and_the_others_named(
+    app: FastAPI, name: str, expected: set[str]
+) -> None:
+    app.include_router(list_router(User, prefix="/users"))
+    parameters = app.openapi()["paths"]["/users"]["get"]["parameters"]
+    own = {each["name"]: each for each in parameters if each["name"].split("__")[0] == name}
+    assert set(own) == expected
+    assert "__not_in" in own[name]["description"]
+
+
+def test_what_is_not_documented_is_accepted(app: FastAPI, api: Api, database: Database) -> None:
+    app.include_router(list_router(User, prefix="/users"))
+    accepted = "name__not_like=x&name__search=y&score__between=1,2&score__gt=1&status__not_in=new&email__ends_with=z"
+    assert api.get(f"/users?{accepted}", tenant="a").status_code == 200
+    refused = api.get("/users?score__gtt=1", tenant="a")
+    assert refused.status_code == 422
+    assert "score__gt" in refused.json()["errors"][0]["msg"]
+
+
+def test_two_dependencies_accept_each_others_parameters(app: FastAPI, api: Api) -> None:
+    async def nested(tags: Any = Depends(filter_query(Tag, "id"))) -> Any:
+        return tags
+
+    @app.get("/")
+    async def endpoint(
+        posts: Any = Depends(filter_query(Post, "title", "words")),
+        sorts: Any = Depends(sort_query(Post, "title")),
+        tags: Any = Depends(nested),
+    ) -> list[int]:
+        return [len(posts), len(sorts), len(tags)]
+
+    asked = "title__not_like=x&words__between=1,2&sort=-title&id__not_in=1,2&id__gt=3"
+    assert api.get(f"/?{asked}").json() == [2, 1, 2]
+    assert api.get("/?words__beetween=1,2").status_code == 422
+
+
+def test_a_dependency_in_anothers_stead_accepts_its_own(app: FastAPI, api: Api, runner: asyncio.Runner) -> None:
+    original = filter_query(Post, "title")
+
+    @app.get("/")
+    async def endpoint(posts: Any = Depends(original)) -> list[str]:
+        return [each.field for each in posts]
+
+    app.dependency_overrides[original] = filter_query(Post, "words")
+    assert api.get("/?words__between=1,2").json() == ["words"]
