@@ -10,6 +10,7 @@ from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.base import instance_dict
 from sqlalchemy.sql.elements import Null
+from sqlalchemy.util import duck_type_collection
 
 from ..dialects import translated
 from ..direct import insert, write
@@ -85,6 +86,21 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
                 setattr(data, key, None)
                 set_committed_value(data, key, values[key])
 
+    def _release_members(self, data: Any, values: Values) -> None:
+        """Take the members of a caller's collections from it: with one of them it would come into the session.
+
+        The object itself keeps what it was given.
+        """
+        if not sa_inspect(data).transient:
+            return
+        for key in self.traits.relationships.keys() & values.keys():
+            if self.traits.relationships[key].uselist and values[key]:
+                given = values[key]
+                kind: Any = duck_type_collection(given) or list
+                values[key] = kind(given)
+                setattr(data, key, kind())
+                set_committed_value(data, key, given.values() if kind is dict else values[key])
+
     def _flushed(self, values: Values, alone: Callable[[], None]) -> M:
         """A new object by the unit of work."""
         self._refuse_held(values)
@@ -117,6 +133,9 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         with self._writing() as alone:
             if self._is_one_update(values):
                 alone()
+            elif isinstance(data, self.model_class):
+                self._unlink(data, values)
+                self._release_members(data, values)
             entity = self._change(writer, key, values, expected_version)
             keep(self._session, entity)
         return entity
