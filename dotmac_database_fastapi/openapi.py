@@ -14,9 +14,14 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dotmac_database import traits_of
+from pydantic import TypeAdapter
+from sqlalchemy import types as sa
+
+from dotmac_database import Traits, traits_of
 
 from .answers import DESCRIPTIONS, PROBLEM, PROBLEM_JSON, RETRY_AFTER, Answers, answers_of
+from .declared import plain_type
+from .fields import text_type
 from .internals import caller_document, default_operation_id, operations
 from .tenants import TenantSource
 
@@ -108,8 +113,9 @@ class _Document:
             if isinstance(source, TenantSource):
                 parameter = source.openapi_parameter()
                 if parameter is not None:
-                    needed = any(traits_of(model).tenant is not None for model in operation.models)
-                    _add(parameters, {**parameter, "required": needed})
+                    kinds = list(_tenant_types(operation.models))
+                    schema = _tenant_schema(kinds) or parameter["schema"]
+                    _add(parameters, {**parameter, "schema": schema, "required": bool(kinds)})
             elif source is not None:
                 self._add_dependency(operation, source)
         if not parameters:
@@ -194,6 +200,22 @@ class _Document:
                 # Two classes of one name, or one router twice: the path tells them apart.
                 name = re.sub(r"\W+", "_", f"{name}_{each.path.strip('/')}").rstrip("_")
             each.told["operationId"] = name
+
+
+def _tenant_types(models: tuple[type, ...]) -> Iterator[sa.TypeEngine[Any]]:
+    """The types of the models' tenant columns."""
+    for model in models:
+        traits: Traits[Any] = traits_of(model)
+        if traits.tenant is not None:
+            yield traits.columns[traits.tenant].type
+
+
+def _tenant_schema(types: list[sa.TypeEngine[Any]]) -> dict[str, Any] | None:
+    """What a tenant's name must be where the columns are all of one type that is no text; None: any name."""
+    kinds = {repr(plain_type(each)): each for each in types}
+    if len(kinds) != 1 or isinstance(plain_type(types[0]), sa.String):
+        return None
+    return {**TypeAdapter(text_type(types[0])).json_schema(), "title": "Tenant"}
 
 
 def _is_fastapis(told: dict[str, Any]) -> bool:
