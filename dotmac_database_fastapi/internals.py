@@ -109,25 +109,29 @@ async def rewound(request: Request) -> bool:
 
 
 def query_parameters(connection: HTTPConnection) -> frozenset[str]:
-    """The names of the query parameters that the request's route declares anywhere."""
+    """The names of the query parameters that the request's route takes anywhere, replaced dependencies included."""
     dependant: Dependant | None = getattr(route_of(connection), "dependant", None)
     if dependant is None:
         return frozenset()
     kept = _KNOWN.get(id(dependant))
-    if kept is not None and kept[0] is dependant:
+    if kept is None or kept[0] is not dependant:
+        if len(_KNOWN) >= _MOST_KEPT:
+            _KNOWN.clear()
+        kept = _KNOWN[id(dependant)] = dependant, declared_query(dependant)
+    overrides = getattr(connection.scope.get("app"), "dependency_overrides", None)
+    if not overrides:
         return kept[1]
-    names = declared_query(dependant)
-    if len(_KNOWN) >= _MOST_KEPT:
-        _KNOWN.clear()
-    _KNOWN[id(dependant)] = dependant, names
-    return names
+    replaced = (get_dependant(path="", call=overrides[call]) for call in calls_of(dependant) if call in overrides)
+    return kept[1].union(*map(declared_query, replaced))
 
 
 def declared_query(dependant: Dependant) -> frozenset[str]:
     """The names of the query parameters that a dependency declares, its own dependencies' included."""
     fields = get_flat_params(dependant)
     names = {field.alias for field in fields if getattr(field.field_info, "in_", None) is _in_query()}
-    return frozenset(names).union(*(getattr(call, _ACCEPTED, ()) for call in calls_of(dependant)))
+    accepted = (getattr(call, _ACCEPTED, None) for call in calls_of(dependant))
+    # An object of a mocking library has every attribute.
+    return frozenset(names).union(*(each for each in accepted if isinstance(each, frozenset)))
 
 
 def accept_query(dependency: Callable[..., Any], names: frozenset[str]) -> None:

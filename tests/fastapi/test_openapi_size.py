@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -125,12 +124,13 @@ def test_two_dependencies_accept_each_others_parameters(app: FastAPI, api: Api) 
     assert api.get("/?words__beetween=1,2").status_code == 422
 
 
-def test_a_dependency_in_anothers_stead_accepts_its_own(app: FastAPI, api: Api, runner: asyncio.Runner) -> None:
+def test_a_dependency_in_anothers_stead_is_accepted_by_all(app: FastAPI, api: Api) -> None:
     original = filter_query(Post, "title")
 
     @app.get("/")
-    async def endpoint(posts: Any = Depends(original)) -> list[str]:
-        return [each.field for each in posts]
+    async def endpoint(posts: Any = Depends(original), tags: Any = Depends(filter_query(Tag, "id"))) -> list[str]:
+        return [each.field for each in (*posts, *tags)]
 
     app.dependency_overrides[original] = filter_query(Post, "words")
-    assert api.get("/?words__between=1,2").json() == ["words"]
+    assert api.get("/?words__between=1,2&id__not_in=3").json() == ["words", "id"]
+    assert api.get("/?words__not=1").status_code == 422
