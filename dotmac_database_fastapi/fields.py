@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -210,26 +211,41 @@ def decimal_type(precision: int | None = None, scale: int | None = None) -> Any:
     whole = MOST_DIGITS if precision is None else max(precision - (scale or 0), 0)
     fraction = "" if scale == 0 else rf"(\.[0-9]{{1,{scale or MOST_DIGITS}}})?"
     number: dict[str, Any] = {"type": "number"}
-    if precision is not None:
-        most = Decimal(10) ** whole - Decimal(1).scaleb(-(scale or 0))
-        limit: Any = int(most) if most == most.to_integral_value() else float(most)
-        number |= {"minimum": -limit, "maximum": limit}
-    text = {"type": "string", "pattern": rf"^[+-]?[0-9]{{1,{max(whole, 1)}}}{fraction}$"}
-    bound = Decimal(10) ** (whole if precision is not None else 1000)
+    bound = least_too_great(precision, scale)
+    if bound is not None:
+        number |= {"exclusiveMinimum": -bound, "exclusiveMaximum": bound}
+    text = {"type": "string", "pattern": rf"^[+-]?{f'[0-9]{{1,{whole}}}' if whole else '0'}{fraction}$"}
+    most = Decimal(10) ** (whole if precision is not None else 1000)
     return Annotated[
         Decimal,
-        Constrained(allow_inf_nan=False, gt=-bound, lt=bound),
+        Constrained(allow_inf_nan=False, gt=-most, lt=most),
         BeforeValidator(_decimal),
         WithJsonSchema({"anyOf": [number, text]}),
     ]
 
+
+def least_too_great(precision: int | None, scale: int | None) -> float | None:
+    """The least number of JSON that a column of so many digits can't round to one of its own; None: there is none."""
+    if precision is None or precision - (scale or 0) > MOST_DIGITS:
+        return None
+    bound = Decimal(10) ** (precision - (scale or 0)) - Decimal(5).scaleb(-(scale or 0) - 1)
+    nearest = float(bound)
+    return nearest if Decimal(nearest) >= bound else math.nextafter(nearest, math.inf)
+
+
+_SECONDS = r"[0-9]{1,9}(\.[0-9]{1,6})?S"
+_MINUTES = rf"[0-9]{{1,8}}M({_SECONDS})?"
+_HOURS = rf"[0-9]{{1,7}}H({_MINUTES}|{_SECONDS})?"
+_TIME = rf"T({_HOURS}|{_MINUTES}|{_SECONDS})"
+SPAN = WithJsonSchema({"type": "string", "pattern": rf"^-?P([0-9]{{1,6}}D({_TIME})?|{_TIME})$"})
+"""A duration as it is written; others of ISO 8601 are understood. A database may hold 8,000 years."""
 
 Text = Annotated[str, AfterValidator(checked_text), WithJsonSchema({"type": "string", "pattern": TEXT_PATTERN})]
 Timestamp = Annotated[datetime, _DATED, BeforeValidator(_timestamp)]
 ZonedTimestamp = Annotated[Timestamp, AfterValidator(_in_utc)]
 Day = Annotated[date, _DATED]
 Clock = Annotated[time, CLOCK_FORM]
-Span = Annotated[timedelta, SPAN_FORM]
+Span = Annotated[timedelta, SPAN_FORM, SPAN]
 Address = Annotated[
     str,
     AfterValidator(_address),

@@ -30,6 +30,7 @@ from .binary import Base64, Whatever
 from .declared import plain_type
 from .fields import (
     CLOCK_FORM,
+    SPAN,
     SPAN_FORM,
     TEXT_PATTERN,
     Address,
@@ -37,6 +38,7 @@ from .fields import (
     Timestamp,
     checked_text,
     decimal_type,
+    least_too_great,
     python_type,
 )
 
@@ -110,7 +112,7 @@ _MOMENT = _no("a text", *_NUMBERS)
 # The order matters: Interval may wrap a DateTime. What is read, and what is written.
 _TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any, Any], ...] = (
     (sa.Boolean, bool, Annotated[bool, _no("true or false", int, float, str, bytes)]),
-    (sa.Interval, Duration, Annotated[Duration, SPAN_FORM, _MOMENT]),
+    (sa.Interval, Duration, Annotated[Duration, SPAN_FORM, SPAN, _MOMENT]),
     (sa.Date, date, Annotated[Day, _MOMENT]),
     (sa.LargeBinary, Base64, Base64),
     (INET, Whatever, Address),
@@ -128,7 +130,7 @@ _WRITTEN: dict[Any, Any] = {
     datetime: Annotated[Timestamp, _MOMENT],
     date: Annotated[Day, _MOMENT],
     time: Annotated[time, CLOCK_FORM, _MOMENT],
-    timedelta: Annotated[Duration, SPAN_FORM, _MOMENT],
+    timedelta: Annotated[Duration, SPAN_FORM, SPAN, _MOMENT],
     bytes: Base64,
 }
 """The types of values whose column type is another one, as clients write them."""
@@ -157,8 +159,14 @@ def json_type(type_: sa.TypeEngine[Any], *, written: bool) -> Any:
     return _OF_PYTHON.get(python_type(type_), Whatever)
 
 
-def _enum(type_: sa.Enum, _written: bool) -> Any:
-    return Literal[tuple(type_.enums)] if type_.enum_class is None else type_.enum_class
+def _enum(type_: sa.Enum, written: bool) -> Any:
+    if type_.enum_class is None:
+        return Literal[tuple(type_.enums)]
+    # Python takes True for 1.
+    holds_bool = any(isinstance(member.value, bool) for member in type_.enum_class)
+    return (
+        Annotated[type_.enum_class, _no("one of its values", bool)] if written and not holds_bool else type_.enum_class
+    )
 
 
 def _string(type_: sa.String, written: bool) -> Any:
@@ -181,7 +189,8 @@ def _number(type_: sa.Numeric[Any], written: bool) -> Any:
     if not written:
         return Decimal if type_.asdecimal else float
     if not type_.asdecimal:
-        return _FINITE
+        bound = None if isinstance(type_, sa.Float) else least_too_great(type_.precision, type_.scale)
+        return _FINITE if bound is None else Annotated[_FINITE, Field(gt=-bound, lt=bound)]
     return decimal_type() if isinstance(type_, sa.Float) else decimal_type(type_.precision, type_.scale)
 
 
@@ -193,7 +202,16 @@ def _timestamp(type_: sa.DateTime, written: bool) -> Any:
 
 def _time(type_: sa.Time, written: bool) -> Any:
     plain: Any = time if type_.timezone else LocalTime
-    return Annotated[plain, CLOCK_FORM, _MOMENT] if written else plain
+    if not written:
+        return plain
+    taken: Any = Annotated[plain, CLOCK_FORM, _MOMENT]
+    return taken if type_.timezone else Annotated[taken, AfterValidator(_without_zone)]
+
+
+def _without_zone(value: time) -> time:
+    if value.tzinfo is not None:
+        raise PydanticCustomError("time_zone", "Input should be a time without a zone: the column has none")
+    return value
 
 
 def _uuid(type_: sa.Uuid[Any], _written: bool) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import ipaddress
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -20,6 +21,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from dotmac_database import Database, UTCDateTime
 from dotmac_database_fastapi import crud_router
+from dotmac_database_fastapi.json_types import json_type
 from tests.fastapi.conftest import Api
 
 
@@ -190,3 +192,31 @@ def test_openapi_says_what_is_taken_and_given(api: Api, app: FastAPI) -> None:
         assert said(suffix, "moment") == {"type": "string", "format": "date-time"}
     assert said("Read", "by_annotation")["type"] == "string"
     assert {"type": "number"} in schemas["RowCreate"]["properties"]["by_annotation"]["anyOf"]
+
+
+@pytest.mark.parametrize(
+    ("type_", "taken", "refused"),
+    [
+        (sa.Numeric(400), [0, "9" * 300], [True]),
+        (sa.Numeric(2, 2), [0.99, "0.99", -0.5], [1, "1", "1.00"]),
+        (sa.Numeric(20, 4), ["9999999999999999.9999", 9999999999999998.0], [1e16, "10000000000000000"]),
+        (sa.Numeric(8, 3, asdecimal=False), [99999.999, -1], [100000, 1e300, "1"]),
+        (sa.BigInteger(), [2**63 - 1, -(2**63), 5.0], [2**63, 1e300, "5", True]),
+        (sa.SmallInteger(), [32767], [32768, -32769]),
+        (sa.Time(), ["06:30:00"], ["06:30:00Z", "06:30:00+02:00", 5, "5"]),
+        (sa.Enum(Colour), ["r"], [True, "RED"]),
+        (sa.Enum(enum.Enum("Level", {"LOW": 1, "HIGH": 2}), name="level"), [1], [True, 3]),
+        (sa.Interval(), ["P1D", "-PT1H"], [5, "5", True]),
+        (sa.Boolean(), [True], [1, 0, "true"]),
+    ],
+    ids=str,
+)
+def test_the_bounds_of_a_column_are_enforced_and_documented(type_: Any, taken: list[Any], refused: list[Any]) -> None:
+    annotation = json_type(type_, written=True)
+    adapter = pydantic.TypeAdapter(annotation)
+    json.dumps(adapter.json_schema(), allow_nan=False)
+    for value in taken:
+        adapter.validate_python(value)
+    for value in refused:
+        with pytest.raises(pydantic.ValidationError):
+            adapter.validate_python(value)
