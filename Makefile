@@ -14,7 +14,7 @@ test: $(READY) check
 	$(BIN)/python -m pytest -q -n 3 --dist loadscope
 
 matrices: $(READY)
-	$(BIN)/python -m pytest -q -n 3 --dist loadscope -m "matrix or not matrix" tests/matrices tests/integration/test_hooks.py tests/integration/test_filters.py tests/fastapi/test_openapi_size.py
+	$(BIN)/python -m pytest -q -n 3 --dist loadscope -m matrix
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -6,7 +6,9 @@ DatabaseError
 ├── ConstraintViolationError        23502, 23503, 23514, 23P01, 23001
 ├── ValidationError (ValueError)    bad input, refused before or by the database (class 22)
 │   ├── InvalidCursorError
+│   ├── MisuseError
 │   └── TenantRequiredError
+│       └── TenantNotGivenError
 ├── TenantIsolationError            42501 from a row-level policy
 │   └── UnscopedStatementError
 ├── SessionEndedError
@@ -80,6 +82,10 @@ class InvalidCursorError(ValidationError):
 
 class TenantRequiredError(ValidationError):
     """A tenant's data was touched with no tenant bound."""
+
+
+class TenantNotGivenError(TenantRequiredError):
+    """A session or a repository for tenants' rows was given no tenant."""
 
 
 class TenantIsolationError(DatabaseError):

@@ -6,7 +6,7 @@ writes the alphabet of URLs, which ``contentEncoding: base64`` is not. Here it b
 
 from __future__ import annotations
 
-import binascii
+import re
 from base64 import b64decode, b64encode, urlsafe_b64encode
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -15,6 +15,13 @@ from pydantic_core import to_jsonable_python
 
 _PLAIN_ALPHABET = str.maketrans("-_", "+/")
 """The alphabet of URLs → the plain one."""
+
+
+_ANY = "[A-Za-z0-9+/_-]"
+_PATTERN = f"({_ANY}{{4}})*({_ANY}{{2}}(==)?|{_ANY}{{3}}=?)?"
+"""Either alphabet, padded or not."""
+
+_BASE64 = re.compile(_PATTERN)
 
 
 def in_base64(value: Any) -> str:
@@ -36,18 +43,17 @@ def from_base64(value: Any) -> bytes:
         return bytes(value)
     if not isinstance(value, str):
         raise ValueError("Input should be a text in base64")
+    if _BASE64.fullmatch(value) is None:
+        raise ValueError("Input should be a text in base64")
     text = value.translate(_PLAIN_ALPHABET).rstrip("=")
-    try:
-        return b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise ValueError("Input should be a text in base64") from None
+    return b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 Base64 = Annotated[
     bytes,
     BeforeValidator(from_base64),
     PlainSerializer(in_base64, return_type=str, when_used="json"),
-    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64", "pattern": f"^{_PATTERN}$"}),
 ]
 """Bytes that are base64 in JSON."""
 

@@ -11,7 +11,7 @@ from dotmac_database import (
     AsyncRepository,
     MisuseError,
     TenantIsolationError,
-    TenantRequiredError,
+    TenantNotGivenError,
     ValidationError,
     bind_tenant,
     create_async_repository,
@@ -72,11 +72,11 @@ def _checked(build: Build, model: type | None) -> Build:
 
     def checked(session: Any, caller: Caller, cursor_key: Any) -> Any:
         if scoped and model is not None and caller.tenant is None:
-            raise caller.refusal(model)
+            raise caller.refusal(f"{model.__name__} belongs to tenants.")
         try:
             repository = build(session, caller, cursor_key)
-        except TenantRequiredError as refused:
-            raise caller.missing or refused from refused
+        except TenantNotGivenError as refused:
+            raise caller.refusal(str(refused)) from refused
         except ValidationError as refused:
             if scoped and not isinstance(refused, MisuseError):
                 raise BadTenantError(f"The request's tenant is none: {refused}") from refused

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from dotmac_database import ALL_TENANTS, DatabaseError, TenantRequiredError
+from dotmac_database import ALL_TENANTS, MisuseError, TenantRequiredError
 
 from .internals import overridden, solve
 from .refusals import REFUSALS, rank
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 
 _SCOPE = "dotmac_database.callers"
+
+
+class TenantNotAskedError(TenantRequiredError, MisuseError):
+    """The app's code names no tenant where it needs one, which no client can mend: a 500."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,11 @@ class Caller:
     missing: TenantRequiredError | None = None
     request: str | None = None
 
-    def refusal(self, model: type) -> DatabaseError:
-        """The exception for a model that needs the tenant: a 400, or a 500 where the plugin asks no request for it."""
-        return self.missing or DatabaseError(
-            f"{model.__name__} belongs to tenants, and the plugin asks no request for one: "
-            "give it a dependency that names the tenant, DatabasePlugin(url, tenant=…)."
+    def refusal(self, reason: str) -> TenantRequiredError:
+        """The exception where a tenant is needed: a 400 where the request should have named one, else a 500."""
+        return self.missing or TenantNotAskedError(
+            f"{reason} The app's code names none: give the plugin a dependency that does, "
+            "DatabasePlugin(url, tenant=…), or a session of your own its tenant, plugin.session(tenant=…)."
         )
 
 
@@ -85,7 +89,7 @@ async def _asked(plugin: DatabasePlugin, connection: HTTPConnection, response: R
 def _is_missing(refused: Exception) -> TypeGuard[TenantRequiredError]:
     if isinstance(refused, BadTenantError):
         return isinstance(refused, MissingTenantError)
-    return isinstance(refused, TenantRequiredError)
+    return isinstance(refused, TenantRequiredError) and not isinstance(refused, MisuseError)
 
 
 async def _value(dependency: Callable[..., Any] | None, connection: HTTPConnection, response: Response | None) -> Any:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import enum
+import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import cached_property
+from ipaddress import ip_interface
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, TypeAdapter
+from pydantic import AfterValidator, BeforeValidator, TypeAdapter, WithJsonSchema
 from pydantic import Field as Constrained
+from pydantic_core import PydanticCustomError
 from sqlalchemy import Column
 from sqlalchemy import types as sa
+from sqlalchemy.dialects.postgresql import CIDR, INET
 
 from dotmac_database import FilterOperator, Traits, ValidationError, traits_of
 
 from .binary import Base64InUrl
+from .declared import UNKNOWN, plain_type, value_type
 from .readable import shown_by
 
 _EQUALITY = (FilterOperator.EQ, FilterOperator.NE, FilterOperator.IN, FilterOperator.NOT_IN)
@@ -37,19 +43,34 @@ _TEXT = (
 _ARRAY = (FilterOperator.CONTAINS, FilterOperator.CONTAINED_BY, FilterOperator.OVERLAPS)
 _NULL = (FilterOperator.IS_NULL, FilterOperator.IS_NOT_NULL)
 
+_TEXT_USED = (FilterOperator.EQ, FilterOperator.ILIKE, FilterOperator.IN, FilterOperator.IS_NULL)
+_ARRAY_USED = (FilterOperator.CONTAINS, FilterOperator.CONTAINED_BY, FilterOperator.OVERLAPS, FilterOperator.IS_NULL)
+_USED = (
+    FilterOperator.EQ,
+    FilterOperator.GTE,
+    FilterOperator.LT,
+    FilterOperator.IS_NULL,
+    FilterOperator.IN,
+    FilterOperator.NE,
+)
+
 LISTS = frozenset({FilterOperator.IN, FilterOperator.NOT_IN, FilterOperator.BETWEEN, *_ARRAY[1:]})
 """Operators whose value is a list: ``a,b``, or the parameter repeated."""
 
 
 @dataclass(frozen=True, eq=False)
 class ClientField:
-    """A field by the name that clients use, which may be a dotted path, and the column or expression behind it."""
+    """A field by the name that clients use, which may be a dotted path, and the column or expression behind it.
+
+    ``value_type`` is the Python type of its values where that is not the type's own.
+    """
 
     name: str
     type: sa.TypeEngine[Any]
     nullable: bool
     in_json: bool = False
     through: bool = False
+    value_type: Any = None
 
     @cached_property
     def operators(self) -> tuple[FilterOperator, ...]:
@@ -68,13 +89,25 @@ class ClientField:
             operators = (*_EQUALITY, *_ORDER)
         return (*operators, *_NULL) if self.nullable or self.in_json or self.through else operators
 
+    @property
+    def has_order(self) -> bool:
+        """Whether rows can be sorted by it."""
+        return not isinstance(plain_type(self.type), sa.ARRAY)
+
+    @cached_property
+    def documented(self) -> tuple[FilterOperator, ...]:
+        """The operators that OpenAPI has parameters for: the first four of those that clients use most."""
+        kinds = _ARRAY_USED if FilterOperator.CONTAINED_BY in self.operators else _TEXT_USED
+        used = kinds if kinds[1] in self.operators else _USED
+        return tuple(each for each in used if each in self.operators)[:4]
+
     @cached_property
     def annotation(self) -> Any:
         """The type of one value, as it stands in a query string."""
         if self.in_json:
             return str
         type_ = plain_type(self.type)
-        return text_type(type_.item_type if isinstance(type_, sa.ARRAY) else type_)
+        return text_type(type_.item_type if isinstance(type_, sa.ARRAY) else type_, self.value_type)
 
     @property
     def is_text(self) -> bool:
@@ -90,16 +123,9 @@ class ClientField:
     def schema(self) -> dict[str, Any]:
         """One value in OpenAPI's words."""
         values = allowed_values(self.type)
-        if values is not None and not self.in_json:
+        if values is not None and not self.in_json and self.value_type is None:
             return {"type": "string", "enum": values}
         return self.adapter.json_schema()
-
-
-def plain_type(type_: sa.TypeEngine[Any]) -> sa.TypeEngine[Any]:
-    """A column's type without its decorators."""
-    while isinstance(type_, sa.TypeDecorator) and not isinstance(type_, (sa.Interval, sa.PickleType)):
-        type_ = type_.impl_instance
-    return type_
 
 
 def python_type(type_: sa.TypeEngine[Any]) -> type | None:
@@ -118,10 +144,38 @@ def allowed_values(type_: sa.TypeEngine[Any]) -> list[str] | None:
     return list(type_.enums) if type_.enum_class is None else [str(member.value) for member in type_.enum_class]
 
 
-def _text(value: str) -> str:
+def checked_text(value: str) -> str:
+    """A text that a database takes."""
     if "\x00" in value:
         raise ValueError("NUL is no character of a text")
     return value
+
+
+def _written_as(pattern: str, expected: str) -> BeforeValidator:
+    """Refuse a text of another form: Pydantic would take a number of seconds for a moment."""
+    form = re.compile(pattern)
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and form.match(value) is None:
+            raise PydanticCustomError("wrong_form", "Input should be {expected}", {"expected": expected})
+        return value
+
+    return BeforeValidator(check)
+
+
+def _decimal(value: Any) -> Any:
+    if isinstance(value, bool) or (isinstance(value, str) and _DECIMAL.fullmatch(value) is None):
+        raise PydanticCustomError("decimal_parsing", "Input should be a valid decimal")
+    return value
+
+
+def _address(value: str) -> str:
+    try:
+        if "%" not in value and ip_interface(value):
+            return value
+    except ValueError:
+        pass
+    raise PydanticCustomError("ip_address", "Input should be an IP address or a network")
 
 
 def _timestamp(value: Any) -> Any:
@@ -139,9 +193,65 @@ def _bits(bits: int) -> Any:
     return Annotated[int, Constrained(ge=-(2**bits), le=2**bits - 1)]
 
 
-Text = Annotated[str, AfterValidator(_text)]
-Timestamp = Annotated[datetime, BeforeValidator(_timestamp)]
+TEXT_PATTERN = r"^[^\u0000]*$"
+"""No text of a database has NUL."""
+
+MOST_DIGITS = 300
+"""Those before the point of a number whose column does not say how many; SQLite keeps it as a double."""
+
+_DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?")
+CLOCK_FORM = _written_as(r"[0-9]{2}:[0-9]{2}", "a time")
+SPAN_FORM = _written_as(r"[+-]?P|.*:", "a duration")
+_DATED = _written_as(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "a date, or a date with a time")
+
+
+def decimal_type(precision: int | None = None, scale: int | None = None) -> Any:
+    """A decimal number: JSON's number, or a text that has it exactly. Without ``precision`` it has any size."""
+    scale = scale if scale is not None or precision is None else 0
+    whole = MOST_DIGITS if precision is None else max(precision - (scale or 0), 0)
+    fraction = "" if scale == 0 else rf"(\.[0-9]{{1,{scale or MOST_DIGITS}}})?"
+    number: dict[str, Any] = {"type": "number"}
+    bound = least_too_great(precision, scale)
+    if bound is not None:
+        number |= {"exclusiveMinimum": -bound, "exclusiveMaximum": bound}
+    text = {"type": "string", "pattern": rf"^[+-]?{f'[0-9]{{1,{whole}}}' if whole else '0'}{fraction}$"}
+    most = Decimal(10) ** (whole if precision is not None else 1000)
+    return Annotated[
+        Decimal,
+        Constrained(allow_inf_nan=False, gt=-most, lt=most),
+        BeforeValidator(_decimal),
+        WithJsonSchema({"anyOf": [number, text]}),
+    ]
+
+
+def least_too_great(precision: int | None, scale: int | None) -> float | None:
+    """The least number of JSON that a column of so many digits can't round to one of its own; None: there is none."""
+    if precision is None or precision - (scale or 0) > MOST_DIGITS:
+        return None
+    bound = Decimal(10) ** (precision - (scale or 0)) - Decimal(5).scaleb(-(scale or 0) - 1)
+    nearest = float(bound)
+    return nearest if Decimal(nearest) >= bound else math.nextafter(nearest, math.inf)
+
+
+_SECONDS = r"[0-9]{1,9}(\.[0-9]{1,6})?S"
+_MINUTES = rf"[0-9]{{1,8}}M({_SECONDS})?"
+_HOURS = rf"[0-9]{{1,7}}H({_MINUTES}|{_SECONDS})?"
+_TIME = rf"T({_HOURS}|{_MINUTES}|{_SECONDS})"
+SPAN = WithJsonSchema({"type": "string", "pattern": rf"^-?P([0-9]{{1,6}}D({_TIME})?|{_TIME})$"})
+"""A duration as it is written; others of ISO 8601 are understood. A database may hold 8,000 years."""
+
+Text = Annotated[str, AfterValidator(checked_text), WithJsonSchema({"type": "string", "pattern": TEXT_PATTERN})]
+Timestamp = Annotated[datetime, _DATED, BeforeValidator(_timestamp)]
 ZonedTimestamp = Annotated[Timestamp, AfterValidator(_in_utc)]
+Day = Annotated[date, _DATED]
+Clock = Annotated[time, CLOCK_FORM]
+Span = Annotated[timedelta, SPAN_FORM, SPAN]
+Address = Annotated[
+    str,
+    AfterValidator(_address),
+    WithJsonSchema({"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}),
+]
+_AnyDecimal = decimal_type()
 
 # The order matters: Float is a Numeric, Interval may wrap a DateTime, the sized integers are Integers.
 _TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any], ...] = (
@@ -151,18 +261,39 @@ _TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any], ...] = (
     (sa.BigInteger, _bits(63)),
     (sa.Integer, _bits(31)),
     (sa.Float, Annotated[float, Constrained(allow_inf_nan=False)]),
-    (sa.Numeric, Annotated[Decimal, Constrained(allow_inf_nan=False, max_digits=1000)]),
+    (sa.Numeric, _AnyDecimal),
     (sa.Uuid, UUID),
-    (sa.Interval, timedelta),
+    (sa.Interval, Span),
     (sa.DateTime, Timestamp),
-    (sa.Date, date),
-    (sa.Time, time),
+    (sa.Date, Day),
+    (sa.Time, Clock),
     (sa.LargeBinary, Base64InUrl),
+    (INET, Address),
+    (CIDR, Address),
 )
 
 
-def text_type(type_: sa.TypeEngine[Any]) -> Any:
-    """The Python type that reads a value of this column type from a query string or a path."""
+_TEXTS: dict[type, Any] = {
+    str: Text,
+    bytes: Base64InUrl,
+    datetime: Timestamp,
+    date: Day,
+    time: Clock,
+    timedelta: Span,
+    Decimal: _AnyDecimal,
+    float: Annotated[float, Constrained(allow_inf_nan=False)],
+}
+
+
+def text_type(type_: sa.TypeEngine[Any], values: Any = None) -> Any:
+    """The Python type that reads a value of this column type from a query string or a path.
+
+    ``values`` is the type of the column's values where that is not the type's own.
+    """
+    if values not in (None, UNKNOWN):
+        if isinstance(values, type) and issubclass(values, enum.Enum):
+            return Annotated[values, _by_name(values)]
+        return _TEXTS.get(values, values) if isinstance(values, type) else values
     type_ = plain_type(type_)
     if isinstance(type_, sa.Enum):
         names: tuple[str, ...] = tuple(type_.enums)
@@ -172,7 +303,7 @@ def text_type(type_: sa.TypeEngine[Any]) -> Any:
     for kind, annotation in _TYPES:
         if isinstance(type_, kind):
             return annotation
-    return timedelta if python_type(type_) is timedelta else Text
+    return Span if python_type(type_) is timedelta else Text
 
 
 def _by_name(members: type[enum.Enum]) -> BeforeValidator:
@@ -248,5 +379,6 @@ def _field(root: Traits[Any], name: str) -> ClientField:
         if inside and not isinstance(plain_type(found.type), sa.JSON):
             raise ValidationError(f"{owner.name}.{part} is neither a relationship nor JSON.", field=name)
         nullable = column is None or bool(column.nullable)
-        return ClientField(name, found.type, nullable, in_json=inside, through=through)
+        values = None if column is None or inside else value_type(owner, part)
+        return ClientField(name, found.type, nullable, in_json=inside, through=through, value_type=values)
     raise ValidationError(f"{name!r} is a relationship of {root.name}; name a field of it.", field=name)

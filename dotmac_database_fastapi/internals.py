@@ -26,7 +26,6 @@ from starlette.responses import Response
 _KNOWN: dict[int, tuple[Any, frozenset[str]]] = {}
 _DEPENDANTS: dict[tuple[Any, str], Dependant] = {}
 _MOST_KEPT = 4096
-_READS = "dotmac_database_reads"
 _WITH_RESPONSE, _WITH_ENDPOINT = "fastapi_inner_astack", "fastapi_function_astack"
 
 
@@ -109,44 +108,23 @@ async def rewound(request: Request) -> bool:
     return True
 
 
-def read_query(call: Callable[..., Any], names: frozenset[str]) -> None:
-    """Remember the parameters that a dependency or an endpoint of the toolkit reads from the query string by itself."""
-    setattr(call, _READS, names)
-
-
-def own_query(dependant: Dependant) -> frozenset[str]:
-    """The names of the query parameters that the toolkit reads by itself, be they declared to FastAPI or not."""
-    read = [getattr(call, _READS, None) for call in calls_of(dependant)]
-    # An object of a mocking library has every attribute.
-    return frozenset().union(*(names for names in read if isinstance(names, frozenset)))
-
-
 def query_parameters(connection: HTTPConnection) -> frozenset[str]:
-    """The names of the query parameters that the request's route accepts anywhere."""
+    """The names of the query parameters that the request's route takes anywhere, replaced dependencies included."""
     dependant: Dependant | None = getattr(route_of(connection), "dependant", None)
     return frozenset() if dependant is None else accepted_query(dependant, connection.scope.get("app"))
 
 
 def accepted_query(dependant: Dependant, app: Any) -> frozenset[str]:
-    """The names of the query parameters that a dependency accepts, its own dependencies' included.
-
-    Those of what the app has in their places are among them.
-    """
+    """The names of the query parameters that a dependency and what the app has in its dependencies' places take."""
     kept = _KNOWN.get(id(dependant))
     if kept is None or kept[0] is not dependant:
         if len(_KNOWN) >= _MOST_KEPT:
             _KNOWN.clear()
-        kept = _KNOWN[id(dependant)] = dependant, _accepted(dependant)
+        kept = _KNOWN[id(dependant)] = dependant, declared_query(dependant)
     overrides = getattr(app, "dependency_overrides", None)
     if not overrides:
         return kept[1]
-    return kept[1].union(*(_accepted(each) for each in _replacements(dependant, overrides)))
-
-
-def _accepted(dependant: Dependant) -> frozenset[str]:
-    fields = get_flat_params(dependant)
-    declared = (field.alias for field in fields if getattr(field.field_info, "in_", None) is _in_query())
-    return own_query(dependant).union(declared)
+    return kept[1].union(*map(declared_query, _replacements(dependant, overrides)))
 
 
 def _replacements(dependant: Dependant, overrides: Any) -> Iterator[Dependant]:
@@ -161,6 +139,28 @@ def _replacements(dependant: Dependant, overrides: Any) -> Iterator[Dependant]:
             made = get_dependant(path=each.path or "", call=replacement)
             waiting += made.dependencies
             yield made
+
+
+def declared_query(dependant: Dependant) -> frozenset[str]:
+    """The names of the query parameters that a dependency declares, its own dependencies' included."""
+    fields = get_flat_params(dependant)
+    names = (field.alias for field in fields if getattr(field.field_info, "in_", None) is _in_query())
+    return own_query(dependant).union(names)
+
+
+def own_query(dependant: Dependant) -> frozenset[str]:
+    """The names of the query parameters that the toolkit reads by itself, be they declared to FastAPI or not."""
+    accepted = (getattr(call, _ACCEPTED, None) for call in calls_of(dependant))
+    # An object of a mocking library has every attribute.
+    return frozenset().union(*(each for each in accepted if isinstance(each, frozenset)))
+
+
+def accept_query(dependency: Callable[..., Any], names: frozenset[str]) -> None:
+    """Count these as query parameters that a dependency declares, besides those that FastAPI documents."""
+    setattr(dependency, _ACCEPTED, names)
+
+
+_ACCEPTED = "dotmac_database_accepted"
 
 
 def dependant_of(dependency: Callable[..., Any], path: str) -> Dependant:

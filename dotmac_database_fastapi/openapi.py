@@ -15,9 +15,14 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from dotmac_database import traits_of
+from pydantic import TypeAdapter
+from sqlalchemy import types as sa
+
+from dotmac_database import Traits, traits_of
 
 from .answers import DESCRIPTIONS, PROBLEM, PROBLEM_JSON, RETRY_AFTER, Answers, answers_of
+from .declared import plain_type
+from .fields import text_type
 from .internals import caller_document, default_operation_id, operations, own_query
 from .tenants import TenantSource
 
@@ -113,8 +118,9 @@ class _Document:
             if isinstance(source, TenantSource):
                 parameter = source.openapi_parameter()
                 if parameter is not None:
-                    needed = any(traits_of(model).tenant is not None for model in operation.models)
-                    _add(parameters, {**parameter, "required": needed})
+                    kinds = list(_tenant_types(operation.models))
+                    schema = _tenant_schema(kinds) or parameter["schema"]
+                    _add(parameters, {**parameter, "schema": schema, "required": bool(kinds)})
             elif source is not None:
                 self._add_dependency(operation, source)
         if not parameters:
@@ -184,21 +190,23 @@ class _Document:
         return {"content": {PROBLEM_JSON: {"schema": {"$ref": f"#/components/schemas/{name}"}}}}
 
     def _share_values(self) -> None:
-        """Write a long list of allowed values once: each filter of a field repeats it, and often the row, too."""
+        """Write a long list of allowed values once: each filter of a field repeats it, and each schema of the row."""
         found = [each for operation in self.operations for each in _long_values(operation)]
         if not found:
             return
         schemas = self.document.setdefault("components", {}).setdefault("schemas", {})
         names = {_values(schema): name for name, schema in schemas.items() if "enum" in schema}
-        many = Counter(_values(schema) for _, schema in found)
+        rows = [each for schema in schemas.values() for value in schema.values() for each in _inside(value)]
         for parameter, schema in found:
-            values = _values(schema)
-            if values not in names and many[values] > 1:
-                names[values] = _free_name(parameter, schemas)
-                schemas[names[values]] = {"type": schema["type"], "enum": schema["enum"]}
-            if values in names:
-                del schema["type"], schema["enum"]
-                schema["$ref"] = f"#/components/schemas/{names[values]}"
+            if _values(schema) not in names:
+                name = names[_values(schema)] = _free_name(parameter, schemas)
+                schemas[name] = {key: schema[key] for key in ("type", "enum") if key in schema}
+        for schema in (*(schema for _, schema in found), *rows):
+            shared = names.get(_values(schema)) if _is_long(schema) else None
+            if shared is not None:
+                schema.pop("type", None)
+                del schema["enum"]
+                schema["$ref"] = f"#/components/schemas/{shared}"
 
     def _name_operations(self) -> None:
         """Give generated operations names that read like code, unless the user's own function has named them."""
@@ -218,6 +226,22 @@ class _Document:
             each.told["operationId"] = name
 
 
+def _tenant_types(models: tuple[type, ...]) -> Iterator[sa.TypeEngine[Any]]:
+    """The types of the models' tenant columns."""
+    for model in models:
+        traits: Traits[Any] = traits_of(model)
+        if traits.tenant is not None:
+            yield traits.columns[traits.tenant].type
+
+
+def _tenant_schema(types: list[sa.TypeEngine[Any]]) -> dict[str, Any] | None:
+    """What a tenant's name must be where the columns are all of one type that is no text; None: any name."""
+    kinds = {repr(plain_type(each)): each for each in types}
+    if len(kinds) != 1 or isinstance(plain_type(types[0]), sa.String):
+        return None
+    return {**TypeAdapter(text_type(types[0])).json_schema(), "title": "Tenant"}
+
+
 def _is_fastapis(told: dict[str, Any]) -> bool:
     """Whether a response is the one that FastAPI adds by itself."""
     schema: dict[str, Any] = told.get("content", {}).get("application/json", {}).get("schema", {})
@@ -226,12 +250,25 @@ def _is_fastapis(told: dict[str, Any]) -> bool:
 
 def _long_values(operation: _Operation) -> Iterator[tuple[str, dict[str, Any]]]:
     """The toolkit's query parameters of an operation that allow of many values, and the schema that lists them."""
-    ours = own_query(operation.route.dependant)
+    ours = own_query(operation.route.dependant) - {"sort"}
     for parameter in operation.told.get("parameters", ()):
         if parameter.get("in") == "query" and parameter["name"] in ours:
             schema = parameter["schema"].get("items", parameter["schema"])
-            if len(schema.get("enum", ())) > _FEW_VALUES:
+            if _is_long(schema):
                 yield parameter["name"], schema
+
+
+def _inside(value: Any) -> Iterator[dict[str, Any]]:
+    """All the objects in a part of the document."""
+    if isinstance(value, dict):
+        yield value
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _inside(each)
+
+
+def _is_long(schema: dict[str, Any]) -> bool:
+    values = schema.get("enum")
+    return isinstance(values, list) and len(values) > _FEW_VALUES
 
 
 def _values(schema: dict[str, Any]) -> str:

@@ -84,12 +84,17 @@ class PageParams:
     def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
         """Each parameter's name, schema and description."""
         sized = {"type": "integer", "minimum": 1, "maximum": self.max_size, "default": self.size}
-        yield "page", {"type": "integer", "minimum": 1, "default": 1}, "The page, counted from 1."
+        last = MAX_PAGE if self.max_offset is None else self.max_offset + 1
+        yield "page", {"type": "integer", "minimum": 1, "maximum": last, "default": 1}, self._words_of_page()
         yield "per_page", sized, "Rows on a numbered page."
         counts = {"type": "string", "enum": list(self.totals), "default": self.total}
         yield "total", counts, f"How all the rows are counted: {', '.join(_COUNTS[kind] for kind in self.totals)}."
         yield "limit", sized, "Rows on a page between cursors; without a cursor the first one."
-        yield "cursor", {"type": "string"}, "Where the page begins: a cursor that another page gave."
+        yield "cursor", {"type": "string", "minLength": 1}, "Where the page begins: a cursor that another page gave."
+
+    def _words_of_page(self) -> str:
+        limit = "" if self.max_offset is None else f" At most {self.max_offset:,} rows can be skipped."
+        return f"The page, counted from 1.{limit} It goes with neither limit nor cursor."
 
 
 _COUNTS: dict[TotalKind, str] = {

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from dotmac_database import CursorPaginationParams, PaginationParams, QueryFilter, SortField, TotalKind
 
 from .bounds import MAX_OFFSET, Faults, values_of
-from .internals import read_query
+from .internals import accept_query
 from .pages import MAX_PAGE, MAX_PAGE_SIZE, TOTALS
 from .query_string import FilterParams, ListParams, SortParams, refuse_unknown
 from .refusals import REFUSALS, raise_identity
@@ -158,24 +158,12 @@ def _declaring(dependency: Callable[..., Any], params: FilterParams | SortParams
             inspect.Parameter(
                 f"parameter_{index}",
                 inspect.Parameter.KEYWORD_ONLY,
-                default=Query(
-                    None, alias=name, title=name, description=description, json_schema_extra=_completing(schema)
-                ),
+                default=Query(None, alias=name, title=name, description=description, json_schema_extra=schema),
                 annotation=Any,
             )
             for index, (name, schema, description) in enumerate(params.openapi())
         ),
     ]
+    accept_query(dependency, params.known)
     dependency.__signature__ = inspect.Signature(declared)  # type: ignore[attr-defined]  # read by inspect.signature
-    read_query(dependency, params.known)
     return dependency
-
-
-def _completing(schema: dict[str, Any]) -> Any:
-    """What makes a parameter's schema of Pydantic's; the description is the parameter's, and not repeated in it."""
-
-    def complete(made: dict[str, Any]) -> None:
-        made.pop("description", None)
-        made.update(schema)
-
-    return complete

@@ -23,8 +23,7 @@ from dotmac_database import (
 )
 
 from .bounds import MAX_FILTER_VALUES, MAX_OFFSET, MAX_SEARCH, MAX_SORTS, Faults, Values, shown, single, values_of
-from .fields import LISTS, ClientField, fields_of, refuse_private
-from .filter_openapi import NULLS, describe_filters
+from .fields import LISTS, TEXT_PATTERN, ClientField, fields_of, refuse_private
 from .internals import accepted_query, dependant_of, query_parameters, route_of
 from .pages import MAX_PAGE_SIZE, PAGE_PARAMETERS, TOTALS, PageParams, kinds_of
 from .readable import shows
@@ -32,25 +31,28 @@ from .registry import plugins_of
 from .schemas import read_schema_of
 
 _TRUTH = pydantic.TypeAdapter(bool)
+_NULLS = (FilterOperator.IS_NULL, FilterOperator.IS_NOT_NULL)
+_NO_COMMA = r"^[^,\u0000]*$"
+"""A text in a list that is written with commas; one that has a comma is given by repeating the parameter."""
 
 
 def refuse_unknown(connection: HTTPConnection, values: Values, known: frozenset[str], faults: Faults) -> None:
-    """Name each parameter that is neither in ``known`` nor accepted by the route."""
+    """Name each parameter that neither ``known`` nor the route declares."""
     unknown = values.keys() - known
     if not unknown:
         return
-    accepted = known | query_parameters(connection) | _of_plugins(connection)
-    for name in sorted(unknown - accepted):
-        near = faults.nearest(name, _of_its_kind(name, accepted))
+    declared = known | query_parameters(connection) | _of_plugins(connection)
+    for name in sorted(unknown - declared):
+        near = faults.nearest(name, _of_its_kind(name, declared))
         hint = f"; did you mean {near!r}?" if near else "."
         message = f"There is no query parameter {shown(name)!r}{hint}"
         faults.add(name, message, "extra_forbidden", values[name][0])
 
 
-def _of_its_kind(name: str, accepted: frozenset[str]) -> list[str]:
+def _of_its_kind(name: str, declared: frozenset[str]) -> list[str]:
     """What a misspelt name can have meant: a path, a field, or an operator, of the same field where there is one."""
     field, operator, _ = name.partition("__")
-    known = sorted(accepted)
+    known = sorted(declared)
     own = [each for each in known if each.startswith(f"{field}__")] if operator else []
     return own or [each for each in known if ("." in each, "__" in each) == ("." in name, bool(operator))]
 
@@ -78,10 +80,12 @@ class FilterParams:
         schema: type[Any] | None = None,
     ) -> None:
         self.fields = fields_of(model, names, schema)
-        self.reserved = reserved
-        self.declared: dict[str, tuple[ClientField, FilterOperator]] = {
-            name: (each, operator) for each in self.fields.values() for operator, name in self._names(each).items()
-        }
+        self.declared: dict[str, tuple[ClientField, FilterOperator]] = {}
+        for each in self.fields.values():
+            for operator in each.operators:
+                name = each.name if operator is FilterOperator.EQ else f"{each.name}__{operator.value}"
+                # A field of the name of another parameter is asked for with its operator.
+                self.declared[f"{name}__eq" if name in reserved else name] = each, operator
         equals = {f"{each.name}__eq": (each, FilterOperator.EQ) for each in self.fields.values()}
         self.accepted = {**{n: e for n, e in equals.items() if FilterOperator.EQ in e[0].operators}, **self.declared}
 
@@ -119,7 +123,7 @@ class FilterParams:
                 yield from self._read_list(name, each, operator, given, faults)
             elif len(given) > 1:
                 faults.add(name, "It is given more than once.", given=list(given))
-            elif operator in NULLS:
+            elif operator in _NULLS:
                 yield _TRUTH.validate_python(given[0])
             else:
                 yield each.adapter.validate_python(given[0])
@@ -138,16 +142,44 @@ class FilterParams:
         yield [each.adapter.validate_python(part) for part in parts]
 
     def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
-        """Each documented parameter's name, schema and description; all of ``accepted`` are named among them."""
-        for each in self.fields.values():
-            yield from describe_filters(each, self._names(each))
+        """Name, schema and description of the parameters that are documented: the most used operators of each field."""
+        for name, (each, operator) in self.declared.items():
+            documented = each.documented
+            if operator not in documented:
+                continue
+            schema: dict[str, Any] = each.schema
+            if operator in LISTS:
+                schema = {"type": "array", "items": {**schema, "pattern": _NO_COMMA} if each.is_text else schema}
+            elif operator in _NULLS:
+                schema = {"type": "boolean"}
+            others = ", ".join(f"__{other.value}" for other in each.operators if other not in documented)
+            also = f". It is also taken with {others}." if others and operator is documented[0] else ""
+            yield name, schema, f"{each.name}: {_WORDS[operator]}{also}"
 
-    def _names(self, each: ClientField) -> dict[FilterOperator, str]:
-        """The parameter of each operator. A field of the name of another parameter is asked for with its operator."""
-        names = {operator: f"{each.name}__{operator.value}" for operator in each.operators}
-        if FilterOperator.EQ in names and each.name not in self.reserved:
-            names[FilterOperator.EQ] = each.name
-        return names
+
+_WORDS = {
+    FilterOperator.EQ: "equal to this",
+    FilterOperator.NE: "not equal to this",
+    FilterOperator.GT: "greater than this",
+    FilterOperator.GTE: "this or greater",
+    FilterOperator.LT: "less than this",
+    FilterOperator.LTE: "this or less",
+    FilterOperator.IN: "one of these",
+    FilterOperator.NOT_IN: "none of these",
+    FilterOperator.BETWEEN: "between these two, both included",
+    FilterOperator.LIKE: "contains this, or matches it where it has a %; minds case",
+    FilterOperator.NOT_LIKE: "the opposite of like",
+    FilterOperator.ILIKE: "contains this, or matches it where it has a %; in any case",
+    FilterOperator.NOT_ILIKE: "the opposite of ilike",
+    FilterOperator.STARTS_WITH: "starts with this",
+    FilterOperator.ENDS_WITH: "ends with this",
+    FilterOperator.IS_NULL: "whether it has no value",
+    FilterOperator.IS_NOT_NULL: "whether it has a value",
+    FilterOperator.CONTAINS: "contains this",
+    FilterOperator.CONTAINED_BY: "all of it is among these",
+    FilterOperator.OVERLAPS: "some of it is among these",
+    FilterOperator.SEARCH: "has these words",
+}
 
 
 _FOLDED = "__folded"
@@ -167,7 +199,7 @@ class SortParams:
         *,
         schema: type[Any] | None = None,
     ) -> None:
-        fields = fields_of(model, names, schema)
+        fields = {name: each for name, each in fields_of(model, names, schema).items() if each.has_order}
         self.names = tuple(fields)
         ascending: dict[str, tuple[SortField, ...]] = {}
         for name, each in fields.items():
@@ -182,7 +214,7 @@ class SortParams:
         }
 
     def read(self, values: Values, faults: Faults) -> list[SortField]:
-        """The sorts that the values ask for, in their order."""
+        """The sorts that the values ask for, in their order; as in SQL, a field that was named has no more effect."""
         chosen: dict[tuple[str, str], SortField] = {}
         many = sum(given.count(",") + 1 for given in values.get("sort", ()))
         if many > MAX_SORTS:
@@ -195,17 +227,17 @@ class SortParams:
                     near = faults.nearest(part, self.choices)
                     hint = f"did you mean {near!r}?" if near else f"it can be {', '.join(self.names)}."
                     faults.add("sort", f"Nothing can be sorted by {shown(part)!r}; {hint}", "enum", part)
-                elif any((sort.field, sort.by) in chosen for sort in sorts):
-                    faults.add("sort", f"{sorts[0].field!r} is given more than once.", given=part)
                 elif sorts[0].by == "relevance" and not any(text.strip() for text in values.get("q", ())):
                     faults.add("sort", "Relevance is that to the words of q, which are missing.", given=part)
                 else:
-                    chosen.update({(sort.field, sort.by): sort for sort in sorts})
+                    for sort in sorts:
+                        chosen.setdefault((sort.field, sort.by), sort)
         return list(chosen.values())
 
     def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
         """Each parameter's name, schema and description."""
-        schema = {"type": "array", "items": {"type": "string", "enum": list(self.choices)}}
+        choices = {"type": "string", "enum": list(self.choices)}
+        schema = {"type": "array", "items": choices, "maxItems": MAX_SORTS}
         yield (
             "sort",
             schema,
@@ -237,7 +269,11 @@ class SearchParams:
 
     def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
         """Each parameter's name, schema and description."""
-        yield "q", {"type": "string", "maxLength": MAX_SEARCH}, f"Words to search for in {', '.join(self.names)}."
+        yield (
+            "q",
+            {"type": "string", "maxLength": MAX_SEARCH, "pattern": TEXT_PATTERN},
+            f"Words to search for in {', '.join(self.names)}.",
+        )
 
 
 class ListParams:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from functools import lru_cache, partial
-from typing import Annotated, Any, Literal
-from uuid import UUID
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    WithJsonSchema,
+    create_model,
+)
 from pydantic_core import to_jsonable_python
 from sqlalchemy import Column
 from sqlalchemy import types as sa
@@ -17,38 +22,14 @@ from sqlalchemy.sql.visitors import iterate
 
 from dotmac_database import Traits, traits_of
 
-from .binary import Base64, Whatever, with_base64, without_encoding
-from .fields import plain_type, public_columns, python_type
+from .binary import Whatever, with_base64, without_encoding
+from .declared import UNKNOWN, narrower, plain_type, value_type
+from .fields import public_columns, python_type
+from .json_types import Documented, json_type, written_type
+from .keys import SEGMENT
 
 _WRITTEN = ConfigDict(extra="forbid")
 _READ = ConfigDict(from_attributes=True)
-
-_FINITE: Any = Annotated[float, Field(allow_inf_nan=False)]
-"""A number that JSON can show: it has neither infinities nor NaN."""
-
-_UUID_AS_TEXT: Any = Annotated[
-    str, BeforeValidator(lambda value: str(UUID(str(value)))), WithJsonSchema({"type": "string", "format": "uuid"})
-]
-"""A UUID of a column that keeps it as text in Python."""
-
-_LOCAL_TIME = Annotated[
-    time, WithJsonSchema({"type": "string", "pattern": r"^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?$"})
-]
-"""A time without a zone: the format "time" of JSON Schema requires one (RFC 3339, full-time)."""
-
-# The order matters: Interval may wrap a DateTime.
-_TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any], ...] = (
-    (sa.Boolean, bool),
-    (sa.Integer, int),
-    (sa.Interval, timedelta),
-    (sa.DateTime, datetime),
-    (sa.Date, date),
-    (sa.Time, time),
-    (sa.LargeBinary, Base64),
-)
-
-_OF_PYTHON: dict[type | None, Any] = {timedelta: timedelta, datetime: datetime, date: date, time: time, bytes: Base64}
-"""Types of a dialect's own, by the Python type of their values."""
 
 
 @lru_cache(maxsize=1024)
@@ -154,6 +135,8 @@ def _filled(column: Column[Any]) -> bool:
 
 def _created(traits: Traits[Any], key: str, column: Column[Any]) -> tuple[Any, Any]:
     annotation = _annotation(traits, key, column, stored=True)
+    if key in traits.primary_key and isinstance(column.type, sa.String):
+        annotation = Annotated[annotation, Documented(SEGMENT)]
     if not column.nullable and not _filled(column):
         return annotation, ...
     default: Any = column.default
@@ -173,15 +156,45 @@ def _column_default(value: Any) -> Any:
 
 def _annotation(traits: Traits[Any], key: str, column: Column[Any], *, stored: bool = False) -> Any:
     annotation, metadata = _declared(traits, key)
-    if annotation is None:
-        annotation = _of_type(column.type)
+    if annotation is None or _says_no_more(annotation, column):
+        annotation = _of_column(traits, key, column, stored=stored)
     elif stored and _holds_json(column.type):
         metadata = (*metadata, _AS_JSON)
-    if stored and annotation is float:
-        annotation = _FINITE
     if column.nullable:
         annotation = annotation | None
     return Annotated[(annotation, *metadata)] if metadata else annotation
+
+
+def _says_no_more(annotation: Any, column: Column[Any]) -> bool:
+    """Whether what an SQLModel class declares is just the class of its column's values."""
+    parts = [part for part in get_args(annotation) if part is not type(None)] or [annotation]
+    optional = type(None) in get_args(annotation)
+    return len(parts) == 1 and parts[0] is python_type(column.type) and (bool(column.nullable) or not optional)
+
+
+def _of_column(traits: Traits[Any], key: str, column: Column[Any], *, stored: bool) -> Any:
+    """The type of a column's values, written (``stored``) or read.
+
+    What is read is shown even where it is not as the class says: one odd row must not take a list away.
+    """
+    behind, values = json_type(column.type, written=stored), value_type(traits, key)
+    if values is UNKNOWN:
+        return behind if stored else Annotated[Whatever, _documented_as(behind)]
+    if values is not None:
+        return with_base64(written_type(values) if stored else values)
+    narrow = narrower(traits, key)
+    if narrow is None:
+        return behind
+    if isinstance(column.type, sa.JSON):
+        return Annotated[with_base64(narrow), _AS_JSON] if stored else behind
+    if not stored:
+        return Annotated[behind, _documented_as(narrow)]
+    is_constrained = get_origin(narrow) is Annotated
+    return Annotated[(behind, *get_args(narrow)[1:])] if is_constrained else narrow
+
+
+def _documented_as(annotation: Any) -> WithJsonSchema:
+    return WithJsonSchema(TypeAdapter(annotation).json_schema())
 
 
 def _holds_json(type_: sa.TypeEngine[Any]) -> bool:
@@ -204,36 +217,3 @@ def _declared(traits: Traits[Any], key: str) -> tuple[Any, tuple[Any, ...]]:
     # SQLModel keeps its notes for columns there, too.
     metadata = [each for each in declared.metadata if not type(each).__module__.startswith("sqlmodel")]
     return with_base64(declared.annotation), tuple(without_encoding(metadata))
-
-
-def _of_type(type_: sa.TypeEngine[Any]) -> Any:
-    type_ = plain_type(type_)
-    if isinstance(type_, sa.Enum):
-        return Literal[tuple(type_.enums)] if type_.enum_class is None else type_.enum_class
-    if isinstance(type_, sa.String):
-        return str if type_.length is None else Annotated[str, Field(max_length=type_.length)]
-    if isinstance(type_, sa.ARRAY):
-        return _array(type_)
-    if isinstance(type_, sa.Uuid):
-        return UUID if type_.as_uuid else _UUID_AS_TEXT
-    if isinstance(type_, (sa.Numeric, sa.Float)):
-        return Decimal if type_.asdecimal else float
-    if isinstance(type_, sa.JSON):
-        return Any
-    if isinstance(type_, sa.Time) and not type_.timezone:
-        return _LOCAL_TIME
-    for kind, annotation in _TYPES:
-        if isinstance(type_, kind):
-            return annotation
-    return _OF_PYTHON.get(python_type(type_), Whatever)
-
-
-def _array(type_: sa.ARRAY[Any]) -> Any:
-    """Lists as deep as the type says; where it does not say, the members may be lists themselves."""
-    member = _of_type(type_.item_type) | None
-    if type_.dimensions is None:
-        member |= list[Any]
-    rows: Any = tuple[member, ...] if type_.as_tuple else list[member]  # type: ignore[valid-type]  # known at run time
-    for _ in range((type_.dimensions or 1) - 1):
-        rows = tuple[rows, ...] if type_.as_tuple else list[rows]
-    return rows

@@ -24,7 +24,7 @@ from starlette.requests import HTTPConnection
 from dotmac_database import (
     ALL_TENANTS,
     DatabaseTransaction,
-    TenantRequiredError,
+    TenantNotGivenError,
     TransactionOptions,
     acting_as,
     bind_tenant,
@@ -255,8 +255,6 @@ def _as_caller(
             stack.enter_context(scope)
         try:
             yield
-        except TenantRequiredError as refused:
+        except TenantNotGivenError as refused:
             # The guard knows that a tenant is missing; the caller knows where it should have been.
-            if caller.missing is None or refused is caller.missing:
-                raise
-            raise caller.missing from refused
+            raise caller.refusal(str(refused)) from refused

@@ -15,7 +15,7 @@ from ..actors import current_actor
 from ..cursors import CursorCodec, CursorKey
 from ..dialects import dialect_named
 from ..dialects.transactions import watch
-from ..errors import MisuseError, TenantRequiredError, ValidationError
+from ..errors import MisuseError, TenantNotGivenError, TenantRequiredError, ValidationError
 from ..models.traits import Traits, traits_of
 from ..sessions import state_of, sync_session
 from ..statements.coercion import coercer
@@ -94,7 +94,7 @@ class RepositoryCore(Generic[M, Db]):
         if isinstance(tenant_id, str) and not tenant_id.strip():
             raise TenantRequiredError("A tenant's name can't be blank.")
         if tenant_id is None and (traits.tenant is not None or self.tenant_required):
-            raise TenantRequiredError(
+            raise TenantNotGivenError(
                 f"{traits.name} belongs to tenants: pass tenant_id=, or ALL_TENANTS to work across them."
             )
         if tenant_id is not None and tenant_id is not ALL_TENANTS:
@@ -135,7 +135,7 @@ class RepositoryCore(Generic[M, Db]):
         return self._with(_fields=tuple(dict.fromkeys(fields)))
 
     def with_tenant(self, tenant_id: Any) -> Self:
-        """The same repository for another tenant, on the same session. Raises `TenantRequiredError` for None."""
+        """The same repository for another tenant, on the same session. Raises `TenantNotGivenError` for None."""
         other = copy.copy(self)
         other._bind_tenant(tenant_id)
         return other

@@ -10,6 +10,7 @@ from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.base import instance_dict
 from sqlalchemy.sql.elements import Null
+from sqlalchemy.util import duck_type_collection
 
 from ..dialects import translated
 from ..direct import insert, write
@@ -23,6 +24,7 @@ from ..statements.inheritance import deletions, levels_of, of_key, spreads
 from ..statements.reads import Bound, Reader, for_update
 from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS
+from ..tenancy.related import stamp_by_related
 from .core import SyncDb
 from .deleting import UnitOfWorkDeletion, enforces_keys, follow_database, holds_related
 from .explaining import ExplainingRepository
@@ -84,6 +86,21 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
                 setattr(data, key, None)
                 set_committed_value(data, key, values[key])
 
+    def _release_members(self, data: Any, values: Values) -> None:
+        """Take the members of a caller's collections from it: with one of them it would come into the session.
+
+        The object itself keeps what it was given.
+        """
+        if not sa_inspect(data).transient:
+            return
+        for key in self.traits.relationships.keys() & values.keys():
+            if self.traits.relationships[key].uselist and values[key]:
+                given = values[key]
+                kind: Any = duck_type_collection(given) or list
+                values[key] = kind(given)
+                setattr(data, key, kind())
+                set_committed_value(data, key, given.values() if kind is dict else values[key])
+
     def _flushed(self, values: Values, alone: Callable[[], None]) -> M:
         """A new object by the unit of work."""
         self._refuse_held(values)
@@ -116,6 +133,9 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         with self._writing() as alone:
             if self._is_one_update(values):
                 alone()
+            elif isinstance(data, self.model_class):
+                self._unlink(data, values)
+                self._release_members(data, values)
             entity = self._change(writer, key, values, expected_version)
             keep(self._session, entity)
         return entity
@@ -283,7 +303,11 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         values = writer.refuse_nulls(self.values_for_create(values), new=new, index=index)
         for key, value in values.items():
             if key not in self.traits.columns or writer.is_expression(key, value):
-                raise MisuseError(f"{self.traits.name}.{key} can't be written in bulk.", field=key)
+                raise MisuseError(
+                    f"{self.traits.name}.{key} can't be written so: create() and update() alone take relationships and "
+                    "SQL expressions.",
+                    field=key,
+                )
         if self.traits.constructs:
             made = self._values_made(values)
             unset |= made.keys() - values.keys()
@@ -321,6 +345,7 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
 
     def _flush(self) -> None:
         """Flush, once it is sure that nothing of another tenant is among it."""
+        stamp_by_related(self._session)
         tenant, key = self.tenant_id, self.traits.tenant
         if key is not None and tenant is not ALL_TENANTS:
             for entity in (*self._session.deleted, *self._session.dirty):

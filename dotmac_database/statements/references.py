@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql import ColumnElement
 
 from ..dialects.own import OWN
-from ..errors import TenantIsolationError, TenantRequiredError, ValidationError
+from ..errors import TenantIsolationError, TenantNotGivenError, TenantRequiredError, ValidationError
 from ..models.registered import mappers
 from ..models.traits import Traits, traits_of
 from ..sessions import read, sync_session
@@ -128,10 +128,11 @@ def _tenant(session: Session, traits: Traits[Any], values: Mapping[str, Any], te
     binding = binding_of(session)
     if tenant_id is None and binding is not None:
         tenant_id = binding.tenant
+    unknown: type[TenantRequiredError] = TenantNotGivenError
     if tenant_id is ALL_TENANTS:
-        tenant_id = values.get(traits.tenant or "")
+        tenant_id, unknown = values.get(traits.tenant or ""), TenantRequiredError
     if tenant_id is None:
-        raise TenantRequiredError(f"{traits.name} refers to tenants' rows, and the tenant is not known.")
+        raise unknown(f"{traits.name} refers to tenants' rows, and the tenant is not known.")
     return named(tenant_id)
 
 

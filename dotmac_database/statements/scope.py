@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import false, true
 from sqlalchemy.sql import ColumnElement
 
-from ..errors import TenantRequiredError
+from ..errors import TenantNotGivenError
 from ..models.traits import Traits
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.parameters import ScopeParameter
@@ -47,13 +47,13 @@ class Scope:
 
         ``bound``: with the tenant's value in the expression, for loader options.
 
-        Raises `TenantRequiredError` for a tenant-scoped class where no tenant is known.
+        Raises `TenantNotGivenError` for a tenant-scoped class where no tenant is known.
         """
         entity = traits.model if entity is None else entity
         conditions: list[ColumnElement[bool]] = []
         if traits.tenant is not None and self.tenant is not ALL_TENANTS:
             if self.tenant is None:
-                raise TenantRequiredError(f"{traits.name} belongs to tenants, and no tenant is given.")
+                raise TenantNotGivenError(f"{traits.name} belongs to tenants, and no tenant is given.")
             column = getattr(entity, traits.tenant)
             value = self.tenant if bound else ScopeParameter(TENANT_PARAMETER, type_=column.type, required=True)
             conditions.append(column == value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -18,14 +18,14 @@ from sqlalchemy import (
     null,
     update,
 )
-from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.sql.elements import Null
 
 from ..errors import MisuseError, TenantIsolationError, TenantRequiredError, ValidationError
 from ..models.expressions import made_by
-from ..models.traits import Traits, VersionSource, traits_of
+from ..models.traits import Traits, VersionSource
 from ..plainness import CHANGE, INSERT, mapper_departure
 from ..tenancy.context import ALL_TENANTS
+from ..tenancy.related import tenant_of_related
 from ..tenancy.values import same
 from ..types import UTCDateTime, utc_now
 from .coercion import Coercer, coercer
@@ -41,13 +41,6 @@ _GIVEN = object()
 def _fills_itself(column: Column[Any]) -> bool:
     """Whether something fills the column where nobody gives a value: a default, a key's sequence."""
     return column.default is not None or column.server_default is not None or column.primary_key
-
-
-def _members(value: Any) -> Iterable[Any]:
-    """The objects that a relationship was given: one, a collection of them, or none."""
-    if isinstance(value, Mapping):
-        return value.values()
-    return value if hasattr(value, "__iter__") else () if value is None else (value,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,17 +216,13 @@ class Writer:
             values[key] = first(None)
 
     def _check_related(self, key: str, value: Any) -> None:
-        """Refuse entities of another tenant as a new row's neighbours."""
+        """Refuse entities of another tenant as a row's neighbours."""
         tenant = self.reader.scope.tenant
-        if tenant is None or tenant is ALL_TENANTS or value is None:
+        if tenant is None or tenant is ALL_TENANTS:
             return
-        target = traits_of(self.traits.relationships[key].mapper.class_)
-        if target.tenant is None:
-            return
-        for member in _members(value):
-            held = sa_inspect(member).dict.get(target.tenant)
-            if held is not None and held != tenant:
-                raise TenantIsolationError(f"{self.traits.name}.{key}: {target.name} belongs to another tenant.")
+        related = tenant_of_related(self.traits, {key: value})
+        if related is not None and not same(related, tenant):
+            raise TenantIsolationError(f"{self.traits.name}.{key}: a related object belongs to another tenant.")
 
     def _stamp_tenant(self, values: Values) -> None:
         key = self.traits.tenant
@@ -249,17 +238,13 @@ class Writer:
         values[key] = tenant
 
     def _take_tenant_of_related(self, values: Values, key: str) -> None:
-        """Know whose row it is from the objects that it is related to. Raises where they are of several tenants."""
-        for name in self.traits.relationships.keys() & values.keys():
-            target = traits_of(self.traits.relationships[name].mapper.class_)
-            for member in _members(values[name]) if target.tenant is not None else ():
-                tenant = sa_inspect(member).dict.get(target.tenant)
-                if tenant is None:
-                    continue
-                if values.get(key) is None:
-                    values[key] = self._coerced(key, tenant)
-                elif not same(values[key], tenant):
-                    raise TenantIsolationError(f"{self.traits.name}.{name}: {target.name} belongs to another tenant.")
+        related = tenant_of_related(self.traits, values)
+        if related is None:
+            return
+        if values.get(key) is None:
+            values[key] = self._coerced(key, related)
+        elif not same(values[key], related):
+            raise TenantIsolationError(f"{self.traits.name}: a related object belongs to another tenant.")
 
     def _stamp_class(self, values: Values) -> None:
         """Say which class of its inheritance the new row is of; INSERT … SELECT and COPY don't do it by themselves."""

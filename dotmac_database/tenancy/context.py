@@ -18,7 +18,7 @@ from weakref import WeakSet
 
 from sqlalchemy.orm import InstanceState, Session
 
-from ..errors import TenantIsolationError, TenantRequiredError, ValidationError
+from ..errors import TenantIsolationError, TenantNotGivenError, ValidationError
 from ..sessions import AnySession, sync_session
 from .holdings import forget_reached, holds_tenants, release_added, release_others, stamp_pending
 from .values import named, same
@@ -77,9 +77,9 @@ class TenantBinding:
         return bool(self.blocks) and not self.blocks.isdisjoint(_BLOCKS.get())
 
     def required(self, what: str) -> Any:
-        """The bound tenant; raises `TenantRequiredError` where there is none."""
+        """The bound tenant; raises `TenantNotGivenError` where there is none."""
         if self.tenant is None:
-            raise TenantRequiredError(f"{what} belongs to tenants, and the session is bound to none.")
+            raise TenantNotGivenError(f"{what} belongs to tenants, and the session is bound to none.")
         return self.tenant
 
     def serve(self, tenant: Any) -> None:

@@ -21,6 +21,7 @@ from ..plainness import has_ended
 from ..sessions import discard, state_of
 from .context import UNKNOWN, TenantBinding, binding_of, guard
 from .executions import on_execute
+from .related import stamp_by_related
 from .rls import RowLevelSecurity
 from .units import attached_are_own, check_unit_of_work, writing_by_itself
 from .values import same
@@ -115,7 +116,9 @@ def _held_is_own(entity: Any, binding: TenantBinding) -> None:
 def _on_flush(session: Session, *_: Any) -> None:
     """Check what other listeners added to the flush after the session was asked for it."""
     binding = _binding(session)
-    if not binding.open:
+    if binding.open:
+        stamp_by_related(session)
+    else:
         check_unit_of_work(session, binding)
 
 

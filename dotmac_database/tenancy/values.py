@@ -9,7 +9,7 @@ from sqlalchemy import Column
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from ..errors import TenantIsolationError, TenantRequiredError, ValidationError
+from ..errors import TenantIsolationError, TenantNotGivenError, TenantRequiredError, ValidationError
 
 _NO_NAMES = (bool, float, bytes, bytearray, memoryview, list, dict, set, frozenset, tuple, type)
 
@@ -20,8 +20,10 @@ def named(tenant: Any) -> Any:
     An SQL expression is none: it would be a condition of the statement's writer, and true of any row. What can't be
     compared or hashed is none either.
     """
-    if tenant is None or (isinstance(tenant, str) and not tenant.strip()):
-        raise TenantRequiredError("A session can't be bound to no tenant.")
+    if tenant is None:
+        raise TenantNotGivenError("A session can't be bound to no tenant.")
+    if isinstance(tenant, str) and not tenant.strip():
+        raise TenantRequiredError("A tenant's name can't be blank.")
     if isinstance(tenant, str):
         if "\x00" in tenant:
             raise ValidationError("A tenant's name can't hold a NUL.", field="tenant_id")

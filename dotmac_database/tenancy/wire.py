@@ -12,7 +12,7 @@ from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.elements import BindParameter
 
 from ..dialects.own import OWN
-from ..errors import TenantIsolationError, TenantRequiredError, UnscopedStatementError
+from ..errors import TenantIsolationError, TenantNotGivenError, UnscopedStatementError
 from .cleaning import CLEANING, mark_raw
 from .compiler import ConfiningCompiler, confining
 from .context import UNKNOWN, TenantBinding, binding_of
@@ -200,7 +200,7 @@ def _check_tenant(binding: TenantBinding, compiled: ConfiningCompiler, context: 
 
 def _refuse(binding: TenantBinding, what: str, *, backed: bool) -> None:
     if binding.tenant is None:
-        raise TenantRequiredError(f"{what} may hold tenants' rows, and the session is bound to no tenant.")
+        raise TenantNotGivenError(f"{what} may hold tenants' rows, and the session is bound to no tenant.")
     if not backed:
         raise UnscopedStatementError(
             f"{what} can't be confined to a tenant; go through the mapped class, or unscoped(session, reason=…)."

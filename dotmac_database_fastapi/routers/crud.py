@@ -109,7 +109,7 @@ class _Resource:
             entity = await repository.create(data)
             await self.references.after(repository, entity, checked, created=True)
             entity = await self._loaded(repository, entity)
-            return self._told(entity, 201, {"Location": self.key.location(request, entity)})
+            return self._told(entity, 201, {"Location": self.key.location(request, entity, data)})
 
         async def create(request: Request, data: Any, repository: Any = Depends(self.get_rows)) -> Response:
             return await made(request, data, repository)

@@ -15,7 +15,7 @@ from ..bodies import bounded
 from ..bounds import MAX_OFFSET
 from ..dependencies import get_repository
 from ..heads import add_get, add_options
-from ..internals import read_query
+from ..internals import accept_query
 from ..links import link_header
 from ..pages import TOTALS
 from ..query_string import ListParams
@@ -118,7 +118,7 @@ def add_list(
         link = link_header(request, page, limit=limit, max_offset=params.page.max_offset)
         return Response(renderer.page(page), media_type="application/json", headers={"Link": link} if link else None)
 
-    read_query(list_rows, params.known)
+    accept_query(list_rows, params.known)
     describe_endpoint(list_rows, f"list{plural(model.__name__)}", {400, 422})
     add_get(
         router,

@@ -78,7 +78,7 @@ TYPES: dict[str, tuple[Any, list[tuple[Any, Any]]]] = {
         sa.Interval,
         [
             ("PT1H30M", timedelta(minutes=90)),
-            ("P1Y35DT0.000001S", timedelta(days=400, microseconds=1)),
+            ("P400DT0.000001S", timedelta(days=400, microseconds=1)),
             ("-P1DT2S", -timedelta(days=1, seconds=2)),
         ],
     ),

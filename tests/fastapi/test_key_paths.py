@@ -10,7 +10,8 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from fastapi import APIRouter, FastAPI
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, synonym
 
 from dotmac_database import SoftDeleteMixin
 from dotmac_database_fastapi import DatabasePlugin, crud_router, register_exception_handlers
@@ -169,3 +170,86 @@ def test_a_location_has_the_root_path_and_the_prefix_encoded(
             assert (await client.get(answer.headers["location"])).json() == answer.json()
 
     runner.run(follow())
+
+
+_MADE: dict[str, str] = {"slash": "a/b", "empty": "", "dots": "..", "long": "x" * 4001}
+"""Keys that the app makes, and no URL can lead to."""
+
+_next_key = "plain"
+
+
+class Slug(Base):
+    __tablename__ = "key_paths_slug"
+    name: Mapped[str] = mapped_column(sa.String, primary_key=True, default=lambda: _next_key)
+    code = synonym("name")
+    note: Mapped[str | None]
+
+
+class Dated(Base):
+    __tablename__ = "key_paths_dated"
+    day: Mapped[str] = mapped_column(sa.String, primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String, primary_key=True, default=lambda: _next_key)
+
+
+class SlugData(BaseModel):
+    """A schema that makes a key of its own."""
+
+    name: str = Field(default_factory=lambda: _next_key)
+
+
+class CodeData(BaseModel):
+    """A schema that names the key by its synonym."""
+
+    code: str | None = None
+
+
+class NoteData(BaseModel):
+    """A schema of a change, whose default for the key is never written."""
+
+    name: str = ""
+    note: str | None = None
+
+
+def test_a_key_that_the_app_made_is_not_the_clients_fault(
+    plugin: DatabasePlugin,
+    runner: asyncio.Runner,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = FastAPI(lifespan=plugin.lifespan)
+    register_exception_handlers(app)
+    app.include_router(crud_router(Slug, prefix="/derived"))
+    app.include_router(crud_router(Slug, prefix="/schema", create_schema=SlugData))
+    app.include_router(crud_router(Slug, prefix="/synonym", create_schema=CodeData))
+    app.include_router(crud_router(Dated, prefix="/dated"))
+    api = Api(app, runner)
+    for name, value in _MADE.items():
+        monkeypatch.setattr(f"{__name__}._next_key", value)
+        for path, row in (("/derived", {}), ("/schema", {}), ("/synonym", {}), ("/dated", {"day": "1"})):
+            caplog.clear()
+            answer = api.post(path, tenant="a", json=row)
+            assert (answer.status_code, "detail" in answer.json()) == (500, False), f"{name} {path} {answer.text}"
+            (record,) = [each for each in caplog.records if each.levelname == "ERROR"]
+            assert "name: the app made a key that no URL can lead to" in record.getMessage()
+            assert api.get(path, tenant="a").json()["total"] == 0
+    monkeypatch.setattr(f"{__name__}._next_key", "plain")
+    for path, row in (
+        ("/schema", {"name": "a/b"}),
+        ("/schema", {"name": "a\x00"}),
+        ("/schema", {"name": ""}),
+        ("/synonym", {"code": ".."}),
+        ("/dated", {"day": "a/b"}),
+        ("/dated", {"day": "x" * 4001}),
+    ):
+        assert api.post(path, tenant="a", json=row).status_code == 422, (path, row)
+
+
+def test_a_default_that_a_change_does_not_write_is_nobodys_fault(
+    plugin: DatabasePlugin, runner: asyncio.Runner
+) -> None:
+    app = FastAPI(lifespan=plugin.lifespan)
+    register_exception_handlers(app)
+    app.include_router(crud_router(Slug, prefix="/slugs", update_schema=NoteData))
+    api = Api(app, runner)
+    assert api.post("/slugs", tenant="a", json={}).headers["Location"] == "/slugs/plain"
+    assert api.patch("/slugs/plain", tenant="a", json={"note": "n"}).status_code == 200

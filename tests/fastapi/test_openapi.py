@@ -215,3 +215,18 @@ def test_a_time_without_a_zone_is_documented_as_it_is_answered(app: FastAPI, api
     written = next(each for each in shown["anyOf"] if each["type"] == "string")
     assert "format" not in written
     assert re.search(written["pattern"], made["wakes"])
+
+
+def test_a_tenants_name_is_documented_as_its_columns_take_it(app: FastAPI, api: Api) -> None:
+    app.include_router(crud_router(Tag, prefix="/tags"))
+    app.include_router(crud_router(Seat, prefix="/seats"))
+
+    def header(path: str) -> dict[str, Any]:
+        told = operation(app, "get", path)["parameters"]
+        return next(each["schema"] for each in told if each["name"] == "X-Tenant-ID")
+
+    assert header("/tags")["type"] == "string"
+    assert header("/seats") == {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1, "title": "Tenant"}
+    for tenant, status in (("7", 200), ("acme", 400), ("99999999999", 400)):
+        assert api.get("/seats", tenant=tenant).status_code == status
+        assert tenant == "7" or str(status) in operation(app, "get", "/seats")["responses"]

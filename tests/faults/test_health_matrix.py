@@ -21,6 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from dotmac_database import Database, DatabaseHealthChecker, HealthCheckResult, HealthStatus, create_database
 from dotmac_database.health import flights
+from tests.matrices import sampled
 from tests.postgres import OwnServer
 
 DRIVERS = ["psycopg", "psycopg/async", "asyncpg"]
@@ -131,21 +132,33 @@ TARGETS: dict[str, Callable[[Database, Any], Any]] = {
 }
 USUAL = [("health", "database"), ("connectivity", "engine")]
 CELLS = [
-    pytest.param(*cell, id="-".join(cell), marks=() if cell[2:] in USUAL else pytest.mark.matrix)
-    for cell in product(DRIVERS, ["sync", "async"], KINDS, sorted(TARGETS))
+    pytest.param(
+        *cell, id="-".join(cell), marks=() if cell[2:] == USUAL[(number + number // 2) % 2] else pytest.mark.matrix
+    )
+    for number, (driver, face) in enumerate(product(DRIVERS, ["sync", "async"]))
+    for cell in product([driver], [face], KINDS, sorted(TARGETS))
 ]
 
 
-def timed(face: str, checker: DatabaseHealthChecker, kind: str, target: Any) -> tuple[HealthCheckResult, float, float]:
+def timed(
+    face: str,
+    checker: DatabaseHealthChecker,
+    kind: str,
+    target: Any,
+    at_result: Callable[[], None] = lambda: None,
+) -> tuple[HealthCheckResult, float, float]:
     """The result, how long the caller waited for it, and how long until the app had ended."""
     started = time.perf_counter()
     if face == "sync":
         result: HealthCheckResult = getattr(checker, f"check_{kind}")(target)
+        at_result()
         took = time.perf_counter() - started
         return result, took, took
 
     async def run() -> tuple[HealthCheckResult, float]:
-        return await getattr(checker, f"async_check_{kind}")(target), time.perf_counter() - started
+        result = await getattr(checker, f"async_check_{kind}")(target)
+        at_result()
+        return result, time.perf_counter() - started
 
     result, took = asyncio.run(run())
     return result, took, time.perf_counter() - started
@@ -154,10 +167,12 @@ def timed(face: str, checker: DatabaseHealthChecker, kind: str, target: Any) -> 
 @pytest.mark.parametrize(("driver", "face", "kind", "target"), CELLS)
 def test_a_proxy_that_does_not_hang_up(proxy: Proxy, driver: str, face: str, kind: str, target: str) -> None:
     database, engine = made(driver, proxy.url)
-    result, took, ended = timed(face, DatabaseHealthChecker(**PATIENT), kind, TARGETS[target](database, engine))
+    open_then: list[int] = []
+    asked = TARGETS[target](database, engine)
+    result, _, _ = timed(face, DatabaseHealthChecker(**PATIENT), kind, asked, lambda: open_then.append(proxy.clients))
     assert result.status is HealthStatus.HEALTHY, result
-    assert took < 0.8
-    assert ended < 1.5
+    if driver == "asyncpg":  # psycopg itself waits for nobody
+        assert open_then == [1]  # nor did the result wait for the end of its connection
     # What was left behind is cut.
     assert until(lambda: proxy.clients == 0, 3), proxy.clients
 
@@ -218,7 +233,7 @@ def test_a_server_that_does_not_serve(
             # psycopg waits for a connection in C: nothing ends that wait but its own timeout, two seconds at least.
             database, engine = made(driver, url, connect_timeout=2)
             result, took, ended = timed(face, DatabaseHealthChecker(**QUICK), kind, TARGETS[target](database, engine))
-            sound = result.status is HealthStatus.UNHEALTHY and took < 1.2 and ended < 1.7
+            sound = result.status is HealthStatus.UNHEALTHY and took < 1.9 and ended < 1.9
             if not sound:
                 wrong.append((face, kind, target, result, took, ended))
     finally:
@@ -226,9 +241,9 @@ def test_a_server_that_does_not_serve(
     assert not wrong
 
 
-@pytest.mark.parametrize("face", ["sync", "async"])
-@pytest.mark.parametrize("driver", DRIVERS)
-@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize(
+    ("face", "driver", "place"), sampled(list(product(["sync", "async"], DRIVERS, ["before", "after"])), 3)
+)
 def test_a_server_that_freezes_on_the_way(
     server: OwnServer, driver: str, face: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,12 +267,13 @@ def test_a_server_that_freezes_on_the_way(
     finally:
         server.thaw()
     assert result.status is (HealthStatus.UNHEALTHY if place == "before" else HealthStatus.HEALTHY), result
-    assert took < 1.2
-    assert ended < 3.5
+    assert took < 1.9
+    assert ended < 5
 
 
-@pytest.mark.parametrize("driver", ["psycopg/async", "asyncpg"])
-@pytest.mark.parametrize("fault", ["frozen", "silent"])
+@pytest.mark.parametrize(
+    ("driver", "fault"), sampled(list(product(["psycopg/async", "asyncpg"], ["frozen", "silent"])), 3)
+)
 def test_callers_that_are_all_cancelled_leave_nothing(server: OwnServer, driver: str, fault: str) -> None:
     faulty = FAULTS[fault](server)
     _, engine = made(driver, next(faulty))
@@ -364,8 +380,7 @@ def test_one_of_the_drivers_is_enough(server: OwnServer, missing: str, monkeypat
     assert result.status is HealthStatus.HEALTHY, result
 
 
-@pytest.mark.parametrize("face", ["sync", "async"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("face", "kind"), sampled(list(product(["sync", "async"], KINDS)), 2))
 def test_an_sqlite_file_through_either_driver(tmp_path: Any, face: str, kind: str) -> None:
     for name in ("engine", "async_engine"):
         database = create_database(f"sqlite:///{tmp_path}/x.db")

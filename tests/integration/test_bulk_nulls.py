@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from dotmac_database import Database
+from dotmac_database import Database, ValidationError
 from tests.conftest import Face, counted
 from tests.models import Post, Status, User
 
@@ -54,3 +56,25 @@ def test_rows_come_back_in_the_order_of_the_given_ones(face: Face, many: int) ->
     with face.session() as session:
         made = face(face.repository(session, Post, "a").bulk_create, [{"id": n, "title": f"t{n}"} for n in numbers])
         assert [(post.id, post.title, post.tenant_id) for post in made] == [(n, f"t{n}", "a") for n in numbers]
+
+
+MANY: dict[str, Any] = {
+    "bulk_create": lambda posts, row: posts.bulk_create([row]),
+    "bulk_create, no rows back": lambda posts, row: posts.bulk_create([row] * 40, returning=False),
+    "bulk_upsert": lambda posts, row: posts.bulk_upsert([row], ["id"]),
+    "upsert": lambda posts, row: posts.upsert(row, ["id"]),
+}
+
+
+@pytest.mark.parametrize("way", MANY)
+def test_a_relationship_is_refused_by_name_where_columns_alone_are_written(face: Face, way: str) -> None:
+    with face.session() as session:
+        user = face(face.repository(session, User, "t").create, {"name": "a"})
+        posts = face.repository(session, Post, "t")
+        rows: list[Any] = [{"id": 1, "title": "x", "author": user}, {"id": 1, "title": "x", "tags": []}]
+        for row in rows + [Post(**row) for row in rows]:
+            with pytest.raises(ValidationError, match=r"Post\.(author|tags) can't be written so") as refused:
+                face(MANY[way], posts, row)
+            assert refused.value.field in ("author", "tags")
+        session.expunge_all()
+        assert face(posts.count) == 0

@@ -61,6 +61,20 @@ def test_a_scoped_session_is_as_good(face: Face) -> None:
     face(session.remove)
 
 
+@pytest.mark.parametrize("by", ["dict", "object"])
+def test_an_update_with_new_children_makes_no_second_row(face: Face, by: str) -> None:
+    """A given object must not come into the session with its children, whose other end it is."""
+    with face.session() as session:
+        users = face.repository(session, User, "a")
+        key = made(face, session).id
+        posts = [Post(title="one", tenant_id="a")]
+        changed = {"name": "Ben", "posts": posts}
+        face(users.update, key, changed if by == "dict" else User(**changed))
+        found = face(users.list, QueryOptions(relationships=["posts"]))
+        assert [(user.id, user.name, [post.title for post in user.posts]) for user in found] == [(key, "Ben", ["one"])]
+        assert face(face.repository(session, Post, "a").count) == 1
+
+
 # -- create ------------------------------------------------------------------------------------------------------
 
 

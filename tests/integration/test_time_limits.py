@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI
-from sqlalchemy import func, select, text
+from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dotmac_database import (
@@ -17,11 +17,19 @@ from dotmac_database import (
     DatabaseTimeoutError,
     DatabaseTransaction,
     DatabaseUnavailableError,
+    QueryFilter,
     TransactionOptions,
     ValidationError,
     create_database,
 )
-from dotmac_database_fastapi import DatabasePlugin, get_repository, get_session, register_exception_handlers
+from dotmac_database_fastapi import (
+    DatabasePlugin,
+    get_repository,
+    get_session,
+    get_sync_repository,
+    get_sync_session,
+    register_exception_handlers,
+)
 from tests.fastapi.conftest import Api
 from tests.models import Country
 
@@ -207,3 +215,88 @@ def test_unlimited_is_nothing_on_sqlite(tmp_path: Any) -> None:
     with plugin.sync_session() as session:
         assert session.scalar(select(func.count()).select_from(Country)) == 1
     plugin.database.dispose()
+
+
+WAITS: dict[str, Any] = {
+    "update": lambda countries, _: countries.update("fi", {"name": "Suomi"}),
+    "update_where": lambda countries, _: countries.update_where([QueryFilter("code", "eq", "fi")], {"name": "Suomi"}),
+    "delete": lambda countries, _: countries.delete("fi"),
+    "create": lambda countries, _: countries.create({"code": "se", "name": "Sverige"}),
+    "upsert": lambda countries, _: countries.upsert({"code": "fi", "name": "Suomi"}, ["code"]),
+    "bulk_create": lambda countries, _: countries.bulk_create([{"code": "se", "name": "Sverige"}]),
+    "for_update": lambda countries, _: countries.for_update().get_by_id("fi"),
+    "by hand": lambda _, session: session.execute(update(Country).values(name="Suomi")),
+}
+"""Statements that wait for a lock: of a row, or of a unique key that another transaction has just written."""
+
+
+@pytest.fixture
+def holder(plugin: DatabasePlugin) -> Iterator[None]:
+    """Another transaction has changed one row and written another one."""
+    other = create_database(plugin.database.url.set(drivername="postgresql+psycopg"))
+    with other.sessions() as session:
+        session.execute(delete(Country))
+        session.add(Country(code="fi", name="Finland"))
+        session.commit()
+        session.execute(update(Country).values(name="Suomen tasavalta"))
+        session.execute(insert(Country).values(code="se", name="Sweden"))
+        yield
+        session.rollback()
+        session.execute(delete(Country))
+        session.commit()
+    other.dispose()
+
+
+@pytest.mark.usefixtures("holder")
+def test_a_request_that_waits_for_a_lock_is_answered_503(plugin: DatabasePlugin) -> None:
+    """The limit of a statement is the limit of its waiting, whichever way the statement goes."""
+    app = FastAPI()
+    plugin.install(app)
+    register_exception_handlers(app)
+
+    @app.post("/async/{way}")
+    async def wait(
+        way: str, countries: Any = Depends(get_repository(Country)), session: Any = Depends(get_session)
+    ) -> None:
+        await WAITS[way](countries, session)
+
+    @app.post("/sync/{way}")
+    def wait_sync(
+        way: str, countries: Any = Depends(get_sync_repository(Country)), session: Any = Depends(get_sync_session)
+    ) -> None:
+        WAITS[way](countries, session)
+
+    async def answers(api: Api, face: str) -> list[Any]:
+        return await asyncio.gather(*(api.arequest("POST", f"/{face}/{way}") for way in WAITS))
+
+    with asyncio.Runner() as runner:
+        api = Api(app, runner)
+        for face in ("async", "sync"):
+            for way, answer in zip(WAITS, runner.run(answers(api, face)), strict=True):
+                assert (answer.status_code, answer.json()["code"]) == (503, "timeout"), f"{face} {way}: {answer.text}"
+                assert int(answer.headers["retry-after"]) > 0
+        runner.run(plugin.database.dispose_async())
+
+
+@pytest.mark.usefixtures("holder")
+@pytest.mark.parametrize("limit", ["statement_timeout", "lock_timeout"])
+def test_a_transaction_that_waits_for_a_lock_is_a_timeout(plugin: DatabasePlugin, limit: str) -> None:
+    options = TransactionOptions(**{"statement_timeout": 0, limit: 0.1})
+
+    async def wait() -> None:
+        async with (
+            plugin.database.async_sessions() as session,
+            DatabaseTransaction.async_transaction(session, options),
+        ):
+            await session.execute(update(Country).values(name="Suomi"))
+
+    with asyncio.Runner() as runner:
+        with pytest.raises(DatabaseTimeoutError):
+            runner.run(wait())
+        runner.run(plugin.database.dispose_async())
+    with (
+        pytest.raises(DatabaseTimeoutError),
+        plugin.database.sessions() as session,
+        DatabaseTransaction.sync_transaction(session, options),
+    ):
+        session.execute(update(Country).values(name="Suomi"))

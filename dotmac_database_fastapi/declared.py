@@ -1,0 +1,151 @@
+"""What a class says of its columns' values beyond their column types: annotations, and types that convert.
+
+A `TypeDecorator` over BigInteger may give and take `Decimal`. The column type behind it says what the database keeps;
+what clients read and write are the values that Python sees.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+import typing
+from contextlib import suppress
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import pydantic
+from pydantic import TypeAdapter
+from sqlalchemy import types as sa
+from sqlalchemy.orm import Mapped
+
+from dotmac_database import Traits
+
+_HOOKS = ("process_bind_param", "process_result_value", "bind_processor", "result_processor")
+
+
+def converts(type_: sa.TypeEngine[Any]) -> bool:
+    """Whether the values that Python sees are others than those of the type behind: a decorator's, or of a user's own.
+
+    `Interval` and `PickleType`, which SQLAlchemy itself decorates, say what they are.
+    """
+    if isinstance(type_, sa.UserDefinedType):
+        return True
+    if not isinstance(type_, sa.TypeDecorator) or _is_sqlalchemys(type(type_)):
+        return False
+    return any(getattr(type(type_), hook) is not getattr(sa.TypeDecorator, hook) for hook in _HOOKS) or converts(
+        type_.impl_instance
+    )
+
+
+UNKNOWN: Any = object()
+"""The Python type of a converting column of which nobody says what its values are."""
+
+
+def value_type(traits: Traits[Any], key: str) -> Any:
+    """The Python type of a column's values where it is not that of the type behind; else None.
+
+    The annotation of the class (``price: Mapped[Decimal]``), else the type's own ``python_type``, the first that
+    Pydantic knows; `UNKNOWN` where it knows neither.
+    """
+    type_ = traits.columns[key].type
+    if not converts(type_):
+        return None
+    said = annotation_of(traits.model, key), _python_type(type_)
+    found = next(filter(_is_known, said), UNKNOWN)
+    return None if found is _python_type(plain_type(type_), declared=False) else found
+
+
+def plain_type(type_: sa.TypeEngine[Any]) -> sa.TypeEngine[Any]:
+    """A column's type without its decorators."""
+    while isinstance(type_, sa.TypeDecorator) and not isinstance(type_, (sa.Interval, sa.PickleType)):
+        type_ = type_.impl_instance
+    return type_
+
+
+def narrower(traits: Traits[Any], key: str) -> Any:
+    """What the class's annotation adds to a column type whose values are of the same class; None: nothing.
+
+    Literals, constraints (``Mapped[Annotated[str, Field(min_length=3)]]``), `EmailStr`, and what is in a JSON column.
+    """
+    type_ = traits.columns[key].type
+    if converts(type_) or isinstance(type_, (sa.Enum, sa.ARRAY)):
+        return None
+    annotation = annotation_of(traits.model, key)
+    if not _is_known(annotation):
+        return None
+    if isinstance(type_, sa.JSON):
+        return annotation
+    is_narrower = get_origin(annotation) in (Annotated, Literal) or annotation is pydantic.EmailStr
+    return annotation if is_narrower and _class_of(annotation) is _python_type(type_, declared=False) else None
+
+
+def annotation_of(model: type, key: str) -> Any:
+    """What is in the class's ``Mapped[…]`` of an attribute, without None; None where there is no such annotation."""
+    for cls in model.__mro__:
+        # A class's own annotations: those of a base stand there, with the names of its module.
+        raw = inspect.get_annotations(cls).get(key)
+        if raw is not None:
+            return _unmapped(_resolved(cls, key, raw))
+    return None
+
+
+def _resolved(cls: type, key: str, raw: Any) -> Any:
+    holder = types.SimpleNamespace(__annotations__={key: raw})
+    names = vars(sys.modules[cls.__module__]) if cls.__module__ in sys.modules else {}
+    with suppress(NameError, AttributeError, TypeError, SyntaxError):  # imported for type checkers alone, or local
+        return typing.get_type_hints(holder, names, dict(vars(cls)), include_extras=True)[key]
+    return None
+
+
+def _unmapped(annotation: Any) -> Any:
+    """``Mapped[Annotated[X, mapped_column(…)] | None]`` → ``X``."""
+    origin = get_origin(annotation)
+    if isinstance(origin, type) and issubclass(origin, Mapped):
+        return _unmapped(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        return _unmapped(members[0]) if len(members) == 1 else Union[tuple(members)]  # noqa: UP007 - of many types
+    if origin is Annotated:
+        plain, *notes = get_args(annotation)
+        kept = [note for note in notes if not type(note).__module__.startswith("sqlalchemy")]
+        return Annotated[(plain, *kept)] if kept else plain
+    return annotation
+
+
+def _python_type(type_: sa.TypeEngine[Any], *, declared: bool = True) -> Any:
+    """The class that a type names for its values; with ``declared`` only where the user's own class names it."""
+    if declared and not any(
+        "python_type" in vars(cls) for cls in type(type_).__mro__ if not cls.__module__.startswith("sqlalchemy")
+    ):
+        return None
+    with suppress(NotImplementedError):
+        return type_.python_type
+    return None
+
+
+def _is_known(annotation: Any) -> bool:
+    """Whether Pydantic reads and writes values of a type; one that says nothing is as good as none."""
+    if annotation in (None, Any, object):
+        return False
+    try:
+        TypeAdapter(annotation)
+    except (pydantic.PydanticSchemaGenerationError, pydantic.PydanticUserError, TypeError, NameError):
+        return False
+    return True
+
+
+def _class_of(annotation: Any) -> type | None:
+    """The class of a literal's, or of a constrained type's, values; None where they are of several."""
+    if annotation is pydantic.EmailStr:
+        return str
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _class_of(get_args(annotation)[0])
+    if origin is Literal:
+        kinds = {type(value) for value in get_args(annotation)}
+        return kinds.pop() if len(kinds) == 1 else None
+    return annotation if isinstance(annotation, type) else None
+
+
+def _is_sqlalchemys(cls: type) -> bool:
+    return cls.__module__.startswith("sqlalchemy.")

@@ -1,0 +1,260 @@
+"""What a column's values are in JSON: the types by which generated routes read and write them, and document them.
+
+What is documented of a written value is what is accepted of it, as far as JSON Schema can say it. So a number is no
+text, and ``true`` is no number, though Pydantic would convert them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    TypeAdapter,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema, PydanticCustomError
+from sqlalchemy import types as sa
+from sqlalchemy.dialects.postgresql import CIDR, INET
+
+from .binary import Base64, Whatever
+from .declared import plain_type
+from .fields import (
+    CLOCK_FORM,
+    SPAN,
+    SPAN_FORM,
+    TEXT_PATTERN,
+    Address,
+    Day,
+    Timestamp,
+    checked_text,
+    decimal_type,
+    least_too_great,
+    python_type,
+)
+
+_BITS = ((sa.SmallInteger, 15), (sa.BigInteger, 63), (sa.Integer, 31))
+_SECONDS = r"[0-5][0-9](\.[0-9]{1,6})?"
+_CLOCK = rf"([01][0-9]|2[0-3]):[0-5][0-9]:{_SECONDS}"
+
+
+@dataclass(frozen=True, eq=False)
+class Documented:
+    """An annotation that adds to a type's JSON Schema what the database, or another place, holds it to."""
+
+    said: Mapping[str, Any]
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """What Pydantic says, and what is added."""
+        return {**handler(schema), **self.said}
+
+
+def _no(expected: str, *refused: type) -> BeforeValidator:
+    """Refuse JSON's other types, which Pydantic would convert."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, refused) and not (isinstance(value, bool) and bool not in refused):
+            raise PydanticCustomError("wrong_type", "Input should be {expected}", {"expected": expected})
+        return value
+
+    return BeforeValidator(check)
+
+
+def _documented(annotation: Any, schema: dict[str, Any]) -> Any:
+    return Annotated[annotation, WithJsonSchema(schema)]
+
+
+def _text(value: timedelta) -> str:
+    """A duration of ISO 8601 in days, hours, minutes and seconds, which are always of one length."""
+    sign, value = ("-", -value) if value < timedelta(0) else ("", value)
+    minutes, seconds = divmod(value.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    fraction = f".{value.microseconds:06d}".rstrip("0") if value.microseconds else ""
+    clock = "".join(
+        f"{number}{unit}" for number, unit in ((hours, "H"), (minutes, "M"), (f"{seconds}{fraction}", "S"))
+        if str(number) != "0"
+    )  # fmt: skip
+    days = f"{value.days}D" if value.days else ""
+    return f"{sign}P{days}T{clock}" if clock else f"{sign}P{days}" if days else "PT0S"
+
+
+DURATION_PATTERN = r"^-?P([0-9]+D)?(T([0-9]+H)?([0-9]+M)?([0-9]+(\.[0-9]{1,6})?S)?)?$"
+Duration = Annotated[
+    timedelta,
+    PlainSerializer(_text, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}, mode="serialization"),
+]
+"""A duration in JSON. The format "duration" of JSON Schema (RFC 3339, appendix A) has neither signs nor fractions."""
+
+LocalTime = _documented(time, {"type": "string", "pattern": f"^{_CLOCK}$"})
+"""A time without a zone: the format "time" of JSON Schema requires one (RFC 3339, full-time)."""
+
+_NAIVE = _documented(datetime, {"type": "string", "pattern": f"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T{_CLOCK}$"})
+"""A timestamp without a zone, as it is read: the format "date-time" requires one, too."""
+
+_UUID_AS_TEXT: Any = Annotated[
+    str, BeforeValidator(lambda value: str(UUID(str(value)))), WithJsonSchema({"type": "string", "format": "uuid"})
+]
+"""A UUID of a column that keeps it as text in Python."""
+
+_NUMBERS = (bool, int, float)
+_MOMENT = _no("a text", *_NUMBERS)
+
+# The order matters: Interval may wrap a DateTime. What is read, and what is written.
+_TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any, Any], ...] = (
+    (sa.Boolean, bool, Annotated[bool, _no("true or false", int, float, str, bytes)]),
+    (sa.Interval, Duration, Annotated[Duration, SPAN_FORM, SPAN, _MOMENT]),
+    (sa.Date, date, Annotated[Day, _MOMENT]),
+    (sa.LargeBinary, Base64, Base64),
+    (INET, Whatever, Address),
+    (CIDR, Whatever, Address),
+)
+
+_FINITE: Any = Annotated[float, Field(allow_inf_nan=False), _no("a number", bool, str, bytes)]
+"""A number that JSON can show: it has neither infinities nor NaN."""
+
+_WRITTEN: dict[Any, Any] = {
+    bool: _TYPES[0][2],
+    int: Annotated[int, _no("an integer", bool, str, bytes)],
+    float: _FINITE,
+    Decimal: decimal_type(),
+    datetime: Annotated[Timestamp, _MOMENT],
+    date: Annotated[Day, _MOMENT],
+    time: Annotated[time, CLOCK_FORM, _MOMENT],
+    timedelta: Annotated[Duration, SPAN_FORM, SPAN, _MOMENT],
+    bytes: Base64,
+}
+"""The types of values whose column type is another one, as clients write them."""
+
+
+def written_type(values: Any) -> Any:
+    """The type of a column's values as clients write them, where its annotation or its ``python_type`` says it."""
+    return _WRITTEN.get(values, values) if isinstance(values, type) else values
+
+
+_OF_PYTHON: dict[type | None, Any] = {
+    timedelta: Duration, datetime: datetime, date: date, time: time, bytes: Base64,
+}  # fmt: skip
+"""Types of a dialect's own, by the Python type of their values."""
+
+
+def json_type(type_: sa.TypeEngine[Any], *, written: bool) -> Any:
+    """The type of a column's values, as clients write or read them."""
+    type_ = plain_type(type_)
+    for kind, make in _MAKERS:
+        if isinstance(type_, kind):
+            return make(type_, written)
+    for kind, read, taken in _TYPES:
+        if isinstance(type_, kind):
+            return taken if written else read
+    return _OF_PYTHON.get(python_type(type_), Whatever)
+
+
+def _enum(type_: sa.Enum, written: bool) -> Any:
+    if type_.enum_class is None:
+        return Literal[tuple(type_.enums)]
+    # Python takes True for 1.
+    holds_bool = any(isinstance(member.value, bool) for member in type_.enum_class)
+    return (
+        Annotated[type_.enum_class, _no("one of its values", bool)] if written and not holds_bool else type_.enum_class
+    )
+
+
+def _string(type_: sa.String, written: bool) -> Any:
+    text: Any = str if type_.length is None else Annotated[str, Field(max_length=type_.length)]
+    if not written:
+        return text
+    return Annotated[text, AfterValidator(checked_text), Documented({"pattern": TEXT_PATTERN})]
+
+
+def _integer(type_: sa.Integer, written: bool) -> Any:
+    if not written:
+        return int
+    bits = next(bits for kind, bits in _BITS if isinstance(type_, kind))
+    bounded = Annotated[int, Field(ge=-(2**bits), le=2**bits - 1), _no("an integer", bool, str, bytes)]
+    # JSON Schema's maximum is a double for most programs, which has no such number.
+    return _documented(bounded, {"type": "integer", "format": "int64"}) if bits > 53 else bounded
+
+
+def _number(type_: sa.Numeric[Any], written: bool) -> Any:
+    if not written:
+        return Decimal if type_.asdecimal else float
+    if not type_.asdecimal:
+        bound = None if isinstance(type_, sa.Float) else least_too_great(type_.precision, type_.scale)
+        return _FINITE if bound is None else Annotated[_FINITE, Field(gt=-bound, lt=bound)]
+    return decimal_type() if isinstance(type_, sa.Float) else decimal_type(type_.precision, type_.scale)
+
+
+def _timestamp(type_: sa.DateTime, written: bool) -> Any:
+    if written:
+        return Annotated[Timestamp, _MOMENT]
+    return datetime if type_.timezone else _NAIVE
+
+
+def _time(type_: sa.Time, written: bool) -> Any:
+    plain: Any = time if type_.timezone else LocalTime
+    if not written:
+        return plain
+    taken: Any = Annotated[plain, CLOCK_FORM, _MOMENT]
+    return taken if type_.timezone else Annotated[taken, AfterValidator(_without_zone)]
+
+
+def _without_zone(value: time) -> time:
+    if value.tzinfo is not None:
+        raise PydanticCustomError("time_zone", "Input should be a time without a zone: the column has none")
+    return value
+
+
+def _uuid(type_: sa.Uuid[Any], _written: bool) -> Any:
+    return UUID if type_.as_uuid else _UUID_AS_TEXT
+
+
+def _json(_type: sa.JSON, _written: bool) -> Any:
+    return Any
+
+
+def _array(type_: sa.ARRAY[Any], written: bool) -> Any:
+    """Lists as deep as the type says; where it does not say, the members may be lists themselves."""
+    plain: Any = json_type(type_.item_type, written=written) | None
+    member = plain | list[Any] if type_.dimensions is None else plain
+    rows: Any = tuple[member, ...] if type_.as_tuple else list[member]  # type: ignore[valid-type]  # known at run time
+    for _ in range((type_.dimensions or 1) - 1):
+        rows = tuple[rows, ...] if type_.as_tuple else list[rows]
+    if type_.dimensions is None:
+        # Lists in lists must be of one length, which JSON Schema cannot say.
+        documented = WithJsonSchema({"type": "array", "items": TypeAdapter(plain).json_schema()})
+        return Annotated[rows, AfterValidator(_of_values), documented] if written else Annotated[rows, documented]
+    return rows
+
+
+def _of_values(rows: Sequence[Any]) -> Sequence[Any]:
+    """Refuse lists in lists that have no value in them: PostgreSQL would keep an empty list."""
+    inner = rows
+    while inner and isinstance(inner[0], (list, tuple)):
+        inner = [value for row in inner if isinstance(row, (list, tuple)) for value in row]
+    if inner is not rows and all(value is None for value in inner):
+        raise PydanticCustomError("empty_lists", "Input should have values in its lists")
+    return rows
+
+
+_MAKERS: tuple[tuple[type[sa.TypeEngine[Any]], Callable[[Any, bool], Any]], ...] = (
+    (sa.Enum, _enum),
+    (sa.String, _string),
+    (sa.ARRAY, _array),
+    (sa.Uuid, _uuid),
+    (sa.Integer, _integer),
+    (sa.Numeric, _number),
+    (sa.Float, _number),
+    (sa.JSON, _json),
+    (sa.Time, _time),
+    (sa.DateTime, _timestamp),
+)
