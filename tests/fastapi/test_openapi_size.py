@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import DeclarativeBase
 
 from dotmac_database import Database
-from dotmac_database_fastapi import crud_router, filter_query, list_router, options_query, sort_query
+from dotmac_database_fastapi import DatabasePlugin, crud_router, filter_query, list_router, options_query, sort_query
 from tests.fastapi.conftest import Api, MakePlugin
 from tests.models import Post, Tag, User
 
@@ -137,3 +138,40 @@ def test_a_dependency_in_anothers_stead_is_accepted_by_all(app: FastAPI, api: Ap
     app.dependency_overrides[original] = filter_query(Post, "words")
     assert api.get("/?words__between=1,2&id__not_in=3").json() == ["words", "id"]
     assert api.get("/?words__not=1").status_code == 422
+
+
+def with_references(app: FastAPI) -> dict[str, Any]:
+    """The app's document, all of whose references lead to something."""
+    document: dict[str, Any] = app.openapi()
+    for name in re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', json.dumps(document)):
+        assert name in document["components"]["schemas"]
+    return document
+
+
+def test_long_lists_of_values_of_one_name_are_two_components() -> None:
+    towns = [f"town {number}" for number in range(40)]
+    app = FastAPI()
+    plugin = DatabasePlugin("sqlite+aiosqlite://", tenant=None)
+    plugin.install(app)
+    for number, values in enumerate((towns, towns[1:], towns[:10])):
+        base = type("Base", (DeclarativeBase,), {})
+        columns = {"id": sa.Column(sa.Integer, primary_key=True), "town": sa.Column(sa.Enum(*values, name="town"))}
+        model = type(f"House{number}", (base,), {"__tablename__": "houses", **columns})
+        app.include_router(list_router(model, prefix=f"/{number}", plugin=plugin))
+    document = with_references(app)
+    schemas = document["components"]["schemas"]
+    assert [schemas[name]["enum"] for name in ("TownValue", "TownValue2")] == [towns, towns[1:]]
+    few = {each["name"]: each["schema"] for each in document["paths"]["/2"]["get"]["parameters"]}
+    assert few["town"]["enum"] == towns[:10]
+
+
+def test_a_router_with_a_long_list_of_values_serves_two_apps(make_plugin: MakePlugin) -> None:
+    router = list_router(mapped("country", True), prefix="/wide")
+    documents = []
+    for _ in range(2):
+        app = FastAPI()
+        make_plugin().install(app)
+        app.include_router(router)
+        documents.append(with_references(app))
+    assert documents[0] == documents[1]
+    assert json.dumps(documents[0]).count('"country 249"') == 1
