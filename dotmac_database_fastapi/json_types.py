@@ -58,6 +58,17 @@ class Documented:
         return {**handler(schema), **self.said}
 
 
+@dataclass(frozen=True, eq=False)
+class DocumentedAs:
+    """An annotation that documents a type as another one, whose components stand where the document has them."""
+
+    annotation: Any
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """What Pydantic says of the other type."""
+        return handler(TypeAdapter(self.annotation).core_schema)
+
+
 def _no(expected: str, *refused: type) -> BeforeValidator:
     """Refuse JSON's other types, which Pydantic would convert."""
 
@@ -231,7 +242,7 @@ def _array(type_: sa.ARRAY[Any], written: bool) -> Any:
         rows = tuple[rows, ...] if type_.as_tuple else list[rows]
     if type_.dimensions is None:
         # Lists in lists must be of one length, which JSON Schema cannot say.
-        documented = WithJsonSchema({"type": "array", "items": TypeAdapter(plain).json_schema()})
+        documented = DocumentedAs(list[plain])
         return Annotated[rows, AfterValidator(_of_values), documented] if written else Annotated[rows, documented]
     return rows
 

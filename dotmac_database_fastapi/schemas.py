@@ -11,8 +11,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    TypeAdapter,
-    WithJsonSchema,
     create_model,
 )
 from pydantic_core import to_jsonable_python
@@ -25,7 +23,7 @@ from dotmac_database import Traits, traits_of
 from .binary import Whatever, with_base64, without_encoding
 from .declared import UNKNOWN, narrower, plain_type, value_type
 from .fields import public_columns, python_type
-from .json_types import Documented, json_type, written_type
+from .json_types import Documented, DocumentedAs, json_type, written_type
 from .keys import SEGMENT
 
 _WRITTEN = ConfigDict(extra="forbid")
@@ -179,7 +177,7 @@ def _of_column(traits: Traits[Any], key: str, column: Column[Any], *, stored: bo
     """
     behind, values = json_type(column.type, written=stored), value_type(traits, key)
     if values is UNKNOWN:
-        return behind if stored else Annotated[Whatever, _documented_as(behind)]
+        return behind if stored else Annotated[Whatever, DocumentedAs(behind)]
     if values is not None:
         return with_base64(written_type(values) if stored else values)
     narrow = narrower(traits, key)
@@ -188,13 +186,9 @@ def _of_column(traits: Traits[Any], key: str, column: Column[Any], *, stored: bo
     if isinstance(column.type, sa.JSON):
         return Annotated[with_base64(narrow), _AS_JSON] if stored else behind
     if not stored:
-        return Annotated[behind, _documented_as(narrow)]
+        return Annotated[behind, DocumentedAs(narrow)]
     is_constrained = get_origin(narrow) is Annotated
     return Annotated[(behind, *get_args(narrow)[1:])] if is_constrained else narrow
-
-
-def _documented_as(annotation: Any) -> WithJsonSchema:
-    return WithJsonSchema(TypeAdapter(annotation).json_schema())
 
 
 def _holds_json(type_: sa.TypeEngine[Any]) -> bool:

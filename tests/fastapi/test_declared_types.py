@@ -6,6 +6,7 @@ import asyncio
 import enum
 import ipaddress
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -220,3 +221,29 @@ def test_the_bounds_of_a_column_are_enforced_and_documented(type_: Any, taken: l
     for value in refused:
         with pytest.raises(pydantic.ValidationError):
             adapter.validate_python(value)
+
+
+class Coloured(DeclarativeBase):
+    """Enums within other types."""
+
+
+class Palette(Coloured):
+    __tablename__ = "palettes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    listed: Mapped[list[Colour] | None] = mapped_column(sa.ARRAY(sa.Enum(Colour)))
+    grid: Mapped[list[Colour] | None] = mapped_column(sa.ARRAY(sa.Enum(Colour), dimensions=2))
+    unsaid = mapped_column(decorator(sa.Enum(Colour), lambda value: value, lambda value: value))
+    one_of: Mapped[Annotated[Colour, pydantic.Field(description="It is one.")] | None] = mapped_column(sa.Enum(Colour))
+
+
+def test_every_reference_of_the_document_leads_somewhere(app: FastAPI) -> None:
+    app.include_router(crud_router(Palette, prefix="/palettes"))
+    app.include_router(crud_router(Row, prefix="/rows"))
+    document = app.openapi()
+    found = set(re.findall(r'"\$ref": "([^"]+)"', json.dumps(document)))
+    assert "#/components/schemas/Colour" in found
+    for reference in found:
+        place: Any = document
+        for part in reference.removeprefix("#/").split("/"):
+            place = place[part]
