@@ -189,7 +189,12 @@ def _in_utc(value: datetime) -> datetime:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value
 
 
-def _bits(bits: int) -> Any:
+INTEGER_BITS = ((sa.SmallInteger, 15), (sa.BigInteger, 63), (sa.Integer, 31))
+"""The bits of an integer column's values, without their sign."""
+
+
+def integer_type(bits: int) -> Any:
+    """An integer that a column of so many bits, and a sign, can hold."""
     return Annotated[int, Constrained(ge=-(2**bits), le=2**bits - 1)]
 
 
@@ -257,9 +262,7 @@ _AnyDecimal = decimal_type()
 _TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any], ...] = (
     (sa.String, Text),
     (sa.Boolean, bool),
-    (sa.SmallInteger, _bits(15)),
-    (sa.BigInteger, _bits(63)),
-    (sa.Integer, _bits(31)),
+    *((kind, integer_type(bits)) for kind, bits in INTEGER_BITS),
     (sa.Float, Annotated[float, Constrained(allow_inf_nan=False)]),
     (sa.Numeric, _AnyDecimal),
     (sa.Uuid, UUID),
@@ -328,6 +331,22 @@ def fields_of(model: type, names: Iterable[str], schema: type[Any] | None = None
     traits: Traits[Any] = traits_of(model)
     named = list(names) or list(_usual(traits, schema))
     return {name: _field(traits, name) for name in named}
+
+
+def sortable_fields(
+    model: type, names: Iterable[str] | None, schema: type[Any] | None = None
+) -> dict[str, ClientField]:
+    """The named fields; None: those that ``schema`` shows (None: the derived read schema) and that have an order.
+
+    Raises `ValidationError` for a name that is no field, or that has no order, and for a private column.
+    """
+    if names is None:
+        return {name: each for name, each in fields_of(model, (), schema).items() if each.has_order}
+    fields = fields_of(model, names) if (names := tuple(names)) else {}
+    for name, each in fields.items():
+        if not each.has_order:
+            raise ValidationError(f"Rows can't be sorted by {model.__name__}.{name}: it is an array.", field=name)
+    return fields
 
 
 def refuse_private(model: type, name: str) -> None:

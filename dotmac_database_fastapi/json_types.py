@@ -30,6 +30,7 @@ from .binary import Base64, Whatever
 from .declared import plain_type
 from .fields import (
     CLOCK_FORM,
+    INTEGER_BITS,
     SPAN,
     SPAN_FORM,
     TEXT_PATTERN,
@@ -38,11 +39,11 @@ from .fields import (
     Timestamp,
     checked_text,
     decimal_type,
+    integer_type,
     least_too_great,
     python_type,
 )
 
-_BITS = ((sa.SmallInteger, 15), (sa.BigInteger, 63), (sa.Integer, 31))
 _SECONDS = r"[0-5][0-9](\.[0-9]{1,6})?"
 _CLOCK = rf"([01][0-9]|2[0-3]):[0-5][0-9]:{_SECONDS}"
 
@@ -190,8 +191,8 @@ def _string(type_: sa.String, written: bool) -> Any:
 def _integer(type_: sa.Integer, written: bool) -> Any:
     if not written:
         return int
-    bits = next(bits for kind, bits in _BITS if isinstance(type_, kind))
-    bounded = Annotated[int, Field(ge=-(2**bits), le=2**bits - 1), _no("an integer", bool, str, bytes)]
+    bits = next(bits for kind, bits in INTEGER_BITS if isinstance(type_, kind))
+    bounded: Any = Annotated[integer_type(bits), _no("an integer", bool, str, bytes)]
     # JSON Schema's maximum is a double for most programs, which has no such number.
     return _documented(bounded, {"type": "integer", "format": "int64"}) if bits > 53 else bounded
 

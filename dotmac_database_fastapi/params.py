@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from dotmac_database import CursorPaginationParams, PaginationParams, QueryFilter, SortField, TotalKind
 
 from .bounds import MAX_OFFSET, Faults, values_of
+from .fields import fields_of, sortable_fields
 from .internals import accept_query
 from .pages import MAX_PAGE, MAX_PAGE_SIZE, TOTALS
 from .query_string import FilterParams, ListParams, SortParams, refuse_unknown
@@ -64,8 +65,11 @@ def filter_query(model: type, *fields: str) -> Callable[..., Any]:
 
 @lru_cache(maxsize=1024)
 def sort_query(model: type, *fields: str) -> Callable[..., Any]:
-    """A dependency that gives ``list[SortField]`` from ``sort=-created_at,name``, 20 at most; as `filter_query`."""
-    params = SortParams(model, fields)
+    """A dependency that gives ``list[SortField]`` from ``sort=-created_at,name``, 20 at most; as `filter_query`.
+
+    An array can't be named: rows aren't sorted by it.
+    """
+    params = SortParams(sortable_fields(model, fields or None))
 
     def sorts(connection: HTTPConnection) -> list[SortField]:
         values, faults = values_of(connection), Faults()
@@ -110,6 +114,11 @@ def options_query(
     )
 
 
+def _ordered(model: type, fields: Sequence[str]) -> list[str] | None:
+    """Those of the fields that rows can be sorted by; None where no fields are named."""
+    return [name for name, field in fields_of(model, fields).items() if field.has_order] if fields else None
+
+
 @lru_cache(maxsize=1024)
 def _options_query(
     model: type,
@@ -125,7 +134,7 @@ def _options_query(
     params = ListParams(
         model,
         filters=fields,
-        sorts=sorts or fields,
+        sorts=sorts or _ordered(model, fields),
         search=search,
         page_size=page_size,
         max_page_size=max_page_size,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +23,7 @@ from dotmac_database import (
 )
 
 from .bounds import MAX_FILTER_VALUES, MAX_OFFSET, MAX_SEARCH, MAX_SORTS, Faults, Values, shown, single, values_of
-from .fields import LISTS, TEXT_PATTERN, ClientField, fields_of, refuse_private
+from .fields import LISTS, TEXT_PATTERN, ClientField, fields_of, sortable_fields
 from .internals import accepted_query, dependant_of, query_parameters, route_of
 from .pages import MAX_PAGE_SIZE, PAGE_PARAMETERS, TOTALS, PageParams, kinds_of
 from .readable import shows
@@ -191,15 +191,7 @@ class SortParams:
 
     known = frozenset({"sort"})
 
-    def __init__(
-        self,
-        model: type,
-        names: Iterable[str] = (),
-        searched: Sequence[str] = (),
-        *,
-        schema: type[Any] | None = None,
-    ) -> None:
-        fields = {name: each for name, each in fields_of(model, names, schema).items() if each.has_order}
+    def __init__(self, fields: Mapping[str, ClientField], searched: Sequence[str] = ()) -> None:
         self.names = tuple(fields)
         ascending: dict[str, tuple[SortField, ...]] = {}
         for name, each in fields.items():
@@ -236,6 +228,8 @@ class SortParams:
 
     def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
         """Each parameter's name, schema and description."""
+        if not self.choices:
+            return
         choices = {"type": "string", "enum": list(self.choices)}
         schema = {"type": "array", "items": choices, "maxItems": MAX_SORTS}
         yield (
@@ -279,9 +273,9 @@ class SearchParams:
 class ListParams:
     """All that a list can be asked for: filters, a search, the order and the page.
 
-    ``schema`` is what clients see of a row, None the derived one: without ``filters`` and ``sorts`` those are its
-    columns, and a cursor, which everybody can read, is sorted by nothing else. Raises `ValidationError` for a field
-    that is missing or private, and for a kind of total that there is not.
+    ``schema`` is what clients see of a row, None the derived one. Where ``filters`` is empty and ``sorts`` is None
+    those are its columns; a cursor, which everybody can read, is sorted by nothing else. Raises `ValidationError` for a
+    field that is missing or private, for a sort by an array, and for a kind of total that there is not.
     """
 
     def __init__(
@@ -289,7 +283,7 @@ class ListParams:
         model: type,
         *,
         filters: Iterable[str] = (),
-        sorts: Iterable[str] = (),
+        sorts: Iterable[str] | None = None,
         search: Sequence[str] = (),
         default_sort: Sequence[SortField] = (),
         page_size: int = 20,
@@ -301,7 +295,7 @@ class ListParams:
     ) -> None:
         own = PAGE_PARAMETERS | SortParams.known | (SearchParams.known if search else frozenset())
         self.filters = FilterParams(model, filters, reserved=own, schema=schema)
-        self.sorts = SortParams(model, sorts, search, schema=schema)
+        self.sorts = SortParams(sortable_fields(model, sorts, schema), search)
         self.search = SearchParams(model, search) if search else None
         self.page = PageParams(
             traits_of(model).primary_key[0],
@@ -311,8 +305,7 @@ class ListParams:
             kinds_of(total, totals),
             max_offset,
         )
-        for each in default_sort:
-            refuse_private(model, each.field)
+        sortable_fields(model, [each.field for each in default_sort])
         self.default_sort = tuple(default_sort)
         self.known = own | self.filters.known
         self.schema: Any = schema or read_schema_of(model)

@@ -67,7 +67,7 @@ def crud_router(
     params = ListParams(
         model,
         filters=filters,
-        sorts=sorts,
+        sorts=sorts or None,
         search=search,
         default_sort=sorts_of(default_sort),
         page_size=page_size,

@@ -59,13 +59,14 @@ def list_router(
     whole table, so that it tells of other tenants' rows: clients may ask for one only where it is among ``totals``.
 
     ``repository`` is a class to use in place of the usual one, ``plugin`` the one of several. ``router`` goes to
-    `APIRouter` (``tags``, …). Raises `ValidationError` for fields that are missing or private.
+    `APIRouter` (``tags``, …). Raises `ValidationError` for fields that are missing or private, and for an
+    array in ``sorts``.
     """
     made = router_of(model, prefix, router)
     params = ListParams(
         model,
         filters=filters,
-        sorts=sorts,
+        sorts=sorts or None,
         search=search,
         default_sort=sorts_of(default_sort),
         page_size=page_size,

@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.orm import DeclarativeBase
 
-from dotmac_database import Database
+from dotmac_database import Database, ValidationError
 from dotmac_database_fastapi import DatabasePlugin, crud_router, filter_query, list_router, options_query, sort_query
 from tests.fastapi.conftest import Api, MakePlugin
 from tests.models import Post, Tag, User
@@ -175,3 +175,45 @@ def test_a_router_with_a_long_list_of_values_serves_two_apps(make_plugin: MakePl
         documents.append(with_references(app))
     assert documents[0] == documents[1]
     assert json.dumps(documents[0]).count('"country 249"') == 1
+
+
+TAGGED = mapped("array", nullable=False)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: sort_query(TAGGED, "id", "column_0"),
+        lambda: options_query(TAGGED, sorts=("column_0",)),
+        lambda: list_router(TAGGED, prefix="/x", sorts=("column_0",)),
+        lambda: crud_router(TAGGED, prefix="/x", sorts=("column_0",)),
+        lambda: list_router(TAGGED, prefix="/x", default_sort="-column_0"),
+        lambda: crud_router(TAGGED, prefix="/x", default_sort="column_0"),
+    ],
+)
+def test_an_array_can_not_be_named_to_sort_by(make: Any) -> None:
+    with pytest.raises(ValidationError, match=r"sorted by Wide\.column_0"):
+        make()
+
+
+def test_an_unknown_field_is_no_default_sort() -> None:
+    with pytest.raises(ValidationError, match="has no field 'column_99'"):
+        list_router(TAGGED, prefix="/x", default_sort="-column_99")
+
+
+@pytest.mark.parametrize(
+    ("fields", "sorts"), [((), {"id", "-id"}), (("column_0", "id"), {"id", "-id"}), (("column_0",), set())]
+)
+def test_arrays_that_are_filtered_by_are_left_out_of_sorts(
+    make_plugin: MakePlugin, fields: tuple[str, ...], sorts: set[str]
+) -> None:
+    plugin = make_plugin()
+    app = FastAPI(lifespan=plugin.lifespan)
+    plugin.install(app)
+
+    @app.get("/wide")
+    async def wide(options: Any = Depends(options_query(TAGGED, *fields))) -> None: ...
+
+    parameters = {each["name"]: each["schema"] for each in app.openapi()["paths"]["/wide"]["get"]["parameters"]}
+    assert {each for each in parameters if each.startswith("column_0")}
+    assert set(parameters["sort"]["items"]["enum"] if sorts else parameters.get("sort", ())) == sorts
