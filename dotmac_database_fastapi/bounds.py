@@ -54,7 +54,7 @@ Values = Mapping[str, Sequence[str]]
 
 
 @dataclass(slots=True)
-class Faults:
+class QueryErrors:
     """What is wrong with a query string: the first faults of it, to be named together as FastAPI names them."""
 
     found: list[dict[str, Any]] = field(default_factory=list)
@@ -97,7 +97,7 @@ class Faults:
             raise RefusedRequestError(self.found)
 
 
-def single(values: Values, name: str, faults: Faults) -> str | None:
+def single(values: Values, name: str, faults: QueryErrors) -> str | None:
     """A parameter that may be given once."""
     given = values.get(name)
     if given is None:

@@ -15,11 +15,11 @@ from starlette.requests import HTTPConnection
 
 from dotmac_database import AsyncRepository, BaseRepository, traits_of
 
-from .building import builder
-from .callers import Caller, caller_of
+from .identity import RequestIdentity, identity_of
 from .internals import calls_of, dependencies_of, stack_of, surround_overrides
 from .refusals import REFUSALS, raise_identity
 from .registry import only_plugin, plugin_of
+from .repository_factory import builder
 from .sessions import lent_session, request_session, request_sync_session
 
 if TYPE_CHECKING:
@@ -45,14 +45,14 @@ class Dependencies:
     def __init__(self, plugin: DatabasePlugin | None = None) -> None:
         async def unit(connection: HTTPConnection, response: Response) -> AsyncIterator[AsyncSession]:
             chosen = plugin or plugin_of(connection)
-            caller = await _identified(chosen, connection, response, unit)
-            async with _ending(connection, request_session(chosen, connection, caller)) as session:
+            identity = await _identified(chosen, connection, response, unit)
+            async with _ending(connection, request_session(chosen, connection, identity)) as session:
                 yield session
 
         async def sync_unit(connection: HTTPConnection, response: Response) -> AsyncIterator[Session]:
             chosen = plugin or plugin_of(connection)
-            caller = await _identified(chosen, connection, response, sync_unit)
-            async with _ending(connection, request_sync_session(chosen, connection, caller)) as session:
+            identity = await _identified(chosen, connection, response, sync_unit)
+            async with _ending(connection, request_sync_session(chosen, connection, identity)) as session:
                 yield session
 
         # The units end with the endpoint, before the response is sent; what users depend on is no generator, so that
@@ -110,9 +110,9 @@ class Dependencies:
             connection: HTTPConnection, response: Response, session: Any = Depends(get_session)
         ) -> Any:
             chosen = plugin or plugin_of(connection)
-            caller = await caller_of(chosen, connection, response)
+            identity = await identity_of(chosen, connection, response)
             try:
-                return build(session, caller, chosen.cursor_key)
+                return build(session, identity, chosen.cursor_key)
             except REFUSALS as refused:
                 await raise_identity(connection, repository, refused)
                 raise
@@ -133,8 +133,8 @@ def _lending(plugin: DatabasePlugin | None, replacement: Callable[..., Any]) -> 
         connection: HTTPConnection, response: Response, session: Any = Depends(replacement)
     ) -> AsyncIterator[Any]:
         chosen = plugin or only_plugin(connection)
-        caller = Caller() if chosen is None else await _identified(chosen, connection, response, lent_unit)
-        async with _ending(connection, lent_session(connection, caller, session)) as lent:
+        identity = RequestIdentity() if chosen is None else await _identified(chosen, connection, response, lent_unit)
+        async with _ending(connection, lent_session(connection, identity, session)) as lent:
             yield lent
 
     async def lent(session: Any = Depends(lent_unit, scope="function")) -> Any:
@@ -146,10 +146,10 @@ def _lending(plugin: DatabasePlugin | None, replacement: Callable[..., Any]) -> 
 
 async def _identified(
     plugin: DatabasePlugin, connection: HTTPConnection, response: Response, call: Callable[..., Any]
-) -> Caller:
+) -> RequestIdentity:
     """Who calls. Where that is refused, a 401 or 403 of the dependencies after ``call`` is raised instead."""
     try:
-        return await caller_of(plugin, connection, response)
+        return await identity_of(plugin, connection, response)
     except REFUSALS as refused:
         await raise_identity(connection, call, refused)
         raise

@@ -24,7 +24,7 @@ from dotmac_database import (
     async_purge_idempotency_keys,
 )
 
-from .callers import Caller, caller_of
+from .identity import RequestIdentity, identity_of
 from .registry import plugin_of
 
 if TYPE_CHECKING:
@@ -72,9 +72,9 @@ class Replays:
         `ValidationError` for a key that was used for another request. Two statements more, or two in all.
         """
         plugin = self._plugin or plugin_of(request)
-        caller = await caller_of(plugin, request)
+        identity = await identity_of(plugin, request)
         ttl = self._ttl if self._ttl is not None else plugin.idempotency_ttl
-        record = await self._recorded(request, session, key, caller, ttl)
+        record = await self._recorded(request, session, key, identity, ttl)
         if not record.first:
             kept = record.result
             return Response(kept["body"], kept["status"], {**kept["headers"], "Idempotency-Replayed": "true"})
@@ -86,13 +86,13 @@ class Replays:
         return response
 
     async def _recorded(
-        self, request: Request, session: AsyncSession, key: str, caller: Caller, ttl: timedelta
+        self, request: Request, session: AsyncSession, key: str, identity: RequestIdentity, ttl: timedelta
     ) -> IdempotencyRecord:
         url = request.url
         sent = _digest(request.method, url.path, url.query, sha256(await request.body()).hexdigest())
         # The key's own digest holds whose it is: the session may be one that knows no tenant, as a test's.
-        named = _digest(caller.tenant is ALL_TENANTS, _text(caller.tenant), caller.actor, key)
-        tenant = _text(caller.tenant)
+        named = _digest(identity.tenant is ALL_TENANTS, _text(identity.tenant), identity.actor, key)
+        tenant = _text(identity.tenant)
         try:
             return await async_once(session, named, tenant_id=tenant and tenant[:128], fingerprint=sent, ttl=ttl)
         except DuplicateEntityError:

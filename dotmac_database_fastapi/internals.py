@@ -48,7 +48,7 @@ def stack_of(connection: HTTPConnection) -> AsyncExitStack | None:
     return None
 
 
-def insist(connection: HTTPConnection, failure: BaseException) -> None:
+def fail_endpoint(connection: HTTPConnection, failure: BaseException) -> None:
     """Let the endpoint end with an exception: with ``failure``, where those that end after this dependency catch it.
 
     For FastAPI the response is made by then, and would be sent.

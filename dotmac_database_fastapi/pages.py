@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from dotmac_database import CursorPaginationParams, PaginationParams, TotalKind, ValidationError
 
-from .bounds import Faults, Values, single
+from .bounds import QueryErrors, Values, single
 
 MAX_PAGE_SIZE = 1000
 MAX_PAGE = 10**15
@@ -42,7 +42,7 @@ class PageParams:
 
     known = PAGE_PARAMETERS
 
-    def read(self, values: Values, faults: Faults) -> dict[str, Any]:
+    def read(self, values: Values, faults: QueryErrors) -> dict[str, Any]:
         """``pagination`` or ``cursor_pagination`` for `QueryOptions`; the first page where nothing is asked for."""
         numbered, seeking = values.keys() & {"page", "per_page", "total"}, values.keys() & {"limit", "cursor"}
         if numbered and seeking:
@@ -60,7 +60,7 @@ class PageParams:
             faults.add("page", message, "less_than_equal", page)
         return {"pagination": PaginationParams(page, per_page, self._total(values, faults))}
 
-    def _total(self, values: Values, faults: Faults) -> TotalKind:
+    def _total(self, values: Values, faults: QueryErrors) -> TotalKind:
         given = single(values, "total", faults)
         for kind in self.totals:
             if given == kind:
@@ -69,7 +69,7 @@ class PageParams:
             faults.add("total", f"Input should be one of: {', '.join(self.totals)}", "enum", given)
         return self.total
 
-    def _number(self, values: Values, name: str, default: int, most: int, faults: Faults) -> int:
+    def _number(self, values: Values, name: str, default: int, most: int, faults: QueryErrors) -> int:
         given = single(values, name, faults)
         if given is None:
             return default

@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 
 from dotmac_database import CursorPaginationParams, PaginationParams, QueryFilter, SortField, TotalKind
 
-from .bounds import MAX_OFFSET, Faults, values_of
+from .bounds import MAX_OFFSET, QueryErrors, values_of
 from .fields import fields_of, sortable_fields
 from .internals import accept_query
 from .pages import MAX_PAGE, MAX_PAGE_SIZE, TOTALS
@@ -54,7 +54,7 @@ def filter_query(model: type, *fields: str) -> Callable[..., Any]:
     params = FilterParams(model, fields)
 
     def filters(connection: HTTPConnection) -> list[QueryFilter]:
-        values, faults = values_of(connection), Faults()
+        values, faults = values_of(connection), QueryErrors()
         refuse_unknown(connection, values, params.known, faults)
         found = params.read(values, faults)
         faults.refuse()
@@ -72,7 +72,7 @@ def sort_query(model: type, *fields: str) -> Callable[..., Any]:
     params = SortParams(sortable_fields(model, fields or None))
 
     def sorts(connection: HTTPConnection) -> list[SortField]:
-        values, faults = values_of(connection), Faults()
+        values, faults = values_of(connection), QueryErrors()
         refuse_unknown(connection, values, params.known, faults)
         found = params.read(values, faults)
         faults.refuse()

@@ -24,12 +24,12 @@ from dotmac_database import (
     traits_of,
 )
 
-from .callers import Caller
 from .dependencies import Dependencies, models_of
 from .idempotency import DAY, checked_ttl
+from .identity import RequestIdentity
 from .registry import PluginError, register
 from .sessions import AsyncSessionClass, SessionClass, async_unit, sync_unit
-from .slots import Slots
+from .sync_limits import SyncLimit
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -103,7 +103,7 @@ class DatabasePlugin(Dependencies):
         self.tenant_free = frozenset(tenant_free)
         self.idempotency_ttl = checked_ttl(idempotency_ttl)
         self.strict = strict
-        self.slots = Slots(options)
+        self.sync_limit = SyncLimit(options)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
@@ -189,10 +189,10 @@ class DatabasePlugin(Dependencies):
         ``unlimited`` lifts the plugin's timeouts, for an export or a migration: the block is one transaction from its
         begin on, with one statement more.
         """
-        return async_unit(self, Caller(tenant, actor), unlimited=unlimited)
+        return async_unit(self, RequestIdentity(tenant, actor), unlimited=unlimited)
 
     def sync_session(
         self, tenant: Any = None, actor: str | None = None, *, unlimited: bool = False
     ) -> AbstractContextManager[Session]:
         """As `session`, sync."""
-        return sync_unit(self, Caller(tenant, actor), unlimited=unlimited)
+        return sync_unit(self, RequestIdentity(tenant, actor), unlimited=unlimited)

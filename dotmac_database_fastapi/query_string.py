@@ -22,7 +22,7 @@ from dotmac_database import (
     traits_of,
 )
 
-from .bounds import MAX_FILTER_VALUES, MAX_OFFSET, MAX_SEARCH, MAX_SORTS, Faults, Values, shown, single, values_of
+from .bounds import MAX_FILTER_VALUES, MAX_OFFSET, MAX_SEARCH, MAX_SORTS, QueryErrors, Values, shown, single, values_of
 from .fields import LISTS, TEXT_PATTERN, ClientField, fields_of, sortable_fields
 from .internals import accepted_query, dependant_of, query_parameters, route_of
 from .pages import MAX_PAGE_SIZE, PAGE_PARAMETERS, TOTALS, PageParams, kinds_of
@@ -36,7 +36,7 @@ _NO_COMMA = r"^[^,\u0000]*$"
 """A text in a list that is written with commas; one that has a comma is given by repeating the parameter."""
 
 
-def refuse_unknown(connection: HTTPConnection, values: Values, known: frozenset[str], faults: Faults) -> None:
+def refuse_unknown(connection: HTTPConnection, values: Values, known: frozenset[str], faults: QueryErrors) -> None:
     """Name each parameter that neither ``known`` nor the route declares."""
     unknown = values.keys() - known
     if not unknown:
@@ -94,7 +94,7 @@ class FilterParams:
         """The names of its parameters."""
         return frozenset(self.accepted)
 
-    def read(self, values: Values, faults: Faults) -> list[QueryFilter]:
+    def read(self, values: Values, faults: QueryErrors) -> list[QueryFilter]:
         """The filters that the values ask for, in their order."""
         counts = {
             name: sum(each.count(",") + 1 for each in given) if self.accepted[name][1] in LISTS else len(given)
@@ -115,7 +115,7 @@ class FilterParams:
         ]
 
     def _read(
-        self, name: str, each: ClientField, operator: FilterOperator, given: Sequence[str], faults: Faults
+        self, name: str, each: ClientField, operator: FilterOperator, given: Sequence[str], faults: QueryErrors
     ) -> Iterator[Any]:
         """The value, or nothing where it is refused."""
         try:
@@ -131,7 +131,7 @@ class FilterParams:
             faults.add_all(name, refused, given[0] if len(given) == 1 else list(given))
 
     def _read_list(
-        self, name: str, each: ClientField, operator: FilterOperator, given: Sequence[str], faults: Faults
+        self, name: str, each: ClientField, operator: FilterOperator, given: Sequence[str], faults: QueryErrors
     ) -> Iterator[list[Any]]:
         # A text that has a comma of its own is given by repeating the parameter.
         whole = each.is_text and len(given) > 1
@@ -205,7 +205,7 @@ class SortParams:
             for name, sorts in ascending.items()
         }
 
-    def read(self, values: Values, faults: Faults) -> list[SortField]:
+    def read(self, values: Values, faults: QueryErrors) -> list[SortField]:
         """The sorts that the values ask for, in their order; as in SQL, a field that was named has no more effect."""
         chosen: dict[tuple[str, str], SortField] = {}
         many = sum(given.count(",") + 1 for given in values.get("sort", ()))
@@ -250,7 +250,7 @@ class SearchParams:
     def __init__(self, model: type, names: Sequence[str]) -> None:
         self.names = tuple(fields_of(model, names))
 
-    def read(self, values: Values, faults: Faults) -> list[FilterGroup]:
+    def read(self, values: Values, faults: QueryErrors) -> list[FilterGroup]:
         """The group of filters for the words; none where none are given."""
         words = single(values, "q", faults)
         if words is not None and "\x00" in words:
@@ -313,7 +313,7 @@ class ListParams:
 
     def read(self, connection: HTTPConnection) -> QueryOptions:
         """What the request asks for. Raises `RequestValidationError` that names the faults."""
-        values, faults = values_of(connection), Faults()
+        values, faults = values_of(connection), QueryErrors()
         filters: list[Any] = []
         if values:
             refuse_unknown(connection, values, self.known, faults)
@@ -329,14 +329,14 @@ class ListParams:
 
     def refuse(self, connection: HTTPConnection, refused: ValidationError) -> None:
         """Raise `RequestValidationError` that names the parameter whose value a repository refused, where one is."""
-        values, faults = values_of(connection), Faults()
+        values, faults = values_of(connection), QueryErrors()
         for name, given in values.items():
             field, operator = self.filters.accepted.get(name, (None, None))
             if field is not None and (field.name, operator) == (refused.field, refused.operator):
                 faults.add(name, str(refused), given=given[0] if len(given) == 1 else list(given))
         faults.refuse()
 
-    def _check_carried(self, sorts: Sequence[SortField], values: Values, faults: Faults) -> None:
+    def _check_carried(self, sorts: Sequence[SortField], values: Values, faults: QueryErrors) -> None:
         """Refuse a cursor that would show what the list does not; the primary key ends every order."""
         name = "sort" if sorts else min(values.keys() & {"limit", "cursor"})
         for each in sorts or self.default_sort:

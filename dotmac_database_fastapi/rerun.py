@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 
 from dotmac_database import RetryBudget, RetryPolicy, RetryStrategy, is_transient, with_retry
 
-from .callers import forget_callers
+from .identity import forget_identities
 from .internals import rewound, route_of, run_whole, stack_of
 from .sessions import has_committed
 
@@ -86,7 +86,7 @@ class _Rules:
                 torn = has_committed(request) and not self.idempotent
                 if is_transient(error, idempotent=self.idempotent) and (torn or not await rewound(request)):
                     raise _NotRepeatableError(error) from error
-                forget_callers(request)
+                forget_identities(request)
                 raise
 
         named: dict[str, Handler] = {}

@@ -33,8 +33,8 @@ from dotmac_database import (
     unscoped,
 )
 
-from .callers import Caller
-from .internals import insist
+from .identity import RequestIdentity
+from .internals import fail_endpoint
 
 if TYPE_CHECKING:
     from .plugin import DatabasePlugin
@@ -60,7 +60,9 @@ with suppress(ImportError):
 
 
 @asynccontextmanager
-async def async_unit(plugin: DatabasePlugin, caller: Caller, *, unlimited: bool = False) -> AsyncIterator[AsyncSession]:
+async def async_unit(
+    plugin: DatabasePlugin, identity: RequestIdentity, *, unlimited: bool = False
+) -> AsyncIterator[AsyncSession]:
     """A session of the caller's in one lazy transaction: committed at the end, rolled back by any exception.
 
     ``unlimited``: in one that begins at once and has no time limits.
@@ -68,7 +70,7 @@ async def async_unit(plugin: DatabasePlugin, caller: Caller, *, unlimited: bool 
     options = _limitless(plugin) if unlimited else None
     session = plugin.new_session()
     try:
-        with _as_caller(session, caller):
+        with _acting_as(session, identity):
             async with DatabaseTransaction.async_transaction(session, options, lazy=options is None):
                 yield session
     finally:
@@ -80,13 +82,13 @@ async def async_unit(plugin: DatabasePlugin, caller: Caller, *, unlimited: bool 
 
 
 @contextmanager
-def sync_unit(plugin: DatabasePlugin, caller: Caller, *, unlimited: bool = False) -> Iterator[Session]:
+def sync_unit(plugin: DatabasePlugin, identity: RequestIdentity, *, unlimited: bool = False) -> Iterator[Session]:
     """As `async_unit`, on a `Session`."""
     options = _limitless(plugin) if unlimited else None
     session = plugin.sync_maker()
     try:
         transaction = DatabaseTransaction.sync_transaction(session, options, lazy=options is None)
-        with _as_caller(session, caller), transaction:
+        with _acting_as(session, identity), transaction:
             yield session
     finally:
         session.close()
@@ -100,20 +102,20 @@ def _limitless(plugin: DatabasePlugin) -> TransactionOptions | None:
 
 
 def request_session(
-    plugin: DatabasePlugin, connection: HTTPConnection, caller: Caller
+    plugin: DatabasePlugin, connection: HTTPConnection, identity: RequestIdentity
 ) -> AbstractAsyncContextManager[AsyncSession]:
     """The request's async session: the first to ask opens it, and ends it."""
-    return _opened_once(connection, (id(plugin), "async"), async_unit(plugin, caller))
+    return _opened_once(connection, (id(plugin), "async"), async_unit(plugin, identity))
 
 
 def request_sync_session(
-    plugin: DatabasePlugin, connection: HTTPConnection, caller: Caller
+    plugin: DatabasePlugin, connection: HTTPConnection, identity: RequestIdentity
 ) -> AbstractAsyncContextManager[Session]:
     """The request's sync session, for ``def`` endpoints; its COMMIT runs in a thread."""
-    return _opened_once(connection, (id(plugin), "sync"), _threaded_unit(plugin, caller))
+    return _opened_once(connection, (id(plugin), "sync"), _threaded_unit(plugin, identity))
 
 
-def lent_session(connection: HTTPConnection, caller: Caller, session: T) -> AbstractAsyncContextManager[T]:
+def lent_session(connection: HTTPConnection, identity: RequestIdentity, session: T) -> AbstractAsyncContextManager[T]:
     """A session that the app gives in place of the request's, with the request's unit of work, tenant and actor.
 
     It is the lender's: it stays open, and where it is in a transaction the unit is a savepoint. What is no session is
@@ -121,9 +123,9 @@ def lent_session(connection: HTTPConnection, caller: Caller, session: T) -> Abst
     """
     key = "lent", id(session)
     if isinstance(session, (AsyncSession, async_scoped_session)):
-        return _opened_once(connection, key, _lent_async_unit(session, caller))
+        return _opened_once(connection, key, _lent_async_unit(session, identity))
     if isinstance(session, (Session, scoped_session)):
-        return _opened_once(connection, key, _lent_sync_unit(session, caller))
+        return _opened_once(connection, key, _lent_sync_unit(session, identity))
     return nullcontext(session)
 
 
@@ -149,11 +151,11 @@ async def _opened_once(
 
 
 @asynccontextmanager
-async def _threaded_unit(plugin: DatabasePlugin, caller: Caller) -> AsyncIterator[Session]:
-    async with plugin.slots.one():
+async def _threaded_unit(plugin: DatabasePlugin, identity: RequestIdentity) -> AsyncIterator[Session]:
+    async with plugin.sync_limit.hold():
         session = plugin.sync_maker()
         # The caller is told in the request's own context: one that is set in a worker thread would stay there.
-        with _as_caller(session, caller):
+        with _acting_as(session, identity):
             block = _closing(session)
             block.__enter__()  # a lazy transaction sends nothing
             async with _ended_in_thread(block):
@@ -161,15 +163,15 @@ async def _threaded_unit(plugin: DatabasePlugin, caller: Caller) -> AsyncIterato
 
 
 @asynccontextmanager
-async def _lent_async_unit(session: Any, caller: Caller) -> AsyncIterator[Any]:
-    with _as_caller(session, caller, _lent_to):
+async def _lent_async_unit(session: Any, identity: RequestIdentity) -> AsyncIterator[Any]:
+    with _acting_as(session, identity, _lent_to):
         async with DatabaseTransaction.async_transaction(session, lazy=True, nested=True):
             yield session
 
 
 @asynccontextmanager
-async def _lent_sync_unit(session: Any, caller: Caller) -> AsyncIterator[Any]:
-    with _as_caller(session, caller, _lent_to):
+async def _lent_sync_unit(session: Any, identity: RequestIdentity) -> AsyncIterator[Any]:
+    with _acting_as(session, identity, _lent_to):
         block = DatabaseTransaction.sync_transaction(session, lazy=True, nested=True)
         await to_thread.run_sync(block.__enter__, limiter=CapacityLimiter(1))
         async with _ended_in_thread(block):
@@ -182,7 +184,7 @@ async def _heard(connection: HTTPConnection) -> AsyncIterator[None]:
     try:
         yield
     except BaseException as failure:
-        insist(connection, failure)
+        fail_endpoint(connection, failure)
         raise
 
 
@@ -218,43 +220,45 @@ async def _ended_in_thread(block: AbstractContextManager[Any]) -> AsyncIterator[
         await to_thread.run_sync(block.__exit__, None, None, None, limiter=limiter)
 
 
-def _owned_by(session: Any, caller: Caller) -> AbstractContextManager[None] | None:
+def _owned_by(session: Any, identity: RequestIdentity) -> AbstractContextManager[None] | None:
     """Bind the request's own session to the caller's tenant, for its life."""
-    if caller.tenant is ALL_TENANTS:
-        return _across(session, caller)
-    if caller.tenant is not None:
-        bind_tenant(session, caller.tenant)
+    if identity.tenant is ALL_TENANTS:
+        return _across(session, identity)
+    if identity.tenant is not None:
+        bind_tenant(session, identity.tenant)
     return None
 
 
-def _lent_to(session: Any, caller: Caller) -> AbstractContextManager[None] | None:
+def _lent_to(session: Any, identity: RequestIdentity) -> AbstractContextManager[None] | None:
     """Bind a lent session, where it is guarded, to the caller's tenant for the request."""
-    if caller.tenant is None or not is_guarded(session):
+    if identity.tenant is None or not is_guarded(session):
         return None
-    if caller.tenant is ALL_TENANTS:
-        return _across(session, caller)
-    return tenant_scope(session, caller.tenant, release=True)
+    if identity.tenant is ALL_TENANTS:
+        return _across(session, identity)
+    return tenant_scope(session, identity.tenant, release=True)
 
 
-def _across(session: Any, caller: Caller) -> AbstractContextManager[None]:
-    reason = f"the tenant is ALL_TENANTS; actor {caller.actor!r}; {caller.request or 'no request'}"
+def _across(session: Any, identity: RequestIdentity) -> AbstractContextManager[None]:
+    reason = f"the tenant is ALL_TENANTS; actor {identity.actor!r}; {identity.request or 'no request'}"
     # What the app's own dependency gives each administrator is a matter of course, not a warning.
-    return unscoped(session, reason=reason, level=logging.WARNING if caller.request is None else logging.INFO)
+    return unscoped(session, reason=reason, level=logging.WARNING if identity.request is None else logging.INFO)
 
 
 @contextmanager
-def _as_caller(
-    session: Any, caller: Caller, bind: Callable[[Any, Caller], AbstractContextManager[None] | None] = _owned_by
+def _acting_as(
+    session: Any,
+    identity: RequestIdentity,
+    bind: Callable[[Any, RequestIdentity], AbstractContextManager[None] | None] = _owned_by,
 ) -> Iterator[None]:
     """Bind the session to the caller's tenant, and let what is written name the caller's actor."""
     with ExitStack() as stack:
-        if caller.actor is not None:
-            stack.enter_context(acting_as(caller.actor))
-        scope = bind(session, caller)
+        if identity.actor is not None:
+            stack.enter_context(acting_as(identity.actor))
+        scope = bind(session, identity)
         if scope is not None:
             stack.enter_context(scope)
         try:
             yield
         except TenantNotGivenError as refused:
             # The guard knows that a tenant is missing; the caller knows where it should have been.
-            raise caller.refusal(str(refused)) from refused
+            raise identity.refusal(str(refused)) from refused

@@ -14,10 +14,10 @@ from ..query import Filter
 from ..statements.ordering import Order
 from ..statements.paths import relationship_of
 from ..statements.reads import Reader
+from .candidates import CandidateIndex, Key
 from .lookup import Copies, Lookup, on_table
 from .shapes import Sought, sought
 from .values import IndexAdvice
-from .wanted import Key, Wanted
 
 Catalogue = Callable[[Table], list[ExistingIndex]]
 
@@ -41,19 +41,21 @@ class Advisor:
         self._existing(self._lookup(self.reader.traits).table)
         found = sought(self.reader.traits, self.reader.analysed(filters))
         return tuple(
-            wanted.advice() for wanted in self._wanted(found, order, relationships, limited) if self._is_missing(wanted)
+            candidate.advice()
+            for candidate in self._candidates(found, order, relationships, limited)
+            if self._is_missing(candidate)
         )
 
     def _lookup(self, traits: Traits[Any], conditions: Sequence[Sought] = ()) -> Lookup:
         return Lookup(self.reader, self._copies, traits, conditions)
 
-    def _wanted(
+    def _candidates(
         self, found: Sequence[Sought], order: Order, relationships: Sequence[str], limited: bool
-    ) -> Iterator[Wanted]:
+    ) -> Iterator[CandidateIndex]:
         root = self.reader.traits
         own = [each for each in found if each.required and not each.path.steps]
         lookup = self._lookup(root, own)
-        particular = [wanted for each in own for wanted in lookup.particular(each)]
+        particular = [candidate for each in own for candidate in lookup.particular(each)]
         usual = lookup.usual(order, limited=limited)
         if usual is not None and (lookup.is_asked(order) or not particular or lookup.compares):
             yield usual
@@ -69,7 +71,7 @@ class Advisor:
                 owner = traits_of(way[-1].mapper.class_)
             yield from self._ways([step for step in way if step.uselist])
 
-    def _beyond(self, condition: Sought) -> Iterator[Wanted]:
+    def _beyond(self, condition: Sought) -> Iterator[CandidateIndex]:
         """How the one row behind a foreign key is found by a condition on it."""
         step = condition.path.steps[-1]
         if step.uselist or not on_table(traits_of(step.mapper.class_)):
@@ -81,11 +83,11 @@ class Advisor:
         if usual is not None:
             yield usual
 
-    def _is_missing(self, wanted: Wanted) -> bool:
-        known = self._existing(wanted.table)
-        if any(wanted.served_by(index) for index in known):
+    def _is_missing(self, candidate: CandidateIndex) -> bool:
+        known = self._existing(candidate.table)
+        if any(candidate.served_by(index) for index in known):
             return False
-        known.append(wanted.as_existing)
+        known.append(candidate.as_existing)
         return True
 
     def _existing(self, copy: Table) -> list[ExistingIndex]:
@@ -94,7 +96,7 @@ class Advisor:
             self._known[copy] = list(self._catalogue(self._copies.original(copy)))
         return self._known[copy]
 
-    def _ways(self, steps: Sequence[RelationshipProperty[Any]]) -> Iterator[Wanted]:
+    def _ways(self, steps: Sequence[RelationshipProperty[Any]]) -> Iterator[CandidateIndex]:
         """The foreign keys by which relationships are followed."""
         for step in steps:
             if step.direction is RelationshipDirection.MANYTOONE:
@@ -112,11 +114,11 @@ class Advisor:
             lookup = self._lookup(owner)
             keys = [key for key in map(lookup.column_key, columns) if key is not None]
             if len(keys) == len(columns):
-                yield lookup.wanted(f"{step.parent.class_.__name__}.{step.key} is followed by its foreign key", keys)
+                yield lookup.candidate(f"{step.parent.class_.__name__}.{step.key} is followed by its foreign key", keys)
 
-    def _join_table(self, step: RelationshipProperty[Any], table: Table) -> Wanted:
+    def _join_table(self, step: RelationshipProperty[Any], table: Table) -> CandidateIndex:
         copy = self._copies.of(table)
-        return Wanted(
+        return CandidateIndex(
             self.dialect,
             copy,
             f"{step.parent.class_.__name__}.{step.key} is followed by its foreign key",

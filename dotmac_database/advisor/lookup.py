@@ -27,8 +27,8 @@ from ..statements.paths import FieldPath, resolve
 from ..statements.reads import Reader
 from ..statements.scope import alive
 from ..tenancy.context import ALL_TENANTS
+from .candidates import CandidateIndex, Key, whole_order
 from .shapes import Sought, comparable
-from .wanted import Key, Wanted, whole_order
 
 
 class Copies:
@@ -77,7 +77,7 @@ class Lookup:
         """Whether a column besides the tenant's is compared for equality."""
         return any(each.equal and self._keys(each) for each in self.conditions)
 
-    def usual(self, order: Order, *, limited: bool) -> Wanted | None:
+    def usual(self, order: Order, *, limited: bool) -> CandidateIndex | None:
         """The index on what is equal, and then the order or a range; None: there is nothing to look up."""
         equal = [(each, key) for each in self.conditions if each.equal for key in self._keys(each)]
         nulls = tuple(each.path.key or "" for each in self.conditions if each.null and self._keys(each))
@@ -100,9 +100,9 @@ class Lookup:
             told.append(f"{best[0].path.text} is a range")
         if not fixed and not then and not nulls and self.tenant is None:
             return None
-        return self.wanted("; ".join(told), fixed, then, ordered=ordered, nulls=nulls)
+        return self.candidate("; ".join(told), fixed, then, ordered=ordered, nulls=nulls)
 
-    def particular(self, each: Sought) -> Iterator[Wanted]:
+    def particular(self, each: Sought) -> Iterator[CandidateIndex]:
         """The index of another kind that one condition is for."""
         if self.tenant is not None and each.path.key == self.tenant:
             return
@@ -114,11 +114,11 @@ class Lookup:
         text = f"{each.path.text} {each.shape.operator.value}"
         if need is Need.PREFIX:
             fixed = [key for other in self.conditions if other.equal for key in self._keys(other)]
-            yield self.wanted(f"{text}: texts by their beginning", fixed, [Key(operand)], ordered=False, kind=kind)
+            yield self.candidate(f"{text}: texts by their beginning", fixed, [Key(operand)], ordered=False, kind=kind)
             return
-        yield self.wanted(f"{text}: an inverted index", (), [Key(operand)], kind=kind, confined=False)
+        yield self.candidate(f"{text}: an inverted index", (), [Key(operand)], kind=kind, confined=False)
 
-    def wanted(
+    def candidate(
         self,
         reason: str,
         equal: Sequence[Key],
@@ -128,12 +128,12 @@ class Lookup:
         nulls: Sequence[str] = (),
         kind: Access | None = None,
         confined: bool = True,
-    ) -> Wanted:
+    ) -> CandidateIndex:
         """An index, with what every read of the class asks for: the tenant first, and no deleted rows."""
         first = self.column_key(self.traits.columns[self.tenant]) if self.tenant and confined else None
         unique = {key.column or key.told(self.dialect): key for key in (*((first,) if first else ()), *equal)}
         living, marks = self._alive()
-        return Wanted(
+        return CandidateIndex(
             self.dialect,
             self.table,
             "; ".join(filter(None, (f"{self.tenant} is the tenant" if first else "", reason))),

@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 
 from ..dialects import translate
 from ..engines import Database
-from .flights import Flight, Outcome, in_memory, joined, joined_async
 from .pools import Subject, subject_of
 from .probes import Examination, Verifier
 from .result import HealthCheckResult, HealthStatus
+from .shared_checks import Outcome, SharedCheck, in_memory, shared_check, shared_check_async
 
 Target = Session | Engine | AsyncSession | AsyncEngine | Database
 
@@ -100,13 +100,13 @@ class DatabaseHealthChecker:
             driver = in_memory(engine)
             if driver is not None and not engine.dialect.is_async:
                 return self._judged(subject, _shared_connection(started, driver.execute(_VERSION).fetchone()))
-            flight = joined(engine, self._key(kind), self._allowed, self._work(kind))
+            check = shared_check(engine, self._key(kind), self._allowed, self._work(kind))
         except Exception as error:  # noqa: BLE001 - a health check never raises
             return self._unknown(error)
         try:
-            outcome = flight.outcome.result(self._left(started))
+            outcome = check.outcome.result(self._left(started))
         except FutureTimeout:
-            return self._silent(flight, started)
+            return self._silent(check, started)
         return self._judged(subject, outcome)
 
     async def _check_async(self, target: Any, kind: str) -> HealthCheckResult:
@@ -119,16 +119,16 @@ class DatabaseHealthChecker:
                 cursor = await driver.execute(_VERSION) if engine.dialect.is_async else driver.execute(_VERSION)
                 row = await cursor.fetchone() if engine.dialect.is_async else cursor.fetchone()
                 return self._judged(subject, _shared_connection(started, row))
-            flight = joined_async(engine, self._key(kind), self._allowed, self._work(kind))
+            check = shared_check_async(engine, self._key(kind), self._allowed, self._work(kind))
         except Exception as error:  # noqa: BLE001 - a health check never raises
             return self._unknown(error)
         # Not `wait_for`: a caller that is cancelled must not cancel what others wait for.
-        waiting = asyncio.wrap_future(flight.outcome)
+        waiting = asyncio.wrap_future(check.outcome)
         done, _ = await asyncio.wait({waiting}, timeout=self._left(started))
         if done:
             return self._judged(subject, waiting.result())
-        silent = self._silent(flight, started)
-        await flight.ending()
+        silent = self._silent(check, started)
+        await check.ending()
         return silent
 
     def _left(self, started: float) -> float:
@@ -195,8 +195,8 @@ class DatabaseHealthChecker:
             HealthStatus.UNKNOWN, "The check itself failed.", duration_ms, self._circuit(), error=type(error).__name__
         )
 
-    def _silent(self, flight: Flight, started: float) -> HealthCheckResult:
-        flight.abandon()
+    def _silent(self, check: SharedCheck, started: float) -> HealthCheckResult:
+        check.abandon()
         message = f"The database did not answer within {self._allowed:g} s."
         return HealthCheckResult(
             HealthStatus.UNHEALTHY,

@@ -19,13 +19,13 @@ from ..errors import TenantIsolationError
 from ..models.traits import tenant_key
 from ..plainness import has_ended
 from ..sessions import discard, state_of
+from .connection import watch
 from .context import UNKNOWN, TenantBinding, binding_of, guard
-from .executions import on_execute
+from .orm_statements import on_execute
 from .related import stamp_by_related
 from .rls import RowLevelSecurity
-from .units import attached_are_own, check_unit_of_work, writing_by_itself
+from .unit_of_work import attached_are_own, check_unit_of_work, writing_by_itself
 from .values import same
-from .wire import watch
 
 Maker = TypeVar("Maker", bound="sessionmaker[Any] | async_sessionmaker[Any]")
 

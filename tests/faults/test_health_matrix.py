@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from dotmac_database import Database, DatabaseHealthChecker, HealthCheckResult, HealthStatus, create_database
-from dotmac_database.health import flights
+from dotmac_database.health import shared_checks
 from tests.matrices import sampled
 from tests.postgres import OwnServer
 
@@ -184,7 +184,7 @@ def test_an_app_that_goes_on_loses_the_connection_too(proxy: Proxy, driver: str)
     async def run() -> None:
         results = [await DatabaseHealthChecker(**PATIENT).async_check_connectivity(engine) for _ in range(3)]
         assert {result.status for result in results} == {HealthStatus.HEALTHY}
-        await asyncio.sleep(flights.CLOSING + 0.3)
+        await asyncio.sleep(shared_checks.CLOSING + 0.3)
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert proxy.clients == 0
 
@@ -248,7 +248,7 @@ def test_a_server_that_freezes_on_the_way(
     server: OwnServer, driver: str, face: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the answer it is unhealthy; after it nothing is wrong, though nobody says goodbye."""
-    held = flights._held
+    held = shared_checks._held
 
     def freezing(*arguments: Any) -> Any:
         if place == "before":
@@ -258,7 +258,7 @@ def test_a_server_that_freezes_on_the_way(
         server.freeze()
         return details
 
-    monkeypatch.setattr(flights, "_held", freezing)
+    monkeypatch.setattr(shared_checks, "_held", freezing)
     _, engine = made(driver, server.url())
     try:
         result, took, ended = timed(face, DatabaseHealthChecker(**QUICK), "connectivity", engine)

@@ -164,15 +164,15 @@ def health_threads() -> int:
 
 def freeze_during(server: OwnServer, checker: DatabaseHealthChecker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Freeze the server as soon as the check has its connection."""
-    from dotmac_database.health import flights
+    from dotmac_database.health import shared_checks
 
-    original = flights._held
+    original = shared_checks._held
 
     def frozen(*arguments: Any) -> Any:
         server.freeze()
         return original(*arguments)
 
-    monkeypatch.setattr(flights, "_held", frozen)
+    monkeypatch.setattr(shared_checks, "_held", frozen)
 
 
 def test_a_server_that_freezes_during_the_check_is_cut_off(
@@ -203,7 +203,7 @@ def test_a_check_that_was_given_up_keeps_no_other_back(server: OwnServer, checki
         for _ in range(3):
             started = time.perf_counter()
             assert silenced(checker).status is HealthStatus.UNHEALTHY
-            # Its own time: it did not find the last one's flight at its end.
+            # Its own time: it did not find the last one's check at its end.
             assert 0.3 < time.perf_counter() - started < 0.9
         silenced.close()
 

@@ -16,7 +16,7 @@ from ..errors import TenantIsolationError, TenantNotGivenError, UnscopedStatemen
 from .cleaning import CLEANING, mark_raw
 from .compiler import ConfiningCompiler, confining
 from .context import UNKNOWN, TenantBinding, binding_of
-from .executions import CONFINED, PASSED
+from .orm_statements import CONFINED, PASSED
 from .parameters import SERVED
 from .rls import tell
 from .tables import TABLES

@@ -57,7 +57,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CandidateIndex:
     """An index that would serve.
 
     ``equal`` keys are compared with one value each, so any order among them serves; ``then`` come in their order, and

@@ -14,7 +14,7 @@ from ..models.traits import tenant_key
 from .context import TenantBinding, binding_of
 from .inserts import names_tenant, stamped_insert, written_by
 from .tables import TABLES, tenant_column
-from .units import attached_are_own, rows_are_own, writing_by_itself
+from .unit_of_work import attached_are_own, rows_are_own, writing_by_itself
 from .values import same, stored
 
 CONFINED = "dotmac_confined"

@@ -18,7 +18,7 @@ from anyio import Semaphore, fail_after, to_thread
 from dotmac_database import DatabaseTimeoutError
 
 
-class Slots:
+class SyncLimit:
     """The slots for an engine of these options of `create_engine`; each event loop has its own."""
 
     def __init__(self, engine_options: dict[str, Any]) -> None:
@@ -28,7 +28,7 @@ class Slots:
         self._of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Semaphore] = WeakKeyDictionary()
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
+    async def hold(self) -> AsyncIterator[None]:
         """Hold a slot in this block. Raises `DatabaseTimeoutError` where none comes free within the pool's timeout."""
         semaphore = self._semaphore()
         try:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .plugin import DatabasePlugin
 
 
-_SCOPE = "dotmac_database.callers"
+_SCOPE = "dotmac_database.identities"
 
 
 class TenantNotAskedError(TenantRequiredError, MisuseError):
@@ -27,7 +27,7 @@ class TenantNotAskedError(TenantRequiredError, MisuseError):
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class RequestIdentity:
     """What a request says of who makes it. ``missing`` is what to raise where a tenant is needed and there is none.
 
     ``request`` is the method and the path, for the log of a caller who works for all tenants; None: no request's.
@@ -46,21 +46,23 @@ class Caller:
         )
 
 
-async def caller_of(plugin: DatabasePlugin, connection: HTTPConnection, response: Response | None = None) -> Caller:
+async def identity_of(
+    plugin: DatabasePlugin, connection: HTTPConnection, response: Response | None = None
+) -> RequestIdentity:
     """The request's tenant and actor, of which the plugin's dependencies are asked once."""
-    known: dict[int, Caller] = connection.scope.setdefault(_SCOPE, {})
-    caller = known.get(id(plugin))
-    if caller is None:
-        caller = known[id(plugin)] = await _asked(plugin, connection, response)
-    return caller
+    known: dict[int, RequestIdentity] = connection.scope.setdefault(_SCOPE, {})
+    identity = known.get(id(plugin))
+    if identity is None:
+        identity = known[id(plugin)] = await _asked(plugin, connection, response)
+    return identity
 
 
-def forget_callers(connection: HTTPConnection) -> None:
+def forget_identities(connection: HTTPConnection) -> None:
     """Let the request's tenant and actor be asked for again: what their dependencies gave has ended with them."""
     connection.scope.pop(_SCOPE, None)
 
 
-async def _asked(plugin: DatabasePlugin, connection: HTTPConnection, response: Response | None) -> Caller:
+async def _asked(plugin: DatabasePlugin, connection: HTTPConnection, response: Response | None) -> RequestIdentity:
     tenant, actor, missing = None, None, None
     refusals: list[Exception] = []
     try:
@@ -83,7 +85,7 @@ async def _asked(plugin: DatabasePlugin, connection: HTTPConnection, response: R
     if tenant is ALL_TENANTS:
         # As a literal: a path may hold line breaks, and a log is read by lines.
         request = f"{connection.scope.get('method', 'WEBSOCKET')} {connection.scope['path']!r}"
-    return Caller(tenant, None if actor is None else str(actor), missing, request)
+    return RequestIdentity(tenant, None if actor is None else str(actor), missing, request)
 
 
 def _is_missing(refused: Exception) -> TypeGuard[TenantRequiredError]:

@@ -19,10 +19,10 @@ from dotmac_database import (
     traits_of,
 )
 
-from .callers import Caller
+from .identity import RequestIdentity
 from .tenants import BadTenantError
 
-Build = Callable[[Any, Caller, Any], Any]
+Build = Callable[[Any, RequestIdentity, Any], Any]
 
 
 def builder(target: type, base: type) -> Build:
@@ -45,8 +45,8 @@ def _of_model(model: type, base: type) -> Build:
     create = create_async_repository if base is AsyncRepository else create_repository
     scoped = traits_of(model).tenant is not None
 
-    def build(session: Any, caller: Caller, cursor_key: Any) -> Any:
-        return create(session, model, caller.tenant if scoped else None, cursor_key=cursor_key)
+    def build(session: Any, identity: RequestIdentity, cursor_key: Any) -> Any:
+        return create(session, model, identity.tenant if scoped else None, cursor_key=cursor_key)
 
     return build
 
@@ -59,8 +59,8 @@ def _of_repository(target: type) -> Build:
     scoped = model is None or traits_of(model).tenant is not None
     takes = {name: takes_all or name in parameters for name in ("tenant_id", "cursor_key")}
 
-    def build(session: Any, caller: Caller, cursor_key: Any) -> Any:
-        given = {"tenant_id": caller.tenant if scoped else None, "cursor_key": cursor_key}
+    def build(session: Any, identity: RequestIdentity, cursor_key: Any) -> Any:
+        given = {"tenant_id": identity.tenant if scoped else None, "cursor_key": cursor_key}
         return target(session, **{name: value for name, value in given.items() if takes[name]})
 
     return build
@@ -70,18 +70,18 @@ def _checked(build: Build, model: type | None) -> Build:
     """Answer a missing or unfit tenant with what the request did wrong."""
     scoped = model is not None and traits_of(model).tenant is not None
 
-    def checked(session: Any, caller: Caller, cursor_key: Any) -> Any:
-        if scoped and model is not None and caller.tenant is None:
-            raise caller.refusal(f"{model.__name__} belongs to tenants.")
+    def checked(session: Any, identity: RequestIdentity, cursor_key: Any) -> Any:
+        if scoped and model is not None and identity.tenant is None:
+            raise identity.refusal(f"{model.__name__} belongs to tenants.")
         try:
-            repository = build(session, caller, cursor_key)
+            repository = build(session, identity, cursor_key)
         except TenantNotGivenError as refused:
-            raise caller.refusal(str(refused)) from refused
+            raise identity.refusal(str(refused)) from refused
         except ValidationError as refused:
             if scoped and not isinstance(refused, MisuseError):
                 raise BadTenantError(f"The request's tenant is none: {refused}") from refused
             raise
-        _rebind(session, caller.tenant, repository.tenant_id)
+        _rebind(session, identity.tenant, repository.tenant_id)
         return repository
 
     return checked

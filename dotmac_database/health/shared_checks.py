@@ -39,7 +39,7 @@ class Outcome:
 
 
 @dataclass(eq=False)
-class Flight:
+class SharedCheck:
     """A check under way; ``deadline`` is on the monotonic clock."""
 
     deadline: float
@@ -93,70 +93,70 @@ class Flight:
 
 _LOCK = threading.Lock()
 # By pool and not by engine: `Engine.execution_options` gives another engine on the same pool.
-_FLIGHTS: WeakKeyDictionary[Pool, dict[Any, Flight]] = WeakKeyDictionary()
+_SHARED: WeakKeyDictionary[Pool, dict[Any, SharedCheck]] = WeakKeyDictionary()
 
 
-def joined(engine: Engine, kind: str, seconds: float, work: Work) -> Flight:
-    """The flight of this ``kind`` that is under way, or a new one in a thread of its own."""
+def shared_check(engine: Engine, kind: str, seconds: float, work: Work) -> SharedCheck:
+    """The check of this ``kind`` that is under way, or a new one in a thread of its own."""
 
-    def start(flight: Flight) -> None:
+    def start(check: SharedCheck) -> None:
         # A daemon: where the server is frozen for good it must not keep the process alive.
-        threading.Thread(target=_fly, args=(flight, engine, work), name="database-health", daemon=True).start()
+        threading.Thread(target=_run, args=(check, engine, work), name="database-health", daemon=True).start()
 
-    return _joined(engine, (kind, None), seconds, start)
+    return _shared(engine, (kind, None), seconds, start)
 
 
-def joined_async(engine: Engine, kind: str, seconds: float, work: Work) -> Flight:
-    """As `joined`, in a task of the running loop; a sync engine gets its thread."""
+def shared_check_async(engine: Engine, kind: str, seconds: float, work: Work) -> SharedCheck:
+    """As `shared_check`, in a task of the running loop; a sync engine gets its thread."""
     if not engine.dialect.is_async:
-        return joined(engine, kind, seconds, work)
+        return shared_check(engine, kind, seconds, work)
 
-    def start(flight: Flight) -> None:
-        flight.task = asyncio.create_task(_fly_async(flight, engine, work))
+    def start(check: SharedCheck) -> None:
+        check.task = asyncio.create_task(_run_async(check, engine, work))
         # A task that is cancelled before its first step runs no ``finally``.
-        flight.task.add_done_callback(lambda _: flight.answer(Outcome({}, 0.0, TimeoutError())))
+        check.task.add_done_callback(lambda _: check.answer(Outcome({}, 0.0, TimeoutError())))
 
-    return _joined(engine, (kind, id(asyncio.get_running_loop())), seconds, start)
+    return _shared(engine, (kind, id(asyncio.get_running_loop())), seconds, start)
 
 
-def _joined(engine: Engine, key: Any, seconds: float, start: Callable[[Flight], None]) -> Flight:
+def _shared(engine: Engine, key: Any, seconds: float, start: Callable[[SharedCheck], None]) -> SharedCheck:
     with _LOCK:
-        flights = _FLIGHTS.setdefault(engine.pool, {})
-        flight = flights.get(key)
-        if flight is None or flight.ended:
-            flight = flights[key] = Flight(time.monotonic() + seconds)
-            start(flight)
-        return flight
+        checks = _SHARED.setdefault(engine.pool, {})
+        check = checks.get(key)
+        if check is None or check.ended:
+            check = checks[key] = SharedCheck(time.monotonic() + seconds)
+            start(check)
+        return check
 
 
-def _fly(flight: Flight, engine: Engine, work: Work) -> None:
+def _run(check: SharedCheck, engine: Engine, work: Work) -> None:
     if engine.dialect.is_async:
         with suppress(asyncio.CancelledError):  # it was abandoned
-            asyncio.run(_fly_async(flight, engine, work))
+            asyncio.run(_run_async(check, engine, work))
         return
     started = time.perf_counter()
     try:
         beside = beside_the_pool(engine)
         try:
             with beside.connect() as connection:
-                flight.answer(Outcome(_held(flight, connection, work), _since(started)))
+                check.answer(Outcome(_held(check, connection, work), _since(started)))
         finally:
             if beside is not engine:
                 beside.dispose()
     except Exception as error:  # noqa: BLE001 - whatever it was, it is what the check found
-        flight.answer(Outcome({}, _since(started), error))
+        check.answer(Outcome({}, _since(started), error))
 
 
-async def _fly_async(flight: Flight, engine: Engine, work: Work) -> None:
+async def _run_async(check: SharedCheck, engine: Engine, work: Work) -> None:
     started = time.perf_counter()
-    flight.task = asyncio.current_task()
+    check.task = asyncio.current_task()
     # The callers may all be cancelled, and then nobody abandons it.
-    overdue = asyncio.get_running_loop().call_later(flight.deadline - time.monotonic() + 0.1, flight.abandon)
+    overdue = asyncio.get_running_loop().call_later(check.deadline - time.monotonic() + 0.1, check.abandon)
     connection: AsyncConnection | None = None
     outcome = Outcome({}, 0.0, TimeoutError())
     try:
         connection = await AsyncEngine(beside_the_pool(engine)).connect()
-        details = await connection.run_sync(lambda sync: _held(flight, sync, work))
+        details = await connection.run_sync(lambda sync: _held(check, sync, work))
         outcome = Outcome(details, _since(started))
     except Exception as error:  # noqa: BLE001 - whatever it was, it is what the check found
         outcome = Outcome({}, _since(started), error)
@@ -164,10 +164,10 @@ async def _fly_async(flight: Flight, engine: Engine, work: Work) -> None:
         overdue.cancel()
         # A file closes at once, and its driver's thread must have ended before the caller's loop may.
         if engine.dialect.name != "sqlite":
-            flight.answer(outcome)
+            check.answer(outcome)
         if connection is not None:
             await _let_go(connection, own=connection.sync_engine is not engine)
-        flight.answer(outcome)
+        check.answer(outcome)
 
 
 async def _let_go(connection: AsyncConnection, *, own: bool) -> None:
@@ -189,12 +189,12 @@ async def _let_go(connection: AsyncConnection, *, own: bool) -> None:
         cut(driver)
 
 
-def _held(flight: Flight, connection: Connection, work: Work) -> dict[str, Any]:
-    flight.hold(connection.connection.driver_connection)
+def _held(check: SharedCheck, connection: Connection, work: Work) -> dict[str, Any]:
+    check.hold(connection.connection.driver_connection)
     try:
         return work(connection)
     finally:
-        flight.hold(None)
+        check.hold(None)
 
 
 def _since(started: float) -> float:
