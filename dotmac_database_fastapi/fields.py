@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from difflib import get_close_matches
 from functools import cached_property
 from ipaddress import ip_interface
@@ -178,15 +178,28 @@ def _address(value: str) -> str:
     raise PydanticCustomError("ip_address", "Input should be an IP address or a network")
 
 
-def _timestamp(value: Any) -> Any:
-    # An unescaped "+" of a zone arrives as a blank.
-    if isinstance(value, str) and len(value) > 16 and value[-6:-5] == " " and value[-3:-2] == ":":
-        return f"{value[:-6]}+{value[-5:]}"
-    return value
+def _with_plus(longer_than: int) -> BeforeValidator:
+    """Give a zone its "+" back: one that is not escaped in a query string arrives as a blank."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str) and len(value) > longer_than and value[-6:-5] == " " and value[-3:-2] == ":":
+            return f"{value[:-6]}+{value[-5:]}"
+        return value
+
+    return BeforeValidator(read)
 
 
 def _in_utc(value: datetime) -> datetime:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+
+
+def _time_in_utc(value: time) -> time:
+    offset = value.utcoffset()
+    if offset is None:
+        return value.replace(tzinfo=UTC)
+    if abs(offset) >= timedelta(hours=16):  # https://www.postgresql.org/docs/current/datatype-datetime.html
+        raise PydanticCustomError("time_zone", "Input should have a zone that is less than 16 hours from UTC")
+    return value
 
 
 INTEGER_BITS = ((sa.SmallInteger, 15), (sa.BigInteger, 63), (sa.Integer, 31))
@@ -205,6 +218,7 @@ MOST_DIGITS = 300
 """Those before the point of a number whose column does not say how many; SQLite keeps it as a double."""
 
 _DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?")
+CLOCK_TEXT = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?"
 CLOCK_FORM = _written_as(r"[0-9]{2}:[0-9]{2}", "a time")
 SPAN_FORM = _written_as(r"[+-]?P|.*:", "a duration")
 _DATED = _written_as(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "a date, or a date with a time")
@@ -220,7 +234,7 @@ def decimal_type(precision: int | None = None, scale: int | None = None) -> Any:
     if bound is not None:
         number |= {"exclusiveMinimum": -bound, "exclusiveMaximum": bound}
     text = {"type": "string", "pattern": rf"^[+-]?{f'[0-9]{{1,{whole}}}' if whole else '0'}{fraction}$"}
-    most = Decimal(10) ** (whole if precision is not None else 1000)
+    most = Decimal(10) ** 1000 if precision is None else _rounded_up(precision, scale)
     return Annotated[
         Decimal,
         Constrained(allow_inf_nan=False, gt=-most, lt=most),
@@ -233,23 +247,36 @@ def least_too_great(precision: int | None, scale: int | None) -> float | None:
     """The least number of JSON that a column of so many digits can't round to one of its own; None: there is none."""
     if precision is None or precision - (scale or 0) > MOST_DIGITS:
         return None
-    bound = Decimal(10) ** (precision - (scale or 0)) - Decimal(5).scaleb(-(scale or 0) - 1)
+    bound = _rounded_up(precision, scale)
     nearest = float(bound)
-    return nearest if Decimal(nearest) >= bound else math.nextafter(nearest, math.inf)
+    return nearest if Decimal(repr(nearest)) >= bound else math.nextafter(nearest, math.inf)
 
 
-_SECONDS = r"[0-9]{1,9}(\.[0-9]{1,6})?S"
-_MINUTES = rf"[0-9]{{1,8}}M({_SECONDS})?"
-_HOURS = rf"[0-9]{{1,7}}H({_MINUTES}|{_SECONDS})?"
+def _rounded_up(precision: int, scale: int | None) -> Decimal:
+    """The least number that a column rounds to one of more digits than it has."""
+    with localcontext(prec=precision + abs(scale or 0) + 2):
+        return Decimal(10) ** (precision - (scale or 0)) - Decimal(5).scaleb(-(scale or 0) - 1)
+
+
+# Pydantic takes hours, minutes and seconds of less than 2**32 seconds together.
+_SECONDS = r"[0-9]{1,8}(\.[0-9]{1,6})?S"
+_MINUTES = rf"[0-9]{{1,6}}M({_SECONDS})?"
+_HOURS = rf"[0-9]{{1,6}}H({_MINUTES}|{_SECONDS})?"
 _TIME = rf"T({_HOURS}|{_MINUTES}|{_SECONDS})"
 SPAN = WithJsonSchema({"type": "string", "pattern": rf"^-?P([0-9]{{1,6}}D({_TIME})?|{_TIME})$"})
 """A duration as it is written; others of ISO 8601 are understood. A database may hold 8,000 years."""
 
 Text = Annotated[str, AfterValidator(checked_text), WithJsonSchema({"type": "string", "pattern": TEXT_PATTERN})]
-Timestamp = Annotated[datetime, _DATED, BeforeValidator(_timestamp)]
+Timestamp = Annotated[datetime, _DATED, _with_plus(longer_than=len("2026-01-31 23:59"))]
 ZonedTimestamp = Annotated[Timestamp, AfterValidator(_in_utc)]
 Day = Annotated[date, _DATED]
 Clock = Annotated[time, CLOCK_FORM]
+ZonedClock = Annotated[
+    Clock,
+    _with_plus(longer_than=len("23:59")),
+    AfterValidator(_time_in_utc),
+    WithJsonSchema({"type": "string", "pattern": rf"^{CLOCK_TEXT}(Z|[+-](0[0-9]|1[0-5]):[0-5][0-9])$"}),
+]
 Span = Annotated[timedelta, SPAN_FORM, SPAN]
 Address = Annotated[
     str,
@@ -303,6 +330,8 @@ def text_type(type_: sa.TypeEngine[Any], values: Any = None) -> Any:
         return Literal[names] if type_.enum_class is None else Annotated[type_.enum_class, _by_name(type_.enum_class)]
     if isinstance(type_, sa.DateTime) and type_.timezone:
         return ZonedTimestamp
+    if isinstance(type_, sa.Time) and type_.timezone:
+        return ZonedClock
     for kind, annotation in _TYPES:
         if isinstance(type_, kind):
             return annotation

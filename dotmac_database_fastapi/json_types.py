@@ -30,6 +30,7 @@ from .binary import Base64, Whatever
 from .declared import plain_type
 from .fields import (
     CLOCK_FORM,
+    CLOCK_TEXT,
     INTEGER_BITS,
     SPAN,
     SPAN_FORM,
@@ -37,15 +38,13 @@ from .fields import (
     Address,
     Day,
     Timestamp,
+    ZonedClock,
     checked_text,
     decimal_type,
     integer_type,
     least_too_great,
     python_type,
 )
-
-_SECONDS = r"[0-5][0-9](\.[0-9]{1,6})?"
-_CLOCK = rf"([01][0-9]|2[0-3]):[0-5][0-9]:{_SECONDS}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +106,10 @@ Duration = Annotated[
 ]
 """A duration in JSON. The format "duration" of JSON Schema (RFC 3339, appendix A) has neither signs nor fractions."""
 
-LocalTime = _documented(time, {"type": "string", "pattern": f"^{_CLOCK}$"})
+LocalTime = _documented(time, {"type": "string", "pattern": f"^{CLOCK_TEXT}$"})
 """A time without a zone: the format "time" of JSON Schema requires one (RFC 3339, full-time)."""
 
-_NAIVE = _documented(datetime, {"type": "string", "pattern": f"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T{_CLOCK}$"})
+_NAIVE = _documented(datetime, {"type": "string", "pattern": f"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T{CLOCK_TEXT}$"})
 """A timestamp without a zone, as it is read: the format "date-time" requires one, too."""
 
 _UUID_AS_TEXT: Any = Annotated[
@@ -131,13 +130,17 @@ _TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any, Any], ...] = (
     (CIDR, Whatever, Address),
 )
 
-_FINITE: Any = Annotated[float, Field(allow_inf_nan=False), _no("a number", bool, str, bytes)]
-"""A number that JSON can show: it has neither infinities nor NaN."""
+
+def _finite(bound: float | None = None) -> Any:
+    """A number that JSON can show, which has neither infinities nor NaN: between ``-bound`` and ``bound``."""
+    bounds: dict[str, Any] = {} if bound is None else {"gt": -bound, "lt": bound}
+    return Annotated[float, Field(allow_inf_nan=False, **bounds), _no("a number", bool, str, bytes)]
+
 
 _WRITTEN: dict[Any, Any] = {
     bool: _TYPES[0][2],
     int: Annotated[int, _no("an integer", bool, str, bytes)],
-    float: _FINITE,
+    float: _finite(),
     Decimal: decimal_type(),
     datetime: Annotated[Timestamp, _MOMENT],
     date: Annotated[Day, _MOMENT],
@@ -201,8 +204,7 @@ def _number(type_: sa.Numeric[Any], written: bool) -> Any:
     if not written:
         return Decimal if type_.asdecimal else float
     if not type_.asdecimal:
-        bound = None if isinstance(type_, sa.Float) else least_too_great(type_.precision, type_.scale)
-        return _FINITE if bound is None else Annotated[_FINITE, Field(gt=-bound, lt=bound)]
+        return _finite(None if isinstance(type_, sa.Float) else least_too_great(type_.precision, type_.scale))
     return decimal_type() if isinstance(type_, sa.Float) else decimal_type(type_.precision, type_.scale)
 
 
@@ -213,11 +215,9 @@ def _timestamp(type_: sa.DateTime, written: bool) -> Any:
 
 
 def _time(type_: sa.Time, written: bool) -> Any:
-    plain: Any = time if type_.timezone else LocalTime
-    if not written:
-        return plain
-    taken: Any = Annotated[plain, CLOCK_FORM, _MOMENT]
-    return taken if type_.timezone else Annotated[taken, AfterValidator(_without_zone)]
+    if type_.timezone:
+        return Annotated[ZonedClock, _MOMENT] if written else time
+    return Annotated[LocalTime, CLOCK_FORM, _MOMENT, AfterValidator(_without_zone)] if written else LocalTime
 
 
 def _without_zone(value: time) -> time:

@@ -26,6 +26,13 @@ def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
 
 
 @schemathesis.hook
-def filter_query(_context: Any, query: Any) -> bool:
+def filter_case(_context: Any, case: Any) -> bool:
     """A list of one empty text is written as an empty list is."""
-    return not isinstance(query, dict) or [""] not in query.values()
+    return not {"", ("",)} & {tuple(each) if isinstance(each, list) else each for each in lists_of(case)}
+
+
+def lists_of(case: Any) -> list[Any]:
+    """The values of a case's parameters that are lists by their schemas."""
+    declared = {each.name: each.definition.get("schema", {}) for each in case.operation.query}
+    query = case.query or {}
+    return [query[name] for name, schema in declared.items() if name in query and schema.get("type") == "array"]

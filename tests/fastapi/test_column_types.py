@@ -7,7 +7,7 @@ import base64
 import enum
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -106,6 +106,13 @@ TYPES: dict[str, tuple[Any, list[tuple[Any, Any]]]] = {
 POSTGRESQL: dict[str, tuple[Any, list[tuple[Any, Any]]]] = {
     "texts": (sa.ARRAY(sa.String), [(["a", None, "b"], ["a", None, "b"]), ([], [])]),
     "binaries": (sa.ARRAY(sa.LargeBinary), [(["AP8=", None, "aGk="], [b"\x00\xff", None, b"hi"])]),
+    "zoned": (
+        sa.Time(timezone=True),
+        [
+            ("06:30:00.000001Z", time(6, 30, 0, 1, UTC)),
+            ("06:30:00-15:59", time(6, 30, tzinfo=timezone(-timedelta(hours=15, minutes=59)))),
+        ],
+    ),
     "uuids": (sa.ARRAY(sa.Uuid), [([str(ID)], [ID])]),
     "decimals": (sa.ARRAY(sa.Numeric(10, 2)), [(["1.50"], [Decimal("1.50")])]),
     "colours": (sa.ARRAY(sa.Enum(Colour, name="colours")), [(["b", "r"], [Colour.BLUE, Colour.RED])]),

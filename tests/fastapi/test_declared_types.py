@@ -6,14 +6,16 @@ import asyncio
 import enum
 import ipaddress
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import jsonschema_rs
 import pydantic
 import pytest
 import sqlalchemy as sa
@@ -22,6 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from dotmac_database import Database, UTCDateTime
 from dotmac_database_fastapi import crud_router
+from dotmac_database_fastapi.fields import text_type
 from dotmac_database_fastapi.json_types import json_type
 from tests.fastapi.conftest import Api
 
@@ -247,3 +250,87 @@ def test_every_reference_of_the_document_leads_somewhere(app: FastAPI) -> None:
         place: Any = document
         for part in reference.removeprefix("#/").split("/"):
             place = place[part]
+
+
+def numbers_at(bound: float) -> list[float]:
+    """The doubles nearest to a bound, and to its negative."""
+    near = [bound, math.nextafter(bound, 0), math.nextafter(bound, math.inf)]
+    return [*near, *(-each for each in near)]
+
+
+@pytest.mark.parametrize(
+    ("type_", "values"),
+    [
+        (sa.Numeric(6, 0), numbers_at(999_999.5)),
+        (sa.Numeric(10, 4), numbers_at(999_999.99995)),
+        (sa.Numeric(10, 2), numbers_at(99_999_999.995)),
+        (sa.Numeric(15, 0), numbers_at(999_999_999_999_999.5)),
+        (sa.Numeric(17, 3), numbers_at(99_999_999_999_999.9995)),
+        (sa.Numeric(20, 4), numbers_at(1e16)),
+        (sa.Numeric(38, 10), numbers_at(1e28)),
+        (sa.Numeric(3, 3), numbers_at(0.9995)),
+        (sa.Numeric(10, 4, asdecimal=False), numbers_at(999_999.99995)),
+        (
+            sa.Time(timezone=True),
+            ["01:45:35Z", "01:45:35.674622-15:59", "01:45:35-16:00", "01:45:35+22:12", "24:00:00Z"],
+        ),
+    ],
+    ids=str,
+)
+def test_the_document_allows_what_is_taken_at_the_very_edges(type_: Any, values: list[Any]) -> None:
+    adapter = pydantic.TypeAdapter(json_type(type_, written=True))
+    document = jsonschema_rs.validator_for(adapter.json_schema())
+
+    def is_taken(value: Any) -> bool:
+        try:
+            adapter.validate_python(value)
+        except pydantic.ValidationError:
+            return False
+        return True
+
+    assert {value: is_taken(value) for value in values} == {value: document.is_valid(value) for value in values}
+    assert {True, False} == {document.is_valid(value) for value in values}
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        "PT0S",
+        "P999999DT999999H999999M99999999.999999S",
+        "-P999999DT999999H999999M99999999.999999S",
+        "PT999999H99999999S",
+        "-PT999999M",
+        "PT99999999.999999S",
+    ],
+)
+def test_the_longest_durations_of_the_document_are_taken(span: str) -> None:
+    adapter = pydantic.TypeAdapter(json_type(sa.Interval(), written=True))
+    assert jsonschema_rs.validator_for(adapter.json_schema()).is_valid(span)
+    assert isinstance(adapter.validate_python(span), timedelta)
+
+
+@pytest.mark.parametrize("span", ["PT1000000H", "PT1000000M", "PT100000000S", "P1000000D", "PT9983699H", "P", "PT"])
+def test_no_longer_ones_are_documented(span: str) -> None:
+    adapter = pydantic.TypeAdapter(json_type(sa.Interval(), written=True))
+    assert not jsonschema_rs.validator_for(adapter.json_schema()).is_valid(span)
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("06:30:00+02:00", "06:30:00+02:00"),
+        ("06:30:00 02:00", "06:30:00+02:00"),
+        ("06:30:00", "06:30:00+00:00"),
+        ("06:30", "06:30:00+00:00"),
+        ("06:30-15:59", "06:30:00-15:59"),
+        ("06:30:00-16:00", None),
+        ("06:30:00+22:12", None),
+    ],
+)
+def test_a_time_with_a_zone_in_a_query_string(given: str, read: str | None) -> None:
+    adapter = pydantic.TypeAdapter(text_type(sa.Time(timezone=True)))
+    if read is None:
+        with pytest.raises(pydantic.ValidationError, match="less than 16 hours from UTC"):
+            adapter.validate_python(given)
+    else:
+        assert adapter.validate_python(given) == time.fromisoformat(read)
