@@ -62,7 +62,7 @@ class CircuitChange:
 
 
 class CircuitHook(Protocol):
-    """Told of each change of state, after it, outside of the lock. What it raises is logged, and goes no further."""
+    """Called after each change of state, outside of the lock. What it raises is logged, and goes no further."""
 
     def __call__(self, change: CircuitChange, /) -> None:
         """Take note of ``change``."""
@@ -88,7 +88,7 @@ class CircuitBreaker:
     While open, calls raise `CircuitOpenError` without being made. After ``recovery_timeout`` seconds one call is
     let through: its success closes the circuit, its failure opens it for as long again.
 
-    ``name`` appears in messages and changes; ``hooks`` are told of every change.
+    ``name`` appears in messages and changes; ``hooks`` are called for every change.
     Raises `ValidationError` for a threshold below 1 or a negative timeout.
     """
 
@@ -137,7 +137,7 @@ class CircuitBreaker:
         """Close the circuit and forget the failures."""
         with self._lock:
             change = self._close(None)
-        self._tell(change)
+        self._call_hooks(change)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Protect a function or coroutine function. The result has this breaker as its ``circuit_breaker``."""
@@ -233,7 +233,7 @@ class CircuitBreaker:
                     f"The circuit breaker{named} is open after {self._failures} failures in a row.",
                     retry_after=self._retry_after(),
                 )
-        self._tell(change)
+        self._call_hooks(change)
         return permit
 
     def _settle(self, permit: _Permit, error: BaseException | None) -> None:
@@ -248,7 +248,7 @@ class CircuitBreaker:
             if says_nothing or (permit.era != self._era and not was_trial):
                 return
             change = self._fail(error, was_trial) if failed else self._close(error)
-        self._tell(change)
+        self._call_hooks(change)
 
     def _is_failure(self, error: BaseException) -> bool:
         return isinstance(error, self.expected_exception) and not _is_answer(error)
@@ -274,7 +274,7 @@ class CircuitBreaker:
     def _change(self, before: CircuitState, after: CircuitState, error: BaseException | None) -> CircuitChange:
         return CircuitChange(self.name, before, after, self._failures, error)
 
-    def _tell(self, change: CircuitChange | None) -> None:
+    def _call_hooks(self, change: CircuitChange | None) -> None:
         if change is None:
             return
         _log.log(

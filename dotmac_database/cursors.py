@@ -146,10 +146,10 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse)
 def _digest(key: bytes | None, body: bytes, binding: bytes, scope: bytes) -> bytes:
     """Each part with its length before it, so that no two sets of parts are the same bytes."""
     parts = [body, binding] if key is None else [body, binding, scope]
-    told = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+    signed = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
     if key is None:
-        return hashlib.blake2b(told, digest_size=_CHECKSUM, person=b"dotmac-cursor").digest()
-    return hmac.new(key, told, hashlib.sha256).digest()[:_SIGNATURE]
+        return hashlib.blake2b(signed, digest_size=_CHECKSUM, person=b"dotmac-cursor").digest()
+    return hmac.new(key, signed, hashlib.sha256).digest()[:_SIGNATURE]
 
 
 def _microseconds(value: timedelta) -> int:

@@ -130,12 +130,12 @@ def _page_schema(
         fields["total_is_exact"] = cs.typed_dict_field(cs.bool_schema(), required=False)
     whole = cs.typed_dict_schema(fields)
     kind = getattr(source, "__origin__", source)
-    told = f"[{item.__module__}.{item.__qualname__}:{id(item)}]" if isinstance(item, type) else f"[{item!r}]"
+    suffix = f"[{item.__module__}.{item.__qualname__}:{id(item)}]" if isinstance(item, type) else f"[{item!r}]"
     return cs.no_info_after_validator_function(
         page,
         cs.no_info_before_validator_function(parts, whole),
         serialization=cs.plain_serializer_function_ser_schema(parts, return_schema=whole),
-        ref=f"{kind.__module__}.{kind.__qualname__}:{id(kind)}{told}",  # so that OpenAPI has a name for it
+        ref=f"{kind.__module__}.{kind.__qualname__}:{id(kind)}{suffix}",  # so that OpenAPI has a name for it
     )
 
 

@@ -309,7 +309,7 @@ def _unwrapped(listener: Any) -> Any:
 
 
 def _listened(dispatch: Any, untouched: frozenset[str], way: Way) -> bool:
-    """Whether anything but a known listener is told of an event that is not one of ``untouched``."""
+    """Whether anything but a known listener is called for an event that is not one of ``untouched``."""
     listeners = _concerned(dispatch._events.dispatch, untouched)
     return listeners is not None and _any_unknown(listeners(dispatch), way)
 

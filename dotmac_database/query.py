@@ -239,14 +239,14 @@ def _validated(adapter: pydantic.TypeAdapter[T], value: object, what: str) -> T:
     try:
         return adapter.validate_python(value)
     except pydantic.ValidationError as error:
-        raise ValidationError(f"{what}: {_told(error)}", field=_place(error)) from error
+        raise ValidationError(f"{what}: {_error_text(error)}", field=_place(error)) from error
 
 
 def _place(error: pydantic.ValidationError) -> str:
     return ".".join(str(part) for part in error.errors(include_input=False, include_url=False)[0]["loc"])
 
 
-def _told(error: pydantic.ValidationError) -> str:
+def _error_text(error: pydantic.ValidationError) -> str:
     """Each fault as ``place: what is wrong``, without the input."""
     faults = error.errors(include_input=False, include_url=False)
     return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)

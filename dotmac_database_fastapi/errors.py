@@ -60,7 +60,7 @@ _STATUSES: tuple[tuple[type[DatabaseError], int, str], ...] = (
 )
 
 _RETRY_AFTER = {"unavailable": 5, "timeout": 2, "conflict": 1}
-"""What a client is told to wait, in seconds."""
+"""The ``Retry-After`` header of a 503, in seconds."""
 
 
 class ProblemResponse(JSONResponse):

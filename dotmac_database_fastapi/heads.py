@@ -17,7 +17,7 @@ def add_get(router: APIRouter, path: str, endpoint: Callable[..., Any], **option
     """Add a GET to a router, and the HEAD that goes with it, which OpenAPI does not show."""
     router.add_api_route(path, endpoint, methods=["GET"], **options)
     route_class: Any = router.route_class
-    told = {name: value for name, value in options.items() if name not in ("name", "openapi_extra", "responses")}
+    shared = {name: value for name, value in options.items() if name not in ("name", "openapi_extra", "responses")}
     router.add_api_route(
         path,
         endpoint,
@@ -25,7 +25,7 @@ def add_get(router: APIRouter, path: str, endpoint: Callable[..., Any], **option
         name=f"{options.get('name') or endpoint.__name__}_head",
         include_in_schema=False,
         route_class_override=_bodiless(route_class),
-        **told,
+        **shared,
     )
 
 

@@ -64,7 +64,7 @@ def health_router(
     ``GET /health/db`` is the whole check: 200 where the database is healthy or degraded, 503 where it is not, the
     result as JSON. ``/live`` below it is 200 while the process serves, whatever the database does; ``/ready`` is 200
     while the database answers at all. Both look at the engine that the app's requests use, and at the pools of both if
-    it has sync and async ones. ``details``, and what exactly is wrong, are told where it is True, or where it, a
+    it has sync and async ones. ``details``, and what exactly is wrong, are shown where it is True, or where it, a
     FastAPI dependency, gives something true: they help an attacker, too. ``checker`` None: one with the default
     timeouts, which also verifies the plugin's ``rls``. Give one with ``breaker=`` to show a circuit breaker.
     ``router`` goes to `APIRouter`.
@@ -84,14 +84,14 @@ def health_router(
 
     async def database_health(request: Request, see: Any = Depends(may_see)) -> Response:
         checking, database = asked(request)
-        return _told(await checking.async_check_health(database), details=bool(see))
+        return _response(await checking.async_check_health(database), details=bool(see))
 
     async def live() -> dict[str, str]:
         return {"status": "alive"}
 
     async def ready(request: Request) -> Response:
         checking, database = asked(request)
-        return _told(await checking.async_check_connectivity(database), details=False)
+        return _response(await checking.async_check_connectivity(database), details=False)
 
     for path, endpoint in (("", database_health), ("/live", live), ("/ready", ready)):
         add_get(made, path, endpoint, response_model=None, responses=_ALIVE if endpoint is live else _RESPONSES)
@@ -101,13 +101,13 @@ def health_router(
     return made
 
 
-def _told(result: HealthCheckResult, *, details: bool) -> Response:
-    told = result.as_dict()
+def _response(result: HealthCheckResult, *, details: bool) -> Response:
+    content = result.as_dict()
     if not details:
         kind = (result.error or "").partition(":")[0] or None
-        told = {**told, "details": {}, "message": _PUBLIC[result.status], "error": kind}
+        content = {**content, "details": {}, "message": _PUBLIC[result.status], "error": kind}
     return Response(
-        _RESULT.dump_json(told, fallback=str),
+        _RESULT.dump_json(content, fallback=str),
         200 if result.works else 503,
         {"Cache-Control": "no-store"},
         "application/json",

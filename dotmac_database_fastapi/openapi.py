@@ -63,7 +63,7 @@ class _Operation:
 
     path: str
     method: str
-    told: dict[str, Any]
+    document: dict[str, Any]
     route: Any
     answers: Answers | None
     plugins: tuple[Any, ...]
@@ -113,7 +113,7 @@ class _Document:
         """Show what the plugin's tenant and actor read; gives whether a tenant is read at all."""
         if plugin is None:
             return False
-        parameters = operation.told.setdefault("parameters", [])
+        parameters = operation.document.setdefault("parameters", [])
         for source in (plugin.tenant, plugin.actor):
             if isinstance(source, TenantSource):
                 parameter = source.openapi_parameter()
@@ -124,7 +124,7 @@ class _Document:
             elif source is not None:
                 self._add_dependency(operation, source)
         if not parameters:
-            del operation.told["parameters"]
+            del operation.document["parameters"]
         return plugin.tenant is not None
 
     def _add_dependency(self, operation: _Operation, source: Any) -> None:
@@ -132,9 +132,9 @@ class _Document:
         told, components = caller_document(source, operation.path)
         for parameter in told.get("parameters", ()):
             if parameter["in"] != "path":
-                _add(operation.told["parameters"], parameter)
+                _add(operation.document["parameters"], parameter)
         for requirement in told.get("security", ()):
-            held = operation.told.setdefault("security", [])
+            held = operation.document.setdefault("security", [])
             if requirement not in held:
                 held.append(requirement)
         for kind, named in components.items():
@@ -152,8 +152,8 @@ class _Document:
             statuses |= {503, *((400,) if has_tenant else ())}
             named = [source for each in operation.plugins if each for source in (each.tenant, each.actor)]
             foreign |= any(source is not None and not isinstance(source, TenantSource) for source in named)
-        foreign |= bool(operation.told.get("security"))
-        responses = operation.told.setdefault("responses", {})
+        foreign |= bool(operation.document.get("security"))
+        responses = operation.document.setdefault("responses", {})
         for status in sorted(statuses):
             told = responses.setdefault(str(status), {})
             if status == 422 and _is_fastapis(told):
@@ -213,17 +213,17 @@ class _Document:
         ours = [
             each
             for each in self.operations
-            if each.answers is not None and each.told.get("operationId") == default_operation_id(each.route)
+            if each.answers is not None and each.document.get("operationId") == default_operation_id(each.route)
         ]
         wanted = Counter(each.answers.operation_id for each in ours if each.answers is not None)
-        others = {each.told.get("operationId") for each in self.operations if each not in ours}
+        others = {each.document.get("operationId") for each in self.operations if each not in ours}
         for each in ours:
             assert each.answers is not None
             name = each.answers.operation_id
             if wanted[name] > 1 or name in others:
                 # Two classes of one name, or one router twice: the path tells them apart.
                 name = re.sub(r"\W+", "_", f"{name}_{each.path.strip('/')}").rstrip("_")
-            each.told["operationId"] = name
+            each.document["operationId"] = name
 
 
 def _tenant_types(models: tuple[type, ...]) -> Iterator[sa.TypeEngine[Any]]:
@@ -251,7 +251,7 @@ def _is_fastapis(told: dict[str, Any]) -> bool:
 def _long_values(operation: _Operation) -> Iterator[tuple[str, dict[str, Any]]]:
     """The toolkit's query parameters of an operation that allow of many values, and the schema that lists them."""
     ours = own_query(operation.route.dependant) - {"sort"}
-    for parameter in operation.told.get("parameters", ()):
+    for parameter in operation.document.get("parameters", ()):
         if parameter.get("in") == "query" and parameter["name"] in ours:
             schema = parameter["schema"].get("items", parameter["schema"])
             if _is_long(schema):

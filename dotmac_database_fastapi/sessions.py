@@ -154,7 +154,7 @@ async def _opened_once(
 async def _threaded_unit(plugin: DatabasePlugin, identity: RequestIdentity) -> AsyncIterator[Session]:
     async with plugin.sync_limit.hold():
         session = plugin.sync_maker()
-        # The caller is told in the request's own context: one that is set in a worker thread would stay there.
+        # The actor is set in the request's own context: one that is set in a worker thread would stay there.
         with _acting_as(session, identity):
             block = _closing(session)
             block.__enter__()  # a lazy transaction sends nothing

@@ -40,7 +40,7 @@ class Key:
         """The column's name; None: it is an expression."""
         return self.expression.name if isinstance(self.expression, Column) else None
 
-    def told(self, dialect: str) -> str:
+    def as_sql(self, dialect: str) -> str:
         """The key as it is written."""
         return self.column or sql_of(dialect, self.expression)
 
@@ -183,7 +183,7 @@ class CandidateIndex:
         whole = (
             self.table.fullname,
             self.method,
-            [(key.told(self.dialect), key.descending, key.nulls_first) for key in self.keys],
+            [(key.as_sql(self.dialect), key.descending, key.nulls_first) for key in self.keys],
             self.access and self.access.opclass,
             [sql_of(self.dialect, condition) for condition in self.where],
         )
@@ -197,7 +197,7 @@ class CandidateIndex:
         ddl = ddl_of(self.dialect, index)
         return IndexAdvice(
             table=self.table.fullname,
-            columns=tuple(key.told(self.dialect) for key in self.keys),
+            columns=tuple(key.as_sql(self.dialect) for key in self.keys),
             reason=self.reason,
             ddl=ddl,
             concurrently_ddl=concurrently(self.dialect, ddl),

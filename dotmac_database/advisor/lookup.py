@@ -86,8 +86,8 @@ class Lookup:
         ranges = [each for each in self.conditions if each.range >= 0 and not self._is_ranked(each)]
         ranges.sort(key=lambda each: each.range)
         best = next(((each, key) for each in ranges for key in self._keys(each)), None)
-        told = [f"{each.path.text} is compared for equality" for each, _ in equal]
-        told += [f"{name} is NULL" for name in nulls]
+        reasons = [f"{each.path.text} is compared for equality" for each, _ in equal]
+        reasons += [f"{name} is NULL" for name in nulls]
         ordered = (
             best is None
             or (bool(terms) and self._same(terms[0], best[1]))
@@ -95,12 +95,12 @@ class Lookup:
         )
         then = terms if ordered or best is None else [best[1]]
         if ordered and terms:
-            told.append("the order is " + ", ".join(self._told(key) for key in terms))
+            reasons.append("the order is " + ", ".join(self._described(key) for key in terms))
         elif best is not None:
-            told.append(f"{best[0].path.text} is a range")
+            reasons.append(f"{best[0].path.text} is a range")
         if not fixed and not then and not nulls and self.tenant is None:
             return None
-        return self.candidate("; ".join(told), fixed, then, ordered=ordered, nulls=nulls)
+        return self.candidate("; ".join(reasons), fixed, then, ordered=ordered, nulls=nulls)
 
     def particular(self, each: Sought) -> Iterator[CandidateIndex]:
         """The index of another kind that one condition is for."""
@@ -131,7 +131,7 @@ class Lookup:
     ) -> CandidateIndex:
         """An index, with what every read of the class asks for: the tenant first, and no deleted rows."""
         first = self.column_key(self.traits.columns[self.tenant]) if self.tenant and confined else None
-        unique = {key.column or key.told(self.dialect): key for key in (*((first,) if first else ()), *equal)}
+        unique = {key.column or key.as_sql(self.dialect): key for key in (*((first,) if first else ()), *equal)}
         living, marks = self._alive()
         return CandidateIndex(
             self.dialect,
@@ -209,7 +209,7 @@ class Lookup:
 
     def _terms(self, order: Order, fixed: Sequence[Key]) -> list[Key]:
         """The keys of an order, up to what no index can have; what is equal in all rows is left out."""
-        known = {key.told(self.dialect) for key in fixed}
+        known = {key.as_sql(self.dialect) for key in fixed}
         if self.tenant:
             known.add(self._column(self.tenant).name)
         keys: list[Key] = []
@@ -219,7 +219,7 @@ class Lookup:
             if expression is None or self._is_expression(path) or term.by != "value":
                 break
             key = Key(expression, term.descending, term.nulls_first if path.nullable else None)
-            if key.told(self.dialect) in known:
+            if key.as_sql(self.dialect) in known:
                 continue
             usual = nulls_come_first(self.dialect, descending=key.descending)
             if key.nulls_first is not None and not places_nulls(self.dialect):
@@ -227,7 +227,7 @@ class Lookup:
                     break
                 key = Key(expression, term.descending)
             keys.append(key)
-            known.add(key.told(self.dialect))
+            known.add(key.as_sql(self.dialect))
         return list(whole_order(keys))
 
     def _is_expression(self, path: FieldPath) -> bool:
@@ -238,7 +238,7 @@ class Lookup:
         return each.shape.operator is not FilterOperator.IN and self._is_expression(each.path)
 
     def _same(self, one: Key, other: Key) -> bool:
-        return one.told(self.dialect) == other.told(self.dialect)
+        return one.as_sql(self.dialect) == other.as_sql(self.dialect)
 
-    def _told(self, key: Key) -> str:
-        return f"{key.told(self.dialect)}{' descending' if key.descending else ''}"
+    def _described(self, key: Key) -> str:
+        return f"{key.as_sql(self.dialect)}{' descending' if key.descending else ''}"

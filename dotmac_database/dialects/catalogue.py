@@ -136,13 +136,13 @@ def plain(sql: str) -> str:
 
 
 def _conditions(dialect: str, row: Row) -> frozenset[str]:
-    told = row["condition"]
+    condition = row["condition"]
     if dialect == "sqlite":
-        match = _CONDITION.search(told or "") if row["is_partial"] else None
-        told = match["condition"] if match else "unknown" if row["is_partial"] else None
-    if not told:
+        match = _CONDITION.search(condition or "") if row["is_partial"] else None
+        condition = match["condition"] if match else "unknown" if row["is_partial"] else None
+    if not condition:
         return frozenset()
-    return frozenset(plain(part) for part in re.split(r"\bAND\b", told, flags=re.IGNORECASE))
+    return frozenset(plain(part) for part in re.split(r"\bAND\b", condition, flags=re.IGNORECASE))
 
 
 def _postgresql_key(row: Row, _table: Table) -> ExistingKey:

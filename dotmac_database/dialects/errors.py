@@ -38,7 +38,7 @@ _SQLITE_NAME = re.compile(r"^(?:CHECK constraint failed|UNIQUE constraint failed
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a driver told of a failure, in one form for all drivers."""
+    """What a driver reports of a failure, in one form for all drivers."""
 
     kind: Kind
     sqlstate: str | None = None
@@ -111,7 +111,7 @@ def _from_driver(error: sa.DBAPIError, model: type | None, who: str) -> Database
         return refused
     concerned = _fields(report, model)
     fields = tuple(field for field in concerned if not _is_private(field, report, model))
-    constraint = report.constraint if not concerned and not _tells_private(report, model) else None
+    constraint = report.constraint if not concerned and not _names_private(report, model) else None
     named = f": {', '.join(fields)}" if fields else f" ({constraint})" if constraint else ""
     state = f" (SQLSTATE {report.sqlstate})" if report.sqlstate else ""
     match report.kind:
@@ -167,7 +167,7 @@ def _refused_by_constraint(
 
 
 def read(error: sa.DBAPIError) -> Report:
-    """What the driver behind ``error`` told: psycopg 3, asyncpg or sqlite3."""
+    """The report of the driver behind ``error``: psycopg 3, asyncpg or sqlite3."""
     cause: Any = cause_of(error)
     sqlite_code = getattr(cause, "sqlite_errorcode", None)
     if sqlite_code is not None:
@@ -177,14 +177,14 @@ def read(error: sa.DBAPIError) -> Report:
         gone = error.connection_invalidated or isinstance(error, (sa.OperationalError, sa.InterfaceError))
         refused = Kind.INVALID if isinstance(error, sa.DataError) else Kind.OTHER
         return Report(Kind.UNAVAILABLE if gone else refused)
-    told = getattr(cause, "diag", cause)  # psycopg keeps the fields in diag, asyncpg on the exception
-    column = getattr(told, "column_name", None)
+    diagnostics = getattr(cause, "diag", cause)  # psycopg keeps the fields in diag, asyncpg on the exception
+    column = getattr(diagnostics, "column_name", None)
     return Report(
         kind=Kind.STALE_PLAN if is_stale_plan(cause) else kind_of_sqlstate(sqlstate),
         sqlstate=sqlstate,
-        table=getattr(told, "table_name", None),
+        table=getattr(diagnostics, "table_name", None),
         columns=(column,) if column else (),
-        constraint=getattr(told, "constraint_name", None),
+        constraint=getattr(diagnostics, "constraint_name", None),
         foreign=sqlstate in FOREIGN_KEY_STATES,
     )
 
@@ -220,7 +220,7 @@ def _is_private(field: str, report: Report, model: type | None) -> bool:
     return field in traits.private or field in _private_columns(_table(traits.mapper, report.table))
 
 
-def _tells_private(report: Report, model: type | None) -> bool:
+def _names_private(report: Report, model: type | None) -> bool:
     """Whether a constraint whose columns are unknown, as those of a text are, has a private one's name in it."""
     table = None if model is None else _table(traits_of(model).mapper, report.table)
     if table is None or report.constraint is None:

@@ -72,7 +72,7 @@ def explained(sent: str) -> str:
 
 def plan_of(dialect: str, rows: Sequence[Mapping[str, Any]]) -> Plan:
     """What the rows that EXPLAIN gave say."""
-    return _sqlite_plan(rows) if dialect == "sqlite" else _postgresql_plan(_told(next(iter(rows[0].values()))))
+    return _sqlite_plan(rows) if dialect == "sqlite" else _postgresql_plan(_parsed(next(iter(rows[0].values()))))
 
 
 def planned_rows(session: Session, statement: Any) -> int:
@@ -82,10 +82,10 @@ def planned_rows(session: Session, statement: Any) -> int:
 
 def expected_rows(plan: Any) -> int:
     """The rows that a plan is expected to give."""
-    return int(_told(plan)[0]["Plan"]["Plan Rows"])
+    return int(_parsed(plan)[0]["Plan"]["Plan Rows"])
 
 
-def _told(plan: Any) -> Any:
+def _parsed(plan: Any) -> Any:
     return json.loads(plan) if isinstance(plan, str) else plan
 
 
@@ -139,12 +139,12 @@ _DETAILS = (
 _BUFFERS = (("hit", "Shared Hit Blocks"), ("read", "Shared Read Blocks"), ("dirtied", "Shared Dirtied Blocks"))
 
 
-def _lines(told: dict[str, Any]) -> Iterator[str]:
+def _lines(plan: dict[str, Any]) -> Iterator[str]:
     """The plan as PostgreSQL's FORMAT TEXT has it, near enough for a reader who knows that."""
-    yield from _lines_of(told["Plan"], 0)
+    yield from _lines_of(plan["Plan"], 0)
     for name in ("Planning Time", "Execution Time"):
-        if name in told:
-            yield f"{name}: {told[name]:.3f} ms"
+        if name in plan:
+            yield f"{name}: {plan[name]:.3f} ms"
 
 
 def _lines_of(node: dict[str, Any], depth: int) -> Iterator[str]:

@@ -79,12 +79,12 @@ def indexes_expressions(dialect: str) -> bool:
 
 
 def nulls_come_first(dialect: str, *, descending: bool) -> bool:
-    """Where an index has its NULLs unless it is told otherwise."""
+    """Where an index has its NULLs by default."""
     return descending if dialect == "postgresql" else not descending
 
 
 def places_nulls(dialect: str) -> bool:
-    """Whether an index can be told where its NULLs come. SQLite's can't; it reads such a key in two parts."""
+    """Whether an index can declare where its NULLs come. SQLite's can't; it reads such a key in two parts."""
     return dialect == "postgresql"
 
 

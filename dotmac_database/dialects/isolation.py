@@ -1,4 +1,4 @@
-"""What each database can be told about one transaction, and asked about it."""
+"""The options of one transaction in each database: isolation level, read only, deferrable."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _ABORTED = "dotmac_database.aborted"
 _EQUIPPED = "dotmac_database.equipped"
 CHANGES_AT_BEGIN = "dotmac_database.changes"
 CANCEL_TIMEOUT = 2.0
-"""The seconds that the server may take to be told of a statement's cancellation."""
+"""How long sending a cancellation request to the server may take, in seconds."""
 BUSY = "dotmac_database.busy"
 """The mark, in the ``info`` of a pooled connection, of a statement that the toolkit sends by the driver alone."""
 _WATCHED: WeakSet[Engine] = WeakSet()

@@ -181,13 +181,13 @@ class DatabaseHealthChecker:
         known = isinstance(failure, (DBAPIError, OSError)) or hasattr(failure, "sqlstate")
         if failure is None or not known:
             return self._unknown(failure, outcome.duration_ms)
-        told = translate(failure)
+        error = translate(failure)
         return HealthCheckResult(
             HealthStatus.UNHEALTHY,
-            str(told),
+            str(error),
             outcome.duration_ms,
             self._circuit(),
-            error=f"{type(told).__name__}: {told}",
+            error=f"{type(error).__name__}: {error}",
         )
 
     def _unknown(self, error: Exception | None, duration_ms: float = 0.0) -> HealthCheckResult:

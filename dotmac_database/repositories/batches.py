@@ -41,8 +41,8 @@ class BatchRepository(BulkRepository[M, SyncDb]):
         objects, whose versions are counted up, or by this repository), and it is committed. A row that others insert
         behind the place reached is not seen; no other is left out, none is given twice, and no other writer's change is
         overwritten. What ``work`` raises leaves unchanged, once its batch is rolled back; the batches before stay
-        committed. ``progress`` is told after each batch, for one count more at the beginning; its ``position`` is where
-        to resume: ``after``. Inside a transaction the batches are part of it. Options with sorts or pages raise
+        committed. ``progress`` is called after each batch, for one count more at the beginning; its ``position``, given
+        as ``after``, resumes there. Inside a transaction the batches are part of it. Options with sorts or pages raise
         `ValidationError`.
         """
         asked = options_of(options)

@@ -252,12 +252,12 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
         return rows
 
     def _binding(self, order: Order) -> bytes:
-        told = ",".join(
+        terms = ",".join(
             f"{each.field}{'-' if each.descending else '+'}{int(each.nulls_first)}"
             + ("" if each.by == "value" else f":{each.by}")
             for each in order
         )
-        return f"{self.traits.mapper.local_table}|{told}".encode()
+        return f"{self.traits.mapper.local_table}|{terms}".encode()
 
     def _cursor_scope(self, reader: Reader, asked: QueryOptions) -> bytes:
         if not self._codec.signs:

@@ -46,7 +46,7 @@ class RetryAttempt:
 
 
 class RetryHook(Protocol):
-    """Told of each attempt, after it. What it raises is logged, and goes no further."""
+    """Called after each attempt. What it raises is logged, and goes no further."""
 
     def __call__(self, attempt: RetryAttempt, /) -> None:
         """Take note of ``attempt``."""

@@ -71,7 +71,7 @@ class Retries:
 
 
 class _Run:
-    """The attempts of one call: when to go on, and what the hooks are told."""
+    """The attempts of one call: when to go on, and what the hooks are called with."""
 
     def __init__(self, retries: Retries) -> None:
         self._retries = retries
@@ -83,7 +83,7 @@ class _Run:
         return {"before": self._begins, "retry": self._again, "wait": self._wait, "stop": self._stop, "reraise": True}
 
     def waits(self, state: tenacity.RetryCallState) -> None:
-        self._tell(state.outcome.exception() if state.outcome else None, state.upcoming_sleep)
+        self._call_hooks(state.outcome.exception() if state.outcome else None, state.upcoming_sleep)
 
     def failed(self, error: BaseException) -> None:
         if is_transient(error, idempotent=self._retries.idempotent):
@@ -91,12 +91,12 @@ class _Run:
                 error.add_note("Not retried: it is part of a transaction that began before; retry that one as a whole.")
             elif self._number > 1:
                 error.add_note(f"Gave up after {self._number} attempts in {time.monotonic() - self._start:.2f} s.")
-        self._tell(error, None)
+        self._call_hooks(error, None)
 
     def succeeded(self) -> None:
         if self._policy.budget is not None:
             self._policy.budget.deposit()
-        self._tell(None, None)
+        self._call_hooks(None, None)
 
     def _begins(self, state: tenacity.RetryCallState) -> None:
         self._number = state.attempt_number
@@ -119,7 +119,7 @@ class _Run:
             return True
         return policy.budget is not None and not policy.budget.withdraw()
 
-    def _tell(self, error: BaseException | None, delay: float | None) -> None:
+    def _call_hooks(self, error: BaseException | None, delay: float | None) -> None:
         elapsed = time.monotonic() - self._start
         attempt = RetryAttempt(self._retries.operation, self._number, self._policy.max_attempts, elapsed, error, delay)
         if delay is not None:

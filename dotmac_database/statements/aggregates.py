@@ -37,7 +37,7 @@ from .ordering import check_sortable
 from .paths import FieldPath, along, resolve
 from .reads import Bound, Reader
 
-Told = Callable[[Any], Any]
+Convert = Callable[[Any], Any]
 
 _SUMMED = (Integer, Numeric, Float)
 _RANKED = (Integer, Numeric, Float, String, Date, DateTime, Time, Interval)
@@ -49,14 +49,14 @@ class Grouped:
 
     bound: Bound
     names: tuple[str, ...]
-    told: tuple[Told | None, ...]
+    converters: tuple[Convert | None, ...]
 
     def rows(self, found: Sequence[Any]) -> list[dict[str, Any]]:
         """The groups as dicts."""
         return [
             {
-                name: value if told is None or value is None else told(value)
-                for name, told, value in zip(self.names, self.told, row, strict=True)
+                name: value if convert is None or value is None else convert(value)
+                for name, convert, value in zip(self.names, self.converters, row, strict=True)
             }
             for row in found
         ]
@@ -83,9 +83,9 @@ def grouped(
     def build() -> Select[Any]:
         return _build(reader, list(measures.values()), paths, reader.where(found))
 
-    told = (*(None for _ in groups), *(_told(traits, measure, dialect) for measure in measures.values()))
+    converters = (*(None for _ in groups), *(_converter(traits, measure, dialect) for measure in measures.values()))
     bound = Bound(reader.kept(shape, build), {**reader.scope.parameters, **found.parameters})
-    return Grouped(reader.confined(bound), names, told)
+    return Grouped(reader.confined(bound), names, converters)
 
 
 def _build(reader: Reader, measures: Sequence[Aggregate], paths: Sequence[FieldPath], where: list[Any]) -> Select[Any]:
@@ -159,7 +159,7 @@ def _plain(type_: TypeEngine[Any]) -> TypeEngine[Any]:
     return type_.impl_instance if isinstance(type_, TypeDecorator) else type_
 
 
-def _told(traits: Traits[Any], measure: Aggregate, dialect: Dialect) -> Told | None:
+def _converter(traits: Traits[Any], measure: Aggregate, dialect: Dialect) -> Convert | None:
     """What makes the database's value the user's; None: it is."""
     if measure.field is None or measure.function == "count":
         return None

@@ -106,7 +106,7 @@ def _no_mapping(value: Any) -> Any:
     return value
 
 
-def told(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """``value`` as a message shows it: in short, and whatever it is."""
     try:
         text = repr(value)

@@ -21,7 +21,7 @@ from ..errors import MisuseError, ValidationError
 from ..models.traits import Traits, traits_of
 from ..query import Filter, FilterGroup, FilterOperator, QueryFilter
 from .bounds import MAX_DEPTH, MAX_PATTERN, MAX_SEARCH, MAX_VALUES, check_size
-from .coercion import checked_text, json_text, told
+from .coercion import checked_text, json_text, short_repr
 from .paths import FieldPath, is_json, is_text, resolve
 from .scope import Scope
 from .spans import compare_span, width
@@ -128,7 +128,7 @@ def _analyse(traits: Traits[Any], each: Filter, dialect: Dialect, values: list[A
 
 
 def _refuse(path: FieldPath, traits: Traits[Any], each: QueryFilter, expected: str) -> NoReturn:
-    value = "the value" if path.private else told(each.value)
+    value = "the value" if path.private else short_repr(each.value)
     raise ValidationError(
         f"{traits.name}.{path.text} {each.operator.value}: {value} is not {expected}.",
         field=path.text,

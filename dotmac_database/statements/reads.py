@@ -20,7 +20,7 @@ from ..query import Filter, FilterOperator
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.criteria import Confinement
 from .bounds import MAX_KEPT
-from .coercion import coercer, told
+from .coercion import coercer, short_repr
 from .filters import Analysis, analyse, build, sought
 from .keyset import Term, after, nulls_follow, order_by, reversed_terms
 from .ordering import Order, OrderedTerm, sought_parameter, terms_of
@@ -298,7 +298,9 @@ class Reader:
         except ValidationError:
             raise
         except ValueError as expected:
-            raise ValidationError(f"{self.traits.name}.{key}: {told(value)} is not {expected}.", field=key) from None
+            raise ValidationError(
+                f"{self.traits.name}.{key}: {short_repr(value)} is not {expected}.", field=key
+            ) from None
 
     def key_conditions(self) -> list[Any]:
         """The conditions that the primary key is the one in the parameters `key_parameters`."""

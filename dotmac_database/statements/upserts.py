@@ -38,9 +38,9 @@ def conflict_columns(writer: Writer, fields: Sequence[str]) -> list[Any]:
         tenant = writer.traits.columns[writer.traits.tenant]
         if frozenset(columns | {tenant}) in uniques:
             return [tenant, *(writer.traits.columns[key] for key in keys)]
-    told = "; ".join(sorted(", ".join(sorted(c.name for c in unique)) for unique in uniques))
+    constraints = "; ".join(sorted(", ".join(sorted(c.name for c in unique)) for unique in uniques))
     raise MisuseError(
-        f"{writer.traits.name}: no unique constraint is on {', '.join(keys)}; there are: {told}.", field=keys[0]
+        f"{writer.traits.name}: no unique constraint is on {', '.join(keys)}; there are: {constraints}.", field=keys[0]
     )
 
 

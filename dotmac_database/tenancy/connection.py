@@ -18,7 +18,7 @@ from .compiler import ConfiningCompiler, confining
 from .context import UNKNOWN, TenantBinding, binding_of
 from .orm_statements import CONFINED, PASSED
 from .parameters import SERVED
-from .rls import tell
+from .rls import announce_tenant
 from .tables import TABLES
 from .values import same, stored
 
@@ -51,7 +51,7 @@ def _on_savepoint(connection: Connection, *_: Any) -> None:
     """A setting that was made within a savepoint goes with it."""
     guarding = _guarding(connection)
     if guarding is not None:
-        guarding[1].told = UNKNOWN
+        guarding[1].announced = UNKNOWN
 
 
 def _on_statement(connection: Connection, statement: Any, rows: Any, row: Any, options: Any) -> tuple[Any, Any, Any]:
@@ -105,9 +105,9 @@ def _look(binding: TenantBinding, connection: Connection, statement: str, contex
     if not binding.open:
         _check(binding, statement, context, backed=backed)
     if backed and binding.rls is not None:
-        if binding.told is not _TELLING and _is_raw(context):
+        if binding.announced is not _ANNOUNCING and _is_raw(context):
             mark_raw(connection, statement, binding.rls.harmless_functions)
-        _tell(binding, connection)
+        _announce(binding, connection)
 
 
 def _is_raw(context: Any) -> bool:
@@ -118,20 +118,24 @@ def _is_raw(context: Any) -> bool:
     return not isinstance(compiled, ConfiningCompiler) or compiled.opaque is not None
 
 
-def _tell(binding: TenantBinding, connection: Connection) -> None:
+def _announce(binding: TenantBinding, connection: Connection) -> None:
     """Tell row-level security the tenant, once in a transaction: before its first statement."""
-    wanted = (None if binding.tenant is None else str(binding.tenant), binding.open)
-    if binding.told == wanted or binding.told is _TELLING or (binding.told is None and wanted == (None, False)):
+    settings = (None if binding.tenant is None else str(binding.tenant), binding.open)
+    if (
+        binding.announced == settings
+        or binding.announced is _ANNOUNCING
+        or (binding.announced is None and settings == (None, False))
+    ):
         return
-    told, binding.told = binding.told, _TELLING
+    before, binding.announced = binding.announced, _ANNOUNCING
     try:
-        tell(connection, *wanted, signer=None if binding.rls is None else binding.rls.signer)
-        told = wanted
+        announce_tenant(connection, *settings, signer=None if binding.rls is None else binding.rls.signer)
+        before = settings
     finally:
-        binding.told = told
+        binding.announced = before
 
 
-_TELLING = object()
+_ANNOUNCING = object()
 
 
 def _check(binding: TenantBinding, sent: str, context: Any, *, backed: bool) -> None:

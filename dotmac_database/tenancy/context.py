@@ -42,7 +42,7 @@ ALL_TENANTS: Final = _AllTenants.ALL_TENANTS
 AllTenants = Literal[_AllTenants.ALL_TENANTS]
 
 UNKNOWN: Final = object()
-"""What row-level security was told, after a rollback to a savepoint: what it had been told before that."""
+"""The tenant setting after a rollback to a savepoint: PostgreSQL has restored an older one, which may be any."""
 
 _INFO = "dotmac_database.tenant"
 _BLOCKS: ContextVar[frozenset[int]] = ContextVar("dotmac_database_unscoped", default=frozenset())
@@ -56,9 +56,10 @@ class TenantBinding:
     ``blocks`` are the open `unscoped` blocks, which count only where the task's or thread's context knows them, too.
     ``attached`` are objects that came from outside of the session, so that their loaded state proves nothing;
     ``writing`` is not zero while the session itself writes by Core statements: a flush, or a bulk insert or update.
-    ``told`` is what row-level security was told in the open transaction; None: nothing. ``tenant_free`` are the names
-    of tables and functions that are declared to hold no tenant's rows. ``last`` is the tenant that was served last:
-    what the session holds is that one's. ``waits`` says whether callbacks wait for the commit.
+    ``announced`` is the tenant setting that row-level security has in the open transaction; None: no setting yet.
+    ``tenant_free`` are the names of tables and functions that are declared to hold no tenant's rows. ``last`` is the
+    tenant that was served last: the session's objects are that tenant's. ``waits`` says whether callbacks wait for the
+    commit.
     """
 
     rls: RowLevelSecurity | None = None
@@ -66,7 +67,7 @@ class TenantBinding:
     tenant: Any = None
     blocks: set[int] = field(default_factory=set)
     writing: int = 0
-    told: Any = None
+    announced: Any = None
     last: Any = None
     waits: Callable[[], bool] | None = None
     attached: WeakSet[InstanceState[Any]] = field(default_factory=WeakSet)

@@ -152,7 +152,7 @@ def _hidden(name: str) -> Any:
 
 
 class Quoting(IdentifierPreparer):
-    """A preparer that quotes whatever is no plain name, even where it was told not to quote."""
+    """A preparer that quotes whatever is no plain name, even where the compiler asks it not to."""
 
     def quote(self, ident: str) -> str:
         """SQLAlchemy's hook: an identifier as it stands in SQL."""

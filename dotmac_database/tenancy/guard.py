@@ -61,7 +61,7 @@ def _guarded_class(base: type[Session], rls: RowLevelSecurity | None, tenant_fre
             super().__init__(*args, **kwargs)
             guard(self, rls=rls, tenant_free=tenant_free)
             if rls is not None:
-                # A read that is a statement of its own has no transaction that could be told the tenant.
+                # A read without a transaction has none in which PostgreSQL could be given the tenant.
                 state_of(self).standalone_reads = False
 
         def get(self, *args: Any, **kwargs: Any) -> Any:
@@ -130,11 +130,11 @@ def _on_attached(session: Session, entity: Any) -> None:
 
 def _on_begin(session: Session, _transaction: Any, connection: Connection) -> None:
     watch(session, connection)
-    _binding(session).told = None
+    _binding(session).announced = None
 
 
 def _on_rollback(session: Session, *_: Any) -> None:
-    _binding(session).told = UNKNOWN
+    _binding(session).announced = UNKNOWN
 
 
 _listener: Any

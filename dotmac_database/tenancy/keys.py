@@ -103,8 +103,8 @@ def check_tenant_keys(metadata: MetaData, *, strict: bool = False) -> list[Loose
     """
     found = list(loose_keys(metadata))
     if strict and found:
-        told = "\n".join(f"- {each} {each.remedy}" for each in found)
-        raise TenantIsolationError(f"Keys of tenants' tables that do not carry the tenant:\n{told}")
+        report = "\n".join(f"- {each} {each.remedy}" for each in found)
+        raise TenantIsolationError(f"Keys of tenants' tables that do not carry the tenant:\n{report}")
     for each in found:
         log.warning("%s %s", each, each.remedy, extra={"table": each.table, "remedy": each.remedy})
     return found

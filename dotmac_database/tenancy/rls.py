@@ -18,16 +18,16 @@ from .raw_sql import refusal
 from .signature import Secret, Signer, find_signature_holes, function_statements
 from .verification import Finding, Plan, find_holes
 
-__all__ = ["ACROSS", "SETTING", "Finding", "RowLevelSecurity", "tell"]
+__all__ = ["ACROSS", "SETTING", "Finding", "RowLevelSecurity", "announce_tenant"]
 
 _LOCAL: ColumnElement[bool] = literal_column("true")
-_TELL = select(
+_SET_TENANT = select(
     func.set_config(SETTING, bindparam("tenant", type_=Text()), _LOCAL),
     func.set_config(ACROSS, bindparam("across", type_=Text()), _LOCAL),
 )
 
 
-def tell(connection: Connection, tenant: str | None, across: bool, signer: Signer | None = None) -> None:
+def announce_tenant(connection: Connection, tenant: str | None, across: bool, signer: Signer | None = None) -> None:
     """Name the tenant for the open transaction: SET LOCAL, so that it never travels with a pooled connection.
 
     One statement. With a ``signer`` the values are signed.
@@ -36,7 +36,7 @@ def tell(connection: Connection, tenant: str | None, across: bool, signer: Signe
     if signer is not None:
         settings = ((SETTING, "tenant"), (ACROSS, "across"))
         values = {name: signer.sign(setting, values[name]) if values[name] else "" for setting, name in settings}
-    connection.execute(_TELL, values, execution_options={OWN: True, OPENING: True})
+    connection.execute(_SET_TENANT, values, execution_options={OWN: True, OPENING: True})
 
 
 class RowLevelSecurity:
@@ -155,7 +155,9 @@ class RowLevelSecurity:
         return Plan(
             tables,
             enable=lambda table, column: enable(table, column, all_tenants=self.all_tenants, signed=signed),
-            name_tenant=lambda connection, tenant: tell(connection, tenant, across=False, signer=self.signer),
+            name_tenant=lambda connection, tenant: announce_tenant(
+                connection, tenant, across=False, signer=self.signer
+            ),
             settings=(SETTING, ACROSS),
             statements=function_statements() if signed else (),
             listed=[table for table in self.metadata.tables.values() if table not in protected],

@@ -46,7 +46,7 @@ _OTHERS = frozenset(
 """SQL's own forms, SQLite's functions, and those of the extensions that come with PostgreSQL, and of pgvector."""
 
 _FAMILIES = re.compile(r"(?:dotmac|st(?!_(?:estimated_?extent|find_?extent)\Z)|rum)_\w+\Z")
-"""The toolkit's functions for SQLite, and PostGIS's but for those that read a table that they are told the name of."""
+"""The toolkit's functions for SQLite, and PostGIS's but for those that read a table whose name is an argument."""
 
 
 def is_plain(text: str) -> bool:

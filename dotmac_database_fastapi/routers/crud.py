@@ -109,7 +109,7 @@ class _Resource:
             entity = await repository.create(data)
             await self.references.after(repository, entity, checked, created=True)
             entity = await self._loaded(repository, entity)
-            return self._told(entity, 201, {"Location": self.key.location(request, entity, data)})
+            return self._response(entity, 201, {"Location": self.key.location(request, entity, data)})
 
         async def create(request: Request, data: Any, repository: Any = Depends(self.get_rows)) -> Response:
             return await made(request, data, repository)
@@ -140,7 +140,7 @@ class _Resource:
         async def read(given: Any = Depends(get_key), repository: Any = Depends(self.get_rows)) -> Response:
             key = self.key.of(given, repository.tenant_id)
             rows = self.renderer.loading(repository)
-            return self._told(await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships))
+            return self._response(await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships))
 
         self._add("GET", self.key.path, read, 200, "Get", {404, 422})
 
@@ -156,7 +156,7 @@ class _Resource:
             checked = await self.references.before_update(repository, key, data)
             entity = await repository.update(key, data, expected_version=expected)
             await self.references.after(repository, entity, checked, created=False)
-            return self._told(await self._loaded(repository, entity))
+            return self._response(await self._loaded(repository, entity))
 
         update.__annotations__["data"] = schema
         problems = {400, 404, 409, 422, *self._of_tenant(schema), *self._of_version}
@@ -183,7 +183,7 @@ class _Resource:
 
         async def restore(given: Any = Depends(get_key), repository: Any = Depends(self.get_rows)) -> Response:
             entity = await repository.restore(self.key.of(given, repository.tenant_id))
-            return self._told(await self._loaded(repository, entity))
+            return self._response(await self._loaded(repository, entity))
 
         self._add("POST", f"{self.key.path}/restore", restore, 200, "Restore", {404, 409, 422})
 
@@ -207,9 +207,9 @@ class _Resource:
         name = self.traits.name
         describe_endpoint(endpoint, f"{word.lower()}{name}", problems)
         shown = {**(headers or {}), **({} if self.traits.version is None else {"ETag": ETAG})}
-        told = {"model": self.renderer.schema, "description": f"The {name}."} if status != 204 else {}
-        if told and shown:
-            told["headers"] = shown
+        documented = {"model": self.renderer.schema, "description": f"The {name}."} if status != 204 else {}
+        if documented and shown:
+            documented["headers"] = shown
         conditional = method in ("PATCH", "DELETE") and self.traits.version is not None
         add = add_get if method == "GET" else partial(APIRouter.add_api_route, methods=[method])
         add(
@@ -220,11 +220,11 @@ class _Resource:
             name=f"{endpoint.__name__}_{name.lower()}",
             summary=f"{word} {name}",
             response_model=None,
-            responses={status: told} if told else None,
+            responses={status: documented} if documented else None,
             openapi_extra={"parameters": [IF_MATCH]} if conditional else None,
         )
 
-    def _told(self, entity: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    def _response(self, entity: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
         tag = etag_of(self.traits, entity)
         headers = {**(headers or {}), **({"ETag": tag} if tag else {})}
         return Response(self.renderer.one(entity), status, headers, "application/json")

@@ -23,7 +23,7 @@ from dotmac_database import (
     any_of,
     none_of,
 )
-from dotmac_database.statements.coercion import told
+from dotmac_database.statements.coercion import short_repr
 from dotmac_database.testing import MockRepository
 from tests.conftest import Face
 from tests.hostile import HOSTILE
@@ -161,7 +161,7 @@ def compare_with_mock(listed: Callable[[Any], Any], mock: Any, field: str) -> No
             except Exception as error:  # noqa: BLE001 - any other exception is what the test looks for
                 found = repr(error)[:200]
             if found != _EXPECTED[key]:
-                faults.append((operator.value, told(value), found, _EXPECTED[key]))
+                faults.append((operator.value, short_repr(value), found, _EXPECTED[key]))
     assert not faults, "\n".join(map(str, faults))
 
 
