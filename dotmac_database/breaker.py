@@ -47,7 +47,7 @@ _ANSWERS = (
     StaleEntityError,
     TenantIsolationError,
 )
-"""What only a working database says."""
+"""Errors that prove the database is responding; they do not count as failures."""
 
 
 @dataclass(frozen=True, slots=True)

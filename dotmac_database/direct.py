@@ -26,9 +26,9 @@ from .dialects.stale_plans import go_back, is_stale_plan, note_stale, point_of
 from .dialects.transactions import BUSY, mark_aborted
 from .errors import SessionEndedError
 from .models.expressions import hybrid_sql
-from .models.traits import Traits, is_of_kept_shape
+from .models.traits import Traits, is_of_cached_shape
 from .plainness import READ_BY_DRIVER, WRITE_BY_DRIVER, Way, engine_departure, mapper_departure
-from .sessions import lost_in_write, needs_no_transaction, refuse_ended, stands_alone, state_of
+from .sessions import autocommit_engine, lost_in_write, needs_no_transaction, refuse_ended, state_of
 
 Process = Callable[[Any], Any]
 
@@ -79,7 +79,7 @@ def fetch(
     One statement. None: it was not sent, or its connection was lost; a read may be sent again. Raises what SQLAlchemy
     would raise.
     """
-    engine = stands_alone(session, READ_BY_DRIVER) if traits.plain else None
+    engine = autocommit_engine(session, READ_BY_DRIVER) if traits.plain else None
     if engine is None or not _passes_by(engine, traits, READ_BY_DRIVER):
         return None
     plan = _plan(statement, engine.dialect, traits, fields)
@@ -102,7 +102,7 @@ def write(session: Session, statement: Any, parameters: Mapping[str, Any], trait
 
     None: it was not sent. A connection that is lost meanwhile is a `TransactionError` with ``outcome="unknown"``.
     """
-    engine = stands_alone(session, WRITE_BY_DRIVER) if traits.plain else None
+    engine = autocommit_engine(session, WRITE_BY_DRIVER) if traits.plain else None
     if engine is None or not _passes_by(engine, traits, WRITE_BY_DRIVER):
         return None
     plan = _plan(statement, engine.dialect, traits, ())
@@ -154,10 +154,10 @@ def _plan(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequence[st
     if plans is None:
         plans = WeakKeyDictionary()
         setattr(dialect, _PLANS, plans)
-    kept = plans.get(statement)
-    if kept is None:
-        kept = plans[statement] = (_compiled(statement, dialect, traits, fields),)
-    return kept[0]
+    cached = plans.get(statement)
+    if cached is None:
+        cached = plans[statement] = (_compiled(statement, dialect, traits, fields),)
+    return cached[0]
 
 
 def _compiled(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequence[str] | None) -> Plan | None:
@@ -192,7 +192,7 @@ def _holds_users_sql(statement: Any, table: Any) -> bool:
     What is built from a shape has no other than that of hybrids, and of the conditions of relationships. Where it has
     neither a SELECT nor a text inside, they have brought none.
     """
-    if not is_of_kept_shape(statement):
+    if not is_of_cached_shape(statement):
         return True
     if isinstance(statement, Select) and [*map(_plain_table, statement.get_final_froms())] != [table]:
         return True
@@ -339,21 +339,21 @@ def _processors(dialect: Any, pooled: Any, plan: Plan) -> Processors:
     The driver prepares a statement anew where the schema has changed, which is a new entry in its cache.
     """
     info = pooled.info
-    kept = info.get(_PROCESSORS)
-    if kept is None:
-        kept = info[_PROCESSORS] = {}
+    cached = info.get(_PROCESSORS)
+    if cached is None:
+        cached = info[_PROCESSORS] = {}
     driver = pooled.driver_connection
     prepared = driver._stmt_cache._entries.get((plan.sql, driver._protocol.get_record_class(), False))
-    known = kept.get(plan)
+    known = cached.get(plan)
     if known is not None and prepared is not None and known[0] is prepared:
         found: Processors = known[1]
         return found
     if prepared is None:  # too long to be kept
         return plan.processors(dialect, await_only(driver.prepare(plan.sql)).get_attributes())
-    if len(kept) >= _MAX_PROCESSORS:
-        kept.clear()
+    if len(cached) >= _MAX_PROCESSORS:
+        cached.clear()
     found = plan.processors(dialect, prepared._statement._get_attributes())
-    kept[plan] = prepared, found
+    cached[plan] = prepared, found
     return found
 
 

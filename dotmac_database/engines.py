@@ -202,11 +202,11 @@ def _in_memory(url: URL) -> bool:
 def _pool(url: URL, options: dict[str, Any]) -> dict[str, Any]:
     if _in_memory(url):
         sized = ("pool_size", "max_overflow", "pool_timeout", "pool_recycle")
-        kept = {name: value for name, value in options.items() if name not in sized}
+        remaining = {name: value for name, value in options.items() if name not in sized}
         if url.get_driver_name() == "aiosqlite":
-            return {"poolclass": StaticPool, "pool_reset_on_return": None, **kept}  # sqlite_engine.keep resets it
+            return {"poolclass": StaticPool, "pool_reset_on_return": None, **remaining}  # sqlite_engine.keep resets it
         threads = {"check_same_thread": False}
-        return {"poolclass": StaticPool, **kept, "connect_args": {**threads, **kept.get("connect_args", {})}}
+        return {"poolclass": StaticPool, **remaining, "connect_args": {**threads, **remaining.get("connect_args", {})}}
     return options
 
 

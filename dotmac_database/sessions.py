@@ -48,7 +48,7 @@ class SessionState:
 
     ``units`` counts the open `DatabaseTransaction` blocks (and the plugin's request); while it is not zero,
     ``auto_commit`` only flushes. ``lazy`` says that the outermost unit has no transaction of its own until the first
-    write. ``kept`` are the objects that repositories returned in this transaction: they keep their values over its
+    write. ``preserved`` are the objects that repositories returned in this transaction: they keep their values over its
     commit. ``standalone_reads`` is switched off where each statement needs a transaction, as row-level security does.
     ``asynchronous`` says that an `AsyncSession` is served: the toolkit never expires its objects, since an expired
     attribute can't be read outside of its await. ``reading_alone`` marks a read that has no transaction, whose end is
@@ -57,7 +57,7 @@ class SessionState:
 
     units: int = 0
     lazy: bool = False
-    kept: list[Any] = field(default_factory=list)
+    preserved: list[Any] = field(default_factory=list)
     standalone_reads: bool = True
     asynchronous: bool = False
     reading_alone: bool = False
@@ -100,7 +100,7 @@ def read(session: Session, work: Work[T], model: type | None = None, *, recover:
     """
     with translated(model):
         refuse_ended(session)
-        engine = stands_alone(session, READ_ALONE, listened=True)
+        engine = autocommit_engine(session, READ_ALONE, listened=True)
         if engine is None:
             return _read_inside(session, work, recover=recover)
         try:
@@ -111,15 +111,15 @@ def read(session: Session, work: Work[T], model: type | None = None, *, recover:
         return _read_alone(session, engine, work)
 
 
-def locking(session: Session, work: Callable[[], T], model: type | None = None, *, alone: bool = False) -> T:
+def locking(session: Session, work: Callable[[], T], model: type | None = None, *, commits_by_hand: bool = False) -> T:
     """Run reads that lock rows. Errors leave as the toolkit's.
 
-    The locks last as long as the transaction, so there must be one: `TransactionError` otherwise. ``alone``: the caller
-    commits by hand, so a transaction that begins here is as good.
+    The locks last as long as the transaction, so there must be one: `TransactionError` otherwise.
+    ``commits_by_hand``: the caller commits, so that a transaction which begins here holds the locks as well.
     """
     with translated(model):
         refuse_ended(session)
-        if not (alone or state_of(session).units or session.in_transaction()):
+        if not (commits_by_hand or state_of(session).units or session.in_transaction()):
             raise TransactionError("Rows can be locked within a transaction only: open a DatabaseTransaction.")
         return _read_inside(session, lambda _: work(), recover=False)
 
@@ -151,7 +151,7 @@ def _read_alone(session: Session, engine: Engine, work: Work[T]) -> T:
         state.reading_alone = False
 
 
-def stands_alone(session: Session, way: Way, *, listened: bool = False) -> Engine | None:
+def autocommit_engine(session: Session, way: Way, *, listened: bool = False) -> Engine | None:
     """The engine for a read that may be a unit of its own, outside of any transaction of the session; else None.
 
     ``listened``: also where something listens to the session.
@@ -344,7 +344,7 @@ def keep(session: Session, *entities: Any) -> None:
     """Let these objects keep their values over the next commit, also where the session expires on commit."""
     state = state_of(session)
     if session.expire_on_commit and not state.asynchronous:
-        state.kept.extend(entities)
+        state.preserved.extend(entities)
 
 
 def commit(session: Session, model: type | None = None) -> None:
@@ -380,8 +380,8 @@ def commit(session: Session, model: type | None = None) -> None:
 
 def _commit_keeping(session: Session) -> None:
     state = state_of(session)
-    kept, state.kept = state.kept, []
-    if not session.expire_on_commit or not (kept or state.asynchronous):
+    preserved, state.preserved = state.preserved, []
+    if not session.expire_on_commit or not (preserved or state.asynchronous):
         session.commit()
         return
     session.expire_on_commit = False
@@ -391,7 +391,7 @@ def _commit_keeping(session: Session) -> None:
         session.expire_on_commit = True
     if state.asynchronous:
         return
-    keeping = {id(entity) for entity in kept}
+    keeping = {id(entity) for entity in preserved}
     for entity in list(session.identity_map.values()):
         if id(entity) not in keeping:
             session.expire(entity)
@@ -403,7 +403,7 @@ def rollback(session: Session, *, undo_nothing: bool = False) -> None:
     ``undo_nothing`` says that what the session had loaded before is as true as it was, so that its objects keep
     their values: an expired one could not be read outside of an `AsyncSession`'s await.
     """
-    state_of(session).kept.clear()
+    state_of(session).preserved.clear()
     held = loaded_values(session) if undo_nothing else []
     shared = in_use(session)
     try:

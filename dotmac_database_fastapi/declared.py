@@ -107,8 +107,8 @@ def _unmapped(annotation: Any) -> Any:
         return _unmapped(members[0]) if len(members) == 1 else Union[tuple(members)]  # noqa: UP007 - of many types
     if origin is Annotated:
         plain, *notes = get_args(annotation)
-        kept = [note for note in notes if not type(note).__module__.startswith("sqlalchemy")]
-        return Annotated[(plain, *kept)] if kept else plain
+        remaining = [note for note in notes if not type(note).__module__.startswith("sqlalchemy")]
+        return Annotated[(plain, *remaining)] if remaining else plain
     return annotation
 
 

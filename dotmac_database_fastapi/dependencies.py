@@ -101,9 +101,9 @@ class Dependencies:
         return self._dependency(target, BaseRepository, self.get_sync_session)
 
     def _dependency(self, target: type, base: type, get_session: Callable[..., Any]) -> Callable[..., Any]:
-        kept = self._repositories.get((target, base.__name__))
-        if kept is not None:
-            return kept
+        cached = self._repositories.get((target, base.__name__))
+        if cached is not None:
+            return cached
         build, plugin = builder(target, base), self._plugin
 
         async def repository(

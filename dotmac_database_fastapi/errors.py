@@ -230,9 +230,9 @@ def _context(fault: Any) -> dict[str, Any]:
     if not isinstance(given, dict):
         return {}
     plain = {str(name): value for name, value in given.items() if isinstance(value, (bool, int, float, str))}
-    kept = {
+    context = {
         name: shown(value, MAX_MESSAGE) if isinstance(value, str) else value
         for name, value in plain.items()
         if not isinstance(value, float) or math.isfinite(value)
     }
-    return {"ctx": kept} if kept else {}
+    return {"ctx": context} if context else {}

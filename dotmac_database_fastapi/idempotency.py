@@ -76,8 +76,8 @@ class Replays:
         ttl = self._ttl if self._ttl is not None else plugin.idempotency_ttl
         record = await self._recorded(request, session, key, identity, ttl)
         if not record.first:
-            kept = record.result
-            return Response(kept["body"], kept["status"], {**kept["headers"], "Idempotency-Replayed": "true"})
+            stored = record.result
+            return Response(stored["body"], stored["status"], {**stored["headers"], "Idempotency-Replayed": "true"})
         await self._purge(session)
         response = await answer()
         headers = {name: response.headers[name] for name in _KEPT if name in response.headers}

@@ -49,9 +49,9 @@ def stack_of(connection: HTTPConnection) -> AsyncExitStack | None:
 
 
 def fail_endpoint(connection: HTTPConnection, failure: BaseException) -> None:
-    """Let the endpoint end with an exception: with ``failure``, where those that end after this dependency catch it.
+    """Re-raise ``failure`` after all function-scoped dependencies have exited, in case one of them suppressed it.
 
-    For FastAPI the response is made by then, and would be sent.
+    FastAPI has made the response by then, and would send it.
     """
     stack: AsyncExitStack | None = connection.scope.get(_WITH_ENDPOINT)
     if stack is None:
@@ -116,15 +116,15 @@ def query_parameters(connection: HTTPConnection) -> frozenset[str]:
 
 def accepted_query(dependant: Dependant, app: Any) -> frozenset[str]:
     """The names of the query parameters that a dependency and what the app has in its dependencies' places take."""
-    kept = _KNOWN.get(id(dependant))
-    if kept is None or kept[0] is not dependant:
+    cached = _KNOWN.get(id(dependant))
+    if cached is None or cached[0] is not dependant:
         if len(_KNOWN) >= _MOST_KEPT:
             _KNOWN.clear()
-        kept = _KNOWN[id(dependant)] = dependant, declared_query(dependant)
+        cached = _KNOWN[id(dependant)] = dependant, declared_query(dependant)
     overrides = getattr(app, "dependency_overrides", None)
     if not overrides:
-        return kept[1]
-    return kept[1].union(*map(declared_query, _replacements(dependant, overrides)))
+        return cached[1]
+    return cached[1].union(*map(declared_query, _replacements(dependant, overrides)))
 
 
 def _replacements(dependant: Dependant, overrides: Any) -> Iterator[Dependant]:
@@ -315,10 +315,10 @@ class _Surrounding(UserDict[Any, Any]):
         surround = getattr(call, _SURROUND, None)
         if surround is None or replacement is call or hasattr(replacement, _SURROUND):
             return replacement
-        kept = self._made.get(call)
-        if kept is None or kept[0] is not replacement:
-            kept = self._made[call] = replacement, surround(replacement)
-        return kept[1]
+        cached = self._made.get(call)
+        if cached is None or cached[0] is not replacement:
+            cached = self._made[call] = replacement, surround(replacement)
+        return cached[1]
 
 
 _GIVEN, _SURROUNDED, _SURROUND = "dependency_overrides", "dotmac_database_surrounded", "dotmac_database_surround"

@@ -62,13 +62,13 @@ def _numbered(page: PaginationResult[Any], max_offset: int | None) -> dict[str, 
 
 def _changed(request: Request, change: dict[str, str | None]) -> str:
     """The request's path, as the client knows it, and query; what is not changed stays as it was written."""
-    kept = [
+    remaining = [
         quote(pair, safe=_IN_QUERY)
         for pair in request.scope["query_string"].split(b"&")
         if pair and unquote_plus(pair.partition(b"=")[0].decode("latin-1")) not in change
     ]
     added = [f"{name}={quote(value, safe='')}" for name, value in change.items() if value is not None]
-    query = "&".join(kept + added)
+    query = "&".join(remaining + added)
     # Two slashes at the beginning would name another host.
     path = "/" + quote(request.scope["path"].lstrip("/"), safe=_IN_PATH)
     return f"{path}?{query}" if query else path

@@ -75,7 +75,7 @@ def _without_default(schema: dict[str, Any]) -> None:
 
 
 def _written(traits: Traits[Any]) -> dict[str, Column[Any]]:
-    kept = {
+    withheld = {
         *traits.primary_key,
         traits.tenant,
         traits.is_deleted,
@@ -87,7 +87,9 @@ def _written(traits: Traits[Any]) -> dict[str, Column[Any]]:
         traits.version,
         *_of_inheritance(traits),
     }
-    return {key: column for key, column in public_columns(traits).items() if key not in kept and _may_be_set(column)}
+    return {
+        key: column for key, column in public_columns(traits).items() if key not in withheld and _may_be_set(column)
+    }
 
 
 def _may_be_set(column: Column[Any]) -> bool:

@@ -139,7 +139,7 @@ async def _opened_once(
         yield open_sessions[key]
         return
     session: Any
-    async with _heard(connection), opening as session:
+    async with _failing_endpoint(connection), opening as session:
         open_sessions[key] = session
         try:
             yield session
@@ -179,8 +179,8 @@ async def _lent_sync_unit(session: Any, identity: RequestIdentity) -> AsyncItera
 
 
 @asynccontextmanager
-async def _heard(connection: HTTPConnection) -> AsyncIterator[None]:
-    """Nobody turns a transaction's failure into a success."""
+async def _failing_endpoint(connection: HTTPConnection) -> AsyncIterator[None]:
+    """If the unit of work fails, the endpoint fails too, even if an outer dependency swallows the exception."""
     try:
         yield
     except BaseException as failure:

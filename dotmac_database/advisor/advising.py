@@ -16,7 +16,7 @@ from ..statements.paths import relationship_of
 from ..statements.reads import Reader
 from .candidates import CandidateIndex, Key
 from .lookup import Copies, Lookup, on_table
-from .shapes import Sought, sought
+from .shapes import Condition, conditions_of
 from .values import IndexAdvice
 
 Catalogue = Callable[[Table], list[ExistingIndex]]
@@ -39,18 +39,18 @@ class Advisor:
         if not on_table(self.reader.traits):
             return ()
         self._existing(self._lookup(self.reader.traits).table)
-        found = sought(self.reader.traits, self.reader.analysed(filters))
+        found = conditions_of(self.reader.traits, self.reader.analysed(filters))
         return tuple(
             candidate.advice()
             for candidate in self._candidates(found, order, relationships, limited)
             if self._is_missing(candidate)
         )
 
-    def _lookup(self, traits: Traits[Any], conditions: Sequence[Sought] = ()) -> Lookup:
+    def _lookup(self, traits: Traits[Any], conditions: Sequence[Condition] = ()) -> Lookup:
         return Lookup(self.reader, self._copies, traits, conditions)
 
     def _candidates(
-        self, found: Sequence[Sought], order: Order, relationships: Sequence[str], limited: bool
+        self, found: Sequence[Condition], order: Order, relationships: Sequence[str], limited: bool
     ) -> Iterator[CandidateIndex]:
         root = self.reader.traits
         own = [each for each in found if each.required and not each.path.steps]
@@ -71,7 +71,7 @@ class Advisor:
                 owner = traits_of(way[-1].mapper.class_)
             yield from self._ways([step for step in way if step.uselist])
 
-    def _beyond(self, condition: Sought) -> Iterator[CandidateIndex]:
+    def _beyond(self, condition: Condition) -> Iterator[CandidateIndex]:
         """How the one row behind a foreign key is found by a condition on it."""
         step = condition.path.steps[-1]
         if step.uselist or not on_table(traits_of(step.mapper.class_)):

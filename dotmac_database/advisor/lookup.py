@@ -28,7 +28,7 @@ from ..statements.reads import Reader
 from ..statements.scope import alive
 from ..tenancy.context import ALL_TENANTS
 from .candidates import CandidateIndex, Key, whole_order
-from .shapes import Sought, comparable
+from .shapes import Condition, comparable
 
 
 class Copies:
@@ -56,7 +56,9 @@ def on_table(traits: Traits[Any]) -> bool:
 class Lookup:
     """How the rows of one class are found by conditions on their own columns."""
 
-    def __init__(self, reader: Reader, copies: Copies, traits: Traits[Any], conditions: Sequence[Sought] = ()) -> None:
+    def __init__(
+        self, reader: Reader, copies: Copies, traits: Traits[Any], conditions: Sequence[Condition] = ()
+    ) -> None:
         self.reader = reader
         self.dialect = reader.dialect.name
         self.traits = traits
@@ -102,7 +104,7 @@ class Lookup:
             return None
         return self.candidate("; ".join(reasons), fixed, then, ordered=ordered, nulls=nulls)
 
-    def particular(self, each: Sought) -> Iterator[CandidateIndex]:
+    def particular(self, each: Condition) -> Iterator[CandidateIndex]:
         """The index of another kind that one condition is for."""
         if self.tenant is not None and each.path.key == self.tenant:
             return
@@ -175,7 +177,7 @@ class Lookup:
         """The key of a column of the table; None: it is of another one."""
         return Key(self.table.c[column.key]) if column.table is self.original else None
 
-    def _keys(self, each: Sought) -> list[Key]:
+    def _keys(self, each: Condition) -> list[Key]:
         """The condition's column or JSON value as a key, where an index can have it."""
         expression = self._expression(each.path, each.shape.kind)
         return [] if expression is None or not comparable(each.path) else [Key(expression)]
@@ -191,7 +193,7 @@ class Lookup:
             return None
         return self.reader.dialect.json_value(own, path.json, kind)
 
-    def _operand(self, each: Sought, need: Need) -> ColumnElement[Any] | None:
+    def _operand(self, each: Condition, need: Need) -> ColumnElement[Any] | None:
         """What the filter's SQL looks into, just as it writes it."""
         dialect = self.reader.dialect
         value: ColumnElement[Any] = bindparam("value")
@@ -234,7 +236,7 @@ class Lookup:
         """Whether the order is by an expression of the column: an enum's declared places."""
         return not path.json and not self.reader.dialect.orders_natively(path.type)
 
-    def _is_ranked(self, each: Sought) -> bool:
+    def _is_ranked(self, each: Condition) -> bool:
         return each.shape.operator is not FilterOperator.IN and self._is_expression(each.path)
 
     def _same(self, one: Key, other: Key) -> bool:

@@ -22,7 +22,7 @@ _RUN = re.compile(r"\w{3}")
 
 
 @dataclass(frozen=True, slots=True)
-class Sought:
+class Condition:
     """One condition. ``required``: no row that fails it is given, whatever the others say."""
 
     path: FieldPath
@@ -73,16 +73,16 @@ def comparable(path: FieldPath) -> bool:
     return not isinstance(_undecorated(path.type), (LargeBinary, ARRAY))
 
 
-def sought(traits: Traits[Any], found: Analysis) -> list[Sought]:
+def conditions_of(traits: Traits[Any], found: Analysis) -> list[Condition]:
     """The conditions of analysed filters, with their values."""
     return list(_walk(traits, found.shape, iter(found.values), required=True))
 
 
-def _walk(traits: Traits[Any], shapes: Sequence[Any], values: Iterator[Any], *, required: bool) -> Iterator[Sought]:
+def _walk(traits: Traits[Any], shapes: Sequence[Any], values: Iterator[Any], *, required: bool) -> Iterator[Condition]:
     for shape in shapes:
         if isinstance(shape, GroupShape):
             whole = shape.mode == "all" or (shape.mode == "any" and len(shape.members) == 1)
             yield from _walk(traits, shape.members, values, required=required and whole)
         else:
             taken = tuple(next(values) for _ in range(shape.values))
-            yield Sought(resolve(traits, shape.field), shape, taken, required)
+            yield Condition(resolve(traits, shape.field), shape, taken, required)

@@ -38,8 +38,8 @@ class Explain(Executable, ClauseElement):
 
 @compiles(Explain, "postgresql")
 def _explain(element: Explain, compiler: Any, **kw: Any) -> str:
-    how = "ANALYZE, BUFFERS, FORMAT JSON" if element.analyze else "FORMAT JSON"
-    return f"EXPLAIN ({how}) {_compiled(element, compiler, kw)}"
+    options = "ANALYZE, BUFFERS, FORMAT JSON" if element.analyze else "FORMAT JSON"
+    return f"EXPLAIN ({options}) {_compiled(element, compiler, kw)}"
 
 
 @compiles(Explain, "sqlite")

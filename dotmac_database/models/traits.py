@@ -387,7 +387,7 @@ class Traits(Generic[M]):
         found = hybrid_sql(self.model, name)
         return found if isinstance(found, ColumnElement) and not is_private(found) else None
 
-    def kept(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+    def cached(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
         """``make()``, or what it gave for this key before. Once full it begins anew, so no flood of shapes clogs it."""
         found: T | None = self.statements.get(key)
         if found is None:
@@ -429,7 +429,7 @@ def converts_none(type_: TypeEngine[Any]) -> bool:
 _OF_KEPT_SHAPE: WeakSet[Any] = WeakSet()
 
 
-def is_of_kept_shape(statement: Any) -> bool:
+def is_of_cached_shape(statement: Any) -> bool:
     """Whether a statement was built from its shape alone: what users gave is in its parameters, and is data."""
     return statement in _OF_KEPT_SHAPE
 

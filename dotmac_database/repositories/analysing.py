@@ -34,7 +34,7 @@ class AnalysingRepository(ReadingRepository[M, SyncDb]):
         """
         groups = (group_by,) if isinstance(group_by, str) else tuple(group_by)
         asked = grouped(self._reader(include_deleted), aggregates_of(measures), groups, filters_of(filters))
-        return asked.rows(self._read(lambda how: self._execute(asked.bound, how).all()))
+        return asked.rows(self._read(lambda execution_options: self._execute(asked.bound, execution_options).all()))
 
     def distinct_values(
         self, field_name: str, filters: FiltersLike = None, *, include_deleted: bool = False

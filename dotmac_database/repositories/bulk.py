@@ -179,9 +179,9 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         if not values:
             return 0
         values = writer.refuse_nulls(self.values_for_update(writer.stamped(values)), new=False)
-        with self._writing() as alone:
+        with self._writing() as without_begin:
             if self._is_one_update(values):
-                alone()
+                without_begin()
                 return self._counted(writer.update_where(found, values))
             return self._change_each(writer, found, values)
 
@@ -202,24 +202,24 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         writer = self._writer(user_id, include_deleted=not softly)
         found = writer.reader.analysed(filters_of(filters))
         self._refuse_all(found.unbounded, allow_all)
-        with self._writing() as alone:
+        with self._writing() as without_begin:
             if not softly:
-                count = self._deleted_where(writer, found, alone)
+                count = self._deleted_where(writer, found, without_begin)
                 if count:
                     follow_database(self._session, self.traits, None)
                 return count
             if self._directly():
-                alone()
+                without_begin()
                 return self._counted(writer.update_where(found, writer.deletion()))
             return self._change_each(writer, found, writer.deletion())
 
-    def _deleted_where(self, writer: Writer, found: Analysis, alone: Callable[[], None]) -> int:
+    def _deleted_where(self, writer: Writer, found: Analysis, without_begin: Callable[[], None]) -> int:
         """Delete the rows that match for good; how many there were."""
         if spreads(self.traits):
             return self._deleted(writer.reader, matching(writer.reader, found))
         if not self.traits.takes_statements:
             return self._delete_each(writer, found)
-        alone()
+        without_begin()
         return self._counted(writer.delete_where(found))
 
     def _change_each(self, writer: Writer, found: Any, values: Values) -> int:
@@ -250,11 +250,13 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         if not self.traits.inserted_in_bulk:
             yield from self._added(members)
             return
-        how = {**FRESH, **self._options}
+        execution_options = {**FRESH, **self._options}
         keys = new_keys(writer, members[0])
         if keys is None:
             # SQLAlchemy recognises the rows where it can, and else sends one statement for each.
-            yield from self._session.scalars(writer.insert(returning=True), members, execution_options=how)
+            yield from self._session.scalars(
+                writer.insert(returning=True), members, execution_options=execution_options
+            )
             return
         own = {**self._options, OWN: True} if keys.is_own else self._options
 
@@ -271,10 +273,10 @@ class BulkRepository(WritingRepository[M, SyncDb]):
                 columns, source = rows.source(batch)
                 statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
                 giving_back = writer.reader.whole(statement.returning(self.model_class))
-                found = self._session.scalars(giving_back, execution_options=how)
+                found = self._session.scalars(giving_back, execution_options=execution_options)
             else:
                 in_order = keys.counted is not None and not self._dialect.inserts_in_order
-                sized = {**how, "insertmanyvalues_page_size": BATCH}
+                sized = {**execution_options, "insertmanyvalues_page_size": BATCH}
                 statement = writer.insert(returning=True, in_order=in_order)
                 found = self._session.scalars(statement, list(batch), execution_options=sized)
             yield from keys.in_order(found, batch)
@@ -315,31 +317,31 @@ class BulkRepository(WritingRepository[M, SyncDb]):
             return
         statement = upsert(writer, [key for key in members[0] if key not in unset], conflict)
         rows = Unnested(writer, members)
-        how = {**FRESH, **self._options}
+        execution_options = {**FRESH, **self._options}
         if rows.possible and len(members) >= _FEW:
             for start in range(0, len(members), BATCH):
                 columns, source = rows.source(members[start : start + BATCH])
                 arrays = statement.from_select(columns, source, include_defaults=False)
-                yield from self._returned(writer, arrays, how)
+                yield from self._returned(writer, arrays, execution_options)
             return
         if not self.traits.inserted_in_bulk:
             size = max(1, self._dialect.max_parameters // len(members[0]))
             for start in range(0, len(members), size):
-                yield from self._returned(writer, statement.values(members[start : start + size]), how)
+                yield from self._returned(writer, statement.values(members[start : start + size]), execution_options)
             return
-        sized = {**how, "render_nulls": True, "insertmanyvalues_page_size": BATCH}
+        sized = {**execution_options, "render_nulls": True, "insertmanyvalues_page_size": BATCH}
         yield from self._returned(writer, statement, sized, members)
 
     def _upserted_by_generator(
         self, writer: Writer, members: builtins.list[Values], conflict: builtins.list[Any], unset: frozenset[str]
     ) -> Iterator[M]:
         """As `_upserted`, where a function makes the next version of the last: two statements a row."""
-        how = {**FRESH, **self._options}
+        execution_options = {**FRESH, **self._options}
         for row in members:
             for _ in range(_TRIES):
                 step, found = self._version_step(writer, row, conflict)
                 statement = upsert(writer, [key for key in row if key not in unset], conflict, step=step).values(row)
-                entity = next(iter(self._returned(writer, statement, how)), None)
+                entity = next(iter(self._returned(writer, statement, execution_options)), None)
                 if entity is not None:
                     yield entity
                     break
@@ -364,11 +366,11 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         self,
         writer: Writer,
         statement: Any,
-        how: Mapping[str, Any],
+        execution_options: Mapping[str, Any],
         members: builtins.list[Values] | None = None,
     ) -> Iterable[M]:
         """The objects of the written rows; by a statement more where RETURNING gives but their keys."""
-        result = self._session.execute(statement, members, execution_options=how)
+        result = self._session.execute(statement, members, execution_options=execution_options)
         if self.traits.returned:
             return result.scalars()
         keys = [tuple(row) for row in result]

@@ -239,8 +239,8 @@ class _Followers:
             dialect = dialect_named(self._session.get_bind(traits.mapper).dialect.name)
             reader = Reader(traits, Scope(ALL_TENANTS, include_deleted=True), dialect)
             bound = reader.by_keys([tuple(state.key[1]) for state in members if state.key is not None])
-            how = {**bound.how, "populate_existing": True}
-            result = self._session.scalars(bound.statement, bound.parameters, execution_options=how)
+            execution_options = {**bound.execution_options, "populate_existing": True}
+            result = self._session.scalars(bound.statement, bound.parameters, execution_options=execution_options)
             there = {sa_inspect(entity) for entity in result.unique()}
             for state in members:
                 if state not in there:

@@ -41,8 +41,8 @@ class ExplainingRepository(AnalysingRepository[M, SyncDb]):
         mapper = self.traits.mapper
         here: Any = {"mapper": mapper, "bind": self._session.get_bind(mapper)}
 
-        def work(how: Mapping[str, Any]) -> QueryPlan:
-            options = {**how, **self._options}
+        def work(execution_options: Mapping[str, Any]) -> QueryPlan:
+            options = {**execution_options, **self._options}
 
             def catalogue(table: Table) -> list[ExistingIndex]:
                 rows = self._session.execute(IndexesOf(table), execution_options=options, bind_arguments=here)

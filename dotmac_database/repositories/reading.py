@@ -282,7 +282,9 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
     def _read(self, work: Callable[[Mapping[str, Any]], T]) -> T:
         if self._lock is None:
             return read(self._session, work, self.model_class, recover=self.auto_commit)
-        return locking(self._session, lambda: self._locked_read(work), self.model_class, alone=not self.auto_commit)
+        return locking(
+            self._session, lambda: self._locked_read(work), self.model_class, commits_by_hand=not self.auto_commit
+        )
 
     def _locked_read(self, work: Callable[[Mapping[str, Any]], T]) -> T:
         if self._dialect.locks_whole:
@@ -290,17 +292,19 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
             self._execute(Bound(nothing(reader), reader.scope.parameters), {"synchronize_session": False})
         return work({"populate_existing": True})
 
-    def _execute(self, bound: Bound, how: Mapping[str, Any]) -> Result[Any]:
+    def _execute(self, bound: Bound, execution_options: Mapping[str, Any]) -> Result[Any]:
         return self._session.execute(
-            bound.statement, bound.parameters, execution_options={**how, **bound.how, **self._options}
+            bound.statement,
+            bound.parameters,
+            execution_options={**execution_options, **bound.execution_options, **self._options},
         )
 
-    def _rows(self, bound: Bound, how: Mapping[str, Any]) -> builtins.list[Any]:
-        result = self._execute(bound, how)
+    def _rows(self, bound: Bound, execution_options: Mapping[str, Any]) -> builtins.list[Any]:
+        result = self._execute(bound, execution_options)
         return list((result.unique() if self._joins else result).all())
 
-    def _scalars(self, bound: Bound, how: Mapping[str, Any]) -> builtins.list[M]:
-        result = self._execute(bound, how).scalars()
+    def _scalars(self, bound: Bound, execution_options: Mapping[str, Any]) -> builtins.list[M]:
+        result = self._execute(bound, execution_options).scalars()
         return list((result.unique() if self._joins else result).all())
 
     @property
@@ -314,15 +318,15 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
 
     def _fetched(self, bound: Bound, *, plain: bool = False) -> builtins.list[Any]:
         """The rows of one read: an object, or a dict, and what is beside it; ``plain``: values that make neither."""
-        if self._lock is None and not self._conditioned and not bound.how:
+        if self._lock is None and not self._conditioned and not bound.execution_options:
             with translated(self.model_class):
                 fields = None if plain else self._fields
                 rows = fetch(self._session, bound.statement, bound.parameters, self.traits, fields)
             if rows is not None:
                 return rows
         if plain:
-            return self._read(lambda how: builtins.list(self._execute(bound, how).all()))
-        return self._read(lambda how: self._rows(bound, how))
+            return self._read(lambda execution_options: builtins.list(self._execute(bound, execution_options).all()))
+        return self._read(lambda execution_options: self._rows(bound, execution_options))
 
 
 def _refuse_cursor(asked: QueryOptions) -> None:

@@ -61,5 +61,5 @@ class BaseTenantRepository(BaseRepository[M, SyncDb]):
         columns = [func.count(case((and_(true(), *met), 1))).label(name) for name, met in counts.items()]
         statement = select(*columns).select_from(traits.model).where(*reader.scope.root(traits))
         bound = Bound(statement, reader.scope.parameters)
-        row = self._read(lambda how: self._execute(bound, how).one())
+        row = self._read(lambda execution_options: self._execute(bound, execution_options).one())
         return {"tenant_id": self.tenant_id, "entity_type": traits.name, **row._mapping}

@@ -66,11 +66,11 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         if created is None:
             if bound is None and isinstance(data, self.model_class):
                 self._unlink(data, values)
-            with self._writing() as alone:
+            with self._writing() as without_begin:
                 if bound is not None:
                     created = insert(self._session, bound.statement, bound.parameters, self.traits)
                 if created is None:
-                    created = [self._flushed(values, alone)]
+                    created = [self._flushed(values, without_begin)]
                 keep(self._session, *created)
         return created[0]
 
@@ -101,13 +101,13 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
                 setattr(data, key, kind())
                 set_committed_value(data, key, given.values() if kind is dict else values[key])
 
-    def _flushed(self, values: Values, alone: Callable[[], None]) -> M:
+    def _flushed(self, values: Values, without_begin: Callable[[], None]) -> M:
         """A new object by the unit of work."""
         self._refuse_held(values)
         entity = self._made(values)
         self._session.add(entity)
         if self._is_one_insert(values):
-            alone()
+            without_begin()
         self._flush()
         self._complete(entity)
         return entity
@@ -130,9 +130,9 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         changed = self._changed_alone(writer, key, values, expected_version)
         if changed is not None:
             return changed[0] if changed else self._refused(reader, key, expected_version)
-        with self._writing() as alone:
+        with self._writing() as without_begin:
             if self._is_one_update(values):
-                alone()
+                without_begin()
             elif isinstance(data, self.model_class):
                 self._unlink(data, values)
                 self._release_members(data, values)
@@ -168,21 +168,23 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         marked = self._changed_alone(writer, key, values, expected_version)
         if marked is not None:
             return bool(marked) or self._is_missing(reader, key, expected_version)
-        with self._writing() as alone:
+        with self._writing() as without_begin:
             if softly:
                 if self._is_one_update(values):
-                    alone()
+                    without_begin()
                 gone = self._change_or_none(writer, key, values, expected_version) is not None
             else:
-                gone = self._deleted_for_good(writer, key, expected_version, alone)
+                gone = self._deleted_for_good(writer, key, expected_version, without_begin)
             return gone or self._is_missing(reader, key, expected_version)
 
-    def _deleted_for_good(self, writer: Writer, key: tuple[Any, ...], expected: Any, alone: Callable[[], None]) -> bool:
+    def _deleted_for_good(
+        self, writer: Writer, key: tuple[Any, ...], expected: Any, without_begin: Callable[[], None]
+    ) -> bool:
         """Delete one row, by a statement where that is enough; False: it is missing, or stale."""
         in_one_table = not spreads(self.traits)
         if (in_one_table or expected is None) and self._deletes_by_statement(key):
             if in_one_table:
-                alone()
+                without_begin()
                 gone = self._counted(writer.delete_by_key(key, expected)) > 0
             else:
                 gone = self._deleted(writer.reader, of_key(writer.reader, key)) > 0
@@ -208,9 +210,9 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         restored = self._changed_alone(writer, key, values, None)
         if restored is not None:
             return restored[0] if restored else self._refused(writer.reader, key, None)
-        with self._writing() as alone:
+        with self._writing() as without_begin:
             if self._is_one_update(values):
-                alone()
+                without_begin()
             entity = self._change(writer, key, values, None)
             keep(self._session, entity)
         return entity
@@ -464,8 +466,8 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         self._session.add(entity)
         return entity
 
-    def _result(self, bound: Bound, how: Mapping[str, Any]) -> Any:
-        result: Result[Any] = self._execute(bound, how)
+    def _result(self, bound: Bound, execution_options: Mapping[str, Any]) -> Any:
+        result: Result[Any] = self._execute(bound, execution_options)
         return result
 
     def _without_key(self, values: Values, key: tuple[Any, ...]) -> Values:

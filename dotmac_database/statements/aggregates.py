@@ -84,7 +84,7 @@ def grouped(
         return _build(reader, list(measures.values()), paths, reader.where(found))
 
     converters = (*(None for _ in groups), *(_converter(traits, measure, dialect) for measure in measures.values()))
-    bound = Bound(reader.kept(shape, build), {**reader.scope.parameters, **found.parameters})
+    bound = Bound(reader.cached(shape, build), {**reader.scope.parameters, **found.parameters})
     return Grouped(reader.confined(bound), names, converters)
 
 

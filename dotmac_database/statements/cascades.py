@@ -78,7 +78,7 @@ def deletion_of(traits: Traits[Any]) -> Deletion:
             if_loaded=tuple(dict.fromkeys(each.key for each, rule in found.items() if rule is Rule.IF_LOADED)),
         )
 
-    return traits.kept(("deletion", len(mappers)), find)
+    return traits.cached(("deletion", len(mappers)), find)
 
 
 def rule_of(relationship: RelationshipProperty[Any]) -> Rule:
@@ -153,7 +153,7 @@ def dependences(traits: Traits[Any]) -> Sequence[Dependence]:
         if isinstance(table, Table)
     }
     known = sum(len(table.metadata.tables) for table in tables)
-    return traits.kept(("dependences", known), lambda: tuple(_dependences(tables)))
+    return traits.cached(("dependences", known), lambda: tuple(_dependences(tables)))
 
 
 def _dependences(deleted: set[Table]) -> Iterator[Dependence]:

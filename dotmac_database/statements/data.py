@@ -71,7 +71,7 @@ def _excluded(traits: Traits[Any], schema: type[BaseModel]) -> frozenset[str]:
         mapped = traits.mapper.all_orm_descriptors
         return frozenset(name for name, field in fields if field.exclude is True and name not in mapped)
 
-    return traits.kept(("excluded", schema), find)
+    return traits.cached(("excluded", schema), find)
 
 
 _NOBODYS: frozenset[str] = frozenset()

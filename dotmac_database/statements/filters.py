@@ -308,11 +308,11 @@ def _pattern(path: FieldPath, operator: FilterOperator, value: Any, dialect: Dia
     return pattern if operator in _INSENSITIVE else dialect.sensitive_pattern(pattern)
 
 
-def sought(filters: Iterable[Filter], field: str) -> str | None:
+def search_terms(filters: Iterable[Filter], field: str) -> str | None:
     """The words that a SEARCH filter asks of a field, also within groups; None: there is no such filter."""
     for each in filters:
         if isinstance(each, FilterGroup):
-            found = None if each.mode == "none" else sought(each.members, field)
+            found = None if each.mode == "none" else search_terms(each.members, field)
             if found is not None:
                 return found
         elif each.operator is Op.SEARCH and each.field == field and isinstance(each.value, str):

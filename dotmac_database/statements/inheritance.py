@@ -44,7 +44,7 @@ def levels_of(traits: Traits[Any]) -> tuple[Level, ...]:
     Tables of the classes below it are among them: an entity that is read as its parent's class has rows there, too.
     Raises `ValidationError` where a table is joined to its parent's by other columns than the primary key.
     """
-    return traits.kept(("levels", len(list(traits.mapper.self_and_descendants))), lambda: _levels(traits.mapper))
+    return traits.cached(("levels", len(list(traits.mapper.self_and_descendants))), lambda: _levels(traits.mapper))
 
 
 def spreads(traits: Traits[Any]) -> bool:
@@ -66,14 +66,14 @@ def keys_of(reader: Reader, where: Sequence[ColumnElement[bool]]) -> Any:
 def matching(reader: Reader, found: Analysis) -> Bound:
     """`keys_of` the rows that the filters match."""
     parameters = {**reader.scope.parameters, **found.parameters, "dotmac_limit": batch_of(reader)}
-    return Bound(reader.kept(("key set", found.shape), lambda: keys_of(reader, reader.where(found))), parameters)
+    return Bound(reader.cached(("key set", found.shape), lambda: keys_of(reader, reader.where(found))), parameters)
 
 
 def of_key(reader: Reader, key: tuple[Any, ...]) -> Bound:
     """`keys_of` the row of a primary key, or none."""
     where = [*reader.key_conditions(), *reader.scope.root(reader.traits)]
     parameters = {**reader.scope.parameters, **reader.key_parameters(key), "dotmac_limit": 1}
-    return Bound(reader.kept(("key set of one",), lambda: keys_of(reader, where)), parameters)
+    return Bound(reader.cached(("key set of one",), lambda: keys_of(reader, where)), parameters)
 
 
 def batch_of(reader: Reader) -> int:
@@ -96,7 +96,7 @@ def deletions(reader: Reader, keys: Sequence[tuple[Any, ...]]) -> Iterator[Bound
             given = bindparam(KEYS, type_=level.key[0].type if single else None, expanding=True)
             return delete(level.model).where(target.in_(given))
 
-        yield Bound(reader.kept(("delete keys", place), make), {KEYS: values})
+        yield Bound(reader.cached(("delete keys", place), make), {KEYS: values})
 
 
 def nothing(reader: Reader) -> Any:

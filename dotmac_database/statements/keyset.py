@@ -69,7 +69,7 @@ def after(
         condition = or_(_beyond(term, value), and_(_same(term, value), condition))
     first = terms[0].expression
     if bounded[0] and not isinstance(first, ScalarSelect):
-        # It is implied, but only so does the database know where in an index to begin.
+        # Logically redundant; without it the planner can't start an index range scan at the cursor.
         condition = and_(first <= known[0] if terms[0].descending else first >= known[0], condition)
     return condition
 

@@ -67,7 +67,7 @@ def new_keys(writer: Writer, names: Collection[str]) -> NewKeys | None:
     So it is where a trigger makes the key, where a value may come back otherwise than it was given (padded, rounded),
     and where a row lies in several tables.
     """
-    return writer.traits.kept(("new keys", frozenset(names)), lambda: _new_keys(writer, names))
+    return writer.traits.cached(("new keys", frozenset(names)), lambda: _new_keys(writer, names))
 
 
 def _new_keys(writer: Writer, names: Collection[str]) -> NewKeys | None:

@@ -198,7 +198,7 @@ def sought_parameter(place: int) -> str:
     return f"dotmac_sought_{place}"
 
 
-def _term(traits: Traits[Any], shape: OrderShape, sought: str, scope: Scope, dialect: Dialect) -> OrderedTerm:
+def _term(traits: Traits[Any], shape: OrderShape, search_terms: str, scope: Scope, dialect: Dialect) -> OrderedTerm:
     path = resolve(traits, shape.field)
 
     def last(entity: Any) -> ColumnElement[Any]:
@@ -208,7 +208,7 @@ def _term(traits: Traits[Any], shape: OrderShape, sought: str, scope: Scope, dia
             case "folded":
                 return lowered(value)
             case "relevance":
-                return dialect.relevance(value, bindparam(sought, type_=String()))
+                return dialect.relevance(value, bindparam(search_terms, type_=String()))
             case _:
                 return value if path.json else dialect.order_key(value)
 

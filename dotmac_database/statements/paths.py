@@ -128,7 +128,7 @@ def resolve(traits: Traits[Any], text: str) -> FieldPath:
         raise MisuseError(
             f"{traits.name} has no field {shown(text)!r}: a name has at most {MAX_PATH} characters.", field=shown(text)
         )
-    return traits.kept(("path", text), lambda: _resolve(traits, text))
+    return traits.cached(("path", text), lambda: _resolve(traits, text))
 
 
 def _resolve(root: Traits[Any], text: str) -> FieldPath:

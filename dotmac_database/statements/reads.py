@@ -21,7 +21,7 @@ from ..tenancy.context import ALL_TENANTS
 from ..tenancy.criteria import Confinement
 from .bounds import MAX_KEPT
 from .coercion import coercer, short_repr
-from .filters import Analysis, analyse, build, sought
+from .filters import Analysis, analyse, build, search_terms
 from .keyset import Term, after, nulls_follow, order_by, reversed_terms
 from .ordering import Order, OrderedTerm, sought_parameter, terms_of
 from .paths import relationship_of, resolve
@@ -45,7 +45,7 @@ class Bound:
 
     statement: Any
     parameters: dict[str, Any] = field(default_factory=dict)
-    how: Mapping[str, Any] = field(default_factory=dict)
+    execution_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class AsDict(Bundle[Any]):
@@ -71,9 +71,9 @@ class Lock(NamedTuple):
     skip_locked: bool = False
 
 
-def for_update(traits: Traits[Any], statement: Select[Any], **how: Any) -> Select[Any]:
+def for_update(traits: Traits[Any], statement: Select[Any], **options: Any) -> Select[Any]:
     """The SELECT of a class, whose rows it locks; those of a union stay unlocked."""
-    return statement if traits.lockable is None else statement.with_for_update(of=traits.lockable, **how)
+    return statement if traits.lockable is None else statement.with_for_update(of=traits.lockable, **options)
 
 
 SeekPart = Literal["all", "values", "nulls"]
@@ -139,14 +139,14 @@ class Reader:
             for term in terms
         )
 
-    def kept(self, shape: tuple[Any, ...], make: Callable[[], S]) -> S:
+    def cached(self, shape: tuple[Any, ...], make: Callable[[], S]) -> S:
         """``make()``, or what it gave for this shape before. A repository's own conditions are never kept.
 
         Nor is a statement of many conditions: of these a client can ask for any number, and each takes 0.2 MB.
         """
         if self.scope.conditions or (len(shape) > 1 and type(shape[1]) is tuple and len(shape[1]) > MAX_KEPT):
             return make()
-        return self.traits.kept((self.dialect.name, self.scope.shape, self.lock, self.fields, *shape), make)
+        return self.traits.cached((self.dialect.name, self.scope.shape, self.lock, self.fields, *shape), make)
 
     def analysed(self, filters: Sequence[Filter]) -> Analysis:
         """The filters taken apart."""
@@ -154,7 +154,7 @@ class Reader:
 
     def terms(self, order: Order) -> tuple[OrderedTerm, ...]:
         """The order's SQL."""
-        return self.kept(("terms", order), lambda: terms_of(self.traits, order, self.scope, self.dialect))
+        return self.cached(("terms", order), lambda: terms_of(self.traits, order, self.scope, self.dialect))
 
     def where(self, found: Analysis) -> list[Any]:
         """The scope's and the filters' conditions."""
@@ -165,8 +165,8 @@ class Reader:
     ) -> Bound:
         """The rows in order.
 
-        ``bound`` of 0 and more: each row with the number of all rows beside it, in the same statement; above 0 they
-        are counted no further than one beyond it.
+        ``bound`` says how all matching rows are counted, in the same statement: a negative one, not at all; 0, exactly,
+        as an extra column of each row; a positive one, likewise, but the count stops at ``bound`` + 1.
         """
         found = self.analysed(filters)
         shape = ("rows", found.shape, order, limit is not None, bool(offset), (bound > 0) - (bound < 0))
@@ -177,15 +177,15 @@ class Reader:
             parameters["dotmac_offset"] = offset
         if bound > 0:
             parameters["dotmac_bound"] = bound + 1
-        parameters |= self._sought(filters, order)
-        return Bound(self.kept(shape, lambda: self._rows(found, order, shape)), parameters)
+        parameters |= self._search_parameters(filters, order)
+        return Bound(self.cached(shape, lambda: self._rows(found, order, shape)), parameters)
 
-    def _sought(self, filters: Sequence[Filter], order: Order) -> dict[str, str]:
+    def _search_parameters(self, filters: Sequence[Filter], order: Order) -> dict[str, str]:
         """The words that the order's relevance is about, as parameters."""
         words: dict[str, str] = {}
         for place, each in enumerate(order):
             if each.by == "relevance":
-                asked = sought(filters, each.field)
+                asked = search_terms(filters, each.field)
                 if asked is None:
                     raise MisuseError(
                         f"{self.traits.name}.{each.field}: relevance needs a search filter on the field.",
@@ -221,10 +221,12 @@ class Reader:
         return select(star).select_from(ones.limit(bindparam("dotmac_bound")).subquery())
 
     def count(self, filters: Sequence[Filter], bound: int = 0) -> Bound:
-        """How many rows there are; with a ``bound`` they are counted no further than one beyond it."""
+        """The number of matching rows; with a positive ``bound`` the count stops at ``bound`` + 1."""
         found = self.analysed(filters)
         bounded = bound > 0
-        statement = self.kept(("count", found.shape, bounded), lambda: self._count(self.where(found), bounded=bounded))
+        statement = self.cached(
+            ("count", found.shape, bounded), lambda: self._count(self.where(found), bounded=bounded)
+        )
         parameters = {**self.scope.parameters, **found.parameters}
         return self.confined(Bound(statement, {**parameters, "dotmac_bound": bound + 1} if bounded else parameters))
 
@@ -232,7 +234,7 @@ class Reader:
         """What the planner expects of reading these rows: PostgreSQL's plan of it."""
         found = self.analysed(filters)
         keys = [self.traits.attribute(key) for key in self.traits.primary_key]
-        statement = self.kept(("planned", found.shape), lambda: Explain(select(*keys).where(*self.where(found))))
+        statement = self.cached(("planned", found.shape), lambda: Explain(select(*keys).where(*self.where(found))))
         return Bound(statement, {**self.scope.parameters, **found.parameters})
 
     def ranges(self, order: Order, seek: Seek | None) -> tuple[Seek | None, ...]:
@@ -254,9 +256,9 @@ class Reader:
         parameters = {**self.scope.parameters, **found.parameters, "dotmac_limit": limit}
         if seek is not None and seek.part != "nulls":
             parameters |= {f"k{index}": value for index, value in enumerate(seek.values) if value is not None}
-        parameters |= self._sought(filters, order)
+        parameters |= self._search_parameters(filters, order)
         shape = ("page", found.shape, order, None if seek is None else seek.shape)
-        return Bound(self.kept(shape, lambda: self._page(found, terms, seek)), parameters)
+        return Bound(self.cached(shape, lambda: self._page(found, terms, seek)), parameters)
 
     def _page(self, found: Analysis, ordered: tuple[OrderedTerm, ...], seek: Seek | None) -> Select[Any]:
         terms = tuple(each.term for each in ordered)
@@ -294,7 +296,7 @@ class Reader:
         try:
             if value is None:
                 raise ValueError("a value")
-            return self.kept(("coerce", key), lambda: coercer(self.traits.columns[key].type))(value)
+            return self.cached(("coerce", key), lambda: coercer(self.traits.columns[key].type))(value)
         except ValidationError:
             raise
         except ValueError as expected:
@@ -324,7 +326,7 @@ class Reader:
     @property
     def _spanned_keys(self) -> tuple[str, ...]:
         """The parts of the primary key that are compared with spans, whose values are in two parameters."""
-        return self.kept(
+        return self.cached(
             ("spanned",),
             lambda: tuple(
                 key
@@ -336,7 +338,7 @@ class Reader:
 
     def typed_defaults(self) -> dict[str, Any]:
         """Plain defaults that are not what their column gives back (``default=0`` of a Numeric), as the column's."""
-        return self.kept(("defaults",), self._typed_defaults)
+        return self.cached(("defaults",), self._typed_defaults)
 
     def _typed_defaults(self) -> dict[str, Any]:
         defaults: dict[str, Any] = {}
@@ -355,7 +357,7 @@ class Reader:
     def by_key(self, key: tuple[Any, ...]) -> Bound:
         """The row of a primary key."""
         return Bound(
-            self.kept(
+            self.cached(
                 ("key",),
                 lambda: self._locked(
                     select(self.traits.model).where(*self.key_conditions(), *self.scope.root(self.traits))
@@ -367,7 +369,7 @@ class Reader:
     def has_key(self, key: tuple[Any, ...]) -> Bound:
         """Whether there is a row of a primary key."""
         return Bound(
-            self.kept(
+            self.cached(
                 ("has",),
                 lambda: (
                     select(literal_column("1"))
@@ -381,7 +383,7 @@ class Reader:
     def by_keys(self, keys: Sequence[tuple[Any, ...]]) -> Bound:
         """The rows of some primary keys, in no order."""
         columns: list[Any] = [self.traits.attribute(name) for name in self.traits.primary_key]
-        statement = self.kept(
+        statement = self.cached(
             ("keys",),
             lambda: self._locked(
                 select(self.traits.model).where(
@@ -422,7 +424,7 @@ class Reader:
             return bound
         if not (loads or self.traits.loads_other_rows or any(map(holds_select, bound.statement.get_children()))):
             return bound  # no such expression is in it
-        return Bound(bound.statement.options(Confinement(self.scope.tenant)), bound.parameters, bound.how)
+        return Bound(bound.statement.options(Confinement(self.scope.tenant)), bound.parameters, bound.execution_options)
 
     def whole(self, statement: Any) -> Any:
         """The statement, whose objects have their deferred columns, too: all that a write gives back can be read."""

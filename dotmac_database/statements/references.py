@@ -91,7 +91,7 @@ def tenant_references(model: type) -> tuple[TenantReference, ...]:
     child's row is its parent's is not among them, nor one that names nothing but the tenant. No I/O.
     """
     traits: Traits[Any] = traits_of(model)
-    return traits.kept(("references",), lambda: _references_of(traits))
+    return traits.cached(("references",), lambda: _references_of(traits))
 
 
 def missing_references(
@@ -140,9 +140,9 @@ def _answers(session: Session, traits: Traits[Any], statement: Any, tenant_id: A
     if tenant_id is not None:
         confine(session, tenant_id)
 
-    def work(how: Mapping[str, Any]) -> Sequence[Any]:
+    def work(execution_options: Mapping[str, Any]) -> Sequence[Any]:
         # The statement names tables, which a guarded session would refuse; each has the tenant's condition here.
-        asked = {**how, OWN: True}
+        asked = {**execution_options, OWN: True}
         return session.execute(statement, execution_options=asked, bind_arguments={"mapper": traits.mapper}).one()
 
     return read(session, work, traits.model)

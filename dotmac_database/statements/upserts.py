@@ -92,7 +92,7 @@ def upsert(
 def _changes(writer: Writer, excluded: Any, row_keys: Sequence[str], conflict: Sequence[Any]) -> Values:
     """What is changed of a row in an upsert's way, by the columns' names: it is given the new values, and restored."""
     traits = writer.traits
-    kept = {
+    unchanged = {
         *traits.primary_key,
         traits.discriminator,
         traits.tenant,
@@ -104,7 +104,7 @@ def _changes(writer: Writer, excluded: Any, row_keys: Sequence[str], conflict: S
     changes: Values = {
         traits.columns[key].name: excluded[traits.columns[key].name]
         for key in row_keys
-        if key not in kept and traits.columns[key].key not in conflicting
+        if key not in unchanged and traits.columns[key].key not in conflicting
     }
     # SQLAlchemy would take a bound None for a value of each row, and send the rows one by one.
     unmarked: tuple[tuple[str | None, Any], ...] = ((traits.is_deleted, False), (traits.deleted_at, null()))

@@ -150,7 +150,7 @@ class Writer:
         return found
 
     def _coercer(self, key: str) -> Coercer:
-        return self.reader.kept(("store", key), lambda: coercer(self.traits.columns[key].type, storing=True))
+        return self.reader.cached(("store", key), lambda: coercer(self.traits.columns[key].type, storing=True))
 
     def _null(self, key: str) -> Any:
         """NULL, which a JSON column must be told apart from the JSON value ``null``."""
@@ -316,7 +316,7 @@ class Writer:
             return insert(table).values(row).returning(*traits.columns.values())
 
         parameters = {f"v{place}": value for place, value in enumerate(given.values())}
-        return Bound(self.reader.kept(("insert", names), make), parameters)
+        return Bound(self.reader.cached(("insert", names), make), parameters)
 
     def update_by_key(self, key: tuple[Any, ...], values: Values, expected_version: Any) -> Bound:
         """UPDATE of one row, giving it back; no row where it is missing, or its version is another."""
@@ -336,12 +336,12 @@ class Writer:
         if self.holds_sql(values):
             return Bound(changed(values), parameters)
         parameters |= {f"v_{name}": value for name, value in values.items()}
-        return Bound(reader.kept(("update", names, checks), make), parameters)
+        return Bound(reader.cached(("update", names, checks), make), parameters)
 
     def delete_by_key(self, key: tuple[Any, ...], expected_version: Any) -> Bound:
         """DELETE of one row; of none where it is missing, or its version is another."""
         checks = expected_version is not None
-        statement = self.reader.kept(("delete", checks), lambda: delete(self.traits.model).where(*self._row(checks)))
+        statement = self.reader.cached(("delete", checks), lambda: delete(self.traits.model).where(*self._row(checks)))
         return Bound(statement, self._row_parameters(key, expected_version))
 
     def _row(self, checks: bool) -> list[Any]:

@@ -86,7 +86,7 @@ def _is_owned(mapper: Mapper[Any]) -> bool:
 def _reaching(mapper: Mapper[Any]) -> frozenset[str]:
     """The attributes of a class that are loaded from tenants' rows: other ones for each tenant."""
     traits = traits_of(mapper.class_)
-    return traits.kept(("reaching tenants", TABLES.current()), lambda: frozenset(_reached(mapper)))
+    return traits.cached(("reaching tenants", TABLES.current()), lambda: frozenset(_reached(mapper)))
 
 
 def _reached(mapper: Mapper[Any]) -> list[str]:

@@ -41,8 +41,9 @@ def run_ddl(execute: Callable[[DDL], object], statements: Iterable[str]) -> None
 def protected_tables(metadata: MetaData) -> dict[Table, Column[object] | None]:
     """The tables that hold tenants' rows, parents first, and the column that names the tenant.
 
-    None: the rows belong to whom the rows belong that they refer to, as those of a joined child and of a table between
-    many and many. A table with a ``tenant_id`` that no class maps is among them.
+    None: the table has no tenant column, so its rows belong to the tenant of the parent rows they reference, as in a
+    joined child's table and in an association table. A table with a ``tenant_id`` column is included even if no class
+    maps it.
     """
     columns: dict[Table, Column[object] | None] = {}
     for table in metadata.sorted_tables:

@@ -23,7 +23,7 @@ _EXPLAINED: Final = frozenset(("ANALYZE", "VERBOSE"))
 # An UPDATE of this view is a SET.
 _STEERING: Final = frozenset(("pg_settings",))
 _NO_NAMES_OF_CTES: Final = frozenset(("ORDINALITY", "TIES", "TIME", "UNIQUE", "WITHOUT"))
-_LONGEST_KEPT = 10_000
+_LONGEST_CACHED = 10_000
 
 _NAME = r"A-Za-z0-9_$\x80-\U0010ffff"  # what a name may go on with; to PostgreSQL every other alphabet is letters
 _TOKEN = re.compile(
@@ -79,7 +79,7 @@ def refusal(sql: str, harmless: frozenset[str] = frozenset()) -> str | None:
 
     ``harmless`` are names of further functions, with their schema where the statement gives it.
     """
-    return _refusal(sql, harmless) if len(sql) > _LONGEST_KEPT else _kept(sql, harmless)
+    return _refusal(sql, harmless) if len(sql) > _LONGEST_CACHED else _cached_refusal(sql, harmless)
 
 
 def _refusal(sql: str, harmless: frozenset[str]) -> str | None:
@@ -90,7 +90,7 @@ def _refusal(sql: str, harmless: frozenset[str]) -> str | None:
     return None
 
 
-_kept = lru_cache(maxsize=2048)(_refusal)
+_cached_refusal = lru_cache(maxsize=2048)(_refusal)
 
 
 def _tokens(sql: str) -> list[_Token]:

@@ -57,13 +57,13 @@ class Signer:
 
     def sign(self, setting: str, value: str) -> Hidden:
         """The value of a setting with its signature before it. Kept, for a few thousand values."""
-        kept = self._signed.get((setting, value))
-        if kept is None:
+        cached = self._signed.get((setting, value))
+        if cached is None:
             if len(self._signed) >= _MOST_KEPT:
                 self._signed.clear()
             digest = hmac.new(self._keys[0], f"{setting}:{value}".encode(), sha256).hexdigest()
-            kept = self._signed[setting, value] = Hidden(digest + value)
-        return kept
+            cached = self._signed[setting, value] = Hidden(digest + value)
+        return cached
 
     def install(self, connection: Connection) -> None:
         """Make the secrets the ones, and the only ones, that the database accepts. Two statements; no commit."""

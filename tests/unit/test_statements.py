@@ -202,7 +202,7 @@ def test_a_flood_of_shapes_is_forgotten_and_the_next_ones_are_kept(name: str) ->
     kept = traits_of(User).statements
     asked = reader(name)
     for shape in range(MAX_SHAPES + 1):
-        asked.kept(("flood", shape), object)
+        asked.cached(("flood", shape), object)
     assert len(kept) <= MAX_SHAPES
     last = asked.rows([], order_of(asked.traits, []), limit=7).statement
     assert asked.rows([], order_of(asked.traits, []), limit=8).statement is last

@@ -30,11 +30,11 @@ def setting_findings(connection: Connection, plan: Plan, reach: Reach, *, fresh:
     after = _values(connection, names)
     for name in names:
         if _steers(name, after[name]) and name not in {row["name"] for row in stored}:
-            how = "every session begins with it, by the server's configuration or the connection's options"
-            yield Finding(f"setting {name}", _risk(name, how), f"ALTER SYSTEM RESET {name}; SELECT pg_reload_conf()")
+            cause = "every session begins with it, by the server's configuration or the connection's options"
+            yield Finding(f"setting {name}", _risk(name, cause), f"ALTER SYSTEM RESET {name}; SELECT pg_reload_conf()")
         elif fresh and _steers(name, before[name]) and not _steers(name, after[name]):
-            how = "a SET without LOCAL left a value on the connection, and its next user begins with that"
-            yield Finding(f"setting {name}", _risk(name, how), f"RESET {name}")
+            cause = "a SET without LOCAL left a value on the connection, and its next user begins with that"
+            yield Finding(f"setting {name}", _risk(name, cause), f"RESET {name}")
 
 
 def _values(connection: Connection, names: Sequence[str]) -> dict[str, str | None]:
@@ -60,10 +60,10 @@ def _stored(row: dict[str, str | None]) -> Finding:
     return Finding(where, _risk(str(name), f"{name} is set for every session that begins"), remedy)
 
 
-def _risk(name: str, how: str) -> str:
+def _risk(name: str, cause: str) -> str:
     if name == _SECURITY:
-        return f"{how}: statements that the policies should filter fail"
-    return f"{how}: the policies take its value for the transaction's own"
+        return f"{cause}: statements that the policies should filter fail"
+    return f"{cause}: the policies take its value for the transaction's own"
 
 
 _STORED = """
