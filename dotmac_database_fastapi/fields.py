@@ -1,4 +1,4 @@
-"""The fields of a mapped class that a client may name: their types, values and operators."""
+"""The fields of a mapped class that clients may filter and sort by: their types, values and operators."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ _USED = (
 )
 
 LISTS = frozenset({FilterOperator.IN, FilterOperator.NOT_IN, FilterOperator.BETWEEN, *_ARRAY[1:]})
-"""Operators whose value is a list: ``a,b``, or the parameter repeated."""
+"""The operators whose value is a list: ``a,b``, or a repeated parameter."""
 
 
 @dataclass(frozen=True, eq=False)
 class ClientField:
-    """A field by the name that clients use, which may be a dotted path, and the column or expression behind it.
+    """A field under its name for clients, which may be a dotted path, with the type of its column or expression.
 
-    ``value_type`` is the Python type of its values where that is not the type's own.
+    ``value_type`` is the Python type of its values if it differs from that of the column type; else None.
     """
 
     name: str
@@ -74,7 +74,7 @@ class ClientField:
 
     @cached_property
     def operators(self) -> tuple[FilterOperator, ...]:
-        """What a client may compare it with."""
+        """The operators that clients may use with the field."""
         operators: tuple[FilterOperator, ...] = _EQUALITY
         type_ = plain_type(self.type)
         if isinstance(type_, sa.ARRAY):
@@ -91,19 +91,19 @@ class ClientField:
 
     @property
     def has_order(self) -> bool:
-        """Whether rows can be sorted by it."""
+        """Whether rows can be sorted by the field."""
         return not isinstance(plain_type(self.type), sa.ARRAY)
 
     @cached_property
     def documented(self) -> tuple[FilterOperator, ...]:
-        """The operators that OpenAPI has parameters for: the first four of those that clients use most."""
+        """The operators that OpenAPI documents: at most four, those that clients use most."""
         kinds = _ARRAY_USED if FilterOperator.CONTAINED_BY in self.operators else _TEXT_USED
         used = kinds if kinds[1] in self.operators else _USED
         return tuple(each for each in used if each in self.operators)[:4]
 
     @cached_property
     def annotation(self) -> Any:
-        """The type of one value, as it stands in a query string."""
+        """The Python type that parses one value of a query string."""
         if self.in_json:
             return str
         type_ = plain_type(self.type)
@@ -111,17 +111,17 @@ class ClientField:
 
     @property
     def is_text(self) -> bool:
-        """Whether a value may have commas of its own."""
+        """Whether the values are texts, which may contain commas."""
         return self.annotation in (str, Text)
 
     @cached_property
     def adapter(self) -> TypeAdapter[Any]:
-        """Reads one value from its text."""
+        """Parses one value of a query string."""
         return TypeAdapter(self.annotation)
 
     @cached_property
     def schema(self) -> dict[str, Any]:
-        """One value in OpenAPI's words."""
+        """The JSON Schema of one value."""
         values = allowed_values(self.type)
         if values is not None and not self.in_json and self.value_type is None:
             return {"type": "string", "enum": values}
@@ -129,7 +129,7 @@ class ClientField:
 
 
 def python_type(type_: sa.TypeEngine[Any]) -> type | None:
-    """The class of a type's values; None: it does not say."""
+    """The class of a type's values; None if the type does not declare it."""
     try:
         return type_.python_type
     except NotImplementedError:
@@ -137,7 +137,7 @@ def python_type(type_: sa.TypeEngine[Any]) -> type | None:
 
 
 def allowed_values(type_: sa.TypeEngine[Any]) -> list[str] | None:
-    """The values of an enum as clients write them; None: the type is none."""
+    """The values of an enum as clients write them; None for other types."""
     type_ = plain_type(type_)
     if not isinstance(type_, sa.Enum):
         return None
@@ -145,14 +145,14 @@ def allowed_values(type_: sa.TypeEngine[Any]) -> list[str] | None:
 
 
 def checked_text(value: str) -> str:
-    """A text that a database takes."""
+    """The text, if it contains no NUL, which PostgreSQL can't store. Else raises `ValueError`."""
     if "\x00" in value:
         raise ValueError("NUL is no character of a text")
     return value
 
 
 def _written_as(pattern: str, expected: str) -> BeforeValidator:
-    """Refuse a text of another form: Pydantic would take a number of seconds for a moment."""
+    """Refuse texts of another form. Without this, Pydantic would accept a number of seconds as a timestamp."""
     form = re.compile(pattern)
 
     def check(value: Any) -> Any:
@@ -179,7 +179,7 @@ def _address(value: str) -> str:
 
 
 def _with_plus(longer_than: int) -> BeforeValidator:
-    """Give a zone its "+" back: one that is not escaped in a query string arrives as a blank."""
+    """Restore the "+" of a time zone: an unescaped one in a query string is decoded as a space."""
 
     def read(value: Any) -> Any:
         if isinstance(value, str) and len(value) > longer_than and value[-6:-5] == " " and value[-3:-2] == ":":
@@ -203,19 +203,19 @@ def _time_in_utc(value: time) -> time:
 
 
 INTEGER_BITS = ((sa.SmallInteger, 15), (sa.BigInteger, 63), (sa.Integer, 31))
-"""The bits of an integer column's values, without their sign."""
+"""The number of value bits of the integer types, without the sign bit."""
 
 
 def integer_type(bits: int) -> Any:
-    """An integer that a column of so many bits, and a sign, can hold."""
+    """An integer in the range of ``bits`` value bits and a sign."""
     return Annotated[int, Constrained(ge=-(2**bits), le=2**bits - 1)]
 
 
 TEXT_PATTERN = r"^[^\u0000]*$"
-"""No text of a database has NUL."""
+"""Texts without NUL."""
 
 MOST_DIGITS = 300
-"""Those before the point of a number whose column does not say how many; SQLite keeps it as a double."""
+"""The most digits before the decimal point if the column declares none: SQLite stores the number as a double."""
 
 _DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?")
 CLOCK_TEXT = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?"
@@ -225,7 +225,7 @@ _DATED = _written_as(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "a date, or a date with a ti
 
 
 def decimal_type(precision: int | None = None, scale: int | None = None) -> Any:
-    """A decimal number: JSON's number, or a text that has it exactly. Without ``precision`` it has any size."""
+    """A decimal as a JSON number, or exactly as a text. ``precision`` None: of any size."""
     scale = scale if scale is not None or precision is None else 0
     whole = MOST_DIGITS if precision is None else max(precision - (scale or 0), 0)
     fraction = "" if scale == 0 else rf"(\.[0-9]{{1,{scale or MOST_DIGITS}}})?"
@@ -244,7 +244,7 @@ def decimal_type(precision: int | None = None, scale: int | None = None) -> Any:
 
 
 def least_too_great(precision: int | None, scale: int | None) -> float | None:
-    """The least number of JSON that a column of so many digits can't round to one of its own; None: there is none."""
+    """The smallest double that such a column rounds to a number of too many digits; None: no precision is declared."""
     if precision is None or precision - (scale or 0) > MOST_DIGITS:
         return None
     bound = _rounded_up(precision, scale)
@@ -253,7 +253,7 @@ def least_too_great(precision: int | None, scale: int | None) -> float | None:
 
 
 def _rounded_up(precision: int, scale: int | None) -> Decimal:
-    """The least number that a column rounds to one of more digits than it has."""
+    """The smallest decimal that such a column rounds to a number of too many digits."""
     with localcontext(prec=precision + abs(scale or 0) + 2):
         return Decimal(10) ** (precision - (scale or 0)) - Decimal(5).scaleb(-(scale or 0) - 1)
 
@@ -263,8 +263,12 @@ _SECONDS = r"[0-9]{1,8}(\.[0-9]{1,6})?S"
 _MINUTES = rf"[0-9]{{1,6}}M({_SECONDS})?"
 _HOURS = rf"[0-9]{{1,6}}H({_MINUTES}|{_SECONDS})?"
 _TIME = rf"T({_HOURS}|{_MINUTES}|{_SECONDS})"
-SPAN = WithJsonSchema({"type": "string", "pattern": rf"^-?P([0-9]{{1,6}}D({_TIME})?|{_TIME})$"})
-"""A duration as it is written; others of ISO 8601 are understood. A database may hold 8,000 years."""
+_FORWARDS, _BACKWARDS = (rf"P({days}D({_TIME})?|{_TIME})" for days in ("[0-9]{1,6}", "[0-5]?[0-9]{1,5}"))
+SPAN = WithJsonSchema({"type": "string", "pattern": f"^({_FORWARDS}|-{_BACKWARDS})$"})
+"""The documented form of a duration; other forms of ISO 8601 are accepted too.
+
+SQLite has a duration as a date and time counted from 1970: a negative one reaches back to year 1, 719,162 days.
+"""
 
 Text = Annotated[str, AfterValidator(checked_text), WithJsonSchema({"type": "string", "pattern": TEXT_PATTERN})]
 Timestamp = Annotated[datetime, _DATED, _with_plus(longer_than=len("2026-01-31 23:59"))]
@@ -316,9 +320,9 @@ _TEXTS: dict[type, Any] = {
 
 
 def text_type(type_: sa.TypeEngine[Any], values: Any = None) -> Any:
-    """The Python type that reads a value of this column type from a query string or a path.
+    """The Python type that parses a value of this column type in a query string or a path.
 
-    ``values`` is the type of the column's values where that is not the type's own.
+    ``values`` is the Python type of the column's values if it differs from that of the column type; else None.
     """
     if values not in (None, UNKNOWN):
         if isinstance(values, type) and issubclass(values, enum.Enum):
@@ -339,22 +343,22 @@ def text_type(type_: sa.TypeEngine[Any], values: Any = None) -> Any:
 
 
 def _by_name(members: type[enum.Enum]) -> BeforeValidator:
-    """Members whose values are no text are written as text; names are understood, too."""
+    """Accept an enum's members by the text of their values, and by their names."""
     known: dict[Any, Any] = {**members.__members__, **{str(member.value): member for member in members}}
     return BeforeValidator(lambda value: known.get(value, value) if isinstance(value, str) else value)
 
 
 def public_columns(traits: Traits[Any]) -> dict[str, Column[Any]]:
-    """The columns that a client may see: none whose name begins with ``_``, nor with ``info={"private": True}``."""
+    """The columns that clients may see: no private ones, which begin with ``_`` or have ``info={"private": True}``."""
     return {
         key: column for key, column in traits.columns.items() if not key.startswith("_") and key not in traits.private
     }
 
 
 def fields_of(model: type, names: Iterable[str], schema: type[Any] | None = None) -> dict[str, ClientField]:
-    """The named fields of ``model``; without names those that ``schema`` shows (None: the derived read schema).
+    """The named fields of ``model``. Without names, those of ``schema`` (None: of the derived read schema).
 
-    Of these never the tenant's and the soft-delete columns. Raises `ValidationError` for a name that is no field, and
+    Without names, the tenant and soft-delete columns are excluded. Raises `ValidationError` for an unknown field, and
     for a private column.
     """
     traits: Traits[Any] = traits_of(model)
@@ -365,9 +369,9 @@ def fields_of(model: type, names: Iterable[str], schema: type[Any] | None = None
 def sortable_fields(
     model: type, names: Iterable[str] | None, schema: type[Any] | None = None
 ) -> dict[str, ClientField]:
-    """The named fields; None: those that ``schema`` shows (None: the derived read schema) and that have an order.
+    """The named fields, or, if ``names`` is None, those of `fields_of` that rows can be sorted by.
 
-    Raises `ValidationError` for a name that is no field, or that has no order, and for a private column.
+    Raises `ValidationError` for an unknown field, for one that has no order, and for a private column.
     """
     if names is None:
         return {name: each for name, each in fields_of(model, (), schema).items() if each.has_order}
@@ -379,7 +383,7 @@ def sortable_fields(
 
 
 def refuse_private(model: type, name: str) -> None:
-    """Raise `ValidationError` where a dotted path leads to a private column."""
+    """Raise `ValidationError` if a dotted path leads to a private column."""
     owner: Traits[Any] = traits_of(model)
     for part in name.split("."):
         part = _canonical(owner, part)

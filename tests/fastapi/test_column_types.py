@@ -80,6 +80,8 @@ TYPES: dict[str, tuple[Any, list[tuple[Any, Any]]]] = {
             ("PT1H30M", timedelta(minutes=90)),
             ("P400DT0.000001S", timedelta(days=400, microseconds=1)),
             ("-P1DT2S", -timedelta(days=1, seconds=2)),
+            ("P1043517DT11H", timedelta(days=1_043_517, hours=11)),
+            ("-P643517DT11H", -timedelta(days=643_517, hours=11)),
         ],
     ),
     "exact": (sa.Numeric(20, 4), [("12.3400", Decimal("12.3400")), ("-0.0001", Decimal("-0.0001"))]),

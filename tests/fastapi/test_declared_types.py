@@ -297,7 +297,7 @@ def test_the_document_allows_what_is_taken_at_the_very_edges(type_: Any, values:
     [
         "PT0S",
         "P999999DT999999H999999M99999999.999999S",
-        "-P999999DT999999H999999M99999999.999999S",
+        "-P599999DT999999H999999M99999999.999999S",
         "PT999999H99999999S",
         "-PT999999M",
         "PT99999999.999999S",
@@ -309,7 +309,9 @@ def test_the_longest_durations_of_the_document_are_taken(span: str) -> None:
     assert isinstance(adapter.validate_python(span), timedelta)
 
 
-@pytest.mark.parametrize("span", ["PT1000000H", "PT1000000M", "PT100000000S", "P1000000D", "PT9983699H", "P", "PT"])
+@pytest.mark.parametrize(
+    "span", ["PT1000000H", "PT1000000M", "PT100000000S", "P1000000D", "-P736637D", "PT9983699H", "P", "PT"]
+)
 def test_no_longer_ones_are_documented(span: str) -> None:
     adapter = pydantic.TypeAdapter(json_type(sa.Interval(), written=True))
     assert not jsonschema_rs.validator_for(adapter.json_schema()).is_valid(span)
