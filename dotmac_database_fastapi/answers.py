@@ -1,4 +1,4 @@
-"""What the generated endpoints answer, in OpenAPI's words, and what they are called there."""
+"""The OpenAPI descriptions of the generated endpoints: operation ids, problems and headers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from weakref import WeakKeyDictionary
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What OpenAPI tells of a generated endpoint beside its success: its name, and the problems it has by itself.
+    """The operation id of a generated endpoint, and the statuses of the problems that it may respond with.
 
-    Those of its database and of its tenant are not among ``problems``: they depend on the app.
+    ``problems`` does not include those of the database and of the tenant, which depend on the app.
     """
 
     operation_id: str
@@ -24,27 +24,27 @@ _ANSWERS: WeakKeyDictionary[Callable[..., Any], Answers] = WeakKeyDictionary()
 
 
 def describe_endpoint(endpoint: Callable[..., Any], operation_id: str, problems: Iterable[int] = ()) -> None:
-    """Remember what a generated endpoint is called, and the statuses of its problems."""
+    """Register the operation id of a generated endpoint and the statuses of its problems."""
     _ANSWERS[endpoint] = Answers(operation_id, frozenset(problems))
 
 
 def answers_of(endpoint: Any) -> Answers | None:
-    """What is known of a generated endpoint; None: it is the user's own."""
+    """The registered description of a generated endpoint; None for an endpoint of the user's own."""
     try:
         return _ANSWERS.get(endpoint)
-    except TypeError:  # an object that is callable, and can't be a key
+    except TypeError:  # a callable object that can't be weakly referenced or hashed
         return None
 
 
 def plural(name: str) -> str:
-    """The plural of a class's name by the plain rules: ``Users``, ``Countries``, ``Boxes``; irregular ones are not."""
+    """The plural of a class's name by the regular rules: ``Users``, ``Countries``, ``Boxes``."""
     if re.search(r"[^aeiouAEIOU]y\Z", name):
         return f"{name[:-1]}ies"
     return f"{name}es" if re.search(r"(?:s|x|z|ch|sh)\Z", name) else f"{name}s"
 
 
 def header(description: str, **schema: Any) -> dict[str, Any]:
-    """A header of a response."""
+    """The OpenAPI object of a response header."""
     return {"description": description, "schema": {"type": "string", **schema}}
 
 

@@ -1,7 +1,8 @@
 """Bytes as text: base64 in JSON, in query strings and in paths.
 
-Pydantic's own ``base64`` mode depends on the schema around a value, so that it is lost where a row is no model, and it
-writes the alphabet of URLs, which ``contentEncoding: base64`` is not. Here it belongs to the type of the value.
+Pydantic's own ``base64`` mode is a setting of the surrounding model, so that it has no effect on rows that are no
+models; and it uses the URL-safe alphabet, which is not what ``contentEncoding: base64`` means. Here the encoding is a
+part of the value's type.
 """
 
 from __future__ import annotations
@@ -14,28 +15,28 @@ from pydantic import BeforeValidator, EncodedBytes, PlainSerializer, WithJsonSch
 from pydantic_core import to_jsonable_python
 
 _PLAIN_ALPHABET = str.maketrans("-_", "+/")
-"""The alphabet of URLs → the plain one."""
+"""Translates the URL-safe alphabet to the standard one."""
 
 
 _ANY = "[A-Za-z0-9+/_-]"
 _PATTERN = f"({_ANY}{{4}})*({_ANY}{{2}}(==)?|{_ANY}{{3}}=?)?"
-"""Either alphabet, padded or not."""
+"""Base64 in either alphabet, with or without padding."""
 
 _BASE64 = re.compile(_PATTERN)
 
 
 def in_base64(value: Any) -> str:
-    """Bytes as base64 (RFC 4648) of the plain alphabet."""
+    """Bytes as base64 in the standard alphabet (RFC 4648, section 4)."""
     return b64encode(value).decode("ascii")
 
 
 def in_url(value: Any) -> str:
-    """Bytes as base64 of the alphabet that needs no escapes in a URL, without padding."""
+    """Bytes as base64 in the URL-safe alphabet (RFC 4648, section 5), without padding."""
     return urlsafe_b64encode(value).decode("ascii").rstrip("=")
 
 
 def from_base64(value: Any) -> bytes:
-    """The bytes of a base64 text of either alphabet, padded or not; bytes stay as they are.
+    """Decode a base64 text in either alphabet, with or without padding; bytes are returned unchanged.
 
     Raises `ValueError` for anything else.
     """
@@ -55,13 +56,13 @@ Base64 = Annotated[
     PlainSerializer(in_base64, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "contentEncoding": "base64", "pattern": f"^{_PATTERN}$"}),
 ]
-"""Bytes that are base64 in JSON."""
+"""Bytes, represented as base64 in JSON."""
 
 _BYTES = (bytes, bytearray, memoryview)
 
 
 def _blanks(value: Any) -> Any:
-    # An unescaped "+" arrives as a blank.
+    # An unescaped "+" in a query string is decoded as a space.
     return value.replace(" ", "+") if isinstance(value, str) else value
 
 
@@ -70,14 +71,14 @@ Base64InUrl = Annotated[Base64, BeforeValidator(_blanks)]
 
 
 def with_base64(annotation: Any) -> Any:
-    """An annotation whose bytes, at any depth, are base64 in JSON; models inside keep what they say of themselves."""
+    """The annotation with its bytes, at any depth, replaced by `Base64`. Models inside it are not changed."""
     if annotation in _BYTES:
         return Base64
     origin, inside = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         plain, *notes = inside
         found = with_base64(plain)
-        # Pydantic's Base64Bytes would encode once more what is encoded here.
+        # Pydantic's Base64Bytes would encode the bytes a second time.
         rest = without_encoding(notes)
         return annotation if found is plain else Annotated[(found, *rest)] if rest else found
     parts = tuple(map(with_base64, inside))
@@ -87,14 +88,14 @@ def with_base64(annotation: Any) -> Any:
 
 
 def without_encoding(notes: Any) -> list[Any]:
-    """The metadata of a type without Pydantic's ways to encode bytes."""
+    """The metadata of a type without Pydantic's own encodings of bytes."""
     return [note for note in notes if not isinstance(note, EncodedBytes)]
 
 
 Whatever = Annotated[
     Any, PlainSerializer(lambda value: to_jsonable_python(_plain(value), fallback=str), when_used="json")
 ]
-"""A value of a type that says nothing about itself: as much of it as JSON can show, bytes as base64."""
+"""A value of an unknown type: as JSON if it can be represented, else as text; bytes as base64."""
 
 
 def _plain(value: Any) -> Any:

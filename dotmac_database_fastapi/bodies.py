@@ -1,4 +1,4 @@
-"""The route class of the generated endpoints: what they refuse is the toolkit's, whatever FastAPI would answer."""
+"""The route class of the generated endpoints, which reports every refused request as the toolkit does."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from .internals import allowed_methods
 
 @lru_cache(maxsize=64)
 def bounded(route_class: type[APIRoute]) -> type[APIRoute]:
-    """``route_class``, which refuses a request in the toolkit's way.
+    """A subclass of ``route_class`` that refuses requests as the toolkit does.
 
-    A body that Python's JSON parser gives up on is a 422 like others: Python reads some hundred levels, of which
-    repositories store 64; FastAPI answers 400 to more. A method that the path does not have is a 405 whose ``Allow``
-    names those that it has, as OPTIONS does; Starlette names those of one route.
+    A JSON body that is nested too deep for Python's parser is a 422, like one that is too deep for a repository (64
+    levels); FastAPI would respond with a 400. An unsupported method is a 405 whose ``Allow`` header names all methods
+    of the path, as OPTIONS does; Starlette would name only those of one route.
     """
 
     class Bounded(route_class):  # type: ignore[misc,valid-type]  # a base that is known at run time only
-        """Refuses in the toolkit's way."""
+        """Refuses requests as the toolkit does."""
 
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-            """Starlette's hook: what answers a request."""
+            """Handle a request (a method of Starlette's that may be overridden)."""
             if self.methods and scope["method"] not in self.methods:
                 raise HTTPException(405, headers={"Allow": allowed_methods(HTTPConnection(scope))})
             await super().handle(scope, receive, send)
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            """FastAPI's hook: what serves the requests of the route."""
+            """The handler of the route's requests (a method of FastAPI's that may be overridden)."""
             handler: Callable[[Request], Coroutine[Any, Any, Response]] = super().get_route_handler()
 
             async def handle(request: Request) -> Response:

@@ -12,39 +12,39 @@ from fastapi.exceptions import RequestValidationError
 from starlette.requests import HTTPConnection
 
 MAX_PARAMETERS = 100
-"""How many parameters a query string may have."""
+"""The most parameters that a query string may have."""
 
 MAX_SORTS = 20
-"""How many fields ``sort`` may name."""
+"""The most fields that ``sort`` may name."""
 
 MAX_FILTER_VALUES = 1_000
-"""How many values all filters of a query string may have together."""
+"""The most values that all filters of a query string may have together."""
 
 MAX_SEARCH = 10_000
-"""How many characters ``q`` may have."""
+"""The most characters that ``q`` may have."""
 
 MAX_FAULTS = 10
-"""How many faults an answer names."""
+"""The most errors that a problem lists."""
 
 MAX_SUGGESTIONS = 3
-"""How many unknown names are compared with the known ones: each takes as long as an ordinary request."""
+"""The most unknown names for which a similar known name is searched: each search takes as long as a plain request."""
 
 MAX_OFFSET = 10_000
-"""How many rows a numbered page may skip, unless a router says otherwise: the database reads all of them."""
+"""The default for the most rows that a numbered page may skip. The database reads all rows that are skipped."""
 
 MAX_LINKS = 8_000
-"""How many characters the ``Link`` header may have: servers in front of an app refuse longer headers."""
+"""The most characters that the ``Link`` header may have: reverse proxies refuse longer headers."""
 
 MAX_SHOWN, MAX_MESSAGE = 80, 1_000
-"""How many characters an answer has of one name or value, and of what it says of one fault."""
+"""The most characters that a problem repeats of one name or value, and the most of the message of one error."""
 
 
 class RefusedRequestError(RequestValidationError):
-    """What the toolkit's own parameters and generated routes refuse: a problem, also where FastAPI's 422 is none."""
+    """A request that the toolkit's parameters or generated routes refuse. A problem, even with ``validation=False``."""
 
 
 def shown(value: object, most: int = MAX_SHOWN) -> str:
-    """What an answer repeats of a client's text: its beginning, and nothing that is no Unicode."""
+    """A client's text, shortened to ``most`` characters, with invalid Unicode replaced, to repeat in a response."""
     text = str(value)
     text = text if len(text) <= most else f"{text[: most - 1]}…"
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
@@ -55,16 +55,16 @@ Values = Mapping[str, Sequence[str]]
 
 @dataclass(slots=True)
 class QueryErrors:
-    """What is wrong with a query string: the first faults of it, to be named together as FastAPI names them."""
+    """The errors of a query string: the first `MAX_FAULTS` of them, reported together in FastAPI's form."""
 
     found: list[dict[str, Any]] = field(default_factory=list)
     more: int = 0
-    """How many there are beyond those."""
+    """The number of errors beyond those."""
     suggestions: int = MAX_SUGGESTIONS
-    """How many names are still to be compared."""
+    """The number of names for which a similar one may still be searched."""
 
     def add(self, name: str, message: str, kind: str = "value_error", given: Any = None) -> None:
-        """One fault of one parameter."""
+        """Add one error of one parameter."""
         if len(self.found) == MAX_FAULTS:
             self.more += 1
             return
@@ -77,19 +77,19 @@ class QueryErrors:
         )
 
     def add_all(self, name: str, error: pydantic.ValidationError, given: Any) -> None:
-        """What Pydantic found wrong with a parameter's value."""
+        """Add the errors that Pydantic found in a parameter's value."""
         for each in error.errors(include_url=False, include_context=False, include_input=False):
             self.add(name, each["msg"], each["type"], given)
 
     def nearest(self, name: str, known: Iterable[str]) -> str | None:
-        """The known name that is most like an unknown one; None: there is none, or enough were compared."""
+        """The known name most similar to an unknown one; None: none is similar, or `MAX_SUGGESTIONS` is used up."""
         if not self.suggestions or len(name) > MAX_SHOWN:
             return None
         self.suggestions -= 1
         return next(iter(get_close_matches(name, known, n=1)), None)
 
     def refuse(self) -> None:
-        """Raise `RequestValidationError` where there is any."""
+        """Raise `RequestValidationError` if there are any errors."""
         if self.more:
             last = self.found[-1]
             last["msg"] = f"{last['msg']} (faults that are not shown: {self.more})"
@@ -98,7 +98,7 @@ class QueryErrors:
 
 
 def single(values: Values, name: str, faults: QueryErrors) -> str | None:
-    """A parameter that may be given once."""
+    """The value of a parameter that may be given only once; None if it is missing."""
     given = values.get(name)
     if given is None:
         return None
@@ -108,7 +108,7 @@ def single(values: Values, name: str, faults: QueryErrors) -> str | None:
 
 
 def values_of(connection: HTTPConnection) -> dict[str, list[str]]:
-    """The query string's values by name, in their order. Raises `RequestValidationError` where there are too many."""
+    """The query string's values by name, in their order. Raises `RequestValidationError` if there are too many."""
     written: bytes = connection.scope.get("query_string", b"")
     if written.count(b"&") >= MAX_PARAMETERS:
         many = sum(map(bool, written.split(b"&")))

@@ -1,7 +1,7 @@
-"""What a class says of its columns' values beyond their column types: annotations, and types that convert.
+"""The Python types of columns whose values are converted, from the annotations of their class or the column type.
 
-A `TypeDecorator` over BigInteger may give and take `Decimal`. The column type behind it says what the database keeps;
-what clients read and write are the values that Python sees.
+A `TypeDecorator` over BigInteger may convert from and to `Decimal`. The type that it decorates describes what is
+stored; clients read and write the Python values.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _HOOKS = ("process_bind_param", "process_result_value", "bind_processor", "resul
 
 
 def converts(type_: sa.TypeEngine[Any]) -> bool:
-    """Whether the values that Python sees are others than those of the type behind: a decorator's, or of a user's own.
+    """Whether the Python values differ from those of the underlying type: by a user's decorator or own column type.
 
-    `Interval` and `PickleType`, which SQLAlchemy itself decorates, say what they are.
+    SQLAlchemy's own decorators `Interval` and `PickleType` count as underlying types.
     """
     if isinstance(type_, sa.UserDefinedType):
         return True
@@ -38,14 +38,14 @@ def converts(type_: sa.TypeEngine[Any]) -> bool:
 
 
 UNKNOWN: Any = object()
-"""The Python type of a converting column of which nobody says what its values are."""
+"""The Python type of a converting column if neither its class nor its type declares it."""
 
 
 def value_type(traits: Traits[Any], key: str) -> Any:
-    """The Python type of a column's values where it is not that of the type behind; else None.
+    """The Python type of a column's values if it differs from that of the underlying type; else None.
 
-    The annotation of the class (``price: Mapped[Decimal]``), else the type's own ``python_type``, the first that
-    Pydantic knows; `UNKNOWN` where it knows neither.
+    It is the annotation of the class (``price: Mapped[Decimal]``), else the column type's own ``python_type``,
+    whichever Pydantic supports; `UNKNOWN` if it supports neither.
     """
     type_ = traits.columns[key].type
     if not converts(type_):
@@ -56,16 +56,17 @@ def value_type(traits: Traits[Any], key: str) -> Any:
 
 
 def plain_type(type_: sa.TypeEngine[Any]) -> sa.TypeEngine[Any]:
-    """A column's type without its decorators."""
+    """A column type without its decorators."""
     while isinstance(type_, sa.TypeDecorator) and not isinstance(type_, (sa.Interval, sa.PickleType)):
         type_ = type_.impl_instance
     return type_
 
 
 def narrower(traits: Traits[Any], key: str) -> Any:
-    """What the class's annotation adds to a column type whose values are of the same class; None: nothing.
+    """The class's annotation of a column if it is narrower than the column type; else None.
 
-    Literals, constraints (``Mapped[Annotated[str, Field(min_length=3)]]``), `EmailStr`, and what is in a JSON column.
+    Narrower are literals, constraints (``Mapped[Annotated[str, Field(min_length=3)]]``), `EmailStr`, and the types of
+    the values in a JSON column.
     """
     type_ = traits.columns[key].type
     if converts(type_) or isinstance(type_, (sa.Enum, sa.ARRAY)):
@@ -80,9 +81,9 @@ def narrower(traits: Traits[Any], key: str) -> Any:
 
 
 def annotation_of(model: type, key: str) -> Any:
-    """What is in the class's ``Mapped[…]`` of an attribute, without None; None where there is no such annotation."""
+    """The type in the ``Mapped[…]`` annotation of an attribute, without None; None if there is no annotation."""
     for cls in model.__mro__:
-        # A class's own annotations: those of a base stand there, with the names of its module.
+        # The annotations of a base class are resolved with the names of that class's own module.
         raw = inspect.get_annotations(cls).get(key)
         if raw is not None:
             return _unmapped(_resolved(cls, key, raw))
@@ -92,7 +93,9 @@ def annotation_of(model: type, key: str) -> Any:
 def _resolved(cls: type, key: str, raw: Any) -> Any:
     holder = types.SimpleNamespace(__annotations__={key: raw})
     names = vars(sys.modules[cls.__module__]) if cls.__module__ in sys.modules else {}
-    with suppress(NameError, AttributeError, TypeError, SyntaxError):  # imported for type checkers alone, or local
+    with suppress(
+        NameError, AttributeError, TypeError, SyntaxError
+    ):  # a name that is local, or imported only for type checkers
         return typing.get_type_hints(holder, names, dict(vars(cls)), include_extras=True)[key]
     return None
 
@@ -113,7 +116,7 @@ def _unmapped(annotation: Any) -> Any:
 
 
 def _python_type(type_: sa.TypeEngine[Any], *, declared: bool = True) -> Any:
-    """The class that a type names for its values; with ``declared`` only where the user's own class names it."""
+    """The ``python_type`` of a column type; with ``declared`` only if a class of the user's defines it."""
     if declared and not any(
         "python_type" in vars(cls) for cls in type(type_).__mro__ if not cls.__module__.startswith("sqlalchemy")
     ):
@@ -124,7 +127,7 @@ def _python_type(type_: sa.TypeEngine[Any], *, declared: bool = True) -> Any:
 
 
 def _is_known(annotation: Any) -> bool:
-    """Whether Pydantic reads and writes values of a type; one that says nothing is as good as none."""
+    """Whether Pydantic supports a type, and the type is more specific than `Any`."""
     if annotation in (None, Any, object):
         return False
     try:
@@ -135,7 +138,7 @@ def _is_known(annotation: Any) -> bool:
 
 
 def _class_of(annotation: Any) -> type | None:
-    """The class of a literal's, or of a constrained type's, values; None where they are of several."""
+    """The class of the values of a literal or constrained type; None if there are several."""
     if annotation is pydantic.EmailStr:
         return str
     origin = get_origin(annotation)

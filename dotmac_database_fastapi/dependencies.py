@@ -1,4 +1,4 @@
-"""The dependencies that give a request its session and its repositories."""
+"""The FastAPI dependencies that give a request its session and its repositories."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ S = TypeVar("S", bound=BaseRepository[Any, Any])
 
 
 class Dependencies:
-    """The dependencies of one plugin, or, without one, of whichever is the only one of the request's app.
+    """The dependencies of one plugin; without a plugin, those of the only plugin of the request's app.
 
-    ``Depends(…get_session)`` gives the request's session, guarded and bound to its tenant; ``get_sync_session`` is for
-    ``def`` endpoints. Each request has one session and one transaction of each kind. The first write begins the
-    transaction, and it is committed before the response is sent.
+    ``Depends(…get_session)`` gives the request's async session, guarded and bound to the request's tenant;
+    ``get_sync_session`` gives the sync one, for ``def`` endpoints. A request has at most one session of each kind, with
+    one transaction. The first write begins the transaction, and it is committed before the response is sent.
     """
 
     get_session: Callable[..., Awaitable[AsyncSession]]
@@ -55,8 +55,8 @@ class Dependencies:
             async with _ending(connection, request_sync_session(chosen, connection, identity)) as session:
                 yield session
 
-        # The units end with the endpoint, before the response is sent; what users depend on is no generator, so that
-        # it may be asked for with and without a scope.
+        # The units are function-scoped: they exit before the response is sent. The dependencies that users name are no
+        # generators, so that they can be declared with any scope.
         async def get_session(session: Any = Depends(unit, scope="function")) -> AsyncSession:
             """The request's async session."""
             return session  # type: ignore[no-any-return]  # FastAPI reads this annotation
@@ -75,7 +75,7 @@ class Dependencies:
         self._repositories: dict[tuple[type, str], Callable[..., Any]] = {}
 
     def tenant_models(self, app: Any) -> list[type]:
-        """The tenants' models whose repositories ``app``'s operations ask of this plugin."""
+        """The tenant-scoped models whose repositories of this plugin the operations of ``app`` depend on."""
         own = {*self._repositories.values(), *_ANY._repositories.values()}
         models = _models(call for call in dependencies_of(app) if call in own)
         return [model for model in models if traits_of(model).tenant is not None]
@@ -85,10 +85,10 @@ class Dependencies:
     @overload
     def get_repository(self, target: type[M]) -> Callable[..., Awaitable[AsyncRepository[M]]]: ...
     def get_repository(self, target: type[Any]) -> Callable[..., Any]:
-        """A dependency that gives the repository of a mapped class, or a repository class of the user's.
+        """A dependency that gives the repository of ``target``: a mapped class, or a repository class of the user's.
 
-        For the request's tenant, on the request's session. The same class gives the same dependency. Where the class is
-        tenant-scoped and the request has no tenant: 400.
+        The repository is for the request's tenant, on the request's session. The same class gives the same dependency.
+        If the class is tenant-scoped and the request names no tenant, the response is a 400.
         """
         return self._dependency(target, AsyncRepository, self.get_session)
 
@@ -124,9 +124,9 @@ class Dependencies:
 
 
 def _lending(plugin: DatabasePlugin | None, replacement: Callable[..., Any]) -> Callable[..., Any]:
-    """A dependency that lends a request the session of an override, with its unit of work, its tenant and its actor.
+    """A dependency that wraps an override of the session in the request's unit of work, tenant and actor.
 
-    In an app without a plugin, or with several of which none is named, nobody says who calls.
+    The tenant and the actor are None in an app that has no plugin, or several of which ``plugin`` names none.
     """
 
     async def lent_unit(
@@ -147,7 +147,7 @@ def _lending(plugin: DatabasePlugin | None, replacement: Callable[..., Any]) -> 
 async def _identified(
     plugin: DatabasePlugin, connection: HTTPConnection, response: Response, call: Callable[..., Any]
 ) -> RequestIdentity:
-    """Who calls. Where that is refused, a 401 or 403 of the dependencies after ``call`` is raised instead."""
+    """The caller's identity. If it is refused, a 401 or 403 of a dependency after ``call`` is raised instead."""
     try:
         return await identity_of(plugin, connection, response)
     except REFUSALS as refused:
@@ -157,7 +157,7 @@ async def _identified(
 
 @asynccontextmanager
 async def _ending(connection: HTTPConnection, block: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
-    """Leave ``block`` with the endpoint, or, where the endpoint is the response's own source, with the response."""
+    """Exit ``block`` with the endpoint; if the endpoint generates the response, exit it after the response."""
     stack = stack_of(connection)
     if stack is not None:
         yield await stack.enter_async_context(block)
@@ -172,24 +172,24 @@ def models_of(app: Any) -> list[type]:
 
 
 def served_by(dependant: Any) -> tuple[list[DatabasePlugin | None], list[type]]:
-    """The plugins whose sessions a route uses (None: the app's only one), and the classes of its repositories."""
+    """The plugins whose sessions a route uses (None: the app's only plugin), and the classes of its repositories."""
     calls = list(calls_of(dependant))
     plugins = dict.fromkeys(getattr(call, _PLUGIN) for call in calls if hasattr(call, _PLUGIN))
     return list(plugins), _models(calls)
 
 
 def _models(calls: Iterable[Callable[..., Any]]) -> list[type]:
-    """The mapped classes of the repositories among some dependencies."""
-    # A dependency of the user's may be an object that has no weak references.
+    """The mapped classes of the repositories among these dependencies."""
+    # A dependency of the user's may be an object that can't be weakly referenced.
     found = (_MODELS.get(call) for call in calls if inspect.isfunction(call))
     return list(dict.fromkeys(model for model in found if model is not None))
 
 
 _PLUGIN = "dotmac_database_plugin"
-"""The attribute of a session's unit that says whose it is."""
+"""The attribute by which a dependency that opens a session names its plugin."""
 
 _MODELS: WeakKeyDictionary[Callable[..., Any], type] = WeakKeyDictionary()
-"""The mapped class of each repository's dependency."""
+"""The mapped class of each dependency that gives a repository."""
 
 _ANY = Dependencies()
 

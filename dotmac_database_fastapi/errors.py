@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Subclasses before their bases. The code is for programs: what the status alone does not tell.
+# Subclasses come before their bases. The code is for programs: it distinguishes problems that share a status.
 _STATUSES: tuple[tuple[type[DatabaseError], int, str], ...] = (
     (EntityNotFoundError, 404, "not_found"),
     (DuplicateEntityError, 409, "duplicate"),
@@ -64,7 +64,7 @@ _RETRY_AFTER = {"unavailable": 5, "timeout": 2, "conflict": 1}
 
 
 class ProblemResponse(JSONResponse):
-    """A problem: its ``title`` is the status's own phrase, unless it is given."""
+    """A response with a problem as its body."""
 
     media_type = PROBLEM_JSON
 
@@ -72,7 +72,7 @@ class ProblemResponse(JSONResponse):
 def problem(
     status: int, code: str, detail: str | None = None, *, headers: Mapping[str, str] | None = None, **more: Any
 ) -> ProblemResponse:
-    """A problem as a response; None and empty members are left out."""
+    """A problem as a response. Members that are None or empty are omitted."""
     return _response(status, {"detail": detail, "code": code, **more}, headers)
 
 
@@ -83,7 +83,7 @@ def _response(status: int, members: Mapping[str, Any], headers: Mapping[str, str
 
 
 def _phrase(status: int) -> str:
-    """The status in words, also one that no specification knows."""
+    """The reason phrase of a status; a generic one for a status that no specification defines."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:
@@ -91,15 +91,17 @@ def _phrase(status: int) -> str:
 
 
 def register_exception_handlers(app: FastAPI, *, validation: bool = True) -> None:
-    """Answer the toolkit's exceptions, FastAPI's own validation error, `HTTPException` and all others with problems.
+    """Turn the toolkit's exceptions, FastAPI's validation error, `HTTPException` and all others into problems.
 
-    404 not found; 409 duplicate, constraint, stale; 412 stale under ``If-Match``; 422 validation; 400 invalid cursor,
-    no tenant; 403 tenant isolation; 503 with ``Retry-After`` unavailable, timeout, circuit open and a transaction that
-    lost against another; 500 all others, without details. A `MisuseError` is a 500 too, unless the client sent the name
-    that it refuses. A 500 is logged as an error with its traceback, a 503 as a warning of one line.
+    404: not found. 409: duplicate, constraint, stale. 412: stale, if the request has ``If-Match``. 422: validation.
+    400: invalid cursor, no tenant. 403: tenant isolation. 503 with ``Retry-After``: unavailable, timeout, circuit open,
+    and a transaction that failed because of a concurrent one. 500, without details: all others. A `MisuseError` is a
+    500 too, unless the client sent the name that it refuses. A 500 is logged as an error with its traceback, a 503 as a
+    warning of one line.
 
-    Handlers of the user's own win, whether they are registered before or after. With ``validation=False`` the app's own
-    endpoints keep FastAPI's 422; what the generated routers and the toolkit's parameters refuse is a problem still.
+    The user's own handlers take precedence, whether they are registered before or after. With ``validation=False`` the
+    app's own endpoints keep FastAPI's 422; errors of the generated routers and of the toolkit's parameters are still
+    problems.
     """
     handlers: dict[type[Exception], Any] = {
         DatabaseError: _database_error,
@@ -121,7 +123,7 @@ _FASTAPIS = (http_exception_handler, request_validation_exception_handler)
 
 
 def problems_of(app: FastAPI) -> tuple[bool, bool]:
-    """Whether the toolkit's exceptions are answered with problems, and whether FastAPI's validation error is."""
+    """Whether the toolkit's exceptions become problems, and whether FastAPI's validation error does."""
     handlers = app.exception_handlers
     return DatabaseError in handlers, handlers.get(RequestValidationError) is _request_error
 
@@ -134,7 +136,7 @@ async def _database_error(request: Request, error: Exception) -> Response:
     if isinstance(error, MisuseError) and _is_named_by_client(request, error):
         status, code = 422, "invalid"
     if status == 503:
-        # One line: while a database is away there are thousands of them, and a traceback each would bury the rest.
+        # One line each: while a database is unreachable, thousands of tracebacks would bury all other records.
         _log.warning("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
         _log.debug("The traceback", exc_info=error)
         return problem(status, code, _PASSING[code], headers={"Retry-After": str(_retry_after(error, code))})
@@ -145,12 +147,12 @@ async def _database_error(request: Request, error: Exception) -> Response:
 
 
 def _is_named_by_client(request: Request, error: MisuseError) -> bool:
-    """Whether the client sent the name that is refused; else the server's own code has misspelt it."""
+    """Whether the refused name is in the client's request; if not, the server's own code has misspelt it."""
     name = (error.field or "").removesuffix("…")
     if not name:
         return False
     sent = unquote_plus(request.scope["query_string"].decode("latin-1"))
-    # The body, as far as the endpoint has read it.
+    # The body is known only if the endpoint has read it.
     return name in sent or name in getattr(request, "_body", b"").decode(errors="replace")
 
 
@@ -160,9 +162,9 @@ def _fields(error: DatabaseError) -> list[str]:
 
 
 def status_of(error: DatabaseError) -> tuple[int, str]:
-    """The status and the code for an exception."""
+    """The HTTP status and the problem's code for an exception."""
     if isinstance(error, TransactionError):
-        # Not so where the outcome is unknown: a client that repeats might do it twice.
+        # With an unknown outcome it is no 503: a client that repeats the request might apply it twice.
         return (503, "conflict") if error.transient and error.outcome == "rolled_back" else (500, "internal")
     for kind, status, code in _STATUSES:
         if isinstance(error, kind):
@@ -203,9 +205,10 @@ async def _request_error(_request: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """An `HTTPException` of the app's, its router's 404 and 405 among them; those below 400 are no problems.
+    """Make a problem of an `HTTPException`, including the router's 404 and 405. Below 400 it stays as it is.
 
-    A text is the ``detail``; a dict brings members of its own (RFC 9457, section 3.2), anything else is in ``errors``.
+    Its ``detail`` is the problem's ``detail`` if it is a text. A dict gives extension members (RFC 9457, section 3.2),
+    and anything else becomes the member ``errors``.
     """
     assert isinstance(error, HTTPException)
     status, given = error.status_code, error.detail
@@ -220,12 +223,12 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected_error(_request: Request, _error: Exception) -> Response:
-    """Anything else: without details, which are in the log. Starlette raises the error again for the server to log."""
+    """A 500 without details. Starlette re-raises the exception, so that the server logs it."""
     return problem(500, "internal")
 
 
 def _context(fault: Any) -> dict[str, Any]:
-    """The bounds and values that a fault names, as far as they are plain JSON and short."""
+    """The bounds and values that Pydantic reports with an error, as far as they are short and plain JSON."""
     given = fault.get("ctx")
     if not isinstance(given, dict):
         return {}

@@ -18,14 +18,14 @@ _TAG = re.compile(r'\s*(?:(?P<any>\*)|(?P<weak>W/)?"(?P<tag>[^"]*)")\s*(?:,|\Z)'
 
 
 def etag_of(traits: Traits[Any], entity: Any) -> str | None:
-    """The entity's tag; None: its class has no version."""
+    """The entity's tag; None if its class has no version column."""
     return None if traits.version is None else f'"{_written(getattr(entity, traits.version))}"'
 
 
 def matched_versions(request: Request) -> frozenset[str] | None:
-    """The versions that ``If-Match`` names; None: it is not given, or any will do.
+    """The versions that ``If-Match`` names; None if the header is missing or ``*``.
 
-    Weak tags never match, nor does what is no tag.
+    Weak tags never match (RFC 9110, section 13.1.1), and neither does malformed text.
     """
     given = ",".join(request.headers.getlist("if-match")).strip()
     if not given:
@@ -44,7 +44,7 @@ def matched_versions(request: Request) -> frozenset[str] | None:
 
 
 def expected_version(traits: Traits[Any], versions: frozenset[str]) -> Any:
-    """The one version that a write may find. Raises `StaleEntityError` where there can be none."""
+    """The version that the row must have. Raises `StaleEntityError` if ``versions`` contains no valid one."""
     found = [] if traits.version is None else _read(versions, _adapter(traits.columns[traits.version].type))
     if len(found) != 1:
         raise StaleEntityError(f"{traits.name}: If-Match names no version of it.")
@@ -52,7 +52,7 @@ def expected_version(traits: Traits[Any], versions: frozenset[str]) -> Any:
 
 
 def _read(versions: frozenset[str], adapter: TypeAdapter[Any]) -> list[Any]:
-    """The tags that can be versions, as the column's Python type: they must be as `etag_of` writes them."""
+    """The tags that are versions in the form that `etag_of` writes, as values of the column's Python type."""
     found: list[Any] = []
     for tag in versions:
         try:

@@ -1,4 +1,4 @@
-"""HEAD where GET is answered: the same status and headers, and no body (RFC 9110, 9.3.2); and OPTIONS (9.3.7)."""
+"""HEAD for each GET, with the same status and headers but no body (RFC 9110, 9.3.2), and OPTIONS (9.3.7)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .internals import allowed_methods
 
 
 def add_get(router: APIRouter, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-    """Add a GET to a router, and the HEAD that goes with it, which OpenAPI does not show."""
+    """Add a GET to a router, and the corresponding HEAD, which is not in the OpenAPI document."""
     router.add_api_route(path, endpoint, methods=["GET"], **options)
     route_class: Any = router.route_class
     shared = {name: value for name, value in options.items() if name not in ("name", "openapi_extra", "responses")}
@@ -30,9 +30,9 @@ def add_get(router: APIRouter, path: str, endpoint: Callable[..., Any], **option
 
 
 def add_options(router: APIRouter) -> None:
-    """Let each path of a router answer OPTIONS with 204 and what it allows, which OpenAPI does not show.
+    """Add OPTIONS to each path of a router: a 204 with the ``Allow`` header. It is not in the OpenAPI document.
 
-    What the app has for the path is looked up when it is asked for: other routers may add to it.
+    The methods are looked up at each request, since other routers of the app may add methods to a path.
     """
     for path in dict.fromkeys(route.path.removeprefix(router.prefix) for route in router.routes):  # type: ignore[attr-defined]
         router.add_api_route(path, _options, methods=["OPTIONS"], name="options", include_in_schema=False)
@@ -44,13 +44,13 @@ async def _options(request: Request) -> Response:
 
 @lru_cache(maxsize=64)
 def _bodiless(route_class: type[APIRoute]) -> type[APIRoute]:
-    """``route_class``, whose answers have the headers of what they would say, and say nothing."""
+    """A subclass of ``route_class`` whose responses have their headers, but no body."""
 
     class Bodiless(route_class):  # type: ignore[misc,valid-type]  # a base that is known at run time only
-        """Answers without a body, be it a problem's."""
+        """Sends responses, including problems, without a body."""
 
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-            """Starlette's hook: what answers a request."""
+            """Handle a request (a method of Starlette's that may be overridden)."""
 
             async def headers_alone(message: Message) -> None:
                 await send({**message, "body": b""} if message["type"] == "http.response.body" else message)

@@ -1,4 +1,4 @@
-"""`health_router`: what a load balancer, an orchestrator and a person ask about the database."""
+"""`health_router`: the database's health for load balancers, orchestrators and people."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def health_router(
 ) -> APIRouter:
     """A router for the database's health.
 
-    ``GET /health/db`` is the whole check: 200 where the database is healthy or degraded, 503 where it is not, the
-    result as JSON. ``/live`` below it is 200 while the process serves, whatever the database does; ``/ready`` is 200
-    while the database answers at all. Both look at the engine that the app's requests use, and at the pools of both if
-    it has sync and async ones. ``details``, and what exactly is wrong, are shown where it is True, or where it, a
-    FastAPI dependency, gives something true: they help an attacker, too. ``checker`` None: one with the default
-    timeouts, which also verifies the plugin's ``rls``. Give one with ``breaker=`` to show a circuit breaker.
-    ``router`` goes to `APIRouter`.
+    ``GET /health/db`` runs the full check: 200 if the database is healthy or degraded, 503 if not, with the result as
+    JSON. ``/live`` below it is always 200 while the process can respond, whatever the database does; ``/ready`` is 200
+    while the database responds at all. The checks use the engine that the app's requests use; if the app has a sync and
+    an async engine, the pools of both are checked. The result's details and error messages are shown if ``details`` is
+    True, or if it is a FastAPI dependency that returns a true value: they would help an attacker, too. ``checker``
+    None: one with the default timeouts that also verifies the plugin's ``rls``. Pass one with ``breaker=`` to show the
+    state of a circuit breaker. ``router`` is passed to `APIRouter`.
     """
     router["tags"] = router.get("tags") or ["health"]
     router["route_class"] = bounded(router.get("route_class", APIRoute))

@@ -1,4 +1,4 @@
-"""The ``Idempotency-Key`` header: a request that is repeated gets its first answer.
+"""The ``Idempotency-Key`` header: a repeated request gets the response of the first one.
 
 https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
 """
@@ -40,22 +40,22 @@ IDEMPOTENCY_KEY: Any = Header(
 """The header, as the default of an endpoint's parameter."""
 
 DAY = timedelta(days=1)
-"""How long a key is kept, unless the router or the plugin says otherwise."""
+"""The default time for which a key is kept."""
 
 PURGE_BATCH = 500
-"""How many expired keys one request removes at most."""
+"""The most expired keys that one request deletes."""
 
 PURGE_INTERVAL = 600.0
-"""The seconds between two looks for expired keys, in each process and router, while there are few of them."""
+"""The seconds between two searches for expired keys, in each process and router, while few keys expire."""
 
 _KEPT = ("location", "etag", "content-type")
 
 
 class Replays:
-    """The answers of one router's endpoints, by the keys of their requests.
+    """The recorded responses of one router's endpoints, by idempotency key.
 
-    A key belongs to the tenant and the actor, so that no other's request ever meets it, and to one method, path, query
-    string and body. ``ttl`` None: as the plugin says.
+    A key is specific to its tenant and actor, so that the same key of another tenant or actor is another key. It is
+    bound to one method, path, query string and body. ``ttl`` None: the plugin's ``idempotency_ttl``.
     """
 
     def __init__(self, plugin: DatabasePlugin | None, ttl: float | timedelta | None) -> None:
@@ -66,10 +66,11 @@ class Replays:
     async def answered_once(
         self, request: Request, session: AsyncSession, key: str, answer: Callable[[], Awaitable[Response]]
     ) -> Response:
-        """``answer()``, recorded with ``key`` in the request's transaction; or what it was when the key was new.
+        """Call ``answer`` and record its response under ``key`` in the request's transaction, or replay a recorded one.
 
-        The repeated answer has the header ``Idempotency-Replayed``. A failure records nothing. Raises
-        `ValidationError` for a key that was used for another request. Two statements more, or two in all.
+        A replayed response has the header ``Idempotency-Replayed``. If ``answer`` raises, nothing is recorded. Raises
+        `ValidationError` for a key that was used for another request. Sends two more statements; a replay sends two in
+        all.
         """
         plugin = self._plugin or plugin_of(request)
         identity = await identity_of(plugin, request)
@@ -90,7 +91,7 @@ class Replays:
     ) -> IdempotencyRecord:
         url = request.url
         sent = _digest(request.method, url.path, url.query, sha256(await request.body()).hexdigest())
-        # The key's own digest holds whose it is: the session may be one that knows no tenant, as a test's.
+        # The digest includes the tenant and the actor, since the session may have no tenant, such as one of a test.
         named = _digest(identity.tenant is ALL_TENANTS, _text(identity.tenant), identity.actor, key)
         tenant = _text(identity.tenant)
         try:
@@ -101,7 +102,7 @@ class Replays:
             ) from None
 
     async def _purge(self, session: AsyncSession) -> None:
-        """Remove a batch of expired keys now and then, and again with the next request while there are more."""
+        """Delete a batch of expired keys if `PURGE_INTERVAL` has passed, or if the last batch was full."""
         now = time.monotonic()
         if now < self._due:
             return
@@ -111,7 +112,7 @@ class Replays:
 
 
 def checked_ttl(ttl: float | timedelta) -> timedelta:
-    """How long keys are kept. Raises `ValidationError` for a time that is not positive."""
+    """The time for which keys are kept, as a timedelta. Raises `ValidationError` unless it is positive."""
     lifetime = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
     if lifetime <= timedelta(0):
         raise ValidationError("idempotency_ttl is a positive time.", field="idempotency_ttl")
@@ -123,5 +124,5 @@ def _text(tenant: Any) -> str | None:
 
 
 def _digest(*parts: Any) -> str:
-    """A hash of parts, none of which can be taken for a piece of its neighbour."""
+    """A hash of several parts. The encoding is unambiguous: other parts never give the same input."""
     return sha256(json.dumps(parts).encode()).hexdigest()

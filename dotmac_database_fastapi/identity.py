@@ -1,4 +1,4 @@
-"""Who calls: the tenant and the actor of a request."""
+"""The identity of a request: its tenant and its actor."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _SCOPE = "dotmac_database.identities"
 
 
 class TenantNotAskedError(TenantRequiredError, MisuseError):
-    """The app's code names no tenant where it needs one, which no client can mend: a 500."""
+    """The app's code names no tenant where one is needed. No client can correct that: a 500."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestIdentity:
-    """What a request says of who makes it. ``missing`` is what to raise where a tenant is needed and there is none.
+    """The tenant and the actor of a request. ``missing`` is the exception to raise if a tenant is needed but not named.
 
-    ``request`` is the method and the path, for the log of a caller who works for all tenants; None: no request's.
+    ``request`` is the method and the path, which are logged if the tenant is `ALL_TENANTS`; None outside of a request.
     """
 
     tenant: Any = None
@@ -39,7 +39,7 @@ class RequestIdentity:
     request: str | None = None
 
     def refusal(self, reason: str) -> TenantRequiredError:
-        """The exception where a tenant is needed: a 400 where the request should have named one, else a 500."""
+        """The exception for a missing tenant: a 400 if the request should have named one, else a 500."""
         return self.missing or TenantNotAskedError(
             f"{reason} The app's code names none: give the plugin a dependency that does, "
             "DatabasePlugin(url, tenant=…), or a session of your own its tenant, plugin.session(tenant=…)."
@@ -49,7 +49,7 @@ class RequestIdentity:
 async def identity_of(
     plugin: DatabasePlugin, connection: HTTPConnection, response: Response | None = None
 ) -> RequestIdentity:
-    """The request's tenant and actor, of which the plugin's dependencies are asked once."""
+    """The request's tenant and actor. The plugin's dependencies are solved once for a request."""
     known: dict[int, RequestIdentity] = connection.scope.setdefault(_SCOPE, {})
     identity = known.get(id(plugin))
     if identity is None:
@@ -58,7 +58,7 @@ async def identity_of(
 
 
 def forget_identities(connection: HTTPConnection) -> None:
-    """Let the request's tenant and actor be asked for again: what their dependencies gave has ended with them."""
+    """Forget the request's tenant and actor, so that their dependencies are solved again in the next attempt."""
     connection.scope.pop(_SCOPE, None)
 
 
@@ -68,7 +68,7 @@ async def _asked(plugin: DatabasePlugin, connection: HTTPConnection, response: R
     try:
         tenant = await _value(plugin.tenant, connection, response)
     except REFUSALS as refused:
-        # A request without a tenant may be for models that have none; a malformed one is refused.
+        # A missing tenant is an error only if a tenant-scoped model is used; a malformed one is always an error.
         if _is_missing(refused):
             missing = refused
         else:
@@ -83,7 +83,7 @@ async def _asked(plugin: DatabasePlugin, connection: HTTPConnection, response: R
         missing = MissingTenantError("The request names no tenant.")
     request = None
     if tenant is ALL_TENANTS:
-        # As a literal: a path may hold line breaks, and a log is read by lines.
+        # As a literal, since a path may contain line breaks, and logs are read line by line.
         request = f"{connection.scope.get('method', 'WEBSOCKET')} {connection.scope['path']!r}"
     return RequestIdentity(tenant, None if actor is None else str(actor), missing, request)
 

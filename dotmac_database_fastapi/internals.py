@@ -1,7 +1,7 @@
-"""What the plugin takes of FastAPI beyond its documented API: nowhere else.
+"""All uses of FastAPI and Starlette beyond their documented API; no other module of the plugin has any.
 
-A plugin's tenant and actor are dependencies that are known only when the request is there, as which plugin an app has
-is; FastAPI solves them with these functions.
+The plugin of an app, and with it the dependencies that give the tenant and the actor, are known only when a request
+arrives. FastAPI's own functions then solve these dependencies.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _WITH_RESPONSE, _WITH_ENDPOINT = "fastapi_inner_astack", "fastapi_function_astac
 
 
 def route_of(connection: HTTPConnection) -> Any:
-    """The route that serves the request, with what the routers around it add; None outside of a route."""
+    """The route that serves the request, with the options of the routers that include it; None outside of a route."""
     effective = connection.scope.get("fastapi", {}).get("effective_route_context")
     return effective if effective is not None else connection.scope.get("route")
 
 
 def stack_of(connection: HTTPConnection) -> AsyncExitStack | None:
-    """What the request leaves after its response is sent, where its endpoint is a generator; else None.
+    """The exit stack that is unwound after the response is sent, if the endpoint is a generator; else None.
 
-    Such an endpoint (JSON lines, server-sent events) runs while its response is sent.
+    Such an endpoint (JSON lines, server-sent events) still runs while its response is sent.
     """
     dependant: Dependant | None = getattr(route_of(connection), "dependant", None)
     call = None if dependant is None else dependant.call
@@ -68,9 +68,9 @@ def fail_endpoint(connection: HTTPConnection, failure: BaseException) -> None:
 
 
 async def run_whole(handler: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
-    """A route's response, with its dependencies ended as far as they end with the endpoint: COMMIT among them.
+    """Run a route's handler, and exit its function-scoped dependencies (COMMIT is one such exit) before returning.
 
-    Those that end with the response do so where the request's do, or here, when the endpoint or an end fails.
+    Request-scoped dependencies exit after the response is sent as usual, or here if the handler or an exit fails.
     """
     scope = request.scope
     outer: AsyncExitStack = scope[_WITH_RESPONSE]
@@ -91,11 +91,11 @@ async def run_whole(handler: Callable[[Request], Awaitable[Response]], request: 
 
 
 async def rewound(request: Request) -> bool:
-    """Let the request's body be read again from its start; False where that can't be.
+    """Rewind the request's body, so that it can be read again; False if that is impossible.
 
-    It was read as a stream, or one of its files is closed.
+    It is impossible after the body was read as a stream, or when one of its uploaded files is closed.
     """
-    # Parsed anew: the endpoint may have changed what it was given.
+    # The parsed JSON is dropped, because the endpoint may have changed it.
     vars(request).pop("_json", None)
     form = request._form
     if form is None:
@@ -109,13 +109,13 @@ async def rewound(request: Request) -> bool:
 
 
 def query_parameters(connection: HTTPConnection) -> frozenset[str]:
-    """The names of the query parameters that the request's route takes anywhere, replaced dependencies included."""
+    """The query parameters of the request's route and all its dependencies, with the app's overrides applied."""
     dependant: Dependant | None = getattr(route_of(connection), "dependant", None)
     return frozenset() if dependant is None else accepted_query(dependant, connection.scope.get("app"))
 
 
 def accepted_query(dependant: Dependant, app: Any) -> frozenset[str]:
-    """The names of the query parameters that a dependency and what the app has in its dependencies' places take."""
+    """The query parameters of a dependency and all its dependencies, and those of the app's overrides of them."""
     cached = _KNOWN.get(id(dependant))
     if cached is None or cached[0] is not dependant:
         if len(_KNOWN) >= _MOST_KEPT:
@@ -128,7 +128,7 @@ def accepted_query(dependant: Dependant, app: Any) -> frozenset[str]:
 
 
 def _replacements(dependant: Dependant, overrides: Any) -> Iterator[Dependant]:
-    """What is in the places of the dependencies of ``dependant``, and of theirs, at every depth."""
+    """The app's overrides of the dependencies of ``dependant``, at every depth."""
     waiting, seen = list(dependant.dependencies), set()
     while waiting:
         each = waiting.pop()
@@ -142,21 +142,21 @@ def _replacements(dependant: Dependant, overrides: Any) -> Iterator[Dependant]:
 
 
 def declared_query(dependant: Dependant) -> frozenset[str]:
-    """The names of the query parameters that a dependency declares, its own dependencies' included."""
+    """The names of the query parameters that a dependency and its dependencies declare to FastAPI or to the toolkit."""
     fields = get_flat_params(dependant)
     names = (field.alias for field in fields if getattr(field.field_info, "in_", None) is _in_query())
     return own_query(dependant).union(names)
 
 
 def own_query(dependant: Dependant) -> frozenset[str]:
-    """The names of the query parameters that the toolkit reads by itself, be they declared to FastAPI or not."""
+    """The names of the query parameters that the toolkit reads from the query string itself (see `accept_query`)."""
     accepted = (getattr(call, _ACCEPTED, None) for call in calls_of(dependant))
     # An object of a mocking library has every attribute.
     return frozenset().union(*(each for each in accepted if isinstance(each, frozenset)))
 
 
 def accept_query(dependency: Callable[..., Any], names: frozenset[str]) -> None:
-    """Count these as query parameters that a dependency declares, besides those that FastAPI documents."""
+    """Register the query parameters that a dependency reads itself, without declaring them to FastAPI."""
     setattr(dependency, _ACCEPTED, names)
 
 
@@ -164,7 +164,7 @@ _ACCEPTED = "dotmac_database_accepted"
 
 
 def dependant_of(dependency: Callable[..., Any], path: str) -> Dependant:
-    """What FastAPI makes of a dependency, for a route of this path."""
+    """FastAPI's analysis of a dependency, for a route with this path."""
     found = _DEPENDANTS.get((dependency, path))
     if found is None:
         found = get_dependant(path=path, call=_asking(dependency))
@@ -175,9 +175,9 @@ def dependant_of(dependency: Callable[..., Any], path: str) -> Dependant:
 
 
 async def solve(dependency: Callable[..., Any], connection: HTTPConnection, response: Response | None = None) -> Any:
-    """The value of a dependency for this request, as if the endpoint asked for it; overrides of the app apply.
+    """The value of a dependency for this request, as if the endpoint depended on it; the app's overrides apply.
 
-    Raises what the dependency raises, and `RequestValidationError` for parameters that it refuses.
+    Raises what the dependency raises, and `RequestValidationError` if its parameters are invalid.
     """
     path = getattr(route_of(connection), "path_format", "") or ""
     solved = await solve_dependencies(
@@ -194,10 +194,10 @@ async def solve(dependency: Callable[..., Any], connection: HTTPConnection, resp
 
 
 def solve_after(connection: HTTPConnection, call: Callable[..., Any]) -> Iterator[Awaitable[Any]]:
-    """The dependencies of the request's route that FastAPI has not solved when it is at ``call``, in its order.
+    """The dependencies of the request's route that FastAPI solves after ``call``, in FastAPI's order.
 
-    Each is solved when it is awaited, with the request's own stacks and the app's overrides. A body is not read for
-    them: what needs it is passed over.
+    Each is solved when it is awaited, with the request's exit stacks and the app's overrides. The body is not read, so
+    dependencies that need it are skipped.
     """
     dependant: Dependant | None = getattr(route_of(connection), "dependant", None)
     cache: dict[Any, Any] = {}
@@ -213,7 +213,7 @@ def solve_after(connection: HTTPConnection, call: Callable[..., Any]) -> Iterato
 
 
 def _after(dependant: Dependant, call: Callable[..., Any], app: Any) -> list[Dependant] | None:
-    """The dependencies that come after ``call``, the nearest first; None where ``call`` is not below ``dependant``."""
+    """The dependencies that follow ``call``, the nearest first; None if ``dependant`` does not depend on ``call``."""
     overrides = getattr(app, "dependency_overrides", None) or {}
     for index, each in enumerate(dependant.dependencies):
         later = dependant.dependencies[index + 1 :]
@@ -236,19 +236,19 @@ def operations(app: Any) -> Iterator[tuple[str, str, Any]]:
 
 
 def default_operation_id(route: Any) -> str:
-    """What FastAPI calls a route's operation where nobody names it."""
+    """The operation id that FastAPI generates for a route that names none."""
     return generate_unique_id(route)
 
 
 def caller_document(dependency: Callable[..., Any], path: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What FastAPI documents of an operation that has a dependency: the operation, and the components it refers to."""
+    """FastAPI's OpenAPI document of an operation with this one dependency: the operation, and its components."""
     route = routing.APIRoute(path, _asking(dependency), methods=["GET"])
     document = get_openapi(title="", version="", routes=[route])
     return document["paths"][route.path_format]["get"], document.get("components", {})
 
 
 def calls_of(dependant: Dependant) -> Iterator[Callable[..., Any]]:
-    """All that a route depends on, directly or not."""
+    """The callables of all dependencies of a route, direct and indirect."""
     waiting = [dependant]
     while waiting:
         each = waiting.pop()
@@ -258,7 +258,7 @@ def calls_of(dependant: Dependant) -> Iterator[Callable[..., Any]]:
 
 
 def allowed_methods(connection: HTTPConnection) -> str:
-    """The methods that the app has for the request's path, as the header ``Allow`` names them."""
+    """The methods that the app's routes have for the request's path, as the value of the ``Allow`` header."""
     path = get_route_path(connection.scope)
     methods = {
         method
@@ -270,7 +270,7 @@ def allowed_methods(connection: HTTPConnection) -> str:
 
 
 def dependencies_of(app: Any) -> Iterator[Callable[..., Any]]:
-    """All that the app's operations depend on, directly or not."""
+    """The callables of all dependencies of the app's operations, direct and indirect."""
     for route in _routes(app):
         if getattr(route, "dependant", None) is not None:
             yield from calls_of(route.dependant)
@@ -282,10 +282,10 @@ def _routes(app: Any) -> Iterator[Any]:
 
 
 class _Overrides:
-    """An app's ``dependency_overrides``, in which FastAPI finds what a replacement is surrounded with.
+    """The descriptor of ``FastAPI.dependency_overrides``: it gives FastAPI a mapping whose overrides are wrapped.
 
-    It is on the class, since a test may assign the attribute anew, and replace the session of an app of which the
-    plugin has heard nothing yet.
+    It is set on the class, since a test may assign a new mapping to the attribute, and may override the session of an
+    app before the plugin has seen that app.
     """
 
     def __get__(self, app: Any, owner: Any = None) -> Any:
@@ -303,14 +303,14 @@ class _Overrides:
 
 
 class _Surrounding(UserDict[Any, Any]):
-    """The user's own mapping, but for `get`, by which FastAPI asks for a replacement."""
+    """The user's own mapping, except that `get`, which FastAPI calls, returns wrapped overrides."""
 
     def __init__(self, given: Any, made: dict[Any, tuple[Any, Any]] | None = None) -> None:
         self.data = given
         self._made = {} if made is None else made
 
     def get(self, call: Any, default: Any = None) -> Any:
-        """What replaces a dependency, surrounded where the dependency promises more than its value."""
+        """The override of a dependency, wrapped if the dependency was registered with `surround_overrides`."""
         replacement = self.data.get(call, default)
         surround = getattr(call, _SURROUND, None)
         if surround is None or replacement is call or hasattr(replacement, _SURROUND):
@@ -326,15 +326,16 @@ FastAPI.dependency_overrides = _Overrides()  # type: ignore[assignment]  # an in
 
 
 def surround_overrides(dependency: Callable[..., Any], surround: Callable[[Any], Callable[..., Any]]) -> None:
-    """Let what replaces a dependency by ``app.dependency_overrides`` be ``surround(replacement)``, a dependency of it.
+    """Have every override of a dependency in ``app.dependency_overrides`` replaced by ``surround(override)``.
 
-    Not where it is replaced by another dependency that surrounds its own replacements.
+    ``surround`` returns a dependency that depends on the override. An override that is itself registered here is used
+    as it is.
     """
     setattr(dependency, _SURROUND, surround)
 
 
 def overridden(connection: HTTPConnection, dependency: Callable[..., Any]) -> bool:
-    """Whether the app replaces a dependency, as tests do."""
+    """Whether the app overrides a dependency, as tests do."""
     overrides = getattr(connection.scope.get("app"), "dependency_overrides", None)
     return dependency in overrides if overrides else False
 

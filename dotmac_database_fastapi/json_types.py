@@ -1,7 +1,7 @@
-"""What a column's values are in JSON: the types by which generated routes read and write them, and document them.
+"""The JSON types of column values: how generated routes validate, serialize and document them.
 
-What is documented of a written value is what is accepted of it, as far as JSON Schema can say it. So a number is no
-text, and ``true`` is no number, though Pydantic would convert them.
+The documentation of an input value matches what is accepted, as far as JSON Schema can express it. Therefore texts are
+not accepted for numbers, nor ``true`` for 1, although Pydantic would convert them.
 """
 
 from __future__ import annotations
@@ -49,28 +49,28 @@ from .fields import (
 
 @dataclass(frozen=True, eq=False)
 class Documented:
-    """An annotation that adds to a type's JSON Schema what the database, or another place, holds it to."""
+    """An annotation that adds constraints to a type's JSON Schema which are enforced elsewhere, as by the database."""
 
     said: Mapping[str, Any]
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """What Pydantic says, and what is added."""
+        """Pydantic's own schema with the additions."""
         return {**handler(schema), **self.said}
 
 
 @dataclass(frozen=True, eq=False)
 class DocumentedAs:
-    """An annotation that documents a type as another one, whose components stand where the document has them."""
+    """An annotation that gives a type the JSON Schema of another type, including its shared components."""
 
     annotation: Any
 
     def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """What Pydantic says of the other type."""
+        """Pydantic's own schema of the other type."""
         return handler(TypeAdapter(self.annotation).core_schema)
 
 
 def _no(expected: str, *refused: type) -> BeforeValidator:
-    """Refuse JSON's other types, which Pydantic would convert."""
+    """Refuse values of these types, which Pydantic would convert."""
 
     def check(value: Any) -> Any:
         if isinstance(value, refused) and not (isinstance(value, bool) and bool not in refused):
@@ -85,7 +85,7 @@ def _documented(annotation: Any, schema: dict[str, Any]) -> Any:
 
 
 def _text(value: timedelta) -> str:
-    """A duration of ISO 8601 in days, hours, minutes and seconds, which are always of one length."""
+    """A duration in ISO 8601, in days, hours, minutes and seconds: the units of fixed length."""
     sign, value = ("-", -value) if value < timedelta(0) else ("", value)
     minutes, seconds = divmod(value.seconds, 60)
     hours, minutes = divmod(minutes, 60)
@@ -104,23 +104,23 @@ Duration = Annotated[
     PlainSerializer(_text, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}, mode="serialization"),
 ]
-"""A duration in JSON. The format "duration" of JSON Schema (RFC 3339, appendix A) has neither signs nor fractions."""
+"""A duration in JSON. JSON Schema's format "duration" (RFC 3339, appendix A) allows neither signs nor fractions."""
 
 LocalTime = _documented(time, {"type": "string", "pattern": f"^{CLOCK_TEXT}$"})
-"""A time without a zone: the format "time" of JSON Schema requires one (RFC 3339, full-time)."""
+"""A time without a zone. JSON Schema's format "time" (RFC 3339, full-time) would require one."""
 
 _NAIVE = _documented(datetime, {"type": "string", "pattern": f"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T{CLOCK_TEXT}$"})
-"""A timestamp without a zone, as it is read: the format "date-time" requires one, too."""
+"""A timestamp without a zone, in responses. The format "date-time" would require one."""
 
 _UUID_AS_TEXT: Any = Annotated[
     str, BeforeValidator(lambda value: str(UUID(str(value)))), WithJsonSchema({"type": "string", "format": "uuid"})
 ]
-"""A UUID of a column that keeps it as text in Python."""
+"""A UUID of a column whose Python values are texts."""
 
 _NUMBERS = (bool, int, float)
 _MOMENT = _no("a text", *_NUMBERS)
 
-# The order matters: Interval may wrap a DateTime. What is read, and what is written.
+# The column type, the type in responses, and the type in requests. The order matters: Interval may wrap a DateTime.
 _TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any, Any], ...] = (
     (sa.Boolean, bool, Annotated[bool, _no("true or false", int, float, str, bytes)]),
     (sa.Interval, Duration, Annotated[Duration, SPAN_FORM, SPAN, _MOMENT]),
@@ -132,7 +132,7 @@ _TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any, Any], ...] = (
 
 
 def _finite(bound: float | None = None) -> Any:
-    """A number that JSON can show, which has neither infinities nor NaN: between ``-bound`` and ``bound``."""
+    """A finite number, exclusively between ``-bound`` and ``bound``. (JSON has neither infinities nor NaN.)"""
     bounds: dict[str, Any] = {} if bound is None else {"gt": -bound, "lt": bound}
     return Annotated[float, Field(allow_inf_nan=False, **bounds), _no("a number", bool, str, bytes)]
 
@@ -148,22 +148,22 @@ _WRITTEN: dict[Any, Any] = {
     timedelta: Annotated[Duration, SPAN_FORM, SPAN, _MOMENT],
     bytes: Base64,
 }
-"""The types of values whose column type is another one, as clients write them."""
+"""The types in requests, by the Python type of the values."""
 
 
 def written_type(values: Any) -> Any:
-    """The type of a column's values as clients write them, where its annotation or its ``python_type`` says it."""
+    """The type in requests for values of this Python type."""
     return _WRITTEN.get(values, values) if isinstance(values, type) else values
 
 
 _OF_PYTHON: dict[type | None, Any] = {
     timedelta: Duration, datetime: datetime, date: date, time: time, bytes: Base64,
 }  # fmt: skip
-"""Types of a dialect's own, by the Python type of their values."""
+"""The types in responses for a dialect's own column types, by the Python type of their values."""
 
 
 def json_type(type_: sa.TypeEngine[Any], *, written: bool) -> Any:
-    """The type of a column's values, as clients write or read them."""
+    """The type of a column's values in requests (``written``) or in responses."""
     type_ = plain_type(type_)
     for kind, make in _MAKERS:
         if isinstance(type_, kind):
@@ -196,7 +196,7 @@ def _integer(type_: sa.Integer, written: bool) -> Any:
         return int
     bits = next(bits for kind, bits in INTEGER_BITS if isinstance(type_, kind))
     bounded: Any = Annotated[integer_type(bits), _no("an integer", bool, str, bytes)]
-    # JSON Schema's maximum is a double for most programs, which has no such number.
+    # Most programs read JSON Schema's "maximum" as a double, which can't represent this bound.
     return _documented(bounded, {"type": "integer", "format": "int64"}) if bits > 53 else bounded
 
 
@@ -235,21 +235,21 @@ def _json(_type: sa.JSON, _written: bool) -> Any:
 
 
 def _array(type_: sa.ARRAY[Any], written: bool) -> Any:
-    """Lists as deep as the type says; where it does not say, the members may be lists themselves."""
+    """Nested lists of the declared dimensions. If none are declared, the members may be lists themselves."""
     plain: Any = json_type(type_.item_type, written=written) | None
     member = plain | list[Any] if type_.dimensions is None else plain
     rows: Any = tuple[member, ...] if type_.as_tuple else list[member]  # type: ignore[valid-type]  # known at run time
     for _ in range((type_.dimensions or 1) - 1):
         rows = tuple[rows, ...] if type_.as_tuple else list[rows]
     if type_.dimensions is None:
-        # Lists in lists must be of one length, which JSON Schema cannot say.
+        # Nested lists must have equal lengths, which JSON Schema can't express.
         documented = DocumentedAs(list[plain])
         return Annotated[rows, AfterValidator(_of_values), documented] if written else Annotated[rows, documented]
     return rows
 
 
 def _of_values(rows: Sequence[Any]) -> Sequence[Any]:
-    """Refuse lists in lists that have no value in them: PostgreSQL would keep an empty list."""
+    """Refuse nested lists without any value, which PostgreSQL would store as one empty array."""
     inner = rows
     while inner and isinstance(inner[0], (list, tuple)):
         inner = [value for row in inner if isinstance(row, (list, tuple)) for value in row]

@@ -1,4 +1,4 @@
-"""A row's primary key in a path: ``/users/{id}``, or one segment for each part of it."""
+"""Primary keys in URL paths: ``/users/{id}``, with one segment for each column of a composite key."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .declared import value_type
 from .fields import Text, text_type
 
 MAX_LENGTH = 4_000
-"""Octets of a row's key in a path, percent-encoded: servers need take no more than 8,000 for a whole request line."""
+"""The most octets of a percent-encoded key. RFC 9112, section 3, recommends request lines of 8,000 octets at least."""
 
 SEGMENT: dict[str, Any] = {
     "minLength": 1,
     "pattern": r"^([^/.\u0000][^/\u0000]*|\.[^/.\u0000][^/\u0000]*|\.\.[^/\u0000]+)$",
 }
-"""A text that can be one segment of a path, in JSON Schema's words: neither ``.`` nor ``..``, and no slash in it."""
+"""The JSON Schema of a text that can be one path segment: not ``.`` or ``..``, and without a slash."""
 
 _IN_PATHS = "/:@!$&'()*+,;=~"
-"""What stays as it is in a path of several segments."""
+"""The characters that are not percent-encoded in a path of several segments."""
 
 
 class PathKey:
-    """How the rows of a class are named in a path. The tenant's part is the request's, not the path's."""
+    """The primary key of a class in a path. The tenant column is not in the path: its value is the request's tenant."""
 
     def __init__(self, traits: Traits[Any]) -> None:
         self.traits = traits
@@ -40,17 +40,17 @@ class PathKey:
 
     @property
     def path(self) -> str:
-        """The path's template after the collection's."""
+        """The template of the key's segments, after the path of the collection."""
         return "".join(f"/{{{name}}}" for name in self.names)
 
     def location(self, request: Request, entity: Any, data: Any) -> str:
-        """The absolute path of a row that the collection at this request's path has; with the app's root path.
+        """The absolute path of a row in the collection at this request's path, with the app's root path.
 
-        Raises for a key that no path can lead to: `ValidationError` where it is of ``data``, which the client sent,
-        else `DatabaseError`, as the app made it.
+        A key that can't be in a path raises `ValidationError` if the client sent it in ``data``; if the app made the
+        key, it raises `DatabaseError`.
         """
         path, root = request.scope["path"], request.scope.get("root_path", "").rstrip("/")
-        # Servers give the path with the root path; behind a proxy that strips it, FastAPI knows it alone.
+        # Servers include the root path in the path. A proxy may strip it; then only the app's own setting names it.
         if path != root and not path.startswith(f"{root}/"):
             path = root + path
         try:
@@ -64,18 +64,18 @@ class PathKey:
         return "/".join([quote(path.rstrip("/"), safe=_IN_PATHS), *segments])
 
     def refuse_unreachable(self, data: Any) -> None:
-        """Raise `ValidationError` where what a client sent has a key, or a part of one, that no path can lead to."""
+        """Raise `ValidationError` if the client sent a key, or a column of one, that can't be in a path."""
         _segments(self._sent(data))
 
     def _sent(self, data: Any) -> dict[str, Any]:
-        """The parts of the key that the client's own data has, by their own names where it uses synonyms."""
+        """The key columns that the client sent, under their own names even if it used synonyms."""
         synonyms = self.traits.mapper.synonyms
         sent = {synonyms[name].name if name in synonyms else name: name for name in data.model_fields_set}
         given = {part: getattr(data, sent[part]) for part in self.parts if part in sent}
         return {part: value for part, value in given.items() if value is not None}
 
     def dependency(self) -> Callable[..., Any]:
-        """A dependency that gives the path's parts by their attributes."""
+        """A dependency that gives the key's values in the path, by attribute name."""
         named = dict(zip(self.names, self.parts, strict=True))
 
         async def key(**given: Any) -> dict[str, Any]:
@@ -99,13 +99,13 @@ class PathKey:
         return SEGMENT if self._type(part) is Text else None
 
     def of(self, given: dict[str, Any], tenant: Any) -> Any:
-        """The primary key as repositories take it."""
+        """The primary key in the form that repositories accept: a value, or a tuple for a composite key."""
         key = tuple(given.get(part, tenant) for part in self.traits.primary_key)
         return key[0] if len(key) == 1 else key
 
 
 def _segments(key: Mapping[str, Any]) -> list[str]:
-    """The parts of a key as segments of a path. Raises `ValidationError` for one that no path can lead to."""
+    """The columns of a key as path segments. Raises `ValidationError` for a key that can't be in a path."""
     segments = {part: _segment(part, value) for part, value in key.items()}
     if sum(map(len, segments.values())) > MAX_LENGTH:
         raise ValidationError(
@@ -116,10 +116,10 @@ def _segments(key: Mapping[str, Any]) -> list[str]:
 
 
 def _segment(part: str, value: Any) -> str:
-    """A part of a key as one segment of a path.
+    """A key column's value as one path segment.
 
-    Servers decode ``%2F`` before they look for the route, and clients take ``%2e`` for the dot that it is: neither a
-    slash nor a segment of dots can be escaped.
+    Percent-encoding does not help with a slash, because servers decode ``%2F`` before routing, nor with the segments
+    ``.`` and ``..``, because clients treat ``%2e`` as a dot (https://url.spec.whatwg.org/#double-dot-path-segment).
     """
     written = _written(value)
     if written in ("", ".", ".."):
@@ -130,7 +130,7 @@ def _segment(part: str, value: Any) -> str:
 
 
 def _written(value: Any) -> str:
-    """A part of a key as a path has it: bytes as base64, times and durations as in JSON."""
+    """A key column's value as text: bytes as base64, times and durations as in JSON."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return in_url(value)
     return str(to_jsonable_python(value, fallback=str))

@@ -1,4 +1,4 @@
-"""The ``Link`` header (RFC 8288) of a page: where its neighbours are."""
+"""The ``Link`` header (RFC 8288) of a page, with the URLs of the first, previous, next and last page."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def link_header(
     limit: int | None = None,
     max_offset: int | None = None,
 ) -> str | None:
-    """``first``, ``prev``, ``next`` and ``last`` as far as they exist, relative to the host; None: there are none.
+    """The links ``first``, ``prev``, ``next`` and ``last`` that exist; None if there are none, or they are too long.
 
-    Each is the request's own path and query with another page in it. ``limit`` is that of a page between cursors.
-    No page is named that would skip more than ``max_offset`` rows. None, too, where the header would be too long.
+    Each is the request's own path and query string with another page, without the host. ``limit`` is the page size of a
+    cursor page. Pages that would skip more than ``max_offset`` rows are omitted.
     """
     targets: dict[str, dict[str, str | None]]
     if isinstance(page, PaginationResult):
@@ -61,7 +61,7 @@ def _numbered(page: PaginationResult[Any], max_offset: int | None) -> dict[str, 
 
 
 def _changed(request: Request, change: dict[str, str | None]) -> str:
-    """The request's path, as the client knows it, and query; what is not changed stays as it was written."""
+    """The path and query string that the client sent, with the parameters in ``change`` replaced or removed."""
     remaining = [
         quote(pair, safe=_IN_QUERY)
         for pair in request.scope["query_string"].split(b"&")
@@ -69,6 +69,6 @@ def _changed(request: Request, change: dict[str, str | None]) -> str:
     ]
     added = [f"{name}={quote(value, safe='')}" for name, value in change.items() if value is not None]
     query = "&".join(remaining + added)
-    # Two slashes at the beginning would name another host.
+    # A URL reference that begins with two slashes would name another host (RFC 3986, section 4.2).
     path = "/" + quote(request.scope["path"].lstrip("/"), safe=_IN_PATH)
     return f"{path}?{query}" if query else path

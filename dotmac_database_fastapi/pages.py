@@ -1,4 +1,4 @@
-"""The page that a query string asks for: a numbered one, or one between cursors."""
+"""Parses the page parameters of a query string: for a numbered page, or for a cursor page."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .bounds import QueryErrors, Values, single
 
 MAX_PAGE_SIZE = 1000
 MAX_PAGE = 10**15
-"""The offset of a page must be a 64-bit integer."""
+"""The highest page number: the offset must fit a 64-bit integer."""
 
 PAGE_PARAMETERS = frozenset({"page", "per_page", "total", "limit", "cursor"})
 
 _TOTALS: tuple[TotalKind, ...] = get_args(TotalKind)
 TOTALS: frozenset[TotalKind] = frozenset({"exact", "bounded", "none"})
-"""How clients may have rows counted, unless a router says otherwise: an estimate tells of all tenants' rows."""
+"""The kinds of total that clients may choose by default. An estimate would reveal the number of all tenants' rows."""
 
 
 def kinds_of(total: TotalKind, totals: Collection[TotalKind]) -> tuple[TotalKind, ...]:
-    """The kinds of total that a client may ask for, the router's own among them."""
+    """The kinds of total that clients may choose, including the router's default ``total``."""
     unknown = next((kind for kind in (total, *totals) if kind not in _TOTALS), None)
     if unknown is not None:
         raise ValidationError(f"There is no total {unknown!r}; it can be {', '.join(_TOTALS)}.", field="totals")
@@ -31,7 +31,7 @@ def kinds_of(total: TotalKind, totals: Collection[TotalKind]) -> tuple[TotalKind
 
 @dataclass(frozen=True)
 class PageParams:
-    """``page``, ``per_page`` and ``total``, or ``limit`` and ``cursor``; never both kinds."""
+    """The parameters ``page``, ``per_page`` and ``total``, or ``limit`` and ``cursor``, but never both kinds."""
 
     cursor_field: str
     size: int = 20
@@ -43,7 +43,7 @@ class PageParams:
     known = PAGE_PARAMETERS
 
     def read(self, values: Values, faults: QueryErrors) -> dict[str, Any]:
-        """``pagination`` or ``cursor_pagination`` for `QueryOptions`; the first page where nothing is asked for."""
+        """``pagination`` or ``cursor_pagination`` for `QueryOptions`; without parameters, the first numbered page."""
         numbered, seeking = values.keys() & {"page", "per_page", "total"}, values.keys() & {"limit", "cursor"}
         if numbered and seeking:
             name = min(seeking)

@@ -1,4 +1,4 @@
-"""Query parameters as dependencies: pages, cursors, filters, sorts, and all of them at once."""
+"""Dependencies that parse query parameters: pages, cursors, filters, sorts, and all of them together."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ CursorQuery: TypeAlias = Annotated[CursorPaginationParams, Depends(_cursor_query
 
 @lru_cache(maxsize=1024)
 def filter_query(model: type, *fields: str) -> Callable[..., Any]:
-    """A dependency that gives ``list[QueryFilter]`` from ``status=active``, ``score__gte=10``, ``status__in=a,b``.
+    """A dependency that parses ``status=active``, ``score__gte=10``, ``status__in=a,b`` into ``list[QueryFilter]``.
 
-    ``fields`` are those that may be named, dotted paths among them; none: those that the derived read schema shows,
-    never the tenant's, soft-delete and private columns. A query parameter that the endpoint does not know is a 422 that
-    names it, and so is a value that does not fit. At most 100 query parameters and 1,000 values are taken, and an
-    answer names ten faults. Raises `ValidationError` at once for a field that ``model`` does not have, and for a
-    private one.
+    ``fields`` are the fields that clients may filter by, including dotted paths. Without them, clients may filter by
+    the fields of the derived read schema, except the tenant, soft-delete and private columns. An unknown query
+    parameter is a 422 that names it, and so is an invalid value. At most 100 query parameters and 1,000 values are
+    accepted, and a problem lists ten errors. Raises `ValidationError` at once for a field that ``model`` does not have,
+    and for a private one.
     """
     params = FilterParams(model, fields)
 
@@ -65,9 +65,9 @@ def filter_query(model: type, *fields: str) -> Callable[..., Any]:
 
 @lru_cache(maxsize=1024)
 def sort_query(model: type, *fields: str) -> Callable[..., Any]:
-    """A dependency that gives ``list[SortField]`` from ``sort=-created_at,name``, 20 at most; as `filter_query`.
+    """A dependency that parses ``sort=-created_at,name``, at most 20 fields, into ``list[SortField]``.
 
-    An array can't be named: rows aren't sorted by it.
+    ``fields`` and errors are as in `filter_query`; a field that is an array is a `ValidationError` too.
     """
     params = SortParams(sortable_fields(model, fields or None))
 
@@ -92,14 +92,14 @@ def options_query(
     totals: Collection[TotalKind] = TOTALS,
     read_schema: Any = None,
 ) -> Callable[..., Any]:
-    """A dependency that gives `QueryOptions`: filters, sorts and a page.
+    """A dependency that parses filters, sorts and a page into `QueryOptions`.
 
-    ``fields`` may be filtered by and, unless ``sorts`` names others, sorted by. ``search`` names the fields that ``q=``
-    searches. ``page`` and ``per_page`` give ``pagination``, ``limit`` or ``cursor`` give ``cursor_pagination``, nothing
-    the first numbered page of ``page_size`` rows; both kinds are a 422. A numbered page skips at most ``max_offset``
-    rows (None: any number); ``totals`` are the kinds of total that a client may ask for. ``read_schema`` is what the
-    endpoint shows of a row, None the derived one: it is what may be filtered and sorted by where no ``fields`` are
-    named, and a cursor is sorted by nothing else.
+    Clients may filter by ``fields`` and sort by ``sorts`` (empty: by ``fields``). ``search`` names the fields that
+    ``q=`` searches. The parameters ``page`` and ``per_page`` give ``pagination``; ``limit`` and ``cursor`` give
+    ``cursor_pagination``; both kinds together are a 422; neither gives the first page of ``page_size`` rows. A numbered
+    page skips at most ``max_offset`` rows (None: any number). ``totals`` are the kinds of total that clients may
+    choose. ``read_schema`` is the schema of the endpoint's rows (None: the derived one): without ``fields``, its fields
+    can be filtered and sorted by, and a cursor can be sorted only by its fields.
     """
     return _options_query(
         model,
@@ -115,7 +115,7 @@ def options_query(
 
 
 def _ordered(model: type, fields: Sequence[str]) -> list[str] | None:
-    """Those of the fields that rows can be sorted by; None where no fields are named."""
+    """The fields that rows can be sorted by; None if no fields are named."""
     return [name for name, field in fields_of(model, fields).items() if field.has_order] if fields else None
 
 

@@ -1,4 +1,4 @@
-"""`DatabasePlugin`: one database of an app."""
+"""`DatabasePlugin`: a database of a FastAPI app."""
 
 from __future__ import annotations
 
@@ -41,29 +41,31 @@ _log = logging.getLogger(__name__)
 
 STATEMENT_TIMEOUT = 30.0
 IDLE_TIMEOUT = 60.0
-"""The limits of a plugin that names no others, in seconds."""
+"""The default time limits of a plugin, in seconds."""
 
 
 class DatabasePlugin(Dependencies):
     """A database, and the dependencies that give a request its session and repositories.
 
-    ``app = FastAPI(lifespan=plugin.lifespan)``, or ``plugin.install(app)``; nothing connects before the first
-    request. ``tenant`` and ``actor`` are FastAPI dependencies that name the request's tenant and audit user; one
-    that has no tenant to tell returns None or raises `TenantRequiredError`. ``cursor_key`` signs cursors. ``rls``
-    tells PostgreSQL the tenant in each transaction. ``tenant_free`` names the views, tables and functions that requests
-    may read though no mapped class has them (see `guard_tenants`). ``name`` tells an app's plugins apart. ``options``
-    are those of `create_database`: ``pool_size``, ``max_overflow``, ``pool_timeout``, ``connect_timeout``, ….
+    Use ``app = FastAPI(lifespan=plugin.lifespan)`` or ``plugin.install(app)``; no connection is made before the first
+    request. ``tenant`` and ``actor`` are FastAPI dependencies that return the request's tenant and audit user; for a
+    request without a tenant, ``tenant`` returns None or raises `TenantRequiredError`. ``cursor_key`` signs cursors.
+    ``rls`` names the tenant to PostgreSQL in each transaction. ``tenant_free`` names the views, tables and functions
+    that requests may read although no mapped class describes them (see `guard_tenants`). ``name`` distinguishes the
+    plugins of an app. ``options`` are those of `create_database`: ``pool_size``, ``max_overflow``, ``pool_timeout``,
+    ``connect_timeout``, ….
 
-    On PostgreSQL a statement may take ``statement_timeout`` seconds, and a transaction may wait for the app for
-    ``idle_in_transaction_timeout``; after that it is a `DatabaseTimeoutError`, 503. None sets no limit. They are
-    settings of the connections, and cost nothing; `session` lifts them with ``unlimited``. Behind a transaction pooler
-    (``transaction_pooler=True``), which keeps no settings, the defaults are not set, and others are refused: there the
-    role has them, ``ALTER ROLE … SET statement_timeout = '30s'``. SQLite knows neither.
+    On PostgreSQL a statement may take ``statement_timeout`` seconds, and a transaction may be idle for
+    ``idle_in_transaction_timeout`` seconds; beyond that the request fails with `DatabaseTimeoutError`, a 503. None sets
+    no limit. The limits are settings of the connections, and cost no statement; `session` lifts them with
+    ``unlimited``. A transaction pooler (``transaction_pooler=True``) does not preserve such settings, so the defaults
+    are not set, and other values are refused: set them for the role, ``ALTER ROLE … SET statement_timeout = '30s'``.
+    SQLite has neither limit.
 
-    Idempotency keys are kept for ``idempotency_ttl`` (seconds, or a timedelta), unless a router says otherwise. When
-    the app starts, a key of the tables that it serves which does not carry the tenant is logged as a warning with the
-    remedy, and with ``strict`` it is a `TenantIsolationError` (see `check_tenant_keys`). Tenants' models that are
-    served without a ``tenant`` are a warning too, and with ``strict`` a `PluginError`.
+    Idempotency keys are kept for ``idempotency_ttl`` (seconds, or a timedelta), unless a router overrides it. When the
+    app starts, each key of the served tables that does not include the tenant is logged as a warning with its remedy;
+    with ``strict`` it is a `TenantIsolationError` (see `check_tenant_keys`). Tenant-scoped models that are served by a
+    plugin without ``tenant`` are a warning too, and with ``strict`` a `PluginError`.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class DatabasePlugin(Dependencies):
         **options: Any,
     ) -> None:
         super().__init__(self)
-        PaginationHelper.encode_cursor("", cursor_key)  # refuses a key that is too short, before any request has it
+        PaginationHelper.encode_cursor("", cursor_key)  # raises for a key that is too short, before any request uses it
         if options.get("transaction_pooler"):
             statement_timeout = None if statement_timeout == STATEMENT_TIMEOUT else statement_timeout
             idle_in_transaction_timeout = (
@@ -126,8 +128,8 @@ class DatabasePlugin(Dependencies):
     def new_session(self) -> AsyncSession:
         """A guarded session for the running event loop.
 
-        PostgreSQL's connections belong to the loop that made them. Those of one that is closed (a test client starts
-        one for each request where the app's lifespan is not run) are of no use any more, and are forgotten.
+        PostgreSQL's connections belong to the event loop that opened them. Connections of a closed loop are unusable,
+        and are dropped from the pool. (A test client runs each request in a new loop, unless it runs the lifespan.)
         """
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
@@ -138,7 +140,7 @@ class DatabasePlugin(Dependencies):
         return self.async_maker()
 
     def install(self, app: FastAPI) -> None:
-        """Add the plugin to ``app``, whose own lifespan runs inside the plugin's."""
+        """Add the plugin to ``app``. The app's own lifespan runs inside the plugin's."""
         register(app, self)
         inner = app.router.lifespan_context
 
@@ -182,12 +184,12 @@ class DatabasePlugin(Dependencies):
     def session(
         self, tenant: Any = None, actor: str | None = None, *, unlimited: bool = False
     ) -> AbstractAsyncContextManager[AsyncSession]:
-        """A session of its own, for background tasks, streams and scripts: ``async with plugin.session(tenant="t")``.
+        """A session for background tasks, streams and scripts: ``async with plugin.session(tenant="t")``.
 
-        Guarded and bound like a request's; committed when the block ends, rolled back by any exception in it.
-        ``tenant=None``: only models without a tenant can be touched. `ALL_TENANTS` works across them, which is logged.
-        ``unlimited`` lifts the plugin's timeouts, for an export or a migration: the block is one transaction from its
-        begin on, with one statement more.
+        It is guarded and bound to the tenant like a request's session, committed when the block ends, and rolled back
+        by any exception. With ``tenant=None`` only models without a tenant can be used. With `ALL_TENANTS` the block
+        works across tenants, which is logged. ``unlimited`` lifts the plugin's timeouts, for an export or a migration:
+        the block's transaction then begins at once, with one more statement.
         """
         return async_unit(self, RequestIdentity(tenant, actor), unlimited=unlimited)
 

@@ -1,4 +1,4 @@
-"""A query string → filters, sorts and a page, every fault named at once."""
+"""Parses a query string into filters, sorts and a page. All errors are reported together."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from .schemas import read_schema_of
 _TRUTH = pydantic.TypeAdapter(bool)
 _NULLS = (FilterOperator.IS_NULL, FilterOperator.IS_NOT_NULL)
 _NO_COMMA = r"^[^,\u0000]*$"
-"""A text in a list that is written with commas; one that has a comma is given by repeating the parameter."""
+"""A text in a comma-separated list. For a text that contains a comma the parameter is repeated instead."""
 
 
 def refuse_unknown(connection: HTTPConnection, values: Values, known: frozenset[str], faults: QueryErrors) -> None:
-    """Name each parameter that neither ``known`` nor the route declares."""
+    """Report each parameter that is neither in ``known`` nor declared by the route."""
     unknown = values.keys() - known
     if not unknown:
         return
@@ -50,7 +50,7 @@ def refuse_unknown(connection: HTTPConnection, values: Values, known: frozenset[
 
 
 def _of_its_kind(name: str, declared: frozenset[str]) -> list[str]:
-    """What a misspelt name can have meant: a path, a field, or an operator, of the same field where there is one."""
+    """The declared names to compare a misspelt name with: of the same form, and of the same field if it is known."""
     field, operator, _ = name.partition("__")
     known = sorted(declared)
     own = [each for each in known if each.startswith(f"{field}__")] if operator else []
@@ -58,7 +58,7 @@ def _of_its_kind(name: str, declared: frozenset[str]) -> list[str]:
 
 
 def _of_plugins(connection: HTTPConnection) -> frozenset[str]:
-    """The parameters of the dependencies that tell the plugins who calls, which the route does not show."""
+    """The query parameters of the plugins' tenant and actor dependencies, which are not in the route's signature."""
     path, app = getattr(route_of(connection), "path_format", "") or "", connection.scope.get("app")
     names: set[str] = set()
     for plugin in plugins_of(app).values():
@@ -69,7 +69,7 @@ def _of_plugins(connection: HTTPConnection) -> frozenset[str]:
 
 
 class FilterParams:
-    """``status=active``, ``score__gte=10``, ``status__in=a,b``: a field, or a field and an operator."""
+    """The filter parameters, a field or a field and an operator: ``status=active``, ``score__gte=10``."""
 
     def __init__(
         self,
@@ -84,18 +84,18 @@ class FilterParams:
         for each in self.fields.values():
             for operator in each.operators:
                 name = each.name if operator is FilterOperator.EQ else f"{each.name}__{operator.value}"
-                # A field of the name of another parameter is asked for with its operator.
+                # A field with the name of another parameter, such as "page", is only available with an operator.
                 self.declared[f"{name}__eq" if name in reserved else name] = each, operator
         equals = {f"{each.name}__eq": (each, FilterOperator.EQ) for each in self.fields.values()}
         self.accepted = {**{n: e for n, e in equals.items() if FilterOperator.EQ in e[0].operators}, **self.declared}
 
     @cached_property
     def known(self) -> frozenset[str]:
-        """The names of its parameters."""
+        """The names of all accepted filter parameters."""
         return frozenset(self.accepted)
 
     def read(self, values: Values, faults: QueryErrors) -> list[QueryFilter]:
-        """The filters that the values ask for, in their order."""
+        """The filters of the query string, in its order."""
         counts = {
             name: sum(each.count(",") + 1 for each in given) if self.accepted[name][1] in LISTS else len(given)
             for name, given in values.items()
@@ -117,7 +117,7 @@ class FilterParams:
     def _read(
         self, name: str, each: ClientField, operator: FilterOperator, given: Sequence[str], faults: QueryErrors
     ) -> Iterator[Any]:
-        """The value, or nothing where it is refused."""
+        """Yield the value, or nothing if it is invalid."""
         try:
             if operator in LISTS:
                 yield from self._read_list(name, each, operator, given, faults)
@@ -133,7 +133,7 @@ class FilterParams:
     def _read_list(
         self, name: str, each: ClientField, operator: FilterOperator, given: Sequence[str], faults: QueryErrors
     ) -> Iterator[list[Any]]:
-        # A text that has a comma of its own is given by repeating the parameter.
+        # A repeated text parameter is not split: its values may contain commas.
         whole = each.is_text and len(given) > 1
         parts = given if whole else [part for value in given if value for part in value.split(",")]
         if operator is FilterOperator.BETWEEN and len(parts) != 2:
@@ -142,7 +142,7 @@ class FilterParams:
         yield [each.adapter.validate_python(part) for part in parts]
 
     def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
-        """Name, schema and description of the parameters that are documented: the most used operators of each field."""
+        """Name, schema and description of the documented parameters: the most used operators of each field."""
         for name, (each, operator) in self.declared.items():
             documented = each.documented
             if operator not in documented:
@@ -187,7 +187,7 @@ _RELEVANCE = "relevance"
 
 
 class SortParams:
-    """``sort=-created_at,name``: fields, a ``-`` before those that descend."""
+    """The parameter ``sort=-created_at,name``: field names, with a ``-`` for descending order."""
 
     known = frozenset({"sort"})
 
@@ -206,7 +206,7 @@ class SortParams:
         }
 
     def read(self, values: Values, faults: QueryErrors) -> list[SortField]:
-        """The sorts that the values ask for, in their order; as in SQL, a field that was named has no more effect."""
+        """The sorts of the query string, in its order. As in SQL, a field has no effect if it is named again."""
         chosen: dict[tuple[str, str], SortField] = {}
         many = sum(given.count(",") + 1 for given in values.get("sort", ()))
         if many > MAX_SORTS:
@@ -243,7 +243,7 @@ class SortParams:
 
 
 class SearchParams:
-    """``q=``: words that one of some fields must have."""
+    """The parameter ``q``: words that at least one of the searched fields must contain."""
 
     known = frozenset({"q"})
 
@@ -251,7 +251,7 @@ class SearchParams:
         self.names = tuple(fields_of(model, names))
 
     def read(self, values: Values, faults: QueryErrors) -> list[FilterGroup]:
-        """The group of filters for the words; none where none are given."""
+        """A group of filters for the words; an empty list if there are none."""
         words = single(values, "q", faults)
         if words is not None and "\x00" in words:
             faults.add("q", "NUL is no character of a text")
@@ -271,7 +271,7 @@ class SearchParams:
 
 
 class ListParams:
-    """All that a list can be asked for: filters, a search, the order and the page.
+    """All query parameters of a list: filters, a search, the order and the page.
 
     ``schema`` is what clients see of a row, None the derived one. Where ``filters`` is empty and ``sorts`` is None
     those are its columns; a cursor, which everybody can read, is sorted by nothing else. Raises `ValidationError` for a
@@ -312,7 +312,7 @@ class ListParams:
         self._keys = frozenset(traits_of(model).primary_key)
 
     def read(self, connection: HTTPConnection) -> QueryOptions:
-        """What the request asks for. Raises `RequestValidationError` that names the faults."""
+        """The options in the request's query string. Raises `RequestValidationError` with all errors."""
         values, faults = values_of(connection), QueryErrors()
         filters: list[Any] = []
         if values:
@@ -328,7 +328,7 @@ class ListParams:
         return QueryOptions(filters=filters, sorts=sorts or self.default_sort, **page)
 
     def refuse(self, connection: HTTPConnection, refused: ValidationError) -> None:
-        """Raise `RequestValidationError` that names the parameter whose value a repository refused, where one is."""
+        """Raise `RequestValidationError` for the parameter whose value a repository refused, if there is one."""
         values, faults = values_of(connection), QueryErrors()
         for name, given in values.items():
             field, operator = self.filters.accepted.get(name, (None, None))
@@ -337,7 +337,7 @@ class ListParams:
         faults.refuse()
 
     def _check_carried(self, sorts: Sequence[SortField], values: Values, faults: QueryErrors) -> None:
-        """Refuse a cursor that would show what the list does not; the primary key ends every order."""
+        """Refuse a cursor sorted by a column that the list does not show, because the cursor contains its values."""
         name = "sort" if sorts else min(values.keys() & {"limit", "cursor"})
         for each in sorts or self.default_sort:
             if each.field not in self._keys and not shows(self.schema, each.field):
@@ -356,7 +356,7 @@ class ListParams:
         yield from self.filters.openapi()
 
     def openapi_parameters(self) -> list[dict[str, Any]]:
-        """All of it as OpenAPI's parameters. Lists are written with commas."""
+        """The OpenAPI parameter objects. Lists are comma-separated."""
         return [
             {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
             | ({"style": "form", "explode": False} if schema.get("type") == "array" else {})

@@ -1,4 +1,4 @@
-"""What a read schema shows of a row: what clients may filter and sort by, where nobody names it."""
+"""The attributes of a row that a read schema contains: by default clients may filter and sort by them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from dotmac_database import Traits, traits_of
 
 @lru_cache(maxsize=1024)
 def shown_by(schema: Any) -> dict[str, Any]:
-    """The attributes that a schema reads and shows, with the types that it gives them."""
+    """The attributes that a schema reads and serializes, with their types in the schema."""
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return {name: each.annotation for key, each in schema.model_fields.items() for name in _read_from(key, each)}
     if dataclasses.is_dataclass(schema) or is_typeddict(schema):
         return get_type_hints(schema)
     try:
         described = TypeAdapter(schema).json_schema(mode="serialization")
-    except Exception:  # noqa: BLE001 - of a type that says nothing about itself nothing is known to be shown
+    except Exception:  # noqa: BLE001 - a type without a JSON Schema: nothing is known about its attributes
         return {}
     return dict.fromkeys(described.get("properties", ()), Any)
 
 
 def _read_from(key: str, field: Any) -> Iterator[str]:
-    """The names of the attributes that a field may have its value from; none where it is not shown."""
+    """The names of the attributes that a field may be read from; none if it is excluded from serialization."""
     if field.exclude is True:
         return
     alias = field.validation_alias
@@ -37,12 +37,12 @@ def _read_from(key: str, field: Any) -> Iterator[str]:
         name = choice.path[0] if isinstance(choice, AliasPath) else choice
         if isinstance(name, str):
             yield name
-    yield key  # by which it is found, too, where the schema is populated by name
+    yield key  # schemas with populate_by_name also read the field's own name
 
 
 @lru_cache(maxsize=4096)
 def shows(schema: Any, path: str) -> bool:
-    """Whether the schema shows what a dotted path leads to: a column, one of a related row, or a place in JSON."""
+    """Whether the schema contains the target of a dotted path: a column, a related row's column, or a JSON value."""
     first, _, rest = path.partition(".")
     fields = shown_by(schema)
     if first not in fields:
@@ -52,9 +52,10 @@ def shows(schema: Any, path: str) -> bool:
 
 
 def deferred_in(traits: Traits[Any], schema: Any) -> Iterator[str]:
-    """Dotted paths to the deferred columns that a schema shows of a row, and of the rows related to it.
+    """Dotted paths to the deferred columns that a schema contains, of a row and of its related rows.
 
-    A schema that shows more than columns and relationships may compute it from any of them.
+    If a schema contains anything but columns and relationships, it may compute that from any deferred column, so all
+    are included.
     """
     shown = shown_by(schema)
     computes = not shown or any(

@@ -1,4 +1,4 @@
-"""Foreign keys to tenants' rows: what a request writes must name its own tenant's."""
+"""Checks that the foreign keys in a request refer to rows of the request's own tenant."""
 
 from __future__ import annotations
 
@@ -18,36 +18,37 @@ from dotmac_database import (
 )
 
 Checked = Mapping[TenantReference, tuple[Any, ...]]
-"""The keys that were checked, and their values."""
+"""The foreign keys that were checked, with their values."""
 
 
 class References:
-    """Checks the foreign keys of a class to tenants' rows, before a row is written and, where needed, after it.
+    """Checks the foreign keys of a class to tenants' rows, before a row is written and, if needed, afterwards.
 
-    A key that names no row of the tenant is a `ConstraintViolationError`, whether the row is another's or nobody's.
+    A key that refers to no row of the tenant is a `ConstraintViolationError`, the same whether the row belongs to
+    another tenant or does not exist.
     """
 
     def __init__(self, traits: Traits[Any]) -> None:
         self.traits = traits
 
-    # Not before the first request: a class may refer to one that is mapped later.
+    # Computed at the first request, because a class may refer to one that is mapped later.
     @cached_property
     def all(self) -> tuple[TenantReference, ...]:
-        """The references."""
+        """The foreign keys of the class to tenants' rows."""
         return tenant_references(self.traits.model)
 
     async def before_create(self, repository: Any, data: Any) -> Checked:
-        """Check the keys that ``data``, a Pydantic object, brings; one statement, if it brings any."""
+        """Check the foreign keys in ``data``, a Pydantic object. One statement, if there are any."""
         given = {**self._fields(data, set_only=False), **self._fields(data)}
-        # A column that is not given may have a default; what it is will be seen in the row.
+        # A column that is not given may have a default, which `after` checks in the written row.
         unset = dict.fromkeys(self.traits.null_unless_set)
         return await self._check(repository, {**unset, **given}, self.all)
 
     async def before_update(self, repository: Any, key: Any, data: Any) -> Checked:
-        """Check the keys that ``data`` changes, be it one half of them; one statement, if there are any.
+        """Check the foreign keys that ``data`` changes, wholly or in part. One statement, if there are any.
 
-        Where halves are missing, or the tenant is, they are taken from the stored row. It is locked, so that two
-        requests that change one half each do not make a whole that nobody has checked: one statement more.
+        Missing columns of a composite key, and the tenant, are read from the stored row with one more statement. That
+        row is locked: otherwise two requests that each change one column could together write an unchecked key.
         """
         given = self._fields(data)
         changed = [each for each in self.all if given.keys() & set(each.fields)]
@@ -58,9 +59,9 @@ class References:
         return await self._check(repository, given, changed)
 
     async def after(self, repository: Any, entity: Any, checked: Checked, *, created: bool) -> None:
-        """Check the keys of the written row that were not checked before: defaults', hooks', synonyms' values.
+        """Check the foreign keys of the written row that were not checked before, such as defaults.
 
-        No statement, unless something other than the request's data has set a key.
+        No statement, unless a default, a hook or anything but the request's data has set a key.
         """
         plain = type(repository) in (AsyncRepository, AsyncTenantRepository)
         looked = self.all if created or not plain else tuple(checked)
@@ -89,12 +90,12 @@ class References:
         fields = {field for each in references for field in each.fields} | ({tenant} if tenant is not None else set())
         if fields <= vars(row).keys():
             return {field: getattr(row, field) for field in fields}
-        # A deferred column is loaded now, also one that refuses to be loaded by itself.
+        # Deferred columns are loaded explicitly: some raise when they are accessed.
         await repository.db.refresh(row, [field for field in fields if field not in vars(row)])
         return {field: getattr(row, field) for field in fields}
 
     def _fields(self, data: Any, *, set_only: bool = True) -> dict[str, Any]:
-        """The attributes that an object names, by their own names where it uses synonyms."""
+        """The values of a Pydantic object by attribute name, with synonyms resolved."""
         names = data.model_fields_set if set_only else type(data).model_fields
         found = {self._canonical(name): getattr(data, name) for name in names}
         return {**(data.model_extra or {}), **found}

@@ -1,7 +1,7 @@
-"""Which refusal a client reads where a request has more than one fault: who calls comes before what is asked for.
+"""Which error a client gets if a request has several: authentication comes before all others.
 
-FastAPI solves dependencies in the order of the parameters and stops at the first exception. An endpoint that names its
-repository before its user would tell an anonymous caller about tenants.
+FastAPI solves dependencies in the order of the parameters and stops at the first exception. If an endpoint declares its
+repository before its user, an anonymous client would get an error about tenants instead of a 401.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dotmac_database import TenantRequiredError, ValidationError
 from .internals import solve_after
 
 REFUSALS = (HTTPException, WebSocketException, RequestValidationError, TenantRequiredError, ValidationError)
-"""What tells a client that its request is at fault."""
+"""The exceptions that mean the request is at fault."""
 
 _SCOPE = "dotmac_database.refusing"
 
 
 def rank(refused: Exception) -> int:
-    """Where a refusal stands: 0 the caller is not known, 1 may not do it, 2 all other faults."""
+    """The precedence of an error: 0 not authenticated, 1 not authorised, 2 all others. The lowest is sent."""
     if isinstance(refused, WebSocketException):
         return 0
     status = refused.status_code if isinstance(refused, HTTPException) else 0
@@ -32,9 +32,9 @@ def rank(refused: Exception) -> int:
 
 
 async def raise_identity(connection: HTTPConnection, call: Callable[..., Any], refused: Exception) -> None:
-    """Raise the 401 or 403 of a dependency after ``call``, where one has it and ``refused`` stands behind it.
+    """Raise the 401 or 403 of a dependency after ``call``, if one raises it and it precedes ``refused``.
 
-    Only a request that is refused pays for it.
+    The remaining dependencies are solved only for a request that is refused, so that others cost nothing more.
     """
     if rank(refused) == 0 or connection.scope.get(_SCOPE):
         return

@@ -1,4 +1,4 @@
-"""Which plugins an app has."""
+"""The plugins of an app."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _SEARCHED = "dotmac_database_searched"
 
 
 class PluginError(RuntimeError):
-    """The app is not set up for what it asks of the plugin."""
+    """The app is not configured for the use it makes of a plugin."""
 
 
 def register(app: Any, plugin: DatabasePlugin) -> None:
-    """Add a plugin to an app. Raises `PluginError` where another one has its name."""
+    """Add a plugin to an app. Raises `PluginError` if another plugin has the same name."""
     plugins = _registered(app)
     if plugins.setdefault(plugin.name, plugin) is not plugin:
         raise PluginError(f"The app has a plugin {plugin.name!r} already; give this one another name=.")
@@ -30,7 +30,7 @@ def register(app: Any, plugin: DatabasePlugin) -> None:
 
 
 def plugin_of(connection: HTTPConnection) -> DatabasePlugin:
-    """The only plugin of the request's app. Raises `PluginError` where there is none, or more than one."""
+    """The only plugin of the request's app. Raises `PluginError` if there is none, or more than one."""
     only = only_plugin(connection)
     if only is not None:
         return only
@@ -48,13 +48,13 @@ def plugin_of(connection: HTTPConnection) -> DatabasePlugin:
 
 
 def only_plugin(connection: HTTPConnection) -> DatabasePlugin | None:
-    """The only plugin of the request's app; None where there is none, or more than one."""
+    """The only plugin of the request's app; None if there is none, or more than one."""
     plugins = plugins_of(connection.scope.get("app"))
     return next(iter(plugins.values())) if len(plugins) == 1 else None
 
 
 def plugins_of(app: Any) -> dict[str, DatabasePlugin]:
-    """An app's plugins by name, also the one whose lifespan the app has but has not begun."""
+    """An app's plugins by name, including one whose lifespan the app has but has not started."""
     plugins = _registered(app)
     if app is not None and not getattr(app.state, _SEARCHED, False):
         setattr(app.state, _SEARCHED, True)
@@ -74,7 +74,7 @@ def _registered(app: Any) -> dict[str, DatabasePlugin]:
 
 
 def _in_lifespan(context: Any, depth: int = 64) -> Iterator[DatabasePlugin]:
-    """The plugins in an app's lifespan: FastAPI wraps it into a closure for each router that is included."""
+    """The plugins whose lifespans are in an app's lifespan. FastAPI wraps it in a closure for each included router."""
     from .plugin import DatabasePlugin
 
     owner = getattr(context, "__self__", None)
@@ -82,5 +82,5 @@ def _in_lifespan(context: Any, depth: int = 64) -> Iterator[DatabasePlugin]:
         yield owner
     elif depth and callable(context):
         for cell in getattr(context, "__closure__", None) or ():
-            with suppress(ValueError):  # a cell that is empty yet
+            with suppress(ValueError):  # a cell that is still empty
                 yield from _in_lifespan(cell.cell_contents, depth - 1)

@@ -1,4 +1,4 @@
-"""Rows as JSON: what is read of a class, serialised in one step from the entities to bytes."""
+"""Serializes rows to JSON, in one step from the entities to bytes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .schemas import read_schema_of
 
 
 class Renderer:
-    """Makes JSON of a class's rows, by a schema that is given or derived.
+    """Serializes the rows of a class by the given schema, or by the derived one.
 
-    What a schema of the user's computes or refuses takes effect, as in FastAPI's ``response_model``. A derived one is
-    plain columns, which are serialised as they are. ``relationships`` are those that the schema reads; ``columns`` are
-    all that it needs of a row, None where it takes objects.
+    A schema of the user's validates each row and computes its fields, as FastAPI's ``response_model`` does. A derived
+    schema has plain columns, which are serialized without validation. ``relationships`` are those that the schema
+    contains. ``columns`` are the only columns that it needs; None if it needs entities.
     """
 
     def __init__(self, model: type, read_schema: type[Any] | None = None) -> None:
@@ -42,20 +42,20 @@ class Renderer:
             self._rows, self._plain = _reader(self.columns), _Shape(_row_type(schema))
 
     def loading(self, repository: Any) -> Any:
-        """The repository, whose reads load all that the schema shows."""
+        """The repository, changed to load the deferred columns that the schema contains."""
         return repository.undefer(*self._deferred) if self._deferred else repository
 
     def one(self, entity: Any) -> bytes:
-        """One row."""
-        # A value that is not of its column's type, as a default may be before the row is read again, needs the
-        # validation that is left out here.
+        """The JSON of one row."""
+        # Without validation, serialization fails for a value that is not of its column's type, as a default may be
+        # until the row is read again. Then the row is validated, below.
         with suppress(PydanticSerializationError):
             if self._rows is not None and self._plain is not None:
                 return _dump(self._plain.one, self._rows([entity])[0])
         return _dump(self._checked.one, self._checked.one.validate_python(entity, from_attributes=True))
 
     def page(self, page: PaginationResult[Any] | CursorPaginationResult[Any]) -> bytes:
-        """A page of rows."""
+        """The JSON of a page."""
         kind = PaginationResult if isinstance(page, PaginationResult) else CursorPaginationResult
         with suppress(PydanticSerializationError):
             if self._rows is not None and self._plain is not None:
@@ -67,7 +67,7 @@ class Renderer:
 
 
 class _Shape:
-    """The adapters for one type of row."""
+    """The type adapters for rows of one type, and for pages of them."""
 
     def __init__(self, item: Any) -> None:
         kinds: tuple[Any, ...] = (PaginationResult, CursorPaginationResult)
@@ -80,19 +80,19 @@ def _dump(adapter: TypeAdapter[Any], value: Any) -> bytes:
 
 
 def _row_type(schema: type[BaseModel]) -> Any:
-    """A row as a dict: no object is built for it."""
-    make: Any = TypedDict  # checkers want the fields spelled out, and these are known at run time only
+    """The type of a row as a dict, which needs no validation."""
+    make: Any = TypedDict  # type checkers need literal fields, and these are known only at run time
     return make("Row", {key: _annotation(field) for key, field in schema.model_fields.items()})
 
 
 def _annotation(field: Any) -> Any:
-    """A field's type with what it says about how it is shown, which Pydantic keeps apart from it."""
+    """A field's type with its metadata, such as serializers, which Pydantic stores apart from the type."""
     return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 
 def _reader(keys: tuple[str, ...]) -> Callable[[Sequence[Any]], list[Any]]:
-    """Entities → dicts of these columns, from what is loaded of them; what is a dict already stays one."""
-    # itemgetter gives a tuple for two keys and more.
+    """A function that makes dicts of these columns from entities. Rows that are already dicts are not changed."""
+    # itemgetter returns a tuple only for two or more keys.
     values: Callable[[Any], Any] = itemgetter(*keys) if len(keys) > 1 else lambda held: tuple(held[key] for key in keys)
 
     def read(entities: Sequence[Any]) -> list[Any]:
@@ -100,7 +100,7 @@ def _reader(keys: tuple[str, ...]) -> Callable[[Sequence[Any]], list[Any]]:
             return list(entities)
         try:
             return [dict(zip(keys, values(instance_dict(entity)), strict=True)) for entity in entities]
-        except KeyError:  # a column that is not loaded: a deferred one
+        except KeyError:  # a column that is not loaded, such as a deferred one
             return [{key: getattr(entity, key) for key in keys} for entity in entities]
 
     return read

@@ -1,4 +1,4 @@
-"""A repository for a request: of a mapped class, or of a repository class of the user's."""
+"""Makes the repository of a request, from a mapped class or from a repository class of the user's."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Build = Callable[[Any, RequestIdentity, Any], Any]
 
 
 def builder(target: type, base: type) -> Build:
-    """The function that makes ``target``'s repository for a session, a caller and a cursor key.
+    """A function that makes the repository of ``target`` from a session, an identity and a cursor key.
 
-    ``base`` says which face is asked for. Raises `ValidationError` for anything but a mapped class or a repository
-    class of that face.
+    ``base`` is `AsyncRepository` or `BaseRepository`, for async or sync sessions. Raises `ValidationError` unless
+    ``target`` is a mapped class or a subclass of ``base``.
     """
     if not isinstance(target, type):
         raise ValidationError(f"A mapped class or a repository class was expected, not {target!r}.")
@@ -52,7 +52,7 @@ def _of_model(model: type, base: type) -> Build:
 
 
 def _of_repository(target: type) -> Build:
-    """A class may take less than the base does: ``def __init__(self, db, tenant_id)``."""
+    """Pass only the arguments that the class accepts, as in ``def __init__(self, db, tenant_id)``."""
     parameters = inspect.signature(target).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     model: type | None = getattr(target, "declared_model", None)
@@ -67,7 +67,7 @@ def _of_repository(target: type) -> Build:
 
 
 def _checked(build: Build, model: type | None) -> Build:
-    """Answer a missing or unfit tenant with what the request did wrong."""
+    """Raise the request's own error for a missing tenant, or for one that the tenant column can't hold."""
     scoped = model is not None and traits_of(model).tenant is not None
 
     def checked(session: Any, identity: RequestIdentity, cursor_key: Any) -> Any:
@@ -88,11 +88,11 @@ def _checked(build: Build, model: type | None) -> Build:
 
 
 def _rebind(session: Any, named: Any, tenant: Any) -> None:
-    """Where the tenant's column is no text, bind the session to the tenant's own value instead of its name."""
+    """If the tenant column is no text, bind the session to the tenant's value in place of its name."""
     if tenant is None or tenant is ALL_TENANTS or tenant == named:
         return
     try:
         bind_tenant(session, tenant)
     except TenantIsolationError:
-        # Not guarded (a session of the tests' own), or in use already: the repository itself decides then.
+        # The session is not guarded (one of a test's own), or already in use: the repository itself checks the tenant.
         return

@@ -1,7 +1,7 @@
-"""`rerun_route`: run an endpoint again whose transaction lost against another one.
+"""`rerun_route`: run an endpoint again after a transient failure, such as a serialization failure or a deadlock.
 
-The whole of it: its dependencies are solved anew, so that each attempt has a session and a transaction of its own.
-COMMIT is part of an attempt, and the response is sent after the last one.
+All of the endpoint is run again: its dependencies are solved anew, so that each attempt has its own session and
+transaction. COMMIT is part of an attempt, and the response is sent after the last one.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from .sessions import has_committed
 Handler = Callable[[Request], Awaitable[Response]]
 
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
-"""The methods that RFC 9110 calls idempotent, and FastAPI has."""
+"""The idempotent methods of RFC 9110, section 9.2.2, that FastAPI supports."""
 
 
 class _NotRepeatableError(Exception):
-    """An attempt has failed, and can't be followed by another."""
+    """An attempt has failed, and the request can't be run again."""
 
     def __init__(self, failure: Exception) -> None:
         super().__init__("The request can't be run again.")
@@ -36,20 +36,20 @@ class _NotRepeatableError(Exception):
 def rerun_route(
     policy: RetryPolicy | None = None, *, methods: Collection[str] = IDEMPOTENT_METHODS, idempotent: bool = False
 ) -> type[APIRoute]:
-    """A route class whose endpoints are run again after a failure that passes by itself (see `is_transient`).
+    """A route class whose endpoints are run again after a transient failure (see `is_transient`).
 
     ``APIRouter(route_class=rerun_route())``. An attempt is all of the endpoint: the body is validated, the dependencies
-    are solved, the handler runs, and the transaction is committed; no connection is held between two. Requests of
-    ``methods`` are run again, and others that have an ``Idempotency-Key``. ``idempotent`` says that the endpoints may
-    be run again whatever the method, and also where the connection was lost during COMMIT, so that the first attempt
-    may have taken effect. ``policy`` None: 4 attempts within 5 seconds, 0.05 s and more between them, with full jitter
+    are solved, the handler runs, and the transaction is committed. No connection is held between two attempts. Requests
+    of ``methods`` are run again, and others if they have an ``Idempotency-Key``. ``idempotent`` declares that the
+    endpoints may be run again whatever the method, even if the connection was lost during COMMIT, so that the first
+    attempt may have taken effect. ``policy`` None: 4 attempts within 5 seconds, at least 0.05 s apart, with full jitter
     and a budget that the endpoints share.
 
-    Not run again: what fails with the user's own exception or `HTTPException`; an endpoint that is a generator; one
+    Not run again: an endpoint that raises the user's own exception or `HTTPException`; one that is a generator; one
     that has read its body as a stream or closed an uploaded file; one with two sessions of which one has committed,
-    unless it is ``idempotent``. Nobody knows of what an endpoint commits by hand or does elsewhere: it must bear to be
-    done twice. Background tasks are those of the attempt that succeeded. The last failure leaves as it was raised: 503
-    with ``Retry-After`` from `register_exception_handlers`.
+    unless it is ``idempotent``. What an endpoint commits by hand, or does outside of the database, is not undone before
+    the next attempt: it must be safe to do twice. Only the background tasks of the successful attempt run. The last
+    failure is raised unchanged: `register_exception_handlers` makes it a 503 with ``Retry-After``.
     """
     chosen = policy or RetryPolicy(
         max_attempts=4,
@@ -70,14 +70,14 @@ class _Rules:
     idempotent: bool = False
 
     def allow(self, request: Request) -> bool:
-        """Whether this request may be run twice."""
+        """Whether this request may be run more than once."""
         if stack_of(request) is not None:
-            return False  # a generator: it runs, and commits, while its response is sent
+            return False  # a generator runs, and commits, while its response is sent
         asked = self.idempotent or request.method in self.methods
         return asked or bool(request.headers.get("idempotency-key", "").strip())
 
     def wrap(self, handler: Handler) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """A route's handler, with its attempts."""
+        """A handler that runs ``handler`` until an attempt succeeds or none is left."""
 
         async def attempt(request: Request) -> Response:
             try:
@@ -110,7 +110,7 @@ class _Rules:
         async def named(request: Request) -> Response:
             return await attempt(request)
 
-        named.__qualname__ = name  # what hooks and logs call it
+        named.__qualname__ = name  # the name in hooks and logs
         return with_retry(self.policy, idempotent=self.idempotent)(named)
 
 

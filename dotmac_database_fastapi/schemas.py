@@ -1,4 +1,4 @@
-"""Pydantic models derived from a mapped class: what is created, what is changed, what is read."""
+"""Pydantic models derived from a mapped class, for creating, updating and reading rows."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ _READ = ConfigDict(from_attributes=True)
 
 @lru_cache(maxsize=1024)
 def create_schema_of(model: type) -> type[BaseModel]:
-    """What a client may set of a new row; unknown keys are refused.
+    """The schema of a new row. Unknown keys are refused.
 
-    All public columns but the primary key (unless nothing else would fill it), tenant, audit, soft-delete and version.
+    It has all public columns except those of the tenant, audit, soft deletion and version, and except the primary key,
+    unless only the client can supply it.
     """
     traits: Traits[Any] = traits_of(model)
     columns = {**_natural_key(traits), **_written(traits)}
@@ -44,7 +45,7 @@ def create_schema_of(model: type) -> type[BaseModel]:
 
 @lru_cache(maxsize=1024)
 def update_schema_of(model: type) -> type[BaseModel]:
-    """What a client may change of a row: nothing is required, and what is not set stays."""
+    """The schema of a change. No field is required, and a field that is not sent is not changed."""
     traits: Traits[Any] = traits_of(model)
     fields = {
         key: (_annotation(traits, key, column, stored=True), _unset()) for key, column in _written(traits).items()
@@ -54,19 +55,19 @@ def update_schema_of(model: type) -> type[BaseModel]:
 
 @lru_cache(maxsize=1024)
 def read_schema_of(model: type) -> type[BaseModel]:
-    """What a client sees of a row: all public columns."""
+    """The schema of a row in responses: all public columns."""
     traits: Traits[Any] = traits_of(model)
     fields = {key: (_annotation(traits, key, column), ...) for key, column in public_columns(traits).items()}
     return _model(model, "Read", fields, _READ)
 
 
 def _model(model: type, word: str, fields: Mapping[str, Any], config: ConfigDict) -> type[BaseModel]:
-    # The module is what tells two classes of one name apart in OpenAPI.
+    # The module distinguishes two classes of one name in OpenAPI.
     return create_model(f"{model.__name__}{word}", __config__=config, __module__=model.__module__, **fields)
 
 
 def _unset() -> Any:
-    """The default of a field that is left alone where it is not set: none that a client should see."""
+    """A field without a documented default: it is not changed if it is not sent."""
     return Field(default=None, json_schema_extra=_without_default)
 
 
@@ -97,7 +98,7 @@ def _may_be_set(column: Column[Any]) -> bool:
 
 
 def _of_inheritance(traits: Traits[Any]) -> Iterator[str]:
-    """The columns that the ORM fills: which class a row is of, and the keys that lead to the rows of its parents."""
+    """The columns that the ORM fills: the discriminator, and the foreign keys to the rows of parent classes."""
     mapper = traits.mapper
     filled: set[Any] = {mapper.polymorphic_on}
     for level in mapper.iterate_to_root():
@@ -108,14 +109,14 @@ def _of_inheritance(traits: Traits[Any]) -> Iterator[str]:
 
 
 def _natural_key(traits: Traits[Any]) -> dict[str, Column[Any]]:
-    """The parts of the primary key that only the client can know."""
+    """The primary key columns that only the client can supply."""
     return {
         key: traits.columns[key] for key in traits.primary_key if key != traits.tenant and not _fills_key(traits, key)
     }
 
 
 def _fills_key(traits: Traits[Any], key: str) -> bool:
-    """Whether something fills a part of the key; in a row of several tables it is the key of each of them."""
+    """Whether a primary key column is filled by a default, in any of the tables of a joined class."""
     root: Traits[Any] = traits_of(traits.mapper.base_mapper.class_)
     return key in (traits.makes_uuid, root.makes_uuid) or any(
         isinstance(column, Column) and _filled(column) for column in traits.mapper.column_attrs[key].columns
@@ -123,7 +124,7 @@ def _fills_key(traits: Traits[Any], key: str) -> bool:
 
 
 def _filled(column: Column[Any]) -> bool:
-    """Whether something fills the column where nobody gives a value."""
+    """Whether a default, the server or an identity fills the column if no value is given."""
     table: Any = column.table
     return (
         column.default is not None
@@ -146,9 +147,9 @@ def _created(traits: Traits[Any], key: str, column: Column[Any]) -> tuple[Any, A
 
 
 def _column_default(value: Any) -> Any:
-    """A field that a client sees with its column's default, which the column applies by itself: it is not the row's.
+    """A field whose default is only documented. The column itself applies it when the row is inserted.
 
-    A subclass may write another one (the discriminator of an inheritance), and so may the repository.
+    Thus a subclass (with the discriminator of an inheritance) or the repository can insert another value.
     """
     shown = to_jsonable_python(value, fallback=str, bytes_mode="base64")
     return Field(default=None, json_schema_extra=lambda schema: schema.update(default=shown))
@@ -166,16 +167,16 @@ def _annotation(traits: Traits[Any], key: str, column: Column[Any], *, stored: b
 
 
 def _says_no_more(annotation: Any, column: Column[Any]) -> bool:
-    """Whether what an SQLModel class declares is just the class of its column's values."""
+    """Whether the annotation of an SQLModel class is just the Python type of the column type."""
     parts = [part for part in get_args(annotation) if part is not type(None)] or [annotation]
     optional = type(None) in get_args(annotation)
     return len(parts) == 1 and parts[0] is python_type(column.type) and (bool(column.nullable) or not optional)
 
 
 def _of_column(traits: Traits[Any], key: str, column: Column[Any], *, stored: bool) -> Any:
-    """The type of a column's values, written (``stored``) or read.
+    """The type of a column's values in requests (``stored``) or in responses.
 
-    What is read is shown even where it is not as the class says: one odd row must not take a list away.
+    Responses do not enforce the class's own annotations: one row that violates them must not make a whole list fail.
     """
     behind, values = json_type(column.type, written=stored), value_type(traits, key)
     if values is UNKNOWN:
@@ -194,7 +195,7 @@ def _of_column(traits: Traits[Any], key: str, column: Column[Any], *, stored: bo
 
 
 def _holds_json(type_: sa.TypeEngine[Any]) -> bool:
-    """Whether a column takes JSON's own values; a decorator that converts takes its own."""
+    """Whether a column stores JSON values as they are, without a decorator that converts them."""
     converts = isinstance(type_, sa.TypeDecorator) and (
         type(type_).process_bind_param is not sa.TypeDecorator.process_bind_param
     )
@@ -202,14 +203,14 @@ def _holds_json(type_: sa.TypeEngine[Any]) -> bool:
 
 
 _AS_JSON = AfterValidator(partial(to_jsonable_python, bytes_mode="base64"))
-"""What a class declares of a JSON column may be sets, dates and objects: they are stored as they were written."""
+"""Converts sets, dates and objects, which a class may declare for a JSON column, to plain JSON for storage."""
 
 
 def _declared(traits: Traits[Any], key: str) -> tuple[Any, tuple[Any, ...]]:
-    """The type that an SQLModel class declares and its constraints; None for other classes."""
+    """The type and the constraints that an SQLModel class declares; None for other classes."""
     declared = traits.model.model_fields.get(key) if issubclass(traits.model, BaseModel) else None
     if declared is None or declared.annotation in (None, Any):
         return None, ()
-    # SQLModel keeps its notes for columns there, too.
+    # The metadata includes SQLModel's own column options.
     metadata = [each for each in declared.metadata if not type(each).__module__.startswith("sqlmodel")]
     return with_base64(declared.annotation), tuple(without_encoding(metadata))

@@ -1,4 +1,4 @@
-"""The request's session and its one transaction."""
+"""The sessions of a request, each with one transaction that ends with the request."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ with suppress(ImportError):
 async def async_unit(
     plugin: DatabasePlugin, identity: RequestIdentity, *, unlimited: bool = False
 ) -> AsyncIterator[AsyncSession]:
-    """A session of the caller's in one lazy transaction: committed at the end, rolled back by any exception.
+    """A session of the caller's tenant, in one lazy transaction: committed at the end, rolled back by any exception.
 
-    ``unlimited``: in one that begins at once and has no time limits.
+    With ``unlimited`` the transaction begins at once, and the server's time limits are lifted for it.
     """
     options = _limitless(plugin) if unlimited else None
     session = plugin.new_session()
@@ -95,7 +95,7 @@ def sync_unit(plugin: DatabasePlugin, identity: RequestIdentity, *, unlimited: b
 
 
 def _limitless(plugin: DatabasePlugin) -> TransactionOptions | None:
-    """The options that lift the time limits of a transaction; None: the database knows none."""
+    """The options that lift the time limits of a transaction; None: the database has no such limits."""
     if plugin.database.url.get_backend_name() != "postgresql":
         return None
     return TransactionOptions(statement_timeout=0, idle_in_transaction_timeout=0)
@@ -104,7 +104,7 @@ def _limitless(plugin: DatabasePlugin) -> TransactionOptions | None:
 def request_session(
     plugin: DatabasePlugin, connection: HTTPConnection, identity: RequestIdentity
 ) -> AbstractAsyncContextManager[AsyncSession]:
-    """The request's async session: the first to ask opens it, and ends it."""
+    """The request's async session. The first dependency that needs it opens it, and closes it when it exits."""
     return _opened_once(connection, (id(plugin), "async"), async_unit(plugin, identity))
 
 
@@ -116,10 +116,10 @@ def request_sync_session(
 
 
 def lent_session(connection: HTTPConnection, identity: RequestIdentity, session: T) -> AbstractAsyncContextManager[T]:
-    """A session that the app gives in place of the request's, with the request's unit of work, tenant and actor.
+    """A session that the app supplies in place of the request's, with the request's unit of work, tenant and actor.
 
-    It is the lender's: it stays open, and where it is in a transaction the unit is a savepoint. What is no session is
-    given as it is.
+    The session belongs to the app: it is not closed here, and if it is already in a transaction, the unit of work is a
+    savepoint. An object that is not a session is returned unchanged.
     """
     key = "lent", id(session)
     if isinstance(session, (AsyncSession, async_scoped_session)):
@@ -133,7 +133,7 @@ def lent_session(connection: HTTPConnection, identity: RequestIdentity, session:
 async def _opened_once(
     connection: HTTPConnection, key: Any, opening: AbstractAsyncContextManager[T]
 ) -> AsyncIterator[T]:
-    """What the first to ask opens and ends, and others of the request are given while it is open."""
+    """One session for a request: the first dependency opens and closes it, later ones share it while it is open."""
     open_sessions: dict[Any, Any] = connection.scope.setdefault(_SCOPE, {})
     if key in open_sessions:
         yield open_sessions[key]
@@ -189,7 +189,7 @@ async def _failing_endpoint(connection: HTTPConnection) -> AsyncIterator[None]:
 
 
 def has_committed(connection: HTTPConnection) -> bool:
-    """Whether one of the request's sessions has ended with a COMMIT, since this was last asked."""
+    """Whether one of the request's sessions has committed since the last call of this function."""
     return bool(connection.scope.pop(_COMMITTED, False))
 
 
@@ -204,10 +204,10 @@ def _closing(session: Session) -> Iterator[None]:
 
 @asynccontextmanager
 async def _ended_in_thread(block: AbstractContextManager[Any]) -> AsyncIterator[None]:
-    """Leave ``block``, which has been entered, in a thread.
+    """Exit ``block``, which has been entered, in a worker thread.
 
-    The thread is beyond the pool's size: a request that waits for a thread to commit holds a connection that
-    those in all the threads may be waiting for.
+    The thread does not count against anyio's limit of threads. Otherwise a request that waits for a thread in order to
+    commit could hold the connection for which the requests in all other threads are waiting: a deadlock.
     """
     limiter = CapacityLimiter(1)
     try:
@@ -221,7 +221,7 @@ async def _ended_in_thread(block: AbstractContextManager[Any]) -> AsyncIterator[
 
 
 def _owned_by(session: Any, identity: RequestIdentity) -> AbstractContextManager[None] | None:
-    """Bind the request's own session to the caller's tenant, for its life."""
+    """Bind the request's own session to the caller's tenant until it is closed."""
     if identity.tenant is ALL_TENANTS:
         return _across(session, identity)
     if identity.tenant is not None:
@@ -230,7 +230,7 @@ def _owned_by(session: Any, identity: RequestIdentity) -> AbstractContextManager
 
 
 def _lent_to(session: Any, identity: RequestIdentity) -> AbstractContextManager[None] | None:
-    """Bind a lent session, where it is guarded, to the caller's tenant for the request."""
+    """Bind a session of the app's, if it is guarded, to the caller's tenant until the request ends."""
     if identity.tenant is None or not is_guarded(session):
         return None
     if identity.tenant is ALL_TENANTS:
@@ -240,7 +240,7 @@ def _lent_to(session: Any, identity: RequestIdentity) -> AbstractContextManager[
 
 def _across(session: Any, identity: RequestIdentity) -> AbstractContextManager[None]:
     reason = f"the tenant is ALL_TENANTS; actor {identity.actor!r}; {identity.request or 'no request'}"
-    # What the app's own dependency gives each administrator is a matter of course, not a warning.
+    # Expected where the app's own dependency returns ALL_TENANTS for its administrators: then it is no warning.
     return unscoped(session, reason=reason, level=logging.WARNING if identity.request is None else logging.INFO)
 
 
@@ -250,7 +250,7 @@ def _acting_as(
     identity: RequestIdentity,
     bind: Callable[[Any, RequestIdentity], AbstractContextManager[None] | None] = _owned_by,
 ) -> Iterator[None]:
-    """Bind the session to the caller's tenant, and let what is written name the caller's actor."""
+    """Bind the session to the caller's tenant, and record the caller's actor in audit columns."""
     with ExitStack() as stack:
         if identity.actor is not None:
             stack.enter_context(acting_as(identity.actor))
@@ -260,5 +260,5 @@ def _acting_as(
         try:
             yield
         except TenantNotGivenError as refused:
-            # The guard knows that a tenant is missing; the caller knows where it should have been.
+            # The guard finds that a tenant is missing; the identity knows where the request should have named it.
             raise identity.refusal(str(refused)) from refused

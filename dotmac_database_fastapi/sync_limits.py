@@ -1,8 +1,8 @@
-"""As many ``def`` requests at a time as there are connections for them.
+"""Limits the concurrent ``def`` requests to the number of connections in the pool.
 
-FastAPI has some 40 threads for ``def`` endpoints and needs one of them again to make the response. Were the
-requests that wait for a connection to wait in those threads, the ones that hold the connections could not go on.
-So they wait here, in the event loop, for a slot that stands for a connection.
+FastAPI runs ``def`` endpoints in about 40 threads, and needs a thread again to serialize the response. If requests
+waited for a connection in those threads, the requests that hold the connections would find no thread, and could not
+finish. So they wait here, in the event loop, for a slot of which there is one for each connection.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dotmac_database import DatabaseTimeoutError
 
 
 class SyncLimit:
-    """The slots for an engine of these options of `create_engine`; each event loop has its own."""
+    """The slots for an engine with these options of `create_engine`. Each event loop has its own slots."""
 
     def __init__(self, engine_options: dict[str, Any]) -> None:
         self._size = engine_options.get("pool_size", 5)
@@ -29,7 +29,7 @@ class SyncLimit:
 
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[None]:
-        """Hold a slot in this block. Raises `DatabaseTimeoutError` where none comes free within the pool's timeout."""
+        """Hold a slot in this block. Raises `DatabaseTimeoutError` if none becomes free within the pool's timeout."""
         semaphore = self._semaphore()
         try:
             with fail_after(self._timeout):

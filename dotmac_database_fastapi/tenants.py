@@ -1,9 +1,8 @@
-"""Where a request names its tenant.
+"""Dependencies that read the tenant's name from a request: from a header, the path, or the host's subdomain.
 
-Each function gives a FastAPI dependency, the same object for the same arguments, so that ``app.dependency_overrides``
-works. A tenant's name is 1 to 128 characters of letters, digits and ``_ - . : @``; anything else is answered with 400.
-Letters and digits are ASCII's, which no two databases fold, trim or normalise differently. Nothing is stripped: what
-the server hands over is the name, or it is none.
+Each function returns the same object for the same arguments, so that ``app.dependency_overrides`` works. A tenant's
+name has 1 to 128 characters: ASCII letters and digits, and ``_ - . : @``. Any other name is a 400. ASCII is required
+because databases fold, trim and normalise other characters differently. The name is taken as it is, never stripped.
 """
 
 # No postponed annotations here: older FastAPI does not resolve those of an object's __call__.
@@ -20,7 +19,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,128}\Z")
 
 
 class BadTenantError(TenantRequiredError, HTTPException):
-    """The request names no tenant, or not properly: 400, with the plugin's exception handlers and without."""
+    """The request names no tenant, or an invalid one: a 400, even without the plugin's exception handlers."""
 
     def __init__(self, message: str) -> None:
         HTTPException.__init__(self, status_code=400, detail=message)
@@ -31,7 +30,7 @@ class BadTenantError(TenantRequiredError, HTTPException):
 
 
 class MissingTenantError(BadTenantError):
-    """The request names no tenant at all, which is fine until a tenant's rows are touched."""
+    """The request names no tenant at all, which is an error only if it uses a tenant-scoped model."""
 
 
 class TenantSource:
@@ -44,7 +43,7 @@ class TenantSource:
         return self.read(connection)
 
     def read(self, connection: HTTPConnection) -> str:
-        """The request's tenant, found without waiting."""
+        """The request's tenant, read without awaiting."""
         found = self.found(connection)
         if not found:
             raise MissingTenantError(f"A tenant is needed: {self.place[0].lower()}{self.place[1:]} must name one.")
@@ -58,11 +57,11 @@ class TenantSource:
         return name
 
     def found(self, connection: HTTPConnection) -> list[str]:
-        """Every value that the request gives."""
+        """All values that the request has in this place."""
         raise NotImplementedError
 
     def openapi_parameter(self) -> dict[str, Any] | None:
-        """The parameter in OpenAPI's words; None where it is none."""
+        """The OpenAPI parameter object; None if the tenant is not read from a parameter of its own."""
         return None
 
 
@@ -109,33 +108,33 @@ class _SubdomainTenant(TenantSource):
 
 
 def _host(value: str) -> str:
-    """The host's name in small letters, without its port and the dot that ends a full name."""
+    """The host's name in lower case, without its port and without the final dot of a fully qualified name."""
     host = re.sub(r":[0-9]*\Z", "", value).removesuffix(".")
-    # Only ASCII: other letters have small ones that are ASCII's.
+    # Only ASCII: the lower case of some other letters is ASCII, such as that of the Kelvin sign.
     return host.lower() if host.isascii() else host
 
 
 _SCHEMA = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": r"^[A-Za-z0-9_.:@-]+$", "title": "Tenant"}
 
 
-# One cache for each kind, called with one positional argument: a default and a keyword give the same object.
+# Each function calls its cache with one positional argument, so that a default and a keyword give the same object.
 _header, _path, _subdomain = cache(_HeaderTenant), cache(_PathTenant), cache(_SubdomainTenant)
 
 
 def tenant_from_header(name: str = "X-Tenant-ID") -> TenantSource:
-    """The tenant that a header names. (HTTP itself has the server take away spaces and tabs around a header.)"""
+    """The tenant named by a header. (By RFC 9110, section 5.5, the server has removed whitespace around the value.)"""
     return _header(name)
 
 
 def tenant_from_path(name: str = "tenant_id") -> TenantSource:
-    """The tenant that a path parameter names: ``/tenants/{tenant_id}/users``."""
+    """The tenant named by a path parameter: ``/tenants/{tenant_id}/users``."""
     return _path(name)
 
 
 def tenant_from_subdomain(domain: str | None = None) -> TenantSource:
-    """The tenant that the host's name begins with: ``acme`` of ``acme.example.com``.
+    """The tenant named by the first part of the host's name: ``acme`` of ``acme.example.com``.
 
-    ``domain`` is what follows it, of any depth; None: the name has one label, and at least two follow (or
-    ``localhost``). Behind a proxy the ``Host`` header must be the client's.
+    ``domain`` is the part after the tenant's name. None: the tenant's name is the first label, and at least two labels
+    or ``localhost`` follow it. A proxy in front of the app must pass on the client's ``Host`` header.
     """
     return _subdomain(domain)

@@ -1,4 +1,4 @@
-"""Generated routers: a list, and all that can be done to one class of rows."""
+"""Generated routers: lists, and all operations on the rows of a class."""
 
 from .crud import crud_router
 from .lists import list_router

@@ -1,4 +1,4 @@
-"""`crud_router`: all that can be done to one class of rows."""
+"""`crud_router`: list, create, read, update, delete and restore the rows of a class."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def crud_router(
 ) -> APIRouter:
     """A router for the rows of ``model`` of the request's tenant.
 
-    The list of `list_router`, ``POST`` (201 with ``Location``), ``GET``, ``PATCH`` and ``DELETE`` (204) of ``/{id}``,
-    and ``POST /{id}/restore`` where rows are deleted softly. Schemas that are not given are derived. Where the class
-    has a version it is the ``ETag``, and ``If-Match`` makes PATCH and DELETE conditional: 412. A foreign key to a
-    tenant's row must name one of the same tenant: 409 otherwise. With ``idempotency`` a POST that is repeated with its
-    ``Idempotency-Key`` gets the first answer and writes nothing (see `once`): the same method, path, query string and
-    body of the same tenant and actor, within ``idempotency_ttl`` (seconds or a timedelta; None: as the plugin says). A
-    key that was used for another request is a 422. The other arguments are those of `list_router`.
+    It has the list of `list_router`, ``POST`` (201 with ``Location``), and ``GET``, ``PATCH`` and ``DELETE`` (204) of
+    ``/{id}``, and, if the class is soft-deleted, ``POST /{id}/restore``. Schemas that are not given are derived. If the
+    class has a version, it is the ``ETag``, and with ``If-Match`` a PATCH or DELETE of another version is a 412. A
+    foreign key to a row of another tenant is a 409. With ``idempotency``, a POST that is repeated with the same
+    ``Idempotency-Key`` gets the first response and writes nothing (see `once`). The repeated request must have the same
+    tenant, actor, method, path, query string and body, else it is a 422. Keys are kept for ``idempotency_ttl`` (seconds
+    or a timedelta; None: the plugin's). The other arguments are those of `list_router`.
     """
     made = router_of(model, prefix, router)
     params = ListParams(
@@ -130,7 +130,7 @@ class _Resource:
         endpoint.__annotations__["data"] = schema
         endpoint.__name__ = "create"
         headers = {"Location": LOCATION, **({} if replays is None else {"Idempotency-Replayed": REPLAYED})}
-        # 400: a body that is no text. A schema of the user's may name the tenant, and then another one.
+        # 400: the body is not valid UTF-8. 403: a schema of the user's may contain the tenant, and name another one.
         problems = {400, 409, 422, *self._of_tenant(schema)}
         self._add("POST", "" if self.router.prefix else "/", endpoint, 201, "Create", problems, headers)
 
@@ -170,7 +170,7 @@ class _Resource:
         ) -> Response:
             key = self.key.of(given, repository.tenant_id)
             expected = await self._expected(request, repository, key)
-            # A repository of the user's own may delete as it always has where no version is asked for.
+            # Without If-Match the argument is omitted: a user's repository may override delete() without it.
             asked = {} if expected is None else {"expected_version": expected}
             if not await repository.delete(key, **asked):
                 raise self._missing()
@@ -230,7 +230,7 @@ class _Resource:
         return Response(self.renderer.one(entity), status, headers, "application/json")
 
     async def _loaded(self, repository: Any, entity: Any) -> Any:
-        """The entity with the relationships that the schema reads."""
+        """The entity with the relationships that the schema contains."""
         if not self.renderer.relationships:
             return entity
         key = self.traits.key_of(entity)
@@ -238,7 +238,7 @@ class _Resource:
         return await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships)
 
     async def _expected(self, request: Request, repository: Any, key: Any) -> Any:
-        """The version that ``If-Match`` asks for; None: any."""
+        """The version that ``If-Match`` requires; None: any version."""
         versions = matched_versions(request)
         if versions is None:
             return None

@@ -1,4 +1,4 @@
-"""`list_router`: a class's rows by pages, filtered and sorted."""
+"""`list_router`: lists the rows of a class in pages, filtered and sorted."""
 
 from __future__ import annotations
 
@@ -47,20 +47,21 @@ def list_router(
 ) -> APIRouter:
     """A router whose ``GET`` lists the rows of ``model``, for the request's tenant.
 
-    ``page`` and ``per_page`` give a `PaginationResult` as JSON, ``limit`` or ``cursor`` a `CursorPaginationResult`,
-    both kinds at once a 422; a ``Link`` header names the neighbours, unless it would be too long. ``filters`` and
-    ``sorts`` are the fields that clients may name (none: those that ``read_schema`` shows, never the tenant's,
-    soft-delete and private columns), ``search`` those of ``q=``, and ``default_sort`` the order where none is asked for
-    (``"-created_at,name"``). A cursor is sorted by what ``read_schema`` shows: it carries the values.
+    The parameters ``page`` and ``per_page`` give a `PaginationResult` as JSON, ``limit`` and ``cursor`` give a
+    `CursorPaginationResult`; both kinds together are a 422. A ``Link`` header has the URLs of the neighbouring pages,
+    unless it would be too long. ``filters`` and ``sorts`` are the fields that clients may filter and sort by (empty:
+    those of ``read_schema``, except the tenant, soft-delete and private columns), ``search`` those that ``q=``
+    searches, and ``default_sort`` (``"-created_at,name"``) is the order if a client names none. A cursor can be sorted
+    only by fields of ``read_schema``, because it contains their values.
 
-    A page has at most ``max_page_size`` rows, and a numbered one skips at most ``max_offset`` of them (None: any
-    number); what is beyond is a 422 that points to the cursor. Clients choose with ``total=`` among ``totals`` how rows
-    are counted (see `PaginationParams`); ``total`` is how where they don't. An estimate comes from statistics of the
-    whole table, so that it tells of other tenants' rows: clients may ask for one only where it is among ``totals``.
+    A page has at most ``max_page_size`` rows, and a numbered page skips at most ``max_offset`` rows (None: any number);
+    beyond that it is a 422 that recommends the cursor. Clients choose with ``total=``, among ``totals``, how the rows
+    are counted (see `PaginationParams`); the default is ``total``. An estimate comes from statistics of the whole
+    table, so it reveals the number of other tenants' rows: clients may choose it only if it is in ``totals``.
 
-    ``repository`` is a class to use in place of the usual one, ``plugin`` the one of several. ``router`` goes to
-    `APIRouter` (``tags``, …). Raises `ValidationError` for fields that are missing or private, and for an
-    array in ``sorts``.
+    ``repository`` is a repository class to use instead of the default. ``plugin`` is needed if the app has several.
+    ``router`` is passed to `APIRouter` (``tags``, …). Raises `ValidationError` for fields that are missing or private,
+    and for an array in ``sorts``.
     """
     made = router_of(model, prefix, router)
     params = ListParams(
@@ -83,7 +84,7 @@ def list_router(
 
 
 def router_of(model: type, prefix: str, options: dict[str, Any]) -> APIRouter:
-    """The router of a class's generated endpoints, tagged with the class's plural where the user gives no tags."""
+    """A router for the generated endpoints of a class. The default tag is the plural of the class's name."""
     tags = options.get("tags") or [plural(model.__name__)]
     route_class = bounded(options.get("route_class", APIRoute))
     return APIRouter(prefix=prefix, **{**options, "tags": tags, "route_class": route_class})
@@ -92,7 +93,7 @@ def router_of(model: type, prefix: str, options: dict[str, Any]) -> APIRouter:
 def add_list(
     router: APIRouter, model: type, params: ListParams, get_rows: Callable[..., Any], renderer: Renderer
 ) -> None:
-    """Add the list to a router."""
+    """Add the endpoint of the list to a router."""
     loads = renderer.relationships
 
     async def list_rows(request: Request, repository: Any = Depends(get_rows)) -> Response:
@@ -140,7 +141,7 @@ def add_list(
 
 
 def _reads_plainly(repository: Any) -> bool:
-    """Whether nothing of the user's needs the rows as objects."""
+    """Whether the rows can be read as dicts: no override or listener of the user's needs entities."""
     return (
         isinstance(repository, AsyncRepository)
         and type(repository).list_paginated is AsyncRepository.list_paginated
@@ -150,7 +151,7 @@ def _reads_plainly(repository: Any) -> bool:
 
 
 def sorts_of(text: str) -> list[SortField]:
-    """``"-created_at,name"`` as sorts."""
+    """Parse sorts such as ``"-created_at,name"``."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     return [
         SortField(part.removeprefix("-"), SortOrder.DESC if part.startswith("-") else SortOrder.ASC) for part in parts
