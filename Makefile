@@ -11,10 +11,10 @@ example: $(READY)
 	$(BIN)/python -m example_app
 
 test: $(READY) check
-	$(BIN)/python -m pytest -q -n 3 --dist loadscope
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 matrices: $(READY)
-	$(BIN)/python -m pytest -q -n 3 --dist loadscope -m matrix
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m matrix
 
 check: $(READY)
 	$(BIN)/ruff check .

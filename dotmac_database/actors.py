@@ -1,4 +1,4 @@
-"""Who acts: the ambient user that audit columns record."""
+"""The audit user of the current context."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ACTOR: ContextVar[str | None] = ContextVar("dotmac_database_actor", default=Non
 
 @contextmanager
 def acting_as(user_id: str | None) -> Iterator[None]:
-    """Record ``user_id`` as the audit user of writes in this block, task and thread, unless they name their own."""
+    """Record ``user_id`` as the audit user of writes in this block, in this task and thread, unless they name one."""
     token = _ACTOR.set(user_id)
     try:
         yield
@@ -20,5 +20,5 @@ def acting_as(user_id: str | None) -> Iterator[None]:
 
 
 def current_actor() -> str | None:
-    """The ambient audit user; None outside of `acting_as`."""
+    """The audit user of the current context; None outside of `acting_as`."""
     return _ACTOR.get()

@@ -1,7 +1,7 @@
-"""A circuit breaker: stop asking a database that does not answer, and notice when it does again.
+"""A circuit breaker: stops calls to a database that does not respond, until it responds again.
 
-No library fitted: those at hand let every caller through once the timeout is over, hold a lock over the
-protected call, or know threads but no tasks (see ``docs/dependencies.md``).
+No existing library fits: they let all callers through after the timeout, hold a lock during the protected call, or
+support threads but not asyncio tasks (see ``docs/dependencies.md``).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _ANSWERS = (
 
 @dataclass(frozen=True, slots=True)
 class CircuitChange:
-    """A breaker's change of state. ``failures`` is the number in a row so far; ``error``, what caused it, or None."""
+    """A change of a breaker's state, with the number of consecutive ``failures`` and the ``error`` that caused it."""
 
     name: str | None
     before: CircuitState
@@ -62,34 +62,34 @@ class CircuitChange:
 
 
 class CircuitHook(Protocol):
-    """Called after each change of state, outside of the lock. What it raises is logged, and goes no further."""
+    """Called after each change of state, outside of the lock. Its exceptions are logged and suppressed."""
 
     def __call__(self, change: CircuitChange, /) -> None:
-        """Take note of ``change``."""
+        """Record ``change``."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Permit:
-    """Leave to make one call; ``era`` tells a late result from one that still counts."""
+    """The permission for one call. ``era`` identifies results that arrive too late to count."""
 
     era: int
 
 
 class CircuitBreaker:
-    """Fail at once while a database is down, instead of waiting for it on every call.
+    """Makes calls fail immediately while a database is down, instead of waiting for it each time.
 
-    Use it as a decorator of a function or a coroutine function, or as a context manager (``with`` and
-    ``async with``). One object may be shared by any number of threads and tasks; no lock is held over a call.
+    Use it as a decorator of a function or coroutine function, or as a context manager (``with`` and ``async with``).
+    One breaker may be shared by any number of threads and tasks; it holds no lock during a call.
 
-    ``failure_threshold`` failures in a row open the circuit; a failure is an ``expected_exception``. What only a
-    working database says (not found, duplicate, constraint, validation, stale, tenant isolation, lost against
-    another transaction) is no failure, and breaks the row as a success does; a cancelled call says nothing.
-    While open, calls raise `CircuitOpenError` without being made. After ``recovery_timeout`` seconds one call is
-    let through: its success closes the circuit, its failure opens it for as long again.
+    ``failure_threshold`` consecutive failures open the circuit. A failure is an ``expected_exception``, except those
+    that prove the database is responding: not found, duplicate, constraint, validation, stale, tenant isolation, and a
+    transaction that failed because of a concurrent one. These count as a success. A cancelled call does not count.
+    While the circuit is open, calls raise `CircuitOpenError` without being made. After ``recovery_timeout`` seconds one
+    trial call is let through: its success closes the circuit, its failure opens it for the same time again.
 
-    ``name`` appears in messages and changes; ``hooks`` are called for every change.
-    Raises `ValidationError` for a threshold below 1 or a negative timeout.
+    ``name`` appears in messages and changes; ``hooks`` are called for every change. Raises `ValidationError` for a
+    threshold below 1 or a negative timeout.
     """
 
     def __init__(
@@ -118,29 +118,29 @@ class CircuitBreaker:
 
     @property
     def state(self) -> CircuitState:
-        """``"closed"``, ``"open"``, or ``"half_open"`` once the recovery timeout is over."""
+        """``"closed"``, ``"open"``, or ``"half_open"`` after the recovery timeout."""
         with self._lock:
             return self._state()
 
     @property
     def failures(self) -> int:
-        """How many failures in a row there have been."""
+        """The number of consecutive failures."""
         return self._failures
 
     @property
     def retry_after(self) -> float:
-        """The seconds until the next trial; 0.0 when calls are let through."""
+        """The time until the next trial call, in seconds; 0.0 if calls are let through."""
         with self._lock:
             return self._retry_after()
 
     def reset(self) -> None:
-        """Close the circuit and forget the failures."""
+        """Close the circuit and reset the number of failures."""
         with self._lock:
             change = self._close(None)
         self._call_hooks(change)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Protect a function or coroutine function. The result has this breaker as its ``circuit_breaker``."""
+        """Protect a function or coroutine function. The result has this breaker as attribute ``circuit_breaker``."""
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise ValidationError("A circuit breaker takes a function or a coroutine function, not a generator.")
         if self.name is None:
@@ -204,7 +204,7 @@ class CircuitBreaker:
             if breaker is self:
                 _ENTERED.set(entered[:index] + entered[index + 1 :])
                 return permit
-        # A framework may leave the block in another context than it entered it (a thread pool does).
+        # The block may be exited in another context than it was entered, such as in another thread.
         return self._trial or _Permit(self._era)
 
     def _state(self) -> CircuitState:
@@ -288,16 +288,16 @@ class CircuitBreaker:
         for hook in self._hooks:
             try:
                 hook(change)
-            except Exception:  # noqa: BLE001 - a hook must not break what it watches
+            except Exception:  # noqa: BLE001 - a failing hook must not affect the call
                 _log.exception("A hook of the circuit breaker %s failed", self.name or "(unnamed)")
 
 
 _ENTERED: ContextVar[tuple[tuple[CircuitBreaker, _Permit], ...]] = ContextVar("dotmac_database_breakers", default=())
-"""The ``with`` blocks that this task or thread is in, outermost first."""
+"""The ``with`` blocks of this task or thread, outermost first."""
 
 
 def _is_answer(error: BaseException) -> bool:
-    """Whether a working database said this; exceptions of SQLAlchemy and drivers are judged by what they become."""
+    """Whether an exception proves the database is responding; those of SQLAlchemy and drivers are translated first."""
     if isinstance(error, (sa.NoResultFound, sa.MultipleResultsFound)):
         return True
     failure = database_error(error)
@@ -307,5 +307,5 @@ def _is_answer(error: BaseException) -> bool:
         return failure.transient or failure.sqlstate is not None
     if isinstance(failure, _ANSWERS):
         return True
-    # Whatever else carries the database's own code (no such table, a syntax error) is an answer too.
+    # Any other error with a SQLSTATE of the database (no such table, a syntax error) is a response too.
     return hasattr(failure.__cause__, "sqlstate") or hasattr(failure.__cause__, "sqlite_errorcode")

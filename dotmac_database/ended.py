@@ -1,8 +1,8 @@
-"""What is left of a session that was closed for good, as a request's is: each use of it is a `SessionEndedError`.
+"""Sessions that were closed for good, such as a request's: each further use raises `SessionEndedError`.
 
-SQLAlchemy refuses some uses of a closed session, each with an error of its own, and takes others in silence. So the
-session, and the `AsyncSession` in front of it, become instances of a subclass that refuses them all alike. That costs
-two assignments when a session ends, and nothing for a session that is in use.
+SQLAlchemy refuses some uses of a closed session with various errors, and silently accepts others. So the session, and
+the `AsyncSession` in front of it, become instances of a subclass that refuses all uses. That costs two assignments when
+a session ends, and nothing while it is in use.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _KEPT = "dotmac_ended"
 
 
 def end_for_good(session: Session) -> None:
-    """End a session now that is closed once only (``close_resets_only=False``): whoever still uses it is refused."""
+    """End a session that can't be reused (``close_resets_only=False``): from now on its uses are refused."""
     if session._close_state is _SessionCloseState.ACTIVE:
         session._close_state = _SessionCloseState.CLOSED
         end(session)
 
 
 def end(session: Session) -> None:
-    """Let every further use of a closed session, and of its `AsyncSession`, raise `SessionEndedError`."""
+    """Make every further use of a closed session, and of its `AsyncSession`, raise `SessionEndedError`."""
     _become_ended(session)
     outer = async_session(session)
     if outer is not None:
@@ -50,7 +50,7 @@ def end(session: Session) -> None:
 
 def _become_ended(session: Any) -> None:
     known = type(session)
-    # A subclass that the class itself keeps lives as long as it does; a session that is closed twice has it already.
+    # The subclass is stored on the class itself, so that both live equally long. A session may be closed twice.
     ended = vars(known).get(_KEPT)
     if ended is None:
         methods = {name: _refusing(getattr(known, name)) for name in REFUSED if hasattr(known, name)}

@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree.
+"""The toolkit's exceptions, as one hierarchy.
 
 DatabaseError
 ├── EntityNotFoundError
@@ -18,8 +18,8 @@ DatabaseError
 ├── DatabaseUnavailableError        classes 08, 53, 57; refused or lost connections
 └── DatabaseTimeoutError            57014, 55P03, a full pool
 
-A message names the model and the field; it never carries a value that was bound to a statement.
-The driver's exception, where there is one, is the ``__cause__``.
+A message names the model and the field, and never contains a parameter of a statement. The driver's exception, if there
+is one, is the ``__cause__``.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ Outcome = Literal["rolled_back", "unknown"]
 
 
 class DatabaseError(Exception):
-    """The database could not do what was asked."""
+    """The base class of the toolkit's exceptions."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip())
 
 
 class EntityNotFoundError(DatabaseError):
-    """There is no such row, or it belongs to someone else: the two are never told apart."""
+    """There is no such row, or it belongs to another tenant: the exception is the same for both."""
 
     def __init__(self, message: str | None = None, *, model: str | None = None) -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ class EntityNotFoundError(DatabaseError):
 
 
 class _ConstraintError(DatabaseError):
-    """A constraint refused the row."""
+    """The row violates a constraint."""
 
     def __init__(
         self, message: str | None = None, *, fields: tuple[str, ...] = (), constraint: str | None = None
@@ -56,15 +56,15 @@ class _ConstraintError(DatabaseError):
 
 
 class DuplicateEntityError(_ConstraintError):
-    """A row with these values exists already."""
+    """The row violates a unique constraint: a row with these values already exists."""
 
 
 class ConstraintViolationError(_ConstraintError):
-    """A foreign key, check or not-null constraint refused the row."""
+    """The row violates a foreign key, check, exclusion or not-null constraint."""
 
 
 class ValidationError(DatabaseError, ValueError):
-    """The input was refused."""
+    """The input is invalid."""
 
     def __init__(self, message: str | None = None, *, field: str | None = None, operator: str | None = None) -> None:
         super().__init__(message)
@@ -73,7 +73,7 @@ class ValidationError(DatabaseError, ValueError):
 
 
 class MisuseError(ValidationError):
-    """The call itself is wrong, whatever the values are: it names a field that the class does not have, for example."""
+    """The call itself is wrong, whatever its values. For example, it names a field that the class does not have."""
 
 
 class InvalidCursorError(ValidationError):
@@ -81,11 +81,11 @@ class InvalidCursorError(ValidationError):
 
 
 class TenantRequiredError(ValidationError):
-    """A tenant's data was touched with no tenant bound."""
+    """A tenant-scoped class was used without a tenant."""
 
 
 class TenantNotGivenError(TenantRequiredError):
-    """A session or a repository for tenants' rows was given no tenant."""
+    """A session or a repository for a tenant-scoped class was given no tenant."""
 
 
 class TenantIsolationError(DatabaseError):
@@ -93,7 +93,7 @@ class TenantIsolationError(DatabaseError):
 
 
 class UnscopedStatementError(TenantIsolationError):
-    """The statement touches a tenant's table in a way that can't be confined to one tenant."""
+    """The statement uses a tenant's table in a way that can't be confined to one tenant."""
 
 
 class SessionEndedError(DatabaseError):
@@ -101,15 +101,15 @@ class SessionEndedError(DatabaseError):
 
 
 class StaleEntityError(DatabaseError):
-    """The row has changed since it was read."""
+    """The row was changed after it was read: its version is not the expected one."""
 
 
 class TransactionError(DatabaseError):
     """The transaction failed.
 
-    ``outcome`` says what is known: ``"rolled_back"``, nothing was written; ``"unknown"``, the connection
-    was lost during COMMIT, so that the transaction may have been committed. ``transient`` says that
-    the same transaction may succeed when it is run again (SQLSTATE 40001, 40P01, SQLite busy).
+    ``outcome`` is ``"rolled_back"`` if nothing was written, and ``"unknown"`` if the connection was lost during COMMIT,
+    so that the transaction may have been committed. ``transient``: the same transaction may succeed when it is run
+    again (SQLSTATE 40001, 40P01, SQLite busy).
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class TransactionError(DatabaseError):
 
 
 class CircuitOpenError(DatabaseError):
-    """The circuit breaker is open; ``retry_after`` is the time in seconds until it tries again."""
+    """The circuit breaker is open. ``retry_after`` is the time until its next trial call, in seconds."""
 
     def __init__(self, message: str | None = None, *, retry_after: float = 0.0) -> None:
         super().__init__(message or "The circuit breaker is open.")
@@ -135,8 +135,8 @@ class CircuitOpenError(DatabaseError):
 
 
 class DatabaseUnavailableError(DatabaseError):
-    """The database can't be reached, or refuses work."""
+    """The database can't be reached, or refuses to work."""
 
 
 class DatabaseTimeoutError(DatabaseError):
-    """The database, or a free connection to it, did not come in time."""
+    """The database did not respond in time, or no connection became free in time."""

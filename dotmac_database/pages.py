@@ -1,7 +1,7 @@
-"""What a page is once it is read.
+"""The results of paginated reads.
 
-Pydantic knows both kinds: an endpoint may return one and declare
-``PaginationResult[UserRead]``. The items become what is declared, also from objects' attributes.
+Pydantic supports both classes: an endpoint may return one, and declare ``PaginationResult[UserRead]``. The items are
+converted to the declared type, also from entities.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Estimate(int):
-    """A number of rows that says whether it was counted to the end: ``exact``."""
+    """A number of rows. ``exact``: all of them were counted."""
 
     exact: bool
 
@@ -28,14 +28,14 @@ class Estimate(int):
         return made
 
     def __getnewargs_ex__(self) -> tuple[tuple[int], dict[str, bool]]:
-        """What a copy is made of."""
+        """The arguments for a copy, for pickle and copy."""
         return (int(self),), {"exact": self.exact}
 
 
 class _Page(Generic[T]):
-    """A value: equal to one of the same fields, and not to be changed.
+    """An immutable value, equal to another one with the same fields.
 
-    No dataclass, since Pydantic takes the generic ones apart by itself, and would lose what is computed.
+    It is no dataclass, because Pydantic would serialize a generic dataclass by its fields, without computed values.
     """
 
     items: list[T]
@@ -55,11 +55,11 @@ class _Page(Generic[T]):
 
 
 class PaginationResult(_Page[T]):
-    """One numbered page. A page past the end has no items and the right total.
+    """One numbered page. A page beyond the last one has no items, and the right total.
 
-    ``total`` and ``pages`` are None where no total was asked for, and not more than good guesses where
-    ``total_is_exact`` is False: see `PaginationParams`. ``has_next`` is true to the rows in either case; ``more`` says
-    it where the total can't. As JSON it has ``total_is_exact`` where another total than the exact one was asked for.
+    ``total`` and ``pages`` are None without a total, and estimates if ``total_is_exact`` is False: see
+    `PaginationParams`. ``has_next`` is always exact; ``more`` supplies it if the total is not. The JSON includes
+    ``total_is_exact`` unless the total is of the kind ``"exact"``.
     """
 
     total: int | None
@@ -78,19 +78,19 @@ class PaginationResult(_Page[T]):
 
     @property
     def total_is_exact(self) -> bool:
-        """Whether ``total`` was counted to the end."""
+        """Whether ``total`` is an exact count."""
         return self.total is not None and getattr(self.total, "exact", True)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
-        """Pydantic's hook: the page as an object with all its fields."""
+        """The schema of the page as an object with all its fields (a method that Pydantic calls)."""
         number, known = cs.int_schema(), cs.nullable_schema(cs.int_schema())
         rest = {"total": known, "page": number, "per_page": number, "pages": known}
         return _page_schema(source, handler, rest, _of_numbered, _numbered)
 
 
 class CursorPaginationResult(_Page[T]):
-    """One page between two cursors. A cursor is None where there is nothing on its side."""
+    """One page between two cursors. A cursor is None if there are no rows in its direction."""
 
     next_cursor: str | None
     prev_cursor: str | None
@@ -106,7 +106,7 @@ class CursorPaginationResult(_Page[T]):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
-        """Pydantic's hook: the page as an object with all its fields."""
+        """The schema of the page as an object with all its fields (a method that Pydantic calls)."""
         cursor = cs.nullable_schema(cs.str_schema())
         return _page_schema(source, handler, {"next_cursor": cursor, "prev_cursor": cursor}, _of_between, _between)
 
@@ -118,7 +118,7 @@ def _page_schema(
     parts: Callable[[Any], Any],
     page: Callable[[dict[str, Any]], Any],
 ) -> cs.CoreSchema:
-    """The schema of a page: its parts are validated and serialised, and the page is made of them again."""
+    """The Pydantic schema of a page: its fields are validated, then the page is constructed from them."""
     item = next(iter(get_args(source)), Any)
     fields = {
         "items": cs.typed_dict_field(cs.list_schema(handler.generate_schema(item))),
@@ -135,7 +135,7 @@ def _page_schema(
         page,
         cs.no_info_before_validator_function(parts, whole),
         serialization=cs.plain_serializer_function_ser_schema(parts, return_schema=whole),
-        ref=f"{kind.__module__}.{kind.__qualname__}:{id(kind)}{suffix}",  # so that OpenAPI has a name for it
+        ref=f"{kind.__module__}.{kind.__qualname__}:{id(kind)}{suffix}",  # gives the OpenAPI component a name
     )
 
 

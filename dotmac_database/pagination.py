@@ -1,7 +1,7 @@
-"""Pages of a hand-written query: a `select()` or a legacy ``Query``.
+"""Pagination of hand-written queries: of a `select()` or a legacy ``Query``.
 
-Repositories page by themselves; these are for statements that no repository makes. The order is made total: what
-the query orders by, then the primary key.
+Repositories have their own pagination; these functions are for other statements. The primary key is appended to the
+query's order, so that the order is total.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ _BINDING = b"PaginationHelper"
 
 
 class PaginationHelper:
-    """A value as a cursor, and back, with its type."""
+    """Encodes values as cursors, and decodes them with their types."""
 
     @staticmethod
     def encode_cursor(value: Any, key: CursorKey = None) -> str:
-        """``value``, a scalar or a tuple of them, as an opaque URL-safe text; signed where a ``key`` is given."""
+        """Encode ``value``, a scalar or a tuple of scalars, as an opaque URL-safe text, signed with the ``key``."""
         single = not isinstance(value, tuple)
         values = (value,) if single else value
         return CursorCodec(key).encode(values, mode="after" if single else "from", binding=_BINDING)
 
     @staticmethod
     def decode_cursor(cursor: str, key: CursorKey = None) -> Any:
-        """What `encode_cursor` was given. Raises `InvalidCursorError` for anything else."""
+        """Decode a text of `encode_cursor`. Raises `InvalidCursorError` for any other text."""
         mode, values = CursorCodec(key).decode(cursor, binding=_BINDING)
         return values[0] if mode == "after" else values
 
 
 class DatabasePaginator:
-    """Numbered and cursor pages of any query."""
+    """Numbered pages and cursor pages of any query."""
 
     @staticmethod
     def paginate_query(session: Session, query: AnyQuery, page: int = 1, per_page: int = 20) -> tuple[list[Any], int]:
-        """The items of a page, which counts from 1, and the exact total; two statements."""
+        """The items of a page, counted from 1, and the exact total. Two statements."""
         statement, sync = _statement(query), sync_session(session)
         _check_page(page, per_page)
         with translated():
@@ -79,10 +79,10 @@ class DatabasePaginator:
         cursor: str | None = None,
         ascending: bool = True,
     ) -> tuple[list[Any], str | None, bool]:
-        """The items after a cursor by one field and the primary key, the next cursor, and whether there is more.
+        """The items after a cursor, the next cursor, and whether there are more items. One statement.
 
-        One statement. What the query orders by itself does not count. Raises `InvalidCursorError` for a cursor that
-        is damaged or of another order.
+        The order is that of one field, then of the primary key; the query's own order is ignored. Raises
+        `InvalidCursorError` for a cursor that is damaged or of another order.
         """
         sync, statement = sync_session(session), _statement(query)
         _check_page(1, limit)
@@ -122,16 +122,16 @@ class DatabasePaginator:
 
 
 class PerformancePaginator:
-    """Pages of large tables, without counting them and without reading what is skipped."""
+    """Pages of large tables, without counting all rows and without reading skipped rows."""
 
     @staticmethod
     def paginate_with_count_estimate(
         session: Session, query: AnyQuery, page: int = 1, per_page: int = 20, count_threshold: int = 10_000
     ) -> tuple[list[Any], Estimate]:
-        """The items of a page and a total, exact up to ``count_threshold`` rows, beyond it the planner's estimate.
+        """The items of a page and a total: exact up to ``count_threshold`` rows, beyond it the planner's estimate.
 
-        ``total.exact`` tells which. SQLite has no estimate, and says ``count_threshold + 1``, not exact. Two
-        statements; three for an estimate.
+        ``total.exact`` tells whether it is exact. SQLite has no estimate, and gives ``count_threshold + 1``. Two
+        statements, or three with an estimate.
         """
         statement, sync = _statement(query), sync_session(session)
         _check_page(page, per_page)
@@ -152,10 +152,10 @@ class PerformancePaginator:
     def deep_pagination_optimize(
         session: Session, query: AnyQuery, page: int, per_page: int, cursor_field: str = "id"
     ) -> tuple[list[Any], int]:
-        """The same items as OFFSET, and the exact total; two statements.
+        """The same items as with OFFSET, and the exact total. Two statements.
 
-        The rows that are skipped are counted off by their keys alone, in an index where one has the order; whole rows
-        are read for the page only. Without an order of its own the query is ordered by ``cursor_field``.
+        Of the skipped rows only the keys are read, from an index if one has the order; whole rows are read only for the
+        page. A query without an order is ordered by ``cursor_field``.
         """
         statement, sync = _statement(query), sync_session(session)
         _check_page(page, per_page)
@@ -205,7 +205,7 @@ def _check_page(page: int, per_page: int) -> None:
 
 
 def _entity(statement: Select[Any]) -> Traits[Any]:
-    """The traits of the class that the statement selects first."""
+    """The traits of the first class that the statement selects."""
     described: Any = statement.column_descriptions
     entity = described[0]["entity"] if described else None
     mapper: Mapper[Any] | None = getattr(entity, "__mapper__", None)
@@ -215,7 +215,7 @@ def _entity(statement: Select[Any]) -> Traits[Any]:
 
 
 def _totally_ordered(statement: Select[Any]) -> Select[Any]:
-    """The statement with its primary key at the end of its order, in the direction of the last clause."""
+    """The statement with the primary key appended to its order, in the direction of the last clause."""
     described: Any = statement.column_descriptions
     entity = described[0]["entity"] if described else None
     mapper: Mapper[Any] | None = getattr(entity, "__mapper__", None)

@@ -1,7 +1,7 @@
-"""What to ask for: filters, sorts and pages, as frozen values.
+"""The options of a query: filters, sorts and pages, as frozen values that are independent of any database.
 
-Nothing here knows a database. Objects built by hand raise Pydantic's ``ValidationError`` (a
-``ValueError``) for a bad value; a repository given a dict raises the toolkit's.
+Their constructors raise Pydantic's ``ValidationError`` (a ``ValueError``) for an invalid value. A dict with invalid
+values that is passed to a repository raises the toolkit's `ValidationError`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 MAX_PAGE_SIZE = 1000
 
 SortBy: TypeAlias = Literal["value", "folded", "relevance"]
-"""What of a field is sorted by; see `SortField`."""
+"""The property of a field that determines its order; see `SortField`."""
 
 TotalKind: TypeAlias = Literal["exact", "bounded", "estimate", "none"]
-"""How a numbered page's total is come by; see `PaginationParams`."""
+"""How the total of a numbered page is determined; see `PaginationParams`."""
 
 
 class FilterOperator(StrEnum):
-    """How a field is compared; the values are what a query string carries (``score__gte=10``)."""
+    """The operators of filters. The values are the suffixes in a query string (``score__gte=10``)."""
 
     EQ = "eq"
     NE = "ne"
@@ -66,8 +66,8 @@ class SortOrder(StrEnum):
 class QueryFilter:
     """One condition on one field.
 
-    ``field`` may be a dotted path: through relationships (``"author.name"``: some related row matches)
-    or into a JSON column (``"settings.theme"``). ``value`` is coerced to the column's Python type.
+    ``field`` may be a dotted path: through relationships (``"author.name"``: at least one related row matches), or into
+    a JSON column (``"settings.theme"``). ``value`` is converted to the column's Python type.
     """
 
     field: str
@@ -77,7 +77,7 @@ class QueryFilter:
 
 @dataclass(frozen=True, config=_CONFIG)
 class FilterGroup:
-    """Filters joined by one word: see `any_of`, `all_of`, `none_of`."""
+    """Filters combined by OR, AND or NOT: see `any_of`, `all_of`, `none_of`."""
 
     mode: Literal["any", "all", "none"]
     members: tuple[Filter, ...]
@@ -87,26 +87,26 @@ Filter: TypeAlias = Annotated[QueryFilter | FilterGroup, Field(union_mode="left_
 
 
 def any_of(*filters: Filter) -> FilterGroup:
-    """Rows that match at least one of ``filters``; of none, no row."""
+    """Rows that match at least one of ``filters``; no rows if there are no filters."""
     return FilterGroup("any", filters)
 
 
 def all_of(*filters: Filter) -> FilterGroup:
-    """Rows that match every one of ``filters``; of none, every row."""
+    """Rows that match all of ``filters``; all rows if there are no filters."""
     return FilterGroup("all", filters)
 
 
 def none_of(*filters: Filter) -> FilterGroup:
-    """Rows that match not one of ``filters``; of none, every row. As NOT in SQL: a NULL matches neither way."""
+    """Rows that match none of ``filters``; all rows if there are none. As with SQL's NOT, a NULL never matches."""
     return FilterGroup("none", filters)
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class SortField:
-    """Order by one field. ``nulls=None``: NULLs come last ascending and first descending, on every dialect.
+    """Order by one field. ``nulls=None``: NULLs are last in ascending order and first in descending, on all dialects.
 
-    ``by`` says by what of a text: its ``"value"``; ``"folded"``, the same in any case; or its ``"relevance"`` to the
-    words that a SEARCH filter on the field asks for, the most relevant first where the order descends.
+    ``by`` is the property of a text to sort by: its ``"value"``; ``"folded"``, without regard to case; or its
+    ``"relevance"`` to the words of a SEARCH filter on the field, with the most relevant first in descending order.
     """
 
     field: str
@@ -119,9 +119,9 @@ class SortField:
 class PaginationParams:
     """One numbered page: ``page`` counts from 1, ``per_page`` is 1 to 1000.
 
-    ``total`` says what the number of all rows may cost. ``"exact"`` counts every one of them. ``"bounded"`` stops
-    counting at ``bound`` rows ("10,000+"). ``"estimate"`` is exact up to ``bound``, and beyond it what PostgreSQL's
-    planner expects; SQLite has no such estimate, and says ``bound``. ``"none"`` counts nothing.
+    ``total`` is how all rows are counted. ``"exact"`` counts every row. ``"bounded"`` stops at ``bound`` rows
+    ("10,000+"). ``"estimate"`` is exact up to ``bound``, and beyond it the estimate of PostgreSQL's planner; SQLite has
+    no estimate, and gives ``bound``. ``"none"`` counts nothing.
     """
 
     page: int = Field(default=1, ge=1)
@@ -131,16 +131,16 @@ class PaginationParams:
 
     @property
     def offset(self) -> int:
-        """How many rows come before this page."""
+        """The number of rows before this page."""
         return (self.page - 1) * self.per_page
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class CursorPaginationParams:
-    """One page after, or before, a cursor.
+    """One page after or before a cursor.
 
-    ``cursor=None`` is the first page. Where the options carry sorts those are the order, else
-    ``cursor_field`` in the direction ``ascending``; the primary key always ends the order.
+    ``cursor=None`` is the first page. The order is that of the options' sorts, else that of ``cursor_field``, ascending
+    or not; the primary key is always its last part.
     """
 
     limit: int = Field(default=20, ge=1, le=MAX_PAGE_SIZE)
@@ -150,23 +150,23 @@ class CursorPaginationParams:
 
 
 def _listed(value: object) -> object:
-    """One filter or group is accepted wherever a list of them is; None is an empty list."""
+    """Make a list of a single filter or group; None is an empty list."""
     if value is None:
         return ()
     return (value,) if isinstance(value, (QueryFilter, FilterGroup, SortField)) else value
 
 
 def _named(value: object) -> object:
-    """One relationship name is accepted wherever a list of them is; None is an empty list."""
+    """Make a list of a single relationship name; None is an empty list."""
     return () if value is None else (value,) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class QueryOptions:
-    """What to read, in which order, and how much of it.
+    """The filters, the order and the page of a read.
 
-    ``relationships`` are loaded with the rows (dotted paths nest), one more statement for each.
-    ``include_deleted`` shows soft-deleted rows too; it never widens the tenant.
+    ``relationships`` are loaded with the rows, by one more statement each; dotted paths name nested relationships.
+    ``include_deleted`` includes soft-deleted rows, but never rows of another tenant.
     """
 
     filters: Annotated[Sequence[Filter], BeforeValidator(_listed)] = ()
@@ -179,9 +179,10 @@ class QueryOptions:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Aggregate:
-    """One measure over rows: how many, or the sum, mean, least or greatest of a field.
+    """One aggregate: the count, or the sum, average, minimum or maximum of a field.
 
-    ``field=None`` counts rows; a field counts those in which it is not NULL. ``distinct`` takes each value once.
+    A count with ``field=None`` counts rows, and with a field those in which it is not NULL. ``distinct`` counts each
+    value once.
     """
 
     function: Literal["count", "sum", "avg", "min", "max"] = "count"
@@ -200,7 +201,7 @@ _FILTERS: pydantic.TypeAdapter[list[Filter]] = pydantic.TypeAdapter(list[Filter]
 
 
 def options_of(options: OptionsLike) -> QueryOptions:
-    """``options`` as a `QueryOptions`: None and ``{}`` ask for everything; a dict is read by its keys."""
+    """``options`` as a `QueryOptions`, from a dict or None. Without filters and a page they select all rows."""
     if isinstance(options, QueryOptions):
         return options
     if not options:
@@ -209,7 +210,7 @@ def options_of(options: OptionsLike) -> QueryOptions:
 
 
 def filters_of(filters: FiltersLike) -> Sequence[Filter]:
-    """``filters`` as a sequence: None, one filter, one group and dicts of them are accepted."""
+    """``filters`` as a sequence, from None, one filter, one group, or dicts of these."""
     listed: Any = _listed(filters)
     if isinstance(listed, Iterable) and not isinstance(listed, (str, Mapping)):
         listed = list(listed)
@@ -220,7 +221,7 @@ def filters_of(filters: FiltersLike) -> Sequence[Filter]:
 
 
 def aggregates_of(measures: MeasuresLike) -> dict[str, Aggregate]:
-    """``measures`` as `Aggregate` objects by name: their functions, pairs with a field, and dicts are accepted."""
+    """``measures`` as `Aggregate` objects by name, from names of functions, pairs with a field, or dicts."""
     plain = {name: _aggregate(measure) for name, measure in measures.items()}
     return _validated(_MEASURES, plain, "measures")
 
@@ -247,17 +248,17 @@ def _place(error: pydantic.ValidationError) -> str:
 
 
 def _error_text(error: pydantic.ValidationError) -> str:
-    """Each fault as ``place: what is wrong``, without the input."""
+    """The errors as ``place: message``, without the input."""
     faults = error.errors(include_input=False, include_url=False)
     return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
 
 
 @plain_dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """How far a back-fill has come: ``done`` of ``total`` rows, counted before it began.
+    """The progress of `in_batches`: ``done`` of ``total`` rows, which were counted before it began.
 
-    ``position`` is the primary key of the last row done: where to go on ``after``. With others writing meanwhile
-    ``done`` may end beside ``total``.
+    ``position`` is the primary key of the last processed row; pass it as ``after`` to resume. If others write
+    meanwhile, the final ``done`` may differ from ``total``.
     """
 
     done: int

@@ -1,4 +1,4 @@
-"""Is the database there, and well?"""
+"""Health checks of a database."""
 
 from .checker import DatabaseHealthChecker
 from .result import HealthCheckResult, HealthStatus

@@ -1,4 +1,4 @@
-"""Health checks that never raise and never outlast their timeouts."""
+"""Health checks that never raise, and always return within their timeouts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _VERSION = "SELECT sqlite_version()"
 
 
 class Breaker(Protocol):
-    """Whatever has the state of a circuit breaker."""
+    """An object with the state of a circuit breaker."""
 
     @property
     def state(self) -> str:
@@ -38,13 +38,13 @@ class DatabaseHealthChecker:
     """Checks a database. Times are in seconds.
 
     A check returns within ``connection_timeout`` + ``query_timeout``, whatever the server does, and never raises. It
-    runs on a connection of its own: the session's transaction and the pool are not touched, and callers at the
-    same time share one check. Of a `Database` it looks at the engine that is in use, through the driver of that one,
-    and at the pools of both if both are. A full pool, all of whose connections are out, counts as degraded: whoever
-    needs one waits. A round trip longer than ``slow_query_threshold`` counts as degraded, and statements slower than
-    that on average are shown where ``pg_stat_statements`` is installed. The state of ``breaker`` and the findings of
-    ``security`` (a `RowLevelSecurity`) are shown too, and count. A standby that is more than
-    ``replication_lag_threshold`` seconds behind counts as degraded, and so does its primary; None for never.
+    uses a connection of its own, so that the session's transaction and the pool are not affected, and concurrent
+    callers share one check. For a `Database`, it checks the engine that is in use, and the pools of both engines if
+    both are in use. The result is degraded if a pool is full (all its connections are in use, so that others wait), if
+    a round trip takes longer than ``slow_query_threshold``, or if a standby is more than ``replication_lag_threshold``
+    behind (None: never), on the primary as well as on the standby. Statements with an average time above
+    ``slow_query_threshold`` are listed if ``pg_stat_statements`` is installed. The state of ``breaker`` and the
+    findings of ``security`` (a `RowLevelSecurity`) are included, and affect the result.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class DatabaseHealthChecker:
         self.replication_lag_threshold = replication_lag_threshold
 
     def check_connectivity(self, session: Target) -> HealthCheckResult:
-        """Whether the database answers one statement, and how quickly."""
+        """Whether the database responds to one statement, and how fast."""
         return self._check(session, "connectivity")
 
     def check_health(self, session: Target) -> HealthCheckResult:
-        """The database's health, with latency, server, pool, connections, locks, replication and storage as details."""
+        """The database's health. Details: latency, server, pool, connections, locks, replication and storage."""
         return self._check(session, "health")
 
     async def async_check_connectivity(self, session: Target) -> HealthCheckResult:
@@ -89,7 +89,7 @@ class DatabaseHealthChecker:
         return examination.whole if kind == "health" else examination.connectivity
 
     def _key(self, kind: str) -> str:
-        # Another verifier asks other questions, and can't share.
+        # A check with another verifier runs other queries, so it can't be shared.
         return kind if self.security is None or kind != "health" else f"{kind} {id(self.security)}"
 
     def _check(self, target: Any, kind: str) -> HealthCheckResult:
@@ -122,7 +122,7 @@ class DatabaseHealthChecker:
             check = shared_check_async(engine, self._key(kind), self._allowed, self._work(kind))
         except Exception as error:  # noqa: BLE001 - a health check never raises
             return self._unknown(error)
-        # Not `wait_for`: a caller that is cancelled must not cancel what others wait for.
+        # Not `wait_for`, which would cancel the check for all callers if this one is cancelled.
         waiting = asyncio.wrap_future(check.outcome)
         done, _ = await asyncio.wait({waiting}, timeout=self._left(started))
         if done:
@@ -208,7 +208,7 @@ class DatabaseHealthChecker:
 
 
 def _shared_connection(started: float, row: Any) -> Outcome:
-    """A database in memory has one connection, which may be in somebody's transaction: one harmless read of it."""
+    """Check a database in memory by one read, since its only connection may be in a transaction of others."""
     took = (time.perf_counter() - started) * 1000
     details = {"latency_ms": round(took, 3), "server": {"version": row[0]}, "storage": {"file": None}}
     return Outcome(details, took)

@@ -1,4 +1,4 @@
-"""What a health check looks at: the engine that is in use, and how much of the pools is taken."""
+"""The engine and the pools of a health check, and the use of the pools."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ..sessions import sync_session
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The ``engine`` to check, and the ``pools`` of the app, its own first."""
+    """The ``engine`` to check, and all ``pools`` of the app, that of the engine first."""
 
     engine: Engine
     pools: tuple[Pool, ...]
 
     def details(self) -> dict[str, Any]:
-        """The use of the engine's pool, and of each pool by its driver where there are several."""
+        """The use of the engine's pool; of several pools, each by the name of its driver."""
         found: dict[str, Any] = {"pool": pool_use(self.engine.pool)}
         if len(self.pools) > 1:
             found["pools"] = [pool_use(pool) for pool in self.pools]
         return found
 
     def full(self) -> list[str]:
-        """Which pools have no connection left to give, in words."""
+        """A message that names the pools whose connections are all in use; None if there is none."""
         found = ((pool.checkedout(), capacity(pool)) for pool in self.pools if isinstance(pool, QueuePool))
         return [
             f"the app's connection pool is full: {taken} of {allowed} connections are in use"
@@ -38,7 +38,7 @@ class Subject:
 
 
 def subject_of(target: Any, *, is_async: bool) -> Subject:
-    """The engine of a session, an engine or a `Database`; of two, one that has connections, or of the caller's kind."""
+    """The engine of a session, an engine or a `Database`. Of two, the one with connections, or of the caller's kind."""
     if not isinstance(target, Database):
         engine = _sync_engine(target)
         return Subject(engine, (engine.pool,))
@@ -48,14 +48,14 @@ def subject_of(target: Any, *, is_async: bool) -> Subject:
 
 
 def capacity(pool: QueuePool) -> int | None:
-    """How many connections a pool gives out at most; None: any number."""
-    # No public name says it (seen in SQLAlchemy 2.1.9).
+    """The most connections of a pool; None: unlimited."""
+    # There is no public attribute for it (as of SQLAlchemy 2.1.9).
     overflow = pool._max_overflow
     return None if overflow < 0 else pool.size() + overflow
 
 
 def pool_use(pool: Pool) -> dict[str, Any]:
-    """How a pool is used, as details of a result."""
+    """The use of a pool, as details of a result."""
     if not isinstance(pool, QueuePool):
         return {"kind": type(pool).__name__}
     return {
@@ -71,7 +71,7 @@ def _opened(pool: Pool) -> bool:
 
 
 def _first_engine(database: Database) -> Engine:
-    """An engine where the app has none yet: the async one, if its driver is installed."""
+    """An engine, if the app has none yet: the async one, if its driver is installed."""
     try:
         return database.async_engine.sync_engine
     except ModuleNotFoundError:

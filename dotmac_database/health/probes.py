@@ -1,4 +1,4 @@
-"""What is looked at: one small query a probe. A probe that fails says so, and leaves the others alone."""
+"""The probes of a health check, each with one small query. A probe that fails does not affect the others."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ _SMALL_FILE = 64 * 2**20
 
 
 class Verifier(Protocol):
-    """Whatever tells the holes of a database, as `RowLevelSecurity` does."""
+    """An object that verifies a database, such as `RowLevelSecurity`."""
 
     def verify(self, connection: Connection) -> Sequence[Any]:
-        """The findings: none, or frozen dataclasses."""
+        """The findings, as frozen dataclasses."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What to ask: ``seconds`` are for all of it, and a query slower than ``slow`` seconds is shown."""
+    """The options of a check: ``seconds`` for all probes together; queries slower than ``slow`` seconds are listed."""
 
     seconds: float
     slow: float
     security: Verifier | None = None
 
     def connectivity(self, connection: Connection) -> dict[str, Any]:
-        """One round trip, timed."""
+        """The duration of one round trip."""
         with connection.begin():
             _limit(connection, self.seconds)
-            # SQLite answers SELECT 1 without a look at its file.
+            # SQLite would answer SELECT 1 without reading its file.
             question = "PRAGMA schema_version" if connection.dialect.name == "sqlite" else "SELECT 1"
             started = time.perf_counter()
             connection.execute(text(question)).scalar_one()
             return {"latency_ms": round((time.perf_counter() - started) * 1000, 3)}
 
     def whole(self, connection: Connection) -> dict[str, Any]:
-        """`connectivity`, and each probe in a transaction of its own; those for which no time is left say so."""
-        # A little is kept back, so that an answer comes before the caller gives up.
+        """`connectivity`, then each probe in a transaction of its own. A probe without time left reports that."""
+        # Some time is reserved, so that the result is ready before the caller's timeout.
         deadline = time.monotonic() + self.seconds * 0.9
         details = self.connectivity(connection)
         for name, probe in self._probes(connection.dialect.name).items():
@@ -58,7 +58,7 @@ class Examination:
                 continue
             try:
                 with connection.begin() as transaction:
-                    # Half of what is left: one slow probe does not starve the rest.
+                    # Half of the remaining time, so that one slow probe leaves time for the others.
                     _limit(connection, left / 2)
                     details[name] = probe(connection)
                     transaction.rollback()
@@ -102,7 +102,7 @@ class Examination:
 
     def _holes(self, connection: Connection) -> list[dict[str, Any]]:
         if isinstance(self.security, RowLevelSecurity):
-            # A check that is asked often writes nothing, not even what is rolled back.
+            # Frequent checks should not write anything, not even in a transaction that is rolled back.
             findings: Sequence[Any] = self.security.verify(connection, attempts=False)
         else:
             findings = self.security.verify(connection) if self.security is not None else ()
@@ -110,7 +110,7 @@ class Examination:
 
 
 def _limit(connection: Connection, seconds: float) -> None:
-    """Bound the statements of the open transaction; local, since behind a pooler a session is everybody's."""
+    """Set a statement timeout for the transaction only, since behind a pooler the session is shared."""
     if connection.dialect.name == "postgresql":
         limit = str(max(round(seconds * 1000), 1))
         connection.execute(select(func.set_config("statement_timeout", limit, True)))
@@ -133,7 +133,7 @@ POSTGRESQL: dict[str, Probe] = {
         "SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS in_recovery,"
         " current_setting('default_transaction_read_only') = 'on' AS read_only"
     ),
-    # pg_stat_database tells every role of everybody's connections; pg_stat_activity only of the role's own.
+    # pg_stat_database shows all connections to every role; pg_stat_activity only those of the role itself.
     "connections": _row(
         "SELECT coalesce(sum(numbackends), 0)::int AS used, current_setting('max_connections')::int"
         " - current_setting('superuser_reserved_connections')::int"
@@ -160,7 +160,7 @@ def _file(connection: Connection) -> str:
 def _sqlite_integrity(connection: Connection) -> str:
     file = _file(connection)
     if file and os.path.getsize(file) > _SMALL_FILE:
-        # It reads the whole file, and nothing can end it early.
+        # It reads the whole file, and can't be interrupted.
         return "not checked: the file is large"
     return str(connection.execute(text("PRAGMA quick_check(1)")).scalar_one())
 

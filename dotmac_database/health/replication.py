@@ -1,4 +1,4 @@
-"""How far standbys are behind: asked of a primary, and of a standby itself."""
+"""The replication lag, as seen from a primary and from a standby."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-# A primary's replay_lag stands still where nothing is sent: once all is replayed it is a memory, and no lag.
+# A primary's replay_lag keeps its last value while nothing is sent; if all is replayed, it is no lag.
 _STANDBYS = text(
     "SELECT application_name AS name, state, sync_state,"
     " pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::float8 AS lag_bytes,"
@@ -15,7 +15,7 @@ _STANDBYS = text(
     " FROM pg_stat_replication ORDER BY lag_s DESC NULLS LAST, name LIMIT 20"
 )
 
-# Where all that came was replayed, the last transaction's age is idleness and no lag, unless nothing comes any more.
+# If everything received is replayed, the age of the last transaction is no lag, unless nothing is received any more.
 _STANDBY = text(
     "SELECT receiving, paused, pg_wal_lsn_diff(received, replayed)::float8 AS lag_bytes,"
     " CASE WHEN receiving AND received = replayed THEN 0"
@@ -26,10 +26,10 @@ _STANDBY = text(
 
 
 def replication(connection: Connection) -> dict[str, Any]:
-    """The server's role, ``lag_s`` of what is furthest behind in seconds, and what it is made of.
+    """The server's role, its largest replication lag ``lag_s`` in seconds, and details.
 
-    A primary tells of each standby that is connected (the 20 that lag most); a standby whether it receives anything,
-    and whether its replay is paused. A lag is None where it is not known: nothing was replayed yet, or the role lacks
+    A primary lists its connected standbys (the 20 with the largest lag); a standby whether it is receiving, and whether
+    its replay is paused. A lag is None if it is unknown: nothing was replayed yet, or the role is not a member of
     ``pg_monitor``.
     """
     if connection.execute(text("SELECT pg_is_in_recovery()")).scalar_one():

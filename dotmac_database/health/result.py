@@ -1,4 +1,4 @@
-"""What a health check tells."""
+"""The result of a health check."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..types import utc_now
 
 
 class HealthStatus(StrEnum):
-    """How a database is: ``degraded`` works, but something needs a look."""
+    """The state of a database. ``degraded``: it works, but something needs attention."""
 
     HEALTHY = "healthy"
     DEGRADED = "degraded"
@@ -21,7 +21,7 @@ class HealthStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HealthCheckResult:
-    """The outcome of one check. ``error`` is the class of what went wrong and what it means, never its parameters."""
+    """The result of one check. ``error`` is the exception's class and a message without parameters."""
 
     status: HealthStatus
     message: str
@@ -32,7 +32,7 @@ class HealthCheckResult:
 
     @property
     def works(self) -> bool:
-        """Whether the database serves: healthy or degraded."""
+        """Whether the database works: it is healthy or degraded."""
         return self.status in (HealthStatus.HEALTHY, HealthStatus.DEGRADED)
 
     def as_dict(self) -> dict[str, Any]:

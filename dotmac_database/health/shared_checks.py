@@ -1,8 +1,8 @@
-"""One check at a time: whoever asks while it is under way gets its outcome.
+"""Health checks that concurrent callers share: while a check is running, further callers get its outcome.
 
-A check runs on a connection of its own, beside the pool: a full pool can't keep it waiting, and it can't fill the
-pool. One that outlasts its time is cut off, and the next caller starts another. The outcome is there as soon as the
-database has answered: closing the connection goes on behind it, since a proxy may never hang up, and has its own bound.
+A check uses a connection outside of the pool, so that it does not wait for a full pool, and does not fill the pool. A
+check that exceeds its time is cut off, and the next caller starts another. The outcome is available as soon as the
+database has responded. The connection is closed afterwards, with its own time limit, since a proxy may never close it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from sqlalchemy.pool import Pool, StaticPool
 from ..dialects.postgresql_engine import cut
 
 CLOSING = 1.0
-"""How long the other side may take to hang up, in seconds; after that the connection is cut."""
+"""The time for the server to close the connection, in seconds. After that it is cut."""
 
 Work = Callable[[Connection], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a check found, or what it failed with; ``duration_ms`` with connecting."""
+    """The details that a check found, or its failure. ``duration_ms`` includes connecting."""
 
     details: dict[str, Any]
     duration_ms: float
@@ -40,7 +40,7 @@ class Outcome:
 
 @dataclass(eq=False)
 class SharedCheck:
-    """A check under way; ``deadline`` is on the monotonic clock."""
+    """A running check. ``deadline`` is on the monotonic clock."""
 
     deadline: float
     outcome: Future[Outcome] = field(default_factory=Future)
@@ -50,39 +50,39 @@ class SharedCheck:
 
     @property
     def ended(self) -> bool:
-        """Whether it has its outcome, or should long have had it."""
+        """Whether it has an outcome, or its deadline has passed."""
         return self.outcome.done() or time.monotonic() >= self.deadline
 
     def hold(self, driver: Any) -> None:
-        """Remember the driver's connection while it may have to be cut; None when it is about to be closed."""
+        """Remember the driver's connection, so that it can be cut; None when it is about to be closed."""
         with self._lock:
             self._driver = driver
 
     def answer(self, outcome: Outcome) -> None:
-        """Give the outcome to all who wait, unless they have one."""
+        """Set the outcome, unless there is one already."""
         if not self.outcome.done():
             self.outcome.set_result(outcome)
 
     def abandon(self) -> None:
-        """Let a check that is overdue end: nobody waits for it any more. From any thread."""
+        """End a check whose deadline has passed. Can be called from any thread."""
         if self.outcome.done() or time.monotonic() < self.deadline:
             return
         if self.task is None:
             self._cut()
             return
-        with suppress(RuntimeError):  # its loop is closed, and it has ended
+        with suppress(RuntimeError):  # its event loop is closed, so the check has ended
             self.task.get_loop().call_soon_threadsafe(self._stop, self.task)
 
     async def ending(self) -> None:
-        """Let the abandoned task of this loop end, a tenth of a second at most.
+        """Wait for the abandoned task to end, for at most 0.1 seconds.
 
-        The loop may be about to close, and psycopg would have it wait five seconds for a server that is frozen.
+        The event loop may be about to close, and psycopg would wait five seconds for a frozen server.
         """
         if self.task is not None:
             await asyncio.wait({self.task}, timeout=0.1)
 
     def _stop(self, task: asyncio.Task[Any]) -> None:
-        # A task that is cancelled has asyncpg ask the frozen server to cancel: one that is cut has nothing to ask.
+        # Cut first: on a live connection, asyncpg would send the frozen server a cancel request, and wait.
         if not self._cut():
             task.cancel()
 
@@ -92,28 +92,28 @@ class SharedCheck:
 
 
 _LOCK = threading.Lock()
-# By pool and not by engine: `Engine.execution_options` gives another engine on the same pool.
+# By pool, not by engine: `Engine.execution_options` makes another engine with the same pool.
 _SHARED: WeakKeyDictionary[Pool, dict[Any, SharedCheck]] = WeakKeyDictionary()
 
 
 def shared_check(engine: Engine, kind: str, seconds: float, work: Work) -> SharedCheck:
-    """The check of this ``kind`` that is under way, or a new one in a thread of its own."""
+    """The running check of this ``kind``, or a new one in a thread of its own."""
 
     def start(check: SharedCheck) -> None:
-        # A daemon: where the server is frozen for good it must not keep the process alive.
+        # A daemon thread, since a frozen server must not keep the process alive.
         threading.Thread(target=_run, args=(check, engine, work), name="database-health", daemon=True).start()
 
     return _shared(engine, (kind, None), seconds, start)
 
 
 def shared_check_async(engine: Engine, kind: str, seconds: float, work: Work) -> SharedCheck:
-    """As `shared_check`, in a task of the running loop; a sync engine gets its thread."""
+    """As `shared_check`, in a task of the running event loop. A sync engine uses a thread."""
     if not engine.dialect.is_async:
         return shared_check(engine, kind, seconds, work)
 
     def start(check: SharedCheck) -> None:
         check.task = asyncio.create_task(_run_async(check, engine, work))
-        # A task that is cancelled before its first step runs no ``finally``.
+        # If the task is cancelled before it starts, its ``finally`` does not run.
         check.task.add_done_callback(lambda _: check.answer(Outcome({}, 0.0, TimeoutError())))
 
     return _shared(engine, (kind, id(asyncio.get_running_loop())), seconds, start)
@@ -143,14 +143,14 @@ def _run(check: SharedCheck, engine: Engine, work: Work) -> None:
         finally:
             if beside is not engine:
                 beside.dispose()
-    except Exception as error:  # noqa: BLE001 - whatever it was, it is what the check found
+    except Exception as error:  # noqa: BLE001 - any failure is the outcome of the check
         check.answer(Outcome({}, _since(started), error))
 
 
 async def _run_async(check: SharedCheck, engine: Engine, work: Work) -> None:
     started = time.perf_counter()
     check.task = asyncio.current_task()
-    # The callers may all be cancelled, and then nobody abandons it.
+    # If all callers are cancelled, nobody else calls abandon().
     overdue = asyncio.get_running_loop().call_later(check.deadline - time.monotonic() + 0.1, check.abandon)
     connection: AsyncConnection | None = None
     outcome = Outcome({}, 0.0, TimeoutError())
@@ -158,11 +158,11 @@ async def _run_async(check: SharedCheck, engine: Engine, work: Work) -> None:
         connection = await AsyncEngine(beside_the_pool(engine)).connect()
         details = await connection.run_sync(lambda sync: _held(check, sync, work))
         outcome = Outcome(details, _since(started))
-    except Exception as error:  # noqa: BLE001 - whatever it was, it is what the check found
+    except Exception as error:  # noqa: BLE001 - any failure is the outcome of the check
         outcome = Outcome({}, _since(started), error)
     finally:
         overdue.cancel()
-        # A file closes at once, and its driver's thread must have ended before the caller's loop may.
+        # SQLite closes at once, and its driver's thread must end before the caller's event loop.
         if engine.dialect.name != "sqlite":
             check.answer(outcome)
         if connection is not None:
@@ -171,7 +171,7 @@ async def _run_async(check: SharedCheck, engine: Engine, work: Work) -> None:
 
 
 async def _let_go(connection: AsyncConnection, *, own: bool) -> None:
-    """Close the connection if it is the check's ``own``; cut it when the other side takes too long to hang up."""
+    """Close the connection. One that is the check's ``own`` is cut if closing takes too long."""
     sync = connection.sync_connection
     if sync is None or sync.invalidated:
         return
@@ -179,7 +179,7 @@ async def _let_go(connection: AsyncConnection, *, own: bool) -> None:
         await connection.close()
         return
     driver = sync.connection.driver_connection
-    # No pool knows it any more: one would log an error when the loop ends before the other side hangs up.
+    # Detached, since the pool would log an error if the loop ended before the connection is closed.
     sync.detach()
     try:
         with suppress(Exception):
@@ -202,14 +202,14 @@ def _since(started: float) -> float:
 
 
 def in_memory(engine: Engine) -> Any:
-    """The driver's one connection of an SQLite database in memory, if it is there; else None."""
+    """The driver's connection of an SQLite database in memory, if it is open; else None."""
     if engine.dialect.name != "sqlite" or not isinstance(engine.pool, StaticPool):
         return None
     return engine.pool.connection.driver_connection if "connection" in engine.pool.__dict__ else None
 
 
 def beside_the_pool(engine: Engine) -> Engine:
-    """An engine whose connections are its own; a database in memory has just the one that there is."""
+    """An engine with a pool of its own. For a database in memory, the engine itself: it has only one connection."""
     if engine.dialect.name == "sqlite" and isinstance(engine.pool, StaticPool):
         return engine
     return Engine(engine.pool.recreate(), engine.dialect, engine.url)

@@ -1,4 +1,4 @@
-"""What a repository tells about many rows without reading them one by one."""
+"""Aggregates over the rows of a repository."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ M = TypeVar("M")
 
 
 class AnalysingRepository(ReadingRepository[M, SyncDb]):
-    """Measures and distinct values; each is one statement."""
+    """Aggregates and distinct values, in one statement each."""
 
     def aggregate(
         self,
@@ -25,12 +25,12 @@ class AnalysingRepository(ReadingRepository[M, SyncDb]):
         group_by: str | Sequence[str] = (),
         include_deleted: bool = False,
     ) -> builtins.list[dict[str, Any]]:
-        """Measures over the matching rows, for each group of them; without groups one dict for all. One statement.
+        """Aggregates over the matching rows, by group; without groups, one dict for all rows. One statement.
 
         ``measures`` maps names to `Aggregate`, dicts of it or pairs: ``{"orders": "count", "mean": ("avg", "price")}``.
-        Each dict has the group's fields, dotted paths among them, and the measures by their names. Groups come in the
-        order of their fields, NULLs last. Sums and means of decimals are decimals, means of other numbers floats; of
-        no value at all they are None, as in SQL. Raises `ValidationError` for fields that do not fit.
+        Each dict has the group's fields, which may be dotted paths, and the measures by name. Groups are ordered by
+        their fields, NULLs last. Sums and averages of decimals are decimals, averages of other numbers are floats; both
+        are None if there are no values, as in SQL. Raises `ValidationError` for fields that can't be aggregated so.
         """
         groups = (group_by,) if isinstance(group_by, str) else tuple(group_by)
         asked = grouped(self._reader(include_deleted), aggregates_of(measures), groups, filters_of(filters))
@@ -39,6 +39,6 @@ class AnalysingRepository(ReadingRepository[M, SyncDb]):
     def distinct_values(
         self, field_name: str, filters: FiltersLike = None, *, include_deleted: bool = False
     ) -> builtins.list[Any]:
-        """The different values of a field among the matching rows, in their order; None, if any has it, is the last."""
+        """The distinct values of a field among the matching rows, in ascending order; None, if present, is last."""
         groups = self.aggregate({}, filters, group_by=field_name, include_deleted=include_deleted)
         return [group[field_name] for group in groups]

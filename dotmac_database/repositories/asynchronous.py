@@ -1,8 +1,8 @@
-"""The async repositories: the same code, run by `AsyncSession.run_sync`.
+"""The async repositories: the code of the sync ones, run by `AsyncSession.run_sync`.
 
-Each async repository has a sync twin on the session behind its own. A public method runs the sync method of
-the same name on the twin; what a subclass overrides, hook or method, the twin calls back, so that an
-override takes effect wherever the method is used.
+Each async repository has a sync twin, on the sync session behind its own session. A public method runs the sync method
+of the same name on the twin. If a subclass overrides a hook or a method, the twin calls the override, so that it takes
+effect wherever the method is used.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ HOOKS = ("conditions", "values_for_create", "values_for_update")
 
 
 class AsyncRepository(RepositoryCore[M, AsyncDb]):
-    """Typed access to the rows of one mapped class, on an `AsyncSession`: `BaseRepository`, awaited."""
+    """Typed access to the rows of one mapped class, on an `AsyncSession`: `BaseRepository` with coroutine methods."""
 
     asynchronous: ClassVar[bool] = True
     twin_class: ClassVar[type[BaseRepository[Any]]] = BaseRepository
@@ -122,7 +122,7 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         return await self._run(BaseRepository.count, filters, include_deleted)
 
     def values(self, *fields: str) -> AsyncValueReads:
-        """As `BaseRepository.values`; not awaited itself."""
+        """As `BaseRepository.values`; this method itself is no coroutine."""
         return AsyncValueReads(self._projected(fields))
 
     async def aggregate(
@@ -284,7 +284,7 @@ _TWINS: WeakKeyDictionary[type[Any], type[BaseRepository[Any]]] = WeakKeyDiction
 
 
 def _twin_class(face: type[AsyncRepository[Any, Any]]) -> type[BaseRepository[Any]]:
-    """The sync class for the twins of an async class: what that overrides, the twin calls back."""
+    """The sync class of an async repository's twins, which call the methods and hooks that it overrides."""
     base = face.twin_class
     own = AsyncTenantRepository if issubclass(face, AsyncTenantRepository) else AsyncRepository
     members: dict[str, Any] = {name: _called_back(name) for name in HOOKS if _overrides(face, own, name)}
@@ -306,7 +306,7 @@ def _called_back(name: str) -> Callable[..., Any]:
 
 
 def _waited_for(callback: Callable[[T], Any]) -> Callable[[T], Any]:
-    """The callback, awaited where that is what it gives."""
+    """The callback, whose result is awaited if it is awaitable."""
 
     def call(argument: T) -> Any:
         result = callback(argument)

@@ -1,4 +1,4 @@
-"""Back-fills: many rows, a batch at a time."""
+"""Processing many rows in batches, such as back-fills."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ M = TypeVar("M")
 
 
 class BatchRepository(BulkRepository[M, SyncDb]):
-    """Work on all rows of a table that others use meanwhile."""
+    """Processes all rows of a table while other transactions use it."""
 
     def in_batches(
         self,
@@ -35,15 +35,15 @@ class BatchRepository(BulkRepository[M, SyncDb]):
         after: Any = None,
         progress: Callable[[BatchProgress], Any] | None = None,
     ) -> int:
-        """Give every matching row to ``work``, by batches in the order of the primary key, and count them.
+        """Call ``work`` with batches of the matching rows, in the order of the primary key. Returns the number of rows.
 
-        Each batch is a transaction of its own: its rows are read and locked in one statement, ``work`` changes them (as
-        objects, whose versions are counted up, or by this repository), and it is committed. A row that others insert
-        behind the place reached is not seen; no other is left out, none is given twice, and no other writer's change is
-        overwritten. What ``work`` raises leaves unchanged, once its batch is rolled back; the batches before stay
-        committed. ``progress`` is called after each batch, for one count more at the beginning; its ``position``, given
-        as ``after``, resumes there. Inside a transaction the batches are part of it. Options with sorts or pages raise
-        `ValidationError`.
+        Each batch is a transaction: its rows are read and locked in one statement, ``work`` changes them (as objects,
+        whose versions are incremented, or by this repository), and the transaction is committed. Every row is processed
+        exactly once, except rows that others insert before the current position, and no other writer's change is
+        overwritten. If ``work`` raises, its batch is rolled back and the exception is raised; earlier batches stay
+        committed. ``progress`` is called after each batch; the total for it costs one more statement at the beginning.
+        Its ``position``, passed as ``after``, resumes from there. Inside a transaction the batches are part of it.
+        Options with sorts or pages raise `ValidationError`.
         """
         asked = options_of(options)
         if asked.sorts:
@@ -71,9 +71,9 @@ class BatchRepository(BulkRepository[M, SyncDb]):
 
 @contextmanager
 def _counted_versions(session: Session) -> Iterator[None]:
-    """Count up the version of each object that a flush in this block changes, as the toolkit's own writes do.
+    """Increment the version of each object that a flush in this block changes, as the toolkit's own writes do.
 
-    A version that SQLAlchemy counts itself (``version_id_col``), or that was set by hand, is left alone.
+    A version that SQLAlchemy increments (``version_id_col``), or that was set explicitly, is not changed.
     """
 
     def count(flushed: Session, *_: Any) -> None:
@@ -85,7 +85,7 @@ def _counted_versions(session: Session) -> Iterator[None]:
             if flushed.is_modified(entity, include_collections=False):
                 setattr(entity, version, traits.next_count(entity))
 
-    count.dotmac_internal = True  # type: ignore[attr-defined]  # it sends nothing that a write by statement would miss
+    count.dotmac_internal = True  # type: ignore[attr-defined]  # a write by statement may skip it, since it sends nothing
     event.listen(session, "before_flush", count)
     try:
         yield

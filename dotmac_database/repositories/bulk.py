@@ -34,17 +34,17 @@ from .writing import FRESH, WritingRepository
 M = TypeVar("M")
 
 _FEW = 20
-"""Below so many rows arrays are not worth their while."""
+"""From this number of rows on, one array parameter for each column is faster than VALUES."""
 
 _TRIES = 10
-"""How often an upsert is tried while others change the same row."""
+"""The most attempts of an upsert while others change the same row."""
 
 _MANY = 500
-"""From so many rows on it pays to ask whether COPY may be used."""
+"""From this number of rows on, the check whether COPY may be used costs less than it saves."""
 
 
 class BulkRepository(WritingRepository[M, SyncDb]):
-    """Writes of many rows: all or none."""
+    """Writes of many rows, each of which is atomic."""
 
     @overload
     def bulk_create(
@@ -62,17 +62,17 @@ class BulkRepository(WritingRepository[M, SyncDb]):
     def bulk_create(
         self, rows: Iterable[Any], user_id: str | None = None, *, returning: bool = True
     ) -> builtins.list[M] | int:
-        """Insert many rows, all or none: one INSERT per batch for each set of fields that the rows have.
+        """Insert many rows atomically: one INSERT per batch for each set of fields that the rows have.
 
-        A batch is 10,000 rows, on SQLite as many as have 30,000 values. Where the database draws the key by an
-        expression (a random UUID), one SELECT a batch asks for the keys first. Only where the new rows can't be told
-        apart by their keys (a trigger makes them, the database pads them, a row lies in several tables) SQLAlchemy may
-        need a statement for each row.
+        A batch has 10,000 rows, on SQLite at most 30,000 values. If the database generates the key by an expression (a
+        random UUID), one SELECT for each batch gets the keys first. Only if the new rows can't be matched with the
+        given ones by their keys (a trigger makes the key, the database pads it, or a row is in several tables)
+        SQLAlchemy may need a statement for each row.
 
-        Gives the rows in their order, or with ``returning=False`` their number, by the fastest way of the driver: COPY
-        where the table, its columns and row-level security allow it. A class with a constructor of its own, or with
-        `@validates`, makes each row's values as for `create`. No object is flushed, so listeners to ``before_insert``
-        and ``after_insert`` do not hear of the rows.
+        Returns the rows in the given order. With ``returning=False`` it returns their number, and uses the driver's
+        fastest way: COPY, if the table, its columns and row-level security allow it. The constructor and `@validates`
+        methods of the class apply to each row, as in `create`. No object is flushed, so ``before_insert`` and
+        ``after_insert`` events are not fired.
         """
         writer = self._writer(user_id)
         prepared = [self._new_row(writer, row, index).values for index, row in enumerate(rows)]
@@ -92,20 +92,21 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         return entities
 
     def upsert(self, data: Any, conflict_fields: Sequence[str], user_id: str | None = None) -> M:
-        """Insert one row, or change the one that has the same ``conflict_fields``; one statement.
+        """Insert one row, or update the row that has the same ``conflict_fields``. One statement.
 
-        The fields must be those of a unique constraint, the tenant's column left out or not. A soft-deleted
-        row in the way is changed and restored. A row of another tenant stays as it is: `DuplicateEntityError`.
-        Defaults of an object or of a constructor are for a new row: one that exists keeps what nobody has set. Each
-        value passes by `@validates`; listeners to ``before_insert`` and ``before_update`` do not hear of the row. Where
-        a function makes the versions (``version_id_generator``) it takes two statements.
+        The fields must be those of a unique constraint; the tenant column may be omitted. If the existing row is
+        soft-deleted, it is updated and restored. If it belongs to another tenant, it is not changed, and
+        `DuplicateEntityError` is raised. Defaults of an object or a constructor apply only to a new row: an existing
+        row keeps the values of fields that are not set. `@validates` methods apply; ``before_insert`` and
+        ``before_update`` events are not fired. If a function generates the versions (``version_id_generator``), it
+        takes two statements.
         """
         return self.bulk_upsert([data], conflict_fields, user_id)[0]
 
     def bulk_upsert(
         self, rows: Iterable[Any], conflict_fields: Sequence[str], user_id: str | None = None
     ) -> builtins.list[M]:
-        """`upsert` many rows, all or none, and give them back in their order; one statement per batch."""
+        """`upsert` many rows atomically, and return them in the given order. One statement per batch."""
         writer = self._writer(user_id)
         if len(self.traits.tables) != 1 or not self.traits.takes_statements:
             raise MisuseError(
@@ -128,7 +129,7 @@ class BulkRepository(WritingRepository[M, SyncDb]):
             entities = [found.get(identity) for identity in identities]
             if any(entity is None for entity in entities):
                 for entity in found.values():
-                    self._session.expire(entity)  # it has values that are about to be rolled back
+                    self._session.expire(entity)  # its values are about to be rolled back
                 public = tuple(name for name in conflict_fields if name not in self.traits.private)
                 named = f": {', '.join(public)}" if public else ""
                 raise DuplicateEntityError(f"{self.traits.name} exists already{named}.", fields=public)
@@ -138,7 +139,7 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         return written
 
     def bulk_update(self, rows: Iterable[Any], user_id: str | None = None) -> int:
-        """Change many rows, each named by the primary key in it, all or none; gives how many there were.
+        """Update many rows atomically. Each row contains its primary key. Returns the number of rows that exist.
 
         One UPDATE per batch for each set of fields that the rows have.
         """
@@ -167,9 +168,9 @@ class BulkRepository(WritingRepository[M, SyncDb]):
     def update_where(
         self, filters: FiltersLike, data: Any, user_id: str | None = None, *, allow_all: bool = False
     ) -> int:
-        """Change all rows that match and give their number; one UPDATE.
+        """Update all matching rows and return their number. One UPDATE.
 
-        Raises `ValidationError` where the filters hold nothing back, unless ``allow_all``.
+        Raises `ValidationError` if the filters match every row, unless ``allow_all`` is True.
         """
         writer = self._writer(user_id)
         found = writer.reader.analysed(filters_of(filters))
@@ -193,10 +194,11 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         *,
         allow_all: bool = False,
     ) -> int:
-        """Delete all rows that match and give their number; one statement, soft where the class can.
+        """Delete all matching rows and return their number. One statement.
 
-        Raises `ValidationError` where the filters hold nothing back, unless ``allow_all``. Deleting for good
-        follows the database's foreign keys, not the ORM's cascades.
+        If the class has soft-delete columns, the rows are only marked as deleted, unless ``soft_delete`` is False.
+        Raises `ValidationError` if the filters match every row, unless ``allow_all`` is True. A deletion that is not
+        soft applies the database's ``ON DELETE`` rules, not the ORM's cascades.
         """
         softly = soft_delete and self.traits.soft_deletes
         writer = self._writer(user_id, include_deleted=not softly)
@@ -214,7 +216,7 @@ class BulkRepository(WritingRepository[M, SyncDb]):
             return self._change_each(writer, found, writer.deletion())
 
     def _deleted_where(self, writer: Writer, found: Analysis, without_begin: Callable[[], None]) -> int:
-        """Delete the rows that match for good; how many there were."""
+        """Delete the matching rows, not softly, and return their number."""
         if spreads(self.traits):
             return self._deleted(writer.reader, matching(writer.reader, found))
         if not self.traits.takes_statements:
@@ -223,7 +225,7 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         return self._counted(writer.delete_where(found))
 
     def _change_each(self, writer: Writer, found: Any, values: Values) -> int:
-        """Change rows one by one in the unit of work, for classes whose listeners must see it."""
+        """Update rows one by one in the unit of work, for classes with listeners."""
         entities = self._matching(writer, found)
         for entity in entities:
             self._set(entity, values)
@@ -231,7 +233,7 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         return len(entities)
 
     def _delete_each(self, writer: Writer, found: Any) -> int:
-        """Delete rows one by one in the unit of work, for classes that no DELETE can name."""
+        """Delete rows one by one in the unit of work, for classes whose rows a DELETE can't select."""
         entities = self._matching(writer, found)
         for entity in entities:
             self._session.delete(entity)
@@ -239,21 +241,21 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         return len(entities)
 
     def _matching(self, writer: Writer, found: Any) -> Sequence[M]:
-        """The objects of the rows that match, locked."""
+        """The objects of the matching rows, which are locked."""
         reader = writer.reader
         statement = for_update(self.traits, select(self.model_class).where(*reader.where(found)))
         bound = reader.loading(Bound(statement, {**reader.scope.parameters, **found.parameters}), ())
         return self._scalars(Bound(bound.statement, bound.parameters), {"populate_existing": True})
 
     def _inserted(self, writer: Writer, members: builtins.list[Values]) -> Iterable[M]:
-        """The new rows in the order of the given ones."""
+        """Insert rows, and return them in the given order."""
         if not self.traits.inserted_in_bulk:
             yield from self._added(members)
             return
         execution_options = {**FRESH, **self._options}
         keys = new_keys(writer, members[0])
         if keys is None:
-            # SQLAlchemy recognises the rows where it can, and else sends one statement for each.
+            # SQLAlchemy matches the rows itself if it can, else it sends one statement for each.
             yield from self._session.scalars(
                 writer.insert(returning=True), members, execution_options=execution_options
             )
@@ -282,7 +284,7 @@ class BulkRepository(WritingRepository[M, SyncDb]):
             yield from keys.in_order(found, batch)
 
     def _added(self, members: builtins.list[Values]) -> builtins.list[M]:
-        """New objects by the unit of work, which puts as many into one statement as it can."""
+        """Insert new objects by the unit of work, which sends as many in one statement as it can."""
         entities = [self._made(values) for values in members]
         self._session.add_all(entities)
         self._flush()
@@ -293,7 +295,7 @@ class BulkRepository(WritingRepository[M, SyncDb]):
             self._added(members)
             return
         rows = Unnested(writer, members)
-        # Who has changed the session, or listens to it, is to see the ORM's INSERT.
+        # A session with listeners or overrides must use the ORM's INSERT.
         if not rows.possible or len(members) < _FEW or session_departure(self._session, WRITE_BY_DRIVER):
             self._session.execute(writer.insert(returning=False), members, execution_options=self._options)
             return
@@ -311,7 +313,7 @@ class BulkRepository(WritingRepository[M, SyncDb]):
     def _upserted(
         self, writer: Writer, members: builtins.list[Values], conflict: builtins.list[Any], unset: frozenset[str]
     ) -> Iterator[M]:
-        """The rows of an upsert of equal fields, a statement a batch."""
+        """Upsert rows that have the same fields: one statement per batch."""
         if self.traits.version_source is VersionSource.GENERATOR:
             yield from self._upserted_by_generator(writer, members, conflict, unset)
             return
@@ -335,7 +337,7 @@ class BulkRepository(WritingRepository[M, SyncDb]):
     def _upserted_by_generator(
         self, writer: Writer, members: builtins.list[Values], conflict: builtins.list[Any], unset: frozenset[str]
     ) -> Iterator[M]:
-        """As `_upserted`, where a function makes the next version of the last: two statements a row."""
+        """As `_upserted`, for a function that computes the next version from the last: two statements per row."""
         execution_options = {**FRESH, **self._options}
         for row in members:
             for _ in range(_TRIES):
@@ -346,10 +348,10 @@ class BulkRepository(WritingRepository[M, SyncDb]):
                     yield entity
                     break
                 if not found and not self._version_step(writer, row, conflict)[1]:
-                    break  # what is in the way is another tenant's
+                    break  # the existing row is another tenant's
 
     def _version_step(self, writer: Writer, row: Values, conflict: builtins.list[Any]) -> tuple[VersionStep, bool]:
-        """The version of the row in an upsert's way, which is locked, with the next one; and whether there is a row."""
+        """Lock the existing row of an upsert. Returns its version with the next one, and whether there is a row."""
         key = self.traits.version
         assert key is not None
         reader = self._reader(include_deleted=not meets_living_only(writer, conflict))
@@ -369,7 +371,7 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         execution_options: Mapping[str, Any],
         members: builtins.list[Values] | None = None,
     ) -> Iterable[M]:
-        """The objects of the written rows; by a statement more where RETURNING gives but their keys."""
+        """The objects of the written rows. A second statement is sent if RETURNING gives only their keys."""
         result = self._session.execute(statement, members, execution_options=execution_options)
         if self.traits.returned:
             return result.scalars()
@@ -386,7 +388,7 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         return len(written)
 
     def _show(self, changes: Mapping[tuple[Any, ...], Values]) -> None:
-        """Let the objects that the session holds have the values that were written."""
+        """Set the written values on the session's objects."""
         held = self._session.identity_map
         version = self.traits.version
         for key, values in changes.items():
@@ -399,7 +401,7 @@ class BulkRepository(WritingRepository[M, SyncDb]):
                 set_committed_value(entity, version, self.traits.next_count(entity))
 
     def _compute(self, entities: Sequence[M]) -> None:
-        """Read computed attributes within the scope, in one statement a batch: RETURNING knows no scope."""
+        """Read computed attributes in one statement per batch, since RETURNING does not confine them to the tenant."""
         if not self.traits.computes:
             return
         reader = self._reader(include_deleted=True)
@@ -422,7 +424,7 @@ class BulkRepository(WritingRepository[M, SyncDb]):
 
 
 def _alike(writer: Writer, rows: Sequence[NewRow]) -> Iterator[tuple[frozenset[str], builtins.list[Values]]]:
-    """The rows of one statement each: they have the same keys, of which nobody has set the same ones."""
+    """Group the rows by statement: those with the same keys and the same unset fields."""
     groups: dict[frozenset[str], builtins.list[Values]] = {}
     for row in rows:
         groups.setdefault(row.unset, []).append(row.values)
@@ -432,5 +434,5 @@ def _alike(writer: Writer, rows: Sequence[NewRow]) -> Iterator[tuple[frozenset[s
 
 
 def _is_identity(columns: Sequence[Column[Any]]) -> bool:
-    """Whether COPY would write a column that only the database may."""
+    """Whether a column is GENERATED ALWAYS AS IDENTITY. COPY would write it, which INSERT rightly refuses."""
     return any(column.identity is not None and column.identity.always for column in columns)

@@ -1,4 +1,4 @@
-"""What a repository is before it does anything: a class of rows, a session, whose rows, and its hooks."""
+"""The state that all repositories share: the model, the session, the tenant, and the hooks."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ AsyncDb = TypeVarWithDefault(
 
 
 class RepositoryCore(Generic[M, Db]):
-    """The state and the hooks that both faces share.
+    """The state and the hooks that sync and async repositories share.
 
-    Hooks are pure: they read ``self`` and their arguments, and send nothing. Override them in a subclass of
-    either face.
+    Hooks are plain functions, also in async repositories: they use ``self`` and their arguments, and send no
+    statements. Override them in a subclass of a sync or an async repository.
     """
 
     tenant_required: ClassVar[bool] = False
@@ -73,8 +73,8 @@ class RepositoryCore(Generic[M, Db]):
                 f"{type(self).__name__} needs a model: pass model_class=, or derive from {type(self).__name__}[Model]."
             )
         if isinstance(db, (AsyncSession, async_scoped_session)) is not self.asynchronous:
-            wanted, given = ("an AsyncSession", "sync") if self.asynchronous else ("a Session", "async")
-            raise MisuseError(f"{type(self).__name__} takes {wanted}, not {type(db).__name__}, which is {given}.")
+            expected, given = ("an AsyncSession", "sync") if self.asynchronous else ("a Session", "async")
+            raise MisuseError(f"{type(self).__name__} takes {expected}, not {type(db).__name__}, which is {given}.")
         self.db: Db = db
         self.model_class: type[M] = model
         self.auto_commit = auto_commit
@@ -83,7 +83,7 @@ class RepositoryCore(Generic[M, Db]):
         state_of(self._session).asynchronous |= self.asynchronous
         self._codec = CursorCodec(cursor_key)
         bind = self._session.get_bind(self.traits.mapper)
-        watch(bind)  # a session class of the user's may know engines that nobody else has seen
+        watch(bind)  # a session class of the user's may choose engines that are not watched yet
         self._dialect = dialect_named(bind.dialect.name)
         self._bind_tenant(tenant_id)
 
@@ -98,7 +98,7 @@ class RepositoryCore(Generic[M, Db]):
                 f"{traits.name} belongs to tenants: pass tenant_id=, or ALL_TENANTS to work across them."
             )
         if tenant_id is not None and tenant_id is not ALL_TENANTS:
-            named(tenant_id)  # refuses what is no name: an SQL expression would be a condition of its writer's
+            named(tenant_id)  # raises for anything but a plain value: an SQL expression could be true for other tenants
         if traits.tenant is not None and tenant_id is not ALL_TENANTS:
             column = traits.columns[traits.tenant]
             try:
@@ -112,22 +112,22 @@ class RepositoryCore(Generic[M, Db]):
         self._forget()
 
     def _forget(self) -> None:
-        """Forget what depends on the tenant, the lock and the fields."""
+        """Clear the caches that depend on the tenant, the lock and the fields."""
         self._readers: dict[bool, Reader] = {}
 
     def _with(self, **changes: Any) -> Self:
-        """A copy with other attributes."""
+        """A copy with these attributes changed."""
         other = copy.copy(self)
         other.__dict__.update(changes)
         other._forget()
         return other
 
     def _projected(self, fields: Sequence[str]) -> Self:
-        """The same repository, whose reads give dicts of some columns."""
+        """A copy whose reads return dicts of these columns."""
         if not fields:
             raise MisuseError("Name the fields to read.", field="fields")
         for name in fields:
-            path = resolve(self.traits, name)  # refuses what does not exist, and suggests the nearest
+            path = resolve(self.traits, name)  # raises for an unknown field, and suggests a similar one
             if not path.plain:
                 raise MisuseError(
                     f"{self.traits.name}.{name} is no column or expression of the class's own rows.", field=name
@@ -135,7 +135,7 @@ class RepositoryCore(Generic[M, Db]):
         return self._with(_fields=tuple(dict.fromkeys(fields)))
 
     def with_tenant(self, tenant_id: Any) -> Self:
-        """The same repository for another tenant, on the same session. Raises `TenantNotGivenError` for None."""
+        """A copy for another tenant, on the same session. Raises `TenantNotGivenError` for None."""
         other = copy.copy(self)
         other._bind_tenant(tenant_id)
         return other
@@ -145,22 +145,22 @@ class RepositoryCore(Generic[M, Db]):
         return self.with_tenant(tenant_id)
 
     def for_update(self, *, nowait: bool = False, skip_locked: bool = False) -> Self:
-        """The same repository, whose reads lock the rows that they give until the transaction ends.
+        """A copy whose reads lock the rows that they return, until the transaction ends.
 
-        A row that another transaction has locked is waited for; with ``nowait`` that is a `DatabaseTimeoutError` at
-        once, with ``skip_locked`` the row is left out, as queues of jobs want it. Reads outside of a transaction raise
-        `TransactionError`, unless ``auto_commit`` is off. `count`, `exists` and `aggregate` lock nothing. SQLite has
-        one lock for the whole database, which is taken by one statement more and waited for whatever is asked.
+        If another transaction has locked a row, the read waits. With ``nowait`` it raises `DatabaseTimeoutError`
+        instead; with ``skip_locked`` it omits the row, as a job queue needs. Reads outside of a transaction raise
+        `TransactionError`, unless ``auto_commit`` is off. `count`, `exists` and `aggregate` lock nothing. SQLite has a
+        single lock for the whole database: it takes one more statement, and always waits.
         """
         if nowait and skip_locked:
             raise ValidationError("nowait and skip_locked exclude each other.", field="skip_locked")
         return self._with(_lock=Lock(nowait, skip_locked))
 
     def undefer(self, *fields: str) -> Self:
-        """The same repository, whose reads also load these deferred columns; none named: all of the class's own.
+        """A copy whose reads also load these deferred columns; without names, all deferred columns of the class.
 
-        A dotted path names a column of a relationship that the read loads. No statement is added. What a write gives
-        back has its deferred columns anyway. Raises `ValidationError` for what is no column.
+        A dotted path names a column of a relationship that the read loads. No statement is added. Writes always return
+        entities with their deferred columns. Raises `ValidationError` for a name that is no column.
         """
         for name in fields:
             path = resolve(self.traits, name)
@@ -169,24 +169,24 @@ class RepositoryCore(Generic[M, Db]):
         return self._with(_undeferred=frozenset(fields) or self.traits.deferred)
 
     def conditions(self) -> Sequence[ColumnElement[bool]]:
-        """Hook: conditions that every statement of this repository carries, besides the tenant's."""
+        """Hook: conditions that are added to every statement of this repository, besides that of the tenant."""
         return ()
 
     @property
     def _conditioned(self) -> bool:
-        """Whether statements are made anew each time, since the hook's conditions may be others each time."""
+        """Whether `conditions` is overridden. If so, statements are not cached: each call may return others."""
         return type(self).conditions is not RepositoryCore.conditions
 
     def values_for_create(self, values: Values) -> Values:
-        """Hook: the checked values of each new row, about to be written."""
+        """Hook: called with the validated values of each new row; returns the values to insert."""
         return values
 
     def values_for_update(self, values: Values) -> Values:
-        """Hook: the checked values that an update is about to write."""
+        """Hook: called with the validated values of an update; returns the values to write."""
         return values
 
     def _reader(self, include_deleted: bool = False) -> Reader:
-        """The builder of this repository's statements; binds an unbound guarded session to its tenant."""
+        """The builder of read statements. Binds a guarded session without a tenant to this repository's tenant."""
         if self.tenant_id is not None:
             confine(self._session, self.tenant_id)
         reader = self._readers.get(include_deleted)

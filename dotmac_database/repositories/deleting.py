@@ -1,4 +1,4 @@
-"""A deletion's other rows: what the ORM is to do to them, and what the session holds of what the database did."""
+"""The effects of a deletion on related rows: by the ORM, or by the database, whose effects the session must follow."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _LOADED_CHILDREN = PassiveFlag.PASSIVE_NO_INITIALIZE
 
 
 class UnitOfWorkDeletion:
-    """Deletes an object by the session's unit of work, as its relationships say and else by the database's rules.
+    """Deletes an object by the session's unit of work, by the rules of its relationships, else of its foreign keys.
 
-    ``enforced``: the database acts by its foreign keys; where it does not, the rules are carried out here. ``tenant``
-    is the one whose rows may be touched; None or `ALL_TENANTS`: any.
+    ``enforced``: the database enforces foreign keys; if not, their rules are carried out here. ``tenant`` is the tenant
+    whose rows may be changed; None or `ALL_TENANTS`: any.
     """
 
     def __init__(self, session: Session, tenant: Any, *, enforced: bool) -> None:
@@ -39,7 +39,7 @@ class UnitOfWorkDeletion:
         self._seen: set[Any] = set()
 
     def delete(self, entity: Any) -> None:
-        """Mark the object as deleted, and those that go with it. Nothing is flushed."""
+        """Mark the object and its dependent objects as deleted. Nothing is flushed."""
         self._prepare(entity)
         self._session.delete(entity)
 
@@ -54,7 +54,7 @@ class UnitOfWorkDeletion:
                 self._carry_out(rule, state, relationship)
 
     def _carry_out(self, rule: Rule, state: InstanceState[Any], relationship: RelationshipProperty[Any]) -> None:
-        """Do what the rule says, in such a way that the ORM's own clearing of keys does not come before it."""
+        """Carry out a rule, and prevent the ORM from setting the children's keys to NULL before."""
         if rule is Rule.REFUSED and self._enforced:
             self._leave_to_the_database(state, relationship)
             return
@@ -80,7 +80,7 @@ class UnitOfWorkDeletion:
     def _children(
         self, state: InstanceState[Any], relationship: RelationshipProperty[Any], *, loaded: bool
     ) -> list[Any]:
-        """The objects that refer to this one, as the ORM is about to load them. Raises for another tenant's."""
+        """The objects that refer to this one. Raises `TenantIsolationError` if one belongs to another tenant."""
         history = state.get_history(relationship.key, _LOADED_CHILDREN if loaded else _CHILDREN)
         children = [child for child in history.sum() if child is not None]
         key = tenant_key(relationship.mapper)
@@ -90,7 +90,7 @@ class UnitOfWorkDeletion:
         return children
 
     def _leave_to_the_database(self, state: InstanceState[Any], relationship: RelationshipProperty[Any]) -> None:
-        """Show no children to the ORM, which would clear their keys before the database is asked."""
+        """Hide the children from the ORM, which would set their keys to NULL before the database applies its rule."""
         set_committed_value(state.obj(), relationship.key, [] if relationship.uselist else None)
 
     def _clear(self, children: Iterable[Any], columns: Iterable[Any]) -> None:
@@ -102,13 +102,13 @@ class UnitOfWorkDeletion:
 
 
 def enforces_keys(session: Session, traits: Traits[Any]) -> bool:
-    """Whether the database acts by its foreign keys; SQLite does where the connection says so."""
+    """Whether the database enforces foreign keys. In SQLite it depends on a setting of the connection."""
     dialect = dialect_named(session.get_bind(traits.mapper).dialect.name)
     return dialect.enforces_keys(lambda: session.connection(bind_arguments={"mapper": traits.mapper}))
 
 
 def holds_related(session: Session, traits: Traits[Any], key: tuple[Any, ...], names: Iterable[str]) -> bool:
-    """Whether the session holds the row of a key with loaded or changed objects in one of these relationships."""
+    """Whether the session holds the object with this key, with loaded or changed objects in these relationships."""
     held = session.identity_map.get(traits.mapper.identity_key_from_primary_key(key))
     if held is None:
         return False
@@ -117,11 +117,11 @@ def holds_related(session: Session, traits: Traits[Any], key: tuple[Any, ...], n
 
 
 def follow_database(session: Session, traits: Traits[Any], keys: Sequence[tuple[Any, ...]] | None) -> None:
-    """Let the objects that the session holds be as the database has left them, once rows were deleted.
+    """Update the session's objects after rows were deleted, to what the database's ``ON DELETE`` rules did.
 
-    ``keys`` are those of the deleted rows; None: nobody knows them. An object whose row went with them leaves the
-    session, and comes back with a rollback; a key that was cleared is NULL. Where what is held does not tell, it is
-    read anew: one SELECT a class.
+    ``keys`` are the primary keys of the deleted rows; None: unknown. An object whose row was deleted leaves the
+    session, and returns with a rollback; a foreign key that was set to NULL is None. Objects whose state can't be
+    derived from the session are read again: one SELECT for each class.
     """
     found = dependences(traits)
     if not found or not len(session.identity_map):
@@ -137,18 +137,18 @@ def follow_database(session: Session, traits: Traits[Any], keys: Sequence[tuple[
 
 
 class _Followers:
-    """The held objects whose rows may have gone or changed with deleted ones."""
+    """The session's objects whose rows may have been deleted or changed together with deleted rows."""
 
     def __init__(self, session: Session, found: Sequence[Dependence], held: Sequence[InstanceState[Any]]) -> None:
         self._session = session
         self._found = found
         self._held = dict.fromkeys(held)
         self._gone: dict[tuple[Any, ...], set[tuple[Any, ...]]] = {}
-        """Columns of deleted rows, and the values that they had."""
+        """Referenced columns, and their values in deleted rows."""
         self._known: set[tuple[Any, ...]] = set()
-        """The columns of which every value that is gone is known."""
+        """The referenced columns of which all deleted values are known."""
         self._there: dict[tuple[Any, ...], set[tuple[Any, ...]]] = {}
-        """Columns that a key refers to, and their values in the rows that the session holds."""
+        """Referenced columns, and their values in the rows that the session holds."""
 
     def follow(self, traits: Traits[Any], keys: Sequence[tuple[Any, ...]] | None) -> None:
         for level in levels_of(traits) if keys is not None else ():
@@ -161,7 +161,7 @@ class _Followers:
             certain.update(uncertain)
 
     def _settled(self) -> list[InstanceState[Any]]:
-        """Remove and clear what is known to have gone; gives the objects of which nothing is known."""
+        """Remove deleted objects and clear foreign keys, as far as known. Returns the objects of unknown state."""
         changed, uncertain = True, list[InstanceState[Any]]()
         while changed:
             changed, uncertain = False, []
@@ -181,10 +181,10 @@ class _Followers:
         return table in state.mapper.tables
 
     def _refers(self, state: InstanceState[Any], key: Dependence) -> bool | None:
-        """Whether an object's row referred to a deleted one. None: what the session holds does not tell."""
+        """Whether an object's row referred to a deleted row; None if the session's objects don't show it."""
         values = [_stored(state, here) for here, _ in key.pairs]
         if None in values or _UNKNOWN in values:
-            return False  # it refers to none, or is read anew when it is asked for
+            return False  # it refers to no row, or the attribute is not loaded
         order = key.referred_columns
         for columns, gone in self._gone.items():
             if set(columns) == set(order):
@@ -195,7 +195,7 @@ class _Followers:
         return False if tuple(values) in self._rows_there(key) else None
 
     def _rows_there(self, key: Dependence) -> set[tuple[Any, ...]]:
-        """The values that a key can refer to in the rows that the session holds, which are there."""
+        """The values of a key's referenced columns in the rows that the session holds and that exist."""
         order = key.referred_columns
         if order not in self._there:
             self._there[order] = {
@@ -217,7 +217,7 @@ class _Followers:
         self._session._remove_newly_deleted([state])
 
     def _clear(self, state: InstanceState[Any], key: Dependence) -> bool:
-        """Let the object have no key any more; whether it must be read anew for that."""
+        """Set an object's foreign key to None. Returns whether the object must be read again instead."""
         if key.defaults:
             return True
         entity = state.obj()
@@ -232,7 +232,7 @@ class _Followers:
     def _read_anew(self, states: Sequence[InstanceState[Any]]) -> None:
         by_class: dict[type[Any], list[InstanceState[Any]]] = {}
         for state in states:
-            if not state.modified:  # else its own changes are yet to be written, and it says so where its row is gone
+            if not state.modified:  # a modified object is not read again: its flush will fail if its row is gone
                 by_class.setdefault(state.class_, []).append(state)
         for model, members in by_class.items():
             traits = traits_of(model)
@@ -251,7 +251,7 @@ _UNKNOWN = object()
 
 
 def _stored(state: InstanceState[Any], column: Any) -> Any:
-    """The value that an object's column had in the database, as far as it is loaded."""
+    """The value of an object's column in the database, if it is loaded; else `_UNKNOWN`."""
     if not state.mapper.columns.contains_column(column):
         return _UNKNOWN
     key = state.mapper.get_property_by_column(column).key

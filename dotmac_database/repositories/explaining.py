@@ -1,4 +1,4 @@
-"""What a repository tells about how its reads are run."""
+"""Execution plans of a repository's reads."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ M = TypeVar("M")
 
 
 class ExplainingRepository(AnalysingRepository[M, SyncDb]):
-    """The plan of a read, and the indexes that it lacks."""
+    """The plan of a read, and advice on missing indexes."""
 
     def explain(self, options: OptionsLike = None, *, analyze: bool = False) -> QueryPlan:
-        """How the database would run `list` with these options, or `cursor_paginate` where they ask for a cursor page.
+        """The plan of `list` with these options, or of `cursor_paginate` if they have ``cursor_pagination``.
 
-        It is the very statement, with the tenant's condition and the values, and it is not run; the plan shows the
-        values. ``analyze`` runs it and measures rows, times and buffers, on PostgreSQL; SQLite can't, which is a
-        `ValidationError`. One EXPLAIN, and one query of the catalogue for each table that an index may be missing on.
-        Relationships are loaded by statements of their own, which are not explained; their foreign keys are looked at.
+        The explained statement is the one that would be sent, with the tenant's condition and the values, which the
+        plan shows; it is not run. With ``analyze`` PostgreSQL runs it, and measures rows, times and buffers; SQLite
+        can't do that, and raises `ValidationError`. Sends one EXPLAIN, and one catalogue query for each table that may
+        need an index. Relationships are loaded by separate statements, which are not explained, but their foreign keys
+        are checked for indexes.
         """
         asked = options_of(options)
         if analyze and not self._dialect.estimates:
@@ -48,7 +49,7 @@ class ExplainingRepository(AnalysingRepository[M, SyncDb]):
                 rows = self._session.execute(IndexesOf(table), execution_options=options, bind_arguments=here)
                 return existing(self._dialect.name, table, rows.mappings().all())
 
-            # Before the EXPLAIN: SQLite's does not notice that another connection has made an index; a query does.
+            # First: SQLite's queries notice an index that another connection created, but its EXPLAIN does not.
             advice = Advisor(reader, catalogue).advice(asked.filters, order, asked.relationships, limited=limited)
             result: Any = self._session.execute(
                 statement, bound.parameters, execution_options=options, bind_arguments=here
@@ -59,7 +60,7 @@ class ExplainingRepository(AnalysingRepository[M, SyncDb]):
         return self._read(work)
 
     def _explainable(self, reader: Reader, asked: QueryOptions) -> tuple[Bound, Order]:
-        """The statement that is sent for the options, and its order."""
+        """The statement that the options would send, and its order."""
         page, cursor_page = asked.pagination, asked.cursor_pagination
         if cursor_page is None:
             order = order_of(self.traits, asked.sorts)

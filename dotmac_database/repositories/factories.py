@@ -1,4 +1,4 @@
-"""The repository that fits a class."""
+"""Functions that create the repository for a mapped class."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def create_repository(
 ) -> BaseRepository[M, S]:
     """A `BaseTenantRepository` for a tenant-scoped class, else a `BaseRepository`.
 
-    Raises `TenantRequiredError` for a tenant-scoped class without a tenant; `ALL_TENANTS` is the explicit way across.
+    Raises `TenantRequiredError` for a tenant-scoped class without a tenant. `ALL_TENANTS` works across all tenants.
     """
     if traits_of(model_class).tenant is None:
         return BaseRepository(db, model_class, tenant_id, auto_commit, cursor_key=cursor_key)

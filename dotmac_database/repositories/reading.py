@@ -1,4 +1,4 @@
-"""The reading half of a repository, written once on the sync session."""
+"""The reading methods of repositories, implemented once, on the sync session."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ T = TypeVar("T")
 
 
 class ReadingRepository(RepositoryCore[M, SyncDb]):
-    """Reads. Outside of a transaction each is one statement of its own; see `dotmac_database.sessions.read`."""
+    """Reads. Outside of a transaction each read is a statement of its own; see `dotmac_database.sessions.read`."""
 
     def get_by_id(
         self, entity_id: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
     ) -> M | None:
-        """The row of a primary key, a tuple where the key is composite; None where there is none.
+        """The row with this primary key, or None. A composite key is a tuple.
 
-        One statement, also for an object that the session holds already, and one more for each relationship.
+        One statement, even if the session already holds the object, and one more for each relationship.
         """
         reader = self._reader(include_deleted)
         bound = reader.loading(reader.by_key(reader.key(entity_id)), relationships or ())
@@ -50,7 +50,7 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
     def get_by_id_or_raise(
         self, entity_id: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
     ) -> M:
-        """As `get_by_id`, but a missing row, or one of another tenant, raises `EntityNotFoundError`."""
+        """As `get_by_id`, but raises `EntityNotFoundError` if there is no such row, or it is another tenant's."""
         entity = self.get_by_id(entity_id, include_deleted, relationships)
         if entity is None:
             raise self._not_found()
@@ -59,7 +59,7 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
     def get_many(
         self, ids: Iterable[Any], include_deleted: bool = False, relationships: Sequence[str] | None = None
     ) -> builtins.list[M]:
-        """The rows of these primary keys, of any number, in their order; missing ones are left out. One statement."""
+        """The rows with these primary keys, in the order of the keys; missing rows are omitted. One statement."""
         reader = self._reader(include_deleted)
         keys = [reader.key(entity_id) for entity_id in ids]
         if not keys:
@@ -75,7 +75,7 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
         include_deleted: bool = False,
         relationships: Sequence[str] | None = None,
     ) -> M | None:
-        """The first row, by primary key, whose field has this value (None: is NULL), or None. One statement."""
+        """The first row, by primary key, whose field has this value (None: NULL), or None. One statement."""
         return self.first(
             QueryOptions(
                 filters=[QueryFilter(field_name, value=value)],
@@ -91,7 +91,7 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
         include_deleted: bool = False,
         relationships: Sequence[str] | None = None,
     ) -> builtins.list[M]:
-        """All rows whose field has this value (None: is NULL), by primary key. One statement."""
+        """All rows whose field has this value (None: NULL), by primary key. One statement."""
         return self.list(
             QueryOptions(
                 filters=[QueryFilter(field_name, value=value)],
@@ -101,7 +101,7 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
         )
 
     def first(self, options: OptionsLike = None) -> M | None:
-        """The first row by the options' total order, or None. One statement."""
+        """The first matching row in the order of the sorts, then the primary key; or None. One statement."""
         asked = options_of(options)
         reader = self._reader(asked.include_deleted)
         order = order_of(self.traits, asked.sorts)
@@ -109,19 +109,19 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
         return next(iter(self._entities(bound)), None)
 
     def exists(self, entity_id: Any, include_deleted: bool = False) -> bool:
-        """Whether there is a row of this primary key. One statement, which reads no columns."""
+        """Whether there is a row with this primary key. One statement, which reads no columns."""
         reader = self._reader(include_deleted)
         return bool(self._fetched(reader.has_key(reader.key(entity_id)), plain=True))
 
     def count(self, filters: FiltersLike = None, include_deleted: bool = False) -> int:
-        """How many rows match. One statement."""
+        """The number of matching rows. One statement."""
         bound = self._reader(include_deleted).count(filters_of(filters))
         return int(self._fetched(bound, plain=True)[0][0])
 
     def list(self, options: OptionsLike = None) -> builtins.list[M]:
-        """The matching rows by a total order: the sorts, then the primary key. One statement.
+        """The matching rows, in the order of the sorts, then the primary key. One statement.
 
-        With ``pagination`` just that page; without, all of them: see `stream` for tables of any size.
+        With ``pagination`` only that page; without it, all rows. Use `stream` for large results.
         """
         asked = options_of(options)
         _refuse_cursor(asked)
@@ -136,17 +136,18 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
         return self._entities(reader.loading(bound, asked.relationships))
 
     def page(self, options: OptionsLike = None) -> PaginationResult[M] | CursorPaginationResult[M]:
-        """The page that the options ask for: `cursor_paginate` for ``cursor_pagination``, else `list_paginated`.
+        """The page of the options: by `cursor_paginate` if they have ``cursor_pagination``, else by `list_paginated`.
 
-        Where they ask for none, it is the first numbered page.
+        Options without a page give the first numbered page.
         """
         asked = options_of(options)
         return self.list_paginated(asked) if asked.cursor_pagination is None else self.cursor_paginate(asked)
 
     def list_paginated(self, options: OptionsLike = None) -> PaginationResult[M]:
-        """One numbered page and its total, in one statement.
+        """One numbered page with the total number of rows, in one statement.
 
-        A page past the end takes a second for its total, and so does a planner's estimate: see `PaginationParams`.
+        A second statement is sent for the total of a page beyond the last row, and for an estimate (see
+        `PaginationParams`).
         """
         asked = options_of(options)
         _refuse_cursor(asked)
@@ -170,11 +171,11 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
         return PaginationResult(items=items, total=found, page=page.page, per_page=page.per_page, more=more)
 
     def cursor_paginate(self, options: OptionsLike = None) -> CursorPaginationResult[M]:
-        """The page after, or before, a cursor; no total. One statement, as quick at any depth.
+        """The page after or before a cursor, without a total. One statement, equally fast at any depth.
 
-        The order is the options' sorts, else ``cursor_field``; the primary key ends it. The page that comes to the rows
-        at the order's end in which its leading field is NULL takes a second statement. Raises `InvalidCursorError` for
-        a cursor that is damaged, forged, or of another query.
+        The order is that of the sorts, else of ``cursor_field``, then of the primary key. If the first field of the
+        order is nullable, the page on which its NULLs begin takes a second statement. Raises `InvalidCursorError` for a
+        cursor that is damaged, forged, or from another query.
         """
         asked = options_of(options)
         if asked.pagination is not None:
@@ -191,7 +192,7 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
             rows = self._following(reader, asked, order, page.limit + 1, seek)
         except ValidationError:
             if seek is not None and any(term.as_text for term in terms):
-                raise InvalidCursorError from None  # the database alone can tell that a key is no value of its type
+                raise InvalidCursorError from None  # only the database can check such a value
             raise
         more = len(rows) > page.limit
         rows = rows[: page.limit]
@@ -214,10 +215,10 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
         return CursorPaginationResult([row[0] for row in rows], ahead, behind)
 
     def stream(self, options: OptionsLike = None, batch_size: int = 1000) -> Iterator[M]:
-        """Every matching row, in constant memory: by keyset batches, one statement for each ``batch_size`` rows.
+        """All matching rows, in constant memory: keyset batches, with one statement for each ``batch_size`` rows.
 
-        No transaction is held between batches, so a row that is inserted meanwhile may appear; none that
-        stays is skipped or shown twice.
+        No transaction is held between batches, so rows that others insert meanwhile may be included. No row that exists
+        throughout is omitted or returned twice.
         """
         seek: Seek | None = None
         while True:
@@ -227,7 +228,7 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
                 return
 
     def _batch(self, options: OptionsLike, batch_size: int, seek: Seek | None) -> tuple[builtins.list[M], Seek | None]:
-        """The rows from ``seek`` on, and where those after them begin; None: there are no more."""
+        """A batch of rows from ``seek`` on, and the position after it; None if there are no more rows."""
         asked = options_of(options)
         if asked.pagination is not None or asked.cursor_pagination is not None:
             raise MisuseError("stream() reads every row; leave the pagination out.", field="pagination")
@@ -243,7 +244,7 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
     def _following(
         self, reader: Reader, asked: QueryOptions, order: Order, limit: int, seek: Seek | None
     ) -> builtins.list[Any]:
-        """The next ``limit`` rows of a keyset: one statement, and one more where it comes to the NULLs at the end."""
+        """The next ``limit`` rows of a keyset: one statement, and a second one at the NULLs that end the order."""
         rows: builtins.list[Any] = []
         for part in reader.ranges(order, seek):
             if len(rows) < limit:
@@ -317,7 +318,7 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
         return entities
 
     def _fetched(self, bound: Bound, *, plain: bool = False) -> builtins.list[Any]:
-        """The rows of one read: an object, or a dict, and what is beside it; ``plain``: values that make neither."""
+        """The rows of a read: tuples that begin with an entity or a dict; with ``plain``, tuples of values only."""
         if self._lock is None and not self._conditioned and not bound.execution_options:
             with translated(self.model_class):
                 fields = None if plain else self._fields

@@ -20,19 +20,19 @@ M = TypeVar("M")
 class BaseRepository(BatchRepository[M, SyncDb]):
     """Typed access to the rows of one mapped class, on a `Session`.
 
-    ``model_class`` may be left out where the class says it: ``class Users(BaseRepository[User])``. A
-    tenant-scoped class needs ``tenant_id``, or `ALL_TENANTS`: else `TenantRequiredError`. ``auto_commit`` commits each
-    write; inside a `DatabaseTransaction` it only flushes. ``cursor_key`` signs cursors. Type checkers see ``db`` as the
-    session that it is: ``BaseRepository[User, SQLModelSession]``.
+    ``model_class`` may be omitted if a subclass declares it: ``class Users(BaseRepository[User])``. A tenant-scoped
+    class needs ``tenant_id`` or `ALL_TENANTS`, else it raises `TenantRequiredError`. ``auto_commit`` commits each
+    write; inside a `DatabaseTransaction` writes are only flushed. ``cursor_key`` signs cursors. The second type
+    parameter is the type of ``db`` for type checkers: ``BaseRepository[User, SQLModelSession]``.
     """
 
     def values(self, *fields: str) -> ValueReads:
-        """The reads of this repository that give many rows, each as a dict of these columns rather than an object.
+        """The repository's reads of many rows, with each row as a dict of these columns instead of an entity.
 
-        The same rows in the same order, for less: nothing is read that is not named, and nothing is kept in the
-        session. Methods that a subclass overrides are used, and get dicts; listeners to loaded objects hear nothing.
-        Hybrids that are SQL, synonyms and ``column_property`` are fields as columns are, confined to the tenant.
-        Raises `ValidationError` for anything else.
+        They return the same rows in the same order at lower cost: only the named columns are read, and the session
+        keeps nothing. Overrides of a subclass apply, and get dicts; load events of the ORM are not fired. Fields may
+        also be hybrids with an SQL expression, synonyms and ``column_property``, confined to the tenant. Raises
+        `ValidationError` for anything else.
         """
         return ValueReads(self._projected(fields))
 
@@ -43,10 +43,10 @@ class BaseTenantRepository(BaseRepository[M, SyncDb]):
     tenant_required: ClassVar[bool] = True
 
     def get_tenant_stats(self) -> dict[str, Any]:
-        """How many rows the tenant has, in one statement.
+        """The numbers of the tenant's rows, in one statement.
 
-        ``tenant_id, entity_type, total_entities``, and where the columns exist ``deleted_entities``, ``created_today``
-        and ``created_this_month`` (both since midnight UTC, without the deleted).
+        The keys are ``tenant_id``, ``entity_type``, ``total_entities``, and, if the columns exist,
+        ``deleted_entities``, ``created_today`` and ``created_this_month`` (from midnight UTC, without deleted rows).
         """
         traits, reader = self.traits, self._reader(include_deleted=True)
         living = alive(traits, traits.model)

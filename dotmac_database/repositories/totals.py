@@ -1,4 +1,4 @@
-"""The total of a numbered page, by the way that was asked for."""
+"""The total number of rows of a numbered page: exact, bounded, estimated or none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..statements.reads import Bound, Reader
 
 @dataclass(frozen=True, slots=True)
 class PageTotal:
-    """How the page's statement counts, and what the total is once its rows are there."""
+    """Computes the total of a page from its rows, and from a second statement if they don't have it."""
 
     page: PaginationParams
     reader: Reader
@@ -22,16 +22,16 @@ class PageTotal:
 
     @property
     def looks_ahead(self) -> bool:
-        """Whether a row more is read to know that there is one, since no total will tell."""
+        """Whether one more row is read, to know whether there is a next page: only an exact total shows that."""
         return self.page.total != "exact"
 
     @property
     def bound(self) -> int:
-        """How far the page's statement counts: 0 is to the end, -1 not at all."""
+        """How the page's statement counts: 0 all rows, -1 no rows, else up to this number."""
         return {"exact": 0, "none": -1}.get(self.page.total, self.page.bound)
 
     def of(self, rows: Sequence[Any], ask: Callable[[Bound], Any]) -> int | None:
-        """The total, from the page's rows; ``ask`` sends a statement more where they don't have it."""
+        """The total, from the page's rows, or by a second statement that ``ask`` sends."""
         if self.page.total == "none":
             return None
         counted = rows[0][1] if rows else 0

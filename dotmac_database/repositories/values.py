@@ -1,4 +1,4 @@
-"""Reads of some columns alone, as dicts: no objects are made, and the session holds nothing of them."""
+"""Reads of chosen columns as dicts, without entities."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 class ValueReads:
-    """The reads of a repository, each row a dict of the columns that were named. See `BaseRepository.values`."""
+    """The reads of a repository, with each row as a dict of the named columns. See `BaseRepository.values`."""
 
     def __init__(self, rows: ReadingRepository[Any, Any]) -> None:
         self._rows: ReadingRepository[Row, Any] = rows

@@ -1,4 +1,4 @@
-"""The writing half of a repository, written once on the sync session."""
+"""The methods that write single rows, implemented once, on the sync session."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FRESH: Mapping[str, Any] = {"populate_existing": True, "synchronize_session": Fa
 
 
 def assign(entity: Any, key: str, value: Any) -> None:
-    """Set an attribute. NULL of a JSON column passes by listeners and validators, who know None alone."""
+    """Set an attribute. Listeners and validators get None for a JSON column's SQL NULL, since they expect None."""
     if type(value) is not Null:
         setattr(entity, key, value)
         return
@@ -44,17 +44,18 @@ def assign(entity: Any, key: str, value: Any) -> None:
 
 
 class WritingRepository(ExplainingRepository[M, SyncDb]):
-    """Writes. Each is whole or not at all; ``auto_commit`` commits it, except inside a transaction, which it joins.
+    """Writes. Each write is atomic. With ``auto_commit`` it is committed, unless it is part of an open transaction.
 
-    ``user_id`` is the audit user; None takes the ambient one of `acting_as`.
+    ``user_id`` is the audit user; None: the current one of `acting_as`.
     """
 
     def create(self, data: Any, user_id: str | None = None) -> M:
-        """Insert one row and give it back with all its columns loaded; one INSERT, then COMMIT.
+        """Insert one row and return it with all columns loaded. One INSERT, then COMMIT.
 
-        ``data`` is a dict or a Pydantic object, whose own defaults are written; a default of None leaves the column to
-        the one that it has. It is not changed. Raises `ValidationError` for an unknown key, `TenantIsolationError` for
-        another tenant's id, `DuplicateEntityError` and `ConstraintViolationError` as the database says.
+        ``data`` is a dict or a Pydantic object, and is not changed. A Pydantic object's defaults are written, but for a
+        default of None the column's own default applies. Raises `ValidationError` for an unknown key,
+        `TenantIsolationError` for another tenant's id, and `DuplicateEntityError` or `ConstraintViolationError` if the
+        row violates a constraint.
         """
         writer = self._writer(user_id)
         values = writer.refuse_nulls(self.values_for_create(writer.for_create(data).values), new=True)
@@ -75,9 +76,9 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         return created[0]
 
     def _unlink(self, data: Any, values: Values) -> None:
-        """Take a caller's object out of its neighbours' collections, which would make a second row of it.
+        """Remove the caller's object from collections of related objects, which would insert it as a second row.
 
-        The object itself keeps what it was given.
+        The object's own attributes keep their values.
         """
         if not sa_inspect(data).transient:
             return
@@ -87,9 +88,9 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
                 set_committed_value(data, key, values[key])
 
     def _release_members(self, data: Any, values: Values) -> None:
-        """Take the members of a caller's collections from it: with one of them it would come into the session.
+        """Detach the members of the caller's collections, as they would bring the caller's object into the session.
 
-        The object itself keeps what it was given.
+        The object's own attributes keep their values.
         """
         if not sa_inspect(data).transient:
             return
@@ -102,7 +103,7 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
                 set_committed_value(data, key, given.values() if kind is dict else values[key])
 
     def _flushed(self, values: Values, without_begin: Callable[[], None]) -> M:
-        """A new object by the unit of work."""
+        """Insert a new object by the session's unit of work."""
         self._refuse_held(values)
         entity = self._made(values)
         self._session.add(entity)
@@ -113,11 +114,11 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         return entity
 
     def update(self, entity_id: Any, data: Any, user_id: str | None = None, *, expected_version: Any = None) -> M:
-        """Change what was set in ``data`` and give the row back; one UPDATE … RETURNING, then COMMIT.
+        """Write the fields that are set in ``data`` and return the row. One UPDATE … RETURNING, then COMMIT.
 
-        Where the class has validators, listeners or several tables it is a SELECT … FOR UPDATE and a flush. Raises
-        `EntityNotFoundError` where there is no such row, `StaleEntityError` where its version is not
-        ``expected_version``, `ValidationError` for an unknown key.
+        If the class has validators, listeners or several tables, it is a SELECT … FOR UPDATE and a flush. Raises
+        `EntityNotFoundError` if there is no such row, `StaleEntityError` if its version is not ``expected_version``,
+        and `ValidationError` for an unknown key.
         """
         writer = self._writer(user_id)
         reader = writer.reader
@@ -148,15 +149,14 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         *,
         expected_version: Any = None,
     ) -> bool:
-        """Delete one row; False where there is none. One statement, then COMMIT.
+        """Delete one row. Returns False if there is none. One statement, then COMMIT.
 
-        Softly where the class has columns for it, unless ``soft_delete`` is False: then for good, also a row
-        that is soft-deleted already. What becomes of the rows that refer to it a relationship says that asks for it
-        (``cascade="delete"``: the object is loaded, and its children are deleted as objects), and else the database's
-        own rule (``ON DELETE``), which the DELETE carries out by itself. Where there is no rule either, the ORM clears
-        the children's keys if they may be NULL; else `ConstraintViolationError` while there are children.
-        `StaleEntityError` where the row's version is not ``expected_version`` (None: any will do), found out by a
-        statement more.
+        If the class has soft-delete columns, the row is only marked as deleted, unless ``soft_delete`` is False, which
+        also deletes a row that is already marked. For the rows that refer to a deleted row, the relationship's
+        ``cascade="delete"`` comes first: the object is loaded, and its children are deleted as objects. Otherwise the
+        database's ``ON DELETE`` rule applies. Without a rule, the ORM sets the children's foreign keys to NULL if the
+        columns are nullable; if not, existing children raise `ConstraintViolationError`. If the row's version is not
+        ``expected_version`` (None: any version), `StaleEntityError` is raised, after one more statement.
         """
         softly = soft_delete and self.traits.soft_deletes
         writer = self._writer(user_id, include_deleted=not softly)
@@ -180,7 +180,7 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
     def _deleted_for_good(
         self, writer: Writer, key: tuple[Any, ...], expected: Any, without_begin: Callable[[], None]
     ) -> bool:
-        """Delete one row, by a statement where that is enough; False: it is missing, or stale."""
+        """Delete one row, by a statement alone if possible. Returns False if it is missing, or its version is stale."""
         in_one_table = not spreads(self.traits)
         if (in_one_table or expected is None) and self._deletes_by_statement(key):
             if in_one_table:
@@ -201,7 +201,7 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         return gone
 
     def restore(self, entity_id: Any, user_id: str | None = None) -> M:
-        """Undo a soft delete and give the row back; one statement. Raises `EntityNotFoundError` where there is none."""
+        """Undo a soft deletion and return the row. One statement. Raises `EntityNotFoundError` if there is no row."""
         if not self.traits.soft_deletes:
             raise MisuseError(f"{self.traits.name} has no soft-delete columns, so nothing can be restored.")
         writer = self._writer(user_id, include_deleted=True)
@@ -219,12 +219,12 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
 
     @property
     def _commits_alone(self) -> bool:
-        """Whether a write of one statement is committed with it, and no transaction is open that it belongs to."""
+        """Whether a write of one statement is committed by itself: it is not part of an open transaction."""
         session = self._session
         return self.auto_commit and not session.in_transaction() and not state_of(session).units
 
     def _changed_alone(self, writer: Writer, key: tuple[Any, ...], values: Values, expected: Any) -> Sequence[M] | None:
-        """The changed row, or none, committed with the one statement by the driver alone; None: it was not sent."""
+        """The changed row, or an empty list, of an UPDATE that the driver sent and committed; None: it was not sent."""
         if self._conditioned or not self._commits_alone or not self._is_one_update(values):
             return None
         bound = writer.update_by_key(key, values, expected)
@@ -235,11 +235,11 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         return writing(self._session, auto_commit=self.auto_commit, model=self.model_class)
 
     def _directly(self) -> bool:
-        """Whether rows may be changed by statements alone, without the session's unit of work."""
+        """Whether rows may be written by statements, without the session's unit of work."""
         return self.traits.direct_writes and not session_listened(self._session, CHANGE)
 
     def _deletes_by_statement(self, key: tuple[Any, ...]) -> bool:
-        """Whether the row of a key may be deleted by statements alone: the database does what else is to be done."""
+        """Whether the row may be deleted by a statement, since neither the ORM nor a listener has more to do."""
         traits, session = self.traits, self._session
         if not (traits.direct_deletes or spreads(traits)) or session_listened(session, CHANGE):
             return False
@@ -253,7 +253,7 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         )
 
     def _is_one_update(self, values: Values) -> bool:
-        """Whether the values are written by one statement that gives the row back."""
+        """Whether the values can be written by one UPDATE … RETURNING."""
         return bool(values) and self._directly() and not self._needs_unit(values)
 
     def _is_one_insert(self, values: Values) -> bool:
@@ -269,15 +269,15 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         )
 
     def _needs_unit(self, values: Values) -> bool:
-        """Whether the values are more than columns, or say of which class a row is: its object alone knows that."""
+        """Whether the values include more than columns, or the discriminator: these need an object."""
         traits = self.traits
         return traits.discriminator in values or any(key not in traits.columns for key in values)
 
     def _made(self, values: Values) -> M:
-        """A new entity by its own constructor; what that does not take is set afterwards."""
+        """A new entity, made by its constructor. Values that the constructor does not accept are set afterwards."""
         values = {**self._reader().typed_defaults(), **values}
         nulls = [key for key, value in values.items() if type(value) is Null]
-        # A JSON column of nothing is NULL by itself. Where it has a default it is told so.
+        # A JSON column without a value becomes SQL NULL. If it has a default, NULL must be set explicitly, below.
         values = {key: value for key, value in values.items() if type(value) is not Null}
         accepted = self.traits.constructor_keys
         given = {key: value for key, value in values.items() if accepted is None or key in accepted}
@@ -295,11 +295,10 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         return entity
 
     def _new_row(self, writer: Writer, data: Any, index: int | None = None, *, new: bool = True) -> NewRow:
-        """A row for a statement of many, with what its constructor and validators make of it.
+        """The values of one row in a statement for many rows, after its class's constructor and validators.
 
-        ``new`` is False where the row may exist: a None is written then, also where the column has a default.
-
-        Raises `ValidationError` for relationships and SQL expressions, which such a statement can't take.
+        ``new`` is False if the row may already exist: then None is written even if the column has a default. Raises
+        `ValidationError` for relationships and SQL expressions, which are not possible in such a statement.
         """
         values, unset = writer.for_create(data)
         values = writer.refuse_nulls(self.values_for_create(values), new=new, index=index)
@@ -317,12 +316,12 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         return NewRow(values, unset - self.traits.stamped if unset else unset)
 
     def _values_made(self, values: Values) -> Values:
-        """The values of an object that is made of these by its own constructor, and is not for the session."""
+        """The values after the class's constructor and validators, from an object that is not in the session."""
         entity = self._made(values)
         held = instance_dict(entity)
         made: Values = {}
         for key in self.traits.columns:
-            # The default of a mapped dataclass is seen on the object, but is not in it.
+            # The default of a mapped dataclass is a class attribute, not in the object's own dict.
             value = held[key] if key in held else getattr(entity, key)
             if value is not None or key in values:
                 made[key] = value
@@ -332,7 +331,7 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         return made
 
     def _refuse_held(self, values: Values) -> None:
-        """Refuse the key of an object that the session holds, before the ORM warns of two with one identity."""
+        """Raise `DuplicateEntityError` if the session holds an object with this key, before the ORM warns about it."""
         key = tuple(values.get(name) for name in self.traits.primary_key)
         if None in key or not len(self._session.identity_map):
             return
@@ -346,7 +345,7 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         self._session.expunge(held)  # its row is gone, so the key is free
 
     def _flush(self) -> None:
-        """Flush, once it is sure that nothing of another tenant is among it."""
+        """Flush, after checking that no object of another tenant is changed or deleted."""
         stamp_by_related(self._session)
         tenant, key = self.tenant_id, self.traits.tenant
         if key is not None and tenant is not ALL_TENANTS:
@@ -356,7 +355,7 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         self._session.flush()
 
     def _complete(self, entity: M) -> None:
-        """Load what the flush could not give back, in one statement, if there is any such column."""
+        """Load the columns that the flush did not return, in one statement, if there are any."""
         missing = sa_inspect(entity).unloaded & set(self.traits.mapper.column_attrs.keys())
         for key in missing & self.traits.null_unless_set:
             if key not in sa_inspect(entity).expired_attributes:
@@ -371,18 +370,18 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         return self._refused(writer.reader, key, expected) if entity is None else entity
 
     def _refused(self, reader: Reader, key: tuple[Any, ...], expected: Any) -> NoReturn:
-        """Say why a row was not changed: it is not there, or its version is another."""
+        """Raise the error for a row that was not changed: it is missing, or its version is stale."""
         self._is_missing(reader, key, expected)
         raise self._not_found()
 
     def _is_missing(self, reader: Reader, key: tuple[Any, ...], expected: Any) -> Literal[False]:
-        """Refuse where the row of a write that changed none is there, so that its version is another."""
+        """Raise `StaleEntityError` if the row exists, so that the write failed on its version; else return False."""
         if expected is not None and self._fetched(reader.by_key(key)):
             raise StaleEntityError(f"{self.traits.name} has changed: its version is not {expected} any more.")
         return False
 
     def _change_or_none(self, writer: Writer, key: tuple[Any, ...], values: Values, expected: Any = None) -> M | None:
-        """Change one row, by a statement where that is enough; None: it is missing, or stale."""
+        """Change one row, by a statement if possible. Returns None if the row is missing, or its version is stale."""
         if not values:
             return self._if_fresh(self._fresh(writer.reader, key), expected)
         if self._is_one_update(values):
@@ -403,7 +402,7 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         return None
 
     def _fresh(self, reader: Reader, key: tuple[Any, ...], *, lock: bool = False) -> Sequence[M]:
-        """The row of a key, or none, as it is in the database now, also where the session holds it."""
+        """The current row with this key, or an empty list. An object in the session is refreshed."""
         bound = reader.loading(reader.by_key(key), ())
         statement = reader.whole(bound.statement)
         statement = for_update(self.traits, statement) if lock else statement
@@ -424,7 +423,7 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
             setattr(entity, version, self.traits.next_count(entity))
 
     def _counted(self, bound: Bound) -> int:
-        """Run an UPDATE or DELETE and count its rows; objects that the session holds follow."""
+        """Run an UPDATE or DELETE, update the session's objects, and return the number of rows."""
         return self._counted_of(bound, self.model_class)
 
     def _counted_of(self, bound: Bound, model: type[Any]) -> int:
@@ -432,7 +431,7 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         return int(self._result(bound, {"synchronize_session": "fetch" if holds else False}).rowcount)
 
     def _deleted(self, reader: Reader, keys: Bound) -> int:
-        """Delete the entities whose keys are selected, from all of their tables; a batch at a time."""
+        """Delete the entities with the selected keys from all tables of their class, in batches."""
         total, limit = 0, keys.parameters["dotmac_limit"]
         while True:
             found = [tuple(row) for row in self._execute(keys, {}).all()]
@@ -447,16 +446,17 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
                 return total
 
     def _whole(self, entity: M) -> Any:
-        """The entity as of the lowest class that has a row of it, so that no table is left out and its cascades act.
+        """The entity as an object of its most derived class, so that all its tables and cascades are included.
 
-        Where no column tells the class, an entity is read as of the repository's: the classes below are asked.
+        Without a discriminator column, rows are loaded as objects of the repository's class. Then the subclasses are
+        queried, the most derived first.
         """
         mapper = self.traits.mapper
         below = [each for each in mapper.self_and_descendants if each is not mapper and not each.concrete]
         if mapper.polymorphic_on is not None or not below:
             return entity
         key = self._reader().key(self.traits.key_of(entity))
-        self._session.expunge(entity)  # else it would stand for its row, whatever class is asked
+        self._session.expunge(entity)  # else the query would return this object from the identity map
         for each in reversed(below):
             lower = traits_of(each.class_)
             same = [lower.attribute(name) == part for name, part in zip(self.traits.primary_key, key, strict=True)]

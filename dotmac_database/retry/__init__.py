@@ -1,4 +1,4 @@
-"""Run an operation again when it failed for a passing reason: a lost race, a deadlock, a lost connection."""
+"""Retries after transient failures: serialization failures, deadlocks, lost connections."""
 
 from .decorator import with_retry
 from .policy import RetryAttempt, RetryBudget, RetryHook, RetryPolicy, RetryStrategy

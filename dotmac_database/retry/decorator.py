@@ -36,12 +36,13 @@ def with_retry(
     policy: RetryPolicy | None = None, /, *, idempotent: bool = False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def with_retry(policy: Any = None, /, *, idempotent: bool = False) -> Any:
-    """Retry a function, a coroutine function, a generator or an async generator; None: `RetryPolicy()`.
+    """Retry a function, a coroutine function, a generator or an async generator. ``policy`` None: `RetryPolicy()`.
 
-    It opens and commits no transaction. Sessions among the arguments (or held by one as ``db`` or ``session``) are
-    rolled back before each wait, so that no connection is held meanwhile and each attempt finds them clean. Where
-    one of them is inside a transaction already there is one attempt, and its failure leaves with a note.
-    A generator is retried until it has given its first item. SQLAlchemy's exceptions leave as the toolkit's.
+    The decorator does not open or commit transactions. Sessions among the arguments (or in their attributes ``db`` or
+    ``session``) are rolled back before each wait, so that no connection is held meanwhile, and each attempt starts with
+    a clean session. If one of them is already inside a transaction, there is only one attempt, and a note is added to
+    its exception. A generator is retried until it has yielded its first item. SQLAlchemy's exceptions are raised as the
+    toolkit's.
     """
     if callable(policy):
         return _retrying(policy, RetryPolicy(), idempotent)
@@ -116,7 +117,7 @@ def _async_generator(function: Function, plan: Retries) -> Function:
 
 
 def _sessions(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
-    """The sessions that the call works on, each once, scoped ones resolved."""
+    """The distinct sessions in the call's arguments, with scoped sessions resolved."""
     found: dict[int, Any] = {}
     for value in (*args, *kwargs.values()):
         held = value if isinstance(value, _SESSIONS) else _held(value)

@@ -1,4 +1,4 @@
-"""Whether an operation is only a part of a transaction, so that it can't be run again by itself."""
+"""Whether an operation is part of an open transaction, so that it can't be retried by itself."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ..sessions import state_of
 
 
 def encloses(session: Session) -> bool:
-    """Whether a transaction of ``session`` has begun that a retry would tear.
+    """Whether ``session`` is in a transaction of which a retry would repeat only a part.
 
-    That is a `DatabaseTransaction` block, one begun explicitly, a savepoint, or one that reads or writes by hand
-    have opened, unless it has certainly written nothing (which costs one statement on PostgreSQL).
+    That is a `DatabaseTransaction` block, an explicitly begun transaction, a savepoint, or a transaction that earlier
+    statements have opened, unless it has certainly written nothing (a check that costs one statement on PostgreSQL).
     """
     if state_of(session).units:
         return True

@@ -1,4 +1,4 @@
-"""How often, and after which delays, a failed operation is tried again: values that know no database."""
+"""Retry policies: the number of attempts and the delays between them, independent of any database."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ..errors import ValidationError
 
 
 class RetryStrategy(StrEnum):
-    """How the delay grows from one attempt to the next."""
+    """How the delay grows from attempt to attempt."""
 
     FIXED = "fixed"
     LINEAR = "linear"
     EXPONENTIAL = "exponential"
     JITTERED = "jittered"
-    """Exponential with full jitter: anything between nothing and the exponential delay."""
+    """Exponential with full jitter: a random delay between 0 and the exponential one."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryAttempt:
-    """One attempt that has ended.
+    """One finished attempt.
 
-    ``number`` counts from 1, of at most ``max_attempts``; ``elapsed`` is the time in seconds since the first one
-    began; ``error`` is None after a success; ``delay`` is the time in seconds until the next attempt, None when
-    there is none.
+    ``number`` counts from 1 to at most ``max_attempts``. ``elapsed`` is the time since the first attempt began, in
+    seconds. ``error`` is None after a success. ``delay`` is the time until the next attempt, in seconds; None if there
+    is none.
     """
 
     operation: str
@@ -39,25 +39,25 @@ class RetryAttempt:
 
     @property
     def outcome(self) -> Literal["succeeded", "retrying", "failed"]:
-        """What follows from it."""
+        """The consequence: success, retry or giving up."""
         if self.error is None:
             return "succeeded"
         return "failed" if self.delay is None else "retrying"
 
 
 class RetryHook(Protocol):
-    """Called after each attempt. What it raises is logged, and goes no further."""
+    """Called after each attempt. Its exceptions are logged and suppressed."""
 
     def __call__(self, attempt: RetryAttempt, /) -> None:
-        """Take note of ``attempt``."""
+        """Record ``attempt``."""
         ...
 
 
 class RetryBudget:
-    """A limit on retries over all calls that share it, so that they do not bury a database that is in trouble.
+    """A limit on the retries of all calls that share it, so that they do not overload a struggling database.
 
-    It holds ``capacity`` tokens at first and at most. A retry takes one; an operation that succeeds gives ``ratio``
-    of one back. With none left, failures are not retried. Thread-safe.
+    It is a token bucket: it starts with ``capacity`` tokens, which is also the maximum. A retry takes one token, and a
+    successful operation returns a fraction ``ratio`` of a token. Without tokens, failures are not retried. Thread-safe.
     """
 
     def __init__(self, capacity: float = 100.0, ratio: float = 0.1) -> None:
@@ -70,16 +70,16 @@ class RetryBudget:
 
     @property
     def tokens(self) -> float:
-        """What is left."""
+        """The number of tokens left."""
         return self._tokens
 
     def deposit(self) -> None:
-        """Count a success."""
+        """Return a fraction of a token after a success."""
         with self._lock:
             self._tokens = min(self.capacity, self._tokens + self.ratio)
 
     def withdraw(self) -> bool:
-        """Take a token for a retry; False when there is none."""
+        """Take a token for a retry. Returns False if there is none."""
         with self._lock:
             if self._tokens < 1:
                 return False
@@ -89,15 +89,15 @@ class RetryBudget:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often, and after which delays, an operation is tried.
+    """The number of attempts of an operation, and the delays between them.
 
-    ``max_attempts`` counts all attempts. Delays are in seconds: ``base_delay`` after the first failure, growing by
-    ``strategy`` (``multiplier`` is the exponential one's factor), never above ``max_delay``. Of each delay the part
-    ``jitter_ratio`` is random: 0.1 gives 90 to 100 % of it, 1.0 (full jitter) anything from nothing to all.
+    ``max_attempts`` includes the first attempt. Delays are in seconds: ``base_delay`` after the first failure, growing
+    by ``strategy`` (``multiplier`` is the factor of the exponential one), up to ``max_delay``. The fraction
+    ``jitter_ratio`` of each delay is random: 0.1 gives 90 to 100 % of the delay, and 1.0 (full jitter) 0 to 100 %.
 
-    ``deadline`` is in seconds from the start of the first attempt: no attempt begins later, None for no limit.
-    It does not interrupt an attempt; a statement timeout does. ``budget`` is shared with other calls. ``hooks`` get
-    one `RetryAttempt` for each attempt. Raises `ValidationError` for values that make no sense.
+    No attempt begins later than ``deadline`` seconds after the start of the first one (None: no limit). The deadline
+    does not interrupt a running attempt; use a statement timeout for that. ``budget`` is shared with other calls.
+    ``hooks`` are called with a `RetryAttempt` after each attempt. Raises `ValidationError` for invalid values.
     """
 
     max_attempts: int = 3
@@ -125,7 +125,7 @@ class RetryPolicy:
             raise ValidationError(f"strategy must be one of {known}.", field="strategy") from None
 
     def delay(self, attempt: int) -> float:
-        """The seconds to wait after attempt number ``attempt`` (from 1) failed; random where there is jitter."""
+        """The delay after the failure of attempt number ``attempt`` (from 1), in seconds; random with jitter."""
         match self.strategy:
             case RetryStrategy.FIXED:
                 full = self.base_delay
@@ -135,7 +135,7 @@ class RetryPolicy:
                 full = self._exponential(attempt)
         full = min(full, self.max_delay)
         jitter = 1.0 if self.strategy is RetryStrategy.JITTERED else self.jitter_ratio
-        return full * (1.0 - jitter * random.random())  # noqa: S311  # no secret
+        return full * (1.0 - jitter * random.random())  # noqa: S311  # not used for security
 
     def _exponential(self, attempt: int) -> float:
         try:

@@ -1,4 +1,4 @@
-"""The attempts of one operation; waiting and stopping are tenacity's."""
+"""Runs the attempts of one operation. Waiting and stopping are left to tenacity."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How one operation is run: its policy, its name for hooks and logs, and what is known about it.
+    """How one operation is run: its policy, its name for hooks and logs, and whether it may be repeated.
 
-    ``enclosed``: it is part of a transaction that began before it, which alone could be run again, so that it
-    gets one attempt.
+    ``enclosed``: the operation is part of a larger transaction. Only the whole transaction could be retried, so there
+    is only one attempt.
     """
 
     policy: RetryPolicy
@@ -34,7 +34,7 @@ class Retries:
     enclosed: bool = False
 
     def run(self, attempt: Callable[[], R], clean: Callable[[], None] | None = None) -> R:
-        """Call ``attempt`` until it succeeds or has failed for good; ``clean`` is called before each wait."""
+        """Call ``attempt`` until it succeeds or must not be retried. ``clean`` is called before each wait."""
         run = _Run(self)
 
         def before_sleep(state: tenacity.RetryCallState) -> None:
@@ -53,7 +53,7 @@ class Retries:
     async def run_async(
         self, attempt: Callable[[], Awaitable[R]], clean: Callable[[], Awaitable[None]] | None = None
     ) -> R:
-        """As `run`, awaiting both."""
+        """As `run`, with coroutine functions."""
         run = _Run(self)
 
         async def before_sleep(state: tenacity.RetryCallState) -> None:
@@ -71,7 +71,7 @@ class Retries:
 
 
 class _Run:
-    """The attempts of one call: when to go on, and what the hooks are called with."""
+    """The attempts of one call: decides whether to retry, and calls the hooks."""
 
     def __init__(self, retries: Retries) -> None:
         self._retries = retries
@@ -134,12 +134,12 @@ class _Run:
         for hook in self._policy.hooks:
             try:
                 hook(attempt)
-            except Exception:  # noqa: BLE001 - a hook must not break what it watches
+            except Exception:  # noqa: BLE001 - a failing hook must not affect the operation
                 _log.exception("A retry hook failed")
 
 
 def _sleep(seconds: float) -> None:
-    """Wait; code that an `AsyncSession` runs as sync code lets the event loop go on meanwhile."""
+    """Wait. In sync code that an `AsyncSession` runs, the event loop continues meanwhile."""
     if in_greenlet():
         await_(asyncio.sleep(seconds))
     else:

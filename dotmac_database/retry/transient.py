@@ -1,4 +1,4 @@
-"""Which failures pass by themselves: by SQLSTATE and driver class, never by text."""
+"""Classifies failures as transient, by SQLSTATE and exception class, never by message."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ..dialects import cause_of, lost_connection, translate
 from ..errors import DatabaseError, DatabaseUnavailableError, TransactionError
 
 _LASTING = ("28", "3D", "531", "58")
-"""Unavailable, and it won't pass by itself: refused credentials, no such database, a full disk, an I/O error."""
+"""SQLSTATEs of unavailability that are not transient: invalid credentials, no such database, disk full, I/O error."""
 
 _DRIVERS = ("aiosqlite", "asyncpg", "psycopg", "sqlite3")
 _FROM_DATABASE = (sa.StatementError, sa.TimeoutError, sa.PendingRollbackError, orm_exc.StaleDataError)
 
 
 def is_transient(error: BaseException, *, idempotent: bool = False) -> bool:
-    """Whether the same operation, run again in a new transaction, may succeed and can do no harm.
+    """Whether the same operation may succeed, and is safe, if it is run again in a new transaction.
 
-    That is so after a lost race, a deadlock, a busy SQLite, and a lost or refused connection. Where the
-    connection was lost during COMMIT the operation may have taken effect: only if it is ``idempotent``.
+    That is the case after a serialization failure, a deadlock, a busy SQLite, and a lost or refused connection. If the
+    connection was lost during COMMIT, the operation may have taken effect: then only if it is ``idempotent``.
     """
     failure = database_error(error)
     if isinstance(failure, TransactionError):
@@ -36,16 +36,16 @@ def is_transient(error: BaseException, *, idempotent: bool = False) -> bool:
 
 
 def database_error(error: BaseException) -> DatabaseError | None:
-    """The toolkit's exception for one of SQLAlchemy's or a driver's; None where ``error`` is the user's own.
+    """The toolkit's exception for one of SQLAlchemy's or a driver's; None if ``error`` is the user's own.
 
-    A connection that was lost during a COMMIT by hand is a `TransactionError` with ``outcome="unknown"``.
+    A connection that is lost during an explicit COMMIT is a `TransactionError` with ``outcome="unknown"``.
     """
     if isinstance(error, DatabaseError):
         return error
     if type(error).__module__.partition(".")[0] in _DRIVERS:
-        # Straight from the driver's connection: SQLAlchemy's wrapper makes it like all others.
+        # Raised by the driver's own connection: wrapped like those that SQLAlchemy has wrapped.
         error = sa.DBAPIError.instance(None, None, error, Exception).with_traceback(error.__traceback__)
-    # asyncpg's refused connection is a plain OSError, as the user's own network errors are.
+    # A connection that asyncpg can't open is a plain OSError, like the user's own network errors.
     if not isinstance(error, _FROM_DATABASE) and not (isinstance(error, OSError) and _came_through(error)):
         return None
     if lost_connection(error) and _came_through(error, "_commit_impl"):
@@ -62,7 +62,7 @@ def database_error(error: BaseException) -> DatabaseError | None:
 
 @contextmanager
 def as_toolkit_errors() -> Iterator[None]:
-    """What the database raises in this block leaves as the toolkit's exceptions; the user's own are left alone."""
+    """Raise the database's exceptions in this block as the toolkit's. The user's own are not changed."""
     try:
         yield
     except Exception as error:
@@ -73,7 +73,7 @@ def as_toolkit_errors() -> Iterator[None]:
 
 
 def _came_through(error: BaseException, function: str | None = None) -> bool:
-    """Whether ``error`` was raised below SQLAlchemy's engine (in this function of it)."""
+    """Whether ``error`` was raised inside this function of SQLAlchemy's engine."""
     trace = error.__traceback__
     while trace is not None:
         code, module = trace.tb_frame.f_code, str(trace.tb_frame.f_globals.get("__name__"))

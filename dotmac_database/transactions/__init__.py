@@ -1,4 +1,4 @@
-"""Transactions: blocks that commit or roll back, whole transactions with retries, and what happens after them."""
+"""Transactions: blocks that commit or roll back, transactions with retries, and callbacks after them."""
 
 from .block import DatabaseTransaction
 from .hooks import on_commit, on_rollback

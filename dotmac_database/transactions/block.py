@@ -1,4 +1,4 @@
-"""`DatabaseTransaction`: the block that commits or rolls back."""
+"""`DatabaseTransaction`: a block that is a transaction or a savepoint."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ S = TypeVar("S", bound="Session | scoped_session[Any]")
 A = TypeVar("A", bound="AsyncSession | async_scoped_session[Any]")
 
 ROLLBACK_TIMEOUT = 5.0
-"""The seconds that a cancelled block waits for its ROLLBACK; then its connection is thrown away, in ``_GRACE``."""
+"""How long a cancelled block waits for its ROLLBACK, in seconds. Then it discards its connection, within ``_GRACE``."""
 _GRACE = 2.0
 
 
 class DatabaseTransaction:
     """A block that is committed as a whole, or not at all.
 
-    It commits when it ends, and rolls back when an exception leaves it. The user's exceptions leave unchanged; what
-    the database raises leaves as the toolkit's, also from COMMIT. Inside the block a repository with
-    ``auto_commit`` only flushes. A block inside a block is a savepoint, and so is one inside a transaction that was
-    begun with ``session.begin()``, whose commit stays the user's. A transaction that earlier reads have opened
-    is joined, and committed. A commit or rollback by hand inside the block ends its transaction: more work after it is
-    a `TransactionError` at the end, and rolled back.
+    It commits when it ends, and rolls back when an exception leaves it. The user's own exceptions are raised unchanged;
+    those of the database, including those of COMMIT, are raised as the toolkit's. Inside the block, a repository with
+    ``auto_commit`` only flushes. A block inside another block is a savepoint, and so is a block inside a transaction
+    that was begun with ``session.begin()``: its commit is left to the user. A transaction that earlier reads have
+    opened is continued and committed. An explicit commit or rollback inside the block ends its transaction: later work
+    in the block is rolled back, with a `TransactionError` at the end.
 
-    With ``lazy`` the outermost block has no database transaction before the first write: reads up to then are
-    statements of their own. Setting ``options`` is refused, with `TransactionError`, where the transaction has
-    begun already, where the database can't do it, and with ``lazy``.
+    With ``lazy`` the outermost block has no database transaction until its first write; earlier reads are statements of
+    their own. ``options`` raise `TransactionError` if the transaction has already begun, if the database does not
+    support them, and with ``lazy``.
 
-    With ``nested`` the block is a savepoint inside any open transaction, also one that earlier statements have opened,
-    and a commit by hand inside it ends it as it ends a lazy one: for a session that is lent, and whose open transaction
-    is the lender's.
+    With ``nested`` the block is a savepoint inside any open transaction, even one that earlier statements have opened,
+    and an explicit commit inside it ends it, as it ends a lazy block. This is for a session that belongs to others, who
+    also own its open transaction.
     """
 
     @staticmethod
     def sync_transaction(
         session: S, options: TransactionOptions | None = None, *, lazy: bool = False, nested: bool = False
     ) -> AbstractContextManager[S]:
-        """The block for a `Session`; it gives the session."""
+        """The block for a `Session`, which it returns."""
         if isinstance(session, (AsyncSession, async_scoped_session)):
             raise TransactionError("An AsyncSession takes async_transaction.")
         return _Block(session, options, lazy=lazy, nested=nested)
@@ -59,8 +59,8 @@ class DatabaseTransaction:
     ) -> AbstractAsyncContextManager[A]:
         """As `sync_transaction`, for an `AsyncSession`.
 
-        A task that is cancelled in the block rolls back, whatever cancels it again meanwhile; one that is
-        cancelled during COMMIT does not know the outcome. Neither leaves a connection behind that is unfit for use.
+        If the task is cancelled in the block, it rolls back, even if it is cancelled again meanwhile. If it is
+        cancelled during COMMIT, the outcome is unknown. In both cases the connection is usable or discarded.
         """
         if isinstance(session, (Session, scoped_session)):
             raise TransactionError("A Session takes sync_transaction.")
@@ -134,7 +134,7 @@ def _raise_translated(error: BaseException) -> None:
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await ``work`` in a task of its own, so that no cancellation of this one tears it."""
+    """Await ``work`` in a separate task, so that a cancellation of this one does not interrupt it."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     loop = asyncio.get_running_loop()

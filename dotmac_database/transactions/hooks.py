@@ -1,4 +1,4 @@
-"""What is done when a transaction has ended: `on_commit` and `on_rollback`."""
+"""Callbacks after a transaction: `on_commit` and `on_rollback`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _INFO = "dotmac_database.hooks"
 
 @dataclass(frozen=True, slots=True)
 class _Registered:
-    """A callback, and the tenant that the session served when it was registered."""
+    """A callback, with the session's tenant when it was registered."""
 
     callback: Callback
     tenant: Any
@@ -41,7 +41,7 @@ class _Waiting:
 
 @dataclass(slots=True)
 class _Hooks:
-    """The callbacks of one session: by transaction, and those that wait for the next one."""
+    """The callbacks of one session: by transaction, and those for the next transaction."""
 
     waiting: dict[SessionTransaction, _Waiting] = field(default_factory=dict)
     early: _Waiting = field(default_factory=_Waiting)
@@ -54,29 +54,29 @@ class _Hooks:
 
 
 def on_commit(session: AnySession, callback: Callback) -> None:
-    """Call ``callback`` once the transaction of ``session`` that is open now is committed for good.
+    """Call ``callback`` after the current transaction of ``session`` is committed.
 
-    That is after the outermost COMMIT, whoever sends it, and after the connection is given back, in the order of
-    registration; never when the transaction, or the savepoint that is open now, is rolled back. With no transaction
-    open, the session's next one is meant. The session may be used, in a new transaction of the callback's own; a
-    guarded one serves the tenant that it was bound to at the registration, and no other tenant as long as it waits.
-    For an `AsyncSession` it may be a coroutine function, and is awaited. What it raises is logged: the
-    transaction is committed, and no longer fails. Sends no statement.
+    Callbacks are called in the order of registration, after the outermost COMMIT, whoever sends it, and after the
+    connection is returned to the pool. They are not called if the transaction, or the savepoint that is open at the
+    registration, is rolled back. Without an open transaction, the callback is for the session's next one. It may use
+    the session, which then begins a new transaction. A guarded session is bound to its tenant of the registration while
+    the callback runs, and can't change its tenant while a callback waits. For an `AsyncSession` the callback may be a
+    coroutine function. Its exceptions are logged, since the transaction is already committed. Sends no statement.
     """
     _register(sync_session(session), callback, "commit")
 
 
 def on_rollback(session: AnySession, callback: Callback) -> None:
-    """Call ``callback`` when the transaction of ``session``, or the savepoint, that is open now is rolled back.
+    """Call ``callback`` after the current transaction or savepoint of ``session`` is rolled back.
 
-    A COMMIT that fails rolls back too; where the connection was lost meanwhile nobody knows, and neither kind of
-    callback is called. Otherwise as `on_commit`; the callback must not use the session.
+    A COMMIT that fails is a rollback too. If the connection is lost during COMMIT, the outcome is unknown, and neither
+    kind of callback is called. The callback must not use the session. Otherwise as `on_commit`.
     """
     _register(sync_session(session), callback, "rollback")
 
 
 def awaits_commit(session: Session) -> bool:
-    """Whether a callback waits for the next transaction, so that even an empty one must be committed."""
+    """Whether a callback waits for the next transaction, so that even an empty transaction must be committed."""
     hooks: _Hooks | None = session.info.get(_INFO)
     return hooks is not None and bool(hooks.early.commit)
 
@@ -113,7 +113,7 @@ def _created(session: Session, transaction: SessionTransaction) -> None:
 
 
 def _commits(session: Session) -> None:
-    # Also sent for the RELEASE of a savepoint, as after_commit is.
+    # SQLAlchemy calls this for the RELEASE of a savepoint too, as it does after_commit.
     session.info[_INFO].committing.add(_current(session))
 
 
@@ -152,7 +152,7 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
 
 _listener: Any
 for _listener in (_created, _ended):
-    _listener.dotmac_internal = True  # a read that has no transaction is none that a callback waits for
+    _listener.dotmac_internal = True  # no callback waits for the end of a read that has no transaction
 
 
 def _current(session: Session) -> SessionTransaction | None:
@@ -166,7 +166,7 @@ def _call(session: Session, callbacks: list[_Registered]) -> None:
                 result = each.callback()
                 if inspect.isawaitable(result):
                     _await(result)
-        except Exception:  # noqa: BLE001 - the transaction is over, so nobody could act on it
+        except Exception:  # noqa: BLE001 - the transaction has ended, so nobody could handle it
             _log.exception("A callback of a finished transaction failed: %r", each.callback)
 
 

@@ -1,8 +1,8 @@
-"""`once`: a request that is repeated gets its first result, and writes nothing a second time.
+"""`once`: a repeated request gets the result of the first one, and writes nothing again.
 
-A client that lost the answer, or its connection during COMMIT, does not know whether its request took effect.
-It sends the request again with the same key. The key is recorded in the transaction that does the work, so that
-either both are there or neither is.
+A client that did not get a response, such as after a lost connection, does not know whether its request took effect. It
+repeats the request with the same key. The key is recorded in the transaction of the work itself, so that either both
+are committed or neither is.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LONGEST = timedelta(days=3660)
 _OWN = {OWN: True}
 
 idempotency_metadata = MetaData()
-"""Has the one table of this module, for ``create_all`` or a migration."""
+"""The metadata of this module's table, for ``create_all`` or a migration."""
 
 _KEYS = Table(
     "dotmac_idempotency_keys",
@@ -44,10 +44,10 @@ _KEYS = Table(
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyRecord:
-    """A key that was recorded.
+    """A recorded key.
 
-    ``first``: this transaction recorded it, and is to do the work; otherwise it was done at ``created_at``, and
-    ``result`` is what it saved (None where it saved nothing).
+    ``first``: this transaction has recorded the key, and must do the work. Otherwise the work was done at
+    ``created_at``, and ``result`` is the saved result (None if none was saved).
     """
 
     key: str
@@ -58,14 +58,14 @@ class IdempotencyRecord:
     _session: Session = field(repr=False, compare=False, kw_only=True)
 
     def save(self, result: Any) -> None:
-        """Keep ``result``, a JSON value, for whoever repeats the request. One statement, in the same transaction."""
+        """Save ``result``, a JSON value, for repeated requests. One statement, in the same transaction."""
         with translated():
             require_transaction(self._session, "An idempotency key")
             statement = update(_KEYS).where(_KEYS.c.tenant_id == self.tenant_id, _KEYS.c.key == self.key)
             sole_connection(self._session).execute(statement.values(result=result), execution_options=_OWN)
 
     async def async_save(self, session: AsyncSession, result: Any) -> None:
-        """As `save`, for the `AsyncSession` that `async_once` was given."""
+        """As `save`, for the `AsyncSession` of `async_once`."""
         await session.run_sync(lambda _: self.save(result))
 
 
@@ -77,15 +77,14 @@ def once(
     fingerprint: str | None = None,
     ttl: float | timedelta | None = None,
 ) -> IdempotencyRecord:
-    """Record ``key`` of this tenant in the open transaction, or find it recorded.
+    """Record ``key`` for this tenant in the open transaction, or find it already recorded.
 
-    Of two transactions with one key the second waits for the first to end. ``tenant_id`` None is the tenant that the
-    session is bound to, if any. With a ``fingerprint`` (a hash of the request, at most 128 characters) a key that was
-    used for another request raises `DuplicateEntityError`. ``ttl`` (seconds, or a timedelta) is how long the key is
-    remembered, and None is for ever: afterwards it is as new, whether it was purged or not. Raises `ValidationError`
-    for an empty or overlong key and a ``ttl`` that is not positive, and `TransactionError` where no transaction is
-    open. One statement, two where the key is found, three where its time is over. Needs the table of
-    ``idempotency_metadata``.
+    If two transactions use one key, the second waits until the first has ended. ``tenant_id`` None: the session's
+    tenant, if any. With a ``fingerprint`` (a hash of the request, at most 128 characters) a key that was used for
+    another request raises `DuplicateEntityError`. The key expires after ``ttl`` (seconds, or a timedelta; None: never),
+    and is new again, even if it was not yet purged. Raises `ValidationError` for an empty or too long key or a ``ttl``
+    that is not positive, and `TransactionError` without an open transaction. One statement; two if the key is found;
+    three if it has expired. Requires the table of ``idempotency_metadata``.
     """
     plain = sync_session(session)
     if not key or len(key) > MAX_KEY:
@@ -124,7 +123,7 @@ async def async_once(
 
 
 def lifetime_of(ttl: float | timedelta) -> timedelta:
-    """A positive number of seconds, or a timedelta, as the latter. Raises `ValidationError` for any other."""
+    """``ttl`` as a timedelta. Raises `ValidationError` unless it is positive and at most ten years."""
     try:
         lifetime = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
     except (TypeError, ValueError, OverflowError):
@@ -135,11 +134,10 @@ def lifetime_of(ttl: float | timedelta) -> timedelta:
 
 
 def purge_idempotency_keys(session: Session, before: datetime | None = None, *, at_most: int | None = None) -> int:
-    """Forget every tenant's keys that were recorded before this time (naive is UTC); gives their number.
+    """Delete the keys of all tenants that were recorded before this time (naive: UTC), and return their number.
 
-    ``before`` None: those whose ``ttl`` is over. ``at_most`` None: all of them, else the oldest, of which those that
-    another transaction has locked are left out, so that nobody waits. One statement, in the session's transaction; the
-    commit stays yours.
+    ``before`` None: the expired keys. ``at_most`` limits the number to the oldest ones, without those that another
+    transaction has locked, so that it never waits. One statement in the session's transaction, which is not committed.
     """
     plain = sync_session(session)
     condition = _KEYS.c.expires_at < utc_now() if before is None else _KEYS.c.created_at < as_utc(before)
@@ -168,7 +166,7 @@ def _insert(session: Session, values: dict[str, Any]) -> bool:
 
 
 def _take_over(session: Session, values: dict[str, Any]) -> bool:
-    """Record a key anew whose time is over; of two transactions that try, the second finds it recorded."""
+    """Record an expired key again. If two transactions try, the second finds it recorded by the first."""
     over = _KEYS.c.expires_at <= values["created_at"]
     statement = update(_KEYS).where(_KEYS.c.tenant_id == values["tenant_id"], _KEYS.c.key == values["key"], over)
     taken = sole_connection(session).execute(statement.values({**values, "result": None}), execution_options=_OWN)

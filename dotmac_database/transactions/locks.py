@@ -1,4 +1,4 @@
-"""Advisory locks: one transaction at a time does a named thing, for each tenant."""
+"""Advisory locks: for each tenant, only one transaction at a time holds a named lock."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..tenancy.values import named
 
 
 def advisory_lock(session: Session, name: str, *, tenant_id: str | None = None, wait: bool = True) -> bool:
-    """Hold the lock ``name`` of this tenant until the transaction of ``session`` ends; True: it is held.
+    """Take the tenant's lock ``name`` until the transaction of ``session`` ends. Returns whether it is held.
 
-    ``tenant_id`` None is the tenant that the session is bound to, and without one a lock for all. With ``wait`` it
-    waits for whoever holds it, at most for the transaction's ``lock_timeout`` (`DatabaseTimeoutError`); without, it
-    is False at once. It guards nothing but other advisory locks of that name. One statement. Raises
-    `TransactionError` outside of a transaction, and on other databases than PostgreSQL.
+    ``tenant_id`` None: the session's tenant, or, if it has none, a lock that is shared by all. With ``wait`` it waits
+    for another holder, at most for the transaction's ``lock_timeout`` (`DatabaseTimeoutError`); without, it returns
+    False at once. It excludes only other advisory locks with the same name. One statement. Raises `TransactionError`
+    outside of a transaction, and on databases other than PostgreSQL.
     """
     plain = sync_session(session)
     if not name:
@@ -29,7 +29,7 @@ def advisory_lock(session: Session, name: str, *, tenant_id: str | None = None, 
         dialect = sole_bind(plain).dialect.name
         if dialect != "postgresql":
             raise TransactionError(f"{dialect} has no advisory locks.")
-        # A name is free text, and so is a tenant's: the length keeps "a" + "b:c" from meeting "a:b" + "c".
+        # Both names are free text: the length distinguishes "a" + "b:c" from "a:b" + "c".
         tenant = tenant_of(plain, tenant_id)
         held = sole_connection(plain).scalar(lock_by_name(f"{len(tenant)}:{tenant}:{name}", wait=wait))
     return wait or bool(held)
@@ -43,16 +43,16 @@ async def async_advisory_lock(
 
 
 def require_transaction(session: Session, what: str) -> None:
-    """Refuse, with `TransactionError`, where the next commit would be the statement's own."""
+    """Raise `TransactionError` if there is no transaction, so that the statement would be committed by itself."""
     refuse_ended(session)
     if not state_of(session).units and not session.in_transaction():
         raise TransactionError(f"{what} lasts as long as a transaction, and none is open: use a DatabaseTransaction.")
 
 
 def tenant_of(session: Session, tenant_id: str | None) -> str:
-    """The tenant that is meant, as text: this one, else the session's; none is the empty one.
+    """The given tenant, else that of the session, as text; the empty text if there is none.
 
-    Raises `ValidationError` for what names no tenant, and `TenantRequiredError` for a blank.
+    Raises `ValidationError` for a value that can't be a tenant's name, and `TenantRequiredError` for a blank one.
     """
     if tenant_id is not None:
         return str(named(tenant_id))

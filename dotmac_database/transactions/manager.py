@@ -1,4 +1,4 @@
-"""`TransactionManager`: whole transactions, run again when they fail for a passing reason."""
+"""`TransactionManager`: runs transactions, and retries them after transient failures."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ R = TypeVar("R")
 
 
 class TransactionManager:
-    """Runs operations in transactions of their own, and runs them again when they fail for a passing reason.
+    """Runs operations in transactions of their own, and retries them after transient failures.
 
-    ``session_factory`` makes the sessions where a call is given none: a ``sessionmaker``, an ``async_sessionmaker``,
-    or anything that is called without arguments. ``max_retries`` counts the tries after the first, ``retry_delay``
-    is in seconds, and grows by ``backoff_multiplier``; ``policy`` says all that and more, and takes their place.
-    ``options`` apply to each transaction that it begins. Raises `ValidationError` for values that make no sense.
+    ``session_factory`` makes the sessions for calls without one: a ``sessionmaker``, an ``async_sessionmaker``, or any
+    callable without arguments. ``max_retries`` is the number of attempts after the first one; ``retry_delay`` is in
+    seconds, and grows by ``backoff_multiplier``. A ``policy`` replaces these three. ``options`` apply to each
+    transaction. Raises `ValidationError` for invalid values.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class TransactionManager:
     def execute_with_retry(self, operation: Callable[[Any], R], session: Any = None, *, idempotent: bool = False) -> R:
         """Call ``operation(session)`` in a transaction, commit it, and return its result.
 
-        A transient failure (see `is_transient`) rolls back, waits without a connection, and begins anew, in a fresh
-        session of the factory or on the cleaned ``session``. A connection that is lost during COMMIT leaves open
-        whether it took effect: `TransactionError` with ``outcome="unknown"``, unless running the operation twice does
-        no harm (``idempotent``). Inside of a transaction that has begun before, there is one attempt, in a savepoint.
-        Mapped objects that it returns, alone or in a list or tuple, keep their loaded values over the commit.
+        After a transient failure (see `is_transient`) it rolls back, waits without a connection, and tries again, in a
+        new session of the factory or on the cleaned ``session``. If the connection is lost during COMMIT, the outcome
+        is unknown: `TransactionError` with ``outcome="unknown"``, unless the operation may be run twice
+        (``idempotent``). Inside an open transaction there is one attempt, in a savepoint. Entities that the operation
+        returns, alone or in a list or tuple, keep their loaded values after the commit.
         """
         if inspect.iscoroutinefunction(operation):
             raise TransactionError("A coroutine function takes async_execute_with_retry.")
@@ -93,7 +93,7 @@ class TransactionManager:
 
     @contextmanager
     def sync_transaction(self, session: Any = None) -> Iterator[Any]:
-        """A `DatabaseTransaction` on ``session``; None: on one that the factory makes, closed at the end."""
+        """A `DatabaseTransaction` on ``session``. None: on a session of the factory, which is closed at the end."""
         if session is not None:
             with DatabaseTransaction.sync_transaction(session, self.options) as tx:
                 yield tx

@@ -1,4 +1,4 @@
-"""How one transaction is to run."""
+"""The options of one transaction."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _LEVELS = ("READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABL
 
 @dataclass(frozen=True, slots=True)
 class TransactionOptions:
-    """Settings of one transaction, gone after it. None (and False): as the database is configured.
+    """Settings for one transaction only. None and False: as the database is configured.
 
-    ``isolation_level``, ``read_only`` and ``deferrable`` are part of BEGIN and cost nothing. ``statement_timeout`` and
-    ``lock_timeout`` are in seconds, for each statement, ``idle_in_transaction_timeout`` for each wait between two; 0
-    switches the connection's or the server's own off. They cost one statement together. PostgreSQL knows them all;
-    SQLite only SERIALIZABLE, which its transactions always are. Raises `ValidationError` for an unknown level or a
-    negative timeout.
+    ``isolation_level``, ``read_only`` and ``deferrable`` are part of BEGIN and cost no statement.
+    ``statement_timeout`` and ``lock_timeout`` limit each statement, and ``idle_in_transaction_timeout`` each pause
+    between two statements, in seconds; 0 disables the limit of the connection or the server. Together they cost one
+    statement. PostgreSQL supports all of them; SQLite only SERIALIZABLE, which its transactions always are. Raises
+    `ValidationError` for an unknown level or a negative timeout.
     """
 
     isolation_level: IsolationLevel | None = None

@@ -1,4 +1,4 @@
-"""One block of work on one session: what it opens, and how it ends. Sync code, which serves both faces."""
+"""The implementation of a `DatabaseTransaction` block on a sync session, which sync and async blocks share."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _log = logging.getLogger(__name__)
 class Unit:
     """A `DatabaseTransaction` block on a sync session.
 
-    Outermost, it owns the session's transaction (also one that earlier reads have opened) and commits it. Inside
-    another block, or a transaction or savepoint that the user began by hand, it is a savepoint; with ``nested`` inside
-    any transaction.
+    The outermost block owns the session's transaction, even one that earlier reads have opened, and commits it. A block
+    inside another block, or inside a transaction or savepoint that the user has begun explicitly, is a savepoint; with
+    ``nested``, inside any transaction.
     """
 
     def __init__(self, session: Session, options: TransactionOptions | None, *, lazy: bool, nested: bool) -> None:
@@ -56,18 +56,18 @@ class Unit:
 
     @property
     def ends_quietly(self) -> bool:
-        """Whether `succeed` will send nothing and call nobody: nothing was begun."""
+        """Whether `succeed` will send no statement and call no callback, because nothing was begun."""
         return not self._session.in_transaction() and not awaits_commit(self._session)
 
     def begin(self) -> None:
-        """Open what the block needs. Options are refused where it does not begin a transaction of its own."""
+        """Begin the transaction or savepoint. Options are refused unless it begins a transaction of its own."""
         refuse_ended(self._session)
         with translated():
             self._nested = self._is_inside()
             self._check_options()
             self._state.units += 1
             self._counted = self._open = True
-            # What a rollback expires could not be read outside of an AsyncSession's await.
+            # Attributes that a rollback expires could not be read on an AsyncSession.
             self._held = loaded_values(self._session) if self._state.asynchronous else []
             try:
                 self._owned = self._begin()
@@ -76,11 +76,11 @@ class Unit:
                 raise
 
     def succeed(self) -> None:
-        """Commit, or release the savepoint. A failure is raised as the toolkit's; `abandon` then cleans up."""
+        """Commit, or release the savepoint. Raises failures as the toolkit's exceptions; call `abandon` after one."""
         refuse_ended(self._session)
         self._outlive_savepoint()
         if not self._nested:
-            refuse_in_use(self._session)  # before the block is left: the other task would commit by itself
+            refuse_in_use(self._session)  # before the block is exited: else the other task would commit separately
         self._leave()
         with translated():
             if self._nested:
@@ -91,7 +91,7 @@ class Unit:
         self._open = False
 
     def abandon(self) -> None:
-        """Roll back what the block has done, if it is still open. Never raises a database's error."""
+        """Roll back the block's work, if its transaction is still open. Never raises an error of the database."""
         if not self._open:
             return
         self._open = False
@@ -110,12 +110,12 @@ class Unit:
             return
         try:
             self._owned.rollback()  # type: ignore[union-attr]  # None counts as closed
-        except Exception:  # noqa: BLE001  # the exception that leaves the block must not be replaced
-            # The connection is gone, and the whole transaction with it: its owner finds out at its end.
+        except Exception:  # noqa: BLE001  # it must not replace the exception that leaves the block
+            # The connection is lost, and with it the whole transaction: its owner will find out at its end.
             _log.info("A savepoint could not be rolled back", exc_info=True)
 
     def _outlive_savepoint(self) -> None:
-        """Own what follows a commit or rollback by hand, which has ended a lender's transaction and the savepoint."""
+        """Take over the transaction that follows an explicit commit or rollback, which ended the outer transaction."""
         outermost = self._state.units == self._counted
         if self._always_nested and outermost and self._owned is not None and self._nested and self._is_closed():
             self._nested, self._owned = False, None
@@ -167,11 +167,11 @@ class Unit:
         )
         connection = session.connection(bind_arguments={"bind": sole_bind(session)}, execution_options=begin)
         if timeouts is not None:
-            # A guarded session refuses set_config, by which a tenant could be changed; this one is the toolkit's own.
+            # Marked as the toolkit's own: guarded sessions refuse set_config, which could change the tenant.
             connection.execute(timeouts, execution_options={OWN: True})
 
     def _check_whole(self) -> None:
-        """A commit or rollback by hand has ended the block's transaction, and what came after it is another one."""
+        """The error for work after an explicit commit or rollback, which has ended the block's transaction."""
         if self._owned is not None and self._session.get_transaction() is not self._owned:
             raise TransactionError(
                 "The transaction of this block was ended inside it, by a commit or rollback by hand; "
