@@ -1,8 +1,8 @@
-"""Cursors: a place in an order as an opaque, URL-safe text that can't be altered unnoticed.
+"""Cursors: a position in an order, as an opaque, URL-safe text whose alteration is detected.
 
-``base64url(version, mode, digest, payload)``, the payload JSON with a tag for each type that JSON lacks.
-Without a key the digest detects damage (BLAKE2b); with one it is an HMAC-SHA256 (RFC 2104), cut to 128 bits, and
-covers the query's filters and tenant as well. Nothing in a cursor is ever executed.
+The format is ``base64url(version, mode, digest, payload)``. The payload is JSON, with tags for types that JSON does not
+have. Without a key the digest is a checksum (BLAKE2b). With a key it is an HMAC-SHA256 (RFC 2104), truncated to 128
+bits, which also covers the query's filters and tenant. Nothing in a cursor is ever executed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from uuid import UUID
 from .errors import InvalidCursorError, ValidationError
 
 CursorKey: TypeAlias = bytes | str | Sequence[bytes | str] | None
-"""One secret, or several: the first signs, all verify, so that keys can be rotated. None: a checksum only."""
+"""One key, or several for rotation: the first signs, all verify. None: only a checksum."""
 
 MAX_LENGTH = 4096
 MIN_KEY = 16
-"""How many bytes a key has at least: as many as the signature, or the key is guessed instead of it."""
+"""The minimum length of a key, in bytes: that of the signature, since a shorter key is easier to guess."""
 
 _VERSION = 1
 _MODES = ("after", "before", "from", "until")
@@ -37,7 +37,7 @@ _SIGNATURE = 16
 
 
 class EnumName(str):
-    """The name of an enum's member, as a cursor carries it."""
+    """The name of an enum's member, as it is encoded in a cursor."""
 
     __slots__ = ()
 
@@ -58,15 +58,15 @@ class CursorCodec:
 
     @property
     def signs(self) -> bool:
-        """Whether cursors are signed, and so bound to filters and tenant too."""
+        """Whether cursors are signed, so that they are also bound to the filters and the tenant."""
         return self.key is not None
 
     def encode(self, values: Sequence[object], *, mode: str, binding: bytes, scope: bytes = b"") -> str:
-        """A cursor for a place in the order that ``binding`` names.
+        """A cursor for a position in the order that ``binding`` identifies.
 
-        ``mode``: ``"after"`` and ``"before"`` leave the place itself out, ``"from"`` and ``"until"`` include it.
-        ``scope`` counts only where the cursor is signed. Raises `ValidationError` for a value that has no place in an
-        order, such as NaN, and for values of which the cursor would be longer than `MAX_LENGTH`.
+        ``mode``: ``"after"`` and ``"before"`` exclude the position itself, ``"from"`` and ``"until"`` include it.
+        ``scope`` is used only in signed cursors. Raises `ValidationError` for a value that has no position in an order,
+        such as NaN, and if the cursor would be longer than `MAX_LENGTH`.
         """
         payload = _ENCODER.encode([_packed(value) for value in values])
         try:
@@ -81,7 +81,7 @@ class CursorCodec:
         return cursor
 
     def decode(self, cursor: str, *, binding: bytes, scope: bytes = b"") -> tuple[str, tuple[Any, ...]]:
-        """The mode and the values of a cursor. Raises `InvalidCursorError`, and nothing else, for any other text."""
+        """The mode and the values of a cursor. Raises only `InvalidCursorError`, for any other text."""
         keys = self._keys
         if not isinstance(cursor, str) or not 0 < len(cursor) <= MAX_LENGTH or not cursor.isascii():
             raise InvalidCursorError
@@ -110,7 +110,7 @@ def _key_bytes(key: bytes | str) -> bytes:
 
 
 def _keys_of(key: Any) -> tuple[bytes, ...]:
-    """The secrets as bytes."""
+    """The keys as bytes."""
     if isinstance(key, (bytes, str)):
         return (_key_bytes(key),)
     if not isinstance(key, (list, tuple)) or not key or not all(isinstance(each, (bytes, str)) for each in key):
@@ -123,7 +123,7 @@ def _keys_of(key: Any) -> tuple[bytes, ...]:
 def _opened(packed: bytes, keys: Sequence[bytes | None], binding: bytes, scope: bytes) -> tuple[str, tuple[Any, ...]]:
     size = _CHECKSUM if keys[0] is None else _SIGNATURE
     digest, body = packed[:size], packed[size:]
-    # Every key is tried, so that the time taken does not tell which one fitted.
+    # Every key is tried, so that the time does not reveal which one matched.
     fits = [hmac.compare_digest(digest, _digest(key, body, binding, scope)) for key in keys]
     if True not in fits:
         raise InvalidCursorError
@@ -144,7 +144,7 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _digest(key: bytes | None, body: bytes, binding: bytes, scope: bytes) -> bytes:
-    """Each part with its length before it, so that no two sets of parts are the same bytes."""
+    """A digest of the parts, each preceded by its length, so that different parts never give the same input."""
     parts = [body, binding] if key is None else [body, binding, scope]
     signed = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
     if key is None:
@@ -156,7 +156,7 @@ def _microseconds(value: timedelta) -> int:
     return (value.days * 86_400 + value.seconds) * 1_000_000 + value.microseconds
 
 
-# Type → tag and packing; the order matters: a datetime is a date. The tags are part of the cursors' format.
+# Type → tag and encoding. The order matters: a datetime is a date. The tags are part of the format.
 _PACKERS: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
     (Enum, "e", lambda value: value.name),
     (datetime, "d", datetime.isoformat),

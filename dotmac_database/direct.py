@@ -1,8 +1,8 @@
-"""Reads by the driver alone, asyncpg: what is usually around a statement costs more than the statement.
+"""Statements that are sent directly by asyncpg, because SQLAlchemy's processing costs more than the statement itself.
 
-A read that needs no transaction, of a class that is nothing but its columns, on an engine and a session that nobody
-listens to, is compiled once and run on the pool's own connection. Its rows become the objects that the ORM would have
-made, in the session as they would have been. Whatever is not as plain as that is left to the ORM: `fetch` gives None.
+This is possible for a class that has only columns, on an engine and a session without listeners, and without a need for
+a transaction. The statement is compiled once, and runs on the pooled driver connection. Its rows become the same
+objects, in the same state, as with the ORM. In all other cases the functions return None, and the ORM is used.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Process = Callable[[Any], Any]
 
 @dataclass(slots=True, eq=False)
 class Plan:
-    """A statement as the driver takes it. ``keys`` are of the columns that make the object, or the dict, of a row."""
+    """A compiled statement for the driver. ``keys`` are the columns of a row's object or dict."""
 
     sql: str
     parameters: Sequence[tuple[str, Any, Process | None]]
@@ -43,7 +43,7 @@ class Plan:
     keys: tuple[str, ...]
 
     def arguments(self, given: Mapping[str, Any]) -> list[Any]:
-        """The values in the driver's order."""
+        """The parameters in the driver's order."""
         return [
             value if process is None else process(value)
             for name, constant, process in self.parameters
@@ -51,7 +51,7 @@ class Plan:
         ]
 
     def processors(self, dialect: Any, attributes: Sequence[Any]) -> Processors:
-        """How values are converted, and in which places: it depends on the types that the server says that it sends."""
+        """The conversions of values by position. They depend on the types that the server reports."""
         found = (
             (place, type_.dialect_impl(dialect).result_processor(dialect, attribute.type.oid))
             for place, (type_, attribute) in enumerate(zip(self.types, attributes, strict=True))
@@ -62,22 +62,22 @@ class Plan:
 Processors = tuple[tuple[int, Process], ...]
 
 _PLANS = "dotmac_plans"
-"""The attribute of a dialect with the plan of each statement; None: it is not for this way. It dies with its engine."""
+"""The dialect's attribute with the plan of each statement; None: not possible directly. It ends with the engine."""
 
 _PROCESSORS = "dotmac_database.processors"
-"""How a connection's rows are converted, for each plan, in the ``info`` of its pool's record."""
+"""The key in a pooled connection's ``info`` of its conversions for each plan."""
 
 _MAX_PROCESSORS = 256
-"""More are not kept for a connection; the driver prepares 100 statements at most."""
+"""The most plans whose conversions are cached for a connection; asyncpg caches 100 prepared statements."""
 
 
 def fetch(
     session: Session, statement: Any, parameters: Mapping[str, Any], traits: Traits[Any], fields: Sequence[str] | None
 ) -> list[Any] | None:
-    """The rows: an object, or a dict of ``fields``, and what is selected beside it; ``fields=None``: plain values.
+    """The rows of a read. Each begins with an object, or a dict of ``fields``; with ``fields=None`` it has only values.
 
-    One statement. None: it was not sent, or its connection was lost; a read may be sent again. Raises what SQLAlchemy
-    would raise.
+    One statement. Returns None if it was not sent, or if the connection was lost, since a read may be sent again.
+    Raises the same exceptions as SQLAlchemy.
     """
     engine = autocommit_engine(session, READ_BY_DRIVER) if traits.plain else None
     if engine is None or not _passes_by(engine, traits, READ_BY_DRIVER):
@@ -98,9 +98,9 @@ def fetch(
 
 
 def write(session: Session, statement: Any, parameters: Mapping[str, Any], traits: Traits[Any]) -> list[Any] | None:
-    """The objects of the rows that a write gives back; the server commits it with its one statement.
+    """The objects of the rows that a write returns. The server commits its single statement.
 
-    None: it was not sent. A connection that is lost meanwhile is a `TransactionError` with ``outcome="unknown"``.
+    Returns None if it was not sent. If the connection is lost, raises `TransactionError` with ``outcome="unknown"``.
     """
     engine = autocommit_engine(session, WRITE_BY_DRIVER) if traits.plain else None
     if engine is None or not _passes_by(engine, traits, WRITE_BY_DRIVER):
@@ -113,9 +113,9 @@ def write(session: Session, statement: Any, parameters: Mapping[str, Any], trait
 
 
 def insert(session: Session, statement: Any, parameters: Mapping[str, Any], traits: Traits[Any]) -> list[Any] | None:
-    """The object of a new row, inserted within the session's transaction, which begins where there is none yet.
+    """The object of a new row, inserted in the session's transaction, which is begun if there is none.
 
-    None: it was not sent. A rollback makes the object transient, as it does with one that was flushed.
+    Returns None if it was not sent. A rollback makes the object transient, like one that was flushed.
     """
     if session.new or session.dirty or session.deleted or not traits.plain:
         return None
@@ -138,9 +138,9 @@ def insert(session: Session, statement: Any, parameters: Mapping[str, Any], trai
 
 
 def _passes_by(engine: Engine, traits: Traits[Any], way: Way) -> bool:
-    """Whether nothing of the user's would notice that SQLAlchemy is passed by; the session was asked before.
+    """Whether neither the engine nor the class needs SQLAlchemy's processing. The session was checked before.
 
-    That nobody has a say in the row that is written is asked where its statement is made, of `Traits`.
+    Listeners to writes of the class are checked by `Traits`, when the statement is built.
     """
     return (
         engine.dialect.driver == "asyncpg"
@@ -171,7 +171,7 @@ def _compiled(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequenc
     if not isinstance(compiled, SQLCompiler) or compiled.post_compile_params or compiled.literal_execute_params:
         return None
     if compiled.prefetch:
-        return None  # Python makes a value for each execution
+        return None  # a value that Python computes for each execution
     columns = compiled._result_columns
     keys: tuple[str, ...] = ()
     if fields is not None:
@@ -187,10 +187,10 @@ def _compiled(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequenc
 
 
 def _holds_users_sql(statement: Any, table: Any) -> bool:
-    """Whether SQL of the user's may be in a statement, which the session is to see: it may confine it.
+    """Whether a statement may contain SQL of the user's, which the session must see, since it may have to confine it.
 
-    What is built from a shape has no other than that of hybrids, and of the conditions of relationships. Where it has
-    neither a SELECT nor a text inside, they have brought none.
+    In the toolkit's statements, such SQL comes only from hybrids and from conditions of relationships. It matters only
+    if it contains a SELECT or a text.
     """
     if not is_of_cached_shape(statement):
         return True
@@ -208,13 +208,13 @@ def _plain_table(selectable: Any) -> Any:
 
 
 def _is_opaque(element: Any) -> bool:
-    """Whether SQL may hold what nobody could see in its structure alone: a SELECT's rows, or a text."""
+    """Whether SQL contains a SELECT or a text, whose tables its structure does not show."""
     literal = isinstance(element, ColumnClause) and element.is_literal and element.name not in ("*", "1")
     return literal or isinstance(element, (SelectBase, TextClause))
 
 
 def _brings_sql(mapper: Mapper[Any]) -> bool:
-    """Whether a class's hybrids, or the conditions of its relationships, have a SELECT or a text in them."""
+    """Whether a class's hybrids, or the conditions of its relationships, contain a SELECT or a text."""
     expressions: list[Any] = []
     for relationship in mapper.relationships:
         expressions += [relationship.primaryjoin, relationship.secondaryjoin]
@@ -247,7 +247,7 @@ def _records(
     try:
         adapted: Any = pooled.dbapi_connection
         if not _keeps_statements(pooled) or adapted._transaction is not None:
-            return None  # somebody has begun a transaction on it, which would undo a write
+            return None  # a transaction was begun on it by others, whose rollback would undo a write
         return _sent(engine.dialect, pooled, plan, parameters, begins=False)
     except Exception as error:
         if engine.dialect.is_disconnect(error, pooled.dbapi_connection, None):  # type: ignore[arg-type]  # the drivers' classes are known at run time
@@ -257,14 +257,14 @@ def _records(
             return None
         raise sa.DBAPIError(plan.sql, None, error) from error
     except BaseException as ended:
-        pooled.invalidate(ended)  # cancelled: nobody knows what the server is about to send
+        pooled.invalidate(ended)  # cancelled: what the server sends next is unknown
         raise
     finally:
         pooled.close()
 
 
 def _records_within(connection: Connection, plan: Plan, parameters: Mapping[str, Any]) -> list[list[Any]] | None:
-    """The rows of a statement in the transaction of a connection, which the driver is told of where it is new."""
+    """The rows of a statement in the connection's transaction, which is begun if it is new."""
     pooled: Any = connection.connection
     if not _keeps_statements(pooled) or pooled.dbapi_connection.isolation_level == "autocommit":
         return None
@@ -292,13 +292,13 @@ def _records_within(connection: Connection, plan: Plan, parameters: Mapping[str,
 
 
 def _keeps_statements(pooled: Any) -> bool:
-    """Whether the driver prepares statements by names of its own: not behind a pooler, where they are SQLAlchemy's."""
+    """Whether asyncpg names its prepared statements itself; behind a pooler SQLAlchemy does."""
     size = pooled.driver_connection._config.statement_cache_size
     return bool(size) and type(pooled.dbapi_connection) is AsyncAdapt_asyncpg_connection
 
 
 def _sent(dialect: Any, pooled: Any, plan: Plan, parameters: Mapping[str, Any], *, begins: bool) -> list[list[Any]]:
-    """The rows of a statement, in a transaction if it ``begins`` one; sent once more where its plan is stale."""
+    """The rows of a statement, in a new transaction if it ``begins`` one. It is sent again if its plan is stale."""
     driver, adapted = pooled.driver_connection, pooled.dbapi_connection
     arguments = plan.arguments(parameters)
     point = point_of(dialect, pooled)
@@ -328,15 +328,15 @@ def _sent(dialect: Any, pooled: Any, plan: Plan, parameters: Mapping[str, Any], 
 
 
 def _refuse_lost(pooled: Any, adapted: Any) -> None:
-    """Raise where the connection was given back while its answer was awaited: it may be another session's by now."""
+    """Raise if the connection was returned to the pool during the statement: another session may use it now."""
     if pooled.dbapi_connection is not adapted:
         raise SessionEndedError
 
 
 def _processors(dialect: Any, pooled: Any, plan: Plan) -> Processors:
-    """How the rows that a connection has just fetched are converted, for the types that they were sent with.
+    """The conversions of the rows that a connection has just fetched, for the types that the server reported.
 
-    The driver prepares a statement anew where the schema has changed, which is a new entry in its cache.
+    After a change of the schema the driver prepares the statement again, which is a new entry in its cache.
     """
     info = pooled.info
     cached = info.get(_PROCESSORS)
@@ -348,7 +348,7 @@ def _processors(dialect: Any, pooled: Any, plan: Plan) -> Processors:
     if known is not None and prepared is not None and known[0] is prepared:
         found: Processors = known[1]
         return found
-    if prepared is None:  # too long to be kept
+    if prepared is None:  # the statement is too long for the driver's cache
         return plan.processors(dialect, await_only(driver.prepare(plan.sql)).get_attributes())
     if len(cached) >= _MAX_PROCESSORS:
         cached.clear()
@@ -358,8 +358,8 @@ def _processors(dialect: Any, pooled: Any, plan: Plan) -> Processors:
 
 
 def _objects(session: Session, traits: Traits[Any], keys: Sequence[str], rows: Sequence[list[Any]]) -> list[Any]:
-    """The session's objects of these rows, new ones or those that it holds, with the rows' values in them."""
-    refuse_ended(session)  # another task may have ended it while the statement ran
+    """The objects of these rows, which are new, or refreshed if the session already holds them."""
+    refuse_ended(session)  # another task may have ended the session during the statement
     mapper, held = traits.mapper, session.identity_map
     make, session_id, kind = mapper.class_manager.new_instance, session.hash_key, mapper._identity_class
     places = [keys.index(key) for key in traits.primary_key]

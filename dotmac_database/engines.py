@@ -1,4 +1,4 @@
-"""Engines for a URL, and the object that owns them."""
+"""Creates engines for a URL, and `Database`, which owns them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ASYNC = {
     "postgresql": "postgresql+asyncpg",
     "postgresql+psycopg2": "postgresql+asyncpg",
 }
-# What a URL may say in libpq's words; asyncpg understands these in a DSN, and not as arguments.
+# libpq's parameters that a URL may contain; asyncpg accepts them in a DSN, but not as arguments.
 _LIBPQ = (
     {"application_name", "options", "passfile", "target_session_attrs"}
     | {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl"}
@@ -36,26 +36,26 @@ _TIMEOUTS = {
     "statement_timeout": "statement_timeout",
     "idle_in_transaction_timeout": "idle_in_transaction_session_timeout",
 }
-"""The options that are settings of the server, and the settings."""
+"""The options that are settings of the server, with the names of the settings."""
 
 
 def _milliseconds(seconds: float) -> int:
-    """PostgreSQL's unit, whose 0 would be no timeout."""
+    """PostgreSQL's unit of timeouts, at least 1, since 0 would mean no timeout."""
     return max(round(seconds * 1000), 1 if seconds else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionOptions:
-    """How connections are made; times are in seconds, and None leaves a setting to the driver or the server.
+    """The options of connections. Times are in seconds; None leaves a setting to the driver or the server.
 
-    ``ssl`` is a libpq ``sslmode`` (``"require"``, ``"verify-full"``, …); certificates are named in the URL as libpq
-    does (``?sslrootcert=…``), for either driver. ``transaction_pooler`` keeps no prepared statements, for a proxy such
-    as PgBouncer in transaction mode; such a proxy has no session to keep a timeout in, so both at once are a
-    `ValidationError`, and so is a negative timeout.
+    ``ssl`` is a libpq ``sslmode`` (``"require"``, ``"verify-full"``, …). Certificates are libpq's parameters in the URL
+    (``?sslrootcert=…``), for both drivers. ``transaction_pooler`` is for a proxy such as PgBouncer in transaction mode,
+    and disables prepared statements. Such a proxy does not preserve settings, so a timeout together with it is a
+    `ValidationError`, as is a negative timeout.
 
-    ``statement_timeout`` ends a statement (`DatabaseTimeoutError`), ``idle_in_transaction_timeout`` a transaction that
-    waits for its client, whose connection is lost with it; 0 takes away a limit of the server's own. Both are
-    PostgreSQL's: SQLite runs in this process and knows neither. ``busy_timeout`` is SQLite's.
+    ``statement_timeout`` cancels a statement (`DatabaseTimeoutError`). ``idle_in_transaction_timeout`` ends the
+    connection of a transaction that waits for its client. 0 disables the server's own limit. Only PostgreSQL supports
+    these two, since SQLite runs in this process. ``busy_timeout`` is only for SQLite.
     """
 
     connect_timeout: float | None = 10.0
@@ -80,12 +80,12 @@ class ConnectionOptions:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The server's settings for each connection, which are part of its first message and cost nothing."""
+        """The server's settings for each connection. They are sent in its startup message, without a statement."""
         given = {setting: getattr(self, name) for name, setting in _TIMEOUTS.items()}
         return {setting: str(_milliseconds(value)) for setting, value in given.items() if value is not None}
 
     def arguments(self, url: URL) -> dict[str, Any]:
-        """What the driver of ``url`` is to be called with."""
+        """The arguments for the driver of ``url``."""
         match url.get_driver_name():
             case "asyncpg":
                 return self._asyncpg()
@@ -153,14 +153,14 @@ def async_url(url: str | URL) -> URL:
 
 
 def _called_with(url: URL, options: ConnectionOptions, given: dict[str, Any]) -> tuple[URL, dict[str, Any]]:
-    """What to connect to, and with which arguments: ``given`` by hand, else said in the URL, else of the options.
+    """The URL and the arguments of connections: from ``given``, else from the URL, else from the options.
 
-    The server's settings are put together from all three, so that one that is given by hand leaves the others.
+    The server's settings are merged from all three, so that one of them does not replace the others as a whole.
     """
     arguments = options.arguments(url)
     if url.get_driver_name() == "asyncpg":
         settings = arguments.get("server_settings", {})
-        # The server takes these after those of libpq's options, which must win all the same.
+        # The server applies these after those in libpq's options, which must take precedence nevertheless.
         said_in_options = str(url.query.get("options", ""))
         settings = {
             name: value for name, value in settings.items() if name not in url.query and name not in said_in_options
@@ -176,7 +176,7 @@ def _called_with(url: URL, options: ConnectionOptions, given: dict[str, Any]) ->
 
 
 def _asyncpg_url(url: URL) -> tuple[URL, dict[str, Any]]:
-    """``url`` without the words of libpq, and the arguments that say the same to asyncpg."""
+    """``url`` without libpq's parameters, and the equivalent arguments of asyncpg."""
     words = {name: value for name, value in url.query.items() if name in _LIBPQ}
     arguments: dict[str, Any] = {}
     if words:
@@ -218,10 +218,11 @@ def _prepare(engine: Engine, options: ConnectionOptions, isolation_level: str | 
 
 
 def make_engine(url: str | URL, options: ConnectionOptions | None = None, **engine: Any) -> Engine:
-    """A sync engine; ``engine`` takes SQLAlchemy's own options. Nothing is connected yet.
+    """A sync engine, which does not connect yet. ``engine`` are SQLAlchemy's own options.
 
-    SQLite gets foreign keys, WAL, a busy timeout, true transactions and savepoints, and PostgreSQL's values. Of
-    PostgreSQL's pooled connections one that the server has closed is replaced when it is taken, without a round trip.
+    On SQLite it enables foreign keys, WAL, a busy timeout, correct transactions and savepoints, and the functions of
+    PostgreSQL that the toolkit uses. A pooled connection that PostgreSQL has closed is replaced when it is checked out,
+    without a round trip.
     """
     asked = options or ConnectionOptions()
     made, arguments = _called_with(sync_url(url), asked, engine.pop("connect_args", {}))
@@ -241,9 +242,9 @@ def make_async_engine(url: str | URL, options: ConnectionOptions | None = None, 
 
 @dataclass(eq=False)
 class Database:
-    """One database: its engines and session factories, made when first asked for. Nothing is global.
+    """One database, with its engines and session factories, which are created at their first use. Nothing is global.
 
-    Sessions do not expire on commit, so that what a repository gave stays readable.
+    Sessions do not expire objects on commit, so that a repository's results stay readable.
     """
 
     url: URL
@@ -265,12 +266,12 @@ class Database:
 
     @property
     def async_engine(self) -> AsyncEngine:
-        """The async engine; an SQLite database in memory is another one than the sync engine's."""
+        """The async engine. An SQLite database in memory is not shared with the sync engine."""
         return self._once("async_engine", lambda: make_async_engine(self.url, self.options, **self.engine_options))
 
     @property
     def engines(self) -> list[Engine | AsyncEngine]:
-        """The engines that were asked for so far, the async one first; makes none."""
+        """The engines that were created so far, the async one first."""
         return [self.__dict__[name] for name in ("async_engine", "engine") if name in self.__dict__]
 
     @property
@@ -299,11 +300,11 @@ _CONNECTION = frozenset(ConnectionOptions.__dataclass_fields__)
 
 
 def create_database(url: str | URL, **options: Any) -> Database:
-    """A `Database` for ``url``; connects to nothing yet.
+    """A `Database` for ``url``, which does not connect yet.
 
     ``options`` are those of `ConnectionOptions` and of SQLAlchemy's ``create_engine`` (``pool_size``, ``max_overflow``,
-    ``pool_timeout``, ``pool_recycle``, ``echo``, …). Raises `ValidationError` for another database than
-    PostgreSQL or SQLite.
+    ``pool_timeout``, ``pool_recycle``, ``echo``, …). Raises `ValidationError` for a database other than PostgreSQL or
+    SQLite.
     """
     own = {name: value for name, value in options.items() if name in _CONNECTION}
     rest = {name: value for name, value in options.items() if name not in _CONNECTION}

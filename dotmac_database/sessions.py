@@ -1,8 +1,7 @@
-"""What the toolkit remembers about a session, and how work is run on it.
+"""The toolkit's state of a session, and the functions that run reads and writes on it.
 
-Every entry point takes a `Session` or an `AsyncSession`; the state lives on the sync session, which
-serves both. One place decides when a transaction is opened and ended: `read`, `writing`, `savepoint` and
-`commit` below.
+The state is stored on the sync session, which is also behind every `AsyncSession`. The functions `read`, `writing`,
+`savepoint` and `commit` decide when a transaction is begun and ended.
 """
 
 from __future__ import annotations
@@ -44,15 +43,15 @@ _ALONE: Mapping[str, Any] = {"populate_existing": True}
 
 @dataclass(slots=True)
 class SessionState:
-    """The toolkit's memory of one sync session.
+    """The toolkit's state of one sync session.
 
-    ``units`` counts the open `DatabaseTransaction` blocks (and the plugin's request); while it is not zero,
-    ``auto_commit`` only flushes. ``lazy`` says that the outermost unit has no transaction of its own until the first
-    write. ``preserved`` are the objects that repositories returned in this transaction: they keep their values over its
-    commit. ``standalone_reads`` is switched off where each statement needs a transaction, as row-level security does.
-    ``asynchronous`` says that an `AsyncSession` is served: the toolkit never expires its objects, since an expired
-    attribute can't be read outside of its await. ``reading_alone`` marks a read that has no transaction, whose end is
-    nobody's commit; ``writing_alone`` a write whose one statement is a transaction by itself.
+    ``units`` is the number of open `DatabaseTransaction` blocks, including that of the plugin's request; while it is
+    not zero, ``auto_commit`` only flushes. ``lazy``: the outermost block has no database transaction until its first
+    write. ``preserved`` are the objects that repositories returned in this transaction: they keep their values after
+    its commit. ``standalone_reads`` is False if each statement needs a transaction, as with row-level security.
+    ``asynchronous``: the session belongs to an `AsyncSession`, whose objects the toolkit never expires, since expired
+    attributes can't be loaded implicitly there. ``reading_alone`` marks a read without a transaction, whose end is no
+    commit for others; ``writing_alone`` a write whose single statement is a transaction by itself.
     """
 
     units: int = 0
@@ -65,7 +64,7 @@ class SessionState:
 
 
 def sync_session(session: Any) -> Session:
-    """The sync `Session` in or behind ``session``; anything else is a `ValidationError`."""
+    """The sync session of ``session``, which may be async or scoped. Raises `ValidationError` for anything else."""
     if isinstance(session, (scoped_session, async_scoped_session)):
         session = session()
     if isinstance(session, AsyncSession):
@@ -76,7 +75,7 @@ def sync_session(session: Any) -> Session:
 
 
 def state_of(session: Session) -> SessionState:
-    """The toolkit's state of a sync session, made on first use."""
+    """The toolkit's state of a sync session, which is created at its first use."""
     state: SessionState | None = session.info.get(_INFO)
     if state is None:
         state = session.info[_INFO] = SessionState()
@@ -86,17 +85,17 @@ def state_of(session: Session) -> SessionState:
 
 
 Work = Callable[[Mapping[str, Any]], T]
-"""Reads, given the execution options for their statements."""
+"""A function that reads, and gets the execution options for its statements."""
 
 
 def read(session: Session, work: Work[T], model: type | None = None, *, recover: bool = False) -> T:
-    """Run reads, and give what ``work`` gives. Errors leave as the toolkit's.
+    """Run reads, and return the result of ``work``. Raises the toolkit's exceptions.
 
-    Where nothing needs a transaction there is none: the statement is sent in AUTOCOMMIT (PostgreSQL), and the
-    connection goes back to the pool at once. Where something of the user's may need one (a listener that lowers its
-    rights, say), the read has a transaction of its own. Such a read sees what is in the database now, also in objects
-    that the session holds already, and is sent once more where its connection turns out to be lost. ``recover`` rolls
-    back the transaction that reads had opened, where the database has ended it by an error. Raises `SessionEndedError`.
+    Without a need for a transaction, the statement is sent in AUTOCOMMIT (PostgreSQL), and the connection is returned
+    to the pool at once. If a listener of the user's may need a transaction (to set a role, for example), the read has a
+    transaction of its own. Both kinds of read refresh objects that the session already holds, and are sent again once
+    if the connection is lost. ``recover``: if an error has ended a transaction that only earlier reads had begun, it is
+    rolled back. Raises `SessionEndedError` for an ended session.
     """
     with translated(model):
         refuse_ended(session)
@@ -112,10 +111,10 @@ def read(session: Session, work: Work[T], model: type | None = None, *, recover:
 
 
 def locking(session: Session, work: Callable[[], T], model: type | None = None, *, commits_by_hand: bool = False) -> T:
-    """Run reads that lock rows. Errors leave as the toolkit's.
+    """Run reads that lock rows. Raises the toolkit's exceptions.
 
-    The locks last as long as the transaction, so there must be one: `TransactionError` otherwise.
-    ``commits_by_hand``: the caller commits, so that a transaction which begins here holds the locks as well.
+    The locks end with the transaction, so without an open transaction it raises `TransactionError`.
+    ``commits_by_hand``: the caller commits explicitly, so that a transaction may also begin here.
     """
     with translated(model):
         refuse_ended(session)
@@ -152,9 +151,9 @@ def _read_alone(session: Session, engine: Engine, work: Work[T]) -> T:
 
 
 def autocommit_engine(session: Session, way: Way, *, listened: bool = False) -> Engine | None:
-    """The engine for a read that may be a unit of its own, outside of any transaction of the session; else None.
+    """The engine, if a statement may be sent outside of any transaction of the session; else None.
 
-    ``listened``: also where something listens to the session.
+    ``listened``: also if there are listeners to the session.
     """
     state = state_of(session)
     if session.in_transaction() or (session.expire_on_commit and not state.asynchronous):
@@ -165,7 +164,7 @@ def autocommit_engine(session: Session, way: Way, *, listened: bool = False) -> 
 
 
 def needs_no_transaction(session: Session, state: SessionState, way: Way, *, listened: bool = False) -> Engine | None:
-    """The engine, where a statement by itself sees and does the same as in a transaction of its own; else None."""
+    """The engine, if a statement has the same effect without a transaction as with one of its own; else None."""
     if not state.standalone_reads:
         return None
     found = session_departure(session, way)
@@ -174,19 +173,19 @@ def needs_no_transaction(session: Session, state: SessionState, way: Way, *, lis
     engine = session.bind
     assert isinstance(engine, Engine)
     if not hasattr(engine.dialect, "default_isolation_level"):
-        engine.connect().close()  # the dialect learns the server's default with its first connection
+        engine.connect().close()  # the first connection tells the dialect the server's default level
     level = engine.get_execution_options().get("isolation_level") or engine.dialect.default_isolation_level
     return engine if level in ("READ COMMITTED", "AUTOCOMMIT") or engine.dialect.name == "sqlite" else None
 
 
 def refuse_in_use(session: Session) -> None:
-    """Raise `TransactionError` where another task is in the midst of a statement of the session's transaction."""
+    """Raise `TransactionError` if another task is running a statement in the session's transaction."""
     if in_use(session):
         raise _another_task()
 
 
 def _is_shared(error: BaseException) -> bool:
-    """Whether SQLAlchemy found another task within a method of the session: https://sqlalche.me/e/21/isce."""
+    """Whether SQLAlchemy's error is about concurrent use of the session: https://sqlalche.me/e/21/isce."""
     return isinstance(error, sa.InvalidRequestError) and error.code == "isce"
 
 
@@ -195,21 +194,21 @@ def _another_task() -> TransactionError:
 
 
 def refuse_ended(session: Session) -> None:
-    """Raise `SessionEndedError` for a session that was closed for good, as a request's is at the request's end."""
+    """Raise `SessionEndedError` if the session was closed for good, as a request's session is after the request."""
     if has_ended(session):
         raise SessionEndedError
 
 
 @contextmanager
 def writing(session: Session, *, auto_commit: bool, model: type | None = None) -> Iterator[Callable[[], None]]:
-    """Run one write, whole or not at all, in this block.
+    """Run one write atomically in this block.
 
-    Where no transaction is open the block opens one, and rolls it back when it fails; in an open one it is a
-    savepoint, so that what came before stays and the session remains usable. Commits at the end if
-    ``auto_commit`` says so, no unit is open and the user has not begun the transaction explicitly.
+    Without an open transaction the block begins one, and rolls it back if it fails. In an open transaction it is a
+    savepoint, so that earlier work is kept, and the session stays usable, after a failure. At the end it commits, if
+    ``auto_commit`` is True, no `DatabaseTransaction` is open, and the user has not begun the transaction explicitly.
 
-    The block is given what to call right before a statement that is all there is to the write: where it would be
-    committed at once, it is sent without BEGIN and COMMIT around it.
+    The block gets a function. Call it directly before a statement that is the whole write: if the write would be
+    committed at once, the statement is then sent without BEGIN and COMMIT.
     """
     state = state_of(session)
     with translated(model):
@@ -235,17 +234,17 @@ def writing(session: Session, *, auto_commit: bool, model: type | None = None) -
 
 
 def lost_in_write() -> TransactionError:
-    """What it is when the connection is lost while a statement runs that the server commits by itself."""
+    """The error for a connection that is lost during a statement that the server commits by itself."""
     return TransactionError("The connection was lost during a write; it may have taken effect.", outcome="unknown")
 
 
 def _nothing() -> None:
-    """A write that is a part of something larger has its transaction."""
+    """Does nothing: the write is part of a transaction."""
 
 
 def _write_alone(session: Session, state: SessionState) -> None:
     engine = needs_no_transaction(session, state, WRITE_ALONE)
-    # What listeners to flushes, commits and the like send belongs into the same transaction.
+    # Statements that listeners send during a flush or commit must be in the same transaction.
     if engine is None or engine.dialect.name != "postgresql" or departure(session, engine, None, WRITE_ALONE):
         return
     session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
@@ -254,8 +253,8 @@ def _write_alone(session: Session, state: SessionState) -> None:
 
 @contextmanager
 def _held_before_undo(session: Session) -> Iterator[list[Held]]:
-    """A list that has the loaded values as soon as a statement fails: a failed flush expires them by itself."""
-    state_of(session)  # it has the engine watched
+    """A list that gets the loaded values as soon as a statement fails, because a failed flush expires them."""
+    state_of(session)  # the state's creation starts to watch the engine
     equip(session)
     held: list[Held] = []
 
@@ -271,12 +270,12 @@ def _held_before_undo(session: Session) -> Iterator[list[Held]]:
 
 
 def routes(session: Session) -> bool:
-    """Whether the class that a statement is about says which engine it is for."""
+    """Whether the session chooses its engine by the class of a statement."""
     return session.bind is None or bool(session.binds) or type(session).get_bind is not Session.get_bind
 
 
 def sole_bind(session: Session) -> Engine | Connection:
-    """The engine or connection for what is about no class. Raises `TransactionError` where there are several."""
+    """The engine or connection for statements without a class. Raises `TransactionError` if there are several."""
     binds = {session.bind, *session.binds.values()} - {None}
     if session.bind is None and len(binds) == 1:
         found: Any = next(iter(binds))
@@ -293,7 +292,7 @@ def sole_connection(session: Session) -> Connection:
 
 
 def begin_for_savepoint(session: Session) -> None:
-    """Open the transactions that a savepoint needs around it; of an engine that is met later it opens by itself."""
+    """Begin the transactions of all known engines, which a savepoint needs. Later engines begin theirs themselves."""
     if not routes(session):
         ensure_begun(session.connection())
         return
@@ -304,7 +303,7 @@ def begin_for_savepoint(session: Session) -> None:
 
 @contextmanager
 def savepoint(session: Session) -> Iterator[None]:
-    """A savepoint in the open transaction; two statements more. Its failure undoes this block alone."""
+    """A savepoint in the open transaction, which costs two statements. A failure undoes only this block."""
     begin_for_savepoint(session)
     equip(session)
     held: list[Held] = []
@@ -322,11 +321,12 @@ def savepoint(session: Session) -> Iterator[None]:
 
 
 def nothing_sent_since_savepoint(session: Session) -> None:
-    """Note that the session's innermost savepoint was just set, and that the toolkit sends the next statement.
+    """Note that nothing was sent since the session's innermost savepoint.
 
-    Its plan may be stale then: the transaction goes back to the savepoint, and the statement is sent again.
+    If the plan of the next statement is stale, the transaction is rolled back to the savepoint, and the statement is
+    sent again.
     """
-    # With several engines it is not known yet whose savepoint it will be.
+    # With several engines, the engine of the next statement is not known yet.
     if session.in_nested_transaction() and not routes(session):
         mark_savepoint(session.connection())
 
@@ -341,7 +341,7 @@ def _autobegun(session: Session) -> bool:
 
 
 def keep(session: Session, *entities: Any) -> None:
-    """Let these objects keep their values over the next commit, also where the session expires on commit."""
+    """Preserve the values of these objects at the next commit, even if the session expires objects on commit."""
     state = state_of(session)
     if session.expire_on_commit and not state.asynchronous:
         state.preserved.extend(entities)
@@ -350,9 +350,8 @@ def keep(session: Session, *entities: Any) -> None:
 def commit(session: Session, model: type | None = None) -> None:
     """Flush, then COMMIT; on failure roll back and raise the toolkit's exception.
 
-    A connection that is lost during COMMIT leaves open whether it took effect: `TransactionError` with
-    ``outcome="unknown"``. An aborted transaction, for which PostgreSQL answers COMMIT with a silent
-    ROLLBACK, is a `TransactionError` too.
+    If the connection is lost during COMMIT, the outcome is unknown: `TransactionError` with ``outcome="unknown"``. An
+    aborted transaction is a `TransactionError` too, since PostgreSQL silently executes its COMMIT as a ROLLBACK.
     """
     flushed = False
     try:
@@ -398,10 +397,10 @@ def _commit_keeping(session: Session) -> None:
 
 
 def rollback(session: Session, *, undo_nothing: bool = False) -> None:
-    """Roll back and forget; a connection that can't even do that is discarded.
+    """Roll back. If that fails, the connection is discarded.
 
-    ``undo_nothing`` says that what the session had loaded before is as true as it was, so that its objects keep
-    their values: an expired one could not be read outside of an `AsyncSession`'s await.
+    ``undo_nothing``: the transaction has written nothing, so that loaded objects keep their values. (Expired ones could
+    not be loaded implicitly on an `AsyncSession`.)
     """
     state_of(session).preserved.clear()
     held = loaded_values(session) if undo_nothing else []
@@ -409,12 +408,12 @@ def rollback(session: Session, *, undo_nothing: bool = False) -> None:
     try:
         if not shared:
             session.rollback()
-    except Exception as error:  # noqa: BLE001 - whatever it was, the connection is of no more use
+    except Exception as error:  # noqa: BLE001 - after any failure the connection is unusable
         shared = _is_shared(error)
         if not shared:
             discard(session)
     if shared:
-        end_for_good(session)  # closing awaits, and the other task must not commit meanwhile
+        end_for_good(session)  # closing awaits; meanwhile the other task must not commit
         discard(session)
     restore_values(session, held)
 
@@ -422,7 +421,7 @@ def rollback(session: Session, *, undo_nothing: bool = False) -> None:
 def discard(session: Session) -> None:
     """Close the connections of the session's transaction, so that no other session gets one that is still in use.
 
-    SQLAlchemy itself does not close a session while another task is within one of its methods.
+    SQLAlchemy refuses to close a session while another task is executing one of its methods.
     """
     for connection in connections_of(session):
         throw_away(connection)
@@ -434,7 +433,7 @@ Held = tuple[Any, dict[str, Any]]
 
 
 def loaded_values(session: Session) -> list[Held]:
-    """The session's loaded objects and their values as the database has them, without unwritten changes."""
+    """The session's loaded objects with their values in the database, without pending changes."""
     held: list[Held] = []
     for entity in list(session.identity_map.values()):
         state: InstanceState[Any] = inspect(entity)
@@ -445,7 +444,7 @@ def loaded_values(session: Session) -> list[Held]:
 
 
 def restore_values(session: Session, held: list[Held]) -> None:
-    """Give objects back the values that a rollback has expired."""
+    """Restore the values of objects that a rollback has expired."""
     for entity, values in held:
         if entity not in session:
             continue
