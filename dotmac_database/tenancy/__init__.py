@@ -1,6 +1,6 @@
-"""One session, one tenant: the guard, and PostgreSQL's row-level security behind it.
+"""Tenant isolation: guarded sessions, and PostgreSQL's row-level security as a second line of defence.
 
-``alembic`` has the operations for migrations; it is imported by those who have Alembic.
+``alembic`` has the operations for migrations. It is not imported here, since it requires Alembic.
 """
 
 from .context import ALL_TENANTS, bind_tenant, is_guarded, tenant_scope, unscoped

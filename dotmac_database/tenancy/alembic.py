@@ -1,12 +1,12 @@
-"""Row-level security in migrations; needs Alembic.
+"""Row-level security in migrations. Requires Alembic.
 
-Import this module in ``env.py``; then a migration says
+Import this module in ``env.py``. Then a migration can contain
 
     op.enable_tenant_rls("users")
     op.disable_tenant_rls("users")
 
 and, with ``process_revision_directives=compare_tenant_rls(target_metadata)`` given to ``context.configure()``,
-autogenerate writes those lines itself, for tables of tenants that have no policy in the database.
+autogenerate adds these lines for tenants' tables that have no policy in the database.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .signature import SCHEMA, SETTING, function_statements
 
 @Operations.register_operation("enable_tenant_rls")
 class EnableTenantRls(MigrateOperation):
-    """Put a table under row-level security."""
+    """Enables row-level security for a table."""
 
     def __init__(
         self,
@@ -74,12 +74,13 @@ class EnableTenantRls(MigrateOperation):
         all_tenants: bool = True,
         signed: bool = False,
     ) -> None:
-        """ENABLE and FORCE row-level security with the tenant's policy; on other databases than PostgreSQL nothing.
+        """ENABLE and FORCE row-level security with the tenant's policy. Does nothing on databases without it.
 
-        ``column_type`` is the column's type in SQL where it is no text (``"uuid"``, ``"integer"``). ``condition``
-        stands in for the comparison on a table that has no tenant of its own. ``all_tenants`` is that of
-        `RowLevelSecurity`; ``signed``: that has a ``secret``. The functions that check signatures are then made as
-        well; the secret itself is never in a migration: `RowLevelSecurity.install_secret` puts it there.
+        ``column_type`` is the SQL type of the tenant column unless it is text (``"uuid"``, ``"integer"``).
+        ``condition`` is the policy's condition for a table without a tenant column. ``all_tenants`` is that of
+        `RowLevelSecurity`. ``signed``: the `RowLevelSecurity` has a ``secret``; then the functions that verify
+        signatures are created too. The secret itself is never in a migration; install it with
+        `RowLevelSecurity.install_secret`.
         """
         operations.invoke(
             cls(
@@ -94,17 +95,17 @@ class EnableTenantRls(MigrateOperation):
         )
 
     def reverse(self) -> MigrateOperation:
-        """What undoes it: no policy, or the one that there was before."""
+        """The reverse operation: no policy, or the previous one."""
         return self.before or DisableTenantRls(self.table, schema=self.schema, enabled=self)
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
-        """For ``alembic check``."""
+        """The operation as a tuple, for ``alembic check``."""
         return "enable_tenant_rls", self.schema, self.table
 
 
 @Operations.register_operation("disable_tenant_rls")
 class DisableTenantRls(MigrateOperation):
-    """Take a table out of row-level security."""
+    """Disables row-level security for a table."""
 
     def __init__(self, table: str, *, schema: str | None = None, enabled: EnableTenantRls | None = None) -> None:
         self.table = table
@@ -113,15 +114,15 @@ class DisableTenantRls(MigrateOperation):
 
     @classmethod
     def disable_tenant_rls(cls, operations: Operations, table: str, *, schema: str | None = None) -> None:
-        """Drop the tenant's policy and turn row-level security off; on other databases than PostgreSQL nothing."""
+        """Drop the tenant's policy and disable row-level security. Does nothing on databases without it."""
         operations.invoke(cls(table, schema=schema))
 
     def reverse(self) -> MigrateOperation:
-        """What undoes it."""
+        """The reverse operation."""
         return self.enabled or EnableTenantRls(self.table, schema=self.schema)
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
-        """For ``alembic check``."""
+        """The operation as a tuple, for ``alembic check``."""
         return "disable_tenant_rls", self.schema, self.table
 
 
@@ -167,7 +168,7 @@ def _render_disable(_context: AutogenContext, operation: DisableTenantRls) -> st
 
 
 def enable_for(table: Table, *, all_tenants: bool = True, signed: bool = False) -> EnableTenantRls:
-    """The operation for a tenants' table. Raises `ValidationError` for another."""
+    """The operation for a tenants' table. Raises `ValidationError` for any other table."""
     protected = protected_tables(table.metadata)
     if table not in protected:
         raise ValidationError(f"{table.name} holds no tenants' rows.")
@@ -184,10 +185,10 @@ def enable_for(table: Table, *, all_tenants: bool = True, signed: bool = False) 
 
 
 def compare_tenant_rls(metadata: MetaData, *, all_tenants: bool = True, signed: bool = False) -> Callable[..., None]:
-    """A ``process_revision_directives`` that adds the policies that tenants' tables of ``metadata`` lack.
+    """A ``process_revision_directives`` that adds the missing policies of tenants' tables in ``metadata``.
 
-    ``signed``: a policy that believes settings without a signature is replaced. The toolkit's own table of keys is
-    left alone, where Alembic compares all schemas.
+    ``signed``: a policy that accepts settings without a signature is replaced. The toolkit's own table of keys is
+    ignored if Alembic compares all schemas.
     """
 
     def process(context: Any, _revision: Any, directives: list[Any]) -> None:
@@ -216,12 +217,12 @@ def compare_tenant_rls(metadata: MetaData, *, all_tenants: bool = True, signed: 
 
 
 def _on_keys(operation: Any) -> bool:
-    """Whether an operation is on the table of keys, which no metadata knows."""
+    """Whether an operation is on the toolkit's table of keys, which is in no metadata."""
     return getattr(operation, "schema", None) == SCHEMA and getattr(operation, "table_name", None) == "signing_keys"
 
 
 def _creates(operations: Any, table: Table) -> bool:
-    """Whether the same migration makes the table, whose policy then goes when it is dropped."""
+    """Whether the same migration creates the table. Then dropping the table also drops its policy."""
     return any(
         isinstance(each, alembic_ops.CreateTableOp) and (each.table_name, each.schema) == (table.name, table.schema)
         for each in operations.ops

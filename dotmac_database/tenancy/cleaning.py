@@ -1,12 +1,12 @@
-"""A connection over which raw SQL of unknown structure went is not what another session gets.
+"""Replaces a connection that has executed raw SQL of unknown structure, so that no other session gets it.
 
-Raw SQL whose structure is known (`raw_sql`) can leave nothing on a connection. Of the rest our own settings are emptied
-just before the commit, in the same transaction, which is right behind a transaction pooler as well; a rollback undoes
-what was set. And the connection is replaced: a role, a search path, a temporary table that hides a true one can't be
-put back safely, as RESET would also undo what the application itself makes of each new connection, such as a SET ROLE
-that lowers its rights.
+Raw SQL of known structure (see `raw_sql`) can't leave anything on a connection. After other raw SQL, the toolkit's own
+settings are emptied just before the commit, in the same transaction, so that it works behind a transaction pooler too;
+a rollback undoes them anyway. Then the connection is replaced. A changed role or search path, or a temporary table that
+hides a real one, can't be reset safely: RESET would also undo what the application itself sets on each new connection,
+such as a SET ROLE that lowers its rights.
 
-A connection that saw no such SQL pays nothing; not even a listener is there before the first of its engine.
+Connections without such SQL are not affected; the listener is registered only at the first such SQL of an engine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .raw_sql import refusal
 from .signature import ACROSS, SETTING
 
 CLEANING: Final = "dotmac_cleaning"
-"""The execution option of the statement that empties the settings, which needs no tenant."""
+"""The execution option of the statement that empties the settings, which is allowed without a tenant."""
 
 _EMPTY = "dotmac_settings_to_empty"
 _REPLACE = "dotmac_connection_to_replace"
@@ -31,9 +31,9 @@ _CLEAN = select(func.set_config(SETTING, "", _SESSION_WIDE), func.set_config(ACR
 
 
 def mark_raw(connection: Connection, sent: str, harmless: frozenset[str] = frozenset()) -> None:
-    """Note that raw SQL, or a statement with text in it, is about to be sent. No statement.
+    """Note that raw SQL, or a statement that contains text, is about to be sent. Sends nothing.
 
-    SQL whose structure is known leaves nothing behind. ``harmless``: see `refusal`.
+    SQL of known structure has no effect here. ``harmless``: see `refusal`.
     """
     if refusal(sent, harmless) is None:
         return
@@ -52,7 +52,7 @@ def _before_commit(connection: Connection, *_: Any) -> None:
         connection.execute(_CLEAN, execution_options={CLEANING: True})
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != _FAILED_TRANSACTION:
-            raise  # else the commit is a rollback, which undoes every setting
+            raise  # in an aborted transaction the commit is a rollback, which undoes all settings
 
 
 def _on_rollback(connection: Connection) -> None:
@@ -62,7 +62,7 @@ def _on_rollback(connection: Connection) -> None:
 def _on_checkin(_dbapi_connection: Any, entry: ConnectionPoolEntry) -> None:
     entry.info.pop(_EMPTY, None)
     if entry.info.pop(_REPLACE, False):
-        # Closed, and made anew, when it is next asked for: closing it here would need an event loop at times.
+        # It is closed at its next checkout: closing it here could require an event loop.
         entry.invalidate(soft=True)
 
 

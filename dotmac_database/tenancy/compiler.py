@@ -1,13 +1,13 @@
-"""A compiler whose statements are confined: whatever is read or changed is the served tenant's.
+"""A compiler that confines statements: whatever they read or change belongs to the session's tenant.
 
-A guarded session's connection compiles with it (`confining`). It acts where SQLAlchemy renders each FROM, after the ORM
-has made its joins, so that no way of writing a statement passes it by: subqueries, common table expressions, unions,
-loads of relationships, subselects within VALUES and SET. The condition stands where it changes nothing else: in WHERE,
-in the ON of an outer join for what may be missing there, and in a subselect of its own within a FULL JOIN. So a
-statement has the rows that it would have in a database of that tenant alone.
+The connection of a guarded session compiles with it (`confining`). It adds the tenant's condition where SQLAlchemy
+renders each FROM, after the ORM has made its joins, so that it covers every form of statement: subqueries, common
+table expressions, unions, loads of relationships, and subqueries in VALUES and SET. The condition is placed where
+it changes nothing else: in WHERE, in the ON of an outer join for its optional side, and in a subquery within a FULL
+JOIN. Thus a statement returns the rows that it would return in a database with only that tenant's rows.
 
-What it can't see through it names in ``opaque`` (text) and ``unknown`` (tables and functions that the mapped classes'
-metadata does not have); the look at the connection, in `wire`, refuses those.
+What it can't analyse is reported in ``opaque`` (text) and ``unknown`` (tables and functions that are not in the
+metadata of the mapped classes); the checks in `connection` refuse these.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from .parameters import ScopeParameter, owner_parameter
 from .tables import TABLES, Owner, Reference, inherited_from
 
 Tie = tuple[tuple[Any, str], Any]
-"""A column that a condition equates with something: the name of what it is of, its key, and the other side."""
+"""A column in an equality: the name of its FROM, its key, and the other side."""
 
 
-_Base: Any = FragmentCompiler  # SQLAlchemy's compilers are not typed
+_Base: Any = FragmentCompiler  # SQLAlchemy's compilers have no types
 
 
 class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
-    """The part that is laid over a dialect's own compiler."""
+    """The mixin for the compiler class of a dialect."""
 
     def __init__(self, *args: Any, **kw: Any) -> None:
         self.touched: set[Table] = set()
@@ -44,11 +44,11 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         self._owner_parameters: dict[Any, Any] = {}
         self._confined: set[int] = set()
         self._exempt: dict[int, Any] = {}
-        # Which FROMs are tied to each other is looked at in what changes rows.
+        # Only statements that change rows check how their FROMs are joined.
         kw["linting"] = kw.get("linting", NO_LINTING) | COLLECT_CARTESIAN_PRODUCTS
         super().__init__(*args, **kw)
 
-    # What is read: the rows of every FROM.
+    # Reads: the rows of every FROM.
 
     def _compose_select_body(
         self, text: Any, select: Any, compile_state: Any, inner_columns: Any, froms: Any, *rest: Any
@@ -66,12 +66,12 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         return text
 
     def visit_select(self, select_stmt: Any, *args: Any, **kw: Any) -> Any:
-        """SQLAlchemy's hook; a SELECT within a FULL JOIN's condition is confined by itself."""
+        """Render a SELECT (called by SQLAlchemy). One within a FULL JOIN's condition is confined by itself."""
         kw.pop("dotmac_apart", None)
         return super().visit_select(select_stmt, *args, **kw)
 
     def visit_join(self, join: Any, asfrom: bool = False, from_linter: Any = None, **kw: Any) -> Any:
-        """SQLAlchemy's hook: a join, with the conditions on what an outer join may leave out in its ON."""
+        """Render a join (called by SQLAlchemy). The conditions of an outer join's optional side are in its ON."""
         if join.full:
             kw["dotmac_apart"] = True
         elif join.isouter and not kw.get("dotmac_apart"):
@@ -83,7 +83,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         return super().visit_join(join, asfrom=asfrom, from_linter=from_linter, **kw)
 
     def visit_table(self, table: Any, asfrom: bool = False, iscrud: bool = False, **kw: Any) -> Any:
-        """SQLAlchemy's hook: a table that stands as a FROM must have been confined."""
+        """Render a table (called by SQLAlchemy). As a FROM it must have been confined before."""
         apart = kw.pop("dotmac_apart", False)
         text: str = super().visit_table(table, asfrom=asfrom, iscrud=iscrud, **kw)
         if not asfrom:
@@ -93,7 +93,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
             return text
         alias = kw.get("enclosing_alias")
         if alias is not None and alias.element is not table:
-            alias = None  # a subquery, of which this is a FROM
+            alias = None  # this is a FROM of a subquery
         if apart and alias is None:
             return self._by_itself(table, text, self.preparer.quote(table.name))
         place = id(_plain(table) if iscrud else table if alias is None else alias)
@@ -102,7 +102,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         return text
 
     def visit_alias(self, alias: Any, asfrom: bool = False, **kw: Any) -> Any:
-        """SQLAlchemy's hook: an alias of a table, confined as a table is."""
+        """Render an alias of a table (called by SQLAlchemy), confined as the table itself."""
         table = _table_of(alias)
         apart = kw.get("dotmac_apart", False)
         text: str = super().visit_alias(alias, asfrom=asfrom, **kw)
@@ -111,7 +111,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         return self._by_itself(alias, text, text.rpartition(" AS ")[2])
 
     def _by_itself(self, source: Any, text: str, name: str) -> str:
-        """A table as a subselect, where no other place has the condition: within a FULL JOIN."""
+        """Render a table within a FULL JOIN as a subquery, the only place for its condition."""
         if self.preparer.schema_for_object(_table_of(source)) and source is _table_of(source):
             self._refuse(f"The table {source.name!r}, which has a schema, within a FULL JOIN without an alias")
         conditions = list(self._own_conditions(source, []))
@@ -119,7 +119,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         return f"(SELECT * FROM {text}{where}) AS {name}"  # noqa: S608 - rendered by SQLAlchemy
 
     def _conditions(self, source: Any, ties: list[Tie]) -> Iterator[ColumnElement[bool]]:
-        """The conditions on a FROM that its WHERE, or the ON around it, must have."""
+        """The conditions on a FROM, for the WHERE or ON of the enclosing statement."""
         if isinstance(source, FromGrouping):
             yield from self._conditions(source.element, ties)
         elif isinstance(source, Join):
@@ -137,7 +137,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
                 yield from self._own_conditions(source, ties)
 
     def _recognize(self, source: Any) -> None:
-        """Refuse a FROM of an unknown kind. A function is looked at where it is rendered, as every function is."""
+        """Refuse a FROM of an unknown kind. Functions are checked where they are rendered."""
         if isinstance(source, (FromGrouping, AliasedReturnsRows)):
             self._recognize(source.element)
         elif isinstance(source, Join):
@@ -149,7 +149,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
             self._refuse(f"A {type(source).__name__} as a FROM")
 
     def _owner_of(self, table: Any) -> Owner | None:
-        """The owner of a table's rows; notes what is touched, and what is not known."""
+        """The owner of a table's rows. Records which tenants' tables are used, and which tables are unknown."""
         if not isinstance(table, Table) or not TABLES.knows(table):
             if not isinstance(table, OwnTable) and table.name.lower() not in self.tenant_free:
                 self._refuse(f"The table {table.name!r}, which no mapped class's metadata has,")
@@ -162,7 +162,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         return owner
 
     def _own_conditions(self, source: Any, ties: list[Tie]) -> Iterator[ColumnElement[bool]]:
-        """The conditions that a table's, or an alias's, rows are the tenant's; none where ``ties`` say it already."""
+        """The conditions that the rows of a table or alias are the tenant's; none if ``ties`` already imply it."""
         table: Any = _table_of(source)
         owner = self._owner_of(table) if table is not None else None
         if owner is None:
@@ -182,7 +182,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
             yield ~exists(select(literal_column("1")).select_from(child).where(*same, foreign).correlate(source))
 
     def _tenant(self, column: Any) -> Any:
-        """The parameter that takes the served tenant."""
+        """The parameter for the session's tenant."""
         parameter = self._owner_parameters.get(column)
         if parameter is None:
             parameter = self._owner_parameters[column] = owner_parameter(len(self._owner_parameters), column)
@@ -190,7 +190,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         return parameter
 
     def _is_scoped(self, source: Any, column: Any, ties: list[Tie]) -> bool:
-        """Whether a repository has compared the tenant's column with its own parameter already."""
+        """Whether a repository has already compared the tenant column with its own parameter."""
         for (name, key), other in ties:
             if key == column.key and name == _name(source) and isinstance(other, ScopeParameter):
                 self.scopes[other.key] = column
@@ -198,7 +198,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         return False
 
     def _is_tied(self, source: Any, reference: Reference, ties: list[Tie]) -> bool:
-        """Whether the rows are equated, in all columns of the reference, with rows that are confined by themselves."""
+        """Whether all columns of a reference are equal to those of rows that are confined by themselves."""
         visible = set(map(_name, self.stack[-1]["correlate_froms"])) if self.stack else set()
         found: set[Any] | None = None
         for here, there in reference.pairs:
@@ -215,10 +215,10 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
             found = names if found is None else found & names
         return bool(found)
 
-    # What is changed: the rows of the target, tied to whatever stands beside it.
+    # Changes: the rows of the target, joined to all other FROMs.
 
     def visit_update(self, update_stmt: Any, visiting_cte: Any = None, **kw: Any) -> Any:
-        """SQLAlchemy's hook: UPDATE of the tenant's rows alone."""
+        """Render an UPDATE of only the tenant's rows (called by SQLAlchemy)."""
         target = _target(update_stmt)
         text = super().visit_update(self._confined_change(update_stmt), visiting_cte=visiting_cte, **kw)
         self._check_tied(update_stmt)
@@ -228,7 +228,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         return text
 
     def _check_given(self, update_stmt: Any, table: Any, column: Any) -> None:
-        """Have a tenant that an UPDATE sets compared with the session's before it is sent."""
+        """Have the tenant that an UPDATE sets compared with the session's before it is sent."""
         of = [mapper for mapper in TABLES.classes_of(table) if mapper.columns.contains_column(column)]
         keys = {column.key, column.name, *(mapper.get_property_by_column(column).key for mapper in of)}
         for given, value in _values(update_stmt).items():
@@ -243,13 +243,13 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
             self.scopes[column.key] = column
 
     def visit_delete(self, delete_stmt: Any, visiting_cte: Any = None, **kw: Any) -> Any:
-        """SQLAlchemy's hook: DELETE of the tenant's rows alone."""
+        """Render a DELETE of only the tenant's rows (called by SQLAlchemy)."""
         text = super().visit_delete(self._confined_change(delete_stmt), visiting_cte=visiting_cte, **kw)
         self._check_tied(delete_stmt)
         return text
 
     def visit_insert(self, insert_stmt: Any, visited_bindparam: Any = None, visiting_cte: Any = None, **kw: Any) -> Any:
-        """SQLAlchemy's hook: INSERT, whose rows were stamped before; one within another statement was not."""
+        """Render an INSERT (called by SQLAlchemy). Its rows were stamped, unless it is inside another statement."""
         self._look_at_hints(insert_stmt)
         if self._owner_of(_target(insert_stmt)) is not None and (visiting_cte is not None or self.stack):
             self._refuse(f"An INSERT into {insert_stmt.table.name!r} within another statement")
@@ -268,7 +268,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         return statement.where(*conditions) if conditions else statement
 
     def _inherited_change(self, statement: Any, target: Any) -> Any:
-        """Tie the tables of an inherited class's parents, which SQLAlchemy puts beside the target as they are."""
+        """Join the tables of parent classes, which SQLAlchemy adds beside the target without a condition."""
         beside = _beside(statement, target)
         ways = [way for way in inherited_from(_plain(target)) if any(table in beside for table, _ in way)]
         if not ways:
@@ -289,19 +289,19 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         return statement
 
     def _check_tied(self, statement: Any) -> None:
-        """Refuse a change for which another table only has to hold some row, which no condition ties to the changed."""
+        """Refuse a change with a table that no condition joins to the target: any row of it would enable the change."""
         if self.stack or self.from_linter is None:
             return
         linter: Any = self.from_linter
         apart, _ = linter.lint()
         used = {_name(each) for value in _values(statement).values() for each in getattr(value, "_from_objects", ())}
-        used.discard(_name(_target(statement)))  # a column of its own, as in SET n = n + 1, ties nothing
+        used.discard(_name(_target(statement)))  # a column of the same table, as in SET n = n + 1, is no join
         if apart and not any(_name(each) in used for each in linter.froms):
             self._refuse(f"A change of {statement.table.name!r} beside tables that no condition ties to it")
 
 
 def _target(statement: Any) -> Any:
-    """The table that is written: in bulk the ORM writes an inherited class's rows table by table."""
+    """The table that is written. In bulk the ORM writes the rows of an inherited class table by table."""
     annotations = statement._annotations
     for name in ("_emit_update_table", "_emit_insert_table"):
         if name in annotations:
@@ -310,7 +310,7 @@ def _target(statement: Any) -> Any:
 
 
 def _beside(statement: Any, target: Any) -> list[Any]:
-    """The FROMs that an UPDATE or DELETE names beside its target, each once."""
+    """The distinct FROMs of an UPDATE or DELETE besides its target."""
     found: dict[Any, Any] = {}
     for element in (*statement._where_criteria, *_values(statement).values()):
         for source in getattr(element, "_from_objects", ()):
@@ -320,7 +320,7 @@ def _beside(statement: Any, target: Any) -> list[Any]:
 
 
 def _values(statement: Any) -> dict[Any, Any]:
-    """What an UPDATE sets, by column."""
+    """The values that an UPDATE sets, by column."""
     return {**(getattr(statement, "_values", None) or {}), **dict(getattr(statement, "_ordered_values", None) or ())}
 
 
@@ -329,14 +329,14 @@ def _plain(table: Any) -> Any:
 
 
 def _table_of(source: Any) -> Any:
-    """The table that a FROM is, or is an alias or a sample of; None: it is something else."""
+    """The table of a FROM that is a table, or an alias or sample of one; else None."""
     while isinstance(source, AliasedReturnsRows):
         source = source.element
     return source if isinstance(source, TableClause) else None
 
 
 def _aliases(source: Any) -> Iterator[Any]:
-    """A FROM, and what it is an alias of, up to the table."""
+    """A FROM, and what it is an alias of, down to the table."""
     yield source
     while isinstance(source, AliasedReturnsRows) and isinstance(source.element, AliasedReturnsRows):
         source = source.element
@@ -344,7 +344,7 @@ def _aliases(source: Any) -> Iterator[Any]:
 
 
 def _name(source: Any) -> Any:
-    """What a FROM is called within one statement."""
+    """The name of a FROM within its statement."""
     if isinstance(source, Table):
         return source.key
     return getattr(source, "name", None) or id(source)
@@ -355,7 +355,7 @@ def _columns(columns: list[Any]) -> Any:
 
 
 def _ties(criteria: Iterable[Any]) -> Iterator[Tie]:
-    """What the conditions, all of which must hold, equate."""
+    """The equalities in conditions that are combined by AND."""
     waiting = list(criteria)
     while waiting:
         element = waiting.pop()
@@ -373,9 +373,9 @@ _CONFINING = "_dotmac_confining"
 
 
 def confining(dialect: Dialect, tenant_free: frozenset[str] = frozenset()) -> Dialect:
-    """The dialect as it is, but for its compiler. One for each state of the mapped classes.
+    """A copy of the dialect with a confining compiler: one for each state of the mapped classes.
 
-    It shares the attributes of ``dialect``, and is another object, so that SQLAlchemy keeps its statements apart.
+    It shares the attributes of ``dialect``, but is another object, so that SQLAlchemy caches its statements separately.
     """
     held: dict[Any, Any] = dialect.__dict__.setdefault(_CONFINING, {})
     version = TABLES.current()
@@ -397,7 +397,7 @@ def _made(dialect: Any, tenant_free: frozenset[str]) -> Dialect:
     members = {
         "statement_compiler": compiler,
         "identifier_preparer": property(lambda _: quoting),
-        "supports_statement_cache": dialect.supports_statement_cache,  # SQLAlchemy wants it of each class
+        "supports_statement_cache": dialect.supports_statement_cache,  # SQLAlchemy requires it on each class
     }
     made: Any = object.__new__(type(kind.__name__, (kind,), members))
     made.__dict__ = dialect.__dict__

@@ -1,4 +1,4 @@
-"""The connection of a guarded session: the last look at everything that is sent on it."""
+"""The connection of a guarded session: the last check of every statement that is sent on it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WATCHED: WeakSet[Engine] = WeakSet()
 
 
 def watch(session: Session, connection: Connection) -> None:
-    """Tell a connection which session it serves now, and look at what its engine sends."""
+    """Record which session a connection serves, and listen to the statements of its engine."""
     connection.execution_options(**{_SESSION: ref(session)})
     if connection.engine not in _WATCHED:
         _WATCHED.add(connection.engine)
@@ -38,7 +38,7 @@ def watch(session: Session, connection: Connection) -> None:
 
 
 def _guarding(connection: Connection) -> tuple[Session, TenantBinding] | None:
-    """The guarded session that the connection serves now, if any."""
+    """The guarded session that the connection serves, with its binding; None if there is none."""
     held = connection.get_execution_options().get(_SESSION)
     session = None if held is None else held()
     if session is None or not session.in_transaction():
@@ -48,14 +48,14 @@ def _guarding(connection: Connection) -> tuple[Session, TenantBinding] | None:
 
 
 def _on_savepoint(connection: Connection, *_: Any) -> None:
-    """A setting that was made within a savepoint goes with it."""
+    """A rollback to a savepoint undoes a tenant setting that was made after it."""
     guarding = _guarding(connection)
     if guarding is not None:
         guarding[1].announced = UNKNOWN
 
 
 def _on_statement(connection: Connection, statement: Any, rows: Any, row: Any, options: Any) -> tuple[Any, Any, Any]:
-    """Have a guarded session's statement compiled by the compiler that confines it; check the rows of an INSERT."""
+    """Have a guarded session's statement compiled by the confining compiler, and check the rows of an INSERT."""
     guarding = _guarding(connection)
     dialect = connection.engine.dialect
     if guarding is None or guarding[1].open or OWN in options:
@@ -70,13 +70,13 @@ def _on_statement(connection: Connection, statement: Any, rows: Any, row: Any, o
 
 
 def _check_rows(statement: Insert, binding: TenantBinding, rows: list[Any]) -> None:
-    """Refuse a row of the session's own INSERT that names another tenant, or none."""
+    """Refuse a row of a flush's INSERT that names another tenant, or none."""
     owner = TABLES.owner(statement.table) if isinstance(statement.table, Table) else None
     if owner is None:
         return
     tenant = binding.required(f"The table {statement.table.name!r}")
     if owner.column is None:
-        return  # a joined child's row, or one between many and many: both ends are the session's own
+        return  # a joined child's table or an association table: the referenced rows are the tenant's
     own = stored(tenant, owner.column)
     for each in rows:
         if not same(each.get(owner.column.key, _inline(statement, owner.column)), own):
@@ -91,7 +91,7 @@ def _inline(statement: Any, column: Any) -> Any:
 def _on_cursor(
     connection: Connection, _cursor: Any, statement: str, parameters: Any, context: Any, _many: bool
 ) -> tuple[str, Any]:
-    """Look at what is sent: what was not confined must touch no tenants' table, and hold no text."""
+    """Check a statement that is sent: unless it was confined, it must neither use tenants' tables nor contain text."""
     guarding = _guarding(connection)
     if guarding is not None and not _CONTROL.match(statement):
         _look(guarding[1], connection, statement, context)
@@ -111,7 +111,7 @@ def _look(binding: TenantBinding, connection: Connection, statement: str, contex
 
 
 def _is_raw(context: Any) -> bool:
-    """Whether a statement is raw SQL, or has a text in it, or was not looked at, as within an `unscoped` block."""
+    """Whether a statement is raw SQL, contains text, or was not checked, as within an `unscoped` block."""
     if context is not None and OWN in context.execution_options:
         return False
     compiled = getattr(context, "compiled", None)
@@ -119,7 +119,7 @@ def _is_raw(context: Any) -> bool:
 
 
 def _announce(binding: TenantBinding, connection: Connection) -> None:
-    """Tell row-level security the tenant, once in a transaction: before its first statement."""
+    """Set the tenant for row-level security, before the first statement of a transaction."""
     settings = (None if binding.tenant is None else str(binding.tenant), binding.open)
     if (
         binding.announced == settings
@@ -154,7 +154,7 @@ def _check(binding: TenantBinding, sent: str, context: Any, *, backed: bool) -> 
 def _check_confined(
     binding: TenantBinding, compiled: ConfiningCompiler, sent: str, context: Any, *, backed: bool
 ) -> None:
-    """Refuse what the compiler could not see through, and a statement that names tables rather than classes."""
+    """Refuse what the compiler could not analyse, and Core statements on tenants' tables."""
     if compiled.touched:
         _check_tenant(binding, compiled, context)
     if compiled.opaque is not None:
@@ -166,8 +166,9 @@ def _check_confined(
 
 
 def _refuse_text(binding: TenantBinding, what: str, sent: str, *, backed: bool) -> None:
-    """Refuse text, unless row-level security confines it: whatever it says where settings are signed, else only what
-    is known not to change them.
+    """Refuse text, unless row-level security confines it.
+
+    With signed settings it confines any text; without, only text that is known not to change the settings.
     """
     _refuse(binding, what, backed=backed)
     unknown = None if binding.rls is None else binding.rls.refusal(sent)
@@ -179,7 +180,7 @@ def _refuse_text(binding: TenantBinding, what: str, sent: str, *, backed: bool) 
 
 
 def _passed(binding: TenantBinding, compiled: ConfiningCompiler, context: Any) -> bool:
-    """Whether this is a statement of the ORM, a repository's, or one by which the session itself writes."""
+    """Whether the statement is the ORM's, a repository's, or part of a flush."""
     options = context.execution_options
     if options.get(PASSED) is binding or options.get(CONFINED) is not None:
         return True
@@ -187,7 +188,7 @@ def _passed(binding: TenantBinding, compiled: ConfiningCompiler, context: Any) -
 
 
 def _check_tenant(binding: TenantBinding, compiled: ConfiningCompiler, context: Any) -> None:
-    """Raise unless every parameter by which the statement is confined has the session's tenant."""
+    """Raise unless all parameters that confine the statement are the session's tenant."""
     tenant = binding.tenant
     if tenant is None:
         binding.required(f"The table {min(table.name for table in compiled.touched)!r}")  # raises
@@ -197,7 +198,7 @@ def _check_tenant(binding: TenantBinding, compiled: ConfiningCompiler, context: 
     for names in (compiled.owner_columns, compiled.scopes):
         for name, column in names.items():
             own = stored(tenant, column)
-            # A parameter that is not among them was not rendered: SQLAlchemy writes "… AND false" as false alone.
+            # A missing parameter was not rendered: SQLAlchemy simplifies "… AND false" to "false".
             if any(name in row and not same(row[name], own) for row in context.compiled_parameters):
                 raise TenantIsolationError("The statement was bound to another tenant than the session serves.")
 
@@ -213,6 +214,6 @@ def _refuse(binding: TenantBinding, what: str, *, backed: bool) -> None:
 
 _listener: Any
 for _listener in (_on_statement, _on_cursor):
-    # Tells them from a user's listeners, who are to hear of every statement. (SQLAlchemy wraps a listener that gives
-    # nothing back, and the mark would be lost.)
+    # Distinguishes them from the user's listeners, which must be called for every statement. (They return a value,
+    # because SQLAlchemy wraps listeners that return nothing, and the mark would be lost.)
     _listener.dotmac_internal = True

@@ -1,7 +1,7 @@
-"""Which tenant a session serves.
+"""The tenant of a session.
 
-The binding is kept on the sync session, never in a global; what `unscoped` opens also needs the context of the
-task or thread that opened it, so that it ends with its block, task and thread.
+The binding is stored on the sync session, never globally. An `unscoped` block is effective only in the task or thread
+that opened it, and ends with its block, task or thread.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _AllTenants(Enum):
 
 
 ALL_TENANTS: Final = _AllTenants.ALL_TENANTS
-"""In place of a tenant: across all of them, explicitly, for reading and administration."""
+"""Used in place of a tenant, to work explicitly across all tenants, for reading and administration."""
 
 AllTenants = Literal[_AllTenants.ALL_TENANTS]
 
@@ -51,11 +51,11 @@ _NUMBERS = count()
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class TenantBinding:
-    """A guarded session's memory of its tenant.
+    """The state of a guarded session.
 
-    ``blocks`` are the open `unscoped` blocks, which count only where the task's or thread's context knows them, too.
-    ``attached`` are objects that came from outside of the session, so that their loaded state proves nothing;
-    ``writing`` is not zero while the session itself writes by Core statements: a flush, or a bulk insert or update.
+    ``blocks`` are the open `unscoped` blocks, which are effective only in the task or thread that opened them.
+    ``attached`` are objects that were added from outside of the session, so that their loaded state is no proof of
+    their tenant. ``writing`` is not zero during a flush or a bulk insert or update, which send Core statements.
     ``announced`` is the tenant setting that row-level security has in the open transaction; None: no setting yet.
     ``tenant_free`` are the names of tables and functions that are declared to hold no tenant's rows. ``last`` is the
     tenant that was served last: the session's objects are that tenant's. ``waits`` says whether callbacks wait for the
@@ -74,24 +74,24 @@ class TenantBinding:
 
     @property
     def open(self) -> bool:
-        """Whether an `unscoped` block of this very task or thread is open."""
+        """Whether an `unscoped` block of the current task or thread is open."""
         return bool(self.blocks) and not self.blocks.isdisjoint(_BLOCKS.get())
 
     def required(self, what: str) -> Any:
-        """The bound tenant; raises `TenantNotGivenError` where there is none."""
+        """The bound tenant. Raises `TenantNotGivenError` if there is none."""
         if self.tenant is None:
             raise TenantNotGivenError(f"{what} belongs to tenants, and the session is bound to none.")
         return self.tenant
 
     def serve(self, tenant: Any) -> None:
-        """Be the tenant's from now on; None: nobody's."""
+        """Set the tenant; None: no tenant."""
         self.tenant = tenant
         if tenant is not None:
             self.last = tenant
 
 
 def binding_of(session: Session) -> TenantBinding | None:
-    """The binding of a guarded session; None: the session is not guarded."""
+    """The binding of a guarded session; None if the session is not guarded."""
     binding: TenantBinding | None = session.info.get(_INFO)
     return binding
 
@@ -105,11 +105,11 @@ def guard(
 
 
 def bind_tenant(session: AnySession, tenant: Any) -> None:
-    """Bind a guarded session to a tenant for its life. No I/O.
+    """Bind a guarded session to a tenant until it is closed. No I/O.
 
-    Binding to the same tenant again is nothing; to another needs a clean session, else `TenantIsolationError`: nothing
-    of a tenant may be pending or loaded, and no `on_commit` callback may wait. A session that is not guarded raises it,
-    too; no tenant is a `TenantRequiredError`.
+    Binding to the same tenant again has no effect. Binding to another tenant requires a clean session: no pending or
+    loaded rows of a tenant, and no waiting `on_commit` callbacks. Otherwise, and for a session that is not guarded, it
+    raises `TenantIsolationError`. Raises `TenantRequiredError` without a tenant.
     """
     bound = sync_session(session)
     binding = _guarded(bound)
@@ -119,18 +119,18 @@ def bind_tenant(session: AnySession, tenant: Any) -> None:
 
 
 def is_guarded(session: AnySession) -> bool:
-    """Whether the session's maker was given to `guard_tenants`."""
+    """Whether the session is guarded: its maker was passed to `guard_tenants`."""
     return binding_of(sync_session(session)) is not None
 
 
 @contextmanager
 def tenant_scope(session: AnySession, tenant: Any, *, release: bool = False) -> Iterator[None]:
-    """Bind a guarded session to a tenant for this block. No I/O.
+    """Bind a guarded session to a tenant in this block. No I/O.
 
-    What the block loaded stays in the session, which must be clean (``expunge_all()``) before it serves another
-    tenant; what it left unflushed can be flushed in a scope of the same tenant alone. Within another tenant's scope
-    unchanged rows of the block leave the session with it, detached; with ``release`` they always do, so that another
-    tenant's scope may follow.
+    Objects that the block loads stay in the session, which must be clean (``expunge_all()``) before it can serve
+    another tenant. Pending changes of the block can be flushed only in a scope of the same tenant. If the block is
+    inside another tenant's scope, its unchanged objects are detached at its end. With ``release`` they always are, so
+    that a scope of another tenant may follow.
     """
     bound = sync_session(session)
     binding = _guarded(bound)
@@ -146,7 +146,7 @@ def tenant_scope(session: AnySession, tenant: Any, *, release: bool = False) -> 
 
 
 def _return_to(session: Session, binding: TenantBinding, tenant: Any) -> None:
-    """Serve the tenant from before a block again, whose own rows stay its own."""
+    """Restore the tenant from before a block, and keep the block's objects with their own tenant."""
     left = binding.tenant
     binding.serve(tenant)
     if left is None or same(left, tenant):
@@ -158,9 +158,9 @@ def _return_to(session: Session, binding: TenantBinding, tenant: Any) -> None:
 
 @contextmanager
 def as_registered(session: Session, tenant: Any) -> Iterator[None]:
-    """Serve the tenant under which a callback was registered, and no other; None: whom the session serves anyway.
+    """Bind the session to the tenant at a callback's registration; None: leave it as it is.
 
-    It may be called in another scope, or within an `unscoped` block, which is not its own.
+    The callback may be called within another scope, or within an `unscoped` block, which must not apply to it.
     """
     binding = binding_of(session)
     if binding is None or tenant is None:
@@ -180,13 +180,12 @@ def as_registered(session: Session, tenant: Any) -> Iterator[None]:
 
 @contextmanager
 def unscoped(session: AnySession, *, reason: str, level: int = logging.WARNING) -> Iterator[None]:
-    """Let a guarded session work across tenants in this block, task and thread; the reason is logged.
+    """Let a guarded session work across tenants in this block, in this task or thread. The ``reason`` is logged.
 
-    As a warning, unless ``level`` is another of `logging`'s. The end of the block is logged one level below, and never
-    above INFO.
+    It is logged at ``level``, a warning by default. The end of the block is logged one level lower, at most at INFO.
 
-    Flush inside of the block: what is written after it must be the bound tenant's. Rows of others that the block
-    loaded leave the session with it, detached, so that nothing after it finds them there.
+    Flush inside the block: changes that are flushed later must be the bound tenant's. At the end of the block, objects
+    of other tenants that it loaded are detached from the session.
     """
     if not reason or not reason.strip():
         raise ValidationError("unscoped() needs the reason for it.", field="reason")
@@ -209,9 +208,9 @@ def unscoped(session: AnySession, *, reason: str, level: int = logging.WARNING) 
 
 
 def confine(session: Session, tenant: Any) -> None:
-    """What a tenant repository does before each statement: bind an unbound guarded session, refuse another tenant's.
+    """Bind a guarded session without a tenant to a repository's, and refuse a session of another tenant.
 
-    Also a clean one: a repository does not take a session over, as `bind_tenant` may.
+    It refuses a clean session too: unlike `bind_tenant`, a repository never changes a session's tenant.
     """
     binding = binding_of(session)
     if binding is None or binding.tenant == tenant or binding.open:
@@ -238,7 +237,7 @@ def _rebind(session: Session, binding: TenantBinding, tenant: Any) -> None:
         return
     held_for = binding.last if binding.tenant is None else binding.tenant
     if not same(held_for, tenant):
-        # Rows that were added before the session served anyone are the first tenant's; loaded ones were somebody's.
+        # Rows that were added before the session had a tenant become the first one's; loaded rows have one already.
         unclean = holds_tenants(session, pending=held_for is not None)
         waits = held_for is not None and binding.waits is not None and binding.waits()
         begun = binding.tenant is not None and binding.rls is not None and session.in_transaction()

@@ -1,7 +1,7 @@
-"""The guarded session: every statement of it is confined to its tenant, or refused.
+"""Guarded sessions: each statement is confined to the session's tenant, or refused.
 
-Its connection compiles with `compiler`, which confines what it renders. Three places see all that a session sends:
-`executions` the statements of the ORM, `units` the unit of work, and `wire` the connection, whatever came past those.
+The connection compiles statements with `compiler`, which confines them. Three modules check what a session sends:
+`orm_statements` the statements of the ORM, `unit_of_work` the flushes, and `connection` everything that is sent.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ Maker = TypeVar("Maker", bound="sessionmaker[Any] | async_sessionmaker[Any]")
 
 
 def guard_tenants(maker: Maker, *, rls: RowLevelSecurity | None = None, tenant_free: Iterable[str] = ()) -> Maker:
-    """Confine every session of ``maker`` to the tenant it is bound to; gives ``maker`` back.
+    """Guard all sessions of ``maker``, and return ``maker``. Each session is confined to the tenant it is bound to.
 
-    Statements of tenant-scoped classes get the tenant's condition, new rows its stamp; what can't be confined raises
-    `UnscopedStatementError`. With ``rls`` each transaction tells PostgreSQL its tenant, one statement more, and
-    raw SQL and Core statements are let through to the policies.
+    Statements on tenant-scoped classes get the tenant's condition, and new rows get the tenant. A statement that can't
+    be confined raises `UnscopedStatementError`. With ``rls`` each transaction sets the tenant in PostgreSQL, by one
+    more statement, and raw SQL and Core statements are allowed, since the policies confine them.
 
-    ``tenant_free`` names tables, views and functions that hold no tenant's rows, though no mapped class's metadata has
-    them: statements may read them. (A view that the metadata has is confined where it has a ``tenant_id``.)
+    ``tenant_free`` names tables, views and functions that are not in the metadata of a mapped class, and that
+    statements may read because they contain no tenant's rows. (A view in the metadata is confined if it has a
+    ``tenant_id``.)
     """
     free = frozenset(name.lower() for name in tenant_free)
     if isinstance(maker, async_sessionmaker):
@@ -50,7 +51,7 @@ def guard_tenants(maker: Maker, *, rls: RowLevelSecurity | None = None, tenant_f
 
 
 def _guarded_class(base: type[Session], rls: RowLevelSecurity | None, tenant_free: frozenset[str]) -> type[Session]:
-    """A class of guarded sessions, of its own for each maker, so that nothing global is touched."""
+    """A class of guarded sessions. Each maker has its own, so that nothing global is changed."""
     if getattr(base, "dotmac_guarded", False):
         base = next(each for each in base.__mro__ if not getattr(each, "dotmac_guarded", False))
 
@@ -82,7 +83,7 @@ def _guarded_class(base: type[Session], rls: RowLevelSecurity | None, tenant_fre
             try:
                 super().close()
             except sa.IllegalStateChangeError:
-                discard(self)  # another task is within one of the session's methods
+                discard(self)  # another task is executing one of the session's methods
             _binding(self).attached.clear()
             if has_ended(self):
                 end(self)
@@ -103,7 +104,7 @@ def _binding(session: Session) -> TenantBinding:
 
 
 def _held_is_own(entity: Any, binding: TenantBinding) -> None:
-    """Refuse an object that the session holds from another scope; no statement was sent for it."""
+    """Refuse an object of another tenant that comes from the identity map, without a statement."""
     state = inspect(entity)
     key = tenant_key(state.mapper)
     if key is None or binding.open:
@@ -114,7 +115,7 @@ def _held_is_own(entity: Any, binding: TenantBinding) -> None:
 
 
 def _on_flush(session: Session, *_: Any) -> None:
-    """Check what other listeners added to the flush after the session was asked for it."""
+    """Check what other listeners have added to the flush."""
     binding = _binding(session)
     if binding.open:
         stamp_by_related(session)
@@ -139,5 +140,5 @@ def _on_rollback(session: Session, *_: Any) -> None:
 
 _listener: Any
 for _listener in (_on_flush, _on_begin, on_execute):
-    # Tells them from a user's listeners, for whom a repository keeps to the unit of work and to transactions.
+    # Distinguishes them from the user's listeners, for which repositories use the unit of work and transactions.
     _listener.dotmac_internal = True
