@@ -10,38 +10,38 @@ from sqlalchemy.sql.visitors import iterate
 
 
 def element_of(attribute: Any) -> Any:
-    """The SQL element behind an attribute of a class; anything else is itself."""
+    """The SQL element of a class's attribute; other objects are returned unchanged."""
     return attribute.__clause_element__() if hasattr(attribute, "__clause_element__") else attribute
 
 
 def hybrid_sql(model: type[Any], name: str) -> Any:
-    """A hybrid's SQL on its class; None: it is of Python alone, which may raise anything there."""
+    """A hybrid's SQL expression; None if it works only on instances, in Python."""
     try:
         attribute = getattr(model, name)
         return attribute.__clause_element__() if hasattr(attribute, "__clause_element__") else None
-    except Exception:  # noqa: BLE001 - the hybrid's own code
+    except Exception:  # noqa: BLE001 - the hybrid is the user's code, which may raise anything
         return None
 
 
 def holds_select(expression: Any) -> bool:
-    """Whether an expression is a SELECT, or has one in it."""
+    """Whether an expression is or contains a SELECT."""
     return any(isinstance(part, SelectBase) for part in iterate(expression))
 
 
 def is_private(expression: Any) -> bool:
-    """Whether an expression is a private column, or has one in it."""
+    """Whether an expression is or contains a private column."""
     return any(getattr(part, "info", {}).get("private") for part in iterate(expression))
 
 
 def makes_value(default: Any) -> bool:
-    """Whether a column's default is a value, or a call that needs nothing of the row and the connection."""
+    """Whether a column's default is a value, or a function that does not use SQLAlchemy's context."""
     if default.is_scalar or not default.is_callable:
         return bool(default.is_scalar)
-    # SQLAlchemy wraps the functions that take no context, and leaves the others as they are.
+    # SQLAlchemy wraps only the functions that take no context.
     code = getattr(default.arg, "__code__", None)
     return code is not None and code.co_freevars == ("fn",) and code.co_filename == schema.__file__
 
 
 def made_by(default: Any) -> Any:
-    """The value of a column's default for one row; a default that is SQL is that."""
+    """The value of a column's default for one row, or its SQL expression."""
     return default.arg(None) if default.is_callable else default.arg

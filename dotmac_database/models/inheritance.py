@@ -1,4 +1,4 @@
-"""How the tables of joined inheritance hang together."""
+"""The joins between the tables of joined inheritance."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sqlalchemy.sql.elements import BinaryExpression
 
 
 def joined_columns(mapper: Mapper[Any]) -> dict[Any, Column[Any]]:
-    """Each column of the parent's table → the one of the class's own table that the inheritance joins it to."""
-    assert mapper.inherit_condition is not None  # SQLAlchemy has made it, or the mapper would not be
+    """Maps columns of the parent's table to the columns of the class's own table that are joined to them."""
+    assert mapper.inherit_condition is not None  # the mapper exists, so SQLAlchemy has set it
     sides: list[Any] = []
     for element in visitors.iterate(mapper.inherit_condition):
         if isinstance(element, BinaryExpression) and element.operator is operators.eq:

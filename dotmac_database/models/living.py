@@ -1,4 +1,4 @@
-"""Uniqueness among the rows that are not soft-deleted."""
+"""Unique indexes over rows that are not soft-deleted."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _LIVING = "dotmac_living"
 
 
 class LivingUnique(SchemaItem):
-    """A unique index on columns of the rows that are not deleted, so that a deleted e-mail can be used again.
+    """A unique index over the rows that are not soft-deleted, so that the e-mail of a deleted row can be used again.
 
-    ``__table_args__ = (LivingUnique("email"),)``: within the tenant, where the table has one. ``tenant`` and
-    ``deleted`` name the columns where they are not the mixins'; ``tenant=None`` makes it unique across tenants.
-    `upsert` takes the columns as its ``conflict_fields``. Raises `ValidationError` where a column is missing.
+    ``__table_args__ = (LivingUnique("email"),)`` is unique within the tenant, if the table has a tenant column.
+    ``tenant`` and ``deleted`` name the columns if they differ from the mixins'. ``tenant=None`` makes it unique across
+    tenants. `upsert` accepts its columns as ``conflict_fields``. Raises `ValidationError` if a column is missing.
     """
 
     __visit_name__ = "living_unique"
@@ -44,10 +44,10 @@ class LivingUnique(SchemaItem):
         made = Index(name, *columns, unique=True, postgresql_where=alive, sqlite_where=alive, _table=table)
         made.info[_LIVING] = alive
         if self.tenant is None:
-            made.info["across_tenants"] = True  # the check of tenants' keys need not ask
+            made.info["across_tenants"] = True  # the check of tenants' keys can skip it
 
     def _alive(self, table: Table) -> ColumnElement[bool]:
-        """What repositories ask of the rows that they read, so that the planner knows the index by it."""
+        """The same condition as in the statements of repositories, so that the planner can use the index."""
         name = self.deleted or next((each for each in ("is_deleted", "deleted_at") if each in table.c), None)
         if name is None or name not in table.c:
             raise MisuseError(f"{table.name} has no column that says whether a row is deleted.", field=self.deleted)
@@ -58,6 +58,6 @@ class LivingUnique(SchemaItem):
 
 
 def living_condition(index: Index) -> ColumnElement[bool] | None:
-    """The condition of an index that `LivingUnique` has made; None for any other."""
+    """The condition of an index that `LivingUnique` has created; None for other indexes."""
     condition: ColumnElement[bool] | None = index.info.get(_LIVING)
     return condition

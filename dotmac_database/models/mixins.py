@@ -1,6 +1,6 @@
-"""Mixins for declarative models; ``dotmac_database.sqlmodel`` has the same four for SQLModel.
+"""Mixins for declarative models. ``dotmac_database.sqlmodel`` has the same four for SQLModel.
 
-A model that has these columns of its own, without a mixin, is treated alike: see `traits`.
+A model that defines these columns without a mixin is treated the same: see `traits`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ..types import UTCDateTime, utc_now
 
 
 class TenantMixin:
-    """Rows belong to one tenant, named by ``tenant_id``; redeclare the column for another type."""
+    """Rows belong to the tenant in ``tenant_id``. Redeclare the column for another type."""
 
     tenant_id: Mapped[Any] = mapped_column(String(128), nullable=False, index=True)
 
 
 class AuditMixin:
-    """Who made and last changed a row, and when (UTC)."""
+    """The user who created a row, the user who last updated it, and the times (UTC)."""
 
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utc_now, nullable=False)
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utc_now, onupdate=utc_now, nullable=False)
@@ -30,13 +30,13 @@ class AuditMixin:
 
 
 class SoftDeleteMixin:
-    """A deleted row stays, marked and hidden."""
+    """Deleted rows are kept, but marked as deleted and hidden from reads."""
 
     is_deleted: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false(), nullable=False)
     deleted_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
 
 
 class VersionMixin:
-    """A row counts its changes, so that a stale one is refused."""
+    """Each update increments ``version``, so that an update of a stale row can be refused."""
 
     version: Mapped[int] = mapped_column(Integer, default=1, server_default=text("1"), nullable=False)

@@ -1,4 +1,4 @@
-"""Every class that is mapped in this process."""
+"""All classes that are mapped in this process."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from sqlalchemy.orm.mapper import _all_registries
 
 
 def mappers() -> list[Mapper[Any]]:
-    """The mappers of every registry."""
+    """The mappers of all registries."""
     return [mapper for registry in _all_registries() for mapper in registry.mappers]
 
 
 def mapped_tables() -> list[Table]:
-    """The tables of every mapped class, and those that relationships go through, each once."""
+    """The distinct tables of all mapped classes, and the association tables of their relationships."""
     configure_mappers()
     tables: dict[Table, None] = {}
     for mapper in mappers():

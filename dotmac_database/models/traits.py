@@ -1,9 +1,9 @@
-"""The traits of a mapped class: which of its attributes play the toolkit's parts.
+"""The traits of a mapped class: which attributes have a role for the toolkit, and how the class may be written.
 
-Computed once per class and cached for the class's life. A part is played by the attribute of the
-usual name (``tenant_id``, ``is_deleted``, …), wherever it came from, or by the one that the class
-names: ``__tenant_column__ = "org_id"``, ``__version_column__ = "revision"``. SQLAlchemy's
-``version_id_col`` is the version, whatever its name.
+They are computed once for a class, and cached while it exists. A role belongs to the attribute with the usual name
+(``tenant_id``, ``is_deleted``, …), wherever it is defined, or to the one that the class names:
+``__tenant_column__ = "org_id"``, ``__version_column__ = "revision"``. SQLAlchemy's ``version_id_col`` is the version,
+whatever its name.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ M = TypeVar("M")
 T = TypeVar("T")
 
 MAX_SHAPES = 2048
-"""How many things are kept for the statements of one class."""
+"""The most cached statements and their parts for one class."""
 
 EAGER = frozenset(("joined", "selectin", "subquery", "immediate", False))
-"""The ways to load a relationship that come with the class's own rows."""
+"""The strategies that load a relationship in the same statement as the class's rows."""
 
 ROLES = {
     "tenant": "tenant_id",
@@ -61,11 +61,11 @@ ROLES = {
     "updated_by": "updated_by",
     "version": "version",
 }
-"""Part → the attribute that plays it unless the class says otherwise with ``__<part>_column__``."""
+"""The default attribute of each role; the class can name another one with ``__<role>_column__``."""
 
 
 class VersionSource(Enum):
-    """What makes a row's next version."""
+    """What generates a row's next version."""
 
     TOOLKIT = "counted one by one, by the toolkit alone"
     MAPPER = "counted one by one, by the ORM too (version_id_col)"
@@ -75,7 +75,7 @@ class VersionSource(Enum):
 
 @dataclass(frozen=True, eq=False)
 class Traits(Generic[M]):
-    """What the toolkit needs to know of a mapped class. Each part is an attribute's key, or None."""
+    """What the toolkit knows of a mapped class. The fields for roles are attribute keys, or None."""
 
     model: type[M]
     mapper: Mapper[M]
@@ -89,7 +89,7 @@ class Traits(Generic[M]):
     updated_by: str | None = None
     version: str | None = None
     statements: dict[Any, Any] = field(default_factory=dict, repr=False)
-    """What was built for statements of this class, by shape: at most `MAX_SHAPES`. See `kept`."""
+    """The cache of statements of this class, by shape, with at most `MAX_SHAPES` entries. See `cached`."""
 
     @property
     def name(self) -> str:
@@ -98,12 +98,12 @@ class Traits(Generic[M]):
 
     @property
     def soft_deletes(self) -> bool:
-        """Whether a deleted row can stay, marked."""
+        """Whether rows can be soft-deleted."""
         return self.is_deleted is not None or self.deleted_at is not None
 
     @cached_property
     def columns(self) -> dict[str, Column[Any]]:
-        """Attribute key → the table column behind it, of every writable attribute."""
+        """The table columns of all writable attributes, by attribute key."""
         return {
             prop.key: prop.columns[0]
             for prop in self.mapper.column_attrs
@@ -112,7 +112,7 @@ class Traits(Generic[M]):
 
     @cached_property
     def version_source(self) -> VersionSource | None:
-        """What makes the next version of a row; None: its class has no version."""
+        """What generates the next version of a row; None if the class has no version."""
         mapper = self.mapper
         if self.version is None:
             return None
@@ -125,13 +125,13 @@ class Traits(Generic[M]):
 
     @cached_property
     def stamped(self) -> frozenset[str]:
-        """The keys of what the repository fills in: the tenant, and who made and changed a row, and when."""
+        """The keys that the repository fills in: the tenant and the audit columns."""
         parts = (self.tenant, self.created_at, self.updated_at, self.created_by, self.updated_by)
         return frozenset(key for key in parts if key is not None)
 
     @cached_property
     def private(self) -> frozenset[str]:
-        """The keys of the attributes that are marked with ``info={"private": True}``, or made of what is."""
+        """The keys of attributes with ``info={"private": True}``, and of expressions that contain such a column."""
         return frozenset(
             each.key
             for each in self.mapper.column_attrs
@@ -140,43 +140,43 @@ class Traits(Generic[M]):
 
     @cached_property
     def relationships(self) -> dict[str, RelationshipProperty[Any]]:
-        """Attribute key → relationship."""
+        """The relationships, by attribute key."""
         return dict(self.mapper.relationships.items())
 
     @cached_property
     def tables(self) -> tuple[Table, ...]:
-        """The class's own tables: one, or with joined inheritance one for each level."""
+        """The tables of the class: one, or with joined inheritance one for each level."""
         return tuple(table for table in self.mapper.tables if isinstance(table, Table))
 
     @cached_property
     def lockable(self) -> Any:
-        """What FOR UPDATE OF names: the class, or where its row lies in several tables these. None: no row can be."""
+        """The targets of FOR UPDATE OF: the class, or its tables if there are several. None: rows can't be locked."""
         if self._is_union:
             return None
         return self.model if len(self.tables) <= 1 else list(self.tables)
 
     @cached_property
     def takes_statements(self) -> bool:
-        """Whether UPDATE and DELETE may name the class: it is mapped on a table, and not on a select or a join."""
+        """Whether UPDATE and DELETE of the class are possible: it is mapped on a table, not on a select or a join."""
         return isinstance(self.mapper.local_table, Table)
 
     @cached_property
     def returned(self) -> bool:
-        """Whether RETURNING gives objects of the class: it has no columns but a table's to tell the class of a row."""
+        """Whether RETURNING can give objects of the class: the class of a row is not computed by an expression."""
         on = self.mapper.polymorphic_on
         return self.takes_statements and (on is None or isinstance(on, Column))
 
     @cached_property
     def inserted_in_bulk(self) -> bool:
-        """Whether one INSERT makes many objects of the class; else the unit of work does, by as many as it can.
+        """Whether one INSERT can create many objects of the class; if not, the unit of work inserts them.
 
-        SQLAlchemy 2.1 names the topmost class's select in the INSERT of a concrete class.
+        For a concrete class, SQLAlchemy 2.1 would use the base class's select in the INSERT.
         """
         return self.returned and isinstance(self.mapper.base_mapper.local_table, Table)
 
     @cached_property
     def abstract(self) -> bool:
-        """Whether no row is of just this class, but each of one below it."""
+        """Whether the class is abstract: each row belongs to a subclass."""
         return self.mapper.polymorphic_abstract or self._is_union
 
     @cached_property
@@ -185,7 +185,7 @@ class Traits(Generic[M]):
 
     @cached_property
     def discriminator(self) -> str | None:
-        """The key of the column that says which class of an inheritance a row is of; None: there is none to write."""
+        """The key of the discriminator column; None if there is none that can be written."""
         column = self.mapper.polymorphic_on
         if column is None or not self.mapper.columns.contains_column(column):
             return None
@@ -194,7 +194,7 @@ class Traits(Generic[M]):
 
     @cached_property
     def makes_uuid(self) -> str | None:
-        """The key of a UUID primary key that nothing else would fill: a joined child's is its parent's."""
+        """The key of a UUID primary key that nothing else fills. (A joined child's key is its parent's.)"""
         if len(self.primary_key) != 1:
             return None
         key = self.primary_key[0]
@@ -206,7 +206,7 @@ class Traits(Generic[M]):
 
     @cached_property
     def null_unless_set(self) -> frozenset[str]:
-        """The keys of columns that are NULL in a new row that does not name them."""
+        """The keys of columns that are NULL in a new row unless they are given."""
         return frozenset(
             key
             for key, column in self.columns.items()
@@ -215,15 +215,16 @@ class Traits(Generic[M]):
 
     @cached_property
     def required(self) -> frozenset[str]:
-        """The keys of columns that a new row must name: they are not nullable, and nothing else fills them."""
+        """The keys of columns that must be given for a new row: they are not nullable, and nothing else fills them."""
         unfilled = self.null_unless_set
         return frozenset(key for key, column in self.columns.items() if key in unfilled and not column.nullable)
 
     @cached_property
     def never_null(self) -> frozenset[str]:
-        """The keys of columns in which no None can be stored, as far as their types tell.
+        """The keys of columns that can't store None.
 
-        A type that converts may store something else for None, and the database fills some columns by itself.
+        Columns of a converting type, which may store something else for None, and columns that the database fills, are
+        not included.
         """
         return frozenset(
             key
@@ -238,7 +239,7 @@ class Traits(Generic[M]):
 
     @cached_property
     def constructor_keys(self) -> frozenset[str] | None:
-        """The keywords that the class's constructor takes; None: any."""
+        """The keyword arguments of the class's constructor; None: any."""
         parameters = pyinspect.signature(self.model.__init__).parameters.values()
         if any(p.kind is p.VAR_KEYWORD for p in parameters):
             return None
@@ -246,29 +247,29 @@ class Traits(Generic[M]):
 
     @cached_property
     def constructor_needs(self) -> frozenset[str]:
-        """The keywords without which the class's constructor can't be called."""
+        """The required keyword arguments of the class's constructor."""
         parameters = [*pyinspect.signature(self.model.__init__).parameters.values()][1:]
         kinds = (pyinspect.Parameter.POSITIONAL_OR_KEYWORD, pyinspect.Parameter.KEYWORD_ONLY)
         return frozenset(p.name for p in parameters if p.kind in kinds and p.default is p.empty)
 
     @cached_property
     def constructs(self) -> bool:
-        """Whether a new row's values are known only once the class's own constructor and validators have seen them."""
+        """Whether the class's own constructor or validators may change the values of a new row."""
         return bool(self.mapper.validators) or not self._made_plainly
 
     @cached_property
     def joins_collections(self) -> bool:
-        """Whether the class loads a collection by a join of its own accord, which doubles rows until made unique."""
+        """Whether the class loads a collection by a join by default, so that results need ``unique()``."""
         return any(r.lazy in ("joined", False) and r.uselist for r in self.mapper.relationships)
 
     @cached_property
     def loads_eagerly(self) -> bool:
-        """Whether the class loads any relationship of its own accord."""
+        """Whether the class loads any relationship by default."""
         return any(relationship.lazy in EAGER for relationship in self.mapper.relationships)
 
     @cached_property
     def plain(self) -> bool:
-        """Whether a row is an object of just this class, and the object nothing but the row's columns."""
+        """Whether each row is an object of exactly this class, with only its columns."""
         mapper = self.mapper
         return (
             mapper.polymorphic_on is None
@@ -282,28 +283,28 @@ class Traits(Generic[M]):
 
     @cached_property
     def deferred(self) -> frozenset[str]:
-        """The keys of the columns that are loaded only when they are asked for."""
+        """The keys of the deferred columns."""
         return frozenset(each.key for each in self.mapper.column_attrs if each.deferred)
 
     @cached_property
     def computes(self) -> bool:
-        """Whether the class has an attribute that is an SQL expression rather than a column."""
+        """Whether the class has an attribute that is an SQL expression instead of a column."""
         return len(self.columns) < len(self.mapper.column_attrs)
 
     @cached_property
     def loads_other_rows(self) -> bool:
-        """Whether the class has a column property with a SELECT in it, which comes with each object."""
+        """Whether the class has a column property that contains a SELECT, which is loaded with each object."""
         return any(holds_select(column) for each in self.mapper.column_attrs for column in each.columns)
 
     @cached_property
     def asks_other_rows(self) -> bool:
-        """Whether the class has a column property or a hybrid with a SELECT in it, which must be confined, too."""
+        """Whether the class has a column property or hybrid that contains a SELECT, which must be confined too."""
         hybrids = (name for name, each in self.mapper.all_orm_descriptors.items() if isinstance(each, hybrid_property))
         return self.loads_other_rows or any(holds_select(hybrid_sql(self.model, name)) for name in hybrids)
 
     @cached_property
     def leads_to_other_rows(self) -> bool:
-        """Whether the class, or any that its relationships lead to, `asks_other_rows`."""
+        """Whether the class, or any class that its relationships reach, has `asks_other_rows`."""
         reached: list[Mapper[Any]] = [self.mapper]
         for mapper in reached:
             if traits_of(mapper.class_).asks_other_rows:
@@ -314,22 +315,22 @@ class Traits(Generic[M]):
 
     @property
     def listens_to_loads(self) -> bool:
-        """Whether something of the user's happens when an object is loaded: a listener, a reconstructor."""
+        """Whether code of the user's runs when an object is loaded: a listener or a reconstructor."""
         return mapper_departure(self.mapper, READ_BY_DRIVER) is not None
 
     @property
     def direct_writes(self) -> bool:
-        """Whether a row may be changed by a statement alone: nothing of the user's hangs on the unit of work."""
+        """Whether a row may be updated by a statement: no code of the user's depends on the unit of work."""
         return self._one_plain_table and mapper_departure(self.mapper, CHANGE) is None
 
     @cached_property
     def direct_deletes(self) -> bool:
-        """Whether DELETE of the class's table names its rows, as far as no listener is to hear of it."""
+        """Whether rows may be deleted by a DELETE of the class's table: there are no listeners to deletions."""
         return len(self.tables) == 1 and self.returned
 
     @property
     def direct_creates(self) -> bool:
-        """Whether a new row may be inserted by a statement alone: no constructor or listener of the user's makes it."""
+        """Whether a row may be inserted by a statement: no constructor or listener of the user's is involved."""
         return (
             self.plain
             and self._one_plain_table
@@ -340,7 +341,7 @@ class Traits(Generic[M]):
 
     @cached_property
     def _made_plainly(self) -> bool:
-        """Whether a new object is made by the usual constructor, and keeps what it is given as it is given."""
+        """Whether the class has SQLAlchemy's own constructor, and no validators."""
         made: Any = self.mapper.class_manager.original_init
         if made is _declarative_constructor:
             return self.model.__setattr__ is object.__setattr__
@@ -353,14 +354,14 @@ class Traits(Generic[M]):
         )
 
     def _has_default_of_its_own(self, key: str) -> bool:
-        """Whether SQLModel's constructor fills a field whose column, since it was given as ``sa_column``, does not."""
+        """Whether SQLModel's constructor has a default for a field whose column, given as ``sa_column``, has none."""
         field = self.model.model_fields.get(key)  # type: ignore[attr-defined]  # of SQLModel's classes
         made = field is not None and not field.is_required() and (field.default_factory or field.default is not None)
         return bool(made) and self.columns[key].default is None and key not in self.stamped and key != self.version
 
     @cached_property
     def _defaults_are_plain(self) -> bool:
-        """Whether Python makes what new objects need: values, or calls that need no more than themselves."""
+        """Whether all defaults of a new row can be computed in Python, without SQLAlchemy's context."""
         return all(column.default is None or makes_value(column.default) for column in self.columns.values())
 
     @cached_property
@@ -371,7 +372,7 @@ class Traits(Generic[M]):
             and self.returned
             and not self.computes
             and not mapper.validators
-            # The ORM alone knows a version that is counted otherwise than one by one.
+            # Only the ORM can generate a version that is not a counter.
             and self.version_source in (None, VersionSource.TOOLKIT, VersionSource.MAPPER)
         )
 
@@ -380,7 +381,7 @@ class Traits(Generic[M]):
         return getattr(self.model, key)  # type: ignore[no-any-return]  # mapped attributes are untyped here
 
     def public_expression(self, name: str) -> ColumnElement[Any] | None:
-        """The SQL of a column property or a hybrid; None: it is neither, or of Python alone, or private."""
+        """The SQL expression of a column property or hybrid; None if there is none, or if it is private."""
         known = name in self.mapper.column_attrs
         if not known and not isinstance(self.mapper.all_orm_descriptors.get(name), hybrid_property):
             return None
@@ -388,7 +389,7 @@ class Traits(Generic[M]):
         return found if isinstance(found, ColumnElement) and not is_private(found) else None
 
     def cached(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
-        """``make()``, or what it gave for this key before. Once full it begins anew, so no flood of shapes clogs it."""
+        """The cached result of ``make()`` for this key. A full cache is cleared, so that it never exceeds its limit."""
         found: T | None = self.statements.get(key)
         if found is None:
             found = make()
@@ -400,7 +401,7 @@ class Traits(Generic[M]):
         return found
 
     def next_count(self, entity: M) -> int:
-        """The entity's next version, where it is counted; one without a version yet gets the first."""
+        """The entity's next version, for a version that is a counter."""
         return (getattr(entity, self.version or "") or 0) + 1
 
     def key_of(self, entity: M) -> Any:
@@ -410,7 +411,7 @@ class Traits(Generic[M]):
 
 
 def converts_none(type_: TypeEngine[Any]) -> bool:
-    """Whether a type may store something for None that is not NULL. (A JSON column is given NULL for it.)"""
+    """Whether a type may store something other than NULL for None."""
     if isinstance(type_, (UTCDateTime, Interval)):
         return False
     if isinstance(type_, TypeDecorator):
@@ -430,7 +431,7 @@ _OF_KEPT_SHAPE: WeakSet[Any] = WeakSet()
 
 
 def is_of_cached_shape(statement: Any) -> bool:
-    """Whether a statement was built from its shape alone: what users gave is in its parameters, and is data."""
+    """Whether a statement was built from a shape, so that all values of users are parameters."""
     return statement in _OF_KEPT_SHAPE
 
 
@@ -438,7 +439,7 @@ _CACHE: WeakKeyDictionary[type, Traits[Any]] = WeakKeyDictionary()
 
 
 def traits_of(model: type[M]) -> Traits[M]:
-    """The traits of ``model``. Raises `ValidationError` where it is no mapped class, or names a missing column."""
+    """The traits of ``model``. Raises `ValidationError` if it is no mapped class, or names a column that is missing."""
     traits = _CACHE.get(model)
     if traits is None:
         traits = _CACHE[model] = _read(model)
@@ -446,12 +447,12 @@ def traits_of(model: type[M]) -> Traits[M]:
 
 
 def tenant_key(mapper: Mapper[Any]) -> str | None:
-    """The key of the tenant attribute of ``mapper``'s class; None: the class is not tenant-scoped."""
+    """The key of the tenant attribute of the mapper's class; None if the class is not tenant-scoped."""
     return traits_of(mapper.class_).tenant
 
 
 def _version(mapper: Mapper[Any], found: str | None) -> str | None:
-    """The key of the version: the mapper's own column where it has one, and else what was found by name."""
+    """The key of the version: that of the mapper's ``version_id_col``, else the attribute found by name."""
     column = mapper.version_id_col
     if column is None:
         return found
@@ -470,7 +471,7 @@ def _read(model: type[M]) -> Traits[M]:
         mapper = sa_inspect(model)
     except NoInspectionAvailable:
         mapper = None
-    except UnmappedClassError:  # an abstract concrete class, which is mapped once the classes below it are known
+    except UnmappedClassError:  # an AbstractConcreteBase, which is mapped after its subclasses
         configure_mappers()
         mapper = sa_inspect(model)
     if not isinstance(mapper, Mapper):

@@ -1,6 +1,4 @@
-"""For tests of applications: repositories and databases in memory, and the leak test kit; ``plugin`` is the one for
-pytest.
-"""
+"""Utilities for testing applications: repositories and databases in memory, the leak test kit, and a pytest plugin."""
 
 from .leaks import Leak, assert_no_leaks, async_find_leaks, find_leaks
 from .memory import InMemoryDatabase

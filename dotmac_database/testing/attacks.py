@@ -1,4 +1,4 @@
-"""The attacks of the leak test kit. Each gives what it gained, or None; an error is a defence."""
+"""The attacks of the leak test kit. Each returns what it gained, or None. An exception means it was prevented."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..models.traits import tenant_key
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A class under attack: the keys of the attacker's row and of the victim's."""
+    """An attacked class, with the keys of the attacker's row and of the victim's row."""
 
     mapper: Mapper[Any]
     key: str
@@ -31,11 +31,11 @@ class Target:
 
     @property
     def primary(self) -> list[str]:
-        """The keys of the primary key's attributes."""
+        """The attributes of the primary key."""
         return [self.mapper.get_property_by_column(column).key for column in self.mapper.primary_key]
 
     def forged(self) -> Any:
-        """An object with the victim's key that claims to be the attacker's, and to be loaded."""
+        """A forged object with the victim's key that pretends to be loaded and to be the attacker's."""
         entity = self.model()
         for name, value in zip(self.primary, self.other, strict=True):
             setattr(entity, name, self.attacker if name == self.key else value)
@@ -56,7 +56,7 @@ class Target:
 
 
 def _seen(target: Target, entities: Any) -> str | None:
-    """Whether rows of the victim's are among objects, of whatever class."""
+    """Whether any of the objects is a row of the victim's, of whatever class."""
     for entity in entities:
         mapper = getattr(type(entity), "__mapper__", None)
         key = None if mapper is None else tenant_key(mapper)
@@ -206,4 +206,4 @@ ATTACKS: dict[str, Callable[[Session, Target], str | None]] = {
     "text in a statement": _fragment,
     "no tenant": _nobody,
 }
-"""Name → attack."""
+"""The attacks by name."""

@@ -5,8 +5,8 @@
     def test_no_tenant_sees_another(guarded_sessionmaker):
         assert_no_leaks(Base.metadata, guarded_sessionmaker)
 
-It makes one row of each tenant-scoped class for two tenants, attacks one as the other, and rolls everything back. A
-class whose rows it can't make by itself is given a function: ``make={Invoice: lambda tenant: Invoice(total=1)}``.
+It inserts a row of each tenant-scoped class for two tenants, attacks one tenant's rows as the other, and rolls
+everything back. For a class whose rows it can't create, pass a function: ``make={Invoice: lambda tenant: Invoice(total=1)}``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Make = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """A hole: the class or table that has it, the attack that went through, and what came of it."""
+    """A leak: the class or table, the successful attack, and what it gained."""
 
     object: str
     attack: str
@@ -57,11 +57,10 @@ def find_leaks(
     keys: bool = True,
     tenants: tuple[Any, Any] | None = None,
 ) -> list[Leak]:
-    """The holes of the tenant-scoped classes of ``metadata`` in sessions that ``sessions`` makes.
+    """The leaks of the tenant-scoped classes of ``metadata``, in sessions of the factory ``sessions``.
 
-    The database must have the tables. ``keys``: foreign keys and unique constraints that cross tenants count, too.
-    ``tenants`` are the attacker and the victim, where made-up names would not do (None: those).
-    Nothing is committed.
+    The tables must exist in the database. ``keys``: foreign keys and unique constraints that cross tenants count as
+    leaks too. ``tenants`` are the attacker and the victim (None: invented names). Nothing is committed.
     """
     session = sessions()
     try:
@@ -97,13 +96,13 @@ def assert_no_leaks(
     keys: bool = True,
     tenants: tuple[Any, Any] | None = None,
 ) -> None:
-    """Fail with the name of each hole that `find_leaks` found."""
+    """Raise `AssertionError` with the name of each leak that `find_leaks` finds."""
     found = find_leaks(metadata, sessions, make=make, keys=keys, tenants=tenants)
     assert not found, "tenants leak:\n" + "\n".join(f"  {leak}" for leak in found)
 
 
 def _static(metadata: MetaData, *, keys: bool) -> Iterator[Leak]:
-    """What the tables alone tell."""
+    """The leaks that the table definitions show."""
     protected = protected_tables(metadata)
     mapped = {table: mapper for mapper in mappers() for table in mapper.tables}
     for table in metadata.sorted_tables:
@@ -146,7 +145,7 @@ def _attacks(
 
 
 def _tried(session: Session, target: Target, run: Any, *, bound: bool) -> str | None:
-    """Run one attack in a savepoint; what it gained, or None."""
+    """Run one attack in a savepoint. Returns what it gained, or None."""
     before = _snapshot(session, target)
     nested = session.begin_nested()
     gained: str | None = None
@@ -169,7 +168,7 @@ def _tried(session: Session, target: Target, run: Any, *, bound: bool) -> str | 
 
 
 def _snapshot(session: Session, target: Target) -> Any:
-    """The victim's rows as they are in the database."""
+    """The current rows of the victim in the database."""
     session.expunge_all()
     with unscoped(session, reason="leak test: compare"):
         column = getattr(target.model, target.key)
@@ -180,7 +179,7 @@ def _snapshot(session: Session, target: Target) -> Any:
 
 @dataclass
 class _Rows:
-    """Rows of two tenants, made as they are needed."""
+    """The rows of two tenants, which are inserted when they are needed."""
 
     session: Session
     metadata: MetaData
@@ -240,7 +239,7 @@ class _Rows:
         if mapper.polymorphic_on is not None:
             given.add(mapper.get_property_by_column(mapper.polymorphic_on).key)
         for attribute in mapper.column_attrs:
-            # A joined child's key is its parent's, which comes last.
+            # A joined child's key is its parent's, which is set last.
             column: Any = attribute.columns[-1]
             if attribute.key in (key, *given) or not isinstance(getattr(column, "table", None), Table):
                 continue
@@ -270,7 +269,7 @@ class _Rows:
 
 
 def _tenants(mapper: Mapper[Any]) -> tuple[Any, Any]:
-    """Two tenants of the column's type, that the database surely does not know yet."""
+    """Two random tenants of the column's type, which can't exist in the database yet."""
     traits = traits_of(mapper.class_)
     kind = kind_of(traits.columns[traits.tenant or ""])
     if kind is int:
@@ -281,7 +280,7 @@ def _tenants(mapper: Mapper[Any]) -> tuple[Any, Any]:
 
 
 def _sample(column: Any, number: int) -> Any:
-    """A value for a column that must have one."""
+    """A value for a required column."""
     enums: Sequence[Any] | None = getattr(column.type, "enums", None)
     if enums:
         kinds = getattr(column.type, "enum_class", None)

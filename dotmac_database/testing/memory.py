@@ -1,4 +1,4 @@
-"""A database in memory, for a test that wants a session and nothing to set up."""
+"""A database in memory, for tests that need only a session."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ..models.registered import mapped_tables
 class InMemoryDatabase:
     """An SQLite database in memory: ``with`` gives a `Session`, ``async with`` an `AsyncSession`.
 
-    ``metadata=None``: the tables of every mapped class exist. What SQLite can't create is left out with a warning
-    that names it; two tables of one name raise `ValidationError`, and need ``metadata``. Foreign keys are enforced.
-    A table's schema is a database in memory, too.
+    With ``metadata=None`` it has the tables of all mapped classes. Tables that SQLite can't create are omitted, with a
+    warning that names them. Two tables with the same name raise `ValidationError`; then pass ``metadata``. Foreign keys
+    are enforced. Each schema is an attached database in memory.
     """
 
     def __init__(self, metadata: MetaData | None = None) -> None:
@@ -70,7 +70,7 @@ class InMemoryDatabase:
 
 
 def every_table(remedy: str) -> list[Table]:
-    """The tables of every mapped class. Raises `ValidationError`, which names ``remedy``, for two of one name."""
+    """The tables of all mapped classes. Raises `ValidationError` with the ``remedy`` if two have the same name."""
     tables: dict[str, Table] = {}
     for table in mapped_tables():
         if tables.setdefault(table.fullname, table) is not table:
@@ -79,7 +79,7 @@ def every_table(remedy: str) -> list[Table]:
 
 
 def attach_schemas(engine: Engine, tables: Iterable[Table]) -> None:
-    """Give each schema of ``tables`` a database of its own in each new connection of an SQLite engine."""
+    """Attach a database for each schema of ``tables`` to each new connection of an SQLite engine."""
     schemas = sorted({table.schema for table in tables if table.schema})
     quoted = [engine.dialect.identifier_preparer.quote_identifier(schema) for schema in schemas]
 
@@ -93,11 +93,11 @@ def attach_schemas(engine: Engine, tables: Iterable[Table]) -> None:
 
 
 def create_tables(connection: Connection, tables: Iterable[Table]) -> dict[Table, str]:
-    """Create the tables that SQLite can have, and give those that it can't with the reason."""
+    """Create the tables that SQLite supports. Returns the others, with the reason."""
     refused: dict[Table, str] = {}
     for table in tables:
         try:
-            # Some types have a name in a table's definition, but no way to read them.
+            # Some types can be rendered in a table's definition, but not read.
             CreateTable(table).compile(dialect=connection.dialect)
             select(table).compile(dialect=connection.dialect)
             with connection.begin_nested():
@@ -110,7 +110,7 @@ def create_tables(connection: Connection, tables: Iterable[Table]) -> dict[Table
 
 
 def warn_of(refused: Mapping[Table, str]) -> None:
-    """Name each table that is left out."""
+    """Warn about each omitted table."""
     for table, reason in refused.items():
         warnings.warn(f"SQLite can't have the table {table.fullname!r}, which is left out: {reason}", stacklevel=3)
 

@@ -1,6 +1,6 @@
-"""Repositories in memory: the real repository on a private SQLite database.
+"""Repositories in memory: real repositories, on a private SQLite database.
 
-Filters, order, pages and errors are a database's because it is one; only the connection is not the application's.
+Filters, order, pages and errors behave as in a database, because it is one.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ P = ParamSpec("P")
 
 
 def _private_session(model: type[Any]) -> Session:
-    """A session on a database of its own, with the tables that ``model`` reaches; foreign keys are not enforced.
+    """A session on a private database with the tables that ``model`` uses. Foreign keys are not enforced.
 
-    Raises `ValidationError` where SQLite can't have the model's own tables.
+    Raises `ValidationError` if SQLite can't create the model's own tables.
     """
     mapper = traits_of(model).mapper
     tables = _reachable(mapper)
@@ -43,10 +43,10 @@ def _private_session(model: type[Any]) -> Session:
         cursor.close()
 
     session = Session(engine, expire_on_commit=False)
-    # Nobody closes a mock: an open connection would be warned of when it is collected.
+    # Mocks are never closed: an open connection would cause a warning when it is garbage-collected.
     weakref.finalize(session, engine.dispose)
     with engine.begin() as connection:
-        # Of the tables beside the model's, a test of this class need not hear.
+        # Warnings about other tables than the model's are irrelevant for its tests.
         refused = create_tables(connection, tables)
     for table in mapper.tables:
         if isinstance(table, Table) and table in refused:
@@ -79,7 +79,7 @@ def _resolves(key: Any, metadata: MetaData) -> bool:
 
 
 class MockRepository(BaseRepository[M]):
-    """The whole interface of `BaseRepository` in memory. A tenant-scoped class needs ``tenant_id`` here, too."""
+    """A `BaseRepository` in memory. A tenant-scoped class needs ``tenant_id``, as usual."""
 
     def __init__(
         self,
@@ -92,23 +92,23 @@ class MockRepository(BaseRepository[M]):
         super().__init__(_private_session(model_class), model_class, tenant_id, auto_commit, cursor_key=cursor_key)
 
     def add_mock_data(self, rows: Iterable[Mapping[str, Any]]) -> list[M]:
-        """Insert rows as `create` would, and give them back in their order."""
+        """Insert rows as `create` does, and return them in the given order."""
         return [self.create(row) for row in rows]
 
 
 class InlineAsyncSession(AsyncSession):
-    """An `AsyncSession` over a sync session in memory: nothing waits, so no event loop and no driver is needed."""
+    """An `AsyncSession` over a sync session in memory. It never waits, so it needs no event loop and no driver."""
 
     def __init__(self, session: Session) -> None:
         self.sync_session = self._proxied = self._assign_proxied(session)
 
     async def run_sync(self, fn: Callable[Concatenate[Session, P], T], *arg: P.args, **kw: P.kwargs) -> T:
-        """Run ``fn`` in place; overridden async methods may still be awaited inside."""
+        """Call ``fn`` directly. Overridden async methods can still be awaited inside."""
         return await greenlet_spawn(lambda: fn(self.sync_session, *arg, **kw))
 
 
 class AsyncMockRepository(AsyncRepository[M]):
-    """As `MockRepository`, awaited."""
+    """As `MockRepository`, for `AsyncRepository`."""
 
     def __init__(
         self,
@@ -122,5 +122,5 @@ class AsyncMockRepository(AsyncRepository[M]):
         super().__init__(db, model_class, tenant_id, auto_commit, cursor_key=cursor_key)
 
     def add_mock_data(self, rows: Iterable[Mapping[str, Any]]) -> list[M]:
-        """As `MockRepository.add_mock_data`; not awaited, since nothing waits."""
+        """As `MockRepository.add_mock_data`. It is no coroutine function."""
         return [BaseRepository.create(self._twin, row) for row in rows]

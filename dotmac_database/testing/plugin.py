@@ -1,6 +1,6 @@
-"""The pytest plugin: sessions that leave nothing behind.
+"""The pytest plugin: fixtures for sessions whose changes are undone after each test.
 
-A project says where its database is, by overriding a fixture in its ``conftest.py``:
+A project names its database by overriding a fixture in its ``conftest.py``:
 
     @pytest.fixture(scope="session")
     def dotmac_database_url():
@@ -17,9 +17,9 @@ which is rolled back after the test. A project whose database has row-level secu
     def dotmac_rls():
         return RowLevelSecurity(Base.metadata)
 
-The tables then get its policies, and the sessions are guarded and tell PostgreSQL the tenant that they are bound to.
-Let the URL name a role that may create tables and is no superuser, whom no policy binds. ``dotmac_leaks`` reports a
-superuser, and the tables' owner, who may turn the policies off: override ``dotmac_guarded_sessions`` with sessions
+The tables then get its policies, and the sessions are guarded and set their tenant in PostgreSQL. The URL should have a
+role that may create tables but is no superuser, since policies do not apply to superusers. ``dotmac_leaks`` reports a
+superuser, and the owner of the tables, who may disable the policies: override ``dotmac_guarded_sessions`` with sessions
 of the application's role.
 """
 
@@ -40,19 +40,19 @@ from .memory import create_tables, every_table, warn_of
 
 @pytest.fixture(scope="session")
 def dotmac_database_url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URL of the tests' database; an SQLite file of the test run's own unless overridden."""
+    """The URL of the tests' database. Default: a temporary SQLite file."""
     return f"sqlite:///{tmp_path_factory.mktemp('dotmac')}/test.db"
 
 
 @pytest.fixture(scope="session")
 def dotmac_metadata() -> MetaData | None:
-    """The tables to create; None: those of every mapped class."""
+    """The tables to create; None: those of all mapped classes."""
     return None
 
 
 @pytest.fixture(scope="session")
 def dotmac_rls() -> RowLevelSecurity | None:
-    """The policies of the tenants' tables; None: there are none. SQLite knows none, and goes without."""
+    """The policies of the tenants' tables; None: no policies. Ignored on SQLite."""
     return None
 
 
@@ -72,9 +72,7 @@ def dotmac_engine(
 
 @pytest.fixture
 def dotmac_session(dotmac_engine: Engine, dotmac_rls: RowLevelSecurity | None) -> Iterator[Session]:
-    """A `Session` whose every change, committed or not, is undone after the test; guarded where there is a
-    ``dotmac_rls``.
-    """
+    """A `Session` whose changes, committed or not, are undone after the test. With ``dotmac_rls`` it is guarded."""
     with dotmac_engine.connect() as connection:
         transaction = connection.begin()
         maker = sessionmaker(connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
@@ -90,15 +88,15 @@ async def dotmac_async_session(
     dotmac_metadata: MetaData | None,
     dotmac_rls: RowLevelSecurity | None,
 ) -> AsyncIterator[AsyncSession]:
-    """As ``dotmac_session``, an `AsyncSession`; needs a plugin that runs async fixtures.
+    """As ``dotmac_session``, an `AsyncSession`. Requires a plugin for async fixtures.
 
-    That is anyio's, or pytest-asyncio's in its auto mode.
+    Such plugins are anyio's, and pytest-asyncio in auto mode.
     """
     engine = make_async_engine(dotmac_database_url)
     async with engine.connect() as connection:
         transaction = await connection.begin()
         if dotmac_engine.url.database in (None, "", ":memory:"):
-            # A database in memory is this engine's own: it has not seen the sync engine's tables.
+            # A database in memory belongs to one engine: it does not have the tables that the sync engine created.
             await connection.run_sync(_create, dotmac_metadata)
         maker = async_sessionmaker(connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
         async with maker() if dotmac_rls is None else guard_tenants(maker, rls=dotmac_rls)() as session:
@@ -109,7 +107,7 @@ async def dotmac_async_session(
 
 @pytest.fixture
 def dotmac_guarded_sessions(dotmac_engine: Engine, dotmac_rls: RowLevelSecurity | None) -> sessionmaker[Session]:
-    """The factory whose sessions ``dotmac_leaks`` attacks; override it with the project's own."""
+    """The factory whose sessions ``dotmac_leaks`` attacks. Override it with the project's own."""
     return guard_tenants(sessionmaker(dotmac_engine), rls=dotmac_rls)
 
 
@@ -117,7 +115,7 @@ def dotmac_guarded_sessions(dotmac_engine: Engine, dotmac_rls: RowLevelSecurity 
 def dotmac_leaks(
     dotmac_metadata: MetaData | None, dotmac_guarded_sessions: sessionmaker[Session]
 ) -> Callable[..., list[Leak]]:
-    """A function that tries every known way out of a tenant and gives the leaks; it takes what `find_leaks` takes."""
+    """A function with the arguments of `find_leaks` that runs all attacks and returns the leaks."""
     if dotmac_metadata is None:
         raise pytest.UsageError("dotmac_leaks needs the metadata to attack: override the fixture dotmac_metadata.")
     metadata = dotmac_metadata
