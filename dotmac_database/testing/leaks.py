@@ -6,7 +6,8 @@
         assert_no_leaks(Base.metadata, guarded_sessionmaker)
 
 It inserts a row of each tenant-scoped class for two tenants, attacks one tenant's rows as the other, and rolls
-everything back. For a class whose rows it can't create, pass a function: ``make={Invoice: lambda tenant: Invoice(total=1)}``.
+everything back. For a class whose rows it can't create, pass a function:
+``make={Invoice: lambda tenant: Invoice(total=1)}``.
 """
 
 from __future__ import annotations
