@@ -1,4 +1,4 @@
-"""Which index a read lacks: see `QueryPlan` and `IndexAdvice`."""
+"""Advice on missing indexes: see `QueryPlan` and `IndexAdvice`."""
 
 from .advising import Advisor
 from .values import IndexAdvice, QueryPlan

@@ -1,4 +1,4 @@
-"""The shape of a read → the indexes that it lacks."""
+"""Derives the missing indexes of a read from its shape."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from sqlalchemy import Index
 
 @dataclass(frozen=True, slots=True)
 class IndexAdvice:
-    """An index that a read lacks.
+    """An index that a read would use, and that does not exist.
 
     ``columns`` are its keys in their order: names of columns, or expressions. ``reason`` says which part of the read
     each serves. ``ddl`` is a plain CREATE INDEX, which locks out writers of the table until it is done;
@@ -31,7 +31,7 @@ class IndexAdvice:
 
 @dataclass(frozen=True, slots=True)
 class QueryPlan:
-    """How the database would run a read, and which indexes it lacks.
+    """The plan of a read, and the indexes that are missing for it.
 
     ``plan`` is the data that the database gave: PostgreSQL's tree of ``FORMAT JSON``, on SQLite the rows of ``EXPLAIN
     QUERY PLAN`` as dicts. ``text`` is the same for people. Both show the values that the read was asked with: keep them

@@ -1,4 +1,4 @@
-"""What only PostgreSQL or only SQLite can do, and what their errors mean; nothing dialect-specific is elsewhere."""
+"""The differences between PostgreSQL and SQLite, and the meaning of their errors."""
 
 from ..errors import DatabaseError
 from .base import Dialect
@@ -12,7 +12,7 @@ _DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (Postgresq
 
 
 def dialect_named(name: str) -> Dialect:
-    """The door to the database that SQLAlchemy calls ``name``; another than these two is a `DatabaseError`."""
+    """The dialect with this name of SQLAlchemy's. Raises `DatabaseError` unless it is one of these two."""
     dialect = _DIALECTS.get(name)
     if dialect is None:
         raise DatabaseError(f"The toolkit knows PostgreSQL and SQLite, not {name!r}.")

@@ -1,4 +1,4 @@
-"""The door to what the databases do differently: each method has one implementation a dialect."""
+"""The interface to the differences between databases. Each dialect implements its methods."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def operand_type(type_: TypeEngine[Any]) -> TypeEngine[Any]:
 
 
 class Dialect(ABC):
-    """How one database says it."""
+    """The SQL of one database."""
 
     name: ClassVar[str]
     max_parameters: ClassVar[int]
-    """How many values one statement may carry."""
+    """The most parameters of one statement."""
     locks_whole: ClassVar[bool] = False
-    """Whether only the whole database can be locked, by a write."""
+    """Whether locks apply to the whole database, and are taken by a write."""
     inserts_in_order: ClassVar[bool] = False
-    """Whether the rows of VALUES are inserted in their order, so that keys that are counted up have that order."""
+    """Whether the rows of VALUES are inserted in their order, so that serial keys are assigned in it."""
     estimates: ClassVar[bool] = False
-    """Whether the planner says how many rows it expects."""
+    """Whether the planner estimates numbers of rows."""
     types: ClassVar[Engines]
     """SQLAlchemy's dialect, which knows what types are in this database."""
 

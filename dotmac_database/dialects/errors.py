@@ -1,4 +1,4 @@
-"""A driver's exception → one of the toolkit's.
+"""Translates a driver's exception to one of the toolkit's.
 
 The code decides (SQLSTATE, or SQLite's result code), never the text; SQLite alone names columns only in
 its text, which is read here and nowhere else.

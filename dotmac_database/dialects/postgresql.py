@@ -1,4 +1,4 @@
-"""What PostgreSQL can do."""
+"""The SQL of PostgreSQL."""
 
 from __future__ import annotations
 

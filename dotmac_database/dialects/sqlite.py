@@ -1,4 +1,4 @@
-"""What SQLite can do, and how it says what PostgreSQL says otherwise."""
+"""The SQL of SQLite."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class Sqlite(Dialect):
     inserts_in_order: ClassVar[bool] = True  # unless the greatest key of all is taken: sqlite.org/autoinc.html
 
     def enforces_keys(self, connect: Callable[[], Connection]) -> bool:
-        """Asked anew each time, since a connection may be told otherwise; by the driver, so that nobody hears of it."""
+        """Queried each time, since a connection may change it; by the driver, so that no listener is called."""
         cursor = connect().connection.cursor()
         try:
             cursor.execute("PRAGMA foreign_keys")

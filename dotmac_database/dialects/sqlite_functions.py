@@ -1,4 +1,4 @@
-"""SQL functions that SQLite lacks, in Python: JSON containment and word search as PostgreSQL has them."""
+"""SQL functions in Python for SQLite: PostgreSQL's JSON containment and word search."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def _execute_many(cursor: Any, statement: str, parameters: Any, context: Any) ->
 def _sent(send: Any, cursor: Any, statement: str, parameters: Any, context: Any, listeners: Any) -> bool:
     """Send a statement as SQLAlchemy does, and once more where its plan is stale and nothing is lost by it."""
     dialect, pooled = context.dialect, context.root_connection.connection
-    # A listener of somebody else's is to send it, or to hear of it; and a dialect's first questions are not of a pool.
+    # Not if another listener must send or see the statement, nor for a dialect's first queries, outside of a pool.
     if len(listeners) > 1 or not isinstance(pooled, _ConnectionFairy):
         return False
     point = point_of(dialect, pooled)

@@ -1,1 +1,1 @@
-"""Options in, SQLAlchemy statements out: pure functions, nothing is sent from here."""
+"""Builds SQLAlchemy statements from options. Pure functions: nothing is sent from here."""

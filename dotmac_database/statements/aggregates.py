@@ -1,7 +1,7 @@
-"""Measures over groups of rows → SELECT.
+"""Builds the SELECT of aggregates over groups of rows.
 
-The fields are named once, in a subquery, and grouped outside of it: an expression with parameters in it would not be
-the same expression twice, as GROUP BY wants it.
+The group fields are computed in a subquery, and grouped outside of it. Otherwise an expression with parameters would
+appear twice with different parameters, which GROUP BY does not recognise as the same expression.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _RANKED = (Integer, Numeric, Float, String, Date, DateTime, Time, Interval)
 
 @dataclass(frozen=True, slots=True)
 class Grouped:
-    """A statement whose rows are groups, and what makes each row's values the user's."""
+    """A statement whose rows are groups, with the converters of its values."""
 
     bound: Bound
     names: tuple[str, ...]
@@ -65,7 +65,7 @@ class Grouped:
 def grouped(
     reader: Reader, measures: Mapping[str, Aggregate], groups: Sequence[str], filters: Sequence[Filter]
 ) -> Grouped:
-    """The measures of each group of rows, in the order of the groups, NULLs last; without groups, of all rows."""
+    """The aggregates of each group, in the order of the groups, NULLs last; without groups, of all rows."""
     traits, dialect = reader.traits, reader.dialect
     names = (*groups, *measures)
     if not names:
@@ -99,7 +99,7 @@ def _build(reader: Reader, measures: Sequence[Aggregate], paths: Sequence[FieldP
     asked = [_measured(measure, inner.c[f"v{index}"]) for index, measure in enumerate(measures)]
     terms = [Term(dialect.order_key(each), descending=False, nullable=True, nulls_first=False) for each in held]
     columns: list[Any] = [*held, *asked]
-    statement: Any = select(*columns)  # checkers count the columns
+    statement: Any = select(*columns)  # type checkers have an overload for each number of columns
     return statement.select_from(inner).group_by(*held).order_by(*order_by(terms))  # type: ignore[no-any-return]  # as above
 
 
@@ -112,7 +112,7 @@ def _operand(reader: Reader, measure: Aggregate) -> ColumnElement[Any]:
 
 
 def _value(reader: Reader, path: FieldPath, kind: str) -> ColumnElement[Any]:
-    """What the path leads to; in JSON a value of this kind."""
+    """The SQL of a path's value; in JSON, of this kind."""
 
     def last(entity: Any) -> ColumnElement[Any]:
         column = path.on(entity)
@@ -160,7 +160,7 @@ def _plain(type_: TypeEngine[Any]) -> TypeEngine[Any]:
 
 
 def _converter(traits: Traits[Any], measure: Aggregate, dialect: Dialect) -> Convert | None:
-    """What makes the database's value the user's; None: it is."""
+    """The function that converts the database's value to Python; None if none is needed."""
     if measure.field is None or measure.function == "count":
         return None
     path = resolve(traits, measure.field)

@@ -1,4 +1,4 @@
-"""How much one call may ask for: what is more is refused by name, before any work is done for it."""
+"""The limits of one call. A call beyond a limit is refused before any work is done for it."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ MAX_PATTERN = 10_000
 """How many characters a text to match may have: SQLite takes patterns of 50,000 bytes at most."""
 
 MAX_SEARCH = 65_536
-"""How many characters a text to search for may have."""
+"""The most characters of a search text."""
 
 MAX_DEPTH = 20
-"""How deep groups may nest."""
+"""The greatest nesting depth of filter groups."""
 
 MAX_CONDITIONS = 500
 """How many filters and groups one read may have, those within groups included. SQLite's expressions nest 1,000 deep."""
 
 MAX_KEPT = 20
-"""How many filters a statement may have that is kept to be used again."""
+"""The most filters of a statement that is cached."""
 
 MAX_SORTS = 50
-"""How many fields one read may be sorted by."""
+"""The most fields that one read may be sorted by."""
 
 MAX_PATH = 500
-"""How many characters a field's name may have; paths are kept by their name."""
+"""The most characters of a field's name, since paths are cached by name."""
 
 MAX_STEPS = 10
-"""How many relationships a path may go through: each is a query within a query."""
+"""The most relationships in a path: each is a nested subquery."""
 
 MAX_JSON_DEPTH = 64
 """How deep lists and objects of a JSON value may nest: reading and rendering them by recursion fails far beyond."""
@@ -44,7 +44,7 @@ TOO_DEEP = f"a JSON value of at most {MAX_JSON_DEPTH} levels"
 
 
 def check_size(traits: Traits[Any], filters: Sequence[Filter]) -> None:
-    """Refuse more filters than a statement should have, before any is looked at."""
+    """Refuse too many filters, before any of them is resolved."""
     left, waiting = MAX_CONDITIONS, list(filters)
     while waiting:
         left -= len(waiting)

@@ -1,4 +1,4 @@
-"""Statements for many rows: the new values as a table to join with, or as arrays to unnest."""
+"""Statements for many rows, with the new values as VALUES to join with, or as arrays to unnest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .reads import Bound
 from .writes import Writer
 
 BATCH = 10_000
-"""How many rows one unnested statement takes."""
+"""The most rows of one statement with arrays."""
 
 _ARRAYED = (
     sa.Integer,
@@ -35,9 +35,9 @@ _ARRAYED = (
 
 
 def update_many(writer: Writer, keys: Sequence[tuple[Any, ...]], rows: Sequence[Values]) -> Iterator[Bound]:
-    """UPDATE … FROM (VALUES …) for rows of equal fields, as many statements as the dialect's parameters need.
+    """UPDATE … FROM (VALUES …) for rows with the same fields: as many statements as the limit of parameters requires.
 
-    Each gives back the primary keys that it found.
+    Each returns the primary keys of the updated rows.
     """
     traits, reader = writer.traits, writer.reader
     names = sorted(rows[0])
@@ -95,7 +95,7 @@ class Unnested:
         return columns, self._arrays(rows)
 
     def source(self, rows: Sequence[Values]) -> tuple[list[Column[Any]], Select[Any]]:
-        """The columns, and the SELECT that gives these rows in their order, so that a key is counted up in it."""
+        """The columns, and a SELECT of these rows in the given order, so that serial keys are assigned in it."""
         columns, lists = self.lists(rows)
         arrays = [
             bindparam(f"c{place}", values, type_=ARRAY(each.type))
@@ -107,7 +107,7 @@ class Unnested:
         return columns, select(*list(table.c)[: len(columns)]).order_by(table.c.place)
 
     def _arrays(self, rows: Sequence[Values]) -> list[list[Any]]:
-        """A list for each column; Python's defaults are made for each row."""
+        """A list of values for each column. Defaults of Python are computed for each row."""
         arrays: list[list[Any]] = [[row[name] for row in rows] for name in self.given]
         arrays += [[made_by(default) for _ in rows] for _, default in self.defaults]
         return arrays

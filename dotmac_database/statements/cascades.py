@@ -1,7 +1,7 @@
-"""What happens to the rows that refer to a deleted one: the database's part of it, by its keys, and the ORM's.
+"""The effects of a deletion on referring rows: by the ORM's cascades, or by the database's foreign keys.
 
-What a relationship asks of the ORM (``cascade="delete"``) is the ORM's. Where it asks for nothing, the ORM alone would
-load the children and clear their keys, whatever the database's own rule is; here the rule decides where there is one.
+A relationship with ``cascade="delete"`` is handled by the ORM. For others the ORM by itself would load the children and
+set their keys to NULL, whatever the database's rule. Here the database's rule applies if there is one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .inheritance import root_of
 
 
 class Rule(Enum):
-    """What a relationship makes of its rows when the one that they refer to is deleted."""
+    """The effect on a relationship's rows when the row that they refer to is deleted."""
 
     NOTHING = "the ORM has no part in it"
     ORM = "the ORM does what the relationship says"
@@ -33,13 +33,13 @@ class Rule(Enum):
 
     @property
     def is_databases(self) -> bool:
-        """Whether the database carries it out, if it enforces its foreign keys."""
+        """Whether the database carries out the rule, if it enforces foreign keys."""
         return self in (Rule.DELETED, Rule.UNLINKED, Rule.CLEARED, Rule.REFUSED)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Deletion:
-    """How the relationships of a class, and of the classes below it, act when an object is deleted."""
+    """The effects of a deletion on the relationships of a class and its subclasses."""
 
     needs_orm: bool
     needs_keys: bool
@@ -67,7 +67,7 @@ class Dependence:
 
 
 def deletion_of(traits: Traits[Any]) -> Deletion:
-    """How the class's relationships act, found out once."""
+    """The effects on the class's relationships; cached."""
     mappers = list(traits.mapper.self_and_descendants)
 
     def find() -> Deletion:
@@ -82,7 +82,7 @@ def deletion_of(traits: Traits[Any]) -> Deletion:
 
 
 def rule_of(relationship: RelationshipProperty[Any]) -> Rule:
-    """What a relationship makes of its rows. What it asks of the ORM comes first, then the database's rule."""
+    """The rule of a relationship: the ORM's cascade if it has one, else the database's rule."""
     if relationship.viewonly:
         return Rule.NOTHING
     passive: Any = relationship.passive_deletes
@@ -94,7 +94,7 @@ def rule_of(relationship: RelationshipProperty[Any]) -> Rule:
 
 
 def _databases(relationship: RelationshipProperty[Any]) -> Rule | None:
-    """What the foreign key of a relationship says; None: there is none, or none that says anything."""
+    """The rule of a relationship's foreign key; None if it has none."""
     keys = keys_of(relationship)
     rules = {_action(key) for key in keys}
     if len(rules) != 1:
@@ -103,7 +103,7 @@ def _databases(relationship: RelationshipProperty[Any]) -> Rule | None:
     if relationship.direction is RelationshipDirection.MANYTOMANY:
         return Rule.UNLINKED if rule == "CASCADE" else None
     if rule == "CASCADE":
-        # Of a row that lies in several tables the database would delete but a part.
+        # Of a row in several tables, the database would delete only a part.
         return Rule.DELETED if keys[0].table is root_of(relationship.mapper).local_table else None
     if rule.startswith("SET "):
         return Rule.CLEARED
@@ -145,7 +145,7 @@ def _action(key: ForeignKeyConstraint) -> str:
 
 
 def dependences(traits: Traits[Any]) -> Sequence[Dependence]:
-    """The keys by which a deletion of the class's rows reaches others in the database, through any number of tables."""
+    """The foreign keys through which deleting rows of the class affects other rows, across any number of tables."""
     tables = {
         table
         for mapper in (*traits.mapper.iterate_to_root(), *traits.mapper.self_and_descendants)
@@ -175,7 +175,7 @@ def _dependences(deleted: set[Table]) -> Iterator[Dependence]:
 
 
 def _referred(key: ForeignKeyConstraint) -> Table | None:
-    """The table that a key refers to; None: nobody has declared it."""
+    """The table that a foreign key refers to; None if it is not declared."""
     try:
         return key.referred_table
     except NoReferenceError:

@@ -1,8 +1,8 @@
-"""A value as its column's Python type, before any SQL.
+"""Converts values to the Python type of their column, before they are sent.
 
-asyncpg refuses ``"2024-01-01"`` for a timestamp and SQLite would compare it as text; here it becomes
-the same datetime for both. A naive timestamp is UTC. What can't be coerced raises `ValueError` with what was
-expected; the caller names model, field and operator.
+asyncpg refuses ``"2024-01-01"`` for a timestamp, and SQLite would compare it as text; here it becomes the same datetime
+for both. A naive timestamp is taken as UTC. A value that can't be converted raises `ValueError` with a description of
+the expected values; the caller adds the model, the field and the operator.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def comparer(type_: sa.TypeEngine[Any], dialect: Dialect) -> Coercer:
 
 
 def _is_mapping(type_: sa.TypeEngine[Any]) -> bool:
-    """Whether values of the type may be dicts; of one that nobody knows they may."""
+    """Whether values of the type may be dicts; True for an unknown type."""
     try:
         return isinstance(type_, (sa.NullType, sa.PickleType, sa.UserDefinedType)) or type_.python_type is dict
     except NotImplementedError:
@@ -107,7 +107,7 @@ def _no_mapping(value: Any) -> Any:
 
 
 def short_repr(value: Any) -> str:
-    """``value`` as a message shows it: in short, and whatever it is."""
+    """A short ``repr`` of any value, for messages."""
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001 - an int of too many digits, or a class whose repr fails somehow
@@ -378,7 +378,7 @@ def _without_models(value: Any) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """``value`` as JSON that every dialect can store; raises `ValueError` for anything else."""
+    """``value`` as JSON text that all dialects can store. Raises `ValueError` for anything else."""
     try:
         text = json.dumps(value, allow_nan=False)
         if "\\ud" in text:

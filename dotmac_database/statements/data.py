@@ -1,4 +1,4 @@
-"""What users give for a row: dicts, Pydantic objects and entities as names and values."""
+"""Reads the names and values of a row from dicts, Pydantic objects and entities."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ..models.traits import Traits
 Values = dict[str, Any]
 
 _DATA = frozenset((str, int, float, bool, type(None), UUID, datetime, date, Decimal, bytes, dict, list))
-"""What rows are mostly made of: no SQL expression has such a type."""
+"""The most frequent types of values, none of which is an SQL expression."""
 
 
 def is_sql(value: Any) -> bool:
-    """Whether a value is an SQL expression, the programmer's own, rather than data."""
+    """Whether a value is an SQL expression of the programmer's instead of data."""
     return type(value) not in _DATA and (isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"))
 
 
@@ -64,7 +64,7 @@ def _held(entity: Any, keys: Iterable[str]) -> Values:
 
 
 def _excluded(traits: Traits[Any], schema: type[BaseModel]) -> frozenset[str]:
-    """The fields that a schema keeps out of its dumps (``exclude=True``), unless they are the class's own."""
+    """The fields that a schema excludes from its dumps (``exclude=True``), unless the mapped class has them."""
 
     def find() -> frozenset[str]:
         fields = schema.model_fields.items()
@@ -78,7 +78,7 @@ _NOBODYS: frozenset[str] = frozenset()
 
 
 class NewRow(NamedTuple):
-    """The values of a row to insert, and the keys of those that nobody has set."""
+    """The values of a row to insert, and the keys that were not set explicitly."""
 
     values: Values
     unset: frozenset[str]

@@ -1,6 +1,6 @@
-"""Filters → conditions, in two steps: `analyse` gives a hashable shape and the values, `build` the SQL of a shape.
+"""Builds conditions from filters in two steps: `analyse` gives a hashable shape and the values, `build` its SQL.
 
-The SQL depends on nothing but the shape, so a statement is built once per shape and only values are bound.
+The SQL depends only on the shape, so that a statement is built once for each shape, and only values are bound.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ EVERYTHING = GroupShape("all", ())
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """Filters taken apart: the shape, hashable, and the values to bind in the shape's order."""
+    """Analysed filters: the hashable shape, and the values to bind, in the order of the shape."""
 
     shape: tuple[Any, ...]
     values: list[Any]
@@ -76,12 +76,12 @@ class Analysis:
 
     @property
     def unbounded(self) -> bool:
-        """Whether the filters hold nothing back: there are none, or only what is true of every row."""
+        """Whether the filters match every row: there are none, or they are always true."""
         return all(_always(member) or _leafless(member) for member in self.shape)
 
 
 def _leafless(shape: Any) -> bool:
-    """Whether a group has no condition in it, however deep."""
+    """Whether a group contains no condition at any depth."""
     return isinstance(shape, GroupShape) and shape.mode != "never" and all(map(_leafless, shape.members))
 
 
@@ -309,7 +309,7 @@ def _pattern(path: FieldPath, operator: FilterOperator, value: Any, dialect: Dia
 
 
 def search_terms(filters: Iterable[Filter], field: str) -> str | None:
-    """The words that a SEARCH filter asks of a field, also within groups; None: there is no such filter."""
+    """The words of a SEARCH filter on a field, at any depth of groups; None if there is no such filter."""
     for each in filters:
         if isinstance(each, FilterGroup):
             found = None if each.mode == "none" else search_terms(each.members, field)
@@ -369,7 +369,7 @@ def _exists(relationship: Any, condition: Condition) -> Condition:
 
 
 def _through(steps: Sequence[Any], condition: Condition, scope: Scope) -> Condition:
-    """The condition on rows behind relationships, as nested EXISTS: it multiplies no rows."""
+    """A condition on related rows as nested EXISTS, which does not multiply rows."""
     for step in reversed(steps):
         condition = _exists(step, and_(*scope.of(_target(step)), condition))
     return condition

@@ -1,4 +1,4 @@
-"""The tables that hold an entity's row: with joined inheritance several, each with a row of its own."""
+"""Statements for joined inheritance, where an entity has a row in each of several tables."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def levels_of(traits: Traits[Any]) -> tuple[Level, ...]:
 
 
 def spreads(traits: Traits[Any]) -> bool:
-    """Whether the rows of the class's entities lie in several tables."""
+    """Whether the entities of the class have rows in several tables."""
     return len(levels_of(traits)) > 1
 
 
@@ -100,7 +100,7 @@ def deletions(reader: Reader, keys: Sequence[tuple[Any, ...]]) -> Iterator[Bound
 
 
 def nothing(reader: Reader) -> Any:
-    """A DELETE of no row, which takes the write lock of a database that has but one."""
+    """A DELETE of no row, which takes the write lock of a database that has only one lock."""
     if reader.traits.takes_statements and not spreads(reader.traits):
         return delete(reader.traits.model).where(*reader.scope.root(reader.traits), false())
     root = root_of(reader.traits.mapper)

@@ -18,7 +18,7 @@ from sqlalchemy.sql.expression import ScalarSelect
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One expression of an order. ``nulls_first`` says where NULLs come in this very direction."""
+    """One expression of an order. ``nulls_first`` is the position of NULLs in this direction."""
 
     expression: ColumnElement[Any]
     descending: bool
@@ -27,7 +27,7 @@ class Term:
 
 
 def order_by(terms: Sequence[Term]) -> list[ColumnElement[Any]]:
-    """The ORDER BY clauses; NULLS FIRST or LAST is said only of what can be NULL, so that indexes still fit."""
+    """The ORDER BY clauses. Only nullable expressions have NULLS FIRST or LAST, so that indexes can be used."""
     clauses: list[ColumnElement[Any]] = []
     for term in terms:
         clause = term.expression.desc() if term.descending else term.expression.asc()
@@ -38,7 +38,7 @@ def order_by(terms: Sequence[Term]) -> list[ColumnElement[Any]]:
 
 
 def reversed_terms(terms: Sequence[Term]) -> tuple[Term, ...]:
-    """The same order read backwards."""
+    """The reverse order."""
     return tuple(replace(term, descending=not term.descending, nulls_first=not term.nulls_first) for term in terms)
 
 

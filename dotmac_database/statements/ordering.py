@@ -1,4 +1,4 @@
-"""Sorts → a total order: the sort fields, then what is missing of the primary key."""
+"""Builds a total order from sorts: the sort fields, then the missing columns of the primary key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options → SELECT. A statement is built once per shape and kept with the class's traits; only values change."""
+"""Builds SELECTs from options. A statement is built once for each shape, and cached with the class's traits."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Bound:
 
 
 class AsDict(Bundle[Any]):
-    """Some columns of a class as one dict a row."""
+    """A bundle of columns that gives a dict for each row."""
 
     inherit_cache = True
 
@@ -82,7 +82,7 @@ SeekPart = Literal["all", "values", "nulls"]
 
 @dataclass(frozen=True, slots=True)
 class Seek:
-    """Where a keyset page begins: the mode of its cursor and the values there, as they are stored, or else read."""
+    """The start of a keyset page: the mode of its cursor and the values of the position, as stored or as read."""
 
     mode: str
     values: tuple[Any, ...]
@@ -91,7 +91,7 @@ class Seek:
 
     @property
     def backwards(self) -> bool:
-        """Whether the rows are read against the order."""
+        """Whether the rows are read in reverse order."""
         return self.mode in ("before", "until")
 
     @property
@@ -102,7 +102,7 @@ class Seek:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Builds the SELECTs of one class within one scope."""
+    """Builds the SELECTs of one class in one scope."""
 
     traits: Traits[Any]
     scope: Scope
@@ -110,11 +110,11 @@ class Reader:
     lock: Lock | None = None
     fields: tuple[str, ...] = ()
     undeferred: frozenset[str] = frozenset()
-    """Dotted paths to the deferred columns that are loaded all the same."""
+    """Dotted paths to the deferred columns that are loaded nevertheless."""
 
     @property
     def selected(self) -> Any:
-        """What each row begins with: an object of the class, or where ``fields`` are named a dict of them."""
+        """The first element of each row: an entity, or, with ``fields``, a dict of them."""
         if not self.fields:
             return self.traits.model
         return AsDict(self.traits.name, *map(self._field, self.fields))
@@ -130,7 +130,7 @@ class Reader:
         return term.on_row and (not self.fields or term.path.key in self.fields)
 
     def position(self, row: Any, terms: Sequence[OrderedTerm]) -> tuple[Any, ...]:
-        """A row's place in the order."""
+        """The position of a row in the order."""
         entity, *selected = row
         held = entity if self.fields else instance_dict(entity)
         beside = iter(selected)
@@ -140,16 +140,17 @@ class Reader:
         )
 
     def cached(self, shape: tuple[Any, ...], make: Callable[[], S]) -> S:
-        """``make()``, or what it gave for this shape before. A repository's own conditions are never kept.
+        """The cached result of ``make()`` for this shape.
 
-        Nor is a statement of many conditions: of these a client can ask for any number, and each takes 0.2 MB.
+        Statements with a repository's own conditions are not cached. Neither are statements with many filters: clients
+        could request any number of these, and each takes 0.2 MB.
         """
         if self.scope.conditions or (len(shape) > 1 and type(shape[1]) is tuple and len(shape[1]) > MAX_KEPT):
             return make()
         return self.traits.cached((self.dialect.name, self.scope.shape, self.lock, self.fields, *shape), make)
 
     def analysed(self, filters: Sequence[Filter]) -> Analysis:
-        """The filters taken apart."""
+        """The analysed filters."""
         return analyse(self.traits, filters, self.dialect)
 
     def terms(self, order: Order) -> tuple[OrderedTerm, ...]:
@@ -181,7 +182,7 @@ class Reader:
         return Bound(self.cached(shape, lambda: self._rows(found, order, shape)), parameters)
 
     def _search_parameters(self, filters: Sequence[Filter], order: Order) -> dict[str, str]:
-        """The words that the order's relevance is about, as parameters."""
+        """The parameters with the search words of sorts by relevance."""
         words: dict[str, str] = {}
         for place, each in enumerate(order):
             if each.by == "relevance":
@@ -231,7 +232,7 @@ class Reader:
         return self.confined(Bound(statement, {**parameters, "dotmac_bound": bound + 1} if bounded else parameters))
 
     def planned(self, filters: Sequence[Filter]) -> Bound:
-        """What the planner expects of reading these rows: PostgreSQL's plan of it."""
+        """The EXPLAIN that gives the planner's estimate of the number of rows."""
         found = self.analysed(filters)
         keys = [self.traits.attribute(key) for key in self.traits.primary_key]
         statement = self.cached(("planned", found.shape), lambda: Explain(select(*keys).where(*self.where(found))))
@@ -283,7 +284,7 @@ class Reader:
         return after(terms, positions, inclusive=seek.mode in ("from", "until"))
 
     def key(self, entity_id: Any) -> tuple[Any, ...]:
-        """A primary key as a coerced tuple. Raises `ValidationError` where it has another length or type."""
+        """A primary key as a tuple of converted values. Raises `ValidationError` for a wrong length or type."""
         keys = self.traits.primary_key
         parts = tuple(entity_id) if isinstance(entity_id, (tuple, list)) else (entity_id,)
         if len(parts) != len(keys):
@@ -317,7 +318,7 @@ class Reader:
         return compare_span(column, FilterOperator.EQ, span, self.dialect, iter((f"dotmac_{key}", f"dotmac_{key}_")))
 
     def key_parameters(self, key: tuple[Any, ...]) -> dict[str, Any]:
-        """A coerced primary key as parameters."""
+        """The parameters for a primary key."""
         parameters = {f"dotmac_{name}": value for name, value in zip(self.traits.primary_key, key, strict=True)}
         for name in self._spanned_keys:
             parameters[f"dotmac_{name}_"] = parameters[f"dotmac_{name}"]
@@ -355,7 +356,7 @@ class Reader:
         return defaults
 
     def by_key(self, key: tuple[Any, ...]) -> Bound:
-        """The row of a primary key."""
+        """The SELECT of the row with a primary key."""
         return Bound(
             self.cached(
                 ("key",),
@@ -367,7 +368,7 @@ class Reader:
         )
 
     def has_key(self, key: tuple[Any, ...]) -> Bound:
-        """Whether there is a row of a primary key."""
+        """The SELECT whether there is a row with a primary key."""
         return Bound(
             self.cached(
                 ("has",),
@@ -381,7 +382,7 @@ class Reader:
         )
 
     def by_keys(self, keys: Sequence[tuple[Any, ...]]) -> Bound:
-        """The rows of some primary keys, in no order."""
+        """The SELECT of the rows with some primary keys, in any order."""
         columns: list[Any] = [self.traits.attribute(name) for name in self.traits.primary_key]
         statement = self.cached(
             ("keys",),

@@ -1,4 +1,4 @@
-"""Whose rows a statement may touch: the tenant, the soft-deleted, and a repository's own conditions."""
+"""The scope of statements: the tenant, soft deletion, and a repository's own conditions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TENANT_PARAMETER = "dotmac_tenant"
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The bounds of one repository's statements.
+    """The scope of one repository's statements.
 
     ``tenant`` is a tenant, `ALL_TENANTS`, or None: no tenant is known, so nothing tenant-scoped may be touched.
     ``conditions`` come from the repository's hook.
@@ -30,12 +30,12 @@ class Scope:
 
     @property
     def shape(self) -> tuple[bool, bool, bool]:
-        """What of the scope shapes a statement, rather than being bound to it."""
+        """The part of the scope that determines a statement's text, as opposed to its parameters."""
         return self.tenant is ALL_TENANTS, self.tenant is None, self.include_deleted
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The values to bind."""
+        """The parameters."""
         return {} if self.tenant is None or self.tenant is ALL_TENANTS else {TENANT_PARAMETER: self.tenant}
 
     def root(self, traits: Traits[Any]) -> list[ColumnElement[bool]]:
@@ -63,7 +63,7 @@ class Scope:
 
 
 def alive(traits: Traits[Any], entity: Any) -> list[ColumnElement[bool]]:
-    """The condition that a row is not soft-deleted; none where the class has no such mark."""
+    """The condition that a row is not soft-deleted; empty if the class has no soft deletion."""
     if traits.is_deleted is not None:
         mark = getattr(entity, traits.is_deleted)
         return [mark.is_not(true()) if traits.columns[traits.is_deleted].nullable else mark == false()]

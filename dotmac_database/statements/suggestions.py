@@ -1,4 +1,4 @@
-"""What a message says of a name that does not exist: the name, in short, and the nearest that does."""
+"""Messages about unknown names, with a similar known name."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 MAX_SHOWN = 80
-"""How many characters of a name a message shows. A longer one resembles nothing, and is not compared."""
+"""The most characters of a name in a message. Longer names are not compared with known ones."""
 
 
 def shown(name: object) -> str:
-    """A name as a message shows it."""
+    """A name, shortened for a message."""
     text = str(name)
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
 
 
 def suggestion(name: object, known: Iterable[str], *, listed: bool = True) -> str:
-    """The end of a message: the known name that is nearest; without one the known names, where they are ``listed``."""
+    """The end of a message: the most similar known name; if there is none, all names, if they are to be ``listed``."""
     names = sorted(known)
     text = str(name)
     near = get_close_matches(text, names, n=1) if len(text) <= MAX_SHOWN else []

@@ -1,4 +1,4 @@
-"""INSERT … ON CONFLICT DO UPDATE: which rows it meets, and what it changes of them."""
+"""INSERT … ON CONFLICT DO UPDATE: the rows that may be updated, and the values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .writes import Writer
 
 
 class VersionStep(NamedTuple):
-    """A row's version before and after a change."""
+    """The version of a row before and after an update."""
 
     last: Any
     next: Any

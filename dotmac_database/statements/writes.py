@@ -1,4 +1,4 @@
-"""A user's data → the values to write, and the INSERT, UPDATE and DELETE statements that write them."""
+"""Validates the user's data, and builds the INSERT, UPDATE and DELETE statements."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _GIVEN = object()
 
 
 def _fills_itself(column: Column[Any]) -> bool:
-    """Whether something fills the column where nobody gives a value: a default, a key's sequence."""
+    """Whether a default or a sequence fills the column if no value is given."""
     return column.default is not None or column.server_default is not None or column.primary_key
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Prepares the values and builds the writing statements of one class for one tenant."""
+    """Validates values, and builds the write statements of one class for one tenant."""
 
     reader: Reader
     actor: str | None = None
@@ -58,7 +58,7 @@ class Writer:
         return self.reader.traits
 
     def for_create(self, data: Any) -> NewRow:
-        """The values of a new row: checked, coerced and stamped. The caller's data is not changed."""
+        """The values of a new row: validated, converted, with tenant and audit columns. ``data`` is not changed."""
         traits = self.traits
         given, unset = new_data_of(traits, data)
         values = self.checked(given)
@@ -81,7 +81,7 @@ class Writer:
         return NewRow(values, frozenset(self._fields[name][0] for name in unset) if unset else unset)
 
     def for_update(self, data: Any) -> Values:
-        """The values to change, checked and coerced; `stamped` adds who and when."""
+        """The values of an update, validated and converted. `stamped` adds the audit columns."""
         traits = self.traits
         values = self.checked(data_of(traits, data))
         if traits.version in values and traits.version_source is not VersionSource.DATABASE:
@@ -103,9 +103,9 @@ class Writer:
         return values
 
     def refuse_nulls(self, values: Values, *, new: bool, index: int | None = None) -> Values:
-        """The values, none of which is a NULL that its column can't have; ``index``: of many rows, which one it is.
+        """Refuse None for columns that can't be NULL, and return the values. ``index`` is the row's number of many.
 
-        Raises `ValidationError`, unless something of the class's own hears of the row and may fill it.
+        Raises `ValidationError`, unless a validator or listener of the class may still replace the None.
         """
         traits = self.traits
         for key in traits.never_null:
@@ -153,7 +153,7 @@ class Writer:
         return self.reader.cached(("store", key), lambda: coercer(self.traits.columns[key].type, storing=True))
 
     def _null(self, key: str) -> Any:
-        """NULL, which a JSON column must be told apart from the JSON value ``null``."""
+        """SQL NULL, which in a JSON column differs from the JSON value ``null``."""
         type_ = self.traits.columns[key].type
         return null() if is_json(type_) and type_.should_evaluate_none else None
 
