@@ -162,17 +162,18 @@ def show(case: Case, outcome: dict[str, Any], names: list[str]) -> None:
     base = outcome[names[0]]["median_us"]
     cells = []
     for name in names:
-        told = outcome.get(name)
-        if told is None:
+        figures = outcome.get(name)
+        if figures is None:
             continue
-        if "failed" in told:
-            cells.append(f"{name}: {told['failed'][:120]}")
+        if "failed" in figures:
+            cells.append(f"{name}: {figures['failed'][:120]}")
             continue
-        ratio = told["median_us"] / base
-        spread = (told["high_us"] - told["low_us"]) / told["median_us"] / 2
+        ratio = figures["median_us"] / base
+        spread = (figures["high_us"] - figures["low_us"]) / figures["median_us"] / 2
         shown = f"{base:,.0f} µs" if name == names[0] else f"{ratio:.2f}"
         cells.append(
-            f"{name} {shown} (±{spread:.0%}, {told['cpu_us']:,.0f} µs CPU, {told['statements']:,} in {told['trips']})"
+            f"{name} {shown} (±{spread:.0%}, {figures['cpu_us']:,.0f} µs CPU, "
+            f"{figures['statements']:,} in {figures['trips']})"
         )
     print(f"{case.letter:<5}{case.title:<22}" + " | ".join(cells), flush=True)
 

@@ -233,8 +233,12 @@ async def run(url: str, rounds: int = 15, times: int = 40) -> dict[str, Any]:
             status, content = await request(app)
             if status == 405:
                 continue  # it has nothing for this case
-            told = json.loads(content)
-            seen = ([user["id"] for user in told["items"]], told["total"]) if "items" in told else told["score"]
+            document = json.loads(content)
+            seen = (
+                ([user["id"] for user in document["items"]], document["total"])
+                if "items" in document
+                else document["score"]
+            )
             expected = seen if expected is None else expected
             if status >= 300 or seen != expected:
                 print(f"{title}: {name} answers {status}, or something else than the first")

@@ -147,7 +147,7 @@ def _options_query(
 
 
 def _identified(read: Callable[[HTTPConnection], Any]) -> Callable[..., Any]:
-    """A dependency that reads the query string; a caller who is not known hears of that, not of the faults in it."""
+    """A dependency that parses the query string. A 401 or 403 takes precedence over errors in the query string."""
 
     async def dependency(connection: HTTPConnection, **_: Any) -> Any:
         try:

@@ -65,7 +65,7 @@ def _database_url(given: str | None, *, postgres: bool) -> str:
 def _fill(url: str) -> Loaded:
     database = create_database(url)
     try:
-        # Loading retries what passes by itself; that nothing answers at all is better told at once.
+        # Loading retries transient failures, but a database that does not respond at all is better reported at once.
         answer = DatabaseHealthChecker().check_connectivity(database.engine)
         if not answer.works:
             raise DatabaseUnavailableError(answer.message)

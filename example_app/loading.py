@@ -33,8 +33,9 @@ class Loaded:
 def load(database: Database, progress: Progress = lambda *_: None) -> Loaded:
     """Create the tables, and fill them where they are empty.
 
-    One transaction: where it is interrupted nothing stays, and the next start loads all of it. ``progress`` is told
-    every few thousand rows. Two that start together load once: the other waits, and finds the rows.
+    It is one transaction: if it is interrupted, nothing is stored, and the next start loads everything. ``progress`` is
+    called every few thousand rows. If two processes start together, one of them loads; the other waits, and finds the
+    rows.
     """
     started = perf_counter()
     manager = TransactionManager(database.sessions, max_retries=6, retry_delay=0.5, backoff_multiplier=1.5)
@@ -45,7 +46,7 @@ def load(database: Database, progress: Progress = lambda *_: None) -> Loaded:
 def _fill_once(session: Session, progress: Progress) -> int:
     connection = session.connection()
     if connection.dialect.name == "postgresql":
-        # SQLite has one writer anyway: the other is told that it is busy, and tries again.
+        # SQLite has only one writer: the other gets "busy", and tries again.
         advisory_lock(session, "load the example")
     Base.metadata.create_all(connection)
     if create_repository(session, Country).count():

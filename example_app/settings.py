@@ -1,4 +1,4 @@
-"""What the example can be told from outside."""
+"""The settings of the example, from environment variables."""
 
 from __future__ import annotations
 

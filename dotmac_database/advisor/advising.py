@@ -23,7 +23,7 @@ Catalogue = Callable[[Table], list[ExistingIndex]]
 
 
 class Advisor:
-    """Says which indexes the reads of one `Reader` lack. ``catalogue`` is asked for each table once."""
+    """Finds the missing indexes of a reader's reads. ``catalogue`` is called once for each table."""
 
     def __init__(self, reader: Reader, catalogue: Catalogue) -> None:
         self.reader = reader

@@ -22,9 +22,8 @@ from .own import OWN
 def copies(connection: Connection, table: Table) -> bool:
     """Whether rows may go into ``table`` by COPY; asks the database, in one statement.
 
-    Row-level security does not allow it, a view can't take it, and who listens to statements (telemetry, a log), or has
-    made an engine of another kind, would not hear of it. The statement opens the transaction, which COPY by the driver
-    would not.
+    Row-level security and views do not support it, and listeners to statements (telemetry, a log) or engines of another
+    class would not see it. The statement also begins the transaction, which COPY by the driver would not.
     """
     if connection.dialect.name != "postgresql" or engine_departure(connection, WRITE_BY_DRIVER):
         return False

@@ -272,7 +272,7 @@ class Reader:
         return self._locked(statement.order_by(*order_by(terms)).limit(bindparam("dotmac_limit")))
 
     def _place(self, ordered: Sequence[OrderedTerm], terms: Sequence[Term], seek: Seek) -> ColumnElement[bool]:
-        """The condition that a row is in the part of an order that is sought."""
+        """The condition that a row is in the requested part of an order."""
         if seek.part == "nulls":
             return terms[0].expression.is_(None)
         if seek.part == "values":
@@ -396,11 +396,11 @@ class Reader:
         return Bound(statement, {**self.scope.parameters, **keys_given})
 
     def loading(self, bound: Bound, names: Sequence[str]) -> Bound:
-        """The same read, with relationships loaded, each by one statement more for 10,000 rows and within the scope.
+        """The same read with relationships loaded within the scope, each by one more statement for 10,000 rows.
 
-        Dotted names nest. What a class loads of its own accord is loaded so, too: its own way would leave the scope.
-        Where the way leads back to a class that it came from, objects that are held already are not read anew: the
-        second reading of an object would undo what the first has loaded into it.
+        Dotted names name nested relationships. Relationships that a class loads by default are loaded in the same way,
+        since its own strategy would leave the scope. If a path returns to a class that it came from, objects in the
+        session are not refreshed: a second read of an object would undo what the first has loaded into it.
         """
         if self.fields:
             return self.confined(bound)

@@ -1,4 +1,4 @@
-"""The relations that hold tenants' rows: the metadata's tables, their kin, and those that the metadata lacks."""
+"""The relations with tenants' rows: the metadata's tables, their partitions and children, and unknown tables."""
 
 from __future__ import annotations
 
