@@ -2,7 +2,6 @@
 
 from .actors import acting_as, current_actor
 from .advisor import IndexAdvice, QueryPlan
-from .breaker import CircuitBreaker, CircuitChange, CircuitHook
 from .dialects.full_text import FullText
 from .engines import ConnectionOptions, Database, create_database
 from .errors import (
@@ -24,10 +23,11 @@ from .errors import (
     UnscopedStatementError,
     ValidationError,
 )
+from .execution.routes import Boundary, Route, Sender
 from .health import DatabaseHealthChecker, HealthCheckResult, HealthStatus
 from .models import AuditMixin, LivingUnique, SoftDeleteMixin, TenantMixin, Traits, VersionMixin, traits_of
-from .pages import CursorPaginationResult, Estimate, PaginationResult
-from .pagination import DatabasePaginator, PaginationHelper, PerformancePaginator
+from .paging.pages import CursorPaginationResult, Estimate, PaginationResult
+from .paging.paginators import DatabasePaginator, PaginationHelper, PerformancePaginator
 from .query import (
     Aggregate,
     BatchProgress,
@@ -53,6 +53,7 @@ from .repositories import (
     create_repository,
 )
 from .retry import RetryAttempt, RetryBudget, RetryHook, RetryPolicy, RetryStrategy, is_transient, with_retry
+from .retry.breaker import CircuitBreaker, CircuitChange, CircuitHook
 from .statements.references import (
     TenantReference,
     async_missing_references,
@@ -101,6 +102,7 @@ __all__ = [
     "BaseRepository",
     "BaseTenantRepository",
     "BatchProgress",
+    "Boundary",
     "CircuitBreaker",
     "CircuitChange",
     "CircuitHook",
@@ -143,7 +145,9 @@ __all__ = [
     "RetryHook",
     "RetryPolicy",
     "RetryStrategy",
+    "Route",
     "RowLevelSecurity",
+    "Sender",
     "SessionEndedError",
     "SoftDeleteMixin",
     "SortField",

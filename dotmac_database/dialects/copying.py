@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.sql import column
 from sqlalchemy.util import await_only
 
-from ..plainness import WRITE_BY_DRIVER, engine_departure
+from ..departures import WRITE_BY_DRIVER, engine_departure
 from .own import OWN
 
 

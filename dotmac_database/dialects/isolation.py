@@ -5,9 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Engine, Select, func, select
 
 from .transactions import CHANGES_AT_BEGIN, total_changes
+
+
+def saves_begin(engine: Engine) -> bool:
+    """Whether a single statement in AUTOCOMMIT saves the messages of BEGIN and COMMIT.
+
+    The drivers of SQLite send no BEGIN before a SELECT, and there are no messages to save.
+    """
+    return engine.dialect.name == "postgresql"
+
+
+def statement_is_transaction(engine: Engine) -> bool:
+    """Whether a statement without a transaction has the same effect as in a transaction of its own.
+
+    Under READ COMMITTED each statement has its own snapshot anyway. Connects once if the server's default level is not
+    known yet.
+    """
+    if not hasattr(engine.dialect, "default_isolation_level"):
+        engine.connect().close()  # the first connection tells the dialect the server's default level
+    level = engine.get_execution_options().get("isolation_level") or engine.dialect.default_isolation_level
+    return level in ("READ COMMITTED", "AUTOCOMMIT") or engine.dialect.name == "sqlite"
 
 
 def begin_options(*, isolation_level: str | None, read_only: bool, deferrable: bool) -> Mapping[str, Any]:

@@ -60,7 +60,7 @@ def _refuse_ended(_connection: Any, record: Any, _fairy: Any) -> None:
 
 
 _listener: Any = _refuse_ended
-_listener.dotmac_internal = True  # see `dotmac_database.plainness`
+_listener.dotmac_internal = True  # see `dotmac_database.departures`
 
 
 def has_ended(driver: Any) -> bool:

@@ -195,4 +195,4 @@ def forget_plans(dialect: Any, pooled: Any) -> None:
 
 _listener: Any
 for _listener in (_execute, _execute_many, _note):
-    _listener.dotmac_internal = True  # see `dotmac_database.plainness`
+    _listener.dotmac_internal = True  # see `dotmac_database.departures`

@@ -113,7 +113,7 @@ def _clear_savepoint(connection: Connection, *_: Any) -> None:
 
 _listener: Any
 for _listener in (_before_undo, _equip, _count_changes, _begin_first, _mark, _clear, _clear_savepoint):
-    _listener.dotmac_internal = True  # see `dotmac_database.plainness`
+    _listener.dotmac_internal = True  # see `dotmac_database.departures`
 
 
 def refuses_commit(session: Session) -> bool:

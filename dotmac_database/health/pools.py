@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import Pool, QueuePool
 
 from ..engines import Database
-from ..sessions import sync_session
+from ..execution.state import sync_session
 
 
 @dataclass(frozen=True, slots=True)

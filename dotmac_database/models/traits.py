@@ -37,8 +37,8 @@ from sqlalchemy.orm.decl_base import _declarative_constructor
 from sqlalchemy.orm.exc import UnmappedClassError
 from sqlalchemy.types import TypeEngine
 
+from ..departures import CHANGE, INSERT, READ_BY_DRIVER, mapper_departure
 from ..errors import MisuseError
-from ..plainness import CHANGE, INSERT, READ_BY_DRIVER, mapper_departure
 from ..types import UTCDateTime
 from .expressions import holds_select, hybrid_sql, is_private, makes_value
 

@@ -17,8 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.util import await_only
 
 from ..advisor import QueryPlan
-from ..cursors import CursorKey
-from ..pages import CursorPaginationResult, PaginationResult
+from ..execution.routes import Route
+from ..paging.cursors import CursorKey
+from ..paging.pages import CursorPaginationResult, PaginationResult
 from ..query import (
     BatchProgress,
     FiltersLike,
@@ -165,6 +166,10 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
     async def explain(self, options: OptionsLike = None, *, analyze: bool = False) -> QueryPlan:
         """As `BaseRepository.explain`."""
         return await self._run(BaseRepository.explain, options, analyze=analyze)
+
+    async def explain_route(self, options: OptionsLike = None) -> Route:
+        """As `BaseRepository.explain_route`."""
+        return await self._run(BaseRepository.explain_route, options)
 
     async def stream(self, options: OptionsLike = None, batch_size: int = 1000) -> AsyncIterator[M]:
         """As `BaseRepository.stream`."""

@@ -12,9 +12,9 @@ from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm import Session
 
 from ..errors import MisuseError
+from ..execution.work import nothing_sent_since_savepoint
 from ..models.traits import Traits, traits_of
 from ..query import BatchProgress, OptionsLike, options_of
-from ..sessions import nothing_sent_since_savepoint
 from ..statements.reads import Seek
 from ..transactions import DatabaseTransaction
 from .bulk import BulkRepository

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import builtins
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, overload
 
-from sqlalchemy import Column, insert, select
+from sqlalchemy import insert, select
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql.elements import Null
 
-from ..dialects.copying import copies, copy
+from ..dialects.copying import copy
 from ..dialects.own import OWN
 from ..errors import DuplicateEntityError, MisuseError, ValidationError
+from ..execution.routes import Circumstance, Reason, Route, Sender, bulk_sender, change_refusal, rows_sender
+from ..execution.state import keep
 from ..models.traits import VersionSource
-from ..plainness import WRITE_BY_DRIVER, session_departure
 from ..query import FiltersLike, filters_of
-from ..sessions import keep
 from ..statements.bulk import BATCH, Unnested, update_many
 from ..statements.data import NewRow, Values
 from ..statements.filters import Analysis
@@ -33,14 +34,10 @@ from .writing import FRESH, WritingRepository
 
 M = TypeVar("M")
 
-_FEW = 20
-"""From this number of rows on, one array parameter for each column is faster than VALUES."""
+_log = logging.getLogger(__name__)
 
 _TRIES = 10
 """The most attempts of an upsert while others change the same row."""
-
-_MANY = 500
-"""From this number of rows on, the check whether COPY may be used costs less than it saves."""
 
 
 class BulkRepository(WritingRepository[M, SyncDb]):
@@ -78,7 +75,7 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         prepared = [self._new_row(writer, row, index).values for index, row in enumerate(rows)]
         if not prepared:
             return [] if returning else 0
-        with self._writing():
+        with self._writing(self._many_route()):
             if not returning:
                 for _, members in writer.runs(prepared):
                     self._insert_many(writer, members)
@@ -122,7 +119,7 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         if len(set(identities)) != len(identities):
             raise ValidationError(f"{self.traits.name}: two rows have the same {', '.join(conflict_fields)}.")
         found: dict[tuple[Any, ...], M] = {}
-        with self._writing():
+        with self._writing(self._many_route()):
             for unset, members in _alike(writer, new):
                 for entity in self._upserted(writer, members, conflict, unset):
                     found[tuple(getattr(entity, key) for key in keys)] = entity
@@ -160,8 +157,9 @@ class BulkRepository(WritingRepository[M, SyncDb]):
                 changes[key] = writer.refuse_nulls(values, new=False, index=index)
         if not changes:
             return 0
-        with self._writing():
-            if not self._directly() or any(self._needs_unit(values) for values in changes.values()):
+        refusal = change_refusal(self._session, self.traits, changes.values())
+        with self._writing(self._many_route(refusal)):
+            if refusal is not None:
                 return sum(self._change_or_none(writer, key, values) is not None for key, values in changes.items())
             return self._update_many(writer, changes)
 
@@ -180,8 +178,9 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         if not values:
             return 0
         values = writer.refuse_nulls(self.values_for_update(writer.stamped(values)), new=False)
-        with self._writing() as without_begin:
-            if self._is_one_update(values):
+        refusal = change_refusal(self._session, self.traits, [values])
+        with self._writing(self._rows_route(refusal)) as without_begin:
+            if refusal is None:
                 without_begin()
                 return self._counted(writer.update_where(found, values))
             return self._change_each(writer, found, values)
@@ -204,16 +203,28 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         writer = self._writer(user_id, include_deleted=not softly)
         found = writer.reader.analysed(filters_of(filters))
         self._refuse_all(found.unbounded, allow_all)
-        with self._writing() as without_begin:
+        refusal = change_refusal(self._session, self.traits, ()) if softly else None
+        with self._writing(self._rows_route(refusal)) as without_begin:
             if not softly:
                 count = self._deleted_where(writer, found, without_begin)
                 if count:
                     follow_database(self._session, self.traits, None)
                 return count
-            if self._directly():
+            if refusal is None:
                 without_begin()
                 return self._counted(writer.update_where(found, writer.deletion()))
             return self._change_each(writer, found, writer.deletion())
+
+    def _rows_route(self, refusal: Reason | None) -> Route:
+        """The route of an UPDATE or DELETE of all matching rows, or of a flush if there is a refusal of it."""
+        if refusal is not None:
+            return self._write_route(Sender.UNIT_OF_WORK, refusal, is_single=False)
+        return self._write_route(Sender.STATEMENT, Circumstance.STATEMENT)
+
+    def _many_route(self, refusal: Reason | None = None) -> Route:
+        """The route of a write of many rows, which may need several statements."""
+        sender = Sender.STATEMENT if refusal is None else Sender.UNIT_OF_WORK
+        return self._write_route(sender, refusal or Circumstance.STATEMENT, is_single=False)
 
     def _deleted_where(self, writer: Writer, found: Analysis, without_begin: Callable[[], None]) -> int:
         """Delete the matching rows, not softly, and return their number."""
@@ -271,7 +282,7 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         for start in range(0, len(members), BATCH):
             batch = keys.completed(members[start : start + BATCH], draw)
             rows = Unnested(writer, batch)
-            if rows.possible and len(batch) >= _FEW:
+            if rows_sender(len(batch), arrays=rows.possible) is Sender.ARRAYS:
                 columns, source = rows.source(batch)
                 statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
                 giving_back = writer.reader.whole(statement.returning(self.model_class))
@@ -291,24 +302,24 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         return entities
 
     def _insert_many(self, writer: Writer, members: builtins.list[Values]) -> None:
-        if not self.traits.inserted_in_bulk:
-            self._added(members)
-            return
+        session, traits = self._session, self.traits
         rows = Unnested(writer, members)
-        # A session with listeners or overrides must use the ORM's INSERT.
-        if not rows.possible or len(members) < _FEW or session_departure(self._session, WRITE_BY_DRIVER):
-            self._session.execute(writer.insert(returning=False), members, execution_options=self._options)
-            return
-        table = self.traits.tables[0]
-        connection = self._session.connection({"mapper": self.traits.mapper})
-        if len(members) >= _MANY and not _is_identity(rows.columns) and copies(connection, table):
-            for start in range(0, len(members), BATCH):
-                copy(connection, table, *rows.lists(members[start : start + BATCH]))
-            return
-        for start in range(0, len(members), BATCH):
-            columns, source = rows.source(members[start : start + BATCH])
-            statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
-            self._session.execute(statement, execution_options=self._options)
+        sender, reason = bulk_sender(session, traits, rows.columns, len(members), arrays=rows.possible)
+        _log.debug("%s: %d rows are inserted %s. %s", traits.name, len(members), sender.value, reason and reason.value)
+        match sender:
+            case Sender.UNIT_OF_WORK:
+                self._added(members)
+            case Sender.VALUES:
+                session.execute(writer.insert(returning=False), members, execution_options=self._options)
+            case Sender.COPY:
+                connection = session.connection({"mapper": traits.mapper})
+                for start in range(0, len(members), BATCH):
+                    copy(connection, traits.tables[0], *rows.lists(members[start : start + BATCH]))
+            case _:
+                for start in range(0, len(members), BATCH):
+                    columns, source = rows.source(members[start : start + BATCH])
+                    statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
+                    session.execute(statement, execution_options=self._options)
 
     def _upserted(
         self, writer: Writer, members: builtins.list[Values], conflict: builtins.list[Any], unset: frozenset[str]
@@ -320,7 +331,7 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         statement = upsert(writer, [key for key in members[0] if key not in unset], conflict)
         rows = Unnested(writer, members)
         execution_options = {**FRESH, **self._options}
-        if rows.possible and len(members) >= _FEW:
+        if rows_sender(len(members), arrays=rows.possible) is Sender.ARRAYS:
             for start in range(0, len(members), BATCH):
                 columns, source = rows.source(members[start : start + BATCH])
                 arrays = statement.from_select(columns, source, include_defaults=False)
@@ -431,8 +442,3 @@ def _alike(writer: Writer, rows: Sequence[NewRow]) -> Iterator[tuple[frozenset[s
     for unset, members in groups.items():
         for _, alike in writer.runs(members, keep_none=True):
             yield unset, alike
-
-
-def _is_identity(columns: Sequence[Column[Any]]) -> bool:
-    """Whether a column is GENERATED ALWAYS AS IDENTITY. COPY would write it, which INSERT rightly refuses."""
-    return any(column.identity is not None and column.identity.always for column in columns)

@@ -12,12 +12,12 @@ from sqlalchemy.sql import ColumnElement
 from typing_extensions import TypeVar as TypeVarWithDefault
 
 from ..actors import current_actor
-from ..cursors import CursorCodec, CursorKey
 from ..dialects import dialect_named
 from ..dialects.transactions import watch
 from ..errors import MisuseError, TenantNotGivenError, TenantRequiredError, ValidationError
+from ..execution.state import state_of, sync_session
 from ..models.traits import Traits, traits_of
-from ..sessions import state_of, sync_session
+from ..paging.cursors import CursorCodec, CursorKey
 from ..statements.coercion import coercer
 from ..statements.data import Values
 from ..statements.paths import resolve

@@ -11,11 +11,22 @@ from sqlalchemy.orm import InstanceState, PassiveFlag, RelationshipProperty, Ses
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.interfaces import RelationshipDirection
 
+from ..departures import CHANGE, Departure, mapper_departure, session_listened
 from ..dialects import dialect_named
 from ..errors import ConstraintViolationError, TenantIsolationError
+from ..execution.routes import Circumstance, Reason
 from ..models.traits import Traits, tenant_key, traits_of
-from ..statements.cascades import Dependence, Rule, can_be_cleared, cleared_columns, dependences, keys_of, rule_of
-from ..statements.inheritance import levels_of
+from ..statements.cascades import (
+    Dependence,
+    Rule,
+    can_be_cleared,
+    cleared_columns,
+    deletion_of,
+    dependences,
+    keys_of,
+    rule_of,
+)
+from ..statements.inheritance import levels_of, spreads
 from ..statements.reads import Reader
 from ..statements.scope import Scope
 from ..tenancy.context import ALL_TENANTS
@@ -107,7 +118,27 @@ def enforces_keys(session: Session, traits: Traits[Any]) -> bool:
     return dialect.enforces_keys(lambda: session.connection(bind_arguments={"mapper": traits.mapper}))
 
 
-def holds_related(session: Session, traits: Traits[Any], key: tuple[Any, ...], names: Iterable[str]) -> bool:
+def deletion_refusal(session: Session, traits: Traits[Any], key: tuple[Any, ...]) -> Reason | None:
+    """Why a DELETE can't delete the row with this key, so that a flush must; None: it can.
+
+    With a flush the ORM carries out the cascades of relationships, and calls the listeners. Without one, SQLite is
+    asked whether it enforces foreign keys if a rule depends on it.
+    """
+    if not (traits.direct_deletes or spreads(traits)):
+        return Circumstance.MODEL
+    if session_listened(session, CHANGE):
+        return Departure.SESSION_LISTENER
+    for mapper in traits.mapper.self_and_descendants:
+        departure = mapper_departure(mapper, CHANGE)
+        if departure is not None:
+            return departure
+    deletion = deletion_of(traits)
+    if deletion.needs_orm or _holds_related(session, traits, key, deletion.if_loaded):
+        return Circumstance.CASCADES
+    return Circumstance.CASCADES if deletion.needs_keys and not enforces_keys(session, traits) else None
+
+
+def _holds_related(session: Session, traits: Traits[Any], key: tuple[Any, ...], names: Iterable[str]) -> bool:
     """Whether the session holds the object with this key, with loaded or changed objects in these relationships."""
     held = session.identity_map.get(traits.mapper.identity_key_from_primary_key(key))
     if held is None:

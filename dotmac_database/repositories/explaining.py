@@ -11,6 +11,9 @@ from ..advisor import Advisor, QueryPlan
 from ..dialects.catalogue import ExistingIndex, IndexesOf, existing
 from ..dialects.explain import Explain, explained, plan_of
 from ..errors import MisuseError
+from ..execution.asyncpg import can_send
+from ..execution.routes import DIRECT, Circumstance, Route
+from ..execution.work import LOCKING
 from ..query import OptionsLike, QueryOptions, options_of
 from ..statements.ordering import Order, cursor_order, order_of
 from ..statements.reads import Bound, Reader
@@ -58,6 +61,24 @@ class ExplainingRepository(AnalysingRepository[M, SyncDb]):
             return QueryPlan(explained(result.context.statement), *plan, advice)
 
         return self._read(work)
+
+    def explain_route(self, options: OptionsLike = None) -> Route:
+        """How `list` with these options would be sent, or `cursor_paginate` if they have ``cursor_pagination``.
+
+        ``str()`` of the route is a sentence for people, with the reason why no faster route is possible. It depends on
+        the class and its listeners, the session and its transaction, and the engine. Sends nothing. (If asyncpg does
+        not cache prepared statements, as behind some poolers, SQLAlchemy sends the statement in spite of the route.)
+        The routes of all reads and writes are logged by the logger ``dotmac_database.execution.routes`` at level DEBUG.
+        """
+        asked = options_of(options)
+        reader = self._reader(asked.include_deleted)
+        bound = reader.loading(self._explainable(reader, asked)[0], asked.relationships)
+        if self._lock is not None:
+            return LOCKING
+        route = self._route(bound)
+        if route is DIRECT and not can_send(self._session, bound.statement, self.traits, self._fields):
+            return self._route(bound, Circumstance.STATEMENT)
+        return route
 
     def _explainable(self, reader: Reader, asked: QueryOptions) -> tuple[Bound, Order]:
         """The statement that the options would send, and its order."""

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
-from ..cursors import CursorKey
 from ..models.traits import traits_of
+from ..paging.cursors import CursorKey
 from .asynchronous import AsyncRepository, AsyncTenantRepository
 from .sync import BaseRepository, BaseTenantRepository
 

@@ -9,9 +9,12 @@ from typing import Any, TypeVar
 from sqlalchemy import Result
 
 from ..dialects import translated
-from ..direct import fetch
 from ..errors import EntityNotFoundError, InvalidCursorError, MisuseError, ValidationError
-from ..pages import CursorPaginationResult, PaginationResult
+from ..execution.asyncpg import fetch
+from ..execution.routes import DIRECT, Circumstance, Reason, Route, log_route, read_route
+from ..execution.state import keep
+from ..execution.work import locking, read
+from ..paging.pages import CursorPaginationResult, PaginationResult
 from ..query import (
     CursorPaginationParams,
     FiltersLike,
@@ -22,7 +25,6 @@ from ..query import (
     filters_of,
     options_of,
 )
-from ..sessions import keep, locking, read
 from ..statements.inheritance import nothing
 from ..statements.ordering import Order, OrderedTerm, cursor_order, order_of
 from ..statements.reads import Bound, Reader, Seek
@@ -34,7 +36,7 @@ T = TypeVar("T")
 
 
 class ReadingRepository(RepositoryCore[M, SyncDb]):
-    """Reads. Outside of a transaction each read is a statement of its own; see `dotmac_database.sessions.read`."""
+    """Reads. Outside of a transaction each read is a statement of its own; see `dotmac_database.execution.routes`."""
 
     def get_by_id(
         self, entity_id: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
@@ -280,9 +282,9 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
     def _not_found(self) -> EntityNotFoundError:
         return EntityNotFoundError(f"There is no such {self.traits.name}.", model=self.traits.name)
 
-    def _read(self, work: Callable[[Mapping[str, Any]], T]) -> T:
+    def _read(self, work: Callable[[Mapping[str, Any]], T], route: Route | None = None) -> T:
         if self._lock is None:
-            return read(self._session, work, self.model_class, recover=self.auto_commit)
+            return read(self._session, work, self.model_class, route=route, recover=self.auto_commit)
         return locking(
             self._session, lambda: self._locked_read(work), self.model_class, commits_by_hand=not self.auto_commit
         )
@@ -319,15 +321,29 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
 
     def _fetched(self, bound: Bound, *, plain: bool = False) -> builtins.list[Any]:
         """The rows of a read: tuples that begin with an entity or a dict; with ``plain``, tuples of values only."""
-        if self._lock is None and not self._conditioned and not bound.execution_options:
+        route = None if self._lock is not None else self._route(bound)
+        if route is DIRECT:
+            log_route(self.model_class, route)
             with translated(self.model_class):
                 fields = None if plain else self._fields
                 rows = fetch(self._session, bound.statement, bound.parameters, self.traits, fields)
-            if rows is not None:
-                return rows
+                if rows is not None:
+                    return rows
+                route = self._route(bound, Circumstance.STATEMENT)
         if plain:
-            return self._read(lambda execution_options: builtins.list(self._execute(bound, execution_options).all()))
-        return self._read(lambda execution_options: self._rows(bound, execution_options))
+            return self._read(
+                lambda execution_options: builtins.list(self._execute(bound, execution_options).all()), route
+            )
+        return self._read(lambda execution_options: self._rows(bound, execution_options), route)
+
+    def _route(self, bound: Bound, refusal: Reason | None = None) -> Route:
+        """The route of a read that locks nothing. ``refusal``: why the driver can't send it."""
+        if self._conditioned:
+            refusal = Circumstance.CONDITIONS
+        elif bound.execution_options:
+            refusal = Circumstance.STATEMENT
+        with translated(self.model_class):
+            return read_route(self._session, self.traits, refusal)
 
 
 def _refuse_cursor(asked: QueryOptions) -> None:

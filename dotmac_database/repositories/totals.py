@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..dialects.explain import expected_rows
-from ..pages import Estimate
+from ..paging.pages import Estimate
 from ..query import Filter, PaginationParams
 from ..statements.reads import Bound, Reader
 

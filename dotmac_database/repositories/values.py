@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MisuseError
-from ..pages import CursorPaginationResult, PaginationResult
+from ..paging.pages import CursorPaginationResult, PaginationResult
 from ..query import OptionsLike, QueryOptions, options_of
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal, NoReturn, TypeVar
 
 from sqlalchemy import Result, null, select
@@ -13,12 +14,22 @@ from sqlalchemy.sql.elements import Null
 from sqlalchemy.util import duck_type_collection
 
 from ..dialects import translated
-from ..direct import insert, write
 from ..errors import DuplicateEntityError, MisuseError, StaleEntityError, TenantIsolationError, ValidationError
+from ..execution.asyncpg import insert, write
+from ..execution.routes import (
+    DIRECT,
+    Circumstance,
+    Reason,
+    Route,
+    Sender,
+    change_refusal,
+    log_route,
+    needs_object,
+    write_route,
+)
+from ..execution.state import keep
+from ..execution.work import writing
 from ..models.traits import traits_of
-from ..plainness import CHANGE, mapper_departure, session_listened
-from ..sessions import keep, state_of, writing
-from ..statements.cascades import deletion_of
 from ..statements.data import NewRow, Values, is_sql
 from ..statements.inheritance import deletions, levels_of, of_key, spreads
 from ..statements.reads import Bound, Reader, for_update
@@ -26,7 +37,7 @@ from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.related import stamp_by_related
 from .core import SyncDb
-from .deleting import UnitOfWorkDeletion, enforces_keys, follow_database, holds_related
+from .deleting import UnitOfWorkDeletion, deletion_refusal, enforces_keys, follow_database
 from .explaining import ExplainingRepository
 
 M = TypeVar("M")
@@ -59,21 +70,32 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         """
         writer = self._writer(user_id)
         values = writer.refuse_nulls(self.values_for_create(writer.for_create(data).values), new=True)
-        bound = None if self._conditioned else writer.insert_of(values)
+        refusal = Circumstance.CONDITIONS if self._conditioned else None
+        bound = None if refusal else writer.insert_of(values)
+        if bound is None:
+            refusal = refusal or Circumstance.MODEL
+            if isinstance(data, self.model_class):
+                self._unlink(data, values)
+        route = self._create_route(values, refusal)
         created: Sequence[M] | None = None
-        if bound is not None and self._commits_alone:
+        if bound is not None and route is DIRECT:
+            log_route(self.model_class, route)
             with translated(self.model_class):
                 created = write(self._session, bound.statement, bound.parameters, self.traits)
+            if created is None:
+                route = self._create_route(values, Circumstance.STATEMENT)
         if created is None:
-            if bound is None and isinstance(data, self.model_class):
-                self._unlink(data, values)
-            with self._writing() as without_begin:
-                if bound is not None:
+            with self._writing(route) as without_begin:
+                if bound is not None and route.sender is Sender.DRIVER:
                     created = insert(self._session, bound.statement, bound.parameters, self.traits)
                 if created is None:
                     created = [self._flushed(values, without_begin)]
                 keep(self._session, *created)
         return created[0]
+
+    def _create_route(self, values: Values, refusal: Reason | None) -> Route:
+        is_single = self._is_one_insert(values)
+        return self._write_route(Sender.UNIT_OF_WORK, refusal, is_single=is_single, is_insert=True)
 
     def _unlink(self, data: Any, values: Values) -> None:
         """Remove the caller's object from collections of related objects, which would insert it as a second row.
@@ -107,7 +129,8 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         self._refuse_held(values)
         entity = self._made(values)
         self._session.add(entity)
-        if self._is_one_insert(values):
+        session = self._session
+        if len(session.new) == 1 and not (session.dirty or session.deleted):
             without_begin()
         self._flush()
         self._complete(entity)
@@ -128,11 +151,12 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         values = self._without_key(writer.for_update(data), key)
         if values:
             values = writer.refuse_nulls(self.values_for_update(writer.stamped(values)), new=False)
-        changed = self._changed_alone(writer, key, values, expected_version)
+        route = self._change_route(values)
+        changed = self._changed_directly(route, writer, key, values, expected_version)
         if changed is not None:
             return changed[0] if changed else self._refused(reader, key, expected_version)
-        with self._writing() as without_begin:
-            if self._is_one_update(values):
+        with self._writing(route) as without_begin:
+            if route.sender is not Sender.UNIT_OF_WORK:
                 without_begin()
             elif isinstance(data, self.model_class):
                 self._unlink(data, values)
@@ -165,30 +189,36 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         if expected_version is not None:
             expected_version = writer.expected(expected_version)
         values = writer.deletion() if softly else {}
-        marked = self._changed_alone(writer, key, values, expected_version)
-        if marked is not None:
-            return bool(marked) or self._is_missing(reader, key, expected_version)
-        with self._writing() as without_begin:
+        if softly:
+            route = self._change_route(values)
+            marked = self._changed_directly(route, writer, key, values, expected_version)
+            if marked is not None:
+                return bool(marked) or self._is_missing(reader, key, expected_version)
+        else:
+            route = self._write_route(Sender.STATEMENT, Circumstance.STATEMENT)
+        with self._writing(route) as without_begin:
             if softly:
-                if self._is_one_update(values):
+                if route.sender is not Sender.UNIT_OF_WORK:
                     without_begin()
                 gone = self._change_or_none(writer, key, values, expected_version) is not None
             else:
-                gone = self._deleted_for_good(writer, key, expected_version, without_begin)
+                gone = self._deleted_for_good(writer, key, expected_version, route, without_begin)
             return gone or self._is_missing(reader, key, expected_version)
 
     def _deleted_for_good(
-        self, writer: Writer, key: tuple[Any, ...], expected: Any, without_begin: Callable[[], None]
+        self, writer: Writer, key: tuple[Any, ...], expected: Any, route: Route, without_begin: Callable[[], None]
     ) -> bool:
         """Delete one row, by a statement alone if possible. Returns False if it is missing, or its version is stale."""
         in_one_table = not spreads(self.traits)
-        if (in_one_table or expected is None) and self._deletes_by_statement(key):
+        refusal = deletion_refusal(self._session, self.traits, key)
+        if (in_one_table or expected is None) and refusal is None:
             if in_one_table:
                 without_begin()
                 gone = self._counted(writer.delete_by_key(key, expected)) > 0
             else:
                 gone = self._deleted(writer.reader, of_key(writer.reader, key)) > 0
         else:
+            log_route(self.model_class, Route(Sender.UNIT_OF_WORK, route.boundary, refusal))
             entity = self._locked(writer.reader, key)
             if entity is None or self._if_fresh([entity], expected) is None:
                 return False
@@ -207,71 +237,62 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         writer = self._writer(user_id, include_deleted=True)
         key = writer.reader.key(entity_id)
         values = writer.deletion(deleted=False)
-        restored = self._changed_alone(writer, key, values, None)
+        route = self._change_route(values)
+        restored = self._changed_directly(route, writer, key, values, None)
         if restored is not None:
             return restored[0] if restored else self._refused(writer.reader, key, None)
-        with self._writing() as without_begin:
-            if self._is_one_update(values):
+        with self._writing(route) as without_begin:
+            if route.sender is not Sender.UNIT_OF_WORK:
                 without_begin()
             entity = self._change(writer, key, values, None)
             keep(self._session, entity)
         return entity
 
-    @property
-    def _commits_alone(self) -> bool:
-        """Whether a write of one statement is committed by itself: it is not part of an open transaction."""
-        session = self._session
-        return self.auto_commit and not session.in_transaction() and not state_of(session).units
+    def _write_route(
+        self, sender: Sender, refusal: Reason | None = None, *, is_single: bool = True, is_insert: bool = False
+    ) -> Route:
+        """The route of a write, which ``sender`` sends if the driver can't."""
+        with translated(self.model_class):
+            return write_route(
+                self._session,
+                self.traits,
+                auto_commit=self.auto_commit,
+                sender=sender,
+                refusal=refusal,
+                is_single=is_single,
+                is_insert=is_insert,
+            )
 
-    def _changed_alone(self, writer: Writer, key: tuple[Any, ...], values: Values, expected: Any) -> Sequence[M] | None:
+    def _change_route(self, values: Values) -> Route:
+        """The route of a write that changes one row: by an UPDATE … RETURNING, or by a flush."""
+        refusal = change_refusal(self._session, self.traits, [values]) if values else Circumstance.NO_VALUES
+        if refusal is not None:
+            return self._write_route(Sender.UNIT_OF_WORK, refusal, is_single=False)
+        return self._write_route(Sender.STATEMENT, Circumstance.CONDITIONS if self._conditioned else None)
+
+    def _changed_directly(
+        self, route: Route, writer: Writer, key: tuple[Any, ...], values: Values, expected: Any
+    ) -> Sequence[M] | None:
         """The changed row, or an empty list, of an UPDATE that the driver sent and committed; None: it was not sent."""
-        if self._conditioned or not self._commits_alone or not self._is_one_update(values):
+        if route is not DIRECT:
             return None
+        log_route(self.model_class, route)
         bound = writer.update_by_key(key, values, expected)
         with translated(self.model_class):
             return write(self._session, bound.statement, bound.parameters, self.traits)
 
-    def _writing(self) -> Any:
-        return writing(self._session, auto_commit=self.auto_commit, model=self.model_class)
-
-    def _directly(self) -> bool:
-        """Whether rows may be written by statements, without the session's unit of work."""
-        return self.traits.direct_writes and not session_listened(self._session, CHANGE)
-
-    def _deletes_by_statement(self, key: tuple[Any, ...]) -> bool:
-        """Whether the row may be deleted by a statement, since neither the ORM nor a listener has more to do."""
-        traits, session = self.traits, self._session
-        if not (traits.direct_deletes or spreads(traits)) or session_listened(session, CHANGE):
-            return False
-        if any(mapper_departure(each, CHANGE) for each in traits.mapper.self_and_descendants):
-            return False
-        deletion = deletion_of(traits)
-        return (
-            not deletion.needs_orm
-            and not holds_related(session, traits, key, deletion.if_loaded)
-            and (not deletion.needs_keys or enforces_keys(session, traits))
-        )
-
-    def _is_one_update(self, values: Values) -> bool:
-        """Whether the values can be written by one UPDATE … RETURNING."""
-        return bool(values) and self._directly() and not self._needs_unit(values)
+    def _writing(self, route: Route) -> AbstractContextManager[Callable[[], None]]:
+        return writing(self._session, route, auto_commit=self.auto_commit, model=self.model_class)
 
     def _is_one_insert(self, values: Values) -> bool:
-        """Whether a flush will send one INSERT and nothing else."""
-        session, mapper = self._session, self.traits.mapper
+        """Whether a flush of a new object with these values sends one INSERT, if nothing else is pending."""
+        mapper = self.traits.mapper
         return (
             self.traits.direct_writes
-            and not self._needs_unit(values)
+            and not needs_object(self.traits, values)
             and not mapper.dispatch.before_insert
             and not mapper.dispatch.after_insert
-            and len(session.new) == 1
-            and not (session.dirty or session.deleted)
         )
-
-    def _needs_unit(self, values: Values) -> bool:
-        """Whether the values include more than columns, or the discriminator: these need an object."""
-        traits = self.traits
-        return traits.discriminator in values or any(key not in traits.columns for key in values)
 
     def _made(self, values: Values) -> M:
         """A new entity, made by its constructor. Values that the constructor does not accept are set afterwards."""
@@ -384,7 +405,7 @@ class WritingRepository(ExplainingRepository[M, SyncDb]):
         """Change one row, by a statement if possible. Returns None if the row is missing, or its version is stale."""
         if not values:
             return self._if_fresh(self._fresh(writer.reader, key), expected)
-        if self._is_one_update(values):
+        if change_refusal(self._session, self.traits, [values]) is None:
             rows = self._scalars(writer.update_by_key(key, values, expected), FRESH)
             return rows[0] if rows else None
         entity = self._locked(writer.reader, key)

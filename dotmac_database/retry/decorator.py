@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 from ..dialects import translated
-from ..sessions import rollback, sync_session
+from ..execution.state import sync_session
+from ..execution.work import rollback
 from .enclosed import encloses
 from .policy import RetryPolicy
 from .runner import Retries

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.orm import Session, SessionTransactionOrigin
 
 from ..dialects.isolation import may_have_written
-from ..sessions import state_of
+from ..execution.state import state_of
 
 
 def encloses(session: Session) -> bool:

@@ -13,9 +13,10 @@ from sqlalchemy.sql import ColumnElement
 
 from ..dialects.own import OWN
 from ..errors import TenantIsolationError, TenantNotGivenError, TenantRequiredError, ValidationError
+from ..execution.state import sync_session
+from ..execution.work import read
 from ..models.registered import mappers
 from ..models.traits import Traits, traits_of
-from ..sessions import read, sync_session
 from ..tenancy.context import ALL_TENANTS, binding_of, confine
 from ..tenancy.policies import protected_tables
 from ..tenancy.values import named, stored

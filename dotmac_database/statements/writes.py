@@ -20,10 +20,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.elements import Null
 
+from ..departures import CHANGE, INSERT, mapper_departure
 from ..errors import MisuseError, TenantIsolationError, TenantRequiredError, ValidationError
 from ..models.expressions import made_by
 from ..models.traits import Traits, VersionSource
-from ..plainness import CHANGE, INSERT, mapper_departure
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.related import tenant_of_related
 from ..tenancy.values import same

@@ -19,7 +19,7 @@ from weakref import WeakSet
 from sqlalchemy.orm import InstanceState, Session
 
 from ..errors import TenantIsolationError, TenantNotGivenError, ValidationError
-from ..sessions import AnySession, sync_session
+from ..execution.state import AnySession, sync_session
 from .holdings import forget_reached, holds_tenants, release_added, release_others, stamp_pending
 from .values import named, same
 

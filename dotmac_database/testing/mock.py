@@ -14,10 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.util import greenlet_spawn
 
-from ..cursors import CursorKey
 from ..engines import make_engine
 from ..errors import ValidationError
 from ..models.traits import traits_of
+from ..paging.cursors import CursorKey
 from ..repositories import AsyncRepository, BaseRepository
 from .memory import attach_schemas, create_tables
 

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 from ..errors import TransactionError
+from ..execution.state import state_of, sync_session
 from ..retry.transient import database_error
-from ..sessions import state_of, sync_session
 from .options import TransactionOptions
 from .unit import Unit
 

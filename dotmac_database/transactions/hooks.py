@@ -14,7 +14,7 @@ from sqlalchemy.util import await_
 from sqlalchemy.util.concurrency import in_greenlet
 
 from ..errors import ValidationError
-from ..sessions import AnySession, refuse_ended, state_of, sync_session
+from ..execution.state import AnySession, refuse_ended, state_of, sync_session
 from ..tenancy.context import TenantBinding, as_registered, binding_of
 
 Callback = Callable[[], Any]

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from ..dialects import dialect_named, translated
 from ..dialects.own import OWN
 from ..errors import DuplicateEntityError, ValidationError
-from ..sessions import sole_connection, sync_session
+from ..execution.state import sole_connection, sync_session
 from ..types import UTCDateTime, as_utc, utc_now
 from .locks import require_transaction, tenant_of
 

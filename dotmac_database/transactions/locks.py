@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from ..dialects import translated
 from ..dialects.isolation import lock_by_name
 from ..errors import TransactionError, ValidationError
-from ..sessions import refuse_ended, sole_bind, sole_connection, state_of, sync_session
+from ..execution.state import refuse_ended, sole_bind, sole_connection, state_of, sync_session
 from ..tenancy.context import binding_of
 from ..tenancy.values import named
 

@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session, scoped_session
 
 from ..dialects import translated
 from ..errors import TransactionError, ValidationError
+from ..execution.state import keep, sync_session
 from ..retry.enclosed import encloses
 from ..retry.policy import RetryPolicy
 from ..retry.runner import Retries
-from ..sessions import keep, sync_session
 from .block import DatabaseTransaction
 from .options import TransactionOptions
 

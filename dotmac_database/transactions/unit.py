@@ -11,18 +11,8 @@ from ..dialects import translated
 from ..dialects.isolation import begin_options, set_timeouts
 from ..dialects.own import OWN
 from ..errors import TransactionError
-from ..sessions import (
-    Held,
-    begin_for_savepoint,
-    commit,
-    loaded_values,
-    refuse_ended,
-    refuse_in_use,
-    restore_values,
-    rollback,
-    sole_bind,
-    state_of,
-)
+from ..execution.state import Held, loaded_values, refuse_ended, restore_values, sole_bind, state_of
+from ..execution.work import begin_for_savepoint, commit, refuse_in_use, rollback
 from .hooks import awaits_commit
 from .options import TransactionOptions
 

@@ -25,7 +25,7 @@ from dotmac_database import (
     on_rollback,
     once,
 )
-from dotmac_database.ended import REFUSED
+from dotmac_database.execution.ended import REFUSED
 from dotmac_database_fastapi import DatabasePlugin, get_repository, get_session
 from tests.fastapi.conftest import Api
 from tests.models import Tag

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.orm import Session, sessionmaker
 
-from dotmac_database.breaker import CircuitBreaker
 from dotmac_database.errors import CircuitOpenError, DatabaseUnavailableError
+from dotmac_database.retry.breaker import CircuitBreaker
 from dotmac_database.transactions import TransactionManager
 from tests.postgres import OwnServer
 

@@ -14,7 +14,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
-from dotmac_database.sessions import state_of
+from dotmac_database.execution.state import state_of
 from dotmac_database.transactions import DatabaseTransaction, block, on_commit, on_rollback
 from tests.postgres import OwnServer
 

@@ -51,8 +51,8 @@ from dotmac_database import (
     acting_as,
     create_database,
     create_repository,
-    direct,
 )
+from dotmac_database.execution import asyncpg as direct
 from tests.conftest import Face
 from tests.models import User
 

@@ -10,7 +10,8 @@ from sqlalchemy import ForeignKey, Integer, String, case, func, literal, select,
 from sqlalchemy.ext.hybrid import Comparator, hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from dotmac_database import QueryFilter, TenantMixin, VersionMixin, direct
+from dotmac_database import QueryFilter, TenantMixin, VersionMixin
+from dotmac_database.execution import asyncpg as direct
 from tests.conftest import Face
 
 

@@ -27,11 +27,11 @@ from dotmac_database import (
     EntityNotFoundError,
     SessionEndedError,
     create_database,
-    direct,
+    departures,
     guard_tenants,
-    plainness,
 )
 from dotmac_database.engines import sync_url
+from dotmac_database.execution import asyncpg as direct
 from dotmac_database.repositories import bulk
 from tests.conftest import Face
 from tests.matrices import sampled
@@ -597,8 +597,8 @@ FAMILIES = {
     "attributes": AttributeEvents,
 }
 WAYS = [
-    *(plainness.READ_BY_DRIVER, plainness.READ_ALONE, plainness.WRITE_ALONE, plainness.WRITE_BY_DRIVER),
-    *(plainness.INSERT, plainness.CHANGE),
+    *(departures.READ_BY_DRIVER, departures.READ_ALONE, departures.WRITE_ALONE, departures.WRITE_BY_DRIVER),
+    *(departures.INSERT, departures.CHANGE),
 ]
 
 
@@ -618,7 +618,7 @@ def test_an_event_of_a_later_version_is_not_passed_by(
     monkeypatch.setattr(events.dispatch, "after_pondering", level, raising=False)
     for kind, empty in events.dispatch._empty_listener_reg.items():
         monkeypatch.setitem(empty, "after_pondering", _EmptyListener(level, kind))
-    plainness._concerned.cache_clear()
+    departures._affected_listeners.cache_clear()
     with place.made(place.maker()) as session:
         dispatch = {
             "session": session.sync_session.dispatch,
@@ -636,7 +636,7 @@ def test_an_event_of_a_later_version_is_not_passed_by(
             place, session, passed_by, [each for each in OPERATIONS if family in KNOWN_TO_COPY or each != "copy"]
         )
     monkeypatch.undo()
-    plainness._concerned.cache_clear()
+    departures._affected_listeners.cache_clear()
 
 
 KNOWN_TO_COPY = ("session", "dialect", "pool")
@@ -655,9 +655,9 @@ def test_what_is_private_of_sqlalchemy_is_there() -> None:
     with Session() as session:
         assert session._close_state.name == "CLOSE_IS_RESET"
     with Session(close_resets_only=False) as session:
-        assert not plainness.has_ended(session)
-    assert plainness.has_ended(session)
-    assert plainness._CONNECTIONS._events is ConnectionEvents
+        assert not departures.has_ended(session)
+    assert departures.has_ended(session)
+    assert departures._CONNECTIONS._events is ConnectionEvents
     assert isinstance(Connection._has_events, bool)
 
 

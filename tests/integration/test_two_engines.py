@@ -13,8 +13,9 @@ import pytest
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from dotmac_database import AsyncRepository, Database, QueryFilter, create_database, direct, plainness
+from dotmac_database import AsyncRepository, Database, QueryFilter, create_database, departures
 from dotmac_database.dialects import transactions
+from dotmac_database.execution import asyncpg as direct
 
 
 class Local(DeclarativeBase):
@@ -134,7 +135,7 @@ def test_nothing_grows_with_the_number_of_engines(postgres_url: str) -> None:
 
     def kept() -> list[int]:
         collected()
-        where: list[Any] = [plainness._CLASSES, plainness._DIALECTS, plainness._KNOWN]
+        where: list[Any] = [departures._CLASSES, departures._DIALECTS, departures._KNOWN]
         return [len(each) for each in (*where, transactions._WATCHED)]
 
     asyncio.run(main())

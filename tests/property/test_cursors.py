@@ -33,7 +33,7 @@ from dotmac_database import (
     SortOrder,
     ValidationError,
 )
-from dotmac_database.cursors import MAX_LENGTH, CursorCodec
+from dotmac_database.paging.cursors import MAX_LENGTH, CursorCodec
 from dotmac_database.testing import AsyncMockRepository, MockRepository
 from dotmac_database_fastapi import DatabasePlugin
 from tests.conftest import Face

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from dotmac_database.execution.state import state_of
 from dotmac_database.repositories import BaseRepository
-from dotmac_database.sessions import state_of
 from dotmac_database.transactions import DatabaseTransaction, on_commit, on_rollback
 
 

@@ -8,8 +8,8 @@ from typing import assert_type
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from dotmac_database.breaker import CircuitBreaker, CircuitState
 from dotmac_database.retry import RetryAttempt, RetryBudget, RetryPolicy, RetryStrategy, with_retry
+from dotmac_database.retry.breaker import CircuitBreaker, CircuitState
 from dotmac_database.transactions import (
     DatabaseTransaction,
     IdempotencyRecord,

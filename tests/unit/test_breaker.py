@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, exc, text
 
-from dotmac_database.breaker import CircuitBreaker, CircuitChange
 from dotmac_database.errors import (
     CircuitOpenError,
     ConstraintViolationError,
@@ -29,6 +28,7 @@ from dotmac_database.errors import (
     TransactionError,
     ValidationError,
 )
+from dotmac_database.retry.breaker import CircuitBreaker, CircuitChange
 
 SHORT = 0.05
 

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 from dotmac_database.errors import ConstraintViolationError, DuplicateEntityError, TransactionError, ValidationError
+from dotmac_database.execution.state import state_of, sync_session
 from dotmac_database.repositories import BaseRepository
-from dotmac_database.sessions import state_of, sync_session
 from dotmac_database.transactions import DatabaseTransaction
 
 

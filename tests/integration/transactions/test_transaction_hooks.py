@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dotmac_database.errors import ConstraintViolationError, DatabaseError
+from dotmac_database.execution.state import sync_session
 from dotmac_database.repositories import BaseRepository
-from dotmac_database.sessions import sync_session
 from dotmac_database.transactions import on_commit, on_rollback
 
 

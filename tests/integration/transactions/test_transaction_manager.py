@@ -21,8 +21,8 @@ from dotmac_database.errors import (
     TransactionError,
     ValidationError,
 )
+from dotmac_database.execution.state import state_of, sync_session
 from dotmac_database.retry import RetryAttempt, RetryPolicy, with_retry
-from dotmac_database.sessions import state_of, sync_session
 from dotmac_database.transactions import TransactionManager, TransactionOptions, on_commit
 
 SERIALIZABLE = TransactionOptions(isolation_level="SERIALIZABLE")

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select, text
 
 from dotmac_database.errors import DatabaseTimeoutError, TransactionError, ValidationError
-from dotmac_database.sessions import state_of, sync_session
+from dotmac_database.execution.state import state_of, sync_session
 from dotmac_database.tenancy import RowLevelSecurity, bind_tenant, guard_tenants
 from dotmac_database.transactions import TransactionOptions
 

@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from .errors import InvalidCursorError, ValidationError
+from ..errors import InvalidCursorError, ValidationError
 
 CursorKey: TypeAlias = bytes | str | Sequence[bytes | str] | None
 """One key, or several for rotation: the first signs, all verify. None: only a checksum."""

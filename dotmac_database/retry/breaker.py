@@ -19,7 +19,7 @@ from typing import Any, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, 
 
 from sqlalchemy import exc as sa
 
-from .errors import (
+from ..errors import (
     CircuitOpenError,
     ConstraintViolationError,
     DatabaseTimeoutError,
@@ -31,7 +31,7 @@ from .errors import (
     TransactionError,
     ValidationError,
 )
-from .retry.transient import database_error
+from .transient import database_error
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import async_session
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.session import _SessionCloseState
 
-from .errors import SessionEndedError
+from ..errors import SessionEndedError
 
 REFUSED = frozenset(
     (

@@ -1,11 +1,10 @@
-"""Whether a session, its engine and a class are exactly as SQLAlchemy and the toolkit make them.
+"""Whether a session, its engine and a mapped class are exactly as SQLAlchemy and the toolkit make them.
 
-The ways that pass SQLAlchemy by (a statement by the driver alone, COPY, a read or a write without BEGIN) ask
-`departure` first. It says what is allowed: SQLAlchemy's own classes and methods, and listeners that the toolkit knows.
-Whatever else it meets, an event of a later SQLAlchemy too, is a reason to go SQLAlchemy's ordinary way.
-
-SQLAlchemy keeps private some of what is read here (``_event_names``, ``_close_state``, a dispatch of a class), as it is
-in 2.1.9; ``tests/integration/test_hooks.py`` names each.
+A shortcut (a statement sent by the driver alone, COPY, a statement without BEGIN) leaves out steps at which code of the
+user's could run: event listeners, overridden methods, subclasses. So `departure` is called before a shortcut is taken.
+It accepts SQLAlchemy's own classes and methods, and the listeners that the toolkit knows. Anything else, such as an
+event that only a later version of SQLAlchemy has, is a departure, and the statement is sent in SQLAlchemy's ordinary
+way.
 """
 
 from __future__ import annotations
@@ -31,19 +30,19 @@ from sqlalchemy.orm.session import _SessionCloseState
 
 
 class Departure(Enum):
-    """What is not as SQLAlchemy and the toolkit made it; the value is a sentence for people."""
+    """What differs from SQLAlchemy's and the toolkit's own objects. The value is a sentence for users."""
 
     SESSION_CLASS = "The session's class overrides a method of SQLAlchemy's."
     SESSION_ENDED = "The session has ended."
     SESSION_BINDS = "The session has several binds, or none that is an engine."
-    SESSION_OPTIONS = "The session has execution options, does not begin or flush by itself, or is two-phase."
-    SESSION_LISTENER = "Something listens to the session."
-    ENGINE_CLASS = "The engine or its dialect is of a class, or has a method, that is not SQLAlchemy's."
+    SESSION_OPTIONS = "The session has execution options, autobegin or autoflush is off, or it is two-phase."
+    SESSION_LISTENER = "An event listener is registered on the session."
+    ENGINE_CLASS = "The engine or its dialect has a class or a method that is not SQLAlchemy's."
     ENGINE_OPTIONS = "The engine or the connection has execution options."
-    ENGINE_LISTENER = "Something listens to the engine, its dialect, its pool or its connections."
+    ENGINE_LISTENER = "An event listener is registered on the engine, its dialect, its pool or its connections."
     ENGINE_LOG = "The engine logs its statements."
-    MODEL_CLASS = "The class is not mapped and instrumented as SQLAlchemy does it by itself."
-    MODEL_LISTENER = "Something listens to the class, its objects or its attributes."
+    MODEL_CLASS = "The class has a mapper or an instrumentation of its own."
+    MODEL_LISTENER = "An event listener is registered on the class, its objects or its attributes."
 
 
 _CONFIGURING = frozenset(
@@ -70,11 +69,11 @@ _COLLECTIONS = frozenset(
 
 
 @dataclass(frozen=True, eq=False)
-class Way:
-    """A way to run a statement, and the events that it does not concern; it concerns all others.
+class Shortcut:
+    """A shorter way to run a statement, and the events whose listeners it does not affect. It affects all others.
 
-    ``by_driver``: SQLAlchemy does not see the statement. Else it does, and only BEGIN and COMMIT are left out, which
-    does not matter to those who only look on.
+    ``by_driver``: SQLAlchemy does not see the statement. If False, only BEGIN and COMMIT are left out, which does not
+    matter to listeners that only observe.
     """
 
     by_driver: bool
@@ -93,43 +92,47 @@ _READ: dict[str, frozenset[str]] = {
     "instances": _COPIES | {"expire", "init", "init_failure", "refresh_flush"},
     "attributes": _COLLECTIONS | {"set", "modified", "init_scalar"},
 }
-READ_BY_DRIVER = Way(by_driver=True, **_READ)
-READ_ALONE = Way(by_driver=False, **_READ)
-WRITE_ALONE = Way(by_driver=False)
-INSERT = Way(by_driver=True, mapper=_CONFIGURING | _CHANGES)
-"""An INSERT instead of a flush; what else is by the driver is a matter of session and engine."""
+READ_BY_DRIVER = Shortcut(by_driver=True, **_READ)
+READ_ALONE = Shortcut(by_driver=False, **_READ)
+WRITE_ALONE = Shortcut(by_driver=False)
+INSERT = Shortcut(by_driver=True, mapper=_CONFIGURING | _CHANGES)
+"""An INSERT instead of a flush. It concerns the mapped class; session and engine are checked for `WRITE_BY_DRIVER`."""
 
 _FLUSHES = frozenset(("before_flush", "after_flush", "after_flush_postexec"))
-CHANGE = Way(
+CHANGE = Shortcut(
     by_driver=True,
     session=((_UNITS_OF_WORK | _ENDS) - _FLUSHES)
     | {"do_orm_execute", "loaded_as_persistent", "after_begin", "after_transaction_create", "after_transaction_end"},
     mapper=_CONFIGURING | _INSERTS,
     instances=_COPIES | {"expire", "init", "init_failure", "load", "refresh"},
 )
-"""An UPDATE or DELETE of rows instead of a flush; that objects of the rows are loaded then is a read's concern."""
+"""An UPDATE or DELETE instead of a flush. Listeners to the loading of the returned rows are checked as for a read."""
 
-WRITE_BY_DRIVER = Way(by_driver=True)
-"""Of one row, or of many by COPY: there no event of a class or its objects is promised, but the others are."""
+WRITE_BY_DRIVER = Shortcut(by_driver=True)
+"""A write of one row, or COPY. Bulk methods fire no events of a class or its objects, but all events of session and
+engine."""
 
 _OBSERVERS = ("opentelemetry.", "sentry_sdk.")
-"""The packages whose listeners tell what happened, and need no transaction for it."""
+"""The packages whose listeners only observe statements, and need no transaction."""
 
 
-def departure(session: Session, target: Engine | Connection, mapper: Mapper[Any] | None, way: Way) -> Departure | None:
-    """The first reason why not to go this way; None: session, engine and class are exactly as they are known.
+def departure(
+    session: Session, target: Engine | Connection, mapper: Mapper[Any] | None, shortcut: Shortcut
+) -> Departure | None:
+    """The first departure that rules out this shortcut; None: there is none.
 
-    ``target`` is the connection where the session has one already. Sends nothing; takes some ten microseconds.
+    ``target`` is the session's engine, or its connection if it has one already. Sends nothing, and takes about ten
+    microseconds.
     """
     return (
-        session_departure(session, way)
-        or engine_departure(target, way)
-        or (None if mapper is None else mapper_departure(mapper, way))
+        session_departure(session, shortcut)
+        or engine_departure(target, shortcut)
+        or (None if mapper is None else mapper_departure(mapper, shortcut))
     )
 
 
-def session_departure(session: Session, way: Way) -> Departure | None:
-    """As `departure`, of the session alone."""
+def session_departure(session: Session, shortcut: Shortcut) -> Departure | None:
+    """As `departure`, but only of the session."""
     if has_ended(session):
         return Departure.SESSION_ENDED
     if session.info.get(_KNOWN_SIZE) != len(vars(session)) and not is_known(session):
@@ -138,120 +141,125 @@ def session_departure(session: Session, way: Way) -> Departure | None:
         return Departure.SESSION_BINDS
     if session.execution_options or session.twophase or not (session.autobegin and session.autoflush):
         return Departure.SESSION_OPTIONS
-    return Departure.SESSION_LISTENER if session_listened(session, way) else None
+    return Departure.SESSION_LISTENER if session_listened(session, shortcut) else None
 
 
-def session_listened(session: Session, way: Way) -> bool:
-    """Whether something of the user's listens to what the way would leave out of a session's events."""
+def session_listened(session: Session, shortcut: Shortcut) -> bool:
+    """Whether a listener of the user's is registered for an event of the session that the shortcut affects."""
     if "dispatch" in vars(session):
-        return _listened(session.dispatch, way.session, way)
-    # Nobody has asked for the listeners of this very session yet, so it has those of its class, and no others.
+        return _listened(session.dispatch, shortcut.session, shortcut)
+    # No listener was registered on this session itself, so it has only the listeners of its class.
     of = type(session)
-    last = _CLASSES.get((of, way))
+    last = _CLASSES.get((of, shortcut))
     if last is not None and last.are_the_same():
         return False
     everyone: Any = Session.dispatch
-    listeners = _concerned(everyone._events.dispatch, way.session)
+    listeners = _affected_listeners(everyone._events.dispatch, shortcut.session)
     collections = () if listeners is None else listeners(everyone._for_class(of))
-    if _any_unknown(collections, way):
+    if _any_unknown(collections, shortcut):
         return True
     if len(_CLASSES) >= _MAX_CLASSES:
         _CLASSES.clear()
-    _CLASSES[of, way] = Seen([each for each in collections if isinstance(each, _EmptyListener)])
+    _CLASSES[of, shortcut] = KnownListeners([each for each in collections if isinstance(each, _EmptyListener)])
     return False
 
 
-def engine_departure(target: Engine | Connection, way: Way) -> Departure | None:
-    """As `departure`, of an engine, or of a connection whose statements the way would pass by."""
+def engine_departure(target: Engine | Connection, shortcut: Shortcut) -> Departure | None:
+    """As `departure`, but only of an engine or a connection."""
     engine = target.engine
     if type(engine) not in _ENGINES or not _ENGINE_METHODS.isdisjoint(vars(engine)) or not _dialect_is_known(engine):
         return Departure.ENGINE_CLASS
-    if way.by_driver:
+    if shortcut.by_driver:
         if not all(map(_is_harmless_option, target.get_execution_options())) or engine.get_execution_options():
             return Departure.ENGINE_OPTIONS
         if engine.logger.isEnabledFor(logging.INFO):
             return Departure.ENGINE_LOG
-    connection = target is not engine and _listened(target.dispatch, way.engine, way)
-    return Departure.ENGINE_LISTENER if connection or _engine_listened(engine, way) else None
+    connection = target is not engine and _listened(target.dispatch, shortcut.engine, shortcut)
+    return Departure.ENGINE_LISTENER if connection or _engine_listened(engine, shortcut) else None
 
 
-def _engine_listened(engine: Engine, way: Way) -> bool:
-    """Whether anything unknown listens to an engine."""
-    if _ANY_CONNECTION._has_events and _listened(_CONNECTIONS, way.engine, way):
+def _engine_listened(engine: Engine, shortcut: Shortcut) -> bool:
+    """Whether an unknown listener is registered on an engine, its dialect, its pool, or on all connections."""
+    if _ANY_CONNECTION._has_events and _listened(_CONNECTIONS, shortcut.engine, shortcut):
         return True
     collections: list[Any] = []
-    for where, untouched in ((engine, way.engine), (engine.dialect, way.dialect), (engine.pool, way.pool)):
-        _collect(where.dispatch, untouched, collections)
-    return _any_unknown_since(engine, collections, way)
+    for target, unaffected in (
+        (engine, shortcut.engine),
+        (engine.dialect, shortcut.dialect),
+        (engine.pool, shortcut.pool),
+    ):
+        _collect(target.dispatch, unaffected, collections)
+    return _any_unknown_since(engine, collections, shortcut)
 
 
-def _collect(dispatch: Any, untouched: frozenset[str], collections: list[Any]) -> None:
-    """Add the collections of listeners to all events but ``untouched``."""
-    listeners = _concerned(dispatch._events.dispatch, untouched)
+def _collect(dispatch: Any, unaffected: frozenset[str], collections: list[Any]) -> None:
+    """Add the collections of listeners to all events except ``unaffected``."""
+    listeners = _affected_listeners(dispatch._events.dispatch, unaffected)
     if listeners is not None:
         collections += listeners(dispatch)
 
 
-def _any_unknown_since(owner: Any, collections: list[Any], way: Way) -> bool:
-    """As `_any_unknown`; what was found to be known is not looked through again."""
-    seen: dict[Way, Seen] | None = vars(owner).get(_SEEN)
+def _any_unknown_since(owner: Any, collections: list[Any], shortcut: Shortcut) -> bool:
+    """As `_any_unknown`. Collections whose listeners were all known are not examined again until they change."""
+    seen: dict[Shortcut, KnownListeners] | None = vars(owner).get(_KNOWN_LISTENERS)
     if seen is None:
         seen = {}
-        setattr(owner, _SEEN, seen)
-    last = seen.get(way)
+        setattr(owner, _KNOWN_LISTENERS, seen)
+    last = seen.get(shortcut)
     if last is not None and last.still_holds(collections):
         return False
-    if _any_unknown(tuple(collections), way):
+    if _any_unknown(tuple(collections), shortcut):
         return True
     if all(isinstance(each, (_EmptyListener, _ListenerCollection)) for each in collections):
-        seen[way] = Seen(collections)
+        seen[shortcut] = KnownListeners(collections)
     return False
 
 
-class Seen:
-    """Listeners to an engine that are all known, and how to see at once that there are still no others."""
+class KnownListeners:
+    """Listeners that are all known, in a form that shows quickly whether any was added since."""
 
     __slots__ = ("collections", "contents", "empty", "filled")
 
     def __init__(self, collections: list[Any]) -> None:
         self.collections = collections
-        # Those to all engines, and those to this one.
+        # The listeners to all engines, and the listeners to this engine.
         own = [*(each.parent_listeners for each in collections), *(each.listeners for each in collections)]
         self.empty = tuple(each for each in own if not each)
         self.filled = tuple(each for each in own if each)
         self.contents = tuple(map(tuple, self.filled))
 
     def still_holds(self, collections: list[Any]) -> bool:
-        """Whether nothing was added since, or exchanged."""
+        """Whether the collections are the same objects, with the same listeners."""
         return self.collections == collections and self.are_the_same()
 
     def are_the_same(self) -> bool:
-        """Whether nothing was added to the listeners since."""
+        """Whether the listeners are the same as before."""
         return not any(self.empty) and tuple(map(tuple, self.filled)) == self.contents
 
 
-_SEEN = "_dotmac_seen"
-"""The attribute of an engine or a mapper with what was seen. Listeners may hold it, so it must hold them itself."""
+_KNOWN_LISTENERS = "_dotmac_known_listeners"
+"""The attribute of an engine or a mapper with its `KnownListeners`. It ends with the engine, which listeners may refer
+to, so it can't be stored in a global dictionary."""
 
-_CLASSES: dict[tuple[type, Way], Seen] = {}
+_CLASSES: dict[tuple[type, Shortcut], KnownListeners] = {}
 """The listeners to a class of sessions, of which an app has a few for its whole life."""
 
 _MAX_CLASSES = 1024
-"""How many classes of sessions are remembered before it is begun anew; each guarded maker has one of its own."""
+"""The most session classes that are cached; a full cache is cleared. Each guarded sessionmaker has its own class."""
 
 
-def mapper_departure(mapper: Mapper[Any], way: Way) -> Departure | None:
-    """As `departure`, of a mapped class alone."""
+def mapper_departure(mapper: Mapper[Any], shortcut: Shortcut) -> Departure | None:
+    """As `departure`, but only of a mapped class."""
     manager = mapper.class_manager
     if type(mapper) is not Mapper or type(manager) is not ClassManager:
         return Departure.MODEL_CLASS
     collections: list[Any] = []
-    _collect(mapper.dispatch, way.mapper, collections)
-    _collect(manager.dispatch, way.instances, collections)
-    if _concerned(_ATTRIBUTES.dispatch, way.attributes) is not None:
+    _collect(mapper.dispatch, shortcut.mapper, collections)
+    _collect(manager.dispatch, shortcut.instances, collections)
+    if _affected_listeners(_ATTRIBUTES.dispatch, shortcut.attributes) is not None:
         for key in mapper.column_attrs.keys():  # noqa: SIM118 - it is no dict
-            _collect(manager[key].dispatch, way.attributes, collections)
-    return Departure.MODEL_LISTENER if _any_unknown_since(mapper, collections, way) else None
+            _collect(manager[key].dispatch, shortcut.attributes, collections)
+    return Departure.MODEL_LISTENER if _any_unknown_since(mapper, collections, shortcut) else None
 
 
 def has_ended(session: Session) -> bool:
@@ -260,23 +268,23 @@ def has_ended(session: Session) -> bool:
 
 
 def is_internal(listener: Any) -> bool:
-    """Whether a listener is the toolkit's, which knows the ways that pass it by, or SQLAlchemy's own."""
+    """Whether a listener is the toolkit's, which takes the shortcuts into account, or SQLAlchemy's own."""
     return getattr(listener, "dotmac_internal", False) is True or _is_by_origin(listener)
 
 
 def _is_by_origin(listener: Any) -> bool:
-    """Whether a listener is the guard's, or one that SQLAlchemy registers with every engine or class."""
+    """Whether a listener is the tenant guard's, or one that SQLAlchemy registers on every engine or class."""
     if not isinstance(listener, FunctionType):
         return False
     inner = _unwrapped(listener)
-    where = getattr(inner, "__module__", None) or ""
+    module = getattr(inner, "__module__", None) or ""
     if (
-        # The guard's look at what is not a repository's, and remember what happens to transactions.
-        where.startswith("dotmac_database.tenancy.")
+        # The guard's listeners check statements that are not a repository's, and record the ends of transactions.
+        module.startswith("dotmac_database.tenancy.")
         or getattr(inner, "dotmac_internal", False) is True
-        or (where, getattr(inner, "__qualname__", "")) in _SQLALCHEMYS
+        or (module, getattr(inner, "__qualname__", "")) in _SQLALCHEMYS
     ):
-        listener.dotmac_internal = True  # type: ignore[attr-defined]  # found out once for each
+        listener.dotmac_internal = True  # type: ignore[attr-defined]  # a function takes any attribute
         return True
     return False
 
@@ -291,56 +299,56 @@ _SQLALCHEMYS = frozenset(
 
 
 def _only_looks_on(listener: Any) -> bool:
-    """Whether a listener is marked as one that sends nothing, or belongs to a tracer that is known."""
+    """Whether a listener is marked as an observer that sends nothing, or belongs to a known tracer."""
     inner = _unwrapped(listener)
     marked = getattr(inner, "dotmac_observes", False) is True
     return marked or (getattr(inner, "__module__", None) or "").startswith(_OBSERVERS)
 
 
 def _unwrapped(listener: Any) -> Any:
-    """The function that SQLAlchemy was given to call, without what it puts around some of them."""
+    """The function that was registered, without SQLAlchemy's wrappers around it."""
     while isinstance(listener, FunctionType) and listener.__module__.startswith("sqlalchemy.") and listener.__closure__:
-        around = dict(zip(listener.__code__.co_freevars, listener.__closure__, strict=True))
-        cell = around.get("orig_fn") or around.get("fn")
+        closure = dict(zip(listener.__code__.co_freevars, listener.__closure__, strict=True))
+        cell = closure.get("orig_fn") or closure.get("fn")
         if cell is None:
             break
         listener = cell.cell_contents
     return listener
 
 
-def _listened(dispatch: Any, untouched: frozenset[str], way: Way) -> bool:
-    """Whether anything but a known listener is called for an event that is not one of ``untouched``."""
-    listeners = _concerned(dispatch._events.dispatch, untouched)
-    return listeners is not None and _any_unknown(listeners(dispatch), way)
+def _listened(dispatch: Any, unaffected: frozenset[str], shortcut: Shortcut) -> bool:
+    """Whether an unknown listener is registered for any event except ``unaffected``."""
+    listeners = _affected_listeners(dispatch._events.dispatch, unaffected)
+    return listeners is not None and _any_unknown(listeners(dispatch), shortcut)
 
 
-def _any_unknown(collections: tuple[Any, ...], way: Way) -> bool:
+def _any_unknown(collections: tuple[Any, ...], shortcut: Shortcut) -> bool:
     for collection in filter(None, collections):
         for listener in collection:
-            if not (is_internal(listener) or (not way.by_driver and _only_looks_on(listener))):
+            if not (is_internal(listener) or (not shortcut.by_driver and _only_looks_on(listener))):
                 return True
     return False
 
 
 @cache
-def _concerned(dispatch: Any, untouched: frozenset[str]) -> Callable[[Any], tuple[Any, ...]] | None:
-    """What gets the listeners of all events but ``untouched``, whatever events this version of SQLAlchemy has.
+def _affected_listeners(dispatch: Any, unaffected: frozenset[str]) -> Callable[[Any], tuple[Any, ...]] | None:
+    """A function that gets the listeners of all events except ``unaffected`` that this version of SQLAlchemy has.
 
-    None: there are no others.
+    None: there are no such events.
     """
-    names = [name for name in dispatch._event_names if name not in untouched]
+    names = [name for name in dispatch._event_names if name not in unaffected]
     if not names:
         return None
-    # One name alone would not give a tuple.
+    # An attrgetter for a single name does not return a tuple.
     return attrgetter(*names) if len(names) > 1 else lambda target: (getattr(target, names[0]),)
 
 
 _KNOWN_SIZE = "dotmac_database.known"
-"""How many attributes a session had when it was found to be known: to replace a method of it is to add one."""
+"""The key of the number of attributes that a session had when it was checked. Replacing a method adds an attribute."""
 
 
 def is_known(session: Session) -> bool:
-    """Whether the session, and the `AsyncSession` in front of it, have SQLAlchemy's own methods and no others."""
+    """Whether the session and its `AsyncSession` have only SQLAlchemy's own methods."""
     if not _has_own_methods(type(session)) or not _SESSION_METHODS.isdisjoint(vars(session)):
         return False
     outer = async_session(session)
@@ -366,14 +374,14 @@ _OWN: dict[type, tuple[Callable[[Any], Any], Any]] = {
     for base, names in ((Session, _SESSION_METHODS), (AsyncSession, _ASYNC_METHODS))
     for getter in (attrgetter(*sorted(names)),)
 }
-"""What gets a class's methods, and those that SQLAlchemy's own class had when this was imported."""
+"""For each base class, a function that gets its methods, and the methods that it had at import."""
 
 _MAIN: Any = attrgetter("execute", "scalars", "scalar", "connection", "get_bind", "flush", "commit", "rollback", "add",
                         "get", "refresh", "close", "begin", "begin_nested", "__getattribute__")  # fmt: skip
-"""What gets the methods that are looked at again for each session, since a class can be patched later."""
+"""Gets the methods that are compared again for each session, since a class can be patched later."""
 
 _KNOWN: dict[type, Any] = {}
-"""The main methods that a class had when it was found to be known; None: it is not."""
+"""The `_MAIN` methods of each class when it was checked; None: the class has methods of its own."""
 
 _OURS = frozenset(
     (
@@ -382,7 +390,7 @@ _OURS = frozenset(
         ("dotmac_database.tenancy.guard", "_guarded_class.<locals>.GuardedSession"),
     )
 )
-"""Subclasses whose methods add nothing that a repository's statements could miss."""
+"""Subclasses that a shortcut can leave out, since their methods do not change a repository's statements."""
 
 
 def _has_own_methods(of: type) -> bool:
@@ -417,14 +425,14 @@ _CONNECTIONS: Any = getattr(Connection.dispatch, "_for_class")(Connection)  # no
 
 
 def _is_harmless_option(name: str) -> bool:
-    """Whether an execution option of a connection, the guard's among them, says nothing of how statements are run."""
+    """Whether an execution option of a connection has no effect on the execution of statements, as the guard's."""
     return name == "isolation_level" or name.startswith("dotmac_")
 
 
 _DIALECT_METHODS = frozenset(name for name in _methods(DefaultDialect) if not name.startswith("_"))
-"""The public ones; SQLAlchemy keeps the results of others under their names."""
+"""The public methods. SQLAlchemy stores memoized results of private ones under their names."""
 _DIALECTS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-"""How many attributes a dialect had when it was found to be SQLAlchemy's own: to replace a method is to add one."""
+"""The number of attributes that a dialect had when it was checked. Replacing a method adds an attribute."""
 
 
 def _dialect_is_known(engine: Engine) -> bool:

@@ -1,8 +1,8 @@
 """Statements that are sent directly by asyncpg, because SQLAlchemy's processing costs more than the statement itself.
 
-This is possible for a class that has only columns, on an engine and a session without listeners, and without a need for
-a transaction. The statement is compiled once, and runs on the pooled driver connection. Its rows become the same
-objects, in the same state, as with the ORM. In all other cases the functions return None, and the ORM is used.
+`routes` decides whether the driver can send a statement. The statement is compiled once, and runs on the pooled driver
+connection. Its rows become the same objects, in the same state, as with the ORM. If the statement or the connection
+turns out to be unsuitable, the functions return None, and the ORM is used.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from sqlalchemy.sql import ClauseElement, visitors
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.util import await_only
 
-from .dialects.stale_plans import go_back, is_stale_plan, note_stale, point_of
-from .dialects.transactions import BUSY, mark_aborted
-from .errors import SessionEndedError
-from .models.expressions import hybrid_sql
-from .models.traits import Traits, is_of_cached_shape
-from .plainness import READ_BY_DRIVER, WRITE_BY_DRIVER, Way, engine_departure, mapper_departure
-from .sessions import autocommit_engine, lost_in_write, needs_no_transaction, refuse_ended, state_of
+from ..departures import WRITE_BY_DRIVER, engine_departure
+from ..dialects.stale_plans import go_back, is_stale_plan, note_stale, point_of
+from ..dialects.transactions import BUSY, mark_aborted
+from ..errors import SessionEndedError
+from ..models.expressions import hybrid_sql
+from ..models.traits import Traits, is_of_cached_shape
+from .routes import engine_of
+from .state import refuse_ended
+from .work import lost_in_write
 
 Process = Callable[[Any], Any]
 
@@ -79,9 +81,7 @@ def fetch(
     One statement. Returns None if it was not sent, or if the connection was lost, since a read may be sent again.
     Raises the same exceptions as SQLAlchemy.
     """
-    engine = autocommit_engine(session, READ_BY_DRIVER) if traits.plain else None
-    if engine is None or not _passes_by(engine, traits, READ_BY_DRIVER):
-        return None
+    engine = engine_of(session)
     plan = _plan(statement, engine.dialect, traits, fields)
     if plan is None:
         return None
@@ -97,14 +97,17 @@ def fetch(
     return [(each, *row[width:]) for each, row in zip(made, rows, strict=True)]
 
 
+def can_send(session: Session, statement: Any, traits: Traits[Any], fields: Sequence[str] | None) -> bool:
+    """Whether `fetch` would send this statement, if the connection caches prepared statements. Sends nothing."""
+    return _plan(statement, engine_of(session).dialect, traits, fields) is not None
+
+
 def write(session: Session, statement: Any, parameters: Mapping[str, Any], traits: Traits[Any]) -> list[Any] | None:
     """The objects of the rows that a write returns. The server commits its single statement.
 
     Returns None if it was not sent. If the connection is lost, raises `TransactionError` with ``outcome="unknown"``.
     """
-    engine = autocommit_engine(session, WRITE_BY_DRIVER) if traits.plain else None
-    if engine is None or not _passes_by(engine, traits, WRITE_BY_DRIVER):
-        return None
+    engine = engine_of(session)
     plan = _plan(statement, engine.dialect, traits, ())
     if plan is None:
         return None
@@ -117,12 +120,9 @@ def insert(session: Session, statement: Any, parameters: Mapping[str, Any], trai
 
     Returns None if it was not sent. A rollback makes the object transient, like one that was flushed.
     """
-    if session.new or session.dirty or session.deleted or not traits.plain:
+    if session.new or session.dirty or session.deleted:
         return None
-    engine = needs_no_transaction(session, state_of(session), WRITE_BY_DRIVER)
-    if engine is None or not _passes_by(engine, traits, WRITE_BY_DRIVER):
-        return None
-    plan = _plan(statement, engine.dialect, traits, ())
+    plan = _plan(statement, engine_of(session).dialect, traits, ())
     if plan is None:
         return None
     connection = session.connection()
@@ -135,18 +135,6 @@ def insert(session: Session, statement: Any, parameters: Mapping[str, Any], trai
     transaction: Any = session.get_nested_transaction() or session.get_transaction()
     transaction._new.update({instance_state(made): True for made in objects})
     return objects
-
-
-def _passes_by(engine: Engine, traits: Traits[Any], way: Way) -> bool:
-    """Whether neither the engine nor the class needs SQLAlchemy's processing. The session was checked before.
-
-    Listeners to writes of the class are checked by `Traits`, when the statement is built.
-    """
-    return (
-        engine.dialect.driver == "asyncpg"
-        and engine_departure(engine, way) is None
-        and mapper_departure(traits.mapper, READ_BY_DRIVER) is None
-    )
 
 
 def _plan(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequence[str] | None) -> Plan | None:

@@ -14,18 +14,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, Query, Session
 from sqlalchemy.sql import operators
 
+from ..dialects import dialect_named, translated
+from ..dialects.explain import planned_rows
+from ..errors import InvalidCursorError, MisuseError, ValidationError
+from ..execution.state import sync_session
+from ..models.traits import Traits, traits_of
+from ..query import MAX_PAGE_SIZE, CursorPaginationParams, SortField, SortOrder
+from ..statements.keyset import after, order_by
+from ..statements.ordering import OrderedTerm, cursor_order, order_of, terms_of
+from ..statements.scope import Scope
+from ..tenancy.context import ALL_TENANTS
 from .cursors import CursorCodec, CursorKey
-from .dialects import dialect_named, translated
-from .dialects.explain import planned_rows
-from .errors import InvalidCursorError, MisuseError, ValidationError
-from .models.traits import Traits, traits_of
 from .pages import Estimate
-from .query import MAX_PAGE_SIZE, CursorPaginationParams, SortField, SortOrder
-from .sessions import sync_session
-from .statements.keyset import after, order_by
-from .statements.ordering import OrderedTerm, cursor_order, order_of, terms_of
-from .statements.scope import Scope
-from .tenancy.context import ALL_TENANTS
 
 T = TypeVar("T")
 P = ParamSpec("P")

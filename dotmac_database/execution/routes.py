@@ -1,0 +1,307 @@
+"""The decision how a statement is sent, and its reason. No other module decides it.
+
+`read_route` and `write_route` choose the fastest route that has the same effect as SQLAlchemy's ordinary one. A route
+consists of what sends the statement (`Sender`) and the transaction in which it is sent (`Boundary`). The logger of this
+module writes each route with its reason at level DEBUG.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from enum import Enum
+from typing import Any, NamedTuple, TypeAlias
+
+from sqlalchemy import Column, Engine
+from sqlalchemy.orm import Session
+
+from ..departures import (
+    CHANGE,
+    READ_ALONE,
+    READ_BY_DRIVER,
+    WRITE_ALONE,
+    WRITE_BY_DRIVER,
+    Departure,
+    Shortcut,
+    engine_departure,
+    mapper_departure,
+    session_departure,
+    session_listened,
+)
+from ..dialects.copying import copies
+from ..dialects.isolation import saves_begin, statement_is_transaction
+from ..models.traits import Traits
+from .state import SessionState, state_of
+
+_log = logging.getLogger(__name__)
+
+
+class Sender(Enum):
+    """What sends the statement, the fastest first."""
+
+    DRIVER = "by the driver, without SQLAlchemy"
+    STATEMENT = "as a statement of SQLAlchemy's"
+    UNIT_OF_WORK = "by a flush of the session"
+    COPY = "by COPY"
+    ARRAYS = "as an INSERT with an array for each column"
+    VALUES = "as an INSERT with VALUES"
+
+
+class Boundary(Enum):
+    """The transaction in which the statement is sent."""
+
+    AUTOCOMMIT = "without BEGIN and COMMIT"
+    OWN_TRANSACTION = "in a transaction of its own"
+    SESSION_TRANSACTION = "in the session's transaction"
+    SAVEPOINT = "in a savepoint of the session's transaction"
+
+
+class Circumstance(Enum):
+    """Why a faster route is not possible, besides a `Departure`. The value is a sentence for users."""
+
+    OPEN_TRANSACTION = "The session is in a transaction."
+    OPEN_BLOCK = "A DatabaseTransaction is open."
+    NO_AUTO_COMMIT = "auto_commit is off."
+    EXPIRES_ON_COMMIT = "The session expires its objects at a commit."
+    TENANT_SETTING = "Row-level security needs a transaction that names the tenant."
+    ISOLATION_LEVEL = "The isolation level is stricter than READ COMMITTED."
+    LOCKS = "The rows are locked until the transaction ends."
+    OTHER_DRIVER = "Only asyncpg is used without SQLAlchemy."
+    MODEL = "The class has more than the plain columns of one table, or code of its own."
+    STATEMENT = "The statement needs SQLAlchemy's execution."
+    CONDITIONS = "The repository overrides conditions()."
+    VALUES = "The values include relationships, the discriminator, or SQL expressions."
+    NO_VALUES = "There are no values to write, so the row is only read."
+    CASCADES = "The deletion affects related rows that the ORM must handle."
+    FEW_ROWS = "The rows are too few."
+    ARRAY_TYPES = "The database or a column's type has no arrays."
+    NO_COPY = "COPY is not possible for the table, its columns, or its row-level security."
+
+
+Reason: TypeAlias = Departure | Circumstance
+
+
+class Route(NamedTuple):
+    """How a statement is sent. ``reason`` says why no faster route is possible; None: there is no faster one."""
+
+    sender: Sender
+    boundary: Boundary
+    reason: Reason | None = None
+
+    def __str__(self) -> str:
+        """A sentence or two for users."""
+        route = f"The statement is sent {self.sender.value}, {self.boundary.value}."
+        return route if self.reason is None else f"{route} {self.reason.value}"
+
+
+DIRECT = Route(Sender.DRIVER, Boundary.AUTOCOMMIT)
+
+_DIRECT_DRIVER = "asyncpg"
+
+FEW = 20
+"""From this number of rows on, one array parameter for each column is faster than VALUES."""
+
+MANY = 500
+"""From this number of rows on, the check whether COPY may be used costs less than it saves."""
+
+
+def read_route(session: Session, traits: Traits[Any] | None, refusal: Reason | None = None) -> Route:
+    """The route of one read.
+
+    ``refusal`` is the caller's reason not to let the driver send it, for example a statement that loads relationships.
+    Without ``traits`` the statement is not of a single mapped class, which is such a reason too.
+
+    =================================================  ======================  =======================
+    condition, the first that applies                  sender                  boundary
+    =================================================  ======================  =======================
+    a transaction or block is open, or objects expire  SQLAlchemy              session's transaction
+    nothing refuses the driver (see `_driver_refusal`) driver                  AUTOCOMMIT
+    a transaction is needed: row-level security,       SQLAlchemy              session's transaction
+    isolation level, departures of the session
+    PostgreSQL, and nobody listens to BEGIN            SQLAlchemy              AUTOCOMMIT
+    else                                               SQLAlchemy              its own
+    =================================================  ======================  =======================
+    """
+    state = state_of(session)
+    reason: Reason | None = _inside(session, state)
+    if reason is not None:
+        return Route(Sender.STATEMENT, Boundary.SESSION_TRANSACTION, reason)
+    if refusal is None:
+        refusal = _driver_refusal(session, state, traits, READ_BY_DRIVER)
+        if refusal is None:
+            return DIRECT
+    reason = _transaction_need(session, state, READ_ALONE)
+    if reason is not None and reason is not Departure.SESSION_LISTENER:
+        return Route(Sender.STATEMENT, Boundary.SESSION_TRANSACTION, reason)
+    engine = engine_of(session)
+    if not saves_begin(engine):
+        return Route(Sender.STATEMENT, Boundary.OWN_TRANSACTION, refusal)
+    reason = reason or engine_departure(engine, READ_ALONE)
+    if reason is not None:
+        return Route(Sender.STATEMENT, Boundary.OWN_TRANSACTION, reason)
+    return Route(Sender.STATEMENT, Boundary.AUTOCOMMIT, refusal)
+
+
+def write_route(
+    session: Session,
+    traits: Traits[Any],
+    *,
+    auto_commit: bool,
+    sender: Sender = Sender.STATEMENT,
+    refusal: Reason | None = None,
+    is_single: bool = True,
+    is_insert: bool = False,
+) -> Route:
+    """The route of one write.
+
+    ``refusal`` is the caller's reason not to let the driver send it; then ``sender`` sends it. ``is_single``: one
+    statement is the whole write, so it can be sent without BEGIN and COMMIT. Only an INSERT (``is_insert``) can be sent
+    by the driver in a transaction.
+
+    ============================================  ==========================================================
+    condition, the first that applies             boundary
+    ============================================  ==========================================================
+    a transaction is open                         savepoint
+    a `DatabaseTransaction` is open, but has not  session's transaction, which is begun
+    begun yet; or ``auto_commit`` is off
+    the driver sends it, or it is single, and     AUTOCOMMIT
+    nothing needs a transaction
+    else                                          its own
+    ============================================  ==========================================================
+    """
+    state = state_of(session)
+    reason: Reason | None
+    if session.in_transaction():
+        boundary, reason = Boundary.SAVEPOINT, Circumstance.OPEN_TRANSACTION
+    elif state.units:
+        boundary, reason = Boundary.SESSION_TRANSACTION, Circumstance.OPEN_BLOCK
+    elif not auto_commit:
+        boundary, reason = Boundary.SESSION_TRANSACTION, Circumstance.NO_AUTO_COMMIT
+    else:
+        boundary, reason = Boundary.OWN_TRANSACTION, None
+    alone = boundary is Boundary.OWN_TRANSACTION
+    if refusal is None and (alone or is_insert):
+        refusal = _driver_refusal(session, state, traits, WRITE_BY_DRIVER)
+        if refusal is None:
+            reason = reason or (Circumstance.EXPIRES_ON_COMMIT if _expires(session, state) else None)
+            if reason is None:
+                return DIRECT
+            if is_insert:
+                return Route(Sender.DRIVER, boundary, reason)
+    if alone and is_single and _sends_alone(session, state):
+        boundary = Boundary.AUTOCOMMIT
+    return Route(sender, boundary, refusal or reason)
+
+
+def change_refusal(session: Session, traits: Traits[Any], rows: Iterable[Mapping[str, Any]]) -> Reason | None:
+    """Why an UPDATE can't write these values, so that a flush must; None: it can."""
+    if not traits.direct_writes:
+        return mapper_departure(traits.mapper, CHANGE) or Circumstance.MODEL
+    if session_listened(session, CHANGE):
+        return Departure.SESSION_LISTENER
+    return Circumstance.VALUES if any(needs_object(traits, values) for values in rows) else None
+
+
+def needs_object(traits: Traits[Any], values: Mapping[str, Any]) -> bool:
+    """Whether the values include more than columns, or the discriminator: only a flush of an object can write these."""
+    return traits.discriminator in values or any(key not in traits.columns for key in values)
+
+
+def rows_sender(count: int, *, arrays: bool) -> Sender:
+    """The sender of an INSERT of ``count`` rows that returns them. ``arrays``: the dialect and the types allow them."""
+    return Sender.ARRAYS if arrays and count >= FEW else Sender.VALUES
+
+
+def bulk_sender(
+    session: Session, traits: Traits[Any], columns: Collection[Column[Any]], count: int, *, arrays: bool
+) -> tuple[Sender, Reason | None]:
+    """The sender of an INSERT of ``count`` rows that returns nothing, and the reason.
+
+    Asks the database whether COPY is possible, in one statement, if all else allows it.
+    """
+    if not traits.inserted_in_bulk:
+        return Sender.UNIT_OF_WORK, Circumstance.MODEL
+    if rows_sender(count, arrays=arrays) is Sender.VALUES:
+        return Sender.VALUES, Circumstance.FEW_ROWS if arrays else Circumstance.ARRAY_TYPES
+    departure = session_departure(session, WRITE_BY_DRIVER)
+    if departure is not None:
+        return Sender.VALUES, departure
+    if count < MANY:
+        return Sender.ARRAYS, Circumstance.FEW_ROWS
+    # COPY would write a column that is GENERATED ALWAYS AS IDENTITY, which INSERT rightly refuses.
+    writes_identity = any(column.identity is not None and column.identity.always for column in columns)
+    if not writes_identity and copies(session.connection({"mapper": traits.mapper}), traits.tables[0]):
+        return Sender.COPY, None
+    return Sender.ARRAYS, Circumstance.NO_COPY
+
+
+def log_route(model: type | None, route: Route) -> None:
+    """Write the route to the log at level DEBUG."""
+    if _log.isEnabledFor(logging.DEBUG):
+        _log.debug("%s: %s", "A statement" if model is None else model.__name__, route)
+
+
+def engine_of(session: Session) -> Engine:
+    """The session's only engine. Call it only if `session_departure` found that the session has exactly one."""
+    engine = session.bind
+    assert isinstance(engine, Engine)
+    return engine
+
+
+def _inside(session: Session, state: SessionState) -> Circumstance | None:
+    """Why a read belongs to the session's transaction; None: it does not."""
+    if session.in_transaction():
+        return Circumstance.OPEN_TRANSACTION
+    if _expires(session, state):
+        return Circumstance.EXPIRES_ON_COMMIT
+    return Circumstance.OPEN_BLOCK if state.units and not state.lazy else None
+
+
+def _expires(session: Session, state: SessionState) -> bool:
+    """Whether a commit would expire the session's objects, so that reading them later would send a statement."""
+    return session.expire_on_commit and not state.asynchronous
+
+
+def _transaction_need(session: Session, state: SessionState, shortcut: Shortcut) -> Reason | None:
+    """Why a statement without a transaction would have another effect than in one of its own; None: it has not."""
+    if not state.standalone_reads:
+        return Circumstance.TENANT_SETTING
+    departure = session_departure(session, shortcut)
+    if departure is not None and departure is not Departure.SESSION_LISTENER:
+        return departure
+    if not statement_is_transaction(engine_of(session)):
+        return Circumstance.ISOLATION_LEVEL
+    return departure
+
+
+def _sends_alone(session: Session, state: SessionState) -> bool:
+    """Whether a single statement of SQLAlchemy's can be sent in AUTOCOMMIT.
+
+    Statements that listeners send during a flush or commit must be in the same transaction.
+    """
+    if _transaction_need(session, state, WRITE_ALONE) is not None:
+        return False
+    engine = engine_of(session)
+    return saves_begin(engine) and engine_departure(engine, WRITE_ALONE) is None
+
+
+def _driver_refusal(
+    session: Session, state: SessionState, traits: Traits[Any] | None, shortcut: Shortcut
+) -> Reason | None:
+    """Why the driver can't send a statement of the class; None: it can.
+
+    The class has only columns, neither session nor engine nor class has listeners or methods of the user's, and nothing
+    needs a transaction. Listeners to writes of the class are checked by `Traits`, when the statement is built.
+    """
+    bind = session.bind
+    if bind is None or bind.dialect.driver != _DIRECT_DRIVER:
+        return Circumstance.OTHER_DRIVER
+    if traits is None:
+        return Circumstance.STATEMENT
+    if not traits.plain:
+        return Circumstance.MODEL
+    return (
+        _transaction_need(session, state, shortcut)
+        or engine_departure(engine_of(session), shortcut)
+        or mapper_departure(traits.mapper, READ_BY_DRIVER)
+    )

@@ -1,0 +1,125 @@
+"""What the toolkit remembers of a session, and which engine and values the session has.
+
+The state is stored on the sync session, which is also behind every `AsyncSession`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, Engine, inspect
+from sqlalchemy import exc as sa
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+from sqlalchemy.orm import InstanceState, LoaderCallableStatus, Session, scoped_session
+from sqlalchemy.orm.attributes import set_committed_value
+
+from ..departures import has_ended
+from ..dialects.transactions import watch
+from ..errors import MisuseError, SessionEndedError, TransactionError
+
+AnySession: TypeAlias = Session | AsyncSession | scoped_session[Session] | async_scoped_session[AsyncSession]
+_INFO = "dotmac_database"
+
+
+@dataclass(slots=True)
+class SessionState:
+    """The toolkit's state of one sync session.
+
+    ``units`` is the number of open `DatabaseTransaction` blocks, including that of the plugin's request; while it is
+    not zero, ``auto_commit`` only flushes. ``lazy``: the outermost block has no database transaction until its first
+    write. ``preserved`` are the objects that repositories returned in this transaction: they keep their values after
+    its commit. ``standalone_reads`` is False if each statement needs a transaction, as with row-level security.
+    ``asynchronous``: the session belongs to an `AsyncSession`, whose objects the toolkit never expires, since expired
+    attributes can't be loaded implicitly there. ``reading_alone`` marks a read without a transaction, whose end is no
+    commit for others; ``writing_alone`` a write whose single statement is a transaction by itself.
+    """
+
+    units: int = 0
+    lazy: bool = False
+    preserved: list[Any] = field(default_factory=list)
+    standalone_reads: bool = True
+    asynchronous: bool = False
+    reading_alone: bool = False
+    writing_alone: bool = False
+
+
+def sync_session(session: Any) -> Session:
+    """The sync session of ``session``, which may be async or scoped. Raises `ValidationError` for anything else."""
+    if isinstance(session, (scoped_session, async_scoped_session)):
+        session = session()
+    if isinstance(session, AsyncSession):
+        return session.sync_session
+    if isinstance(session, Session):
+        return session
+    raise MisuseError(f"A Session or an AsyncSession was expected, not {type(session).__name__}.")
+
+
+def state_of(session: Session) -> SessionState:
+    """The toolkit's state of a sync session, which is created at its first use."""
+    state: SessionState | None = session.info.get(_INFO)
+    if state is None:
+        state = session.info[_INFO] = SessionState()
+        for bind in (session.bind, *session.binds.values()):
+            watch(bind)
+    return state
+
+
+def refuse_ended(session: Session) -> None:
+    """Raise `SessionEndedError` if the session was closed for good, as a request's session is after the request."""
+    if has_ended(session):
+        raise SessionEndedError
+
+
+def has_several_engines(session: Session) -> bool:
+    """Whether the session chooses its engine by the class of a statement."""
+    return session.bind is None or bool(session.binds) or type(session).get_bind is not Session.get_bind
+
+
+def sole_bind(session: Session) -> Engine | Connection:
+    """The engine or connection for statements without a class. Raises `TransactionError` if there are several."""
+    binds = {session.bind, *session.binds.values()} - {None}
+    if session.bind is None and len(binds) == 1:
+        found: Any = next(iter(binds))
+        return found  # type: ignore[no-any-return]  # a session's binds are not typed
+    try:
+        return session.get_bind()
+    except sa.UnboundExecutionError as error:
+        raise TransactionError("The session has several engines, and nothing says which of them is meant.") from error
+
+
+def sole_connection(session: Session) -> Connection:
+    """The connection of the `sole_bind`, in the session's transaction."""
+    return session.connection(bind_arguments={"bind": sole_bind(session)})
+
+
+def keep(session: Session, *entities: Any) -> None:
+    """Preserve the values of these objects at the next commit, even if the session expires objects on commit."""
+    state = state_of(session)
+    if session.expire_on_commit and not state.asynchronous:
+        state.preserved.extend(entities)
+
+
+Held = tuple[Any, dict[str, Any]]
+
+
+def loaded_values(session: Session) -> list[Held]:
+    """The session's loaded objects with their values in the database, without pending changes."""
+    held: list[Held] = []
+    for entity in list(session.identity_map.values()):
+        state: InstanceState[Any] = inspect(entity)
+        values = {key: value for key, value in state.dict.items() if key in state.mapper.column_attrs}
+        before = {key: value for key, value in state.committed_state.items() if key in values}
+        held.append((entity, {**values, **before}))
+    return held
+
+
+def restore_values(session: Session, held: list[Held]) -> None:
+    """Restore the values of objects that a rollback has expired."""
+    for entity, values in held:
+        if entity not in session:
+            continue
+        expired = inspect(entity).expired_attributes
+        for key in expired & values.keys():
+            if values[key] is not LoaderCallableStatus.NO_VALUE:
+                set_committed_value(entity, key, values[key])
