@@ -81,8 +81,8 @@ class ConnectionOptions:
     @property
     def settings(self) -> dict[str, str]:
         """The server's settings for each connection. They are sent in its startup message, without a statement."""
-        given = {setting: getattr(self, name) for name, setting in _TIMEOUTS.items()}
-        return {setting: str(_milliseconds(value)) for setting, value in given.items() if value is not None}
+        timeouts = {setting: getattr(self, name) for name, setting in _TIMEOUTS.items()}
+        return {setting: str(_milliseconds(value)) for setting, value in timeouts.items() if value is not None}
 
     def arguments(self, url: URL) -> dict[str, Any]:
         """The arguments for the driver of ``url``."""
@@ -152,8 +152,8 @@ def async_url(url: str | URL) -> URL:
     return parsed.set(drivername=_ASYNC.get(parsed.drivername, parsed.drivername))
 
 
-def _called_with(url: URL, options: ConnectionOptions, given: dict[str, Any]) -> tuple[URL, dict[str, Any]]:
-    """The URL and the arguments of connections: from ``given``, else from the URL, else from the options.
+def _called_with(url: URL, options: ConnectionOptions, connect_args: dict[str, Any]) -> tuple[URL, dict[str, Any]]:
+    """The URL and the arguments of connections: from ``connect_args``, else from the URL, else from the options.
 
     The server's settings are merged from all three, so that one of them does not replace the others as a whole.
     """
@@ -161,18 +161,22 @@ def _called_with(url: URL, options: ConnectionOptions, given: dict[str, Any]) ->
     if url.get_driver_name() == "asyncpg":
         settings = arguments.get("server_settings", {})
         # The server applies these after those in libpq's options, which must take precedence nevertheless.
-        said_in_options = str(url.query.get("options", ""))
+        url_options = str(url.query.get("options", ""))
         settings = {
-            name: value for name, value in settings.items() if name not in url.query and name not in said_in_options
+            name: value for name, value in settings.items() if name not in url.query and name not in url_options
         }
-        url, said = _asyncpg_url(url)
-        arguments["server_settings"] = {**settings, **given.get("server_settings", {})}
-        return url, {**arguments, **said, **{name: each for name, each in given.items() if name != "server_settings"}}
-    parts = [each["options"] for each in (arguments, dict(url.query), given) if "options" in each]
+        url, from_url = _asyncpg_url(url)
+        arguments["server_settings"] = {**settings, **connect_args.get("server_settings", {})}
+        return url, {
+            **arguments,
+            **from_url,
+            **{name: each for name, each in connect_args.items() if name != "server_settings"},
+        }
+    parts = [each["options"] for each in (arguments, dict(url.query), connect_args) if "options" in each]
     arguments = {name: value for name, value in arguments.items() if name not in url.query}
     if len(parts) > 1 or "options" in arguments:
-        given = {**given, "options": " ".join(map(str, parts))}
-    return url, {**arguments, **given}
+        connect_args = {**connect_args, "options": " ".join(map(str, parts))}
+    return url, {**arguments, **connect_args}
 
 
 def _asyncpg_url(url: URL) -> tuple[URL, dict[str, Any]]:
@@ -224,19 +228,19 @@ def make_engine(url: str | URL, options: ConnectionOptions | None = None, **engi
     PostgreSQL that the toolkit uses. A pooled connection that PostgreSQL has closed is replaced when it is checked out,
     without a round trip.
     """
-    asked = options or ConnectionOptions()
-    made, arguments = _called_with(sync_url(url), asked, engine.pop("connect_args", {}))
-    result = create_engine(made, **_pool(made, {**engine, "connect_args": arguments}))
-    _prepare(result, asked, engine.get("isolation_level"))
+    connection_options = options or ConnectionOptions()
+    full_url, arguments = _called_with(sync_url(url), connection_options, engine.pop("connect_args", {}))
+    result = create_engine(full_url, **_pool(full_url, {**engine, "connect_args": arguments}))
+    _prepare(result, connection_options, engine.get("isolation_level"))
     return result
 
 
 def make_async_engine(url: str | URL, options: ConnectionOptions | None = None, **engine: Any) -> AsyncEngine:
     """As `make_engine`, async."""
-    asked = options or ConnectionOptions()
-    made, arguments = _called_with(async_url(url), asked, engine.pop("connect_args", {}))
-    result = create_async_engine(made, **_pool(made, {**engine, "connect_args": arguments}))
-    _prepare(result.sync_engine, asked, engine.get("isolation_level"))
+    connection_options = options or ConnectionOptions()
+    full_url, arguments = _called_with(async_url(url), connection_options, engine.pop("connect_args", {}))
+    result = create_async_engine(full_url, **_pool(full_url, {**engine, "connect_args": arguments}))
+    _prepare(result.sync_engine, connection_options, engine.get("isolation_level"))
     return result
 
 
@@ -256,8 +260,8 @@ class Database:
         with self._lock:
             if name not in self.__dict__:
                 self.__dict__[name] = make()
-            made: T = self.__dict__[name]
-            return made
+            engine: T = self.__dict__[name]
+            return engine
 
     @property
     def engine(self) -> Engine:

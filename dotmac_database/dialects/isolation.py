@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Select, func, select
 
+from .errors import translated
 from .transactions import CHANGES_AT_BEGIN, total_changes
 
 
@@ -22,10 +23,11 @@ def statement_is_transaction(engine: Engine) -> bool:
     """Whether a statement without a transaction has the same effect as in a transaction of its own.
 
     Under READ COMMITTED each statement has its own snapshot anyway. Connects once if the server's default level is not
-    known yet.
+    known yet, which can raise the toolkit's exceptions.
     """
     if not hasattr(engine.dialect, "default_isolation_level"):
-        engine.connect().close()  # the first connection tells the dialect the server's default level
+        with translated():
+            engine.connect().close()  # the first connection tells the dialect the server's default level
     level = engine.get_execution_options().get("isolation_level") or engine.dialect.default_isolation_level
     return level in ("READ COMMITTED", "AUTOCOMMIT") or engine.dialect.name == "sqlite"
 

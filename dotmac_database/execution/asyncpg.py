@@ -44,21 +44,21 @@ class Plan:
     types: list[Any]
     keys: tuple[str, ...]
 
-    def arguments(self, given: Mapping[str, Any]) -> list[Any]:
+    def arguments(self, values: Mapping[str, Any]) -> list[Any]:
         """The parameters in the driver's order."""
         return [
             value if process is None else process(value)
             for name, constant, process in self.parameters
-            for value in (given.get(name, constant),)
+            for value in (values.get(name, constant),)
         ]
 
     def processors(self, dialect: Any, attributes: Sequence[Any]) -> Processors:
         """The conversions of values by position. They depend on the types that the server reports."""
-        found = (
+        processors = (
             (place, type_.dialect_impl(dialect).result_processor(dialect, attribute.type.oid))
             for place, (type_, attribute) in enumerate(zip(self.types, attributes, strict=True))
         )
-        return tuple((place, process) for place, process in found if process is not None)
+        return tuple((place, process) for place, process in processors if process is not None)
 
 
 Processors = tuple[tuple[int, Process], ...]
@@ -89,12 +89,12 @@ def fetch(
     if rows is None or fields is None:
         return None if rows is None else [tuple(row) for row in rows]
     width = len(plan.keys)
-    made = (
+    firsts = (
         [dict(zip(plan.keys, row[:width], strict=True)) for row in rows]
         if fields
         else _objects(session, traits, plan.keys, rows)
     )
-    return [(each, *row[width:]) for each, row in zip(made, rows, strict=True)]
+    return [(each, *row[width:]) for each, row in zip(firsts, rows, strict=True)]
 
 
 def can_send(session: Session, statement: Any, traits: Traits[Any], fields: Sequence[str] | None) -> bool:
@@ -133,7 +133,7 @@ def insert(session: Session, statement: Any, parameters: Mapping[str, Any], trai
         return None
     objects = _objects(session, traits, plan.keys, rows)
     transaction: Any = session.get_nested_transaction() or session.get_transaction()
-    transaction._new.update({instance_state(made): True for made in objects})
+    transaction._new.update({instance_state(entity): True for entity in objects})
     return objects
 
 
@@ -220,8 +220,8 @@ def _brings_sql(mapper: Mapper[Any]) -> bool:
 
 
 def _key(traits: Traits[Any], column: Any) -> str:
-    known = column in traits.mapper.columns.values()
-    return traits.mapper.get_property_by_column(column).key if known else ""
+    mapped = column in traits.mapper.columns.values()
+    return traits.mapper.get_property_by_column(column).key if mapped else ""
 
 
 def _records(
@@ -327,22 +327,21 @@ def _processors(dialect: Any, pooled: Any, plan: Plan) -> Processors:
     After a change of the schema the driver prepares the statement again, which is a new entry in its cache.
     """
     info = pooled.info
-    cached = info.get(_PROCESSORS)
+    cached: dict[Plan, tuple[Any, Processors]] | None = info.get(_PROCESSORS)
     if cached is None:
         cached = info[_PROCESSORS] = {}
     driver = pooled.driver_connection
     prepared = driver._stmt_cache._entries.get((plan.sql, driver._protocol.get_record_class(), False))
-    known = cached.get(plan)
-    if known is not None and prepared is not None and known[0] is prepared:
-        found: Processors = known[1]
-        return found
+    last = cached.get(plan)
+    if last is not None and prepared is not None and last[0] is prepared:
+        return last[1]
     if prepared is None:  # the statement is too long for the driver's cache
         return plan.processors(dialect, await_only(driver.prepare(plan.sql)).get_attributes())
     if len(cached) >= _MAX_PROCESSORS:
         cached.clear()
-    found = plan.processors(dialect, prepared._statement._get_attributes())
-    cached[plan] = prepared, found
-    return found
+    processors = plan.processors(dialect, prepared._statement._get_attributes())
+    cached[plan] = prepared, processors
+    return processors
 
 
 def _objects(session: Session, traits: Traits[Any], keys: Sequence[str], rows: Sequence[list[Any]]) -> list[Any]:

@@ -30,7 +30,7 @@ REFUSED = frozenset(
 ``run_sync``, ``rollback`` and ``close`` are not among them: by these a block, or a task that is late, cleans up.
 """
 
-_KEPT = "dotmac_ended"
+_ENDED_CLASS = "dotmac_ended"
 
 
 def end_for_good(session: Session) -> None:
@@ -49,15 +49,15 @@ def end(session: Session) -> None:
 
 
 def _become_ended(session: Any) -> None:
-    known = type(session)
+    live_class = type(session)
     # The subclass is stored on the class itself, so that both live equally long. A session may be closed twice.
-    ended = vars(known).get(_KEPT)
-    if ended is None:
-        methods = {name: _refusing(getattr(known, name)) for name in REFUSED if hasattr(known, name)}
-        ended = type(known.__name__, (known,), {"__module__": known.__module__, **methods})
-        setattr(ended, _KEPT, ended)
-        setattr(known, _KEPT, ended)
-    session.__class__ = ended
+    ended_class = vars(live_class).get(_ENDED_CLASS)
+    if ended_class is None:
+        methods = {name: _refusing(getattr(live_class, name)) for name in REFUSED if hasattr(live_class, name)}
+        ended_class = type(live_class.__name__, (live_class,), {"__module__": live_class.__module__, **methods})
+        setattr(ended_class, _ENDED_CLASS, ended_class)
+        setattr(live_class, _ENDED_CLASS, ended_class)
+    session.__class__ = ended_class
 
 
 def _refusing(method: Any) -> Callable[..., Any]:

@@ -80,8 +80,8 @@ def sole_bind(session: Session) -> Engine | Connection:
     """The engine or connection for statements without a class. Raises `TransactionError` if there are several."""
     binds = {session.bind, *session.binds.values()} - {None}
     if session.bind is None and len(binds) == 1:
-        found: Any = next(iter(binds))
-        return found  # type: ignore[no-any-return]  # a session's binds are not typed
+        only: Any = next(iter(binds))
+        return only  # type: ignore[no-any-return]  # a session's binds are not typed
     try:
         return session.get_bind()
     except sa.UnboundExecutionError as error:

@@ -99,14 +99,14 @@ class CursorCodec:
 @lru_cache(maxsize=64)
 def _key_bytes(key: bytes | str) -> bytes:
     try:
-        made = key.encode() if isinstance(key, str) else bytes(key)
+        signing_key = key.encode() if isinstance(key, str) else bytes(key)
     except UnicodeEncodeError:
         raise ValidationError("A cursor key can't have lone surrogates.", field="cursor_key") from None
-    if len(made) < MIN_KEY:
+    if len(signing_key) < MIN_KEY:
         raise ValidationError(
             f"A cursor key can't be empty or short: it has at least {MIN_KEY} bytes.", field="cursor_key"
         )
-    return made
+    return signing_key
 
 
 def _keys_of(key: Any) -> tuple[bytes, ...]:

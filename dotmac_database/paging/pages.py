@@ -23,9 +23,9 @@ class Estimate(int):
 
     def __new__(cls, value: int, *, exact: bool) -> Self:
         """An estimate of ``value`` rows."""
-        made = super().__new__(cls, value)
-        made.exact = exact
-        return made
+        estimate = super().__new__(cls, value)
+        estimate.exact = exact
+        return estimate
 
     def __getnewargs_ex__(self) -> tuple[tuple[int], dict[str, bool]]:
         """The arguments for a copy, for pickle and copy."""
@@ -84,8 +84,8 @@ class PaginationResult(_Page[T]):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
         """The schema of the page as an object with all its fields (a method that Pydantic calls)."""
-        number, known = cs.int_schema(), cs.nullable_schema(cs.int_schema())
-        rest = {"total": known, "page": number, "per_page": number, "pages": known}
+        number, nullable = cs.int_schema(), cs.nullable_schema(cs.int_schema())
+        rest = {"total": nullable, "page": number, "per_page": number, "pages": nullable}
         return _page_schema(source, handler, rest, _of_numbered, _numbered)
 
 

@@ -88,8 +88,8 @@ class DatabasePaginator:
         _check_page(1, limit)
         traits = _entity(statement)
         dialect = dialect_named(sync.get_bind(traits.mapper).dialect.name)
-        asked = CursorPaginationParams(limit=limit, cursor=cursor, cursor_field=cursor_field, ascending=ascending)
-        order = cursor_order(traits, (), asked)
+        params = CursorPaginationParams(limit=limit, cursor=cursor, cursor_field=cursor_field, ascending=ascending)
+        order = cursor_order(traits, (), params)
         terms = terms_of(traits, order, Scope(ALL_TENANTS), dialect)
         binding = f"query|{traits.mapper.local_table}|{order}".encode()
         parameters: dict[str, Any] = {}

@@ -151,9 +151,9 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
 
     async def page(self, options: OptionsLike = None) -> PaginationResult[M] | CursorPaginationResult[M]:
         """As `BaseRepository.page`."""
-        asked = options_of(options)
-        seeking = asked.cursor_pagination is not None
-        return await self.cursor_paginate(asked) if seeking else await self.list_paginated(asked)
+        query = options_of(options)
+        seeking = query.cursor_pagination is not None
+        return await self.cursor_paginate(query) if seeking else await self.list_paginated(query)
 
     async def list_paginated(self, options: OptionsLike = None) -> PaginationResult[M]:
         """As `BaseRepository.list_paginated`."""

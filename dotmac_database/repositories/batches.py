@@ -17,13 +17,13 @@ from ..models.traits import Traits, traits_of
 from ..query import BatchProgress, OptionsLike, options_of
 from ..statements.reads import Seek
 from ..transactions import DatabaseTransaction
-from .bulk import BulkRepository
 from .core import SyncDb
+from .reading import ReadMethods
 
 M = TypeVar("M")
 
 
-class BatchRepository(BulkRepository[M, SyncDb]):
+class BatchMethods(ReadMethods[M, SyncDb]):
     """Processes all rows of a table while other transactions use it."""
 
     def in_batches(
@@ -45,18 +45,18 @@ class BatchRepository(BulkRepository[M, SyncDb]):
         Its ``position``, passed as ``after``, resumes from there. Inside a transaction the batches are part of it.
         Options with sorts or pages raise `ValidationError`.
         """
-        asked = options_of(options)
-        if asked.sorts:
+        query = options_of(options)
+        if query.sorts:
             raise MisuseError("in_batches() goes by the primary key; leave the sorts out.", field="sorts")
         rows = self.for_update()
         position = None if after is None else self._reader().key(after)
         seek = None if position is None else Seek("after", position, stored=False)
-        total = self.count(asked.filters, asked.include_deleted) if progress is not None else 0
+        total = self.count(query.filters, query.include_deleted) if progress is not None else 0
         done = 0
         while True:
             with DatabaseTransaction.sync_transaction(self._session):
                 nothing_sent_since_savepoint(self._session)
-                batch, seek = rows._batch(asked, batch_size, seek)
+                batch, seek = rows._batch(query, batch_size, seek)
                 position = self._reader().key(self.traits.key_of(batch[-1])) if batch else position
                 if batch:
                     with _counted_versions(self._session):

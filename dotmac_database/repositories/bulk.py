@@ -28,9 +28,9 @@ from ..statements.reads import Bound, for_update
 from ..statements.upserts import VersionStep, conflict_columns, meets_living_only, upsert
 from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS
+from .changing import FRESH, RowWriter
 from .core import SyncDb
 from .deleting import follow_database
-from .writing import FRESH, WritingRepository
 
 M = TypeVar("M")
 
@@ -40,7 +40,7 @@ _TRIES = 10
 """The most attempts of an upsert while others change the same row."""
 
 
-class BulkRepository(WritingRepository[M, SyncDb]):
+class BulkMethods(RowWriter[M, SyncDb]):
     """Writes of many rows, each of which is atomic."""
 
     @overload
@@ -109,23 +109,23 @@ class BulkRepository(WritingRepository[M, SyncDb]):
             raise MisuseError(
                 f"{self.traits.name} is mapped on more than one table alone, which no one statement can upsert."
             )
-        given = list(rows)
-        places: Sequence[int | None] = [None] if len(given) == 1 else range(len(given))
-        new = [self._new_row(writer, row, index, new=False) for index, row in zip(places, given, strict=True)]
+        upserts = list(rows)
+        places: Sequence[int | None] = [None] if len(upserts) == 1 else range(len(upserts))
+        new = [self._new_row(writer, row, index, new=False) for index, row in zip(places, upserts, strict=True)]
         prepared = [row.values for row in new]
         conflict = conflict_columns(writer, conflict_fields)
         keys = [self.traits.mapper.get_property_by_column(column).key for column in conflict]
         identities = [tuple(row.get(key) for key in keys) for row in prepared]
         if len(set(identities)) != len(identities):
             raise ValidationError(f"{self.traits.name}: two rows have the same {', '.join(conflict_fields)}.")
-        found: dict[tuple[Any, ...], M] = {}
+        by_identity: dict[tuple[Any, ...], M] = {}
         with self._writing(self._many_route()):
             for unset, members in _alike(writer, new):
                 for entity in self._upserted(writer, members, conflict, unset):
-                    found[tuple(getattr(entity, key) for key in keys)] = entity
-            entities = [found.get(identity) for identity in identities]
+                    by_identity[tuple(getattr(entity, key) for key in keys)] = entity
+            entities = [by_identity.get(identity) for identity in identities]
             if any(entity is None for entity in entities):
-                for entity in found.values():
+                for entity in by_identity.values():
                     self._session.expire(entity)  # its values are about to be rolled back
                 public = tuple(name for name in conflict_fields if name not in self.traits.private)
                 named = f": {', '.join(public)}" if public else ""
@@ -171,8 +171,8 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         Raises `ValidationError` if the filters match every row, unless ``allow_all`` is True.
         """
         writer = self._writer(user_id)
-        found = writer.reader.analysed(filters_of(filters))
-        self._refuse_all(found.unbounded, allow_all)
+        analysis = writer.reader.analysed(filters_of(filters))
+        self._refuse_all(analysis.unbounded, allow_all)
         values = writer.for_update(data)
         self._refuse_key(values)
         if not values:
@@ -182,8 +182,8 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         with self._writing(self._rows_route(refusal)) as without_begin:
             if refusal is None:
                 without_begin()
-                return self._counted(writer.update_where(found, values))
-            return self._change_each(writer, found, values)
+                return self._counted(writer.update_where(analysis, values))
+            return self._change_each(writer, analysis, values)
 
     def delete_where(
         self,
@@ -201,19 +201,19 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         """
         softly = soft_delete and self.traits.soft_deletes
         writer = self._writer(user_id, include_deleted=not softly)
-        found = writer.reader.analysed(filters_of(filters))
-        self._refuse_all(found.unbounded, allow_all)
+        analysis = writer.reader.analysed(filters_of(filters))
+        self._refuse_all(analysis.unbounded, allow_all)
         refusal = change_refusal(self._session, self.traits, ()) if softly else None
         with self._writing(self._rows_route(refusal)) as without_begin:
             if not softly:
-                count = self._deleted_where(writer, found, without_begin)
+                count = self._deleted_where(writer, analysis, without_begin)
                 if count:
                     follow_database(self._session, self.traits, None)
                 return count
             if refusal is None:
                 without_begin()
-                return self._counted(writer.update_where(found, writer.deletion()))
-            return self._change_each(writer, found, writer.deletion())
+                return self._counted(writer.update_where(analysis, writer.deletion()))
+            return self._change_each(writer, analysis, writer.deletion())
 
     def _rows_route(self, refusal: Reason | None) -> Route:
         """The route of an UPDATE or DELETE of all matching rows, or of a flush if there is a refusal of it."""
@@ -226,36 +226,36 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         sender = Sender.STATEMENT if refusal is None else Sender.UNIT_OF_WORK
         return self._write_route(sender, refusal or Circumstance.STATEMENT, is_single=False)
 
-    def _deleted_where(self, writer: Writer, found: Analysis, without_begin: Callable[[], None]) -> int:
+    def _deleted_where(self, writer: Writer, analysis: Analysis, without_begin: Callable[[], None]) -> int:
         """Delete the matching rows, not softly, and return their number."""
         if spreads(self.traits):
-            return self._deleted(writer.reader, matching(writer.reader, found))
+            return self._deleted(writer.reader, matching(writer.reader, analysis))
         if not self.traits.takes_statements:
-            return self._delete_each(writer, found)
+            return self._delete_each(writer, analysis)
         without_begin()
-        return self._counted(writer.delete_where(found))
+        return self._counted(writer.delete_where(analysis))
 
-    def _change_each(self, writer: Writer, found: Any, values: Values) -> int:
+    def _change_each(self, writer: Writer, analysis: Any, values: Values) -> int:
         """Update rows one by one in the unit of work, for classes with listeners."""
-        entities = self._matching(writer, found)
+        entities = self._matching(writer, analysis)
         for entity in entities:
             self._set(entity, values)
         self._flush()
         return len(entities)
 
-    def _delete_each(self, writer: Writer, found: Any) -> int:
+    def _delete_each(self, writer: Writer, analysis: Any) -> int:
         """Delete rows one by one in the unit of work, for classes whose rows a DELETE can't select."""
-        entities = self._matching(writer, found)
+        entities = self._matching(writer, analysis)
         for entity in entities:
             self._session.delete(entity)
         self._flush()
         return len(entities)
 
-    def _matching(self, writer: Writer, found: Any) -> Sequence[M]:
+    def _matching(self, writer: Writer, analysis: Any) -> Sequence[M]:
         """The objects of the matching rows, which are locked."""
         reader = writer.reader
-        statement = for_update(self.traits, select(self.model_class).where(*reader.where(found)))
-        bound = reader.loading(Bound(statement, {**reader.scope.parameters, **found.parameters}), ())
+        statement = for_update(self.traits, select(self.model_class).where(*reader.where(analysis)))
+        bound = reader.loading(Bound(statement, {**reader.scope.parameters, **analysis.parameters}), ())
         return self._scalars(Bound(bound.statement, bound.parameters), {"populate_existing": True})
 
     def _inserted(self, writer: Writer, members: builtins.list[Values]) -> Iterable[M]:
@@ -285,18 +285,18 @@ class BulkRepository(WritingRepository[M, SyncDb]):
             if rows_sender(len(batch), arrays=rows.possible) is Sender.ARRAYS:
                 columns, source = rows.source(batch)
                 statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
-                giving_back = writer.reader.whole(statement.returning(self.model_class))
-                found = self._session.scalars(giving_back, execution_options=execution_options)
+                with_returning = writer.reader.whole(statement.returning(self.model_class))
+                entities = self._session.scalars(with_returning, execution_options=execution_options)
             else:
                 in_order = keys.counted is not None and not self._dialect.inserts_in_order
                 sized = {**execution_options, "insertmanyvalues_page_size": BATCH}
                 statement = writer.insert(returning=True, in_order=in_order)
-                found = self._session.scalars(statement, list(batch), execution_options=sized)
-            yield from keys.in_order(found, batch)
+                entities = self._session.scalars(statement, list(batch), execution_options=sized)
+            yield from keys.in_order(entities, batch)
 
     def _added(self, members: builtins.list[Values]) -> builtins.list[M]:
         """Insert new objects by the unit of work, which sends as many in one statement as it can."""
-        entities = [self._made(values) for values in members]
+        entities = [self._new_object(values) for values in members]
         self._session.add_all(entities)
         self._flush()
         return entities
@@ -352,13 +352,13 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         execution_options = {**FRESH, **self._options}
         for row in members:
             for _ in range(_TRIES):
-                step, found = self._version_step(writer, row, conflict)
+                step, exists = self._version_step(writer, row, conflict)
                 statement = upsert(writer, [key for key in row if key not in unset], conflict, step=step).values(row)
                 entity = next(iter(self._returned(writer, statement, execution_options)), None)
                 if entity is not None:
                     yield entity
                     break
-                if not found and not self._version_step(writer, row, conflict)[1]:
+                if not exists and not self._version_step(writer, row, conflict)[1]:
                     break  # the existing row is another tenant's
 
     def _version_step(self, writer: Writer, row: Values, conflict: builtins.list[Any]) -> tuple[VersionStep, bool]:
@@ -370,10 +370,10 @@ class BulkRepository(WritingRepository[M, SyncDb]):
         same = [self.traits.attribute(of(each).key) == row.get(of(each).key) for each in conflict]
         statement = select(self.traits.attribute(key)).where(*same, *reader.scope.root(self.traits))
         statement = for_update(self.traits, statement)
-        found = self._execute(Bound(statement, dict(reader.scope.parameters)), {}).first()
-        last = None if found is None else found[0]
+        existing = self._execute(Bound(statement, dict(reader.scope.parameters)), {}).first()
+        last = None if existing is None else existing[0]
         generator: Any = self.traits.mapper.version_id_generator
-        return VersionStep(last, generator(last)), found is not None
+        return VersionStep(last, generator(last)), existing is not None
 
     def _returned(
         self,

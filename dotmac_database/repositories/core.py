@@ -73,8 +73,8 @@ class RepositoryCore(Generic[M, Db]):
                 f"{type(self).__name__} needs a model: pass model_class=, or derive from {type(self).__name__}[Model]."
             )
         if isinstance(db, (AsyncSession, async_scoped_session)) is not self.asynchronous:
-            expected, given = ("an AsyncSession", "sync") if self.asynchronous else ("a Session", "async")
-            raise MisuseError(f"{type(self).__name__} takes {expected}, not {type(db).__name__}, which is {given}.")
+            expected, actual = ("an AsyncSession", "sync") if self.asynchronous else ("a Session", "async")
+            raise MisuseError(f"{type(self).__name__} takes {expected}, not {type(db).__name__}, which is {actual}.")
         self.db: Db = db
         self.model_class: type[M] = model
         self.auto_commit = auto_commit

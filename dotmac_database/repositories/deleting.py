@@ -154,25 +154,25 @@ def follow_database(session: Session, traits: Traits[Any], keys: Sequence[tuple[
     session, and returns with a rollback; a foreign key that was set to NULL is None. Objects whose state can't be
     derived from the session are read again: one SELECT for each class.
     """
-    found = dependences(traits)
-    if not found or not len(session.identity_map):
+    followed = dependences(traits)
+    if not followed or not len(session.identity_map):
         return
-    tables = {each.table for each in found}
+    tables = {each.table for each in followed}
     held = [
         state
         for state in session.identity_map.all_states()
         if not state.deleted and not tables.isdisjoint(state.mapper.tables)
     ]
     if held and enforces_keys(session, traits):
-        _Followers(session, found, held).follow(traits, keys)
+        _Followers(session, followed, held).follow(traits, keys)
 
 
 class _Followers:
     """The session's objects whose rows may have been deleted or changed together with deleted rows."""
 
-    def __init__(self, session: Session, found: Sequence[Dependence], held: Sequence[InstanceState[Any]]) -> None:
+    def __init__(self, session: Session, dependences: Sequence[Dependence], held: Sequence[InstanceState[Any]]) -> None:
         self._session = session
-        self._found = found
+        self._dependences = dependences
         self._held = dict.fromkeys(held)
         self._gone: dict[tuple[Any, ...], set[tuple[Any, ...]]] = {}
         """Referenced columns, and their values in deleted rows."""
@@ -197,7 +197,9 @@ class _Followers:
         while changed:
             changed, uncertain = False, []
             for state in list(self._held):
-                outcomes = [(each, self._refers(state, each)) for each in self._found if self._is_of(state, each.table)]
+                outcomes = [
+                    (each, self._refers(state, each)) for each in self._dependences if self._is_of(state, each.table)
+                ]
                 if any(outcome and not each.cleared for each, outcome in outcomes):
                     self._remove(state)
                     changed = True
@@ -237,7 +239,7 @@ class _Followers:
         return self._there[order]
 
     def _remove(self, state: InstanceState[Any]) -> None:
-        for each in self._found:
+        for each in self._dependences:
             if each.referred in state.mapper.tables:
                 columns = each.referred_columns
                 values = tuple(_stored(state, column) for column in columns)

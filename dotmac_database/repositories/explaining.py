@@ -17,13 +17,13 @@ from ..execution.work import LOCKING
 from ..query import OptionsLike, QueryOptions, options_of
 from ..statements.ordering import Order, cursor_order, order_of
 from ..statements.reads import Bound, Reader
-from .analysing import AnalysingRepository
 from .core import SyncDb
+from .seeking import KeysetReader
 
 M = TypeVar("M")
 
 
-class ExplainingRepository(AnalysingRepository[M, SyncDb]):
+class ExplainMethods(KeysetReader[M, SyncDb]):
     """The plan of a read, and advice on missing indexes."""
 
     def explain(self, options: OptionsLike = None, *, analyze: bool = False) -> QueryPlan:
@@ -35,13 +35,13 @@ class ExplainingRepository(AnalysingRepository[M, SyncDb]):
         need an index. Relationships are loaded by separate statements, which are not explained, but their foreign keys
         are checked for indexes.
         """
-        asked = options_of(options)
+        query = options_of(options)
         if analyze and not self._dialect.estimates:
             raise MisuseError("SQLite's EXPLAIN does not measure.", field="analyze")
-        reader = self._reader(asked.include_deleted)
-        bound, order = self._explainable(reader, asked)
-        statement = Explain(reader.loading(bound, asked.relationships).statement, analyze=analyze)
-        limited = (asked.pagination or asked.cursor_pagination) is not None
+        reader = self._reader(query.include_deleted)
+        bound, order = self._explainable(reader, query)
+        statement = Explain(reader.loading(bound, query.relationships).statement, analyze=analyze)
+        limited = (query.pagination or query.cursor_pagination) is not None
         mapper = self.traits.mapper
         here: Any = {"mapper": mapper, "bind": self._session.get_bind(mapper)}
 
@@ -53,7 +53,7 @@ class ExplainingRepository(AnalysingRepository[M, SyncDb]):
                 return existing(self._dialect.name, table, rows.mappings().all())
 
             # First: SQLite's queries notice an index that another connection created, but its EXPLAIN does not.
-            advice = Advisor(reader, catalogue).advice(asked.filters, order, asked.relationships, limited=limited)
+            advice = Advisor(reader, catalogue).advice(query.filters, order, query.relationships, limited=limited)
             result: Any = self._session.execute(
                 statement, bound.parameters, execution_options=options, bind_arguments=here
             )
@@ -70,9 +70,9 @@ class ExplainingRepository(AnalysingRepository[M, SyncDb]):
         not cache prepared statements, as behind some poolers, SQLAlchemy sends the statement in spite of the route.)
         The routes of all reads and writes are logged by the logger ``dotmac_database.execution.routes`` at level DEBUG.
         """
-        asked = options_of(options)
-        reader = self._reader(asked.include_deleted)
-        bound = reader.loading(self._explainable(reader, asked)[0], asked.relationships)
+        query = options_of(options)
+        reader = self._reader(query.include_deleted)
+        bound = reader.loading(self._explainable(reader, query)[0], query.relationships)
         if self._lock is not None:
             return LOCKING
         route = self._route(bound)
@@ -80,17 +80,17 @@ class ExplainingRepository(AnalysingRepository[M, SyncDb]):
             return self._route(bound, Circumstance.STATEMENT)
         return route
 
-    def _explainable(self, reader: Reader, asked: QueryOptions) -> tuple[Bound, Order]:
+    def _explainable(self, reader: Reader, query: QueryOptions) -> tuple[Bound, Order]:
         """The statement that the options would send, and its order."""
-        page, cursor_page = asked.pagination, asked.cursor_pagination
+        page, cursor_page = query.pagination, query.cursor_pagination
         if cursor_page is None:
-            order = order_of(self.traits, asked.sorts)
+            order = order_of(self.traits, query.sorts)
             limit = page.per_page if page else None
-            return reader.rows(asked.filters, order, limit=limit, offset=page.offset if page else 0), order
+            return reader.rows(query.filters, order, limit=limit, offset=page.offset if page else 0), order
         if page is not None:
             raise MisuseError("A page is either numbered or after a cursor.", field="pagination")
-        order = cursor_order(self.traits, asked.sorts, cursor_page)
-        marks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, asked)}
+        order = cursor_order(self.traits, query.sorts, cursor_page)
+        marks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, query)}
         seek, _ = self._seek(cursor_page.cursor, reader.terms(order), marks)
         part = reader.ranges(order, seek)[0]
-        return reader.page(asked.filters, order, cursor_page.limit + 1, part), order
+        return reader.page(query.filters, order, cursor_page.limit + 1, part), order

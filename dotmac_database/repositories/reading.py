@@ -1,19 +1,13 @@
-"""The reading methods of repositories, implemented once, on the sync session."""
+"""The methods that read rows, implemented once, on the sync session."""
 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Result
-
-from ..dialects import translated
-from ..errors import EntityNotFoundError, InvalidCursorError, MisuseError, ValidationError
-from ..execution.asyncpg import fetch
-from ..execution.routes import DIRECT, Circumstance, Reason, Route, log_route, read_route
+from ..errors import InvalidCursorError, MisuseError, ValidationError
 from ..execution.state import keep
-from ..execution.work import locking, read
 from ..paging.pages import CursorPaginationResult, PaginationResult
 from ..query import (
     CursorPaginationParams,
@@ -25,17 +19,16 @@ from ..query import (
     filters_of,
     options_of,
 )
-from ..statements.inheritance import nothing
-from ..statements.ordering import Order, OrderedTerm, cursor_order, order_of
-from ..statements.reads import Bound, Reader, Seek
-from .core import RepositoryCore, SyncDb
+from ..statements.ordering import cursor_order, order_of
+from ..statements.reads import Seek
+from .core import SyncDb
+from .seeking import KeysetReader
 from .totals import PageTotal
 
 M = TypeVar("M")
-T = TypeVar("T")
 
 
-class ReadingRepository(RepositoryCore[M, SyncDb]):
+class ReadMethods(KeysetReader[M, SyncDb]):
     """Reads. Outside of a transaction each read is a statement of its own; see `dotmac_database.execution.routes`."""
 
     def get_by_id(
@@ -67,8 +60,8 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
         if not keys:
             return []
         bound = reader.loading(reader.by_keys(list(dict.fromkeys(keys))), relationships or ())
-        found = {reader.key(self.traits.key_of(entity)): entity for entity in self._entities(bound)}
-        return [found[key] for key in keys if key in found]
+        by_key = {reader.key(self.traits.key_of(entity)): entity for entity in self._entities(bound)}
+        return [by_key[key] for key in keys if key in by_key]
 
     def get_by_field(
         self,
@@ -104,10 +97,10 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
 
     def first(self, options: OptionsLike = None) -> M | None:
         """The first matching row in the order of the sorts, then the primary key; or None. One statement."""
-        asked = options_of(options)
-        reader = self._reader(asked.include_deleted)
-        order = order_of(self.traits, asked.sorts)
-        bound = reader.loading(reader.rows(asked.filters, order, limit=1), asked.relationships)
+        query = options_of(options)
+        reader = self._reader(query.include_deleted)
+        order = order_of(self.traits, query.sorts)
+        bound = reader.loading(reader.rows(query.filters, order, limit=1), query.relationships)
         return next(iter(self._entities(bound)), None)
 
     def exists(self, entity_id: Any, include_deleted: bool = False) -> bool:
@@ -125,25 +118,25 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
 
         With ``pagination`` only that page; without it, all rows. Use `stream` for large results.
         """
-        asked = options_of(options)
-        _refuse_cursor(asked)
-        reader = self._reader(asked.include_deleted)
-        page = asked.pagination
+        query = options_of(options)
+        _refuse_cursor(query)
+        reader = self._reader(query.include_deleted)
+        page = query.pagination
         bound = reader.rows(
-            asked.filters,
-            order_of(self.traits, asked.sorts),
+            query.filters,
+            order_of(self.traits, query.sorts),
             limit=page.per_page if page else None,
             offset=page.offset if page else 0,
         )
-        return self._entities(reader.loading(bound, asked.relationships))
+        return self._entities(reader.loading(bound, query.relationships))
 
     def page(self, options: OptionsLike = None) -> PaginationResult[M] | CursorPaginationResult[M]:
         """The page of the options: by `cursor_paginate` if they have ``cursor_pagination``, else by `list_paginated`.
 
         Options without a page give the first numbered page.
         """
-        asked = options_of(options)
-        return self.list_paginated(asked) if asked.cursor_pagination is None else self.cursor_paginate(asked)
+        query = options_of(options)
+        return self.list_paginated(query) if query.cursor_pagination is None else self.cursor_paginate(query)
 
     def list_paginated(self, options: OptionsLike = None) -> PaginationResult[M]:
         """One numbered page with the total number of rows, in one statement.
@@ -151,26 +144,26 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
         A second statement is sent for the total of a page beyond the last row, and for an estimate (see
         `PaginationParams`).
         """
-        asked = options_of(options)
-        _refuse_cursor(asked)
-        page = asked.pagination or PaginationParams()
-        reader = self._reader(asked.include_deleted)
-        total = PageTotal(page, reader, asked.filters)
+        query = options_of(options)
+        _refuse_cursor(query)
+        page = query.pagination or PaginationParams()
+        reader = self._reader(query.include_deleted)
+        total = PageTotal(page, reader, query.filters)
         rows_of_page = reader.rows(
-            asked.filters,
-            order_of(self.traits, asked.sorts),
+            query.filters,
+            order_of(self.traits, query.sorts),
             limit=page.per_page + total.looks_ahead,
             offset=page.offset,
             bound=total.bound,
         )
-        rows_of_page = reader.loading(rows_of_page, asked.relationships)
+        rows_of_page = reader.loading(rows_of_page, query.relationships)
 
         rows = self._fetched(rows_of_page)
-        found = total.of(rows, lambda bound: self._fetched(bound, plain=True)[0][0])
+        total_rows = total.of(rows, lambda bound: self._fetched(bound, plain=True)[0][0])
         items = [row[0] for row in rows[: page.per_page]]
         keep(self._session, *items)
         more = len(rows) > page.per_page if total.looks_ahead else None
-        return PaginationResult(items=items, total=found, page=page.page, per_page=page.per_page, more=more)
+        return PaginationResult(items=items, total=total_rows, page=page.page, per_page=page.per_page, more=more)
 
     def cursor_paginate(self, options: OptionsLike = None) -> CursorPaginationResult[M]:
         """The page after or before a cursor, without a total. One statement, equally fast at any depth.
@@ -179,19 +172,19 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
         order is nullable, the page on which its NULLs begin takes a second statement. Raises `InvalidCursorError` for a
         cursor that is damaged, forged, or from another query.
         """
-        asked = options_of(options)
-        if asked.pagination is not None:
+        query = options_of(options)
+        if query.pagination is not None:
             raise MisuseError(
                 "A numbered page is read with list_paginated(), either kind with page().", field="pagination"
             )
-        page = asked.cursor_pagination or CursorPaginationParams()
-        reader = self._reader(asked.include_deleted)
-        order = cursor_order(self.traits, asked.sorts, page)
+        page = query.cursor_pagination or CursorPaginationParams()
+        reader = self._reader(query.include_deleted)
+        order = cursor_order(self.traits, query.sorts, page)
         terms = reader.terms(order)
-        marks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, asked)}
+        marks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, query)}
         seek, raw = self._seek(page.cursor, terms, marks)
         try:
-            rows = self._following(reader, asked, order, page.limit + 1, seek)
+            rows = self._following(reader, query, order, page.limit + 1, seek)
         except ValidationError:
             if seek is not None and any(term.as_text for term in terms):
                 raise InvalidCursorError from None  # only the database can check such a value
@@ -231,123 +224,21 @@ class ReadingRepository(RepositoryCore[M, SyncDb]):
 
     def _batch(self, options: OptionsLike, batch_size: int, seek: Seek | None) -> tuple[builtins.list[M], Seek | None]:
         """A batch of rows from ``seek`` on, and the position after it; None if there are no more rows."""
-        asked = options_of(options)
-        if asked.pagination is not None or asked.cursor_pagination is not None:
+        query = options_of(options)
+        if query.pagination is not None or query.cursor_pagination is not None:
             raise MisuseError("stream() reads every row; leave the pagination out.", field="pagination")
         if batch_size < 1:
             raise MisuseError("batch_size must be at least 1.", field="batch_size")
-        reader = self._reader(asked.include_deleted)
-        order = order_of(self.traits, asked.sorts)
+        reader = self._reader(query.include_deleted)
+        order = order_of(self.traits, query.sorts)
         terms = reader.terms(order)
-        rows = self._following(reader, asked, order, batch_size, seek)
+        rows = self._following(reader, query, order, batch_size, seek)
         following = Seek("after", reader.position(rows[-1], terms)) if len(rows) == batch_size else None
         return [row[0] for row in rows], following
 
-    def _following(
-        self, reader: Reader, asked: QueryOptions, order: Order, limit: int, seek: Seek | None
-    ) -> builtins.list[Any]:
-        """The next ``limit`` rows of a keyset: one statement, and a second one at the NULLs that end the order."""
-        rows: builtins.list[Any] = []
-        for part in reader.ranges(order, seek):
-            if len(rows) < limit:
-                bound = reader.page(asked.filters, order, limit - len(rows), part)
-                rows += self._fetched(reader.loading(bound, asked.relationships))
-        return rows
 
-    def _binding(self, order: Order) -> bytes:
-        terms = ",".join(
-            f"{each.field}{'-' if each.descending else '+'}{int(each.nulls_first)}"
-            + ("" if each.by == "value" else f":{each.by}")
-            for each in order
-        )
-        return f"{self.traits.mapper.local_table}|{terms}".encode()
-
-    def _cursor_scope(self, reader: Reader, asked: QueryOptions) -> bytes:
-        if not self._codec.signs:
-            return b""
-        found = reader.analysed(asked.filters)
-        return repr((self.tenant_id, asked.include_deleted, found.shape, found.values)).encode()
-
-    def _seek(
-        self, cursor: str | None, terms: Sequence[OrderedTerm], marks: Mapping[str, Any]
-    ) -> tuple[Seek | None, tuple[Any, ...]]:
-        if cursor is None:
-            return None, ()
-        mode, values = self._codec.decode(cursor, **marks)
-        if len(values) != len(terms):
-            raise InvalidCursorError
-        restored = tuple(term.restored(value) for term, value in zip(terms, values, strict=True))
-        return Seek(mode, restored), values
-
-    def _not_found(self) -> EntityNotFoundError:
-        return EntityNotFoundError(f"There is no such {self.traits.name}.", model=self.traits.name)
-
-    def _read(self, work: Callable[[Mapping[str, Any]], T], route: Route | None = None) -> T:
-        if self._lock is None:
-            return read(self._session, work, self.model_class, route=route, recover=self.auto_commit)
-        return locking(
-            self._session, lambda: self._locked_read(work), self.model_class, commits_by_hand=not self.auto_commit
-        )
-
-    def _locked_read(self, work: Callable[[Mapping[str, Any]], T]) -> T:
-        if self._dialect.locks_whole:
-            reader = self._reader(True)
-            self._execute(Bound(nothing(reader), reader.scope.parameters), {"synchronize_session": False})
-        return work({"populate_existing": True})
-
-    def _execute(self, bound: Bound, execution_options: Mapping[str, Any]) -> Result[Any]:
-        return self._session.execute(
-            bound.statement,
-            bound.parameters,
-            execution_options={**execution_options, **bound.execution_options, **self._options},
-        )
-
-    def _rows(self, bound: Bound, execution_options: Mapping[str, Any]) -> builtins.list[Any]:
-        result = self._execute(bound, execution_options)
-        return list((result.unique() if self._joins else result).all())
-
-    def _scalars(self, bound: Bound, execution_options: Mapping[str, Any]) -> builtins.list[M]:
-        result = self._execute(bound, execution_options).scalars()
-        return list((result.unique() if self._joins else result).all())
-
-    @property
-    def _joins(self) -> bool:
-        return self.traits.joins_collections and not self._fields
-
-    def _entities(self, bound: Bound) -> builtins.list[M]:
-        entities: builtins.list[M] = [row[0] for row in self._fetched(bound)]
-        keep(self._session, *entities)
-        return entities
-
-    def _fetched(self, bound: Bound, *, plain: bool = False) -> builtins.list[Any]:
-        """The rows of a read: tuples that begin with an entity or a dict; with ``plain``, tuples of values only."""
-        route = None if self._lock is not None else self._route(bound)
-        if route is DIRECT:
-            log_route(self.model_class, route)
-            with translated(self.model_class):
-                fields = None if plain else self._fields
-                rows = fetch(self._session, bound.statement, bound.parameters, self.traits, fields)
-                if rows is not None:
-                    return rows
-                route = self._route(bound, Circumstance.STATEMENT)
-        if plain:
-            return self._read(
-                lambda execution_options: builtins.list(self._execute(bound, execution_options).all()), route
-            )
-        return self._read(lambda execution_options: self._rows(bound, execution_options), route)
-
-    def _route(self, bound: Bound, refusal: Reason | None = None) -> Route:
-        """The route of a read that locks nothing. ``refusal``: why the driver can't send it."""
-        if self._conditioned:
-            refusal = Circumstance.CONDITIONS
-        elif bound.execution_options:
-            refusal = Circumstance.STATEMENT
-        with translated(self.model_class):
-            return read_route(self._session, self.traits, refusal)
-
-
-def _refuse_cursor(asked: QueryOptions) -> None:
-    if asked.cursor_pagination is not None:
+def _refuse_cursor(query: QueryOptions) -> None:
+    if query.cursor_pagination is not None:
         raise MisuseError(
             "A cursor page is read with cursor_paginate(), either kind with page().", field="cursor_pagination"
         )

@@ -10,14 +10,24 @@ from sqlalchemy import and_, case, func, select, true
 from ..statements.reads import Bound
 from ..statements.scope import alive
 from ..types import utc_now
-from .batches import BatchRepository
+from .aggregating import AggregateMethods
+from .batches import BatchMethods
+from .bulk import BulkMethods
 from .core import SyncDb
+from .explaining import ExplainMethods
 from .values import ValueReads
+from .writing import WriteMethods
 
 M = TypeVar("M")
 
 
-class BaseRepository(BatchRepository[M, SyncDb]):
+class BaseRepository(
+    BatchMethods[M, SyncDb],
+    BulkMethods[M, SyncDb],
+    WriteMethods[M, SyncDb],
+    ExplainMethods[M, SyncDb],
+    AggregateMethods[M, SyncDb],
+):
     """Typed access to the rows of one mapped class, on a `Session`.
 
     ``model_class`` may be omitted if a subclass declares it: ``class Users(BaseRepository[User])``. A tenant-scoped

@@ -39,10 +39,10 @@ class PageTotal:
             counted = int(ask(self.reader.count(self.filters, self.bound)))
         if self.bound == 0 or counted <= self.bound:
             return int(counted) if self.bound == 0 else Estimate(counted, exact=True)
-        seen = self.page.offset + len(rows) if rows else 0
+        rows_seen = self.page.offset + len(rows) if rows else 0
         if rows and len(rows) <= self.page.per_page:
-            return Estimate(seen, exact=True)
+            return Estimate(rows_seen, exact=True)
         expected = 0
         if self.page.total == "estimate" and self.reader.dialect.estimates:
             expected = expected_rows(ask(self.reader.planned(self.filters)))
-        return Estimate(max(expected, self.bound, seen), exact=False)
+        return Estimate(max(expected, self.bound, rows_seen), exact=False)

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 from ..errors import MisuseError
 from ..paging.pages import CursorPaginationResult, PaginationResult
 from ..query import OptionsLike, QueryOptions, options_of
+from .reading import ReadMethods
 
-if TYPE_CHECKING:
-    from .asynchronous import AsyncRepository
-    from .reading import ReadingRepository
-
+R = TypeVar("R")
 Row = dict[str, Any]
+
+
+class _AsyncReads(Protocol[R]):
+    """The reads of an async repository that `AsyncValueReads` uses. Each row is an ``R``."""
+
+    async def first(self, options: OptionsLike = None) -> R | None: ...
+    async def list(self, options: OptionsLike = None) -> builtins.list[R]: ...
+    async def page(self, options: OptionsLike = None) -> PaginationResult[R] | CursorPaginationResult[R]: ...
+    async def list_paginated(self, options: OptionsLike = None) -> PaginationResult[R]: ...
+    async def cursor_paginate(self, options: OptionsLike = None) -> CursorPaginationResult[R]: ...
+    def stream(self, options: OptionsLike = None, batch_size: int = 1000) -> AsyncIterator[R]: ...
 
 
 class ValueReads:
     """The reads of a repository, with each row as a dict of the named columns. See `BaseRepository.values`."""
 
-    def __init__(self, rows: ReadingRepository[Any, Any]) -> None:
-        self._rows: ReadingRepository[Row, Any] = rows
+    def __init__(self, rows: ReadMethods[Any, Any]) -> None:
+        self._rows: ReadMethods[Row, Any] = rows
 
     def first(self, options: OptionsLike = None) -> Row | None:
         """As `BaseRepository.first`."""
@@ -51,8 +60,8 @@ class ValueReads:
 class AsyncValueReads:
     """As `ValueReads`, awaited."""
 
-    def __init__(self, rows: AsyncRepository[Any, Any]) -> None:
-        self._rows: AsyncRepository[Row, Any] = rows
+    def __init__(self, rows: _AsyncReads[Any]) -> None:
+        self._rows: _AsyncReads[Row] = rows
 
     async def first(self, options: OptionsLike = None) -> Row | None:
         """As `BaseRepository.first`."""
@@ -80,7 +89,7 @@ class AsyncValueReads:
 
 
 def _plain(options: OptionsLike) -> QueryOptions:
-    asked = options_of(options)
-    if asked.relationships:
+    query = options_of(options)
+    if query.relationships:
         raise MisuseError("A dict of columns has no relationships to load.", field="relationships")
-    return asked
+    return query

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 from ..query import FiltersLike, MeasuresLike, aggregates_of, filters_of
 from ..statements.aggregates import grouped
 from .core import SyncDb
-from .reading import ReadingRepository
+from .running import StatementRunner
 
 M = TypeVar("M")
 
 
-class AnalysingRepository(ReadingRepository[M, SyncDb]):
+class AggregateMethods(StatementRunner[M, SyncDb]):
     """Aggregates and distinct values, in one statement each."""
 
     def aggregate(
@@ -33,8 +33,8 @@ class AnalysingRepository(ReadingRepository[M, SyncDb]):
         are None if there are no values, as in SQL. Raises `ValidationError` for fields that can't be aggregated so.
         """
         groups = (group_by,) if isinstance(group_by, str) else tuple(group_by)
-        asked = grouped(self._reader(include_deleted), aggregates_of(measures), groups, filters_of(filters))
-        return asked.rows(self._read(lambda execution_options: self._execute(asked.bound, execution_options).all()))
+        query = grouped(self._reader(include_deleted), aggregates_of(measures), groups, filters_of(filters))
+        return query.rows(self._read(lambda execution_options: self._execute(query.bound, execution_options).all()))
 
     def distinct_values(
         self, field_name: str, filters: FiltersLike = None, *, include_deleted: bool = False

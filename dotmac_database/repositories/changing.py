@@ -1,0 +1,145 @@
+"""Changes and deletes rows, by a statement if possible, else by the session's unit of work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+from sqlalchemy import Result
+from sqlalchemy import inspect as sa_inspect
+from sqlalchemy.orm.attributes import set_committed_value
+
+from ..errors import TenantIsolationError, ValidationError
+from ..execution.routes import (
+    Reason,
+    Route,
+    Sender,
+    change_refusal,
+    write_route,
+)
+from ..execution.work import writing
+from ..statements.data import Values, is_sql
+from ..statements.inheritance import deletions, levels_of
+from ..statements.reads import Bound, Reader, for_update
+from ..statements.writes import Writer
+from ..tenancy.context import ALL_TENANTS
+from ..tenancy.related import stamp_by_related
+from .core import SyncDb
+from .making import ObjectMaker, assign
+from .running import StatementRunner
+
+M = TypeVar("M")
+
+FRESH: Mapping[str, Any] = {"populate_existing": True, "synchronize_session": False}
+
+
+class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
+    """The steps of which the writes of one row and of many rows consist. All its methods are private."""
+
+    def _write_route(
+        self, sender: Sender, refusal: Reason | None = None, *, is_single: bool = True, is_insert: bool = False
+    ) -> Route:
+        """The route of a write, which ``sender`` sends if the driver can't."""
+        return write_route(
+            self._session,
+            self.traits,
+            auto_commit=self.auto_commit,
+            sender=sender,
+            refusal=refusal,
+            is_single=is_single,
+            is_insert=is_insert,
+        )
+
+    def _writing(self, route: Route) -> AbstractContextManager[Callable[[], None]]:
+        return writing(self._session, route, auto_commit=self.auto_commit, model=self.model_class)
+
+    def _flush(self) -> None:
+        """Flush, after checking that no object of another tenant is changed or deleted."""
+        stamp_by_related(self._session)
+        tenant, key = self.tenant_id, self.traits.tenant
+        if key is not None and tenant is not ALL_TENANTS:
+            for entity in (*self._session.deleted, *self._session.dirty):
+                if isinstance(entity, self.model_class) and sa_inspect(entity).dict.get(key, tenant) != tenant:
+                    raise TenantIsolationError(f"{self.traits.name}: a row of another tenant would be changed.")
+        self._session.flush()
+
+    def _complete(self, entity: M) -> None:
+        """Load the columns that the flush did not return, in one statement, if there are any."""
+        missing = sa_inspect(entity).unloaded & set(self.traits.mapper.column_attrs.keys())
+        for key in missing & self.traits.null_unless_set:
+            if key not in sa_inspect(entity).expired_attributes:
+                set_committed_value(entity, key, None)
+                missing.discard(key)
+        if missing:
+            reader = self._reader(include_deleted=True)
+            self._fresh(reader, reader.key(self.traits.key_of(entity)))
+
+    def _change_or_none(self, writer: Writer, key: tuple[Any, ...], values: Values, expected: Any = None) -> M | None:
+        """Change one row, by a statement if possible. Returns None if the row is missing, or its version is stale."""
+        if not values:
+            return self._if_fresh(self._fresh(writer.reader, key), expected)
+        if change_refusal(self._session, self.traits, [values]) is None:
+            rows = self._scalars(writer.update_by_key(key, values, expected), FRESH)
+            return rows[0] if rows else None
+        entity = self._locked(writer.reader, key)
+        if entity is None or self._if_fresh([entity], expected) is None:
+            return None
+        self._set(entity, values)
+        self._flush()
+        self._complete(entity)
+        return entity
+
+    def _if_fresh(self, rows: Sequence[M], expected: Any) -> M | None:
+        version = self.traits.version
+        if rows and (expected is None or version is None or getattr(rows[0], version) == expected):
+            return rows[0]
+        return None
+
+    def _fresh(self, reader: Reader, key: tuple[Any, ...], *, lock: bool = False) -> Sequence[M]:
+        """The current row with this key, or an empty list. An object in the session is refreshed."""
+        bound = reader.loading(reader.by_key(key), ())
+        statement = reader.whole(bound.statement)
+        statement = for_update(self.traits, statement) if lock else statement
+        return self._scalars(Bound(statement, bound.parameters), {"populate_existing": True})
+
+    def _locked(self, reader: Reader, key: tuple[Any, ...]) -> M | None:
+        return next(iter(self._fresh(reader, key, lock=True)), None)
+
+    def _set(self, entity: M, values: Values) -> None:
+        discriminator = self.traits.discriminator
+        for key, value in values.items():
+            if key != discriminator:
+                assign(entity, key, value)
+            elif is_sql(value) or getattr(entity, key) != value:
+                raise ValidationError(f"{self.traits.name}.{key}: a row stays of its class.", field=key)
+        version = self.traits.version
+        if version is not None and self.traits.mapper.version_id_col is None:
+            setattr(entity, version, self.traits.next_count(entity))
+
+    def _counted(self, bound: Bound) -> int:
+        """Run an UPDATE or DELETE, update the session's objects, and return the number of rows."""
+        return self._counted_of(bound, self.model_class)
+
+    def _counted_of(self, bound: Bound, model: type[Any]) -> int:
+        holds = any(isinstance(entity, model) for entity in self._session.identity_map.values())
+        return int(self._result(bound, {"synchronize_session": "fetch" if holds else False}).rowcount)
+
+    def _deleted(self, reader: Reader, keys: Bound) -> int:
+        """Delete the entities with the selected keys from all tables of their class, in batches."""
+        total, limit = 0, keys.parameters["dotmac_limit"]
+        while True:
+            batch = [tuple(row) for row in self._execute(keys, {}).all()]
+            deleted = 0
+            if batch:
+                *children, root = deletions(reader, batch)
+                for bound in children:
+                    self._result(bound, {"synchronize_session": False})
+                deleted = self._counted_of(root, levels_of(self.traits)[-1].model)
+            total += deleted
+            if len(batch) < limit or limit == 1 or not deleted:
+                return total
+
+    def _result(self, bound: Bound, execution_options: Mapping[str, Any]) -> Any:
+        result: Result[Any] = self._execute(bound, execution_options)
+        return result

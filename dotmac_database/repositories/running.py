@@ -1,0 +1,91 @@
+"""Runs the statements of a repository along their routes."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from sqlalchemy import Result
+
+from ..dialects import translated
+from ..errors import EntityNotFoundError
+from ..execution.asyncpg import fetch
+from ..execution.routes import DIRECT, Circumstance, Reason, Route, log_route, read_route
+from ..execution.state import keep
+from ..execution.work import locking, read
+from ..statements.inheritance import nothing
+from ..statements.reads import Bound
+from .core import RepositoryCore, SyncDb
+
+M = TypeVar("M")
+T = TypeVar("T")
+
+
+class StatementRunner(RepositoryCore[M, SyncDb]):
+    """Sends the statements of a repository. All its methods are private."""
+
+    def _not_found(self) -> EntityNotFoundError:
+        return EntityNotFoundError(f"There is no such {self.traits.name}.", model=self.traits.name)
+
+    def _read(self, work: Callable[[Mapping[str, Any]], T], route: Route | None = None) -> T:
+        if self._lock is None:
+            return read(self._session, work, self.model_class, route=route, recover=self.auto_commit)
+        return locking(
+            self._session, lambda: self._locked_read(work), self.model_class, commits_by_hand=not self.auto_commit
+        )
+
+    def _locked_read(self, work: Callable[[Mapping[str, Any]], T]) -> T:
+        if self._dialect.locks_whole:
+            reader = self._reader(True)
+            self._execute(Bound(nothing(reader), reader.scope.parameters), {"synchronize_session": False})
+        return work({"populate_existing": True})
+
+    def _execute(self, bound: Bound, execution_options: Mapping[str, Any]) -> Result[Any]:
+        return self._session.execute(
+            bound.statement,
+            bound.parameters,
+            execution_options={**execution_options, **bound.execution_options, **self._options},
+        )
+
+    def _rows(self, bound: Bound, execution_options: Mapping[str, Any]) -> builtins.list[Any]:
+        result = self._execute(bound, execution_options)
+        return list((result.unique() if self._joins else result).all())
+
+    def _scalars(self, bound: Bound, execution_options: Mapping[str, Any]) -> builtins.list[M]:
+        result = self._execute(bound, execution_options).scalars()
+        return list((result.unique() if self._joins else result).all())
+
+    @property
+    def _joins(self) -> bool:
+        return self.traits.joins_collections and not self._fields
+
+    def _entities(self, bound: Bound) -> builtins.list[M]:
+        entities: builtins.list[M] = [row[0] for row in self._fetched(bound)]
+        keep(self._session, *entities)
+        return entities
+
+    def _fetched(self, bound: Bound, *, plain: bool = False) -> builtins.list[Any]:
+        """The rows of a read: tuples that begin with an entity or a dict; with ``plain``, tuples of values only."""
+        route = None if self._lock is not None else self._route(bound)
+        if route is DIRECT:
+            log_route(self.model_class, DIRECT)
+            with translated(self.model_class):
+                fields = None if plain else self._fields
+                rows = fetch(self._session, bound.statement, bound.parameters, self.traits, fields)
+            if rows is not None:
+                return rows
+            route = self._route(bound, Circumstance.STATEMENT)
+        if plain:
+            return self._read(
+                lambda execution_options: builtins.list(self._execute(bound, execution_options).all()), route
+            )
+        return self._read(lambda execution_options: self._rows(bound, execution_options), route)
+
+    def _route(self, bound: Bound, refusal: Reason | None = None) -> Route:
+        """The route of a read that locks nothing. ``refusal``: why the driver can't send it."""
+        if self._conditioned:
+            refusal = Circumstance.CONDITIONS
+        elif bound.execution_options:
+            refusal = Circumstance.STATEMENT
+        return read_route(self._session, self.traits, refusal)

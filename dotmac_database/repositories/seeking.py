@@ -1,0 +1,58 @@
+"""Reads the rows that follow a cursor, or any other position in an order."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from ..errors import InvalidCursorError
+from ..query import (
+    QueryOptions,
+)
+from ..statements.ordering import Order, OrderedTerm
+from ..statements.reads import Reader, Seek
+from .core import SyncDb
+from .running import StatementRunner
+
+M = TypeVar("M")
+
+
+class KeysetReader(StatementRunner[M, SyncDb]):
+    """Keyset reads, and the cursors for them. All its methods are private."""
+
+    def _following(
+        self, reader: Reader, query: QueryOptions, order: Order, limit: int, seek: Seek | None
+    ) -> builtins.list[Any]:
+        """The next ``limit`` rows of a keyset: one statement, and a second one at the NULLs that end the order."""
+        rows: builtins.list[Any] = []
+        for part in reader.ranges(order, seek):
+            if len(rows) < limit:
+                bound = reader.page(query.filters, order, limit - len(rows), part)
+                rows += self._fetched(reader.loading(bound, query.relationships))
+        return rows
+
+    def _binding(self, order: Order) -> bytes:
+        terms = ",".join(
+            f"{each.field}{'-' if each.descending else '+'}{int(each.nulls_first)}"
+            + ("" if each.by == "value" else f":{each.by}")
+            for each in order
+        )
+        return f"{self.traits.mapper.local_table}|{terms}".encode()
+
+    def _cursor_scope(self, reader: Reader, query: QueryOptions) -> bytes:
+        if not self._codec.signs:
+            return b""
+        analysis = reader.analysed(query.filters)
+        return repr((self.tenant_id, query.include_deleted, analysis.shape, analysis.values)).encode()
+
+    def _seek(
+        self, cursor: str | None, terms: Sequence[OrderedTerm], marks: Mapping[str, Any]
+    ) -> tuple[Seek | None, tuple[Any, ...]]:
+        if cursor is None:
+            return None, ()
+        mode, values = self._codec.decode(cursor, **marks)
+        if len(values) != len(terms):
+            raise InvalidCursorError
+        restored = tuple(term.restored(value) for term, value in zip(terms, values, strict=True))
+        return Seek(mode, restored), values
