@@ -22,16 +22,30 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.event.attr import _EmptyListener, _ListenerCollection
 from sqlalchemy.ext.asyncio import AsyncSession, async_session
 from sqlalchemy.orm import AttributeEvents, Mapper, Session
 from sqlalchemy.orm.instrumentation import ClassManager
-from sqlalchemy.orm.session import _SessionCloseState
+
+from .sqlalchemy_internals import (
+    SHORTCUTS,
+    EmptyListener,
+    ListenerCollection,
+    absent,
+    event_names,
+    events_of,
+    has_connection_listeners,
+    has_ended,
+    listeners_to_class,
+)
+
+_ABSENT = absent(SHORTCUTS)
+"""The name of SQLAlchemy's that `departure` would need and that is missing, so that every shortcut is off; or None."""
 
 
 class Departure(Enum):
     """What differs from SQLAlchemy's and the toolkit's own objects. The value is a sentence for users."""
 
+    INTERNALS = "The installed version of SQLAlchemy or of the driver is not known to the toolkit."
     SESSION_CLASS = "The session's class overrides a method of SQLAlchemy's."
     SESSION_ENDED = "The session has ended."
     SESSION_BINDS = "The session has several binds, or none that is an engine."
@@ -133,6 +147,8 @@ def departure(
 
 def session_departure(session: Session, shortcut: Shortcut) -> Departure | None:
     """As `departure`, but only of the session."""
+    if _ABSENT is not None:
+        return Departure.INTERNALS
     if has_ended(session):
         return Departure.SESSION_ENDED
     if session.info.get(_KNOWN_SIZE) != len(vars(session)) and not is_known(session):
@@ -146,6 +162,8 @@ def session_departure(session: Session, shortcut: Shortcut) -> Departure | None:
 
 def session_listened(session: Session, shortcut: Shortcut) -> bool:
     """Whether a listener of the user's is registered for an event of the session that the shortcut affects."""
+    if _ABSENT is not None:
+        return True
     if "dispatch" in vars(session):
         return _listened(session.dispatch, shortcut.session, shortcut)
     # No listener was registered on this session itself, so it has only the listeners of its class.
@@ -153,19 +171,20 @@ def session_listened(session: Session, shortcut: Shortcut) -> bool:
     last = _CLASSES.get((of, shortcut))
     if last is not None and last.are_the_same():
         return False
-    everyone: Any = Session.dispatch
-    listeners = _affected_listeners(everyone._events.dispatch, shortcut.session)
-    collections = () if listeners is None else listeners(everyone._for_class(of))
+    listeners = _affected_listeners(events_of(Session.dispatch), shortcut.session)
+    collections = () if listeners is None else listeners(listeners_to_class(Session, of))
     if _any_unknown(collections, shortcut):
         return True
     if len(_CLASSES) >= _MAX_CLASSES:
         _CLASSES.clear()
-    _CLASSES[of, shortcut] = KnownListeners([each for each in collections if isinstance(each, _EmptyListener)])
+    _CLASSES[of, shortcut] = KnownListeners([each for each in collections if isinstance(each, EmptyListener)])
     return False
 
 
 def engine_departure(target: Engine | Connection, shortcut: Shortcut) -> Departure | None:
     """As `departure`, but only of an engine or a connection."""
+    if _ABSENT is not None:
+        return Departure.INTERNALS
     engine = target.engine
     if type(engine) not in _ENGINES or not _ENGINE_METHODS.isdisjoint(vars(engine)) or not _dialect_is_known(engine):
         return Departure.ENGINE_CLASS
@@ -180,7 +199,7 @@ def engine_departure(target: Engine | Connection, shortcut: Shortcut) -> Departu
 
 def _engine_listened(engine: Engine, shortcut: Shortcut) -> bool:
     """Whether an unknown listener is registered on an engine, its dialect, its pool, or on all connections."""
-    if _ANY_CONNECTION._has_events and _listened(_CONNECTIONS, shortcut.engine, shortcut):
+    if has_connection_listeners() and _listened(_CONNECTIONS, shortcut.engine, shortcut):
         return True
     collections: list[Any] = []
     for target, unaffected in (
@@ -194,7 +213,7 @@ def _engine_listened(engine: Engine, shortcut: Shortcut) -> bool:
 
 def _collect(dispatch: Any, unaffected: frozenset[str], collections: list[Any]) -> None:
     """Add the collections of listeners to all events except ``unaffected``."""
-    listeners = _affected_listeners(dispatch._events.dispatch, unaffected)
+    listeners = _affected_listeners(events_of(dispatch), unaffected)
     if listeners is not None:
         collections += listeners(dispatch)
 
@@ -210,7 +229,7 @@ def _any_unknown_since(owner: Any, collections: list[Any], shortcut: Shortcut) -
         return False
     if _any_unknown(tuple(collections), shortcut):
         return True
-    if all(isinstance(each, (_EmptyListener, _ListenerCollection)) for each in collections):
+    if all(isinstance(each, (EmptyListener, ListenerCollection)) for each in collections):
         seen[shortcut] = KnownListeners(collections)
     return False
 
@@ -250,6 +269,8 @@ _MAX_CLASSES = 1024
 
 def mapper_departure(mapper: Mapper[Any], shortcut: Shortcut) -> Departure | None:
     """As `departure`, but only of a mapped class."""
+    if _ABSENT is not None:
+        return Departure.INTERNALS
     manager = mapper.class_manager
     if type(mapper) is not Mapper or type(manager) is not ClassManager:
         return Departure.MODEL_CLASS
@@ -260,11 +281,6 @@ def mapper_departure(mapper: Mapper[Any], shortcut: Shortcut) -> Departure | Non
         for key in mapper.column_attrs.keys():  # noqa: SIM118 - it is no dict
             _collect(manager[key].dispatch, shortcut.attributes, collections)
     return Departure.MODEL_LISTENER if _any_unknown_since(mapper, collections, shortcut) else None
-
-
-def has_ended(session: Session) -> bool:
-    """Whether the session was closed for good (``close_resets_only=False``)."""
-    return session._close_state is _SessionCloseState.CLOSED
 
 
 def is_internal(listener: Any) -> bool:
@@ -318,7 +334,7 @@ def _unwrapped(listener: Any) -> Any:
 
 def _listened(dispatch: Any, unaffected: frozenset[str], shortcut: Shortcut) -> bool:
     """Whether an unknown listener is registered for any event except ``unaffected``."""
-    listeners = _affected_listeners(dispatch._events.dispatch, unaffected)
+    listeners = _affected_listeners(events_of(dispatch), unaffected)
     return listeners is not None and _any_unknown(listeners(dispatch), shortcut)
 
 
@@ -336,7 +352,7 @@ def _affected_listeners(dispatch: Any, unaffected: frozenset[str]) -> Callable[[
 
     None: there are no such events.
     """
-    names = [name for name in dispatch._event_names if name not in unaffected]
+    names = [name for name in event_names(dispatch) if name not in unaffected]
     if not names:
         return None
     # An attrgetter for a single name does not return a tuple.
@@ -416,11 +432,10 @@ def _known_methods(of: type) -> Any:
     return _MAIN(of)
 
 
-_ANY_CONNECTION: Any = Connection
 _ATTRIBUTES: Any = AttributeEvents
 _ENGINES = (Engine, OptionEngine)
 _ENGINE_METHODS = _methods(Engine)
-_CONNECTIONS: Any = getattr(Connection.dispatch, "_for_class")(Connection)  # noqa: B009 - it is typed for instances
+_CONNECTIONS: Any = None if _ABSENT else listeners_to_class(Connection, Connection)
 """The listeners to all connections."""
 
 

@@ -14,7 +14,6 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import ColumnClause, Connection, Engine, Insert, Select, SelectBase, TextClause, Update
 from sqlalchemy import exc as sa
-from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.base import instance_dict, instance_state
@@ -23,11 +22,24 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.util import await_only
 
 from ..departures import WRITE_BY_DRIVER, engine_departure
+from ..dialects.driver_internals import attributes_of, begin, caches_statements, has_begun, prepared_statement
 from ..dialects.stale_plans import go_back, is_stale_plan, note_stale, point_of
 from ..dialects.transactions import BUSY, mark_aborted
 from ..errors import SessionEndedError
 from ..models.expressions import hybrid_sql
 from ..models.traits import Traits, is_of_cached_shape
+from ..sqlalchemy_internals import (
+    accept_all,
+    annotations_of,
+    has_loader_options,
+    identity_adder,
+    identity_class,
+    note_inserted,
+    raise_as_connect_error,
+    result_columns,
+    unload,
+    without_annotations,
+)
 from .routes import engine_of
 from .state import refuse_ended
 from .work import lost_in_write
@@ -132,8 +144,7 @@ def insert(session: Session, statement: Any, parameters: Mapping[str, Any], trai
     if rows is None:
         return None
     objects = _objects(session, traits, plan.keys, rows)
-    transaction: Any = session.get_nested_transaction() or session.get_transaction()
-    transaction._new.update({instance_state(entity): True for entity in objects})
+    note_inserted(session, map(instance_state, objects))
     return objects
 
 
@@ -151,7 +162,7 @@ def _plan(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequence[st
 def _compiled(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequence[str] | None) -> Plan | None:
     if (
         not isinstance(statement, (Select, Insert, Update))
-        or statement._with_options
+        or has_loader_options(statement)
         or _holds_users_sql(statement, traits.tables[0])
     ):
         return None
@@ -160,7 +171,7 @@ def _compiled(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequenc
         return None
     if compiled.prefetch:
         return None  # a value that Python computes for each execution
-    columns = compiled._result_columns
+    columns = result_columns(compiled)
     keys: tuple[str, ...] = ()
     if fields is not None:
         keys = tuple(_key(traits, entry.objects[0]) for entry in columns[: len(fields) or len(traits.columns)])
@@ -182,17 +193,13 @@ def _holds_users_sql(statement: Any, table: Any) -> bool:
     """
     if not is_of_cached_shape(statement):
         return True
-    if isinstance(statement, Select) and [*map(_plain_table, statement.get_final_froms())] != [table]:
+    if isinstance(statement, Select) and [*map(without_annotations, statement.get_final_froms())] != [table]:
         return True
     elements = list(visitors.iterate(statement))
     if not any(_is_opaque(element) for element in elements if element is not statement):
         return False
-    owners = (element._annotations.get("parententity") for element in elements if hasattr(element, "_annotations"))
+    owners = (annotations_of(element).get("parententity") for element in elements)
     return any(map(_brings_sql, {owner.mapper for owner in owners if owner is not None}))
-
-
-def _plain_table(selectable: Any) -> Any:
-    return getattr(selectable, "_deannotate", lambda: selectable)()
 
 
 def _is_opaque(element: Any) -> bool:
@@ -230,11 +237,11 @@ def _records(
     try:
         pooled = engine.raw_connection()
     except engine.dialect.loaded_dbapi.Error as error:
-        Connection._handle_dbapi_exception_noconnection(error, engine.dialect, engine)
+        raise_as_connect_error(error, engine)
         raise
     try:
         adapted: Any = pooled.dbapi_connection
-        if not _keeps_statements(pooled) or adapted._transaction is not None:
+        if not caches_statements(pooled) or has_begun(adapted):
             return None  # a transaction was begun on it by others, whose rollback would undo a write
         return _sent(engine.dialect, pooled, plan, parameters, begins=False)
     except Exception as error:
@@ -254,7 +261,7 @@ def _records(
 def _records_within(connection: Connection, plan: Plan, parameters: Mapping[str, Any]) -> list[list[Any]] | None:
     """The rows of a statement in the connection's transaction, which is begun if it is new."""
     pooled: Any = connection.connection
-    if not _keeps_statements(pooled) or pooled.dbapi_connection.isolation_level == "autocommit":
+    if not caches_statements(pooled) or pooled.dbapi_connection.isolation_level == "autocommit":
         return None
     info = pooled.info
     info[BUSY] = True
@@ -279,19 +286,13 @@ def _records_within(connection: Connection, plan: Plan, parameters: Mapping[str,
         info.pop(BUSY, None)
 
 
-def _keeps_statements(pooled: Any) -> bool:
-    """Whether asyncpg names its prepared statements itself; behind a pooler SQLAlchemy does."""
-    size = pooled.driver_connection._config.statement_cache_size
-    return bool(size) and type(pooled.dbapi_connection) is AsyncAdapt_asyncpg_connection
-
-
 def _sent(dialect: Any, pooled: Any, plan: Plan, parameters: Mapping[str, Any], *, begins: bool) -> list[list[Any]]:
     """The rows of a statement, in a new transaction if it ``begins`` one. It is sent again if its plan is stale."""
     driver, adapted = pooled.driver_connection, pooled.dbapi_connection
     arguments = plan.arguments(parameters)
     point = point_of(dialect, pooled)
-    if begins and adapted._transaction is None:
-        await_only(adapted._start_transaction())
+    if begins and not has_begun(adapted):
+        begin(adapted)
         _refuse_lost(pooled, adapted)
     try:
         records = await_only(driver.fetch(plan.sql, *arguments))
@@ -303,8 +304,8 @@ def _sent(dialect: Any, pooled: Any, plan: Plan, parameters: Mapping[str, Any], 
             raise
         _refuse_lost(pooled, adapted)
         go_back(dialect, pooled, point)
-        if begins and adapted._transaction is None:
-            await_only(adapted._start_transaction())
+        if begins and not has_begun(adapted):
+            begin(adapted)
         _refuse_lost(pooled, adapted)
         records = await_only(driver.fetch(plan.sql, *arguments))
     rows = [list(record) for record in records]
@@ -331,7 +332,7 @@ def _processors(dialect: Any, pooled: Any, plan: Plan) -> Processors:
     if cached is None:
         cached = info[_PROCESSORS] = {}
     driver = pooled.driver_connection
-    prepared = driver._stmt_cache._entries.get((plan.sql, driver._protocol.get_record_class(), False))
+    prepared = prepared_statement(driver, plan.sql)
     last = cached.get(plan)
     if last is not None and prepared is not None and last[0] is prepared:
         return last[1]
@@ -339,7 +340,7 @@ def _processors(dialect: Any, pooled: Any, plan: Plan) -> Processors:
         return plan.processors(dialect, await_only(driver.prepare(plan.sql)).get_attributes())
     if len(cached) >= _MAX_PROCESSORS:
         cached.clear()
-    processors = plan.processors(dialect, prepared._statement._get_attributes())
+    processors = plan.processors(dialect, attributes_of(prepared))
     cached[plan] = prepared, processors
     return processors
 
@@ -348,7 +349,8 @@ def _objects(session: Session, traits: Traits[Any], keys: Sequence[str], rows: S
     """The objects of these rows, which are new, or refreshed if the session already holds them."""
     refuse_ended(session)  # another task may have ended the session during the statement
     mapper, held = traits.mapper, session.identity_map
-    make, session_id, kind = mapper.class_manager.new_instance, session.hash_key, mapper._identity_class
+    make, session_id, kind = mapper.class_manager.new_instance, session.hash_key, identity_class(mapper)
+    add = identity_adder(session)
     places = [keys.index(key) for key in traits.primary_key]
     objects: list[Any] = []
     for row in rows:
@@ -359,13 +361,13 @@ def _objects(session: Session, traits: Traits[Any], keys: Sequence[str], rows: S
             state = instance_state(entity)
             state.key = identity
             state.session_id = session_id
-            held._add_unpresent(state, identity)
+            add(state, identity)
             instance_dict(entity).update(zip(keys, row))  # noqa: B905 - what is beside the object follows its columns
         else:
             state, values = instance_state(entity), instance_dict(entity)
             for name in traits.relationships:
-                state._reset(values, name)
+                unload(state, values, name)
             values.update(zip(keys, row))  # noqa: B905 - as above
-            state._commit_all(values, held)
+            accept_all(state, values, session)
         objects.append(entity)
     return objects

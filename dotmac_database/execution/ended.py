@@ -13,9 +13,9 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import async_session
 from sqlalchemy.orm import Session
-from sqlalchemy.orm.session import _SessionCloseState
 
 from ..errors import SessionEndedError
+from ..sqlalchemy_internals import close_for_good
 
 REFUSED = frozenset(
     (
@@ -35,8 +35,7 @@ _ENDED_CLASS = "dotmac_ended"
 
 def end_for_good(session: Session) -> None:
     """End a session that can't be reused (``close_resets_only=False``): from now on its uses are refused."""
-    if session._close_state is _SessionCloseState.ACTIVE:
-        session._close_state = _SessionCloseState.CLOSED
+    if close_for_good(session):
         end(session)
 
 

@@ -29,6 +29,7 @@ from ..departures import (
     session_listened,
 )
 from ..dialects.copying import copies
+from ..dialects.driver_internals import absent_of_asyncpg
 from ..dialects.isolation import saves_begin, statement_is_transaction
 from ..models.traits import Traits
 from .state import SessionState, state_of
@@ -298,6 +299,8 @@ def _driver_refusal(
         return Circumstance.OTHER_DRIVER
     if traits is None:
         return Circumstance.STATEMENT
+    if absent_of_asyncpg() is not None:
+        return Departure.INTERNALS
     if not traits.plain:
         return Circumstance.MODEL
     return (

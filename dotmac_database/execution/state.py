@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import InstanceState, LoaderCallableStatus, Session, scoped_session
 from sqlalchemy.orm.attributes import set_committed_value
 
-from ..departures import has_ended
 from ..dialects.transactions import watch
 from ..errors import MisuseError, SessionEndedError, TransactionError
+from ..sqlalchemy_internals import has_ended
 
 AnySession: TypeAlias = Session | AsyncSession | scoped_session[Session] | async_scoped_session[AsyncSession]
 _INFO = "dotmac_database"

@@ -11,6 +11,7 @@ from sqlalchemy.pool import Pool, QueuePool
 
 from ..engines import Database
 from ..execution.state import sync_session
+from ..sqlalchemy_internals import max_overflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,7 @@ def subject_of(target: Any, *, is_async: bool) -> Subject:
 
 def capacity(pool: QueuePool) -> int | None:
     """The most connections of a pool; None: unlimited."""
-    # There is no public attribute for it (as of SQLAlchemy 2.1.9).
-    overflow = pool._max_overflow
+    overflow = max_overflow(pool)
     return None if overflow < 0 else pool.size() + overflow
 
 

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import Table
-from sqlalchemy.orm import Mapper, configure_mappers
-from sqlalchemy.orm.mapper import _all_registries
+from sqlalchemy.orm import configure_mappers
 
-
-def mappers() -> list[Mapper[Any]]:
-    """The mappers of all registries."""
-    return [mapper for registry in _all_registries() for mapper in registry.mappers]
+from ..sqlalchemy_internals import all_mappers
 
 
 def mapped_tables() -> list[Table]:
     """The distinct tables of all mapped classes, and the association tables of their relationships."""
     configure_mappers()
     tables: dict[Table, None] = {}
-    for mapper in mappers():
+    for mapper in all_mappers():
         tables.update((table, None) for table in mapper.tables if isinstance(table, Table))
         for relationship in mapper.relationships:
             if isinstance(relationship.secondary, Table):

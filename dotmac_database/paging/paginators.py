@@ -20,6 +20,7 @@ from ..errors import InvalidCursorError, MisuseError, ValidationError
 from ..execution.state import sync_session
 from ..models.traits import Traits, traits_of
 from ..query import MAX_PAGE_SIZE, CursorPaginationParams, SortField, SortOrder
+from ..sqlalchemy_internals import is_grouped, order_clauses
 from ..statements.keyset import after, order_by
 from ..statements.ordering import OrderedTerm, cursor_order, order_of, terms_of
 from ..statements.scope import Scope
@@ -161,7 +162,7 @@ class PerformancePaginator:
         _check_page(page, per_page)
         traits = _entity(statement)
         dialect = dialect_named(sync.get_bind(traits.mapper).dialect.name)
-        if not statement._order_by_clauses:
+        if not order_clauses(statement):
             order = order_of(traits, [SortField(cursor_field, SortOrder.ASC)])
             terms = terms_of(traits, order, Scope(ALL_TENANTS), dialect)
             statement = statement.order_by(*order_by([each.term for each in terms]))
@@ -219,9 +220,9 @@ def _totally_ordered(statement: Select[Any]) -> Select[Any]:
     described: Any = statement.column_descriptions
     entity = described[0]["entity"] if described else None
     mapper: Mapper[Any] | None = getattr(entity, "__mapper__", None)
-    if mapper is None or statement._group_by_clauses or statement._distinct:
+    if mapper is None or is_grouped(statement):
         return statement
-    clauses = statement._order_by_clauses
+    clauses = order_clauses(statement)
     last = clauses[-1] if clauses else None
     while isinstance(last, UnaryExpression) and last.modifier in (operators.nulls_first_op, operators.nulls_last_op):
         last = last.element

@@ -16,6 +16,7 @@ from ..dialects import dialect_named
 from ..errors import ConstraintViolationError, TenantIsolationError
 from ..execution.routes import Circumstance, Reason
 from ..models.traits import Traits, tenant_key, traits_of
+from ..sqlalchemy_internals import remove_deleted
 from ..statements.cascades import (
     Dependence,
     Rule,
@@ -247,7 +248,7 @@ class _Followers:
                 self._there.get(columns, set()).discard(values)
         del self._held[state]
         # As SQLAlchemy does with the objects of a DELETE by statement: a rollback brings them back.
-        self._session._remove_newly_deleted([state])
+        remove_deleted(self._session, [state])
 
     def _clear(self, state: InstanceState[Any], key: Dependence) -> bool:
         """Set an object's foreign key to None. Returns whether the object must be read again instead."""

@@ -15,8 +15,8 @@ from ..dialects.own import OWN
 from ..errors import TenantIsolationError, TenantNotGivenError, TenantRequiredError, ValidationError
 from ..execution.state import sync_session
 from ..execution.work import read
-from ..models.registered import mappers
 from ..models.traits import Traits, traits_of
+from ..sqlalchemy_internals import all_mappers
 from ..tenancy.context import ALL_TENANTS, binding_of, confine
 from ..tenancy.policies import protected_tables
 from ..tenancy.values import named, stored
@@ -198,7 +198,7 @@ def _sorted(table: Table) -> list[ForeignKeyConstraint]:
 
 def _mappers_of(table: Table) -> list[Mapper[Any]]:
     return sorted(
-        (mapper for mapper in mappers() if table in mapper.tables),
+        (mapper for mapper in all_mappers() if table in mapper.tables),
         key=lambda each: (len(list(each.iterate_to_root())), each.class_.__name__),
     )
 

@@ -14,12 +14,12 @@ from sqlalchemy import exc as sa
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
-from ..departures import has_ended
 from ..errors import TenantIsolationError
 from ..execution.ended import end
 from ..execution.state import state_of
 from ..execution.work import discard
 from ..models.traits import tenant_key
+from ..sqlalchemy_internals import has_ended
 from .connection import watch
 from .context import UNKNOWN, TenantBinding, binding_of, guard
 from .orm_statements import on_execute

@@ -13,8 +13,8 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import ColumnClause, TextClause
 
 from ..models.inheritance import joined_columns
-from ..models.registered import mappers
 from ..models.traits import tenant_key, traits_of
+from ..sqlalchemy_internals import all_mappers
 from .values import kind_of
 
 
@@ -142,7 +142,7 @@ class TenantTables:
 
 
 def _read(change: int) -> _Known:
-    known = tuple(sorted(mappers(), key=_rank))
+    known = tuple(sorted(all_mappers(), key=_rank))
     scoped = [mapper for mapper in known if tenant_key(mapper) is not None]
     tables: dict[Table, tuple[Mapper[Any], ...]] = {}
     for mapper in scoped:

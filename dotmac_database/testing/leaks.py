@@ -27,8 +27,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Mapper, Session, configure_mappers
 
 from ..errors import DatabaseError, TenantRequiredError, ValidationError
-from ..models.registered import mappers
 from ..models.traits import tenant_key, traits_of
+from ..sqlalchemy_internals import all_mappers
 from ..tenancy import loose_keys, tenant_scope, unscoped
 from ..tenancy.context import binding_of
 from ..tenancy.policies import protected_tables
@@ -105,7 +105,7 @@ def assert_no_leaks(
 def _static(metadata: MetaData, *, keys: bool) -> Iterator[Leak]:
     """The leaks that the table definitions show."""
     protected = protected_tables(metadata)
-    mapped = {table: mapper for mapper in mappers() for table in mapper.tables}
+    mapped = {table: mapper for mapper in all_mappers() for table in mapper.tables}
     for table in metadata.sorted_tables:
         parents = [each.referred_table for each in table.foreign_key_constraints]
         owners = [parent.name for parent in parents if parent in protected]
@@ -193,7 +193,7 @@ class _Rows:
         configure_mappers()
         tables = set(self.metadata.tables.values())
         order = {table: place for place, table in enumerate(self.metadata.sorted_tables)}
-        found = [each for each in mappers() if each.local_table in tables]
+        found = [each for each in all_mappers() if each.local_table in tables]
         self.mapped: list[Mapper[Any]] = sorted(found, key=lambda each: order[each.local_table])  # type: ignore[index]  # it is a table
         self.classes = [each for each in self.mapped if tenant_key(each) is not None]
 

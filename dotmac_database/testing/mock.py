@@ -19,6 +19,7 @@ from ..errors import ValidationError
 from ..models.traits import traits_of
 from ..paging.cursors import CursorKey
 from ..repositories import AsyncRepository, BaseRepository
+from ..sqlalchemy_internals import bind_async_session
 from .memory import attach_schemas, create_tables
 
 M = TypeVar("M")
@@ -100,7 +101,7 @@ class InlineAsyncSession(AsyncSession):
     """An `AsyncSession` over a sync session in memory. It never waits, so it needs no event loop and no driver."""
 
     def __init__(self, session: Session) -> None:
-        self.sync_session = self._proxied = self._assign_proxied(session)
+        bind_async_session(self, session)
 
     async def run_sync(self, fn: Callable[Concatenate[Session, P], T], *arg: P.args, **kw: P.kwargs) -> T:
         """Call ``fn`` directly. Overridden async methods can still be awaited inside."""

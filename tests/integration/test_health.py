@@ -393,9 +393,13 @@ def test_slow_queries_are_shown(counting_server: OwnServer) -> None:
         connection.execute("SELECT 'quick'")
     engine = make_engine(counting_server.url())
     result = DatabaseHealthChecker(slow_query_threshold=0.1).check_health(engine)
-    assert [query["query"] for query in result.details["slow_queries"]] == ["SELECT pg_sleep($1), $2"]
-    assert result.details["slow_queries"][0]["mean_ms"] > 100
-    assert DatabaseHealthChecker().check_health(engine).details["slow_queries"] == []
+    # On a busy machine any other statement can be slow too.
+    slow = {query["query"]: query["mean_ms"] for query in result.details["slow_queries"]}
+    assert slow["SELECT pg_sleep($1), $2"] >= 200
+    assert all(mean > 100 for mean in slow.values())
+    assert "secret" not in str(slow)
+    unlikely = DatabaseHealthChecker(slow_query_threshold=60).check_health(engine)
+    assert unlikely.details["slow_queries"] == []
     engine.dispose()
 
 

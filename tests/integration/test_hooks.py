@@ -33,6 +33,7 @@ from dotmac_database import (
 from dotmac_database.engines import sync_url
 from dotmac_database.execution import asyncpg as direct
 from dotmac_database.repositories import bulk
+from dotmac_database.sqlalchemy_internals import has_ended
 from tests.conftest import Face
 from tests.matrices import sampled
 
@@ -655,8 +656,8 @@ def test_what_is_private_of_sqlalchemy_is_there() -> None:
     with Session() as session:
         assert session._close_state.name == "CLOSE_IS_RESET"
     with Session(close_resets_only=False) as session:
-        assert not departures.has_ended(session)
-    assert departures.has_ended(session)
+        assert not has_ended(session)
+    assert has_ended(session)
     assert departures._CONNECTIONS._events is ConnectionEvents
     assert isinstance(Connection._has_events, bool)
 

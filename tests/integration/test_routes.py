@@ -20,6 +20,7 @@ from dotmac_database import (
     Route,
     Sender,
     create_database,
+    departures,
 )
 from dotmac_database.departures import Departure
 from dotmac_database.execution import asyncpg, routes
@@ -294,3 +295,30 @@ def test_a_held_object_whose_row_is_gone_is_created_in_one_transaction(face: Fac
         assert held.name == "one"
     with face.session() as session:
         assert face(face.repository(session, Thing).get_by_id, 1).name == "two"
+
+
+@pytest.mark.parametrize("owner", ["SQLAlchemy", "asyncpg"])
+def test_a_private_name_that_is_gone_breaks_no_call(
+    driver: str, face: Face, owner: str, sent_by_driver: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if owner == "SQLAlchemy":
+        monkeypatch.setattr(departures, "_ABSENT", "_gone")
+    else:
+        monkeypatch.setattr(routes, "absent_of_asyncpg", lambda: "_gone")
+    with face.session() as session:
+        things = face.repository(session, Thing)
+        route = face(things.explain_route)
+        if owner == "SQLAlchemy":
+            assert route.reason in (Departure.INTERNALS, Circumstance.EXPIRES_ON_COMMIT)
+        elif driver == "asyncpg":
+            assert route == Route(Sender.STATEMENT, Boundary.AUTOCOMMIT, Departure.INTERNALS)
+        else:
+            assert route.reason in (Circumstance.OTHER_DRIVER, Circumstance.EXPIRES_ON_COMMIT)
+        face(things.create, {"id": 1, "name": "one"})
+        rows = [{"id": number, "name": "n"} for number in range(2, 700)]
+        assert face(things.bulk_create, rows, returning=False) == 698
+        assert face(things.update, 1, {"name": "two"}).name == "two"
+        assert face(things.get_by_id, 1).name == "two"
+        assert face(things.delete, 1)
+        assert face(things.count) == 698
+    assert sent_by_driver == []

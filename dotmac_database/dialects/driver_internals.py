@@ -1,0 +1,101 @@
+"""Every private name of asyncpg, of psycopg, and of SQLAlchemy's adapters for them that the toolkit uses.
+
+See `dotmac_database.sqlalchemy_internals` for the reasons and for the test. ``pooled`` is a connection of SQLAlchemy's
+pool, ``adapted`` its ``dbapi_connection`` (SQLAlchemy's adapter), and ``driver`` its ``driver_connection``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from sqlalchemy.dialects.postgresql import asyncpg as adapters
+from sqlalchemy.util import await_only
+
+from ..sqlalchemy_internals import Internal, absent
+
+# asyncpg.
+
+
+def caches_statements(pooled: Any) -> bool:
+    """Whether asyncpg caches prepared statements under names of its own. Behind a pooler SQLAlchemy names them."""
+    size = pooled.driver_connection._config.statement_cache_size
+    return bool(size) and type(pooled.dbapi_connection) is adapters.AsyncAdapt_asyncpg_connection
+
+
+def has_begun(adapted: Any) -> bool:
+    """Whether the adapter has begun a transaction."""
+    return adapted._transaction is not None
+
+
+def begin(adapted: Any) -> None:
+    """Begin a transaction, as the adapter does before the first statement."""
+    await_only(adapted._start_transaction())
+
+
+def prepared_statement(driver: Any, sql: str) -> Any:
+    """The prepared statement in the driver's cache, or None if the statement is too long for the cache."""
+    return driver._stmt_cache._entries.get((sql, driver._protocol.get_record_class(), False))
+
+
+def attributes_of(prepared: Any) -> Sequence[Any]:
+    """The columns of a prepared statement's rows, with the types that the server reported."""
+    attributes: Sequence[Any] = prepared._statement._get_attributes()
+    return attributes
+
+
+def expire_schema(dialect: Any) -> None:
+    """Let each asyncpg connection of the engine forget its prepared statements before its next statement."""
+    dialect._invalidate_schema_cache()
+
+
+def forget_schema(dialect: Any, pooled: Any) -> None:
+    """Let a connection forget its prepared statements now, because `expire_schema` was called."""
+    pooled.dbapi_connection._invalidate_schema_cache_asof = dialect._invalidate_schema_cache_asof
+    await_only(pooled.driver_connection.reload_schema_state())
+
+
+# psycopg.
+
+
+def forget_prepared(driver: Any) -> None:
+    """Let psycopg forget which statements the server has prepared, without deallocating them on the server."""
+    driver._prepared.clear()
+
+
+# Both.
+
+
+def is_executing(pooled: Any) -> bool:
+    """Whether a statement of another task or thread is running on the connection."""
+    lock = getattr(pooled.driver_connection, "lock", None)
+    mutex = getattr(pooled.dbapi_connection, "_execute_mutex", None)
+    return any(each is not None and each.locked() for each in (lock, mutex))
+
+
+def _of_asyncpg(path: str) -> Any:
+    module, _, name = f"asyncpg.{path}".rpartition(".")
+    return getattr(import_module(module), name)
+
+
+_CONNECTION = "connection.Connection"
+_ADAPTER = adapters.AsyncAdapt_asyncpg_connection
+
+ASYNCPG: tuple[Internal, ...] = (
+    Internal("_config", lambda: _of_asyncpg(_CONNECTION), "shows whether statements are cached", "0.30"),
+    Internal("_stmt_cache", lambda: _of_asyncpg(_CONNECTION), "holds the prepared statements", "0.30"),
+    Internal("_entries", lambda: _of_asyncpg("connection._StatementCache"), "as _stmt_cache", "0.30"),
+    Internal("_protocol", lambda: _of_asyncpg(_CONNECTION), "is a part of the keys of _stmt_cache", "0.30"),
+    Internal("_statement", lambda: _of_asyncpg("connection._StatementCacheEntry"), "as _stmt_cache", "0.30"),
+    Internal("_transaction", lambda: _ADAPTER, "shows whether a transaction has begun", "SQLAlchemy 1.4"),
+    Internal("_start_transaction", lambda: _ADAPTER, "begins a transaction", "SQLAlchemy 1.4"),
+)
+"""The names that sending statements by asyncpg alone needs. ``seen`` is asyncpg's version if nothing else is named."""
+
+
+@cache
+def absent_of_asyncpg() -> str | None:
+    """The first of the `ASYNCPG` names that is missing, or None. Call it only if asyncpg is installed."""
+    return absent(ASYNCPG)

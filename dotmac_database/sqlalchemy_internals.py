@@ -1,0 +1,264 @@
+"""Every private name of SQLAlchemy that the toolkit reads or calls.
+
+Three other files are made for private names too: `dialects.driver_internals` uses those of the drivers and of
+SQLAlchemy's adapters for them, and `tenancy.compiler` and `tenancy.fragments` override methods of SQLAlchemy's
+compilers. ``tests/unit/test_internals.py`` refuses private names in all other files, and fails with the name that an
+upgrade has taken away.
+
+If a name that only a shortcut needs is missing at run time, the shortcut is off: `absent` finds it, one warning is
+logged, and every statement is sent in SQLAlchemy's ordinary way.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Select
+from sqlalchemy.event import attr as event_attributes
+from sqlalchemy.orm import InstanceState, Mapper, Session, decl_base
+from sqlalchemy.orm import session as sessions
+from sqlalchemy.orm.mapper import _all_registries
+from sqlalchemy.pool import QueuePool
+from sqlalchemy.sql import util as sql_util
+
+_log = logging.getLogger(__name__)
+
+_CLOSE_STATE: Any = getattr(sessions, "_SessionCloseState", None)
+
+DEFAULT_CONSTRUCTOR: Any = getattr(decl_base, "_declarative_constructor", None)
+"""The constructor that SQLAlchemy gives to a declarative class without one."""
+
+
+# Events: which listeners are registered, without calling any.
+
+EmptyListener: Any = getattr(event_attributes, "_EmptyListener", None)
+ListenerCollection: Any = getattr(event_attributes, "_ListenerCollection", None)
+
+
+def events_of(dispatch: Any) -> Any:
+    """The dispatcher of the family of events, with the names of all events that this version of SQLAlchemy has."""
+    return dispatch._events.dispatch
+
+
+def event_names(dispatch: Any) -> Sequence[str]:
+    """The names of all events of a dispatcher that `events_of` returned."""
+    names: Sequence[str] = dispatch._event_names
+    return names
+
+
+def listeners_to_class(owner: Any, of: type) -> Any:
+    """The listeners to all objects of the class ``of``. ``owner`` is the class whose events they are."""
+    return owner.dispatch._for_class(of)
+
+
+def has_connection_listeners() -> bool:
+    """Whether any listener was ever registered on a connection. This is only a quick check: True may be outdated."""
+    return bool(Connection._has_events)
+
+
+# Sessions and their transactions.
+
+
+def has_ended(session: Session) -> bool:
+    """Whether the session was closed for good (``close_resets_only=False``)."""
+    return _CLOSE_STATE is not None and session._close_state is _CLOSE_STATE.CLOSED
+
+
+def close_for_good(session: Session) -> bool:
+    """Mark a session that is open, and that can't be reused once closed, as closed. Returns whether it was one."""
+    if _CLOSE_STATE is None or session._close_state is not _CLOSE_STATE.ACTIVE:
+        return False
+    session._close_state = _CLOSE_STATE.CLOSED
+    return True
+
+
+def has_nothing_to_flush(session: Session) -> bool:
+    """Whether a flush would do nothing, or one is running already."""
+    return session._flushing or session._is_clean()
+
+
+def note_inserted(session: Session, states: Iterable[Any]) -> None:
+    """Let a rollback of the session's innermost transaction make these objects transient, as flushed ones."""
+    transaction: Any = session.get_nested_transaction() or session.get_transaction()
+    transaction._new.update(dict.fromkeys(states, True))
+
+
+def remove_deleted(session: Session, states: Sequence[Any]) -> None:
+    """Remove objects whose rows were deleted from the session, as after a DELETE: a rollback brings them back."""
+    session._remove_newly_deleted(states)
+
+
+def savepoint_name(transaction: Any) -> str:
+    """The name of the savepoint of a connection's nested transaction."""
+    name: str = transaction._savepoint
+    return name
+
+
+def bind_async_session(outer: Any, session: Session) -> None:
+    """Make ``session`` the sync session of an `AsyncSession` that was created without ``__init__``."""
+    outer.sync_session = outer._proxied = outer._assign_proxied(session)
+
+
+# Mapped classes and their objects.
+
+
+def all_mappers() -> list[Mapper[Any]]:
+    """The mappers of all registries of the process."""
+    return [mapper for registry in _all_registries() for mapper in registry.mappers]
+
+
+def identity_class(mapper: Mapper[Any]) -> type:
+    """The class in the identity keys of a mapper's objects."""
+    return mapper._identity_class
+
+
+def identity_adder(session: Session) -> Callable[[InstanceState[Any], Any], None]:
+    """The function that adds a new object to the session's identity map, under a key that the map does not have."""
+    add: Callable[[InstanceState[Any], Any], None] = session.identity_map._add_unpresent
+    return add
+
+
+def unload(state: InstanceState[Any], values: dict[str, Any], name: str) -> None:
+    """Unload an attribute of an object, so that its next use loads it."""
+    state._reset(values, name)
+
+
+def accept_all(state: InstanceState[Any], values: dict[str, Any], session: Session) -> None:
+    """Mark all values of an object as those of the database."""
+    state._commit_all(values, session.identity_map)
+
+
+# Statements.
+
+
+def has_loader_options(statement: Any) -> bool:
+    """Whether a statement has options, such as the loading of relationships."""
+    return bool(statement._with_options)
+
+
+def annotations_of(element: Any) -> dict[str, Any]:
+    """The annotations of an element of a statement, such as the entity of a column."""
+    marks: dict[str, Any] = getattr(element, "_annotations", None) or {}
+    return marks
+
+
+def without_annotations(element: Any) -> Any:
+    """The element without the ORM's annotations, for example the `Table` itself."""
+    return element._deannotate() if getattr(element, "_annotations", None) else element
+
+
+def annotated_deeply(element: Any, marks: dict[str, Any]) -> Any:
+    """A condition with annotations on all its parts, as `with_loader_criteria` makes it."""
+    return sql_util._deep_annotate(element, marks, detect_subquery_cols=True, ind_cols_on_fromclause=True)
+
+
+def clone(statement: Any) -> Any:
+    """A shallow copy of a statement."""
+    return statement._clone()
+
+
+def order_clauses(statement: Select[Any]) -> Sequence[Any]:
+    """The clauses of ORDER BY."""
+    return statement._order_by_clauses
+
+
+def is_grouped(statement: Select[Any]) -> bool:
+    """Whether a SELECT has GROUP BY or DISTINCT."""
+    return bool(statement._group_by_clauses or statement._distinct)
+
+
+def has_parameters(text: Any) -> bool:
+    """Whether a `text` has bound parameters."""
+    return bool(text._bindparams)
+
+
+def values_of(statement: Any) -> dict[Any, Any]:
+    """The values of an INSERT or UPDATE with one set of values, by column."""
+    return statement._values or {}
+
+
+def values_of_rows(statement: Any) -> Sequence[Sequence[Any]]:
+    """The rows of an INSERT with many VALUES, one sequence for each call of ``values()``."""
+    rows: Sequence[Sequence[Any]] = statement._multi_values
+    return rows
+
+
+def selected_names(statement: Any) -> Sequence[Any]:
+    """The columns of an INSERT … SELECT."""
+    return statement._select_names or ()
+
+
+def conflict_clause(statement: Any) -> Any:
+    """The ON CONFLICT clause of an INSERT, or None."""
+    return getattr(statement, "_post_values_clause", None)
+
+
+def set_conflict_clause(statement: Any, clause: Any) -> None:
+    """Replace the ON CONFLICT clause of an INSERT, which should be a `clone`."""
+    statement._post_values_clause = clause
+
+
+def result_columns(compiled: Any) -> Sequence[Any]:
+    """The columns of a compiled statement's rows, each with its ``objects`` and ``type``."""
+    columns: Sequence[Any] = compiled._result_columns
+    return columns
+
+
+# Engines.
+
+
+def max_overflow(pool: QueuePool) -> int:
+    """The most connections of a pool beyond its size; below 0: unlimited."""
+    return pool._max_overflow
+
+
+def raise_as_connect_error(error: BaseException, engine: Engine) -> None:
+    """Raise a driver's error as `Engine.connect` does, after the engine's listeners have handled it."""
+    Connection._handle_dbapi_exception_noconnection(error, engine.dialect, engine)
+
+
+def doubles_percents(preparer: Any) -> bool:
+    """Whether a dialect doubles percent signs in quoted names."""
+    return bool(preparer._double_percents)
+
+
+@dataclass(frozen=True, slots=True)
+class Internal:
+    """A private name that a shortcut needs. ``owner()`` is an object that has it. ``seen`` are versions with it."""
+
+    name: str
+    owner: Callable[[], Any]
+    reason: str
+    seen: str
+
+
+SHORTCUTS: tuple[Internal, ...] = (
+    Internal("_EmptyListener", lambda: event_attributes, "shows that an event has no listeners", "1.4"),
+    Internal("_ListenerCollection", lambda: event_attributes, "holds the listeners to an event of an object", "1.4"),
+    Internal("_events", lambda: Session.dispatch, "leads to the family of events of a dispatcher", "0.8"),
+    Internal("_event_names", lambda: events_of(Session.dispatch), "names the events that this version has", "1.1"),
+    Internal("_for_class", lambda: Session.dispatch, "holds the listeners to all sessions of a class", "0.9"),
+    Internal("_has_events", lambda: Connection, "shows whether connections have listeners", "0.7"),
+    Internal("_close_state", Session, "shows whether a session was closed for good", "2.0.22"),
+    Internal("_SessionCloseState", lambda: sessions, "the values of _close_state", "2.0.22"),
+    Internal("_declarative_constructor", lambda: decl_base, "shows whether a class has a constructor", "1.0"),
+)
+"""The names without which no shortcut is possible, since `departures` could not see what a shortcut leaves out."""
+
+
+def absent(names: Iterable[Internal]) -> str | None:
+    """The first of these names that the installed versions do not have; None: all are there. Logs a warning for it."""
+    for internal in names:
+        try:
+            getattr(internal.owner(), internal.name)
+        except AttributeError:
+            _log.warning(
+                "The installed versions have no %s, which %s. Statements are sent in the ordinary, slower way.",
+                internal.name,
+                internal.reason,
+            )
+            return internal.name
+    return None
