@@ -1,1 +1,1 @@
-"""The toolkit beside raw asyncpg and SQLAlchemy as usually written: ``python -m benchmarks``."""
+"""Comparisons of the toolkit with asyncpg, hand-written SQLAlchemy and other libraries: ``python -m benchmarks``."""

@@ -1,7 +1,8 @@
-"""Measure the cases A to K side by side; each contender's rows are compared before anything is timed.
+"""Measure the cases A to K for each contender, after a comparison of the rows that each contender returns.
 
-Contenders take turns within a round, so that a slow moment of the machine is everybody's; a figure is the median over
-the rounds, its spread the middle half of them. Statements and round trips are counted on the wire, in one call of each.
+The contenders take turns within a round, so that a slow moment of the machine affects all of them. A figure is the
+median over the rounds; its spread is half the distance between the quartiles. A proxy counts the statements and round
+trips of one call.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from tests.postgres import OwnServer
 
-from . import endpoints
-from .contenders import TENANT, Contender, all_of, new_rows
+from . import endpoints, peers
+from .contenders import TENANT, ByHand, Contender, Core, Raw, Toolkit, new_rows
 from .schema import FILL, Base
 from .wire import Proxy, Sent
 
@@ -35,7 +36,7 @@ Call = Callable[[Contender, int], Awaitable[Any]]
 
 
 class Case:
-    """One thing to do: how, how often in a round, and whether its outcome can be compared."""
+    """A case: its call, the calls in a round, the rounds, and whether the outcomes of contenders must be equal."""
 
     def __init__(self, letter: str, title: str, call: Call, times: int, rounds: int, compare: bool = True) -> None:
         self.letter, self.title, self.call = letter, title, call
@@ -60,9 +61,12 @@ def cases(keys: list[UUID], deep: Any, upserts: list[dict[str, Any]], last_page:
 
 
 async def measured(case: Case, contenders: list[Contender]) -> dict[str, Any]:
-    """Medians in microseconds, and of the client's CPU, by contender; or why one was not timed."""
+    """For each contender that has the case: its time and CPU time in µs, or why it was not timed.
+
+    A contender is not timed if its call raises an exception, or returns other rows than the first contender.
+    """
     outcomes: dict[str, Any] = {}
-    fit: list[Contender] = []
+    participants: list[Contender] = []
     reference: Any = None
     for contender in contenders:
         try:
@@ -75,30 +79,30 @@ async def measured(case: Case, contenders: list[Contender]) -> dict[str, Any]:
         if reference is None:
             reference = outcome
         if case.compare and outcome != reference:
-            outcomes[contender.name] = {"failed": "other rows than the first contender"}
+            outcomes[contender.name] = {"failed": "returns other rows than the first contender"}
             continue
-        fit.append(contender)
-    samples: dict[str, list[float]] = {contender.name: [] for contender in fit}
-    busy: dict[str, list[float]] = {contender.name: [] for contender in fit}
+        participants.append(contender)
+    samples: dict[str, list[float]] = {contender.name: [] for contender in participants}
+    cpu_times: dict[str, list[float]] = {contender.name: [] for contender in participants}
     gc.collect()
     gc.disable()
     for turn in range(case.rounds):
-        for contender in fit[turn % len(fit) :] + fit[: turn % len(fit)]:
-            started, worked = time.perf_counter(), time.process_time()
+        for contender in participants[turn % len(participants) :] + participants[: turn % len(participants)]:
+            started, cpu_started = time.perf_counter(), time.process_time()
             for n in range(case.times):
                 await case.call(contender, n)
             samples[contender.name].append((time.perf_counter() - started) / case.times * 1e6)
-            busy[contender.name].append((time.process_time() - worked) / case.times * 1e6)
+            cpu_times[contender.name].append((time.process_time() - cpu_started) / case.times * 1e6)
     gc.enable()
-    for name, taken in samples.items():
-        low, _, high = statistics.quantiles(taken, n=4)
-        cpu = statistics.median(busy[name])
-        outcomes[name] = {"median_us": statistics.median(taken), "low_us": low, "high_us": high, "cpu_us": cpu}
+    for name, durations in samples.items():
+        low, _, high = statistics.quantiles(durations, n=4)
+        cpu = statistics.median(cpu_times[name])
+        outcomes[name] = {"median_us": statistics.median(durations), "low_us": low, "high_us": high, "cpu_us": cpu}
     return outcomes
 
 
 async def count(case: Case, contenders: list[Contender], proxy: Proxy, outcomes: dict[str, Any]) -> None:
-    """Add what one call of each sends, once its statements are prepared."""
+    """Add the statements and round trips of one call to ``outcomes``, measured after a first call has prepared them."""
     for contender in contenders:
         if "median_us" in outcomes.get(contender.name, {}):
             await case.call(contender, 3)
@@ -109,15 +113,18 @@ async def count(case: Case, contenders: list[Contender], proxy: Proxy, outcomes:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[tuple[asyncpg.Pool, list[Contender]]]:
-    """Everyone at this URL (libpq's form), and the pool of the first."""
+    """The pool of asyncpg and all contenders on the database at ``url`` (in the form of libpq).
+
+    The first contender is the one with which the others are compared.
+    """
     engine = create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:"), pool_size=2)
     async with asyncpg.create_pool(url, min_size=1, max_size=2) as pool:
-        yield pool, list(all_of(pool, engine))
+        yield pool, [Raw(pool), Core(engine), ByHand(engine), Toolkit(engine), *peers.installed(engine)]
     await engine.dispose()
 
 
 async def run(server: OwnServer, rows: int, only: str | None) -> dict[str, Any]:
-    """All cases on a table of ``rows`` rows."""
+    """The outcomes of all cases, or of those whose letter begins with ``only``, on a table of ``rows`` rows."""
     results: dict[str, Any] = {}
     async with (
         Proxy(server.port) as proxy,
@@ -136,29 +143,32 @@ async def run(server: OwnServer, rows: int, only: str | None) -> dict[str, Any]:
 
 
 async def prepared(pool: asyncpg.Pool, rows: int) -> list[Case]:
-    """The filled table's cases."""
+    """Create and fill the table; the cases with the keys and positions of its rows."""
     for table in Base.metadata.sorted_tables:
         for element in (CreateTable(table), *map(CreateIndex, table.indexes)):
             await pool.execute(str(element.compile(dialect=postgresql.dialect())))
     await pool.execute(FILL.format(rows=rows), timeout=600)
     await pool.execute("VACUUM ANALYZE bench_users", timeout=600)
-    picked = await pool.fetch(
+    sample = await pool.fetch(
         "SELECT id FROM bench_users WHERE tenant_id = $1 ORDER BY md5(id::text) LIMIT 500", TENANT
     )
-    keys = [UUID(str(row["id"])) for row in picked]
+    keys = [UUID(str(row["id"])) for row in sample]
     depth = rows // 50 * 9 // 10
-    spot = await pool.fetchrow(
+    position = await pool.fetchrow(
         "SELECT created_at, id FROM bench_users WHERE tenant_id = $1 ORDER BY created_at, id OFFSET $2 LIMIT 1",
         TENANT,
         depth,
     )
     upserts = new_rows(1000)
     active = await pool.fetchval("SELECT count(*) FROM bench_users WHERE tenant_id = $1 AND status = 'active'", TENANT)
-    return cases(keys, (spot["created_at"], UUID(str(spot["id"]))), upserts, active // 20)
+    return cases(keys, (position["created_at"], UUID(str(position["id"]))), upserts, active // 20)
 
 
 def show(case: Case, outcome: dict[str, Any], names: list[str]) -> None:
-    """One line: the first's time and the others' ratios to it, each with spread, CPU and statements in trips."""
+    """Print one line: the first contender's time and the ratios of the others to it.
+
+    Each figure comes with its spread, the CPU time, the statements and the round trips.
+    """
     base = outcome[names[0]]["median_us"]
     cells = []
     for name in names:
@@ -170,16 +180,16 @@ def show(case: Case, outcome: dict[str, Any], names: list[str]) -> None:
             continue
         ratio = figures["median_us"] / base
         spread = (figures["high_us"] - figures["low_us"]) / figures["median_us"] / 2
-        shown = f"{base:,.0f} µs" if name == names[0] else f"{ratio:.2f}"
+        figure = f"{base:,.0f} µs" if name == names[0] else f"{ratio:.2f}"
         cells.append(
-            f"{name} {shown} (±{spread:.0%}, {figures['cpu_us']:,.0f} µs CPU, "
+            f"{name} {figure} (±{spread:.0%}, {figures['cpu_us']:,.0f} µs CPU, "
             f"{figures['statements']:,} in {figures['trips']})"
         )
     print(f"{case.letter:<5}{case.title:<22}" + " | ".join(cells), flush=True)
 
 
-def compared(old: dict[str, Any], new: dict[str, Any]) -> None:
-    """What has changed of the toolkit's ratios to asyncpg."""
+def compare_ratios(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Print how the ratio of the toolkit to asyncpg has changed in each case."""
     for letter, outcome in new.items():
         if letter == "K":
             continue
@@ -196,22 +206,24 @@ def compared(old: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="rows in the table, in 50 tenants")
-    parser.add_argument("--case", help="only the cases whose letter begins with this")
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument(
+        "--rows", type=int, default=1_000_000, help="number of rows in the table, spread over 50 tenants"
+    )
+    parser.add_argument("--case", help="run only the cases whose letter begins with this")
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
     parser.add_argument("--compare", type=Path, help="show what has changed since the figures in this file")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     server = OwnServer(durable=True, shared_buffers="512MB", max_wal_size="4GB").start()
     try:
-        results = asyncio.run(run(server, asked.rows, asked.case))
+        results = asyncio.run(run(server, arguments.rows, arguments.case))
     finally:
         server.stop()
-    if asked.json:
-        asked.json.write_text(json.dumps(results, indent=1))
-    if asked.compare:
-        compared(json.loads(asked.compare.read_text()), results)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
+    if arguments.compare:
+        compare_ratios(json.loads(arguments.compare.read_text()), results)
     return 0
 
 

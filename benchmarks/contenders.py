@@ -1,8 +1,10 @@
-"""The same work, by each contender. Tenant filter and commits are everybody's; each gives comparable values."""
+"""The contenders that need no other library: raw asyncpg, SQLAlchemy Core, the ORM by hand, and the toolkit.
+
+Each contender does the same work: it filters by tenant, commits its writes and returns values that can be compared.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -28,26 +30,26 @@ Values = tuple[Any, ...]
 NAMES = ", ".join(COLUMNS)
 
 
-def shown(entity: Any) -> Values:
-    """The values of an object that a user got, each of them read."""
+def values_of(entity: Any) -> Values:
+    """The values of all columns of ``entity``; reads each attribute, so that nothing stays unloaded."""
     return tuple(getattr(entity, name) for name in COLUMNS)
 
 
 def new_rows(count: int) -> list[dict[str, Any]]:
-    """Rows that nobody has yet."""
+    """``count`` new rows, with e-mail addresses that are not in the table yet."""
     return [
         {"name": f"New {n}", "email": f"{uuid4().hex}@example.org", "score": n, "bio": "fresh"} for n in range(count)
     ]
 
 
 class Contender:
-    """One way to do it; a case whose method is missing is one that it has nothing for."""
+    """One library that does the cases. If it has no method for a case, it is left out of that case."""
 
     name: str
 
 
 class Raw(Contender):
-    """asyncpg with a pool of its own and hand-written SQL."""
+    """asyncpg with its own pool and hand-written SQL."""
 
     name = "asyncpg"
 
@@ -74,21 +76,21 @@ class Raw(Contender):
         rows = await self.pool.fetch(sql, TENANT, "active", (page - 1) * 20)
         return [tuple(row)[:-1] for row in rows], rows[0]["total"]
 
-    async def after(self, place: tuple[datetime, UUID] | None) -> list[Values]:
-        seek = "" if place is None else " AND (created_at, id) > ($2, $3)"
+    async def after(self, position: tuple[datetime, UUID] | None) -> list[Values]:
+        seek = "" if position is None else " AND (created_at, id) > ($2, $3)"
         sql = (
             f"SELECT {NAMES} FROM bench_users WHERE tenant_id = $1 AND NOT is_deleted{seek}"
             " ORDER BY created_at, id LIMIT 20"
         )
-        return [tuple(row) for row in await self.pool.fetch(sql, TENANT, *(place or ()))]
+        return [tuple(row) for row in await self.pool.fetch(sql, TENANT, *(position or ()))]
 
     async def create(self, row: dict[str, Any]) -> str:
         sql = (
             "INSERT INTO bench_users (tenant_id, id, name, email, status, score, bio, created_at, is_deleted)"
             f" VALUES ($1, $2, $3, $4, 'active', $5, $6, now(), false) RETURNING {NAMES}"
         )
-        made = await self.pool.fetchrow(sql, TENANT, uuid4(), row["name"], row["email"], row["score"], row["bio"])
-        return str(made["email"])
+        record = await self.pool.fetchrow(sql, TENANT, uuid4(), row["name"], row["email"], row["score"], row["bio"])
+        return str(record["email"])
 
     async def update(self, key: UUID, score: int) -> int:
         sql = f"UPDATE bench_users SET score = $1 WHERE id = $2 AND tenant_id = $3 AND NOT is_deleted RETURNING {NAMES}"
@@ -118,8 +120,8 @@ class Raw(Contender):
             f" RETURNING {NAMES}"
         )
         columns = [[row[name] for row in rows] for name in ("name", "email", "score", "bio")]
-        done = await self.pool.fetch(sql, TENANT, [uuid4() for _ in rows], *columns, utc_now())
-        return len(done)
+        records = await self.pool.fetch(sql, TENANT, [uuid4() for _ in rows], *columns, utc_now())
+        return len(records)
 
 
 class ByHand(Contender):
@@ -136,7 +138,7 @@ class ByHand(Contender):
 
     async def get(self, key: UUID) -> Values:
         async with self.sessions() as session:
-            return shown(
+            return values_of(
                 (await session.execute(select(self.model).where(self.model.id == key, self._own()))).scalar_one()
             )
 
@@ -148,7 +150,7 @@ class ByHand(Contender):
                 .order_by(self.model.created_at.desc(), self.model.id.desc())
                 .limit(limit)
             )
-            return [shown(user) for user in (await session.execute(statement)).scalars()]
+            return [values_of(user) for user in (await session.execute(statement)).scalars()]
 
     async def paged(self, page: int) -> tuple[list[Values], int]:
         async with self.sessions() as session:
@@ -157,30 +159,30 @@ class ByHand(Contender):
             ordered = (
                 statement.order_by(self.model.created_at.desc(), self.model.id.desc()).limit(20).offset((page - 1) * 20)
             )
-            return [shown(user) for user in (await session.execute(ordered)).scalars()], int(total or 0)
+            return [values_of(user) for user in (await session.execute(ordered)).scalars()], int(total or 0)
 
-    async def after(self, place: tuple[datetime, UUID] | None) -> list[Values]:
+    async def after(self, position: tuple[datetime, UUID] | None) -> list[Values]:
         async with self.sessions() as session:
             statement = select(self.model).where(self._own()).order_by(self.model.created_at, self.model.id).limit(20)
-            if place is not None:
-                moment, key = place
+            if position is not None:
+                moment, key = position
                 later = or_(self.model.created_at > moment, and_(self.model.created_at == moment, self.model.id > key))
                 statement = statement.where(later)
-            return [shown(user) for user in (await session.execute(statement)).scalars()]
+            return [values_of(user) for user in (await session.execute(statement)).scalars()]
 
     async def create(self, row: dict[str, Any]) -> str:
         async with self.sessions() as session:
             user = self.model(tenant_id=TENANT, id=uuid4(), **row)
             session.add(user)
             await session.commit()
-            return str(shown(user)[COLUMNS.index("email")])
+            return str(values_of(user)[COLUMNS.index("email")])
 
     async def update(self, key: UUID, score: int) -> int:
         async with self.sessions() as session:
             user = (await session.execute(select(self.model).where(self.model.id == key, self._own()))).scalar_one()
             user.score = score
             await session.commit()
-            return int(shown(user)[COLUMNS.index("score")])
+            return int(values_of(user)[COLUMNS.index("score")])
 
     async def create_many(self, rows: list[dict[str, Any]]) -> int:
         async with self.sessions() as session:
@@ -192,16 +194,16 @@ class ByHand(Contender):
         async with self.sessions() as session:
             statement = upsert(self.model).values([{"tenant_id": TENANT, "id": uuid4(), **row} for row in rows])
             changes = {name: statement.excluded[name] for name in ("name", "score", "bio")}
-            done = statement.on_conflict_do_update(index_elements=["tenant_id", "email"], set_=changes).returning(
+            returning = statement.on_conflict_do_update(index_elements=["tenant_id", "email"], set_=changes).returning(
                 self.model
             )
-            found = (await session.scalars(done, execution_options={"populate_existing": True})).all()
+            users = (await session.scalars(returning, execution_options={"populate_existing": True})).all()
             await session.commit()
-            return len(found)
+            return len(users)
 
 
 class Core(ByHand):
-    """SQLAlchemy Core on a connection, rows as they come."""
+    """SQLAlchemy Core on a connection; the rows are not made into objects."""
 
     name = "SQLAlchemy Core"
 
@@ -236,7 +238,7 @@ class Core(ByHand):
 
 
 class Toolkit(Contender):
-    """The toolkit: a session and a repository for each call, as a request has them."""
+    """The toolkit, with a new session and repository for each call, as in a request."""
 
     name = "toolkit"
 
@@ -251,7 +253,7 @@ class Toolkit(Contender):
 
     async def get(self, key: UUID) -> Values:
         async with self.sessions() as session:
-            return shown(await self._users(session).get_by_id(key))
+            return values_of(await self._users(session).get_by_id(key))
 
     @staticmethod
     def _active(**more: Any) -> QueryOptions:
@@ -262,38 +264,38 @@ class Toolkit(Contender):
     async def listed(self, limit: int) -> list[Values]:
         async with self.sessions() as session:
             users = await self._users(session).list(self._active(pagination={"per_page": limit}))
-            return [shown(user) for user in users]
+            return [values_of(user) for user in users]
 
     async def paged(self, page: int) -> tuple[list[Values], int]:
         async with self.sessions() as session:
-            found = await self._users(session).list_paginated(self._active(pagination={"page": page, "per_page": 20}))
-            return [shown(user) for user in found.items], found.total
+            result = await self._users(session).list_paginated(self._active(pagination={"page": page, "per_page": 20}))
+            return [values_of(user) for user in result.items], result.total
 
-    async def after(self, place: tuple[datetime, UUID] | None) -> list[Values]:
+    async def after(self, position: tuple[datetime, UUID] | None) -> list[Values]:
         async with self.sessions() as session:
             users = self._users(session)
-            asked = {"limit": 20, "cursor_field": "created_at", "cursor": self._cursor(users, place)}
-            page = await users.cursor_paginate({"cursor_pagination": asked})
-            return [shown(user) for user in page.items]
+            parameters = {"limit": 20, "cursor_field": "created_at", "cursor": self._cursor(users, position)}
+            page = await users.cursor_paginate({"cursor_pagination": parameters})
+            return [values_of(user) for user in page.items]
 
-    def _cursor(self, users: AsyncTenantRepository[User], place: Any) -> str | None:
-        """The cursor that a client would have been given at this place."""
-        if place not in self.cursors:
+    def _cursor(self, users: AsyncTenantRepository[User], position: Any) -> str | None:
+        """The cursor that a client would have got for the row with these values of ``created_at`` and ``id``."""
+        if position not in self.cursors:
             from dotmac_database.query import CursorPaginationParams
             from dotmac_database.statements.ordering import cursor_order
 
             order = cursor_order(users.traits, (), CursorPaginationParams(cursor_field="created_at"))
             twin = users._twin
-            self.cursors[place] = twin._codec.encode(place, mode="after", binding=twin._binding(order))
-        return self.cursors[place]
+            self.cursors[position] = twin._codec.encode(position, mode="after", binding=twin._binding(order))
+        return self.cursors[position]
 
     async def create(self, row: dict[str, Any]) -> str:
         async with self.sessions() as session:
-            return str(shown(await self._users(session).create(row))[COLUMNS.index("email")])
+            return str(values_of(await self._users(session).create(row))[COLUMNS.index("email")])
 
     async def update(self, key: UUID, score: int) -> int:
         async with self.sessions() as session:
-            return int(shown(await self._users(session).update(key, {"score": score}))[COLUMNS.index("score")])
+            return int(values_of(await self._users(session).update(key, {"score": score}))[COLUMNS.index("score")])
 
     async def create_many(self, rows: list[dict[str, Any]]) -> int:
         async with self.sessions() as session:
@@ -302,10 +304,3 @@ class Toolkit(Contender):
     async def upsert_many(self, rows: list[dict[str, Any]]) -> int:
         async with self.sessions() as session:
             return len(await self._users(session).bulk_upsert(rows, ["email"]))
-
-
-def all_of(pool: asyncpg.Pool, engine: AsyncEngine) -> Iterable[Contender]:
-    """Everyone, the first being what the others are compared with."""
-    from .peers import installed
-
-    return (Raw(pool), Core(engine), ByHand(engine), Toolkit(engine), *installed(engine))

@@ -1,8 +1,9 @@
-"""What a page at any depth costs, in buffers: of the very statements that a repository sends.
+"""Count the buffers that PostgreSQL reads for pages at different depths, with the statements that a repository sends.
 
-One tenant has all the rows. It is walked by cursor, 1,000 rows a page, and at depth the next page of 20 is read, and
-the one before; beside it the same page by OFFSET and by `deep_pagination_optimize`. Buffers are what EXPLAIN (ANALYZE,
-BUFFERS) counts as hit or read: they tell what is touched, whatever the machine and its caches.
+One tenant has all the rows. The script goes through them by cursor, 1,000 rows a page. At the depth to be measured it
+reads the next page of 20 rows and the page before it, and the same page by OFFSET and by `deep_pagination_optimize`.
+Buffers are the pages that EXPLAIN (ANALYZE, BUFFERS) counts as hit or read, so the figures do not depend on the
+machine and its caches.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ ORDERS: dict[str, list[SortField]] = {
     "-bio": [SortField("bio", DESC)],
     "bio": [SortField("bio")],
 }
-"""What is paged. ``bio`` is NULL in one row of twenty; ``-score,created_at`` has mixed directions."""
+"""The measured orders. ``bio`` is NULL in one row of twenty; ``-score,created_at`` has mixed directions."""
 
 INDEXES = """
 CREATE INDEX bench_by_mixed ON bench_users (tenant_id, score DESC, created_at, id);
@@ -53,27 +54,30 @@ CREATE INDEX bench_by_state ON bench_users (tenant_id, status, created_at, id)
 
 @dataclass
 class Cost:
-    """What a page's statements touch, in pages of 8 KiB, and how long they take."""
+    """The buffers (8 KiB each) that the statements of a page read, and how long the statements take."""
 
     buffers: int
     milliseconds: float
 
 
 class Meter:
-    """Explains what an engine sends, with the parameters as they are sent."""
+    """Runs EXPLAIN for the statements that an engine sends, with the same parameters."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
     def measure(self, work: Callable[[], Any]) -> tuple[Cost, list[dict[str, Any]]]:
-        """The cost and the plans of each SELECT of ``work``, at its second run: the catalogue's caches are warm."""
-        found: list[dict[str, Any]] = []
+        """The total cost of the SELECTs that ``work`` sends, and their plans.
+
+        ``work`` runs twice and the second run is measured, so that PostgreSQL has the catalogue in its caches.
+        """
+        explanations: list[dict[str, Any]] = []
 
         def explain(connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
             if statement.startswith("SELECT"):
-                with connection.connection.cursor() as beside:
-                    beside.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", parameters)
-                    found.append(beside.fetchone()[0][0])
+                with connection.connection.cursor() as cursor:
+                    cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", parameters)
+                    explanations.append(cursor.fetchone()[0][0])
 
         work()
         event.listen(self.engine, "before_cursor_execute", explain)
@@ -81,13 +85,13 @@ class Meter:
             work()
         finally:
             event.remove(self.engine, "before_cursor_execute", explain)
-        plans = [each["Plan"] for each in found]
+        plans = [explanation["Plan"] for explanation in explanations]
         buffers = sum(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] for plan in plans)
-        return Cost(buffers, sum(each["Execution Time"] for each in found)), plans
+        return Cost(buffers, sum(explanation["Execution Time"] for explanation in explanations)), plans
 
 
 def prepare(engine: Engine, rows: int) -> None:
-    """Make and fill the table."""
+    """Create and fill the table, with an index for each order."""
     Base.metadata.create_all(engine)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(ONE_TENANT.format(rows=rows)))
@@ -97,7 +101,7 @@ def prepare(engine: Engine, rows: int) -> None:
 
 
 class Walk:
-    """One order of the tenant's rows."""
+    """Pages of the tenant's rows in one order."""
 
     def __init__(self, session: Session, sorts: list[SortField]) -> None:
         self.session, self.sorts = session, sorts
@@ -105,15 +109,15 @@ class Walk:
         self.meter = Meter(session.get_bind())  # type: ignore[arg-type]
 
     def page(self, cursor: str | None, limit: int = PAGE) -> Any:
-        """A page by cursor; the session forgets it, so that the next is read again."""
-        found = self.repository.cursor_paginate(
+        """The page at ``cursor``. The session forgets its rows, so that each page is read from the database."""
+        page = self.repository.cursor_paginate(
             {"sorts": self.sorts, "cursor_pagination": {"limit": limit, "cursor": cursor}}
         )
         self.session.expunge_all()
-        return found
+        return page
 
-    def to(self, depth: int) -> str:
-        """The cursor at this depth, by walking there."""
+    def cursor_at(self, depth: int) -> str:
+        """The cursor after ``depth`` rows, by going through all pages before it."""
         cursor = None
         for _ in range(depth // STRIDE):
             cursor = self.page(cursor, STRIDE).next_cursor
@@ -121,12 +125,12 @@ class Walk:
         return cursor
 
     def offset(self, depth: int) -> Any:
-        """The page of the same rows by OFFSET."""
-        asked = {"sorts": self.sorts, "pagination": {"page": depth // PAGE + 1, "per_page": PAGE, "total": "none"}}
-        return self.repository.list(asked)
+        """The page after ``depth`` rows, read by OFFSET."""
+        options = {"sorts": self.sorts, "pagination": {"page": depth // PAGE + 1, "per_page": PAGE, "total": "none"}}
+        return self.repository.list(options)
 
     def deferred(self, depth: int) -> Any:
-        """The page of the same rows by a deferred join, without the soft-delete column that the indexes lack."""
+        """The same page by a deferred join. It does not filter by ``is_deleted``, which is not in the indexes."""
         clauses = [
             getattr(User, sort.field).desc() if sort.order is DESC else getattr(User, sort.field).asc()
             for sort in self.sorts
@@ -135,12 +139,12 @@ class Walk:
         return PerformancePaginator.deep_pagination_optimize(self.session, query, depth // PAGE + 1, PAGE)[0]
 
     def costs(self, depth: int) -> dict[str, Cost]:
-        """What each way costs; the rows are the same, or this raises."""
-        deep = self.to(depth)
+        """The cost of the page for each way to read it. Raises `RuntimeError` if the ways return different rows."""
+        deep = self.cursor_at(depth)
         page = self.page(deep)
         expected = [row.id for row in page.items]
         if [row.id for row in self.offset(depth)] != expected or [row.id for row in self.deferred(depth)] != expected:
-            raise RuntimeError("the ways give different rows")
+            raise RuntimeError("the ways return different rows")
         last = self.page(None, PAGE)
         ways: dict[str, Callable[[], Any]] = {
             "first": lambda: self.page(None),
@@ -154,7 +158,7 @@ class Walk:
 
 
 def run(url: str, rows: int) -> dict[str, Any]:
-    """All orders; the table is printed as it comes."""
+    """The costs for all orders. Each line of the table is printed as soon as it is measured."""
     depth = rows * 9 // 10
     engine = create_engine(url)
     prepare(engine, rows)
@@ -173,18 +177,18 @@ def run(url: str, rows: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.depth", description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="rows in the table, of one tenant")
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
-    asked = parser.parse_args()
+    parser.add_argument("--rows", type=int, default=1_000_000, help="number of rows in the table, all of one tenant")
+    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    arguments = parser.parse_args()
     server = OwnServer(shared_buffers="512MB", max_wal_size="4GB").start()
     try:
-        results = run(server.url("psycopg"), asked.rows)
+        results = run(server.url("psycopg"), arguments.rows)
     finally:
         server.stop()
-    if asked.json:
-        asked.json.write_text(json.dumps(results, indent=1))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Case K: what the app's CPU does for one request, in process: a list of 100 with its total, and a POST.
+"""Case K: the CPU time that an app needs for one request, for a list of 100 rows with its total and for a POST.
 
-The contenders are apps; each is called by the ASGI interface itself, without a server or a client beside it, so that
-nothing but the app and its database driver is measured. Their answers are compared first.
+The contenders are apps. Each app is called through its ASGI interface, without an HTTP server or client, so that only
+the app and its database driver are measured. The responses are compared before the measurement.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 
 async def call(app: App, method: str, path: str, body: bytes = b"") -> tuple[int, Any]:
-    """One request: its status and its JSON."""
+    """Send one request to ``app``: the status and the body of its response."""
     plain, _, query = path.partition("?")
     scope = {
         "type": "http",
@@ -113,9 +113,11 @@ def sqlalchemy_by_hand(url: str) -> FastAPI:
     async def list_users(
         status: str, page: int = 1, per_page: int = 20, session: AsyncSession = Depends(get_session)
     ) -> Any:
-        chosen = _own().where(User.status == status)
-        total = await session.scalar(select(func.count()).select_from(chosen.subquery()))
-        ordered = chosen.order_by(User.created_at.desc(), User.id.desc()).limit(per_page).offset((page - 1) * per_page)
+        selected = _own().where(User.status == status)
+        total = await session.scalar(select(func.count()).select_from(selected.subquery()))
+        ordered = (
+            selected.order_by(User.created_at.desc(), User.id.desc()).limit(per_page).offset((page - 1) * per_page)
+        )
         return {"items": (await session.execute(ordered)).scalars().all(), "total": total}
 
     @app.post("/users", response_model=UserRead, status_code=201)
@@ -148,7 +150,7 @@ def advanced_alchemy(url: str) -> FastAPI:
     from advanced_alchemy.filters import LimitOffset
     from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 
-    class Users(SQLAlchemyAsyncRepository[User]):  # type: ignore[type-var]  # its models need a base of its own
+    class Users(SQLAlchemyAsyncRepository[User]):  # type: ignore[type-var]  # it wants models derived from its own base class
         model_type = User
 
     app, get_session, _ = _by_hand(url)
@@ -180,7 +182,7 @@ def fastcrud(url: str) -> FastAPI:
 
     @app.get("/users", response_model=Page)
     async def list_users(status: str, per_page: int = 20, session: AsyncSession = Depends(get_session)) -> Any:
-        found = await users.get_multi(
+        result = await users.get_multi(
             session,
             limit=per_page,
             sort_columns=["created_at", "id"],
@@ -189,7 +191,7 @@ def fastcrud(url: str) -> FastAPI:
             tenant_id=TENANT,
             is_deleted=False,
         )
-        return {"items": found["data"], "total": found["total_count"]}
+        return {"items": result["data"], "total": result["total_count"]}
 
     @app.post("/users", response_model=UserRead, status_code=201)
     async def create_user(data: UserCreate, session: AsyncSession = Depends(get_session)) -> Any:
@@ -209,13 +211,13 @@ MAKERS: tuple[Callable[[str], FastAPI], ...] = (
 
 
 async def run(url: str, rounds: int = 15, times: int = 40) -> dict[str, Any]:
-    """Medians of the CPU in microseconds a request, by contender."""
+    """For each kind of request, the median CPU time of each contender, in µs a request."""
     apps: dict[str, FastAPI] = {}
     for make in MAKERS:
         try:
             apps[make.__name__] = make(url)
-        except ImportError as missing:
-            print(f"({make.__name__} takes no part: {missing})")
+        except ImportError as error:
+            print(f"({make.__name__} is left out: {error})")
     numbers = iter(range(10**9))
 
     def body() -> bytes:
@@ -227,34 +229,34 @@ async def run(url: str, rounds: int = 15, times: int = 40) -> dict[str, Any]:
     }
     results: dict[str, Any] = {}
     for title, request in cases.items():
-        fit: dict[str, FastAPI] = {}
+        participants: dict[str, FastAPI] = {}
         expected: Any = None
         for name, app in apps.items():
             status, content = await request(app)
             if status == 405:
-                continue  # it has nothing for this case
+                continue  # this contender has no route for this case
             document = json.loads(content)
-            seen = (
+            values = (
                 ([user["id"] for user in document["items"]], document["total"])
                 if "items" in document
                 else document["score"]
             )
-            expected = seen if expected is None else expected
-            if status >= 300 or seen != expected:
-                print(f"{title}: {name} answers {status}, or something else than the first")
+            expected = values if expected is None else expected
+            if status >= 300 or values != expected:
+                print(f"{title}: {name} answers {status}, or with other values than the first contender")
                 continue
-            fit[name] = app
-        samples: dict[str, list[float]] = {name: [] for name in fit}
+            participants[name] = app
+        samples: dict[str, list[float]] = {name: [] for name in participants}
         gc.collect()
         gc.disable()
         for _ in range(rounds):
-            for name, app in fit.items():
-                began = time.process_time()
+            for name, app in participants.items():
+                started = time.process_time()
                 for _ in range(times):
                     await request(app)
-                samples[name].append((time.process_time() - began) / times * 1e6)
+                samples[name].append((time.process_time() - started) / times * 1e6)
         gc.enable()
-        results[title] = {name: statistics.median(taken) for name, taken in samples.items()}
+        results[title] = {name: statistics.median(durations) for name, durations in samples.items()}
         print(f"{title:<25}" + " | ".join(f"{n} {t:,.0f} µs CPU" for n, t in results[title].items()), flush=True)
     for app in apps.values():
         await app.state.dispose()

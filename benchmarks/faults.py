@@ -1,16 +1,18 @@
-"""What transactions, retries and pools do under real faults, on a PostgreSQL that this script owns.
+"""Test transactions, retries and pools under real faults, on a PostgreSQL server that this script starts and kills.
 
-    python -m benchmarks.faults                # everything, full size (some minutes)
+    python -m benchmarks.faults                # all parts, full size (some minutes)
     python -m benchmarks.faults bank --quick   # one part, small
 
-bank    100 accounts under SERIALIZABLE, 32 concurrent writers, sync and async: all transfers finish, the sum stays
-kill    `kill -9` of the whole server three times under load: what was acknowledged is there once, none is there
-        twice, and the same pool serves again once the server is back
-app     the same under an app of the plugin's, half of whose clients give an Idempotency-Key and repeat what fails
-cancel  random cancellations of asyncio tasks at every point of a transaction: the pool is as full as before, no
-        transaction is left open, no transfer is torn
+bank    100 accounts under SERIALIZABLE, 32 concurrent writers, sync and async: all transfers finish, and the sum of the
+        balances stays the same
+kill    `kill -9` of the whole server under load, three times: each acknowledged write is stored exactly once, no write
+        is stored twice, and the same pool works again once the server is back
+app     the same for an app with the FastAPI plugin; half of the clients send an Idempotency-Key and repeat each
+        request that fails
+cancel  asyncio tasks are cancelled at random points of a transaction: no connection of the pool is lost, no
+        transaction stays open, and no transfer is stored in part
 
-Each part ends the script with an error when its promise does not hold.
+The script ends with an error if a part breaks its promise.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ writes = Table("writes", metadata, Column("id", Integer, primary_key=True), Colu
 
 
 class Server:
-    """A PostgreSQL of this script's own, which it can kill and start."""
+    """A PostgreSQL server that the script can kill and start."""
 
     def __init__(self, directory: Path) -> None:
         self._server = get_server(directory, cleanup_mode="delete")
@@ -65,7 +67,7 @@ class Server:
         return f"postgresql+{driver}://postgres@/postgres?host={self.socket}"
 
     def kill(self) -> None:
-        """`kill -9` of the postmaster and all of its processes."""
+        """Kill the postmaster and all of its processes (`kill -9`)."""
         postmaster = self._server.get_postmaster_info().process
         processes = [postmaster, *postmaster.children(recursive=True)]
         for process in processes:
@@ -77,7 +79,7 @@ class Server:
         self._server.ensure_postgres_running()
 
     def answers(self) -> float:
-        """Wait until it takes a connection; the time of that."""
+        """Wait until the server accepts a connection; the time of that, by `time.monotonic`."""
         while True:
             with contextlib.suppress(psycopg.OperationalError):
                 psycopg.connect(user="postgres", dbname="postgres", host=str(self.socket)).close()
@@ -85,7 +87,7 @@ class Server:
             time.sleep(0.002)
 
     def reset(self) -> None:
-        """Fresh tables."""
+        """Drop and create the tables, and fill the accounts."""
         engine = create_engine(self.url("psycopg"))
         with engine.begin() as connection:
             for tables in (metadata, idempotency_metadata):
@@ -113,14 +115,14 @@ def check(holds: bool, promise: str) -> None:
 
 
 def transfer(session: Session) -> None:
-    """Move 1 to 10 from one account to another, if it is there: read both, then write both."""
+    """Move 1 to 10 from one account to another if the balance suffices: read both accounts, then write both."""
     source, target = random.sample(range(ACCOUNTS), 2)
-    found = session.execute(select(accounts).where(accounts.c.id.in_((source, target))))
-    held = {row.id: row.balance for row in found}
+    rows = session.execute(select(accounts).where(accounts.c.id.in_((source, target))))
+    balances = {row.id: row.balance for row in rows}
     amount = random.randint(1, 10)
-    if held[source] >= amount:
-        session.execute(update(accounts).where(accounts.c.id == source).values(balance=held[source] - amount))
-        session.execute(update(accounts).where(accounts.c.id == target).values(balance=held[target] + amount))
+    if balances[source] >= amount:
+        session.execute(update(accounts).where(accounts.c.id == source).values(balance=balances[source] - amount))
+        session.execute(update(accounts).where(accounts.c.id == target).values(balance=balances[target] + amount))
 
 
 def bank_manager(factory: Any, outcomes: Counter[str]) -> TransactionManager:
@@ -178,7 +180,7 @@ def bank(server: Server, quick: bool) -> None:
             f"({outcomes['succeeded'] / seconds:.0f} a second), {outcomes['retrying']} retries"
         )
         check(outcomes["succeeded"] == WRITERS * each, "all transfers finish")
-        check(outcomes["failed"] == 0, "none fails for good")
+        check(outcomes["failed"] == 0, "no transfer fails for good")
         check(server.scalar(select(func.sum(accounts.c.balance))) == ACCOUNTS * BALANCE, "the sum stays")
 
 
@@ -186,7 +188,7 @@ def bank(server: Server, quick: bool) -> None:
 
 
 class Load:
-    """Writers that note what was acknowledged to them, half with an idempotency key and half without."""
+    """Writers that record which writes were acknowledged: half use an idempotency key, half do not."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         policy = RetryPolicy(max_attempts=1000, base_delay=0.05, max_delay=0.2, deadline=60.0)
@@ -244,18 +246,18 @@ async def kill_async(server: Server, kills: int, pause: float) -> None:
 def report_kill(server: Server, load: Load, recoveries: list[float]) -> None:
     engine = create_engine(server.url("psycopg"))
     with engine.connect() as connection:
-        found = Counter(connection.scalars(select(writes.c.key)))
+        stored = Counter(connection.scalars(select(writes.c.key)))
     engine.dispose()
     acknowledged = [key for key, _ in load.acknowledged]
-    took_effect = sum(key in found for key in load.unknown)
+    took_effect = sum(key in stored for key in load.unknown)
     print(
         f"kill -9, {len(recoveries)} times: {len(acknowledged)} acknowledged writes, {len(load.unknown)} of unknown "
-        f"outcome ({took_effect} took effect), serving again after "
+        f"outcome ({took_effect} took effect), working again after "
         + ", ".join(f"{seconds:.2f} s" for seconds in recoveries)
     )
-    check(all(found[key] == 1 for key in acknowledged), "every acknowledged write is there, once")
-    check(max(found.values(), default=0) <= 1, "none is there twice, with a key or without")
-    check(max(recoveries) < 5, "the same pool serves again within 5 s of the server's return")
+    check(all(stored[key] == 1 for key in acknowledged), "every acknowledged write is stored exactly once")
+    check(max(stored.values(), default=0) <= 1, "no write is stored twice, with a key or without")
+    check(max(recoveries) < 5, "the same pool works again within 5 s after the server is back")
 
 
 def kill(server: Server, quick: bool) -> None:
@@ -270,21 +272,21 @@ STAGES = ("begin", "statement", "savepoint", "commit", "close")
 
 
 class Progress:
-    """Where a transfer is, and a bell that rings when it reaches the stage that is wanted."""
+    """The stage that a transfer has reached, and an event that is set when it reaches ``target``."""
 
-    def __init__(self, wanted: str | None = None) -> None:
+    def __init__(self, target: str | None = None) -> None:
         self.stage = ""
-        self._wanted = wanted
-        self.bell = asyncio.Event()
+        self._target = target
+        self.reached = asyncio.Event()
 
     def reach(self, stage: str) -> None:
         self.stage = stage
-        if stage == self._wanted:
-            self.bell.set()
+        if stage == self._target:
+            self.reached.set()
 
 
-class Cancelled:
-    """Transfers of 1 between two accounts, each cancelled a random moment after it has reached a random stage."""
+class CancelledTransfers:
+    """Transfers of 1 between two accounts, each cancelled a random time after it has reached a random stage."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._maker = async_sessionmaker(engine)
@@ -294,7 +296,7 @@ class Cancelled:
     async def run(self, longest: float) -> None:
         progress = Progress(random.choice(STAGES))
         task = asyncio.create_task(self._transfer(progress))
-        await progress.bell.wait()
+        await progress.reached.wait()
         await asyncio.sleep(random.uniform(0, longest))
         task.cancel()
         try:
@@ -308,17 +310,17 @@ class Cancelled:
             self.outcomes["finished"] += 1
 
     async def duration(self) -> float:
-        """The seconds that a transfer takes, by the median."""
-        taken = []
+        """The median duration of a transfer, in seconds."""
+        durations = []
         for _ in range(50):
             start = time.perf_counter()
             await self._transfer(Progress())
-            taken.append(time.perf_counter() - start)
-        return statistics.median(taken)
+            durations.append(time.perf_counter() - start)
+        return statistics.median(durations)
 
     async def _transfer(self, progress: Progress) -> None:
         source, target = random.sample(range(ACCOUNTS), 2)
-        low, high = sorted((source, target))  # one order of locks, so that they never deadlock
+        low, high = sorted((source, target))  # all transfers lock in the same order, so that they never deadlock
         progress.reach("begin")
         async with self._maker() as session:
             async with DatabaseTransaction.async_transaction(session):
@@ -339,27 +341,29 @@ class Cancelled:
 async def cancel_async(server: Server, driver: str, count: int) -> None:
     engine = create_async_engine(server.url(driver), pool_size=5, max_overflow=0, pool_timeout=30)
     pool: Any = engine.pool
-    work = Cancelled(engine)
-    longest = await work.duration() / 2
+    transfers = CancelledTransfers(engine)
+    longest = await transfers.duration() / 2
     start = time.perf_counter()
     gate = asyncio.Semaphore(10)
 
     async def one() -> None:
         async with gate:
-            await work.run(longest)
+            await transfers.run(longest)
 
     await asyncio.gather(*(one() for _ in range(count)))
     seconds = time.perf_counter() - start
-    stages = ", ".join(f"{number} in {stage}" for stage, number in work.stages.most_common())
-    print(f"cancel ({driver}): {count} tasks in {seconds:.1f} s, {dict(work.outcomes)}; {stages}")
+    stages = ", ".join(f"{number} in {stage}" for stage, number in transfers.stages.most_common())
+    print(f"cancel ({driver}): {count} tasks in {seconds:.1f} s, {dict(transfers.outcomes)}; {stages}")
     check(pool.checkedout() == 0, "no connection is left checked out")
     async with all_connections(engine, 5) as connections:
         values = [await connection.scalar(text("SELECT 1")) for connection in connections]
-    check(values == [1] * 5, "the pool gives all of its connections, and each works")
+    check(values == [1] * 5, "the pool gives out all of its connections, and each works")
     await asyncio.sleep(0.5)
-    still = text("SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND xact_start IS NOT NULL")
-    check(server.scalar(still) == 1, "no transaction is left open on the server (but the one that asks)")
-    check(server.scalar(select(func.sum(accounts.c.balance))) == ACCOUNTS * BALANCE, "no transfer is torn")
+    open_transactions = text("SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND xact_start IS NOT NULL")
+    check(
+        server.scalar(open_transactions) == 1, "no transaction is left open on the server, except the one of this query"
+    )
+    check(server.scalar(select(func.sum(accounts.c.balance))) == ACCOUNTS * BALANCE, "no transfer is stored in part")
     await engine.dispose()
 
 
@@ -384,10 +388,10 @@ PARTS = {"bank": bank, "kill": kill, "app": app, "cancel": cancel}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which parts; none: all")
-    parser.add_argument("--quick", action="store_true", help="a small size, some seconds")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="the parts to run; default: all")
+    parser.add_argument("--quick", action="store_true", help="run in a small size, which takes some seconds")
     arguments = parser.parse_args()
-    # Short, since the path of a socket is limited to some 100 characters.
+    # A short folder, because the path of a Unix socket is limited to about 100 characters.
     with tempfile.TemporaryDirectory(prefix="faults", dir="/tmp", ignore_cleanup_errors=True) as directory:
         server = Server(Path(directory) / "pg")
         for name in arguments.parts or PARTS:

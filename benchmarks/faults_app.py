@@ -1,4 +1,4 @@
-"""`kill -9` of the server under an app of the plugin's: a part of `benchmarks.faults`."""
+"""The part ``app`` of `benchmarks.faults`: `kill -9` of the server under an app with the FastAPI plugin."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ CLIENTS = 16
 
 
 class Base(DeclarativeBase):
-    """The table of this part."""
+    """The base class of this part's table."""
 
 
 class Order(Base):
-    """No constraint keeps a key from being there twice: that is what is counted."""
+    """An order. ``key`` has no unique constraint, so that the script can count keys that are stored twice."""
 
     __tablename__ = "orders"
 
@@ -40,7 +40,7 @@ class Order(Base):
 
 
 class Server(Protocol):
-    """What is killed."""
+    """The server that is killed: see `benchmarks.faults.Server`."""
 
     def url(self, driver: str) -> str: ...
     def kill(self) -> None: ...
@@ -48,12 +48,12 @@ class Server(Protocol):
     def answers(self) -> float: ...
 
 
-def made_app(plugin: DatabasePlugin) -> FastAPI:
+def create_app(plugin: DatabasePlugin) -> FastAPI:
     app = FastAPI(lifespan=plugin.lifespan)
     register_exception_handlers(app)
     policy = RetryPolicy(max_attempts=4, base_delay=0.05, strategy=RetryStrategy.JITTERED, deadline=2.0)
-    again = rerun_route(policy, idempotent=True)
-    app.include_router(crud_router(Order, prefix="/orders", idempotency=True, route_class=again))
+    route_class = rerun_route(policy, idempotent=True)
+    app.include_router(crud_router(Order, prefix="/orders", idempotency=True, route_class=route_class))
 
     @app.post("/plain", status_code=201)
     async def plain(key: str, orders: Any = Depends(get_repository(Order))) -> None:
@@ -63,7 +63,10 @@ def made_app(plugin: DatabasePlugin) -> FastAPI:
 
 
 class Clients:
-    """Half of them give an ``Idempotency-Key`` and repeat whatever fails; the others only what is a 503."""
+    """Half of the clients send an ``Idempotency-Key`` and repeat each failed request.
+
+    The others have no key, and repeat a request only after a 503.
+    """
 
     def __init__(self, app: FastAPI) -> None:
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app")
@@ -77,34 +80,34 @@ class Clients:
         while not self.stopping:
             key = f"{name}-{number}"
             number += 1
-            await (self._until_it_is_there(key) if keyed else self._unless_unknown(key))
+            await (self._post_until_created(key) if keyed else self._post_until_known(key))
 
-    async def _until_it_is_there(self, key: str) -> None:
+    async def _post_until_created(self, key: str) -> None:
         status = 0
         while status != 201:
-            status = await self._posted("/orders", key, json={"key": key}, headers={"Idempotency-Key": key})
+            status = await self._post("/orders", key, json={"key": key}, headers={"Idempotency-Key": key})
 
-    async def _unless_unknown(self, key: str) -> None:
+    async def _post_until_known(self, key: str) -> None:
         status = 503
         while status == 503:
-            status = await self._posted("/plain", key, params={"key": key})
+            status = await self._post("/plain", key, params={"key": key})
         if status != 201:
             self.unknown.append(key)
 
-    async def _posted(self, path: str, key: str, **request: Any) -> int:
-        answer = await self.http.post(path, **request)
-        self.answers[answer.status_code] += 1
-        if answer.status_code == 201:
+    async def _post(self, path: str, key: str, **request: Any) -> int:
+        response = await self.http.post(path, **request)
+        self.answers[response.status_code] += 1
+        if response.status_code == 201:
             self.acknowledged.append((key, time.monotonic()))
         else:
             await asyncio.sleep(0.05)
-        return answer.status_code
+        return response.status_code
 
 
 async def kill_under_app(server: Server, kills: int, pause: float, check: Callable[[bool, str], None]) -> None:
-    """Kill and start the server so many times, ``pause`` seconds apart, and check what is there."""
+    """Kill and start the server ``kills`` times, ``pause`` seconds apart, and check the stored orders."""
     plugin = DatabasePlugin(server.url("asyncpg"), pool_size=CLIENTS)
-    clients = Clients(made_app(plugin))
+    clients = Clients(create_app(plugin))
     tasks = [asyncio.create_task(clients.client(f"client-{n}", n % 2 == 0)) for n in range(CLIENTS)]
     recoveries = []
     for _ in range(kills):
@@ -126,18 +129,18 @@ async def kill_under_app(server: Server, kills: int, pause: float, check: Callab
 def _report(server: Server, clients: Clients, recoveries: list[float], check: Callable[[bool, str], None]) -> None:
     engine = create_engine(server.url("psycopg"))
     with engine.connect() as connection:
-        found = Counter(connection.scalars(select(Order.key)))
+        stored = Counter(connection.scalars(select(Order.key)))
     engine.dispose()
     acknowledged = [key for key, _ in clients.acknowledged]
     print(
         f"app, kill -9, {len(recoveries)} times: {len(acknowledged)} orders acknowledged to {CLIENTS} clients, answers "
-        f"{dict(sorted(clients.answers.items()))}, serving again after "
+        f"{dict(sorted(clients.answers.items()))}, working again after "
         + ", ".join(f"{seconds:.2f} s" for seconds in recoveries)
     )
-    check(all(found[key] == 1 for key in acknowledged), "every order with a 201 is there, once")
-    check(max(found.values(), default=0) <= 1, "none is there twice, with a key or without")
-    check(set(found) <= {*acknowledged, *clients.unknown}, "what is there had a 201, or a 500 without a key")
-    check(max(recoveries) < 5, "the same app serves again within 5 s of the server's return")
+    check(all(stored[key] == 1 for key in acknowledged), "every order with a 201 is stored exactly once")
+    check(max(stored.values(), default=0) <= 1, "no order is stored twice, with a key or without")
+    check(set(stored) <= {*acknowledged, *clients.unknown}, "every stored order had a 201, or a 500 without a key")
+    check(max(recoveries) < 5, "the same app works again within 5 s after the server is back")
 
 
 def app(server: Server, quick: bool, check: Callable[[bool, str], None]) -> None:
@@ -146,5 +149,5 @@ def app(server: Server, quick: bool, check: Callable[[bool, str], None]) -> None
         metadata.drop_all(engine)
         metadata.create_all(engine)
     engine.dispose()
-    logging.getLogger("dotmac_database_fastapi").setLevel(logging.CRITICAL)  # each failure is counted here
+    logging.getLogger("dotmac_database_fastapi").setLevel(logging.CRITICAL)  # this script counts the failures itself
     asyncio.run(kill_under_app(server, 1 if quick else 3, 0.5 if quick else 3.0, check))

@@ -1,4 +1,4 @@
-"""Other libraries that do a part of it, each as its documentation shows; those that are installed take part."""
+"""The peers: other libraries that do some of the cases, used as their documentation shows, if they are installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from dotmac_database.types import UTCDateTime, utc_now
 
-from .contenders import TENANT, ByHand, Contender, Values, shown
+from .contenders import TENANT, ByHand, Contender, Values, values_of
 from .schema import COLUMNS, User
 
 _SCORE, _EMAIL = COLUMNS.index("score"), COLUMNS.index("email")
@@ -21,7 +21,7 @@ _OWN: dict[str, Any] = {"tenant_id": TENANT, "is_deleted": False}
 
 
 class Peer(Contender):
-    """A library on sessions of our making."""
+    """A library that works on sessions which this class makes."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.sessions = async_sessionmaker(engine, expire_on_commit=False)
@@ -33,7 +33,7 @@ def _new(row: dict[str, Any]) -> User:
 
 @cache
 def sqlmodel_user() -> Any:
-    """The table as a SQLModel class."""
+    """The table ``bench_users`` as a SQLModel class."""
     from sqlmodel import Field, SQLModel
 
     class SqlUser(SQLModel, table=True):
@@ -53,7 +53,7 @@ def sqlmodel_user() -> Any:
 
 
 def sqlmodel_by_hand(engine: AsyncEngine) -> Contender:
-    """SQLModel, as its documentation writes: a refresh follows each commit."""
+    """SQLModel, as its documentation shows it: with a refresh after each commit."""
     from sqlmodel.ext.asyncio.session import AsyncSession
 
     user_class = sqlmodel_user()
@@ -72,7 +72,7 @@ def sqlmodel_by_hand(engine: AsyncEngine) -> Contender:
                 session.add(user)
                 await session.commit()
                 await session.refresh(user)
-                return str(shown(user)[_EMAIL])
+                return str(values_of(user)[_EMAIL])
 
         async def update(self, key: UUID, score: int) -> int:
             async with self.sessions() as session:
@@ -81,7 +81,7 @@ def sqlmodel_by_hand(engine: AsyncEngine) -> Contender:
                 session.add(user)
                 await session.commit()
                 await session.refresh(user)
-                return int(shown(user)[_SCORE])
+                return int(values_of(user)[_SCORE])
 
     return ByModel()
 
@@ -91,7 +91,7 @@ def advanced_alchemy(engine: AsyncEngine) -> Contender:
     from advanced_alchemy.filters import LimitOffset
     from advanced_alchemy.repository import SQLAlchemyAsyncRepository
 
-    class Users(SQLAlchemyAsyncRepository[User]):  # type: ignore[type-var]  # its models need a base of its own
+    class Users(SQLAlchemyAsyncRepository[User]):  # type: ignore[type-var]  # it wants models derived from its own base class
         model_type = User
 
     class AdvancedAlchemy(Peer):
@@ -99,14 +99,14 @@ def advanced_alchemy(engine: AsyncEngine) -> Contender:
 
         async def get(self, key: UUID) -> Values:
             async with self.sessions() as session:
-                return shown(await Users(session=session).get_one(id=key, **_OWN))
+                return values_of(await Users(session=session).get_one(id=key, **_OWN))
 
         async def listed(self, limit: int) -> list[Values]:
             async with self.sessions() as session:
                 users = await Users(session=session).list(
                     LimitOffset(limit, 0), order_by=[("created_at", True), ("id", True)], status="active", **_OWN
                 )
-                return [shown(user) for user in users]
+                return [values_of(user) for user in users]
 
         async def paged(self, page: int) -> tuple[list[Values], int]:
             async with self.sessions() as session:
@@ -116,18 +116,18 @@ def advanced_alchemy(engine: AsyncEngine) -> Contender:
                     status="active",
                     **_OWN,
                 )
-                return [shown(user) for user in users], total
+                return [values_of(user) for user in users], total
 
         async def create(self, row: dict[str, Any]) -> str:
             async with self.sessions() as session:
-                return str(shown(await Users(session=session).add(_new(row), auto_commit=True))[_EMAIL])
+                return str(values_of(await Users(session=session).add(_new(row), auto_commit=True))[_EMAIL])
 
         async def update(self, key: UUID, score: int) -> int:
             async with self.sessions() as session:
                 users = Users(session=session)
                 user = await users.get_one(id=key, **_OWN)
                 user.score = score
-                return int(shown(await users.update(user, auto_commit=True))[_SCORE])
+                return int(values_of(await users.update(user, auto_commit=True))[_SCORE])
 
         async def create_many(self, rows: list[dict[str, Any]]) -> int:
             async with self.sessions() as session:
@@ -135,16 +135,16 @@ def advanced_alchemy(engine: AsyncEngine) -> Contender:
 
         async def upsert_many(self, rows: list[dict[str, Any]]) -> int:
             async with self.sessions() as session:
-                done = await Users(session=session).upsert_many(
+                users = await Users(session=session).upsert_many(
                     [_new(row) for row in rows], match_fields=["tenant_id", "email"], auto_commit=True
                 )
-                return len(done)
+                return len(users)
 
     return AdvancedAlchemy(engine)
 
 
 def fastcrud(engine: AsyncEngine) -> Contender:
-    """FastCRUD, whose rows are dicts; in updates and creates its data are Pydantic's."""
+    """FastCRUD: reads return dicts, creates take and return Pydantic objects."""
     from fastcrud import FastCRUD
     from pydantic import BaseModel
 
@@ -191,27 +191,27 @@ def fastcrud(engine: AsyncEngine) -> Contender:
             return [values(row) for row in (await self._page(limit, 0, False))["data"]]
 
         async def paged(self, page: int) -> tuple[list[Values], int]:
-            found = await self._page(20, (page - 1) * 20, True)
-            return [values(row) for row in found["data"]], found["total_count"]
+            result = await self._page(20, (page - 1) * 20, True)
+            return [values(row) for row in result["data"]], result["total_count"]
 
         async def create(self, row: dict[str, Any]) -> str:
             async with self.sessions() as session:
                 new = NewUser(tenant_id=TENANT, id=uuid4(), **row)
-                made = await users.create(session, new, schema_to_select=ReadUser, return_as_model=True)
-                return str(shown(made)[_EMAIL])
+                user = await users.create(session, new, schema_to_select=ReadUser, return_as_model=True)
+                return str(values_of(user)[_EMAIL])
 
         async def update(self, key: UUID, score: int) -> int:
             async with self.sessions() as session:
-                done = await users.update(
+                row = await users.update(
                     session, {"score": score}, id=key, return_columns=list(COLUMNS), one_or_none=True, **_OWN
                 )
-                return int(values(done)[_SCORE])
+                return int(values(row)[_SCORE])
 
     return FastCrud(engine)
 
 
 def fastapi_pagination(engine: AsyncEngine) -> Contender:
-    """fastapi-pagination's pages of a select() by hand."""
+    """fastapi-pagination, which pages a hand-written select()."""
     from fastapi_pagination import Page as Numbered
     from fastapi_pagination import Params, set_page
     from fastapi_pagination.ext.sqlalchemy import apaginate
@@ -222,33 +222,33 @@ def fastapi_pagination(engine: AsyncEngine) -> Contender:
         async def paged(self, page: int) -> tuple[list[Values], int]:
             async with self.sessions() as session:
                 with set_page(Numbered[Any]):
-                    found = await apaginate(session, self.active(), Params(page=page, size=20))
-                return [shown(user) for user in found.items], found.total
+                    result = await apaginate(session, self.active(), Params(page=page, size=20))
+                return [values_of(user) for user in result.items], result.total
 
     return FastapiPagination(engine)
 
 
 class ByHandQueries(Peer):
-    """A peer that is given a statement."""
+    """A peer that pages a hand-written statement."""
 
     def active(self) -> Any:
-        """Case C's."""
+        """The statement of case C."""
         own = (User.tenant_id == TENANT, User.is_deleted.is_(False), User.status == "active")
         return select(User).where(*own).order_by(User.created_at.desc(), User.id.desc())
 
 
 def sqlakeyset(engine: AsyncEngine) -> Contender:
-    """sqlakeyset's pages of a select() by hand."""
+    """sqlakeyset, which pages a hand-written select()."""
     from sqlakeyset.asyncio import select_page
 
     class Sqlakeyset(ByHandQueries):
         name = "sqlakeyset"
 
-        async def after(self, place: tuple[datetime, UUID] | None) -> list[Values]:
+        async def after(self, position: tuple[datetime, UUID] | None) -> list[Values]:
             own = (User.tenant_id == TENANT, User.is_deleted.is_(False))
             statement = select(User).where(*own).order_by(User.created_at, User.id)
             async with self.sessions() as session:
-                return [shown(row[0]) for row in await select_page(session, statement, per_page=20, after=place)]
+                return [values_of(row[0]) for row in await select_page(session, statement, per_page=20, after=position)]
 
     return Sqlakeyset(engine)
 
@@ -263,11 +263,11 @@ MAKERS: tuple[Callable[[AsyncEngine], Contender], ...] = (
 
 
 def installed(engine: AsyncEngine) -> list[Contender]:
-    """Those whose package is there."""
-    found: list[Contender] = []
+    """The peers whose package is installed. For each of the others a line is printed."""
+    peers: list[Contender] = []
     for make in MAKERS:
         try:
-            found.append(make(engine))
-        except ImportError as missing:
-            print(f"({make.__name__} takes no part: {missing})")
-    return found
+            peers.append(make(engine))
+        except ImportError as error:
+            print(f"({make.__name__} is left out: {error})")
+    return peers

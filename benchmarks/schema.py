@@ -1,4 +1,4 @@
-"""The table that everything is measured on, and its rows."""
+"""The table of the benchmarks, and the statement that fills it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dotmac_database.types import UTCDateTime, utc_now
 
 
 class Base(DeclarativeBase):
-    """The benchmark's tables."""
+    """The base class of the benchmark's table."""
 
 
 class User(TenantMixin, SoftDeleteMixin, Base):
-    """A user as services have them: ten columns, one index for each query."""
+    """A user with ten columns, as many services have, and one index for each query."""
 
     __tablename__ = "bench_users"
     __table_args__ = (

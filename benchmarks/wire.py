@@ -1,4 +1,4 @@
-"""What goes over the wire, counted by a proxy in front of the server: exact where clocks are noisy."""
+"""Count statements and round trips by a proxy in front of the server. These counts are exact; times are noisy."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ _SSL_REQUEST = 80877103
 
 @dataclass
 class Sent:
-    """``statements``: the client's Query and Execute messages, BEGIN and COMMIT among them. ``trips``: waits."""
+    """``statements``: the client's Query and Execute messages, with BEGIN and COMMIT. ``trips``: the round trips."""
 
     statements: int = 0
     trips: int = 0
 
 
 class _Messages:
-    """Finds the statements in what a client sends; https://www.postgresql.org/docs/current/protocol-flow.html."""
+    """Finds the statements in the bytes from a client: https://www.postgresql.org/docs/current/protocol-flow.html."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._started = False
 
     def statements(self, data: bytes) -> int:
-        """How many statements begin in the messages that ``data`` completes."""
+        """The number of Query and Execute messages that ``data`` completes."""
         self._rest += data
-        found = place = 0
+        count = position = 0
         while True:
             head = 1 if self._started else 0
-            if len(self._rest) - place < head + 4:
+            if len(self._rest) - position < head + 4:
                 break
-            length = head + int.from_bytes(self._rest[place + head : place + head + 4], "big")
-            if len(self._rest) - place < length:
+            length = head + int.from_bytes(self._rest[position + head : position + head + 4], "big")
+            if len(self._rest) - position < length:
                 break
             if self._started:
-                found += self._rest[place : place + 1] in (b"Q", b"E")
+                count += self._rest[position : position + 1] in (b"Q", b"E")
             else:
-                self._started = int.from_bytes(self._rest[place + 4 : place + 8], "big") != _SSL_REQUEST
-            place += length
-        self._rest = self._rest[place:]
-        return found
+                self._started = int.from_bytes(self._rest[position + 4 : position + 8], "big") != _SSL_REQUEST
+            position += length
+        self._rest = self._rest[position:]
+        return count
 
 
 class Proxy:
-    """Passes everything on to a server on 127.0.0.1 and counts in ``sent``; set that to a new `Sent` to begin anew."""
+    """Forwards everything to a server on 127.0.0.1 and counts in ``sent``. Assign a new `Sent` to start from zero."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -63,29 +63,29 @@ class Proxy:
         assert self._server is not None
         self._server.close()
 
-    async def _serve(self, client: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
-        server, request = await asyncio.open_connection("127.0.0.1", self._target)
+    async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        server, to_server = await asyncio.open_connection("127.0.0.1", self._target)
         messages = _Messages()
         waiting = False
 
-        async def ask() -> None:
+        async def forward_requests() -> None:
             nonlocal waiting
             while data := await client.read(1 << 20):
                 self.sent.statements += messages.statements(data)
                 if not waiting:
                     self.sent.trips += 1
                     waiting = True
-                request.write(data)
-                await request.drain()
-            request.close()
+                to_server.write(data)
+                await to_server.drain()
+            to_server.close()
 
-        async def tell() -> None:
+        async def forward_responses() -> None:
             nonlocal waiting
             while data := await server.read(1 << 20):
                 waiting = False
-                answer.write(data)
-                await answer.drain()
-            answer.close()
+                to_client.write(data)
+                await to_client.drain()
+            to_client.close()
 
         with suppress(ConnectionError):
-            await asyncio.gather(ask(), tell())
+            await asyncio.gather(forward_requests(), forward_responses())

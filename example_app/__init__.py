@@ -1,1 +1,1 @@
-"""The example: the world's airports, one tenant for each country, by the toolkit and its FastAPI plugin."""
+"""The example application: the airports of the world, with one tenant for each country."""

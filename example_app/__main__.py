@@ -1,4 +1,4 @@
-"""``python -m example_app``: fill the database where it is empty, then serve the page."""
+"""``python -m example_app``: fill the database if it is empty, then serve the page."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from . import postgres as own_postgres
 from .app import create_app
 from .loading import Loaded, load
 from .server import address_of, listen, open_browser, serve
-from .settings import Settings, data_folder, prepared, sqlite_url
+from .settings import Settings, data_folder, prepare, sqlite_url
 
 console = Console()
 
 
 def main(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(help="The port to listen on; 0 takes any that is free.", min=0, max=65535)
-    ] = 8000,
+    port: Annotated[int, typer.Option(help="The port to listen on; 0 takes any free port.", min=0, max=65535)] = 8000,
     database_url: Annotated[
         str | None,
-        typer.Option(envvar="DATABASE_URL", help="PostgreSQL or SQLite.", show_default="an SQLite file of its own"),
+        typer.Option(
+            envvar="DATABASE_URL", help="PostgreSQL or SQLite.", show_default="an SQLite file in .example-data"
+        ),
     ] = None,
     postgres: Annotated[
-        bool, typer.Option("--postgres", help="Start a PostgreSQL of its own; nothing has to be installed.")
+        bool, typer.Option("--postgres", help="Start a PostgreSQL server for the example; nothing has to be installed.")
     ] = False,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
-    load_only: Annotated[bool, typer.Option("--load-only", help="Fill the database, and stop.")] = False,
+    load_only: Annotated[bool, typer.Option("--load-only", help="Fill the database, then exit.")] = False,
 ) -> None:
-    """The airports of the world: one tenant for each country, on the DotMac Database Toolkit."""
+    """Serve the airports of the world, one tenant for each country, with the DotMac Database Toolkit."""
     if postgres and database_url:
         raise typer.BadParameter("Either --postgres or --database-url (DATABASE_URL), not both.")
     listener = None if load_only else _listen(host, port)
     try:
         settings = Settings(database_url=_database_url(database_url, postgres=postgres))
-        _tell(_fill(settings.database_url))
+        _report(_fill(settings.database_url))
         if listener is not None:
             _serve(settings, listener, browser=browser)
     except DatabaseError as error:
@@ -52,10 +52,10 @@ def main(
         raise typer.Exit(1) from error
 
 
-def _database_url(given: str | None, *, postgres: bool) -> str:
-    if given:
-        return given
-    folder = prepared(data_folder())
+def _database_url(url: str | None, *, postgres: bool) -> str:
+    if url:
+        return url
+    folder = prepare(data_folder())
     if not postgres:
         return sqlite_url()
     with console.status("Starting PostgreSQL …"):
@@ -65,10 +65,10 @@ def _database_url(given: str | None, *, postgres: bool) -> str:
 def _fill(url: str) -> Loaded:
     database = create_database(url)
     try:
-        # Loading retries transient failures, but a database that does not respond at all is better reported at once.
-        answer = DatabaseHealthChecker().check_connectivity(database.engine)
-        if not answer.works:
-            raise DatabaseUnavailableError(answer.message)
+        # Loading retries transient failures for seconds. If the database does not respond at all, report that at once.
+        result = DatabaseHealthChecker().check_connectivity(database.engine)
+        if not result.works:
+            raise DatabaseUnavailableError(result.message)
         with _progress() as progress:
             return load(database, progress)
     finally:
@@ -77,15 +77,15 @@ def _fill(url: str) -> Loaded:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each kind of rows, once the first of them are there."""
+    """A function that shows the progress, with a bar for each table."""
     columns: tuple[Any, ...] = (TextColumn("Loading {task.description:<11}"), BarColumn(), MofNCompleteColumn())
     bars, tasks = Progress(*columns, TimeElapsedColumn(), console=console), dict[str, Any]()
 
-    def progress(what: str, done: int, total: int) -> None:
-        if what not in tasks:
+    def progress(table: str, done: int, total: int) -> None:
+        if table not in tasks:
             bars.start()
-            tasks[what] = bars.add_task(what, total=total)
-        bars.update(tasks[what], completed=done)
+            tasks[table] = bars.add_task(table, total=total)
+        bars.update(tasks[table], completed=done)
 
     try:
         yield progress
@@ -93,7 +93,7 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         bars.stop()
 
 
-def _tell(loaded: Loaded) -> None:
+def _report(loaded: Loaded) -> None:
     if loaded.rows:
         console.print(f"{loaded.rows:,} rows loaded in {loaded.seconds:.1f} s.")
     else:
@@ -116,7 +116,7 @@ def _serve(settings: Settings, listener: socket.socket, *, browser: bool) -> Non
         console.print(f"\n  The page      [bold cyan]{address}[/]", highlight=False)
         console.print(f"  The API       {address}docs", highlight=False)
         console.print(f"  The database  {database}", highlight=False, soft_wrap=True)
-        console.print("\nCtrl+C ends it.")
+        console.print("\nPress Ctrl+C to stop.")
         if browser:
             open_browser(address)
 

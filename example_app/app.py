@@ -1,4 +1,4 @@
-"""The application: a plugin, the API, the database's health and the page."""
+"""The FastAPI application: the plugin, the API, the health of the database, and the page."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ _PAGE_HEADERS = {
 
 
 async def actor_from_header(x_user: Annotated[str | None, Header(max_length=255)] = None) -> str | None:
-    """Who acts, for the audit columns. An application of one's own would read it from a verified token."""
+    """The user for the audit columns. A real application reads the user from a verified token."""
     return x_user
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application on the database that the settings name. Connects to nothing before it is asked something."""
-    chosen = settings or Settings()
+    """The application on the database of ``settings`` (None: from the environment). Connects at the first request."""
+    settings = settings or Settings()
     plugin = DatabasePlugin(
-        chosen.database_url,
+        settings.database_url,
         tenant=tenant_from_header("X-Tenant-ID"),
         actor=actor_from_header,
-        cursor_key=chosen.cursor_key,
+        cursor_key=settings.cursor_key,
     )
     app = FastAPI(title="Airports of the world", version="1.0", lifespan=plugin.lifespan)
     register_exception_handlers(app)
     app.include_router(api_router())
-    # The page shows the details; where strangers can ask, leave them out or give a dependency that checks who asks.
+    # The page shows the details. If strangers can reach your app, leave them out, or protect them by a dependency.
     app.include_router(health_router(plugin=plugin, details=True))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_api_route("/", page, methods=["GET"], include_in_schema=False)
@@ -49,5 +49,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 async def page() -> FileResponse:
-    """The page that uses all of it."""
+    """The page, which uses the whole API."""
     return FileResponse(STATIC / "index.html", headers=_PAGE_HEADERS)

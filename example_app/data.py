@@ -1,4 +1,4 @@
-"""The real rows: the airports of the ``airportsdata`` package, and their countries."""
+"""The real rows: the airports of the package ``airportsdata``, and their countries."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ Row = dict[str, Any]
 
 @cache
 def airport_rows() -> list[Row]:
-    """Every airport that has an ICAO code, as `Airport` takes it, by country and name; about 28,000."""
-    rows = [_airport(found) for found in airportsdata.load("ICAO").values()]
+    """The columns of each `Airport` that has an ICAO code, ordered by country and name; about 28,000 rows."""
+    rows = [_airport(record) for record in airportsdata.load("ICAO").values()]
     return sorted(rows, key=lambda row: (row["tenant_id"], row["name"], row["icao"]))
 
 
 def country_rows() -> list[Row]:
-    """Every country that has an airport, with how many it has."""
+    """The columns of each `Country` that has an airport, with the number of its airports."""
     names = country_names()
     counts = Counter(row["tenant_id"] for row in airport_rows())
-    # A country that a later edition of the package adds is named by its code until it has a name here.
+    # If a later version of the package adds a country, its code is its name until countries.csv has one.
     return [{"code": code, "name": names.get(code, code), "airports": counts[code]} for code in sorted(counts)]
 
 
 @cache
 def country_names() -> dict[str, str]:
-    """ISO 3166 code → English name."""
+    """The English name of each country, by its ISO 3166 code."""
     text = (files(__package__) / "countries.csv").read_text(encoding="utf-8")
     return {row["code"]: row["name"] for row in csv.DictReader(text.splitlines())}
 
 
 def folded(text: str) -> str:
-    """``text`` in small letters without accents, as searches compare it: Reykjavík → reykjavik."""
-    spread = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(letter for letter in spread if not unicodedata.combining(letter))
+    """``text`` in lower case and without accents, as in the column ``keywords``: Reykjavík → reykjavik."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(letter for letter in decomposed if not unicodedata.combining(letter))
 
 
-def _airport(found: Any) -> Row:
-    parts = [found[part] for part in ("icao", "iata", "name", "city", "subd") if found[part]]
+def _airport(record: Any) -> Row:
+    parts = [record[part] for part in ("icao", "iata", "name", "city", "subd") if record[part]]
     return {
-        "tenant_id": found["country"],
-        "icao": found["icao"],
-        "iata": found["iata"] or None,
-        "name": found["name"],
-        "city": found["city"] or None,
-        "region": found["subd"] or None,
-        "elevation_ft": round(found["elevation"]),
-        "latitude": found["lat"],
-        "longitude": found["lon"],
-        "timezone": found["tz"],
-        # Twice, so that a pattern of two words, %a%b%, finds them in either order.
+        "tenant_id": record["country"],
+        "icao": record["icao"],
+        "iata": record["iata"] or None,
+        "name": record["name"],
+        "city": record["city"] or None,
+        "region": record["subd"] or None,
+        "elevation_ft": round(record["elevation"]),
+        "latitude": record["lat"],
+        "longitude": record["lon"],
+        "timezone": record["tz"],
+        # The words are there twice, so that the pattern %a%b% finds a and b in either order.
         "keywords": folded(" ".join([*parts, *parts])),
     }

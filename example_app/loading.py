@@ -1,4 +1,4 @@
-"""Fills the database: all rows in one transaction, once."""
+"""Fill the empty database in one transaction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .models import Airport, Base, Country, Inspection, User
 from .people import inspection_rows, user_rows
 
 Progress = Callable[[str, int, int], Any]
-"""Called with what is being loaded, how many rows of it are, and how many there will be."""
+"""Called with a table's name, the number of its rows that are loaded, and the number of all its rows."""
 
 _BATCH = 4000
 _AUTHOR = "example"
@@ -24,18 +24,18 @@ _AUTHOR = "example"
 
 @dataclass(frozen=True)
 class Loaded:
-    """How many rows were written (0: they were there already), and how long it took, in seconds."""
+    """The number of inserted rows (0 if the database was filled before), and the duration in seconds."""
 
     rows: int
     seconds: float
 
 
 def load(database: Database, progress: Progress = lambda *_: None) -> Loaded:
-    """Create the tables, and fill them where they are empty.
+    """Create the tables, and fill them if they are empty.
 
-    It is one transaction: if it is interrupted, nothing is stored, and the next start loads everything. ``progress`` is
-    called every few thousand rows. If two processes start together, one of them loads; the other waits, and finds the
-    rows.
+    Everything is one transaction: if it is interrupted, nothing is stored, and the next start loads everything.
+    ``progress`` is called every few thousand rows. If two processes start at the same time, one process loads the rows;
+    the other process waits and then finds them.
     """
     started = perf_counter()
     manager = TransactionManager(database.sessions, max_retries=6, retry_delay=0.5, backoff_multiplier=1.5)
@@ -46,7 +46,7 @@ def load(database: Database, progress: Progress = lambda *_: None) -> Loaded:
 def _fill_once(session: Session, progress: Progress) -> int:
     connection = session.connection()
     if connection.dialect.name == "postgresql":
-        # SQLite has only one writer: the other gets "busy", and tries again.
+        # SQLite has no advisory locks. It has one writer at a time: the other process gets "busy", and tries again.
         advisory_lock(session, "load the example")
     Base.metadata.create_all(connection)
     if create_repository(session, Country).count():
@@ -65,9 +65,9 @@ def _fill_once(session: Session, progress: Progress) -> int:
 def _fill(session: Session, model: type[Base], rows: list[Row], progress: Progress) -> int:
     tenant = None if model is Country else ALL_TENANTS
     repository = create_repository(session, model, tenant)
-    what, done = model.__tablename__, 0
-    progress(what, 0, len(rows))
+    table, done = model.__tablename__, 0
+    progress(table, 0, len(rows))
     for start in range(0, len(rows), _BATCH):
         done += repository.bulk_create(rows[start : start + _BATCH], _AUTHOR, returning=False)
-        progress(what, done, len(rows))
+        progress(table, done, len(rows))
     return done

@@ -1,4 +1,4 @@
-"""The tables: countries, and what belongs to one of them."""
+"""The tables: the countries, and the airports, users and inspections of each country."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dotmac_database import AuditMixin, SoftDeleteMixin, TenantMixin, VersionMix
 
 
 class Base(DeclarativeBase):
-    """The example's tables."""
+    """The base class of the example's tables."""
 
 
 class Role(enum.StrEnum):
-    """What somebody of a country's authority does."""
+    """The job of a user at a country's aviation authority."""
 
     INSPECTOR = "inspector"
     LEAD = "lead"
@@ -25,14 +25,14 @@ class Role(enum.StrEnum):
 
 
 class Status(enum.StrEnum):
-    """Whether an inspection still has something to do."""
+    """Whether an inspection still has to be done."""
 
     OPEN = "open"
     CLOSED = "closed"
 
 
 class Topic(enum.StrEnum):
-    """What an inspection looks at."""
+    """The subject of an inspection."""
 
     RUNWAY = "runway"
     LIGHTING = "lighting"
@@ -41,13 +41,15 @@ class Topic(enum.StrEnum):
     SECURITY = "security"
 
 
-def _named(kind: type[enum.StrEnum]) -> Enum:
-    """Stored as the text that the API shows, on every database."""
-    return Enum(kind, native_enum=False, length=20, values_callable=lambda found: [each.value for each in found])
+def _enum_column_type(kind: type[enum.StrEnum]) -> Enum:
+    """A column type that stores the members' values as text, on every database. The API shows the same values."""
+    return Enum(
+        kind, native_enum=False, length=20, values_callable=lambda members: [member.value for member in members]
+    )
 
 
 class Country(Base):
-    """The tenants themselves; belongs to none of them."""
+    """A country. The countries are the tenants; a row of this table belongs to no tenant."""
 
     __tablename__ = "countries"
 
@@ -57,7 +59,7 @@ class Country(Base):
 
 
 class OfCountry(TenantMixin):
-    """Belongs to one country, which is its tenant."""
+    """A mixin for rows that belong to one country, which is their tenant."""
 
     @declared_attr
     def tenant_id(cls) -> Mapped[str]:  # noqa: N805 - SQLAlchemy calls it with the class
@@ -65,11 +67,11 @@ class OfCountry(TenantMixin):
 
 
 class Airport(OfCountry, Base):
-    """A real airport. ``keywords`` is its names and codes in plain small letters, for a search as one types."""
+    """A real airport. ``keywords`` has its names and codes in lower case, without accents, for search-as-you-type."""
 
     __tablename__ = "airports"
     __table_args__ = (
-        # The keys of others name the country too, so that none can refer to another country's airport.
+        # Foreign keys to this table contain the country, so that no row can refer to another country's airport.
         UniqueConstraint("tenant_id", "icao"),
         Index("airports_by_name", "tenant_id", "name", "icao"),
         Index("airports_by_elevation", "tenant_id", "elevation_ft", "icao"),
@@ -90,7 +92,7 @@ class Airport(OfCountry, Base):
 
 
 class User(OfCountry, AuditMixin, Base):
-    """Somebody of a country's aviation authority; made up."""
+    """An invented person at a country's aviation authority."""
 
     __tablename__ = "users"
     __table_args__ = (UniqueConstraint("tenant_id", "email"), UniqueConstraint("tenant_id", "id"))
@@ -98,11 +100,11 @@ class User(OfCountry, AuditMixin, Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(80))
     email: Mapped[str] = mapped_column(String(120))
-    role: Mapped[Role] = mapped_column(_named(Role), default=Role.INSPECTOR)
+    role: Mapped[Role] = mapped_column(_enum_column_type(Role), default=Role.INSPECTOR)
 
 
 class Inspection(OfCountry, AuditMixin, SoftDeleteMixin, VersionMixin, Base):
-    """An inspection of an airport by a user: audited, deleted softly, and not to be changed from a stale view."""
+    """An inspection of an airport by a user, with audit columns, soft deletion and a version against lost updates."""
 
     __tablename__ = "inspections"
     __table_args__ = (
@@ -114,8 +116,8 @@ class Inspection(OfCountry, AuditMixin, SoftDeleteMixin, VersionMixin, Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     airport_icao: Mapped[str] = mapped_column(String(4))
     inspector_id: Mapped[UUID]
-    topic: Mapped[Topic] = mapped_column(_named(Topic))
-    status: Mapped[Status] = mapped_column(_named(Status), default=Status.OPEN)
+    topic: Mapped[Topic] = mapped_column(_enum_column_type(Topic))
+    status: Mapped[Status] = mapped_column(_enum_column_type(Status), default=Status.OPEN)
     due_on: Mapped[date]
     note: Mapped[str | None] = mapped_column(String(500))
 

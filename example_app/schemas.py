@@ -1,4 +1,4 @@
-"""What the API reads and takes, where it is not derived from the tables."""
+"""The schemas of the API that are not derived from the tables."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from .models import Role, Status, Topic
 
 _READ = ConfigDict(from_attributes=True)
-_WRITTEN = ConfigDict(extra="forbid")
+_WRITE = ConfigDict(extra="forbid")
 
 Icao = Annotated[str, StringConstraints(min_length=1, max_length=4, to_upper=True)]
 Note = Annotated[str, StringConstraints(strip_whitespace=True, max_length=500)]
 
 
 class AirportRead(BaseModel):
-    """An airport; its elevation is in feet, its coordinates in degrees."""
+    """An airport. Its elevation is in feet, and its coordinates are in degrees."""
 
     model_config = _READ
 
@@ -34,7 +34,7 @@ class AirportRead(BaseModel):
 
 
 class Inspector(BaseModel):
-    """Who inspects."""
+    """The user who makes an inspection."""
 
     model_config = _READ
 
@@ -44,7 +44,7 @@ class Inspector(BaseModel):
 
 
 class InspectionRead(BaseModel):
-    """An inspection; ``version`` is what ``If-Match`` is to name."""
+    """An inspection. ``version`` is the value for ``If-Match``."""
 
     model_config = _READ
 
@@ -64,7 +64,7 @@ class InspectionRead(BaseModel):
 class InspectionCreate(BaseModel):
     """A new inspection."""
 
-    model_config = _WRITTEN
+    model_config = _WRITE
 
     airport_icao: Icao
     inspector_id: UUID
@@ -74,11 +74,11 @@ class InspectionCreate(BaseModel):
 
 
 class InspectionUpdate(BaseModel):
-    """What may change of an inspection; what is not set stays."""
+    """The fields of an inspection that can be changed. A field that is not set stays as it is."""
 
-    model_config = _WRITTEN
+    model_config = _WRITE
 
-    inspector_id: UUID = None  # type: ignore[assignment]  # not set means unchanged; null is refused
+    inspector_id: UUID = None  # type: ignore[assignment]  # not set: unchanged; null is refused
     topic: Topic = None  # type: ignore[assignment]  # as above
     status: Status = None  # type: ignore[assignment]  # as above
     due_on: date = None  # type: ignore[assignment]  # as above
@@ -86,7 +86,7 @@ class InspectionUpdate(BaseModel):
 
 
 class Summary(BaseModel):
-    """A country's numbers."""
+    """Some numbers of a country."""
 
     airports: int
     staff: int
@@ -94,6 +94,6 @@ class Summary(BaseModel):
 
 
 class MapPoints(BaseModel):
-    """Airports as a map needs them: code, latitude and longitude of each."""
+    """The code, latitude and longitude of airports, for a map."""
 
     points: list[tuple[str, float, float]]

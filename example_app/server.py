@@ -1,4 +1,4 @@
-"""Serves the application until it is interrupted."""
+"""Serve the application until it is interrupted."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from fastapi import FastAPI
 
 
 class Server(uvicorn.Server):
-    """A server that tells when it takes requests."""
+    """A server that calls ``ready`` once it accepts requests."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then tell."""
+        """Start, then call ``ready``."""
         await super().startup(sockets)
         if self.started:
             self._ready()
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket on this address; port 0 is any that is free. Raises `OSError` where the port is taken."""
+    """A socket bound to this address; port 0 means any free port. Raises `OSError` if the port is in use."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -38,20 +38,20 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """The URL that a browser on this machine opens."""
+    """The URL of the page for a browser on this machine."""
     host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - read, not bound
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - replaced here, not bound
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def serve(app: FastAPI, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve ``app`` on the socket until Ctrl+C; ``ready`` is called once it takes requests."""
+    """Serve ``app`` on the socket until Ctrl+C. ``ready`` is called once the server accepts requests."""
     config = uvicorn.Config(app, log_level="warning", ws="none")
     Server(config, ready).run(sockets=[listener])
 
 
 def open_browser(url: str) -> None:
-    """Show the page, where there is a browser with windows; one in the terminal would take it over."""
+    """Open the page if there is a graphical browser. A browser in the terminal would hide the example's output."""
     try:
         browser = webbrowser.get()
     except webbrowser.Error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def data_folder() -> Path:
-    """Where the databases are that the example makes itself: ``EXAMPLE_DATA``, else below the current folder."""
+    """The folder of the databases that the example creates: ``EXAMPLE_DATA``, or ``.example-data``."""
     return Path(os.environ.get("EXAMPLE_DATA") or ".example-data").absolute()
 
 
@@ -17,8 +17,8 @@ def sqlite_url() -> str:
     return f"sqlite:///{data_folder() / 'airports.db'}"
 
 
-def prepared(folder: Path) -> Path:
-    """``folder``, made where it is not there, and kept out of version control."""
+def prepare(folder: Path) -> Path:
+    """Create ``folder`` if it does not exist, with a ``.gitignore`` that hides it from Git; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     ignore = folder / ".gitignore"
     if not ignore.exists():
@@ -28,7 +28,10 @@ def prepared(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Settings:
-    """``database_url``: PostgreSQL's or SQLite's. ``cursor_key`` signs the cursors; None: a checksum guards them."""
+    """The URL of the database (PostgreSQL or SQLite), and the key that signs cursors.
+
+    If ``cursor_key`` is None, cursors have a checksum and no signature.
+    """
 
     database_url: str = field(default_factory=lambda: os.environ.get("DATABASE_URL") or sqlite_url())
     cursor_key: str | None = field(default_factory=lambda: os.environ.get("CURSOR_KEY"), repr=False)

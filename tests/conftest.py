@@ -1,4 +1,4 @@
-"""The databases of the test run: SQLite in files, and one PostgreSQL that the run starts for itself."""
+"""The databases of the tests: SQLite files, and one PostgreSQL server that the test run starts."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _COUNTER = itertools.count()
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
-    """The URL (libpq's form) of the run's PostgreSQL: ``DOTMAC_TEST_POSTGRES_URL``, else one of its own."""
-    given = os.environ.get("DOTMAC_TEST_POSTGRES_URL")
-    if given:
-        yield given
+    """The URL (in libpq's form) of a PostgreSQL server: ``DOTMAC_TEST_POSTGRES_URL``, or a server of the test run."""
+    url = os.environ.get("DOTMAC_TEST_POSTGRES_URL")
+    if url:
+        yield url
         return
     server = OwnServer().start()
     yield server.url()
@@ -40,7 +40,7 @@ def postgres_server() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def postgres_url(postgres_server: str) -> Iterator[str]:
-    """A fresh, empty database for one test module, in libpq's form."""
+    """The URL (in the form of libpq) of a new, empty PostgreSQL database for one test module."""
     name = f"test_{os.getpid()}_{next(_COUNTER)}"
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
@@ -51,23 +51,23 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgresql"], scope="module")
 def dialect(request: pytest.FixtureRequest) -> str:
-    """The database's name; every test that asks for it runs on both."""
+    """The name of the database; every test that uses this fixture runs on both databases."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
 def database_url(dialect: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An empty database for one test module."""
+    """The URL of an empty database for one test module."""
     if dialect == "sqlite":
         return f"sqlite:///{tmp_path_factory.mktemp('database')}/test.db"
     return str(request.getfixturevalue("postgres_url"))
 
 
 class Face:
-    """The sync or the async face of one database: one test body drives either.
+    """The sync or the async face of one database, so that one test body tests both.
 
-    A test calls ``face(repository.create, {...})``; what is awaitable is awaited. ``face.session()`` is a block with a
-    session, ``face.repository(session, Model, tenant)`` a repository on it.
+    A test calls ``face(repository.create, {...})``. If the result is awaitable, it is awaited. ``face.session()`` is a
+    block with a session, and ``face.repository(session, Model, tenant)`` is a repository on it.
     """
 
     def __init__(self, name: str, database: Database, runner: asyncio.Runner | None = None) -> None:
@@ -81,7 +81,7 @@ class Face:
 
     @property
     def engine(self) -> Engine:
-        """The engine whose statements can be counted."""
+        """The sync engine of the face, whose statements `counted` can count."""
         return self.database.async_engine.sync_engine if self.is_async else self.database.engine
 
     def __call__(self, function: Any, *args: Any, **kwargs: Any) -> Any:
@@ -108,7 +108,7 @@ class Face:
 
     @contextmanager
     def guarded(self) -> Iterator[Any]:
-        """A guarded session, of a maker of its own."""
+        """A guarded session, with its own session maker."""
         maker: Any = async_sessionmaker(self.database.async_engine) if self.is_async else sessionmaker(self.engine)
         session = guard_tenants(maker)()
         try:
@@ -122,7 +122,7 @@ class Face:
 
     @contextmanager
     def entered(self, block: Any) -> Iterator[Any]:
-        """A sync or async context manager, as a sync one."""
+        """Enter a sync or async context manager as a sync one."""
         if not hasattr(block, "__aenter__"):
             with block as value:
                 yield value
@@ -139,7 +139,7 @@ class Face:
 
 @pytest.fixture(scope="module")
 def tables() -> MetaData:
-    """The tables that `database` has; a module may name others."""
+    """The tables of the fixture `database`; a module can override this fixture."""
     return Base.metadata
 
 
@@ -152,7 +152,7 @@ def _database(database_url: str, tables: MetaData) -> Iterator[Database]:
 
 
 def empty(database: Database, tables: MetaData) -> None:
-    """Delete every row and begin every sequence anew. (TRUNCATE gives each table new files: slower for a few rows.)"""
+    """Delete all rows and restart all sequences. (TRUNCATE is slower for a few rows, because it creates new files.)"""
     with database.engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             names = [connection.dialect.identifier_preparer.format_table(table) for table in tables.tables.values()]
@@ -168,14 +168,14 @@ def empty(database: Database, tables: MetaData) -> None:
 
 @pytest.fixture
 def database(_database: Database, tables: MetaData) -> Iterator[Database]:
-    """A database with the tables, empty again after each test."""
+    """A database with the tables; its rows are deleted after each test."""
     yield _database
     empty(_database, tables)
 
 
 @pytest.fixture(scope="module")
 def _runner(_database: Database) -> Iterator[asyncio.Runner]:
-    """The loop of a module's async connections."""
+    """The event loop of a module's async connections."""
     with asyncio.Runner() as runner:
         yield runner
         if "async_engine" in _database.__dict__:
@@ -184,13 +184,13 @@ def _runner(_database: Database) -> Iterator[asyncio.Runner]:
 
 @pytest.fixture(params=["sync", "async"])
 def face(request: pytest.FixtureRequest, database: Database, _runner: asyncio.Runner) -> Face:
-    """Either face of the database."""
+    """The sync face and the async face of the database."""
     return Face(request.param, database, _runner)
 
 
 @contextmanager
 def counted(engine: Engine) -> Iterator[list[str]]:
-    """The statements that the engine sends in this block, BEGIN, COMMIT and ROLLBACK among them."""
+    """The statements that the engine sends in this block, with BEGIN, COMMIT and ROLLBACK."""
     sent: list[str] = []
 
     def cursor(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -215,7 +215,7 @@ def counted(engine: Engine) -> Iterator[list[str]]:
         ("rollback", ended("ROLLBACK")),
     ]
     for name, listener in listeners:
-        listener.dotmac_observes = True  # they only count, so that no statement needs a transaction for them
+        listener.dotmac_observes = True  # they only observe, so statements need no transaction because of them
         event.listen(engine, name, listener)
     try:
         yield sent

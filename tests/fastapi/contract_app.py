@@ -1,4 +1,4 @@
-"""An app of generated routes, for every kind of model, whose OpenAPI document a tester reads and holds it to."""
+"""An app with generated routes for every kind of model. Schemathesis compares it with its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from dotmac_database_fastapi import (
 
 
 class Base(DeclarativeBase):
-    """The tables of this app."""
+    """The base class of the tables of this app."""
 
 
 class Colour(enum.Enum):
-    """Names and values that differ."""
+    """An enum with values that differ from the names."""
 
     RED = "r"
     BLUE = "b"
 
 
 class Ordinal(sa.TypeDecorator[date]):
-    """A day in an integer."""
+    """A date that is stored as an integer."""
 
     impl = sa.BigInteger
     cache_ok = True
@@ -53,7 +53,7 @@ class Ordinal(sa.TypeDecorator[date]):
 
 
 class Customer(TenantMixin, AuditMixin, SoftDeleteMixin, VersionMixin, Base):
-    """A tenant's, with all that the mixins have."""
+    """A class with a tenant and the columns of all mixins."""
 
     __tablename__ = "customers"
     __table_args__ = (sa.UniqueConstraint("tenant_id", "email"),)
@@ -69,7 +69,7 @@ class Customer(TenantMixin, AuditMixin, SoftDeleteMixin, VersionMixin, Base):
 
 
 class Order(TenantMixin, Base):
-    """A tenant's, of a customer."""
+    """A class with a tenant and a foreign key to a customer."""
 
     __tablename__ = "orders"
 
@@ -81,7 +81,7 @@ class Order(TenantMixin, Base):
 
 
 class Country(Base):
-    """Nobody's, by a key that the client gives."""
+    """A class without a tenant, with a primary key that the client sets."""
 
     __tablename__ = "countries"
 
@@ -90,7 +90,7 @@ class Country(Base):
 
 
 class Seat(Base):
-    """A composite key."""
+    """A class with a composite key."""
 
     __tablename__ = "seats"
 
@@ -100,7 +100,7 @@ class Seat(Base):
 
 
 def odd_columns(dialect: str) -> dict[str, sa.Column[Any]]:
-    """A column of every type that a client may meet."""
+    """A column for each type that clients can see."""
     kinds: dict[str, Any] = {
         "small": sa.SmallInteger,
         "large": sa.BigInteger,
@@ -136,7 +136,7 @@ _MADE: dict[str, type[Any]] = {}
 
 
 def odd_model(dialect: str) -> type[Any]:
-    """The class of odd columns, which for PostgreSQL has more; its table has a metadata of its own."""
+    """The class with the columns of `odd_columns`. It has its own metadata: its columns depend on the dialect."""
     if dialect not in _MADE:
         members = {"__tablename__": "odd_rows", "id": sa.Column(sa.Integer, primary_key=True), **odd_columns(dialect)}
         _MADE[dialect] = type("OddRow", (type("OddBase", (DeclarativeBase,), {}),), members)
@@ -149,7 +149,7 @@ def models(dialect: str) -> tuple[type[Any], ...]:
 
 
 def create_app(url: Any) -> FastAPI:
-    """The app on a database, whose tables are made anew."""
+    """The app on a database. Its tables are dropped and created again."""
     plugin = DatabasePlugin(url, tenant=tenant_from_header("X-Tenant-ID"))
     engine = plugin.database.engine
     odd = odd_model(engine.dialect.name)

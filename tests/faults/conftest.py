@@ -1,4 +1,4 @@
-"""Faults that are made on the wire and on the server."""
+"""Faults on the network and on the server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS = Table("fault_rows", metadata, Column("id", Integer, primary_key=True), Co
 
 
 class Wire:
-    """A proxy before a PostgreSQL, which can lose a connection once the server has answered a COMMIT."""
+    """A proxy in front of PostgreSQL, which can cut a connection after the server has answered a COMMIT."""
 
     def __init__(self, upstream: URL, directory: Path) -> None:
         self._upstream = upstream
@@ -84,7 +84,7 @@ class Wire:
 
 @contextlib.contextmanager
 def hanging_up(*sockets: socket.socket) -> Iterator[None]:
-    """Hang up at the end; closing alone would not wake the thread that reads the other direction."""
+    """Shut down the sockets at the end. To close them would not wake up the thread of the other direction."""
     with contextlib.suppress(OSError):
         yield
     for end in sockets:
@@ -126,7 +126,7 @@ class Face:
 
 @pytest.fixture
 def database(postgres_url: str) -> URL:
-    """A PostgreSQL with fresh tables."""
+    """The URL of a PostgreSQL database with new tables."""
     url = make_url(postgres_url).set(drivername="postgresql+psycopg")
     reset(url)
     return url
@@ -143,7 +143,7 @@ def reset(url: URL) -> None:
 
 @pytest.fixture
 def ask(database: URL) -> Iterator[Callable[[str], Any]]:
-    """Run a statement on a connection of its own, and give its rows, or None."""
+    """A function that runs a statement on its own connection and returns the rows, or None."""
     engine = create_engine(database, isolation_level="AUTOCOMMIT")
 
     def run(statement: str) -> Any:
@@ -157,7 +157,7 @@ def ask(database: URL) -> Iterator[Callable[[str], Any]]:
 
 @pytest.fixture
 def wire(database: URL) -> Iterator[Wire]:
-    # Short: the path of a socket is limited to some 100 characters.
+    # A short folder, because the path of a Unix socket is limited to about 100 characters.
     with tempfile.TemporaryDirectory(prefix="wire", dir="/tmp") as directory:
         wire = Wire(database, Path(directory))
         yield wire
@@ -166,7 +166,7 @@ def wire(database: URL) -> Iterator[Wire]:
 
 @pytest.fixture(params=[("psycopg", False), ("psycopg", True), ("asyncpg", True)], ids=["sync", "psycopg", "asyncpg"])
 def face(request: pytest.FixtureRequest, wire: Wire) -> Iterator[Face]:
-    """A driver behind the wire."""
+    """A driver that connects through the proxy."""
     driver, is_async = request.param
     face = Face(driver, is_async, wire.url(driver))
     yield face
@@ -176,7 +176,7 @@ def face(request: pytest.FixtureRequest, wire: Wire) -> Iterator[Face]:
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[OwnServer]:
-    """A server that a test may freeze and kill, with the tables."""
+    """A server with the tables, which a test can freeze and kill."""
     server = OwnServer(durable=True).start()
     reset(make_url(server.url("psycopg")))
     yield server

@@ -42,7 +42,7 @@ def walk(session: Session, order: str) -> Walk:
 
 @pytest.fixture(scope="module")
 def deep(walk: Walk) -> str:
-    return walk.to(DEPTH)
+    return walk.cursor_at(DEPTH)
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -92,7 +92,7 @@ def test_the_page_that_comes_to_the_nulls_reads_a_range_of_each(session: Session
     walk = Walk(session, ORDERS[f"{sign}bio"])
     nulls = ROWS // 20
     above, beside = (nulls, 10) if sign else (ROWS - nulls - 1000, 990)
-    cursor = walk.page(walk.to(above), beside).next_cursor
+    cursor = walk.page(walk.cursor_at(above), beside).next_cursor
     if sign:
         cursor = walk.page(cursor).prev_cursor
     page = walk.page(cursor)
@@ -108,7 +108,7 @@ def test_the_page_that_comes_to_the_nulls_reads_a_range_of_each(session: Session
 
 def test_a_mixed_order_begins_in_its_index_at_the_leading_column(session: Session) -> None:
     walk = Walk(session, ORDERS["-score,created_at"])
-    deep = walk.to(DEPTH)
+    deep = walk.cursor_at(DEPTH)
     scan = one_range(plan_of(walk, deep))
     assert "score <=" in scan["Index Cond"]
     assert scan["Rows Removed by Filter"] <= ROWS / 1000  # those of the same score at most

@@ -1,6 +1,7 @@
-"""Tables of cases whose every cell is run against real databases: what works alone may fail in a product of two.
+"""Matrices of test cases. Every cell runs against real databases, because features that work alone can fail together.
 
-Each module has one matrix. ``make test`` runs a sample of each, ``make matrices`` every cell (the marker ``matrix``).
+Each module has one matrix. ``make test`` runs a sample of each matrix; ``make matrices`` runs every cell (the marker
+``matrix``).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pytest
 
 
 def sampled(cases: Sequence[Any], every: int) -> list[Any]:
-    """The cases of a parametrisation, of which the ordinary run takes one in so many."""
+    """Parameters for the cases: an ordinary run takes one of every ``every`` cases, and the others are marked."""
     return [
         pytest.param(*case, marks=() if place % every == 0 else pytest.mark.matrix)
         for place, case in enumerate(each if isinstance(each, tuple) else (each,) for each in cases)

@@ -1,4 +1,4 @@
-"""The column types of the type matrix: SQLAlchemy's, the dialects', SQLModel's, and what users make of them."""
+"""The column types of the type matrix: types of SQLAlchemy, of the dialects, of SQLModel, and of users."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ BOTH = (SQLITE, POSTGRESQL)
 
 @dataclass(frozen=True)
 class Kind:
-    """A column type with values to store, and SQL that stores other forms of such values.
+    """A column type with ``values`` to store, and ``raw`` SQL that stores other forms of such values.
 
-    ``sorts``: rows can be sorted by it. ``ranges``: Python orders its values as the database does. ``equals``: it can
-    be asked for by ``eq``; ``lists``: by ``in``. ``routes``: the generated routes can show it.
+    ``sorts``: rows can be sorted by the column. ``ranges``: Python and the database order the values in the same way.
+    ``equals``: the column can be filtered by ``eq``. ``lists``: it can be filtered by ``in``. ``routes``: the generated
+    routes can show it.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Kind:
 
 
 class Color(enum.Enum):
-    """Declared in an order that is not the alphabet's, with values that are not the names."""
+    """An enum with members that are not declared in alphabetical order, and with values that differ from the names."""
 
     RED = "r"
     BLUE = "b"
@@ -55,7 +56,7 @@ class Color(enum.Enum):
 
 
 class Level(enum.IntEnum):
-    """Members that are numbers."""
+    """An enum of numbers."""
 
     LOW = 10
     HIGH = 2
@@ -67,7 +68,7 @@ def _values(members: type[enum.Enum]) -> list[str]:
 
 @total_ordering
 class Money:
-    """An amount as an object."""
+    """An amount of money as an object of the user's own class."""
 
     def __init__(self, cents: int) -> None:
         self.cents = cents
@@ -86,7 +87,7 @@ class Money:
 
 
 class MoneyInCents(sa.TypeDecorator[Money]):
-    """`Money` in an integer."""
+    """`Money` that is stored as an integer."""
 
     impl = sa.BigInteger
     cache_ok = True
@@ -99,7 +100,7 @@ class MoneyInCents(sa.TypeDecorator[Money]):
 
 
 class MoneyAsText(MoneyInCents):
-    """`Money` in a text of fixed width."""
+    """`Money` that is stored as text of fixed length."""
 
     impl = sa.String(20)
     cache_ok = True
@@ -112,7 +113,7 @@ class MoneyAsText(MoneyInCents):
 
 
 class MoneyAsNumber(MoneyInCents):
-    """`Money` in a number."""
+    """`Money` that is stored as a decimal number."""
 
     impl = sa.Numeric(12, 2)
     cache_ok = True
@@ -125,7 +126,7 @@ class MoneyAsNumber(MoneyInCents):
 
 
 class Stripped(sa.TypeDecorator[str]):
-    """Text without blanks around it, as it is read."""
+    """Text that loses the spaces around it when it is read."""
 
     impl = sa.String(40)
     cache_ok = True
@@ -138,7 +139,7 @@ class Stripped(sa.TypeDecorator[str]):
 
 
 class Lowered(Stripped):
-    """Text that is stored, and read, in lower case."""
+    """Text that is stored and read in lower case."""
 
     cache_ok = True
 
@@ -150,7 +151,7 @@ class Lowered(Stripped):
 
 
 class Rounded(sa.TypeDecorator[float]):
-    """A number that is read with two digits."""
+    """A number that is rounded to two decimal places when it is read."""
 
     impl = sa.Double
     cache_ok = True
@@ -160,7 +161,7 @@ class Rounded(sa.TypeDecorator[float]):
 
 
 class Minutes(sa.TypeDecorator[datetime]):
-    """A moment that is read without its seconds."""
+    """A timestamp that loses its seconds when it is read."""
 
     impl = sa.DateTime
     cache_ok = True
@@ -173,14 +174,14 @@ class Minutes(sa.TypeDecorator[datetime]):
 
 
 class Passed(sa.TypeDecorator[datetime]):
-    """A decorator that changes nothing."""
+    """A type decorator that changes nothing."""
 
     impl = sa.DateTime
     cache_ok = True
 
 
 class Guid(sa.TypeDecorator[UUID]):
-    """SQLAlchemy's old recipe: the server's type on PostgreSQL, 32 characters elsewhere."""
+    """The old recipe in SQLAlchemy's documentation: UUID on PostgreSQL, 32 characters on other databases."""
 
     impl = sa.CHAR(32)
     cache_ok = True
@@ -198,7 +199,7 @@ class Guid(sa.TypeDecorator[UUID]):
 
 
 class Address(sa.TypeDecorator[Any]):
-    """An IP address as an object, in a text."""
+    """An IP address object that is stored as text."""
 
     impl = sa.String(45)
     cache_ok = True
@@ -211,7 +212,7 @@ class Address(sa.TypeDecorator[Any]):
 
 
 class Point(sa.types.UserDefinedType[Any]):
-    """A type of the user's own: two numbers, as a text."""
+    """A user-defined type: two numbers that are stored as text."""
 
     cache_ok = True
 
@@ -391,4 +392,4 @@ KINDS: tuple[Kind, ...] = (*_both(), *_moments(), *_enums(), *_decorators(), *_s
 SAMPLE = (
     "char", "real", "float_decimal", "numeric_float", "datetime", "minutes", "money", "pg_interval", "pg_int4range",
 )  # fmt: skip
-"""The kinds that every run tries."""
+"""The kinds that every run tests."""

@@ -1,4 +1,4 @@
-"""The kinds of sessions that a repository is used on, on every driver."""
+"""The kinds of sessions on which a repository can be used, for every driver."""
 
 from __future__ import annotations
 
@@ -33,23 +33,26 @@ DRIVERS = {
     "psycopg_async": ("postgresql", True),
     "asyncpg": ("postgresql", True),
 }
-"""Driver → its database, and whether it is an async one."""
+"""For each driver: its database, and whether the driver is async."""
 
 RINGS = ("plain", "guarded", "secured", "request", "transaction", "unscoped", "secured_unscoped")
 ACROSS = ("unscoped", "secured_unscoped")
 """The rings that work across tenants."""
 
 Act = Callable[[Any], Any]
-"""What is done with a repository; of an async one it gives an awaitable."""
+"""A function that uses a repository. With an async repository it returns an awaitable."""
 
 
 def rings_of(driver: str) -> tuple[str, ...]:
-    """Row-level security is PostgreSQL's."""
+    """The rings of a driver. Only PostgreSQL has row-level security."""
     return RINGS if DRIVERS[driver][0] == "postgresql" else tuple(each for each in RINGS if "secured" not in each)
 
 
 class Rings:
-    """One driver's sessions of every kind, on one database. ``secured`` is its URL for a role that policies bind."""
+    """The sessions of every kind for one driver and one database.
+
+    ``secured`` is the URL for a role to which the policies apply.
+    """
 
     def __init__(self, driver: str, url: Any, secured: Any, metadata: MetaData) -> None:
         self.driver = driver
@@ -76,7 +79,7 @@ class Rings:
         self.runner.close()
 
     def engine(self, ring: str) -> Engine:
-        """The engine that a ring's statements go through."""
+        """The sync engine that executes the statements of a ring."""
         database = self.plugin.database if ring == "request" else self._database(ring)
         return database.async_engine.sync_engine if self.is_async else database.engine
 
@@ -84,7 +87,7 @@ class Rings:
         return self.secured if "secured" in ring else self.database
 
     def run(self, ring: str, model: type[Any], tenant: Any, act: Act) -> Any:
-        """What ``act`` gives, called with the tenant's repository on a session of the ring, once that is closed."""
+        """The result of ``act`` for the tenant's repository on a session of the ring, after the session is closed."""
         self.act = (model, ALL_TENANTS if ring in ACROSS and tenant is not None else tenant, act)
         if ring == "request":
             return self.runner.run(self._request(tenant))

@@ -1,4 +1,4 @@
-"""What the matrix of schema changes is made of: classes, changes, ways to send, and the methods."""
+"""The parts of the matrix of schema changes: classes, changes, ways to send statements, and methods."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TENANT = "a"
 
 
 class Base(DeclarativeBase):
-    """The tables that are changed while they are used."""
+    """The base class of tables that are changed while they are used."""
 
 
 class Kind(enum.Enum):
@@ -38,7 +38,7 @@ class Kind(enum.Enum):
 
 
 class Columns(TenantMixin, SoftDeleteMixin, VersionMixin):
-    """A column of each type that a migration is likely to change."""
+    """A column of each type that migrations often change."""
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     number: Mapped[int]
@@ -55,7 +55,7 @@ class Item(Columns, Base):
 
 
 class Views(DeclarativeBase):
-    """Classes whose tables are views."""
+    """The base class of classes that are mapped to views."""
 
 
 class Seen(Columns, Views):
@@ -64,7 +64,7 @@ class Seen(Columns, Views):
 
 
 class Mark(TenantMixin, Base):
-    """What a transaction has written before."""
+    """A row that a transaction has written before the tested method."""
 
     __tablename__ = "marks"
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -76,7 +76,7 @@ VIEW = f"CREATE VIEW seen_items AS SELECT {NAMES} FROM items"
 
 @dataclass(frozen=True)
 class Change:
-    """A change of schema, there and back, as it is made while the app runs."""
+    """A change of the schema while the app runs, and the statement that reverses it."""
 
     name: str
     there: str
@@ -158,7 +158,7 @@ CHANGES = (
 
 
 async def settled(result: Any) -> Any:
-    """What a repository of either face gives, awaited or collected."""
+    """The result of a sync or async repository: awaited if it is awaitable, a list if it is an iterator."""
     if hasattr(result, "__aiter__"):
         return [each async for each in result]
     if hasattr(result, "__await__"):
@@ -167,7 +167,7 @@ async def settled(result: Any) -> Any:
 
 
 def driven(work: Awaitable[Any]) -> Any:
-    """The result of a coroutine that never waits."""
+    """The result of a coroutine that never suspends."""
     try:
         work.send(None)  # type: ignore[attr-defined]
     except StopIteration as done:
@@ -177,7 +177,7 @@ def driven(work: Awaitable[Any]) -> Any:
 
 @dataclass
 class Rows:
-    """The rows that each method finds, and how often each was changed with success: by their version."""
+    """The keys of the rows that each method reads and changes, and the last number of a new row."""
 
     ids: list[UUID] = field(default_factory=lambda: [UUID(int=number) for number in range(1, 4)])
     count: int = 100
@@ -195,10 +195,10 @@ SEEDS = [QueryFilter("number", "lte", 3)]
 
 
 class Methods:
-    """Each calls one method of a repository, and says what is wrong with its answer.
+    """Each method here calls one method of a repository, and asserts its result.
 
-    ``read_`` changes nothing; ``write_`` gives how many times it has counted the first row's version up, and which
-    numbers it has added.
+    A ``read_`` method changes nothing. A ``write_`` method returns how many times it has increased the version of the
+    first row (None: unknown), and the numbers of the rows that it has added.
     """
 
     def __init__(self, repo: Any, rows: Rows) -> None:
@@ -368,7 +368,7 @@ WRITES = tuple(name for name in vars(Methods) if name.startswith("write_"))
 
 @asynccontextmanager
 async def entered(block: Any) -> AsyncIterator[Any]:
-    """A sync or async context manager, as an async one."""
+    """Enter a sync or async context manager as an async one."""
     if hasattr(block, "__aenter__"):
         async with block as value:
             yield value
@@ -378,7 +378,7 @@ async def entered(block: Any) -> AsyncIterator[Any]:
 
 
 class Ways:
-    """How a method is sent; each gives how often the operation was begun."""
+    """The ways to call a method of `Methods`. ``begun`` counts the attempts of `later`."""
 
     def __init__(self, database: Database, is_async: bool) -> None:
         self.database, self.is_async = database, is_async
@@ -391,22 +391,22 @@ class Ways:
         return Methods(self.make(session, model, TENANT), rows)
 
     async def alone(self, model: type[Any], name: str, rows: Rows) -> Any:
-        """A repository, outside of any transaction."""
+        """Use a repository outside of any transaction."""
         async with entered(self.maker()) as session:
             return await getattr(self.methods(session, model, rows), name)()
 
     async def first(self, model: type[Any], name: str, rows: Rows) -> Any:
-        """The first statement of a `DatabaseTransaction`."""
+        """Use a repository as the first statement of a `DatabaseTransaction`."""
         async with entered(self.maker()) as session, entered(self.block(session)):
             return await getattr(self.methods(session, model, rows), name)()
 
     async def lazy(self, model: type[Any], name: str, rows: Rows) -> Any:
-        """In a lazy block, as a request's session is."""
+        """Use a repository in a lazy block, as in a request of the plugin."""
         async with entered(self.maker()) as session, entered(self.block(session, lazy=True)):
             return await getattr(self.methods(session, model, rows), name)()
 
     async def later(self, model: type[Any], name: str, rows: Rows) -> Any:
-        """After a write in the same transaction, which is run again where it fails for a passing reason."""
+        """Use a repository after a write in the same transaction, which is run again after a transient failure."""
         manager = TransactionManager(self.maker, max_retries=3, retry_delay=0)
         mark = uuid4()
 
@@ -424,7 +424,7 @@ class Ways:
         return result
 
     async def hand(self, model: type[Any], name: str, rows: Rows) -> Any:
-        """A plain session, without the toolkit's methods."""
+        """Use a plain session, without the methods of the toolkit."""
         number = rows.next()
         async with entered(self.maker()) as session:
             if name == "read_list":

@@ -1,4 +1,4 @@
-"""Each public method of a repository, used on any shape, with what must come of it."""
+"""Each public method of a repository, called on any shape, with the expected results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .shapes import PLACES, Dump, Expectation, Key, Shape, columns_of, parts_of
 
 
 class Cell:
-    """A repository of a shape over its rows. What is given back is compared with the database when all is done."""
+    """A repository of a shape with its rows. Returned objects are compared with the database at the end of the cell."""
 
     def __init__(self, face: Face, repository: Any, shape: Shape, before: Dump, dialect: str) -> None:
         self.face, self.repository, self.shape, self.dialect = face, repository, shape, dialect
@@ -38,14 +38,14 @@ class Cell:
 
     @property
     def number(self) -> str:
-        """A field to compare by: the child's own, where it has one."""
+        """A field to filter and sort by: the child's own field, if it has one."""
         return "size" if self.shape.sized else "name"
 
     def id(self, key: Key) -> Any:
         return key[0] if len(key) == 1 else key
 
     def entity(self, entity: Any, key: Key | None = None) -> Any:
-        """Note what a method gave at last: it must have all that its row has."""
+        """Record an object that a method returned. At the end it must have the values of its row."""
         assert entity is not None
         found = tuple(inspect(entity).dict[name] for name in self.shape.keys)
         assert key is None or found == key
@@ -54,7 +54,7 @@ class Cell:
         return entity
 
     def entities(self, entities: Sequence[Any], keys: Sequence[Key]) -> None:
-        """Note what a method gave, in whatever order."""
+        """Record the objects that a method returned, in any order. Their keys must be ``keys``."""
         found = sorted(inspect(self.entity(each)).identity for each in entities)
         assert found == sorted(keys), f"{found} instead of {sorted(keys)}"
 
@@ -72,7 +72,7 @@ class Cell:
         self.new_rows += rows
 
     def settled(self, found: Dump) -> None:
-        """Take the new rows out of what is in the database, once each is seen to be what was asked for."""
+        """Check that the new rows in the database have the requested values, and add them to the expected rows."""
         mapper = self.shape.mapper
         table_of_all = parts_of(mapper)[0].fullname
         news = [key for key in found[table_of_all] if key not in self.expected.before[table_of_all]]
@@ -93,7 +93,7 @@ class Cell:
             assert {name: held[name] for name in wanted} == wanted
 
     def agree(self) -> None:
-        """Each object that was given has what its row has."""
+        """Check that each recorded object has the values of its row."""
         rows = self.expected.entities(deleted=True)
         for given, key in self.given:
             held = {name: value for name, value in given.items() if name in rows[key]}
@@ -135,7 +135,7 @@ def _own(c: Cell, place: int = 1, *, deleted: bool = False) -> list[Key]:
 
 
 def _others(c: Cell) -> list[Key]:
-    """Keys that are no rows of the repository's: the other tenant's, and siblings'."""
+    """The keys of rows that the repository must not see: those of the other tenant, and of sibling classes."""
     own = set(c.expected.keys(deleted=True))
     return [key for key in c.expected.before[parts_of(c.shape.mapper)[0].fullname] if key not in own]
 
@@ -285,7 +285,7 @@ def locked(c: Cell) -> None:
     c.repository = c.repository.for_update()
     c.repository.auto_commit = False
     if c.shape.model is m.Document:
-        with refused(ValidationError):  # no row of a union can be locked
+        with refused(ValidationError):  # the rows of a union can't be locked
             c("list")
         return
     c.entities(c("list", QueryOptions(filters=_by(c, name="n1"))), _own(c))
@@ -300,7 +300,7 @@ def another_tenant(c: Cell) -> None:
     try:
         found = c.face(other.list)
     except TenantIsolationError:
-        return  # the session is guarded, and serves tenant a
+        return  # a guarded session that is bound to tenant a
     keys = sorted(c.expected.entities(tenant="b"))
     assert sorted(inspect(each).identity for each in found) == keys
 
@@ -349,7 +349,7 @@ def _forged(way: str) -> Method:
 
 
 def _forge(c: Cell, way: str, what: dict[str, Any], keyed: dict[str, Any]) -> None:
-    """Name another class, or none, in what is written."""
+    """Write a row with the discriminator of another class, or without one."""
     if way == "update":
         c("update", tuple(keyed.values()), what)
     elif way == "update_where":
@@ -388,7 +388,7 @@ def update_parent_and_child(c: Cell) -> None:
 
 @writes
 def update_same_class(c: Cell) -> None:
-    """The row's own class may be repeated, as a form does that sends back what it was given."""
+    """An update can contain the row's own discriminator, like a form that sends back all values."""
     name, own = c.shape.discriminator, c.shape.mapper.polymorphic_identity
     key = next((k for k in _own(c) if name and c.expected.entities()[k][name] == own), None)
     if name is None or key is None or c.shape.mapper.polymorphic_abstract:
@@ -488,7 +488,7 @@ def delete_where_held(c: Cell) -> None:
 
 @writes
 def change_by_expression(c: Cell) -> None:
-    """What matches by an expression of the class's own is the tenant's as well."""
+    """A filter by an expression of the class changes only rows of the tenant."""
     for name, value in c.shape.fields.items():
         rows = c.expected.entities()
         wanted = next(value(row) for row in rows.values() if row["size"] == 2)
@@ -564,7 +564,7 @@ def upsert_foreign(c: Cell) -> None:
 
 
 def _sure(c: Cell) -> list[Key]:
-    """Rows of the very class, not of one below, which an upsert may change."""
+    """The keys of rows that are exactly of this class and not of a subclass, so that an upsert can change them."""
     own = c.shape.mapper.polymorphic_identity
     rows = c.expected.entities()
     return [key for key in _own(c) if c.shape.discriminator is None or rows[key][c.shape.discriminator] == own] or _own(
@@ -592,7 +592,7 @@ def in_batches_by_repository(c: Cell) -> None:
         )
 
     if c.shape.model is m.Document:
-        with refused(ValidationError):  # no row of a union can be locked
+        with refused(ValidationError):  # the rows of a union can't be locked
             c("in_batches", work)
         return
     assert c("in_batches", work, batch_size=3) == len(keys)
@@ -608,7 +608,7 @@ def in_batches_by_objects(c: Cell) -> None:
             row.name = "batch"
 
     if c.shape.model is m.Document:
-        with refused(ValidationError):  # no row of a union can be locked
+        with refused(ValidationError):  # the rows of a union can't be locked
             c("in_batches", work)
         return
     assert c("in_batches", work, batch_size=3) == len(keys)

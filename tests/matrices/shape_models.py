@@ -1,7 +1,7 @@
 """Mapped classes of every shape, for `test_shapes`.
 
-Each has ``tenant_id``, and where it can ``name`` (a text) and ``size`` (a number), so that one table of methods suits
-all of them. A family is the tables that one inheritance, or one class with its neighbours, takes for itself.
+Each class has ``tenant_id`` and, if possible, ``name`` (a text) and ``size`` (a number), so that the same methods test
+all classes. A family is the tables of one inheritance tree, or of one class with its related classes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from dotmac_database import AuditMixin, SoftDeleteMixin, TenantMixin, VersionMix
 
 METADATA = MetaData()
 VIEWS = MetaData()
-"""The tables that are views, which ``create_all`` must not make."""
+"""The metadata of views, which ``create_all`` must not create."""
 
 
 class Base(DeclarativeBase):
@@ -53,7 +53,7 @@ class Base(DeclarativeBase):
 
 
 class Row:
-    """What nearly every class has."""
+    """The columns of nearly every class."""
 
     id: Mapped[int] = mapped_column(primary_key=True)
     tenant_id: Mapped[str]
@@ -119,7 +119,7 @@ class Switch(Asset):
 
 
 class Token(Base):
-    """A key of UUID, which nothing but the repository makes."""
+    """A UUID key, which only the repository generates."""
 
     __tablename__ = "token"
     __mapper_args__ = _mapped("kind", "token")
@@ -139,7 +139,7 @@ class ApiToken(Token):
 
 
 class Page(Base):
-    """Joined without a discriminator; the marks are the parent's."""
+    """Joined inheritance without a discriminator. The parent has the version and soft-deletion columns."""
 
     __tablename__ = "page"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -150,7 +150,7 @@ class Page(Base):
 
 
 class Article(Page):
-    """Its relationship is what cascades are asked about, also where its row is deleted as a page."""
+    """A child with a relationship that cascades, also if the row is deleted by a repository of `Page`."""
 
     __tablename__ = "article"
     id: Mapped[int] = mapped_column(ForeignKey("page.id"), primary_key=True)
@@ -167,7 +167,7 @@ class Remark(Base):
 
 
 class Branch(Base):
-    """Joined by a composite key."""
+    """Joined inheritance with a composite key."""
 
     __tablename__ = "branch"
     __mapper_args__ = _mapped("kind", "branch")
@@ -187,7 +187,7 @@ class Depot(Branch):
     size: Mapped[int]
 
 
-# Single-table inheritance: a discriminator by its own name, by another, an enum, an expression, a function.
+# Single-table inheritance. The discriminator is a column, a renamed column, an enum, an expression, or a function.
 
 
 class Vehicle(Row, Base):
@@ -228,7 +228,7 @@ class Kind(enum.Enum):
 
 
 class Payment(Row, Base):
-    """The topmost class has no identity of its own, so no row is only of it."""
+    """The root class has no identity, so every row is of a subclass."""
 
     __tablename__ = "payment"
     __mapper_args__ = _mapped("kind", polymorphic_abstract=True)
@@ -244,7 +244,7 @@ class Card(Payment):
 
 
 class Person(Row, Base):
-    """What a row is follows from another column, by an expression that the class names."""
+    """A mapped SQL expression of another column is the discriminator."""
 
     __tablename__ = "person"
     grade: Mapped[int] = mapped_column(default=0)
@@ -257,7 +257,7 @@ class Senior(Person):
 
 
 class Signal(Row, Base):
-    """What a row is follows from a function of a column."""
+    """A function of a column is the discriminator."""
 
     __tablename__ = "signal"
     code: Mapped[str] = mapped_column(default="PLAIN")
@@ -268,7 +268,7 @@ class Alarm(Signal):
     __mapper_args__ = _mapped(None, "alarm")
 
 
-# Concrete and abstract.
+# Concrete inheritance and abstract classes.
 
 
 class Paper(Row, Base):
@@ -310,7 +310,7 @@ class Invoice(Document):
     __mapper_args__ = _mapped(None, "invoice", concrete=True)
 
 
-# Classes that are mapped on a select, a join, a view.
+# Classes that are mapped to a select, a join, or a view.
 
 
 class Ticket(Row, Base):
@@ -360,7 +360,7 @@ class SizedAccount(Base):
     id = column_property(_account.c.id, account_sizes.c.account_id)
 
 
-# Keys.
+# Kinds of keys.
 
 
 class Seat(Base):
@@ -373,7 +373,7 @@ class Seat(Base):
 
 
 class Locker(Base):
-    """The tenant is a part of the key."""
+    """A primary key that contains the tenant."""
 
     __tablename__ = "locker"
     tenant_id: Mapped[str] = mapped_column(primary_key=True)
@@ -398,7 +398,7 @@ class Device(Base):
     size: Mapped[int]
 
 
-# Neighbours.
+# Relationships.
 
 
 class Node(Row, Base):
@@ -430,7 +430,7 @@ class Club(Row, Base):
 
 
 class Membership(Base):
-    """Many-to-many with columns of its own."""
+    """An association table with additional columns."""
 
     __tablename__ = "membership"
     site_id: Mapped[int] = mapped_column(primary_key=True)
@@ -442,14 +442,14 @@ class Membership(Base):
 
 
 class Profile(Row, Base):
-    """One to one."""
+    """A one-to-one relationship."""
 
     __tablename__ = "profile"
     club_id: Mapped[int | None] = mapped_column(ForeignKey("club.id"), unique=True)
     club: Mapped[Club | None] = relationship()
 
 
-# Names and columns.
+# Unusual names and columns.
 
 
 class Quoted(Base):
@@ -461,7 +461,7 @@ class Quoted(Base):
 
 
 class Renamed(Base):
-    """Each attribute has the column of another's name, but for the key's, whose is its own."""
+    """Each attribute except the key is stored in the column with the name of another attribute."""
 
     __tablename__ = "renamed"
     id: Mapped[int] = mapped_column("number", primary_key=True)

@@ -1,4 +1,4 @@
-"""What the rows of each shape are, and what they must be after a method, by the whole database, not by the toolkit."""
+"""The rows of each shape before a method, and the expected rows of the whole database after it."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from . import shape_models as m
 
 Key = tuple[Any, ...]
 Dump = dict[str, dict[Key, dict[str, Any]]]
-"""Table → primary key → row, by the keys of the columns."""
+"""The rows of each table by primary key; a row is a dict by the keys of its columns."""
 
 PLACES = 4
-"""How many rows each tenant has of each class."""
+"""The number of rows that each tenant has of each class."""
 
 MOMENTS = ("created_at", "updated_at", "deleted_at")
 
 
 @dataclass(frozen=True, eq=False)
 class Shape:
-    """A class to make a repository of, and what the methods need to know to use it.
+    """A class for a repository, and the facts about it that the methods need.
 
-    ``key`` makes the primary key of a row from a number; None: the database or the repository makes it. ``more`` is
-    what a row needs besides tenant, name and size. ``fields`` are names that can be filtered and sorted by, with what
-    a row has there. ``one_table`` says whether a statement can upsert it.
+    ``key`` makes the primary key of a row from a number; None: the database or the repository generates it. ``more``
+    are the values that a row needs besides tenant, name and size. ``fields`` are names to filter and sort by, each with
+    a function that computes its value from a row. ``one_table`` says whether one statement can upsert a row.
     """
 
     model: Any
     key: Callable[[int], Key] | None = None
     made: Callable[[int], Key] = lambda number: (number,)
-    """The key of a row that stands there from the beginning."""
+    """Makes the primary key of a row that exists at the beginning."""
     more: dict[str, Any] = field(default_factory=dict)
     fields: dict[str, Callable[[dict[str, Any]], Any]] = field(default_factory=dict)
     forged: Any = None
-    """A discriminator that names another class."""
+    """A discriminator of another class."""
     one_table: bool = True
     inserts: bool = True
-    """Whether there are rows of the very class."""
+    """Whether rows of exactly this class can exist."""
     writes_on: tuple[str, ...] = ("sqlite", "postgresql")
     databases: tuple[str, ...] = ("sqlite", "postgresql")
     starts: int = 1
-    """The size of the first row."""
+    """The ``size`` of the first row."""
     identity_of: Callable[[dict[str, Any]], Any] | None = None
-    """What says which class a row is of, where that is no column."""
+    """Computes the identity of a row's class, if it is not in a column."""
 
     @property
     def mapper(self) -> Mapper[Any]:
@@ -71,7 +71,7 @@ class Shape:
 
     @cached_property
     def classes(self) -> dict[Any, Mapper[Any]]:
-        """The identities of the class and those below, with their mappers; None alone where there is no identity."""
+        """The mappers of the class and its subclasses by identity; only the key None if there is no identity."""
         if self.model is m.Document:
             return {each.polymorphic_identity: each for each in self.mapper.self_and_descendants if each.concrete}
         if self.mapper.polymorphic_on is None or self.mapper.concrete:
@@ -81,7 +81,7 @@ class Shape:
 
     @property
     def discriminator(self) -> str | None:
-        """The attribute that names the class, if it is a column."""
+        """The attribute of the discriminator, if it is a column; else None."""
         column = self.mapper.polymorphic_on
         if self.model is m.Document or self.mapper.concrete or not isinstance(column, m.Column):
             return None
@@ -90,9 +90,9 @@ class Shape:
 
 @cache
 def parts_of(mapper: Mapper[Any]) -> list[Table]:
-    """The tables that hold a row of just this class, the parent's before the child's."""
+    """The tables of a row of exactly this class, parents before children."""
     if mapper.concrete:
-        return [mapper.local_table]  # type: ignore[list-item]  # a table, as the models have it
+        return [mapper.local_table]  # type: ignore[list-item]  # the models have tables here
     tables = [each for each in mapper.tables if isinstance(each, Table)]
     return _ordered(tables)
 
@@ -108,7 +108,7 @@ def _order() -> list[Table]:
 
 @cache
 def columns_of(mapper: Mapper[Any], table: Table) -> dict[str, str]:
-    """Attribute → the key of its column in this table."""
+    """For each attribute, the key of its column in this table."""
     found: dict[str, str] = {}
     for prop in mapper.column_attrs:
         for column in prop.columns:
@@ -127,7 +127,7 @@ def all_tables(dialect: str) -> list[Table]:
 
 
 def dump(connection: Connection, tables: Iterable[Table]) -> Dump:
-    """The rows; when they were made and changed is not the matter here."""
+    """The rows of the tables. Timestamps are replaced by a constant, because their values are not tested here."""
     found: Dump = {}
     for table in tables:
         rows = [dict(row) for row in connection.execute(select(table)).mappings()]
@@ -217,7 +217,7 @@ def root_of(shape: Shape) -> Mapper[Any]:
 
 
 def family_of(shape: Shape) -> Shape:
-    """The shape of the topmost class, whose rows stand there from the beginning."""
+    """The shape of the root class, which defines the rows that exist at the beginning."""
     names = {"select": "select's table", "view": "select's table", "join's table": "join"}
     names["joined marked root"] = "joined marked child"
     name = next(name for name, each in SHAPES.items() if each is shape)
@@ -231,7 +231,7 @@ def family_of(shape: Shape) -> Shape:
 
 @cache
 def tables_of(shape: Shape) -> list[Table]:
-    """The tables of a family, and of its neighbours."""
+    """The tables of a family, and the tables that are related to them."""
     family = family_of(shape)
     found = {table for each in family.classes.values() for table in parts_of(each)}
     waiting = list(found)
@@ -250,7 +250,7 @@ def tables_of(shape: Shape) -> list[Table]:
 
 
 def rows_of(shape: Shape) -> list[tuple[Table, list[dict[str, Any]]]]:
-    """The rows of a family from the beginning: four of each class for each of two tenants, and their neighbours'."""
+    """The rows of a family at the beginning: `PLACES` of each class for each of two tenants, and their related rows."""
     family = family_of(shape)
     rows: dict[Table, list[dict[str, Any]]] = {table: [] for table in tables_of(shape) if table.metadata is not m.VIEWS}
     number = 0
@@ -283,7 +283,7 @@ def _marks(mapper: Mapper[Any], place: int, number: int) -> dict[str, Any]:
     marks = {
         "version": 1,
         "is_deleted": gone,
-        "deleted_at": datetime(2026, 1, 1) if gone else None,  # noqa: DTZ001 - one of the columns has no zone
+        "deleted_at": datetime(2026, 1, 1) if gone else None,  # noqa: DTZ001 - one of the columns has no time zone
         "created_at": datetime(2026, 1, 1),  # noqa: DTZ001 - as above
         "updated_at": datetime(2026, 1, 1),  # noqa: DTZ001 - as above
         "place": f"p{place}",
@@ -296,7 +296,7 @@ def _marks(mapper: Mapper[Any], place: int, number: int) -> dict[str, Any]:
 
 
 def _neighbours(rows: dict[Table, list[dict[str, Any]]]) -> None:
-    """The rows that others refer to: 1 to 4 are tenant a's, 5 to 8 b's."""
+    """Add the related rows: 1 to 4 belong to tenant a, and 5 to 8 to tenant b."""
     for table, held in rows.items():
         if table.name in ("site", "club", "label") and not held:
             for number in range(1, 2 * PLACES + 1):
@@ -313,14 +313,14 @@ def _neighbours(rows: dict[Table, list[dict[str, Any]]]) -> None:
 
 
 class Expectation:
-    """What a family's tables must hold, changed step by step as a method is expected to."""
+    """The expected rows of a family's tables. Each method updates them as it should change the database."""
 
     def __init__(self, shape: Shape, before: Dump, tenant: str = "a") -> None:
         self.shape, self.before, self.tenant = shape, before, tenant
         self.rows = copy.deepcopy(before)
 
     def mapper_of(self, row: dict[str, Any]) -> Mapper[Any] | None:
-        """The class that a row of the topmost table is of; None: it is none of the shape's."""
+        """The class of a row of the root table; None if it is not a class of the shape."""
         shape = self.shape
         classes = shape.classes
         if None in classes:
@@ -331,7 +331,7 @@ class Expectation:
         return classes.get(row[columns_of(shape.mapper, parts_of(shape.mapper)[0])[shape.discriminator]])
 
     def entities(self, *, deleted: bool = False, tenant: str | None = None) -> dict[Key, dict[str, Any]]:
-        """The rows of the class as values of attributes, by key."""
+        """The values of the attributes of each row of the class, by primary key."""
         return {
             key: values
             for key, values in self._all()
@@ -364,7 +364,7 @@ class Expectation:
         return sorted(key for key, row in found.items() if all(row.get(name) == each for name, each in values.items()))
 
     def tables(self) -> list[Table]:
-        """Every table that may hold a part of a row of the class."""
+        """All tables that can contain a part of a row of the class."""
         found = {table for each in self.shape.classes.values() for table in parts_of(each)}
         if None in self.shape.classes and not self.shape.mapper.concrete:
             found |= {t for each in self.shape.mapper.self_and_descendants if not each.concrete for t in parts_of(each)}
@@ -395,7 +395,7 @@ class Expectation:
             row[column] = value
 
     def marked(self, keys: Sequence[Key]) -> None:
-        """Soft-deleted."""
+        """Expect these rows to be soft-deleted."""
         names = {"is_deleted": True, "deleted_at": "moment"}
         self.changed(keys, **{name: value for name, value in names.items() if name in self.shape.mapper.column_attrs})
 
@@ -413,7 +413,7 @@ class Expectation:
             self._cut_off(key[0])
 
     def _cut_off(self, number: Any) -> None:
-        """The rows that named a deleted one: gone with it, or without a parent."""
+        """Expect that rows which referred to a deleted row are deleted too, or have no parent."""
         if "account_size" in self.rows:
             self.rows["account_size"].pop((number,), None)
         for held in (self.rows.get("remark", {}),):
@@ -425,13 +425,13 @@ class Expectation:
                     row["parent_id"] = None
 
     def shown(self) -> None:
-        """Let the view and its table have the same."""
+        """Expect the same rows in the table as in its view."""
         if self.shape.model is m.ViewedTicket:
             self.rows["ticket"] = self.rows["viewed_ticket"]
 
 
 def differences(found: Dump, expected: Dump) -> list[str]:
-    """Each row that is not as expected, in a line."""
+    """A line for each row that is not as expected."""
     lines: list[str] = []
     for name in expected:
         for key in sorted({*found[name], *expected[name]}, key=repr):

@@ -1,4 +1,4 @@
-"""Paths through relationships of joined classes, back and forth in one inheritance: filters, sorts, groups, changes."""
+"""Filters, sorts, groups and changes by paths through relationships between classes of one joined inheritance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.conftest import Face
 
 
 class Base(DeclarativeBase):
-    """The tables of the matrix."""
+    """The base class of the tables of the matrix."""
 
 
 class Employee(Base):
@@ -52,7 +52,7 @@ def tables() -> MetaData:
 
 
 def fill(session: Session) -> None:
-    """Each tenant's: m, whose pupil is e, whose pupil is x, whose pupil is z; x is in m's team, y is by itself."""
+    """For each tenant: e is a pupil of m, x of e, and z of x. x is in the team of m; y has no relations."""
     for tenant, first in (("a", 0), ("b", 100)):
         for row in (
             Manager(id=first + 1, tenant_id=tenant, name="m", level=3),
@@ -102,7 +102,7 @@ def test_a_path_leads_to_the_rows_that_it_says(*, guarded: bool, face: Face, dat
             try:
                 _check(face, rows, path, value, ids)
                 face(session.rollback)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is wrong
+            except Exception as error:  # noqa: BLE001 - every exception is an error of the cell
                 wrong[f"{model.__name__} {path} {value}"] = f"{type(error).__name__}: {error}"
     with database.sessions() as session:
         names = session.scalars(select(Employee.name).order_by(Employee.id)).all()

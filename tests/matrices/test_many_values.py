@@ -1,4 +1,4 @@
-"""`IN` and `NOT_IN` with any number of values: column type by driver by number of values, in one statement each."""
+"""`IN` and `NOT_IN` with any number of values in one statement, for each column type, driver and number of values."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ DRIVERS = {
 
 
 class Base(DeclarativeBase):
-    """The tables of this matrix."""
+    """The base class of the tables of this matrix."""
 
 
 class Colour(enum.Enum):
@@ -63,7 +63,7 @@ class Colour(enum.Enum):
 
 
 class Reversed(TypeDecorator[str]):
-    """A type that converts, and is shorter than the values that are asked for."""
+    """A type that converts values, and is shorter than the values in the filters."""
 
     impl = String(8)
     cache_ok = True
@@ -76,7 +76,7 @@ class Reversed(TypeDecorator[str]):
 
 
 class Packed(TypeDecorator[int]):
-    """A number in bytes."""
+    """A number that is stored as bytes."""
 
     impl = LargeBinary
     cache_ok = True
@@ -89,7 +89,7 @@ class Packed(TypeDecorator[int]):
 
 
 class Exact(TypeDecorator[Decimal]):
-    """A number as text."""
+    """A number that is stored as text."""
 
     impl = String
     cache_ok = True
@@ -147,7 +147,7 @@ class Thing(TenantMixin, Base):
 
 
 class Place(TenantMixin, Base):
-    """A composite key, of a text and a number."""
+    """A class with a composite key of a text and a number."""
 
     __tablename__ = "places"
 
@@ -157,7 +157,7 @@ class Place(TenantMixin, Base):
 
 
 class Document(TenantMixin, Base):
-    """A key of two that JSON can't carry as they are."""
+    """A composite key with two types that JSON does not have."""
 
     __tablename__ = "documents"
 
@@ -206,7 +206,7 @@ VALUES: dict[str, Callable[[int], Any]] = {
 
 @pytest.fixture(scope="module", params=DRIVERS)
 def driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Face]:
-    """A face of each driver, over the rows of this matrix."""
+    """A face for each driver, on the rows of this matrix."""
     backend, name = DRIVERS[request.param]
     if backend == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('many')}/many.db"
@@ -227,7 +227,7 @@ def driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def _fill(face: Face, session: Any) -> None:
-    """Things 1 and 2 have the values of 1 and 2, thing 3 has none; thing 4 is another tenant's."""
+    """Things 1 and 2 have the values of 1 and 2, thing 3 has no values, and thing 4 belongs to another tenant."""
     owners = face.repository(session, Owner)
     for number in (1, 2):
         face(owners.create, {"id": number, "name": VALUES["owner.name"](number)})
@@ -276,7 +276,7 @@ def _matrix(face: Face, count: int) -> list[str]:
             for name, (each, expected) in cases.items():
                 try:
                     found = ids(each)
-                except Exception as error:  # noqa: BLE001 - the matrix tells all that is wrong at once
+                except Exception as error:  # noqa: BLE001 - the matrix reports all errors together
                     wrong.append(f"{field} {name}: {type(error).__name__}: {str(error)[:200]}")
                     continue
                 if found != expected:
@@ -342,7 +342,7 @@ def test_lists_of_any_length_in_writes_on_a_guarded_session(driver: Face) -> Non
 
 
 def test_a_guarded_session_changes_any_number_of_rows_by_key(driver: Face) -> None:
-    """The guard looks up by their keys whose the rows are."""
+    """The guard looks up the tenants of the rows by their keys."""
     with driver.guarded() as session:
         driver(driver.repository(session, Place, "a", auto_commit=False).count)
         rows = [{"tenant_id": "a", "area": "many", "number": n} for n in range(17_000)]
@@ -357,7 +357,7 @@ def test_a_guarded_session_changes_any_number_of_rows_by_key(driver: Face) -> No
 
 @pytest.mark.parametrize("column", ["naive", "aware", "utc", "clock"])
 def test_a_moment_that_the_database_wrote_is_found(driver: Face, column: str) -> None:
-    """SQLite's own functions write no fraction of a second, where the driver writes six digits."""
+    """SQLite's functions write no fraction of a second; the driver writes six digits."""
     stored = {"clock": "10:20:30"}.get(column, "2024-05-06 10:20:30")
     value = time(10, 20, 30) if column == "clock" else datetime(2024, 5, 6, 10, 20, 30, tzinfo=UTC)
     if column == "naive":

@@ -1,7 +1,7 @@
-"""A migration while the app runs: no call fails for it, and no write is lost or done twice.
+"""A migration while the app runs: no call fails because of it, and no write is lost or done twice.
 
-Each cell warms a method up on both connections of a pool, until its statements are prepared, changes the schema on
-another connection, and calls the method again, in sessions of their own.
+Each cell calls a method on both connections of a pool until its statements are prepared. Then it changes the schema on
+another connection, and calls the method again, each time in a new session.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ POOL = 2
 
 
 class App:
-    """An app with a pool of two connections, and the connection of those who migrate."""
+    """An app with a pool of two connections, and another connection for migrations."""
 
     def __init__(self, url: str, driver: str, is_async: bool) -> None:
         connect: dict[str, Any] = {"prepare_threshold": 0} if driver == "psycopg" else {}
@@ -64,7 +64,7 @@ class App:
             connection.execute(Item.__table__.insert(), rows)
 
     def stored(self) -> tuple[int, list[int]]:
-        """The version of the first row, and the numbers of those that were added."""
+        """The version of the first row, and the numbers of the rows that were added."""
         with self.migrating.connect() as connection:
             version = connection.execute(text("SELECT version FROM items WHERE number = 1")).scalar_one()
             added = connection.execute(text("SELECT number FROM items WHERE number > 3 ORDER BY number")).scalars()
@@ -79,7 +79,7 @@ class App:
 
 
 def cell(app: App, change: Change, way: str, name: str, statements: str) -> str | None:
-    """What is wrong with one cell; None: nothing."""
+    """The error of one cell; None if it is correct."""
     send = getattr(app.ways, way)
     app.seed()
     counted, added = 1, list[int]()
@@ -91,7 +91,7 @@ def cell(app: App, change: Change, way: str, name: str, statements: str) -> str 
             app.ways.begun = 0
         try:
             result = app.run(send(change.model, name, app.rows))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs into the report
+        except Exception as error:  # noqa: BLE001 - every exception belongs in the report
             failed.append(f"call {number - 2 * POOL}: {type(error).__name__}: {str(error)[:90]}")
             continue
         if result is not None:
@@ -118,7 +118,7 @@ def app(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[App]:
 
 
 def wrong(app: App, changes: list[Change], ways: tuple[str, ...], names: tuple[str, ...]) -> list[str]:
-    """The cells that fail, of all of these."""
+    """A line with the error for each wrong cell."""
     found: list[str] = []
     for change in changes:
         if change.model is Item:

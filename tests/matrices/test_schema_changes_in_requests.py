@@ -1,4 +1,4 @@
-"""A migration while requests are served: change of schema, generated route, driver. No answer is an error."""
+"""A migration while the app serves requests, for each change of schema, route and driver. No request fails."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .schema_changes import CHANGES, Base, Change, Item
 
 DRIVERS = ("asyncpg", "psycopg")
 OFTEN = 8
-"""Psycopg prepares a statement when it is sent for the sixth time on a connection."""
+"""The number of calls before a change: psycopg prepares a statement when a connection sends it for the sixth time."""
 
 SAMPLE = ("integer to bigint", "column added", "enum value added")
 TENANT = "a"
 
 
 class Shop:
-    """An app with the generated routes on a pool of one connection, and the connection of those who migrate."""
+    """An app with generated routes and a pool of one connection, and another connection for migrations."""
 
     def __init__(self, url: str, driver: str) -> None:
         self.migrating = create_database(url).engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -56,7 +56,7 @@ class Shop:
             return {tuple(row) for row in connection.execute(text("SELECT id, number, name, note, version FROM items"))}
 
     def wrong_of(self, method: str, times: int) -> list[str]:
-        """What is wrong with so many calls of a route: the status, or what is stored after it."""
+        """The errors of ``times`` calls of a route: wrong statuses and wrong stored rows."""
         found: list[str] = []
         for turn in range(times):
             before = self.rows()

@@ -1,7 +1,7 @@
-"""Every shape of a class and every method of a repository: the whole database before and after.
+"""Test every method of a repository with every shape of a class, and compare the whole database before and after.
 
-Every cell is a shape, a method, a database, a face, and a session that is guarded or plain. Another tenant's rows stand
-beside each, and must stay as they are, as must all other tables.
+A cell is a shape, a method, a database, a face, and a session that is guarded or plain. The rows of another tenant and
+all other tables must not change.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ METHODS = {**READS, **WRITES}
 _VIEW = "CREATE VIEW viewed_ticket AS SELECT id, tenant_id, name, size FROM ticket"
 
 _EVERY = 16
-"""The ordinary run takes one method in so many of a shape, beginning at another one with each shape."""
+"""An ordinary run takes one of so many methods of a shape, and starts with a different method for each shape."""
 
 
 @pytest.fixture(scope="module")
 def tables() -> MetaData:
-    """None: the module makes its own."""
+    """No tables: the module creates its own."""
     return MetaData()
 
 
 class State:
-    """The module's database; the rows of one family at a time."""
+    """The database of the module. It contains the rows of one family at a time."""
 
     def __init__(self, database: Database, dialect: str) -> None:
         self.database, self.dialect = database, dialect
@@ -48,7 +48,7 @@ class State:
         self.held: Dump = {}
 
     def fill(self, shape: Shape) -> Dump:
-        """The family's rows, and nothing else's; nothing is sent where they are there."""
+        """Insert the rows of the shape's family, unless they are there already; returns them."""
         own = tables_of(shape)
         if not self.held:
             with self.database.engine.begin() as connection:
@@ -83,20 +83,20 @@ class State:
         return found
 
     def leave(self, shape: Shape) -> None:
-        """Clear the family's tables."""
+        """Delete the rows of the family."""
         with self.database.engine.begin() as connection:
             self._clear(connection, tables_of(shape))
         self.held = {}
 
     def check_empty(self) -> None:
-        """Every table must be empty, once each family's is: no method may have written elsewhere."""
+        """Check that all tables are empty after each family is deleted, so that no method has written elsewhere."""
         with self.database.engine.connect() as connection:
             assert not any(dump(connection, self.all).values())
 
 
 @contextmanager
 def _keys_may_be_given(connection: Connection, table: Table) -> Iterator[None]:
-    """Let the rows of the beginning have the keys that are said, where PostgreSQL makes them always."""
+    """Allow explicit keys for the first rows, if PostgreSQL always generates the keys (GENERATED ALWAYS)."""
     always = [each.name for each in table.columns if each.identity is not None and each.identity.always]
     always = always if connection.dialect.name == "postgresql" else []
     for name in always:
@@ -123,7 +123,7 @@ def session_of(face: Face, *, guarded: bool) -> Iterator[Any]:
 
 
 def wrong(face: Face, state: State, name: str, method: str, *, guarded: bool) -> str | None:
-    """What is wrong about a cell, if anything is."""
+    """The error of one cell; None if it is correct."""
     shape = SHAPES[name]
     before = state.fill(shape)
     try:
@@ -136,14 +136,14 @@ def wrong(face: Face, state: State, name: str, method: str, *, guarded: bool) ->
             lines = differences(found, cell.expected.rows)
             assert not lines, "; ".join(lines[:4])
             cell.agree()
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is wrong
+    except Exception as error:  # noqa: BLE001 - every exception is an error of the cell
         state.now(shape)
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     return None
 
 
 def methods_of(shape: Shape, dialect: str) -> list[str]:
-    """What can be asked of a shape: rows of a class that has none of its own can't be made, nor rows of some views."""
+    """The methods that a shape supports. Rows of an abstract class, and of some views, can't be created."""
     if dialect not in shape.databases:
         return []
     if dialect not in shape.writes_on:
@@ -153,7 +153,7 @@ def methods_of(shape: Shape, dialect: str) -> list[str]:
 
 
 def check(face: Face, state: State, cells: dict[str, list[str]], *, guarded: bool) -> None:
-    """Try each method of each shape, and name all cells at once that are wrong."""
+    """Run each method of each shape, and report all wrong cells together."""
     faults: dict[str, str] = {}
     for name, methods in cells.items():
         for method in methods:

@@ -1,6 +1,6 @@
-"""Each type of column, by each way of writing and each driver, where no, some and all rows are without a value.
+"""Test each column type with each way of writing and each driver, when no rows, some rows or all rows have no value.
 
-The oracle is what was given, read back by a plain SELECT.
+A plain SELECT must return the values that were written.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Mood(enum.Enum):
 
 
 class Reversed(sa.TypeDecorator[str]):
-    """Keeps its text backwards."""
+    """Text that is stored backwards."""
 
     impl = sa.String(20)
     cache_ok = True
@@ -46,7 +46,7 @@ class Reversed(sa.TypeDecorator[str]):
 
 
 class Base(DeclarativeBase):
-    """Tables that every database can have."""
+    """The base class of tables that every database supports."""
 
 
 class PostgresqlBase(DeclarativeBase):
@@ -114,7 +114,7 @@ PATTERNS: dict[str, Callable[[int], bool]] = {
     "some": lambda place: place % 3 == 1,
     "first": lambda place: place == 0,
 }
-"""Which rows have a value."""
+"""For each pattern, whether the row at an index has a value."""
 
 
 def values_of(name: str, pattern: str, size: int) -> list[Any]:
@@ -161,11 +161,11 @@ def update_where(repository: Any, values: list[Any], keys: list[int]) -> Iterato
 
 METHODS = (create, bulk_create, bulk_create_counted, upsert, bulk_upsert, update, bulk_update, update_where)
 OF_EACH = (create, upsert, update, update_where)
-"""The methods that write one row, or one value, at a time."""
+"""The methods that write one row, or one value, in a call."""
 
 
 class Typed:
-    """One driver on a database of typed tables."""
+    """One driver, on a database with a table for each type."""
 
     def __init__(self, url: Any, driver: str) -> None:
         self.plain = create_database(url)
@@ -198,7 +198,7 @@ class Typed:
         expected = dict.fromkeys(range(size), old) | {first + code: given[code] for code in range(many)}
         try:
             self._run(model, method, given, keys)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the cell's
+        except Exception as error:  # noqa: BLE001 - every exception is an error of the cell
             return f"{type(error).__name__}: {str(error)[:150]}"
         with self.plain.sessions() as session:
             stored = {row.code: row.value for row in session.execute(select(model.code, model.value))}
@@ -234,7 +234,7 @@ def typed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def faults(typed: Typed, sizes: dict[Any, int], patterns: tuple[str, ...]) -> str:
-    """The wrong cells, a line each."""
+    """A line for each wrong cell."""
     found = []
     for name in typed.names:
         for method, size in sizes.items():

@@ -1,6 +1,8 @@
-"""Column type by driver by way of reading and writing back: a value that was read finds its rows, and stays the same.
+"""The matrix of column types, drivers, and ways to read and write.
 
-The oracle is a plain SELECT by the same driver: what Python finds equal, and orders, in what was read.
+A value that was read must find its rows, and must be unchanged when it is written again.
+
+The expected result is a plain SELECT by the same driver. Python compares and orders the values that it returns.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from tests.conftest import Face
 
 from .column_types import KINDS, SAMPLE, Kind
 
-# SQLAlchemy's own MONEY and DOMAIN, wherever they are compared.
+# SQLAlchemy's types MONEY and DOMAIN cause this warning in comparisons.
 pytestmark = pytest.mark.filterwarnings("ignore:Type object .* does not refer to an OperatorClass")
 
 DRIVERS = {
@@ -31,7 +33,7 @@ DRIVERS = {
 
 
 class Base(DeclarativeBase):
-    """The tables of the kinds, one each."""
+    """The base class of the tables, one for each kind."""
 
 
 def _model(kind: Kind) -> Any:
@@ -54,7 +56,7 @@ def _sorts(sort: str, nulls: str | None = None) -> list[dict[str, Any]]:
 
 
 class Cells:
-    """One kind on one face: its rows, and the cells that are wrong."""
+    """The cells of one kind on one face: the rows of the kind, and the wrong cells."""
 
     def __init__(self, face: Face, kind: Kind) -> None:
         self.face, self.kind, self.model = face, kind, MODELS[kind.name]
@@ -62,17 +64,17 @@ class Cells:
         self.rows: list[tuple[int, Any]] = []
 
     def cell(self, name: str, check: Callable[[Any], Any]) -> None:
-        """Run one cell on a session of its own; what it raises, or any answer but None, is wrong."""
+        """Run one cell on its own session. An exception, or a result that is not None, is recorded as wrong."""
         try:
             with self.face.session() as session:
                 said = check(self.face.repository(session, self.model))
-        except Exception as error:  # noqa: BLE001 - the matrix reports whatever is wrong, and goes on
+        except Exception as error:  # noqa: BLE001 - the matrix reports every error, and continues
             said = f"{type(error).__name__}: {str(error).splitlines()[0][:150]}"
         if said is not None:
             self.wrong.append(f"{self.kind.name}.{name}: {said}")
 
     def run(self) -> list[str]:
-        """All cells, in order."""
+        """Run all cells in order; the wrong ones."""
         self.cell("create", self.create)
         self._read()
         if self.kind.equals:
@@ -89,10 +91,10 @@ class Cells:
             self.cell(f"back.{way}", lambda repository, w=way: self.written_back(repository, w))
         return self.wrong
 
-    # What is there
+    # Stored rows
 
     def create(self, repository: Any) -> str | None:
-        """Twice each value, then the forms that only SQL stores, and two NULLs."""
+        """Store each value twice, two NULLs, and the forms that only SQL stores."""
         names = iter(range(1000))
         for value in (*self.kind.values, *self.kind.values, None, None):
             self.face(repository.create, {"name": f"n{next(names)}", "value": value})
@@ -116,14 +118,14 @@ class Cells:
         return found
 
     def stored(self) -> dict[int, str]:
-        """What the database keeps in each row, as it says it itself."""
+        """The stored value of each row, as text from the database."""
         sqlite = self.face.database.engine.dialect.name == "sqlite"
         expression = "typeof(value) || quote(value)" if sqlite else "value::text"
         with self.face.database.engine.connect() as connection:
             rows = connection.execute(text(f"SELECT id, {expression} FROM kind_{self.kind.name}")).all()
         return {row[0]: row[1] for row in rows}
 
-    # Asking by a value that was read
+    # Filters by a value that was read
 
     def _filters(self, value: Any) -> None:
         known = [(key, each) for key, each in self.rows if each is not None]
@@ -155,7 +157,7 @@ class Cells:
         row = self.face(repository.get_by_field, "value", value)
         return None if row is not None and row.id == expected else f"{row and row.id}, not {expected}"
 
-    # Each row once
+    # Orders: each row exactly once
 
     def stream(self, repository: Any, sort: str) -> str | None:
         expected = [row.id for row in self.face(repository.list, {"sorts": _sorts(sort)})]
@@ -178,7 +180,7 @@ class Cells:
         return found
 
     def pages(self, repository: Any, sort: str, nulls: str) -> str | None:
-        """All pages forward, then back from the last one; a walk that does not end is cut off, and wrong."""
+        """Read all pages forward, then backward from the last one. A walk without end is stopped, and is wrong."""
         sorts = _sorts(sort, nulls)
         expected = [row.id for row in self.face(repository.list, {"sorts": sorts})]
 
@@ -203,10 +205,10 @@ class Cells:
             found = [*found, *items] if direction == "next_cursor" else [*items, *found]
         return found, at
 
-    # Writing back what was read
+    # Writes of a value that was read
 
     def written_back(self, repository: Any, way: str) -> str | None:
-        """The values that were read, written again: the new rows hold what the old ones do."""
+        """Write the values that were read: the new rows must have the same stored values as the old ones."""
         before = self.stored()
         if way in ("update", "same"):
             return self._updated(repository, way, before)
@@ -238,7 +240,7 @@ class Cells:
         return self._differing([(key, before[key], after[key]) for key, _ in self._exact()])
 
     def _exact(self) -> list[tuple[int, Any]]:
-        """The rows that the toolkit wrote: SQL may have stored forms that no value of Python's has."""
+        """The rows that the toolkit wrote. SQL may have stored forms that no Python value has."""
         return self.rows[: 2 * len(self.kind.values) + 2] if self.kind.equals or not self.kind.sorts else []
 
     def _differing(self, pairs: list[tuple[int, str, str]]) -> str | None:
@@ -252,7 +254,7 @@ class Cells:
 
 @pytest.fixture(params=list(DRIVERS), scope="module")
 def driver(request: pytest.FixtureRequest) -> str:
-    """A driver; each has a database of its own."""
+    """A driver, with its own database."""
     return str(request.param)
 
 
@@ -274,11 +276,11 @@ def types_face(driver: str, request: pytest.FixtureRequest, tmp_path: Any) -> It
 
 
 def run(face: Face, kinds: list[Kind]) -> list[str]:
-    """The wrong cells of these kinds on a face."""
+    """The wrong cells of these kinds on one face."""
     dialect = face.database.engine.dialect.name
     chosen = [kind for kind in kinds if dialect in kind.on]
     tables = [MODELS[kind.name].__table__ for kind in chosen]
-    for table in tables:  # not create_all: it would ask SQLite for PostgreSQL's types
+    for table in tables:  # not create_all, which would create PostgreSQL's types on SQLite
         table.create(face.database.engine)
     try:
         return [wrong for kind in chosen for wrong in Cells(face, kind).run()]

@@ -1,4 +1,4 @@
-"""Column type by driver in the generated routes: what GET gave may be posted and patched, and stores the same."""
+"""The generated routes for each column type and driver: POST and PATCH of a value from GET store the same value."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:Type object .* does not refer to
 
 @pytest.fixture(params=[name for name, (_, face) in DRIVERS.items() if face == "async"])
 def driver(request: pytest.FixtureRequest) -> str:
-    """A driver that requests use."""
+    """An async driver."""
     return str(request.param)
 
 
 @pytest.fixture
 def plugin(driver: str, request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[DatabasePlugin]:
-    """A plugin on the driver."""
+    """A plugin with the driver."""
     url = f"sqlite:///{tmp_path}/types.db" if driver == "aiosqlite" else str(request.getfixturevalue("postgres_url"))
     plugin = DatabasePlugin(url.replace("postgresql://", "postgresql+psycopg://") if "psycopg" in driver else url)
     yield plugin
@@ -35,7 +35,7 @@ def plugin(driver: str, request: pytest.FixtureRequest, tmp_path: Any) -> Iterat
 
 
 def run(plugin: DatabasePlugin, kinds: list[Kind]) -> list[str]:
-    """What is wrong of these kinds."""
+    """A line for each error of these kinds."""
     engine = plugin.database.engine
     chosen = [kind for kind in kinds if engine.dialect.name in kind.on and kind.routes]
     app = FastAPI()
@@ -64,7 +64,7 @@ async def _asked(app: FastAPI, plugin: DatabasePlugin, kinds: list[Kind]) -> lis
                 for number, value in enumerate((*kind.values, *([] if "json" in kind.name else [None]))):
                     _insert(cells, number, value)
                 wrong += [f"{kind.name}: {each}" for each in await _unchanged(client, kind, cells)]
-            except Exception as error:  # noqa: BLE001 - the matrix reports whatever is wrong, and goes on
+            except Exception as error:  # noqa: BLE001 - the matrix reports every error, and continues
                 wrong.append(f"{kind.name}: {type(error).__name__}: {str(error)[:150]}")
     return wrong
 
@@ -76,7 +76,7 @@ def _insert(cells: Cells, number: int, value: Any) -> None:
 
 
 async def _unchanged(client: httpx.AsyncClient, kind: Kind, cells: Cells) -> list[str]:
-    """Patch each row with what GET gave of it, and post it anew: neither stores another value."""
+    """PATCH each row with its value from GET, and POST the value in a new row: neither changes the stored value."""
     before = cells.stored()
     wrong: list[str] = []
     for key, stored in before.items():

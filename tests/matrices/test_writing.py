@@ -1,7 +1,7 @@
-"""Each way of writing, on each kind of session, by each driver, for each kind of key.
+"""Test each way of writing with each kind of session, each driver, and each kind of key.
 
-The oracle is the whole table before and after, another tenant's rows among them, and what the method gives: its count,
-or the objects in the order of the given rows, with the values that the database has.
+A test compares the whole table before and after, with the rows of another tenant, and the result of the method: its
+count, or the objects in the order of the rows that it got, with the values in the database.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from .written import MODELS, Base, Documented, Drawn, Made, Numbered, Root, Shar
 
 ROLE = "dotmac_writing_app"
 FOREIGN = 3
-"""How many rows the other tenant has."""
+"""The number of rows that the other tenant has."""
 
 Row = tuple[Any, Any, bool, int]
-"""Label, amount, whether it is deleted, and the version."""
+"""The label, the amount, whether the row is deleted, and the version."""
 Table = dict[tuple[Any, str], Row]
 """The rows of a table by tenant and code."""
 
 
 @dataclass
 class Cell:
-    """What one way of writing is given, and what it must leave behind."""
+    """The input of one way of writing, and the expected table and result."""
 
     model: type[Any]
     size: int
@@ -42,11 +42,11 @@ class Cell:
     before: Table = field(default_factory=dict)
     after: Table = field(default_factory=dict)
     keys: dict[tuple[Any, str], Any] = field(default_factory=dict)
-    """The primary key of each row before."""
+    """The primary key of each row before the write."""
     returned: list[tuple[Any, str]] | None = None
-    """The rows that are given back as objects, in this order."""
+    """The rows that the method must return as objects, in this order."""
     result: Any = None
-    """What is given back where that is no object."""
+    """The expected result, if it is not an object."""
     raises: type[Exception] | None = None
 
     @property
@@ -54,18 +54,18 @@ class Cell:
         return None if self.model is Shared else "a"
 
     def tenant_of(self, place: int) -> Any:
-        """Whose the row at this place is: across tenants, those of both are mixed."""
+        """The tenant of the row at this index. Across tenants, the rows of both tenants alternate."""
         return "b" if self.across and self.own is not None and place % 2 else self.own
 
     def row(self, place: int, tenant: Any, code: str, **values: Any) -> dict[str, Any]:
-        """A new row, with the key that its class does not make by itself."""
+        """The values of a new row, with its primary key if neither the class nor the database generates it."""
         row = {"code": code, **values}
         if self.across and tenant is not None:
             row["tenant_id"] = tenant
         return {**row, **made_key(self.model, 20_000 + place)}
 
     def named(self, tenant: Any, code: str, **values: Any) -> dict[str, Any]:
-        """A row's key and new values."""
+        """New values for a row, with its primary key."""
         names = traits_of(self.model).primary_key
         return {**dict(zip(names, self.keys[tenant, code], strict=True)), **values}
 
@@ -75,7 +75,7 @@ class Cell:
 
     @property
     def alive(self) -> list[tuple[Any, str]]:
-        """The rows that the repository sees."""
+        """The rows that the repository can see."""
         return [each for each, row in self.before.items() if not row[2] and (self.across or each[0] == self.own)]
 
 
@@ -90,7 +90,7 @@ def made_key(model: type[Any], number: int) -> dict[str, Any]:
 
 
 def order(size: int) -> list[int]:
-    """All places, in an order that is neither that of the codes nor the opposite."""
+    """All indexes, in an order that is neither the order of the codes nor its reverse."""
     return [(7 * place + 3) % size for place in range(size)] if size % 7 else list(reversed(range(size)))
 
 
@@ -112,7 +112,7 @@ def bulk_create_counted(cell: Cell) -> Callable[[Any], Any]:
 
 
 def _new_rows(cell: Cell) -> list[dict[str, Any]]:
-    """New rows of several sets of fields, of which some have no label."""
+    """New rows with different sets of fields; some have no label."""
     rows, cell.returned = [], []
     for place in order(cell.size):
         tenant, code = cell.tenant_of(place), f"n{place}"
@@ -154,7 +154,7 @@ def bulk_upsert(cell: Cell) -> Callable[[Any], Any]:
 
 
 def _own_key(cell: Cell, row: tuple[Any, str]) -> dict[str, Any]:
-    """The key of a row that is there, for classes whose rows are given theirs."""
+    """The primary key of an existing row, if the class does not generate its keys."""
     made = made_key(cell.model, 0)
     return dict.fromkeys(made, cell.keys[row][-1])
 
@@ -171,7 +171,7 @@ def bulk_update(cell: Cell) -> Callable[[Any], Any]:
         if place % 3:
             values["amount"] = place
         if cell.model.__name__ == "Paired" and not cell.across and tenant != cell.own:
-            continue  # its key names another tenant, which is refused
+            continue  # the key contains another tenant, which is refused
         rows.append(cell.named(tenant, code, **values))
         if (tenant, code) in alive:
             before = cell.before[tenant, code]
@@ -270,7 +270,7 @@ MANY_ROWS = (
 
 
 class Bench:
-    """The database of one driver, where each cell finds its rows and leaves none."""
+    """The database of one driver. Each cell starts with its own rows only."""
 
     def __init__(self, url: Any, secured: Any, driver: str) -> None:
         self.database = create_database(url)
@@ -281,7 +281,7 @@ class Bench:
         self.database.dispose()
 
     def fault(self, ring: str, model: type[Any], method: Callable[[Cell], Any], size: int) -> str | None:
-        """What is wrong with one cell; None: nothing is."""
+        """The error of one cell; None if it is correct."""
         cell = Cell(model, size, ring in ACROSS)
         held = 2 if method in ONE_ROW or method in (bulk_create, bulk_create_counted) else size
         with self.database.engine.begin() as connection:
@@ -293,7 +293,7 @@ class Bench:
         act = method(cell)
         try:
             result = self.rings.run(ring, model, cell.own, act)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the cell's
+        except Exception as error:  # noqa: BLE001 - every exception is an error of the cell
             if cell.raises is None or not isinstance(error, cell.raises):
                 return f"{type(error).__name__}: {str(error)[:200]}"
             result = None
@@ -308,7 +308,7 @@ class Bench:
 
 
 def _rows(model: type[Any], size: int) -> list[dict[str, Any]]:
-    """The rows of both tenants, or of none: alike in everything but whose they are and their keys."""
+    """The rows of both tenants, or of no tenant. They differ only in their tenants, keys and amounts."""
     rows = []
     count = 0
     for tenant in (None,) if model is Shared else ("a", "b"):
@@ -323,7 +323,7 @@ def _rows(model: type[Any], size: int) -> list[dict[str, Any]]:
 
 
 def _contents(connection: Connection, model: type[Any]) -> tuple[Table, dict[tuple[Any, str], tuple[Any, Any]]]:
-    """The rows, and of each its key and all of its values."""
+    """The compared values of each row, and the primary key with all values of each row."""
     table: Table = {}
     found: dict[tuple[Any, str], tuple[Any, Any]] = {}
     names = traits_of(model).primary_key
@@ -380,7 +380,7 @@ def _urls(request: Any, tmp_path_factory: Any, driver: str) -> Iterator[tuple[An
 
 
 def _prepare(bench: Bench) -> None:
-    """The tables; on PostgreSQL with policies, which bind the role and not the superuser."""
+    """Create the tables; on PostgreSQL with policies, which apply to the role and not to the superuser."""
     with bench.database.engine.begin() as connection:
         if not connection.dialect.has_table(connection, "roots"):
             Base.metadata.create_all(connection)
@@ -399,7 +399,7 @@ def _secure(connection: Connection, rings: Rings) -> None:
 
 
 def faults(bench: Bench, cells: list[tuple[str, type[Any], Callable[[Cell], Any], int]]) -> str:
-    """The cells that are wrong, each with what is, a line each."""
+    """A line with the error for each wrong cell."""
     found = []
     for ring, model, method, size in cells:
         fault = bench.fault(ring, model, method, size)

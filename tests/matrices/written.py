@@ -1,4 +1,4 @@
-"""Tables whose rows are written in every way: one for each kind of key, and for each of the toolkit's internal ways."""
+"""The tables of the matrix of writes: one for each kind of primary key, and one for each internal way of writing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dotmac_database.models import SoftDeleteMixin, TenantMixin, VersionMixin
 
 
 class random_key(GenericFunction[Any]):  # noqa: N801 - a function of SQL
-    """A UUID that the database makes."""
+    """A random UUID that the database generates."""
 
     inherit_cache = True
 
@@ -30,11 +30,11 @@ def _by_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
 
 
 class Base(DeclarativeBase):
-    """The tables of the matrix."""
+    """The base class of the tables of the matrix."""
 
 
 class Labelled:
-    """What all of them have: a code that is unique within its tenant, and two columns to change."""
+    """The columns of all tables: a code that is unique within its tenant, and two columns to change."""
 
     code: Mapped[str] = mapped_column(String(20))
     label: Mapped[str | None]
@@ -48,21 +48,21 @@ class Owned(Labelled, TenantMixin, SoftDeleteMixin, VersionMixin):
 
 
 class Numbered(Owned, Base):
-    """A key that the database counts."""
+    """A primary key that the database counts up."""
 
     __tablename__ = "numbered"
     id: Mapped[int] = mapped_column(primary_key=True)
 
 
 class Made(Owned, Base):
-    """A key that the repository makes."""
+    """A primary key that the repository generates."""
 
     __tablename__ = "made"
     id: Mapped[UUID] = mapped_column(primary_key=True)
 
 
 class Paired(Owned, Base):
-    """A composite key, the tenant in it."""
+    """A composite primary key that contains the tenant."""
 
     __tablename__ = "paired"
     tenant_id: Mapped[str] = mapped_column(String(20), primary_key=True)
@@ -70,14 +70,14 @@ class Paired(Owned, Base):
 
 
 class Drawn(Owned, Base):
-    """A key that the database draws, in no order."""
+    """A primary key that the database generates at random, so that keys have no order."""
 
     __tablename__ = "drawn"
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True, server_default=random_key())
 
 
 class Identified(Owned, Base):
-    """An identity, which only the database may give."""
+    """A primary key that only the database can set (GENERATED ALWAYS AS IDENTITY)."""
 
     __tablename__ = "identified"
     id: Mapped[int] = mapped_column(Integer, Identity(always=True), primary_key=True)
@@ -89,14 +89,14 @@ class Root(Base):
 
 
 class Extending(Owned, Base):
-    """A key that is the key of another table's row."""
+    """A primary key that is also a foreign key to another table."""
 
     __tablename__ = "extending"
     id: Mapped[int] = mapped_column(ForeignKey("roots.id"), primary_key=True)
 
 
 class Documented(Owned, Base):
-    """A column whose type no array takes."""
+    """A column with a type that can't be sent in an array."""
 
     __tablename__ = "documented"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -104,7 +104,7 @@ class Documented(Owned, Base):
 
 
 class Watched(Owned, Base):
-    """A class that has a say in each of its changes."""
+    """A class with a validator and with mapper listeners."""
 
     __tablename__ = "watched"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -115,7 +115,7 @@ class Watched(Owned, Base):
 
 
 def _nothing(*_: Any) -> None:
-    """A listener."""
+    """A listener that does nothing."""
 
 
 for _event in ("before_insert", "before_update", "before_delete"):
@@ -123,7 +123,7 @@ for _event in ("before_insert", "before_update", "before_delete"):
 
 
 class Shared(Labelled, SoftDeleteMixin, VersionMixin, Base):
-    """Belongs to no tenant."""
+    """A class without a tenant."""
 
     __tablename__ = "shared"
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -25,7 +25,7 @@ def tables() -> MetaData:
 
 
 def fill(connection: Connection) -> None:
-    """The rows of all tenants, past every guard."""
+    """Insert the rows of all tenants, without a guard."""
     for model, rows in ROWS.items():
         connection.execute(insert(model.__table__), rows)
     for dog in DOGS:
@@ -49,7 +49,7 @@ def contents(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def foreign(held: dict[str, list[tuple[Any, ...]]]) -> dict[str, list[tuple[Any, ...]]]:
-    """The rows that belong to others than tenant a, 1 or 10."""
+    """The rows that belong to other tenants than a, 1 or 10."""
     tables: dict[str, Table] = Base.metadata.tables  # type: ignore[assignment]
     result: dict[str, list[tuple[Any, ...]]] = {}
     for name, rows in held.items():
@@ -67,7 +67,7 @@ UUID_B = ROWS[next(model for model in ROWS if model.__name__ == "Device")][1]["t
 
 
 class Guarded:
-    """Guarded sessions of one face; ``run`` drives sync code on either."""
+    """Guarded sessions of one face; ``run`` calls sync code on either face."""
 
     def __init__(self, face: Face, **options: Any) -> None:
         self.face = face
@@ -80,7 +80,7 @@ class Guarded:
         self.opened: list[Any] = []
 
     def session(self, **options: Any) -> Any:
-        """A new session, closed at the test's end."""
+        """A new session, which is closed at the end of the test."""
         session = self.maker(**options)
         self.opened.append(session)
         return session
@@ -91,7 +91,7 @@ class Guarded:
         return found
 
     def run(self, session: Any, work: Callable[[Session], T]) -> T:
-        """``work(sync session)`` on the session, whichever its face."""
+        """The result of ``work`` for the sync session, on either face."""
         if self.face.is_async:
             result: T = self.face(session.run_sync, work)
             return result
@@ -103,7 +103,7 @@ class Guarded:
 
 
 class Rows:
-    """The rows of both tenants in a module's database; they stay there from test to test until one changes them."""
+    """The rows of both tenants in a module's database. They stay there from test to test until a test changes them."""
 
     def __init__(self, database: Database, tables: MetaData) -> None:
         self.database = database
@@ -111,7 +111,7 @@ class Rows:
         self.held: dict[str, list[tuple[Any, ...]]] | None = None
 
     def fill(self) -> dict[str, list[tuple[Any, ...]]]:
-        """What is in the database, now that the rows are."""
+        """Insert the rows, unless they are there already; the contents of the database."""
         if self.held is None:
             with self.database.engine.begin() as connection:
                 fill(connection)
@@ -119,7 +119,7 @@ class Rows:
         return self.held
 
     def after(self) -> dict[str, list[tuple[Any, ...]]]:
-        """What is in the database after a test; where that is not what was filled in, it does not stay."""
+        """The contents of the database after a test. If they have changed, the next test fills the database again."""
         with self.database.engine.begin() as connection:
             found = contents(connection)
         if found != self.held:
@@ -138,7 +138,7 @@ def rows(_database: Database, tables: MetaData) -> Rows:
 
 @pytest.fixture
 def database(_database: Database, rows: Rows, request: pytest.FixtureRequest) -> Iterator[Database]:
-    """A database with the tables, without a row unless the test asks for `guarded`."""
+    """A database with the tables, and without rows unless the test uses `guarded`."""
     if rows.held is not None and "guarded" not in request.fixturenames:
         rows.clear()
     yield _database
@@ -148,7 +148,7 @@ def database(_database: Database, rows: Rows, request: pytest.FixtureRequest) ->
 
 @pytest.fixture
 def guarded(face: Face, rows: Rows) -> Iterator[Guarded]:
-    """Guarded sessions over the rows of two tenants; afterwards the other's rows are as they were."""
+    """Guarded sessions on the rows of two tenants. After the test, the rows of the other tenant must be unchanged."""
     before = rows.fill()
     made = Guarded(face)
     yield made

@@ -20,7 +20,7 @@ DRIVERS = {"sync": "psycopg", "async": "asyncpg"}
 
 
 class Base(DeclarativeBase):
-    """The tables of these tests alone."""
+    """The base class of the tables of these tests."""
 
 
 class Account(Base):
@@ -44,7 +44,7 @@ class World:
         return str(self.engine.dialect.name)
 
     def do(self, result: Any) -> Any:
-        """The result, awaited on the async face."""
+        """The result; on the async face, a coroutine is awaited."""
         return self.runner.run(result) if self.runner is not None and asyncio.iscoroutine(result) else result
 
     @contextmanager
@@ -57,7 +57,7 @@ class World:
 
     @contextmanager
     def entered(self, block: Any) -> Iterator[Any]:
-        """A context manager of either face."""
+        """Enter a sync or async context manager as a sync one."""
         if self.runner is None:
             with block as value:
                 yield value
@@ -76,7 +76,7 @@ class World:
         return self.entered(getattr(DatabaseTransaction, kind)(session, *args, **options))
 
     def retrying(self, manager: TransactionManager, operation: Callable[[Any], Any], *args: Any, **options: Any) -> Any:
-        """``operation``, written against the sync session, through the manager's method of this face."""
+        """Call the manager's method of this face with ``operation``, which takes a sync session."""
         if self.runner is None:
             return manager.execute_with_retry(operation, *args, **options)
 
@@ -86,7 +86,7 @@ class World:
         return self.runner.run(manager.async_execute_with_retry(async_operation, *args, **options))
 
     def call(self, session: Any, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """A function of the toolkit that takes a sync session, or its ``async_`` twin."""
+        """Call a function of the toolkit that takes a sync session, or its ``async_`` twin."""
         if self.runner is not None:
             module = sys.modules[function.__module__]
             function = getattr(module, f"async_{function.__name__}")
@@ -100,7 +100,7 @@ class World:
         self.do(session.flush())
 
     def names(self) -> list[str]:
-        """What is committed, seen by a connection of its own."""
+        """The committed names, read on another connection."""
         with self.session() as session:
             return list(self.do(session.scalars(select(Account.name).order_by(Account.id))))
 
