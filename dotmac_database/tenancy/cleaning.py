@@ -31,9 +31,9 @@ _CLEAN = select(func.set_config(SETTING, "", _SESSION_WIDE), func.set_config(ACR
 
 
 def mark_raw(connection: Connection, sent: str, harmless: frozenset[str] = frozenset()) -> None:
-    """Note that raw SQL, or a statement that contains text, is about to be sent. Sends nothing.
+    """Mark the connection, because raw SQL or a statement that contains text is about to be sent. Sends nothing.
 
-    SQL of known structure has no effect here. ``harmless``: see `refusal`.
+    For SQL of known structure it does nothing. ``harmless``: see `refusal`.
     """
     if refusal(sent, harmless) is None:
         return

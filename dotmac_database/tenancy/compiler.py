@@ -249,7 +249,10 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         return text
 
     def visit_insert(self, insert_stmt: Any, visited_bindparam: Any = None, visiting_cte: Any = None, **kw: Any) -> Any:
-        """Render an INSERT (called by SQLAlchemy). Its rows have the tenant, unless it is inside another statement."""
+        """Render an INSERT (called by SQLAlchemy). Its rows have got the tenant before.
+
+        An INSERT inside another statement has not been checked, so it is marked as unknown.
+        """
         self._look_at_hints(insert_stmt)
         if self._owner_of(_target(insert_stmt)) is not None and (visiting_cte is not None or self.stack):
             self._mark_unknown(f"An INSERT into {insert_stmt.table.name!r} within another statement")

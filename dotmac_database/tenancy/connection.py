@@ -20,7 +20,7 @@ from .orm_statements import CONFINED, PASSED
 from .parameters import SERVED
 from .rls import announce_tenant
 from .tables import TABLES
-from .values import same, stored
+from .values import column_value, same
 
 _SESSION = "dotmac_session"
 _CONTROL = re.compile(r"(?:BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)[\w\s]*\Z")
@@ -77,7 +77,7 @@ def _check_rows(statement: Insert, binding: TenantBinding, rows: list[Any]) -> N
     tenant = binding.required(f"The table {statement.table.name!r}")
     if owner.column is None:
         return  # a joined child's table or an association table: the referenced rows are the tenant's
-    own = stored(tenant, owner.column)
+    own = column_value(tenant, owner.column)
     for each in rows:
         if not same(each.get(owner.column.key, _inline(statement, owner.column)), own):
             raise TenantIsolationError(f"{statement.table.name}: a row names another tenant, or none.")
@@ -182,7 +182,7 @@ def _refuse_text(binding: TenantBinding, what: str, sent: str, *, backed: bool) 
 
 
 def _passed(binding: TenantBinding, compiled: ConfiningCompiler, context: Any) -> bool:
-    """Whether the statement is the ORM's, a repository's, or part of a flush."""
+    """Whether `orm_statements` or a repository has checked the statement, or it is part of a flush."""
     options = context.execution_options
     if options.get(PASSED) is binding or options.get(CONFINED) is not None:
         return True
@@ -199,7 +199,7 @@ def _check_tenant(binding: TenantBinding, compiled: ConfiningCompiler, context: 
         raise TenantIsolationError("The session serves another tenant than the repository.")
     for names in (compiled.owner_columns, compiled.scopes):
         for name, column in names.items():
-            own = stored(tenant, column)
+            own = column_value(tenant, column)
             # A missing parameter was not rendered: SQLAlchemy simplifies "… AND false" to "false".
             if any(name in row and not same(row[name], own) for row in context.compiled_parameters):
                 raise TenantIsolationError("The statement was bound to another tenant than the session serves.")

@@ -21,7 +21,7 @@ from sqlalchemy.orm import InstanceState, Session
 from ..errors import TenantIsolationError, TenantNotGivenError, ValidationError
 from ..execution.state import AnySession, sync_session
 from .holdings import holds_tenant_data, release_added, release_others, stamp_pending, unload_tenant_rows
-from .values import named, same
+from .values import same, valid_tenant
 
 if TYPE_CHECKING:
     from .rls import RowLevelSecurity
@@ -115,7 +115,7 @@ def bind_tenant(session: AnySession, tenant: Any) -> None:
     binding = _guarded(bound)
     if tenant is ALL_TENANTS:
         raise ValidationError("A session serves one tenant; to work across them use unscoped(session, reason=…).")
-    _rebind(bound, binding, named(tenant))
+    _rebind(bound, binding, valid_tenant(tenant))
 
 
 def is_guarded(session: AnySession) -> bool:
@@ -221,7 +221,7 @@ def confine(session: Session, tenant: Any) -> None:
             "The session is guarded; ALL_TENANTS needs a block of unscoped(session, reason=…) around it."
         )
     if binding.tenant is None:
-        _rebind(session, binding, named(tenant))
+        _rebind(session, binding, valid_tenant(tenant))
     elif not same(binding.tenant, tenant):
         raise TenantIsolationError("The session serves another tenant than the repository.")
 

@@ -16,7 +16,7 @@ from sqlalchemy.sql.selectable import SelectBase
 from ..errors import TenantIsolationError
 from ..models.traits import tenant_key, traits_of
 from .tables import TABLES, tenant_column
-from .values import same, stored
+from .values import column_value, same
 
 
 def holds_tenant_data(session: Session, *, pending: bool = True) -> bool:
@@ -32,7 +32,7 @@ def stamp_pending(session: Session, tenant: Any) -> None:
         key = tenant_key(state.mapper)
         if key is not None and state.dict.get(key) is None:
             try:
-                setattr(entity, key, stored(tenant, tenant_column(state.mapper)))
+                setattr(entity, key, column_value(tenant, tenant_column(state.mapper)))
             except TenantIsolationError:
                 continue  # its column can't store this tenant's name, so no flush can write it for this tenant either
 

@@ -15,7 +15,7 @@ from .context import TenantBinding, binding_of
 from .inserts import change_of, stamp_insert, tenants_in_row
 from .tables import TABLES, tenant_column
 from .unit_of_work import check_attached, check_rows, core_writes_allowed
-from .values import same, stored
+from .values import column_value, same
 
 CONFINED = "dotmac_confined"
 """The execution option of a repository's statement: the tenant of the repository."""
@@ -69,7 +69,7 @@ def _check(state: ORMExecuteState, binding: TenantBinding) -> None:
         if (state.is_update or state.is_insert) and _has_scoped_table(mapper):
             raise UnscopedStatementError("A table of a tenant-scoped class can't be changed through another class.")
     elif state.is_insert:
-        stamp_insert(state, mapper, stored(binding.tenant, tenant_column(mapper)))
+        stamp_insert(state, mapper, column_value(binding.tenant, tenant_column(mapper)))
     elif state.is_update or state.is_delete:
         _check_change(state, mapper, key, binding)
     elif state.is_column_load:
@@ -85,7 +85,7 @@ def _has_scoped_table(mapper: Mapper[Any]) -> bool:
 def _check_change(state: ORMExecuteState, mapper: Mapper[Any], key: str, binding: TenantBinding) -> None:
     """Refuse an UPDATE that sets another tenant, and a bulk UPDATE by primary key that includes other tenants' rows."""
     column = tenant_column(mapper)
-    tenant = stored(binding.tenant, column)
+    tenant = column_value(binding.tenant, column)
     rows: list[Any] = state.parameters if isinstance(state.parameters, list) else [state.parameters or {}]
     change = change_of(state.statement)
     values = getattr(change, "_values", None) or {}

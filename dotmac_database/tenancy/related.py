@@ -17,7 +17,7 @@ from sqlalchemy.sql import ClauseElement
 from ..errors import TenantIsolationError
 from ..models.traits import Traits, tenant_key
 from .tables import tenant_column
-from .values import same, stored
+from .values import column_value, same
 
 _State = InstanceState[Any]
 
@@ -50,7 +50,7 @@ def stamp_by_related(session: Session) -> None:
         if _needs_tenant(state):
             group, tenant = _connected([state], lambda one: links.get(one, ()), state.class_.__name__)
             for each in group if tenant is not None else ():
-                setattr(each.obj(), tenant_key(each.mapper) or "", stored(tenant, tenant_column(each.mapper)))
+                setattr(each.obj(), tenant_key(each.mapper) or "", column_value(tenant, tenant_column(each.mapper)))
 
 
 def _connected(

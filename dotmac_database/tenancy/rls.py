@@ -56,7 +56,7 @@ class RowLevelSecurity:
 
     ``harmless_functions``: names of your own functions, or of an extension's, that raw SQL may call. A name includes
     the schema if the SQL writes the schema. The functions must neither run SQL from their arguments nor change
-    settings. They matter with a secret too: after a call of any other unknown function the connection is replaced
+    settings. Name them with a secret too: after a call of a function that is not known, the connection is replaced
     before it serves another session.
     """
 

@@ -14,7 +14,7 @@ from ..errors import TenantIsolationError
 from ..models.traits import tenant_key
 from .context import TenantBinding
 from .tables import tenant_column
-from .values import same, stored
+from .values import column_value, same
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def check_unit_of_work(session: Session, binding: TenantBinding) -> None:
         key = tenant_key(mapper)
         if key is None:
             continue
-        tenant = stored(binding.required(type(entity).__name__), tenant_column(mapper))
+        tenant = column_value(binding.required(type(entity).__name__), tenant_column(mapper))
         if getattr(entity, key) is None:
             setattr(entity, key, tenant)
         _check_entity(entity, key, tenant)
@@ -70,7 +70,7 @@ def check_attached(session: Session, binding: TenantBinding) -> None:
 
 def check_rows(session: Session, mapper: Mapper[Any], binding: TenantBinding, keys: Iterable[tuple[Any, ...]]) -> None:
     """Raise `TenantIsolationError` unless all rows with these keys exist and are the tenant's. One SELECT."""
-    tenant = stored(binding.required(mapper.class_.__name__), tenant_column(mapper))
+    tenant = column_value(binding.required(mapper.class_.__name__), tenant_column(mapper))
     key_set = set(keys)
     if not key_set:
         return

@@ -14,7 +14,7 @@ from ..errors import TenantIsolationError, TenantNotGivenError, TenantRequiredEr
 _NOT_NAMES = (bool, float, bytes, bytearray, memoryview, list, dict, set, frozenset, tuple, type)
 
 
-def named(tenant: Any) -> Any:
+def valid_tenant(tenant: Any) -> Any:
     """``tenant``, if it is a valid tenant's name.
 
     Raises `TenantRequiredError` for None and blank strings. Raises `ValidationError` for values that can't be hashed or
@@ -65,7 +65,7 @@ def convert_tenant(tenant: Any, kind: type) -> Any:
     raise ValueError(kind.__name__)
 
 
-def stored(tenant: Any, column: Column[Any]) -> Any:
+def column_value(tenant: Any, column: Column[Any]) -> Any:
     """The tenant as a value of ``column``. Raises `TenantIsolationError` if the column can't store this name."""
     kind = kind_of(column)
     try:

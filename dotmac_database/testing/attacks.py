@@ -160,7 +160,7 @@ def _give_away(session: Session, target: Target) -> str | None:
 
 def _insert(session: Session, target: Target) -> str | None:
     session.execute(insert(target.model).values({target.key: target.victim}))
-    return "a row was made for another tenant"
+    return "a row was created for another tenant"
 
 
 def _core(session: Session, target: Target) -> str | None:
