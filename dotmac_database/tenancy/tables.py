@@ -38,7 +38,7 @@ def _tenant_columns(mapper: Mapper[Any]) -> list[Column[Any]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """A reference to a row in ``table``. ``pairs``: each referencing column with the referenced column."""
+    """A reference to a row in ``table``. ``pairs`` are (referencing column, referenced column)."""
 
     table: Table
     pairs: tuple[tuple[Column[Any], Column[Any]], ...]
@@ -83,10 +83,10 @@ class _Snapshot:
 
 
 class TenantTables:
-    """The tables of tenant-scoped classes, updated whenever a class is mapped.
+    """The tables of tenant-scoped classes.
 
-    After each change, the next call derives everything again. If that fails, every method raises until it succeeds,
-    because a guard with incomplete information would not confine some statements.
+    After a class has been mapped, the next call derives everything again. If that fails, every method raises until it
+    succeeds, because a guard with incomplete information would not confine some statements.
     """
 
     def __init__(self) -> None:

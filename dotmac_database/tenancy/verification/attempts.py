@@ -2,10 +2,10 @@
 
 The attempts use invented tenants, so that every row that they reach is another tenant's.
 
-UPDATE and DELETE contain a division by zero, in SET and in RETURNING. PostgreSQL evaluates these only for rows that the
-policies admit, so the error "division by zero" proves that a row was reached. The UPDATE fails before it changes the
-row. The DELETE fails after it has deleted the row and fired the triggers BEFORE DELETE; the rollback to the savepoint
-undoes that.
+UPDATE contains a division by zero in SET, and DELETE in RETURNING. PostgreSQL evaluates these clauses only for rows
+that the policies admit, so the error "division by zero" proves that a row was reached. The UPDATE fails before it
+changes the row. The DELETE fails after it has deleted the row and fired the triggers BEFORE DELETE; the rollback to the
+savepoint undoes that.
 
 INSERT tries a row of another tenant with NULL in all other columns. PostgreSQL checks the policies before NOT NULL and
 the other constraints, so the violation of a constraint proves that the policies admit the row.

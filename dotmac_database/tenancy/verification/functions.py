@@ -22,8 +22,9 @@ def function_findings(
 ) -> Iterator[Finding]:
     """The functions that the role can execute and that can bypass the policies. One statement.
 
-    The toolkit's own functions are omitted. A function in a view is executed with the rights of the role that reads the
-    view. ``views`` are the names of the views that bypass the policies, no matter who can use them.
+    The toolkit's own functions are omitted. Functions in views need no other treatment, because the role that reads a
+    view needs the right to execute its functions. ``views`` are the names of the views that bypass the policies, no
+    matter who can use them.
     """
     if reach.superuser:
         return

@@ -128,7 +128,7 @@ def _reached(role: Role) -> Iterator[Finding]:
             yield Finding(name, f"it may become {role.name}, which has {attribute} and {risk}", remedy)
 
 
-# The columns inherit_option and set_option of a membership exist since PostgreSQL 16. Before, both were always true.
+# The columns inherit_option and set_option of a membership exist since PostgreSQL 16. Before, both are taken for true.
 _REACH = """
 WITH RECURSIVE memberships AS (
   SELECT m.member, m.roleid, coalesce((to_jsonb(m) ->> 'inherit_option')::bool, true) AS inherits,
