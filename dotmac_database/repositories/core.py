@@ -25,7 +25,7 @@ from ..statements.reads import Lock, Reader
 from ..statements.scope import Scope
 from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS, confine
-from ..tenancy.values import named
+from ..tenancy.values import valid_tenant
 
 M = TypeVar("M")
 Db = TypeVar("Db", covariant=True)
@@ -98,7 +98,7 @@ class RepositoryCore(Generic[M, Db]):
                 f"{traits.name} belongs to tenants: pass tenant_id=, or ALL_TENANTS to work across them."
             )
         if tenant_id is not None and tenant_id is not ALL_TENANTS:
-            named(tenant_id)  # raises for anything but a plain value: an SQL expression could be true for other tenants
+            valid_tenant(tenant_id)  # an SQL expression could be true for other tenants
         if traits.tenant is not None and tenant_id is not ALL_TENANTS:
             column = traits.columns[traits.tenant]
             try:

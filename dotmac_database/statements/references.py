@@ -19,7 +19,7 @@ from ..models.traits import Traits, traits_of
 from ..sqlalchemy_internals import all_mappers
 from ..tenancy.context import ALL_TENANTS, binding_of, confine
 from ..tenancy.policies import protected_tables
-from ..tenancy.values import named, stored
+from ..tenancy.values import column_value, valid_tenant
 from .coercion import coercer
 from .scope import alive
 
@@ -60,14 +60,14 @@ class TenantReference:
         conditions: list[ColumnElement[bool]] = [self._owned(self._table, self._owner, tenant)]
         for key, column, target in self._pairs:
             own = key is not None and key == traits.tenant
-            value = stored(tenant, column) if own else _value(traits, key or "", column, values.get(key or ""))
+            value = column_value(tenant, column) if own else _value(traits, key or "", column, values.get(key or ""))
             conditions.append(target == literal(value, column.type))
         return exists(select(literal(1)).select_from(self._table).where(*conditions, *self._living))
 
     def _owned(self, table: Table, owner: Column[Any] | None, tenant: Any) -> ColumnElement[bool]:
         if owner is not None:
             try:
-                return owner == literal(stored(tenant, owner), owner.type)
+                return owner == literal(column_value(tenant, owner), owner.type)
             except TenantIsolationError:
                 return false()  # the column can't hold such a name, so no row is the tenant's
         parents = [
@@ -134,7 +134,7 @@ def _tenant(session: Session, traits: Traits[Any], values: Mapping[str, Any], te
         tenant_id, unknown = values.get(traits.tenant or ""), TenantRequiredError
     if tenant_id is None:
         raise unknown(f"{traits.name} refers to tenants' rows, and the tenant is not known.")
-    return named(tenant_id)
+    return valid_tenant(tenant_id)
 
 
 def _answers(session: Session, traits: Traits[Any], statement: Any, tenant_id: Any) -> Sequence[Any]:

@@ -23,13 +23,13 @@ from sqlalchemy import Connection, MetaData, Table, text
 from ..errors import ValidationError
 from .policies import (
     POLICY,
-    names_tenant,
-    owned,
-    policy,
+    drop_statements,
+    ownership_condition,
+    policy_statements,
     protected_tables,
     quoted_name,
-    remove,
     run_ddl,
+    tenant_condition,
     type_name,
     with_all_tenants,
 )
@@ -74,12 +74,12 @@ class EnableTenantRls(MigrateOperation):
         all_tenants: bool = True,
         signed: bool = False,
     ) -> None:
-        """ENABLE and FORCE row-level security with the tenant's policy. Does nothing on databases without it.
+        """ENABLE and FORCE row-level security with the tenant's policy. Does nothing on databases but PostgreSQL.
 
-        ``column_type`` is the SQL type of the tenant column unless it is text (``"uuid"``, ``"integer"``).
-        ``condition`` is the policy's condition for a table without a tenant column. ``all_tenants`` is that of
-        `RowLevelSecurity`. ``signed``: the `RowLevelSecurity` has a ``secret``; then the functions that verify
-        signatures are created too. The secret itself is never in a migration; install it with
+        ``column_type`` is the SQL type of the tenant column, such as ``"uuid"``; None: a text type. ``condition`` is
+        the policy's condition for a table without a tenant column. ``all_tenants`` must be the same as in
+        `RowLevelSecurity`. ``signed`` must be True if the `RowLevelSecurity` has a ``secret``; then the functions that
+        verify signatures are created too. The secret itself is never in a migration; install it with
         `RowLevelSecurity.install_secret`.
         """
         operations.invoke(
@@ -95,7 +95,7 @@ class EnableTenantRls(MigrateOperation):
         )
 
     def reverse(self) -> MigrateOperation:
-        """The reverse operation: no policy, or the previous one."""
+        """The reverse operation: drop the policy, or create the previous policy."""
         return self.before or DisableTenantRls(self.table, schema=self.schema, enabled=self)
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
@@ -114,7 +114,7 @@ class DisableTenantRls(MigrateOperation):
 
     @classmethod
     def disable_tenant_rls(cls, operations: Operations, table: str, *, schema: str | None = None) -> None:
-        """Drop the tenant's policy and disable row-level security. Does nothing on databases without it."""
+        """Drop the tenant's policy and disable row-level security. Does nothing on databases but PostgreSQL."""
         operations.invoke(cls(table, schema=schema))
 
     def reverse(self) -> MigrateOperation:
@@ -131,34 +131,36 @@ def _enable(operations: Operations, operation: EnableTenantRls) -> None:
     if operations.migration_context.dialect.name != "postgresql":
         return
     signed = operation.signed
-    condition = operation.condition or names_tenant(quoted_name(operation.column), operation.column_type, signed=signed)
+    condition = operation.condition or tenant_condition(
+        quoted_name(operation.column), operation.column_type, signed=signed
+    )
     if operation.all_tenants:
         condition = with_all_tenants(condition, signed=signed)
     if signed:
         run_ddl(operations.execute, function_statements())
-    run_ddl(operations.execute, policy(quoted_name(operation.table, operation.schema), condition))
+    run_ddl(operations.execute, policy_statements(quoted_name(operation.table, operation.schema), condition))
 
 
 @Operations.implementation_for(DisableTenantRls)
 def _disable(operations: Operations, operation: DisableTenantRls) -> None:
     if operations.migration_context.dialect.name == "postgresql":
-        run_ddl(operations.execute, remove(quoted_name(operation.table, operation.schema)))
+        run_ddl(operations.execute, drop_statements(quoted_name(operation.table, operation.schema)))
 
 
 @renderers.dispatch_for(EnableTenantRls)
 def _render_enable(_context: AutogenContext, operation: EnableTenantRls) -> str:
-    given = [repr(operation.table)]
+    arguments = [repr(operation.table)]
     if operation.column != "tenant_id":
-        given.append(repr(operation.column))
+        arguments.append(repr(operation.column))
     for name in ("column_type", "condition", "schema"):
         value = getattr(operation, name)
         if value is not None:
-            given.append(f"{name}={value!r}")
+            arguments.append(f"{name}={value!r}")
     if not operation.all_tenants:
-        given.append("all_tenants=False")
+        arguments.append("all_tenants=False")
     if operation.signed:
-        given.append("signed=True")
-    return f"op.enable_tenant_rls({', '.join(given)})"
+        arguments.append("signed=True")
+    return f"op.enable_tenant_rls({', '.join(arguments)})"
 
 
 @renderers.dispatch_for(DisableTenantRls)
@@ -171,13 +173,13 @@ def enable_for(table: Table, *, all_tenants: bool = True, signed: bool = False) 
     """The operation for a tenants' table. Raises `ValidationError` for any other table."""
     protected = protected_tables(table.metadata)
     if table not in protected:
-        raise ValidationError(f"{table.name} holds no tenants' rows.")
+        raise ValidationError(f"{table.name} contains no tenants' rows.")
     column = protected[table]
     return EnableTenantRls(
         table.name,
         "tenant_id" if column is None else column.name,
         column_type=None if column is None else type_name(column),
-        condition=owned(table, None, signed=signed) if column is None else None,
+        condition=ownership_condition(table, None, signed=signed) if column is None else None,
         schema=table.schema,
         all_tenants=all_tenants,
         signed=signed,
@@ -195,7 +197,7 @@ def compare_tenant_rls(metadata: MetaData, *, all_tenants: bool = True, signed: 
         connection: Connection | None = context.connection
         if connection is None or connection.dialect.name != "postgresql" or not directives:
             return
-        held = {tuple(row[:2]): row.signed for row in connection.execute(text(_HELD), _PARAMETERS)}
+        policies = {tuple(row[:2]): row.signed for row in connection.execute(text(_POLICIES), _PARAMETERS)}
         default = connection.dialect.default_schema_name
         script = directives[0]
         if script.upgrade_ops is None or script.downgrade_ops is None:
@@ -203,7 +205,7 @@ def compare_tenant_rls(metadata: MetaData, *, all_tenants: bool = True, signed: 
         for operations in (script.upgrade_ops, script.downgrade_ops):
             operations.ops[:] = [each for each in operations.ops if not _on_keys(each)]
         for table in protected_tables(metadata):
-            before = held.get((table.schema or default, table.name))
+            before = policies.get((table.schema or default, table.name))
             if before is signed:
                 continue
             operation = enable_for(table, all_tenants=all_tenants, signed=signed)
@@ -229,7 +231,7 @@ def _creates(operations: Any, table: Table) -> bool:
     )
 
 
-_HELD = """
+_POLICIES = """
 SELECT n.nspname, c.relname, EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_policy'::regclass AND d.objid = p.oid
   AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = to_regprocedure(:function)) AS signed
 FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace

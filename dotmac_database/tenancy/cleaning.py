@@ -1,12 +1,12 @@
 """Replaces a connection that has executed raw SQL of unknown structure, so that no other session gets it.
 
 Raw SQL of known structure (see `raw_sql`) can't leave anything on a connection. After other raw SQL, the toolkit's own
-settings are emptied just before the commit, in the same transaction, so that it works behind a transaction pooler too;
-a rollback undoes them anyway. Then the connection is replaced. A changed role or search path, or a temporary table that
-hides a real one, can't be reset safely: RESET would also undo what the application itself sets on each new connection,
-such as a SET ROLE that lowers its rights.
+settings are emptied just before the commit, in the same transaction, so that this works behind a transaction pooler
+too; a rollback undoes the settings anyway. Then the connection is replaced, because a changed role or search path, or a
+temporary table that hides a real table, can't be reset safely: RESET would also undo what the application itself sets
+on each new connection, such as a SET ROLE that lowers its rights.
 
-Connections without such SQL are not affected; the listener is registered only at the first such SQL of an engine.
+Connections without such SQL are not affected. The listeners are registered at the first such SQL of an engine.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _CLEAN = select(func.set_config(SETTING, "", _SESSION_WIDE), func.set_config(ACR
 
 
 def mark_raw(connection: Connection, sent: str, harmless: frozenset[str] = frozenset()) -> None:
-    """Note that raw SQL, or a statement that contains text, is about to be sent. Sends nothing.
+    """Mark the connection, because raw SQL or a statement that contains text is about to be sent. Sends nothing.
 
-    SQL of known structure has no effect here. ``harmless``: see `refusal`.
+    For SQL of known structure it does nothing. ``harmless``: see `refusal`.
     """
     if refusal(sent, harmless) is None:
         return

@@ -1,4 +1,4 @@
-"""A compiler that confines statements: whatever they read or change belongs to the session's tenant.
+"""A compiler that confines statements: they read and change only rows of the session's tenant.
 
 The connection of a guarded session compiles with it (`confining`). It adds the tenant's condition where SQLAlchemy
 renders each FROM, after the ORM has made its joins, so that it covers every form of statement: subqueries, common
@@ -28,7 +28,7 @@ from .parameters import ScopeParameter, owner_parameter
 from .tables import TABLES, Owner, Reference, inherited_from
 
 Tie = tuple[tuple[Any, str], Any]
-"""A column in an equality: the name of its FROM, its key, and the other side."""
+"""An equality: the column on one side, as the name of its FROM and its key, and the expression on the other side."""
 
 
 _Base: Any = FragmentCompiler  # SQLAlchemy's compilers have no types
@@ -44,7 +44,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         self._owner_parameters: dict[Any, Any] = {}
         self._confined: set[int] = set()
         self._exempt: dict[int, Any] = {}
-        # Only statements that change rows check how their FROMs are joined.
+        # SQLAlchemy's linter collects how the FROMs are joined, for `_check_tied`. Only changes use it.
         kw["linting"] = kw.get("linting", NO_LINTING) | COLLECT_CARTESIAN_PRODUCTS
         super().__init__(*args, **kw)
 
@@ -66,12 +66,12 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         return text
 
     def visit_select(self, select_stmt: Any, *args: Any, **kw: Any) -> Any:
-        """Render a SELECT (called by SQLAlchemy). One within a FULL JOIN's condition is confined by itself."""
+        """Render a SELECT (called by SQLAlchemy). Its own FROMs are confined as usual, even within a FULL JOIN."""
         kw.pop("dotmac_apart", None)
         return super().visit_select(select_stmt, *args, **kw)
 
     def visit_join(self, join: Any, asfrom: bool = False, from_linter: Any = None, **kw: Any) -> Any:
-        """Render a join (called by SQLAlchemy). The conditions of an outer join's optional side are in its ON."""
+        """Render a join (called by SQLAlchemy). The conditions on an outer join's optional side are added to its ON."""
         if join.full:
             kw["dotmac_apart"] = True
         elif join.isouter and not kw.get("dotmac_apart"):
@@ -83,7 +83,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         return super().visit_join(join, asfrom=asfrom, from_linter=from_linter, **kw)
 
     def visit_table(self, table: Any, asfrom: bool = False, iscrud: bool = False, **kw: Any) -> Any:
-        """Render a table (called by SQLAlchemy). As a FROM it must have been confined before."""
+        """Render a table (called by SQLAlchemy). If it is a FROM, its conditions must have been added before."""
         apart = kw.pop("dotmac_apart", False)
         text: str = super().visit_table(table, asfrom=asfrom, iscrud=iscrud, **kw)
         if not asfrom:
@@ -98,11 +98,11 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
             return self._by_itself(table, text, self.preparer.quote(table.name))
         place = id(_plain(table) if iscrud else table if alias is None else alias)
         if not apart and place not in self._confined and place not in self._exempt:
-            self._refuse(f"The place of {table.name!r}")
+            self._mark_unknown(f"The place of {table.name!r}")
         return text
 
     def visit_alias(self, alias: Any, asfrom: bool = False, **kw: Any) -> Any:
-        """Render an alias of a table (called by SQLAlchemy), confined as the table itself."""
+        """Render an alias of a table (called by SQLAlchemy). Within a FULL JOIN it becomes a subquery, like a table."""
         table = _table_of(alias)
         apart = kw.get("dotmac_apart", False)
         text: str = super().visit_alias(alias, asfrom=asfrom, **kw)
@@ -113,7 +113,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
     def _by_itself(self, source: Any, text: str, name: str) -> str:
         """Render a table within a FULL JOIN as a subquery, the only place for its condition."""
         if self.preparer.schema_for_object(_table_of(source)) and source is _table_of(source):
-            self._refuse(f"The table {source.name!r}, which has a schema, within a FULL JOIN without an alias")
+            self._mark_unknown(f"The table {source.name!r}, which has a schema, within a FULL JOIN without an alias")
         conditions = list(self._own_conditions(source, []))
         where = f" WHERE {self.process(and_(*conditions))}" if conditions else ""
         return f"(SELECT * FROM {text}{where}) AS {name}"  # noqa: S608 - rendered by SQLAlchemy
@@ -137,7 +137,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
                 yield from self._own_conditions(source, ties)
 
     def _recognize(self, source: Any) -> None:
-        """Refuse a FROM of an unknown kind. Functions are checked where they are rendered."""
+        """Mark a FROM of an unknown kind as unknown. Functions are checked when they are rendered."""
         if isinstance(source, (FromGrouping, AliasedReturnsRows)):
             self._recognize(source.element)
         elif isinstance(source, Join):
@@ -146,23 +146,23 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         elif not isinstance(source, (TableClause, SelectBase, Values, FunctionElement)) and not hasattr(
             source, "_returning"
         ):
-            self._refuse(f"A {type(source).__name__} as a FROM")
+            self._mark_unknown(f"A {type(source).__name__} as a FROM")
 
     def _owner_of(self, table: Any) -> Owner | None:
         """The owner of a table's rows. Records which tenants' tables are used, and which tables are unknown."""
         if not isinstance(table, Table) or not TABLES.knows(table):
             if not isinstance(table, OwnTable) and table.name.lower() not in self.tenant_free:
-                self._refuse(f"The table {table.name!r}, which no mapped class's metadata has,")
+                self._mark_unknown(f"The table {table.name!r}, which is in no mapped class's metadata,")
             return None
         owner = TABLES.owner(table)
         if owner is not None:
             self.touched.add(table._deannotate() if table._annotations else table)
             if owner.is_unknown:
-                self._refuse(f"The table {table.name!r}, of which no column says whose its rows are,")
+                self._mark_unknown(f"The table {table.name!r}, which has no column that determines the tenant,")
         return owner
 
     def _own_conditions(self, source: Any, ties: list[Tie]) -> Iterator[ColumnElement[bool]]:
-        """The conditions that the rows of a table or alias are the tenant's; none if ``ties`` already imply it."""
+        """The conditions that the rows of a table or alias are the tenant's, unless the equalities imply it already."""
         table: Any = _table_of(source)
         owner = self._owner_of(table) if table is not None else None
         if owner is None:
@@ -198,9 +198,9 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         return False
 
     def _is_tied(self, source: Any, reference: Reference, ties: list[Tie]) -> bool:
-        """Whether all columns of a reference are equal to those of rows that are confined by themselves."""
+        """Whether the equalities join a source, by all columns of a reference, to a FROM that is confined itself."""
         visible = set(map(_name, self.stack[-1]["correlate_froms"])) if self.stack else set()
-        found: set[Any] | None = None
+        tied: set[Any] | None = None
         for here, there in reference.pairs:
             names = {
                 _name(other.table)
@@ -212,10 +212,10 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
                 and _plain(_table_of(other.table)) is reference.table
                 and _name(other.table) in visible
             }
-            found = names if found is None else found & names
-        return bool(found)
+            tied = names if tied is None else tied & names
+        return bool(tied)
 
-    # Changes: the rows of the target, joined to all other FROMs.
+    # Changes: the rows of the target, and of the other FROMs, which must be joined to it.
 
     def visit_update(self, update_stmt: Any, visiting_cte: Any = None, **kw: Any) -> Any:
         """Render an UPDATE of only the tenant's rows (called by SQLAlchemy)."""
@@ -224,19 +224,19 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         self._check_tied(update_stmt)
         owner = self._owner_of(target)
         if owner is not None and owner.column is not None:
-            self._check_given(update_stmt, _plain(target), owner.column)
+            self._check_new_tenant(update_stmt, _plain(target), owner.column)
         return text
 
-    def _check_given(self, update_stmt: Any, table: Any, column: Any) -> None:
-        """Have the tenant that an UPDATE sets compared with the session's before it is sent."""
-        of = [mapper for mapper in TABLES.classes_of(table) if mapper.columns.contains_column(column)]
-        keys = {column.key, column.name, *(mapper.get_property_by_column(column).key for mapper in of)}
-        for given, value in _values(update_stmt).items():
-            if getattr(given, "key", given) not in keys:
+    def _check_new_tenant(self, update_stmt: Any, table: Any, column: Any) -> None:
+        """If an UPDATE sets the tenant column, record its parameter: `connection` checks its value before sending."""
+        classes = [mapper for mapper in TABLES.classes_of(table) if mapper.columns.contains_column(column)]
+        keys = {column.key, column.name, *(mapper.get_property_by_column(column).key for mapper in classes)}
+        for target, value in _values(update_stmt).items():
+            if getattr(target, "key", target) not in keys:
                 continue
             name = self.bind_names.get(value)
             if name is None:
-                self._refuse(f"An UPDATE that takes the tenant of {table.name!r} from an expression")
+                self._mark_unknown(f"An UPDATE that takes the tenant of {table.name!r} from an expression")
             else:
                 self.scopes[name] = column
         if column.key in (self.column_keys or ()):
@@ -249,10 +249,13 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         return text
 
     def visit_insert(self, insert_stmt: Any, visited_bindparam: Any = None, visiting_cte: Any = None, **kw: Any) -> Any:
-        """Render an INSERT (called by SQLAlchemy). Its rows were stamped, unless it is inside another statement."""
+        """Render an INSERT (called by SQLAlchemy). Its rows have got the tenant before.
+
+        An INSERT inside another statement has not been checked, so it is marked as unknown.
+        """
         self._look_at_hints(insert_stmt)
         if self._owner_of(_target(insert_stmt)) is not None and (visiting_cte is not None or self.stack):
-            self._refuse(f"An INSERT into {insert_stmt.table.name!r} within another statement")
+            self._mark_unknown(f"An INSERT into {insert_stmt.table.name!r} within another statement")
         return super().visit_insert(insert_stmt, visited_bindparam=visited_bindparam, visiting_cte=visiting_cte, **kw)
 
     def _confined_change(self, statement: Any) -> Any:
@@ -270,10 +273,10 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
     def _inherited_change(self, statement: Any, target: Any) -> Any:
         """Join the tables of parent classes, which SQLAlchemy adds beside the target without a condition."""
         beside = _beside(statement, target)
-        ways = [way for way in inherited_from(_plain(target)) if any(table in beside for table, _ in way)]
-        if not ways:
+        chains = [each for each in inherited_from(_plain(target)) if any(table in beside for table, _ in each)]
+        if not chains:
             return statement
-        parents = ways[0]
+        parents = chains[0]
         tables = [table for table, _ in parents]
         chain = parents[: max(tables.index(source) for source in beside if source in tables) + 1]
         sources = (each for value in _values(statement).values() for each in getattr(value, "_from_objects", ()))
@@ -289,7 +292,10 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         return statement
 
     def _check_tied(self, statement: Any) -> None:
-        """Refuse a change with a table that no condition joins to the target: any row of it would enable the change."""
+        """Mark a change as unknown if no condition joins another table to the target.
+
+        Otherwise any row of the other table would enable the change.
+        """
         if self.stack or self.from_linter is None:
             return
         linter: Any = self.from_linter
@@ -297,11 +303,11 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         used = {_name(each) for value in _values(statement).values() for each in getattr(value, "_from_objects", ())}
         used.discard(_name(_target(statement)))  # a column of the same table, as in SET n = n + 1, is no join
         if apart and not any(_name(each) in used for each in linter.froms):
-            self._refuse(f"A change of {statement.table.name!r} beside tables that no condition ties to it")
+            self._mark_unknown(f"A change of {statement.table.name!r} with tables that no condition joins to it")
 
 
 def _target(statement: Any) -> Any:
-    """The table that is written. In bulk the ORM writes the rows of an inherited class table by table."""
+    """The table that is written. In bulk operations the ORM writes an inherited class's rows table by table."""
     annotations = statement._annotations
     for name in ("_emit_update_table", "_emit_insert_table"):
         if name in annotations:
@@ -311,12 +317,12 @@ def _target(statement: Any) -> Any:
 
 def _beside(statement: Any, target: Any) -> list[Any]:
     """The distinct FROMs of an UPDATE or DELETE besides its target."""
-    found: dict[Any, Any] = {}
+    sources: dict[Any, Any] = {}
     for element in (*statement._where_criteria, *_values(statement).values()):
         for source in getattr(element, "_from_objects", ()):
             if _name(source) != _name(target):
-                found.setdefault(_name(source), _plain(source))
-    return list(found.values())
+                sources.setdefault(_name(source), _plain(source))
+    return list(sources.values())
 
 
 def _values(statement: Any) -> dict[Any, Any]:
@@ -329,14 +335,14 @@ def _plain(table: Any) -> Any:
 
 
 def _table_of(source: Any) -> Any:
-    """The table of a FROM that is a table, or an alias or sample of one; else None."""
+    """The table of a FROM that is a table, or an alias or sample of a table; else None."""
     while isinstance(source, AliasedReturnsRows):
         source = source.element
     return source if isinstance(source, TableClause) else None
 
 
 def _aliases(source: Any) -> Iterator[Any]:
-    """A FROM, and what it is an alias of, down to the table."""
+    """A FROM; and if it is an alias of an alias, each alias down to the table."""
     yield source
     while isinstance(source, AliasedReturnsRows) and isinstance(source.element, AliasedReturnsRows):
         source = source.element
@@ -356,13 +362,13 @@ def _columns(columns: list[Any]) -> Any:
 
 def _ties(criteria: Iterable[Any]) -> Iterator[Tie]:
     """The equalities in conditions that are combined by AND."""
-    waiting = list(criteria)
-    while waiting:
-        element = waiting.pop()
+    pending = list(criteria)
+    while pending:
+        element = pending.pop()
         if isinstance(element, Grouping):
-            waiting.append(element.element)
+            pending.append(element.element)
         elif isinstance(element, BooleanClauseList) and element.operator is operators.and_:
-            waiting.extend(element.clauses)
+            pending.extend(element.clauses)
         elif isinstance(element, BinaryExpression) and element.operator is operators.eq:
             for one, other in ((element.left, element.right), (element.right, element.left)):
                 if isinstance(one, ColumnClause) and one.table is not None:
@@ -373,22 +379,22 @@ _CONFINING = "_dotmac_confining"
 
 
 def confining(dialect: Dialect, tenant_free: frozenset[str] = frozenset()) -> Dialect:
-    """A copy of the dialect with a confining compiler: one for each state of the mapped classes.
+    """A copy of the dialect with a confining compiler. A new copy is made after a change of the mapped classes.
 
     It shares the attributes of ``dialect``, but is another object, so that SQLAlchemy caches its statements separately.
     """
-    held: dict[Any, Any] = dialect.__dict__.setdefault(_CONFINING, {})
+    copies: dict[Any, Any] = dialect.__dict__.setdefault(_CONFINING, {})
     version = TABLES.current()
-    if held.get("version") != version:
-        held.clear()
-        held["version"] = version
-    made: Dialect | None = held.get(tenant_free)
-    if made is None:
-        made = held[tenant_free] = _made(dialect, tenant_free)
-    return made
+    if copies.get("version") != version:
+        copies.clear()
+        copies["version"] = version
+    copy: Dialect | None = copies.get(tenant_free)
+    if copy is None:
+        copy = copies[tenant_free] = _confining_copy(dialect, tenant_free)
+    return copy
 
 
-def _made(dialect: Any, tenant_free: frozenset[str]) -> Dialect:
+def _confining_copy(dialect: Any, tenant_free: frozenset[str]) -> Dialect:
     base, preparer = dialect.statement_compiler, type(dialect.identifier_preparer)
     own = {"tenant_free": tenant_free, **unknown_hooks(base)}
     compiler = type(f"Confining{base.__name__}", (ConfiningCompiler, base), own)
@@ -399,7 +405,7 @@ def _made(dialect: Any, tenant_free: frozenset[str]) -> Dialect:
         "identifier_preparer": property(lambda _: quoting),
         "supports_statement_cache": dialect.supports_statement_cache,  # SQLAlchemy requires it on each class
     }
-    made: Any = object.__new__(type(kind.__name__, (kind,), members))
-    made.__dict__ = dialect.__dict__
-    confined: Dialect = made
-    return confined
+    copy: Any = object.__new__(type(kind.__name__, (kind,), members))
+    copy.__dict__ = dialect.__dict__
+    typed: Dialect = copy
+    return typed

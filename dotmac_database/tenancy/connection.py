@@ -20,7 +20,7 @@ from .orm_statements import CONFINED, PASSED
 from .parameters import SERVED
 from .rls import announce_tenant
 from .tables import TABLES
-from .values import same, stored
+from .values import column_value, same
 
 _SESSION = "dotmac_session"
 _CONTROL = re.compile(r"(?:BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)[\w\s]*\Z")
@@ -39,8 +39,8 @@ def watch(session: Session, connection: Connection) -> None:
 
 def _guarding(connection: Connection) -> tuple[Session, TenantBinding] | None:
     """The guarded session that the connection serves, with its binding; None if there is none."""
-    held = connection.get_execution_options().get(_SESSION)
-    session = None if held is None else held()
+    reference = connection.get_execution_options().get(_SESSION)
+    session = None if reference is None else reference()
     if session is None or not session.in_transaction():
         return None
     binding = binding_of(session)
@@ -55,7 +55,7 @@ def _on_savepoint(connection: Connection, *_: Any) -> None:
 
 
 def _on_statement(connection: Connection, statement: Any, rows: Any, row: Any, options: Any) -> tuple[Any, Any, Any]:
-    """Have a guarded session's statement compiled by the confining compiler, and check the rows of an INSERT."""
+    """Make SQLAlchemy compile a guarded session's statement by the confining compiler; check the rows of an INSERT."""
     guarding = _guarding(connection)
     dialect = connection.engine.dialect
     if guarding is None or guarding[1].open or OWN in options:
@@ -70,35 +70,36 @@ def _on_statement(connection: Connection, statement: Any, rows: Any, row: Any, o
 
 
 def _check_rows(statement: Insert, binding: TenantBinding, rows: list[Any]) -> None:
-    """Refuse a row of a flush's INSERT that names another tenant, or none."""
+    """Refuse a row in a flush's INSERT that has another tenant or no tenant."""
     owner = TABLES.owner(statement.table) if isinstance(statement.table, Table) else None
     if owner is None:
         return
     tenant = binding.required(f"The table {statement.table.name!r}")
     if owner.column is None:
         return  # a joined child's table or an association table: the referenced rows are the tenant's
-    own = stored(tenant, owner.column)
+    own = column_value(tenant, owner.column)
     for each in rows:
         if not same(each.get(owner.column.key, _inline(statement, owner.column)), own):
             raise TenantIsolationError(f"{statement.table.name}: a row names another tenant, or none.")
 
 
 def _inline(statement: Any, column: Any) -> Any:
-    given = (statement._values or {}).get(column)
-    return given.value if isinstance(given, BindParameter) else given
+    """The value of a column in the statement itself, for all its rows."""
+    value = (statement._values or {}).get(column)
+    return value.value if isinstance(value, BindParameter) else value
 
 
 def _on_cursor(
     connection: Connection, _cursor: Any, statement: str, parameters: Any, context: Any, _many: bool
 ) -> tuple[str, Any]:
-    """Check a statement that is sent: unless it was confined, it must neither use tenants' tables nor contain text."""
+    """Check a statement before it is sent: if it is not confined, it must not use tenants' tables or contain text."""
     guarding = _guarding(connection)
     if guarding is not None and not _CONTROL.match(statement):
-        _look(guarding[1], connection, statement, context)
+        _check_sent(guarding[1], connection, statement, context)
     return statement, parameters
 
 
-def _look(binding: TenantBinding, connection: Connection, statement: str, context: Any) -> None:
+def _check_sent(binding: TenantBinding, connection: Connection, statement: str, context: Any) -> None:
     if context is not None and CLEANING in context.execution_options:
         return
     backed = binding.rls is not None and connection.dialect.name == "postgresql"
@@ -111,7 +112,7 @@ def _look(binding: TenantBinding, connection: Connection, statement: str, contex
 
 
 def _is_raw(context: Any) -> bool:
-    """Whether a statement is raw SQL, contains text, or was not checked, as within an `unscoped` block."""
+    """Whether a statement is raw SQL, contains text, or was not checked because an `unscoped` block is open."""
     if context is not None and OWN in context.execution_options:
         return False
     compiled = getattr(context, "compiled", None)
@@ -166,21 +167,22 @@ def _check_confined(
 
 
 def _refuse_text(binding: TenantBinding, what: str, sent: str, *, backed: bool) -> None:
-    """Refuse text, unless row-level security confines it.
+    """Refuse a text, unless row-level security confines it.
 
-    With signed settings it confines any text; without, only text that is known not to change the settings.
+    With signed settings, row-level security confines any text; without them, only a text that is known not to change
+    the settings.
     """
     _refuse(binding, what, backed=backed)
     unknown = None if binding.rls is None else binding.rls.refusal(sent)
     if unknown is not None:
         raise UnscopedStatementError(
-            f"{what} may change the setting that names the tenant, as it has {unknown}. "
-            "RowLevelSecurity(…, secret=…) signs the setting and lets all raw SQL through."
+            f"{what} may change the setting that names the tenant, because it contains {unknown}. "
+            "With RowLevelSecurity(…, secret=…) the setting is signed, and all raw SQL is allowed."
         )
 
 
 def _passed(binding: TenantBinding, compiled: ConfiningCompiler, context: Any) -> bool:
-    """Whether the statement is the ORM's, a repository's, or part of a flush."""
+    """Whether `orm_statements` or a repository has checked the statement, or it is part of a flush."""
     options = context.execution_options
     if options.get(PASSED) is binding or options.get(CONFINED) is not None:
         return True
@@ -188,7 +190,7 @@ def _passed(binding: TenantBinding, compiled: ConfiningCompiler, context: Any) -
 
 
 def _check_tenant(binding: TenantBinding, compiled: ConfiningCompiler, context: Any) -> None:
-    """Raise unless all parameters that confine the statement are the session's tenant."""
+    """Raise unless every parameter that confines the statement has the session's tenant as its value."""
     tenant = binding.tenant
     if tenant is None:
         binding.required(f"The table {min(table.name for table in compiled.touched)!r}")  # raises
@@ -197,7 +199,7 @@ def _check_tenant(binding: TenantBinding, compiled: ConfiningCompiler, context: 
         raise TenantIsolationError("The session serves another tenant than the repository.")
     for names in (compiled.owner_columns, compiled.scopes):
         for name, column in names.items():
-            own = stored(tenant, column)
+            own = column_value(tenant, column)
             # A missing parameter was not rendered: SQLAlchemy simplifies "… AND false" to "false".
             if any(name in row and not same(row[name], own) for row in context.compiled_parameters):
                 raise TenantIsolationError("The statement was bound to another tenant than the session serves.")
@@ -205,10 +207,10 @@ def _check_tenant(binding: TenantBinding, compiled: ConfiningCompiler, context: 
 
 def _refuse(binding: TenantBinding, what: str, *, backed: bool) -> None:
     if binding.tenant is None:
-        raise TenantNotGivenError(f"{what} may hold tenants' rows, and the session is bound to no tenant.")
+        raise TenantNotGivenError(f"{what} may contain tenants' rows, and the session is bound to no tenant.")
     if not backed:
         raise UnscopedStatementError(
-            f"{what} can't be confined to a tenant; go through the mapped class, or unscoped(session, reason=…)."
+            f"{what} can't be confined to a tenant; use the mapped class, or unscoped(session, reason=…)."
         )
 
 

@@ -20,8 +20,8 @@ from sqlalchemy.orm import InstanceState, Session
 
 from ..errors import TenantIsolationError, TenantNotGivenError, ValidationError
 from ..execution.state import AnySession, sync_session
-from .holdings import forget_reached, holds_tenants, release_added, release_others, stamp_pending
-from .values import named, same
+from .holdings import holds_tenant_data, release_added, release_others, stamp_pending, unload_tenant_rows
+from .values import same, valid_tenant
 
 if TYPE_CHECKING:
     from .rls import RowLevelSecurity
@@ -42,7 +42,7 @@ ALL_TENANTS: Final = _AllTenants.ALL_TENANTS
 AllTenants = Literal[_AllTenants.ALL_TENANTS]
 
 UNKNOWN: Final = object()
-"""The tenant setting after a rollback to a savepoint: PostgreSQL has restored an older one, which may be any."""
+"""The tenant setting after a rollback to a savepoint: PostgreSQL has restored an older setting, which is not known."""
 
 _INFO = "dotmac_database.tenant"
 _BLOCKS: ContextVar[frozenset[int]] = ContextVar("dotmac_database_unscoped", default=frozenset())
@@ -54,12 +54,12 @@ class TenantBinding:
     """The state of a guarded session.
 
     ``blocks`` are the open `unscoped` blocks, which are effective only in the task or thread that opened them.
-    ``attached`` are objects that were added from outside of the session, so that their loaded state is no proof of
-    their tenant. ``writing`` is not zero during a flush or a bulk insert or update, which send Core statements.
+    ``attached`` are detached objects that were added to the session, so that their loaded state does not prove their
+    tenant. ``writing`` is not zero during a flush or a bulk insert or update, which send Core statements.
     ``announced`` is the tenant setting that row-level security has in the open transaction; None: no setting yet.
-    ``tenant_free`` are the names of tables and functions that are declared to hold no tenant's rows. ``last`` is the
-    tenant that was served last: the session's objects are that tenant's. ``waits`` says whether callbacks wait for the
-    commit.
+    ``tenant_free`` are the names of tables and functions that are declared to contain no tenant's rows. ``last`` is the
+    last tenant of the session: the session's objects belong to that tenant. ``waits`` returns whether callbacks wait
+    for the commit.
     """
 
     rls: RowLevelSecurity | None = None
@@ -80,7 +80,7 @@ class TenantBinding:
     def required(self, what: str) -> Any:
         """The bound tenant. Raises `TenantNotGivenError` if there is none."""
         if self.tenant is None:
-            raise TenantNotGivenError(f"{what} belongs to tenants, and the session is bound to none.")
+            raise TenantNotGivenError(f"{what} belongs to tenants, and the session is bound to no tenant.")
         return self.tenant
 
     def serve(self, tenant: Any) -> None:
@@ -115,7 +115,7 @@ def bind_tenant(session: AnySession, tenant: Any) -> None:
     binding = _guarded(bound)
     if tenant is ALL_TENANTS:
         raise ValidationError("A session serves one tenant; to work across them use unscoped(session, reason=…).")
-    _rebind(bound, binding, named(tenant))
+    _rebind(bound, binding, valid_tenant(tenant))
 
 
 def is_guarded(session: AnySession) -> bool:
@@ -129,38 +129,38 @@ def tenant_scope(session: AnySession, tenant: Any, *, release: bool = False) -> 
 
     Objects that the block loads stay in the session, which must be clean (``expunge_all()``) before it can serve
     another tenant. Pending changes of the block can be flushed only in a scope of the same tenant. If the block is
-    inside another tenant's scope, its unchanged objects are detached at its end. With ``release`` they always are, so
-    that a scope of another tenant may follow.
+    inside another tenant's scope, its unchanged objects are detached at its end. With ``release`` they are always
+    detached, so that a scope of another tenant can follow.
     """
     bound = sync_session(session)
     binding = _guarded(bound)
     before = binding.tenant
     bind_tenant(bound, tenant)
-    held = [*bound.identity_map.values(), *bound.new] if release else []
+    entities = [*bound.identity_map.values(), *bound.new] if release else []
     try:
         yield
     finally:
         _return_to(bound, binding, before)
         if release:
-            release_added(bound, held)
+            release_added(bound, entities)
 
 
 def _return_to(session: Session, binding: TenantBinding, tenant: Any) -> None:
-    """Restore the tenant from before a block, and keep the block's objects with their own tenant."""
-    left = binding.tenant
+    """Restore the tenant from before a block. New objects of the block keep the block's tenant."""
+    block_tenant = binding.tenant
     binding.serve(tenant)
-    if left is None or same(left, tenant):
+    if block_tenant is None or same(block_tenant, tenant):
         return
-    stamp_pending(session, left)
+    stamp_pending(session, block_tenant)
     if tenant is not None:
         release_others(session, tenant)
 
 
 @contextmanager
 def as_registered(session: Session, tenant: Any) -> Iterator[None]:
-    """Bind the session to the tenant at a callback's registration; None: leave it as it is.
+    """Bind the session to the tenant that it had when a callback was registered; None: do not change its tenant.
 
-    The callback may be called within another scope, or within an `unscoped` block, which must not apply to it.
+    The callback can be called within another tenant's scope or an `unscoped` block, which must not apply to it.
     """
     binding = binding_of(session)
     if binding is None or tenant is None:
@@ -168,7 +168,7 @@ def as_registered(session: Session, tenant: Any) -> Iterator[None]:
         return
     before = binding.tenant
     if before is not None and not same(before, tenant):
-        forget_reached(session)
+        unload_tenant_rows(session)
     token = _BLOCKS.set(frozenset())
     binding.serve(tenant)
     try:
@@ -180,15 +180,16 @@ def as_registered(session: Session, tenant: Any) -> Iterator[None]:
 
 @contextmanager
 def unscoped(session: AnySession, *, reason: str, level: int = logging.WARNING) -> Iterator[None]:
-    """Let a guarded session work across tenants in this block, in this task or thread. The ``reason`` is logged.
+    """Let a guarded session work across tenants in this block, in this task or thread.
 
-    It is logged at ``level``, a warning by default. The end of the block is logged one level lower, at most at INFO.
+    The ``reason`` is logged at ``level``, by default as a warning. The end of the block is logged one level lower, at
+    most at INFO.
 
     Flush inside the block: changes that are flushed later must be the bound tenant's. At the end of the block, objects
     of other tenants that it loaded are detached from the session.
     """
     if not reason or not reason.strip():
-        raise ValidationError("unscoped() needs the reason for it.", field="reason")
+        raise ValidationError("unscoped() needs a reason.", field="reason")
     bound = sync_session(session)
     binding = _guarded(bound)
     log.log(level, "tenant scope opened: %s", reason, extra={"reason": reason, "tenant": str(binding.tenant)})
@@ -208,9 +209,9 @@ def unscoped(session: AnySession, *, reason: str, level: int = logging.WARNING) 
 
 
 def confine(session: Session, tenant: Any) -> None:
-    """Bind a guarded session without a tenant to a repository's, and refuse a session of another tenant.
+    """Bind a guarded session without a tenant to a repository's tenant, and refuse a session of another tenant.
 
-    It refuses a clean session too: unlike `bind_tenant`, a repository never changes a session's tenant.
+    It refuses the session even if it is clean: unlike `bind_tenant`, a repository never changes a session's tenant.
     """
     binding = binding_of(session)
     if binding is None or binding.tenant == tenant or binding.open:
@@ -220,7 +221,7 @@ def confine(session: Session, tenant: Any) -> None:
             "The session is guarded; ALL_TENANTS needs a block of unscoped(session, reason=…) around it."
         )
     if binding.tenant is None:
-        _rebind(session, binding, named(tenant))
+        _rebind(session, binding, valid_tenant(tenant))
     elif not same(binding.tenant, tenant):
         raise TenantIsolationError("The session serves another tenant than the repository.")
 
@@ -235,15 +236,15 @@ def _guarded(session: Session) -> TenantBinding:
 def _rebind(session: Session, binding: TenantBinding, tenant: Any) -> None:
     if same(binding.tenant, tenant):
         return
-    held_for = binding.last if binding.tenant is None else binding.tenant
-    if not same(held_for, tenant):
-        # Rows that were added before the session had a tenant become the first one's; loaded rows have one already.
-        unclean = holds_tenants(session, pending=held_for is not None)
-        waits = held_for is not None and binding.waits is not None and binding.waits()
+    previous = binding.last if binding.tenant is None else binding.tenant
+    if not same(previous, tenant):
+        # Objects that were added before the session had a tenant become the first tenant's. Loaded rows have a tenant.
+        unclean = holds_tenant_data(session, pending=previous is not None)
+        waits = previous is not None and binding.waits is not None and binding.waits()
         begun = binding.tenant is not None and binding.rls is not None and session.in_transaction()
         if unclean or waits or begun:
             raise TenantIsolationError(
-                "A session serves one tenant; another needs a clean one: nothing loaded, nothing pending, "
+                "A session serves one tenant; to serve another it must be clean: nothing loaded, nothing pending, "
                 "and no callback that waits for the commit."
             )
     binding.serve(tenant)

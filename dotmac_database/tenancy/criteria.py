@@ -1,6 +1,6 @@
-"""The tenant's condition on every class of a repository's statement, as one loader option.
+"""A loader option that adds the tenant's condition to every class in a repository's statement.
 
-For sessions that are not guarded; a guarded one has the `compiler`.
+It is for sessions that are not guarded. In guarded sessions the `compiler` confines statements.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from sqlalchemy.sql.elements import BindParameter
 
 from ..models.traits import tenant_key
 from .tables import TABLES, tenant_column
-from .values import fitting, kind_of
+from .values import convert_tenant, kind_of
 
 
 class Confinement(LoaderCriteriaOption):
-    """`with_loader_criteria` for all tenant-scoped classes at once.
+    """A `with_loader_criteria` for all tenant-scoped classes.
 
-    One option of its kind costs a statement the same however many classes there are. The tenant is a bound parameter
-    in the statement's cache key, never a closure: a lambda would be cached with the first tenant that it saw.
+    A single option costs a statement the same, no matter how many classes there are. The tenant is a bound parameter,
+    which SQLAlchemy extracts from the cache key, and not a closure: a lambda would be cached with its first tenant.
     """
 
     __slots__ = ("applied", "kinds", "parameters", "version")
@@ -36,36 +36,36 @@ class Confinement(LoaderCriteriaOption):
     ]
 
     def __init__(self, tenant: Any) -> None:
-        found: dict[type, BindParameter[Any]] = {}
+        parameters: dict[type, BindParameter[Any]] = {}
         for kind, column in TABLES.kinds.items():
             try:
-                found[kind] = bindparam(None, fitting(tenant, kind), type_=column.type, unique=True)
+                parameters[kind] = bindparam(None, convert_tenant(tenant, kind), type_=column.type, unique=True)
             except ValueError:
-                continue  # no row of such a class can be this tenant's
+                continue  # a column of this type can't store this tenant's name, so no row is the tenant's
         self.version = TABLES.version
-        self.kinds = tuple(found)
-        self.parameters = tuple(found.values())
+        self.kinds = tuple(parameters)
+        self.parameters = tuple(parameters.values())
         self.root_entity = self.entity = None
         self.deferred_where_criteria = False
         self.include_aliases = True
-        # An object does not carry its tenant's conditions: what it loads later is for the guard to confine. A joined
-        # load asks its criteria for the same mark, hence the twin.
+        # Loaded objects must not store the option for their later lazy loads, which the guard confines. But SQLAlchemy
+        # applies criteria to a joined load only if this attribute is True, so it gets a copy with True.
         self.propagate_to_loaders = False
-        self.applied = self._twin()
+        self.applied = self._copy_for_loads()
 
-    def _twin(self) -> Confinement:
-        twin = object.__new__(Confinement)
+    def _copy_for_loads(self) -> Confinement:
+        copy = object.__new__(Confinement)
         for name in ("version", "kinds", "parameters", "root_entity", "entity", "deferred_where_criteria"):
-            setattr(twin, name, getattr(self, name))
-        twin.include_aliases = twin.propagate_to_loaders = True
-        return twin
+            setattr(copy, name, getattr(self, name))
+        copy.include_aliases = copy.propagate_to_loaders = True
+        return copy
 
     def _all_mappers(self) -> Iterator[Mapper[Any]]:
         for root in TABLES.roots:
             yield from root.self_and_descendants
 
     def get_global_criteria(self, attributes: dict[Any, Any]) -> None:
-        """SQLAlchemy's hook: file the conditions under each class."""
+        """Register the option for each tenant-scoped class (called by SQLAlchemy)."""
         for mapper in self._all_mappers():
             attributes.setdefault(("additional_entity_criteria", mapper), []).append(self.applied)
 

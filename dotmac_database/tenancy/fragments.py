@@ -1,4 +1,4 @@
-"""The fragments of a statement that a compiler can't see through: text, wherever SQLAlchemy lets it stand."""
+"""Detects the parts of a statement that can't be analysed: texts, and elements that can contain any SQL."""
 
 from __future__ import annotations
 
@@ -33,16 +33,18 @@ KNOWN = frozenset(
     unsupported_compilation update values websearch_to_tsquery_func withingroup
     """.split()  # noqa: SIM905 - easier to compare
 )
-"""The elements that SQLAlchemy 2.1's compilers for PostgreSQL and SQLite render. What a later one adds is opaque."""
+"""The elements that SQLAlchemy 2.1's compilers for PostgreSQL and SQLite render. All other elements are opaque."""
 
 
 _Base: Any = SQLCompiler  # SQLAlchemy's compilers are not typed
 
 
 class FragmentCompiler(_Base):  # type: ignore[misc]  # as above
-    """Notes what is ``opaque``: a text, or an element that may hold anything; and what is ``unknown``.
+    """Records the first ``opaque`` and the first ``unknown`` part of a statement, in words; None: there is none.
 
-    ``tenant_free`` are the names of tables and functions that are declared to hold or read no tenant's rows.
+    Opaque is a text or an element that can contain any SQL. Unknown is what the compiler can't confine, such as a table
+    that is in no mapped class's metadata. ``tenant_free`` are the names of tables and functions that are declared to
+    contain or read no tenant's rows.
     """
 
     tenant_free: frozenset[str] = frozenset()
@@ -54,18 +56,18 @@ class FragmentCompiler(_Base):  # type: ignore[misc]  # as above
         if self.statement is not None:
             self._look_for_custom(self.statement)
 
-    def _refuse(self, what: str) -> None:
+    def _mark_unknown(self, what: str) -> None:
         self.unknown = self.unknown or what
 
-    def _hide(self, what: str) -> None:
+    def _mark_opaque(self, what: str) -> None:
         self.opaque = self.opaque or what
 
     def _look_for_custom(self, statement: Any) -> None:
-        """Elements that users compile by a function of their own may hold anything."""
+        """Mark elements with a compile function of the user's (``@compiles``) as opaque: they can render any SQL."""
         for element in visitors.iterate(statement):
             kind = type(element)
             if hasattr(kind, "_compiler_dispatcher") and not kind.__module__.startswith("dotmac_database."):
-                self._hide(f"The element {kind.__name__}, which a function of its own compiles,")
+                self._mark_opaque(f"The element {kind.__name__}, which has its own compile function,")
 
     def _look_at_hints(self, statement: Any) -> None:
         hints = [
@@ -73,7 +75,7 @@ class FragmentCompiler(_Base):  # type: ignore[misc]  # as above
             *(text for name, text in getattr(statement, "_statement_hints", None) or () if self._is_for(name)),
         ]
         if not all(map(is_plain_hint, hints)):
-            self._hide("A hint")
+            self._mark_opaque("A hint")
 
     def _is_for(self, dialect: str) -> bool:
         return dialect in ("*", self.dialect.name)
@@ -84,78 +86,78 @@ class FragmentCompiler(_Base):  # type: ignore[misc]  # as above
         return super()._generate_prefixes(stmt, prefixes, **kw)
 
     def visit_textclause(self, textclause: Any, *args: Any, **kw: Any) -> Any:
-        """SQLAlchemy's hook: text."""
+        """Render a text (called by SQLAlchemy)."""
         if not self.stack or not is_plain(textclause.text):
-            self._hide("A text in the statement")
+            self._mark_opaque("A text in the statement")
         return super().visit_textclause(textclause, *args, **kw)
 
     def visit_textual_select(self, taf: Any, *args: Any, **kw: Any) -> Any:
-        """SQLAlchemy's hook: a whole SELECT as text."""
-        self._hide("A text in the statement")
+        """Render a SELECT that is a text (called by SQLAlchemy)."""
+        self._mark_opaque("A text in the statement")
         return super().visit_textual_select(taf, *args, **kw)
 
     def visit_tstring(self, tstring: Any, *args: Any, **kw: Any) -> Any:
-        """SQLAlchemy's hook: a template of text."""
-        self._hide("A text in the statement")
+        """Render a template string (called by SQLAlchemy)."""
+        self._mark_opaque("A text in the statement")
         return super().visit_tstring(tstring, *args, **kw)
 
     def visit_column(self, column: Any, *args: Any, **kw: Any) -> Any:
-        """SQLAlchemy's hook: a column, which may be text."""
+        """Render a column, which can be a text (called by SQLAlchemy)."""
         if column.is_literal and not is_plain(str(column.name)):
-            self._hide("A text in the statement")
+            self._mark_opaque("A text in the statement")
         return super().visit_column(column, *args, **kw)
 
     def visit_extract(self, extract: Any, **kw: Any) -> Any:
-        """SQLAlchemy's hook: EXTRACT, whose field is text."""
+        """Render an EXTRACT, in which the field is a text (called by SQLAlchemy)."""
         if not is_name(extract.field):
-            self._hide("The field of an EXTRACT")
+            self._mark_opaque("The field of an EXTRACT")
         return super().visit_extract(extract, **kw)
 
     def visit_function(self, func: Any, *args: Any, **kw: Any) -> Any:
-        """SQLAlchemy's hook: a function, which may run SQL, or read tables by itself."""
+        """Render a function, which could execute SQL or read tables (called by SQLAlchemy)."""
         if not is_known_function(str(func.name), self.tenant_free):
-            self._hide(f"The function {str(func.name)!r}, which is not known to read its arguments alone,")
+            self._mark_opaque(f"The function {str(func.name)!r}, which is not known to read only its arguments,")
         return super().visit_function(func, *args, **kw)
 
     def visit_custom_op_binary(self, element: Any, operator: Any, **kw: Any) -> Any:
-        """SQLAlchemy's hook: an operator given as text."""
+        """Render a binary operator that is a text (called by SQLAlchemy)."""
         self._look_at_operator(operator)
         return super().visit_custom_op_binary(element, operator, **kw)
 
     def visit_custom_op_unary_operator(self, element: Any, operator: Any, **kw: Any) -> Any:
-        """SQLAlchemy's hook: as above, before its operand."""
+        """Render an operator before its operand that is a text (called by SQLAlchemy)."""
         self._look_at_operator(operator)
         return super().visit_custom_op_unary_operator(element, operator, **kw)
 
     def visit_custom_op_unary_modifier(self, element: Any, operator: Any, **kw: Any) -> Any:
-        """SQLAlchemy's hook: as above, behind its operand."""
+        """Render an operator after its operand that is a text (called by SQLAlchemy)."""
         self._look_at_operator(operator)
         return super().visit_custom_op_unary_modifier(element, operator, **kw)
 
     def _look_at_operator(self, operator: Any) -> None:
         if not is_operator(operator.opstring):
-            self._hide("An operator given as text")
+            self._mark_opaque("An operator that is a text")
 
 
 def unknown_hooks(base: type[SQLCompiler]) -> dict[str, Any]:
-    """Methods for the elements that ``base`` renders and this module does not know, which make them opaque."""
+    """Methods that mark elements as opaque, for those that ``base`` renders and that are not in `KNOWN`."""
     names = (name for name in dir(base) if name.startswith("visit_"))
-    return {name: _hidden(name) for name in names if name.removeprefix("visit_") not in KNOWN}
+    return {name: _opaque_hook(name) for name in names if name.removeprefix("visit_") not in KNOWN}
 
 
-def _hidden(name: str) -> Any:
+def _opaque_hook(name: str) -> Any:
     def visit(self: Any, element: Any, *args: Any, **kw: Any) -> Any:
-        self._hide(f"An element of an unknown kind, {name.removeprefix('visit_')},")
+        self._mark_opaque(f"An element of an unknown kind, {name.removeprefix('visit_')},")
         return getattr(super(type(self), self), name)(element, *args, **kw)
 
     return visit
 
 
 class Quoting(IdentifierPreparer):
-    """A preparer that quotes whatever is no plain name, even where the compiler asks it not to."""
+    """An identifier preparer that quotes all but plain names, even if an identifier is marked as not to be quoted."""
 
     def quote(self, ident: str) -> str:
-        """SQLAlchemy's hook: an identifier as it stands in SQL."""
+        """The identifier for SQL (called by SQLAlchemy)."""
         if getattr(ident, "quote", None) is False and not is_name(str(ident)):
             return self.quote_identifier(ident)
         return super().quote(ident)

@@ -1,8 +1,9 @@
-"""What may stand before a parenthesis in raw SQL: PostgreSQL's functions that neither run SQL nor change settings.
+"""The names that raw SQL may have before a parenthesis: functions that neither execute SQL nor change settings.
 
-Not here, and not to be: ``set_config``; what runs SQL out of a text (``query_to_xml`` and its kin, ``ts_stat``,
-``ts_rewrite``, ``dblink``); files, large objects, replication, signals to other connections; advisory locks, which
-may outlive a transaction; what tells the size or the statistics of a table, all tenants' rows among them.
+Do not add: ``set_config``; functions that execute SQL from a string (``query_to_xml`` and the like, ``ts_stat``,
+``ts_rewrite``, ``dblink``); functions for files, large objects, replication, or signals to other connections; advisory
+locks, which can outlive a transaction; functions that return the size or the statistics of a table, since these reveal
+something about all tenants' rows.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ KEYWORDS: Final = frozenset(
     VALUES VERBOSE WHEN WHERE ZONE
     """.split()  # noqa: SIM905 - a list of words is read more easily
 )
-"""Words of the grammar that a parenthesis may follow."""
+"""Words of the grammar that a parenthesis can follow."""
 
 TYPES: Final = frozenset(
     """
@@ -27,7 +28,7 @@ TYPES: Final = frozenset(
     precision real smallint text time timestamp timestamptz timetz uuid varbit varchar varying
     """.split()  # noqa: SIM905 - a list of words is read more easily
 )
-"""Types that a length or a precision may follow."""
+"""Types that a length or a precision in parentheses can follow."""
 
 FUNCTIONS: Final = frozenset(
     """
@@ -100,4 +101,4 @@ FUNCTIONS: Final = frozenset(
     levenshtein similarity strict_word_similarity unaccent uuid_generate_v4 word_similarity
     """.split()  # noqa: SIM905 - a list of words is read more easily
 )
-"""Functions by their names, as PostgreSQL has them; in the last lines ways to sample, and well-known extensions."""
+"""The names of PostgreSQL's functions; the last two lines are sampling methods, and functions of known extensions."""

@@ -25,7 +25,7 @@ from .context import UNKNOWN, TenantBinding, binding_of, guard
 from .orm_statements import on_execute
 from .related import stamp_by_related
 from .rls import RowLevelSecurity
-from .unit_of_work import attached_are_own, check_unit_of_work, writing_by_itself
+from .unit_of_work import check_attached, check_unit_of_work, core_writes_allowed
 from .values import same
 
 Maker = TypeVar("Maker", bound="sessionmaker[Any] | async_sessionmaker[Any]")
@@ -63,21 +63,21 @@ def _guarded_class(base: type[Session], rls: RowLevelSecurity | None, tenant_fre
             super().__init__(*args, **kwargs)
             guard(self, rls=rls, tenant_free=tenant_free)
             if rls is not None:
-                # A read without a transaction has none in which PostgreSQL could be given the tenant.
+                # The tenant is a setting of a transaction, so no read can be sent without a transaction.
                 state_of(self).standalone_reads = False
 
         def get(self, *args: Any, **kwargs: Any) -> Any:
             entity = super().get(*args, **kwargs)
             if entity is not None:
-                _held_is_own(entity, _binding(self))
+                _check_cached(entity, _binding(self))
             return entity
 
         def flush(self, objects: Any = None) -> None:
             binding = _binding(self)
             if not binding.open and not self._flushing and not self._is_clean():
                 check_unit_of_work(self, binding)
-                attached_are_own(self, binding)
-            with writing_by_itself(binding):
+                check_attached(self, binding)
+            with core_writes_allowed(binding):
                 super().flush(objects)
 
         def close(self) -> None:
@@ -104,8 +104,8 @@ def _binding(session: Session) -> TenantBinding:
     return binding
 
 
-def _held_is_own(entity: Any, binding: TenantBinding) -> None:
-    """Refuse an object of another tenant that comes from the identity map, without a statement."""
+def _check_cached(entity: Any, binding: TenantBinding) -> None:
+    """Raise `TenantIsolationError` for an object of another tenant, which can be in the identity map. No statement."""
     state = inspect(entity)
     key = tenant_key(state.mapper)
     if key is None or binding.open:
@@ -116,7 +116,7 @@ def _held_is_own(entity: Any, binding: TenantBinding) -> None:
 
 
 def _on_flush(session: Session, *_: Any) -> None:
-    """Check what other listeners have added to the flush."""
+    """Check the flush again, because other listeners can have added objects to it."""
     binding = _binding(session)
     if binding.open:
         stamp_by_related(session)

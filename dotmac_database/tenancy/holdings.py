@@ -1,4 +1,7 @@
-"""What of tenants a session holds: their rows, loaded or pending, and what has loaded them."""
+"""The tenants' rows in a session: loaded and pending objects, and attributes that were loaded from tenants' rows.
+
+Objects that belong to no tenant are called shared here. They can have such attributes too.
+"""
 
 from __future__ import annotations
 
@@ -13,83 +16,89 @@ from sqlalchemy.sql.selectable import SelectBase
 from ..errors import TenantIsolationError
 from ..models.traits import tenant_key, traits_of
 from .tables import TABLES, tenant_column
-from .values import same, stored
+from .values import column_value, same
 
 
-def holds_tenants(session: Session, *, pending: bool = True) -> bool:
-    """Whether the session holds anything of a tenant; ``pending`` says whether rows that it never wrote count."""
-    held = (*session.identity_map.values(), *(session.new if pending else ()))
-    return any(_is_tenants(inspect(entity)) for entity in held)
+def holds_tenant_data(session: Session, *, pending: bool = True) -> bool:
+    """Whether a tenant's row is in the session. ``pending``: new objects that were not flushed count too."""
+    entities = (*session.identity_map.values(), *(session.new if pending else ()))
+    return any(_has_tenant_data(inspect(entity)) for entity in entities)
 
 
 def stamp_pending(session: Session, tenant: Any) -> None:
-    """Give new objects that name no tenant this one, so that no other's scope can write them."""
+    """Set ``tenant`` on new objects that have no tenant, so that they can't be flushed as another tenant's rows."""
     for entity in session.new:
         state = inspect(entity)
         key = tenant_key(state.mapper)
         if key is not None and state.dict.get(key) is None:
             try:
-                setattr(entity, key, stored(tenant, tenant_column(state.mapper)))
+                setattr(entity, key, column_value(tenant, tenant_column(state.mapper)))
             except TenantIsolationError:
-                continue  # no flush of this tenant's could write it either
+                continue  # its column can't store this tenant's name, so no flush can write it for this tenant either
 
 
 def release_others(session: Session, tenant: Any, before: Collection[int] = ()) -> None:
-    """Let go of other tenants' unchanged rows; a change that was not flushed stays, for the next flush to refuse.
+    """Detach other tenants' unchanged objects. A changed object stays, so that the next flush refuses it.
 
-    What no tenant owns stays, without what it has loaded of tenants. ``before`` are the ids of the objects that were
-    held before any other tenant's could be: of those that don't say whose they are, these stay.
+    Objects of shared classes stay, but their attributes that were loaded from other tenants' rows are unloaded.
+    ``before`` are the ids of objects that were in the session before other tenants' rows could be loaded: of the
+    objects whose tenant is not loaded, only these stay, and of the shared ones only attributes with another tenant's
+    rows are unloaded.
     """
     for entity in list(session.identity_map.values()):
         if entity not in session or entity in session.deleted:
-            continue  # it has left with another
+            continue  # it was detached by the cascade of another object
         state = inspect(entity)
         key = tenant_key(state.mapper)
         if key is None:
-            _forget_tenants(session, state, tenant, id(entity) in before)
+            _unload_tenant_attributes(session, state, tenant, id(entity) in before)
             continue
         owner = state.dict.get(key)
         foreign = id(entity) not in before if owner is None else not same(owner, tenant)
-        if foreign and _leaves_unchanged(state):
+        if foreign and _loses_no_change(state):
             session.expunge(entity)
 
 
-def release_added(session: Session, held: Collection[Any]) -> None:
-    """Let go of tenants' unchanged rows that the session did not hold before, and of what the others reach of them."""
-    before = {id(entity) for entity in held}
+def release_added(session: Session, entities: Collection[Any]) -> None:
+    """Detach tenants' unchanged objects that are not in ``entities``, those that the session contained before.
+
+    Attributes of shared objects that were loaded from tenants' rows are unloaded.
+    """
+    before = {id(entity) for entity in entities}
     for entity in list(session.identity_map.values()):
         if id(entity) in before or entity not in session or entity in session.deleted:
             continue
         state = inspect(entity)
-        if tenant_key(state.mapper) is not None and _leaves_unchanged(state):
+        if tenant_key(state.mapper) is not None and _loses_no_change(state):
             session.expunge(entity)
-    forget_reached(session)
+    unload_tenant_rows(session)
 
 
-def forget_reached(session: Session) -> None:
-    """Unload what objects that no tenant owns have loaded of tenants, so that it is read again when it is asked for."""
+def unload_tenant_rows(session: Session) -> None:
+    """Unload the attributes of shared objects that come from tenants' rows; the next access loads them again."""
     for entity in list(session.identity_map.values()):
         if tenant_key(inspect(entity).mapper) is None:
-            _forget_tenants(session, inspect(entity), None, False)
+            _unload_tenant_attributes(session, inspect(entity), None, False)
 
 
-def _is_tenants(state: InstanceState[Any]) -> bool:
-    return _is_owned(state.mapper) or not _reaching(state.mapper).isdisjoint(state.dict)
+def _has_tenant_data(state: InstanceState[Any]) -> bool:
+    return _is_owned(state.mapper) or not _tenant_attributes(state.mapper).isdisjoint(state.dict)
 
 
 def _is_owned(mapper: Mapper[Any]) -> bool:
-    """Whether the class's rows are tenants': by a column, or by the rows that they connect."""
+    """Whether the rows of the class belong to tenants, by a tenant column or by the rows that they reference."""
     owners = (TABLES.owner(table) for table in mapper.tables if isinstance(table, Table))
     return tenant_key(mapper) is not None or any(each is not None and not each.extensions for each in owners)
 
 
-def _reaching(mapper: Mapper[Any]) -> frozenset[str]:
-    """The attributes of a class that are loaded from tenants' rows: other ones for each tenant."""
+def _tenant_attributes(mapper: Mapper[Any]) -> frozenset[str]:
+    """The attributes of a class that are loaded from tenants' rows, so that they differ between tenants."""
     traits = traits_of(mapper.class_)
-    return traits.cached(("reaching tenants", TABLES.current()), lambda: frozenset(_reached(mapper)))
+    return traits.cached(("reaching tenants", TABLES.current()), lambda: frozenset(_attributes_from_tenants(mapper)))
 
 
-def _reached(mapper: Mapper[Any]) -> list[str]:
+def _attributes_from_tenants(mapper: Mapper[Any]) -> list[str]:
+    """Relationships to tenants' tables, and columns that are computed by a subselect."""
     keys: list[str] = []
     for relationship in mapper.relationships:
         tables = {table for each in relationship.mapper.self_and_descendants for table in each.tables}
@@ -102,23 +111,27 @@ def _reached(mapper: Mapper[Any]) -> list[str]:
     return keys
 
 
-def _forget_tenants(session: Session, state: InstanceState[Any], tenant: Any, was_held: bool) -> None:
-    """Unload the attributes of an object of no tenant's that others' rows may be in, but for changed ones."""
-    loaded = _reaching(state.mapper) & state.dict.keys() - state.committed_state.keys()
-    keys = [key for key in loaded if not was_held or _has_foreign(state.dict[key], tenant)]
+def _unload_tenant_attributes(session: Session, state: InstanceState[Any], tenant: Any, was_present: bool) -> None:
+    """Unload a shared object's unchanged attributes that come from tenants' rows.
+
+    ``was_present``: the object was in the session before other tenants' rows could be loaded, so that only attributes
+    with another tenant's rows are unloaded.
+    """
+    loaded = _tenant_attributes(state.mapper) & state.dict.keys() - state.committed_state.keys()
+    keys = [key for key in loaded if not was_present or _has_other_tenants(state.dict[key], tenant)]
     if keys:
         session.expire(state.obj(), keys)
 
 
-def _has_foreign(value: Any, tenant: Any) -> bool:
-    """Whether a relationship's value has a row of another tenant in it."""
+def _has_other_tenants(value: Any, tenant: Any) -> bool:
+    """Whether a relationship's value contains a row of another tenant."""
     members = value.values() if isinstance(value, Mapping) else value if isinstance(value, Collection) else ()
-    found = (inspect(each, raiseerr=False) for each in (value, *members))
-    owners = (each.dict.get(tenant_key(each.mapper) or "") for each in found if isinstance(each, InstanceState))
+    states = (inspect(each, raiseerr=False) for each in (value, *members))
+    owners = (each.dict.get(tenant_key(each.mapper) or "") for each in states if isinstance(each, InstanceState))
     return any(owner is not None and not same(owner, tenant) for owner in owners)
 
 
-def _leaves_unchanged(state: InstanceState[Any]) -> bool:
-    """Whether neither the object is changed nor any that leaves the session with it: a change must not be lost."""
-    with_it = (each for _, _, each, _ in state.mapper.cascade_iterator("expunge", state))
-    return not state.modified and all(not each.modified and each.key is not None for each in with_it)
+def _loses_no_change(state: InstanceState[Any]) -> bool:
+    """Whether detaching the object loses no change: it and the objects that the cascade detaches are unchanged."""
+    cascaded = (each for _, _, each, _ in state.mapper.cascade_iterator("expunge", state))
+    return not state.modified and all(not each.modified and each.key is not None for each in cascaded)

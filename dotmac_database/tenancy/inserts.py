@@ -1,4 +1,4 @@
-"""INSERT statements of tenant-scoped classes: stamped with the tenant, or refused."""
+"""INSERT statements on tenant-scoped classes: their rows get the tenant, or the statement is refused."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from .tables import tenant_column
 from .values import same
 
 
-def stamped_insert(state: ORMExecuteState, mapper: Mapper[Any], tenant: Any) -> None:
-    """Give every row of an INSERT the tenant. Raises `TenantIsolationError` for a row that names another."""
-    given: Any = state.statement
+def stamp_insert(state: ORMExecuteState, mapper: Mapper[Any], tenant: Any) -> None:
+    """Set the tenant in every row of an INSERT. Raises `TenantIsolationError` for a row of another tenant."""
+    original: Any = state.statement
     parameters: Any = state.parameters
-    written = written_by(given)
-    statement, stamped = _stamped(written, parameters, mapper, tenant)
-    if given is not written:  # select(…).from_statement(insert(…).returning(…))
-        clone = given._clone()
+    insert = change_of(original)
+    statement, rows = _stamp(insert, parameters, mapper, tenant)
+    if original is not insert:  # select(…).from_statement(insert(…).returning(…))
+        clone = original._clone()
         clone.element = statement
         statement = clone
-    state.statement, state.parameters = statement, stamped
+    state.statement, state.parameters = statement, rows
 
 
-def written_by(statement: Any) -> Any:
-    """The INSERT, UPDATE or DELETE itself, also within ``select(…).from_statement(…)``."""
+def change_of(statement: Any) -> Any:
+    """The INSERT, UPDATE or DELETE of a statement, which can be within ``select(…).from_statement(…)``."""
     return statement.element if isinstance(statement, FromStatement) else statement
 
 
-def _stamped(statement: Any, parameters: Any, mapper: Mapper[Any], tenant: Any) -> tuple[Any, Any]:
+def _stamp(statement: Any, parameters: Any, mapper: Mapper[Any], tenant: Any) -> tuple[Any, Any]:
+    """The INSERT and its parameters, with the tenant in every row."""
     key = tenant_key(mapper)
     assert key is not None
     column = tenant_column(mapper)
@@ -42,48 +43,52 @@ def _stamped(statement: Any, parameters: Any, mapper: Mapper[Any], tenant: Any) 
         _check_select(statement, column, tenant)
         return statement, parameters
     if statement._multi_values:
-        for given in statement._multi_values:
-            for row in given:
-                _check(row, column, key, tenant, required=True)
+        for values in statement._multi_values:
+            for row in values:
+                _check_row(row, column, key, tenant, required=True)
         return statement, parameters
     inline = statement._values or {}
-    _check(inline, column, key, tenant)
+    _check_row(inline, column, key, tenant)
     rows: list[Any] = parameters if isinstance(parameters, list) else [parameters] if parameters else []
     for row in rows:
-        _check(row, column, key, tenant)
-    if _names(inline, column, key):
+        _check_row(row, column, key, tenant)
+    if _has_tenant(inline, column, key):
         return statement, parameters
     if not rows:
         return statement.values({key: tenant}), parameters
-    stamped = [row if _names(row, column, key) else {**row, key: tenant} for row in rows]
+    stamped = [row if _has_tenant(row, column, key) else {**row, key: tenant} for row in rows]
     return statement, stamped if isinstance(parameters, list) else stamped[0]
 
 
-def _name(given: Any) -> str:
-    return str(getattr(given, "key", given))
+def _name(name: Any) -> str:
+    """The name of a value in a row, which can be a string, a column or an attribute."""
+    return str(getattr(name, "key", name))
 
 
-def _names(row: Any, column: Any, key: str) -> bool:
+def _has_tenant(row: Any, column: Any, key: str) -> bool:
     return any(_name(name) in (key, column.key) for name in row)
 
 
-def names_tenant(row: Any, column: Any, key: str) -> list[Any]:
-    """The tenants that a row's values name, by attribute or by column."""
+def tenants_in_row(row: Any, column: Any, key: str) -> list[Any]:
+    """The values of the tenant column in a row, which can have it by the attribute's and by the column's name."""
     pairs = row.items() if hasattr(row, "items") else ()
-    given = [value for name, value in pairs if _name(name) in (key, column.key, column.name)]
-    return [value.value if isinstance(value, BindParameter) else value for value in given]
+    values = [value for name, value in pairs if _name(name) in (key, column.key, column.name)]
+    return [value.value if isinstance(value, BindParameter) else value for value in values]
 
 
-def _check(row: Any, column: Any, key: str, tenant: Any, *, required: bool = False) -> None:
-    named = names_tenant(row, column, key)
-    if required and not named:
-        raise UnscopedStatementError(f"{column.table.name}: each of many VALUES must name {key!r}.")
-    if any(not same(value, tenant) for value in named):
+def _check_row(row: Any, column: Any, key: str, tenant: Any, *, required: bool = False) -> None:
+    tenants = tenants_in_row(row, column, key)
+    if required and not tenants:
+        raise UnscopedStatementError(f"{column.table.name}: if VALUES has several rows, each row must set {key!r}.")
+    if any(not same(value, tenant) for value in tenants):
         raise TenantIsolationError(f"{column.table.name}: a row names another tenant.")
 
 
 def _check_select(statement: Any, column: Any, tenant: Any) -> None:
-    """INSERT … SELECT must take the tenant from a confined column, or as the bound value."""
+    """Require an INSERT … SELECT to take the tenant from a mapped tenant column, or as a parameter with the tenant.
+
+    The SELECT itself is confined by the compiler, so that such a column contains the session's tenant.
+    """
     names = [_name(name) for name in statement._select_names or ()]
     if column.key in names:
         source = list(statement.select.selected_columns)[names.index(column.key)]
@@ -93,13 +98,14 @@ def _check_select(statement: Any, column: Any, tenant: Any) -> None:
         if (
             base is not None
             and "parententity" in source._annotations
-            and _is_tenant(source._annotations["parententity"], base)
+            and _is_tenant_column(source._annotations["parententity"], base)
         ):
             return
-    raise UnscopedStatementError(f"{column.table.name}: the SELECT must give the tenant of the session.")
+    raise UnscopedStatementError(f"{column.table.name}: the SELECT must select the session's tenant.")
 
 
-def _is_tenant(entity: Any, base: Any) -> bool:
+def _is_tenant_column(entity: Any, base: Any) -> bool:
+    """Whether a column is the tenant column of the class."""
     mapper: Mapper[Any] | None = getattr(entity, "mapper", None)
     key = None if mapper is None else tenant_key(mapper)
     if mapper is None or key is None:
@@ -108,7 +114,10 @@ def _is_tenant(entity: Any, base: Any) -> bool:
 
 
 def _confined_conflict(statement: Any, column: Any, tenant: Any) -> Any:
-    """ON CONFLICT DO UPDATE may change only a row of this tenant. The given statement stays as it is."""
+    """A copy of the statement, in which ON CONFLICT DO UPDATE changes only rows of this tenant.
+
+    Raises `TenantIsolationError` if it would set another tenant.
+    """
     clause = getattr(statement, "_post_values_clause", None)
     changes = getattr(clause, "update_values_to_set", None)
     if clause is None or changes is None:

@@ -1,7 +1,8 @@
-"""Keys that carry the tenant, so that no row can point at another tenant's.
+"""Keys that carry the tenant: primary keys, unique constraints and foreign keys that contain the tenant column.
 
-A foreign key does not ask row-level security, and neither does a unique constraint: with ``id`` alone a row can name
-another tenant's parent, and a duplicate tells that the key exists. With ``(tenant_id, id)`` both are closed.
+The database checks foreign keys and unique constraints without row-level security. With a key of ``id`` alone, a row
+can reference another tenant's row, and a duplicate-key error reveals that another tenant has the value. With
+``(tenant_id, id)`` neither is possible.
 
     class Account(TenantMixin, Base):
         __tablename__ = "accounts"
@@ -30,16 +31,16 @@ from .policies import protected_tables
 
 
 def tenant_primary_key(*columns: str, tenant: str = "tenant_id", name: str | None = None) -> PrimaryKeyConstraint:
-    """The primary key ``(tenant, *columns)``. A repository takes it as a tuple in that order."""
+    """The primary key ``(tenant, *columns)``. A repository expects its values as a tuple in that order."""
     if not columns:
-        raise ValidationError("A tenant's primary key needs a column besides the tenant's.")
+        raise ValidationError("tenant_primary_key needs a column besides the tenant column.")
     return PrimaryKeyConstraint(tenant, *columns, name=name)
 
 
 def tenant_unique(*columns: str, tenant: str = "tenant_id", name: str | None = None) -> UniqueConstraint:
-    """A unique constraint within the tenant: a duplicate tells nothing of other tenants' rows."""
+    """The unique constraint ``(tenant, *columns)``. A duplicate reveals nothing about other tenants' rows."""
     if not columns:
-        raise ValidationError("A tenant's unique constraint needs a column besides the tenant's.")
+        raise ValidationError("tenant_unique needs a column besides the tenant column.")
     return UniqueConstraint(tenant, *columns, name=name)
 
 
@@ -52,16 +53,18 @@ def tenant_foreign_key(
     name: str | None = None,
     ondelete: str | None = None,
 ) -> ForeignKeyConstraint:
-    """The foreign key ``(tenant, *columns)`` to ``(referred's tenant, *referred)``, such as ``"accounts.id"``.
+    """The foreign key of ``(tenant, *columns)`` to ``(referred_tenant, *referred)``.
 
-    Where a column of ``columns`` is NULL there is no parent, as usual (MATCH SIMPLE). ``ondelete="SET NULL"`` becomes
-    PostgreSQL's SET NULL of these columns alone, as the tenant's can't be. ``referred_tenant`` None: as ``tenant``.
+    ``referred`` are columns of one table, each with the table's name, such as ``"accounts.id"``. ``referred_tenant`` is
+    the tenant column of that table; None: it has the same name as ``tenant``. A row with NULL in one of ``columns``
+    references no parent, as usual (MATCH SIMPLE). ``ondelete="SET NULL"`` becomes ``SET NULL (columns)``, which
+    PostgreSQL has since version 15, because the tenant column must not become NULL.
     """
     here = [columns] if isinstance(columns, str) else list(columns)
     there = [referred] if isinstance(referred, str) else list(referred)
     tables = {each.rpartition(".")[0] for each in there}
     if len(here) != len(there) or len(tables) != 1 or "" in tables:
-        raise ValidationError("A foreign key names as many columns here as there, each as 'table.column' of one table.")
+        raise ValidationError("A foreign key refers to one 'table.column' for each of its columns, all of one table.")
     if ondelete is not None and ondelete.upper() == "SET NULL":
         ondelete = f"SET NULL ({', '.join(here)})"
     table = tables.pop()
@@ -71,13 +74,15 @@ def tenant_foreign_key(
 
 
 ACROSS_TENANTS = "across_tenants"
-"""The name in a key's ``info`` that says that it is not to carry the tenant."""
+"""The entry in a key's ``info`` for a key that crosses tenants on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
 class LooseKey:
-    """A key that crosses tenants: of ``table``, over ``columns``; ``referred`` is the parent's table, if it is a
-    foreign key, else None. ``name`` is the key's own, where it has one, and ``remedy`` the code that mends it.
+    """A key that does not carry the tenant.
+
+    ``referred`` is the name of the parent's table if the key is a foreign key; None: it is a unique key. ``name`` is
+    the name of the key; None: it has no name. ``remedy`` says in words and code how to correct the model.
     """
 
     table: str
@@ -88,39 +93,40 @@ class LooseKey:
 
     def __str__(self) -> str:
         kind = "The unique key" if self.referred is None else "The foreign key"
-        named = f" {self.name}" if self.name else ""
+        name = f" {self.name}" if self.name else ""
         to = "" if self.referred is None else f" to {self.referred}"
-        return f"{kind}{named} of {self.table} ({', '.join(self.columns)}){to} does not carry the tenant."
+        return f"{kind}{name} of {self.table} ({', '.join(self.columns)}){to} does not carry the tenant."
 
 
 def check_tenant_keys(metadata: MetaData, *, strict: bool = False) -> list[LooseKey]:
-    """The keys of tenants' tables that do not carry the tenant (see `loose_keys`), each logged as a warning.
+    """The keys of tenants' tables that do not carry the tenant (see `loose_keys`). Each is logged as a warning. No I/O.
 
-    A foreign key without the tenant lets a row name another tenant's parent, which can then not be deleted; a unique
-    key without it tells that another tenant has the value. Each warning has the key's name and its ``remedy`` as code.
-    ``strict``: they are a `TenantIsolationError` that names them all, instead. A key that is meant to cross tenants
-    says so, ``UniqueConstraint("domain", info={"across_tenants": True})``. No I/O.
+    With a foreign key without the tenant, a row can reference another tenant's row, which then can't be deleted. A
+    unique key without the tenant reveals that another tenant has a value. Each warning contains the name of the key and
+    its ``remedy``. ``strict``: if there are such keys, it raises `TenantIsolationError` with all of them instead of
+    logging. A key that crosses tenants on purpose needs ``info={"across_tenants": True}``, as in
+    ``UniqueConstraint("domain", info={"across_tenants": True})``.
     """
-    found = list(loose_keys(metadata))
-    if strict and found:
-        report = "\n".join(f"- {each} {each.remedy}" for each in found)
+    keys = list(loose_keys(metadata))
+    if strict and keys:
+        report = "\n".join(f"- {each} {each.remedy}" for each in keys)
         raise TenantIsolationError(f"Keys of tenants' tables that do not carry the tenant:\n{report}")
-    for each in found:
+    for each in keys:
         log.warning("%s %s", each, each.remedy, extra={"table": each.table, "remedy": each.remedy})
-    return found
+    return keys
 
 
 def loose_keys(metadata: MetaData) -> Iterator[LooseKey]:
-    """The foreign keys between tenants' tables that do not carry the tenant, and the unique constraints and indexes.
+    """The foreign keys between tenants' tables, unique constraints and unique indexes that do not carry the tenant.
 
-    A primary key, or the key of a joined child and of a table between many and many, is not among the latter. A key
-    with ``info={"across_tenants": True}`` is left out: it is meant to be so. No I/O.
+    It omits primary keys, a joined child's foreign key to its parent's row, unique keys of tables without a tenant
+    column (joined children's and association tables), and keys with ``info={"across_tenants": True}``. No I/O.
     """
     protected = protected_tables(metadata)
     for table, column in protected.items():
         for key in sorted(table.foreign_key_constraints, key=lambda each: [column.name for column in each.columns]):
             parent: Any = protected.get(key.referred_table)
-            if key.referred_table not in protected or _is_extension(table, key) or _is_meant(key):
+            if key.referred_table not in protected or _is_extension(table, key) or _crosses_on_purpose(key):
                 continue
             if not _carries(key, column, parent):
                 yield LooseKey(
@@ -131,7 +137,7 @@ def loose_keys(metadata: MetaData) -> Iterator[LooseKey]:
                     _foreign_remedy(key, column, parent),
                 )
         if column is not None:
-            yield from _loose_uniques(table, column)
+            yield from _loose_unique_keys(table, column)
 
 
 def _carries(key: ForeignKeyConstraint, column: Any, parent: Any) -> bool:
@@ -139,24 +145,24 @@ def _carries(key: ForeignKeyConstraint, column: Any, parent: Any) -> bool:
 
 
 def _is_extension(table: Table, key: ForeignKeyConstraint) -> bool:
-    """Whether the key is a joined child's own, which is its parent's row."""
+    """Whether the foreign key is the primary key, as in a joined child's table, whose rows extend the parent's rows."""
     return set(key.columns) == set(table.primary_key.columns)
 
 
-def _loose_uniques(table: Table, column: Any) -> Iterator[LooseKey]:
+def _loose_unique_keys(table: Table, column: Any) -> Iterator[LooseKey]:
     uniques = [each for each in table.constraints if isinstance(each, UniqueConstraint)]
     for constraint in sorted(uniques, key=lambda each: [column.name for column in each.columns]):
-        if column not in constraint.columns.values() and not _is_meant(constraint):
+        if column not in constraint.columns.values() and not _crosses_on_purpose(constraint):
             columns = tuple(each.name for each in constraint.columns)
-            remedy = f"Use {_call('tenant_unique', columns, **_tenant(column))}."
+            remedy = f"Use {_call('tenant_unique', columns, **_tenant_argument(column))}."
             yield LooseKey(table.name, columns, None, _name(constraint), remedy)
     for index in sorted(table.indexes, key=lambda each: str(each.name)):
-        if index.unique and column not in index.columns.values() and not _is_meant(index):
+        if index.unique and column not in index.columns.values() and not _crosses_on_purpose(index):
             columns = tuple(each.name for each in index.columns)
             yield LooseKey(table.name, columns, None, _name(index), _index_remedy(index, column))
 
 
-def _is_meant(key: Any) -> bool:
+def _crosses_on_purpose(key: Any) -> bool:
     return bool(key.info.get(ACROSS_TENANTS))
 
 
@@ -171,39 +177,39 @@ def _index_remedy(index: Index, column: Any) -> str:
 
 def _foreign_remedy(key: ForeignKeyConstraint, column: Any, parent: Any) -> str:
     if column is None or parent is None:
-        bare = key.table.name if column is None else key.referred_table.name
-        return f"The table {bare} needs a column for the tenant first, which such a key can carry."
+        table = key.table.name if column is None else key.referred_table.name
+        return f"The table {table} needs a column for the tenant first, which such a key can carry."
     pairs = [each for each in key.elements if each.parent is not column and each.column is not parent]
     here = tuple(each.parent.name for each in pairs)
     there = tuple(f"{key.referred_table.fullname}.{each.column.name}" for each in pairs)
     referred = {} if parent.name == column.name else {"referred_tenant": parent.name}
     ondelete = {} if key.ondelete is None else {"ondelete": key.ondelete}
     columns: tuple[Any, ...] = (here[0], there[0]) if len(pairs) == 1 else (list(here), list(there))
-    remedy = f"Use {_call('tenant_foreign_key', columns, **_tenant(column), **referred, **ondelete)}"
-    named = [each.column for each in pairs]
+    remedy = f"Use {_call('tenant_foreign_key', columns, **_tenant_argument(column), **referred, **ondelete)}"
+    columns_there = [each.column for each in pairs]
     uniques = (
         each for each in key.referred_table.constraints if isinstance(each, (UniqueConstraint, PrimaryKeyConstraint))
     )
-    if any({parent, *named} == set(each.columns) for each in uniques):
+    if any({parent, *columns_there} == set(each.columns) for each in uniques):
         return f"{remedy}."
-    unique = _call("tenant_unique", tuple(each.name for each in named), **_tenant(parent))
+    unique = _call("tenant_unique", tuple(each.name for each in columns_there), **_tenant_argument(parent))
     return f"{remedy}, and {unique} for {key.referred_table.name}."
 
 
-def _tenant(column: Any) -> dict[str, str]:
-    """The argument that names the tenant's column, where it is not the usual one."""
+def _tenant_argument(column: Any) -> dict[str, str]:
+    """The keyword argument for the name of the tenant column; none if it has the default name."""
     return {} if column.name == "tenant_id" else {"tenant": column.name}
 
 
-def _call(function: str, arguments: Sequence[Any], **named: Any) -> str:
-    """A call, as one writes it."""
-    written = [_written(each) for each in arguments] + [f"{name}={_written(each)}" for name, each in named.items()]
-    return f"{function}({', '.join(written)})"
+def _call(function: str, arguments: Sequence[Any], **keywords: Any) -> str:
+    """The source code of a call."""
+    code = [_literal(each) for each in arguments] + [f"{name}={_literal(each)}" for name, each in keywords.items()]
+    return f"{function}({', '.join(code)})"
 
 
-def _written(value: Any) -> str:
+def _literal(value: Any) -> str:
     if isinstance(value, list):
-        return f"[{', '.join(map(_written, value))}]"
+        return f"[{', '.join(map(_literal, value))}]"
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 

@@ -1,4 +1,4 @@
-"""The bound parameters that carry a session's tenant into its statements."""
+"""The bound parameters that contain the tenant in statements."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from typing import Any
 from sqlalchemy import Column
 from sqlalchemy.sql.elements import BindParameter
 
-from .values import fitting, kind_of
+from .values import convert_tenant, kind_of
 
 SERVED: ContextVar[Any] = ContextVar("dotmac_database_served_tenant", default=None)
-"""The tenant of the statement that is compiled and bound at this moment."""
+"""The tenant of the session whose statement is being compiled and bound."""
 
 PREFIX = "dotmac_owner_"
 
 
 class ScopeParameter(BindParameter[Any]):
-    """A repository's tenant in its own statement.
+    """The parameter for a repository's tenant in the repository's own statements.
 
-    A class of its own, so that no other statement has the same cache key: where a guarded session compiles a statement
-    that compares the tenant column with such a parameter, the rows are confined already. The value is checked each time
-    the statement is sent.
+    If a guarded session compiles a statement that compares the tenant column with a `ScopeParameter`, its rows are
+    confined already, and the compiler adds no condition. The separate class is part of the statement's cache key, so no
+    other statement can share the compiled form. The value is checked each time the statement is sent.
     """
 
     inherit_cache = True
 
 
 def owner_parameter(number: int, column: Column[Any]) -> BindParameter[Any]:
-    """A parameter that takes the served tenant when the statement is bound, as a value of ``column``.
+    """A parameter whose value is the tenant in `SERVED` at the time of binding, as a value of ``column``.
 
-    It is no part of the statement's cache key, so tenants share the compiled statement.
+    The value is not part of the statement's cache key, so all tenants share the compiled statement.
     """
-    return BindParameter(f"{PREFIX}{number}", type_=column.type, callable_=_served_as(column))
+    return BindParameter(f"{PREFIX}{number}", type_=column.type, callable_=_tenant_getter(column))
 
 
-def _served_as(column: Column[Any]) -> Callable[[], Any]:
+def _tenant_getter(column: Column[Any]) -> Callable[[], Any]:
     kind = kind_of(column)
 
-    def served() -> Any:
+    def get_tenant() -> Any:
         tenant = SERVED.get()
         try:
-            return None if tenant is None else fitting(tenant, kind)
+            return None if tenant is None else convert_tenant(tenant, kind)
         except ValueError:
-            return None  # no row can be this tenant's; the check before sending raises
+            return None  # the column can't store this tenant's name; the check before sending raises
 
-    return served
+    return get_tenant

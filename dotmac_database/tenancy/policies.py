@@ -1,8 +1,9 @@
 """The DDL of row-level security.
 
-A policy compares the tenant's column with a setting of the transaction. A setting that is missing (NULL) or over (an
-empty string, after a SET LOCAL) names no tenant, hence no rows. With ``signed`` it does so by a function that checks
-the setting's signature, in a subselect, which PostgreSQL evaluates once for a statement and not once for a row.
+A policy compares the tenant column with a setting of the transaction. If the setting is missing (NULL), or empty
+because an earlier transaction's SET LOCAL has ended, no row matches. With ``signed`` the policy reads the setting by
+a function that verifies its signature. The call is in a subselect, which PostgreSQL evaluates once for each
+statement instead of once for each row.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .signature import SETTING as SETTING
 from .tables import TABLES
 
 POLICY = "dotmac_tenant"
-# This style of parameters leaves a percent sign in a name as it is, as in psql.
+# With this parameter style a percent sign in a name is not doubled.
 _DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 _quote = _DIALECT.identifier_preparer.quote
 
@@ -33,7 +34,7 @@ def quoted_name(name: str, schema: str | None = None) -> str:
 
 
 def run_ddl(execute: Callable[[DDL], object], statements: Iterable[str]) -> None:
-    """Run statements as they are, whatever names are in them: a percent sign and a colon are no parameters."""
+    """Run statements unchanged: a percent sign or a colon in a name is not taken for a parameter."""
     for statement in statements:
         execute(DDL(statement.replace("%", "%%")))  # type: ignore[no-untyped-call]  # as above
 
@@ -58,26 +59,31 @@ def protected_tables(metadata: MetaData) -> dict[Table, Column[object] | None]:
 
 
 def _references(table: Table, protected: Sequence[Table]) -> list[ForeignKeyConstraint]:
-    """The foreign keys of ``table`` to protected tables; those of its primary key, if there are such."""
-    found = [each for each in table.foreign_key_constraints if each.referred_table in protected]
-    of_key = [each for each in found if set(each.columns) <= set(table.primary_key.columns)]
-    return sorted(of_key or found, key=lambda each: [column.name for column in each.columns])
+    """The foreign keys of ``table`` to protected tables; only those within its primary key, if there are any."""
+    keys = [each for each in table.foreign_key_constraints if each.referred_table in protected]
+    of_primary_key = [each for each in keys if set(each.columns) <= set(table.primary_key.columns)]
+    return sorted(of_primary_key or keys, key=lambda each: [column.name for column in each.columns])
 
 
-def enable(table: Table, column: str | None = None, *, all_tenants: bool = True, signed: bool = False) -> list[str]:
-    """The DDL for one table; ``column`` names the tenant, None: the rows that it refers to do. Repeatable."""
-    condition = owned(table, column, signed=signed)
-    return policy(quoted(table), with_all_tenants(condition, signed=signed) if all_tenants else condition)
+def enable_statements(
+    table: Table, column: str | None = None, *, all_tenants: bool = True, signed: bool = False
+) -> list[str]:
+    """The DDL that protects one table. It can be run repeatedly.
+
+    ``column`` is the name of the tenant column; None: the rows belong to the tenant of the parent rows they reference.
+    """
+    condition = ownership_condition(table, column, signed=signed)
+    return policy_statements(quoted(table), with_all_tenants(condition, signed=signed) if all_tenants else condition)
 
 
 def with_all_tenants(condition: str, *, signed: bool = False) -> str:
-    """The condition, or that the transaction goes across tenants."""
+    """``condition`` OR the transaction's setting for access to all tenants is on."""
     across = f"(SELECT {ACROSS}())" if signed else f"current_setting('{ACROSS}', true) = 'on'"
     return f"({condition}) OR {across}"
 
 
-def policy(name: str, condition: str) -> list[str]:
-    """The DDL that puts a table, by its quoted name, under a condition."""
+def policy_statements(name: str, condition: str) -> list[str]:
+    """The DDL for a policy with this condition on the table with this quoted name."""
     return [
         f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY",
         f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY",
@@ -86,8 +92,8 @@ def policy(name: str, condition: str) -> list[str]:
     ]
 
 
-def remove(name: str) -> list[str]:
-    """The DDL that undoes `policy`."""
+def drop_statements(name: str) -> list[str]:
+    """The DDL that undoes `policy_statements`."""
     return [
         f"DROP POLICY IF EXISTS {POLICY} ON {name}",
         f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY",
@@ -95,37 +101,40 @@ def remove(name: str) -> list[str]:
     ]
 
 
-def names_tenant(column: str, type_name: str | None, *, signed: bool = False) -> str:
-    """The condition that a column names the transaction's tenant. ``type_name`` None: it is text of some kind."""
+def tenant_condition(column: str, type_name: str | None, *, signed: bool = False) -> str:
+    """The condition that a column has the transaction's tenant. ``type_name`` None: the column has a text type."""
     setting = f"(SELECT {SETTING}())" if signed else f"NULLIF(current_setting('{SETTING}', true), '')"
-    # A cast to varchar(n) would cut a longer name down to another tenant's.
+    # No cast to varchar(n): it would truncate a longer name, which could then equal another tenant's name.
     return f"{column} = {setting}" if type_name is None else f"{column} = {setting}::{type_name}"
 
 
-def owned(table: Table, column: str | None, *, signed: bool = False) -> str:
-    """The condition that a row of the table is the tenant's."""
+def ownership_condition(table: Table, column: str | None, *, signed: bool = False) -> str:
+    """The condition that a row of the table belongs to the transaction's tenant."""
     if column is not None:
-        return names_tenant(_quote(column), type_name(table.c[column]), signed=signed)
+        return tenant_condition(_quote(column), type_name(table.c[column]), signed=signed)
     protected = protected_tables(table.metadata)
-    return " AND ".join(f"EXISTS ({select})" for select in _referred(table, protected, signed))
+    return " AND ".join(f"EXISTS ({select})" for select in _parent_selects(table, protected, signed))
 
 
 def type_name(column: Column[object]) -> str | None:
-    """The type that a setting is cast to for a comparison with the column; None: it is text of some kind."""
+    """The SQL type to which a setting is cast for the comparison with the column; None: the column has a text type."""
     return None if isinstance(column.type, String) else column.type.compile(dialect=_DIALECT)
 
 
-def _referred(table: Table, protected: dict[Table, Column[object] | None], signed: bool) -> Iterator[str]:
+def _parent_selects(table: Table, protected: dict[Table, Column[object] | None], signed: bool) -> Iterator[str]:
+    """For each parent of a table without a tenant column: the SELECT of the parent row, if it is the tenant's."""
     for key in _references(table, list(protected)):
         parent = key.referred_table
-        other = quoted(parent)
-        matches = [
-            f"{other}.{_quote(element.column.name)} = {quoted(table)}.{_quote(element.parent.name)}"
+        parent_name = quoted(parent)
+        conditions = [
+            f"{parent_name}.{_quote(element.column.name)} = {quoted(table)}.{_quote(element.parent.name)}"
             for element in key.elements
         ]
         column = protected[parent]
         if column is not None:
-            matches.append(names_tenant(f"{other}.{_quote(column.name)}", type_name(column), signed=signed))
+            conditions.append(
+                tenant_condition(f"{parent_name}.{_quote(column.name)}", type_name(column), signed=signed)
+            )
         else:
-            matches += [f"EXISTS ({select})" for select in _referred(parent, protected, signed)]
-        yield f"SELECT 1 FROM {other} WHERE {' AND '.join(matches)}"  # noqa: S608 - quoted names of tables
+            conditions += [f"EXISTS ({select})" for select in _parent_selects(parent, protected, signed)]
+        yield f"SELECT 1 FROM {parent_name} WHERE {' AND '.join(conditions)}"  # noqa: S608 - quoted names of tables

@@ -1,13 +1,13 @@
-r"""Raw SQL whose structure is known: one statement that neither changes settings nor runs SQL out of a text.
+r"""The check of raw SQL: it must be one statement that neither changes settings nor executes SQL from a string.
 
-The settings that row-level security reads can be made by any SQL that reaches ``set_config`` or SET. SQL has more
-spellings for that than any list of forbidden words, so this says what is allowed. The lexer follows PostgreSQL's
-(https://www.postgresql.org/docs/current/sql-syntax-lexical.html) and refuses whatever it does not know, or what
-PostgreSQL reads in one way or another by its settings:
+Any SQL that calls ``set_config`` or SET could change the settings that row-level security reads. There are too many
+ways to write that for a list of forbidden words, so this module lists what is allowed. Its lexer follows PostgreSQL's
+(https://www.postgresql.org/docs/current/sql-syntax-lexical.html). It refuses what it does not know, and what PostgreSQL
+reads differently depending on its settings:
 
-- one statement, which begins with one of a few words;
-- every function that is called is one of those of `functions`, or is written with a keyword;
-- no backslash that could end a string in one of two places, no name in ``U&"…"``, no ``SELECT … INTO``.
+- There must be one statement, which begins with one of a few words.
+- Every function that is called must be in `functions`, or be part of the grammar.
+- A backslash must not make the end of a string ambiguous, and ``U&"…"`` and ``SELECT … INTO`` are refused.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from .functions import FUNCTIONS, KEYWORDS, TYPES
 
 _BEGINS: Final = frozenset(("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES", "TABLE", "MERGE"))
 _EXPLAINED: Final = frozenset(("ANALYZE", "VERBOSE"))
-# An UPDATE of this view is a SET.
-_STEERING: Final = frozenset(("pg_settings",))
-_NO_NAMES_OF_CTES: Final = frozenset(("ORDINALITY", "TIES", "TIME", "UNIQUE", "WITHOUT"))
+# An UPDATE of this view changes settings, as SET does.
+_SETTINGS_VIEWS: Final = frozenset(("pg_settings",))
+# Words that follow WITH, but are not the name of a common table expression.
+_NOT_CTE_NAMES: Final = frozenset(("ORDINALITY", "TIES", "TIME", "UNIQUE", "WITHOUT"))
 _LONGEST_CACHED = 10_000
 
-_NAME = r"A-Za-z0-9_$\x80-\U0010ffff"  # what a name may go on with; to PostgreSQL every other alphabet is letters
+_NAME = r"A-Za-z0-9_$\x80-\U0010ffff"  # the characters within a name; PostgreSQL treats all non-ASCII as letters
 _TOKEN = re.compile(
     rf"""
     (?P<space>[ \t\n\r\f\v]+|--[^\n\r]*)
@@ -43,9 +44,9 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _COMMENT = re.compile(r"/\*|\*/")
-# A backslash before a quote: whether it ends the string depends on standard_conforming_strings.
+# A backslash before a quote: whether the quote ends the string depends on standard_conforming_strings.
 _AMBIGUOUS = re.compile(r"(?<!\\)(?:\\\\)*\\'")
-# psycopg's placeholders, which it replaces wherever they stand, in strings and comments too.
+# psycopg's placeholders, which it replaces everywhere, in strings and comments too.
 _PLACEHOLDER = re.compile(r"%(?:\(([^)]+)\)(.)|.)", re.DOTALL)
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_\x80-\U0010ffff]+")
 
@@ -56,12 +57,12 @@ class _Token(NamedTuple):
 
     @property
     def keyword(self) -> str:
-        """The word in capitals; of all else nothing that is a keyword."""
+        """The word in capitals; for any other token, a text that equals no keyword."""
         return self.text.upper() if self.kind == "word" and self.text.isascii() else f" {self.text}"
 
     @property
     def name(self) -> str | None:
-        """What a name means, quoted or not; None: it is no name."""
+        """The name as PostgreSQL reads it: without its quotes, or in lower case; None: the token is no name."""
         if self.kind == "quoted":
             return self.text[1:-1].replace('""', '"')
         return self.text.lower() if self.kind == "word" else None
@@ -71,13 +72,14 @@ _END: Final = _Token("end", "")
 
 
 class _RefusedError(Exception):
-    """What was not recognised."""
+    """The statement is refused; the message says which part of it."""
 
 
 def refusal(sql: str, harmless: frozenset[str] = frozenset()) -> str | None:
-    """What in a statement is not known to be harmless; None: all is. It never holds a value. Kept for each text.
+    """The part of a statement that is not known to be harmless, in words; None: the statement is allowed.
 
-    ``harmless`` are names of further functions, with their schema where the statement gives it.
+    The words contain no value of the statement. Results are cached by the statement's text. ``harmless``: names of
+    further functions that are allowed. A name includes the schema if the statement writes the schema.
     """
     return _refusal(sql, harmless) if len(sql) > _LONGEST_CACHED else _cached_refusal(sql, harmless)
 
@@ -94,7 +96,7 @@ _cached_refusal = lru_cache(maxsize=2048)(_refusal)
 
 
 def _tokens(sql: str) -> list[_Token]:
-    """The statement's tokens, without comments and the semicolon that ends it."""
+    """The statement's tokens, without comments and without semicolons at its end. Strings become empty strings."""
     for placeholder in _PLACEHOLDER.finditer(sql):
         name, form = placeholder.groups()
         if name is not None and form in "sbt" and not _PLAIN_NAME.fullmatch(name):
@@ -102,54 +104,56 @@ def _tokens(sql: str) -> list[_Token]:
     tokens: list[_Token] = []
     at = 0
     while at < len(sql):
-        found = _TOKEN.match(sql, at)
-        if found is None or found.lastgroup == "refused":
-            raise _RefusedError(f"{sql[at : at + 3]!r}, where no token begins that is read in one way only")
-        kind, at = str(found.lastgroup), found.end()
+        match = _TOKEN.match(sql, at)
+        if match is None or match.lastgroup == "refused":
+            raise _RefusedError(f"{sql[at : at + 3]!r}, which is no token, or an ambiguous one")
+        kind, at = str(match.lastgroup), match.end()
         if kind == "comment":
             at = _after_comment(sql, at)
         elif kind == "dollar":
-            at = _after_dollars(sql, at, found[0])
+            at = _after_dollars(sql, at, match[0])
             tokens.append(_Token("text", "''"))
-        elif kind == "text" and _AMBIGUOUS.search(found[0]):
+        elif kind == "text" and _AMBIGUOUS.search(match[0]):
             raise _RefusedError("a backslash before a quote in a string (write E'…')")
         elif kind in ("escaped", "text"):
-            tokens.append(_Token("text", "''"))  # the value is nobody's business from here on
+            tokens.append(_Token("text", "''"))  # without its value, which no message must contain
         elif kind != "space":
-            tokens.append(_Token(kind, found[0]))
+            tokens.append(_Token(kind, match[0]))
     while tokens and tokens[-1].text == ";":
         tokens.pop()
     return tokens
 
 
 def _after_comment(sql: str, at: int) -> int:
+    """The position after a comment, which can contain further comments."""
     depth = 1
-    for found in _COMMENT.finditer(sql, at):
-        depth += 1 if found[0] == "/*" else -1
+    for match in _COMMENT.finditer(sql, at):
+        depth += 1 if match[0] == "/*" else -1
         if depth == 0:
-            return found.end()
-    raise _RefusedError("a comment without its end")
+            return match.end()
+    raise _RefusedError("a comment that does not end")
 
 
 def _after_dollars(sql: str, at: int, tag: str) -> int:
+    """The position after a dollar-quoted string that begins with ``tag``."""
     end = sql.find(tag, at)
-    # psycopg would put a number with a dollar sign in the place of a parameter, which could end the string early.
+    # psycopg replaces a placeholder in the string by a dollar sign and a number, which could end the string early.
     if end < 0 or "%" in sql[at:end]:
-        raise _RefusedError("a string in dollar signs without its end, or with a percent sign")
+        raise _RefusedError("a dollar-quoted string that does not end, or that contains a percent sign")
     return end + len(tag)
 
 
 def _check(tokens: list[_Token], harmless: frozenset[str]) -> None:
     _check_beginning(tokens)
-    names = _names_of_ctes(tokens) | _targets(tokens)
+    names = _cte_names(tokens) | _targets(tokens)
     for at, token in enumerate(tokens):
         if token.text == ";":
             raise _RefusedError("more than one statement")
         if token.kind == "parameter" and _at(tokens, at + 1).text == "(":
             raise _RefusedError("a parenthesis after a parameter")
         name = token.name
-        if name in _STEERING:
-            raise _RefusedError(f"{name} (its rows can be set; read them with current_setting())")
+        if name in _SETTINGS_VIEWS:
+            raise _RefusedError(f"{name} (an UPDATE of it changes settings; read them with current_setting())")
         if name is not None and at not in names and _at(tokens, at + 1).text == "(":
             _check_call(tokens, at, harmless)
 
@@ -185,14 +189,14 @@ def _closing(tokens: list[_Token], at: int) -> int:
     raise _RefusedError("a parenthesis that is not closed")
 
 
-def _names_of_ctes(tokens: list[_Token]) -> set[int]:
-    """Where the names of common table expressions with columns are: ``WITH x (a) AS (…), y (b) AS (…)``."""
-    found: set[int] = set()
+def _cte_names(tokens: list[_Token]) -> set[int]:
+    """The positions of the names of common table expressions, which a parenthesis can follow: ``WITH x (a) AS (…)``."""
+    positions: set[int] = set()
     for index, token in enumerate(tokens):
         if token.keyword != "WITH" or _at(tokens, index - 1).text == ".":
             continue
         at = index + 2 if _at(tokens, index + 1).keyword == "RECURSIVE" else index + 1
-        while _at(tokens, at).name is not None and _at(tokens, at).keyword not in _NO_NAMES_OF_CTES:
+        while _at(tokens, at).name is not None and _at(tokens, at).keyword not in _NOT_CTE_NAMES:
             name, at = at, at + 1
             if _at(tokens, at).text == "(":
                 at = _closing(tokens, at) + 1
@@ -203,17 +207,17 @@ def _names_of_ctes(tokens: list[_Token]) -> set[int]:
                 at += 1
             if _at(tokens, at).text != "(":
                 break
-            found.add(name)
+            positions.add(name)
             at = _closing(tokens, at) + 1
             if _at(tokens, at).text != ",":
                 break
             at += 1
-    return found
+    return positions
 
 
 def _targets(tokens: list[_Token]) -> set[int]:
-    """Where the table's name of INSERT INTO is, which a list of columns may follow."""
-    found: set[int] = set()
+    """The positions of the tables' names after INTO, which a list of columns can follow."""
+    positions: set[int] = set()
     for index, token in enumerate(tokens):
         if token.keyword != "INTO" or _at(tokens, index - 1).text == ".":
             continue
@@ -222,12 +226,12 @@ def _targets(tokens: list[_Token]) -> set[int]:
         at = index + 1
         while _at(tokens, at + 1).text == ".":
             at += 2
-        found.add(at)
-    return found
+        positions.add(at)
+    return positions
 
 
 def _check_call(tokens: list[_Token], at: int, harmless: frozenset[str]) -> None:
-    """Refuse what stands before a parenthesis, unless it is a keyword, a type, an alias, or a known function."""
+    """Refuse a name before a parenthesis, unless it is a keyword, a type, an alias, or a known function."""
     token, before = tokens[at], _at(tokens, at - 1)
     name = token.name or ""
     if before.text == ".":
@@ -239,7 +243,7 @@ def _check_call(tokens: list[_Token], at: int, harmless: frozenset[str]) -> None
             raise _RefusedError(f"the function {whole}")
         return
     if before.keyword == "AS" and _at(tokens, at - 2).text != ".":
-        return  # an alias, or a type of CAST
+        return  # an alias, or the type of a CAST
     if token.keyword in KEYWORDS or name in TYPES or name in FUNCTIONS or name in harmless:
         return
     raise _RefusedError(f"the function {name} (before the columns of an alias write AS)")

@@ -1,7 +1,8 @@
-"""Whose a new row is, known from the objects that it is related to.
+"""The tenant of a new object, derived from its related objects.
 
-A new object that names no tenant is of the tenant of its related objects, through any number of others that name none.
-Only what is loaded is looked at, so that no statement is sent: an expired object's tenant is known by its key at most.
+A new object without a tenant gets the tenant of the objects that it is related to, directly or through other new
+objects without a tenant. No statement is sent, because only loaded attributes are read; the tenant of an expired object
+is known only if the primary key contains it.
 """
 
 from __future__ import annotations
@@ -16,65 +17,69 @@ from sqlalchemy.sql import ClauseElement
 from ..errors import TenantIsolationError
 from ..models.traits import Traits, tenant_key
 from .tables import tenant_column
-from .values import same, stored
+from .values import column_value, same
 
 _State = InstanceState[Any]
 
 
 def tenant_of_related(traits: Traits[Any], values: Mapping[str, Any]) -> Any:
-    """The tenant of the objects that a row's relationships are to have, by their keys; None: they don't tell.
+    """The tenant of the related objects in a new row's ``values``; None: they have no tenant, or it is not loaded.
 
-    Raises `TenantIsolationError` where they are of several.
+    ``values`` are by attribute. Raises `TenantIsolationError` if the objects belong to several tenants.
     """
-    given = (each for key in traits.relationships.keys() & values.keys() for each in _members(values[key]))
-    _, tenant = _reach([inspect(each) for each in given], _related, traits.name)
+    objects = (each for key in traits.relationships.keys() & values.keys() for each in _members(values[key]))
+    _, tenant = _connected([inspect(each) for each in objects], _related, traits.name)
     return tenant
 
 
 def stamp_by_related(session: Session) -> None:
-    """Give new objects that name no tenant the one of their related objects, whichever of the two has the relationship.
+    """Set the tenant of new objects without one from their related objects. Either side can have the relationship.
 
-    Raises `TenantIsolationError` where they are of several.
+    Raises `TenantIsolationError` if the related objects belong to several tenants.
     """
-    unnamed = [state for state in map(inspect, session.new) if _names_none(state)]
-    if not unnamed:
+    unstamped = [state for state in map(inspect, session.new) if _needs_tenant(state)]
+    if not unstamped:
         return
-    links: dict[_State, list[_State]] = {state: [] for state in unnamed}
+    links: dict[_State, list[_State]] = {state: [] for state in unstamped}
     for state in map(inspect, (*session.new, *session.dirty)):
         for other in _related(state):
-            for one, another in ((state, other), (other, state)):
-                if one in links:
-                    links[one].append(another)
-    for state in unnamed:
-        if _names_none(state):
-            reached, tenant = _reach([state], lambda one: links.get(one, ()), state.class_.__name__)
-            for each in reached if tenant is not None else ():
-                setattr(each.obj(), tenant_key(each.mapper) or "", stored(tenant, tenant_column(each.mapper)))
+            for source, target in ((state, other), (other, state)):
+                if source in links:
+                    links[source].append(target)
+    for state in unstamped:
+        if _needs_tenant(state):
+            group, tenant = _connected([state], lambda one: links.get(one, ()), state.class_.__name__)
+            for each in group if tenant is not None else ():
+                setattr(each.obj(), tenant_key(each.mapper) or "", column_value(tenant, tenant_column(each.mapper)))
 
 
-def _reach(
+def _connected(
     states: Iterable[_State], related: Callable[[_State], Iterable[_State]], what: str
 ) -> tuple[list[_State], Any]:
-    """The new objects without a tenant that these lead to, and the one tenant of those around them, if any."""
-    reached: dict[_State, None] = {}
+    """The new objects without a tenant that can be reached from ``states``, and the tenant of all objects around them.
+
+    The tenant is None if no object around them has one. Raises `TenantIsolationError` if there are several; ``what`` is
+    the class for the message.
+    """
+    group: dict[_State, None] = {}
     tenant: Any = None
-    ahead = list(states)
-    while ahead:
-        state = ahead.pop()
+    pending = list(states)
+    while pending:
+        state = pending.pop()
         owner = _owner(state)
         if owner is None:
-            if state not in reached and _names_none(state):
-                reached[state] = None
-                ahead.extend(related(state))
+            if state not in group and _needs_tenant(state):
+                group[state] = None
+                pending.extend(related(state))
         elif tenant is None:
             tenant = owner
         elif not same(owner, tenant):
             raise TenantIsolationError(f"{what}: the related objects belong to several tenants.")
-    return list(reached), tenant
+    return list(group), tenant
 
 
 def _owner(state: _State) -> Any:
-    """The tenant that an object names; None: none, or one that only the database knows."""
+    """The tenant of an object; None: it has no tenant, or the value is not loaded."""
     key = tenant_key(state.mapper)
     owner = state.dict.get(key or "")
     if owner is None and key is not None and state.identity is not None:
@@ -83,14 +88,14 @@ def _owner(state: _State) -> Any:
     return None if isinstance(owner, ClauseElement) else owner
 
 
-def _names_none(state: _State) -> bool:
-    """Whether it is a new object of a class of tenants, and says of none that it is theirs."""
+def _needs_tenant(state: _State) -> bool:
+    """Whether it is a new object of a tenant-scoped class that has no tenant yet."""
     key = tenant_key(state.mapper)
     return state.key is None and key is not None and state.dict.get(key) is None
 
 
 def _related(state: _State) -> Iterable[_State]:
-    """The objects that a new object's relationships have, or that were added to a stored one's."""
+    """A new object's related objects; for an object that is stored already, only those that were added."""
     for relationship in state.mapper.relationships:
         if not relationship.viewonly:
             history = state.attrs[relationship.key].history
@@ -100,7 +105,7 @@ def _related(state: _State) -> Iterable[_State]:
 
 
 def _members(value: Any) -> Iterable[Any]:
-    """The objects that a relationship is given: one, a collection of them, or none."""
+    """The objects in a value for a relationship, which can be one object, a collection, or None."""
     if isinstance(value, Mapping):
         return value.values()
     return value if hasattr(value, "__iter__") else () if value is None else (value,)

@@ -1,4 +1,4 @@
-"""Row-level security: PostgreSQL's own ring.
+"""PostgreSQL's row-level security: policies in the database confine each transaction to its tenant.
 
 https://www.postgresql.org/docs/current/ddl-rowsecurity.html
 """
@@ -13,7 +13,7 @@ from sqlalchemy.types import Text
 from ..dialects.own import OWN
 from ..dialects.stale_plans import OPENING
 from ..errors import DatabaseError, ValidationError
-from .policies import ACROSS, SETTING, enable, protected_tables, quoted, remove, run_ddl
+from .policies import ACROSS, SETTING, drop_statements, enable_statements, protected_tables, quoted, run_ddl
 from .raw_sql import refusal
 from .signature import Secret, Signer, find_signature_holes, function_statements
 from .verification import Finding, Plan, find_holes
@@ -28,9 +28,10 @@ _SET_TENANT = select(
 
 
 def announce_tenant(connection: Connection, tenant: str | None, across: bool, signer: Signer | None = None) -> None:
-    """Name the tenant for the open transaction: SET LOCAL, so that it never travels with a pooled connection.
+    """Set the tenant of the open transaction. One statement.
 
-    One statement. With a ``signer`` the values are signed.
+    The settings end with the transaction, as with SET LOCAL, so that they never stay on a pooled connection. With a
+    ``signer`` they are signed. ``across``: the policies admit the rows of all tenants.
     """
     values = {"tenant": tenant or "", "across": "on" if across else ""}
     if signer is not None:
@@ -42,20 +43,21 @@ def announce_tenant(connection: Connection, tenant: str | None, across: bool, si
 class RowLevelSecurity:
     """Policies for the tenants' tables of ``metadata``. All methods are sync; use `AsyncConnection.run_sync`.
 
-    ``all_tenants``: the policies let sessions across while `unscoped` is open, by a second setting of the
-    transaction. False: only a role that has a policy of its own, or BYPASSRLS, gets across; to all others an
-    unscoped session shows no row. It also spares the planner an OR.
+    ``all_tenants``: an `unscoped` session can access all tenants' rows; for this the policies read a second setting of
+    the transaction. False: only roles with BYPASSRLS or with a policy of their own can; an `unscoped` session of any
+    other role gets no rows. False also removes an OR from each policy, which helps the planner.
 
-    ``secret``, of at least 16 bytes, has the settings signed, so that raw SQL can't name another tenant: the policies
-    believe a setting only with an HMAC that is checked inside of the database. Raw SQL of any kind is then let through
-    to the policies. It needs `install_secret`, and an application's role that does not own the tables. One secret
-    serves one database. Of several the first signs and all are accepted (``secret=(new, old)``), for a change of
-    secrets. Without one, anybody who can send any SQL can make the setting what they like; guarded sessions therefore
-    refuse raw SQL whose structure is not known to be harmless.
+    ``secret``, of at least 16 bytes: the settings are signed, so that raw SQL can't name another tenant. The policies
+    accept a setting only if the database has verified its HMAC, and guarded sessions therefore allow any raw SQL. It
+    requires `install_secret`, and an application role that does not own the tables. Use each secret for one database
+    only. With several secrets the first one signs and all are accepted, so that a secret can be rotated:
+    ``secret=(new, old)``. Without a secret, whoever can send arbitrary SQL can set any tenant; guarded sessions
+    therefore refuse raw SQL unless its structure is known to be harmless.
 
-    ``harmless_functions`` are names of functions of your own, or of an extension, that raw SQL may call, with their
-    schema where it is written: they neither run SQL that is given to them nor change settings. With a secret, too: a
-    connection that called another function is replaced before it serves another session.
+    ``harmless_functions``: names of your own functions, or of an extension's, that raw SQL may call. A name includes
+    the schema if the SQL writes the schema. The functions must neither run SQL from their arguments nor change
+    settings. Name them with a secret too: after a call of a function that is not known, the connection is replaced
+    before it serves another session.
     """
 
     def __init__(
@@ -72,89 +74,94 @@ class RowLevelSecurity:
         self.signer = None if secret is None else Signer(secret)
 
     def refusal(self, sql: str) -> str | None:
-        """What in raw SQL is not known to leave the settings alone, in words; None: all is, or settings are signed."""
+        """Why raw SQL is refused, in words, because it might change the settings; None: it is allowed.
+
+        With signed settings it is always allowed.
+        """
         return None if self.signer is not None else refusal(sql, self.harmless_functions)
 
     def tables(self) -> list[tuple[Table, str | None]]:
-        """The tenants' tables, parents first, and the name of each one's tenant column.
+        """The tenants' tables with the names of their tenant columns, parents before children.
 
-        None: a joined child's table, or one between many and many, whose rows belong to the tenant of those that they
-        refer to.
+        None: the table has no tenant column; its rows belong to the tenant of the parent rows they reference. Joined
+        children's tables and association tables are such tables.
         """
-        found = protected_tables(self.metadata)
-        return [(table, None if column is None else column.name) for table, column in found.items()]
+        columns = protected_tables(self.metadata)
+        return [(table, None if column is None else column.name) for table, column in columns.items()]
 
     def create_statements(self) -> list[str]:
-        """The DDL that turns the policies on: ENABLE and FORCE, USING and WITH CHECK.
+        """The DDL that creates and enables the policies (ENABLE and FORCE, USING and WITH CHECK).
 
-        With a secret also that of the functions that check signatures, in the schema ``dotmac``. The secret is not in
-        it: migrations may hold these statements.
+        With a secret it first creates the functions that verify signatures, in the schema ``dotmac``. The secret itself
+        is not in the statements, so they can be committed as a migration.
         """
         signed = self.signer is not None
         policies = [
             statement
             for table, column in self.tables()
-            for statement in enable(table, column, all_tenants=self.all_tenants, signed=signed)
+            for statement in enable_statements(table, column, all_tenants=self.all_tenants, signed=signed)
         ]
         return [*function_statements(), *policies] if signed else policies
 
     def drop_statements(self) -> list[str]:
-        """The DDL that turns them off again. The schema ``dotmac`` stays: other metadata may use its functions."""
-        return [statement for table, _ in reversed(self.tables()) for statement in remove(quoted(table))]
+        """The DDL that drops the policies. The schema ``dotmac`` stays, since other metadata can use its functions."""
+        return [statement for table, _ in reversed(self.tables()) for statement in drop_statements(quoted(table))]
 
     def apply(self, connection: Connection) -> None:
-        """Run `create_statements`, and `install_secret` if there is one, in the connection's transaction; no commit.
+        """Run `create_statements`, and with a secret `install_secret`, in the connection's transaction. No commit.
 
-        Repeatable. The connection's role becomes the owner of the functions.
+        It can be run repeatedly. With a secret, the connection's role becomes the owner of the functions.
         """
-        _postgresql(connection)
+        _require_postgresql(connection)
         run_ddl(connection.execute, self.create_statements())
         if self.signer is not None:
             self.signer.install(connection)
 
     def install_secret(self, connection: Connection) -> None:
-        """Put the key of each secret, and no other, into the database, where migrations have made the functions.
+        """Replace all keys in the database by the keys of this object's secrets. Two statements; the caller commits.
 
-        As the tables' owner; two statements, which replace the keys for everybody at the commit, which is the
-        caller's. The key is derived from the secret and sent as a parameter that logs show as ``***``. Raises
-        `ValidationError` without a secret.
+        Run it as the tables' owner, after migrations have created the functions. From the commit on, the database
+        accepts only signatures of these secrets. A key is derived from its secret, and sent as a parameter that logs
+        show as ``***``. Raises `ValidationError` without a secret.
         """
-        _postgresql(connection)
+        _require_postgresql(connection)
         if self.signer is None:
-            raise ValidationError("RowLevelSecurity has no secret that could be installed.", field="secret")
+            raise ValidationError("RowLevelSecurity has no secret to install.", field="secret")
         self.signer.install(connection)
 
     def verify(self, connection: Connection, *, attempts: bool = True, accepted: Collection[str] = ()) -> list[Finding]:
-        """The holes in the database, as the connection's role sees it; none in a sound one.
+        """The ways in which the connection's role could get past the policies; an empty list if there are none.
 
-        Looks at the roles within reach, settings, tables, policies, partitions and inheritance, views, functions,
-        triggers, rules and grants. ``attempts``: unless no policy binds the role, it also tries, as no tenant and as
-        two made-up ones, to read, update, delete and insert other tenants' rows. A trigger BEFORE DELETE fires where a
-        row could be deleted. All is done in savepoints of the connection's transaction that are rolled back. An
-        attempt waits for a lock half a second at most, and ends after two seconds; what could not be tried is no
-        finding. Tables of more than 8 MB are tried on their first 1,000 pages, and as far as the role can read. In a
-        read-only transaction it only tries to read. ``accepted`` are the objects, by `Finding.object`, of findings that
-        were looked at and are left out: a trigger, say, that writes to an audit table which no tenant can read.
+        It inspects the role and the roles that it can use, settings, tables, policies, partitions and inheritance,
+        views, functions, triggers, rules and grants. ``accepted`` are the values of `Finding.object` to omit, for
+        findings that you have reviewed, such as a trigger that writes to an audit table which no tenant can read.
 
-        Nineteen statements, and seven more for each policy that this process has not compared before, one more for
-        each round of functions that triggers' functions call. With ``attempts`` seven more, and four for each attempt,
-        of which there are twelve at most for each table; with a secret five more. Raises `DatabaseError` on another
-        database than PostgreSQL, and on a connection that commits each statement.
+        ``attempts``: it also tries to read, update, delete and insert other tenants' rows, once without a tenant and
+        once as each of two invented tenants. It makes no attempts if the role is exempt from policies anyway, and only
+        reads in a read-only transaction. Everything is done in savepoints that are rolled back, but if a row can be
+        deleted, its triggers BEFORE DELETE fire. An attempt waits at most half a second for a lock, and ends after two
+        seconds; an attempt that could not be completed is no finding. In a table of more than 8 MB, attempts are
+        limited to the first 1,000 pages, and to rows that the role can read.
+
+        It sends nineteen statements; seven more for each policy that this process has not compared before; and one more
+        for each level of functions that trigger functions call. With ``attempts`` it sends seven more, and four for
+        each attempt, of which there are at most twelve for each table; with a secret six more. Raises `DatabaseError`
+        on any database but PostgreSQL, and on a connection that commits each statement.
         """
-        _postgresql(connection)
+        _require_postgresql(connection)
         findings = find_holes(connection, self._plan(), attempts=attempts)
         if self.signer is not None:
             findings += [Finding(*each) for each in find_signature_holes(connection, self.signer)]
         return [finding for finding in findings if finding.object not in accepted]
 
     def _plan(self) -> Plan:
-        """What a sound database has."""
+        """The expected state of the database."""
         signed = self.signer is not None
         tables = self.tables()
         protected = {table for table, _ in tables}
         return Plan(
             tables,
-            enable=lambda table, column: enable(table, column, all_tenants=self.all_tenants, signed=signed),
+            enable=lambda table, column: enable_statements(table, column, all_tenants=self.all_tenants, signed=signed),
             name_tenant=lambda connection, tenant: announce_tenant(
                 connection, tenant, across=False, signer=self.signer
             ),
@@ -164,6 +171,6 @@ class RowLevelSecurity:
         )
 
 
-def _postgresql(connection: Connection) -> None:
+def _require_postgresql(connection: Connection) -> None:
     if connection.dialect.name != "postgresql":
-        raise DatabaseError("Row-level security is PostgreSQL's; this is another database.")
+        raise DatabaseError("Row-level security requires PostgreSQL; this is another database.")

@@ -1,8 +1,8 @@
-"""Signed settings: the value that a policy believes carries an HMAC that raw SQL can't make.
+"""Signed settings: the policies accept a setting only with an HMAC, which raw SQL can't compute without the key.
 
-The key is kept in a table that only its owner may read. Two SECURITY DEFINER functions, which the policies call, read
-the setting, check its signature, and give its value, or NULL. PostgreSQL has sha256() built in, and HMAC (RFC 2104) is
-two of them, over the key's padded blocks: no extension is needed.
+The keys are in a table that only its owner can read. The policies call two SECURITY DEFINER functions, which read a
+setting and return its value if the signature is right, else NULL or false. No extension is needed: an HMAC (RFC 2104)
+is two calls of sha256(), which is built into PostgreSQL, each over a padded block of the key and the message.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from sqlalchemy.types import Text
 from ..errors import ValidationError
 
 Secret: TypeAlias = str | bytes | Sequence[str | bytes] | None
-"""One secret, or several: the first signs, all are accepted, so that secrets can be rotated. None: no signatures."""
+"""One secret or several: the first one signs and all are accepted, for rotation. None: settings are not signed."""
 
 SETTING: Final = "dotmac.tenant_id"
 """The setting that names the tenant, for one transaction."""
 
 ACROSS: Final = "dotmac.all_tenants"
-"""The setting that `unscoped` turns on for one transaction, where the policies allow for it."""
+"""The setting that `unscoped` turns on for one transaction; policies made with ``all_tenants=False`` ignore it."""
 
 SCHEMA: Final = "dotmac"
 _KEYS = f"{SCHEMA}.signing_keys"
-_LENGTH = 64  # of an HMAC-SHA256 in hexadecimal digits, which the value begins with
-_SHORTEST_SECRET = 16
-_BLOCK = 64  # of SHA-256, in bytes
-_MOST_KEPT = 4096
+_SIGNATURE_LENGTH = 64  # an HMAC-SHA256 in hexadecimal digits, at the start of a signed value
+_SHORTEST_SECRET = 16  # in bytes
+_BLOCK_SIZE = 64  # of SHA-256, in bytes
+_CACHE_LIMIT = 4096
 
 
 class Hidden(str):
-    """A text that logs and error messages do not show: they print the ``repr`` of parameters."""
+    """A text that is hidden in logs and error messages, since they print the ``repr`` of parameters."""
 
     __slots__ = ()
 
@@ -44,44 +44,44 @@ class Hidden(str):
 
 
 class Signer:
-    """Signs values of settings. ``secret``: see `Secret`; each has at least 16 bytes, else `ValidationError`."""
+    """Signs settings. Each ``secret`` (see `Secret`) must have at least 16 bytes; if not, raises `ValidationError`."""
 
     def __init__(self, secret: str | bytes | Sequence[str | bytes]) -> None:
-        given = (secret,) if isinstance(secret, (str, bytes)) else tuple(secret)
-        secrets = [each.encode() if isinstance(each, str) else bytes(each) for each in given]
+        texts = (secret,) if isinstance(secret, (str, bytes)) else tuple(secret)
+        secrets = [each.encode() if isinstance(each, str) else bytes(each) for each in texts]
         if not secrets or any(len(each) < _SHORTEST_SECRET for each in secrets):
-            raise ValidationError(f"A secret has at least {_SHORTEST_SECRET} bytes.", field="secret")
-        # Derived, so that the secret itself, which may serve for other things too, is not in the database.
+            raise ValidationError(f"A secret must have at least {_SHORTEST_SECRET} bytes.", field="secret")
+        # The keys are derived, so that the secret itself, which can have other uses, is not in the database.
         self._keys = [hmac.new(each, b"dotmac row-level security", sha256).digest() for each in secrets]
         self._signed: dict[tuple[str, str], Hidden] = {}
 
     def sign(self, setting: str, value: str) -> Hidden:
-        """The value of a setting with its signature before it. Kept, for a few thousand values."""
+        """The value of a setting, preceded by its signature. The last few thousand results are cached."""
         cached = self._signed.get((setting, value))
         if cached is None:
-            if len(self._signed) >= _MOST_KEPT:
+            if len(self._signed) >= _CACHE_LIMIT:
                 self._signed.clear()
             digest = hmac.new(self._keys[0], f"{setting}:{value}".encode(), sha256).hexdigest()
             cached = self._signed[setting, value] = Hidden(digest + value)
         return cached
 
     def install(self, connection: Connection) -> None:
-        """Make the secrets the ones, and the only ones, that the database accepts. Two statements; no commit."""
+        """Replace the keys in the database, so that it accepts only these secrets. Two statements; no commit."""
         connection.execute(text(f"DELETE FROM {_KEYS}"))  # noqa: S608 - a constant
         connection.execute(_INSERT, [_blocks(number, key) for number, key in enumerate(self._keys, 1)])
 
     def accepted(self, connection: Connection) -> bool:
-        """Whether the database accepts this object's signatures. Three statements; the setting is as before."""
+        """Whether the database accepts this object's signatures. Four statements; the setting is restored."""
         before = connection.scalar(_READ)
         connection.execute(_WRITE, {"value": self.sign(SETTING, "dotmac verify")})
-        found = connection.scalar(text(f"SELECT {SCHEMA}.tenant_id()"))
+        value = connection.scalar(text(f"SELECT {SCHEMA}.tenant_id()"))
         connection.execute(_WRITE, {"value": Hidden(before or "")})
-        return bool(found == "dotmac verify")
+        return bool(value == "dotmac verify")
 
 
 def _blocks(number: int, key: bytes) -> dict[str, object]:
-    """RFC 2104's two blocks of a key, in hexadecimal."""
-    padded = key.ljust(_BLOCK, b"\0")
+    """The row of a key: RFC 2104's inner and outer block, in hexadecimal digits."""
+    padded = key.ljust(_BLOCK_SIZE, b"\0")
     inner, outer = (bytes(byte ^ pad for byte in padded).hex() for pad in (0x36, 0x5C))
     return {"number": number, "inner": Hidden(inner), "outer": Hidden(outer)}
 
@@ -95,9 +95,10 @@ _WRITE = text(f"SELECT set_config('{SETTING}', :value, true)").bindparams(bindpa
 
 
 def function_statements() -> list[str]:
-    """The DDL of the key's table and of the functions that check signatures; no key is in it. Repeatable.
+    """The DDL of the table of keys and of the functions that verify signatures. It contains no key.
 
-    Run it as the role that is to own them: the owner of the tables, which is not the application's role.
+    It can be run repeatedly. Run it as the owner of the tables, who then owns the functions too; the application's role
+    must not own them.
     """
     return [
         f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}",
@@ -114,10 +115,11 @@ def function_statements() -> list[str]:
 
 
 def _function(setting: str) -> str:
-    """The function of a setting, by its name, which gives what the setting says if its signature is right.
+    """The DDL of the function with the setting's name, which returns the setting's value if its signature is right.
 
-    The digests are compared by their digests under the key: how long that takes tells nothing about the right one.
-    PL/pgSQL keeps the plan for the connection's life; a function in SQL would be planned anew in each statement.
+    It compares hashes of the two signatures under the key, so that the duration of the comparison reveals nothing about
+    the right signature. It is in PL/pgSQL, which caches the plan as long as the connection lives; a function in SQL
+    would be planned again in each statement.
     """
     value = "value" if setting == SETTING else "value = 'on'"
     kind, otherwise = ("text", "NULL") if setting == SETTING else ("boolean", "false")
@@ -125,13 +127,13 @@ def _function(setting: str) -> str:
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
 DECLARE
   signed text := current_setting('{setting}', true);
-  value text := substr(signed, {_LENGTH + 1});
+  value text := substr(signed, {_SIGNATURE_LENGTH + 1});
 BEGIN
-  IF signed IS NULL OR length(signed) <= {_LENGTH} THEN
+  IF signed IS NULL OR length(signed) <= {_SIGNATURE_LENGTH} THEN
     RETURN {otherwise};
   END IF;
   PERFORM FROM {_KEYS} AS k WHERE
-    sha256(k.outer_block || convert_to(left(signed, {_LENGTH}), 'UTF8'))
+    sha256(k.outer_block || convert_to(left(signed, {_SIGNATURE_LENGTH}), 'UTF8'))
     = sha256(k.outer_block || convert_to(encode(sha256(k.outer_block || sha256(
       k.inner_block || convert_to('{setting}:' || value, 'UTF8'))), 'hex'), 'UTF8'));
   RETURN CASE WHEN FOUND THEN {value} ELSE {otherwise} END;
@@ -140,7 +142,7 @@ $function$"""
 
 
 def find_signature_holes(connection: Connection, signer: Signer) -> Iterator[tuple[str, str, str]]:
-    """What is unsound about keys and functions, for the connection's role: object, risk, remedy. Five statements."""
+    """The findings about the keys and functions, for the connection's role: (object, risk, remedy). Six statements."""
     remedy = "run RowLevelSecurity.apply() as the tables' owner"
     functions = {row.name: row for row in connection.execute(text(_FUNCTIONS), {"schema": SCHEMA})}
     for setting in (SETTING, ACROSS):
@@ -148,11 +150,11 @@ def find_signature_holes(connection: Connection, signer: Signer) -> Iterator[tup
         if row is None:
             yield f"function {setting}()", "it does not exist, so no signature is checked", remedy
         elif row.source.strip() not in _function(setting) or not row.definer or row.path != _PATH:
-            yield f"function {setting}()", "it is not the toolkit's: it may believe a forged setting", remedy
+            yield f"function {setting}()", "it is not the toolkit's function, and may accept a forged setting", remedy
         elif row.owned:
             yield (
                 f"function {setting}()",
-                "the application's role may act as its owner, and replace it",
+                "the application's role can replace it, because it can act as its owner or create in its schema",
                 "give the functions and the tables an owner that the application's role is not a member of",
             )
     keys = connection.execute(text(_KEYS_TABLE), {"schema": SCHEMA}).one_or_none()
@@ -161,11 +163,12 @@ def find_signature_holes(connection: Connection, signer: Signer) -> Iterator[tup
     elif keys.open:
         yield (
             f"table {_KEYS}",
-            "the application's role may read or change the keys: whoever sends SQL can sign for any tenant",
+            "the application's role can read or change the keys, so whoever sends SQL can sign for any tenant",
             f"REVOKE ALL ON {_KEYS} FROM the application's role, which must not be its owner",
         )
     if keys is not None and SETTING in functions and not signer.accepted(connection):
-        yield f"table {_KEYS}", "it lacks this secret's key: no tenant sees a row", "RowLevelSecurity.install_secret()"
+        risk = "it does not have the key of this secret, so no tenant gets any rows"
+        yield f"table {_KEYS}", risk, "RowLevelSecurity.install_secret()"
 
 
 _PATH = ["search_path=pg_catalog, pg_temp"]

@@ -1,4 +1,4 @@
-"""The tables that hold tenants' rows, as the mapped classes tell."""
+"""The tables that contain tenants' rows, derived from the mapped classes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from .values import kind_of
 
 
 def tenant_column(mapper: Mapper[Any]) -> Column[Any]:
-    """The column that names the tenant of a tenant-scoped class; a parent's table may have it.
+    """The tenant column of a tenant-scoped class, which can be in a parent's table.
 
-    Of a class that is mapped on a select it is the column of the table below; of a union, that of the first by name.
+    If the class is mapped to a select, it is the column of the table that the select reads; if it is mapped to a union,
+    that of the first table by name.
     """
     return _tenant_columns(mapper)[0]
 
@@ -31,13 +32,13 @@ def _tenant_columns(mapper: Mapper[Any]) -> list[Column[Any]]:
     column: Any = traits.columns[traits.tenant or ""]
     if isinstance(column.table, Table):
         return [column]
-    below = [each for each in column.base_columns if isinstance(getattr(each, "table", None), Table)]
-    return sorted(below, key=lambda each: each.table.fullname) or [column]
+    columns = [each for each in column.base_columns if isinstance(getattr(each, "table", None), Table)]
+    return sorted(columns, key=lambda each: each.table.fullname) or [column]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """Columns of a table, and those of the row in ``table`` that they name: ``pairs`` of (here, there)."""
+    """A reference to a row in ``table``. ``pairs`` are (referencing column, referenced column)."""
 
     table: Table
     pairs: tuple[tuple[Column[Any], Column[Any]], ...]
@@ -45,11 +46,13 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Owner:
-    """How the tenant of a table's rows is known.
+    """How to find the tenant of a table's rows.
 
-    ``column`` names the tenant. Without one, a row belongs to the tenant of the rows that its ``references`` name: a
-    joined child's to its parent's, one between many and many to both ends'. With neither, a row is shared by all, but
-    for the ``extensions``: where a child's table names the tenant, the parent's row is that tenant's.
+    ``column`` is the tenant column. A table without it has ``references``: its rows belong to the tenant of the
+    referenced rows, as in a joined child's table (the parent's row) and an association table (the rows at both ends).
+    A table with ``extensions`` is a parent's table without a tenant column, for which joined children's tables have
+    one: a row that a child's row extends belongs to the tenant of the child's row, and all other rows are shared. Each
+    extension has the reference from a parent's row to the child's row, and the child's tenant column.
     """
 
     column: Column[Any] | None = None
@@ -58,13 +61,17 @@ class Owner:
 
     @property
     def is_unknown(self) -> bool:
-        """Whether the table is a tenants' one, and nothing says whose a row is."""
+        """Whether the table contains tenants' rows, but nothing tells which row belongs to which tenant."""
         return self.column is None and not self.references and not self.extensions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Known:
-    """What the classes that are mapped at a moment tell: one object, so that no thread sees a part of it."""
+class _Snapshot:
+    """Everything derived from the mapped classes at one time. It is immutable, so that no thread sees a partial state.
+
+    ``change`` is the number of the state, ``tables`` are the tenants' tables with their mappers, ``kinds`` the Python
+    types of the tenant columns. For the others see the properties of `TenantTables`.
+    """
 
     change: int = -1
     tables: Mapping[Table, tuple[Mapper[Any], ...]] = field(default_factory=dict)
@@ -76,129 +83,129 @@ class _Known:
 
 
 class TenantTables:
-    """The tables of tenant-scoped classes, kept up to date as classes are mapped.
+    """The tables of tenant-scoped classes.
 
-    What is known is read anew, as a whole, after each change; until that has succeeded every question raises. A guard
-    that went on with what it knows in part would let the rest through.
+    After a class has been mapped, the next call derives everything again. If that fails, every method raises until it
+    succeeds, because a guard with incomplete information would not confine some statements.
     """
 
     def __init__(self) -> None:
         self._changes = count()
         self._change = next(self._changes)
-        self._known = _Known()
-        event.listen(Mapper, "after_mapper_constructed", self._grow)
+        self._snapshot = _Snapshot()
+        event.listen(Mapper, "after_mapper_constructed", self._on_new_mapper)
 
-    def _grow(self, *_: Any) -> None:
+    def _on_new_mapper(self, *_: Any) -> None:
         self._change = next(self._changes)
 
-    def _now(self) -> _Known:
-        known = self._known
-        while known.change != self._change:
+    def _current_snapshot(self) -> _Snapshot:
+        snapshot = self._snapshot
+        while snapshot.change != self._change:
             configure_mappers()
-            known = self._known = _read(self._change)
-        return known
+            snapshot = self._snapshot = _derive(self._change)
+        return snapshot
 
     def current(self) -> int:
         """A number that changes when classes are mapped."""
-        return self._now().change
+        return self._current_snapshot().change
 
     @property
     def version(self) -> int:
-        """As `current`, of what was last read."""
-        return self._known.change
+        """The number that `current` returned last, without an update."""
+        return self._snapshot.change
 
     @property
     def roots(self) -> tuple[Mapper[Any], ...]:
-        """The mappers that own a tenant column, the topmost of each inheritance tree."""
-        return self._now().roots
+        """The topmost mapper with a tenant column in each inheritance tree."""
+        return self._current_snapshot().roots
 
     @property
     def kinds(self) -> Mapping[type, Column[Any]]:
-        """The Python types of the tenants' names, and a column of each."""
-        return self._now().kinds
+        """The Python types of the tenant columns, each with one such column."""
+        return self._current_snapshot().kinds
 
     @property
     def texts(self) -> frozenset[str]:
-        """The fragments of SQL that the classes themselves were written with, which are the programmer's own."""
-        return self._now().texts
+        """The SQL texts in the mappings of the classes, which the programmer wrote and are therefore trusted."""
+        return self._current_snapshot().texts
 
     def classes_of(self, table: Table) -> tuple[Mapper[Any], ...]:
-        """The mappers of a tenants' table, those whose own table it is before those that inherit it."""
-        return self._now().tables.get(_plain(table), ())
+        """The mappers that use a tenants' table: first those with it as their own table, then those that inherit it."""
+        return self._current_snapshot().tables.get(_plain(table), ())
 
     def table(self, element: Any) -> Table | None:
-        """The tenants' table that ``element`` is, or None."""
+        """``element`` without annotations, if it is a tenants' table; else None."""
         plain = _plain(element) if isinstance(element, Table) else None
-        return plain if plain in self._now().tables else None
+        return plain if plain in self._current_snapshot().tables else None
 
     def owner(self, table: Table) -> Owner | None:
-        """How the tenant of the table's rows is known; None: they belong to no tenant."""
-        return self._now().owners.get(_plain(table))
+        """How to find the tenant of the table's rows; None: they belong to no tenant."""
+        return self._current_snapshot().owners.get(_plain(table))
 
     def knows(self, table: Table) -> bool:
-        """Whether a table is the very one of its name in the metadata of a mapped class."""
+        """Whether the metadata of a mapped class contains this table, and not another object with the same name."""
         plain = _plain(table)
-        return any(metadata.tables.get(plain.key) is plain for metadata in self._now().metadata)
+        return any(metadata.tables.get(plain.key) is plain for metadata in self._current_snapshot().metadata)
 
 
-def _read(change: int) -> _Known:
-    known = tuple(sorted(all_mappers(), key=_rank))
-    scoped = [mapper for mapper in known if tenant_key(mapper) is not None]
+def _derive(change: int) -> _Snapshot:
+    every = tuple(sorted(all_mappers(), key=_rank))
+    scoped = [mapper for mapper in every if tenant_key(mapper) is not None]
     tables: dict[Table, tuple[Mapper[Any], ...]] = {}
     for mapper in scoped:
-        of_tables = isinstance(mapper.local_table, Table)
+        has_table = isinstance(mapper.local_table, Table)
         for table in _tables_of((mapper,)):
-            tables[table] = (*tables.get(table, ()), *([mapper] if of_tables else []))
+            tables[table] = (*tables.get(table, ()), *([mapper] if has_table else []))
         for relationship in mapper.relationships:
             if isinstance(relationship.secondary, Table):
                 tables.setdefault(relationship.secondary, ())
-    for table, of in tables.items():
-        tables[table] = tuple(sorted(of, key=lambda each: each.local_table is not table))
+    for table, users in tables.items():
+        tables[table] = tuple(sorted(users, key=lambda each: each.local_table is not table))
     roots = tuple(mapper for mapper in scoped if mapper.inherits is None or tenant_key(mapper.inherits) is None)
-    metadata = tuple({id(table.metadata): table.metadata for table in _tables_of(known)}.values())
+    metadata = tuple({id(table.metadata): table.metadata for table in _tables_of(every)}.values())
     kinds: dict[type, Column[Any]] = {}
     for column in map(tenant_column, roots):
         kinds.setdefault(kind_of(column), column)
-    return _Known(
+    return _Snapshot(
         change,
         tables,
-        _owners(known, tables, metadata),
+        _owners(every, tables, metadata),
         metadata,
         roots,
         kinds,
-        frozenset(text for mapper in known for text in _texts_of(mapper)),
+        frozenset(text for mapper in every for text in _texts_of(mapper)),
     )
 
 
 def _rank(mapper: Mapper[Any]) -> tuple[int, str, str]:
-    """An order that is the same in each process: registries hold their classes in sets."""
+    """A sort key that gives the same order in each process, because registries store their classes in sets."""
     return len(list(mapper.iterate_to_root())), mapper.class_.__module__, mapper.class_.__qualname__
 
 
-def _tables_of(known: tuple[Mapper[Any], ...]) -> Iterator[Table]:
-    for mapper in known:
+def _tables_of(mappers_: tuple[Mapper[Any], ...]) -> Iterator[Table]:
+    for mapper in mappers_:
         yield from (table for table in mapper.tables if isinstance(table, Table))
 
 
 def _owners(
-    known: tuple[Mapper[Any], ...], tables: Mapping[Table, Any], metadata: tuple[Any, ...]
+    every: tuple[Mapper[Any], ...], tables: Mapping[Table, Any], metadata: tuple[Any, ...]
 ) -> dict[Table, Owner]:
     """The owner of each tenants' table, and of each table with a ``tenant_id`` that no class maps."""
     owners: dict[Table, Owner] = {}
-    scoped = [mapper for mapper in known if tenant_key(mapper) is not None]
+    scoped = [mapper for mapper in every if tenant_key(mapper) is not None]
     for mapper in scoped:
         if isinstance(mapper.local_table, Table):
             _inherited_owners(mapper, owners)
-    shared = {mapper.local_table for mapper in known if tenant_key(mapper) is None}
+    shared = {mapper.local_table for mapper in every if tenant_key(mapper) is None}
     for mapper in scoped:
         if not isinstance(mapper.local_table, Table):
             _selected_owners(mapper, shared, owners)
-    for mapper in known:
+    for mapper in every:
         for relationship in mapper.relationships:
             secondary = relationship.secondary
             if isinstance(secondary, Table) and secondary in tables and secondary not in owners:
                 owners[secondary] = Owner(references=tuple(_ends(relationship)))
-    mapped = set(_tables_of(known))
+    mapped = set(_tables_of(every))
     for each in metadata:
         for table in each.tables.values():
             if table not in mapped and table not in owners and "tenant_id" in table.columns:
@@ -207,7 +214,7 @@ def _owners(
 
 
 def _inherited_owners(mapper: Mapper[Any], owners: dict[Table, Owner]) -> None:
-    """Note the owners of the class's tables: the one that names the tenant, those below it and those above it."""
+    """Add the owners of a class's tables: the table with the tenant column, its children's tables and its parents'."""
     levels = _levels(mapper)
     names: list[Any] = [level.local_table for level in levels]
     column = tenant_column(mapper)
@@ -217,27 +224,27 @@ def _inherited_owners(mapper: Mapper[Any], owners: dict[Table, Owner]) -> None:
         pairs = tuple(_joined(levels[below], names[below + 1]))
         if names[below] not in owners:
             owners[names[below]] = Owner(references=(Reference(names[below + 1], pairs),) if pairs else ())
-    reached = [(each, each) for each in column.table.primary_key.columns]
+    pairs_above = [(each, each) for each in column.table.primary_key.columns]
     for above in range(place + 1, len(names)):
         up = dict(_joined(levels[above - 1], names[above]))
-        reached = [(up[here], there) for here, there in reached if here in up]
-        held = owners.get(names[above], Owner())
-        if held.column is None and not held.references:
-            extension = (Reference(column.table, tuple(reached)), column)
-            owners[names[above]] = Owner(extensions=(*held.extensions, extension))
+        pairs_above = [(up[here], there) for here, there in pairs_above if here in up]
+        owner = owners.get(names[above], Owner())
+        if owner.column is None and not owner.references:
+            extension = (Reference(column.table, tuple(pairs_above)), column)
+            owners[names[above]] = Owner(extensions=(*owner.extensions, extension))
 
 
 def _selected_owners(mapper: Mapper[Any], shared: set[Any], owners: dict[Table, Owner]) -> None:
-    """Note the owners of the tables below a class that is mapped on a select or a join, where no other class tells.
+    """Add the owners of the tables that a class mapped to a select or a join reads, if they are not known yet.
 
-    A table that names the tenant is so owned; one that refers to such a table, and is no other class's, belongs to
-    whom the rows belong that it names.
+    First come the tables with the tenant column. Then the rows of each table that has a foreign key to a table with a
+    known owner, and that no shared class maps, belong to the tenant of the referenced rows.
     """
     for column in _tenant_columns(mapper):
         owners.setdefault(column.table, Owner(column=column))
-    waiting = [table for table in _tables_of((mapper,)) if table not in owners and table not in shared]
-    for _ in range(len(waiting)):
-        for table in [each for each in waiting if each not in owners]:
+    pending = [table for table in _tables_of((mapper,)) if table not in owners and table not in shared]
+    for _ in range(len(pending)):
+        for table in [each for each in pending if each not in owners]:
             keys = sorted(table.foreign_key_constraints, key=lambda each: [column.name for column in each.columns])
             key = next((each for each in keys if each.referred_table in owners), None)
             if key is not None and key.referred_table in mapper.tables:
@@ -246,13 +253,13 @@ def _selected_owners(mapper: Mapper[Any], shared: set[Any], owners: dict[Table, 
 
 
 def _levels(mapper: Mapper[Any]) -> list[Mapper[Any]]:
-    """The levels of an inheritance that have a table each, from the class up to its root."""
+    """The classes of an inheritance that have their own table, from the class up to its root."""
     levels: list[Mapper[Any]] = []
     for level in mapper.iterate_to_root():
         if not isinstance(level.local_table, Table) or level.local_table not in mapper.tables:
             break
         if levels and levels[-1].local_table is level.local_table:
-            levels[-1] = level  # single-table inheritance: the topmost class has the condition to the next table
+            levels[-1] = level  # single-table inheritance: the topmost class has the join condition to the next table
         else:
             levels.append(level)
         if level.concrete:
@@ -261,33 +268,33 @@ def _levels(mapper: Mapper[Any]) -> list[Mapper[Any]]:
 
 
 def inherited_from(table: Table) -> list[list[tuple[Table, Any]]]:
-    """The ways up from a table: of each the tables above, the nearest first, with what ties it to the one below.
+    """The tables of the parent classes, each with the condition that joins it to its child's table, nearest first.
 
-    There is one where one inheritance has the table, and several where other classes are mapped on it besides.
+    It is a list of such chains: usually one, but several if classes with different parents are mapped to the table.
     """
-    ways: list[list[tuple[Table, Any]]] = []
+    chains: list[list[tuple[Table, Any]]] = []
     for mapper in TABLES.classes_of(table):
         own: Mapper[Any] | None = mapper
         while own is not None and own.local_table is not table:
             own = own.inherits
         levels = [] if own is None else _levels(own)
-        way = [
+        chain = [
             (above.local_table, below.inherit_condition)
             for below, above in pairwise(levels)
             if isinstance(above.local_table, Table)
         ]
-        if way and [each for each, _ in way] not in [[each for each, _ in other] for other in ways]:
-            ways.append(way)
-    return ways
+        if chain and [each for each, _ in chain] not in [[each for each, _ in other] for other in chains]:
+            chains.append(chain)
+    return chains
 
 
 def _joined(level: Mapper[Any], parent: Any) -> list[tuple[Column[Any], Column[Any]]]:
-    """The columns of a level's table, each with the one of its parent's table that it is joined to."""
+    """The columns by which a class's table is joined to its parent's table, as pairs of (child's, parent's)."""
     return [(own, there) for there, own in joined_columns(level).items() if there.table is parent]
 
 
 def _ends(relationship: RelationshipProperty[Any]) -> Iterator[Reference]:
-    """The rows of tenants that a row between many and many names."""
+    """The references from an association table's row to tenants' rows."""
     ends = (
         (relationship.parent, relationship.synchronize_pairs),
         (relationship.mapper, relationship.secondary_synchronize_pairs),
@@ -307,6 +314,7 @@ def _plain(table: Table) -> Table:
 
 
 def _texts_of(mapper: Mapper[Any]) -> Iterator[str]:
+    """The SQL texts and literal columns in the mapping of a class."""
     expressions: list[Any] = [expression for prop in mapper.column_attrs for expression in prop.columns]
     for relationship in mapper.relationships:
         order = relationship.order_by

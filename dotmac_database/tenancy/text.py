@@ -1,4 +1,4 @@
-"""Which fragments of SQL text a confined statement may hold: those that can carry no condition and no subselect."""
+"""The SQL texts that a confined statement may contain: texts that can have no condition and no subselect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OPERATOR = re.compile(
     re.IGNORECASE,
 )
 _NAME = re.compile(r"[A-Za-z_]\w*\Z")
-_OTHERS = frozenset(
+_OTHER_FUNCTIONS = frozenset(
     """
     all any array coalesce cube exists greatest grouping least nullif rollup row some
 
@@ -43,19 +43,22 @@ _OTHERS = frozenset(
     l2_normalize subvector binary_quantize
     """.split()  # noqa: SIM905 - a list of words is read more easily
 )
-"""SQL's own forms, SQLite's functions, and those of the extensions that come with PostgreSQL, and of pgvector."""
+"""Functions of the SQL grammar, of SQLite, of extensions that are part of PostgreSQL, and of pgvector."""
 
-_FAMILIES = re.compile(r"(?:dotmac|st(?!_(?:estimated_?extent|find_?extent)\Z)|rum)_\w+\Z")
-"""The toolkit's functions for SQLite, and PostGIS's but for those that read a table whose name is an argument."""
+_PREFIXED_FUNCTIONS = re.compile(r"(?:dotmac|st(?!_(?:estimated_?extent|find_?extent)\Z)|rum)_\w+\Z")
+"""The toolkit's functions for SQLite, and functions of PostGIS and RUM, by prefix.
+
+The excluded functions of PostGIS have the name of a table as an argument, and read that table.
+"""
 
 
 def is_plain(text: str) -> bool:
-    """Whether a fragment is a name, a number, a star or a simple constant, or stands so in a mapping."""
+    """Whether a text is a name, a number, a star or a simple constant, or is part of a class's mapping."""
     return _PLAIN.match(text) is not None or text in TABLES.texts
 
 
 def is_plain_hint(text: str) -> bool:
-    """Whether an optimizer hint says no more than how to read."""
+    """Whether a hint of a statement only controls how tables are read."""
     return _HINT.match(text) is not None
 
 
@@ -70,6 +73,11 @@ def is_name(text: str) -> bool:
 
 
 def is_known_function(name: str, tenant_free: frozenset[str]) -> bool:
-    """Whether a function makes its result of its arguments alone, so far as is known, or is declared to do so."""
+    """Whether a function is known, or declared by ``tenant_free``, to read no tenant's rows but its arguments."""
     plain = name.lower()
-    return plain in FUNCTIONS or plain in _OTHERS or plain in tenant_free or _FAMILIES.match(plain) is not None
+    return (
+        plain in FUNCTIONS
+        or plain in _OTHER_FUNCTIONS
+        or plain in tenant_free
+        or _PREFIXED_FUNCTIONS.match(plain) is not None
+    )

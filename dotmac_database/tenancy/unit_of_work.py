@@ -1,4 +1,4 @@
-"""The unit of work: new rows are stamped, and nothing of another tenant is written."""
+"""The checks of the unit of work: new rows get the tenant, and no row of another tenant is written."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..errors import TenantIsolationError
 from ..models.traits import tenant_key
 from .context import TenantBinding
 from .tables import tenant_column
-from .values import same, stored
+from .values import column_value, same
 
 
 @contextmanager
-def writing_by_itself(binding: TenantBinding) -> Iterator[None]:
-    """The session writes by Core statements in this block; the connection confines them, rather than refuse them."""
+def core_writes_allowed(binding: TenantBinding) -> Iterator[None]:
+    """In this block the session sends its writes as Core statements, which are confined instead of refused."""
     binding.writing += 1
     try:
         yield
@@ -28,31 +28,35 @@ def writing_by_itself(binding: TenantBinding) -> Iterator[None]:
 
 
 def check_unit_of_work(session: Session, binding: TenantBinding) -> None:
-    """Stamp new objects, and refuse whatever is not the tenant's own. No statement."""
+    """Set the tenant on new objects, and raise if a changed or deleted object is another tenant's. No statement."""
     for entity in session.new:
         mapper = inspect(entity).mapper
         key = tenant_key(mapper)
         if key is None:
             continue
-        tenant = stored(binding.required(type(entity).__name__), tenant_column(mapper))
+        tenant = column_value(binding.required(type(entity).__name__), tenant_column(mapper))
         if getattr(entity, key) is None:
             setattr(entity, key, tenant)
-        _own(entity, key, tenant)
+        _check_entity(entity, key, tenant)
     for entity in (*session.dirty, *session.deleted):
         key = tenant_key(inspect(entity).mapper)
         if key is not None:
-            _own(entity, key, binding.required(type(entity).__name__))
+            _check_entity(entity, key, binding.required(type(entity).__name__))
 
 
-def _own(entity: Any, key: str, tenant: Any) -> None:
+def _check_entity(entity: Any, key: str, tenant: Any) -> None:
+    """Raise unless the object's tenant, both the loaded and the new value, is this tenant."""
     history = inspect(entity).attrs[key].history
-    held = [value for value in (*history.added, *history.unchanged, *history.deleted) if value is not None]
-    if (history.added and None in history.added) or any(not same(value, tenant) for value in held):
+    values = [value for value in (*history.added, *history.unchanged, *history.deleted) if value is not None]
+    if (history.added and None in history.added) or any(not same(value, tenant) for value in values):
         raise TenantIsolationError(f"{type(entity).__name__}: the row belongs to another tenant.")
 
 
-def attached_are_own(session: Session, binding: TenantBinding) -> None:
-    """Look up the tenant of objects that came from outside: their loaded state may be forged. One SELECT a class."""
+def check_attached(session: Session, binding: TenantBinding) -> None:
+    """Raise if an object that was attached to the session is another tenant's. One SELECT for each class.
+
+    It reads the tenant from the database, because the loaded state of an attached object can be forged.
+    """
     if not binding.attached:
         return
     by_mapper: dict[Mapper[Any], list[tuple[Any, ...]]] = {}
@@ -60,25 +64,23 @@ def attached_are_own(session: Session, binding: TenantBinding) -> None:
         if state.session is session and state.key is not None and tenant_key(state.mapper) is not None:
             by_mapper.setdefault(state.mapper, []).append(tuple(state.key[1]))
     for mapper, keys in by_mapper.items():
-        rows_are_own(session, mapper, binding, keys)
+        check_rows(session, mapper, binding, keys)
     binding.attached.clear()
 
 
-def rows_are_own(
-    session: Session, mapper: Mapper[Any], binding: TenantBinding, keys: Iterable[tuple[Any, ...]]
-) -> None:
-    """Raise `TenantIsolationError` unless every one of these rows is there and the tenant's. One SELECT."""
-    tenant = stored(binding.required(mapper.class_.__name__), tenant_column(mapper))
-    wanted = set(keys)
-    if not wanted:
+def check_rows(session: Session, mapper: Mapper[Any], binding: TenantBinding, keys: Iterable[tuple[Any, ...]]) -> None:
+    """Raise `TenantIsolationError` unless all rows with these keys exist and are the tenant's. One SELECT."""
+    tenant = column_value(binding.required(mapper.class_.__name__), tenant_column(mapper))
+    key_set = set(keys)
+    if not key_set:
         return
     columns: list[Any] = [mapper.get_property_by_column(column).class_attribute for column in mapper.primary_key]
     dialect = dialect_named(session.get_bind(mapper).dialect.name)
     owner = getattr(mapper.class_, tenant_key(mapper) or "")
     among = dialect.row_among(columns, "dotmac_keys")
     statement = select(func.count()).select_from(mapper.class_).where(among, owner == tenant)
-    parameters = dialect.row_parameters(columns, "dotmac_keys", wanted)
+    parameters = dialect.row_parameters(columns, "dotmac_keys", key_set)
     with session.no_autoflush:
-        found = session.scalar(statement, parameters, execution_options={"dotmac_confined": tenant})
-    if found != len(wanted):
+        count = session.scalar(statement, parameters, execution_options={"dotmac_confined": tenant})
+    if count != len(key_set):
         raise TenantIsolationError(f"{mapper.class_.__name__}: a row belongs to another tenant, or does not exist.")

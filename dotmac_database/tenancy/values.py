@@ -1,4 +1,4 @@
-"""A tenant's name as a value of a column: a string from a header is a UUID's or an integer's name as well."""
+"""Tenants' names as values of columns: for example, a string from a header as a UUID or an integer."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ..errors import TenantIsolationError, TenantNotGivenError, TenantRequiredError, ValidationError
 
-_NO_NAMES = (bool, float, bytes, bytearray, memoryview, list, dict, set, frozenset, tuple, type)
+_NOT_NAMES = (bool, float, bytes, bytearray, memoryview, list, dict, set, frozenset, tuple, type)
 
 
-def named(tenant: Any) -> Any:
-    """``tenant``, if it is one. Raises `TenantRequiredError` for None and blanks, `ValidationError` for the rest.
+def valid_tenant(tenant: Any) -> Any:
+    """``tenant``, if it is a valid tenant's name.
 
-    An SQL expression is none: it would be a condition of the statement's writer, and true of any row. What can't be
-    compared or hashed is none either.
+    Raises `TenantRequiredError` for None and blank strings. Raises `ValidationError` for values that can't be hashed or
+    that are clearly no name, and for SQL expressions, because an expression could match the rows of any tenant.
     """
     if tenant is None:
-        raise TenantNotGivenError("A session can't be bound to no tenant.")
+        raise TenantNotGivenError("A tenant is required, but it is None.")
     if isinstance(tenant, str) and not tenant.strip():
         raise TenantRequiredError("A tenant's name can't be blank.")
     if isinstance(tenant, str):
         if "\x00" in tenant:
-            raise ValidationError("A tenant's name can't hold a NUL.", field="tenant_id")
+            raise ValidationError("A tenant's name can't contain a NUL character.", field="tenant_id")
         return tenant
     if isinstance(tenant, ClauseElement) or hasattr(tenant, "__clause_element__"):
         raise ValidationError("A tenant's name can't be an SQL expression.", field="tenant_id")
-    if isinstance(tenant, _NO_NAMES) or callable(tenant) or type(tenant).__hash__ is None:
+    if isinstance(tenant, _NOT_NAMES) or callable(tenant) or type(tenant).__hash__ is None:
         raise ValidationError(f"A tenant's name can't be a {type(tenant).__name__}.", field="tenant_id")
     return tenant
 
 
 def kind_of(column: Column[Any]) -> type:
-    """The Python type of the column's values; `object` where the column doesn't tell."""
+    """The Python type of the column's values; `object` if the column's type doesn't define it."""
     kind = _python_type(column.type)
     if kind is object and isinstance(column.type, TypeDecorator):
         return _python_type(column.type.impl_instance)
@@ -50,8 +50,8 @@ def _python_type(type_: TypeEngine[Any]) -> type:
         return object
 
 
-def fitting(tenant: Any, kind: type) -> Any:
-    """The tenant as a ``kind``; raises `ValueError` where there is no such value."""
+def convert_tenant(tenant: Any, kind: type) -> Any:
+    """The tenant converted to the Python type ``kind``. Raises `ValueError` if it can't be converted."""
     if kind is object or type(tenant) is kind:
         return tenant
     if kind is str and isinstance(tenant, (int, UUID)):
@@ -65,26 +65,26 @@ def fitting(tenant: Any, kind: type) -> Any:
     raise ValueError(kind.__name__)
 
 
-def stored(tenant: Any, column: Column[Any]) -> Any:
-    """The tenant as a value of ``column``. Raises `TenantIsolationError` where the column can't hold such a name."""
+def column_value(tenant: Any, column: Column[Any]) -> Any:
+    """The tenant as a value of ``column``. Raises `TenantIsolationError` if the column can't store this name."""
     kind = kind_of(column)
     try:
-        return fitting(tenant, kind)
+        return convert_tenant(tenant, kind)
     except ValueError:
         raise TenantIsolationError(
-            f"{column.table.name}.{column.name} names tenants by {kind.__name__}, which this tenant's name is not."
+            f"{column.table.name}.{column.name} stores tenants as {kind.__name__}, which this tenant's name is not."
         ) from None
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two names are the same tenant's, whatever their types."""
+    """Whether two values name the same tenant. Their types may differ, as with a UUID and its text."""
     if one == other:
         return True
     if type(one) is type(other) or one is None or other is None:
         return False
     for name, kind in ((one, type(other)), (other, type(one))):
         try:
-            if fitting(name, kind) == (other if name is one else one):
+            if convert_tenant(name, kind) == (other if name is one else one):
                 return True
         except ValueError:
             continue

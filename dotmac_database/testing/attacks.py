@@ -1,4 +1,7 @@
-"""The attacks of the leak test kit. Each returns what it gained, or None. An exception means it was prevented."""
+"""The attacks of the leak test kit. Each returns in words what it achieved; None: nothing.
+
+If an attack raises an exception, it was prevented.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,11 @@ from ..models.traits import tenant_key
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An attacked class, with the keys of the attacker's row and of the victim's row."""
+    """A class to attack.
+
+    ``key`` is its tenant attribute, ``attacker`` and ``victim`` are tenants, ``own`` is the primary key of the
+    attacker's row, and ``other`` the primary key of the victim's row.
+    """
 
     mapper: Mapper[Any]
     key: str
@@ -31,11 +38,11 @@ class Target:
 
     @property
     def primary(self) -> list[str]:
-        """The attributes of the primary key."""
+        """The names of the primary key's attributes."""
         return [self.mapper.get_property_by_column(column).key for column in self.mapper.primary_key]
 
     def forged(self) -> Any:
-        """A forged object with the victim's key that pretends to be loaded and to be the attacker's."""
+        """An object with the primary key of the victim's row and the attacker's tenant, as if it had been loaded."""
         entity = self.model()
         for name, value in zip(self.primary, self.other, strict=True):
             setattr(entity, name, self.attacker if name == self.key else value)
@@ -44,7 +51,7 @@ class Target:
         return entity
 
     def changeable(self) -> tuple[str, Any] | None:
-        """An attribute that an attacker could change, and its new value."""
+        """An attribute that an attacker could change, and its new value; None: the class has no such attribute."""
         for attribute in self.mapper.column_attrs:
             column: Any = attribute.columns[0]
             plain = attribute.key not in (*self.primary, self.key) and not getattr(column, "foreign_keys", True)
@@ -55,8 +62,8 @@ class Target:
         return None
 
 
-def _seen(target: Target, entities: Any) -> str | None:
-    """Whether any of the objects is a row of the victim's, of whatever class."""
+def _victims_row(target: Target, entities: Any) -> str | None:
+    """The leak, in words, if one of the objects, of any class, is a row of the victim; else None."""
     for entity in entities:
         mapper = getattr(type(entity), "__mapper__", None)
         key = None if mapper is None else tenant_key(mapper)
@@ -71,7 +78,7 @@ def _columns(session: Session, target: Target) -> str | None:
 
 
 def _alias(session: Session, target: Target) -> str | None:
-    return _seen(target, session.scalars(select(aliased(target.model))).unique())
+    return _victims_row(target, session.scalars(select(aliased(target.model))).unique())
 
 
 def _subquery(session: Session, target: Target) -> str | None:
@@ -89,9 +96,9 @@ def _loaded(option: Callable[..., ORMOption]) -> Callable[[Session, Target], str
             for entity in session.scalars(select(target.model).options(option(attribute))).unique():
                 related = getattr(entity, name)
                 members = related.values() if isinstance(related, dict) else related
-                found = _seen(target, members if hasattr(members, "__iter__") else [members] if members else [])
-                if found is not None:
-                    return f"{found} through {name}"
+                leak = _victims_row(target, members if hasattr(members, "__iter__") else [members] if members else [])
+                if leak is not None:
+                    return f"{leak} through {name}"
         return None
 
     return attack
@@ -145,7 +152,7 @@ def _delete(session: Session, target: Target) -> str | None:
 def _give_away(session: Session, target: Target) -> str | None:
     entity = session.get(target.model, target.own)
     if entity is None:
-        return "the tenant's own row is not its own any more"
+        return "the tenant can't read its own row any more"
     setattr(entity, target.key, target.victim)
     session.flush()
     return "a row was given to another tenant"
@@ -153,7 +160,7 @@ def _give_away(session: Session, target: Target) -> str | None:
 
 def _insert(session: Session, target: Target) -> str | None:
     session.execute(insert(target.model).values({target.key: target.victim}))
-    return "a row was made for another tenant"
+    return "a row was created for another tenant"
 
 
 def _core(session: Session, target: Target) -> str | None:
@@ -166,26 +173,27 @@ def _raw(session: Session, target: Target) -> str | None:
     table = target.mapper.get_property(target.key).columns[0].table
     name = session.get_bind().dialect.identifier_preparer.format_table(table)
     rows = session.connection().execute(text(f"SELECT * FROM {name}")).all()
-    seen = any(_same(target.victim, value) for row in rows for value in row)
-    return "another tenant's row was read" if seen else None
+    leaked = any(_same(target.victim, value) for row in rows for value in row)
+    return "another tenant's row was read" if leaked else None
 
 
 def _same(tenant: Any, value: Any) -> bool:
+    """Whether a value as the driver returns it names the tenant. A UUID can be a text with or without hyphens."""
     return value is not None and str(value).replace("-", "") == str(tenant).replace("-", "")
 
 
 def _fragment(session: Session, target: Target) -> str | None:
     statement = select(target.model).where(literal_column("1=1 OR 1=1"))
-    return _seen(target, session.scalars(statement).unique())
+    return _victims_row(target, session.scalars(statement).unique())
 
 
 def _nobody(session: Session, target: Target) -> str | None:
     session.scalars(select(target.model)).unique().all()
-    return "with no tenant bound, rows were asked for and no error came"
+    return "a session that is bound to no tenant executed a SELECT without an error"
 
 
 ATTACKS: dict[str, Callable[[Session, Target], str | None]] = {
-    "select": lambda session, target: _seen(target, session.scalars(select(target.model)).unique()),
+    "select": lambda session, target: _victims_row(target, session.scalars(select(target.model)).unique()),
     "select of columns": _columns,
     "alias": _alias,
     "subquery": _subquery,

@@ -1,4 +1,4 @@
-"""The leak test kit: every known way out of a tenant, tried on a project's own models and sessions.
+"""The leak test kit: tries every known attack on tenant isolation on a project's own models and sessions.
 
     from dotmac_database.testing.leaks import assert_no_leaks
 
@@ -40,7 +40,7 @@ Make = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """A leak: the class or table, the successful attack, and what it gained."""
+    """A leak: the class or table, the attack that succeeded, and what it achieved."""
 
     object: str
     attack: str
@@ -98,8 +98,8 @@ def assert_no_leaks(
     tenants: tuple[Any, Any] | None = None,
 ) -> None:
     """Raise `AssertionError` with the name of each leak that `find_leaks` finds."""
-    found = find_leaks(metadata, sessions, make=make, keys=keys, tenants=tenants)
-    assert not found, "tenants leak:\n" + "\n".join(f"  {leak}" for leak in found)
+    leaks = find_leaks(metadata, sessions, make=make, keys=keys, tenants=tenants)
+    assert not leaks, "tenants' rows leak:\n" + "\n".join(f"  {leak}" for leak in leaks)
 
 
 def _static(metadata: MetaData, *, keys: bool) -> Iterator[Leak]:
@@ -110,9 +110,9 @@ def _static(metadata: MetaData, *, keys: bool) -> Iterator[Leak]:
         parents = [each.referred_table for each in table.foreign_key_constraints]
         owners = [parent.name for parent in parents if parent in protected]
         if table not in protected and owners:
-            yield Leak(table.name, "no tenant", f"it refers to {owners[0]}, and its own rows belong to no tenant")
+            yield Leak(table.name, "no tenant", f"it references {owners[0]}, but its own rows belong to no tenant")
         elif table in protected and table not in mapped and protected[table] is not None:
-            yield Leak(table.name, "no class", "it has a tenant, and no class that could be confined")
+            yield Leak(table.name, "no class", "it has a tenant column, but no mapped class, so it can't be confined")
     if keys:
         for key in loose_keys(metadata):
             what = "unique constraint" if key.referred is None else f"foreign key to {key.referred}"
@@ -127,7 +127,7 @@ def _attacks(
         yield Leak("session", "not guarded", "make the sessions with guard_tenants(sessionmaker)")
         return
     if binding.rls is not None and session.get_bind().dialect.name == "postgresql":
-        with unscoped(session, reason="leak test: look at the policies"):
+        with unscoped(session, reason="leak test: verify the policies"):
             findings = binding.rls.verify(session.connection())
         yield from (Leak(each.object, "row-level security", each.risk) for each in findings)
     rows = _Rows(session, metadata, make, tenants)
@@ -137,35 +137,38 @@ def _attacks(
             target = rows.target(mapper)
         except (DatabaseError, SQLAlchemyError) as error:
             reason = str(error).partition("\n")[0]
-            yield Leak(name, "not tested", f"no row of it could be made; give make={{{name}: …}}: {reason}")
+            yield Leak(name, "not tested", f"no row could be created; pass make={{{name}: …}}: {reason}")
             continue
         for attack, run in ATTACKS.items():
-            detail = _tried(session, target, run, bound=attack != "no tenant")
+            detail = _try_attack(session, target, run, bound=attack != "no tenant")
             if detail is not None:
                 yield Leak(name, attack, detail)
 
 
-def _tried(session: Session, target: Target, run: Any, *, bound: bool) -> str | None:
-    """Run one attack in a savepoint. Returns what it gained, or None."""
+def _try_attack(session: Session, target: Target, run: Any, *, bound: bool) -> str | None:
+    """Run one attack in a savepoint. Returns in words what it achieved; None: nothing.
+
+    ``bound``: the session is bound to the attacker. An attack without a tenant must raise `TenantRequiredError`.
+    """
     before = _snapshot(session, target)
     nested = session.begin_nested()
-    gained: str | None = None
+    result: str | None = None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if bound:
                 with tenant_scope(session, target.attacker):
-                    gained = run(session, target)
+                    result = run(session, target)
             else:
-                gained = run(session, target)
+                result = run(session, target)
     except (DatabaseError, SQLAlchemyError) as error:
-        gained = None if bound or isinstance(error, TenantRequiredError) else "it was not refused by name"
+        result = None if bound or isinstance(error, TenantRequiredError) else "it did not raise TenantRequiredError"
     if nested.is_active:
-        if gained is None and _snapshot(session, target) != before:
-            gained = "another tenant's row was changed"
+        if result is None and _snapshot(session, target) != before:
+            result = "another tenant's row was changed"
         nested.rollback()
     session.expunge_all()
-    return gained
+    return result
 
 
 def _snapshot(session: Session, target: Target) -> Any:
@@ -180,32 +183,36 @@ def _snapshot(session: Session, target: Target) -> Any:
 
 @dataclass
 class _Rows:
-    """The rows of two tenants, which are inserted when they are needed."""
+    """Inserts the rows of the two tenants when they are needed.
+
+    ``inserted`` are the values of the inserted rows by column, for each table and tenant.
+    """
 
     session: Session
     metadata: MetaData
     make: dict[type, Make]
     tenants: tuple[Any, Any] | None = None
-    made: dict[tuple[Table, Any], dict[Any, Any]] = field(default_factory=dict)
+    inserted: dict[tuple[Table, Any], dict[Any, Any]] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=lambda: count(900_001))
 
     def __post_init__(self) -> None:
         configure_mappers()
         tables = set(self.metadata.tables.values())
         order = {table: place for place, table in enumerate(self.metadata.sorted_tables)}
-        found = [each for each in all_mappers() if each.local_table in tables]
-        self.mapped: list[Mapper[Any]] = sorted(found, key=lambda each: order[each.local_table])  # type: ignore[index]  # it is a table
+        relevant = [each for each in all_mappers() if each.local_table in tables]
+        self.mapped: list[Mapper[Any]] = sorted(relevant, key=lambda each: order[each.local_table])  # type: ignore[index]  # it is a table
         self.classes = [each for each in self.mapped if tenant_key(each) is not None]
 
     def target(self, mapper: Mapper[Any]) -> Target:
-        """A class with a row of the attacker's and one of the victim's."""
+        """The target of attacks on a class. Inserts a row of the attacker and a row of the victim."""
         attacker, victim = self.tenants or _tenants(mapper)
-        with unscoped(self.session, reason="leak test: make rows"):
+        with unscoped(self.session, reason="leak test: create rows"):
             own, other = self._row(mapper, attacker), self._row(mapper, victim)
         traits = traits_of(mapper.class_)
         return Target(mapper, traits.tenant or "", attacker, victim, own, other)
 
     def _row(self, mapper: Mapper[Any], tenant: Any) -> tuple[Any, ...]:
+        """Insert a row of the tenant. Returns its primary key."""
         nested = self.session.begin_nested()
         try:
             entity = self._entity(mapper, tenant)
@@ -219,7 +226,7 @@ class _Rows:
         nested.commit()
         state = inspect(entity)
         for table in mapper.tables:
-            self.made[table, str(tenant)] = {  # type: ignore[index]  # it is a table
+            self.inserted[table, str(tenant)] = {  # type: ignore[index]  # it is a table
                 column: state.dict.get(mapper.get_property_by_column(column).key)
                 for column in table.columns
                 if column in mapper.columns.values()
@@ -229,20 +236,20 @@ class _Rows:
         return key
 
     def _entity(self, mapper: Mapper[Any], tenant: Any) -> Any:
-        own = self.make.get(mapper.class_)
-        entity = own(tenant) if own is not None else mapper.class_()
+        factory = self.make.get(mapper.class_)
+        entity = factory(tenant) if factory is not None else mapper.class_()
         key = tenant_key(mapper)
         if key is not None:
             setattr(entity, key, tenant)
-        if own is not None:
+        if factory is not None:
             return entity
-        given = set[str]()
+        automatic = set[str]()
         if mapper.polymorphic_on is not None:
-            given.add(mapper.get_property_by_column(mapper.polymorphic_on).key)
+            automatic.add(mapper.get_property_by_column(mapper.polymorphic_on).key)
         for attribute in mapper.column_attrs:
-            # A joined child's key is its parent's, which is set last.
+            # The last column: for the primary key of a joined child it is the parent's column.
             column: Any = attribute.columns[-1]
-            if attribute.key in (key, *given) or not isinstance(getattr(column, "table", None), Table):
+            if attribute.key in (key, *automatic) or not isinstance(getattr(column, "table", None), Table):
                 continue
             value = self._value(column, tenant)
             if value is not None:
@@ -250,27 +257,29 @@ class _Rows:
         return entity
 
     def _value(self, column: Any, tenant: Any) -> Any:
+        """A value for a column of a new row; None: the row is inserted without the column."""
         for foreign in column.foreign_keys:
             parent = foreign.column
             if parent.table in column.table.metadata.tables.values() and not column.nullable:
                 return self._parent(parent, tenant)
             return None
-        filled = column.default is not None or column.server_default is not None or column.nullable
-        if filled or column is column.table.autoincrement_column:
+        optional = column.default is not None or column.server_default is not None or column.nullable
+        if optional or column is column.table.autoincrement_column:
             return None
         return _sample(column, next(self.numbers))
 
     def _parent(self, column: Any, tenant: Any) -> Any:
-        if (column.table, str(tenant)) not in self.made:
+        """The value of a column in the tenant's row of the parent's table, which is inserted if there is none."""
+        if (column.table, str(tenant)) not in self.inserted:
             mapper = next((each for each in self.mapped if each.local_table is column.table), None)
             if mapper is None:
-                raise ValidationError(f"{column.table.name} has no class of which a row could be made.")
+                raise ValidationError(f"{column.table.name} has no mapped class, so no row of it can be created.")
             self._row(mapper, tenant)
-        return self.made[column.table, str(tenant)].get(column)
+        return self.inserted[column.table, str(tenant)].get(column)
 
 
 def _tenants(mapper: Mapper[Any]) -> tuple[Any, Any]:
-    """Two random tenants of the column's type, which can't exist in the database yet."""
+    """The invented attacker and victim, as values of the tenant column's type."""
     traits = traits_of(mapper.class_)
     kind = kind_of(traits.columns[traits.tenant or ""])
     if kind is int:
@@ -281,7 +290,7 @@ def _tenants(mapper: Mapper[Any]) -> tuple[Any, Any]:
 
 
 def _sample(column: Any, number: int) -> Any:
-    """A value for a required column."""
+    """A sample value for a column, by its type; None: the type is unknown. ``number`` makes it unique."""
     enums: Sequence[Any] | None = getattr(column.type, "enums", None)
     if enums:
         kinds = getattr(column.type, "enum_class", None)

@@ -10,7 +10,7 @@ from ..dialects.isolation import lock_by_name
 from ..errors import TransactionError, ValidationError
 from ..execution.state import refuse_ended, sole_bind, sole_connection, state_of, sync_session
 from ..tenancy.context import binding_of
-from ..tenancy.values import named
+from ..tenancy.values import valid_tenant
 
 
 def advisory_lock(session: Session, name: str, *, tenant_id: str | None = None, wait: bool = True) -> bool:
@@ -55,6 +55,6 @@ def tenant_of(session: Session, tenant_id: str | None) -> str:
     Raises `ValidationError` for a value that can't be a tenant's name, and `TenantRequiredError` for a blank one.
     """
     if tenant_id is not None:
-        return str(named(tenant_id))
+        return str(valid_tenant(tenant_id))
     binding = binding_of(session)
     return "" if binding is None or binding.tenant is None else str(binding.tenant)

@@ -1,4 +1,4 @@
-"""Where row-level security has holes: in roles, settings, tables, policies, and all that reads past them."""
+"""Verifies row-level security: finds everything in a database that could let a statement out of its tenant."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ __all__ = ["Finding", "Plan", "find_holes"]
 
 
 def find_holes(connection: Connection, plan: Plan, *, attempts: bool = True) -> list[Finding]:
-    """The holes for the connection's role, in the open transaction, of which nothing stays. See `verify`."""
+    """The findings for the connection's role. It works in a savepoint that is rolled back. See `verify`."""
     if getattr(connection.connection.dbapi_connection, "autocommit", False):
         raise DatabaseError(
-            "Row-level security is verified in a transaction, and this connection commits each statement."
+            "Row-level security must be verified in a transaction, but this connection commits each statement."
         )
     fresh = not connection.in_transaction()
     savepoint = connection.begin_nested()
     try:
-        return list(dict.fromkeys(_holes(connection, plan, fresh=fresh, attempts=attempts)))
+        return list(dict.fromkeys(_findings(connection, plan, fresh=fresh, attempts=attempts)))
     finally:
         savepoint.rollback()
 
 
-def _holes(connection: Connection, plan: Plan, *, fresh: bool, attempts: bool) -> Iterator[Finding]:
+def _findings(connection: Connection, plan: Plan, *, fresh: bool, attempts: bool) -> Iterator[Finding]:
     path = connection.execute(text("SELECT current_setting('search_path')")).scalar_one()
     oids = resolve(connection, plan)
-    # An empty path: whatever is printed from now on names its schema, and no table of a like name can stand in.
+    # With an empty search path, PostgreSQL prints all names with their schema, so that no other table is confused.
     connection.execute(text("SELECT set_config('search_path', '', true)"))
     reach = reach_of(connection)
     yield from role_findings(reach)
@@ -57,6 +57,6 @@ def _holes(connection: Connection, plan: Plan, *, fresh: bool, attempts: bool) -
     yield from function_findings(connection, plan, reach, relations, [view.relname for view in views])
     yield from trigger_findings(connection, plan, relations)
     yield from rule_findings(connection, relations)
-    if attempts and not reach.unbound:
+    if attempts and not reach.bypasses_policies:
         connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": path})
         yield from attempt_findings(connection, plan, relations)

@@ -1,11 +1,14 @@
-"""Attempts to read and to change what belongs to others, as the connection's own role.
+"""Attempts to read, update, delete and insert other tenants' rows, as the connection's own role.
 
-The tenants of the attempts are made up, so that each row that one of them reaches is another's. UPDATE and DELETE
-divide by zero at the first row that the policies let through: PostgreSQL computes what is SET, and what is RETURNED,
-for such rows alone. An UPDATE so stops before it changes the row, a DELETE after it has, and after triggers BEFORE
-DELETE; the savepoint's end undoes that. An INSERT of another tenant's row has NULL in all other columns, where
-PostgreSQL looks at the policies before NOT NULL and the other constraints: that it fails by one of those proves that
-the policies let it pass.
+The attempts use invented tenants, so that every row that they reach is another tenant's.
+
+UPDATE contains a division by zero in SET, and DELETE in RETURNING. PostgreSQL evaluates these clauses only for rows
+that the policies admit, so the error "division by zero" proves that a row was reached. The UPDATE fails before it
+changes the row. The DELETE fails after it has deleted the row and fired the triggers BEFORE DELETE; the rollback to the
+savepoint undoes that.
+
+INSERT tries a row of another tenant with NULL in all other columns. PostgreSQL checks the policies before NOT NULL and
+the other constraints, so the violation of a constraint proves that the policies admit the row.
 """
 
 from __future__ import annotations
@@ -23,11 +26,11 @@ from .plans import Plan
 from .relations import Attribute, Relation
 
 _PAGES = 1000
-_SMALL = _PAGES * 8192
-_STOPS = "1 / CAST(random() * 0 AS integer)"  # volatile, or else the planner would compute it before it looks at a row
-_DIVIDED = "22012"
+_SMALL = _PAGES * 8192  # bytes
+_DIVISION = "1 / CAST(random() * 0 AS integer)"  # volatile, because the planner would evaluate a constant in advance
+_DIVISION_BY_ZERO = "22012"
 _CONSTRAINTS = "23"
-_WAITED = ("55P03", "57014")
+_TIMEOUTS = ("55P03", "57014")
 _BEGIN = """
 SELECT set_config('lock_timeout', '500', true), set_config('row_security', 'on', true), set_config('statement_timeout',
     CASE WHEN setting::int BETWEEN 1 AND 2000 THEN setting ELSE '2000' END, true),
@@ -49,28 +52,28 @@ _RISKS = {
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who attempts: a tenant that has no rows, or none; and whose rows it tries to insert."""
+    """The tenant of an attempt, which is invented; None: no tenant is set. ``other``: the tenant of inserted rows."""
 
     tenant: str | None
     other: str
 
     @property
     def description(self) -> str:
-        """For a finding."""
-        return "while no tenant is named" if self.tenant is None else "as a tenant that has none"
+        """The circumstances of the attempt, as part of a finding."""
+        return "while no tenant is set" if self.tenant is None else "as a tenant that has no rows"
 
 
 def attempt_findings(connection: Connection, plan: Plan, relations: Sequence[Relation]) -> Iterator[Finding]:
-    """What the attempts reached, at most one finding for each table and command. All is rolled back.
+    """The attempts that succeeded, at most one finding for each table and command. Everything is rolled back.
 
-    Four statements for each attempt, twelve attempts at most for each table.
+    It sends six statements, and four for each attempt, of which there are at most twelve for each table.
     """
     savepoint = connection.begin_nested()
     try:
         read_only = connection.execute(text(_BEGIN)).one().read_only
-        tried = [each for each in relations if each.is_table and each.kinship != "ancestor" and each.privileges]
-        small = _small(connection, tried)
-        for relation in tried:
+        targets = [each for each in relations if each.is_table and each.kinship != "ancestor" and each.privileges]
+        small = _small(connection, targets)
+        for relation in targets:
             identities = _identities(_tenant_of(relation, plan, relations))
             attempts = _Attempts(connection, plan, relation, identities, small=relation.oid in small)
             for command in ("SELECT",) if read_only else tuple(_RISKS):
@@ -80,7 +83,7 @@ def attempt_findings(connection: Connection, plan: Plan, relations: Sequence[Rel
 
 
 def _small(connection: Connection, relations: Sequence[Relation]) -> set[int]:
-    """The tables of which a statement may read everything; none, where their sizes can't be read without waiting."""
+    """The tables that are small enough to be read completely; none if reading their sizes exceeds a timeout."""
     savepoint = connection.begin_nested()
     try:
         rows = connection.execute(text(_SIZES), {"oids": [relation.oid for relation in relations]})
@@ -94,7 +97,7 @@ def _small(connection: Connection, relations: Sequence[Relation]) -> set[int]:
 
 
 class _Attempts:
-    """The attempts on one table, until one has waited too long."""
+    """The attempts on one table. After a timeout there are no further attempts."""
 
     def __init__(
         self, connection: Connection, plan: Plan, relation: Relation, identities: Sequence[Identity], *, small: bool
@@ -104,14 +107,14 @@ class _Attempts:
         self._relation = relation
         self._identities = identities
         self._small = small
-        self._waited = False
+        self._timed_out = False
 
     def findings(self, command: str) -> Iterator[Finding]:
-        """What the command reached, as the first identity that reached something."""
+        """The finding of the first identity for which the command reaches a row; none if it reaches no row."""
         if command not in self._relation.privileges:
             return
         for identity in self._identities:
-            statement = None if self._waited else _statement(self._relation, command, identity, small=self._small)
+            statement = None if self._timed_out else _statement(self._relation, command, identity, small=self._small)
             if statement is not None and self._reaches(command, identity, statement):
                 yield Finding(
                     self._relation.name,
@@ -121,7 +124,7 @@ class _Attempts:
                 return
 
     def _reaches(self, command: str, identity: Identity, statement: str) -> bool:
-        """Whether one attempt got past the policies. What fails for another reason proves nothing."""
+        """Whether the policies admit one attempt. A failure for any other reason proves nothing."""
         savepoint = self._connection.begin_nested()
         try:
             self._plan.name_tenant(self._connection, identity.tenant)
@@ -131,10 +134,10 @@ class _Attempts:
             if self._connection.invalidated:
                 raise
             state = str(getattr(error.orig, "sqlstate", ""))
-            self._waited = state in _WAITED
+            self._timed_out = state in _TIMEOUTS
             if command != "INSERT":
-                return state == _DIVIDED
-            # Which partition a row belongs to is looked up before the policies are.
+                return state == _DIVISION_BY_ZERO
+            # PostgreSQL looks for the partition of a row before it checks the policies.
             routed = state == "23514" and self._relation.kind == "p"
             return state.startswith(_CONSTRAINTS) and not routed
         finally:
@@ -143,20 +146,20 @@ class _Attempts:
 
 def _statement(relation: Relation, command: str, identity: Identity, *, small: bool) -> str | None:
     name = relation.name
-    # A range of pages, which PostgreSQL reads without the rest of a large table. A condition on the row makes it apply
-    # the policies for SELECT besides; a small table is tried without one.
-    near = f" WHERE ctid < '({_PAGES},0)'"
-    where = "" if small else near
+    # A condition on pages, so that PostgreSQL does not read the rest of a large table. UPDATE and DELETE with a
+    # condition must also pass the policies for SELECT, so for small tables they have no condition.
+    first_pages = f" WHERE ctid < '({_PAGES},0)'"
+    where = "" if small else first_pages
     if command == "SELECT":
-        return f"SELECT EXISTS (SELECT FROM {name}{near})"  # noqa: S608 - quoted names
+        return f"SELECT EXISTS (SELECT FROM {name}{first_pages})"  # noqa: S608 - quoted names
     if command == "DELETE":
-        return f"DELETE FROM {name}{where} RETURNING {_STOPS}"  # noqa: S608 - quoted names
+        return f"DELETE FROM {name}{where} RETURNING {_DIVISION}"  # noqa: S608 - quoted names
     if command == "UPDATE":
         column = next((each for each in relation.attributes if each.updatable and _plain(each)), None)
         if column is None:
             return None
         null = f"CAST(NULL AS {column.type})"
-        return f"UPDATE {name} SET {column.quoted} = CASE WHEN {_STOPS} = 0 THEN {null} ELSE {null} END{where}"  # noqa: S608
+        return f"UPDATE {name} SET {column.quoted} = CASE WHEN {_DIVISION} = 0 THEN {null} ELSE {null} END{where}"  # noqa: S608
     return _insert(relation, identity)
 
 
@@ -165,27 +168,27 @@ def _plain(attribute: Attribute) -> bool:
 
 
 def _insert(relation: Relation, identity: Identity) -> str | None:
-    # A BEFORE trigger may put the session's own tenant in, and a domain has constraints that come before the policies:
-    # what is refused there proves nothing.
+    # A trigger BEFORE INSERT can set the session's own tenant, and the constraints of domains are checked before the
+    # policies, so the outcome of an INSERT would prove nothing.
     if relation.stamped or any(each.domain for each in relation.attributes):
         return None
     tenant = relation.tenant
     if tenant is not None and not tenant.insertable:
         return None
-    # A default may take a number from a sequence, which no rollback gives back: each column is named that can be.
-    named = [each for each in relation.attributes if each.insertable and not each.generated]
-    values = {each.quoted: "NULL" for each in named}
+    # The INSERT sets all columns that it can: a default could increment a sequence, which no rollback undoes.
+    columns = [each for each in relation.attributes if each.insertable and not each.generated]
+    values = {each.quoted: "NULL" for each in columns}
     if tenant is not None:
-        values[tenant.quoted] = f"CAST('{identity.other}' AS {tenant.type})"  # made of letters, digits, ~, ! and -
+        # The name consists of letters, digits, ~, ! and -.
+        values[tenant.quoted] = f"CAST('{identity.other}' AS {tenant.type})"
     if not values:
         return None
-    columns, given = ", ".join(values), ", ".join(values.values())
-    overriding = "OVERRIDING SYSTEM VALUE " if any(each.identity for each in named) else ""
-    return f"INSERT INTO {relation.name} ({columns}) {overriding}VALUES ({given})"
+    overriding = "OVERRIDING SYSTEM VALUE " if any(each.identity for each in columns) else ""
+    return f"INSERT INTO {relation.name} ({', '.join(values)}) {overriding}VALUES ({', '.join(values.values())})"
 
 
 def _tenant_of(relation: Relation, plan: Plan, relations: Sequence[Relation]) -> Attribute | None:
-    """The column that names the tenant of the relation's rows: its own, or that of a table that it refers to."""
+    """The tenant column of the relation, or of a table that it references, directly or through other tables."""
     if relation.tenant is not None or relation.table is None:
         return relation.tenant
     columns = dict(plan.tables)
@@ -194,21 +197,21 @@ def _tenant_of(relation: Relation, plan: Plan, relations: Sequence[Relation]) ->
     while pending:
         table = pending.pop()
         seen.add(table)
-        held = by_table.get(table)
-        if held is not None and held.tenant is not None:
-            return held.tenant
+        own = by_table.get(table)
+        if own is not None and own.tenant is not None:
+            return own.tenant
         parents = [key.referred_table for key in table.foreign_key_constraints]
         pending += [parent for parent in parents if parent in columns and parent not in seen]
     return None
 
 
 def _identities(tenant: Attribute | None) -> list[Identity]:
-    """None, and two tenants that nobody is; none alone where such a name can't be made."""
+    """No tenant, and two invented tenants. An empty list if no name can be invented for the column's type."""
     names = _names(tenant)
     if names is None:
         return []
-    one, other = names
-    return [Identity(None, one), Identity(one, other), Identity(other, one)]
+    first, second = names
+    return [Identity(None, first), Identity(first, second), Identity(second, first)]
 
 
 def _names(tenant: Attribute | None) -> tuple[str, str] | None:
@@ -218,7 +221,7 @@ def _names(tenant: Attribute | None) -> tuple[str, str] | None:
     if tenant.base == "uuid":
         return str(uuid.uuid4()), str(uuid.uuid4())
     if tenant.category == "N":
-        # Small enough for every integer type.
+        # The numbers fit into every integer type.
         number = -32768 + secrets.randbelow(16000)
         return str(number), str(number + 1)
     return None

@@ -1,8 +1,8 @@
-"""The conditions that the toolkit's policies have, as PostgreSQL prints them.
+"""The conditions of the toolkit's policies, in the form in which PostgreSQL prints them.
 
-A policy with the toolkit's statement is made on a temporary twin of the table, in a savepoint that is rolled back, and
-read back. Where there may be no temporary table (no TEMP on the database, a read-only transaction, a standby), the
-texts are compared word by word instead, without casts and parentheses.
+To get that form, it creates the toolkit's policy on a temporary copy of the table, and reads it from the catalog; a
+savepoint is then rolled back. If no temporary table can be created (no TEMP privilege, a read-only transaction, a
+standby), the texts are compared word by word instead, without casts and parentheses.
 """
 
 from __future__ import annotations
@@ -22,52 +22,52 @@ _LIMIT = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Printed:
-    """The two conditions of a policy."""
+class PrintedPolicy:
+    """The two conditions of a policy, as PostgreSQL prints them."""
 
     using: str | None
     check: str | None
 
     def clause(self, name: str) -> str | None:
-        """The condition of USING or WITH CHECK."""
+        """The condition of the clause ``name``: USING or WITH CHECK."""
         return self.using if name == "USING" else self.check
 
 
 _Key = tuple[str, str, tuple[tuple[str, str], ...], str]
-_PRINTED: dict[_Key, Printed] = {}
-"""What PostgreSQL printed before: a health check that is asked each second makes no temporary tables."""
+_PRINTED: dict[_Key, PrintedPolicy] = {}
+"""A cache, so that a health check that runs every second does not create temporary tables each time."""
 
 
 class Expectations:
-    """Compares conditions with the toolkit's; ``path`` is the search path by which the metadata's names are meant.
+    """Compares conditions with those of the toolkit's policies.
 
-    The conditions given must have been printed with an empty search path, so that they name all schemas: seven
-    statements for each table whose policy this process has not seen before.
+    ``path`` is the search path for the names in the metadata. The conditions must have been printed with an empty
+    search path, so that they contain all schemas. It sends seven statements for each policy that is not in the cache.
     """
 
     def __init__(self, connection: Connection, plan: Plan, path: str) -> None:
         self._connection = connection
         self._plan = plan
         self._path = path
-        self._twins = True
+        self._can_copy = True
 
     def expects(self, relation: Relation, clause: str, condition: str | None) -> bool:
-        """Whether a condition is the one that the toolkit would have made for the relation."""
+        """Whether a condition is the same as in the toolkit's policy for the relation."""
         if relation.table is None or condition is None:
             return False
-        created = [each for each in relation.policy_statements(self._plan) if each.startswith("CREATE POLICY")]
-        return any(self._same(relation, statement, clause, condition) for statement in created)
+        policies = [each for each in relation.policy_statements(self._plan) if each.startswith("CREATE POLICY")]
+        return any(self._same(relation, statement, clause, condition) for statement in policies)
 
     def _same(self, relation: Relation, statement: str, clause: str, condition: str) -> bool:
         types = tuple((each.name, each.type) for each in relation.attributes)
         version = str(self._connection.dialect.server_version_info)
         key = (statement, version, types, self._path)
-        known = _PRINTED.get(key)
-        if known is not None and known.clause(clause) == condition:
+        cached = _PRINTED.get(key)
+        if cached is not None and cached.clause(clause) == condition:
             return True
-        printed = self._print(relation) if self._twins else None
+        printed = self._print(relation) if self._can_copy else None
         if printed is None:
-            return _alike(statement, clause, condition, self._schema())
+            return _has_same_words(statement, clause, condition, self._schema())
         if len(_PRINTED) >= _LIMIT:
             _PRINTED.clear()
         _PRINTED[key] = printed
@@ -76,38 +76,38 @@ class Expectations:
     def _schema(self) -> str:
         return self._connection.dialect.default_schema_name or "public"
 
-    def _print(self, relation: Relation) -> Printed | None:
-        """The policy of the relation's twin; None: there can be no twin here."""
+    def _print(self, relation: Relation) -> PrintedPolicy | None:
+        """The toolkit's policy as PostgreSQL prints it; None: no temporary table can be created."""
         savepoint = self._connection.begin_nested()
         try:
-            return self._twin(relation)
+            return self._print_on_copy(relation)
         except DBAPIError as error:
             if self._connection.invalidated:
                 raise
-            self._twins = getattr(error.orig, "sqlstate", None) not in ("42501", "25006", "0A000")
+            self._can_copy = getattr(error.orig, "sqlstate", None) not in ("42501", "25006", "0A000")
             return None
         finally:
             savepoint.rollback()
 
-    def _twin(self, relation: Relation) -> Printed:
-        # The twin has the table's own name, since PostgreSQL prints that within subselects.
-        twin = f'pg_temp."{escaped(relation.relname)}"'
+    def _print_on_copy(self, relation: Relation) -> PrintedPolicy:
+        # The copy has the name of the table, because PostgreSQL prints the name in subselects.
+        copy = f'pg_temp."{escaped(relation.relname)}"'
         columns = ", ".join(f"{each.quoted} {each.type}" for each in relation.attributes)
-        self._run(f"CREATE TEMPORARY TABLE {twin} ({columns}) ON COMMIT DROP")
+        self._run(f"CREATE TEMPORARY TABLE {copy} ({columns}) ON COMMIT DROP")
         self._connection.execute(text(_PREPARE), {"path": self._path})
         assert relation.table is not None
         for statement in self._plan.enable(relation.table, relation.column):
             if statement.startswith("CREATE POLICY"):
-                self._run(renamed(statement, relation.table, twin))
+                self._run(renamed(statement, relation.table, copy))
         self._connection.execute(text("SELECT set_config('search_path', '', true)"))
-        row = self._connection.execute(text(_READ), {"name": twin}).one()
-        return Printed(row.using, row.check)
+        row = self._connection.execute(text(_READ), {"name": copy}).one()
+        return PrintedPolicy(row.using, row.check)
 
     def _run(self, statement: str) -> None:
         self._connection.execute(text(statement.replace(":", "\\:")))
 
 
-# To make a policy locks the tables that its condition reads.
+# With a timeout, because CREATE POLICY locks the tables that the condition reads.
 _PREPARE = "SELECT set_config('search_path', :path, true), set_config('lock_timeout', '500', true)"
 
 _READ = """
@@ -125,12 +125,12 @@ _TOKEN = re.compile(
 )
 
 
-def _alike(statement: str, clause: str, condition: str, schema: str) -> bool:
-    """Whether the words of a condition are those of the statement; of a dotted column the last two names count."""
-    found = _CLAUSES.search(statement)
-    if found is None:
+def _has_same_words(statement: str, clause: str, condition: str, schema: str) -> bool:
+    """Whether a condition has the same words as the clause of the statement. Of dotted names only two parts count."""
+    match = _CLAUSES.search(statement)
+    if match is None:
         return False
-    expected = found["using" if clause == "USING" else "check"]
+    expected = match["using" if clause == "USING" else "check"]
     return list(_words(expected, schema)) == list(_words(condition, schema))
 
 
@@ -140,7 +140,7 @@ def _words(sql: str, schema: str) -> Iterator[str]:
         if token["cast"]:
             continue
         word = token[0]
-        # PostgreSQL adds a name to what a subselect selects.
+        # Omit the alias that PostgreSQL prints for the columns of a subselect.
         if after_as or word.lower() == "as":
             after_as = not after_as
             continue

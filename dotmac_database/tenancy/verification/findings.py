@@ -1,4 +1,4 @@
-"""A hole that the verification found."""
+"""The result of the verification."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A hole: the object that has it, what it risks, and the remedy, which is SQL where SQL is enough."""
+    """Something in a database that would let a statement out of its tenant.
+
+    ``object`` names it, such as a role or a table. ``risk`` says what can happen, and ``remedy`` how to prevent it, in
+    SQL if SQL is enough.
+    """
 
     object: str
     risk: str

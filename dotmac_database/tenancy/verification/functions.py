@@ -1,4 +1,4 @@
-"""Functions that run with more rights than their caller, or that steer the policies."""
+"""Functions that run with more rights than their caller, or that change the settings that the policies read."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from .relations import Relation
 from .roles import Reach
 
 _WORD = re.compile(r"\w+")
-_STEERS = re.compile(r"\bset_config\b|\bSET\b|\bROW\s+LEVEL\s+SECURITY\b", re.IGNORECASE)
+_CHANGES_SETTINGS = re.compile(r"\bset_config\b|\bSET\b|\bROW\s+LEVEL\s+SECURITY\b", re.IGNORECASE)
 
 
 def function_findings(
     connection: Connection, plan: Plan, reach: Reach, relations: Sequence[Relation], views: Sequence[str]
 ) -> Iterator[Finding]:
-    """The functions that the role may execute and that get past the policies, but the toolkit's own. One statement.
+    """The functions that the role can execute and that can bypass the policies. One statement.
 
-    A function within a view is executed by whoever reads the view, with that role's right to execute it. ``views`` are
-    the names of those that get past the policies, whoever may use them.
+    The toolkit's own functions are omitted. Functions in views need no other treatment, because the role that reads a
+    view needs the right to execute its functions. ``views`` are the names of the views that bypass the policies, no
+    matter who can use them.
     """
     if reach.superuser:
         return
@@ -50,25 +51,26 @@ def function_findings(
 
 
 def _risk(row: Any, open_names: Collection[str]) -> str | None:
+    """How a function can bypass the policies; None: it can't. ``open_names``: objects that no policy covers."""
     if row.setting is not None:
-        return f"it sets {row.setting} while it runs, which steers the policies"
+        return f"it sets {row.setting} while it runs, and the policies read that setting"
     if row.served:
-        return "it reads or writes the server's files, the tables' own among them"
+        return "it reads or writes the server's files, including the files of the tables"
     if row.definer and row.passes:
-        return f"SECURITY DEFINER: it runs as {row.owner}, whom the policies do not bind"
+        return f"SECURITY DEFINER: it runs as {row.owner}, to whom the policies do not apply"
     if row.definer:
         words = {*_WORD.findall(row.body), *_WORD.findall(" ".join(row.sources or ()))}
-        named = sorted(name for name in open_names if set(_WORD.findall(name)) <= words)
-        if named:
-            return f"SECURITY DEFINER: it runs as {row.owner}, and names {named[0]}, which no policy covers"
+        mentioned = sorted(name for name in open_names if set(_WORD.findall(name)) <= words)
+        if mentioned:
+            return f"SECURITY DEFINER: it runs as {row.owner}, and names {mentioned[0]}, which no policy covers"
     if row.leakproof:
         return "LEAKPROOF: it is called with the rows of other tenants, before the policies have filtered them"
-    if row.mentions and _STEERS.search(row.body):
-        return "its text sets what the policies read"
+    if row.mentions and _CHANGES_SETTINGS.search(row.body):
+        return "its text changes what the policies read"
     return None
 
 
-# What a role may execute in pg_catalog, and a superuser alone should.
+# Of the functions in pg_catalog it looks only at a few that access files, which only a superuser should execute.
 _FUNCTIONS = """
 SELECT n.nspname::text AS schema, p.proname::text AS plain,
   CASE WHEN p.prokind = 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END AS kind,
@@ -78,7 +80,7 @@ SELECT n.nspname::text AS schema, p.proname::text AS plain,
   p.prosrc ~* CAST(:mentions AS text) AS mentions,
   EXISTS (SELECT FROM unnest(CAST(:roles AS oid[])) AS r
     WHERE has_function_privilege(r, p.oid, 'EXECUTE')) AS executable,
-  -- A body in standard SQL is no text, and what it reads is known.
+  -- A body in standard SQL (BEGIN ATOMIC) is not in prosrc, but PostgreSQL records which relations it reads.
   (SELECT array_agg(d.refobjid::regclass::text) FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass
     AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass) AS sources,
   (SELECT array_agg(quote_ident(g.rolname)) FROM aclexplode(p.proacl) AS x JOIN pg_roles g ON g.oid = x.grantee

@@ -1,4 +1,4 @@
-"""Rights on the tables that no policy limits: ownership, TRUNCATE, REFERENCES, TRIGGER."""
+"""Rights on tables that policies do not restrict: ownership, TRUNCATE, REFERENCES and TRIGGER."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ from .relations import Relation
 from .roles import Reach, Role
 
 _RISKS = {
-    "TRUNCATE": "TRUNCATE is granted, which removes every tenant's rows and asks no policy",
-    "TRIGGER": "TRIGGER is granted: a trigger that the role adds runs with the rights of whoever writes",
-    "REFERENCES": "REFERENCES is granted: foreign keys ask no policy, so they tell which keys exist, and block deletes",
+    "TRUNCATE": "TRUNCATE is granted, which removes the rows of all tenants, without regard to policies",
+    "TRIGGER": "TRIGGER is granted: a trigger that the role adds runs with the rights of whoever writes to the table",
+    "REFERENCES": "REFERENCES is granted: foreign keys bypass policies, so they reveal existing keys and block deletes",
 }
 
 
 def grant_findings(connection: Connection, reach: Reach, relations: Sequence[Relation]) -> Iterator[Finding]:
-    """Ownership within reach, and dangerous grants. One statement."""
+    """Tables, schemas and the database that a role in ``reach`` owns, and dangerous grants. One statement."""
     if reach.superuser:
         return
     own = [relation for relation in relations if relation.kinship in ("own", "child")]
-    yield from _owners(reach, own)
+    yield from _table_owners(reach, own)
     places = text(_PLACES).columns(places=JSON())
     row = connection.execute(places, {"roles": reach.oids, "oids": [relation.oid for relation in own]}).one()
     for place in row.places or ():
-        yield _place(reach, **place)
+        yield _place_owner(reach, **place)
     for relation in relations:
         if relation.kinship in ("own", "child", "unlisted"):
-            yield from _granted(reach, relation, creates=row.creates)
+            yield from _grants(reach, relation, creates=row.creates)
 
 
-def _owners(reach: Reach, relations: Sequence[Relation]) -> Iterator[Finding]:
+def _table_owners(reach: Reach, relations: Sequence[Relation]) -> Iterator[Finding]:
     tables: dict[int, list[str]] = {}
     for relation in relations:
         tables.setdefault(relation.owner, []).append(relation.name)
     for owner, names in tables.items():
         role = reach.get(owner)
         if role is not None and not role.superuser:
-            yield _owned(reach, role, names)
+            yield _table_owner(reach, role, names)
 
 
-def _owned(reach: Reach, role: Role, names: Sequence[str]) -> Finding:
-    listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    risk = f"the owner of {listed}, and an owner may turn the policies off"
+def _table_owner(reach: Reach, role: Role, names: Sequence[str]) -> Finding:
+    tables = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    risk = f"the owner of {tables}, and an owner can turn the policies off"
     if role.own:
         current = reach.current.quoted
-        rights = "; ".join(f"ALTER TABLE {name} OWNER TO another role" for name in names[:1])
-        remedy = f"{rights}; GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(names)} TO {current}"
+        alter = "; ".join(f"ALTER TABLE {name} OWNER TO another role" for name in names[:1])
+        remedy = f"{alter}; GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(names)} TO {current}"
         return Finding(f"role {role.name}", f"it is {risk}", remedy)
     member = (role.through or "").strip('"')
-    return Finding(f"role {member}", f"it is a member of {role.name}, {risk}", role.leave)
+    return Finding(f"role {member}", f"it is a member of {role.name}, {risk}", role.revoke_membership)
 
 
-def _place(reach: Reach, kind: str, name: str, owner: int) -> Finding:
+def _place_owner(reach: Reach, kind: str, name: str, owner: int) -> Finding:
     risks = {
-        "DATABASE": "may set the toolkit's settings for every role",
-        "SCHEMA": "may drop all that is in it",
+        "DATABASE": "can set the toolkit's settings for every role",
+        "SCHEMA": "can drop everything in it",
     }
     role = reach.get(owner) or reach.current
     what = f"the {kind.lower()} {name}, and an owner {risks[kind]}"
@@ -67,12 +67,12 @@ def _place(reach: Reach, kind: str, name: str, owner: int) -> Finding:
     return Finding(
         f"role {member}",
         f"it is a member of {role.name}, which owns {what}",
-        # The database's owner is a member without having been made one.
-        f"ALTER {kind} {name} OWNER TO another role" if role.name == "pg_database_owner" else role.leave,
+        # PostgreSQL makes the database's owner a member of this role, which can't be revoked.
+        f"ALTER {kind} {name} OWNER TO another role" if role.name == "pg_database_owner" else role.revoke_membership,
     )
 
 
-def _granted(reach: Reach, relation: Relation, *, creates: bool) -> Iterator[Finding]:
+def _grants(reach: Reach, relation: Relation, *, creates: bool) -> Iterator[Finding]:
     if reach.get(relation.owner) is not None:
         return
     for privilege, risk in _RISKS.items():

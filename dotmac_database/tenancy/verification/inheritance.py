@@ -1,4 +1,4 @@
-"""Partitions, inheritance children and inheritance parents: each has policies of its own, or none."""
+"""Partitions, inheritance children and inheritance parents. Each needs its own policies."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .roles import Reach
 def inheritance_findings(
     reach: Reach, relations: Sequence[Relation], policies: Mapping[int, Sequence[Any]]
 ) -> Iterator[Finding]:
-    """The kin that may be used by their own names, and whose own protection is off.
+    """The partitions, children and parents that the role can use by their own names, and that are not protected.
 
-    PostgreSQL applies the policies of the table that a statement names, and of no other: neither a partition's nor a
-    child's when they are reached through the parent, nor the parent's when they are reached by themselves.
+    PostgreSQL applies only the policies of the table that a statement names. If it names the parent, the policies of
+    partitions and children are not applied; if it names a partition or a child, the parent's policies are not applied.
     """
     for relation in relations:
         if not relation.accessible:
@@ -26,14 +26,17 @@ def inheritance_findings(
         elif relation.kinship == "ancestor" and _exposes(relation, policies):
             yield Finding(
                 relation.name,
-                f"reading it also reads the rows of {relation.parent}, past the policies of that table",
+                f"reading it also reads the rows of {relation.parent}, without the policies of that table",
                 reach.revoke(relation.name, _grantees(relation)),
             )
 
 
 def _exposes(relation: Relation, policies: Mapping[int, Sequence[Any]]) -> bool:
-    """Whether a parent shows rows; one with the tenant's column is compared with the toolkit's policy elsewhere."""
-    return not _closed(relation) or (relation.column is None and bool(policies.get(relation.oid)))
+    """Whether a parent can show rows of other tenants.
+
+    The policies of a parent with a tenant column are compared with the toolkit's in `policy_findings`.
+    """
+    return not _is_protected(relation) or (relation.column is None and bool(policies.get(relation.oid)))
 
 
 def _child(reach: Reach, relation: Relation) -> Iterator[Finding]:
@@ -41,18 +44,18 @@ def _child(reach: Reach, relation: Relation) -> Iterator[Finding]:
     if not relation.is_table:
         yield Finding(
             name,
-            f"a child of {relation.parent} on which no policy can be put, and which can be read by its own name",
+            f"a child of {relation.parent}, which can be read by its own name, and on which no policy can be put",
             reach.revoke(name, _grantees(relation)),
         )
-    elif not _closed(relation):
+    elif not _is_protected(relation):
         yield Finding(
             name,
-            f"a partition or child of {relation.parent}, which can be read by its own name past that table's policy",
+            f"a partition or child of {relation.parent}, which can be read by its own name without that table's policy",
             f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY; ALTER TABLE {name} FORCE ROW LEVEL SECURITY",
         )
 
 
-def _closed(relation: Relation) -> bool:
+def _is_protected(relation: Relation) -> bool:
     return relation.is_table and relation.enabled and relation.forced
 
 

@@ -1,4 +1,4 @@
-"""What a sound database has: the toolkit's statements for each table."""
+"""The expected state of a database: the tables, and the statements by which the toolkit protects them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, Table
 
 Enable = Callable[[Table, str | None], list[str]]
-"""The statements that put one table under its policy; the column that names the tenant, None: parents do."""
+"""Returns the statements that protect a table with this tenant column; None: its parent rows have the tenant."""
 
 NameTenant = Callable[[Connection, str | None], None]
-"""Name the open transaction's tenant, or none, the way that a session does."""
+"""Sets the tenant of the open transaction as a session would; None: no tenant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What `RowLevelSecurity` would make, and how a session names its tenant.
+    """What `RowLevelSecurity` would create, and how a session sets its tenant.
 
-    ``statements`` are all that are not one table's: they hold the toolkit's own functions. ``listed`` are the tables
-    of the metadata that hold no tenant's rows, which are therefore not taken for forgotten ones.
+    ``tables`` are the tenants' tables, each with the name of its tenant column or None. ``settings`` are the settings
+    that the policies read. ``statements`` create the toolkit's own functions. ``listed`` are the other tables of the
+    metadata, which contain no tenant's rows and are therefore not reported as missing from the metadata.
     """
 
     tables: Sequence[tuple[Table, str | None]]
@@ -33,18 +34,18 @@ class Plan:
 
     @property
     def columns(self) -> list[str]:
-        """The names by which tenants' columns go."""
+        """The names of tenant columns, by which tables that are not in the metadata are recognized."""
         return sorted({"tenant_id", *(column for _, column in self.tables if column is not None)})
 
     def defines(self, schema: str, name: str, body: str, configuration: Sequence[str]) -> bool:
-        """Whether a function of the database is one of the toolkit's own, by its exact body and settings."""
+        """Whether a function in the database is exactly one of the toolkit's own, with its body and settings."""
         for statement in self.statements:
-            found = _FUNCTION.search(statement)
-            if found is None or found["name"].replace('"', "") != f"{schema}.{name}":
+            function = _FUNCTION.search(statement)
+            if function is None or function["name"].replace('"', "") != f"{schema}.{name}":
                 continue
-            plain = _spelling(statement)
-            if found["body"] == body and all(_spelling(each) in plain for each in configuration):
-                return len(configuration) == len(_SETS.findall(statement.replace(found["body"], "")))
+            normalized = _normalize(statement)
+            if function["body"] == body and all(_normalize(each) in normalized for each in configuration):
+                return len(configuration) == len(_SETS.findall(statement.replace(function["body"], "")))
         return False
 
 
@@ -55,5 +56,6 @@ _FUNCTION = re.compile(
 _SETS = re.compile(r"\bSET\s+[\w.]+\s*(?:=|\bTO\b)", re.IGNORECASE)
 
 
-def _spelling(sql: str) -> str:
+def _normalize(sql: str) -> str:
+    """SQL in lower case without spaces and quotes, and with ``=`` instead of TO."""
     return re.sub(r"[\s\"']", "", re.sub(r"\s+TO\s+", "=", sql)).lower()

@@ -1,4 +1,4 @@
-"""The policies of the database, each compared with the one that the toolkit would have made."""
+"""Compares each policy in the database with the policy that the toolkit would create."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _POLICY = "dotmac_tenant"
 
 
 def policies_of(connection: Connection, reach: Reach, relations: Sequence[Relation]) -> dict[int, list[Any]]:
-    """The permissive policies that apply to the roles within reach, by table; in one statement.
+    """The permissive policies that apply to the roles in ``reach``, by the table's oid. One statement.
 
-    Restrictive ones only take rows away.
+    Restrictive policies are omitted, because they can only hide more rows.
     """
-    found: dict[int, list[Any]] = {}
+    policies: dict[int, list[Any]] = {}
     oids = [relation.oid for relation in relations]
     for row in connection.execute(text(_POLICIES), {"oids": oids, "roles": reach.oids}).mappings():
-        found.setdefault(row["oid"], []).append(row)
-    return found
+        policies.setdefault(row["oid"], []).append(row)
+    return policies
 
 
 def policy_findings(
     plan: Plan, expectations: Expectations, relations: Sequence[Relation], policies: Mapping[int, Sequence[Any]]
 ) -> Iterator[Finding]:
-    """The policies that let more pass than the toolkit's; and own tables that have none."""
+    """The policies that differ from the toolkit's, and tables of the metadata without a policy."""
     for relation in relations:
         if not relation.is_table or (relation.kinship != "own" and not (relation.accessible and relation.enabled)):
             continue
@@ -41,15 +41,15 @@ def policy_findings(
         if not applied and relation.kinship == "own":
             yield Finding(relation.name, "it has no policy", "; ".join(relation.policy_statements(plan)))
         for policy in applied:
-            yield from _compared(plan, expectations, relation, policy)
+            yield from _differences(plan, expectations, relation, policy)
 
 
-def _compared(plan: Plan, expectations: Expectations, relation: Relation, policy: Any) -> Iterator[Finding]:
+def _differences(plan: Plan, expectations: Expectations, relation: Relation, policy: Any) -> Iterator[Finding]:
     differing = [
         clause
         for clause, applies, condition in (
             ("USING", policy["command"] in _READS, policy["using"]),
-            # Without a WITH CHECK of its own, a policy checks rows with its USING.
+            # A policy without WITH CHECK checks new rows with its USING condition.
             ("WITH CHECK", policy["command"] in _WRITES, policy["check"] or policy["using"]),
         )
         if applies and not expectations.expects(relation, clause, condition)
@@ -60,7 +60,7 @@ def _compared(plan: Plan, expectations: Expectations, relation: Relation, policy
     verb = "is" if len(differing) == 1 else "are"
     yield Finding(
         f"{relation.name}, policy {policy['name']}",
-        f"its {clauses} {verb} not what the toolkit makes, and permissive policies add up",
+        f"its {clauses} {verb} not the toolkit's, and a row is visible if any permissive policy admits it",
         _remedy(plan, relation, policy["name"]),
     )
 

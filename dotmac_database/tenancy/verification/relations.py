@@ -1,4 +1,4 @@
-"""The relations with tenants' rows: the metadata's tables, their partitions and children, and unknown tables."""
+"""The relations with tenants' rows: the metadata's tables, their partitions, children and parents, and other tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from .roles import Reach
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """A column. ``type`` is a domain's own name; ``base`` and ``category`` are those of the type below."""
+    """A column of a relation.
+
+    ``type`` is the SQL type, with its modifiers; for a domain, its name. ``base`` is the type without modifiers; for a
+    domain, the type that the domain is based on. ``category`` is PostgreSQL's category of types, such as "S" for texts.
+    """
 
     name: str
     type: str
@@ -39,11 +43,13 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A table, and how it came to be looked at.
+    """A table, a view or a similar object of the database, and why it is inspected.
 
-    ``kinship``: "own" is in the metadata, "child" is a partition or an inheritance child of such a one, "ancestor"
-    reads its rows as a parent, "unlisted" has a tenant's column and is not in the metadata. ``table`` and ``column``
-    are those of the own table at the root.
+    ``kinship`` is the reason: "own" is a tenants' table of the metadata; "child" is a partition or an inheritance child
+    of an own table; "ancestor" is an inheritance parent of an own table, and reading it reads the own table's rows;
+    "unlisted" has a tenant column, and is not in the metadata. ``root`` is the oid of the own table, ``parent`` the
+    name of the next relation towards it, ``table`` and ``column`` are the own table and its tenant column.
+    ``accessible``: the connection's roles can use it. ``stamped``: it has a trigger BEFORE INSERT for each row.
     """
 
     oid: int
@@ -68,16 +74,16 @@ class Relation:
 
     @property
     def tenant(self) -> Attribute | None:
-        """The column that names the tenant."""
+        """The tenant column; None: there is none."""
         return next((each for each in self.attributes if each.name == self.column), None)
 
     @property
     def is_table(self) -> bool:
-        """Whether a policy can be put on it."""
+        """Whether it is a table, so that it can have policies."""
         return self.kind in ("r", "p")
 
     def policy_statements(self, plan: Plan) -> list[str]:
-        """The toolkit's statements for this relation, by its own name."""
+        """The toolkit's statements that protect this relation."""
         if self.table is None:
             return []
         statements = plan.enable(self.table, self.column)
@@ -85,28 +91,28 @@ class Relation:
 
 
 def escaped(name: str) -> str:
-    """A name between double quotes."""
+    """A name as it is written between double quotes."""
     return name.replace('"', '""')
 
 
 def renamed(statement: str, table: Table, name: str) -> str:
-    """A statement of the toolkit's for ``table``, said of the relation that SQL calls ``name``."""
+    """The toolkit's statement for ``table``, changed to the relation with the SQL name ``name``."""
     own = re.escape(quoted(table))
     return re.sub(rf'(?<![\w"$.]){own}(?=\.|\s+(?:ENABLE|FORCE|USING|AS|FOR|TO)\b|\Z)', lambda _: name, statement)
 
 
 def resolve(connection: Connection, plan: Plan) -> list[int | None]:
-    """The numbers of the plan's tables, by the names that the connection's search path gives; None: there is none."""
+    """The oids of the plan's tables, found by the connection's search path; None: the table does not exist."""
     names = [(table.schema, table.name) for table, _ in plan.tables]
     rows = connection.execute(
         text(_RESOLVE), {"schemas": [schema for schema, _ in names], "names": [name for _, name in names]}
     )
-    found = {row.place: row.oid for row in rows}
-    return [found.get(place) for place in range(1, len(names) + 1)]
+    oids = {row.place: row.oid for row in rows}
+    return [oids.get(place) for place in range(1, len(names) + 1)]
 
 
 def relations_of(connection: Connection, plan: Plan, reach: Reach, oids: Sequence[int | None]) -> list[Relation]:
-    """All relations that hold tenants' rows, in one statement."""
+    """All relations that contain tenants' rows. One statement."""
     own = {oid: place for place, oid in enumerate(oids) if oid is not None}
     listed = [(table.schema or connection.dialect.default_schema_name, table.name) for table in plan.listed]
     statement = text(_RELATIONS).columns(attributes=JSON(), grants=JSON(), privileges=JSON())
@@ -139,8 +145,8 @@ def _relation(row: dict[str, Any], plan: Plan, own: Mapping[int, int]) -> Relati
     return Relation(**row, attributes=attributes, grants=grants, privileges=privileges, table=table, column=column)
 
 
-class _Spelled(UserDefinedType[Any]):
-    """A type by PostgreSQL's own name for it."""
+class _NamedType(UserDefinedType[Any]):
+    """A type that is rendered as the given name."""
 
     cache_ok = True
 
@@ -152,14 +158,14 @@ class _Spelled(UserDefinedType[Any]):
 
 
 def _table_of(row: Mapping[str, Any], attributes: Sequence[Attribute], column: str) -> Table:
-    """A table of the database as the toolkit would have it in its metadata: with the tenant's column alone."""
-    found = next(each for each in attributes if each.name == column)
-    type_: Any = String() if found.category == "S" else _Spelled(found.type)
+    """A relation of the database as a table with only its tenant column, for the toolkit's statements."""
+    attribute = next(each for each in attributes if each.name == column)
+    type_: Any = String() if attribute.category == "S" else _NamedType(attribute.type)
     return Table(row["relname"], MetaData(), Column(column, type_), schema=row["schema_name"])
 
 
 def table_findings(plan: Plan, relations: Sequence[Relation], oids: Sequence[int | None]) -> Iterator[Finding]:
-    """The tables that are missing, and those whose protection is off."""
+    """The tables of the metadata that do not exist, and the tables without row-level security."""
     for (table, _), oid in zip(plan.tables, oids, strict=True):
         if oid is None:
             name = quoted(table)
@@ -187,7 +193,7 @@ def _unprotected(relation: Relation, plan: Plan) -> Iterator[Finding]:
         yield Finding(name, "row-level security is off: every row is visible", remedy)
     if not relation.forced:
         remedy = f"ALTER TABLE {name} FORCE ROW LEVEL SECURITY"
-        yield Finding(name, "without FORCE its owner passes every policy", remedy)
+        yield Finding(name, "without FORCE, the policies do not apply to the table's owner", remedy)
 
 
 _RESOLVE = """

@@ -1,4 +1,4 @@
-"""The roles that the connection's role is, inherits from, or may become."""
+"""The roles whose rights a connection has: its own role, roles that it inherits from, and roles that it can become."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from sqlalchemy import Connection, text
 from .findings import Finding
 
 _ATTRIBUTES = {
-    "bypasses": ("BYPASSRLS", "passes every policy"),
-    "creates": ("CREATEROLE", "can give itself, or a role that it makes, rights that it does not have"),
+    "bypasses": ("BYPASSRLS", "bypasses every policy"),
+    "creates": ("CREATEROLE", "can give itself, or a role that it creates, rights that it does not have"),
     "replicates": ("REPLICATION", "can read every row from the write-ahead log, which no policy covers"),
 }
 _PREDEFINED = {
-    "pg_read_all_data": "it reads all that no policy covers: materialized views, and tables without a policy",
+    "pg_read_all_data": "it reads everything that no policy covers: materialized views, and tables without a policy",
     "pg_write_all_data": "it writes to every table",
-    "pg_execute_server_program": "it runs programs as the server's account, hence as a superuser",
-    "pg_read_server_files": "it reads the server's files, the tables' own among them",
-    "pg_write_server_files": "it writes to the server's files, hence becomes a superuser",
+    "pg_execute_server_program": "it runs programs as the server's account, and can thereby act as a superuser",
+    "pg_read_server_files": "it reads the server's files, including the files of the tables",
+    "pg_write_server_files": "it writes to the server's files, and thereby becomes a superuser",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A role within reach. ``becomes``: by SET ROLE, and not by inheritance alone; ``own``: it is logged in.
+    """A role whose rights the connection has or can get.
 
-    ``through`` is the member through which it is reached, quoted; None for the role itself.
+    ``own``: it is the current role or the role that logged in. ``becomes``: the connection can become it by SET ROLE,
+    or grant itself the right to do so; otherwise it only inherits rights. ``through`` is the member, as a quoted name,
+    through which the connection gets its rights; None for the own roles.
     """
 
     oid: int
@@ -43,54 +45,57 @@ class Role:
     through: str | None
 
     @property
-    def leave(self) -> str:
-        """The statement that puts the role out of reach."""
+    def revoke_membership(self) -> str:
+        """The statement that takes the role's rights away from the connection."""
         return f"REVOKE {self.quoted} FROM {self.through}"
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """All roles whose rights the connection has, or can take."""
+    """All roles whose rights the connection has or can get."""
 
     roles: Sequence[Role]
 
     @property
     def oids(self) -> list[int]:
-        """Those to look for in lists of rights; not the superusers, of whom nothing else is worth saying."""
+        """The oids of the roles whose rights are inspected.
+
+        Superusers are omitted, since they have all rights, unless the connection's current role is a superuser.
+        """
         return [role.oid for role in self.roles if role.current or not role.superuser]
 
     @property
-    def unbound(self) -> bool:
-        """Whether no policy binds the connection's own role."""
+    def bypasses_policies(self) -> bool:
+        """Whether the connection's current role bypasses all policies."""
         return any(role.current and (role.superuser or role.bypasses) for role in self.roles)
 
     @property
     def superuser(self) -> bool:
-        """Whether the connection is a superuser's."""
+        """Whether the connection's current role is a superuser."""
         return any(role.current and role.superuser for role in self.roles)
 
     @property
     def current(self) -> Role:
-        """The connection's own role."""
+        """The connection's current role."""
         return next(role for role in self.roles if role.current)
 
     def get(self, oid: int) -> Role | None:
-        """The role within reach that has this number."""
+        """The role with this oid; None: the connection can't get its rights."""
         return next((role for role in self.roles if role.oid == oid), None)
 
     def revoke(self, name: str, grantees: Sequence[str] = (), privilege: str = "ALL") -> str:
-        """The statement that takes the rights on an object away from all within reach that were given them."""
+        """The REVOKE of rights on an object from PUBLIC, the current role, and other ``grantees``."""
         others = sorted(set(grantees) - {"PUBLIC", self.current.quoted})
         return f"REVOKE {privilege} ON {name} FROM {', '.join(('PUBLIC', self.current.quoted, *others))}"
 
 
 def reach_of(connection: Connection) -> Reach:
-    """The roles of the connection, in one statement."""
+    """The roles whose rights the connection has or can get. One statement."""
     return Reach([Role(**row) for row in connection.execute(text(_REACH)).mappings()])
 
 
 def role_findings(reach: Reach) -> Iterator[Finding]:
-    """What the roles themselves may do."""
+    """The findings about the attributes and memberships of the roles."""
     for role in reach.roles:
         if role.own:
             yield from _own(role)
@@ -110,20 +115,20 @@ def _own(role: Role) -> Iterator[Finding]:
 
 def _reached(role: Role) -> Iterator[Finding]:
     name = f"role {(role.through or '').strip(chr(34))}"
-    remedy = role.leave
+    remedy = role.revoke_membership
     if role.name in _PREDEFINED:
         yield Finding(name, f"it is a member of {role.name}: {_PREDEFINED[role.name]}", remedy)
     if not role.becomes:
         return
     if role.superuser:
-        yield Finding(name, f"it may become {role.name}, a superuser, who passes every policy", remedy)
+        yield Finding(name, f"it may become {role.name}, a superuser, who bypasses every policy", remedy)
         return
     for field, (attribute, risk) in _ATTRIBUTES.items():
         if getattr(role, field):
             yield Finding(name, f"it may become {role.name}, which has {attribute} and {risk}", remedy)
 
 
-# The options of a membership are columns since PostgreSQL 16; before, each can be inherited and set.
+# The columns inherit_option and set_option of a membership exist since PostgreSQL 16. Before, both are taken for true.
 _REACH = """
 WITH RECURSIVE memberships AS (
   SELECT m.member, m.roleid, coalesce((to_jsonb(m) ->> 'inherit_option')::bool, true) AS inherits,

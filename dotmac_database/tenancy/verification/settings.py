@@ -1,4 +1,4 @@
-"""Settings that steer the policies before a session has named its tenant."""
+"""Settings that the policies read, and that have a value before a session has set its tenant."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _SECURITY = "row_security"
 
 
 def setting_findings(connection: Connection, plan: Plan, reach: Reach, *, fresh: bool) -> Iterator[Finding]:
-    """The settings that roles, the database, the server or the connection's options begin a session with.
+    """The settings that have a value in each new session, by roles, the database, the server or the connection.
 
-    ``fresh``: the transaction has just begun, so a value that it has, and that a session does not begin with, was left
-    on the connection by a SET without LOCAL. Three statements, and one for each of the plan's settings, which are
-    reset: call it in a savepoint.
+    ``fresh``: the transaction has just begun. Then a value that new sessions do not have is left from an earlier
+    transaction on this connection, which used SET without LOCAL. It sends three statements, and one for each setting to
+    reset it, so call it in a savepoint.
     """
     names = [*plan.settings, _SECURITY]
     stored = connection.execute(text(_STORED), {"names": names, "roles": reach.oids}).mappings().all()
@@ -29,11 +29,11 @@ def setting_findings(connection: Connection, plan: Plan, reach: Reach, *, fresh:
         connection.execute(text(f"RESET {name}"))
     after = _values(connection, names)
     for name in names:
-        if _steers(name, after[name]) and name not in {row["name"] for row in stored}:
-            cause = "every session begins with it, by the server's configuration or the connection's options"
+        if _affects(name, after[name]) and name not in {row["name"] for row in stored}:
+            cause = "it is set in every new session, by the server's configuration or the connection's options"
             yield Finding(f"setting {name}", _risk(name, cause), f"ALTER SYSTEM RESET {name}; SELECT pg_reload_conf()")
-        elif fresh and _steers(name, before[name]) and not _steers(name, after[name]):
-            cause = "a SET without LOCAL left a value on the connection, and its next user begins with that"
+        elif fresh and _affects(name, before[name]) and not _affects(name, after[name]):
+            cause = "an earlier SET without LOCAL left its value on the connection, where the next session gets it"
             yield Finding(f"setting {name}", _risk(name, cause), f"RESET {name}")
 
 
@@ -43,7 +43,8 @@ def _values(connection: Connection, names: Sequence[str]) -> dict[str, str | Non
     return dict(zip(names, values, strict=True))
 
 
-def _steers(name: str, value: str | None) -> bool:
+def _affects(name: str, value: str | None) -> bool:
+    """Whether a value of a setting changes what the policies do."""
     return value == "off" if name == _SECURITY else bool(value)
 
 
@@ -57,13 +58,13 @@ def _stored(row: dict[str, str | None]) -> Finding:
         where, remedy = f"role {role}", f"ALTER ROLE {role} RESET {name}"
     else:
         where, remedy = f"role {role} in database {database}", f"ALTER ROLE {role} IN DATABASE {database} RESET {name}"
-    return Finding(where, _risk(str(name), f"{name} is set for every session that begins"), remedy)
+    return Finding(where, _risk(str(name), f"{name} is set in every new session"), remedy)
 
 
 def _risk(name: str, cause: str) -> str:
     if name == _SECURITY:
-        return f"{cause}: statements that the policies should filter fail"
-    return f"{cause}: the policies take its value for the transaction's own"
+        return f"{cause}: statements that the policies should filter fail instead"
+    return f"{cause}: the policies read it as if the transaction had set it"
 
 
 _STORED = """

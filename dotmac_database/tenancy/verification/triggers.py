@@ -1,4 +1,4 @@
-"""Triggers, rules, constraints and policies whose functions may copy rows to where no policy covers them."""
+"""Triggers, rules, CHECK constraints and policies that could copy rows to places that no policy covers."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _READABLE = ("plpgsql", "sql")
 
 
 def trigger_findings(connection: Connection, plan: Plan, relations: Sequence[Relation]) -> Iterator[Finding]:
-    """The triggers, CHECK constraints and policies whose function may write elsewhere.
+    """The triggers, CHECK constraints and policies that call a function that is not trusted.
 
-    A function is trusted when it is PostgreSQL's own, an extension's or the toolkit's; or when its text, and that of
-    the project's functions that it calls, writes to no other table than protected ones, and with its caller's rights.
-    One statement, and one more for each round of functions that others call.
+    A function of PostgreSQL, of an extension or of the toolkit is trusted. Any other function is trusted if its text
+    and the texts of the functions that it calls write only to protected tables, and with the caller's rights. It sends
+    one statement, and one more for each level of called functions.
     """
     functions = _Functions(connection, plan, relations)
     for row in connection.execute(text(_TRIGGERS), {"oids": [relation.oid for relation in relations]}).mappings():
@@ -40,7 +40,7 @@ def trigger_findings(connection: Connection, plan: Plan, relations: Sequence[Rel
             name = f"{row['user']} on {row['relation']}"
             yield Finding(
                 f"{row['kind'].lower()} {name}",
-                f"its function {row['name']} {reason}: rows may be copied to where no policy covers them",
+                f"its function {row['name']} {reason}: it may copy rows to a place that no policy covers",
                 f"ALTER TABLE {row['relation']} DROP CONSTRAINT {row['user']}"
                 if row["kind"] == "CONSTRAINT"
                 else f"DROP {row['kind']} {name}",
@@ -48,17 +48,17 @@ def trigger_findings(connection: Connection, plan: Plan, relations: Sequence[Rel
 
 
 def rule_findings(connection: Connection, relations: Sequence[Relation]) -> Iterator[Finding]:
-    """The rules on the tables, but those that do nothing. One statement."""
+    """The rules on the tables, except DO NOTHING rules. One statement."""
     for row in connection.execute(text(_RULES), {"oids": [relation.oid for relation in relations]}):
         yield Finding(
             f"rule {row.rule} on {row.relation}",
-            "it rewrites statements with the rights of the table's owner, and may copy rows past the policies",
+            "it rewrites statements with the rights of the table's owner, and may copy rows without regard to policies",
             f"DROP RULE {row.rule} ON {row.relation}",
         )
 
 
 class _Functions:
-    """Judges functions by their texts."""
+    """Decides by their texts which functions are trusted."""
 
     def __init__(self, connection: Connection, plan: Plan, relations: Sequence[Relation]) -> None:
         self._connection = connection
@@ -67,31 +67,31 @@ class _Functions:
         self._targets = {name for each in protected for name in (each.name.replace('"', ""), each.relname)}
 
     def reason(self, function: Any) -> str | None:
-        """Why a trigger's function is not trusted; None: it is."""
+        """Why a function is not trusted, in words; None: it is trusted."""
         pending: list[Any] = [function]
         seen: set[str] = set()
         while pending:
             names: set[str] = set()
             for each in pending:
                 seen.add(each["name"])
-                if self._trusted(each):
+                if self._is_trusted(each):
                     continue
-                reason = self._judged(each)
+                reason = self._reason_in_text(each)
                 if reason is not None:
                     return reason if each is function else f"calls {each['name']}, which {reason}"
-                names.update(found["name"] for found in _CALLS.finditer(_plain(each["body"])))
+                names.update(call["name"] for call in _CALLS.finditer(_plain(each["body"])))
             called = self._connection.execute(text(_CALLED), {"names": sorted(names)}).mappings() if names else ()
             pending = [each for each in called if each["name"] not in seen]
         return None
 
-    def _trusted(self, function: Any) -> bool:
+    def _is_trusted(self, function: Any) -> bool:
         if function["schema"] == "pg_catalog" or function["extension"]:
             return True
         return self._plan.defines(
             function["schema"], function["plain"], function["body"], function["configuration"] or ()
         )
 
-    def _judged(self, function: Any) -> str | None:
+    def _reason_in_text(self, function: Any) -> str | None:
         if function["language"] not in _READABLE:
             return f"is written in {function['language']}"
         body = _plain(function["body"])
@@ -106,6 +106,7 @@ class _Functions:
 
 
 def _plain(body: str) -> str:
+    """A function's text without comments, strings, and clauses such as FOR UPDATE, in which UPDATE has no table."""
     return _LOCKS.sub(" ", _NOISE.sub(" ", body))
 
 
@@ -142,8 +143,8 @@ WHERE p.proname = ANY(CAST(:names AS text[])) AND n.nspname NOT IN ('pg_catalog'
 ORDER BY 1
 """  # noqa: S608 - a constant
 
-# A rule's own text would be readable, and PostgreSQL locks the table to print it. The last number of CmdType, which has
-# one more since there is MERGE, says NOTHING.
+# It does not print the rules by pg_get_ruledef(), which locks the table, but reads the number of the command from the
+# stored form. CMD_NOTHING is the last number of PostgreSQL's CmdType: 6, and 7 since PostgreSQL 15, which added MERGE.
 _RULES = r"""
 SELECT quote_ident(r.rulename) AS rule, format('%I.%I', n.nspname, c.relname) AS relation
 FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -1,4 +1,4 @@
-"""Views and materialized views over tenants' rows, at any number of removes."""
+"""Views and materialized views that read tenants' rows, directly or through other views."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from .roles import Reach
 
 
 def views_of(connection: Connection, reach: Reach, relations: Sequence[Relation]) -> Sequence[Any]:
-    """The views that read tenants' rows with their owner's rights, or keep them. One statement.
+    """The views that read tenants' rows with the rights of the view's owner, and those that store them. One statement.
 
-    A view that reads with its owner's rights also lets the role use the views that it reads.
+    If the role can use a view with its owner's rights, it can thereby also use the views that this view reads.
     """
     oids = [relation.oid for relation in relations]
     return connection.execute(text(_VIEWS), {"oids": oids, "roles": reach.oids}).all()
 
 
 def view_findings(reach: Reach, views: Sequence[Any]) -> Iterator[Finding]:
-    """Those of the views that the role may use."""
+    """The findings for the views that the role can use."""
     for view in views:
         if not view.used:
             continue
         if view.stored:
             yield Finding(
                 f"materialized view {view.name}",
-                f"it keeps rows of {view.source}, which no policy covers",
+                f"it stores rows of {view.source}, which no policy covers",
                 reach.revoke(view.name, view.grantees or ()),
             )
         else:
