@@ -403,7 +403,7 @@ _OURS = frozenset(
     (
         ("sqlmodel.orm.session", "Session"),
         ("sqlmodel.ext.asyncio.session", "AsyncSession"),
-        ("dotmac_database.tenancy.guard", "_guarded_class.<locals>.GuardedSession"),
+        ("dotmac_database.tenancy.guard.sessions", "_guarded_class.<locals>.GuardedSession"),
     )
 )
 """Subclasses that a shortcut can leave out, since their methods do not change a repository's statements."""

@@ -18,7 +18,7 @@ from ..execution.work import read
 from ..models.traits import Traits, traits_of
 from ..sqlalchemy_internals import all_mappers
 from ..tenancy.context import ALL_TENANTS, binding_of, confine
-from ..tenancy.policies import protected_tables
+from ..tenancy.rls.policies import protected_tables
 from ..tenancy.values import column_value, valid_tenant
 from .coercion import coercer
 from .scope import alive

@@ -4,10 +4,10 @@
 """
 
 from .context import ALL_TENANTS, bind_tenant, is_guarded, tenant_scope, unscoped
-from .guard import guard_tenants
+from .guard.sessions import guard_tenants
 from .keys import LooseKey, check_tenant_keys, loose_keys, tenant_foreign_key, tenant_primary_key, tenant_unique
-from .rls import RowLevelSecurity
-from .verification import Finding
+from .rls.row_level_security import RowLevelSecurity
+from .rls.verification import Finding
 
 __all__ = [
     "ALL_TENANTS",

@@ -21,7 +21,7 @@ from alembic.operations import ops as alembic_ops
 from sqlalchemy import Connection, MetaData, Table, text
 
 from ..errors import ValidationError
-from .policies import (
+from .rls.policies import (
     POLICY,
     drop_statements,
     ownership_condition,
@@ -33,7 +33,7 @@ from .policies import (
     type_name,
     with_all_tenants,
 )
-from .signature import SCHEMA, SETTING, function_statements
+from .rls.signature import SCHEMA, SETTING, function_statements
 
 
 @Operations.register_operation("enable_tenant_rls")

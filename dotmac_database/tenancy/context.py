@@ -24,7 +24,7 @@ from .holdings import holds_tenant_data, release_added, release_others, stamp_pe
 from .values import same, valid_tenant
 
 if TYPE_CHECKING:
-    from .rls import RowLevelSecurity
+    from .rls.row_level_security import RowLevelSecurity
 
 log = logging.getLogger("dotmac_database.tenancy")
 

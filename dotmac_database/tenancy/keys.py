@@ -27,7 +27,7 @@ from sqlalchemy import Column, ForeignKeyConstraint, Index, MetaData, PrimaryKey
 
 from ..errors import TenantIsolationError, ValidationError
 from .context import log
-from .policies import protected_tables
+from .rls.policies import protected_tables
 
 
 def tenant_primary_key(*columns: str, tenant: str = "tenant_id", name: str | None = None) -> PrimaryKeyConstraint:

@@ -31,7 +31,7 @@ from ..models.traits import tenant_key, traits_of
 from ..sqlalchemy_internals import all_mappers
 from ..tenancy import loose_keys, tenant_scope, unscoped
 from ..tenancy.context import binding_of
-from ..tenancy.policies import protected_tables
+from ..tenancy.rls.policies import protected_tables
 from ..tenancy.values import kind_of
 from .attacks import ATTACKS, Target
 

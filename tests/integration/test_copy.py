@@ -21,7 +21,7 @@ from dotmac_database import (
     ValidationError,
 )
 from dotmac_database.repositories import bulk
-from dotmac_database.tenancy.rls import SETTING
+from dotmac_database.tenancy.rls.row_level_security import SETTING
 from tests.conftest import Face
 from tests.models import Post, User
 

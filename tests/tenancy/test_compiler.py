@@ -48,8 +48,8 @@ from dotmac_database import (
     guard_tenants,
 )
 from dotmac_database.engines import Database
-from dotmac_database.tenancy.fragments import KNOWN
-from dotmac_database.tenancy.text import is_known_function, is_plain_hint
+from dotmac_database.tenancy.guard.fragments import KNOWN
+from dotmac_database.tenancy.guard.text import is_known_function, is_plain_hint
 from tests.conftest import Face
 
 from .conftest import Guarded

@@ -12,7 +12,7 @@ from sqlalchemy import Column, Engine, ForeignKey, Integer, String, Table, delet
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, column_property, mapped_column, sessionmaker
 
 from dotmac_database import TenantIsolationError, UnscopedStatementError, bind_tenant, create_database, guard_tenants
-from dotmac_database.tenancy.policies import protected_tables
+from dotmac_database.tenancy.rls.policies import protected_tables
 
 _SCRIPT = """
 from sqlalchemy import create_engine, select, update

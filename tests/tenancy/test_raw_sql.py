@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dotmac_database.tenancy.functions import FUNCTIONS
-from dotmac_database.tenancy.raw_sql import refusal
+from dotmac_database.tenancy.rls.raw_sql import refusal
 
 HARMLESS = [
     "SELECT 1",

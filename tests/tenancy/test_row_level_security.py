@@ -25,7 +25,7 @@ from dotmac_database import (
     unscoped,
 )
 from dotmac_database.engines import Database, create_database
-from dotmac_database.tenancy.policies import ACROSS, SETTING
+from dotmac_database.tenancy.rls.policies import ACROSS, SETTING
 from tests.conftest import Face, counted
 from tests.postgres import _free_port
 

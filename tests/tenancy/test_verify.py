@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, sessionmaker
 
 from dotmac_database import DatabaseError, Finding, RowLevelSecurity, TenantMixin, guard_tenants, unscoped
-from dotmac_database.tenancy.verification import expectations
+from dotmac_database.tenancy.rls.verification import expectations
 from tests.conftest import counted
 
 from .holes import APP, EXACT, GROUP, OWNER, PEEK, PLANTS, POLICIES, REPORT, SCHEMA, SETTINGS, Plant, instead

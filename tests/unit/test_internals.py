@@ -40,8 +40,8 @@ ROOT = Path(__file__).parent.parent.parent
 QUARANTINE = {
     "dotmac_database/sqlalchemy_internals.py",
     "dotmac_database/dialects/driver_internals.py",
-    "dotmac_database/tenancy/compiler.py",
-    "dotmac_database/tenancy/fragments.py",
+    "dotmac_database/tenancy/guard/compiler.py",
+    "dotmac_database/tenancy/guard/fragments.py",
     "dotmac_database_fastapi/internals.py",
 }
 PUBLIC = {"_asdict", "_replace", "_mapping", "_fields"}

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from sqlalchemy import DDL, Column, ForeignKeyConstraint, MetaData, String, Table
 from sqlalchemy.dialects import postgresql
 
+from ..tables import TABLES
 from .signature import ACROSS as ACROSS
 from .signature import SETTING as SETTING
-from .tables import TABLES
 
 POLICY = "dotmac_tenant"
 # With this parameter style a percent sign in a name is not doubled.

@@ -22,10 +22,10 @@ from sqlalchemy.sql.elements import BinaryExpression, BooleanClauseList, ColumnC
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import AliasedReturnsRows, FromGrouping, Join, SelectBase, TableClause, Values
 
-from ..dialects.own import OwnTable
+from ...dialects.own import OwnTable
+from ..parameters import ScopeParameter, owner_parameter
+from ..tables import TABLES, Owner, Reference, inherited_from
 from .fragments import FragmentCompiler, Quoting, unknown_hooks
-from .parameters import ScopeParameter, owner_parameter
-from .tables import TABLES, Owner, Reference, inherited_from
 
 Tie = tuple[tuple[Any, str], Any]
 """An equality: the column on one side, as the name of its FROM and its key, and the expression on the other side."""

@@ -9,12 +9,12 @@ from typing import Any
 from sqlalchemy import func, inspect, select
 from sqlalchemy.orm import Mapper, Session
 
-from ..dialects import dialect_named
-from ..errors import TenantIsolationError
-from ..models.traits import tenant_key
-from .context import TenantBinding
-from .tables import tenant_column
-from .values import column_value, same
+from ...dialects import dialect_named
+from ...errors import TenantIsolationError
+from ...models.traits import tenant_key
+from ..context import TenantBinding
+from ..tables import tenant_column
+from ..values import column_value, same
 
 
 @contextmanager

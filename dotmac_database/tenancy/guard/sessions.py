@@ -14,19 +14,19 @@ from sqlalchemy import exc as sa
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
-from ..errors import TenantIsolationError
-from ..execution.ended import end
-from ..execution.state import state_of
-from ..execution.work import discard
-from ..models.traits import tenant_key
-from ..sqlalchemy_internals import has_ended
+from ...errors import TenantIsolationError
+from ...execution.ended import end
+from ...execution.state import state_of
+from ...execution.work import discard
+from ...models.traits import tenant_key
+from ...sqlalchemy_internals import has_ended
+from ..context import UNKNOWN, TenantBinding, binding_of, guard
+from ..related import stamp_by_related
+from ..rls.row_level_security import RowLevelSecurity
+from ..values import same
 from .connection import watch
-from .context import UNKNOWN, TenantBinding, binding_of, guard
 from .orm_statements import on_execute
-from .related import stamp_by_related
-from .rls import RowLevelSecurity
 from .unit_of_work import check_attached, check_unit_of_work, core_writes_allowed
-from .values import same
 
 Maker = TypeVar("Maker", bound="sessionmaker[Any] | async_sessionmaker[Any]")
 

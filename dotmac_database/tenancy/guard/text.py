@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from .functions import FUNCTIONS
-from .tables import TABLES
+from ..functions import FUNCTIONS
+from ..tables import TABLES
 
 _PLAIN = re.compile(
     r"\s*(?:\*|-?\d+|'[\w ]*'(?:::[a-z]+(?:\[\])?)?|'\{\}'::text\[\]|[A-Za-z_][\w.]*(?:\s+(?:asc|desc))?)\s*\Z",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, text
 
-from ...errors import DatabaseError
+from ....errors import DatabaseError
 from .attempts import attempt_findings
 from .expectations import Expectations
 from .findings import Finding

@@ -10,9 +10,9 @@ from collections.abc import Collection
 from sqlalchemy import ColumnElement, Connection, MetaData, Table, bindparam, func, literal_column, select
 from sqlalchemy.types import Text
 
-from ..dialects.own import OWN
-from ..dialects.stale_plans import OPENING
-from ..errors import DatabaseError, ValidationError
+from ...dialects.own import OWN
+from ...dialects.stale_plans import OPENING
+from ...errors import DatabaseError, ValidationError
 from .policies import ACROSS, SETTING, drop_statements, enable_statements, protected_tables, quoted, run_ddl
 from .raw_sql import refusal
 from .signature import Secret, Signer, find_signature_holes, function_statements

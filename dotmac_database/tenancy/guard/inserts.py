@@ -9,10 +9,10 @@ from sqlalchemy.orm import Mapper, ORMExecuteState
 from sqlalchemy.orm.context import FromStatement
 from sqlalchemy.sql.elements import BindParameter
 
-from ..errors import TenantIsolationError, UnscopedStatementError
-from ..models.traits import tenant_key
-from .tables import tenant_column
-from .values import same
+from ...errors import TenantIsolationError, UnscopedStatementError
+from ...models.traits import tenant_key
+from ..tables import tenant_column
+from ..values import same
 
 
 def stamp_insert(state: ORMExecuteState, mapper: Mapper[Any], tenant: Any) -> None:

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.types import Text
 
-from ..errors import ValidationError
+from ...errors import ValidationError
 
 Secret: TypeAlias = str | bytes | Sequence[str | bytes] | None
 """One secret or several: the first one signs and all are accepted, for rotation. None: settings are not signed."""

@@ -8,14 +8,14 @@ from sqlalchemy import Result, Table
 from sqlalchemy.orm import Mapper, ORMExecuteState
 from sqlalchemy.sql import visitors
 
-from ..dialects.explain import Explain
-from ..errors import TenantIsolationError, UnscopedStatementError
-from ..models.traits import tenant_key
-from .context import TenantBinding, binding_of
+from ...dialects.explain import Explain
+from ...errors import TenantIsolationError, UnscopedStatementError
+from ...models.traits import tenant_key
+from ..context import TenantBinding, binding_of
+from ..tables import TABLES, tenant_column
+from ..values import column_value, same
 from .inserts import change_of, stamp_insert, tenants_in_row
-from .tables import TABLES, tenant_column
 from .unit_of_work import check_attached, check_rows, core_writes_allowed
-from .values import column_value, same
 
 CONFINED = "dotmac_confined"
 """The execution option of a repository's statement: the tenant of the repository."""

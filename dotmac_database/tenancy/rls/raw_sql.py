@@ -16,7 +16,7 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from .functions import FUNCTIONS, KEYWORDS, TYPES
+from ..functions import FUNCTIONS, KEYWORDS, TYPES
 
 _BEGINS: Final = frozenset(("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES", "TABLE", "MERGE"))
 _EXPLAINED: Final = frozenset(("ANALYZE", "VERBOSE"))

@@ -11,16 +11,17 @@ from sqlalchemy.orm import Session
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.elements import BindParameter
 
-from ..dialects.own import OWN
-from ..errors import TenantIsolationError, TenantNotGivenError, UnscopedStatementError
-from .cleaning import CLEANING, mark_raw
+from ...dialects.own import OWN
+from ...errors import TenantIsolationError
+from ..context import UNKNOWN, TenantBinding, binding_of
+from ..parameters import SERVED
+from ..rls.cleaning import CLEANING, mark_raw
+from ..rls.row_level_security import announce_tenant
+from ..tables import TABLES
+from ..values import column_value, same
 from .compiler import ConfiningCompiler, confining
-from .context import UNKNOWN, TenantBinding, binding_of
 from .orm_statements import CONFINED, PASSED
-from .parameters import SERVED
-from .rls import announce_tenant
-from .tables import TABLES
-from .values import column_value, same
+from .verdicts import Confinement, Sent, judge
 
 _SESSION = "dotmac_session"
 _CONTROL = re.compile(r"(?:BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)[\w\s]*\Z")
@@ -103,8 +104,8 @@ def _check_sent(binding: TenantBinding, connection: Connection, statement: str, 
     if context is not None and CLEANING in context.execution_options:
         return
     backed = binding.rls is not None and connection.dialect.name == "postgresql"
-    if not binding.open:
-        _check(binding, statement, context, backed=backed)
+    if not binding.open and (context is None or OWN not in context.execution_options):
+        judge(_facts(binding, statement, context, backed=backed)).enforce()
     if backed and binding.rls is not None:
         if binding.announced is not _ANNOUNCING and _is_raw(context):
             mark_raw(connection, statement, binding.rls.harmless_functions)
@@ -128,60 +129,42 @@ def _announce(binding: TenantBinding, connection: Connection) -> None:
         or (binding.announced is None and settings == (None, False))
     ):
         return
-    before, binding.announced = binding.announced, _ANNOUNCING
+    announced, binding.announced = binding.announced, _ANNOUNCING
     try:
         announce_tenant(connection, *settings, signer=None if binding.rls is None else binding.rls.signer)
-        before = settings
+        announced = settings
     finally:
-        binding.announced = before
+        binding.announced = announced
 
 
 _ANNOUNCING = object()
 
 
-def _check(binding: TenantBinding, sent: str, context: Any, *, backed: bool) -> None:
-    if OWN in context.execution_options:
-        return
+def _facts(binding: TenantBinding, sql: str, context: Any, *, backed: bool) -> Sent:
+    """The facts by which `verdicts` judges a statement."""
+    bound = binding.tenant is not None
     compiled = getattr(context, "compiled", None)
-    statement = getattr(compiled, "statement", None)
-    if compiled is None or isinstance(statement, ExecutableDDLElement):
-        _refuse_text(binding, "Raw SQL", sent, backed=backed)
-    elif not isinstance(compiled, ConfiningCompiler):
-        _refuse(binding, "A statement that was compiled elsewhere", backed=backed)
-    else:
-        _check_confined(binding, compiled, sent, context, backed=backed)
+    if compiled is None or isinstance(compiled.statement, ExecutableDDLElement):
+        return Sent(bound, backed, "Raw SQL", _unsafe(binding, sql) if bound and backed else None)
+    if not isinstance(compiled, ConfiningCompiler):
+        return Sent(bound, backed, unknown="A statement that was compiled elsewhere")
+    unsafe = None
+    if compiled.opaque is not None and bound and backed:
+        unsafe = _unsafe(binding, sql)
+    if not compiled.touched:
+        return Sent(bound, backed, compiled.opaque, unsafe, compiled.unknown)
+    table = min(table.name for table in compiled.touched)
+    confinement = _confinement(binding.tenant, compiled, context)
+    passed = _is_checked(binding, compiled, context)
+    return Sent(bound, backed, compiled.opaque, unsafe, compiled.unknown, table, confinement, passed)
 
 
-def _check_confined(
-    binding: TenantBinding, compiled: ConfiningCompiler, sent: str, context: Any, *, backed: bool
-) -> None:
-    """Refuse what the compiler could not analyse, and Core statements on tenants' tables."""
-    if compiled.touched:
-        _check_tenant(binding, compiled, context)
-    if compiled.opaque is not None:
-        _refuse_text(binding, compiled.opaque, sent, backed=backed)
-    if compiled.unknown is not None:
-        _refuse(binding, compiled.unknown, backed=backed)
-    if compiled.touched and not _passed(binding, compiled, context):
-        _refuse(binding, f"The table {min(table.name for table in compiled.touched)!r}", backed=backed)
+def _unsafe(binding: TenantBinding, sql: str) -> str | None:
+    """The construct of a text that could change the setting that names the tenant, unless the setting is signed."""
+    return None if binding.rls is None else binding.rls.refusal(sql)
 
 
-def _refuse_text(binding: TenantBinding, what: str, sent: str, *, backed: bool) -> None:
-    """Refuse a text, unless row-level security confines it.
-
-    With signed settings, row-level security confines any text; without them, only a text that is known not to change
-    the settings.
-    """
-    _refuse(binding, what, backed=backed)
-    unknown = None if binding.rls is None else binding.rls.refusal(sent)
-    if unknown is not None:
-        raise UnscopedStatementError(
-            f"{what} may change the setting that names the tenant, because it contains {unknown}. "
-            "With RowLevelSecurity(…, secret=…) the setting is signed, and all raw SQL is allowed."
-        )
-
-
-def _passed(binding: TenantBinding, compiled: ConfiningCompiler, context: Any) -> bool:
+def _is_checked(binding: TenantBinding, compiled: ConfiningCompiler, context: Any) -> bool:
     """Whether `orm_statements` or a repository has checked the statement, or it is part of a flush."""
     options = context.execution_options
     if options.get(PASSED) is binding or options.get(CONFINED) is not None:
@@ -189,29 +172,20 @@ def _passed(binding: TenantBinding, compiled: ConfiningCompiler, context: Any) -
     return bool(binding.writing) and isinstance(compiled.statement, (Insert, Update, Delete))
 
 
-def _check_tenant(binding: TenantBinding, compiled: ConfiningCompiler, context: Any) -> None:
-    """Raise unless every parameter that confines the statement has the session's tenant as its value."""
-    tenant = binding.tenant
+def _confinement(tenant: Any, compiled: ConfiningCompiler, context: Any) -> Confinement:
+    """Whether every parameter that confines the statement has the session's tenant as its value."""
     if tenant is None:
-        binding.required(f"The table {min(table.name for table in compiled.touched)!r}")  # raises
+        return Confinement.UNBOUND
     confined = context.execution_options.get(CONFINED)
     if confined is not None and not same(confined, tenant):
-        raise TenantIsolationError("The session serves another tenant than the repository.")
+        return Confinement.OTHER_REPOSITORY
     for names in (compiled.owner_columns, compiled.scopes):
         for name, column in names.items():
             own = column_value(tenant, column)
             # A missing parameter was not rendered: SQLAlchemy simplifies "… AND false" to "false".
             if any(name in row and not same(row[name], own) for row in context.compiled_parameters):
-                raise TenantIsolationError("The statement was bound to another tenant than the session serves.")
-
-
-def _refuse(binding: TenantBinding, what: str, *, backed: bool) -> None:
-    if binding.tenant is None:
-        raise TenantNotGivenError(f"{what} may contain tenants' rows, and the session is bound to no tenant.")
-    if not backed:
-        raise UnscopedStatementError(
-            f"{what} can't be confined to a tenant; use the mapped class, or unscoped(session, reason=…)."
-        )
+                return Confinement.OTHER_PARAMETER
+    return Confinement.OWN
 
 
 _listener: Any

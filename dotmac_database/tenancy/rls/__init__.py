@@ -1,0 +1,1 @@
+"""Row-level security: PostgreSQL's policies, the signed setting that names the tenant, and checks of a database."""

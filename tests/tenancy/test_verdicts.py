@@ -1,0 +1,71 @@
+"""The guard's truth table: each combination of facts about a statement, and the verdict on it."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from dotmac_database import TenantIsolationError, TenantNotGivenError, UnscopedStatementError
+from dotmac_database.tenancy.guard.verdicts import Confinement, Ruling, Sent, Verdict, judge
+
+TABLES = [
+    (None, None, False),
+    *(("accounts", confinement, passed) for confinement in Confinement for passed in (False, True)),
+]
+FACTS = [
+    Sent(bound, backed, text, unsafe, unknown, table, confinement, passed)
+    for bound, backed, text, unsafe, unknown, (table, confinement, passed) in product(
+        (False, True), (False, True), (None, "Raw SQL"), (None, "a DO"), (None, "A hint"), TABLES
+    )
+    if (text is not None or unsafe is None)
+    and (confinement is None or bound is not (confinement is Confinement.UNBOUND))
+]
+
+
+def expected(sent: Sent) -> Verdict:
+    """The rules in another form: first all that is wrong, then the first of it."""
+    if sent.table is not None and not sent.bound:
+        return Verdict.UNBOUND
+    if sent.confinement is Confinement.OTHER_REPOSITORY:
+        return Verdict.OTHER_REPOSITORY
+    if sent.confinement is Confinement.OTHER_PARAMETER:
+        return Verdict.OTHER_PARAMETER
+    open_parts = [sent.text, sent.unknown, None if sent.passed else sent.table]
+    if not any(open_parts):
+        return Verdict.ALLOWED
+    if not sent.bound:
+        return Verdict.NO_TENANT
+    if not sent.backed:
+        return Verdict.UNCONFINED
+    return Verdict.UNSIGNED_SETTING if sent.unsafe else Verdict.ALLOWED
+
+
+def test_the_table_is_whole() -> None:
+    assert len(FACTS) == 156
+    assert {judge(sent).verdict for sent in FACTS} == set(Verdict)
+
+
+@pytest.mark.parametrize("sent", FACTS, ids=lambda sent: "-".join(map(str, sent)))
+def test_each_combination_of_facts(sent: Sent) -> None:
+    assert judge(sent).verdict is expected(sent)
+
+
+ERRORS = {
+    Verdict.UNBOUND: TenantNotGivenError,
+    Verdict.NO_TENANT: TenantNotGivenError,
+    Verdict.OTHER_REPOSITORY: TenantIsolationError,
+    Verdict.OTHER_PARAMETER: TenantIsolationError,
+    Verdict.UNCONFINED: UnscopedStatementError,
+    Verdict.UNSIGNED_SETTING: UnscopedStatementError,
+}
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_each_verdict_but_one_raises(verdict: Verdict) -> None:
+    ruling = Ruling(verdict, "The table 'accounts'", "a DO")
+    if verdict is Verdict.ALLOWED:
+        ruling.enforce()
+        return
+    with pytest.raises(ERRORS[verdict]):
+        ruling.enforce()
