@@ -10,7 +10,8 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
@@ -155,30 +156,29 @@ class CircuitBreaker:
     def _around(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def protected(*args: Any, **kwargs: Any) -> Any:
-            permit = self._admit()
-            try:
-                result = function(*args, **kwargs)
-            except BaseException as error:
-                self._settle(permit, error)
-                raise
-            self._settle(permit, None)
-            return result
+            with self._call():
+                return function(*args, **kwargs)
 
         return protected
 
     def _around_coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         async def protected(*args: Any, **kwargs: Any) -> Any:
-            permit = self._admit()
-            try:
-                result = await function(*args, **kwargs)
-            except BaseException as error:
-                self._settle(permit, error)
-                raise
-            self._settle(permit, None)
-            return result
+            with self._call():
+                return await function(*args, **kwargs)
 
         return protected
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """Let one call through, and count its outcome."""
+        permit = self._admit()
+        try:
+            yield
+        except BaseException as error:
+            self._settle(permit, error)
+            raise
+        self._settle(permit, None)
 
     def __enter__(self) -> Self:
         _ENTERED.set((*_ENTERED.get(), (self, self._admit())))
