@@ -32,7 +32,7 @@ from .shapes import Condition, comparable
 
 
 class Copies:
-    """Copies of tables, to which the advised indexes are added, since the mapped tables must not get them."""
+    """Copies of tables. The advised indexes are added to them, since the mapped tables must not get these indexes."""
 
     def __init__(self) -> None:
         self._copies: dict[Table, Table] = {}
@@ -217,7 +217,10 @@ class Lookup:
         return operand
 
     def _terms(self, order: Order, fixed: Sequence[Key]) -> list[Key]:
-        """The keys of an order, up to the first that an index can't have. Without keys that are equal in all rows."""
+        """The index keys for an order.
+
+        They end before the first key that an index can't have. Keys with the same value in all rows are left out.
+        """
         known = {key.as_sql(self.dialect) for key in fixed}
         if self.tenant:
             known.add(self._column(self.tenant).name)

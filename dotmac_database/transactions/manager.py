@@ -118,10 +118,10 @@ class TransactionManager:
 
     def _new_session(self, classes: tuple[type, ...], name: str) -> Any:
         if self.session_factory is None:
-            raise TransactionError("Pass a session, or give the TransactionManager a session_factory.")
+            raise TransactionError("There is neither a session nor a session_factory: pass one of them.")
         session = self.session_factory()
         if not isinstance(session, classes):
-            raise TransactionError(f"The session_factory returned a {type(session).__name__}; this needs a {name}.")
+            raise TransactionError(f"The session_factory made a {type(session).__name__}; this needs a {name}.")
         return session
 
     def _retries(self, operation: Callable[..., Any], idempotent: bool, enclosed: bool) -> Retries:
