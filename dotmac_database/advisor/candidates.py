@@ -67,10 +67,10 @@ class CandidateIndex:
     follow, in their order: they are the order of the read, a range, or the key that ``access`` searches. ``ordered``
     False: ``then`` is a range, so its direction does not matter.
 
-    ``alive`` are the conditions that exclude deleted rows, and ``nulls`` the conditions that a column is NULL, each with
-    the column's name; they are the WHERE of a partial index. ``marks`` are the columns that have a single value because
-    of ``alive``. ``implied`` are further conditions that all rows of the read meet, in `plain` form. ``access`` None:
-    an ordinary B-tree.
+    ``alive`` are the conditions that exclude deleted rows, and ``nulls`` the conditions that a column is NULL, each
+    with the column's name; they are the WHERE of a partial index. ``marks`` are the columns that have a single value
+    because of ``alive``. ``implied`` are further conditions that all rows of the read meet, in `plain` form. ``access``
+    None: an ordinary B-tree.
     """
 
     dialect: str

@@ -47,7 +47,7 @@ from .search_text import as_websearch
 from .spans import AsText, Single, Span, converts, decimal_span, float_span, underlying
 
 _FAITHFUL = (Boolean, Date, DateTime, Enum, Float, Integer, Numeric, String, Time, Uuid)
-"""The types of which reading gives exactly the stored value, so that a comparison with it finds the row."""
+"""The types for which a value that was read equals the stored one, so that a comparison finds the row again."""
 
 _SINGLE_DIGITS = 24
 _SINGLE = Single()

@@ -1,4 +1,4 @@
-"""Column types of which several stored values are read as the same Python value.
+"""Comparisons with column types for which several stored values are read as the same Python value.
 
 Most types store exactly the bound value, and reading returns the same value. For the other types, a value that was read
 stands for a span of stored values. Examples: SQLite's ``CURRENT_TIMESTAMP`` has no fraction of a second, but SQLAlchemy
@@ -105,7 +105,7 @@ class MomentEnd(sa.TypeDecorator[Any]):
         self.end = end
 
     def bind_processor(self, dialect: Any) -> Any:
-        """SQLAlchemy's hook: the shortest or the longest text."""
+        """SQLAlchemy's hook: a function that returns the first or the last text of the span."""
         store, end = bound_by(self.item, dialect), self.end
 
         def process(value: Any) -> Any:

@@ -49,7 +49,7 @@ from .full_text import indexed_search
 from .spans import AsStored, Span, bound_by, converts, decimal_span, digits_read, moment_forms, moment_span, underlying
 
 _FAITHFUL = (Boolean, Date, Enum, Float, Integer, Numeric, String, Uuid)
-"""The types of which reading gives exactly the stored value, except for numbers that are read as Decimals."""
+"""The types for which a value that was read equals the stored one. Numbers that are read as Decimals are excepted."""
 
 _GLOB_SPECIAL = "*?["
 _PLACE = re.compile(r"-?[0-9]{1,9}")
