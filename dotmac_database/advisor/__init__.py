@@ -1,4 +1,4 @@
-"""Advice on missing indexes: see `QueryPlan` and `IndexAdvice`."""
+"""Advice on the indexes that a read would use and that are missing: see `QueryPlan` and `IndexAdvice`."""
 
 from .advising import Advisor
 from .values import IndexAdvice, QueryPlan

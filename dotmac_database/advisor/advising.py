@@ -1,4 +1,4 @@
-"""Derives the missing indexes of a read from its shape."""
+"""Derives the missing indexes of a read from its filters, its order and its relationships."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ Catalogue = Callable[[Table], list[ExistingIndex]]
 
 
 class Advisor:
-    """Finds the missing indexes of a reader's reads. ``catalogue`` is called once for each table."""
+    """Finds the missing indexes of a reader's reads.
+
+    ``catalogue`` returns the existing indexes of a table. It is called once for each table.
+    """
 
     def __init__(self, reader: Reader, catalogue: Catalogue) -> None:
         self.reader = reader
@@ -35,14 +38,17 @@ class Advisor:
     def advice(
         self, filters: Sequence[Filter], order: Order, relationships: Sequence[str] = (), *, limited: bool
     ) -> tuple[IndexAdvice, ...]:
-        """The missing indexes, that of the order first. ``limited``: a page is read, not all rows."""
+        """The missing indexes of a read. The index for the order comes first.
+
+        ``relationships`` are the names of those that the read loads. ``limited``: it reads a page, and not all rows.
+        """
         if not on_table(self.reader.traits):
             return ()
         self._existing(self._lookup(self.reader.traits).table)
-        found = conditions_of(self.reader.traits, self.reader.analysed(filters))
+        conditions = conditions_of(self.reader.traits, self.reader.analysed(filters))
         return tuple(
             candidate.advice()
-            for candidate in self._candidates(found, order, relationships, limited)
+            for candidate in self._candidates(conditions, order, relationships, limited)
             if self._is_missing(candidate)
         )
 
@@ -50,17 +56,17 @@ class Advisor:
         return Lookup(self.reader, self._copies, traits, conditions)
 
     def _candidates(
-        self, found: Sequence[Condition], order: Order, relationships: Sequence[str], limited: bool
+        self, conditions: Sequence[Condition], order: Order, relationships: Sequence[str], limited: bool
     ) -> Iterator[CandidateIndex]:
         root = self.reader.traits
-        own = [each for each in found if each.required and not each.path.steps]
+        own = [each for each in conditions if each.required and not each.path.steps]
         lookup = self._lookup(root, own)
         particular = [candidate for each in own for candidate in lookup.particular(each)]
         usual = lookup.usual(order, limited=limited)
         if usual is not None and (lookup.is_asked(order) or not particular or lookup.compares):
             yield usual
         yield from particular
-        for each in found:
+        for each in conditions:
             yield from self._ways(each.path.steps)
             if each.path.steps and each.path.key is not None and each.required:
                 yield from self._beyond(each)
@@ -72,7 +78,7 @@ class Advisor:
             yield from self._ways([step for step in way if step.uselist])
 
     def _beyond(self, condition: Condition) -> Iterator[CandidateIndex]:
-        """How the one row behind a foreign key is found by a condition on it."""
+        """The indexes that find the row of a to-one relationship by a condition on that row."""
         step = condition.path.steps[-1]
         if step.uselist or not on_table(traits_of(step.mapper.class_)):
             return
@@ -91,13 +97,13 @@ class Advisor:
         return True
 
     def _existing(self, copy: Table) -> list[ExistingIndex]:
-        """The indexes of a table, and those that are advised already."""
+        """The existing indexes of the table of a copy, and the candidates that are advised already."""
         if copy not in self._known:
             self._known[copy] = list(self._catalogue(self._copies.original(copy)))
         return self._known[copy]
 
     def _ways(self, steps: Sequence[RelationshipProperty[Any]]) -> Iterator[CandidateIndex]:
-        """The foreign keys by which relationships are followed."""
+        """The indexes on the foreign keys that connect the rows of relationships."""
         for step in steps:
             if step.direction is RelationshipDirection.MANYTOONE:
                 owner = traits_of(step.parent.class_)
@@ -108,19 +114,19 @@ class Advisor:
                 continue
             else:
                 owner = traits_of(step.mapper.class_)
-                columns = [there for _, there in step.local_remote_pairs or ()]
+                columns = [remote for _, remote in step.local_remote_pairs or ()]
             if not on_table(owner):
                 continue
             lookup = self._lookup(owner)
             keys = [key for key in map(lookup.column_key, columns) if key is not None]
             if len(keys) == len(columns):
-                yield lookup.candidate(f"{step.parent.class_.__name__}.{step.key} is followed by its foreign key", keys)
+                yield lookup.candidate(f"{step.parent.class_.__name__}.{step.key} is joined by its foreign key", keys)
 
     def _join_table(self, step: RelationshipProperty[Any], table: Table) -> CandidateIndex:
         copy = self._copies.of(table)
         return CandidateIndex(
             self.dialect,
             copy,
-            f"{step.parent.class_.__name__}.{step.key} is followed by its foreign key",
+            f"{step.parent.class_.__name__}.{step.key} is joined by its foreign key",
             equal=tuple(Key(copy.c[str(column.key)]) for _, column in step.synchronize_pairs),
         )

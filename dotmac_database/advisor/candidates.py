@@ -1,4 +1,4 @@
-"""An index that would serve, before it is known whether there is one."""
+"""Candidate indexes: those that a read could use, whether or not they exist."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ _LONGEST_NAME = 63
 
 @dataclass(frozen=True)
 class Key:
-    """One key: a column or an expression on the copy of the table, and how it is ordered; None: no matter how."""
+    """One key of an index: a column or an expression of the table's copy, and its order.
+
+    ``nulls_first`` None: the place of the NULLs does not matter.
+    """
 
     expression: ColumnElement[Any]
     descending: bool = False
@@ -37,33 +40,37 @@ class Key:
 
     @property
     def column(self) -> str | None:
-        """The column's name; None: it is an expression."""
+        """The column's name; None: the key is an expression."""
         return self.expression.name if isinstance(self.expression, Column) else None
 
     def as_sql(self, dialect: str) -> str:
-        """The key as it is written."""
+        """The SQL of the key, without its direction."""
         return self.column or sql_of(dialect, self.expression)
 
     def is_key(self, other: ExistingKey, dialect: str) -> bool:
-        """Whether an index's key is of the same values."""
+        """Whether the key of an existing index is on the same column or expression."""
         if self.column is not None:
             return other.column == self.column
         return other.column is None and other.expression == plain(sql_of(dialect, self.expression))
 
     def reversed(self) -> Key:
-        """The key of the order that is read backwards."""
+        """The same key in the reverse order."""
         nulls = None if self.nulls_first is None else not self.nulls_first
         return replace(self, descending=not self.descending, nulls_first=nulls)
 
 
 @dataclass(frozen=True)
 class CandidateIndex:
-    """An index that would serve.
+    """An index that a read could use.
 
-    ``equal`` keys are compared with one value each, so any order among them serves; ``then`` come in their order, and
-    where ``ordered`` is false one of them is a range, whose direction is no matter. ``alive`` is what the read asks of
-    every row and an index may leave out; ``nulls`` are the conditions that a column is NULL, by its name. ``implied``
-    are what else is true of every row that is read, in `plain` form.
+    The read compares each of the ``equal`` keys with one value, so their order does not matter. The keys in ``then``
+    follow, in their order: they are the order of the read, a range, or the key that ``access`` searches. ``ordered``
+    False: ``then`` is a range, so its direction does not matter.
+
+    ``alive`` are the conditions that exclude deleted rows, and ``nulls`` the conditions that a column is NULL, each
+    with the column's name; they are the WHERE of a partial index. ``marks`` are the columns that have a single value
+    because of ``alive``. ``implied`` are further conditions that all rows of the read meet, in `plain` form. ``access``
+    None: an ordinary B-tree.
     """
 
     dialect: str
@@ -80,12 +87,12 @@ class CandidateIndex:
 
     @property
     def keys(self) -> tuple[Key, ...]:
-        """All keys."""
+        """All keys, in the order in which the index is created with them."""
         return (*self.equal, *self.then)
 
     @property
     def method(self) -> str:
-        """The kind of index."""
+        """The method of the index, such as ``btree``."""
         return BTREE if self.access is None else self.access.method
 
     @property
@@ -97,11 +104,11 @@ class CandidateIndex:
         return plain(sql_of(self.dialect, condition))
 
     def served_by(self, index: ExistingIndex) -> bool:
-        """Whether an index that is there serves as well."""
+        """Whether an existing index serves the read as well."""
         if index.name == self.name:
             return True
-        true = self.implied | {self._plain(condition) for condition in self.where}
-        if not index.conditions <= true:
+        met = self.implied | {self._plain(condition) for condition in self.where}
+        if not index.conditions <= met:
             return False
         if self.method != BTREE:
             return self._holds(index)
@@ -115,46 +122,46 @@ class CandidateIndex:
         )
 
     def _leads(self, index: ExistingIndex) -> bool:
-        """Whether the index begins with these keys, in an order that serves forwards or wholly backwards."""
+        """Whether the index begins with these keys, in an order that serves if it is read forwards or backwards."""
         if index.unique and self._is_one_row(index):
             return True
-        waiting, rest = list(self.equal), list(self.then)
+        equal, then = list(self.equal), list(self.then)
         nulls = {name for name, condition in self.nulls if self._plain(condition) not in index.conditions}
         backwards: bool | None = None
         for key in index.keys:
-            if not waiting and not rest:
+            if not equal and not then:
                 break
-            same = next((each for each in waiting if each.is_key(key, self.dialect)), None)
+            same = next((each for each in equal if each.is_key(key, self.dialect)), None)
             if same is not None:
-                waiting.remove(same)
+                equal.remove(same)
             elif key.column in self.marks or (key.column in nulls and orders_by_null(self.dialect)):
                 nulls.discard(key.column or "")
-            elif waiting or not rest or not rest[0].is_key(key, self.dialect):
+            elif equal or not then or not then[0].is_key(key, self.dialect):
                 return False
             else:
-                turned = self._turned(rest.pop(0), key)
-                if turned is None or (self.ordered and backwards not in (None, turned)):
+                direction = self._is_backwards(then.pop(0), key)
+                if direction is None or (self.ordered and backwards not in (None, direction)):
                     return False
-                backwards = turned
-        return not (waiting or rest or nulls)
+                backwards = direction
+        return not (equal or then or nulls)
 
     def _is_one_row(self, index: ExistingIndex) -> bool:
         return all(any(each.is_key(key, self.dialect) for each in self.equal) for key in index.keys)
 
-    def _turned(self, key: Key, other: ExistingKey) -> bool | None:
-        """Whether the index's key is read backwards to serve this one; None: it does not serve either way."""
+    def _is_backwards(self, key: Key, other: ExistingKey) -> bool | None:
+        """Whether the other key serves this one only if it is read backwards; None: it serves in neither direction."""
         if self.access is not None:
             return False if other.prefixes else None
         if not other.ordered:
             return None
-        turned = key.descending is not other.descending
-        if self.ordered and key.nulls_first is not None and (key.nulls_first is not other.nulls_first) is not turned:
+        backwards = key.descending is not other.descending
+        if self.ordered and key.nulls_first is not None and (key.nulls_first is not other.nulls_first) is not backwards:
             return None
-        return turned
+        return backwards
 
     @property
     def as_existing(self) -> ExistingIndex:
-        """The index as it will be in the catalogue."""
+        """The index as the catalogue will show it after its creation."""
         return ExistingIndex(
             self.name,
             self.method,
@@ -178,22 +185,22 @@ class CandidateIndex:
 
     @property
     def name(self) -> str:
-        """The name: of table and columns, and of all that makes the index another than one on the same columns."""
+        """The name: the table, the columns, and a hash of all that distinguishes indexes on the same columns."""
         names = [key.column or "path" for key in self.keys]
-        whole = (
+        identity = (
             self.table.fullname,
             self.method,
             [(key.as_sql(self.dialect), key.descending, key.nulls_first) for key in self.keys],
             self.access and self.access.opclass,
             [sql_of(self.dialect, condition) for condition in self.where],
         )
-        digest = hashlib.sha256(repr(whole).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:8]
         stem = "_".join(["ix", self.table.name, *names])
         return f"{stem[: _LONGEST_NAME - 9]}_{digest}"
 
     def advice(self) -> IndexAdvice:
         """The index as advice."""
-        index = self._made()
+        index = self._index()
         ddl = ddl_of(self.dialect, index)
         return IndexAdvice(
             table=self.table.fullname,
@@ -205,7 +212,7 @@ class CandidateIndex:
             index=index,
         )
 
-    def _made(self) -> Index:
+    def _index(self) -> Index:
         opclasses: dict[str, str] = {}
         expressions: list[Any] = []
         for key in self.keys:
@@ -215,7 +222,7 @@ class CandidateIndex:
                 opclasses[expression.key] = self.access.opclass
             expressions.append(self._directed(key, expression))
         where = and_(*self.where) if self.where else None
-        # SQLAlchemy would look for the table in the first thing that is a column, which may be a literal one.
+        # Without _table, SQLAlchemy takes the table of the first column, which can be a literal column without a table.
         return Index(self.name, *expressions, _table=self.table, **index_options(self.method, where, opclasses))
 
     def _directed(self, key: Key, expression: Any) -> Any:
@@ -228,5 +235,5 @@ class CandidateIndex:
 
 
 def whole_order(keys: Sequence[Key]) -> tuple[Key, ...]:
-    """The order, or its reverse, of which the first key ascends: one index serves both."""
+    """The order, reversed if its first key is descending. One index serves an order and its reverse."""
     return tuple(key.reversed() for key in keys) if keys and keys[0].descending else tuple(keys)

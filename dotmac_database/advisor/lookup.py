@@ -1,4 +1,4 @@
-"""How the rows of one class are found by conditions on their own columns, and what index each way would want."""
+"""Derives the indexes of one table that find its rows by conditions on its own columns."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ from .shapes import Condition, comparable
 
 
 class Copies:
-    """Copies of tables, for the indexes that are advised: the mapped ones must not get them."""
+    """Copies of tables. The advised indexes are added to them, since the mapped tables must not get these indexes."""
 
     def __init__(self) -> None:
-        self._made: dict[Table, Table] = {}
+        self._copies: dict[Table, Table] = {}
 
     def of(self, table: Table) -> Table:
-        """The copy of a table, always the same."""
-        if table not in self._made:
-            self._made[table] = table.to_metadata(MetaData())
-        return self._made[table]
+        """The copy of a table. Each table has only one."""
+        if table not in self._copies:
+            self._copies[table] = table.to_metadata(MetaData())
+        return self._copies[table]
 
     def original(self, copy: Table) -> Table:
-        """The table that a copy is of."""
-        return next(table for table, made in self._made.items() if made is copy)
+        """The table of a copy."""
+        return next(table for table, each in self._copies.items() if each is copy)
 
 
 def on_table(traits: Traits[Any]) -> bool:
-    """Whether the class is mapped to a table, rather than to a query, which has no indexes."""
+    """Whether the class is mapped to a table, and not to a query, which has no indexes."""
     return isinstance(traits.columns[traits.primary_key[0]].table, Table)
 
 
 class Lookup:
-    """How the rows of one class are found by conditions on their own columns."""
+    """The indexes of the table of one class, for reads with these ``conditions`` on the class's own columns."""
 
     def __init__(
         self, reader: Reader, copies: Copies, traits: Traits[Any], conditions: Sequence[Condition] = ()
@@ -71,7 +71,7 @@ class Lookup:
         self.include_deleted = scope.include_deleted
 
     def is_asked(self, order: Order) -> bool:
-        """Whether an order is asked for, beyond that of the primary key, which every read has."""
+        """Whether an order was requested, other than that of the primary key, which every read has."""
         return any(term.field not in self.traits.primary_key for term in order)
 
     @property
@@ -80,7 +80,10 @@ class Lookup:
         return any(each.equal and self._keys(each) for each in self.conditions)
 
     def usual(self, order: Order, *, limited: bool) -> CandidateIndex | None:
-        """The index on what is equal, and then the order or a range; None: there is nothing to look up."""
+        """The B-tree index with the keys that are compared for equality, followed by the order or by a range.
+
+        None: the read has no condition or order that an index could serve.
+        """
         equal = [(each, key) for each in self.conditions if each.equal for key in self._keys(each)]
         nulls = tuple(each.path.key or "" for each in self.conditions if each.null and self._keys(each))
         fixed = [key for _, key in equal]
@@ -105,7 +108,7 @@ class Lookup:
         return self.candidate("; ".join(reasons), fixed, then, ordered=ordered, nulls=nulls)
 
     def particular(self, each: Condition) -> Iterator[CandidateIndex]:
-        """The index of another kind that one condition is for."""
+        """The special index for one condition, such as a search in a text, if the condition can use one."""
         if self.tenant is not None and each.path.key == self.tenant:
             return
         need = each.need(wildcards(self.dialect))
@@ -116,7 +119,8 @@ class Lookup:
         text = f"{each.path.text} {each.shape.operator.value}"
         if need is Need.PREFIX:
             fixed = [key for other in self.conditions if other.equal for key in self._keys(other)]
-            yield self.candidate(f"{text}: texts by their beginning", fixed, [Key(operand)], ordered=False, kind=kind)
+            reason = f"{text}: search by the beginning of a text"
+            yield self.candidate(reason, fixed, [Key(operand)], ordered=False, kind=kind)
             return
         yield self.candidate(f"{text}: an inverted index", (), [Key(operand)], kind=kind, confined=False)
 
@@ -131,10 +135,13 @@ class Lookup:
         kind: Access | None = None,
         confined: bool = True,
     ) -> CandidateIndex:
-        """An index, with what every read of the class asks for: the tenant first, and no deleted rows."""
+        """An index with the parts that all reads of the class share: the tenant as first key, and no deleted rows.
+
+        ``confined`` False: without the tenant, because an inverted index has no key for it.
+        """
         first = self.column_key(self.traits.columns[self.tenant]) if self.tenant and confined else None
         unique = {key.column or key.as_sql(self.dialect): key for key in (*((first,) if first else ()), *equal)}
-        living, marks = self._alive()
+        conditions, marks = self._alive()
         return CandidateIndex(
             self.dialect,
             self.table,
@@ -142,7 +149,7 @@ class Lookup:
             tuple(unique.values()),
             tuple(key for key in then if key.column not in unique),
             ordered,
-            living,
+            conditions,
             tuple((self._column(name).name, self._column(name).is_(None)) for name in nulls),
             marks,
             self._implied(),
@@ -150,7 +157,7 @@ class Lookup:
         )
 
     def _alive(self) -> tuple[tuple[ColumnElement[bool], ...], frozenset[str]]:
-        """The condition on rows that are not deleted, and the column that it holds to one value."""
+        """The conditions that exclude deleted rows, and the column that has a single value because of them, if any."""
         if self.include_deleted or not self.traits.soft_deletes:
             return (), frozenset()
         keys = [key for key in (self.traits.is_deleted, self.traits.deleted_at) if key]
@@ -162,7 +169,7 @@ class Lookup:
         return tuple(alive(self.traits, entity)), frozenset((self._column(mark).name,) if mark and fixed else ())
 
     def _implied(self) -> frozenset[str]:
-        """What the conditions say besides: a compared value is not NULL."""
+        """Conditions that follow from the others: a column that is compared with a value is not NULL."""
         return frozenset(
             plain(sql_of(self.dialect, key.expression.is_not(None)))
             for each in self.conditions
@@ -174,11 +181,11 @@ class Lookup:
         return self.table.c[self.traits.columns[key].key]
 
     def column_key(self, column: Any) -> Key | None:
-        """The key of a column of the table; None: it is of another one."""
+        """The key for a column; None: the column belongs to another table."""
         return Key(self.table.c[column.key]) if column.table is self.original else None
 
     def _keys(self, each: Condition) -> list[Key]:
-        """The condition's column or JSON value as a key, where an index can have it."""
+        """A key for the condition's column or JSON value; empty if an ordinary index can't have it as a key."""
         expression = self._expression(each.path, each.shape.kind)
         return [] if expression is None or not comparable(each.path) else [Key(expression)]
 
@@ -186,15 +193,15 @@ class Lookup:
         column = self.traits.columns.get(path.key or "")
         if column is None or column.table is not self.original or path.owner is not self.traits:
             return None
-        own: ColumnElement[Any] = self.table.c[column.key]
+        copied: ColumnElement[Any] = self.table.c[column.key]
         if not path.json:
-            return own
+            return copied
         if not indexes_expressions(self.dialect) or not kind:
             return None
-        return self.reader.dialect.json_value(own, path.json, kind)
+        return self.reader.dialect.json_value(copied, path.json, kind)
 
     def _operand(self, each: Condition, need: Need) -> ColumnElement[Any] | None:
-        """What the filter's SQL looks into, just as it writes it."""
+        """The expression that the filter's SQL searches. An index serves only if it is on exactly this expression."""
         dialect = self.reader.dialect
         value: ColumnElement[Any] = bindparam("value")
         if need is Need.DOCUMENT:
@@ -210,7 +217,10 @@ class Lookup:
         return operand
 
     def _terms(self, order: Order, fixed: Sequence[Key]) -> list[Key]:
-        """The keys of an order, up to what no index can have; what is equal in all rows is left out."""
+        """The index keys for an order.
+
+        They end before the first key that an index can't have. Keys with the same value in all rows are left out.
+        """
         known = {key.as_sql(self.dialect) for key in fixed}
         if self.tenant:
             known.add(self._column(self.tenant).name)
@@ -233,7 +243,7 @@ class Lookup:
         return list(whole_order(keys))
 
     def _is_expression(self, path: FieldPath) -> bool:
-        """Whether the order is by an expression of the column: an enum's declared places."""
+        """Whether the order is by an expression of the column: the position of an enum's value in its declaration."""
         return not path.json and not self.reader.dialect.orders_natively(path.type)
 
     def _is_ranked(self, each: Condition) -> bool:

@@ -1,4 +1,4 @@
-"""What a read's filters ask of an index: each condition, with the values that decide how it is looked up."""
+"""The conditions of a read's filters, with the kind of index that each of them could use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RUN = re.compile(r"\w{3}")
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition. ``required``: no row that fails it is given, whatever the others say."""
+    """One condition. ``required``: all rows of the read meet it, so it is not just one alternative of an OR."""
 
     path: FieldPath
     shape: ConditionShape
@@ -38,7 +38,7 @@ class Condition:
 
     @property
     def range(self) -> int:
-        """How good a range of an index the condition makes, the least is the best; -1: it makes none."""
+        """The rank of the condition as a range of an index: 0 is the best; -1 means that it is not a range."""
         return _RANGES.index(self.shape.operator) if self.shape.operator in _RANGES and not self.equal else -1
 
     @property
@@ -47,7 +47,10 @@ class Condition:
         return self.shape.operator is Op.IS_NULL
 
     def need(self, wildcards: str) -> Need | None:
-        """What kind of index beside the usual one the condition is for; ``wildcards`` are those of a prefix's LIKE."""
+        """The kind of search for which the condition needs a special index; None: it needs none.
+
+        ``wildcards`` are the characters that a pattern must not begin with to be searched by its beginning.
+        """
         operator = self.shape.operator
         if operator is Op.SEARCH:
             return Need.WORDS
@@ -60,7 +63,7 @@ class Condition:
         pattern = str(self.values[0])
         if operator is not Op.ILIKE and pattern and pattern[0] not in wildcards:
             return Need.PREFIX
-        # Without three letters in a row there is no trigram to look up.
+        # A trigram index needs at least three word characters in a row.
         return Need.SUBSTRING if _RUN.search(re.sub(r"\\.|_", " ", pattern)) else None
 
 
@@ -69,20 +72,20 @@ def _undecorated(type_: Any) -> Any:
 
 
 def comparable(path: FieldPath) -> bool:
-    """Whether the values of a field fit into the key of a usual index."""
+    """Whether an ordinary index can have the field as a key."""
     return not isinstance(_undecorated(path.type), (LargeBinary, ARRAY))
 
 
-def conditions_of(traits: Traits[Any], found: Analysis) -> list[Condition]:
-    """The conditions of analysed filters, with their values."""
-    return list(_walk(traits, found.shape, iter(found.values), required=True))
+def conditions_of(traits: Traits[Any], analysis: Analysis) -> list[Condition]:
+    """The conditions of analysed filters, with their values, in the order of the filters."""
+    return list(_walk(traits, analysis.shape, iter(analysis.values), required=True))
 
 
 def _walk(traits: Traits[Any], shapes: Sequence[Any], values: Iterator[Any], *, required: bool) -> Iterator[Condition]:
     for shape in shapes:
         if isinstance(shape, GroupShape):
-            whole = shape.mode == "all" or (shape.mode == "any" and len(shape.members) == 1)
-            yield from _walk(traits, shape.members, values, required=required and whole)
+            conjunction = shape.mode == "all" or (shape.mode == "any" and len(shape.members) == 1)
+            yield from _walk(traits, shape.members, values, required=required and conjunction)
         else:
-            taken = tuple(next(values) for _ in range(shape.values))
-            yield Condition(resolve(traits, shape.field), shape, taken, required)
+            own_values = tuple(next(values) for _ in range(shape.values))
+            yield Condition(resolve(traits, shape.field), shape, own_values, required)

@@ -1,4 +1,4 @@
-"""A plan and the advice that goes with it, as frozen values."""
+"""The results of ``explain``: a plan, and advice on missing indexes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class IndexAdvice:
     """An index that a read would use, and that does not exist.
 
     ``columns`` are its keys in their order: names of columns, or expressions. ``reason`` says which part of the read
-    each serves. ``ddl`` is a plain CREATE INDEX, which locks out writers of the table until it is done;
-    ``concurrently_ddl`` lets them write, must be run outside of any transaction, and is None on SQLite. ``index`` is
-    the same as an SQLAlchemy `Index` on a copy of the table, for ``index.create(connection)`` or a migration; the
-    mapped table does not get it. ``extension`` names what PostgreSQL must have first (``CREATE EXTENSION pg_trgm``), if
-    anything.
+    each key serves. ``ddl`` is a plain CREATE INDEX, which blocks writers of the table until it is finished.
+    ``concurrently_ddl`` does not block them, and must be run outside of a transaction; it is None on SQLite. ``index``
+    is the same index as an SQLAlchemy `Index` on a copy of the table, for ``index.create(connection)`` or a migration;
+    the mapped table does not get it. ``extension`` is the name of the PostgreSQL extension that must be installed first
+    (``CREATE EXTENSION pg_trgm``), if one is needed.
     """
 
     table: str
@@ -33,14 +33,15 @@ class IndexAdvice:
 class QueryPlan:
     """The plan of a read, and the indexes that are missing for it.
 
-    ``plan`` is the data that the database gave: PostgreSQL's tree of ``FORMAT JSON``, on SQLite the rows of ``EXPLAIN
-    QUERY PLAN`` as dicts. ``text`` is the same for people. Both show the values that the read was asked with: keep them
-    out of answers and logs as you would the rows. ``statement`` is the SQL, with placeholders for the values.
+    ``plan`` is the data that the database returned: PostgreSQL's tree of ``FORMAT JSON``, or the rows of SQLite's
+    ``EXPLAIN QUERY PLAN`` as dicts. ``text`` is the same for people. Both contain the values of the filters, so keep
+    them out of responses and logs, as you would keep the rows. ``statement`` is the SQL, with placeholders for the
+    values.
 
-    ``scans`` are the tables that are read from end to end, ``indexes`` those that are used, ``sorts`` says whether rows
-    are sorted after they were read. All three are the planner's choice for the rows that are there now: of a table of a
-    few pages it reads the whole, whatever indexes there are. ``advice`` is by the shape of the read, and the same for
-    an empty table as for a full one.
+    ``scans`` are the tables that are read completely, ``indexes`` the indexes that are used, and ``sorts`` says whether
+    rows are sorted after they are read. All three are the planner's choice for the current rows: it reads a table of a
+    few pages completely even if there is an index. ``advice`` depends only on the shape of the read, so it is the same
+    for an empty table and a full one.
     """
 
     statement: str

@@ -1,4 +1,4 @@
-"""The differences between PostgreSQL and SQLite, and the meaning of their errors."""
+"""The SQL that differs between PostgreSQL and SQLite, and the translation of their errors."""
 
 from ..errors import DatabaseError
 from .base import Dialect
@@ -12,8 +12,8 @@ _DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (Postgresq
 
 
 def dialect_named(name: str) -> Dialect:
-    """The dialect with this name of SQLAlchemy's. Raises `DatabaseError` unless it is one of these two."""
+    """The dialect with this name, as SQLAlchemy names dialects. Raises `DatabaseError` if the name is unknown."""
     dialect = _DIALECTS.get(name)
     if dialect is None:
-        raise DatabaseError(f"The toolkit knows PostgreSQL and SQLite, not {name!r}.")
+        raise DatabaseError(f"The toolkit supports PostgreSQL and SQLite, not {name!r}.")
     return dialect

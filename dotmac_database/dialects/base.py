@@ -1,4 +1,4 @@
-"""The interface to the differences between databases. Each dialect implements its methods."""
+"""The interface of the dialects: the SQL and the limits that differ between databases."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sqlalchemy import (
     tuple_,
     type_coerce,
 )
-from sqlalchemy.engine import Dialect as Engines
+from sqlalchemy.engine import Dialect as SqlDialect
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.types import NullType, TypeDecorator, TypeEngine, UserDefinedType
 
@@ -31,51 +31,57 @@ Condition = ColumnElement[bool]
 
 
 def enum_of(type_: TypeEngine[Any]) -> Enum | None:
-    """The `Enum` that columns of this type are, if they are."""
+    """The `Enum` that this type is or decorates; None if it is another type."""
     plain = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
     return plain if isinstance(plain, Enum) else None
 
 
 def operand_type(type_: TypeEngine[Any]) -> TypeEngine[Any]:
-    """The type of a value to compare such a column with: a cast to the column's own NUMERIC would round the value."""
+    """The type of a value that is compared with a column of this type.
+
+    For a NUMERIC it has no precision and scale, since a cast to those of the column would round the value.
+    """
     if isinstance(type_, Numeric) and not isinstance(type_, Float) and type_.precision is not None:
         return Numeric(asdecimal=True) if type_.asdecimal else Numeric(asdecimal=False)
     return type_
 
 
 class Dialect(ABC):
-    """The SQL of one database."""
+    """The SQL and the limits of one database."""
 
     name: ClassVar[str]
     max_parameters: ClassVar[int]
-    """The most parameters of one statement."""
+    """The maximum number of parameters in one statement."""
     locks_whole: ClassVar[bool] = False
-    """Whether locks apply to the whole database, and are taken by a write."""
+    """Whether a lock applies to the whole database and is taken by a write, since there is no FOR UPDATE."""
     inserts_in_order: ClassVar[bool] = False
-    """Whether the rows of VALUES are inserted in their order, so that serial keys are assigned in it."""
+    """Whether the rows of VALUES are inserted in their order, so that generated keys increase in the same order."""
     estimates: ClassVar[bool] = False
-    """Whether the planner estimates numbers of rows."""
-    types: ClassVar[Engines]
-    """SQLAlchemy's dialect, which knows what types are in this database."""
+    """Whether EXPLAIN gives the number of rows that the planner expects."""
+    types: ClassVar[SqlDialect]
+    """SQLAlchemy's dialect, for the types that this database has in place of generic ones."""
 
-    def enforces_keys(self, connect: Callable[[], Connection]) -> bool:  # noqa: ARG002 - most databases need not be asked
-        """Whether the connection that ``connect`` gives acts by its foreign keys. No statement but SQLite's PRAGMA."""
+    def enforces_keys(self, connect: Callable[[], Connection]) -> bool:  # noqa: ARG002 - only SQLite needs it
+        """Whether the database enforces foreign keys on the connection that ``connect`` returns.
+
+        Sends one PRAGMA on SQLite, and nothing on other databases.
+        """
         return True
 
     @abstractmethod
     def like(self, column: Column, pattern: Column) -> Condition:
-        """A case-sensitive match of a pattern that `sensitive_pattern` made."""
+        """A case-sensitive match of a pattern that `sensitive_pattern` has converted."""
 
     @abstractmethod
     def sensitive_pattern(self, pattern: str) -> str:
-        r"""A LIKE pattern (escape ``\``) as the operand of `like`."""
+        r"""A LIKE pattern (escape ``\``), converted to the pattern that `like` takes."""
 
     @abstractmethod
     def ilike(self, column: Column, pattern: Column) -> Condition:
         r"""A case-insensitive match of a LIKE pattern (escape ``\``)."""
 
     def search_text(self, query: str) -> str:
-        """What a person typed as the operand of `search` and `relevance`."""
+        """The text that a person typed, converted to the query that `search` and `relevance` take."""
         return query
 
     @abstractmethod
@@ -84,17 +90,17 @@ class Dialect(ABC):
 
     @abstractmethod
     def relevance(self, column: Column, query: Column) -> Column:
-        """How much of one column the search is about: the more the greater."""
+        """How well one column matches the search: a number that is greater for a better match."""
 
     def takes_many(self, type_: TypeEngine[Any]) -> bool:
-        """Whether `among` takes any number of values of this type; else each is a parameter of its own.
+        """Whether `among` sends a list of values of this type as one parameter, and not each value as its own.
 
-        Of a type that SQLAlchemy does not know, nobody knows how the driver takes a list of its values.
+        False for types that SQLAlchemy doesn't know: it is unknown how the driver would take a list of their values.
         """
         return not isinstance(self.underlying(type_), (NullType, UserDefinedType))
 
     def among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition:
-        """Whether the column has one of the values of a list, which is the parameter ``name`` whatever its length."""
+        """Whether the column's value is in a list of any length. The list is the value of the parameter ``name``."""
         if not self.takes_many(type_):
             return column.in_(bindparam(name, type_=type_, expanding=True))
         return self._among(column, type_, name)
@@ -103,7 +109,7 @@ class Dialect(ABC):
     def _among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition: ...
 
     def row_among(self, columns: Sequence[Column], name: str) -> Condition:
-        """Whether the columns have the values of one of any number of rows, which `row_parameters` gives."""
+        """Whether the columns' values are a row of a list of any length. `row_parameters` makes the parameters."""
         if len(columns) == 1:
             return self.among(columns[0], columns[0].type, name)
         if not all(self.takes_many(each.type) for each in columns):
@@ -116,16 +122,20 @@ class Dialect(ABC):
     def row_parameters(
         self, columns: Sequence[Column], name: str, rows: Collection[tuple[Any, ...]]
     ) -> Mapping[str, Sequence[Any]]:
-        """The parameters of `row_among`."""
+        """The parameters of `row_among` for these ``rows``. Columns and name must be the same as there."""
         return {name: [row[0] for row in rows] if len(columns) == 1 else list(rows)}
 
     @abstractmethod
     def json_value(self, document: Column, path: tuple[str, ...], kind: str) -> Column:
-        """What is at ``path`` if it is a ``"text"``, ``"number"`` or ``"boolean"``, else NULL; ``"any"``: as text."""
+        """The JSON value at ``path`` as an SQL value.
+
+        ``kind`` is ``"text"``, ``"number"`` or ``"boolean"``: NULL if the JSON value is of another kind. With
+        ``"any"``, a value of any kind is converted to text.
+        """
 
     @abstractmethod
     def json_contains(self, document: Column, path: tuple[str, ...], value: Column) -> Condition:
-        """Whether the JSON at ``path`` contains ``value``, a JSON text, as PostgreSQL's ``@>`` does."""
+        """Whether the JSON at ``path`` contains ``value``, a JSON text, by the rules of PostgreSQL's ``@>``."""
 
     @abstractmethod
     def json_contained_by(self, document: Column, path: tuple[str, ...], value: Column) -> Condition:
@@ -133,26 +143,30 @@ class Dialect(ABC):
 
     @abstractmethod
     def json_overlaps(self, document: Column, path: tuple[str, ...], value: Column) -> Condition:
-        """Whether the JSON array at ``path`` and the one in ``value`` share an element."""
+        """Whether the JSON array at ``path`` and the array in ``value``, a JSON text, have a common element."""
 
-    def typed(self, column: Column, type_: TypeEngine[Any]) -> Column:  # noqa: ARG002 - one dialect needs the type
-        """A column of VALUES as one of this type, for a database that guesses types from the values."""
+    def typed(self, column: Column, type_: TypeEngine[Any]) -> Column:  # noqa: ARG002 - only PostgreSQL needs the type
+        """A column of VALUES, cast to this type if the database would infer another type from the values."""
         return column
 
     @abstractmethod
     def numbers(self, many: Any) -> Any:
-        """A FROM of as many rows as the parameter says."""
+        """A FROM element with the column ``number``, which counts from 1 to ``many``."""
 
     @abstractmethod
     def insert(self, table: Any) -> Any:
-        """An INSERT that takes ON CONFLICT."""
+        """An INSERT that supports ON CONFLICT."""
 
     def orders_natively(self, type_: TypeEngine[Any]) -> bool:
-        """Whether the database orders values of this type as they are declared."""
+        """Whether ORDER BY on such a column gives the type's own order. That of an enum is its order of declaration."""
         return enum_of(type_) is None
 
     def order_key(self, column: Column) -> Column:
-        """The expression to order and compare by: an enum's declared position, else the column itself."""
+        """The expression to order and compare the column by.
+
+        It is the column itself, except for an enum that the database does not order by its declaration. For that it is
+        the position of the value in the declaration, counted from 0.
+        """
         enum = enum_of(column.type)
         if enum is None or self.orders_natively(column.type):
             return column
@@ -160,7 +174,7 @@ class Dialect(ABC):
         return case(ranks, value=cast(column, String), else_=None)
 
     def order_value(self, type_: TypeEngine[Any], value: Any) -> Any:
-        """A coerced value as the operand to compare with `order_key`."""
+        """A coerced value, converted so that it can be compared with `order_key`."""
         enum = enum_of(type_)
         if enum is None or value is None or self.orders_natively(type_):
             return value
@@ -174,46 +188,53 @@ class Dialect(ABC):
 
     @abstractmethod
     def span(self, type_: TypeEngine[Any]) -> Span | None:
-        """How a value that was read is compared with such a column; None: what is bound is what is stored."""
+        """How a column of this type is compared with a value that was read from it.
+
+        None if the database stores exactly the bound value, so that an ordinary comparison finds it.
+        """
 
     @abstractmethod
     def key_type(self, type_: TypeEngine[Any]) -> TypeEngine[Any] | None:
-        """The type by which a cursor reads its key of such a column, and binds it; None: the column's own.
+        """The type by which a cursor reads and binds its key from a column of this type. None: the column's own type.
 
-        What is read by it is just what the database stores, and so finds its row again.
+        A value that is read by the key type is exactly the stored value, so that a comparison finds its row again.
         """
 
     def is_raw(self, type_: TypeEngine[Any]) -> bool:
-        """Whether a cursor's key can't be the value that is read of such a column."""
+        """Whether a cursor's key must be selected separately, because it is not the value that the attribute has."""
         return self.key_type(type_) is not None if self.orders_natively(type_) else converts(type_)
 
     def key(self, column: Column, type_: TypeEngine[Any]) -> Column:
-        """A column as a cursor's key of a `key_type`."""
+        """A column as a SELECT returns it for a cursor, where ``type_`` is the `key_type`."""
         key = cast(column, type_) if isinstance(type_, AsText) else type_coerce(column, type_)
-        return key.label(None)  # else the ORM would take it for the column, which it has beside it
+        return key.label(None)  # without it, the ORM would confuse this value with the column's, which is also selected
 
     def key_parameter(self, name: str, type_: TypeEngine[Any], column: TypeEngine[Any]) -> Column:
-        """The parameter to compare a column of the type ``column`` with, whose value is a key of a `key_type`."""
+        """The parameter for a cursor's key. ``type_`` is the `key_type`, and ``column`` the type of the column."""
         if isinstance(type_, AsText):
             return cast(bindparam(name, type_=type_), column)
         return bindparam(name, type_=self.order_type(type_))
 
     def underlying(self, type_: TypeEngine[Any]) -> TypeEngine[Any]:
-        """The database's own type of such columns, without decorators."""
+        """The type that this database uses for ``type_``, without decorators."""
         return underlying(type_, self.types)
 
     @abstractmethod
     def among_spans(self, column: Column, span: Span, low: str, high: str) -> Condition:
-        """Whether the column is in one of any number of spans: a list of values, in both parameters."""
+        """Whether the column's value is in one of the spans of a list of values of any length.
+
+        ``low`` and ``high`` name two parameters. Both get the same list; their types convert the values to the lower
+        and the upper ends of their spans.
+        """
 
 
 def escaped(text: str) -> str:
-    r"""``text`` as a LIKE pattern that matches just it (escape ``\``)."""
+    r"""A LIKE pattern (escape ``\``) that matches only ``text`` itself."""
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
 def ends_in_escape(pattern: str) -> bool:
-    """Whether the pattern ends in an escape character that escapes nothing, which PostgreSQL refuses."""
+    """Whether the pattern ends in an escape character with nothing after it, which PostgreSQL refuses."""
     return (len(pattern) - len(pattern.rstrip("\\"))) % 2 == 1
 
 

@@ -1,4 +1,4 @@
-"""The indexes that a table has, as the database itself tells them; and what an index can serve there."""
+"""Reads the indexes that a table has from the database's catalogue."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CONDITION = re.compile(r"\)\s*where\b(?P<condition>.*)\Z", re.IGNORECASE | re.D
 
 
 class IndexesOf(Executable, ClauseElement):
-    """A query of the catalogue: each key of each index of ``table`` is a row. It reads no table of the user's."""
+    """A query of the catalogue with one row for each key of each index of ``table``. It reads no rows of the table."""
 
     inherit_cache = False
 
@@ -52,7 +52,7 @@ CROSS JOIN LATERAL generate_series(1, CAST(x.indnkeyatts AS int)) AS k
 LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = NULLIF(x.indkey[k - 1], 0)
 JOIN pg_catalog.pg_opclass o ON o.oid = x.indclass[k - 1]
 WHERE x.indrelid = to_regclass({table}) AND x.indisvalid
-ORDER BY c.relname, k"""  # noqa: S608 - a parameter
+ORDER BY c.relname, k"""  # noqa: S608 - the table is a parameter
 
 
 @compiles(IndexesOf, "sqlite")
@@ -77,7 +77,7 @@ Row = Mapping[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class ExistingKey:
-    """One key of an index: a column's name, or an expression without the noise of its spelling."""
+    """One key of an index: the name of a column, or an expression in its `plain` form."""
 
     column: str | None
     expression: str
@@ -85,14 +85,14 @@ class ExistingKey:
     descending: bool
     nulls_first: bool
     ordered: bool
-    """Whether it orders as the column does: of the same collation, and of a usual operator class."""
+    """Whether the key has the order of the column: the same collation, and not an operator class for patterns."""
     prefixes: bool
-    """Whether it finds the texts that begin with something."""
+    """Whether the key serves a search for texts with a given beginning, such as LIKE 'abc%'."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExistingIndex:
-    """An index that the table has. ``conditions`` are those of a partial index, each in its `plain` form."""
+    """An index that the table has. ``conditions`` are the conditions of a partial index, each in its `plain` form."""
 
     name: str
     method: str
@@ -102,37 +102,43 @@ class ExistingIndex:
 
 
 def existing(dialect: str, table: Table, rows: Iterable[Row]) -> list[ExistingIndex]:
-    """The indexes in the rows of `IndexesOf`, and SQLite's own table where it is ordered by its primary key."""
-    found = []
+    """The indexes in the rows of `IndexesOf`.
+
+    On SQLite a table whose primary key is the rowid counts as an index too, since the table is ordered by it.
+    """
+    indexes = []
     rowid = _rowid(table) if dialect == "sqlite" else None
-    for name, of_one in groupby(rows, key=lambda row: row["name"]):
-        keys = list(of_one)
+    for name, group in groupby(rows, key=lambda row: row["name"]):
+        keys = list(group)
         first = keys[0]
         if dialect == "sqlite" and (rowid is None or first["is_unique"]):
             keys = [row for row in keys if row["place"] != -1]
-        made = _sqlite_key if dialect == "sqlite" else _postgresql_key
-        found.append(
+        key_of = _sqlite_key if dialect == "sqlite" else _postgresql_key
+        indexes.append(
             ExistingIndex(
                 name,
                 first["method"],
                 bool(first["is_unique"]),
                 _conditions(dialect, first),
-                tuple(made(row, table) for row in keys),
+                tuple(key_of(row, table) for row in keys),
             )
         )
     if rowid is not None:
         number = ExistingKey(rowid, "", None, descending=False, nulls_first=True, ordered=True, prefixes=False)
-        found.append(ExistingIndex(table.name, "btree", unique=True, conditions=frozenset(), keys=(number,)))
-    return found
+        indexes.append(ExistingIndex(table.name, "btree", unique=True, conditions=frozenset(), keys=(number,)))
+    return indexes
 
 
 def plain(sql: str) -> str:
-    """A condition or expression without what the database adds when it tells it back: casts, parentheses, blanks."""
+    """A condition or expression in a form for comparison, in lower case.
+
+    It is without what a database adds when it shows the SQL of an index: casts, parentheses, quotes and blanks.
+    """
     negated = _NEGATED.match(sql.strip().strip("()"))
     if negated:
         return f"{negated['column'].lower()}=false"
     sql = _SPELLED_CAST.sub("", _CAST.sub("", sql))
-    return _NOISE.sub("", _ARRAY.sub(lambda found: "'{" + found["members"].replace("'", "") + "}'", sql)).lower()
+    return _NOISE.sub("", _ARRAY.sub(lambda match: "'{" + match["members"].replace("'", "") + "}'", sql)).lower()
 
 
 def _conditions(dialect: str, row: Row) -> frozenset[str]:
@@ -159,7 +165,7 @@ def _postgresql_key(row: Row, _table: Table) -> ExistingKey:
 
 
 def _sqlite_key(row: Row, table: Table) -> ExistingKey:
-    # The last key of every index is the row's own number; an expression has no name, and never serves here.
+    # Each index ends with the rowid (place -1). A key on an expression has no name (-2), and so serves no read.
     column = row["column_name"] if row["place"] >= 0 else _rowid(table) if row["place"] == -1 else None
     declared = next((each for each in table.columns if each.name == column), None)
     collation = str(getattr(getattr(declared, "type", None), "collation", None) or "BINARY").upper()
@@ -176,7 +182,7 @@ def _sqlite_key(row: Row, table: Table) -> ExistingKey:
 
 
 def _rowid(table: Table) -> str | None:
-    """The column that is another name of SQLite's row number: https://www.sqlite.org/lang_createtable.html#rowid"""
+    """The column that is an alias of the rowid, if any: https://www.sqlite.org/lang_createtable.html#rowid"""
     keys = list(table.primary_key.columns)
     if len(keys) != 1 or not table.dialect_options["sqlite"]["with_rowid"]:
         return None

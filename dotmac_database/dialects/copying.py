@@ -1,4 +1,4 @@
-"""COPY: many rows into a table by the protocol that PostgreSQL has for it.
+"""PostgreSQL's COPY protocol, which inserts many rows faster than INSERT.
 
 https://www.postgresql.org/docs/current/sql-copy.html
 """
@@ -20,24 +20,25 @@ from .own import OWN
 
 
 def copies(connection: Connection, table: Table) -> bool:
-    """Whether rows may go into ``table`` by COPY; asks the database, in one statement.
+    """Whether rows can be inserted into ``table`` by COPY. Sends one statement on PostgreSQL.
 
-    Row-level security and views do not support it, and listeners to statements (telemetry, a log) or engines of another
-    class would not see it. The statement also begins the transaction, which COPY by the driver would not.
+    COPY does not support row-level security and views. Event listeners (telemetry, a log) and engines of another class
+    would not see a COPY, since the driver sends it. For the same reason COPY does not begin a transaction, but the
+    statement that is sent here does.
     """
     if connection.dialect.name != "postgresql" or engine_departure(connection, WRITE_BY_DRIVER):
         return False
     name = _once(connection.dialect.identifier_preparer, connection.dialect.identifier_preparer.format_table(table))
     catalogue = plain_table("pg_class", column("oid"), column("relkind"), schema="pg_catalog")
-    asked = select(catalogue.c.relkind.in_(["r", "p"]), func.row_security_active(catalogue.c.oid)).where(
+    query = select(catalogue.c.relkind.in_(["r", "p"]), func.row_security_active(catalogue.c.oid)).where(
         catalogue.c.oid == cast(name, REGCLASS)
     )
-    is_table, is_secured = connection.execute(asked, execution_options={OWN: True}).one()
+    is_table, is_secured = connection.execute(query, execution_options={OWN: True}).one()
     return bool(is_table) and not is_secured
 
 
 def copy(connection: Connection, table: Table, columns: Sequence[Column[Any]], lists: Sequence[Sequence[Any]]) -> None:
-    """Send rows, given as a list for each column. Raises `DBAPIError`, as a statement would."""
+    """Send rows by COPY. ``lists`` has the values of each column. Raises `DBAPIError`, as a statement would."""
     dialect = connection.dialect
     values = [_processed(each.type.dialect_impl(dialect).bind_processor(dialect), list_) for each, list_ in
               zip(columns, lists, strict=True)]  # fmt: skip
@@ -57,7 +58,7 @@ def copy(connection: Connection, table: Table, columns: Sequence[Column[Any]], l
 
 
 def _once(preparer: Any, quoted: str) -> str:
-    """Names with each percent sign once: SQLAlchemy doubles it for drivers that look for parameters there."""
+    """Undo the doubling of percent signs, which SQLAlchemy does for drivers whose parameters begin with them."""
     return quoted.replace("%%", "%") if preparer._double_percents else quoted
 
 

@@ -1,7 +1,7 @@
-"""Translates a driver's exception to one of the toolkit's.
+"""Translates the exceptions of SQLAlchemy and the drivers to the toolkit's.
 
-The code decides (SQLSTATE, or SQLite's result code), never the text; SQLite alone names columns only in
-its text, which is read here and nowhere else.
+The error code (SQLSTATE, or SQLite's result code) determines the exception's class; the message never does. Only
+SQLite's messages are parsed, and only here, because SQLite names columns and constraints nowhere else.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SQLITE_NAME = re.compile(r"^(?:CHECK constraint failed|UNIQUE constraint failed
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a driver reports of a failure, in one form for all drivers."""
+    """The facts that a driver reports about a failure, in one form for all drivers."""
 
     kind: Kind
     sqlstate: str | None = None
@@ -46,12 +46,12 @@ class Report:
     columns: tuple[str, ...] = ()
     constraint: str | None = None
     foreign: bool = False
-    """Whether it was a foreign key."""
+    """Whether the violated constraint is a foreign key."""
 
 
 @contextmanager
 def translated(model: type | None = None) -> Iterator[None]:
-    """Exceptions of SQLAlchemy and of the drivers leave this block as the toolkit's, naming ``model``."""
+    """Raise the exceptions of SQLAlchemy and the drivers in this block as the toolkit's, with the name of ``model``."""
     try:
         yield
     except DatabaseError:
@@ -61,39 +61,38 @@ def translated(model: type | None = None) -> Iterator[None]:
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """The driver's own exception behind SQLAlchemy's, or the error itself."""
+    """The driver's exception that SQLAlchemy's ``error`` wraps; ``error`` itself if it wraps none."""
     orig = getattr(error, "orig", None)
     if orig is None:
         return error
-    # SQLAlchemy's asyncpg adapter wraps once more: the driver's exception is the adapter's cause.
+    # SQLAlchemy's adapter for asyncpg has exceptions of its own: the driver's exception is their __cause__.
     inner = orig.__cause__
     return inner if inner is not None and hasattr(inner, "sqlstate") else orig  # type: ignore[no-any-return]
 
 
 def lost_connection(error: BaseException) -> bool:
-    """Whether the connection that carried the statement is gone."""
+    """Whether ``error`` means that the connection is lost."""
     return bool(getattr(error, "connection_invalidated", False)) or (
         isinstance(error, OSError) and not isinstance(error, TimeoutError)
     )
 
 
 def translate(error: BaseException, model: type | None = None) -> DatabaseError:
-    """The toolkit's exception for ``error``; the caller raises it ``from cause_of(error)``."""
+    """The toolkit's exception for ``error``. The caller should raise it ``from cause_of(error)``."""
     who = model.__name__ if model is not None else "The database"
     if isinstance(error, DatabaseError):
         return error
     if isinstance(error, (sa.TimeoutError, TimeoutError)):
-        return DatabaseTimeoutError("No connection came free, or none was made, in time.")
+        return DatabaseTimeoutError("No connection became free or was opened in time.")
     if isinstance(error, OSError):
         return DatabaseUnavailableError("The database can't be reached.")
     if isinstance(error, orm_exc.StaleDataError):
-        return StaleEntityError(f"{who}: the row has changed, or is gone, since it was read.")
+        return StaleEntityError(f"{who}: the row was changed or deleted since it was read.")
     if isinstance(error, sa.PendingRollbackError):
         return TransactionError("An earlier error has ended this transaction; it must be rolled back.")
     if isinstance(error, sa.MissingGreenlet):
         return DatabaseError(
-            f"{who}: an attribute that was not loaded was read outside of the session's await; "
-            "name it in relationships=."
+            f"{who}: an attribute that is not loaded was read where nothing can be awaited; name it in relationships=."
         )
     if isinstance(error, sa.DBAPIError):
         return _from_driver(error, model, who)
@@ -109,9 +108,9 @@ def _from_driver(error: sa.DBAPIError, model: type | None, who: str) -> Database
     report = read(error)
     if report.sqlstate is None and (refused := refused_by_type(error, model, who)) is not None:
         return refused
-    concerned = _fields(report, model)
-    fields = tuple(field for field in concerned if not _is_private(field, report, model))
-    constraint = report.constraint if not concerned and not _names_private(report, model) else None
+    affected = _fields(report, model)
+    fields = tuple(field for field in affected if not _is_private(field, report, model))
+    constraint = report.constraint if not affected and not _names_private(report, model) else None
     named = f": {', '.join(fields)}" if fields else f" ({constraint})" if constraint else ""
     state = f" (SQLSTATE {report.sqlstate})" if report.sqlstate else ""
     match report.kind:
@@ -120,8 +119,8 @@ def _from_driver(error: sa.DBAPIError, model: type | None, who: str) -> Database
         case Kind.CONSTRAINT:
             return _refused_by_constraint(error, report, model, named, fields)
         case Kind.INVALID:
-            what = refusal_of_sqlstate(report.sqlstate)
-            reason = f"; {what}" if what else ""
+            detail = refusal_of_sqlstate(report.sqlstate)
+            reason = f"; {detail}" if detail else ""
             return ValidationError(f"{who}: the database refused a value{named}{reason}{state}.")
         case Kind.FORBIDDEN:
             return TenantIsolationError(f"{who}: a policy or a missing privilege refused the statement{state}.")
@@ -150,7 +149,11 @@ def _from_driver(error: sa.DBAPIError, model: type | None, who: str) -> Database
 def _refused_by_constraint(
     error: sa.DBAPIError, report: Report, model: type | None, named: str, fields: tuple[str, ...]
 ) -> ConstraintViolationError:
-    """What a constraint refused, and of which table where that is not the model's: its columns are no fields of it."""
+    """The error for a violated constraint.
+
+    If the constraint is on another table than the model's, the message names that table, and the error has no fields,
+    since the columns are not fields of the model.
+    """
     who = model.__name__ if model is not None else "The database"
     deletes = (error.statement or "").lstrip()[:6].upper() == "DELETE"
     mapper: Any = None if model is None else traits_of(model).mapper
@@ -162,22 +165,22 @@ def _refused_by_constraint(
         message = f"{who}: a constraint of {other} refused a row{named}."
     else:
         message = f"{who}: a constraint refused the row{named}."
-    known = () if mapper is not None and (other is not None or (deletes and report.foreign)) else fields
-    return ConstraintViolationError(message, fields=known, constraint=report.constraint)
+    own_fields = () if mapper is not None and (other is not None or (deletes and report.foreign)) else fields
+    return ConstraintViolationError(message, fields=own_fields, constraint=report.constraint)
 
 
 def read(error: sa.DBAPIError) -> Report:
-    """The report of the driver behind ``error``: psycopg 3, asyncpg or sqlite3."""
+    """The report of the driver's exception in ``error``: psycopg 3, asyncpg, or sqlite3 and aiosqlite."""
     cause: Any = cause_of(error)
     sqlite_code = getattr(cause, "sqlite_errorcode", None)
     if sqlite_code is not None:
         return _read_sqlite(sqlite_code, str(cause))
     sqlstate = getattr(cause, "sqlstate", None)
     if sqlstate is None:
-        gone = error.connection_invalidated or isinstance(error, (sa.OperationalError, sa.InterfaceError))
-        refused = Kind.INVALID if isinstance(error, sa.DataError) else Kind.OTHER
-        return Report(Kind.UNAVAILABLE if gone else refused)
-    diagnostics = getattr(cause, "diag", cause)  # psycopg keeps the fields in diag, asyncpg on the exception
+        is_lost = error.connection_invalidated or isinstance(error, (sa.OperationalError, sa.InterfaceError))
+        other = Kind.INVALID if isinstance(error, sa.DataError) else Kind.OTHER
+        return Report(Kind.UNAVAILABLE if is_lost else other)
+    diagnostics = getattr(cause, "diag", cause)  # psycopg has these fields in diag, asyncpg on the exception
     column = getattr(diagnostics, "column_name", None)
     return Report(
         kind=Kind.STALE_PLAN if is_stale_plan(cause) else kind_of_sqlstate(sqlstate),
@@ -199,7 +202,10 @@ def _read_sqlite(code: int, text: str) -> Report:
 
 
 def _fields(report: Report, model: type | None) -> tuple[str, ...]:
-    """The model's attributes that the failure is about, without the tenant's, which the user did not choose."""
+    """The model's attributes that the failure is about.
+
+    The tenant is left out unless it is the only one, since the user did not choose it.
+    """
     if model is None:
         return report.columns
     traits: Traits[Any] = traits_of(model)
@@ -213,7 +219,7 @@ def _fields(report: Report, model: type | None) -> tuple[str, ...]:
 
 
 def _is_private(field: str, report: Report, model: type | None) -> bool:
-    """Whether a field is one that no message may name."""
+    """Whether the field is private, so that messages must not name it."""
     if model is None:
         return False
     traits: Traits[Any] = traits_of(model)
@@ -221,7 +227,7 @@ def _is_private(field: str, report: Report, model: type | None) -> bool:
 
 
 def _names_private(report: Report, model: type | None) -> bool:
-    """Whether a constraint whose columns are unknown, as those of a text are, has a private one's name in it."""
+    """Whether the name or the SQL text of the violated constraint contains the name of a private column."""
     table = None if model is None else _table(traits_of(model).mapper, report.table)
     if table is None or report.constraint is None:
         return False
@@ -243,7 +249,10 @@ def _table(mapper: Any, name: str | None) -> Table | None:
 
 
 def _constrained(table: Table, constraint: str | None) -> tuple[str, ...]:
-    """The columns of a constraint, by its name or by the one that PostgreSQL gives an unnamed one."""
+    """The columns of the constraint or index with this name.
+
+    A constraint without a name in the metadata has the name that PostgreSQL generates.
+    """
     if constraint is None:
         return ()
     suffixes = {UniqueConstraint: "key", PrimaryKeyConstraint: "pkey"}

@@ -1,4 +1,4 @@
-"""EXPLAIN of any statement, as an executable of its own, and what its answer says.
+"""EXPLAIN of any statement as an SQLAlchemy executable, and the parsing of its result.
 
 https://docs.sqlalchemy.org/en/21/core/compiler.html
 """
@@ -26,7 +26,7 @@ _INDEX = re.compile(r"USING (?:AUTOMATIC )?(?:PARTIAL )?(?:COVERING )?INDEX (?P<
 class Explain(Executable, ClauseElement):
     """``EXPLAIN (FORMAT JSON)`` of ``statement`` on PostgreSQL, ``EXPLAIN QUERY PLAN`` on SQLite.
 
-    ``analyze`` runs the statement and measures it, on PostgreSQL.
+    With ``analyze`` PostgreSQL also runs the statement and measures it.
     """
 
     inherit_cache = False
@@ -44,19 +44,20 @@ def _explain(element: Explain, compiler: Any, **kw: Any) -> str:
 
 @compiles(Explain, "sqlite")
 def _explain_query_plan(element: Explain, compiler: Any, **kw: Any) -> str:
-    # The driver keeps prepared statements by their text, and SQLite does not see that an explained one is outdated.
+    # The driver caches prepared statements by their text, and SQLite does not notice that the schema has changed since
+    # an EXPLAIN was prepared. A number makes each text unique.
     return f"EXPLAIN QUERY PLAN /* {next(_NUMBER)} */ {_compiled(element, compiler, kw)}"
 
 
 def _compiled(element: Explain, compiler: Any, kw: dict[str, Any]) -> str:
     sql = str(compiler.process(element.statement, **kw))
-    # The plan's columns are not the statement's, though some are named alike: the types of those don't fit.
+    # EXPLAIN returns other columns than the statement. If names coincide, SQLAlchemy would use the statement's types.
     compiler._result_columns = []
     return sql
 
 
 class Plan(NamedTuple):
-    """A plan as data and as text, and what it does: tables read whole, indexes used, rows sorted."""
+    """A plan as data and as text, with the tables it scans, the indexes it uses, and whether it sorts rows."""
 
     data: Any
     text: str
@@ -65,23 +66,23 @@ class Plan(NamedTuple):
     sorts: bool
 
 
-def explained(sent: str) -> str:
-    """The statement within an EXPLAIN that was sent."""
-    return _PREFIX.sub("", sent, count=1)
+def explained(sql: str) -> str:
+    """The statement in the SQL text of an `Explain`."""
+    return _PREFIX.sub("", sql, count=1)
 
 
 def plan_of(dialect: str, rows: Sequence[Mapping[str, Any]]) -> Plan:
-    """What the rows that EXPLAIN gave say."""
+    """The plan in the rows that EXPLAIN returned. ``dialect`` is the database's name."""
     return _sqlite_plan(rows) if dialect == "sqlite" else _postgresql_plan(_parsed(next(iter(rows[0].values()))))
 
 
 def planned_rows(session: Session, statement: Any) -> int:
-    """The rows that PostgreSQL's planner expects of this very statement. One round trip; nothing is run."""
+    """The number of rows that PostgreSQL's planner expects. One round trip; the statement itself is not run."""
     return expected_rows(session.execute(Explain(statement)).scalar_one())
 
 
 def expected_rows(plan: Any) -> int:
-    """The rows that a plan is expected to give."""
+    """The number of rows that a plan of PostgreSQL is expected to return."""
     return int(_parsed(plan)[0]["Plan"]["Plan Rows"])
 
 
@@ -102,8 +103,8 @@ def _sqlite_plan(rows: Sequence[Mapping[str, Any]]) -> Plan:
         lines.append(f"{'  ' * depth}{row['detail']}")
     details = [row["detail"] for row in data]
     whole = [detail for detail in details if not _ASIDE.search(detail)]
-    scans = _unique(found["table"] for found in map(_SCAN.match, whole) if found)
-    indexes = _unique(found["index"] for found in map(_INDEX.search, details) if found)
+    scans = _unique(match["table"] for match in map(_SCAN.match, whole) if match)
+    indexes = _unique(match["index"] for match in map(_INDEX.search, details) if match)
     return Plan(data, "\n".join(lines), scans, indexes, any("TEMP B-TREE" in detail for detail in details))
 
 
@@ -140,7 +141,7 @@ _BUFFERS = (("hit", "Shared Hit Blocks"), ("read", "Shared Read Blocks"), ("dirt
 
 
 def _lines(plan: dict[str, Any]) -> Iterator[str]:
-    """The plan as PostgreSQL's FORMAT TEXT has it, near enough for a reader who knows that."""
+    """The lines of the plan in a form that resembles PostgreSQL's FORMAT TEXT."""
     yield from _lines_of(plan["Plan"], 0)
     for name in ("Planning Time", "Execution Time"):
         if name in plan:

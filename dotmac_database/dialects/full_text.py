@@ -1,4 +1,4 @@
-"""Where a search has an index: what `FullText` declares, and how each database makes it and uses it."""
+"""`FullText` declares indexes for SEARCH filters: GIN indexes on PostgreSQL, an FTS5 table on SQLite."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _INFO = "dotmac_full_text"
 
 
 class FullText(SchemaItem):
-    """Lets SEARCH filters use an index: ``__table_args__ = (FullText("name", "bio"),)``, columns of the table.
+    """Indexes for the SEARCH filters on these columns: ``__table_args__ = (FullText("name", "bio"),)``.
 
-    On PostgreSQL each column gets the GIN index that the filter's SQL uses. On SQLite the table gets an FTS5 table
-    beside it, ``<table>_fts``, which triggers keep up to date; SQLite needs an integer primary key for it, as it
-    renumbers the rows of other tables (https://www.sqlite.org/lang_vacuum.html), so that those are searched without.
-    Both are made and dropped with the table by `MetaData.create_all` and ``drop_all``; `statements` are for migrations.
-    Raises `ValidationError` for a column that the table does not have.
+    On PostgreSQL each column gets a GIN index on the expression that the filter uses. On SQLite there is an FTS5 table
+    ``<table>_fts`` beside the table, and triggers keep it up to date. SQLite needs an integer primary key for that,
+    since VACUUM renumbers the rows of other tables (https://www.sqlite.org/lang_vacuum.html). Tables without one are
+    searched without an index. `MetaData.create_all` and ``drop_all`` create and drop the indexes together with the
+    table; `statements` is for migrations. Raises `ValidationError` for a column that the table does not have.
     """
 
     __visit_name__ = "full_text"
@@ -50,7 +50,7 @@ class FullText(SchemaItem):
 
     @staticmethod
     def statements(table: Table) -> list[str]:
-        """SQLite's statements for a table that exists already, rows and all: for a migration."""
+        """The statements that add the FTS5 table to an existing SQLite table and fill it, for a migration."""
         return list(_sqlite_statements(table, table.info.get(_INFO, ()))) if _rowid(table) is not None else []
 
 
@@ -58,19 +58,22 @@ _SIMPLE: Column = literal_column("'simple'::regconfig")
 
 
 def indexed_search(target: Column, query: Column) -> Condition | None:
-    """That a row is among those that the FTS5 table finds for a query; None: there is no such table."""
-    made: Any = target
-    plain = made.__clause_element__() if hasattr(made, "__clause_element__") else made
+    """The condition that the FTS5 table finds the row for a query, or can't look up any word of the query.
+
+    None if the column has no FTS5 table.
+    """
+    element: Any = target
+    plain = element.__clause_element__() if hasattr(element, "__clause_element__") else element
     table = getattr(plain, "table", None)
     if not isinstance(table, Table) or plain.name not in _searched(table):
         return None
     key = _rowid(table)
     if key is None:
         return None
-    found = OwnTable(_fts(table), column("rowid"), column(_fts(table)), column(plain.name), schema=table.schema)
-    wanted = func.dotmac_candidates(query)
-    matching = select(found.c.rowid).where(found.c[plain.name].op("MATCH", is_comparison=True)(wanted))
-    return or_(wanted.is_(None), key.in_(matching))
+    fts_table = OwnTable(_fts(table), column("rowid"), column(_fts(table)), column(plain.name), schema=table.schema)
+    candidates = func.dotmac_candidates(query)
+    matching = select(fts_table.c.rowid).where(fts_table.c[plain.name].op("MATCH", is_comparison=True)(candidates))
+    return or_(candidates.is_(None), key.in_(matching))
 
 
 def _searched(table: Table) -> tuple[str, ...]:
@@ -79,7 +82,7 @@ def _searched(table: Table) -> tuple[str, ...]:
 
 
 def _rowid(table: Table) -> Any:
-    """The column that is SQLite's rowid, if the table has one; https://www.sqlite.org/lang_createtable.html#rowid"""
+    """The column that is an alias of the rowid, if any: https://www.sqlite.org/lang_createtable.html#rowid"""
     keys = list(table.primary_key.columns)
     if len(keys) != 1:
         return None
@@ -89,8 +92,8 @@ def _rowid(table: Table) -> Any:
 
 
 def _on_sqlite(statement: str) -> Any:
-    make: Any = DDL  # untyped in SQLAlchemy
-    return make(statement.replace("%", "%%")).execute_if(dialect="sqlite")
+    ddl: Any = DDL  # untyped in SQLAlchemy
+    return ddl(statement.replace("%", "%%")).execute_if(dialect="sqlite")
 
 
 def _fts(table: Table) -> str:
@@ -102,21 +105,26 @@ def _quoted(name: str) -> str:
 
 
 def _sqlite_statements(table: Table, columns: tuple[str, ...]) -> Iterator[str]:
-    """An external content table and its triggers; https://www.sqlite.org/fts5.html#external_content_tables"""
+    """The DDL of an external content table and its triggers.
+
+    https://www.sqlite.org/fts5.html#external_content_tables
+    """
     fts, own, key = _quoted(_fts(table)), _quoted(table.name), _quoted(_rowid(table).name)
     names = [_quoted(table.c[name].name) for name in columns]
-    listed = ", ".join(names)
+    column_list = ", ".join(names)
     text = table.name.replace("'", "''")
     yield (
-        f"CREATE VIRTUAL TABLE {fts} USING fts5({listed}, content='{text}', content_rowid='{_rowid(table).name}', "
+        f"CREATE VIRTUAL TABLE {fts} USING fts5({column_list}, content='{text}', content_rowid='{_rowid(table).name}', "
         "tokenize=\"unicode61 remove_diacritics 0 tokenchars '_'\")"
     )
-    added = f"INSERT INTO {fts}(rowid, {listed}) VALUES (new.{key}, {', '.join(f'new.{name}' for name in names)});"
-    removed = (
-        f"INSERT INTO {fts}({fts}, rowid, {listed}) "
+    insert = (
+        f"INSERT INTO {fts}(rowid, {column_list}) VALUES (new.{key}, {', '.join(f'new.{name}' for name in names)});"
+    )
+    delete = (
+        f"INSERT INTO {fts}({fts}, rowid, {column_list}) "
         f"VALUES ('delete', old.{key}, {', '.join(f'old.{name}' for name in names)});"
     )
-    for when, does in (("INSERT", added), ("DELETE", removed), ("UPDATE", f"{removed} {added}")):
-        trigger = _quoted(f"{table.name}_fts_{when.lower()}")
-        yield f"CREATE TRIGGER {trigger} AFTER {when} ON {own} BEGIN {does} END"
+    for event_name, body in (("INSERT", insert), ("DELETE", delete), ("UPDATE", f"{delete} {insert}")):
+        trigger = _quoted(f"{table.name}_fts_{event_name.lower()}")
+        yield f"CREATE TRIGGER {trigger} AFTER {event_name} ON {own} BEGIN {body} END"
     yield f"INSERT INTO {fts}({fts}) VALUES ('rebuild')"

@@ -1,4 +1,4 @@
-"""What an index of each database can find, and how it is made."""
+"""The kinds of indexes that each database has, the conditions they serve, and their DDL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.sql import ColumnElement
 
 
 class Need(Enum):
-    """What is asked of an index besides equality and order."""
+    """A kind of search that an index can serve, other than by equality, range or order."""
 
     PREFIX = auto()
     SUBSTRING = auto()
@@ -23,9 +23,11 @@ class Need(Enum):
 
 
 class Access(NamedTuple):
-    """A kind of index: its method, the operator class of its key, and the extension that has it, if any has.
+    """A kind of index: its method and the operator class of its key.
 
-    ``accepted`` are the methods and classes that serve as well, this one among them.
+    ``extension`` is the PostgreSQL extension that provides the operator class, if any. ``default``: it is the method's
+    default class for the type, so that the DDL need not name it. ``accepted`` has the methods and operator classes with
+    which an existing index serves as well, including this one; it is empty for B-tree indexes.
     """
 
     method: str
@@ -57,63 +59,70 @@ _COMPILERS: dict[str, Any] = {
     "postgresql": PGDialect(paramstyle="named"),  # type: ignore[no-untyped-call]  # as SQLAlchemy has it
     "sqlite": SQLiteDialect(),
 }
-"""For DDL that is shown rather than sent: a driver's own would double its per cent signs."""
+"""The dialects that compile DDL for display. The dialects of the drivers would double its percent signs."""
 
 
 def access(dialect: str, need: Need) -> Access | None:
-    """The kind of index that serves the need; None: the database has none."""
+    """The kind of index that serves the need; None: the database has no such index."""
     return (_SQLITE if dialect == "sqlite" else _POSTGRESQL).get(need)
 
 
 def wildcards(dialect: str) -> str:
-    """What a pattern that minds case, LIKE's or GLOB's, must not begin with to be looked up by its beginning."""
+    """The wildcard characters of case-sensitive patterns: LIKE on PostgreSQL, GLOB on SQLite.
+
+    An index can look up the beginning of a pattern only if it does not begin with one of these characters.
+    """
     return "*?[" if dialect == "sqlite" else "%_"
 
 
 def indexes_expressions(dialect: str) -> bool:
-    """Whether an index on an expression is used by a statement in which the expression has parameters.
+    """Whether an index on an expression serves a statement that has parameters inside the expression.
 
-    SQLite compares them as they are written, and never sees a value: https://www.sqlite.org/expridx.html
+    SQLite compares the texts of the two expressions, and a parameter differs from a literal value:
+    https://www.sqlite.org/expridx.html
     """
     return dialect == "postgresql"
 
 
 def nulls_come_first(dialect: str, *, descending: bool) -> bool:
-    """Where an index has its NULLs by default."""
+    """Whether NULLs come first in an index by default."""
     return descending if dialect == "postgresql" else not descending
 
 
 def places_nulls(dialect: str) -> bool:
-    """Whether an index can declare where its NULLs come. SQLite's can't; it reads such a key in two parts."""
+    """Whether an index can declare NULLS FIRST or NULLS LAST.
+
+    SQLite's can't. If a query needs the other place, SQLite reads the first key of the index in two parts.
+    """
     return dialect == "postgresql"
 
 
 def orders_by_null(dialect: str) -> bool:
-    """Whether the planner knows that rows whose key IS NULL are in the order of the next key."""
+    """Whether the planner knows that the index entries with a NULL key are sorted by the next key."""
     return dialect == "sqlite"
 
 
 def sql_of(dialect: str, expression: ColumnElement[Any]) -> str:
-    """An expression as an index of the database has it: without its table, its values written out."""
+    """The SQL of an expression in an index: without the table's name, and with literal values."""
     return str(
         expression.compile(dialect=_COMPILERS[dialect], compile_kwargs={"literal_binds": True, "include_table": False})
     )
 
 
 def ddl_of(dialect: str, index: Index) -> str:
-    """The CREATE INDEX."""
+    """The CREATE INDEX statement."""
     return str(CreateIndex(index).compile(dialect=_COMPILERS[dialect])).strip()
 
 
 def concurrently(dialect: str, ddl: str) -> str | None:
-    """The CREATE INDEX that lets others write meanwhile; None: the database has no such thing."""
+    """The CREATE INDEX that does not block writers; None: the database does not support it."""
     if dialect != "postgresql":
         return None
     return ddl.replace("CREATE INDEX ", "CREATE INDEX CONCURRENTLY ", 1)
 
 
 def index_options(method: str, where: ColumnElement[bool] | None, opclasses: dict[str, str]) -> dict[str, Any]:
-    """The options of an `Index`, for whichever database it is made on."""
+    """The keyword arguments of an `Index`, for both databases."""
     options: dict[str, Any] = {}
     if where is not None:
         options |= {"postgresql_where": where, "sqlite_where": where}

@@ -1,4 +1,4 @@
-"""The options of one transaction in each database: isolation level, read only, deferrable."""
+"""SQL for single transactions: isolation level, timeouts, advisory locks, and whether rows were changed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def statement_is_transaction(engine: Engine) -> bool:
 
 
 def begin_options(*, isolation_level: str | None, read_only: bool, deferrable: bool) -> Mapping[str, Any]:
-    """The execution options that make these a part of PostgreSQL's BEGIN; SQLAlchemy resets them afterwards."""
+    """The execution options that add these settings to PostgreSQL's BEGIN. SQLAlchemy resets them afterwards."""
     options: dict[str, Any] = {}
     if isolation_level is not None:
         options["isolation_level"] = isolation_level
@@ -45,23 +45,23 @@ def begin_options(*, isolation_level: str | None, read_only: bool, deferrable: b
 
 
 def set_timeouts(*, statement: float | None, lock: float | None, idle: float | None = None) -> Select[Any] | None:
-    """PostgreSQL's SET LOCAL for timeouts in seconds, as one statement; None where there is nothing to set.
+    """One statement that sets PostgreSQL's timeouts, in seconds, for the transaction. None: no timeout is timeouts.
 
-    PostgreSQL counts milliseconds, and 0 as no timeout: a shorter one is rounded up.
+    0 disables a timeout. PostgreSQL counts milliseconds, so a shorter timeout is rounded up to 1 ms, and not down to 0.
     """
-    given = {"statement_timeout": statement, "lock_timeout": lock, "idle_in_transaction_session_timeout": idle}
+    timeouts = {"statement_timeout": statement, "lock_timeout": lock, "idle_in_transaction_session_timeout": idle}
     calls = [
         func.set_config(name, str(max(round(seconds * 1000), 1 if seconds else 0)), True)
-        for name, seconds in given.items()
+        for name, seconds in timeouts.items()
         if seconds is not None
     ]
     return select(*calls) if calls else None
 
 
 def may_have_written(connection: Connection) -> bool:
-    """Whether the open transaction of ``connection`` may have changed rows; one statement on PostgreSQL.
+    """Whether the open transaction of ``connection`` may have changed rows. Sends one statement on PostgreSQL.
 
-    PostgreSQL gives a transaction its id at its first write; sqlite3 counts the rows that were changed.
+    PostgreSQL assigns an id to a transaction at its first write. sqlite3 counts the changed rows of a connection.
     """
     if connection.dialect.name == "postgresql":
         return connection.scalar(select(func.pg_current_xact_id_if_assigned().is_not(None))) is not False
@@ -72,9 +72,10 @@ def may_have_written(connection: Connection) -> bool:
 
 
 def lock_by_name(name: str, *, wait: bool) -> Select[Any]:
-    """PostgreSQL's advisory lock on a name, until the transaction ends; gives NULL, or whether it was free.
+    """The statement that takes PostgreSQL's advisory lock on a name until the transaction ends.
 
-    The name is hashed to 64 bits: two names may share a lock, which costs a wait and nothing else.
+    With ``wait`` it waits for the lock and returns NULL. Without, it returns at once whether the lock was free. The
+    name is hashed to 64 bits. Two names with the same hash share a lock, which can only cause a needless wait.
     """
     key = func.hashtextextended(name, 0)
     return select(func.pg_advisory_xact_lock(key) if wait else func.pg_try_advisory_xact_lock(key))

@@ -1,7 +1,7 @@
-"""Which column's type has refused a value, before the database saw it.
+"""Finds the field for which a custom column type (a `TypeDecorator`) could not convert a value.
 
-SQLAlchemy converts values while it prepares a statement, and says nothing of the column where that fails. The type that
-has raised is in the exception's traceback, as the ``self`` of its ``process_bind_param``.
+SQLAlchemy converts values before it sends a statement, and its exception does not name the column if that fails. The
+type is found in the exception's traceback, as the ``self`` of its method ``process_bind_param``.
 """
 
 from __future__ import annotations
@@ -18,37 +18,40 @@ from ..models.traits import Traits, traits_of
 
 
 def refused_by_type(error: sa.StatementError, model: type | None, who: str) -> ValidationError | None:
-    """The error that names the field whose type could not convert a value; None: no type of the user's has raised."""
+    """The error that names the field; None if the exception was not raised by a `TypeDecorator`.
+
+    If several fields have the type, it names those with the refused value.
+    """
     cause = error.orig
-    found = None if cause is None else _refusal(cause.__traceback__)
-    if found is None:
+    refusal = None if cause is None else _refusal(cause.__traceback__)
+    if refusal is None:
         return None
-    type_, value = found
+    type_, value = refusal
     fields = [] if model is None else _fields(traits_of(model), type_)
     if len(fields) > 1:
-        named = {name.removeprefix("v_") for name in _names_of(error.params, value)}
-        fields = [field for field in fields if field in named] or fields
-    takes = f"takes a value that its type, {type(type_).__name__}, can store."
+        names = {name.removeprefix("v_") for name in _names_of(error.params, value)}
+        fields = [field for field in fields if field in names] or fields
+    message = f"takes a value that its type, {type(type_).__name__}, can store."
     if not fields:
-        return ValidationError(f"{who}: a field {takes}")
-    return ValidationError(f"{who}.{' or '.join(fields)} {takes}", field=fields[0] if len(fields) == 1 else None)
+        return ValidationError(f"{who}: a field {message}")
+    return ValidationError(f"{who}.{' or '.join(fields)} {message}", field=fields[0] if len(fields) == 1 else None)
 
 
 def _refusal(traceback: TracebackType | None) -> tuple[TypeDecorator[Any], Any] | None:
-    """The type that was asked last to convert a value, and the value."""
-    found = None
+    """The innermost type in the traceback that was converting a value, and the value."""
+    refusal = None
     while traceback is not None:
         frame, code = traceback.tb_frame, traceback.tb_frame.f_code
         if code.co_name == "process_bind_param" and code.co_argcount > 1:
             owner, value = (frame.f_locals.get(name) for name in code.co_varnames[:2])
             if isinstance(owner, TypeDecorator):
-                found = owner, value
+                refusal = owner, value
         traceback = traceback.tb_next
-    return found
+    return refusal
 
 
 def _fields(traits: Traits[Any], type_: TypeDecorator[Any]) -> list[str]:
-    """The fields whose columns are of a type: the class's own, else those of the classes that it refers to."""
+    """The fields with a column of this type: those of the class, or else those of its related classes."""
     own = [key for key, column in traits.columns.items() if type(column.type) is type(type_)]
     if own:
         return own
@@ -61,7 +64,7 @@ def _fields(traits: Traits[Any], type_: TypeDecorator[Any]) -> list[str]:
 
 
 def _names_of(parameters: Any, value: Any) -> Iterator[str]:
-    """The names under which a statement's parameters hold a value."""
+    """The names of the parameters that have this very value."""
     for each in parameters if isinstance(parameters, (list, tuple)) else (parameters,):
         if isinstance(each, Mapping):
-            yield from (str(name) for name, held in each.items() if held is value)
+            yield from (str(name) for name, parameter in each.items() if parameter is value)

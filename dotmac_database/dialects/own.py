@@ -1,7 +1,7 @@
-"""What the toolkit itself sends beside the statements that are about a class's rows.
+"""Marks for the toolkit's own statements, which a guarded session would refuse otherwise.
 
-A guarded session refuses tables that no mapped class's metadata has, and functions that change settings. The toolkit's
-own statements on them know whose rows they touch, and say so here.
+A guarded session refuses tables that are not in the metadata of a mapped class, and functions that change settings. The
+toolkit uses these marks only for statements that can't reach another tenant's rows.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from sqlalchemy.sql.selectable import TableClause
 
 OWN = "dotmac_own"
-"""The execution option of a statement of the toolkit's own, which a guarded session sends as it is."""
+"""The execution option of a statement that a guarded session sends unchanged."""
 
 
 class OwnTable(TableClause):
-    """A table that the toolkit keeps beside a class's, and reads only for rows that are confined by themselves."""
+    """A table that the toolkit adds for a class, such as an FTS5 table. It is used only to select confined rows."""
 
     inherit_cache = True

@@ -47,7 +47,7 @@ from .search_text import as_websearch
 from .spans import AsText, Single, Span, converts, decimal_span, float_span, underlying
 
 _FAITHFUL = (Boolean, Date, DateTime, Enum, Float, Integer, Numeric, String, Time, Uuid)
-"""The types whose value, as it is read, is what is stored."""
+"""The types for which a value that was read equals the stored one, so that a comparison finds the row again."""
 
 _SINGLE_DIGITS = 24
 _SINGLE = Single()
@@ -56,7 +56,7 @@ _CONFIG: Column = literal_column("'simple'::regconfig")
 
 
 class _Whole(TypeDecorator[str]):
-    """A type that is stored as text, without the length that a cast would cut its values to."""
+    """The text type of a `TypeDecorator` without its length, since a cast to a length truncates values."""
 
     impl = String
     cache_ok = True
@@ -66,17 +66,17 @@ class _Whole(TypeDecorator[str]):
         self.item = item
 
     def bind_processor(self, dialect: SqlDialect) -> Any:
-        """SQLAlchemy's hook: the item's own way."""
+        """SQLAlchemy's hook: the conversion of the decorator."""
         return self.item.bind_processor(dialect)
 
 
 def _list_of(type_: TypeEngine[Any]) -> ARRAY[Any]:
-    """The type of a list of values, of which each may be a list in Python."""
+    """The type of a list of values. It has one dimension, since a value can itself be a list in Python."""
     return ARRAY(_item(type_), dimensions=1)
 
 
 def _item(type_: TypeEngine[Any]) -> TypeEngine[Any]:
-    """The type of an array's items: a cast to VARCHAR(5)[] would cut the values."""
+    """The type of an array's items, without a text's length: a cast to VARCHAR(5)[] would truncate the values."""
     plain = underlying(type_, Postgresql.types)
     sized = isinstance(plain, String) and (plain.length is not None or isinstance(plain, CHAR))
     if not sized or enum_of(type_) is not None:
@@ -89,7 +89,7 @@ def _words(column: Column) -> Column:
 
 
 class Postgresql(Dialect):
-    """PostgreSQL, by asyncpg or psycopg 3."""
+    """PostgreSQL, with asyncpg or psycopg 3."""
 
     name: ClassVar[str] = "postgresql"
     max_parameters: ClassVar[int] = 32_000  # asyncpg's limit is 32,767
@@ -112,7 +112,7 @@ class Postgresql(Dialect):
         return _words(column).op("@@", is_comparison=True)(func.websearch_to_tsquery(_CONFIG, query))
 
     def relevance(self, column: Column, query: Column) -> Column:
-        # As it is compared in Python: a real would not be equal to the cursor's number.
+        # A double, as in Python: ts_rank_cd returns a REAL, which would not be equal to the number in a cursor.
         return cast(func.ts_rank_cd(_words(column), func.websearch_to_tsquery(_CONFIG, query)), Double())
 
     def _among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition:
@@ -138,9 +138,9 @@ class Postgresql(Dialect):
         return jsonb.op("#>", return_type=JSONB())(cast(literal(list(path), ARRAY(Text)), ARRAY(Text)))
 
     def json_value(self, document: Column, path: tuple[str, ...], kind: str) -> Column:
-        found = self._at(document, path)
-        text = found.op("#>>", return_type=Text())(literal_column("'{}'::text[]"))
-        is_kind = func.jsonb_typeof(found)
+        item = self._at(document, path)
+        text = item.op("#>>", return_type=Text())(literal_column("'{}'::text[]"))
+        is_kind = func.jsonb_typeof(item)
         match kind:
             case "number":
                 return case((is_kind == "number", cast(text, Numeric())))
@@ -158,19 +158,20 @@ class Postgresql(Dialect):
         return self._at(document, path).op("<@", is_comparison=True)(cast(value, JSONB))
 
     def json_overlaps(self, document: Column, path: tuple[str, ...], value: Column) -> Condition:
-        found = self._at(document, path)
+        item = self._at(document, path)
         empty: Column = literal_column("'[]'::jsonb")
-        array = case((func.jsonb_typeof(found) == "array", found), else_=empty)
-        # A set of rows cannot be named as a FROM by its column: the columns alone bring both sides into the EXISTS.
+        array = case((func.jsonb_typeof(item) == "array", item), else_=empty)
+        # The two functions become FROM elements of the EXISTS because their columns are in its WHERE.
         member = func.jsonb_array_elements(array).column_valued("member")
         other = func.jsonb_array_elements(cast(value, JSONB)).column_valued("other")
         return exists(select(literal_column("1")).where(member == other))
 
     def typed(self, column: Column, type_: TypeEngine[Any]) -> Column:
-        # VALUES of nothing but NULL, or of enums as psycopg sends them, are text, which is assigned to no other type.
+        # A VALUES column that has only NULLs, or enums as psycopg sends them, has the type text, and PostgreSQL assigns
+        # text to no column of another type.
         plain = self.underlying(type_)
         if isinstance(plain, String) and not isinstance(plain, Enum):
-            return column  # text is assigned to it, and refused where it is too long: a cast would cut it
+            return column  # needs no cast, which would truncate a long text; without it, PostgreSQL refuses the text
         if isinstance(plain, ARRAY) and isinstance(plain.item_type, String) and not isinstance(plain.item_type, Enum):
             return cast(column, ARRAY(Text()))
         enum = enum_of(type_)
@@ -214,12 +215,12 @@ class Postgresql(Dialect):
         if span.single:
             return column == any_(lows)
         spans = func.unnest(lows, highs).table_valued("low", "high", name="dotmac_spans").render_derived()
-        found = exists(select(literal_column("1")).where(column.between(spans.c.low, spans.c.high)))
-        return or_(found, column != column)  # NULL is in no list, nor not in one
+        in_span = exists(select(literal_column("1")).where(column.between(spans.c.low, spans.c.high)))
+        return or_(in_span, column != column)  # NULL for a NULL column, so that NOT IN is not true either
 
 
 def _is_single(type_: TypeEngine[Any]) -> bool:
-    """Whether columns of this type are REAL."""
+    """Whether columns of this type are REAL: single precision."""
     return isinstance(type_, REAL) or (
         isinstance(type_, Float) and type_.precision is not None and type_.precision <= _SINGLE_DIGITS
     )

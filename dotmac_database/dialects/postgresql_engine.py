@@ -1,4 +1,4 @@
-"""What keeps a PostgreSQL engine's users from a dead connection, without a round trip."""
+"""Prepares PostgreSQL engines: closed connections are replaced without a ping, and floats are stored exactly."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ _TLS_ALERT = b"\x15"
 
 
 def prepare(engine: Engine) -> None:
-    """Replace a pooled connection that the server has closed (a restart, an idle timeout) when it is taken.
+    """Set an engine up.
 
-    The end of a connection waits in the socket: asking the kernel for it costs microseconds, where a ping costs a
-    round trip. What has vanished without a word is found by the statement that needs it. Statements whose plans are out
-    of date are sent again.
+    When a connection is taken from the pool, it is replaced if the server has closed it (a restart, an idle timeout).
+    The kernel knows that from the socket; to ask the kernel takes microseconds, whereas a ping takes a round trip. A
+    connection that vanished without a message from the server is noticed only by the next statement. Statements with
+    stale plans are sent again, and floats are stored exactly in NUMERIC columns.
     """
     event.listen(engine, "checkout", _refuse_ended)
     watch_plans(engine)
@@ -36,9 +37,9 @@ def prepare(engine: Engine) -> None:
 
 @cache
 def _exact(numeric: Any) -> type[Any]:
-    """A driver's NUMERIC that stores a float as it is written.
+    """A subclass of the driver's NUMERIC type that stores a float with the digits of its ``repr``.
 
-    asyncpg would store 0.1000000000000000055511151231257827 for 0.1, psycopg no more than 15 digits.
+    asyncpg would store 0.1000000000000000055511151231257827 for 0.1, and psycopg would store at most 15 digits.
     """
 
     class ExactNumeric(numeric):  # type: ignore[misc]  # the class is known at run time
@@ -64,7 +65,7 @@ _listener.dotmac_internal = True  # see `dotmac_database.departures`
 
 
 def has_ended(driver: Any) -> bool:
-    """Whether the server has closed an idle connection of psycopg or asyncpg; sends nothing."""
+    """Whether the server has closed an idle connection of psycopg or asyncpg. Sends nothing."""
     if hasattr(driver, "pgconn"):
         return _psycopg_ended(driver)
     if hasattr(driver, "is_closed"):
@@ -75,7 +76,8 @@ def has_ended(driver: Any) -> bool:
 def _psycopg_ended(driver: Any) -> bool:
     try:
         descriptor = driver.fileno()
-        # First the server's last words, then the end; a mere notice leaves nothing more to read.
+        # Before it closes, the server sends an error, so it can take several reads to reach the end of the stream.
+        # After a mere notice, there is nothing more to read.
         for _ in range(8):
             if not _readable(descriptor):
                 return False
@@ -88,15 +90,15 @@ def _psycopg_ended(driver: Any) -> bool:
 def _asyncpg_ended(driver: Any) -> bool:
     if driver.is_closed():
         return True
-    # The event loop may not have had its turn yet to read what is there.
+    # The event loop may not have read yet what the kernel has received.
     transport: Any = getattr(driver, "_transport", None)
-    connected = None if transport is None else transport.get_extra_info("socket")
-    if connected is None or not _readable(connected.fileno()):
+    connection_socket = None if transport is None else transport.get_extra_info("socket")
+    if connection_socket is None or not _readable(connection_socket.fileno()):
         return False
-    with socket.socket(fileno=os.dup(connected.fileno())) as same:
+    with socket.socket(fileno=os.dup(connection_socket.fileno())) as duplicate:
         try:
-            # To an idle connection the server sends an error only as its last word.
-            return same.recv(1, socket.MSG_PEEK) in (b"", _ERROR_RESPONSE, _TLS_ALERT)
+            # The server sends an error to an idle connection only right before it closes it.
+            return duplicate.recv(1, socket.MSG_PEEK) in (b"", _ERROR_RESPONSE, _TLS_ALERT)
         except BlockingIOError:
             return False
         except OSError:
@@ -112,11 +114,12 @@ def _readable(descriptor: int) -> bool:
 
 
 def cut(driver: Any) -> bool:
-    """End a connection of psycopg from any thread, or one of asyncpg in its loop; whether there was one to end.
+    """Cut a connection off. Returns whether there was an open one.
 
-    Whoever waits for the server's answer gets an error at once.
+    A connection of psycopg can be cut from any thread, one of asyncpg only in its event loop. Callers that wait for the
+    server's response get an error at once.
     """
-    # asyncpg's own `terminate` does nothing once a `close` waits for the server (seen in 0.30).
+    # asyncpg's own `terminate` does nothing while a `close` waits for the server (seen in 0.30).
     transport = getattr(driver, "_transport", None)
     if transport is not None:
         transport.abort()
@@ -124,7 +127,7 @@ def cut(driver: Any) -> bool:
     descriptor = getattr(driver, "fileno", None)
     if descriptor is None:
         return False
-    with suppress(OSError, getattr(driver, "Error", OSError)), socket.socket(fileno=os.dup(descriptor())) as same:
-        same.shutdown(socket.SHUT_RDWR)
+    with suppress(OSError, getattr(driver, "Error", OSError)), socket.socket(fileno=os.dup(descriptor())) as duplicate:
+        duplicate.shutdown(socket.SHUT_RDWR)
         return True
     return False

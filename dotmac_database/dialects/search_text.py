@@ -1,9 +1,9 @@
-"""What a person types into a search field, read once for every database.
+"""Parses the text that a person types into a search field, in the same way for every database.
 
-Words must all occur; ``"a phrase"`` occurs as it stands, and one that is not closed goes on to the end; ``-word`` and
-``-"a phrase"`` must not occur; ``one or other`` parts alternatives. A dash says "without" only where it stands alone
-right before a word that nothing precedes: elsewhere, and where there are several, it is punctuation as any other, and
-so is an ``or`` with nothing on one of its sides.
+All words must occur. The words of ``"a phrase"`` must occur next to each other; a phrase without a closing quotation
+mark extends to the end. ``-word`` and ``-"a phrase"`` must not occur. ``one or other`` separates alternatives, if there
+is a term on both sides of the ``or``. A dash excludes a term only if it is a single dash, directly before the term, and
+at the beginning of the text or after a blank. Any other dash is ignored.
 """
 
 from __future__ import annotations
@@ -16,18 +16,25 @@ from typing import NamedTuple
 
 WORDS = re.compile(r"\w+")
 _TERM = re.compile(r'(?P<dashes>-*)(?:"(?P<phrase>[^"]*)(?:"|$)|(?P<word>[^\s"]+))')
-# What PostgreSQL's parser may take for one word: a compound, a host, an address, a path, a number.
+# Texts that PostgreSQL's parser can treat as one word: a compound, a host, an address, a path, a number.
 _COMPOUND = re.compile(r"/?\w+(?:(?:[-./@:+]|://)\w+)+")
 
 MAX_WORD = 2046
-"""PostgreSQL indexes no word of more bytes. https://www.postgresql.org/docs/current/textsearch-limitations.html"""
+"""The maximum length, in bytes, of a word that PostgreSQL indexes.
+
+https://www.postgresql.org/docs/current/textsearch-limitations.html
+"""
 
 _EXPANDED, _EXPANDED_LENGTH = 3, 10_000
-"""How many compounds of one alternative are looked for in both forms, and in texts of how many characters."""
+"""The limits for searching compounds in both forms: compounds in one alternative, and characters of the query."""
 
 
 class Term(NamedTuple):
-    """Words that stand together, in lower case, and as they were written; ``absent``: that they don't occur."""
+    """A word or phrase of a query.
+
+    ``words`` are in lower case. They must occur next to each other, or must not if ``absent`` is true. ``written`` is
+    the text as the person typed it.
+    """
 
     absent: bool
     words: tuple[str, ...]
@@ -35,7 +42,7 @@ class Term(NamedTuple):
 
     @property
     def findable(self) -> bool:
-        """Whether any text can have it."""
+        """Whether a text can contain the term: no word is longer than `MAX_WORD`."""
         return all(len(word.encode(errors="replace")) <= MAX_WORD for word in self.words)
 
 
@@ -44,36 +51,36 @@ Alternative = tuple[Term, ...]
 
 @lru_cache(maxsize=256)
 def alternatives(query: str) -> tuple[Alternative, ...]:
-    """What a query asks for: any of these, each of which is all of its terms. Empty: it asks for nothing."""
-    found: list[dict[Term, None]] = [{}]
+    """The alternatives of a query. A text matches if all terms of one alternative hold. Empty: no text matches."""
+    groups: list[dict[Term, None]] = [{}]
     impossible: set[int] = set()
     for match in _TERM.finditer(query):
         phrase, word, dashes = match["phrase"], match["word"], match["dashes"]
         if word is not None and not dashes and word.lower() == "or":
-            found.append({})
+            groups.append({})
             continue
         written = phrase if word is None else word
         words = tuple(WORDS.findall(written.lower()))
-        # Only at a word's beginning: the pattern also matches what follows a quotation mark.
+        # A dash excludes only after a blank, but the pattern also matches directly after a closing quotation mark.
         starts = match.start() == 0 or query[match.start() - 1].isspace()
         if not words:
             continue
         term = Term(len(dashes) == 1 and starts, words, written)
         if term.findable:
-            found[-1][term] = None
+            groups[-1][term] = None
         elif not term.absent:
-            impossible.add(len(found) - 1)
-    if len(found) > 1 and not any(found) and not impossible:
-        return ((Term(absent=False, words=("or",), written="or"),),)  # the word itself is looked for
-    return tuple(tuple(terms) for place, terms in enumerate(found) if terms and place not in impossible)
+            impossible.add(len(groups) - 1)
+    if len(groups) > 1 and not any(groups) and not impossible:
+        return ((Term(absent=False, words=("or",), written="or"),),)  # the query is only "or": search for this word
+    return tuple(tuple(terms) for place, terms in enumerate(groups) if terms and place not in impossible)
 
 
 def as_websearch(query: str) -> str:
-    """The same question for PostgreSQL's ``websearch_to_tsquery``, which takes it as it is meant here.
+    """The query in the syntax of PostgreSQL's ``websearch_to_tsquery``, with the meaning that this module defines.
 
-    Each term is quoted, so that nothing in it is an operator: a tsquery holds no more than 32 of them in a row. A
-    compound (``e-mail``, ``joe@example.com``) is one word to PostgreSQL where it stands so in a text, and several where
-    a blank parts them: both are looked for.
+    Each term is quoted, so that nothing in it becomes an operator: a tsquery can have at most 32 of them in a row. For
+    a compound (``e-mail``, ``joe@example.com``) PostgreSQL indexes one word if the text has the compound, and several
+    words if the text has blanks instead. Therefore the query searches for both forms.
     """
     expands = len(query) <= _EXPANDED_LENGTH
     return " or ".join(written for each in alternatives(query) for written in _written(each, expands=expands))
@@ -105,25 +112,25 @@ def _signed(term: Term, written: str) -> str:
 
 
 class Text:
-    """The words of a text, to look for terms in."""
+    """The words of a text in which terms are searched."""
 
     def __init__(self, text: str) -> None:
         self.words = WORDS.findall(text.lower())
         self._known = frozenset(self.words)
 
     def has(self, words: tuple[str, ...]) -> bool:
-        """Whether the words occur, next to each other."""
+        """Whether the words occur next to each other."""
         if len(words) == 1:
             return words[0] in self._known
         return self._known.issuperset(words) and self.count(words) > 0
 
     def count(self, words: tuple[str, ...]) -> int:
-        """How often the words occur, next to each other."""
-        wanted, width = list(words), len(words)
+        """How often the words occur next to each other."""
+        phrase, width = list(words), len(words)
         if width == 1:
-            return self.words.count(wanted[0])
-        return sum(self.words[start : start + width] == wanted for start in range(len(self.words) - width + 1))
+            return self.words.count(phrase[0])
+        return sum(self.words[start : start + width] == phrase for start in range(len(self.words) - width + 1))
 
-    def answers(self, asked: Iterable[Alternative]) -> bool:
-        """Whether one of the alternatives holds."""
-        return any(all(self.has(term.words) is not term.absent for term in each) for each in asked)
+    def answers(self, query: Iterable[Alternative]) -> bool:
+        """Whether all terms of one of the alternatives hold."""
+        return any(all(self.has(term.words) is not term.absent for term in each) for each in query)

@@ -1,9 +1,10 @@
-"""What a column stores against what is read of it.
+"""Comparisons with column types for which several stored values are read as the same Python value.
 
-Most types store what is bound, and reading it gives that again. For the others a value that was read stands for a span
-of stored ones: SQLite's ``CURRENT_TIMESTAMP`` has no fraction where SQLAlchemy writes six digits, a REAL of PostgreSQL
-is not the double that Python shows for it, and a float that is read as a Decimal is rounded. Comparisons are with the
-span's ends, so that a value just read finds its row, and an index still serves.
+Most types store exactly the bound value, and reading returns the same value. For the other types, a value that was read
+stands for a span of stored values. Examples: SQLite's ``CURRENT_TIMESTAMP`` has no fraction of a second, but SQLAlchemy
+writes six digits; a REAL of PostgreSQL is not equal to the double that Python shows for it; a float that is read as a
+Decimal is rounded. Filters compare the column with the ends of the span. Thus a value that was read finds its row, and
+the comparison can still use an index.
 """
 
 from __future__ import annotations
@@ -32,27 +33,27 @@ _HOOKS = (
     "column_expression",
 )
 _MOMENT = re.compile(r"((?:\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?")
-_EXACT = Context(prec=2000)  # a double, and the half of the way to the next, have at most 768 digits
+_EXACT = Context(prec=2000)  # enough: a double, and the middle between two doubles, have at most 768 digits
 _DOUBLES_DIGITS = 15
 _DOUBLE_OID = 701  # PostgreSQL's
 
 
 class AsStored(sa.UserDefinedType[Any]):
-    """A value as the driver gives and takes it: SQLAlchemy converts nothing."""
+    """The type of a value that SQLAlchemy does not convert: it is what the driver returns and takes."""
 
     cache_ok = True
 
     def get_col_spec(self, **_: Any) -> str:
-        """SQLAlchemy's hook: nothing is ever created of this type."""
+        """SQLAlchemy's hook. No column is ever created with this type."""
         return "BLOB"
 
 
 class AsText(sa.Text):
-    """A value as PostgreSQL writes it, which it reads again as the same."""
+    """The type of a value in PostgreSQL's text form, which PostgreSQL parses as the same value."""
 
 
 def converts(type_: sa.TypeEngine[Any]) -> bool:
-    """Whether a user's code, which nobody knows, is between what is stored and what is read."""
+    """Whether a `TypeDecorator` of the user converts the values of this type in an unknown way."""
     while isinstance(type_, sa.TypeDecorator) and not isinstance(type_, (UTCDateTime, sa.Interval)):
         if any(getattr(type(type_), hook) is not getattr(sa.TypeDecorator, hook) for hook in _HOOKS):
             return True
@@ -61,7 +62,7 @@ def converts(type_: sa.TypeEngine[Any]) -> bool:
 
 
 def underlying(type_: sa.TypeEngine[Any], dialect: Dialect) -> sa.TypeEngine[Any]:
-    """The dialect's own type that columns of ``type_`` have, without decorators."""
+    """The type that the dialect uses for ``type_``, without decorators."""
     while isinstance(type_, sa.TypeDecorator):
         type_ = type_.type_engine(dialect)
     return type_.dialect_impl(dialect)
@@ -69,9 +70,10 @@ def underlying(type_: sa.TypeEngine[Any], dialect: Dialect) -> sa.TypeEngine[Any
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The types by which the ends of the span of a column's value are bound; where they are one, so are the ends.
+    """The types that bind the lower and the upper end of the span of a column's value.
 
-    ``item`` is the column's type; ``rounds`` says that a stored number is rounded when it is read.
+    If ``low`` and ``high`` are the same type, the span is a single stored value. ``item`` is the column's type.
+    ``rounds``: a stored number is rounded when it is read.
     """
 
     item: sa.TypeEngine[Any]
@@ -81,18 +83,18 @@ class Span:
 
     @property
     def single(self) -> bool:
-        """Whether one stored value is read as one value."""
+        """Whether the span is a single stored value."""
         return self.low is self.high
 
 
 def bound_by(item: sa.TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any]:
-    """What makes of a value of a type what the driver is given."""
+    """The function that converts a value of this type to the value that the driver gets."""
     process = item.dialect_impl(dialect).bind_processor(dialect)
     return process if process is not None else lambda value: value
 
 
 class MomentEnd(sa.TypeDecorator[Any]):
-    """An end of the span of texts that SQLite may store for a moment or a time: shorter forms are less than longer."""
+    """An end of the span of texts that SQLite can store for a datetime or time. A shorter text sorts first."""
 
     impl = sa.Text
     cache_ok = True
@@ -103,7 +105,7 @@ class MomentEnd(sa.TypeDecorator[Any]):
         self.end = end
 
     def bind_processor(self, dialect: Any) -> Any:
-        """SQLAlchemy's hook: the text."""
+        """SQLAlchemy's hook: a function that returns the first or the last text of the span."""
         store, end = bound_by(self.item, dialect), self.end
 
         def process(value: Any) -> Any:
@@ -114,29 +116,30 @@ class MomentEnd(sa.TypeDecorator[Any]):
 
 
 def moment_forms(stored: Any) -> tuple[Any, ...]:
-    """The texts that are read as the same moment, or time, as the one that SQLAlchemy stores: from low to high."""
+    """All texts that are read as the same value as ``stored``, a text that SQLAlchemy writes; in ascending order."""
     parts = _MOMENT.fullmatch(stored) if isinstance(stored, str) else None
     if parts is None:
-        return (stored,)  # a format of the user's own, or NULL
+        return (stored,)  # the user's own storage format, or NULL
     whole, digits = parts.group(1), (parts.group(2) or "").ljust(6, "0")
     short = digits.rstrip("0")
     lengths = sorted({len(short), max(len(short), 3), 6})
     forms = [f"{whole}.{digits[:length]}" if length else whole for length in lengths]
-    # A date alone is midnight.
+    # A date without a time is midnight.
     return (whole.removesuffix(" 00:00:00"), *forms) if not short and whole.endswith(" 00:00:00") else tuple(forms)
 
 
 def digits_read(item: sa.TypeEngine[Any], dialect: Dialect) -> int | None:
-    """To how many digits after the point a float is rounded when it is read as a Decimal; None: it is not rounded."""
+    """The number of decimal places that a float is rounded to when it is read as a Decimal; None: not rounded."""
     read = item.dialect_impl(dialect).result_processor(dialect, _DOUBLE_OID)
     digits = _DOUBLES_DIGITS if read is None else -int(Decimal(str(read(1 / 3))).as_tuple().exponent)
     return digits if digits < _DOUBLES_DIGITS else None
 
 
 class DecimalEnd(sa.TypeDecorator[Any]):
-    """An end of the span of doubles, or with ``narrow`` of floats, that are read as one Decimal, for they are rounded.
+    """An end of the span of doubles that are read as the same Decimal because they are rounded.
 
-    A value of more digits than are read stands for itself.
+    ``narrow``: the column stores single-precision numbers. A value with more decimal places than reading gives is bound
+    unchanged, since no stored value is read as it.
     """
 
     impl = sa.Double
@@ -166,7 +169,10 @@ class DecimalEnd(sa.TypeDecorator[Any]):
 
 
 class Single(sa.TypeDecorator[Any]):
-    """A number as PostgreSQL's REAL stores it, bound as a double: no value is out of range, and indexes serve."""
+    """A number rounded as PostgreSQL's REAL stores it, and bound as a double.
+
+    As a double no value is out of range, and the comparison can still use an index of the column.
+    """
 
     impl = sa.Double
     cache_ok = True
@@ -177,7 +183,7 @@ class Single(sa.TypeDecorator[Any]):
 
 
 def nearest_single(value: float) -> float:
-    """The number of single precision that is nearest; what it can't hold stays as it is."""
+    """The nearest number of single precision. A number that overflows or underflows there is returned unchanged."""
     try:
         nearest: float = struct.unpack("f", struct.pack("f", value))[0]
     except OverflowError:
@@ -186,7 +192,7 @@ def nearest_single(value: float) -> float:
 
 
 class DoubleEnd(sa.TypeDecorator[Any]):
-    """An end of the span of NUMERICs that are read as one float: half of the way to the floats beside it."""
+    """An end of the span of NUMERICs that are read as the same float: the middle between it and the next float."""
 
     impl = sa.Numeric
     cache_ok = True
@@ -199,14 +205,14 @@ class DoubleEnd(sa.TypeDecorator[Any]):
         """SQLAlchemy's hook: the number."""
         if value is None or not math.isfinite(value):
             return value
-        beside = math.nextafter(value, -math.inf if self.end == "low" else math.inf)
-        if not math.isfinite(beside):
+        neighbour = math.nextafter(value, -math.inf if self.end == "low" else math.inf)
+        if not math.isfinite(neighbour):
             return Decimal(repr(float(value)))
-        return _EXACT.divide(_EXACT.add(Decimal(value), Decimal(beside)), Decimal(2))
+        return _EXACT.divide(_EXACT.add(Decimal(value), Decimal(neighbour)), Decimal(2))
 
 
 class AsWritten(sa.TypeDecorator[Any]):
-    """A float as the NUMERIC that has its digits: a driver may send more of them, or the first 15 alone."""
+    """A float as the NUMERIC with the digits of its ``repr``. Drivers would send more digits, or only the first 15."""
 
     impl = sa.Numeric
     cache_ok = True
@@ -217,12 +223,12 @@ class AsWritten(sa.TypeDecorator[Any]):
 
 
 def decimal_span(type_: sa.TypeEngine[Any], narrow: bool = False) -> Span:
-    """The span of a type whose stored floats are read as rounded Decimals."""
+    """The span of a float column that is read as rounded Decimals; ``narrow``: its precision is single."""
     return Span(type_, DecimalEnd(type_, "low", narrow), DecimalEnd(type_, "high", narrow), rounds=True)
 
 
 def float_span(type_: sa.Numeric[Any]) -> Span:
-    """The span of a NUMERIC that is read as a float."""
+    """The span of a NUMERIC column that is read as floats."""
     if type_.precision is not None and type_.precision <= _DOUBLES_DIGITS:
         written = AsWritten()
         return Span(type_, written, written)
@@ -230,5 +236,5 @@ def float_span(type_: sa.Numeric[Any]) -> Span:
 
 
 def moment_span(type_: sa.TypeEngine[Any]) -> Span:
-    """The span of a moment, or a time, that SQLite stores as a text."""
+    """The span of a datetime or time that SQLite stores as text."""
     return Span(type_, MomentEnd(type_, "low"), MomentEnd(type_, "high"))

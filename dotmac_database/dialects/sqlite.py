@@ -49,14 +49,14 @@ from .full_text import indexed_search
 from .spans import AsStored, Span, bound_by, converts, decimal_span, digits_read, moment_forms, moment_span, underlying
 
 _FAITHFUL = (Boolean, Date, Enum, Float, Integer, Numeric, String, Uuid)
-"""The types whose value, as it is read, is what is stored; a number's only where it is no Decimal."""
+"""The types for which a value that was read equals the stored one. Numbers that are read as Decimals are excepted."""
 
 _GLOB_SPECIAL = "*?["
 _PLACE = re.compile(r"-?[0-9]{1,9}")
 
 
 class JsonValues(TypeDecorator[Any]):
-    """A list of values of a type as JSON, each as SQLite stores it: its bytes as hexadecimal digits."""
+    """A list of values as JSON, in the form in which SQLite stores them. Bytes are hexadecimal digits."""
 
     impl = Text
     cache_ok = True
@@ -71,33 +71,37 @@ class JsonValues(TypeDecorator[Any]):
 
 
 class JsonRows(TypeDecorator[Any]):
-    """A list of rows as JSON: an array of values for each. A value that is stored in several forms makes several."""
+    """A list of rows as JSON, each row as an array of its values.
+
+    A row is repeated for each form in which SQLite can store one of its values.
+    """
 
     impl = Text
     cache_ok = True
 
-    def __init__(self, items: tuple[TypeEngine[Any], ...]) -> None:  # SQLAlchemy's cache key knows no *items
+    # A tuple and not *items, since SQLAlchemy's cache key is made from named parameters.
+    def __init__(self, items: tuple[TypeEngine[Any], ...]) -> None:
         super().__init__()
         self.items = items
 
     def process_bind_param(self, value: Any, dialect: Any) -> Any:
         """SQLAlchemy's hook: the JSON text."""
         if not any(isinstance(underlying(item, dialect), (DateTime, Time)) for item in self.items):
-            columns = (_stored(column, item, dialect) for column, item in zip(zip(*value), self.items))  # noqa: B905 - of no rows there are no columns
+            columns = (_stored(column, item, dialect) for column, item in zip(zip(*value), self.items))  # noqa: B905 - without rows there are no columns
             return _json([*zip(*columns)])  # noqa: B905 - as above
         return _json(
             [
                 row
-                for given in value
+                for members in value
                 for row in product(
-                    *(_stored([each], item, dialect) for each, item in zip(given, self.items, strict=True))
+                    *(_stored([each], item, dialect) for each, item in zip(members, self.items, strict=True))
                 )
             ]
         )
 
 
 def _stored(values: Iterable[Any], item: TypeEngine[Any], dialect: Any) -> list[Any]:
-    """The values as SQLite stores them, as far as JSON can have them."""
+    """The values as SQLite stores them, in all their stored forms, and as far as JSON can represent them."""
     stored = list(map(bound_by(item, dialect), values))
     plain = underlying(item, dialect)
     if isinstance(plain, _BYTES):
@@ -117,8 +121,8 @@ def _json(stored: list[Any]) -> str:
     text = json.dumps(stored)
     if "Infinity" not in text:
         return text
-    # JSON has no infinity, and SQLite's numbers run over to it.
-    return _TEXT_OR_INFINITY.sub(lambda found: "9e999" if found[0] == "Infinity" else found[0], text)
+    # JSON has no infinity, but SQLite reads a number that overflows as infinity.
+    return _TEXT_OR_INFINITY.sub(lambda match: "9e999" if match[0] == "Infinity" else match[0], text)
 
 
 _BYTES = (LargeBinary, BINARY, VARBINARY)
@@ -126,16 +130,22 @@ _TEXT_OR_INFINITY = re.compile(r'"(?:[^"\\]|\\.)*"|Infinity')
 
 
 class Sqlite(Dialect):
-    """SQLite, by sqlite3 or aiosqlite. Its LIKE ignores the case of ASCII letters, its GLOB minds all."""
+    """SQLite, with sqlite3 or aiosqlite.
+
+    SQLite's LIKE ignores the case of ASCII letters, so that case-sensitive matches use GLOB.
+    """
 
     name: ClassVar[str] = "sqlite"
     max_parameters: ClassVar[int] = 30_000  # SQLITE_MAX_VARIABLE_NUMBER is 32,766
     locks_whole: ClassVar[bool] = True
     types: ClassVar[Any] = SQLiteDialect()
-    inserts_in_order: ClassVar[bool] = True  # unless the greatest key of all is taken: sqlite.org/autoinc.html
+    inserts_in_order: ClassVar[bool] = True  # unless the largest possible key is in use: sqlite.org/autoinc.html
 
     def enforces_keys(self, connect: Callable[[], Connection]) -> bool:
-        """Queried each time, since a connection may change it; by the driver, so that no listener is called."""
+        """Sends a PRAGMA on each call, since a connection can change the setting.
+
+        The driver sends it, so that no event listener is called.
+        """
         cursor = connect().connection.cursor()
         try:
             cursor.execute("PRAGMA foreign_keys")
@@ -163,9 +173,9 @@ class Sqlite(Dialect):
         return lowered(column).like(lowered(pattern), escape="\\")
 
     def search(self, column: Column, query: Column) -> Condition:
-        found: Condition = func.dotmac_search(column, query) == 1
+        matches: Condition = func.dotmac_search(column, query) == 1
         index = indexed_search(column, query)
-        return found if index is None else and_(index, found)
+        return matches if index is None else and_(index, matches)
 
     def relevance(self, column: Column, query: Column) -> Column:
         return func.dotmac_relevance(column, query, type_=Double())
@@ -177,25 +187,25 @@ class Sqlite(Dialect):
     def _row_among(self, columns: Sequence[Column], name: str) -> Condition:
         types = [each.type for each in columns]
         rows = func.json_each(bindparam(name, type_=JsonRows(tuple(types)))).table_valued("value", name="dotmac_rows")
-        given = [func.json_extract(rows.c.value, f"$[{place}]") for place in range(len(types))]
-        return tuple_(*columns).in_(select(*map(_with_affinity, given, types)))
+        values = [func.json_extract(rows.c.value, f"$[{place}]") for place in range(len(types))]
+        return tuple_(*columns).in_(select(*map(_with_affinity, values, types)))
 
     def json_value(self, document: Column, path: tuple[str, ...], kind: str) -> Column:
-        where = _json_path(document, path)
-        found = func.json_extract(document, where)
-        is_kind = func.json_type(document, where)
+        json_path = _json_path(document, path)
+        item = func.json_extract(document, json_path)
+        is_kind = func.json_type(document, json_path)
         match kind:
             case "number":
-                return type_coerce(case((is_kind.in_(["integer", "real"]), found)), Float())
+                return type_coerce(case((is_kind.in_(["integer", "real"]), item)), Float())
             case "boolean":
-                return type_coerce(case((is_kind.in_(["true", "false"]), found)), Boolean())
+                return type_coerce(case((is_kind.in_(["true", "false"]), item)), Boolean())
             case "text":
-                return type_coerce(case((is_kind == "text", found)), Text())
+                return type_coerce(case((is_kind == "text", item)), Text())
             case _:
-                return cast(found, Text)
+                return cast(item, Text)
 
     def _at(self, document: Column, path: tuple[str, ...]) -> Column:
-        # json_quote(json_extract()) loses true and false, ->  keeps them: https://www.sqlite.org/json1.html#jptr
+        # json_quote(json_extract()) converts true and false to numbers, and -> does not: https://www.sqlite.org/json1.html#jptr
         return (
             document.op("->", precedence=20, return_type=Text())(_json_path(document, path))
             if path
@@ -231,10 +241,10 @@ class Sqlite(Dialect):
         decimal = isinstance(stored, (Float, Numeric)) and stored.asdecimal
         return None if isinstance(stored, _FAITHFUL) and not decimal and not converts(type_) else AsStored()
 
-    def among_spans(self, column: Column, span: Span, low: str, high: str) -> Condition:  # noqa: ARG002 - one list is enough here
+    def among_spans(self, column: Column, span: Span, low: str, high: str) -> Condition:  # noqa: ARG002 - only one list is used
         stored = self._among(column, span.item, low)
         digits = digits_read(span.item, self.types) if span.rounds else None
-        # To look each row's number up in the list takes a moment; to compare it with as many spans does not.
+        # Rounding each stored number and looking it up in the list is much faster than comparing it with every span.
         return stored if digits is None else or_(stored, self._among(_rounded(column, digits), span.item, low))
 
 
@@ -247,7 +257,7 @@ def _from_json(value: Column, type_: TypeEngine[Any]) -> Column:
 
 
 def _with_affinity(value: Column, type_: TypeEngine[Any]) -> Column:
-    """A member of a row as its column's values are: SQLite looks a row up in an index only where the affinities agree.
+    """A value of a row, cast to the column's affinity, since SQLite uses an index only if the affinities agree.
 
     https://www.sqlite.org/rowvalue.html
     """
@@ -258,23 +268,27 @@ def _with_affinity(value: Column, type_: TypeEngine[Any]) -> Column:
 
 
 def _json_path(document: Column, path: tuple[str, ...]) -> Column:
-    """The path as SQLite writes it. Only the document can tell whether ``0`` is an array's place or an object's key."""
-    where: Column | None = None
+    """The path in SQLite's syntax.
+
+    A step such as ``0`` is an index of an array or a key of an object, which depends on the document. Therefore the SQL
+    tests the type of the document there.
+    """
+    prefix: Column | None = None
     plain = "$"
     for step in path:
-        # Escaped as SQLAlchemy stores it: SQLite before 3.45 compares keys as they are written.
+        # Escaped in the same way as SQLAlchemy stores it: SQLite before 3.45 compares keys in their escaped form.
         key = f".{json.dumps(step)}"
         if not _PLACE.fullmatch(step):
             plain += key
             continue
-        where = _joined(where, plain)
+        prefix = _joined(prefix, plain)
         place = f"[#{step}]" if step.startswith("-") else f"[{step}]"
-        is_array = func.json_type(document, where) == "array"
-        where = where.concat(case((is_array, literal(place, Text())), else_=literal(key, Text())))
+        is_array = func.json_type(document, prefix) == "array"
+        prefix = prefix.concat(case((is_array, literal(place, Text())), else_=literal(key, Text())))
         plain = ""
-    return where if where is not None and not plain else _joined(where, plain)
+    return prefix if prefix is not None and not plain else _joined(prefix, plain)
 
 
-def _joined(where: Column | None, plain: str) -> Column:
+def _joined(prefix: Column | None, plain: str) -> Column:
     text: Column = literal(plain, Text())
-    return text if where is None else where.concat(text)
+    return text if prefix is None else prefix.concat(text)

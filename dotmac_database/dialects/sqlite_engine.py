@@ -1,4 +1,4 @@
-"""What makes an SQLite engine behave as PostgreSQL does: true transactions, foreign keys, and the same values."""
+"""Prepares SQLite engines to behave like PostgreSQL: real transactions, foreign keys, and the same values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .sqlite_functions import register_functions, register_unicode
 
 
 class _ZonedDateTime(DATETIME):
-    """A timestamp with time zone is stored in UTC, and comes back as UTC."""
+    """A timestamp with time zone, which is stored in UTC and read as UTC."""
 
     def bind_processor(self, dialect: Any) -> Any:
         store: Any = super().bind_processor(dialect)
@@ -43,7 +43,7 @@ class _ZonedDateTime(DATETIME):
 
 
 class _ExactNumeric(sa.Numeric[Any]):
-    """A Decimal is stored as a REAL and comes back to its scale: exact for up to 15 significant digits."""
+    """A Decimal that is stored as a REAL and rounded to its scale when read: exact for up to 15 significant digits."""
 
     def bind_processor(self, dialect: Any) -> Any:  # noqa: ARG002 - SQLAlchemy's signature
         return lambda value: None if value is None else float(value)
@@ -58,11 +58,11 @@ class _ExactNumeric(sa.Numeric[Any]):
 
 
 def keep(engine: Engine) -> None:
-    """Never close the one connection of an async engine in memory: the database would be lost with it.
+    """Never close the only connection of an async engine in memory, since the database would be lost with it.
 
-    SQLAlchemy closes a connection that it can't reset outside of a greenlet, or whose statement was cancelled. Here
-    there is nothing to reset unless a transaction is open, and what a cancelled statement leaves is rolled back: the
-    driver's thread does one thing after another.
+    SQLAlchemy closes a connection if it can't reset it outside of a greenlet, and if a statement was cancelled. Neither
+    is necessary here. Without an open transaction there is nothing to reset. After a cancelled statement the
+    transaction is rolled back, which waits for the statement, since the driver's thread runs one call after another.
     """
 
     @event.listens_for(engine, "reset")
@@ -77,23 +77,24 @@ def keep(engine: Engine) -> None:
 
 
 def prepare(engine: Engine, *, busy_timeout: float, isolation_level: str | None = None) -> None:
-    """Set an engine up; ``busy_timeout`` in seconds is how long a statement waits for another's lock.
+    """Set an engine up.
 
-    ``isolation_level`` is the one that the engine was made with.
+    A statement waits for a lock of another connection for at most ``busy_timeout`` seconds. ``isolation_level`` is the
+    level that the engine was created with.
     """
     dialect: Any = engine.dialect
     dialect.colspecs = {**dialect.colspecs, sa.DateTime: _ZonedDateTime, sa.Numeric: _ExactNumeric, sa.Float: sa.Float}
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
-        # No BEGIN of the driver's own: https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#pysqlite-serializable
+        # The driver must not send BEGIN by itself: https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#pysqlite-serializable
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {round(busy_timeout * 1000)}")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.execute("PRAGMA journal_mode")
         if cursor.fetchone()[0] == "delete":
-            # A file that may only be read stays as it is.
+            # The mode of a read-only file can't be changed.
             with suppress(dialect.loaded_dbapi.OperationalError):
                 cursor.execute("PRAGMA journal_mode = WAL")
                 cursor.fetchone()
@@ -108,10 +109,10 @@ def prepare(engine: Engine, *, busy_timeout: float, isolation_level: str | None 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
         if dialect.is_async and not in_greenlet():
-            # The driver would find out once it has begun, and the pool would close the connection for it.
+            # Otherwise the driver would raise this only after BEGIN, and the pool would close the connection.
             raise MissingGreenlet(
-                "An async session was asked for something that it has not loaded, such as a deferred column or a "
-                "relationship, where nothing can be awaited: load it with the row."
+                "An attribute that an async session has not loaded, such as a deferred column or a relationship, was "
+                "read where nothing can be awaited: load it with the row."
             )
         if connection.get_execution_options().get("isolation_level", isolation_level) != "AUTOCOMMIT":
             connection.exec_driver_sql("BEGIN")

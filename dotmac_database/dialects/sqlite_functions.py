@@ -1,4 +1,4 @@
-"""SQL functions in Python for SQLite: PostgreSQL's JSON containment and word search."""
+"""SQL functions for SQLite, written in Python: JSON containment and word search as in PostgreSQL, and helpers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from .search_text import Text, alternatives
 
 _MOST_CANDIDATES = 200
-"""How many terms the index is asked for: FTS5's parser takes expressions of limited depth."""
+"""The maximum number of words or groups in a query of the FTS5 table, whose parser limits the depth of a query."""
 
 
 def contains(document: Any, candidate: Any) -> bool:
@@ -17,16 +17,16 @@ def contains(document: Any, candidate: Any) -> bool:
         return all(key in document and contains(document[key], value) for key, value in candidate.items())
     if isinstance(document, list):
         if isinstance(candidate, list):
-            return all(any(_member(each, wanted) for each in document) for wanted in candidate)
-        # An array contains a scalar, but not at a deeper level.
+            return all(any(_member(each, member) for each in document) for member in candidate)
+        # An array contains a scalar that is one of its elements, but this holds only at the top level.
         return not isinstance(candidate, dict) and any(_equal(each, candidate) for each in document)
     return _equal(document, candidate)
 
 
-def _member(each: Any, wanted: Any) -> bool:
-    if isinstance(wanted, (dict, list)):
-        return type(each) is type(wanted) and contains(each, wanted)
-    return _equal(each, wanted)
+def _member(each: Any, candidate: Any) -> bool:
+    if isinstance(candidate, (dict, list)):
+        return type(each) is type(candidate) and contains(each, candidate)
+    return _equal(each, candidate)
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -49,48 +49,49 @@ def _json_overlaps(document: str | None, other: str | None) -> int:
     mine, theirs = json.loads(document), json.loads(other)
     if not isinstance(mine, list) or not isinstance(theirs, list):
         return 0
-    return int(any(_equal(each, wanted) or each == wanted for each in mine for wanted in theirs))
+    return int(any(_equal(one, two) or one == two for one in mine for two in theirs))
 
 
 def _bytes(digits: str | None) -> bytes | None:
-    """The bytes of hexadecimal digits; SQLite's ``unhex`` is younger than its oldest versions in use."""
+    """The bytes of hexadecimal digits. Older versions of SQLite do not have ``unhex``."""
     return None if digits is None else bytes.fromhex(digits)
 
 
 def _rounded(number: float | None, digits: int) -> float | None:
-    """A number as SQLAlchemy rounds it when it is read as a Decimal."""
+    """The number, rounded as SQLAlchemy rounds it when it is read as a Decimal."""
     return None if number is None else float(f"{number:.{digits}f}")
 
 
 def _search(text: str | None, query: str | None) -> int | None:
-    """Whether a text has what a query asks for; see `dotmac_database.dialects.search_text`."""
+    """Whether a text matches a query (1 or 0); see `dotmac_database.dialects.search_text`."""
     if text is None or query is None:
         return None
     return int(Text(text).answers(alternatives(query)))
 
 
 def _relevance(text: str | None, query: str | None) -> float | None:
-    """How often what the query asks for occurs, to one word of the text."""
+    """How often the terms of the query occur in the text, divided by its number of words plus one."""
     if text is None or query is None:
         return None
-    found = Text(text)
-    wanted = (term.words for each in alternatives(query) for term in each if not term.absent)
-    return sum(map(found.count, wanted)) / (1.0 + len(found.words))
+    words = Text(text)
+    phrases = (term.words for each in alternatives(query) for term in each if not term.absent)
+    return sum(map(words.count, phrases)) / (1.0 + len(words.words))
 
 
 def _candidates(query: str | None) -> str | None:
-    """The query for FTS5 that finds no less than `_search` does; None: it can't tell anything apart.
+    """A query of the FTS5 table that finds at least all rows for which `_search` is true.
 
-    Only plain words that must be there are asked of the index. https://www.sqlite.org/fts5.html#full_text_query_syntax
+    It has only the ASCII words that must occur. None if it would not exclude any row, or would have too many groups.
+    https://www.sqlite.org/fts5.html#full_text_query_syntax
     """
     if query is None:
         return None
     groups = []
     for each in alternatives(query):
-        wanted = sorted({word for term in each if not term.absent for word in term.words if word.isascii()})
-        if not wanted:
+        words = sorted({word for term in each if not term.absent for word in term.words if word.isascii()})
+        if not words:
             return None
-        groups.append("(" + " AND ".join(f'"{word}"' for word in wanted[:_MOST_CANDIDATES]) + ")")
+        groups.append("(" + " AND ".join(f'"{word}"' for word in words[:_MOST_CANDIDATES]) + ")")
     return None if len(groups) > _MOST_CANDIDATES else " OR ".join(groups) or None
 
 
@@ -114,6 +115,6 @@ def _upper(text: Any) -> Any:
 
 
 def register_unicode(connection: Any) -> None:
-    """Let ``lower`` and ``upper``, and so ILIKE, know all letters; SQLite's own know ASCII only."""
+    """Make ``lower`` and ``upper``, and so ILIKE, convert all letters. SQLite's own functions convert only ASCII."""
     connection.create_function("lower", 1, _lower, deterministic=True)
     connection.create_function("upper", 1, _upper, deterministic=True)

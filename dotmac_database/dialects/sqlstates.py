@@ -1,4 +1,4 @@
-"""What a database's error code means, as data.
+"""The meaning of the databases' error codes, as tables.
 
 PostgreSQL, appendix A: https://www.postgresql.org/docs/current/errcodes-appendix.html
 SQLite, result and error codes: https://www.sqlite.org/rescode.html
@@ -10,7 +10,7 @@ from enum import Enum, auto
 
 
 class Kind(Enum):
-    """A class of failure; `errors.py` beside this file gives each its exception."""
+    """A kind of failure. `errors.py` in this folder maps each kind to an exception."""
 
     DUPLICATE = auto()
     CONSTRAINT = auto()
@@ -38,7 +38,7 @@ _SQLSTATES = {
 }
 
 FOREIGN_KEY_STATES = frozenset(("23503", "23001"))
-"""A foreign key refused; the second is ON DELETE RESTRICT, since PostgreSQL 18."""
+"""The SQLSTATEs of a violated foreign key. The second is for ON DELETE RESTRICT since PostgreSQL 18."""
 
 _CLASSES = {
     "08": Kind.UNAVAILABLE,
@@ -52,32 +52,32 @@ _CLASSES = {
     "58": Kind.UNAVAILABLE,
 }
 
-_REFUSED = {
+_REASONS = {
     "22001": "a text is longer than its column allows",
     "22003": "a number is beyond what its type can hold",
     "22007": "a date or a time is not written as one",
     "22008": "a date or a time is beyond what its type can hold",
-    "22009": "a time zone's displacement is beyond what is allowed",
+    "22009": "the offset of a time zone is out of range",
     "22012": "a number is divided by zero",
     "2201B": "a regular expression is not a valid one",
     "2201E": "a logarithm is taken of a number that has none",
     "2201F": "a power is taken of a number that has none",
-    "2201G": "an argument of width_bucket() is not a valid one",
+    "2201G": "an argument of width_bucket() is not valid",
     "2201W": "LIMIT, the number of rows, is less than 0",
     "2201X": "OFFSET, the number of rows to skip, is less than 0",
     "22021": "a text has a character that the database's encoding lacks, such as NUL",
-    "22023": "an argument of a function or a setting is not one that it takes",
+    "22023": "an argument of a function or a setting has a value that is not allowed",
     "22025": "a pattern ends with its escape character, or that is not a single one",
-    "22019": "an escape character is not a single one",
-    "22004": "a value is null where none may be",
+    "22019": "an escape character is not a single character",
+    "22004": "a value is null where null is not allowed",
     "22011": "the length of a part of a text is less than 0",
-    "22026": "a string of bits has another length than its column",
-    "2202E": "an index of an array is beyond it",
-    "22030": "an object of JSON has a key twice",
-    "22032": "a text is no valid JSON",
+    "22026": "a bit string has another length than its column",
+    "2202E": "an index of an array is out of its range",
+    "22030": "a JSON object has the same key twice",
+    "22032": "a text is not valid JSON",
     "22P02": "a text can't be read as a value of the type",
-    "22P03": "a binary value can't be read as one of the type",
-    "22P05": "a text has a character that the client's encoding lacks",
+    "22P03": "a binary value can't be read as a value of the type",
+    "22P05": "a text has a character that the client's encoding does not have",
 }
 
 _SQLITE_EXTENDED = {1555: Kind.DUPLICATE, 2067: Kind.DUPLICATE, 2579: Kind.DUPLICATE}
@@ -99,15 +99,15 @@ _SQLITE_PRIMARY = {
 
 
 def kind_of_sqlstate(sqlstate: str) -> Kind:
-    """What a SQLSTATE means: by the code, else by its class (the first two characters)."""
+    """The kind of a SQLSTATE: that of the code itself, or else that of its class (the first two characters)."""
     return _SQLSTATES.get(sqlstate) or _CLASSES.get(sqlstate[:2], Kind.OTHER)
 
 
 def refusal_of_sqlstate(sqlstate: str | None) -> str | None:
-    """What was wrong with a value that the database refused, as a clause; None where the code tells no more."""
-    return _REFUSED.get(sqlstate) if sqlstate is not None else None
+    """The reason why the database refused a value, as a clause for a message; None if the code has no known reason."""
+    return _REASONS.get(sqlstate) if sqlstate is not None else None
 
 
 def kind_of_sqlite(code: int) -> Kind:
-    """What an extended SQLite result code means: by the code, else by its low byte."""
+    """The kind of an extended SQLite result code: that of the code itself, or else that of its low byte."""
     return _SQLITE_EXTENDED.get(code) or _SQLITE_PRIMARY.get(code & 0xFF, Kind.OTHER)

@@ -1,13 +1,14 @@
-"""Prepared statements that the server does not accept any more, since the schema has changed under them.
+"""Recovers from stale plans: prepared statements that the server refuses because the schema has changed.
 
-A driver prepares what it sends often, and the server refuses to run a plan whose rows would be of other types than they
-were (SQLSTATE 0A000). The statement has done nothing then. What the driver has prepared is forgotten, and the statement
-is sent once more where nothing is lost by it: outside of a transaction, as the first statement of one, and as the first
-one after a savepoint of the toolkit's own. Elsewhere the whole transaction must be run again.
+Drivers prepare frequent statements. If the schema has changed so that the rows of a prepared statement would have
+other types, the server refuses to run it (SQLSTATE 0A000), and the statement has no effect. This module then makes the
+driver forget its prepared statements, and sends the statement once more if no earlier work is lost by that: outside of
+a transaction, as the first statement of a transaction, and as the first one after a savepoint of the toolkit. In all
+other cases the whole transaction must be run again.
 
-What drivers keep is private to psycopg 3.3 (``_prepared``), asyncpg 0.32 and SQLAlchemy 2.1.9's dialect of it
-(``_invalidate_schema_cache``; ``_cached_metadata`` of what is compiled). ``tests/integration/test_stale_plans.py``
-names each.
+The caches of prepared statements are private to psycopg 3.3 (``_prepared``), to asyncpg 0.32, and to SQLAlchemy 2.1.9
+(``_invalidate_schema_cache`` of its asyncpg dialect, ``_cached_metadata`` of a compiled statement).
+``tests/integration/test_stale_plans.py`` names each.
 """
 
 from __future__ import annotations
@@ -21,24 +22,28 @@ from sqlalchemy.pool import _ConnectionFairy
 from sqlalchemy.util import await_only
 
 OPENING = "dotmac_opening"
-"""The execution option of a statement that is sent right before another one, and is sent again with it."""
+"""The execution option of a statement that opens a transaction, such as setting the tenant.
+
+If the next statement has a stale plan, this statement is sent again before it.
+"""
 
 _POINT = "dotmac_database.point"
 _FORGOTTEN_AT = "dotmac_database.forgotten"
-"""When a connection's plans were last forgotten. Both are kept in the ``info`` of its pool's record."""
+"""When a connection last forgot its plans. Both keys are in the ``info`` of the pooled connection."""
 
 _STALE_AT = "dotmac_stale_at"
-"""The attribute of a dialect that says when a plan of one of its connections was last refused."""
+"""The attribute of a dialect with the time when a plan of one of its connections was last refused."""
 
 _OWN_NAMES = ('"_pg3_', '"__asyncpg_', '"__dotmac_')
-"""How the names begin that psycopg, asyncpg and the toolkit give to prepared statements, as the server quotes them."""
+"""The prefixes of the names of prepared statements of psycopg, asyncpg and the toolkit, as the server quotes them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Where a transaction can go back to without a loss, since nothing was sent after it but ``opening``.
+    """A point that a transaction can be rolled back to without losing work.
 
-    ``savepoint`` None: to its beginning.
+    ``savepoint`` is its name; None is the beginning of the transaction. ``opening`` are the statements that were sent
+    since then, with their parameters. Each has the option `OPENING`, and is sent again after the rollback.
     """
 
     savepoint: str | None = None
@@ -49,15 +54,16 @@ _BEGINNING = Point()
 
 
 def is_stale_plan(cause: Any) -> bool:
-    """Whether a driver's error says that a plan is out of date, and nothing else is wrong.
+    """Whether a driver's error means that the plan of a statement is stale, and nothing else is wrong.
 
-    SQLSTATE 0A000 is also that of features that the server does not have, and its text is in the server's language; but
-    it names the function of the server's that has failed. The text of a type that was dropped is never translated. A
-    statement that somebody else has deallocated, a pooler perhaps, is known by its name.
+    SQLSTATE 0A000 also means that the server does not have a feature. The messages depend on the server's language, but
+    the error names the function in the server's source, which differs. XX000 is an internal error, and its message for
+    a dropped type is never translated. 26000 is an unknown prepared statement, perhaps one that a pooler deallocated;
+    the name in the message shows whether the driver or the toolkit had prepared it.
     """
     sqlstate = getattr(cause, "sqlstate", None)
     if sqlstate == "0A000":
-        fields = getattr(cause, "diag", None)  # psycopg's; asyncpg has it on the error
+        fields = getattr(cause, "diag", None)  # psycopg has the fields in diag, asyncpg on the error
         named = getattr(cause, "server_source_function", None) if fields is None else fields.source_function
         return bool(named == "RevalidateCachedQuery")
     if sqlstate == "XX000":
@@ -66,7 +72,10 @@ def is_stale_plan(cause: Any) -> bool:
 
 
 def watch_plans(engine: Engine) -> None:
-    """Have an engine's statements sent again whose plans are stale. SQLAlchemy lists a listener once for a dialect."""
+    """Send an engine's statements with stale plans again. Repeated calls have no effect.
+
+    SQLAlchemy adds the same listener only once to a dialect.
+    """
     if engine.dialect.driver in ("psycopg", "asyncpg"):
         event.listen(engine, "do_execute", _execute)
         event.listen(engine, "do_executemany", _execute_many)
@@ -82,15 +91,18 @@ def _execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool
 def _execute_many(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
     adapted = context.root_connection.connection.dbapi_connection
     if context.dialect.detect_autocommit_setting(adapted):
-        return False  # some of its rows may be there to stay
+        return False  # some of the rows may have been committed already
     many = context.dialect.do_executemany
     return _sent(many, cursor, statement, parameters, context, context.dialect.dispatch.do_executemany)
 
 
 def _sent(send: Any, cursor: Any, statement: str, parameters: Any, context: Any, listeners: Any) -> bool:
-    """Send a statement as SQLAlchemy does, and once more where its plan is stale and nothing is lost by it."""
+    """Send a statement as SQLAlchemy does, and once more if its plan is stale and no work is lost by it.
+
+    False: nothing was sent, and SQLAlchemy has to send the statement.
+    """
     dialect, pooled = context.dialect, context.root_connection.connection
-    # Not if another listener must send or see the statement, nor for a dialect's first queries, outside of a pool.
+    # SQLAlchemy sends it if another listener must see it, and for a new dialect's first queries, which have no pool.
     if len(listeners) > 1 or not isinstance(pooled, _ConnectionFairy):
         return False
     point = point_of(dialect, pooled)
@@ -100,7 +112,7 @@ def _sent(send: Any, cursor: Any, statement: str, parameters: Any, context: Any,
         if not is_stale_plan(_of_driver(error)):
             raise
         note_stale(dialect)
-        context.engine.clear_compiled_cache()  # compiled statements know how columns of the former types are read
+        context.engine.clear_compiled_cache()  # compiled statements cache how the columns' old types are read
         if point is None:
             raise
         go_back(dialect, pooled, point)
@@ -115,46 +127,49 @@ def _sent(send: Any, cursor: Any, statement: str, parameters: Any, context: Any,
 
 
 def _note(context: ExceptionContext) -> None:
-    """Have the connections forget their plans, also where the statement is not sent again."""
+    """Make the connections forget their plans, even if the statement is not sent again."""
     if is_stale_plan(_of_driver(context.original_exception)):
         note_stale(context.dialect)
 
 
 def _of_driver(error: BaseException) -> BaseException:
-    """Asyncpg's own error is the cause of that of SQLAlchemy's adapter."""
+    """The driver's error: with asyncpg it is the ``__cause__`` of the error that SQLAlchemy's adapter raises."""
     return error if error.__cause__ is None or hasattr(error, "diag") else error.__cause__
 
 
 def point_of(dialect: Any, pooled: Any) -> Point | None:
-    """Where a connection's transaction can go back to if the statement fails that is sent next; None: nowhere.
+    """The point that the transaction can be rolled back to if the next statement fails; None: there is no such point.
 
-    A connection outside of a transaction forgets its plans first where one of another connection was refused meanwhile.
+    Outside of a transaction, the connection first forgets its plans if a plan of another connection was refused.
     """
     driver = pooled.driver_connection
     if driver.pgconn.transaction_status if dialect.driver == "psycopg" else driver.is_in_transaction():
-        found: Point | None = pooled.info.pop(_POINT, None)
-        return found
+        point: Point | None = pooled.info.pop(_POINT, None)
+        return point
     if _STALE_AT in vars(dialect):
         forget_plans(dialect, pooled)
     return _BEGINNING
 
 
 def mark_savepoint(connection: Connection) -> None:
-    """Note that nothing was sent since the connection's innermost savepoint, and that no code of the user's is run."""
+    """Mark the innermost savepoint as the point to roll back to.
+
+    It must be called right after the savepoint is set, before other statements or code of the user.
+    """
     savepoint: Any = connection.get_nested_transaction()
     if savepoint is not None and connection.dialect.driver in ("psycopg", "asyncpg"):
         connection.info[_POINT] = Point(savepoint._savepoint)
 
 
 def note_stale(dialect: Any) -> None:
-    """Remember that the schema has changed: each connection is to forget its plans before it is used again."""
+    """Remember that the schema has changed, so that each connection forgets its plans before it is used again."""
     setattr(dialect, _STALE_AT, time.monotonic())
     if dialect.driver == "asyncpg":
         dialect._invalidate_schema_cache()
 
 
 def go_back(dialect: Any, pooled: Any, point: Point) -> None:
-    """Undo the failed statement, forget the connection's plans, and send again what opens the transaction."""
+    """Roll back to the point, make the connection forget its plans, and send the point's ``opening`` again."""
     adapted = pooled.dbapi_connection
     if point.savepoint is None:
         adapted.rollback()
@@ -174,9 +189,9 @@ def _send(adapted: Any, statement: str, parameters: Any = None) -> None:
 
 
 def forget_plans(dialect: Any, pooled: Any) -> None:
-    """Forget what a connection has prepared before anybody last met a stale plan; nothing where it has done so.
+    """Make a connection forget its prepared statements, unless it has done so since the last stale plan was noticed.
 
-    One statement on psycopg, which would else keep its plans until a rollback.
+    Sends one statement with psycopg, which would otherwise keep its prepared statements until a rollback.
     """
     stale_at = getattr(dialect, _STALE_AT)
     if pooled.info.get(_FORGOTTEN_AT) == stale_at:

@@ -1,4 +1,4 @@
-"""What the databases do differently with transactions."""
+"""The differences between the databases in transactions: BEGIN, failed transactions, and busy connections."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ CHANGES_AT_BEGIN = "dotmac_database.changes"
 CANCEL_TIMEOUT = 2.0
 """How long sending a cancellation request to the server may take, in seconds."""
 BUSY = "dotmac_database.busy"
-"""The mark, in the ``info`` of a pooled connection, of a statement that the toolkit sends by the driver alone."""
+"""The key in a pooled connection's ``info`` while a statement runs that only the driver knows, not SQLAlchemy."""
 _WATCHED: WeakSet[Engine] = WeakSet()
 BEFORE_UNDO: ContextVar[Callable[[], None] | None] = ContextVar("dotmac_database_before_undo", default=None)
-"""What to do between a statement's error and the rollback that it may bring about."""
+"""A function to call after a statement has failed, and before SQLAlchemy rolls back because of that."""
 
 
 def ensure_begun(connection: Connection) -> None:
-    """Open SQLite's transaction where the driver has not yet: a SAVEPOINT outside of one would commit on RELEASE.
+    """Begin SQLite's transaction if the driver has not begun it yet.
+
+    Without a transaction, the RELEASE of a savepoint would commit.
 
     https://www.sqlite.org/lang_savepoint.html
     """
@@ -44,7 +46,11 @@ def _begin_first(connection: Connection, *_: Any) -> None:
 
 
 def watch(bind: Engine | Connection | None) -> None:
-    """Prepare an engine, once: SQLite's functions and count of changes, PostgreSQL's memory of failed transactions."""
+    """Add the toolkit's listeners to an engine, once.
+
+    On SQLite they install the functions and count changed rows. On PostgreSQL they note failed transactions, and send
+    statements with stale plans again.
+    """
     if bind is None or bind.engine in _WATCHED:
         return
     engine = bind.engine
@@ -63,7 +69,7 @@ def watch(bind: Engine | Connection | None) -> None:
 
 
 def equip(session: Session) -> None:
-    """The toolkit's functions for a session on a Connection that was open before anyone watched its engine."""
+    """Install SQLite's functions for a session on a Connection that was opened before `watch` was called."""
     if isinstance(session.bind, Connection) and session.bind.dialect.name == "sqlite":
         _equip(session.bind)
 
@@ -79,18 +85,18 @@ def _count_changes(connection: Connection) -> None:
 
 
 def total_changes(connection: Connection) -> int | None:
-    """How many rows SQLite's connection has changed since it was made."""
+    """The number of rows that SQLite's connection has changed since it was opened; None on other databases."""
     return getattr(connection.connection.driver_connection, "total_changes", None)
 
 
 def _before_undo(_context: ExceptionContext) -> None:
-    act = BEFORE_UNDO.get()
-    if act is not None:
-        act()
+    callback = BEFORE_UNDO.get()
+    if callback is not None:
+        callback()
 
 
 def _mark(context: ExceptionContext) -> None:
-    # What a listener refused, before it was sent, has aborted nothing.
+    # If a listener has refused the statement before it was sent, the transaction is not aborted.
     sent = context.sqlalchemy_exception is not None
     if sent and context.connection is not None and not context.is_disconnect:
         mark_aborted(context.connection)
@@ -103,7 +109,7 @@ def mark_aborted(connection: Connection) -> None:
 
 def _clear(connection: Connection) -> None:
     if connection.invalidated:
-        return  # its info went with it, and asking for it would fail the very rollback
+        return  # its info is gone, and reading it here would make the rollback fail
     connection.info.pop(_ABORTED, None)
 
 
@@ -117,9 +123,9 @@ for _listener in (_before_undo, _equip, _count_changes, _begin_first, _mark, _cl
 
 
 def refuses_commit(session: Session) -> bool:
-    """Whether COMMIT would be answered with ROLLBACK, without an error.
+    """Whether COMMIT would roll back without an error.
 
-    PostgreSQL does that in an aborted transaction, and no driver tells:
+    PostgreSQL does that in an aborted transaction, and no driver reports it:
     https://www.postgresql.org/docs/current/sql-commit.html
     """
     return any(
@@ -129,7 +135,7 @@ def refuses_commit(session: Session) -> bool:
 
 
 def connections_of(session: Session) -> list[Connection]:
-    """The connections of the session's innermost and outermost transaction."""
+    """The connections of the session's innermost savepoint and of its transaction."""
     return [
         connection
         for transaction in (session.get_nested_transaction(), session.get_transaction())
@@ -141,7 +147,7 @@ def connections_of(session: Session) -> list[Connection]:
 def in_use(session: Session) -> bool:
     """Whether a statement of another task or thread is running on a connection of the session's transaction.
 
-    SQLAlchemy's COMMIT does not wait for it, and would give the connection back to the pool in the midst of it.
+    SQLAlchemy's COMMIT does not wait for that statement, and would return the connection to the pool while it runs.
     """
     return any(map(_is_busy, connections_of(session)))
 
@@ -156,9 +162,9 @@ def _is_busy(connection: Connection) -> bool:
 
 
 def throw_away(connection: Connection) -> None:
-    """Close the driver's connection, also in the midst of a statement, which is cancelled.
+    """Close the driver's connection. A statement that is running on it is cancelled.
 
-    psycopg's library may crash where it is closed under a statement, so that its end is awaited.
+    psycopg's library can crash if a connection is closed while a statement runs, so this waits for the statement's end.
     """
     if connection.closed or connection.invalidated:
         return
@@ -167,12 +173,12 @@ def throw_away(connection: Connection) -> None:
     if lock is None or not lock.locked():
         connection.invalidate()
         return
-    wait: Callable[[Any], Any] = await_only if connection.dialect.is_async else lambda done: done
-    with suppress(Exception):  # the statement then ends by itself, or by its time limit
+    wait: Callable[[Any], Any] = await_only if connection.dialect.is_async else lambda result: result
+    with suppress(Exception):  # if it can't be cancelled, the statement ends by itself or by its timeout
         wait(driver.cancel_safe(timeout=CANCEL_TIMEOUT))
     wait(lock.acquire())
     try:
-        if not (connection.closed or connection.invalidated):  # whoever used it may have found it useless too
+        if not (connection.closed or connection.invalidated):  # the task that used it may have invalidated it
             connection.invalidate()
     finally:
         lock.release()

@@ -81,7 +81,7 @@ class DatabaseHealthChecker:
         return await self._check_async(session, "health")
 
     @property
-    def _allowed(self) -> float:
+    def _time_limit(self) -> float:
         return self.connection_timeout + self.query_timeout
 
     def _work(self, kind: str) -> Any:
@@ -99,15 +99,15 @@ class DatabaseHealthChecker:
             engine = subject.engine
             driver = in_memory(engine)
             if driver is not None and not engine.dialect.is_async:
-                return self._judged(subject, _shared_connection(started, driver.execute(_VERSION).fetchone()))
-            check = shared_check(engine, self._key(kind), self._allowed, self._work(kind))
+                return self._completed(subject, _shared_connection(started, driver.execute(_VERSION).fetchone()))
+            check = shared_check(engine, self._key(kind), self._time_limit, self._work(kind))
         except Exception as error:  # noqa: BLE001 - a health check never raises
             return self._unknown(error)
         try:
-            outcome = check.outcome.result(self._left(started))
+            outcome = check.outcome.result(self._remaining(started))
         except FutureTimeout:
-            return self._silent(check, started)
-        return self._judged(subject, outcome)
+            return self._timed_out(check, started)
+        return self._completed(subject, outcome)
 
     async def _check_async(self, target: Any, kind: str) -> HealthCheckResult:
         started = time.perf_counter()
@@ -118,23 +118,23 @@ class DatabaseHealthChecker:
             if driver is not None:
                 cursor = await driver.execute(_VERSION) if engine.dialect.is_async else driver.execute(_VERSION)
                 row = await cursor.fetchone() if engine.dialect.is_async else cursor.fetchone()
-                return self._judged(subject, _shared_connection(started, row))
-            check = shared_check_async(engine, self._key(kind), self._allowed, self._work(kind))
+                return self._completed(subject, _shared_connection(started, row))
+            check = shared_check_async(engine, self._key(kind), self._time_limit, self._work(kind))
         except Exception as error:  # noqa: BLE001 - a health check never raises
             return self._unknown(error)
-        # Not `wait_for`, which would cancel the check for all callers if this one is cancelled.
+        # Not `wait_for`: if this caller is cancelled, it would cancel the check for all callers.
         waiting = asyncio.wrap_future(check.outcome)
-        done, _ = await asyncio.wait({waiting}, timeout=self._left(started))
+        done, _ = await asyncio.wait({waiting}, timeout=self._remaining(started))
         if done:
-            return self._judged(subject, waiting.result())
-        silent = self._silent(check, started)
+            return self._completed(subject, waiting.result())
+        result = self._timed_out(check, started)
         await check.ending()
-        return silent
+        return result
 
-    def _left(self, started: float) -> float:
-        return max(self._allowed - (time.perf_counter() - started), 0)
+    def _remaining(self, started: float) -> float:
+        return max(self._time_limit - (time.perf_counter() - started), 0)
 
-    def _judged(self, subject: Subject, outcome: Outcome) -> HealthCheckResult:
+    def _completed(self, subject: Subject, outcome: Outcome) -> HealthCheckResult:
         if outcome.failure is not None:
             return self._failed(outcome)
         details = {**outcome.details, **self._circuit(), **subject.details()}
@@ -154,7 +154,7 @@ class DatabaseHealthChecker:
         free = details.get("storage", {}).get("disk_free_bytes")
         integrity = details.get("integrity", "ok")
         replication, findings = details.get("replication", {}), details.get("row_level_security")
-        known = {
+        conditions = {
             "the round trip is slow": details["latency_ms"] > self.slow_query_threshold * 1000,
             "the server takes no writes": server.get("in_recovery") or server.get("read_only"),
             "the standby receives nothing from its primary": replication.get("receiving") is False
@@ -170,7 +170,7 @@ class DatabaseHealthChecker:
             "row-level security has holes": bool(findings) and isinstance(findings, list),
             "row-level security could not be verified": isinstance(findings, dict),
         }
-        return [concern for concern, holds in known.items() if holds]
+        return [concern for concern, holds in conditions.items() if holds]
 
     def _lags(self, seconds: float | None) -> bool:
         allowed = self.replication_lag_threshold
@@ -178,8 +178,8 @@ class DatabaseHealthChecker:
 
     def _failed(self, outcome: Outcome) -> HealthCheckResult:
         failure = outcome.failure
-        known = isinstance(failure, (DBAPIError, OSError)) or hasattr(failure, "sqlstate")
-        if failure is None or not known:
+        is_database_error = isinstance(failure, (DBAPIError, OSError)) or hasattr(failure, "sqlstate")
+        if failure is None or not is_database_error:
             return self._unknown(failure, outcome.duration_ms)
         error = translate(failure)
         return HealthCheckResult(
@@ -195,9 +195,9 @@ class DatabaseHealthChecker:
             HealthStatus.UNKNOWN, "The check itself failed.", duration_ms, self._circuit(), error=type(error).__name__
         )
 
-    def _silent(self, check: SharedCheck, started: float) -> HealthCheckResult:
+    def _timed_out(self, check: SharedCheck, started: float) -> HealthCheckResult:
         check.abandon()
-        message = f"The database did not answer within {self._allowed:g} s."
+        message = f"The database did not answer within {self._time_limit:g} s."
         return HealthCheckResult(
             HealthStatus.UNHEALTHY,
             message,

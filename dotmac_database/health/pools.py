@@ -16,30 +16,34 @@ from ..sqlalchemy_internals import max_overflow
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The ``engine`` to check, and all ``pools`` of the app, that of the engine first."""
+    """The ``engine`` to check, and all ``pools`` of the app. The first pool is the one of the engine."""
 
     engine: Engine
     pools: tuple[Pool, ...]
 
     def details(self) -> dict[str, Any]:
-        """The use of the engine's pool; of several pools, each by the name of its driver."""
-        found: dict[str, Any] = {"pool": pool_use(self.engine.pool)}
+        """The use of the engine's pool, and of all pools if there are several."""
+        use: dict[str, Any] = {"pool": pool_use(self.engine.pool)}
         if len(self.pools) > 1:
-            found["pools"] = [pool_use(pool) for pool in self.pools]
-        return found
+            use["pools"] = [pool_use(pool) for pool in self.pools]
+        return use
 
     def full(self) -> list[str]:
-        """A message that names the pools whose connections are all in use; None if there is none."""
-        found = ((pool.checkedout(), capacity(pool)) for pool in self.pools if isinstance(pool, QueuePool))
+        """One message for each pool that has no free connection."""
+        counts = ((pool.checkedout(), capacity(pool)) for pool in self.pools if isinstance(pool, QueuePool))
         return [
             f"the app's connection pool is full: {taken} of {allowed} connections are in use"
-            for taken, allowed in found
+            for taken, allowed in counts
             if allowed is not None and taken >= allowed
         ]
 
 
 def subject_of(target: Any, *, is_async: bool) -> Subject:
-    """The engine of a session, an engine or a `Database`. Of two, the one with connections, or of the caller's kind."""
+    """The engine and the pools of a session, an engine or a `Database`.
+
+    If a `Database` has two engines, one with open connections is preferred, and then the one of the caller's kind
+    (``is_async``).
+    """
     if not isinstance(target, Database):
         engine = _sync_engine(target)
         return Subject(engine, (engine.pool,))
@@ -49,7 +53,7 @@ def subject_of(target: Any, *, is_async: bool) -> Subject:
 
 
 def capacity(pool: QueuePool) -> int | None:
-    """The most connections of a pool; None: unlimited."""
+    """The maximum number of connections of a pool; None: unlimited."""
     overflow = max_overflow(pool)
     return None if overflow < 0 else pool.size() + overflow
 
@@ -71,7 +75,7 @@ def _opened(pool: Pool) -> bool:
 
 
 def _first_engine(database: Database) -> Engine:
-    """An engine, if the app has none yet: the async one, if its driver is installed."""
+    """An engine for an app that has not used one yet: the async one if its driver is installed, else the sync one."""
     try:
         return database.async_engine.sync_engine
     except ModuleNotFoundError:

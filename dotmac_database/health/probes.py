@@ -30,7 +30,11 @@ class Verifier(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """The options of a check: ``seconds`` for all probes together; queries slower than ``slow`` seconds are listed."""
+    """The options of a check.
+
+    ``seconds`` is the time limit of all probes together. Queries that take longer than ``slow`` seconds on average are
+    listed.
+    """
 
     seconds: float
     slow: float
@@ -41,13 +45,16 @@ class Examination:
         with connection.begin():
             _limit(connection, self.seconds)
             # SQLite would answer SELECT 1 without reading its file.
-            question = "PRAGMA schema_version" if connection.dialect.name == "sqlite" else "SELECT 1"
+            query = "PRAGMA schema_version" if connection.dialect.name == "sqlite" else "SELECT 1"
             started = time.perf_counter()
-            connection.execute(text(question)).scalar_one()
+            connection.execute(text(query)).scalar_one()
             return {"latency_ms": round((time.perf_counter() - started) * 1000, 3)}
 
     def whole(self, connection: Connection) -> dict[str, Any]:
-        """`connectivity`, then each probe in a transaction of its own. A probe without time left reports that."""
+        """`connectivity`, and then each probe in a transaction of its own.
+
+        A probe that fails, or for which no time is left, has the key ``error`` in the details.
+        """
         # Some time is reserved, so that the result is ready before the caller's timeout.
         deadline = time.monotonic() + self.seconds * 0.9
         details = self.connectivity(connection)
@@ -73,12 +80,12 @@ class Examination:
             return SQLITE
         own: dict[str, Probe] = {"slow_queries": self._slow_queries}
         if self.security is not None:
-            own["row_level_security"] = self._holes
+            own["row_level_security"] = self._verify_security
         return {**POSTGRESQL, **own}
 
     def _slow_queries(self, connection: Connection) -> list[dict[str, Any]] | None:
-        found = "SELECT nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
-        schema = connection.execute(text(f"{found} WHERE extname = 'pg_stat_statements'")).scalar()
+        query = "SELECT nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
+        schema = connection.execute(text(f"{query} WHERE extname = 'pg_stat_statements'")).scalar()
         if schema is None:
             return None
         statements = table(
@@ -100,7 +107,7 @@ class Examination:
             for row in connection.execute(slow)
         ]
 
-    def _holes(self, connection: Connection) -> list[dict[str, Any]]:
+    def _verify_security(self, connection: Connection) -> list[dict[str, Any]]:
         if isinstance(self.security, RowLevelSecurity):
             # Frequent checks should not write anything, not even in a transaction that is rolled back.
             findings: Sequence[Any] = self.security.verify(connection, attempts=False)
@@ -153,8 +160,8 @@ POSTGRESQL: dict[str, Probe] = {
 
 
 def _file(connection: Connection) -> str:
-    found = connection.execute(text("PRAGMA database_list")).mappings().first()
-    return str(found["file"] or "") if found else ""
+    row = connection.execute(text("PRAGMA database_list")).mappings().first()
+    return str(row["file"] or "") if row else ""
 
 
 def _sqlite_integrity(connection: Connection) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-# A primary's replay_lag keeps its last value while nothing is sent; if all is replayed, it is no lag.
+# While a primary sends nothing, replay_lag keeps its last value. If the standby has replayed everything, the lag is 0.
 _STANDBYS = text(
     "SELECT application_name AS name, state, sync_state,"
     " pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::float8 AS lag_bytes,"
@@ -15,7 +15,8 @@ _STANDBYS = text(
     " FROM pg_stat_replication ORDER BY lag_s DESC NULLS LAST, name LIMIT 20"
 )
 
-# If everything received is replayed, the age of the last transaction is no lag, unless nothing is received any more.
+# If a standby has replayed all that it received, the age of the last transaction is not a lag, but only while the
+# standby is still connected to its primary.
 _STANDBY = text(
     "SELECT receiving, paused, pg_wal_lsn_diff(received, replayed)::float8 AS lag_bytes,"
     " CASE WHEN receiving AND received = replayed THEN 0"
@@ -28,9 +29,9 @@ _STANDBY = text(
 def replication(connection: Connection) -> dict[str, Any]:
     """The server's role, its largest replication lag ``lag_s`` in seconds, and details.
 
-    A primary lists its connected standbys (the 20 with the largest lag); a standby whether it is receiving, and whether
-    its replay is paused. A lag is None if it is unknown: nothing was replayed yet, or the role is not a member of
-    ``pg_monitor``.
+    A primary lists its connected standbys (the 20 with the largest lag). A standby reports whether it is receiving, and
+    whether its replay is paused. A lag is None if it is unknown: nothing was replayed yet, or the role is not a member
+    of ``pg_monitor``.
     """
     if connection.execute(text("SELECT pg_is_in_recovery()")).scalar_one():
         return {"role": "standby", **connection.execute(_STANDBY).mappings().one()}

@@ -1,7 +1,7 @@
 """Health checks that concurrent callers share: while a check is running, further callers get its outcome.
 
 A check uses a connection outside of the pool, so that it does not wait for a full pool, and does not fill the pool. A
-check that exceeds its time is cut off, and the next caller starts another. The outcome is available as soon as the
+check that exceeds its time is cut off, and the next caller starts a new check. The outcome is available as soon as the
 database has responded. The connection is closed afterwards, with its own time limit, since a proxy may never close it.
 """
 
@@ -54,7 +54,7 @@ class SharedCheck:
         return self.outcome.done() or time.monotonic() >= self.deadline
 
     def hold(self, driver: Any) -> None:
-        """Remember the driver's connection, so that it can be cut; None when it is about to be closed."""
+        """Remember the driver's connection, so that it can be cut. None: it must not be cut any more."""
         with self._lock:
             self._driver = driver
 
@@ -82,7 +82,8 @@ class SharedCheck:
             await asyncio.wait({self.task}, timeout=0.1)
 
     def _stop(self, task: asyncio.Task[Any]) -> None:
-        # Cut first: on a live connection, asyncpg would send the frozen server a cancel request, and wait.
+        # The connection is cut before the task is cancelled. Otherwise asyncpg would send a cancel request to the
+        # frozen server, and wait for it.
         if not self._cut():
             task.cancel()
 
@@ -136,13 +137,13 @@ def _run(check: SharedCheck, engine: Engine, work: Work) -> None:
         return
     started = time.perf_counter()
     try:
-        beside = beside_the_pool(engine)
+        separate = beside_the_pool(engine)
         try:
-            with beside.connect() as connection:
-                check.answer(Outcome(_held(check, connection, work), _since(started)))
+            with separate.connect() as connection:
+                check.answer(Outcome(_run_work(check, connection, work), _since(started)))
         finally:
-            if beside is not engine:
-                beside.dispose()
+            if separate is not engine:
+                separate.dispose()
     except Exception as error:  # noqa: BLE001 - any failure is the outcome of the check
         check.answer(Outcome({}, _since(started), error))
 
@@ -156,7 +157,7 @@ async def _run_async(check: SharedCheck, engine: Engine, work: Work) -> None:
     outcome = Outcome({}, 0.0, TimeoutError())
     try:
         connection = await AsyncEngine(beside_the_pool(engine)).connect()
-        details = await connection.run_sync(lambda sync: _held(check, sync, work))
+        details = await connection.run_sync(lambda sync: _run_work(check, sync, work))
         outcome = Outcome(details, _since(started))
     except Exception as error:  # noqa: BLE001 - any failure is the outcome of the check
         outcome = Outcome({}, _since(started), error)
@@ -166,12 +167,12 @@ async def _run_async(check: SharedCheck, engine: Engine, work: Work) -> None:
         if engine.dialect.name != "sqlite":
             check.answer(outcome)
         if connection is not None:
-            await _let_go(connection, own=connection.sync_engine is not engine)
+            await _close(connection, own=connection.sync_engine is not engine)
         check.answer(outcome)
 
 
-async def _let_go(connection: AsyncConnection, *, own: bool) -> None:
-    """Close the connection. One that is the check's ``own`` is cut if closing takes too long."""
+async def _close(connection: AsyncConnection, *, own: bool) -> None:
+    """Close the connection. If it is the check's ``own``, it is cut after `CLOSING` seconds."""
     sync = connection.sync_connection
     if sync is None or sync.invalidated:
         return
@@ -189,7 +190,7 @@ async def _let_go(connection: AsyncConnection, *, own: bool) -> None:
         cut(driver)
 
 
-def _held(check: SharedCheck, connection: Connection, work: Work) -> dict[str, Any]:
+def _run_work(check: SharedCheck, connection: Connection, work: Work) -> dict[str, Any]:
     check.hold(connection.connection.driver_connection)
     try:
         return work(connection)

@@ -26,7 +26,7 @@ R = TypeVar("R")
 Function: TypeAlias = Callable[..., Any]
 
 _SESSIONS = (Session, AsyncSession, scoped_session, async_scoped_session)
-_HOLDERS = ("db", "session")
+_ATTRIBUTES = ("db", "session")
 _END = object()
 
 
@@ -40,10 +40,10 @@ def with_retry(policy: Any = None, /, *, idempotent: bool = False) -> Any:
     """Retry a function, a coroutine function, a generator or an async generator. ``policy`` None: `RetryPolicy()`.
 
     The decorator does not open or commit transactions. Sessions among the arguments (or in their attributes ``db`` or
-    ``session``) are rolled back before each wait, so that no connection is held meanwhile, and each attempt starts with
-    a clean session. If one of them is already inside a transaction, there is only one attempt, and a note is added to
-    its exception. A generator is retried until it has yielded its first item. SQLAlchemy's exceptions are raised as the
-    toolkit's.
+    ``session``) are rolled back before each wait. So no connection is in use during the wait, and each attempt starts
+    with a clean session. If one of them is already inside a transaction, there is only one attempt, and a note is added
+    to its exception. A generator is retried until it has yielded its first item. SQLAlchemy's exceptions are raised as
+    the toolkit's.
     """
     if callable(policy):
         return _retrying(policy, RetryPolicy(), idempotent)
@@ -119,19 +119,19 @@ def _async_generator(function: Function, plan: Retries) -> Function:
 
 def _sessions(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
     """The distinct sessions in the call's arguments, with scoped sessions resolved."""
-    found: dict[int, Any] = {}
+    sessions: dict[int, Any] = {}
     for value in (*args, *kwargs.values()):
-        held = value if isinstance(value, _SESSIONS) else _held(value)
-        if isinstance(held, (scoped_session, async_scoped_session)):
-            held = held()
-        if held is not None:
-            found[id(held)] = held
-    return list(found.values())
+        session = value if isinstance(value, _SESSIONS) else _session_of(value)
+        if isinstance(session, (scoped_session, async_scoped_session)):
+            session = session()
+        if session is not None:
+            sessions[id(session)] = session
+    return list(sessions.values())
 
 
-def _held(value: Any) -> Any:
+def _session_of(value: Any) -> Any:
     attributes = getattr(value, "__dict__", {})
-    return next((attributes[name] for name in _HOLDERS if isinstance(attributes.get(name), _SESSIONS)), None)
+    return next((attributes[name] for name in _ATTRIBUTES if isinstance(attributes.get(name), _SESSIONS)), None)
 
 
 def _run(plan: Retries, sessions: list[Any], attempt: Function) -> Any:

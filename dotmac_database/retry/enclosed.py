@@ -9,10 +9,11 @@ from ..execution.state import state_of
 
 
 def encloses(session: Session) -> bool:
-    """Whether ``session`` is in a transaction of which a retry would repeat only a part.
+    """Whether a retry would repeat only a part of the transaction that is open on ``session``.
 
-    That is a `DatabaseTransaction` block, an explicitly begun transaction, a savepoint, or a transaction that earlier
-    statements have opened, unless it has certainly written nothing (a check that costs one statement on PostgreSQL).
+    This is true in a `DatabaseTransaction` block, in an explicitly begun transaction, and in a savepoint. It is also
+    true in a transaction that earlier statements have opened, unless that has certainly changed no rows; to find out
+    takes one statement on PostgreSQL.
     """
     if state_of(session).units:
         return True

@@ -39,7 +39,7 @@ class RetryAttempt:
 
     @property
     def outcome(self) -> Literal["succeeded", "retrying", "failed"]:
-        """The consequence: success, retry or giving up."""
+        """Whether the attempt succeeded, is followed by another one, or was the last one and failed."""
         if self.error is None:
             return "succeeded"
         return "failed" if self.delay is None else "retrying"

@@ -1,4 +1,4 @@
-"""Runs the attempts of one operation. Waiting and stopping are left to tenacity."""
+"""Runs the attempts of one operation, with tenacity."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class _Run:
         self._start = time.monotonic()
 
     def settings(self) -> dict[str, Any]:
-        return {"before": self._begins, "retry": self._again, "wait": self._wait, "stop": self._stop, "reraise": True}
+        return {"before": self._before, "retry": self._retry, "wait": self._wait, "stop": self._stop, "reraise": True}
 
     def waits(self, state: tenacity.RetryCallState) -> None:
         self._call_hooks(state.outcome.exception() if state.outcome else None, state.upcoming_sleep)
@@ -88,7 +88,7 @@ class _Run:
     def failed(self, error: BaseException) -> None:
         if is_transient(error, idempotent=self._retries.idempotent):
             if self._retries.enclosed:
-                error.add_note("Not retried: it is part of a transaction that began before; retry that one as a whole.")
+                error.add_note("Not retried: it is part of a transaction that had begun before; retry the whole of it.")
             elif self._number > 1:
                 error.add_note(f"Gave up after {self._number} attempts in {time.monotonic() - self._start:.2f} s.")
         self._call_hooks(error, None)
@@ -98,10 +98,10 @@ class _Run:
             self._policy.budget.deposit()
         self._call_hooks(None, None)
 
-    def _begins(self, state: tenacity.RetryCallState) -> None:
+    def _before(self, state: tenacity.RetryCallState) -> None:
         self._number = state.attempt_number
 
-    def _again(self, state: tenacity.RetryCallState) -> bool:
+    def _retry(self, state: tenacity.RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
         if error is None or self._retries.enclosed:
             return False

@@ -12,17 +12,18 @@ from ..dialects import cause_of, lost_connection, translate
 from ..errors import DatabaseError, DatabaseUnavailableError, TransactionError
 
 _LASTING = ("28", "3D", "531", "58")
-"""SQLSTATEs of unavailability that are not transient: invalid credentials, no such database, disk full, I/O error."""
+"""Beginnings of SQLSTATEs that are not transient: invalid credentials, no such database, disk full, I/O error."""
 
 _DRIVERS = ("aiosqlite", "asyncpg", "psycopg", "sqlite3")
 _FROM_DATABASE = (sa.StatementError, sa.TimeoutError, sa.PendingRollbackError, orm_exc.StaleDataError)
 
 
 def is_transient(error: BaseException, *, idempotent: bool = False) -> bool:
-    """Whether the same operation may succeed, and is safe, if it is run again in a new transaction.
+    """Whether it is safe to run the same operation again in a new transaction, where it may succeed.
 
     That is the case after a serialization failure, a deadlock, a busy SQLite, and a lost or refused connection. If the
-    connection was lost during COMMIT, the operation may have taken effect: then only if it is ``idempotent``.
+    connection was lost during COMMIT, the operation may have taken effect already, so the failure is transient only if
+    the operation is ``idempotent``.
     """
     failure = database_error(error)
     if isinstance(failure, TransactionError):
@@ -31,7 +32,7 @@ def is_transient(error: BaseException, *, idempotent: bool = False) -> bool:
         return False
     cause = failure.__cause__
     if hasattr(cause, "sqlite_errorcode"):
-        return False  # a full disk, a read-only or damaged file
+        return False  # SQLite: a full disk, or a read-only or damaged file
     return not str(getattr(cause, "sqlstate", None) or "").startswith(_LASTING)
 
 
@@ -43,14 +44,14 @@ def database_error(error: BaseException) -> DatabaseError | None:
     if isinstance(error, DatabaseError):
         return error
     if type(error).__module__.partition(".")[0] in _DRIVERS:
-        # Raised by the driver's own connection: wrapped like those that SQLAlchemy has wrapped.
+        # The user has called the driver itself. The exception is wrapped as SQLAlchemy wraps exceptions of drivers.
         error = sa.DBAPIError.instance(None, None, error, Exception).with_traceback(error.__traceback__)
-    # A connection that asyncpg can't open is a plain OSError, like the user's own network errors.
+    # If asyncpg can't connect, it raises a plain OSError. The user's own network errors have the same class.
     if not isinstance(error, _FROM_DATABASE) and not (isinstance(error, OSError) and _came_through(error)):
         return None
     if lost_connection(error) and _came_through(error, "_commit_impl"):
         failure: DatabaseError = TransactionError(
-            "The connection was lost during COMMIT; it may have taken effect.", outcome="unknown"
+            "The connection was lost during COMMIT; the transaction may have been committed.", outcome="unknown"
         )
     else:
         failure = translate(error)
@@ -73,7 +74,7 @@ def as_toolkit_errors() -> Iterator[None]:
 
 
 def _came_through(error: BaseException, function: str | None = None) -> bool:
-    """Whether ``error`` was raised inside this function of SQLAlchemy's engine."""
+    """Whether ``error`` was raised inside this function of SQLAlchemy's engine. None: inside any of its functions."""
     trace = error.__traceback__
     while trace is not None:
         code, module = trace.tb_frame.f_code, str(trace.tb_frame.f_globals.get("__name__"))

@@ -39,16 +39,17 @@ class DatabaseTransaction:
     their own. ``options`` raise `TransactionError` if the transaction has already begun, if the database does not
     support them, and with ``lazy``.
 
-    With ``nested`` the block is a savepoint inside any open transaction, even one that earlier statements have opened,
-    and an explicit commit inside it ends it, as it ends a lazy block. This is for a session that belongs to others, who
-    also own its open transaction.
+    With ``nested`` the block is a savepoint inside any open transaction, even one that earlier statements have opened.
+    An explicit commit inside the block ends that transaction; later work in the block is then in a new transaction,
+    which the block commits, as in a lazy block. This is for a session that belongs to other code, which also owns the
+    open transaction.
     """
 
     @staticmethod
     def sync_transaction(
         session: S, options: TransactionOptions | None = None, *, lazy: bool = False, nested: bool = False
     ) -> AbstractContextManager[S]:
-        """The block for a `Session`, which it returns."""
+        """The block for a `Session`; ``with ... as`` gives the session itself."""
         if isinstance(session, (AsyncSession, async_scoped_session)):
             raise TransactionError("An AsyncSession takes async_transaction.")
         return _Block(session, options, lazy=lazy, nested=nested)

@@ -25,7 +25,7 @@ _INFO = "dotmac_database.hooks"
 
 @dataclass(frozen=True, slots=True)
 class _Registered:
-    """A callback, with the session's tenant when it was registered."""
+    """A callback, with the tenant that the session had when the callback was registered."""
 
     callback: Callback
     tenant: Any
@@ -49,7 +49,7 @@ class _Hooks:
     committed: set[SessionTransaction | None] = field(default_factory=set)
 
     def wait(self) -> bool:
-        """Whether any callback waits for a commit."""
+        """Whether a callback waits for a commit."""
         return bool(self.early.commit) or any(each.commit for each in self.waiting.values())
 
 
@@ -58,7 +58,7 @@ def on_commit(session: AnySession, callback: Callback) -> None:
 
     Callbacks are called in the order of registration, after the outermost COMMIT, whoever sends it, and after the
     connection is returned to the pool. They are not called if the transaction, or the savepoint that is open at the
-    registration, is rolled back. Without an open transaction, the callback is for the session's next one. It may use
+    registration, is rolled back. Without an open transaction, the callback waits for the session's next one. It may use
     the session, which then begins a new transaction. A guarded session is bound to its tenant of the registration while
     the callback runs, and can't change its tenant while a callback waits. For an `AsyncSession` the callback may be a
     coroutine function. Its exceptions are logged, since the transaction is already committed. Sends no statement.
@@ -83,7 +83,7 @@ def awaits_commit(session: Session) -> bool:
 
 def _register(session: Session, callback: Callback, end: Literal["commit", "rollback"]) -> None:
     if not callable(callback):
-        raise ValidationError("A callback without arguments was expected.")
+        raise ValidationError("The callback must be a function that can be called without arguments.")
     refuse_ended(session)
     binding = binding_of(session)
     registered = _Registered(callback, None if binding is None else binding.tenant)
@@ -145,14 +145,14 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
     elif committed:
         _call(session, waiting.commit)
     elif unknown and outer is None:
-        _log.warning("Whether a transaction was committed is not known; no callback of it is called")
+        _log.warning("It is unknown whether a transaction was committed; none of its callbacks is called")
     else:
         _call(session, waiting.rollback)
 
 
 _listener: Any
 for _listener in (_created, _ended):
-    _listener.dotmac_internal = True  # no callback waits for the end of a read that has no transaction
+    _listener.dotmac_internal = True  # see `dotmac_database.plainness`: a read without a transaction has no callbacks
 
 
 def _current(session: Session) -> SessionTransaction | None:

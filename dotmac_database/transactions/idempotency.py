@@ -81,10 +81,10 @@ def once(
 
     If two transactions use one key, the second waits until the first has ended. ``tenant_id`` None: the session's
     tenant, if any. With a ``fingerprint`` (a hash of the request, at most 128 characters) a key that was used for
-    another request raises `DuplicateEntityError`. The key expires after ``ttl`` (seconds, or a timedelta; None: never),
-    and is new again, even if it was not yet purged. Raises `ValidationError` for an empty or too long key or a ``ttl``
-    that is not positive, and `TransactionError` without an open transaction. One statement; two if the key is found;
-    three if it has expired. Requires the table of ``idempotency_metadata``.
+    another request raises `DuplicateEntityError`. The key expires after ``ttl`` (seconds, or a timedelta; None: never).
+    An expired key counts as new, even if it was not yet purged. Raises `ValidationError` for an empty or too long key
+    or a ``ttl`` that is not positive, and `TransactionError` without an open transaction. One statement; two if the key
+    is found; three if it has expired. Requires the table of ``idempotency_metadata``.
     """
     plain = sync_session(session)
     if not key or len(key) > MAX_KEY:
@@ -100,7 +100,7 @@ def once(
                 return IdempotencyRecord(key, tenant, True, now, _session=plain)
             row = _find(plain, tenant, key)
             if row is None:
-                continue  # it was purged between the two
+                continue  # the key was purged between the two statements
             if row.expires_at is None or row.expires_at > now:
                 break
             if _take_over(plain, values):
@@ -129,7 +129,7 @@ def lifetime_of(ttl: float | timedelta) -> timedelta:
     except (TypeError, ValueError, OverflowError):
         lifetime = timedelta(0)
     if not timedelta(0) < lifetime <= _LONGEST:
-        raise ValidationError("An idempotency key is kept for a positive time, of at most ten years.", field="ttl")
+        raise ValidationError("The ttl of an idempotency key must be positive, and at most ten years.", field="ttl")
     return lifetime
 
 
@@ -161,16 +161,16 @@ async def async_purge_idempotency_keys(
 def _insert(session: Session, values: dict[str, Any]) -> bool:
     connection = sole_connection(session)
     statement = dialect_named(connection.dialect.name).insert(_KEYS).values(values)
-    made = statement.on_conflict_do_nothing().returning(_KEYS.c.key)
-    return connection.scalar(made, execution_options=_OWN) is not None
+    insertion = statement.on_conflict_do_nothing().returning(_KEYS.c.key)
+    return connection.scalar(insertion, execution_options=_OWN) is not None
 
 
 def _take_over(session: Session, values: dict[str, Any]) -> bool:
-    """Record an expired key again. If two transactions try, the second finds it recorded by the first."""
-    over = _KEYS.c.expires_at <= values["created_at"]
-    statement = update(_KEYS).where(_KEYS.c.tenant_id == values["tenant_id"], _KEYS.c.key == values["key"], over)
-    taken = sole_connection(session).execute(statement.values({**values, "result": None}), execution_options=_OWN)
-    return int(taken.rowcount) == 1
+    """Record an expired key again. If two transactions try this, only the first returns True."""
+    is_expired = _KEYS.c.expires_at <= values["created_at"]
+    statement = update(_KEYS).where(_KEYS.c.tenant_id == values["tenant_id"], _KEYS.c.key == values["key"], is_expired)
+    result = sole_connection(session).execute(statement.values({**values, "result": None}), execution_options=_OWN)
+    return int(result.rowcount) == 1
 
 
 def _find(session: Session, tenant: str, key: str) -> Row[Any] | None:

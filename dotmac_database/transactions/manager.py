@@ -98,12 +98,12 @@ class TransactionManager:
             with DatabaseTransaction.sync_transaction(session, self.options) as tx:
                 yield tx
             return
-        made = self._made((Session, scoped_session), "Session")
+        own = self._new_session((Session, scoped_session), "Session")
         try:
-            with DatabaseTransaction.sync_transaction(made, self.options) as tx:
+            with DatabaseTransaction.sync_transaction(own, self.options) as tx:
                 yield tx
         finally:
-            made.close()
+            own.close()
 
     @asynccontextmanager
     async def async_transaction(self, session: Any = None) -> AsyncIterator[Any]:
@@ -112,17 +112,17 @@ class TransactionManager:
             async with DatabaseTransaction.async_transaction(session, self.options) as tx:
                 yield tx
             return
-        made = _plain(self._made((AsyncSession, async_scoped_session), "AsyncSession"))
-        async with made, DatabaseTransaction.async_transaction(made, self.options) as tx:
+        own = _plain(self._new_session((AsyncSession, async_scoped_session), "AsyncSession"))
+        async with own, DatabaseTransaction.async_transaction(own, self.options) as tx:
             yield tx
 
-    def _made(self, kinds: tuple[type, ...], wanted: str) -> Any:
+    def _new_session(self, classes: tuple[type, ...], name: str) -> Any:
         if self.session_factory is None:
-            raise TransactionError("There is neither a session nor a session_factory to run this on.")
-        made = self.session_factory()
-        if not isinstance(made, kinds):
-            raise TransactionError(f"The session_factory made a {type(made).__name__}; this needs a {wanted}.")
-        return made
+            raise TransactionError("There is neither a session nor a session_factory: pass one of them.")
+        session = self.session_factory()
+        if not isinstance(session, classes):
+            raise TransactionError(f"The session_factory made a {type(session).__name__}; this needs a {name}.")
+        return session
 
     def _retries(self, operation: Callable[..., Any], idempotent: bool, enclosed: bool) -> Retries:
         name = getattr(operation, "__qualname__", None) or type(operation).__name__
@@ -138,8 +138,8 @@ def _plain(session: Any) -> AsyncSession:
 
 
 def _keep(session: Session, result: Any) -> None:
-    found = result if isinstance(result, (list, tuple)) else [result]
-    mapped = [item for item in found if getattr(sa_inspect(item, raiseerr=False), "session", None) is session]
+    items = result if isinstance(result, (list, tuple)) else [result]
+    mapped = [item for item in items if getattr(sa_inspect(item, raiseerr=False), "session", None) is session]
     if mapped:
         session.flush()
         keep(session, *mapped)

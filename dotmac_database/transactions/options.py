@@ -13,11 +13,11 @@ _LEVELS = ("READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABL
 
 @dataclass(frozen=True, slots=True)
 class TransactionOptions:
-    """Settings for one transaction only. None and False: as the database is configured.
+    """Settings for one transaction only. None and False: the database's configuration applies.
 
     ``isolation_level``, ``read_only`` and ``deferrable`` are part of BEGIN and cost no statement.
     ``statement_timeout`` and ``lock_timeout`` limit each statement, and ``idle_in_transaction_timeout`` each pause
-    between two statements, in seconds; 0 disables the limit of the connection or the server. Together they cost one
+    between two statements, in seconds; 0 disables a limit that the connection or the server has. Together they cost one
     statement. PostgreSQL supports all of them; SQLite only SERIALIZABLE, which its transactions always are. Raises
     `ValidationError` for an unknown level or a negative timeout.
     """
@@ -36,7 +36,7 @@ class TransactionOptions:
             if (getattr(self, name) or 0) < 0:
                 raise ValidationError(f"{name} must not be negative.", field=name)
 
-    def given(self) -> list[str]:
+    def names(self) -> list[str]:
         """The names of the options that are set."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return [name for name, value in values.items() if value is not None and value is not False]

@@ -42,7 +42,7 @@ class Unit:
     @property
     def begins_quietly(self) -> bool:
         """Whether `begin` will send nothing."""
-        return not self._options.given() and not self._is_inside()
+        return not self._options.names() and not self._is_inside()
 
     @property
     def ends_quietly(self) -> bool:
@@ -50,7 +50,7 @@ class Unit:
         return not self._session.in_transaction() and not awaits_commit(self._session)
 
     def begin(self) -> None:
-        """Begin the transaction or savepoint. Options are refused unless it begins a transaction of its own."""
+        """Begin the transaction or savepoint. Raises `TransactionError` for options that can't be set at this point."""
         refuse_ended(self._session)
         with translated():
             self._nested = self._is_inside()
@@ -70,13 +70,14 @@ class Unit:
         refuse_ended(self._session)
         self._outlive_savepoint()
         if not self._nested:
-            refuse_in_use(self._session)  # before the block is exited: else the other task would commit separately
+            # Before the block is left: otherwise the other task would commit its statement separately.
+            refuse_in_use(self._session)
         self._leave()
         with translated():
             if self._nested:
                 self._release()
             elif not self.ends_quietly:
-                self._check_whole()
+                self._check_not_ended()
                 commit(self._session)
         self._open = False
 
@@ -101,7 +102,7 @@ class Unit:
         try:
             self._owned.rollback()  # type: ignore[union-attr]  # None counts as closed
         except Exception:  # noqa: BLE001  # it must not replace the exception that leaves the block
-            # The connection is lost, and with it the whole transaction: its owner will find out at its end.
+            # The connection is lost, and so is the whole transaction. Its owner gets an error when it commits.
             _log.info("A savepoint could not be rolled back", exc_info=True)
 
     def _outlive_savepoint(self) -> None:
@@ -117,16 +118,16 @@ class Unit:
         return transaction is not None and (self._always_nested or transaction.origin is SessionTransactionOrigin.BEGIN)
 
     def _check_options(self) -> None:
-        given = self._options.given()
-        if not given:
+        options = self._options.names()
+        if not options:
             return
-        named = ", ".join(given)
+        named = ", ".join(options)
         if self._lazy:
-            raise TransactionError(f"{named}: a lazy block has no transaction of its own to set this on.")
+            raise TransactionError(f"{named}: a lazy block can't set this, since it does not begin a transaction.")
         bind = sole_bind(self._session)
         outside = isinstance(bind, Connection) and bind.in_transaction()
         if self._nested or outside or self._session.in_transaction():
-            raise TransactionError(f"{named}: this can only be set where the transaction begins, and it has begun.")
+            raise TransactionError(f"{named}: this can only be set when a transaction begins, and it has begun.")
         dialect = bind.dialect.name
         needless = dialect == "sqlite" and self._options == TransactionOptions(isolation_level="SERIALIZABLE")
         if dialect != "postgresql" and not needless:
@@ -143,7 +144,7 @@ class Unit:
         if session.in_transaction():
             return session.get_transaction()
         transaction = session.begin()
-        if self._options.given() and sole_bind(session).dialect.name == "postgresql":
+        if self._options.names() and sole_bind(session).dialect.name == "postgresql":
             self._apply()
         return transaction
 
@@ -160,18 +161,18 @@ class Unit:
             # Marked as the toolkit's own: guarded sessions refuse set_config, which could change the tenant.
             connection.execute(timeouts, execution_options={OWN: True})
 
-    def _check_whole(self) -> None:
-        """The error for work after an explicit commit or rollback, which has ended the block's transaction."""
+    def _check_not_ended(self) -> None:
+        """Raise `TransactionError` if an explicit commit or rollback has ended the block's transaction."""
         if self._owned is not None and self._session.get_transaction() is not self._owned:
             raise TransactionError(
-                "The transaction of this block was ended inside it, by a commit or rollback by hand; "
-                "what was done after that is rolled back."
+                "The transaction of this block was ended inside it by an explicit commit or rollback; "
+                "later work in the block is rolled back."
             )
 
     def _release(self) -> None:
         savepoint = self._owned
         if savepoint is None or self._is_closed():
-            raise TransactionError("The savepoint of this block was ended inside it, by a commit or rollback by hand.")
+            raise TransactionError("The savepoint of this block was ended inside it by an explicit commit or rollback.")
         if not savepoint.is_active:
             raise TransactionError("An earlier error has ended the savepoint of this block; it is rolled back.")
         savepoint.commit()

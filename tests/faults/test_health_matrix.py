@@ -248,7 +248,7 @@ def test_a_server_that_freezes_on_the_way(
     server: OwnServer, driver: str, face: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the answer it is unhealthy; after it nothing is wrong, though nobody says goodbye."""
-    held = shared_checks._held
+    held = shared_checks._run_work
 
     def freezing(*arguments: Any) -> Any:
         if place == "before":
@@ -258,7 +258,7 @@ def test_a_server_that_freezes_on_the_way(
         server.freeze()
         return details
 
-    monkeypatch.setattr(shared_checks, "_held", freezing)
+    monkeypatch.setattr(shared_checks, "_run_work", freezing)
     _, engine = made(driver, server.url())
     try:
         result, took, ended = timed(face, DatabaseHealthChecker(**QUICK), "connectivity", engine)

@@ -166,13 +166,13 @@ def freeze_during(server: OwnServer, checker: DatabaseHealthChecker, monkeypatch
     """Freeze the server as soon as the check has its connection."""
     from dotmac_database.health import shared_checks
 
-    original = shared_checks._held
+    original = shared_checks._run_work
 
     def frozen(*arguments: Any) -> Any:
         server.freeze()
         return original(*arguments)
 
-    monkeypatch.setattr(shared_checks, "_held", frozen)
+    monkeypatch.setattr(shared_checks, "_run_work", frozen)
 
 
 def test_a_server_that_freezes_during_the_check_is_cut_off(

@@ -60,7 +60,7 @@ def test_a_tiny_timeout_is_not_none(world: Any) -> None:
     ids=["read_only", "lock_timeout", "isolation_level"],
 )
 def test_options_are_refused_where_the_transaction_has_begun(world: Any, options: TransactionOptions) -> None:
-    name = options.given()[0]
+    name = options.names()[0]
     with world.session() as session:
         with (
             world.transaction(session),
