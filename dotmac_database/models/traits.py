@@ -33,12 +33,12 @@ from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import ColumnProperty, InstrumentedAttribute, Mapper, RelationshipProperty, configure_mappers
-from sqlalchemy.orm.decl_base import _declarative_constructor
 from sqlalchemy.orm.exc import UnmappedClassError
 from sqlalchemy.types import TypeEngine
 
 from ..departures import CHANGE, INSERT, READ_BY_DRIVER, mapper_departure
 from ..errors import MisuseError
+from ..sqlalchemy_internals import DEFAULT_CONSTRUCTOR
 from ..types import UTCDateTime
 from .expressions import holds_select, hybrid_sql, is_private, makes_value
 
@@ -343,7 +343,7 @@ class Traits(Generic[M]):
     def _made_plainly(self) -> bool:
         """Whether the class has SQLAlchemy's own constructor, and no validators."""
         made: Any = self.mapper.class_manager.original_init
-        if made is _declarative_constructor:
+        if made is DEFAULT_CONSTRUCTOR:
             return self.model.__setattr__ is object.__setattr__
         return (
             made.__module__ == "sqlmodel.main"

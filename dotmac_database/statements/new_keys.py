@@ -17,6 +17,7 @@ from sqlalchemy.sql.selectable import SelectBase, TableClause
 
 from ..models.expressions import made_by, makes_value
 from ..models.traits import Traits
+from ..sqlalchemy_internals import has_parameters
 from .data import Values
 from .reads import Bound
 from .writes import Writer
@@ -125,7 +126,7 @@ def _expression(column: Column[Any]) -> Any:
     else:
         given = column.server_default.arg if isinstance(column.server_default, DefaultClause) else None
         if isinstance(given, TextClause):
-            return None if given._bindparams else literal_column(given.text, column.type)
+            return None if has_parameters(given) else literal_column(given.text, column.type)
     if given is None or isinstance(given, str):
         return None  # a constant can't be the key of several rows
     if any(isinstance(each, (SelectBase, TableClause, ColumnClause, TextClause)) for each in visitors.iterate(given)):

@@ -16,7 +16,7 @@ from ..errors import TenantIsolationError, TenantNotGivenError, TenantRequiredEr
 from ..execution.state import sync_session
 from ..execution.work import read
 from ..models.traits import Traits, traits_of
-from ..sqlalchemy_internals import all_mappers
+from ..sqlalchemy_internals import all_mappers, without_annotations
 from ..tenancy.context import ALL_TENANTS, binding_of, confine
 from ..tenancy.rls.policies import protected_tables
 from ..tenancy.values import column_value, valid_tenant
@@ -219,7 +219,7 @@ def _living(table: Table) -> Iterator[ColumnElement[bool]]:
         if mark is None or mark in said or mapper.local_table is not table:
             continue
         said.add(mark)
-        condition = alive(traits, mapper.class_)[0]._deannotate()
+        condition = without_annotations(alive(traits, mapper.class_)[0])
         if mark.table is table:
             yield condition
             continue
