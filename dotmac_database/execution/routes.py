@@ -112,16 +112,18 @@ def read_route(session: Session, traits: Traits[Any] | None, refusal: Reason | N
     ``refusal`` is the caller's reason not to let the driver send it, for example a statement that loads relationships.
     Without ``traits`` the statement is not of a single mapped class, which is such a reason too.
 
-    =================================================  ======================  =======================
-    condition, the first that applies                  sender                  boundary
-    =================================================  ======================  =======================
-    a transaction or block is open, or objects expire  SQLAlchemy              session's transaction
-    nothing refuses the driver (see `_driver_refusal`) driver                  AUTOCOMMIT
-    a transaction is needed: row-level security,       SQLAlchemy              session's transaction
-    isolation level, departures of the session
-    PostgreSQL, and nobody listens to BEGIN            SQLAlchemy              AUTOCOMMIT
-    else                                               SQLAlchemy              its own
-    =================================================  ======================  =======================
+    ======================================================  ===========  =====================
+    condition, the first that applies                       sender       boundary
+    ======================================================  ===========  =====================
+    a transaction or a block is open, or a commit would     SQLAlchemy   session's transaction
+    expire objects (`_inside`)
+    nothing refuses the driver (`_driver_refusal`)          driver       AUTOCOMMIT
+    row-level security, the isolation level or a departure  SQLAlchemy   session's transaction
+    of the session needs a transaction (`_transaction_need`)
+    the server is SQLite, or a listener could notice that   SQLAlchemy   its own transaction
+    BEGIN is missing
+    else                                                    SQLAlchemy   AUTOCOMMIT
+    ======================================================  ===========  =====================
     """
     state = state_of(session)
     reason: Reason | None = _inside(session, state)
@@ -159,16 +161,16 @@ def write_route(
     statement is the whole write, so it can be sent without BEGIN and COMMIT. Only an INSERT (``is_insert``) can be sent
     by the driver in a transaction.
 
-    ============================================  ==========================================================
-    condition, the first that applies             boundary
-    ============================================  ==========================================================
-    a transaction is open                         savepoint
-    a `DatabaseTransaction` is open, but has not  session's transaction, which is begun
-    begun yet; or ``auto_commit`` is off
-    the driver sends it, or it is single, and     AUTOCOMMIT
-    nothing needs a transaction
-    else                                          its own
-    ============================================  ==========================================================
+    ============================================================  ================================
+    condition, the first that applies                             boundary
+    ============================================================  ================================
+    a transaction is open                                         savepoint
+    a `DatabaseTransaction` is open, but has not begun yet;       session's transaction, which the
+    or ``auto_commit`` is off                                     write begins
+    the driver sends the write, or it is single, and nothing      AUTOCOMMIT
+    needs a transaction
+    else                                                          its own transaction
+    ============================================================  ================================
     """
     state = state_of(session)
     reason: Reason | None
