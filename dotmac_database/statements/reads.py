@@ -19,7 +19,7 @@ from ..models.traits import EAGER, Traits, traits_of
 from ..query import Filter, FilterOperator
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.criteria import Confinement
-from .bounds import MAX_KEPT
+from .bounds import MAX_CACHED_FILTERS
 from .coercion import coercer, short_repr
 from .filters import Analysis, analyse, build, search_terms
 from .keyset import Term, after, nulls_follow, order_by, reversed_terms
@@ -145,7 +145,7 @@ class Reader:
         Statements with a repository's own conditions are not cached. Neither are statements with many filters: clients
         could request any number of these, and each takes 0.2 MB.
         """
-        if self.scope.conditions or (len(shape) > 1 and type(shape[1]) is tuple and len(shape[1]) > MAX_KEPT):
+        if self.scope.conditions or (len(shape) > 1 and type(shape[1]) is tuple and len(shape[1]) > MAX_CACHED_FILTERS):
             return make()
         return self.traits.cached((self.dialect.name, self.scope.shape, self.lock, self.fields, *shape), make)
 
