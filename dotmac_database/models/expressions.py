@@ -42,6 +42,6 @@ def makes_value(default: Any) -> bool:
     return code is not None and code.co_freevars == ("fn",) and code.co_filename == schema.__file__
 
 
-def made_by(default: Any) -> Any:
+def default_value(default: Any) -> Any:
     """The value of a column's default for one row, or its SQL expression."""
     return default.arg(None) if default.is_callable else default.arg

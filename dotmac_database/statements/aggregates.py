@@ -75,9 +75,9 @@ def grouped(
     traits, dialect = reader.traits, reader.dialect
     names = (*groups, *measures)
     if not names:
-        raise MisuseError("No measure and no group is named; name at least one.")
+        raise MisuseError("Nothing to compute: name at least one measure or group.")
     if len(set(names)) != len(names):
-        raise MisuseError("Two measures or groups have the same name; give each its own name.")
+        raise MisuseError("Two measures or groups have the same name; each needs a name of its own.")
     analysis = reader.analysed(filters)
     paths = [resolve(traits, name) for name in groups]
     for path in paths:
@@ -103,7 +103,9 @@ def _build(reader: Reader, measures: Sequence[Aggregate], paths: Sequence[FieldP
     inner = select(*labels).select_from(traits.model).where(*where).subquery("dotmac_rows")
     group_columns = [inner.c[f"g{index}"] for index in range(len(keys))]
     measure_columns = [_aggregate(measure, inner.c[f"v{index}"]) for index, measure in enumerate(measures)]
-    terms = [Term(dialect.order_key(each), descending=False, nullable=True, nulls_first=False) for each in group_columns]
+    terms = [
+        Term(dialect.order_key(each), descending=False, nullable=True, nulls_first=False) for each in group_columns
+    ]
     columns: list[Any] = [*group_columns, *measure_columns]
     statement: Any = select(*columns)  # type checkers have an overload for each number of columns
     return statement.select_from(inner).group_by(*group_columns).order_by(*order_by(terms))  # type: ignore[no-any-return]  # as above

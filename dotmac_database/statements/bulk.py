@@ -9,7 +9,7 @@ from sqlalchemy import Column, Select, bindparam, column, func, select, update, 
 from sqlalchemy import types as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from ..models.expressions import made_by, makes_value
+from ..models.expressions import default_value, makes_value
 from ..types import UTCDateTime
 from .data import Values
 from .reads import Bound
@@ -87,7 +87,9 @@ class Unnested:
             writer.reader.dialect.name == "postgresql"
             and len(traits.tables) == 1
             and all(_has_array_type(each.type) for each in self.columns)
-            and all(makes_value(default) and _has_array_type(traits.columns[key].type) for key, default in self.defaults)
+            and all(
+                makes_value(default) and _has_array_type(traits.columns[key].type) for key, default in self.defaults
+            )
         )
 
     def lists(self, rows: Sequence[Values]) -> tuple[list[Column[Any]], list[list[Any]]]:
@@ -110,7 +112,7 @@ class Unnested:
     def _arrays(self, rows: Sequence[Values]) -> list[list[Any]]:
         """For each column the list of its values. A default that is a Python function is called once for each row."""
         arrays: list[list[Any]] = [[row[name] for row in rows] for name in self.names]
-        arrays += [[made_by(default) for _ in rows] for _, default in self.defaults]
+        arrays += [[default_value(default) for _ in rows] for _, default in self.defaults]
         return arrays
 
 

@@ -118,7 +118,7 @@ def _database_rule(relationship: RelationshipProperty[Any]) -> Rule | None:
 
 
 def keys_of(relationship: RelationshipProperty[Any]) -> list[ForeignKeyConstraint]:
-    """The foreign keys by which a relationship's rows, or the rows of its association table, refer to the parent's row."""
+    """The foreign keys by which the rows of a relationship, or of its association table, refer to the parent's row."""
     pairs = {(there, here) for here, there in relationship.synchronize_pairs or ()}
     tables = {there.table for there, _ in pairs}
     return [
@@ -136,7 +136,7 @@ def can_be_cleared(columns: Iterable[Any]) -> bool:
 
 
 def cleared_columns(key: ForeignKeyConstraint) -> tuple[Column[Any], ...]:
-    """The columns that SET NULL or SET DEFAULT changes: those cleared in brackets after it, else all columns of the key."""
+    """The columns that SET NULL or SET DEFAULT changes: those listed after it in brackets, else all of the key."""
     _, bracket, names = (key.ondelete or "").partition("(")
     if not bracket:
         return tuple(key.columns)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint, and_, bindparam, false, null, or_
 
 from ..errors import MisuseError
-from ..models.expressions import made_by
+from ..models.expressions import default_value
 from ..models.living import living_condition
 from ..models.traits import VersionSource
 from ..tenancy.context import ALL_TENANTS
@@ -140,7 +140,7 @@ def _counted_on_conflict(writer: Writer, row_keys: Sequence[str], step: VersionS
     made = column.onupdate
     if writer.traits.version_source is VersionSource.DATABASE and key not in row_keys and made is not None:
         # ON CONFLICT DO UPDATE knows nothing of a column's own onupdate.
-        return {column.name: made_by(made)}
+        return {column.name: default_value(made)}
     counted = writer.next_version()
     return {column.name: counted[key]} if counted else {}
 

@@ -22,7 +22,7 @@ from sqlalchemy.sql.elements import Null
 
 from ..departures import CHANGE, INSERT, mapper_departure
 from ..errors import MisuseError, TenantIsolationError, TenantRequiredError, ValidationError
-from ..models.expressions import made_by
+from ..models.expressions import default_value
 from ..models.traits import Traits, VersionSource
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.related import tenant_of_related
@@ -304,7 +304,7 @@ class Writer:
         plain = self.reader.typed_defaults()
         for key, column in traits.columns.items():
             if key not in given and column.default is not None:
-                value = plain[key] if key in plain else made_by(column.default)
+                value = plain[key] if key in plain else default_value(column.default)
                 # A number has as many decimal places as its column, as it has when it is read.
                 given[key] = self._coerced(key, value) if type(value) is Decimal else value
         names = tuple(given)
