@@ -208,7 +208,7 @@ def _plain_condition(
 def _span_condition(
     shape: ConditionShape, value: Any, coerced: Any, values: list[Any], span: Span
 ) -> ConditionShape | GroupShape:
-    """As `_with_values`, for a comparison with a span. If both ends of the span are used, the value is appended twice."""
+    """As `_with_values`, for a comparison with a span. The value is appended twice if the SQL uses both ends."""
     condition = _with_values(shape, value, coerced, values)
     if not isinstance(condition, ConditionShape):
         return condition

@@ -80,7 +80,7 @@ class OrderedTerm:
         return self.dialect.order_value(self.path.type, value)
 
     def parameter(self, name: str, *, stored: bool = True) -> ColumnElement[Any]:
-        """The parameter for a comparison with the term. Its value has the form that is ``stored``, or the form that is read."""
+        """The parameter for a comparison with the term. ``stored``: its value has the form in which it is stored."""
         if self.raw is not None and stored:
             return self.dialect.key_parameter(name, self.raw, self.path.type)
         computed = self.path.json or self.by != "value"

@@ -1,7 +1,7 @@
 """Resolves the dotted name of a field to the SQL of its value.
 
-``"name"`` is a column, ``"author.name"`` a column of a related row, and ``"settings.theme"`` a value inside a JSON document.
-A path can go through relationships first, and then into a document. A name that does not exist raises
+``"name"`` is a column, ``"author.name"`` a column of a related row, and ``"settings.theme"`` a value inside a JSON
+document. A path can go through relationships first, and then into a document. A name that does not exist raises
 `ValidationError`, which suggests the most similar name.
 """
 
@@ -31,7 +31,7 @@ from .suggestions import shown, suggestion
 
 @dataclass(frozen=True, eq=False)
 class FieldPath:
-    """A resolved path: the relationships (``steps``), then the attribute ``key`` of ``owner``, then a path into its JSON.
+    """A resolved path: relationships (``steps``), then the attribute ``key`` of ``owner``, then a path into its JSON.
 
     ``key=None``: the path ends at a relationship. It can only be tested for the existence of related rows.
     """
@@ -58,7 +58,7 @@ class FieldPath:
         return type_
 
     def on(self, entity: Any) -> ColumnElement[Any]:
-        """The SQL of the value for ``entity``: the owner's class, or an alias of it. A hybrid's comparator is not used."""
+        """The SQL of the value for the owner's class, or for an alias of it. A hybrid's comparator is not used."""
         attribute = getattr(entity, self.key or "")
         value: ColumnElement[Any] = attribute if hasattr(attribute, "type") else element_of(attribute)
         return value
@@ -70,7 +70,7 @@ class FieldPath:
 
     @cached_property
     def plain(self) -> bool:
-        """Whether the value is an attribute of the rows that are read, and not of related rows or inside JSON."""
+        """Whether the value is an attribute of the class whose rows are read, not of a related row or inside JSON."""
         return not self.steps and not self.json and self.key is not None
 
     @cached_property
@@ -92,13 +92,13 @@ class FieldPath:
         return coercer(self.type)
 
     def compared(self, dialect: Dialect) -> Coercer:
-        """As `coerce`; it also refuses a value that the type itself does not accept. Cached for each dialect."""
+        """As `coerce`; it also refuses a value that the type itself does not accept. Cached by dialect."""
         if dialect.name not in self._compared:
             self._compared[dialect.name] = comparer(self.type, dialect.types)
         return self._compared[dialect.name]
 
     def span(self, dialect: Dialect) -> Span | None:
-        """How the field is compared with a value that was read before; None: with this value itself. Cached for each dialect."""
+        """How the field is compared with a value that was read; None: with the value itself. Cached by dialect."""
         if dialect.name not in self._spans:
             self._spans[dialect.name] = dialect.span(self.type)
         return self._spans[dialect.name]
@@ -124,7 +124,7 @@ def is_text(type_: TypeEngine[Any]) -> bool:
 
 
 def resolve(traits: Traits[Any], text: str) -> FieldPath:
-    """The field of the class that ``text`` names. Cached by name. Raises `ValidationError` if there is no such field."""
+    """The field of the class that ``text`` names, cached by name. Raises `ValidationError` if there is none."""
     if len(text) > MAX_PATH:
         raise MisuseError(
             f"{traits.name} has no field {shown(text)!r}: a name has at most {MAX_PATH} characters.", field=shown(text)

@@ -34,7 +34,8 @@ _DEPTH = 3
 """How many relationships deep those that classes load by default are loaded. Deeper ones are loaded on access."""
 
 PARENTS = 10_000
-"""For how many rows one statement loads a relationship, divided by the columns of the key. SQLAlchemy's default is 500."""
+"""For how many rows one statement loads a relationship; with a composite key, this number is divided by its columns.
+SQLAlchemy's default is 500."""
 
 _NOT_REFRESHED: Mapping[str, Any] = {"populate_existing": False}
 
@@ -75,12 +76,12 @@ class Lock(NamedTuple):
 
 
 def for_update(traits: Traits[Any], statement: Select[Any], **options: Any) -> Select[Any]:
-    """The SELECT with FOR UPDATE of the class's rows; unchanged if the class is mapped on a union, which has no locks."""
+    """The SELECT with FOR UPDATE of the class's rows. Unchanged for a class on a union, whose rows can't be locked."""
     return statement if traits.lockable is None else statement.with_for_update(of=traits.lockable, **options)
 
 
 SeekPart = Literal["all", "values", "nulls"]
-"""The part of the rows after a position: all rows, or only those with a value in the leading field of the order, or only
+"""The part of the rows after a position: all rows, only those with a value in the leading field of the order, or only
 those with NULL in it. See `Reader.ranges`."""
 
 
@@ -133,7 +134,7 @@ class Reader:
         return resolve(self.traits, name).on(self.traits.model).label(name)
 
     def holds(self, term: OrderedTerm) -> bool:
-        """Whether the entity or dict of a row contains the term's value. If not, the statement must select it in addition."""
+        """Whether the entity or dict of a row contains the term's value. If not, it is an additional column."""
         return term.on_row and (not self.fields or term.path.key in self.fields)
 
     def position(self, row: Any, terms: Sequence[OrderedTerm]) -> tuple[Any, ...]:
@@ -149,8 +150,8 @@ class Reader:
     def cached(self, shape: tuple[Any, ...], make: Callable[[], S]) -> S:
         """The cached result of ``make()`` for this shape.
 
-        Statements with a repository's own conditions are not cached. Statements with many filters are not cached either,
-        because clients could request any number of different ones, and each takes 0.2 MB.
+        Statements with a repository's own conditions are not cached. Statements with many filters are not cached
+        either, because clients could request any number of different ones, and each takes 0.2 MB.
         """
         if self.scope.conditions or (len(shape) > 1 and type(shape[1]) is tuple and len(shape[1]) > MAX_CACHED_FILTERS):
             return make()
@@ -261,7 +262,7 @@ class Reader:
         return replace(seek, part="values"), replace(seek, part="nulls")
 
     def page(self, filters: Sequence[Filter], order: Order, limit: int, seek: Seek | None) -> Bound:
-        """The SELECT of ``limit`` rows after (or before) a position. The values for which `holds` is False follow the entity."""
+        """The SELECT of ``limit`` rows after (or before) a position. Values that `holds` excludes follow the entity."""
         analysis = self.analysed(filters)
         terms = self.terms(order)
         parameters = {**self.scope.parameters, **analysis.parameters, "dotmac_limit": limit}
@@ -294,7 +295,7 @@ class Reader:
         return after(terms, positions, inclusive=seek.mode in ("from", "until"))
 
     def key(self, entity_id: Any) -> tuple[Any, ...]:
-        """A primary key as a tuple of coerced values. Raises `ValidationError` for a wrong number of values, or a wrong type."""
+        """A primary key as a tuple of coerced values. Raises `ValidationError` for a wrong length or type."""
         keys = self.traits.primary_key
         parts = tuple(entity_id) if isinstance(entity_id, (tuple, list)) else (entity_id,)
         if len(parts) != len(keys):
@@ -336,7 +337,7 @@ class Reader:
 
     @property
     def _spanned_keys(self) -> tuple[str, ...]:
-        """The columns of the primary key that are compared with both ends of a span, and so need two parameters each."""
+        """The columns of the primary key that are compared with both ends of a span, and so have two parameters."""
         return self.cached(
             ("spanned",),
             lambda: tuple(
@@ -431,7 +432,7 @@ class Reader:
         return self.confined(loaded, loads=True)
 
     def confined(self, bound: Bound, *, loads: bool = False) -> Bound:
-        """The same statement, in which column properties and hybrids that select other rows have the tenant's condition.
+        """The same statement, with the tenant's condition inside column properties and hybrids that select other rows.
 
         ``loads``: the statement loads relationships, and their classes can have such expressions.
         """
@@ -442,7 +443,7 @@ class Reader:
         return Bound(bound.statement.options(Confinement(self.scope.tenant)), bound.parameters, bound.execution_options)
 
     def whole(self, statement: Any) -> Any:
-        """The statement of a write, with deferred columns: all attributes of the objects that it returns can be read."""
+        """The statement of a write, which also returns deferred columns, so that all attributes can be read."""
         return statement.options(undefer("*")) if self.traits.deferred else statement
 
     def _loads(self, owner: Traits[Any], tree: dict[str, Any], way: tuple[str, ...]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Conditions on columns for which several stored values are read as the same one: see `dotmac_database.dialects.spans`."""
+"""Conditions on columns in which several stored values are read as one: see `dotmac_database.dialects.spans`."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def shown(name: object) -> str:
 
 
 def suggestion(name: object, known: Iterable[str], *, listed: bool = True) -> str:
-    """The end of a message: the most similar known name. If no name is similar, all names, unless ``listed`` is False."""
+    """The end of a message: the most similar known name. If none is similar: all names, if ``listed`` is True."""
     names = sorted(known)
     text = str(name)
     near = get_close_matches(text, names, n=1) if len(text) <= MAX_SHOWN else []
