@@ -23,7 +23,7 @@ _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 MAX_PAGE_SIZE = 1000
 
 SortBy: TypeAlias = Literal["value", "folded", "relevance"]
-"""The property of a field that determines its order; see `SortField`."""
+"""The property of a field that a sort uses; see `SortField`."""
 
 TotalKind: TypeAlias = Literal["exact", "bounded", "estimate", "none"]
 """How the total of a numbered page is determined; see `PaginationParams`."""
@@ -66,8 +66,8 @@ class SortOrder(StrEnum):
 class QueryFilter:
     """One condition on one field.
 
-    ``field`` may be a dotted path: through relationships (``"author.name"``: at least one related row matches), or into
-    a JSON column (``"settings.theme"``). ``value`` is converted to the column's Python type.
+    ``field`` can be a dotted path: through relationships (``"author.name"``), for rows with at least one related row
+    that matches; or into a JSON column (``"settings.theme"``). ``value`` is converted to the column's Python type.
     """
 
     field: str
@@ -97,16 +97,19 @@ def all_of(*filters: Filter) -> FilterGroup:
 
 
 def none_of(*filters: Filter) -> FilterGroup:
-    """Rows that match none of ``filters``; all rows if there are none. As with SQL's NOT, a NULL never matches."""
+    """Rows that match none of ``filters``; all rows if there are no filters.
+
+    As with NOT in SQL, a row does not match if a filter compares a NULL.
+    """
     return FilterGroup("none", filters)
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class SortField:
-    """Order by one field. ``nulls=None``: NULLs are last in ascending order and first in descending, on all dialects.
+    """Order by one field. ``nulls=None``: on all dialects, NULLs are last in ascending and first in descending order.
 
-    ``by`` is the property of a text to sort by: its ``"value"``; ``"folded"``, without regard to case; or its
-    ``"relevance"`` to the words of a SEARCH filter on the field, with the most relevant first in descending order.
+    ``by`` says how a text is sorted: by its ``"value"``; ``"folded"``, which ignores case; or by its ``"relevance"`` to
+    the words of a SEARCH filter on the field. In descending order, the most relevant row comes first.
     """
 
     field: str
@@ -117,11 +120,11 @@ class SortField:
 
 @dataclass(frozen=True, config=_CONFIG)
 class PaginationParams:
-    """One numbered page: ``page`` counts from 1, ``per_page`` is 1 to 1000.
+    """One numbered page. ``page`` counts from 1; ``per_page`` is 1 to 1000.
 
-    ``total`` is how all rows are counted. ``"exact"`` counts every row. ``"bounded"`` stops at ``bound`` rows
-    ("10,000+"). ``"estimate"`` is exact up to ``bound``, and beyond it the estimate of PostgreSQL's planner; SQLite has
-    no estimate, and gives ``bound``. ``"none"`` counts nothing.
+    ``total`` says how the matching rows are counted. ``"exact"`` counts every row. ``"bounded"`` stops counting at
+    ``bound`` rows ("10,000+"). ``"estimate"`` is exact up to ``bound``; above it, it is the estimate of PostgreSQL's
+    planner, or ``bound`` itself on SQLite, which has no estimate. ``"none"`` does not count.
     """
 
     page: int = Field(default=1, ge=1)
@@ -137,10 +140,10 @@ class PaginationParams:
 
 @dataclass(frozen=True, config=_CONFIG)
 class CursorPaginationParams:
-    """One page after or before a cursor.
+    """One page of ``limit`` rows after or before a cursor. ``cursor=None`` is the first page.
 
-    ``cursor=None`` is the first page. The order is that of the options' sorts, else that of ``cursor_field``, ascending
-    or not; the primary key is always its last part.
+    The order is that of the options' sorts. Without sorts, it is that of ``cursor_field``, ascending or descending. The
+    primary key is always the last part of the order.
     """
 
     limit: int = Field(default=20, ge=1, le=MAX_PAGE_SIZE)
@@ -149,15 +152,15 @@ class CursorPaginationParams:
     ascending: bool = True
 
 
-def _listed(value: object) -> object:
-    """Make a list of a single filter or group; None is an empty list."""
+def _as_list(value: object) -> object:
+    """A tuple of a single filter, group or sort; an empty one for None. Other values are returned unchanged."""
     if value is None:
         return ()
     return (value,) if isinstance(value, (QueryFilter, FilterGroup, SortField)) else value
 
 
-def _named(value: object) -> object:
-    """Make a list of a single relationship name; None is an empty list."""
+def _as_names(value: object) -> object:
+    """A tuple of a single name; an empty one for None. Other values are returned unchanged."""
     return () if value is None else (value,) if isinstance(value, str) else value
 
 
@@ -165,24 +168,24 @@ def _named(value: object) -> object:
 class QueryOptions:
     """The filters, the order and the page of a read.
 
-    ``relationships`` are loaded with the rows, by one more statement each; dotted paths name nested relationships.
-    ``include_deleted`` includes soft-deleted rows, but never rows of another tenant.
+    ``relationships`` are loaded with the rows, by one additional statement for each. Dotted paths name nested
+    relationships. ``include_deleted`` includes soft-deleted rows, but never rows of another tenant.
     """
 
-    filters: Annotated[Sequence[Filter], BeforeValidator(_listed)] = ()
-    sorts: Annotated[Sequence[SortField], BeforeValidator(_listed)] = ()
+    filters: Annotated[Sequence[Filter], BeforeValidator(_as_list)] = ()
+    sorts: Annotated[Sequence[SortField], BeforeValidator(_as_list)] = ()
     pagination: PaginationParams | None = None
     cursor_pagination: CursorPaginationParams | None = None
     include_deleted: bool = False
-    relationships: Annotated[Sequence[str], BeforeValidator(_named)] = ()
+    relationships: Annotated[Sequence[str], BeforeValidator(_as_names)] = ()
 
 
 @dataclass(frozen=True, config=_CONFIG)
 class Aggregate:
     """One aggregate: the count, or the sum, average, minimum or maximum of a field.
 
-    A count with ``field=None`` counts rows, and with a field those in which it is not NULL. ``distinct`` counts each
-    value once.
+    A count with ``field=None`` counts all rows; with a field, it counts the rows in which the field is not NULL.
+    ``distinct`` uses each value only once.
     """
 
     function: Literal["count", "sum", "avg", "min", "max"] = "count"
@@ -201,7 +204,7 @@ _FILTERS: pydantic.TypeAdapter[list[Filter]] = pydantic.TypeAdapter(list[Filter]
 
 
 def options_of(options: OptionsLike) -> QueryOptions:
-    """``options`` as a `QueryOptions`, from a dict or None. Without filters and a page they select all rows."""
+    """``options`` as a `QueryOptions`, from a dict or None. Without filters and a page, they select all rows."""
     if isinstance(options, QueryOptions):
         return options
     if not options:
@@ -211,7 +214,7 @@ def options_of(options: OptionsLike) -> QueryOptions:
 
 def filters_of(filters: FiltersLike) -> Sequence[Filter]:
     """``filters`` as a sequence, from None, one filter, one group, or dicts of these."""
-    listed: Any = _listed(filters)
+    listed: Any = _as_list(filters)
     if isinstance(listed, Iterable) and not isinstance(listed, (str, Mapping)):
         listed = list(listed)
         if all(isinstance(each, (QueryFilter, FilterGroup)) for each in listed):
@@ -221,7 +224,7 @@ def filters_of(filters: FiltersLike) -> Sequence[Filter]:
 
 
 def aggregates_of(measures: MeasuresLike) -> dict[str, Aggregate]:
-    """``measures`` as `Aggregate` objects by name, from names of functions, pairs with a field, or dicts."""
+    """``measures`` as `Aggregate` objects by name, from names of functions, pairs of function and field, or dicts."""
     plain = {name: _aggregate(measure) for name, measure in measures.items()}
     return _validated(_MEASURES, plain, "measures")
 
@@ -255,10 +258,10 @@ def _error_text(error: pydantic.ValidationError) -> str:
 
 @plain_dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """The progress of `in_batches`: ``done`` of ``total`` rows, which were counted before it began.
+    """The progress of `in_batches`: ``done`` of ``total`` rows. The total is counted before the first batch.
 
-    ``position`` is the primary key of the last processed row; pass it as ``after`` to resume. If others write
-    meanwhile, the final ``done`` may differ from ``total``.
+    ``position`` is the primary key of the last processed row; pass it as ``after`` to resume. The final ``done`` can
+    differ from ``total`` if rows are inserted or deleted meanwhile.
     """
 
     done: int

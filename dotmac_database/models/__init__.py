@@ -1,4 +1,4 @@
-"""Mixins, and the traits that any mapped class has."""
+"""Mixins for models, and the traits of mapped classes."""
 
 from .living import LivingUnique
 from .mixins import AuditMixin, SoftDeleteMixin, TenantMixin, VersionMixin

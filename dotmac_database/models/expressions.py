@@ -1,4 +1,4 @@
-"""The SQL of hybrids and column properties, and the values of columns' defaults."""
+"""Reads the SQL of hybrids and column properties, and the defaults of columns."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def is_private(expression: Any) -> bool:
 
 
 def makes_value(default: Any) -> bool:
-    """Whether a column's default is a value, or a function that does not use SQLAlchemy's context."""
+    """Whether a column's default is a constant, or a function that does not use SQLAlchemy's context."""
     if default.is_scalar or not default.is_callable:
         return bool(default.is_scalar)
-    # SQLAlchemy wraps only the functions that take no context.
+    # SQLAlchemy wraps a function that takes no context in a function of its own, which is recognised here.
     code = getattr(default.arg, "__code__", None)
     return code is not None and code.co_freevars == ("fn",) and code.co_filename == schema.__file__
 
 
-def made_by(default: Any) -> Any:
-    """The value of a column's default for one row, or its SQL expression."""
+def default_value(default: Any) -> Any:
+    """The default of a column for one row: a value, or an SQL expression."""
     return default.arg(None) if default.is_callable else default.arg

@@ -1,4 +1,4 @@
-"""The joins between the tables of joined inheritance."""
+"""Reads how the tables of joined inheritance are joined."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy.sql.elements import BinaryExpression
 
 
 def joined_columns(mapper: Mapper[Any]) -> dict[Any, Column[Any]]:
-    """Maps columns of the parent's table to the columns of the class's own table that are joined to them."""
+    """The columns of the class's own table, by the columns of the parent's table to which they are joined."""
     assert mapper.inherit_condition is not None  # the mapper exists, so SQLAlchemy has set it
     sides: list[Any] = []
     for element in visitors.iterate(mapper.inherit_condition):

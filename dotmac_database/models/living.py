@@ -33,24 +33,24 @@ class LivingUnique(SchemaItem):
 
     def _set_parent(self, parent: Any, **_: Any) -> None:
         table: Table = parent
-        within = self.tenant is not None and self.tenant in table.c and self.tenant not in self.columns
-        names = [*([self.tenant] if self.tenant is not None and within else []), *self.columns]
+        adds_tenant = self.tenant is not None and self.tenant in table.c and self.tenant not in self.columns
+        names = [*([self.tenant] if self.tenant is not None and adds_tenant else []), *self.columns]
         unknown = next((name for name in names if name not in table.c), None)
         if unknown is not None or not self.columns:
-            raise MisuseError(f"{table.name} has no column {unknown!r} to be unique.", field=unknown)
+            raise MisuseError(f"{table.name} has no column {unknown!r} for LivingUnique.", field=unknown)
         alive = self._alive(table)
         name = self.name or f"uq_{table.name}_{'_'.join(self.columns)}_living"[:63]
         columns = [table.c[each] for each in names]
-        made = Index(name, *columns, unique=True, postgresql_where=alive, sqlite_where=alive, _table=table)
-        made.info[_LIVING] = alive
+        index = Index(name, *columns, unique=True, postgresql_where=alive, sqlite_where=alive, _table=table)
+        index.info[_LIVING] = alive
         if self.tenant is None:
-            made.info["across_tenants"] = True  # the check of tenants' keys can skip it
+            index.info["across_tenants"] = True  # `check_tenant_keys` skips this index
 
     def _alive(self, table: Table) -> ColumnElement[bool]:
         """The same condition as in the statements of repositories, so that the planner can use the index."""
         name = self.deleted or next((each for each in ("is_deleted", "deleted_at") if each in table.c), None)
         if name is None or name not in table.c:
-            raise MisuseError(f"{table.name} has no column that says whether a row is deleted.", field=self.deleted)
+            raise MisuseError(f"{table.name} has no soft-deletion column.", field=self.deleted)
         mark = table.c[name]
         if mark.type.python_type is not bool:
             return mark.is_(None)

@@ -1,7 +1,7 @@
 """Builds the SELECT of aggregates over groups of rows.
 
-The group fields are computed in a subquery, and grouped outside of it. Otherwise an expression with parameters would
-appear twice with different parameters, which GROUP BY does not recognise as the same expression.
+A subquery computes the group fields, and the outer SELECT groups by its columns. Without the subquery, an expression
+with parameters would appear twice, with different parameters, and GROUP BY would not recognise the two as the same.
 """
 
 from __future__ import annotations
@@ -39,52 +39,58 @@ from .reads import Bound, Reader
 
 Convert = Callable[[Any], Any]
 
-_SUMMED = (Integer, Numeric, Float)
-_RANKED = (Integer, Numeric, Float, String, Date, DateTime, Time, Interval)
+_SUMMABLE = (Integer, Numeric, Float)
+"""The types that have a sum and an average."""
+
+_ORDERABLE = (Integer, Numeric, Float, String, Date, DateTime, Time, Interval)
+"""The types that have a minimum and a maximum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grouped:
-    """A statement whose rows are groups, with the converters of its values."""
+    """A statement that returns one row for each group, and the functions that convert the values of a row."""
 
     bound: Bound
     names: tuple[str, ...]
     converters: tuple[Convert | None, ...]
 
-    def rows(self, found: Sequence[Any]) -> list[dict[str, Any]]:
-        """The groups as dicts."""
+    def rows(self, result: Sequence[Any]) -> list[dict[str, Any]]:
+        """The rows of the statement's result as dicts, by the names of the groups and measures."""
         return [
             {
                 name: value if convert is None or value is None else convert(value)
                 for name, convert, value in zip(self.names, self.converters, row, strict=True)
             }
-            for row in found
+            for row in result
         ]
 
 
 def grouped(
     reader: Reader, measures: Mapping[str, Aggregate], groups: Sequence[str], filters: Sequence[Filter]
 ) -> Grouped:
-    """The aggregates of each group, in the order of the groups, NULLs last; without groups, of all rows."""
+    """The SELECT of the aggregates of each group; without groups, of all rows.
+
+    The groups are sorted by their fields, ascending, with NULLs last.
+    """
     traits, dialect = reader.traits, reader.dialect
     names = (*groups, *measures)
     if not names:
-        raise MisuseError("Nothing is asked for: name a measure or a group.")
+        raise MisuseError("Nothing to compute: name at least one measure or group.")
     if len(set(names)) != len(names):
-        raise MisuseError("Each measure and each group needs a name of its own.")
-    found = reader.analysed(filters)
+        raise MisuseError("Two measures or groups have the same name; each needs a name of its own.")
+    analysis = reader.analysed(filters)
     paths = [resolve(traits, name) for name in groups]
     for path in paths:
         check_sortable(path, traits)
     for name, measure in measures.items():
         _check(traits, name, measure)
-    shape = ("grouped", found.shape, tuple(groups), tuple(measures.values()))
+    shape = ("grouped", analysis.shape, tuple(groups), tuple(measures.values()))
 
     def build() -> Select[Any]:
-        return _build(reader, list(measures.values()), paths, reader.where(found))
+        return _build(reader, list(measures.values()), paths, reader.where(analysis))
 
     converters = (*(None for _ in groups), *(_converter(traits, measure, dialect) for measure in measures.values()))
-    bound = Bound(reader.cached(shape, build), {**reader.scope.parameters, **found.parameters})
+    bound = Bound(reader.cached(shape, build), {**reader.scope.parameters, **analysis.parameters})
     return Grouped(reader.confined(bound), names, converters)
 
 
@@ -92,27 +98,30 @@ def _build(reader: Reader, measures: Sequence[Aggregate], paths: Sequence[FieldP
     traits, dialect = reader.traits, reader.dialect
     keys = [_value(reader, path, "any") for path in paths]
     values = [_operand(reader, measure) for measure in measures]
-    named = [each.label(f"g{index}") for index, each in enumerate(keys)]
-    named += [each.label(f"v{index}") for index, each in enumerate(values)]
-    inner = select(*named).select_from(traits.model).where(*where).subquery("dotmac_rows")
-    held = [inner.c[f"g{index}"] for index in range(len(keys))]
-    asked = [_measured(measure, inner.c[f"v{index}"]) for index, measure in enumerate(measures)]
-    terms = [Term(dialect.order_key(each), descending=False, nullable=True, nulls_first=False) for each in held]
-    columns: list[Any] = [*held, *asked]
+    labels = [each.label(f"g{index}") for index, each in enumerate(keys)]
+    labels += [each.label(f"v{index}") for index, each in enumerate(values)]
+    inner = select(*labels).select_from(traits.model).where(*where).subquery("dotmac_rows")
+    group_columns = [inner.c[f"g{index}"] for index in range(len(keys))]
+    measure_columns = [_aggregate(measure, inner.c[f"v{index}"]) for index, measure in enumerate(measures)]
+    terms = [
+        Term(dialect.order_key(each), descending=False, nullable=True, nulls_first=False) for each in group_columns
+    ]
+    columns: list[Any] = [*group_columns, *measure_columns]
     statement: Any = select(*columns)  # type checkers have an overload for each number of columns
-    return statement.select_from(inner).group_by(*held).order_by(*order_by(terms))  # type: ignore[no-any-return]  # as above
+    return statement.select_from(inner).group_by(*group_columns).order_by(*order_by(terms))  # type: ignore[no-any-return]  # as above
 
 
 def _operand(reader: Reader, measure: Aggregate) -> ColumnElement[Any]:
+    """The value that a measure aggregates, in one row."""
     if measure.field is None:
-        return literal_column("1")
+        return literal_column("1")  # `_aggregate` counts rows, and does not use the value
     path = resolve(reader.traits, measure.field)
     value = _value(reader, path, "any" if measure.function == "count" else "number")
     return reader.dialect.order_key(value) if measure.function in ("min", "max") else value
 
 
 def _value(reader: Reader, path: FieldPath, kind: str) -> ColumnElement[Any]:
-    """The SQL of a path's value; in JSON, of this kind."""
+    """The SQL of a path's value. A value inside JSON is read as ``kind``: ``"any"`` or ``"number"``."""
 
     def last(entity: Any) -> ColumnElement[Any]:
         column = path.on(entity)
@@ -121,23 +130,25 @@ def _value(reader: Reader, path: FieldPath, kind: str) -> ColumnElement[Any]:
     return along(path.steps, reader.traits.model, reader.scope, last)
 
 
-def _measured(measure: Aggregate, value: ColumnElement[Any]) -> ColumnElement[Any]:
+def _aggregate(measure: Aggregate, value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The call of the measure's SQL function with ``value``."""
     if measure.field is None:
         return func.count(literal_column("*"))
-    chosen: Any = value.distinct() if measure.distinct else value
+    argument: Any = value.distinct() if measure.distinct else value
     match measure.function:
         case "count":
-            return func.count(chosen)
+            return func.count(argument)
         case "min" | "max":
-            return type_coerce(getattr(func, measure.function)(chosen), value.type)
+            return type_coerce(getattr(func, measure.function)(argument), value.type)
         case "sum":
-            return type_coerce(func.sum(chosen), value.type)
+            return type_coerce(func.sum(argument), value.type)
         case _:
             exact = isinstance(_plain(value.type), Numeric)
-            return type_coerce(func.avg(chosen), Numeric() if exact else Float())
+            return type_coerce(func.avg(argument), Numeric() if exact else Float())
 
 
 def _check(traits: Traits[Any], name: str, measure: Aggregate) -> None:
+    """Raise `ValidationError` if the measure's function can't aggregate its field."""
     if measure.field is None:
         if measure.function != "count" or measure.distinct:
             raise MisuseError(f"{name}: {measure.function} needs a field.", field=name)
@@ -146,21 +157,22 @@ def _check(traits: Traits[Any], name: str, measure: Aggregate) -> None:
     check_sortable(path, traits)
     if measure.function == "count" or path.json:
         return
-    fits = _SUMMED if measure.function in ("sum", "avg") else _RANKED
-    if not isinstance(_plain(path.type), fits) or (fits is _SUMMED and enum_of(path.type) is not None):
+    types = _SUMMABLE if measure.function in ("sum", "avg") else _ORDERABLE
+    if not isinstance(_plain(path.type), types) or (types is _SUMMABLE and enum_of(path.type) is not None):
         raise MisuseError(
-            f"{name}: {traits.name}.{path.text} has no {measure.function}; it is no "
-            f"{'number' if fits is _SUMMED else 'number, text, time or enum'}.",
+            f"{name}: {traits.name}.{path.text} has no {measure.function}, because it is not a "
+            f"{'number' if types is _SUMMABLE else 'number, text, time or enum'}.",
             field=path.text,
         )
 
 
 def _plain(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    """The type without its `TypeDecorator`."""
     return type_.impl_instance if isinstance(type_, TypeDecorator) else type_
 
 
 def _converter(traits: Traits[Any], measure: Aggregate, dialect: Dialect) -> Convert | None:
-    """The function that converts the database's value to Python; None if none is needed."""
+    """The function that converts the database's value to Python; None if no conversion is needed."""
     if measure.field is None or measure.function == "count":
         return None
     path = resolve(traits, measure.field)

@@ -1,4 +1,4 @@
-"""The limits of one call. A call beyond a limit is refused before any work is done for it."""
+"""The limits of one call. A call that exceeds a limit is refused before any statement is built for it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..models.traits import Traits
 from ..query import Filter, FilterGroup
 
 MAX_VALUES = 10_000
-"""How many values a list may have whose values are parameters of their own, as those of types that SQLAlchemy does not
-know: drivers' limits are at 32,766. All other lists are one parameter each, and of any length."""
+"""The most values of a list if each value is a separate parameter, as for types that SQLAlchemy does not know. Drivers
+accept at most 32,766 parameters. All other lists are one parameter, and can have any length."""
 
 MAX_PATTERN = 10_000
-"""How many characters a text to match may have: SQLite takes patterns of 50,000 bytes at most."""
+"""The most characters of a text to match. SQLite accepts patterns of at most 50,000 bytes."""
 
 MAX_SEARCH = 65_536
 """The most characters of a search text."""
@@ -23,44 +23,47 @@ MAX_DEPTH = 20
 """The greatest nesting depth of filter groups."""
 
 MAX_CONDITIONS = 500
-"""How many filters and groups one read may have, those within groups included. SQLite's expressions nest 1,000 deep."""
+"""The most filters and groups of one read, including those inside groups. SQLite accepts expressions that are nested at
+most 1,000 deep."""
 
-MAX_KEPT = 20
-"""The most filters of a statement that is cached."""
+MAX_CACHED_FILTERS = 20
+"""The most filters of a statement that is cached. A statement with more filters is built again for each call."""
 
 MAX_SORTS = 50
-"""The most fields that one read may be sorted by."""
+"""The most sort fields of one read."""
 
 MAX_PATH = 500
-"""The most characters of a field's name, since paths are cached by name."""
+"""The most characters of a field's name. The limit bounds the cache of paths, whose keys are names."""
 
 MAX_STEPS = 10
-"""The most relationships in a path: each is a nested subquery."""
+"""The most relationships in a path. Each relationship becomes a nested subquery."""
 
 MAX_JSON_DEPTH = 64
-"""How deep lists and objects of a JSON value may nest: reading and rendering them by recursion fails far beyond."""
+"""The deepest nesting of lists and objects in a JSON value. Python parses and writes JSON recursively, and fails at
+much greater depths."""
 
 TOO_DEEP = f"a JSON value of at most {MAX_JSON_DEPTH} levels"
 
 
 def check_size(traits: Traits[Any], filters: Sequence[Filter]) -> None:
-    """Refuse too many filters, before any of them is resolved."""
+    """Raise `ValidationError` if there are too many filters. It is called before any filter is resolved."""
     left, waiting = MAX_CONDITIONS, list(filters)
     while waiting:
         left -= len(waiting)
         if left < 0:
             raise ValidationError(
-                f"{traits.name}: more than {MAX_CONDITIONS} filters are asked for, those in groups included; "
-                "many values of one field are one filter, with in.",
+                f"{traits.name}: the query has more than {MAX_CONDITIONS} filters, including those in groups; "
+                "for many values of one field, use a single filter with the operator 'in'.",
                 field="filters",
             )
         waiting = [member for each in waiting if isinstance(each, FilterGroup) for member in each.members]
 
 
 def checked_depth(value: Any) -> Any:
-    """``value``; raises `ValueError` where it nests deeper than JSON may. Level by level, so that no depth is too much.
+    """``value``; raises `ValueError` if its lists and dicts nest deeper than `MAX_JSON_DEPTH`.
 
-    What stands in a level more than once is followed once: a value that holds itself has no end.
+    It works level by level, without recursion, so the depth of the value does not matter. An object that occurs several
+    times in a level is followed once: otherwise the levels of a value that contains itself twice would grow forever.
     """
     level = [value] if isinstance(value, _CONTAINERS) else []
     for _ in range(MAX_JSON_DEPTH):

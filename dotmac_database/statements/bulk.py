@@ -1,4 +1,4 @@
-"""Statements for many rows, with the new values as VALUES to join with, or as arrays to unnest."""
+"""Statements that write many rows: an UPDATE that joins VALUES, and an INSERT from arrays that PostgreSQL unnests."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from sqlalchemy import Column, Select, bindparam, column, func, select, update, 
 from sqlalchemy import types as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from ..models.expressions import made_by, makes_value
+from ..models.expressions import default_value, makes_value
 from ..types import UTCDateTime
 from .data import Values
 from .reads import Bound
 from .writes import Writer
 
 BATCH = 10_000
-"""The most rows of one statement with arrays."""
+"""The most rows that one statement writes from arrays."""
 
-_ARRAYED = (
+_ARRAY_TYPES = (
     sa.Integer,
     sa.String,
     sa.Boolean,
@@ -31,13 +31,14 @@ _ARRAYED = (
     sa.LargeBinary,
     UTCDateTime,
 )
-"""The types whose arrays every driver sends as it sends single values; an `Enum` is a `String`, but not among them."""
+"""The types for which every driver sends an array like single values. `Enum`, a subclass of `String`, is excluded."""
 
 
 def update_many(writer: Writer, keys: Sequence[tuple[Any, ...]], rows: Sequence[Values]) -> Iterator[Bound]:
-    """UPDATE … FROM (VALUES …) for rows with the same fields: as many statements as the limit of parameters requires.
+    """UPDATE … FROM (VALUES …) for rows that all have the same fields.
 
-    Each returns the primary keys of the updated rows.
+    It yields as many statements as the dialect's limit of parameters requires. Each statement returns the primary keys
+    of the rows that it has updated.
     """
     traits, reader = writer.traits, writer.reader
     names = sorted(rows[0])
@@ -54,9 +55,9 @@ def update_many(writer: Writer, keys: Sequence[tuple[Any, ...]], rows: Sequence[
             for key, row in zip(keys[start : start + size], rows[start : start + size], strict=True)
         ]
         table = values(*columns, name="dotmac_rows").data(data).cte("dotmac_changes")
-        given = [reader.dialect.typed(each, each.type) for each in table.c]
-        matches = [traits.attribute(name) == given[place] for place, name in enumerate(traits.primary_key)]
-        changes = {name: given[width + place] for place, name in enumerate(names)}
+        new_values = [reader.dialect.typed(each, each.type) for each in table.c]
+        matches = [traits.attribute(name) == new_values[place] for place, name in enumerate(traits.primary_key)]
+        changes = {name: new_values[width + place] for place, name in enumerate(names)}
         statement = (
             update(traits.model)
             .where(*matches, *reader.scope.root(traits))
@@ -67,16 +68,16 @@ def update_many(writer: Writer, keys: Sequence[tuple[Any, ...]], rows: Sequence[
 
 
 class Unnested:
-    """Rows of equal fields as INSERT … SELECT FROM unnest(…): one array a column, however many rows.
+    """INSERT … SELECT FROM unnest(…) for rows with the same fields: one array for each column, for any number of rows.
 
-    It obeys row-level security, which COPY does not. ``possible`` says whether the dialect and the types allow it.
+    Unlike COPY, it obeys row-level security. ``possible`` is True if the dialect and the columns' types support it.
     """
 
     def __init__(self, writer: Writer, rows: Sequence[Values]) -> None:
         self.writer = writer
-        self.given = sorted(rows[0])
+        self.names = sorted(rows[0])
         traits = writer.traits
-        self.columns: list[Column[Any]] = [traits.columns[name] for name in self.given]
+        self.columns: list[Column[Any]] = [traits.columns[name] for name in self.names]
         self.defaults = [
             (key, each.default)
             for key, each in traits.columns.items()
@@ -85,17 +86,19 @@ class Unnested:
         self.possible = (
             writer.reader.dialect.name == "postgresql"
             and len(traits.tables) == 1
-            and all(_arrayed(each.type) for each in self.columns)
-            and all(makes_value(default) and _arrayed(traits.columns[key].type) for key, default in self.defaults)
+            and all(_has_array_type(each.type) for each in self.columns)
+            and all(
+                makes_value(default) and _has_array_type(traits.columns[key].type) for key, default in self.defaults
+            )
         )
 
     def lists(self, rows: Sequence[Values]) -> tuple[list[Column[Any]], list[list[Any]]]:
-        """The columns, and the list of each column's values."""
+        """The columns, and for each column the list of its values."""
         columns = [*self.columns, *(self.writer.traits.columns[key] for key, _ in self.defaults)]
         return columns, self._arrays(rows)
 
     def source(self, rows: Sequence[Values]) -> tuple[list[Column[Any]], Select[Any]]:
-        """The columns, and a SELECT of these rows in the given order, so that serial keys are assigned in it."""
+        """The columns, and a SELECT of the rows in the given order, in which the database then assigns serial keys."""
         columns, lists = self.lists(rows)
         arrays = [
             bindparam(f"c{place}", values, type_=ARRAY(each.type))
@@ -107,17 +110,18 @@ class Unnested:
         return columns, select(*list(table.c)[: len(columns)]).order_by(table.c.place)
 
     def _arrays(self, rows: Sequence[Values]) -> list[list[Any]]:
-        """A list of values for each column. Defaults of Python are computed for each row."""
-        arrays: list[list[Any]] = [[row[name] for row in rows] for name in self.given]
-        arrays += [[made_by(default) for _ in rows] for _, default in self.defaults]
+        """For each column the list of its values. A default that is a Python function is called once for each row."""
+        arrays: list[list[Any]] = [[row[name] for row in rows] for name in self.names]
+        arrays += [[default_value(default) for _ in rows] for _, default in self.defaults]
         return arrays
 
 
-def _arrayed(type_: sa.TypeEngine[Any]) -> bool:
+def _has_array_type(type_: sa.TypeEngine[Any]) -> bool:
+    """Whether a list of values of this type can be sent as an array: see `_ARRAY_TYPES`."""
     plain = type_.impl_instance if isinstance(type_, sa.TypeDecorator) and not isinstance(type_, UTCDateTime) else type_
     if (
         isinstance(type_, sa.TypeDecorator)
         and type(type_).process_bind_param is not sa.TypeDecorator.process_bind_param
     ):
         plain = type_
-    return isinstance(plain, _ARRAYED) and not isinstance(plain, sa.Enum)
+    return isinstance(plain, _ARRAY_TYPES) and not isinstance(plain, sa.Enum)

@@ -1,7 +1,8 @@
-"""The effects of a deletion on referring rows: by the ORM's cascades, or by the database's foreign keys.
+"""The effects of deleting a row on the rows that refer to it: by the ORM's cascades, or by the database's foreign keys.
 
-A relationship with ``cascade="delete"`` is handled by the ORM. For others the ORM by itself would load the children and
-set their keys to NULL, whatever the database's rule. Here the database's rule applies if there is one.
+The ORM handles relationships with ``cascade="delete"``. For other relationships the ORM would, by default, load the
+children and set their foreign keys to NULL, even if the database has another rule. The toolkit lets the database apply
+its rule if it has one.
 """
 
 from __future__ import annotations
@@ -23,35 +24,38 @@ from .inheritance import root_of
 class Rule(Enum):
     """The effect on a relationship's rows when the row that they refer to is deleted."""
 
-    NOTHING = "the ORM has no part in it"
-    ORM = "the ORM does what the relationship says"
-    IF_LOADED = "the ORM does so for what is loaded, and the database does the rest (passive_deletes=True)"
-    DELETED = "the database deletes them (ON DELETE CASCADE)"
-    UNLINKED = "the database deletes the rows between many and many (ON DELETE CASCADE)"
-    CLEARED = "the database clears their key (ON DELETE SET NULL, SET DEFAULT)"
-    REFUSED = "the database refuses while there are any (ON DELETE RESTRICT, or a key that can't be NULL)"
+    NOTHING = "the ORM does nothing"
+    ORM = "the ORM deletes or changes the rows, as the relationship specifies"
+    IF_LOADED = "the ORM handles the loaded rows, and the database the others (passive_deletes=True)"
+    DELETED = "the database deletes the rows (ON DELETE CASCADE)"
+    UNLINKED = "the database deletes the rows of the association table (ON DELETE CASCADE)"
+    CLEARED = "the database clears their foreign key (ON DELETE SET NULL, SET DEFAULT)"
+    REFUSED = "the database refuses while there are such rows (ON DELETE RESTRICT, or a key that can't be NULL)"
 
     @property
-    def is_databases(self) -> bool:
-        """Whether the database carries out the rule, if it enforces foreign keys."""
+    def is_in_database(self) -> bool:
+        """Whether the database applies the rule, provided that it enforces foreign keys."""
         return self in (Rule.DELETED, Rule.UNLINKED, Rule.CLEARED, Rule.REFUSED)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Deletion:
-    """The effects of a deletion on the relationships of a class and its subclasses."""
+    """The effects of deleting a row on the relationships of a class and its subclasses."""
 
     needs_orm: bool
+    """Whether the ORM must delete the row, because it handles a relationship (`Rule.ORM`)."""
     needs_keys: bool
-    """Whether the database must enforce its foreign keys for it."""
+    """Whether the database handles a relationship, for which it must enforce foreign keys."""
     if_loaded: tuple[str, ...]
+    """The relationships that the ORM handles only if their rows are loaded (`Rule.IF_LOADED`)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dependence:
-    """A foreign key whose rows the database deletes or changes with the row that they refer to.
+    """A foreign key of ``table``: the database deletes or changes its rows when the row that they refer to is deleted.
 
-    ``cleared`` are the columns that become NULL, or their default (``defaults``); none: the row is deleted.
+    ``pairs`` has for each column of the key also the column that it refers to. ``cleared`` are the columns that the
+    database sets to NULL or, if ``defaults`` is True, to their default. If it is empty, the database deletes the row.
     """
 
     table: Table
@@ -62,27 +66,27 @@ class Dependence:
 
     @property
     def referred_columns(self) -> tuple[Column[Any], ...]:
-        """The columns of the other table, in the key's order."""
+        """The columns that the foreign key refers to, in the key's order."""
         return tuple(there for _, there in self.pairs)
 
 
 def deletion_of(traits: Traits[Any]) -> Deletion:
-    """The effects on the class's relationships; cached."""
+    """The effects of deleting a row of the class. The result is cached."""
     mappers = list(traits.mapper.self_and_descendants)
 
     def find() -> Deletion:
-        found = {each: rule_of(each) for mapper in mappers for each in mapper.relationships}
+        rules = {each: rule_of(each) for mapper in mappers for each in mapper.relationships}
         return Deletion(
-            needs_orm=Rule.ORM in found.values(),
-            needs_keys=any(rule.is_databases for rule in found.values()),
-            if_loaded=tuple(dict.fromkeys(each.key for each, rule in found.items() if rule is Rule.IF_LOADED)),
+            needs_orm=Rule.ORM in rules.values(),
+            needs_keys=any(rule.is_in_database for rule in rules.values()),
+            if_loaded=tuple(dict.fromkeys(each.key for each, rule in rules.items() if rule is Rule.IF_LOADED)),
         )
 
     return traits.cached(("deletion", len(mappers)), find)
 
 
 def rule_of(relationship: RelationshipProperty[Any]) -> Rule:
-    """The rule of a relationship: the ORM's cascade if it has one, else the database's rule."""
+    """The rule of a relationship: that of its ORM cascade if it has one, otherwise that of its foreign key."""
     if relationship.viewonly:
         return Rule.NOTHING
     passive: Any = relationship.passive_deletes
@@ -90,11 +94,11 @@ def rule_of(relationship: RelationshipProperty[Any]) -> Rule:
         return Rule.IF_LOADED if passive is True and not relationship.post_update else Rule.ORM
     if relationship.direction is RelationshipDirection.MANYTOONE or passive == "all":
         return Rule.NOTHING
-    return _databases(relationship) or (Rule.IF_LOADED if passive else Rule.ORM)
+    return _database_rule(relationship) or (Rule.IF_LOADED if passive else Rule.ORM)
 
 
-def _databases(relationship: RelationshipProperty[Any]) -> Rule | None:
-    """The rule of a relationship's foreign key; None if it has none."""
+def _database_rule(relationship: RelationshipProperty[Any]) -> Rule | None:
+    """The rule of a relationship's foreign key; None if the database can't handle the relationship without the ORM."""
     keys = keys_of(relationship)
     rules = {_action(key) for key in keys}
     if len(rules) != 1:
@@ -103,7 +107,8 @@ def _databases(relationship: RelationshipProperty[Any]) -> Rule | None:
     if relationship.direction is RelationshipDirection.MANYTOMANY:
         return Rule.UNLINKED if rule == "CASCADE" else None
     if rule == "CASCADE":
-        # Of a row in several tables, the database would delete only a part.
+        # The rows of an entity with joined inheritance are in several tables. If the foreign key is not in the root's
+        # table, the database would delete only a part of them.
         return Rule.DELETED if keys[0].table is root_of(relationship.mapper).local_table else None
     if rule.startswith("SET "):
         return Rule.CLEARED
@@ -113,7 +118,7 @@ def _databases(relationship: RelationshipProperty[Any]) -> Rule | None:
 
 
 def keys_of(relationship: RelationshipProperty[Any]) -> list[ForeignKeyConstraint]:
-    """The foreign keys by which the rows of a relationship, or those between many and many, refer to the parent's."""
+    """The foreign keys by which the rows of a relationship, or of its association table, refer to the parent's row."""
     pairs = {(there, here) for here, there in relationship.synchronize_pairs or ()}
     tables = {there.table for there, _ in pairs}
     return [
@@ -131,21 +136,25 @@ def can_be_cleared(columns: Iterable[Any]) -> bool:
 
 
 def cleared_columns(key: ForeignKeyConstraint) -> tuple[Column[Any], ...]:
-    """The columns that SET NULL or SET DEFAULT changes: all of the key's, or those that it names in brackets."""
+    """The columns that SET NULL or SET DEFAULT changes: those listed after it in brackets, else all of the key."""
     _, bracket, names = (key.ondelete or "").partition("(")
     if not bracket:
         return tuple(key.columns)
-    named = {name.strip().strip('"') for name in names.rstrip(") ").split(",")}
-    return tuple(column for column in key.columns if column.name in named)
+    cleared = {name.strip().strip('"') for name in names.rstrip(") ").split(",")}
+    return tuple(column for column in key.columns if column.name in cleared)
 
 
 def _action(key: ForeignKeyConstraint) -> str:
+    """The ON DELETE clause of a foreign key in a uniform spelling; empty if the clause is missing, or is NO ACTION."""
     action = " ".join((key.ondelete or "").upper().split())
     return "" if action == "NO ACTION" else action
 
 
 def dependences(traits: Traits[Any]) -> Sequence[Dependence]:
-    """The foreign keys through which deleting rows of the class affects other rows, across any number of tables."""
+    """The foreign keys by which the database deletes or changes further rows, directly or through other deleted rows.
+
+    They begin at the class's tables, and those of its parents and subclasses.
+    """
     tables = {
         table
         for mapper in (*traits.mapper.iterate_to_root(), *traits.mapper.self_and_descendants)
@@ -175,7 +184,7 @@ def _dependences(deleted: set[Table]) -> Iterator[Dependence]:
 
 
 def _referred(key: ForeignKeyConstraint) -> Table | None:
-    """The table that a foreign key refers to; None if it is not declared."""
+    """The table that a foreign key refers to; None if the table is not declared in the metadata."""
     try:
         return key.referred_table
     except NoReferenceError:

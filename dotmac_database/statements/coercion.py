@@ -1,8 +1,8 @@
 """Converts values to the Python type of their column, before they are sent.
 
-asyncpg refuses ``"2024-01-01"`` for a timestamp, and SQLite would compare it as text; here it becomes the same datetime
-for both. A naive timestamp is taken as UTC. A value that can't be converted raises `ValueError` with a description of
-the expected values; the caller adds the model, the field and the operator.
+For example, asyncpg refuses ``"2024-01-01"`` for a timestamp column, and SQLite would compare it as text. Here the
+value becomes the same datetime for both. A naive timestamp is interpreted as UTC. A value that can't be converted
+raises `ValueError` with a description of the expected values; the caller adds the model, the field and the operator.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ _TRUTH = {"true": True, "t": True, "yes": True, "on": True, "1": True} | {
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHORTEST = datetime.min.replace(tzinfo=UTC) - _EPOCH
 _LONGEST = datetime.max.replace(tzinfo=UTC) - _EPOCH
-"""The durations that SQLAlchemy can store where the database has no INTERVAL: it adds them to 1970."""
+"""The shortest and the longest duration that SQLAlchemy can store if the database has no INTERVAL: it then stores the
+sum of 1970-01-01 and the duration."""
 
 _DURATION = TypeAdapter(timedelta)
 _BINDING = ("process_bind_param", "bind_processor", "bind_expression")
@@ -46,32 +47,34 @@ _NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def coercer(type_: sa.TypeEngine[Any], *, storing: bool = False) -> Coercer:
-    """The function that coerces to ``type_``; ``storing`` also holds the value to the column's length and scale.
+    """The function that converts a value to the Python type of ``type_``, or raises `ValueError`.
 
-    A type that converts values itself (`TypeDecorator` with its own ``process_bind_param``) is left to it.
+    With ``storing``, it also checks the column's length and precision, and rounds to the column's scale. A type that
+    converts values itself (a `TypeDecorator` with its own ``process_bind_param``) gets them unchanged.
     """
-    if isinstance(type_, (sa.Interval, INTERVAL)):  # a TypeDecorator, which takes a timedelta all the same
+    if isinstance(type_, (sa.Interval, INTERVAL)):  # Interval is a TypeDecorator, but its values are timedeltas
         return _interval
     if isinstance(type_, UTCDateTime) or is_sqlmodels_timestamp(type_):
         return _timestamp
     if isinstance(type_, sa.TypeDecorator):
         if any(getattr(type(type_), hook) is not getattr(sa.TypeDecorator, hook) for hook in _BINDING):
-            return checked_depth if isinstance(type_.impl_instance, sa.JSON) else _as_it_is
+            return checked_depth if isinstance(type_.impl_instance, sa.JSON) else _unchanged
         return coercer(type_.impl_instance, storing=storing)
     for kind, make in _MAKERS:
         if isinstance(type_, kind):
             return make(type_, storing)
-    return _as_it_is
+    return _unchanged
 
 
 def comparer(type_: sa.TypeEngine[Any], dialect: Dialect) -> Coercer:
-    """As `coercer`, for a value that is to be compared: what a user's own type does not take raises `ValueError`, too.
+    """As `coercer`, for a value that is compared with a column. A user's own type is also called, to check the value.
 
-    Else the type would raise what it likes while the statement is sent, where nobody knows the field any more.
+    If that type refuses the value, the function raises `ValueError`. Without this check, the type would raise any
+    exception later, while the statement is sent, when the name of the field is no longer known.
     """
     coerce = coercer(type_)
     if not converts(type_):
-        return coerce if coerce is not _as_it_is or _is_mapping(type_) else _no_mapping
+        return coerce if coerce is not _unchanged or _is_mapping(type_) else _no_mapping
     decorator: Any = type_
     if not isinstance(type_, sa.TypeDecorator) or isinstance(type_, sa.PickleType):
         return coerce
@@ -82,8 +85,8 @@ def comparer(type_: sa.TypeEngine[Any], dialect: Dialect) -> Coercer:
         try:
             bound = decorator.process_bind_param(value, dialect)
         except NotImplementedError:
-            return value  # it converts in another way
-        except Exception:  # noqa: BLE001 - the user's code says so in its own words
+            return value  # the type converts values by another method
+        except Exception:  # noqa: BLE001 - the user's code can raise anything
             raise ValueError(f"a value that {type(decorator).__name__} takes") from None
         if bound is not None and not isinstance(decorator.impl_instance, sa.TypeDecorator):
             stored(bound)
@@ -93,7 +96,7 @@ def comparer(type_: sa.TypeEngine[Any], dialect: Dialect) -> Coercer:
 
 
 def _is_mapping(type_: sa.TypeEngine[Any]) -> bool:
-    """Whether values of the type may be dicts; True for an unknown type."""
+    """Whether values of the type can be dicts. True for a type that accepts any value, and for a user-defined type."""
     try:
         return isinstance(type_, (sa.NullType, sa.PickleType, sa.UserDefinedType)) or type_.python_type is dict
     except NotImplementedError:
@@ -110,12 +113,12 @@ def short_repr(value: Any) -> str:
     """A short ``repr`` of any value, for messages."""
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - an int of too many digits, or a class whose repr fails somehow
+    except Exception:  # noqa: BLE001 - an int with too many digits, or a class with a broken __repr__
         text = f"this {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}…"
 
 
-def _as_it_is(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value
 
 
@@ -137,7 +140,7 @@ def _text(type_: sa.String, storing: bool) -> Coercer:
 
 
 def checked_text(value: str, limit: int | None = None) -> str:
-    """``value`` if every dialect can take it: no NUL, no lone surrogate, no more than ``limit`` characters."""
+    """``value``. Raises `ValueError` if it contains NUL or a lone surrogate, or has more than ``limit`` characters."""
     if "\x00" in value:
         raise ValueError("text without NUL characters")
     if limit is not None and len(value) > limit:
@@ -177,6 +180,7 @@ def _enum(type_: sa.Enum, storing: bool) -> Coercer:
 
 
 def _is_whole(value: float | Decimal) -> bool:
+    """Whether a number is an integer of at most 40 digits (a float: of any size)."""
     # math.isfinite raises for a signalling NaN, and int(Decimal("1e999999")) takes minutes.
     if isinstance(value, Decimal):
         return value.is_finite() and value.adjusted() < 40 and value == value.to_integral_value()
@@ -360,7 +364,7 @@ def _json(type_: Any, storing: bool) -> Coercer:
 
 
 def _without_models(value: Any) -> Any:
-    """A document with the Pydantic objects in it as they show themselves in JSON; ``value`` itself if it has none."""
+    """A JSON document with each Pydantic object replaced by its JSON form; ``value`` itself if it contains none."""
     has_models = False
 
     def dumped(each: Any) -> Any:
@@ -378,7 +382,7 @@ def _without_models(value: Any) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """``value`` as JSON text that all dialects can store. Raises `ValueError` for anything else."""
+    """``value`` as JSON text that all dialects can store. Raises `ValueError` if there is no such text."""
     try:
         text = json.dumps(value, allow_nan=False)
         if "\\ud" in text:
@@ -387,7 +391,7 @@ def json_text(value: Any) -> str:
         raise ValueError(TOO_DEEP) from None
     except (TypeError, ValueError):
         raise ValueError("a JSON value") from None
-    # As few brackets can't nest deeper, be some of them in texts.
+    # A text with few brackets can't nest deeply, so only texts with many are searched. Brackets in strings count, too.
     if text.count("[") + text.count("{") > MAX_JSON_DEPTH:
         checked_depth(value)
     if "\\u0000" in text and _NUL_IN_JSON.search(text):
@@ -406,39 +410,39 @@ def _array(type_: sa.ARRAY[Any], storing: bool) -> Coercer:
         if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
             raise ValueError("a list")
         members = list(value)
-        if _dimensions(members) > _MOST_DIMENSIONS:
-            raise ValueError(f"a list of at most {_MOST_DIMENSIONS} dimensions")
+        if _dimensions(members) > _MAX_DIMENSIONS:
+            raise ValueError(f"a list of at most {_MAX_DIMENSIONS} dimensions")
         _extents(members)
         return each(members)
 
     return coerce
 
 
-_MOST_DIMENSIONS = 6  # PostgreSQL's MAXDIM
+_MAX_DIMENSIONS = 6  # PostgreSQL's MAXDIM
 
 
 def _dimensions(members: list[Any]) -> int:
-    """How deep lists nest, counted no further than it matters: `_extents` follows them by recursion."""
-    level, found = [members], 0
-    while level and found <= _MOST_DIMENSIONS:
+    """How deep lists nest, counted up to `_MAX_DIMENSIONS` + 1. Only lists that are not too deep go to `_extents`."""
+    level, depth = [members], 0
+    while level and depth <= _MAX_DIMENSIONS:
         level = [member for each in level for member in each if isinstance(member, list)]
-        found += 1
-    return found
+        depth += 1
+    return depth
 
 
 def _extents(members: list[Any]) -> tuple[int, ...]:
-    """How long the lists are in each dimension: an array is a rectangle, of lists or of values."""
+    """The length of the lists in each dimension. Raises `ValueError` if it differs: an array must be rectangular."""
     nested = [member for member in members if isinstance(member, list)]
     if not nested:
         return (len(members),)
     inner = {_extents(member) for member in nested}
     if len(nested) != len(members) or len(inner) > 1 or [] in nested:
-        raise ValueError("a list of values, or of lists that are equally long")
+        raise ValueError("a list of values, or of lists of the same length")
     return (len(members), *inner.pop())
 
 
 def _address(_type: sa.TypeEngine[Any], _storing: bool) -> Coercer:
-    """A network's or an interface's address as its text: SQLAlchemy sends many rows of asyncpg's as texts."""
+    """Coerces IP addresses and networks to text, because with asyncpg SQLAlchemy sends those of many rows as text."""
 
     def coerce(value: Any) -> str:
         if not isinstance(value, (str, IPv4Address, IPv6Address, IPv4Network, IPv6Network)):
@@ -448,7 +452,7 @@ def _address(_type: sa.TypeEngine[Any], _storing: bool) -> Coercer:
     return coerce
 
 
-# The order matters: Enum is a String, Float a Numeric, a Numeric too.
+# The order matters: Enum is a subclass of String.
 _MAKERS: tuple[tuple[type | tuple[type, ...], Callable[[Any, bool], Coercer]], ...] = (
     (sa.Enum, _enum),
     (sa.String, _text),

@@ -1,4 +1,4 @@
-"""Reads the names and values of a row from dicts, Pydantic objects and entities."""
+"""Reads the names and values of a row from a dict, a Pydantic object or an entity."""
 
 from __future__ import annotations
 
@@ -17,50 +17,53 @@ from ..models.traits import Traits
 
 Values = dict[str, Any]
 
-_DATA = frozenset((str, int, float, bool, type(None), UUID, datetime, date, Decimal, bytes, dict, list))
-"""The most frequent types of values, none of which is an SQL expression."""
+_DATA_TYPES = frozenset((str, int, float, bool, type(None), UUID, datetime, date, Decimal, bytes, dict, list))
+"""The most frequent types of values. None of them is an SQL expression, so `is_sql` can answer at once."""
 
 
 def is_sql(value: Any) -> bool:
-    """Whether a value is an SQL expression of the programmer's instead of data."""
-    return type(value) not in _DATA and (isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"))
+    """Whether a value is an SQL expression from the app's code, instead of data."""
+    return type(value) not in _DATA_TYPES and (isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"))
 
 
 def data_of(traits: Traits[Any], data: Any) -> Mapping[Any, Any]:
-    """The fields that were set in a dict, a Pydantic object or an entity."""
+    """The fields that are set in a dict, a Pydantic object or an entity. Raises `ValidationError` for other objects."""
     if type(data) is dict or isinstance(data, Mapping):
         return data
     if isinstance(data, BaseModel):
         names = data.model_fields_set - _excluded(traits, type(data))
-        related = _held(data, traits.relationships) if isinstance(data, traits.model) else {}
+        related = _loaded(data, traits.relationships) if isinstance(data, traits.model) else {}
         return {name: getattr(data, name) for name in names} | (data.model_extra or {}) | related
     if isinstance(data, traits.model):
-        return _held(data, (*traits.columns, *traits.relationships))
+        return _loaded(data, (*traits.columns, *traits.relationships))
     raise ValidationError(f"{traits.name}: a dict or a Pydantic object was expected, not {type(data).__name__}.")
 
 
 def new_data_of(traits: Traits[Any], data: Any) -> tuple[Mapping[Any, Any], frozenset[str]]:
-    """What a new row is made of, and the names in it that nobody has set: a Pydantic object's own defaults.
+    """The fields of a new row, and the names of those that only have the default of a Pydantic class.
 
-    A default of None is none: it leaves the column to its own default, or to NULL.
+    A default of None is left out, so that the column gets its own default, or NULL.
     """
     if not isinstance(data, BaseModel):
-        return data_of(traits, data), _NOBODYS
+        return data_of(traits, data), _NO_NAMES
     if not isinstance(data, traits.model):
         names = type(data).model_fields.keys() - data.model_fields_set - _excluded(traits, type(data))
         unset = {name: value for name in names if (value := getattr(data, name)) is not None}
     elif sa_inspect(data).key is not None:
-        return _held(data, (*traits.columns, *traits.relationships)), _NOBODYS  # it was loaded, as the row is
+        return _loaded(
+            data, (*traits.columns, *traits.relationships)
+        ), _NO_NAMES  # a loaded entity has no defaults: it has the values of a row
     else:
-        # What its class fills in for the repository to stamp, the repository stamps.
+        # The class's defaults are not used for the columns that the repository fills in.
         names = traits.columns.keys() - data.model_fields_set - traits.stamped - {traits.discriminator}
-        unset = {name: value for name, value in _held(data, names).items() if value is not None}
+        unset = {name: value for name, value in _loaded(data, names).items() if value is not None}
     return {**unset, **data_of(traits, data)}, frozenset(unset)
 
 
-def _held(entity: Any, keys: Iterable[str]) -> Values:
-    held: Values = sa_inspect(entity).dict
-    return {key: held[key] for key in keys if key in held}
+def _loaded(entity: Any, keys: Iterable[str]) -> Values:
+    """The values of those attributes that an entity has loaded or set. Nothing is loaded here."""
+    values: Values = sa_inspect(entity).dict
+    return {key: values[key] for key in keys if key in values}
 
 
 def _excluded(traits: Traits[Any], schema: type[BaseModel]) -> frozenset[str]:
@@ -74,11 +77,11 @@ def _excluded(traits: Traits[Any], schema: type[BaseModel]) -> frozenset[str]:
     return traits.cached(("excluded", schema), find)
 
 
-_NOBODYS: frozenset[str] = frozenset()
+_NO_NAMES: frozenset[str] = frozenset()
 
 
 class NewRow(NamedTuple):
-    """The values of a row to insert, and the keys that were not set explicitly."""
+    """The values of a row to insert, and the keys of values that are only defaults of a Pydantic class."""
 
     values: Values
     unset: frozenset[str]

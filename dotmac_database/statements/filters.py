@@ -1,6 +1,6 @@
-"""Builds conditions from filters in two steps: `analyse` gives a hashable shape and the values, `build` its SQL.
+"""Builds conditions from filters in two steps: `analyse` returns a hashable shape and the values, `build` the SQL.
 
-The SQL depends only on the shape, so that a statement is built once for each shape, and only values are bound.
+The SQL depends only on the shape. So a statement is built once for each shape, and each call only binds its values.
 """
 
 from __future__ import annotations
@@ -43,7 +43,11 @@ _JSON_TYPES: dict[str, TypeEngine[Any]] = {"number": AsWritten(), "boolean": Boo
 
 
 class ConditionShape(NamedTuple):
-    """One condition without its values. ``kind`` is how the JSON at a path is read, else ``""``."""
+    """One condition without its values.
+
+    ``kind`` is the type as which a value inside JSON is read: ``"text"``, ``"number"``, ``"boolean"`` or ``"any"``. It
+    is empty for other fields. ``values`` is the number of values that the condition takes.
+    """
 
     field: str
     operator: FilterOperator
@@ -52,7 +56,7 @@ class ConditionShape(NamedTuple):
 
 
 class GroupShape(NamedTuple):
-    """A group of shapes under ``any``, ``all`` or ``none``; ``never`` is a condition that no row can meet."""
+    """A group of shapes. ``mode`` is that of `FilterGroup`, or ``"never"`` for a condition that no row meets."""
 
     mode: str
     members: tuple[Any, ...]
@@ -64,7 +68,7 @@ EVERYTHING = GroupShape("all", ())
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """Analysed filters: the hashable shape, and the values to bind, in the order of the shape."""
+    """The result of `analyse`: the hashable shape of the filters, and the values to bind, in the order of the shape."""
 
     shape: tuple[Any, ...]
     values: list[Any]
@@ -76,16 +80,17 @@ class Analysis:
 
     @property
     def unbounded(self) -> bool:
-        """Whether the filters match every row: there are none, or they are always true."""
-        return all(_always(member) or _leafless(member) for member in self.shape)
+        """Whether the filters limit nothing: there are none, they are always true, or they contain no condition."""
+        return all(_always(member) or _has_no_condition(member) for member in self.shape)
 
 
-def _leafless(shape: Any) -> bool:
-    """Whether a group contains no condition at any depth."""
-    return isinstance(shape, GroupShape) and shape.mode != "never" and all(map(_leafless, shape.members))
+def _has_no_condition(shape: Any) -> bool:
+    """Whether a shape is a group without conditions, except for further groups without conditions."""
+    return isinstance(shape, GroupShape) and shape.mode != "never" and all(map(_has_no_condition, shape.members))
 
 
 def _always(shape: Any) -> bool:
+    """Whether a shape is true for every row."""
     if not isinstance(shape, GroupShape):
         return False
     match shape.mode:
@@ -100,11 +105,12 @@ def _always(shape: Any) -> bool:
 
 
 def _never(shape: Any) -> bool:
+    """Whether a shape is false for every row: it is an empty ``any``, or `NOTHING`."""
     return isinstance(shape, GroupShape) and not shape.members and shape.mode in ("any", "never")
 
 
 def analyse(traits: Traits[Any], filters: Iterable[Filter], dialect: Dialect) -> Analysis:
-    """Resolve fields and coerce values. Raises `ValidationError` naming field, operator and value."""
+    """Resolve fields and coerce values. Raises `ValidationError` that names the field, the operator and the value."""
     filters = list(filters)
     check_size(traits, filters)
     values: list[Any] = []
@@ -115,7 +121,7 @@ def analyse(traits: Traits[Any], filters: Iterable[Filter], dialect: Dialect) ->
 def _analyse(traits: Traits[Any], each: Filter, dialect: Dialect, values: list[Any], depth: int) -> Any:
     if isinstance(each, FilterGroup):
         if depth >= MAX_DEPTH:
-            raise ValidationError(f"Groups of filters nest at most {MAX_DEPTH} deep.")
+            raise ValidationError(f"Groups of filters can be nested at most {MAX_DEPTH} deep.")
         members = tuple(_analyse(traits, member, dialect, values, depth + 1) for member in each.members)
         return GroupShape(each.mode, members)
     path = resolve(traits, each.field)
@@ -128,6 +134,7 @@ def _analyse(traits: Traits[Any], each: Filter, dialect: Dialect, values: list[A
 
 
 def _refuse(path: FieldPath, traits: Traits[Any], each: QueryFilter, expected: str) -> NoReturn:
+    """Raise `ValidationError` for a filter's value. The value of a private column is not repeated in the message."""
     value = "the value" if path.private else short_repr(each.value)
     raise ValidationError(
         f"{traits.name}.{path.text} {each.operator.value}: {value} is not {expected}.",
@@ -143,9 +150,9 @@ def _condition(path: FieldPath, each: QueryFilter, dialect: Dialect, values: lis
     if operator in _NULLS:
         return ConditionShape(path.text, _null_operator(operator, value), "any" if path.json else "", 0)
     if path.key is None:
-        raise ValueError("possible: the path ends at a relationship, which is_null and is_not_null alone can ask about")
+        raise ValueError("possible: the path ends at a relationship, which supports only is_null and is_not_null")
     if value is None:
-        raise ValueError("a value; ask for NULL with is_null")
+        raise ValueError("a value; use is_null to find NULLs")
     if operator in _PATTERNS or operator is Op.SEARCH or (operator is Op.CONTAINS and is_text(path.type)):
         values.append(_pattern(path, operator, value, dialect))
         return ConditionShape(path.text, operator, "text" if path.json else "")
@@ -178,7 +185,7 @@ def _plain_condition(
     path: FieldPath, operator: FilterOperator, value: Any, values: list[Any], dialect: Dialect
 ) -> ConditionShape | GroupShape:
     if isinstance(path.type, TSVECTOR):
-        raise ValueError("possible: ask a text search vector with search")
+        raise ValueError("possible: use search for a text search vector")
     ranked = operator in _RANGES
     coerce = path.compared(dialect)
 
@@ -187,7 +194,7 @@ def _plain_condition(
         return dialect.order_value(path.type, each) if ranked else each
 
     if isinstance(path.type, ARRAY) and operator in _LISTS:
-        raise ValueError("possible: ask an array with contains, contained_by or overlaps")
+        raise ValueError("possible: use contains, contained_by or overlaps for an array")
     span = path.span(dialect)
     if span is not None:
         return _span_condition(ConditionShape(path.text, operator), value, coerce, values, span)
@@ -201,35 +208,39 @@ def _plain_condition(
 def _span_condition(
     shape: ConditionShape, value: Any, coerced: Any, values: list[Any], span: Span
 ) -> ConditionShape | GroupShape:
-    """As `_with_values`; what both ends of a span are made of is there twice."""
-    found = _with_values(shape, value, coerced, values)
-    if not isinstance(found, ConditionShape):
-        return found
+    """As `_with_values`, for a comparison with a span. The value is appended twice if the SQL uses both ends."""
+    condition = _with_values(shape, value, coerced, values)
+    if not isinstance(condition, ConditionShape):
+        return condition
     if shape.operator is not Op.BETWEEN and width(shape.operator, span) == 2:
         values.append(values[-1])
-    return found._replace(values=width(shape.operator, span))
+    return condition._replace(values=width(shape.operator, span))
 
 
 def _with_values(shape: ConditionShape, value: Any, coerced: Any, values: list[Any]) -> ConditionShape | GroupShape:
-    """Append the coerced value or values of a comparison, a list or a range."""
+    """Append the coerced value or values of a comparison, a list or a range to ``values``, and return the shape.
+
+    If the values alone decide the condition, nothing is appended, and the shape is `NOTHING` or `EVERYTHING`.
+    """
     if shape.operator is Op.BETWEEN:
         low, high = _members(value, "a pair: the lower and the upper bound", exactly=2)
         values.extend((coerced(low), coerced(high)))
         return shape._replace(values=2)
     if shape.operator in _LISTS:
         members = _members(value, "a list")
-        known = [coerced(member) for member in members if member is not None]
-        if shape.operator is Op.NOT_IN and len(known) != len(members):
+        coerced_members = [coerced(member) for member in members if member is not None]
+        if shape.operator is Op.NOT_IN and len(coerced_members) != len(members):
             return NOTHING  # x NOT IN (…, NULL) is never true
-        if not known:
+        if not coerced_members:
             return NOTHING if shape.operator is Op.IN else EVERYTHING
-        values.append(known)
+        values.append(coerced_members)
         return shape
     values.append(coerced(value))
     return shape
 
 
 def _members(value: Any, expected: str, exactly: int | None = None) -> list[Any]:
+    """The members of a filter's list. ``exactly`` is their required number, of which none may then be None."""
     if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
         raise ValueError(expected)
     members = list(value)
@@ -242,7 +253,7 @@ def _json_condition(
     path: FieldPath, operator: FilterOperator, value: Any, values: list[Any]
 ) -> ConditionShape | GroupShape:
     if not path.json:
-        raise ValueError("possible: compare a path into the document, or ask with contains")
+        raise ValueError("possible: compare a path into the JSON document, or use contains")
     sample = value
     if operator in _LISTS or operator is Op.BETWEEN:
         members = [member for member in _members(value, "a list") if member is not None]
@@ -251,7 +262,7 @@ def _json_condition(
 
     def coerced(each: Any) -> Any:
         if _json_kind(each) != kind:
-            raise ValueError("of one kind")
+            raise ValueError("of the same type as the other values")
         return checked_text(each) if isinstance(each, str) else each
 
     return _with_values(ConditionShape(path.text, operator, kind), value, coerced, values)
@@ -285,7 +296,7 @@ def _set_condition(path: FieldPath, operator: FilterOperator, value: Any, values
 def _pattern(path: FieldPath, operator: FilterOperator, value: Any, dialect: Dialect) -> str:
     searchable = operator is Op.SEARCH and isinstance(path.type, TSVECTOR)
     if not (is_text(path.type) or path.json or searchable):
-        raise ValueError("possible: the field is no text")
+        raise ValueError("possible: the field is not text")
     if not isinstance(value, str):
         raise ValueError("text")
     checked_text(value)
@@ -309,21 +320,21 @@ def _pattern(path: FieldPath, operator: FilterOperator, value: Any, dialect: Dia
 
 
 def search_terms(filters: Iterable[Filter], field: str) -> str | None:
-    """The words of a SEARCH filter on a field, at any depth of groups; None if there is no such filter."""
+    """The words of the first SEARCH filter on a field, also in groups other than ``none_of``; None if there is none."""
     for each in filters:
         if isinstance(each, FilterGroup):
-            found = None if each.mode == "none" else search_terms(each.members, field)
-            if found is not None:
-                return found
+            words = None if each.mode == "none" else search_terms(each.members, field)
+            if words is not None:
+                return words
         elif each.operator is Op.SEARCH and each.field == field and isinstance(each.value, str):
             return each.value
     return None
 
 
 def build(traits: Traits[Any], shapes: Sequence[Any], scope: Scope, dialect: Dialect) -> list[Condition]:
-    """The conditions of analysed filters; parameters are named ``p0``, ``p1``, … in the shape's order.
+    """The conditions of analysed filters. Their parameters are named ``p0``, ``p1``, … in the shape's order.
 
-    Rows that are reached through a relationship are held to the scope, too.
+    The scope also applies to the rows that a path reaches through relationships.
     """
     names = (f"p{index}" for index in range(2**31))
     return [_build(traits, shape, scope, dialect, names) for shape in shapes]
@@ -337,22 +348,22 @@ def _build(traits: Traits[Any], shape: Any, scope: Scope, dialect: Dialect, name
         anything = or_(false(), *members)
         return not_(anything) if shape.mode == "none" else anything
     path = resolve(traits, shape.field)
-    if path.key is not None and _joins_again(traits, path.steps):
+    if path.key is not None and _repeats_joined_class(traits, path.steps):
         aliases = [aliased(step.mapper.class_) for step in path.steps]
         inner = _compare(replace(path, entity=aliases[-1]), shape, dialect, names)
         return _through_aliases(traits, path.steps, aliases, inner, scope)
     if path.key is None:
         *outer, last = path.steps
-        there = _exists(last, and_(*scope.of(_target(last)), true()))
-        return _through(outer, there if shape.operator is Op.IS_NOT_NULL else not_(there), scope)
+        exists = _exists(last, and_(*scope.of(_target(last)), true()))
+        return _through(outer, exists if shape.operator is Op.IS_NOT_NULL else not_(exists), scope)
     try:
         condition = _compare(path, shape, dialect, names)
     except (NotImplementedError, AttributeError, TypeError):
         if not path.compares_itself:
             raise
         raise MisuseError(
-            f"{traits.name}.{path.text}: its comparator has no {shape.operator.value}, or none for a bound value; "
-            "use an operator that it has, or name columns.",
+            f"{traits.name}.{path.text}: its comparator has no {shape.operator.value}, or none for a bound parameter; "
+            "use an operator that it supports, or filter by columns.",
             field=path.text,
             operator=shape.operator.value,
         ) from None
@@ -369,16 +380,17 @@ def _exists(relationship: Any, condition: Condition) -> Condition:
 
 
 def _through(steps: Sequence[Any], condition: Condition, scope: Scope) -> Condition:
-    """A condition on related rows as nested EXISTS, which does not multiply rows."""
+    """The condition that a related row meets ``condition``, as nested EXISTS, which never multiplies rows."""
     for step in reversed(steps):
         condition = _exists(step, and_(*scope.of(_target(step)), condition))
     return condition
 
 
-def _joins_again(traits: Traits[Any], steps: Sequence[Any]) -> bool:
-    """Whether a path comes to an inheritance twice whose rows lie in several tables.
+def _repeats_joined_class(traits: Traits[Any], steps: Sequence[Any]) -> bool:
+    """Whether a path reaches the same class hierarchy twice, and its rows are in several tables (joined inheritance).
 
-    SQLAlchemy tells the tables of one EXISTS from those of another around it by itself, but not those of such a join.
+    In nested EXISTS, SQLAlchemy by itself distinguishes an inner table from an outer one, but not the joined tables of
+    such a hierarchy. So the path needs explicit aliases.
     """
     ways = [traits.mapper.base_mapper, *(step.mapper.base_mapper for step in steps)]
     joined = {each.base_mapper for each in (traits.mapper, *(step.mapper for step in steps)) if len(each.tables) > 1}
@@ -388,13 +400,13 @@ def _joins_again(traits: Traits[Any], steps: Sequence[Any]) -> bool:
 def _through_aliases(
     traits: Traits[Any], steps: Sequence[Any], aliases: Sequence[Any], condition: Condition, scope: Scope
 ) -> Condition:
-    """As `_through`, where each step has an alias, which the condition is on."""
-    for step, here, there in zip(
+    """As `_through`, with an explicit alias for the target of each step. ``condition`` is on the last alias."""
+    for step, source, target in zip(
         reversed(steps), reversed((traits.model, *aliases[:-1])), reversed(aliases), strict=True
     ):
-        met = getattr(here, step.key).of_type(there)
-        inner = and_(*scope.of(_target(step), there), condition)
-        condition = met.any(inner) if step.uselist else met.has(inner)
+        related = getattr(source, step.key).of_type(target)
+        inner = and_(*scope.of(_target(step), target), condition)
+        condition = related.any(inner) if step.uselist else related.has(inner)
     return condition
 
 
@@ -454,8 +466,8 @@ def _match(
 ) -> Condition:
     if operator is Op.SEARCH:
         return dialect.search(column, pattern)
-    matched = dialect.ilike(column, pattern) if operator in _INSENSITIVE else dialect.like(column, pattern)
-    return not_(matched) if operator in (Op.NOT_LIKE, Op.NOT_ILIKE) else matched
+    match = dialect.ilike(column, pattern) if operator in _INSENSITIVE else dialect.like(column, pattern)
+    return not_(match) if operator in (Op.NOT_LIKE, Op.NOT_ILIKE) else match
 
 
 def _json_set(path: FieldPath, operator: FilterOperator, value: ColumnElement[Any], dialect: Dialect) -> Condition:

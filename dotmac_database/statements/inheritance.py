@@ -19,12 +19,16 @@ from .reads import Bound, Reader
 KEYS = "dotmac_keys"
 
 BATCH = 5_000
-"""How many keys one statement takes; a driver that takes fewer parameters takes fewer keys."""
+"""The most keys of one statement. If the driver's limit of parameters is lower, see `batch_of`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One table of a joined class, the class whose own it is, and its columns that equal the root's primary key."""
+    """One table of a class with joined inheritance.
+
+    ``model`` is the class that is mapped to this table itself. ``key`` are the columns that equal the root's primary
+    key.
+    """
 
     model: type[Any]
     table: Table
@@ -32,30 +36,30 @@ class Level:
 
 
 def root_of(mapper: Mapper[Any]) -> Mapper[Any]:
-    """The topmost class whose table holds a part of the entity; a concrete class begins a tree of its own."""
+    """The topmost class whose table contains a part of the entity. A concrete class is the root of its own tree."""
     while mapper.inherits is not None and not mapper.concrete:
         mapper = mapper.inherits
     return mapper
 
 
 def levels_of(traits: Traits[Any]) -> tuple[Level, ...]:
-    """The tables that may hold rows of the class's entities, children first; more than one with joined inheritance.
+    """The tables that can contain rows of the class's entities, children first. Joined inheritance has more than one.
 
-    Tables of the classes below it are among them: an entity that is read as its parent's class has rows there, too.
-    Raises `ValidationError` where a table is joined to its parent's by other columns than the primary key.
+    The tables of subclasses are included, because an entity that is read as its parent's class has rows there, too.
+    Raises `ValidationError` if a table is joined to its parent's by columns other than the primary key.
     """
     return traits.cached(("levels", len(list(traits.mapper.self_and_descendants))), lambda: _levels(traits.mapper))
 
 
 def spreads(traits: Traits[Any]) -> bool:
-    """Whether the entities of the class have rows in several tables."""
+    """Whether entities of the class or its subclasses have rows in several tables."""
     return len(levels_of(traits)) > 1
 
 
 def keys_of(reader: Reader, where: Sequence[ColumnElement[bool]]) -> Any:
-    """SELECT … FOR UPDATE of the primary keys of the rows that match, as many as ``dotmac_limit`` says.
+    """SELECT … FOR UPDATE of the primary keys of the matching rows. The parameter ``dotmac_limit`` limits their number.
 
-    The ORM joins the class's tables here, which it does not do in an UPDATE or DELETE.
+    A SELECT finds the keys, because the ORM joins the tables of a class in a SELECT, but not in an UPDATE or DELETE.
     """
     traits = reader.traits
     keys = [traits.attribute(key) for key in traits.primary_key]
@@ -63,28 +67,30 @@ def keys_of(reader: Reader, where: Sequence[ColumnElement[bool]]) -> Any:
     return statement.with_for_update(of=list(traits.tables))
 
 
-def matching(reader: Reader, found: Analysis) -> Bound:
-    """`keys_of` the rows that the filters match."""
-    parameters = {**reader.scope.parameters, **found.parameters, "dotmac_limit": batch_of(reader)}
-    return Bound(reader.cached(("key set", found.shape), lambda: keys_of(reader, reader.where(found))), parameters)
+def matching(reader: Reader, analysis: Analysis) -> Bound:
+    """`keys_of` for the rows that match the filters, with the limit `batch_of`."""
+    parameters = {**reader.scope.parameters, **analysis.parameters, "dotmac_limit": batch_of(reader)}
+    return Bound(
+        reader.cached(("key set", analysis.shape), lambda: keys_of(reader, reader.where(analysis))), parameters
+    )
 
 
 def of_key(reader: Reader, key: tuple[Any, ...]) -> Bound:
-    """`keys_of` the row of a primary key, or none."""
+    """`keys_of` for the row with a primary key. It finds no row if the row is not in the scope."""
     where = [*reader.key_conditions(), *reader.scope.root(reader.traits)]
     parameters = {**reader.scope.parameters, **reader.key_parameters(key), "dotmac_limit": 1}
     return Bound(reader.cached(("key set of one",), lambda: keys_of(reader, where)), parameters)
 
 
 def batch_of(reader: Reader) -> int:
-    """How many keys one statement takes; the guard's own parameters have room beside them."""
+    """The most keys of one statement. It leaves room for 100 parameters that a guarded session can add."""
     return max(1, min(BATCH, reader.dialect.max_parameters // len(reader.traits.primary_key) - 100))
 
 
 def deletions(reader: Reader, keys: Sequence[tuple[Any, ...]]) -> Iterator[Bound]:
-    """The DELETE of each table's rows of these keys, children first.
+    """For each table the DELETE of the rows with these keys, children first.
 
-    Each goes by the class whose own table it is, so that a guarded session can confine it.
+    Each DELETE is of the class that is mapped to this table itself, so that a guarded session can confine it.
     """
     traits = reader.traits
     single = len(traits.primary_key) == 1
@@ -93,14 +99,14 @@ def deletions(reader: Reader, keys: Sequence[tuple[Any, ...]]) -> Iterator[Bound
 
         def make(level: Level = level) -> Any:
             target: Any = level.key[0] if single else tuple_(*level.key)
-            given = bindparam(KEYS, type_=level.key[0].type if single else None, expanding=True)
-            return delete(level.model).where(target.in_(given))
+            parameter = bindparam(KEYS, type_=level.key[0].type if single else None, expanding=True)
+            return delete(level.model).where(target.in_(parameter))
 
         yield Bound(reader.cached(("delete keys", place), make), {KEYS: values})
 
 
 def nothing(reader: Reader) -> Any:
-    """A DELETE of no row, which takes the write lock of a database that has only one lock."""
+    """A DELETE that matches no row. It takes the write lock of a database that has only one (SQLite)."""
     if reader.traits.takes_statements and not spreads(reader.traits):
         return delete(reader.traits.model).where(*reader.scope.root(reader.traits), false())
     root = root_of(reader.traits.mapper)
@@ -116,22 +122,23 @@ def _levels(mapper: Mapper[Any]) -> tuple[Level, ...]:
         if not isinstance(table, Table) or table in keys:
             continue
         owners[table] = each.class_
-        above = each.inherits
-        if each is root or above is None:
+        parent = each.inherits
+        if each is root or parent is None:
             keys[table] = tuple(each.primary_key)
             continue
-        equal = joined_columns(each)
+        own_columns = joined_columns(each)
         try:
-            keys[table] = tuple(equal[column] for column in keys[above.local_table])
+            keys[table] = tuple(own_columns[column] for column in keys[parent.local_table])
         except KeyError:
             raise MisuseError(
-                f"{each.class_.__name__} is joined to {above.class_.__name__} by other columns than the primary key, "
+                f"{each.class_.__name__} is joined to {parent.class_.__name__} by columns other than the primary key, "
                 "so its rows can't be deleted by key."
             ) from None
     return tuple(Level(owners[table], table, key) for table, key in reversed(keys.items()))
 
 
 def _upwards(mapper: Mapper[Any], root: Mapper[Any]) -> Iterator[Mapper[Any]]:
+    """The class and its parents, up to the root."""
     for each in mapper.iterate_to_root():
         yield each
         if each is root:
@@ -139,7 +146,10 @@ def _upwards(mapper: Mapper[Any], root: Mapper[Any]) -> Iterator[Mapper[Any]]:
 
 
 def _downwards(mapper: Mapper[Any], root: Mapper[Any]) -> Iterator[Mapper[Any]]:
-    """The classes below, parents before their children; not the concrete ones, whose rows are theirs alone."""
+    """The subclasses, parents before their children.
+
+    Concrete subclasses are left out, because the root's table contains nothing of their rows.
+    """
     for each in mapper.self_and_descendants:
         if each is not mapper and root_of(each) is root:
             yield each

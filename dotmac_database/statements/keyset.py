@@ -1,8 +1,8 @@
-"""The keyset: ORDER BY, and the condition that a row comes after a position in it.
+"""The keyset: ORDER BY, and the condition that a row comes after a position in this order.
 
-Row comparison ``(a, b) > (x, y)`` where all directions agree and no NULL comes after the position, so that PostgreSQL
-reads one range of an index; else the lexicographic form, in which NULLs have a rank of their own.
-https://use-the-index-luke.com/no-offset
+If all directions are the same and no NULL comes after the position, the condition is the row comparison
+``(a, b) > (x, y)``, for which PostgreSQL reads one range of an index. Otherwise it is ``a > x OR (a = x AND b > y)``,
+with additional conditions for NULL. https://use-the-index-luke.com/no-offset
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqlalchemy.sql.expression import ScalarSelect
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One expression of an order. ``nulls_first`` is the position of NULLs in this direction."""
+    """One expression of an order. ``nulls_first`` says whether NULLs come first in the direction of this order."""
 
     expression: ColumnElement[Any]
     descending: bool
@@ -27,7 +27,7 @@ class Term:
 
 
 def order_by(terms: Sequence[Term]) -> list[ColumnElement[Any]]:
-    """The ORDER BY clauses. Only nullable expressions have NULLS FIRST or LAST, so that indexes can be used."""
+    """The ORDER BY clauses. Only nullable expressions have NULLS FIRST or LAST, because it can rule out an index."""
     clauses: list[ColumnElement[Any]] = []
     for term in terms:
         clause = term.expression.desc() if term.descending else term.expression.asc()
@@ -43,49 +43,57 @@ def reversed_terms(terms: Sequence[Term]) -> tuple[Term, ...]:
 
 
 def nulls_follow(terms: Sequence[Term], values: Sequence[Any]) -> bool:
-    """Whether the leading column is NULL in rows after a position where it is not: these are a range of their own."""
+    """Whether rows in which the leading column is NULL come after a position in which it is not NULL.
+
+    In an index these rows are a separate range.
+    """
     first = terms[0]
-    behind = first.nullable and not first.nulls_first
-    return behind and values[0] is not None and not isinstance(first.expression, ScalarSelect)
+    nulls_last = first.nullable and not first.nulls_first
+    return nulls_last and values[0] is not None and not isinstance(first.expression, ScalarSelect)
 
 
 def after(
     terms: Sequence[Term], values: Sequence[ColumnElement[Any] | None], inclusive: bool = False
 ) -> ColumnElement[bool]:
-    """The condition that a row comes after ``values`` in the order, or stands there too where ``inclusive``.
+    """The condition that a row comes after ``values`` in the order or, if ``inclusive``, is at this position itself.
 
-    A value of None says that the position is NULL there; the others are parameters.
+    ``values`` are parameters; None means that the position has NULL for this term.
     """
-    known = [value for value in values if value is not None]
-    bounded = [value is not None and _only_values(term) for term, value in zip(terms, values, strict=True)]
-    if all(bounded) and len({term.descending for term in terms}) == 1:
+    not_null = [value for value in values if value is not None]
+    comparable = [value is not None and _no_null_follows(term) for term, value in zip(terms, values, strict=True)]
+    if all(comparable) and len({term.descending for term in terms}) == 1:
         row = tuple_(*(term.expression for term in terms)) if len(terms) > 1 else terms[0].expression
-        place = tuple_(*known) if len(terms) > 1 else known[0]
+        position = tuple_(*not_null) if len(terms) > 1 else not_null[0]
         if terms[0].descending:
-            return row <= place if inclusive else row < place
-        return row >= place if inclusive else row > place
+            return row <= position if inclusive else row < position
+        return row >= position if inclusive else row > position
     condition: ColumnElement[bool] = true() if inclusive else false()
     for term, value in zip(reversed(terms), reversed(values), strict=True):
         condition = or_(_beyond(term, value), and_(_same(term, value), condition))
     first = terms[0].expression
-    if bounded[0] and not isinstance(first, ScalarSelect):
+    if comparable[0] and not isinstance(first, ScalarSelect):
         # Logically redundant; without it the planner can't start an index range scan at the cursor.
-        condition = and_(first <= known[0] if terms[0].descending else first >= known[0], condition)
+        condition = and_(first <= not_null[0] if terms[0].descending else first >= not_null[0], condition)
     return condition
 
 
-def _only_values(term: Term) -> bool:
-    """Whether nothing after a value is NULL. Row comparison is NULL, and so leaves out, where a NULL comes before."""
+def _no_null_follows(term: Term) -> bool:
+    """Whether no NULL comes after a value of the term. Only then can rows be compared.
+
+    A row comparison with a NULL is NULL, so the row is left out. This is right for NULLs that come before the value.
+    """
     return not term.nullable or term.nulls_first
 
 
 def _beyond(term: Term, value: ColumnElement[Any] | None) -> ColumnElement[bool]:
+    """The condition that the term of a row comes after ``value``."""
     column = term.expression
     if value is None:
         return column.is_not(None) if term.nulls_first else false()
-    further = column < value if term.descending else column > value
-    return or_(further, column.is_(None)) if term.nullable and not term.nulls_first else further
+    comparison = column < value if term.descending else column > value
+    return or_(comparison, column.is_(None)) if term.nullable and not term.nulls_first else comparison
 
 
 def _same(term: Term, value: ColumnElement[Any] | None) -> ColumnElement[bool]:
+    """The condition that the term of a row equals ``value``, or that both are NULL."""
     return term.expression.is_(None) if value is None else term.expression == value

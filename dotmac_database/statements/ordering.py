@@ -1,4 +1,4 @@
-"""Builds a total order from sorts: the sort fields, then the missing columns of the primary key."""
+"""Builds a total order from sorts: the sort fields, then those columns of the primary key that are not among them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .scope import Scope
 
 
 class OrderShape(NamedTuple):
-    """One field of an order, hashable."""
+    """One field of an order, as a hashable value."""
 
     field: str
     descending: bool
@@ -39,7 +39,7 @@ Order = tuple[OrderShape, ...]
 
 @dataclass(frozen=True)
 class OrderedTerm:
-    """A field of an order with its SQL, and how its value is read from a row and put into a cursor."""
+    """A field of an order with its SQL. It also converts the field's value from a row to a cursor, and back."""
 
     path: FieldPath
     term: Term
@@ -48,50 +48,53 @@ class OrderedTerm:
 
     @cached_property
     def raw(self) -> TypeEngine[Any] | None:
-        """The type by which the value is read and bound as it is stored, where it is not what the attribute shows."""
+        """The type that reads and binds the value exactly as the database stores it.
+
+        None: the order is not that of the stored values, or the attribute's value already is the stored one.
+        """
         if self.by != "value" or self.path.json or not self.dialect.orders_natively(self.path.type):
             return None
         return self.dialect.key_type(self.path.type)
 
     @property
     def as_text(self) -> bool:
-        """Whether a cursor carries the value as the database writes it."""
+        """Whether a cursor contains the value as the text that PostgreSQL writes for it."""
         return isinstance(self.raw, AsText)
 
     @cached_property
     def on_row(self) -> bool:
-        """Whether an entity's attribute has the value; else the statement must select it."""
+        """Whether the value is that of the entity's attribute. If not, the statement must select it in addition."""
         path, owner = self.path, self.path.owner
         own = self.by == "value" and path.plain and path.key in owner.columns and path.key not in owner.deferred
         return own and not self.dialect.is_raw(path.type)
 
     @cached_property
     def selected(self) -> ColumnElement[Any]:
-        """The value as a statement selects it."""
+        """The expression by which a statement selects the value."""
         return self.term.expression if self.raw is None else self.dialect.key(self.term.expression, self.raw)
 
     def portable(self, value: Any) -> Any:
-        """A row's value as it stands in a cursor."""
+        """The form of a row's value in a cursor."""
         if value is None or not self.on_row:
             return value
         return self.dialect.order_value(self.path.type, value)
 
     def parameter(self, name: str, *, stored: bool = True) -> ColumnElement[Any]:
-        """The parameter to compare the term with: a value as it is ``stored``, or as it is read."""
+        """The parameter for a comparison with the term. ``stored``: its value has the form in which it is stored."""
         if self.raw is not None and stored:
             return self.dialect.key_parameter(name, self.raw, self.path.type)
-        made = self.path.json or self.by != "value"
-        type_ = self.term.expression.type if made else self.dialect.order_type(self.path.type)
+        computed = self.path.json or self.by != "value"
+        type_ = self.term.expression.type if computed else self.dialect.order_type(self.path.type)
         return bindparam(name, type_=type_)
 
     def restored(self, value: Any) -> Any:
-        """A cursor's value as the parameter's. Raises `InvalidCursorError` where it does not fit the column."""
+        """The parameter's value for a cursor's value. Raises `InvalidCursorError` if it does not fit the column."""
         if value is None:
             if not self.term.nullable:
                 raise InvalidCursorError
             return None
         if isinstance(self.raw, (AsStored, AsText)):
-            return _checked(_is_stored(value, self.raw), value)
+            return _checked(_can_be_stored(value, self.raw), value)
         type_ = self.path.type if self.raw is None else self.raw
         enum = enum_of(type_)
         if self.by == "relevance":
@@ -114,8 +117,8 @@ def _checked(fits: bool, value: Any) -> Any:
     return value
 
 
-def _is_stored(value: Any, type_: TypeEngine[Any]) -> bool:
-    """Whether a database can have stored this."""
+def _can_be_stored(value: Any, type_: TypeEngine[Any]) -> bool:
+    """Whether a database can have stored this value."""
     if isinstance(value, str):
         return _is_text(value)
     if isinstance(type_, AsText):
@@ -132,7 +135,11 @@ def _is_text(value: str) -> bool:
 
 
 def order_of(traits: Traits[Any], sorts: Sequence[SortField]) -> Order:
-    """The total order of ``sorts``; without any, the primary key ascending. A repeated field counts once."""
+    """The total order of ``sorts``; without sorts, the primary key ascending.
+
+    If a field is repeated, only its first sort counts. The columns of the primary key that are added have the direction
+    of the last sort. Raises `ValidationError` for a field that can't be sorted by, and for too many sorts.
+    """
     if len(sorts) > MAX_SORTS:
         raise ValidationError(f"{traits.name} can be sorted by at most {MAX_SORTS} fields at once.", field="sorts")
     order: list[OrderShape] = []
@@ -155,33 +162,34 @@ def order_of(traits: Traits[Any], sorts: Sequence[SortField]) -> Order:
 
 
 def cursor_order(traits: Traits[Any], sorts: Sequence[SortField], page: CursorPaginationParams) -> Order:
-    """The order of a cursor page: the sorts, else the cursor field; ``"id"`` of a class without one is its key.
+    """The order of a cursor page: that of the sorts; without sorts, that of the cursor field.
 
-    Raises `ValidationError` for a private column, whose values everybody who holds a cursor could read.
+    The cursor field ``"id"`` stands for the primary key if the class has no attribute ``id``. Raises `ValidationError`
+    for a private column, because everyone who has a cursor can read the values in it.
     """
     if not sorts:
         direction = SortOrder.ASC if page.ascending else SortOrder.DESC
-        keyed = page.cursor_field == "id" and not traits.mapper.has_property("id")
-        sorts = [SortField(key, direction) for key in (traits.primary_key if keyed else (page.cursor_field,))]
+        means_key = page.cursor_field == "id" and not traits.mapper.has_property("id")
+        sorts = [SortField(key, direction) for key in (traits.primary_key if means_key else (page.cursor_field,))]
     order = order_of(traits, sorts)
     for each in order:
         if resolve(traits, each.field).private:
             raise MisuseError(
-                f"{traits.name}.{each.field} is private, and a cursor carries the values that it is sorted by; "
-                "read numbered pages, or sort by something else.",
+                f"{traits.name}.{each.field} is private, and a cursor contains the values of the fields that it is "
+                "sorted by; read numbered pages, or sort by another field.",
                 field=each.field,
             )
     return order
 
 
 def check_sortable(path: FieldPath, traits: Traits[Any]) -> None:
-    """Raise `ValidationError` where the path does not lead to one value that has an order."""
+    """Raise `ValidationError` if the path does not lead to a single value with an order."""
     if path.key is None:
         raise MisuseError(f"{traits.name}.{path.text} is a relationship; sort by a column of it.", field=path.text)
     many = next((step for step in path.steps if step.uselist), None)
     if many is not None:
         raise MisuseError(
-            f"{traits.name}.{path.text}: {many.key} has many rows, so there is no one value to sort by.",
+            f"{traits.name}.{path.text}: {many.key} can have many rows, so there is no single value to sort by.",
             field=path.text,
         )
     if (is_json(path.type) and not path.json) or isinstance(path.type, (ARRAY, LargeBinary)):
@@ -189,16 +197,16 @@ def check_sortable(path: FieldPath, traits: Traits[Any]) -> None:
 
 
 def terms_of(traits: Traits[Any], order: Order, scope: Scope, dialect: Dialect) -> tuple[OrderedTerm, ...]:
-    """The SQL of an order. A to-one relationship's column is a scalar subquery, so that no row is lost or doubled."""
-    return tuple(_term(traits, each, sought_parameter(place), scope, dialect) for place, each in enumerate(order))
+    """The SQL of an order. A column of a related row is a scalar subquery, which neither removes nor repeats rows."""
+    return tuple(_term(traits, each, search_parameter(place), scope, dialect) for place, each in enumerate(order))
 
 
-def sought_parameter(place: int) -> str:
-    """The name of the parameter with the words that the term at this place of an order is about."""
+def search_parameter(place: int) -> str:
+    """The name of the parameter with the search words of the term at this place in an order, if it is by relevance."""
     return f"dotmac_sought_{place}"
 
 
-def _term(traits: Traits[Any], shape: OrderShape, search_terms: str, scope: Scope, dialect: Dialect) -> OrderedTerm:
+def _term(traits: Traits[Any], shape: OrderShape, search_words: str, scope: Scope, dialect: Dialect) -> OrderedTerm:
     path = resolve(traits, shape.field)
 
     def last(entity: Any) -> ColumnElement[Any]:
@@ -208,7 +216,7 @@ def _term(traits: Traits[Any], shape: OrderShape, search_terms: str, scope: Scop
             case "folded":
                 return lowered(value)
             case "relevance":
-                return dialect.relevance(value, bindparam(search_terms, type_=String()))
+                return dialect.relevance(value, bindparam(search_words, type_=String()))
             case _:
                 return value if path.json else dialect.order_key(value)
 
@@ -222,4 +230,4 @@ def _term(traits: Traits[Any], shape: OrderShape, search_terms: str, scope: Scop
 def _check_by(path: FieldPath, by: SortBy, traits: Traits[Any]) -> None:
     vector = by == "relevance" and isinstance(path.type, TSVECTOR)
     if by != "value" and not (path.json or is_text(path.type) or vector):
-        raise MisuseError(f"{traits.name}.{path.text} is no text, so it has no {by} order.", field=path.text)
+        raise MisuseError(f"{traits.name}.{path.text} is not text, so it has no {by} order.", field=path.text)

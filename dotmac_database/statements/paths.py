@@ -1,7 +1,8 @@
-"""A field's name → what it stands for in a statement.
+"""Resolves the dotted name of a field to the SQL of its value.
 
-``"name"`` is a column, ``"author.name"`` goes through a relationship, ``"settings.theme"`` into a JSON
-document, and they may be joined. Whatever does not exist raises `ValidationError` and names the nearest.
+``"name"`` is a column, ``"author.name"`` a column of a related row, and ``"settings.theme"`` a value inside a JSON
+document. A path can go through relationships first, and then into a document. A name that does not exist raises
+`ValidationError`, which suggests the most similar name.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from .suggestions import shown, suggestion
 
 @dataclass(frozen=True, eq=False)
 class FieldPath:
-    """A resolved path: the relationships to go through, then a column of ``owner`` and a path into its JSON.
+    """A resolved path: relationships (``steps``), then the attribute ``key`` of ``owner``, then a path into its JSON.
 
-    ``key=None``: the path ends at a relationship, which can only be asked whether anything is there.
+    ``key=None``: the path ends at a relationship. It can only be tested for the existence of related rows.
     """
 
     text: str
@@ -41,11 +42,11 @@ class FieldPath:
     key: str | None
     json: tuple[str, ...] = ()
     entity: Any = None
-    """The alias of the owner's class that the expression is on; None: the class itself."""
+    """The alias of the owner's class to which the expression belongs; None: the class itself."""
 
     @cached_property
     def expression(self) -> ColumnElement[Any]:
-        """The column, or the SQL of a hybrid or a column property, on the owner's class or an alias of it."""
+        """The column, hybrid or column property, as an attribute of the owner's class or of the alias ``entity``."""
         assert self.key is not None
         expression: ColumnElement[Any] = getattr(self.owner.model if self.entity is None else self.entity, self.key)
         return expression
@@ -57,47 +58,47 @@ class FieldPath:
         return type_
 
     def on(self, entity: Any) -> ColumnElement[Any]:
-        """The SQL of the value on the owner's class or an alias of it, whatever comparator a hybrid has."""
+        """The SQL of the value for the owner's class, or for an alias of it. A hybrid's comparator is not used."""
         attribute = getattr(entity, self.key or "")
         value: ColumnElement[Any] = attribute if hasattr(attribute, "type") else element_of(attribute)
         return value
 
     @property
     def compares_itself(self) -> bool:
-        """Whether a hybrid's own comparator says what comparisons mean."""
+        """Whether the field is a hybrid with its own comparator, which determines the SQL of comparisons."""
         return not hasattr(self.expression, "type")
 
     @cached_property
     def plain(self) -> bool:
-        """Whether the value is an attribute of the root's own rows."""
+        """Whether the value is an attribute of the class whose rows are read, not of a related row or inside JSON."""
         return not self.steps and not self.json and self.key is not None
 
     @cached_property
     def nullable(self) -> bool:
-        """Whether the value can be NULL; unknown counts as yes."""
+        """Whether the value can be NULL. True if this is unknown."""
         column = self.owner.columns.get(self.key or "")
         return bool(self.steps or self.json) or not isinstance(column, Column) or bool(column.nullable)
 
     @cached_property
     def private(self) -> bool:
-        """Whether the value is a private column's, or made of one."""
+        """Whether the value is that of a private column, or is computed from one."""
         if self.key is None or self.key in self.owner.mapper.column_attrs:
             return self.key in self.owner.private
         return is_private(element_of(self.expression))
 
     @cached_property
     def coerce(self) -> Coercer:
-        """Coerces a filter's value to the column's Python type; raises `ValueError`."""
+        """The function that converts a filter's value to the column's Python type, or raises `ValueError`."""
         return coercer(self.type)
 
     def compared(self, dialect: Dialect) -> Coercer:
-        """As `coerce`, and refuses what the type itself does not take. Made once a dialect."""
+        """As `coerce`; it also refuses a value that the type itself does not accept. Cached by dialect."""
         if dialect.name not in self._compared:
             self._compared[dialect.name] = comparer(self.type, dialect.types)
         return self._compared[dialect.name]
 
     def span(self, dialect: Dialect) -> Span | None:
-        """How a value that was read is compared with the field; None: as it is. Found once a dialect."""
+        """How the field is compared with a value that was read; None: with the value itself. Cached by dialect."""
         if dialect.name not in self._spans:
             self._spans[dialect.name] = dialect.span(self.type)
         return self._spans[dialect.name]
@@ -112,18 +113,18 @@ class FieldPath:
 
 
 def is_json(type_: TypeEngine[Any]) -> bool:
-    """Whether columns of this type hold JSON documents."""
+    """Whether columns of this type contain JSON documents."""
     return isinstance(type_.impl_instance if isinstance(type_, TypeDecorator) else type_, JSON)
 
 
 def is_text(type_: TypeEngine[Any]) -> bool:
-    """Whether columns of this type hold texts; an enum's are not."""
+    """Whether columns of this type contain text. False for an enum."""
     plain = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
     return isinstance(plain, String) and enum_of(plain) is None
 
 
 def resolve(traits: Traits[Any], text: str) -> FieldPath:
-    """The field that ``text`` names on the class of ``traits``. Cached by name."""
+    """The field of the class that ``text`` names, cached by name. Raises `ValidationError` if there is none."""
     if len(text) > MAX_PATH:
         raise MisuseError(
             f"{traits.name} has no field {shown(text)!r}: a name has at most {MAX_PATH} characters.", field=shown(text)
@@ -151,16 +152,16 @@ def _resolve(root: Traits[Any], text: str) -> FieldPath:
         path = FieldPath(text, tuple(steps), owner, part, rest)
         if rest and not is_json(path.type):
             raise MisuseError(
-                f"{owner.name}.{part} is neither a relationship nor JSON, so {text!r} names nothing.", field=text
+                f"{owner.name}.{part} is neither a relationship nor JSON, so there is no {text!r}.", field=text
             )
         if len(rest) > MAX_JSON_DEPTH or any(not _is_step(step) for step in rest):
-            raise MisuseError(f"{shown(text)!r} is no path into a JSON document.", field=text)
+            raise MisuseError(f"{shown(text)!r} is not a path into a JSON document.", field=text)
         return path
     return FieldPath(text, tuple(steps), owner, None)
 
 
 def _is_step(step: str) -> bool:
-    """Whether every dialect can look for a JSON object's key of this name."""
+    """Whether every dialect can find a key of this name in a JSON object."""
     try:
         return bool(checked_text(step)) and '"' not in step and "\\" not in step
     except ValueError:
@@ -168,27 +169,28 @@ def _is_step(step: str) -> bool:
 
 
 def _canonical(owner: Traits[Any], part: str) -> str:
+    """The attribute that a synonym stands for; other names are returned unchanged."""
     synonym = owner.mapper.synonyms.get(part)
     return synonym.name if synonym is not None else part
 
 
 def _is_field(owner: Traits[Any], part: str) -> bool:
-    """Whether the class has a column of this name, or a hybrid that is SQL; one of Python alone is refused."""
+    """Whether the class has a column or a hybrid of this name. Raises `ValidationError` for a hybrid without SQL."""
     if part in owner.mapper.column_attrs:
         return True
     if not isinstance(owner.mapper.all_orm_descriptors.get(part), hybrid_property):
         return False
     if not isinstance(hybrid_sql(owner.model, part), ColumnElement):
         raise MisuseError(
-            f"{owner.name}.{part} is computed by Python alone, so the database can't be asked about it; "
-            "give the hybrid an SQL expression, or name columns.",
+            f"{owner.name}.{part} is computed by Python alone, so it can't be used in SQL; "
+            "give the hybrid an SQL expression, or use columns.",
             field=part,
         )
     return True
 
 
 def unknown(root: Traits[Any], text: str, part: str, owner: Traits[Any], what: str = "field") -> NoReturn:
-    """Refuse a name that does not exist, and suggest the nearest that does."""
+    """Raise `ValidationError` for a name that does not exist, and suggest the most similar one."""
     names = [*owner.mapper.column_attrs.keys(), *owner.relationships, *owner.mapper.synonyms.keys()]
     hint = suggestion(part, [name for name in names if name not in owner.private])
     through = "" if part == text else f" (in {shown(text)!r} of {root.name})"
@@ -207,7 +209,10 @@ def relationship_of(traits: Traits[Any], name: str, text: str) -> RelationshipPr
 def along(
     steps: Sequence[RelationshipProperty[Any]], entity: Any, scope: Scope, last: Callable[[Any], ColumnElement[Any]]
 ) -> ColumnElement[Any]:
-    """``last(…)`` of the row at the end of to-one relationships, seen from ``entity``: a scalar subquery for each."""
+    """``last(…)`` of the row at the end of ``steps``, which are to-one relationships that begin at ``entity``.
+
+    Each relationship becomes a scalar subquery.
+    """
     if not steps:
         return last(entity)
     step, *rest = steps

@@ -1,4 +1,4 @@
-"""Builds SELECTs from options. A statement is built once for each shape, and cached with the class's traits."""
+"""Builds SELECTs from options. A statement is built once for each shape, and cached in the traits of its class."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ..models.traits import EAGER, Traits, traits_of
 from ..query import Filter, FilterOperator
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.criteria import Confinement
-from .bounds import MAX_KEPT
+from .bounds import MAX_CACHED_FILTERS
 from .coercion import coercer, short_repr
 from .filters import Analysis, analyse, build, search_terms
 from .keyset import Term, after, nulls_follow, order_by, reversed_terms
-from .ordering import Order, OrderedTerm, sought_parameter, terms_of
+from .ordering import Order, OrderedTerm, search_parameter, terms_of
 from .paths import relationship_of, resolve
 from .scope import Scope
 from .spans import compare_span
@@ -31,17 +31,18 @@ from .spans import compare_span
 S = TypeVar("S")
 
 _DEPTH = 3
-"""How far what is loaded of a class's own accord is followed; beyond that it is loaded when it is asked for."""
+"""How many relationships deep those that classes load by default are loaded. Deeper ones are loaded on access."""
 
 PARENTS = 10_000
-"""For how many rows one statement loads a relationship, or by composite keys a part of it: SQLAlchemy takes 500."""
+"""For how many rows one statement loads a relationship; with a composite key, this number is divided by its columns.
+SQLAlchemy's default is 500."""
 
-_AS_HELD: Mapping[str, Any] = {"populate_existing": False}
+_NOT_REFRESHED: Mapping[str, Any] = {"populate_existing": False}
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A statement, the values to run it with, and execution options of its own."""
+    """A statement with the parameters of one call, and its additional execution options."""
 
     statement: Any
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -49,7 +50,7 @@ class Bound:
 
 
 class AsDict(Bundle[Any]):
-    """A bundle of columns that gives a dict for each row."""
+    """A bundle of columns that makes a dict of each row."""
 
     inherit_cache = True
 
@@ -59,30 +60,37 @@ class AsDict(Bundle[Any]):
         procs: Sequence[Callable[[Any], Any]],
         labels: Sequence[str],
     ) -> Callable[[Any], Any]:
-        """SQLAlchemy's hook: what makes a row's value."""
+        """SQLAlchemy's hook: the function that makes the dict of a row."""
         keys = tuple(labels)
         return lambda row: dict(zip(keys, [proc(row) for proc in procs], strict=True))
 
 
 class Lock(NamedTuple):
-    """How rows that are read are locked: ``FOR UPDATE``, with what becomes of those that another has locked."""
+    """How a read locks its rows by ``FOR UPDATE``. By default it waits for rows that another transaction has locked.
+
+    ``nowait``: the read fails instead. ``skip_locked``: it leaves these rows out.
+    """
 
     nowait: bool = False
     skip_locked: bool = False
 
 
 def for_update(traits: Traits[Any], statement: Select[Any], **options: Any) -> Select[Any]:
-    """The SELECT of a class, whose rows it locks; those of a union stay unlocked."""
+    """The SELECT with FOR UPDATE of the class's rows. Unchanged for a class on a union, whose rows can't be locked."""
     return statement if traits.lockable is None else statement.with_for_update(of=traits.lockable, **options)
 
 
 SeekPart = Literal["all", "values", "nulls"]
-"""Which of the rows after a position: all, or of those whose leading field is NULL last the ones before, or they."""
+"""The part of the rows after a position: all rows, only those with a value in the leading field of the order, or only
+those with NULL in it. See `Reader.ranges`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seek:
-    """The start of a keyset page: the mode of its cursor and the values of the position, as stored or as read."""
+    """The start of a keyset page: the mode of its cursor, and the values of the position.
+
+    ``stored``: the values have the form in which the database stores them, otherwise the form in which they are read.
+    """
 
     mode: str
     values: tuple[Any, ...]
@@ -96,7 +104,7 @@ class Seek:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """What of it shapes the statement."""
+        """The part of the position that determines the statement's text."""
         return self.mode, self.part, self.stored, tuple(value is None for value in self.values)
 
 
@@ -110,68 +118,68 @@ class Reader:
     lock: Lock | None = None
     fields: tuple[str, ...] = ()
     undeferred: frozenset[str] = frozenset()
-    """Dotted paths to the deferred columns that are loaded nevertheless."""
+    """Dotted paths of the deferred columns that are loaded with their rows."""
 
     @property
     def selected(self) -> Any:
-        """The first element of each row: an entity, or, with ``fields``, a dict of them."""
+        """The first element of each row: an entity or, with ``fields``, a dict of these fields."""
         if not self.fields:
             return self.traits.model
         return AsDict(self.traits.name, *map(self._field, self.fields))
 
     def _field(self, name: str) -> Any:
-        """What a field of a dict is read from."""
+        """The expression of a field in the dict."""
         if name in self.traits.columns:
             return self.traits.attribute(name)
         return resolve(self.traits, name).on(self.traits.model).label(name)
 
     def holds(self, term: OrderedTerm) -> bool:
-        """Whether the row has the value of a term of its order; else the statement must select it beside the row."""
+        """Whether the entity or dict of a row contains the term's value. If not, it is an additional column."""
         return term.on_row and (not self.fields or term.path.key in self.fields)
 
     def position(self, row: Any, terms: Sequence[OrderedTerm]) -> tuple[Any, ...]:
-        """The position of a row in the order."""
+        """The position of a row in the order: the value of each term."""
         entity, *selected = row
-        held = entity if self.fields else instance_dict(entity)
-        beside = iter(selected)
+        loaded = entity if self.fields else instance_dict(entity)
+        additional = iter(selected)
         return tuple(
-            term.portable(_value(entity, held, term.path.key or "")) if self.holds(term) else next(beside)
+            term.portable(_value(entity, loaded, term.path.key or "")) if self.holds(term) else next(additional)
             for term in terms
         )
 
     def cached(self, shape: tuple[Any, ...], make: Callable[[], S]) -> S:
         """The cached result of ``make()`` for this shape.
 
-        Statements with a repository's own conditions are not cached. Neither are statements with many filters: clients
-        could request any number of these, and each takes 0.2 MB.
+        Statements with a repository's own conditions are not cached. Statements with many filters are not cached
+        either, because clients could request any number of different ones, and each takes 0.2 MB.
         """
-        if self.scope.conditions or (len(shape) > 1 and type(shape[1]) is tuple and len(shape[1]) > MAX_KEPT):
+        if self.scope.conditions or (len(shape) > 1 and type(shape[1]) is tuple and len(shape[1]) > MAX_CACHED_FILTERS):
             return make()
         return self.traits.cached((self.dialect.name, self.scope.shape, self.lock, self.fields, *shape), make)
 
     def analysed(self, filters: Sequence[Filter]) -> Analysis:
-        """The analysed filters."""
+        """The analysis of the filters."""
         return analyse(self.traits, filters, self.dialect)
 
     def terms(self, order: Order) -> tuple[OrderedTerm, ...]:
-        """The order's SQL."""
+        """The SQL of the order."""
         return self.cached(("terms", order), lambda: terms_of(self.traits, order, self.scope, self.dialect))
 
-    def where(self, found: Analysis) -> list[Any]:
-        """The scope's and the filters' conditions."""
-        return [*self.scope.root(self.traits), *build(self.traits, found.shape, self.scope, self.dialect)]
+    def where(self, analysis: Analysis) -> list[Any]:
+        """The conditions of the scope and of the filters."""
+        return [*self.scope.root(self.traits), *build(self.traits, analysis.shape, self.scope, self.dialect)]
 
     def rows(
         self, filters: Sequence[Filter], order: Order, *, limit: int | None = None, offset: int = 0, bound: int = -1
     ) -> Bound:
-        """The rows in order.
+        """The SELECT of the rows in order.
 
-        ``bound`` says how all matching rows are counted, in the same statement: a negative one, not at all; 0, exactly,
-        as an extra column of each row; a positive one, likewise, but the count stops at ``bound`` + 1.
+        ``bound`` says whether the same statement also counts all matching rows, as an additional column of each row.
+        Negative: it does not count. 0: it counts all rows. Positive: the count stops at ``bound`` + 1.
         """
-        found = self.analysed(filters)
-        shape = ("rows", found.shape, order, limit is not None, bool(offset), (bound > 0) - (bound < 0))
-        parameters = {**self.scope.parameters, **found.parameters}
+        analysis = self.analysed(filters)
+        shape = ("rows", analysis.shape, order, limit is not None, bool(offset), (bound > 0) - (bound < 0))
+        parameters = {**self.scope.parameters, **analysis.parameters}
         if limit is not None:
             parameters["dotmac_limit"] = limit
         if offset:
@@ -179,32 +187,32 @@ class Reader:
         if bound > 0:
             parameters["dotmac_bound"] = bound + 1
         parameters |= self._search_parameters(filters, order)
-        return Bound(self.cached(shape, lambda: self._rows(found, order, shape)), parameters)
+        return Bound(self.cached(shape, lambda: self._rows(analysis, order, shape)), parameters)
 
     def _search_parameters(self, filters: Sequence[Filter], order: Order) -> dict[str, str]:
-        """The parameters with the search words of sorts by relevance."""
-        words: dict[str, str] = {}
+        """The search parameters of the sorts by relevance, by the names of their parameters."""
+        parameters: dict[str, str] = {}
         for place, each in enumerate(order):
             if each.by == "relevance":
-                asked = search_terms(filters, each.field)
-                if asked is None:
+                words = search_terms(filters, each.field)
+                if words is None:
                     raise MisuseError(
                         f"{self.traits.name}.{each.field}: relevance needs a search filter on the field.",
                         field=each.field,
                     )
-                words[sought_parameter(place)] = self.dialect.search_text(asked)
-        return words
+                parameters[search_parameter(place)] = self.dialect.search_text(words)
+        return parameters
 
-    def _rows(self, found: Analysis, order: Order, shape: tuple[Any, ...]) -> Select[Any]:
-        _, _, _, limited, offset, counted = shape
-        where = self.where(found)
+    def _rows(self, analysis: Analysis, order: Order, shape: tuple[Any, ...]) -> Select[Any]:
+        _, _, _, has_limit, has_offset, count = shape
+        where = self.where(analysis)
         statement: Select[Any] = select(self.selected)
-        if counted >= 0:
-            statement = statement.add_columns(self._count(where, bounded=counted > 0).scalar_subquery())
+        if count >= 0:
+            statement = statement.add_columns(self._count(where, bounded=count > 0).scalar_subquery())
         statement = statement.where(*where).order_by(*order_by([each.term for each in self.terms(order)]))
-        if limited:
+        if has_limit:
             statement = statement.limit(bindparam("dotmac_limit"))
-        return self._locked(statement.offset(bindparam("dotmac_offset")) if offset else statement)
+        return self._locked(statement.offset(bindparam("dotmac_offset")) if has_offset else statement)
 
     def _locked(self, statement: Select[Any]) -> Select[Any]:
         if self.lock is None:
@@ -222,26 +230,29 @@ class Reader:
         return select(star).select_from(ones.limit(bindparam("dotmac_bound")).subquery())
 
     def count(self, filters: Sequence[Filter], bound: int = 0) -> Bound:
-        """The number of matching rows; with a positive ``bound`` the count stops at ``bound`` + 1."""
-        found = self.analysed(filters)
+        """The SELECT of the number of matching rows. With a positive ``bound`` the count stops at ``bound`` + 1."""
+        analysis = self.analysed(filters)
         bounded = bound > 0
         statement = self.cached(
-            ("count", found.shape, bounded), lambda: self._count(self.where(found), bounded=bounded)
+            ("count", analysis.shape, bounded), lambda: self._count(self.where(analysis), bounded=bounded)
         )
-        parameters = {**self.scope.parameters, **found.parameters}
+        parameters = {**self.scope.parameters, **analysis.parameters}
         return self.confined(Bound(statement, {**parameters, "dotmac_bound": bound + 1} if bounded else parameters))
 
     def planned(self, filters: Sequence[Filter]) -> Bound:
-        """The EXPLAIN that gives the planner's estimate of the number of rows."""
-        found = self.analysed(filters)
+        """The EXPLAIN that shows the planner's estimate of the number of matching rows."""
+        analysis = self.analysed(filters)
         keys = [self.traits.attribute(key) for key in self.traits.primary_key]
-        statement = self.cached(("planned", found.shape), lambda: Explain(select(*keys).where(*self.where(found))))
-        return Bound(statement, {**self.scope.parameters, **found.parameters})
+        statement = self.cached(
+            ("planned", analysis.shape), lambda: Explain(select(*keys).where(*self.where(analysis)))
+        )
+        return Bound(statement, {**self.scope.parameters, **analysis.parameters})
 
     def ranges(self, order: Order, seek: Seek | None) -> tuple[Seek | None, ...]:
-        """What follows a position, as one range of an index each, in order: the values', then that of NULLs after them.
+        """The rows after a position, split into parts that are each one range of an index, in order.
 
-        No database reads both as one: ``x > 3 OR x IS NULL`` is read from the beginning of the index.
+        If NULLs follow the position, there are two parts: the rows with a value in the leading field, and those with
+        NULL. No database reads both as one range: for ``x > 3 OR x IS NULL`` it reads the index from its beginning.
         """
         if seek is None:
             return (None,)
@@ -251,28 +262,28 @@ class Reader:
         return replace(seek, part="values"), replace(seek, part="nulls")
 
     def page(self, filters: Sequence[Filter], order: Order, limit: int, seek: Seek | None) -> Bound:
-        """``limit`` rows after (or before) a position. Values that no attribute has follow the entity in the row."""
-        found = self.analysed(filters)
+        """The SELECT of ``limit`` rows after (or before) a position. Values that `holds` excludes follow the entity."""
+        analysis = self.analysed(filters)
         terms = self.terms(order)
-        parameters = {**self.scope.parameters, **found.parameters, "dotmac_limit": limit}
+        parameters = {**self.scope.parameters, **analysis.parameters, "dotmac_limit": limit}
         if seek is not None and seek.part != "nulls":
             parameters |= {f"k{index}": value for index, value in enumerate(seek.values) if value is not None}
         parameters |= self._search_parameters(filters, order)
-        shape = ("page", found.shape, order, None if seek is None else seek.shape)
-        return Bound(self.cached(shape, lambda: self._page(found, terms, seek)), parameters)
+        shape = ("page", analysis.shape, order, None if seek is None else seek.shape)
+        return Bound(self.cached(shape, lambda: self._page(analysis, terms, seek)), parameters)
 
-    def _page(self, found: Analysis, ordered: tuple[OrderedTerm, ...], seek: Seek | None) -> Select[Any]:
+    def _page(self, analysis: Analysis, ordered: tuple[OrderedTerm, ...], seek: Seek | None) -> Select[Any]:
         terms = tuple(each.term for each in ordered)
-        beside = [each.selected for each in ordered if not self.holds(each)]
-        statement: Any = select(self.selected, *beside).where(*self.where(found))  # checkers count the columns
+        additional = [each.selected for each in ordered if not self.holds(each)]
+        statement: Any = select(self.selected, *additional).where(*self.where(analysis))  # overloads per column
         if seek is not None:
             if seek.backwards:
                 terms = reversed_terms(terms)
-            statement = statement.where(self._place(ordered, terms, seek))
+            statement = statement.where(self._seek_condition(ordered, terms, seek))
         return self._locked(statement.order_by(*order_by(terms)).limit(bindparam("dotmac_limit")))
 
-    def _place(self, ordered: Sequence[OrderedTerm], terms: Sequence[Term], seek: Seek) -> ColumnElement[bool]:
-        """The condition that a row is in the requested part of an order."""
+    def _seek_condition(self, ordered: Sequence[OrderedTerm], terms: Sequence[Term], seek: Seek) -> ColumnElement[bool]:
+        """The condition that a row is in the part of the order that the seek requests."""
         if seek.part == "nulls":
             return terms[0].expression.is_(None)
         if seek.part == "values":
@@ -284,7 +295,7 @@ class Reader:
         return after(terms, positions, inclusive=seek.mode in ("from", "until"))
 
     def key(self, entity_id: Any) -> tuple[Any, ...]:
-        """A primary key as a tuple of converted values. Raises `ValidationError` for a wrong length or type."""
+        """A primary key as a tuple of coerced values. Raises `ValidationError` for a wrong length or type."""
         keys = self.traits.primary_key
         parts = tuple(entity_id) if isinstance(entity_id, (tuple, list)) else (entity_id,)
         if len(parts) != len(keys):
@@ -306,7 +317,7 @@ class Reader:
             ) from None
 
     def key_conditions(self) -> list[Any]:
-        """The conditions that the primary key is the one in the parameters `key_parameters`."""
+        """The conditions that the primary key equals the parameters of `key_parameters`."""
         return [self._key_condition(key, self.traits.columns[key].type) for key in self.traits.primary_key]
 
     def _key_condition(self, key: str, type_: Any) -> ColumnElement[bool]:
@@ -318,7 +329,7 @@ class Reader:
         return compare_span(column, FilterOperator.EQ, span, self.dialect, iter((f"dotmac_{key}", f"dotmac_{key}_")))
 
     def key_parameters(self, key: tuple[Any, ...]) -> dict[str, Any]:
-        """The parameters for a primary key."""
+        """The parameters of `key_conditions` for a primary key."""
         parameters = {f"dotmac_{name}": value for name, value in zip(self.traits.primary_key, key, strict=True)}
         for name in self._spanned_keys:
             parameters[f"dotmac_{name}_"] = parameters[f"dotmac_{name}"]
@@ -326,7 +337,7 @@ class Reader:
 
     @property
     def _spanned_keys(self) -> tuple[str, ...]:
-        """The parts of the primary key that are compared with spans, whose values are in two parameters."""
+        """The columns of the primary key that are compared with both ends of a span, and so have two parameters."""
         return self.cached(
             ("spanned",),
             lambda: tuple(
@@ -338,7 +349,10 @@ class Reader:
         )
 
     def typed_defaults(self) -> dict[str, Any]:
-        """Plain defaults that are not what their column gives back (``default=0`` of a Numeric), as the column's."""
+        """The constant defaults that differ from what is read of their column, converted to the column's Python type.
+
+        For example, the ``default=0`` of a Numeric column is read as a Decimal.
+        """
         return self.cached(("defaults",), self._typed_defaults)
 
     def _typed_defaults(self) -> dict[str, Any]:
@@ -346,12 +360,12 @@ class Reader:
         for key, column in self.traits.columns.items():
             if column.default is None or not column.default.is_scalar:
                 continue
-            given: Any = column.default
+            default: Any = column.default
             try:
-                value = coercer(column.type, storing=True)(given.arg)
+                value = coercer(column.type, storing=True)(default.arg)
             except ValueError:
-                continue  # the database is to say what it thinks of it
-            if type(value) is not type(given.arg) or str(value) != str(given.arg):
+                continue  # the database reports the error, when it gets the value
+            if type(value) is not type(default.arg) or str(value) != str(default.arg):
                 defaults[key] = value
         return defaults
 
@@ -368,7 +382,7 @@ class Reader:
         )
 
     def has_key(self, key: tuple[Any, ...]) -> Bound:
-        """The SELECT whether there is a row with a primary key."""
+        """The SELECT of 1 if there is a row with a primary key, else of no row."""
         return Bound(
             self.cached(
                 ("has",),
@@ -396,11 +410,12 @@ class Reader:
         return Bound(statement, {**self.scope.parameters, **keys_given})
 
     def loading(self, bound: Bound, names: Sequence[str]) -> Bound:
-        """The same read with relationships loaded within the scope, each by one more statement for 10,000 rows.
+        """The same read, which also loads relationships within the scope.
 
-        Dotted names name nested relationships. Relationships that a class loads by default are loaded in the same way,
-        since its own strategy would leave the scope. If a path returns to a class that it came from, objects in the
-        session are not refreshed: a second read of an object would undo what the first has loaded into it.
+        Each relationship takes one additional statement for 10,000 rows. Dotted names are nested relationships.
+        Relationships that a class loads by default are loaded in the same way, because the class's own loading strategy
+        would ignore the scope. If a path returns to a class that it has passed, objects that are in the session are not
+        refreshed: a second read of an object would discard the relationships that the first read has loaded.
         """
         if self.fields:
             return self.confined(bound)
@@ -412,27 +427,30 @@ class Reader:
             for part in name.split("."):
                 branch = branch.setdefault(part, {})
         options = self._loads(self.traits, tree, ())
-        again = _leads_back(self.traits, tree, ())
-        loaded = Bound(bound.statement.options(*options), bound.parameters, _AS_HELD if again else {})
+        returns = _returns_to_class(self.traits, tree, ())
+        loaded = Bound(bound.statement.options(*options), bound.parameters, _NOT_REFRESHED if returns else {})
         return self.confined(loaded, loads=True)
 
     def confined(self, bound: Bound, *, loads: bool = False) -> Bound:
-        """The same statement, with the tenant's condition within expressions of classes that ask other rows.
+        """The same statement, with the tenant's condition inside column properties and hybrids that select other rows.
 
-        ``loads`` says that it loads relationships, whose classes may have such expressions.
+        ``loads``: the statement loads relationships, and their classes can have such expressions.
         """
         if self.scope.tenant in (None, ALL_TENANTS) or not self.traits.leads_to_other_rows:
             return bound
         if not (loads or self.traits.loads_other_rows or any(map(holds_select, bound.statement.get_children()))):
-            return bound  # no such expression is in it
+            return bound  # it contains no such expression
         return Bound(bound.statement.options(Confinement(self.scope.tenant)), bound.parameters, bound.execution_options)
 
     def whole(self, statement: Any) -> Any:
-        """The statement, whose objects have their deferred columns, too: all that a write gives back can be read."""
+        """The statement of a write, which also returns deferred columns, so that all attributes can be read."""
         return statement.options(undefer("*")) if self.traits.deferred else statement
 
     def _loads(self, owner: Traits[Any], tree: dict[str, Any], way: tuple[str, ...]) -> list[Any]:
-        """The loader options of a tree of names, which learns here what is loaded anyway."""
+        """The loader options of a tree of relationships.
+
+        The relationships that classes load by default are added to the tree. ``way`` is the path to the tree.
+        """
         for part in tree:
             relationship_of(owner, part, ".".join((*way, part)))
         here = (key for key in owner.deferred if ".".join((*way, key)) in self.undeferred)
@@ -453,14 +471,14 @@ class Reader:
         return options
 
 
-def _value(entity: Any, held: Mapping[str, Any], key: str) -> Any:
-    return held[key] if key in held else getattr(entity, key)
+def _value(entity: Any, loaded: Mapping[str, Any], key: str) -> Any:
+    return loaded[key] if key in loaded else getattr(entity, key)
 
 
-def _leads_back(owner: Traits[Any], tree: dict[str, Any], seen: tuple[Any, ...]) -> bool:
-    """Whether a tree of relationships comes to a class that it came from."""
+def _returns_to_class(owner: Traits[Any], tree: dict[str, Any], seen: tuple[Any, ...]) -> bool:
+    """Whether a path in a tree of relationships returns to a class that it has already passed."""
     here = owner.mapper.base_mapper
     return here in seen or any(
-        _leads_back(traits_of(owner.relationships[part].mapper.class_), branch, (*seen, here))
+        _returns_to_class(traits_of(owner.relationships[part].mapper.class_), branch, (*seen, here))
         for part, branch in tree.items()
     )

@@ -1,4 +1,4 @@
-"""Foreign keys to tenants' rows: the database alone would take another tenant's row for an answer."""
+"""Checks foreign keys to rows of tenants. The database alone would also accept a row of another tenant."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ from .scope import alive
 
 @dataclass(frozen=True, eq=False)
 class TenantReference:
-    """A foreign key of a mapped class to a table of tenants' rows, whichever class maps that table, or none.
+    """A foreign key of a mapped class to a table that contains rows of tenants. The table need not have a mapped class.
 
-    ``fields`` are the attributes that hold the key, without the tenant's; ``target`` is the name of what it refers to,
-    a class or a table. ``full``: the key is MATCH FULL, so that it is NULL as a whole or not at all.
+    ``fields`` are the attributes of the foreign key, except the tenant. ``target`` is the name of the class or table
+    that it refers to. ``full``: the foreign key is MATCH FULL, so either all of its columns are NULL or none.
     """
 
     fields: tuple[str, ...]
     target: str
     full: bool
     _pairs: tuple[tuple[str | None, Column[Any], Column[Any]], ...]
-    """The attribute, None where the class has none; its column; the column that it names."""
+    """For each column of the key: its attribute (or None), the column itself, and the column that it refers to."""
     _table: Table
     _owner: Column[Any] | None
     _protected: Mapping[Table, Column[Any] | None]
     _living: tuple[ColumnElement[bool], ...]
 
     def names_a_row(self, values: Mapping[str, Any]) -> bool | None:
-        """Whether the values ask for a row. None: they are known to be a key that names none, whatever is there.
+        """Whether the values refer to a row, which must then exist. None: the values are wrong, whatever rows exist.
 
-        With a NULL a key refers to nothing, but a MATCH FULL one that is NULL in part is wrong. A column that no
-        attribute has can't be known, so a key that holds it is wrong, too.
+        A foreign key with a NULL refers to no row; but a MATCH FULL key in which only some columns are NULL is wrong.
+        The value of a column without an attribute is unknown, so a key with such a column is wrong, too.
         """
-        given = [values.get(field) for field in self.fields]
-        if all(value is None for value in given):
+        key_values = [values.get(field) for field in self.fields]
+        if all(value is None for value in key_values):
             return False
-        if None in given:
+        if None in key_values:
             return None if self.full else False
         return None if any(key is None for key, _, _ in self._pairs) else True
 
     def found(self, traits: Traits[Any], values: Mapping[str, Any], tenant: Any) -> ColumnElement[bool]:
-        """The condition that the values name a row of the tenant."""
+        """The condition that the tenant has a row to which the values refer."""
         conditions: list[ColumnElement[bool]] = [self._owned(self._table, self._owner, tenant)]
         for key, column, target in self._pairs:
             own = key is not None and key == traits.tenant
@@ -65,11 +65,12 @@ class TenantReference:
         return exists(select(literal(1)).select_from(self._table).where(*conditions, *self._living))
 
     def _owned(self, table: Table, owner: Column[Any] | None, tenant: Any) -> ColumnElement[bool]:
+        """The condition that a row belongs to the tenant, by its column ``owner``; None: by the row's parents."""
         if owner is not None:
             try:
                 return owner == literal(column_value(tenant, owner), owner.type)
             except TenantIsolationError:
-                return false()  # the column can't hold such a name, so no row is the tenant's
+                return false()  # the column can't store this tenant, so no row belongs to it
         parents = [
             exists(
                 select(literal(1))
@@ -80,16 +81,17 @@ class TenantReference:
                 )
                 .correlate(table)
             )
-            for key in _keys_of_owners(table, self._protected)
+            for key in _owner_keys(table, self._protected)
         ]
         return and_(*parents) if parents else false()
 
 
 def tenant_references(model: type) -> tuple[TenantReference, ...]:
-    """The foreign keys of a mapped class, its parents' tables included, to tables of tenants' rows.
+    """The foreign keys of a mapped class, and of its parents' tables, to tables that contain rows of tenants.
 
-    Such a table is known by any class of any base that maps it, or by its tenant column. The key by which a joined
-    child's row is its parent's is not among them, nor one that names nothing but the tenant. No I/O.
+    Such a table is recognised by any mapped class of any declarative base, or by its tenant column. Two kinds of
+    foreign keys are left out: those that join a child's table to its parent's (joined inheritance), and those that
+    consist of the tenant column only. Sends no statement.
     """
     traits: Traits[Any] = traits_of(model)
     return traits.cached(("references",), lambda: _references_of(traits))
@@ -98,24 +100,25 @@ def tenant_references(model: type) -> tuple[TenantReference, ...]:
 def missing_references(
     session: Session, model: type, values: Mapping[str, Any], *, tenant_id: Any = None
 ) -> tuple[TenantReference, ...]:
-    """The foreign keys in ``values`` (attributes of ``model``) that name no row of the tenant.
+    """The foreign keys in ``values`` that do not refer to a row of the tenant. ``values`` maps attributes of ``model``.
 
-    Another tenant's row, one that is soft-deleted, and one that does not exist are all the same. A key of which
-    ``values`` has not all columns is left out. ``tenant_id`` None is the tenant that the session is bound to, and with
-    `ALL_TENANTS` it is the one that ``values`` names. One statement for all keys, none where there is nothing to ask.
-    Raises `TenantRequiredError` where the tenant is not known, `ValidationError` for a value that is no key.
+    A row of another tenant, a soft-deleted row and a row that does not exist are not distinguished. A foreign key is
+    skipped if ``values`` does not contain all of its columns. ``tenant_id=None`` is the tenant that the session is
+    bound to; with `ALL_TENANTS`, it is the tenant in ``values``. Sends one statement for all foreign keys, or none if
+    there is nothing to check. Raises `TenantRequiredError` if the tenant is unknown, and `ValidationError` for a value
+    that can't be converted to its column's type.
     """
     traits: Traits[Any] = traits_of(model)
-    whole = [each for each in tenant_references(model) if all(field in values for field in each.fields)]
-    asked = [each for each in whole if each.names_a_row(values)]
-    wrong = {each for each in whole if each.names_a_row(values) is None}
-    if asked:
-        plain = sync_session(session)
-        tenant = _tenant(plain, traits, values, tenant_id)
-        statement: Any = select(*(each.found(traits, values, tenant) for each in asked))
-        answers = _answers(plain, traits, statement, tenant_id)
-        wrong |= {each for each, answer in zip(asked, answers, strict=True) if not answer}
-    return tuple(each for each in whole if each in wrong)
+    complete = [each for each in tenant_references(model) if all(field in values for field in each.fields)]
+    to_check = [each for each in complete if each.names_a_row(values)]
+    wrong = {each for each in complete if each.names_a_row(values) is None}
+    if to_check:
+        sync = sync_session(session)
+        tenant = _tenant(sync, traits, values, tenant_id)
+        statement: Any = select(*(each.found(traits, values, tenant) for each in to_check))
+        answers = _answers(sync, traits, statement, tenant_id)
+        wrong |= {each for each, answer in zip(to_check, answers, strict=True) if not answer}
+    return tuple(each for each in complete if each in wrong)
 
 
 async def async_missing_references(
@@ -142,17 +145,18 @@ def _answers(session: Session, traits: Traits[Any], statement: Any, tenant_id: A
         confine(session, tenant_id)
 
     def work(execution_options: Mapping[str, Any]) -> Sequence[Any]:
-        # The statement names tables, which a guarded session would refuse; each has the tenant's condition here.
-        asked = {**execution_options, OWN: True}
-        return session.execute(statement, execution_options=asked, bind_arguments={"mapper": traits.mapper}).one()
+        # A guarded session would refuse the statement, because it names tables instead of mapped classes. The option
+        # OWN skips this check. That is safe, because each table has the tenant's condition.
+        own = {**execution_options, OWN: True}
+        return session.execute(statement, execution_options=own, bind_arguments={"mapper": traits.mapper}).one()
 
     return read(session, work, traits.model)
 
 
 def _references_of(traits: Traits[Any]) -> tuple[TenantReference, ...]:
     own = {column: prop.key for prop in traits.mapper.column_attrs for column in prop.columns}
-    found = [_reference(traits, own, key) for table in traits.tables for key in _sorted(table)]
-    return tuple(each for each in found if each is not None)
+    references = [_reference(traits, own, key) for table in traits.tables for key in _sorted(table)]
+    return tuple(each for each in references if each is not None)
 
 
 def _reference(traits: Traits[Any], own: Mapping[Any, str], key: ForeignKeyConstraint) -> TenantReference | None:
@@ -160,11 +164,11 @@ def _reference(traits: Traits[Any], own: Mapping[Any, str], key: ForeignKeyConst
     protected = protected_tables(target.metadata)
     owner = protected.get(target)
     if target not in protected:
-        # A table that no class maps may name the tenant as this class does.
+        # A table without a mapped class can have a tenant column with the same name as this class.
         owner = target.columns.get(traits.columns[traits.tenant].name) if traits.tenant is not None else None
         if owner is None:
             return None
-    if _is_mappers_own(traits, key):
+    if _joins_parent_table(traits, key):
         return None
     pairs = tuple((own.get(element.parent), element.parent, element.column) for element in key.elements)
     fields = tuple(name for name, _, _ in pairs if name is not None and name != traits.tenant)
@@ -176,8 +180,8 @@ def _reference(traits: Traits[Any], own: Mapping[Any, str], key: ForeignKeyConst
     return TenantReference(fields, name, full, pairs, target, owner, protected, tuple(_living(target)))
 
 
-def _is_mappers_own(traits: Traits[Any], key: ForeignKeyConstraint) -> bool:
-    """Whether this is the key by which a joined child's row is its parent's."""
+def _joins_parent_table(traits: Traits[Any], key: ForeignKeyConstraint) -> bool:
+    """Whether the foreign key joins a child's table to its parent's (joined inheritance)."""
     return (
         key.referred_table in traits.tables
         and key.referred_table is not key.table
@@ -185,11 +189,14 @@ def _is_mappers_own(traits: Traits[Any], key: ForeignKeyConstraint) -> bool:
     )
 
 
-def _keys_of_owners(table: Table, protected: Mapping[Table, Any]) -> list[ForeignKeyConstraint]:
-    """The keys by which the rows of a table without a tenant's column belong to somebody, as the policies know them."""
-    found = [each for each in _sorted(table) if each.referred_table in protected and each.referred_table is not table]
-    of_key = [each for each in found if set(each.columns) <= set(table.primary_key.columns)]
-    return of_key or found
+def _owner_keys(table: Table, protected: Mapping[Table, Any]) -> list[ForeignKeyConstraint]:
+    """The foreign keys that determine the tenant of a row in a table without a tenant column.
+
+    They are the same as in the policies of row-level security: those in the primary key if there are any, else all.
+    """
+    keys = [each for each in _sorted(table) if each.referred_table in protected and each.referred_table is not table]
+    in_primary_key = [each for each in keys if set(each.columns) <= set(table.primary_key.columns)]
+    return in_primary_key or keys
 
 
 def _sorted(table: Table) -> list[ForeignKeyConstraint]:
@@ -197,6 +204,7 @@ def _sorted(table: Table) -> list[ForeignKeyConstraint]:
 
 
 def _mappers_of(table: Table) -> list[Mapper[Any]]:
+    """The mappers with this table, parents first."""
     return sorted(
         (mapper for mapper in all_mappers() if table in mapper.tables),
         key=lambda each: (len(list(each.iterate_to_root())), each.class_.__name__),
@@ -211,21 +219,21 @@ def _value(traits: Traits[Any], field: str, column: Column[Any], value: Any) -> 
 
 
 def _living(table: Table) -> Iterator[ColumnElement[bool]]:
-    """The conditions that a row is not soft-deleted, as the classes of the table say."""
-    said: set[Column[Any]] = set()
+    """The conditions that a row is not soft-deleted, by the soft-deletion columns of the classes on the table."""
+    seen: set[Column[Any]] = set()
     for mapper in _mappers_of(table):
         traits = traits_of(mapper.class_)
         mark = traits.columns.get(traits.is_deleted or traits.deleted_at or "")
-        if mark is None or mark in said or mapper.local_table is not table:
+        if mark is None or mark in seen or mapper.local_table is not table:
             continue
-        said.add(mark)
+        seen.add(mark)
         condition = without_annotations(alive(traits, mapper.class_)[0])
         if mark.table is table:
             yield condition
             continue
-        # A joined child's mark is its parent's.
+        # With joined inheritance, the soft-deletion column can be in the parent's table.
         keys = [mapper.attrs[key].columns for key in traits.primary_key]
-        here = [next(each for each in columns if each.table is table) for columns in keys]
-        there = [next(each for each in columns if each.table is mark.table) for columns in keys]
-        same = [one == other for one, other in zip(here, there, strict=True)]
+        own = [next(each for each in columns if each.table is table) for columns in keys]
+        parents = [next(each for each in columns if each.table is mark.table) for columns in keys]
+        same = [one == other for one, other in zip(own, parents, strict=True)]
         yield exists(select(literal(1)).select_from(mark.table).where(*same, condition).correlate(table))

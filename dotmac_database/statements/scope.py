@@ -20,8 +20,8 @@ TENANT_PARAMETER = "dotmac_tenant"
 class Scope:
     """The scope of one repository's statements.
 
-    ``tenant`` is a tenant, `ALL_TENANTS`, or None: no tenant is known, so nothing tenant-scoped may be touched.
-    ``conditions`` come from the repository's hook.
+    ``tenant`` is a tenant, `ALL_TENANTS`, or None. None means that no tenant is known: statements on tenant-scoped
+    classes are then refused. ``conditions`` are those of the repository's hook.
     """
 
     tenant: Any = None
@@ -30,24 +30,23 @@ class Scope:
 
     @property
     def shape(self) -> tuple[bool, bool, bool]:
-        """The part of the scope that determines a statement's text, as opposed to its parameters."""
+        """The part of the scope that determines the text of a statement. The tenant itself is only a parameter."""
         return self.tenant is ALL_TENANTS, self.tenant is None, self.include_deleted
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The parameters."""
+        """The parameters of the scope's conditions."""
         return {} if self.tenant is None or self.tenant is ALL_TENANTS else {TENANT_PARAMETER: self.tenant}
 
     def root(self, traits: Traits[Any]) -> list[ColumnElement[bool]]:
-        """The conditions on the statement's own rows."""
+        """All conditions on the rows of the repository's class, with those of the hook."""
         return [*self.of(traits), *self.conditions]
 
     def of(self, traits: Traits[Any], entity: Any = None, *, bound: bool = False) -> list[ColumnElement[bool]]:
-        """The conditions on rows of a class, or of ``entity``, an alias of it.
+        """The conditions of the tenant and of soft deletion on the rows of a class, or of ``entity``, an alias of it.
 
-        ``bound``: with the tenant's value in the expression, for loader options.
-
-        Raises `TenantNotGivenError` for a tenant-scoped class where no tenant is known.
+        ``bound``: the expression contains the tenant's value, instead of a parameter of the statement. Loader options
+        need this. Raises `TenantNotGivenError` for a tenant-scoped class if no tenant is known.
         """
         entity = traits.model if entity is None else entity
         conditions: list[ColumnElement[bool]] = []

@@ -1,4 +1,4 @@
-"""Filters by types whose values stand for spans of stored ones: see `dotmac_database.dialects.spans`."""
+"""Conditions on columns in which several stored values are read as one: see `dotmac_database.dialects.spans`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COMPARED: dict[FilterOperator, Callable[[Any, Any, Any], Condition]] = {
 
 
 def width(operator: FilterOperator, span: Span) -> int:
-    """How many parameters the comparison has."""
+    """The number of parameters of the comparison."""
     if operator in (Op.EQ, Op.NE):
         return 1 if span.single else 2
     return 2 if operator in (Op.BETWEEN, Op.IN, Op.NOT_IN) else 1
@@ -36,7 +36,10 @@ def width(operator: FilterOperator, span: Span) -> int:
 def compare_span(
     column: ColumnElement[Any], operator: FilterOperator, span: Span, dialect: Dialect, names: Iterator[str]
 ) -> Condition:
-    """The comparison of a column with the span of a value, or of those of a list, which is in two parameters."""
+    """The comparison of a column with the span of a value, or with the spans of a list of values.
+
+    The names of the parameters are taken from ``names``. A list has two parameters: the lower and the upper ends.
+    """
     first = next(names)
     second = first if width(operator, span) == 1 else next(names)
     if operator in (Op.IN, Op.NOT_IN):

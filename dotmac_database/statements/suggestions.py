@@ -1,4 +1,4 @@
-"""Messages about unknown names, with a similar known name."""
+"""Builds the parts of messages about unknown names, with the most similar known name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def shown(name: object) -> str:
 
 
 def suggestion(name: object, known: Iterable[str], *, listed: bool = True) -> str:
-    """The end of a message: the most similar known name; if there is none, all names, if they are to be ``listed``."""
+    """The end of a message: the most similar known name. If none is similar: all names, if ``listed`` is True."""
     names = sorted(known)
     text = str(name)
     near = get_close_matches(text, names, n=1) if len(text) <= MAX_SHOWN else []

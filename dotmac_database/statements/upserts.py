@@ -1,4 +1,4 @@
-"""INSERT … ON CONFLICT DO UPDATE: the rows that may be updated, and the values."""
+"""Builds INSERT … ON CONFLICT DO UPDATE: which conflicting rows it can update, and with which values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint, and_, bindparam, false, null, or_
 
 from ..errors import MisuseError
-from ..models.expressions import made_by
+from ..models.expressions import default_value
 from ..models.living import living_condition
 from ..models.traits import VersionSource
 from ..tenancy.context import ALL_TENANTS
@@ -24,7 +24,10 @@ class VersionStep(NamedTuple):
 
 
 def conflict_columns(writer: Writer, fields: Sequence[str]) -> list[Any]:
-    """The columns of the unique constraint that ``fields`` name, with the tenant's where it belongs to it."""
+    """The columns of the unique constraint on ``fields``, or on ``fields`` and the tenant column.
+
+    Raises `ValidationError` if there is no such constraint.
+    """
     names = [fields] if isinstance(fields, str) else list(fields)
     keys = [writer.canonical(name) for name in names]
     unknown = next((key for key in keys if key not in writer.traits.columns), None)
@@ -65,14 +68,16 @@ def upsert(
     returning: bool = True,
     step: VersionStep | None = None,
 ) -> Any:
-    """INSERT … ON CONFLICT DO UPDATE, which leaves a row of another tenant alone.
+    """INSERT … ON CONFLICT DO UPDATE. A conflicting row of another tenant is not changed.
 
-    A soft-deleted row in the way is changed and restored. ``step`` is for a class whose versions a function makes
-    (`VersionSource.GENERATOR`): a row whose version is not that of the step stays as it is.
+    A conflicting row that is soft-deleted is updated and restored. ``step`` is for a class with generated versions
+    (`VersionSource.GENERATOR`): a conflicting row is updated only if its version is ``step.last``.
     """
     traits = writer.traits
     statement = writer.reader.dialect.insert(traits.model)
-    changes = _changes(writer, statement.excluded, row_keys, conflict) | _counted_on_conflict(writer, row_keys, step)
+    changes = _changes(writer, statement.excluded, row_keys, conflict) | _next_version_on_conflict(
+        writer, row_keys, step
+    )
     if not changes:
         first = next(iter(conflict))
         changes = {first.name: statement.excluded[first.name]}
@@ -80,7 +85,7 @@ def upsert(
         index_elements=list(conflict),
         index_where=_living_among(traits.tables[0], conflict),
         set_=changes,
-        where=_own_row(writer, statement.excluded, step),
+        where=_can_be_updated(writer, statement.excluded, step),
     )
     if not returning:
         return statement
@@ -90,7 +95,7 @@ def upsert(
 
 
 def _changes(writer: Writer, excluded: Any, row_keys: Sequence[str], conflict: Sequence[Any]) -> Values:
-    """What is changed of a row in an upsert's way, by the columns' names: it is given the new values, and restored."""
+    """The changes of a conflicting row, by column name: the new values, and those that restore a soft-deleted row."""
     traits = writer.traits
     unchanged = {
         *traits.primary_key,
@@ -106,13 +111,13 @@ def _changes(writer: Writer, excluded: Any, row_keys: Sequence[str], conflict: S
         for key in row_keys
         if key not in unchanged and traits.columns[key].key not in conflicting
     }
-    # SQLAlchemy would take a bound None for a value of each row, and send the rows one by one.
-    unmarked: tuple[tuple[str | None, Any], ...] = ((traits.is_deleted, False), (traits.deleted_at, null()))
-    return changes | {traits.columns[key].name: value for key, value in unmarked if key is not None}
+    # SQLAlchemy would treat a bound None as a value of each single row, and send a statement for each row.
+    restored: tuple[tuple[str | None, Any], ...] = ((traits.is_deleted, False), (traits.deleted_at, null()))
+    return changes | {traits.columns[key].name: value for key, value in restored if key is not None}
 
 
-def _own_row(writer: Writer, excluded: Any, step: VersionStep | None) -> Any:
-    """The condition that a row in an upsert's way is one to change: of the class, the tenant and the version."""
+def _can_be_updated(writer: Writer, excluded: Any, step: VersionStep | None) -> Any:
+    """The condition that a conflicting row has the right class, tenant and version; None if there is no condition."""
     traits, table = writer.traits, writer.traits.tables[0]
     conditions = [_of_class(writer)]
     if traits.tenant is not None and writer.reader.scope.tenant is not ALL_TENANTS:
@@ -120,49 +125,49 @@ def _own_row(writer: Writer, excluded: Any, step: VersionStep | None) -> Any:
         conditions.append(table.c[column.key] == excluded[column.name])
     if step is not None and traits.version is not None:
         conditions.append(table.c[traits.columns[traits.version].key].is_not_distinct_from(step.last))
-    given = [condition for condition in conditions if condition is not None]
-    return and_(*given) if given else None
+    needed = [condition for condition in conditions if condition is not None]
+    return and_(*needed) if needed else None
 
 
 def meets_living_only(writer: Writer, conflict: Sequence[Any]) -> bool:
-    """Whether an upsert meets rows that are not soft-deleted only, since the others may have the same values."""
+    """Whether only rows that are not soft-deleted can conflict, because soft-deleted rows can have the same values."""
     return _living_among(writer.traits.tables[0], conflict) is not None
 
 
-def _counted_on_conflict(writer: Writer, row_keys: Sequence[str], step: VersionStep | None) -> Values:
-    """The next version of a row in an upsert's way, by the column's name."""
+def _next_version_on_conflict(writer: Writer, row_keys: Sequence[str], step: VersionStep | None) -> Values:
+    """The next version of a conflicting row, by column name; empty if the statement does not set a version."""
     key = writer.traits.version
     if key is None:
         return {}
     column = writer.traits.columns[key]
     if step is not None:
         return {column.name: bindparam(None, step.next, type_=column.type, unique=True)}
-    made = column.onupdate
-    if writer.traits.version_source is VersionSource.DATABASE and key not in row_keys and made is not None:
-        # ON CONFLICT DO UPDATE knows nothing of a column's own onupdate.
-        return {column.name: made_by(made)}
-    counted = writer.next_version()
-    return {column.name: counted[key]} if counted else {}
+    onupdate = column.onupdate
+    if writer.traits.version_source is VersionSource.DATABASE and key not in row_keys and onupdate is not None:
+        # SQLAlchemy does not apply the onupdate of a column in ON CONFLICT DO UPDATE.
+        return {column.name: default_value(onupdate)}
+    changes = writer.next_version()
+    return {column.name: changes[key]} if changes else {}
 
 
 def _of_class(writer: Writer) -> Any:
-    """The condition that a row in an upsert's way is of the class or one below; None: every row of the table is."""
+    """The condition that a conflicting row is of the class or a subclass; None if every row of the table is."""
     mapper = writer.traits.mapper
     if not mapper.single or mapper.polymorphic_on is None:
         return None
     identities = [each.polymorphic_identity for each in mapper.self_and_descendants]
-    # Not IN: a statement for many rows can't expand its parameter.
+    # OR instead of IN: SQLAlchemy can't expand the parameter of IN in a statement for many rows.
     return or_(false(), *(mapper.polymorphic_on == each for each in identities if each is not None))
 
 
 def _living_among(table: Table, conflict: Sequence[Any]) -> Any:
-    """The condition of the partial index that alone makes these columns unique; None: it is unique without one."""
-    wanted = set(conflict)
-    found = [index for index in table.indexes if index.unique and set(index.columns) == wanted]
-    if not found or any(living_condition(index) is None for index in found):
+    """The condition of the partial unique index on these columns; None if they are unique without a condition."""
+    columns = set(conflict)
+    indexes = [index for index in table.indexes if index.unique and set(index.columns) == columns]
+    if not indexes or any(living_condition(index) is None for index in indexes):
         return None
     constraints = (each for each in table.constraints if isinstance(each, (UniqueConstraint, PrimaryKeyConstraint)))
-    return None if any(set(each.columns) == wanted for each in constraints) else living_condition(found[0])
+    return None if any(set(each.columns) == columns for each in constraints) else living_condition(indexes[0])
 
 
 def _partial(index: Index) -> bool:

@@ -1,4 +1,4 @@
-"""Validates the user's data, and builds the INSERT, UPDATE and DELETE statements."""
+"""Validates the data of writes, and builds their INSERT, UPDATE and DELETE statements."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sqlalchemy.sql.elements import Null
 
 from ..departures import CHANGE, INSERT, mapper_departure
 from ..errors import MisuseError, TenantIsolationError, TenantRequiredError, ValidationError
-from ..models.expressions import made_by
+from ..models.expressions import default_value
 from ..models.traits import Traits, VersionSource
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.related import tenant_of_related
@@ -35,11 +35,11 @@ from .paths import is_json
 from .reads import Bound, Reader
 from .suggestions import shown, suggestion
 
-_GIVEN = object()
+_MISSING = object()
 
 
-def _fills_itself(column: Column[Any]) -> bool:
-    """Whether a default or a sequence fills the column if no value is given."""
+def _has_default(column: Column[Any]) -> bool:
+    """Whether an INSERT without a value fills the column: by a default, or because it is a part of the primary key."""
     return column.default is not None or column.server_default is not None or column.primary_key
 
 
@@ -50,7 +50,7 @@ class Writer:
     reader: Reader
     actor: str | None = None
     _fields: dict[Any, tuple[str, Coercer | None]] = field(default_factory=dict, compare=False)
-    """Each name that was given so far, with its key and the coercion of its column; None: it is no column."""
+    """A cache: for each name in the data, its key and the coercer of its column. None: the key is not a column's."""
 
     @property
     def traits(self) -> Traits[Any]:
@@ -60,8 +60,8 @@ class Writer:
     def for_create(self, data: Any) -> NewRow:
         """The values of a new row: validated, converted, with tenant and audit columns. ``data`` is not changed."""
         traits = self.traits
-        given, unset = new_data_of(traits, data)
-        values = self.checked(given)
+        fields, unset = new_data_of(traits, data)
+        values = self.checked(fields)
         self._stamp_tenant(values)
         self._stamp_class(values)
         if traits.created_at is not None or traits.updated_at is not None:
@@ -75,9 +75,9 @@ class Writer:
             self._stamp(values, traits.is_deleted, False)
         if traits.version is not None:
             self._stamp_version(values, traits.version)
-        made = traits.makes_uuid
-        if made is not None and values.get(made) is None:
-            values[made] = self._coerced(made, uuid4())
+        uuid_key = traits.makes_uuid
+        if uuid_key is not None and values.get(uuid_key) is None:
+            values[uuid_key] = self._coerced(uuid_key, uuid4())
         return NewRow(values, frozenset(self._fields[name][0] for name in unset) if unset else unset)
 
     def for_update(self, data: Any) -> Values:
@@ -96,39 +96,40 @@ class Writer:
         return values
 
     def stamped(self, values: Values) -> Values:
-        """Changes with the audit columns of an update, unless they name their own."""
+        """The changes of an update, with the audit columns. Audit columns that the changes contain are not replaced."""
         self._stamp(values, self.traits.updated_at, utc_now())
         if self.actor is not None:
             self._stamp(values, self.traits.updated_by, self.actor)
         return values
 
     def refuse_nulls(self, values: Values, *, new: bool, index: int | None = None) -> Values:
-        """Refuse None for columns that can't be NULL, and return the values. ``index`` is the row's number of many.
+        """Return the values. Raises `ValidationError` for a None in a column that can't be NULL.
 
-        Raises `ValidationError`, unless a validator or listener of the class may still replace the None.
+        None is accepted if a validator or listener of the class can still replace it. ``index`` is the position of the
+        row in the data of a bulk method, for the message; None: there is only one row.
         """
         traits = self.traits
         for key in traits.never_null:
-            value = values.get(key, _GIVEN)
-            # None leaves a new row's column to its default; of a document it is NULL.
+            value = values.get(key, _MISSING)
+            # In a new row, None means the column's default, if it has one. `Null` is the SQL NULL of a JSON column.
             null_ = type(value) is Null or (value is None and not (new and key not in traits.required))
-            if null_ and not self._may_be_filled(new):
+            if null_ and not self._can_be_replaced(new):
                 row = "" if index is None else f" (row {index})"
                 if key in traits.private:
                     raise ValidationError(f"{traits.name}: a field can't be null{row}.")
                 raise ValidationError(f"{traits.name}.{key} can't be null{row}.", field=key)
         return values
 
-    def _may_be_filled(self, new: bool) -> bool:
-        """Whether a validator, a constructor or a listener of the class's may make another value of a None."""
+    def _can_be_replaced(self, new: bool) -> bool:
+        """Whether a validator, constructor or listener of the class can replace a None by another value."""
         traits = self.traits
         return traits.constructs or mapper_departure(traits.mapper, INSERT if new else CHANGE) is not None
 
-    def checked(self, given: Mapping[Any, Any]) -> Values:
-        """``given`` with known keys only and coerced values; raises `ValidationError` naming what is wrong."""
+    def checked(self, data: Mapping[Any, Any]) -> Values:
+        """``data`` by attribute keys, with coerced values. Raises `ValidationError` that names the wrong field."""
         values: Values = {}
         fields = self._fields
-        for name, value in given.items():
+        for name, value in data.items():
             key, coerce = fields.get(name) or self._field(name)
             if coerce is None:
                 if key in self.traits.relationships:
@@ -144,29 +145,30 @@ class Writer:
         return values
 
     def _field(self, name: Any) -> tuple[str, Coercer | None]:
+        """The entry of `_fields` for a name that is not in it yet."""
         key = self.canonical(name)
         known = key in self.traits.columns
-        found = self._fields[name] = (key, self._coercer(key) if known else None)
-        return found
+        entry = self._fields[name] = (key, self._coercer(key) if known else None)
+        return entry
 
     def _coercer(self, key: str) -> Coercer:
         return self.reader.cached(("store", key), lambda: coercer(self.traits.columns[key].type, storing=True))
 
     def _null(self, key: str) -> Any:
-        """SQL NULL, which in a JSON column differs from the JSON value ``null``."""
+        """The value that is stored as SQL NULL. (In a JSON column None would be stored as the JSON value ``null``.)"""
         type_ = self.traits.columns[key].type
         return null() if is_json(type_) and type_.should_evaluate_none else None
 
     def holds_sql(self, values: Values) -> bool:
-        """Whether an SQL expression is among the values; the NULL of a JSON column is sent as data is."""
+        """Whether one of the values is an SQL expression. The NULL of a JSON column is not: it is sent like data."""
         return any(map(is_sql, values.values())) and any(self.is_expression(*item) for item in values.items())
 
     def is_expression(self, key: str, value: Any) -> bool:
-        """Whether the value of a key is an SQL expression; the NULL of a JSON column is data."""
+        """Whether the value of a key is an SQL expression. The NULL of a JSON column is not."""
         return is_sql(value) and not (type(value) is Null and is_json(self.traits.columns[key].type))
 
     def canonical(self, name: object) -> str:
-        """The key of a name, which may be a synonym's. Raises `ValidationError` for what is no field."""
+        """The key of a field's name, which can be a synonym. Raises `ValidationError` if it is not a field's name."""
         mapper = self.traits.mapper
         if isinstance(name, str):
             synonym = mapper.synonyms.get(name)
@@ -191,13 +193,13 @@ class Writer:
             return self._expression(key, value, expected)
 
     def _expression(self, key: str, value: Any, expected: ValueError) -> Any:
-        """What no coercion takes: an SQL expression, which is the programmer's own. Anything else is refused."""
+        """A value that can't be coerced, if it is an SQL expression of the app. Otherwise raises `ValidationError`."""
         if is_sql(value):
             return value
         raise ValidationError(f"{self.traits.name}.{key} takes {expected}.", field=key) from None
 
     def _stamp(self, values: Values, key: str | None, value: Any) -> None:
-        """Fill a part's column where the user gave nothing."""
+        """Set the column of a role, unless the class has none (``key=None``) or the data contains it."""
         if key is None or key in values:
             return
         type_ = self.traits.columns[key].type
@@ -206,7 +208,7 @@ class Writer:
         values[key] = value
 
     def _stamp_version(self, values: Values, key: str) -> None:
-        """The first version of a new row, which the ORM writes whatever the data says."""
+        """Set the first version of a new row. As in a flush, the mapper's own version replaces one in the data."""
         source = self.traits.version_source
         if source is VersionSource.TOOLKIT:
             if self.traits.columns[key].default is None:
@@ -216,7 +218,7 @@ class Writer:
             values[key] = first(None)
 
     def _check_related(self, key: str, value: Any) -> None:
-        """Refuse entities of another tenant as a row's neighbours."""
+        """Raise `TenantIsolationError` if the value of a relationship contains an object of another tenant."""
         tenant = self.reader.scope.tenant
         if tenant is None or tenant is ALL_TENANTS:
             return
@@ -232,7 +234,7 @@ class Writer:
         if tenant is ALL_TENANTS:
             self._take_tenant_of_related(values, key)
             if values.get(key) is None:
-                raise TenantRequiredError(f"{self.traits.name}.{key} must say whose row it is.", field=key)
+                raise TenantRequiredError(f"{self.traits.name}.{key} must name the tenant of the row.", field=key)
             return
         self._check_tenant(values.get(key, tenant))
         values[key] = tenant
@@ -247,7 +249,10 @@ class Writer:
             raise TenantIsolationError(f"{self.traits.name}: a related object belongs to another tenant.")
 
     def _stamp_class(self, values: Values) -> None:
-        """Say which class of its inheritance the new row is of; INSERT … SELECT and COPY don't do it by themselves."""
+        """Set the discriminator of a new row, which INSERT … SELECT and COPY would not set.
+
+        Raises `ValidationError` if the class is abstract, or if the data has the discriminator of another class.
+        """
         traits = self.traits
         if traits.abstract:
             names = [each.class_.__name__ for each in traits.mapper.self_and_descendants if each is not traits.mapper]
@@ -256,26 +261,26 @@ class Writer:
         if key is None:
             return
         identity = traits.mapper.polymorphic_identity
-        given = values.get(key)
-        if given is None and identity is not None:
+        value = values.get(key)
+        if value is None and identity is not None:
             values[key] = identity
-        elif given is not None and (is_sql(given) or given != identity):
+        elif value is not None and (is_sql(value) or value != identity):
             raise ValidationError(f"{traits.name}.{key}: the data names another class.", field=key)
 
-    def _check_tenant(self, given: Any) -> None:
+    def _check_tenant(self, value: Any) -> None:
         tenant = self.reader.scope.tenant
-        if tenant is not ALL_TENANTS and given is not None and given != tenant:
+        if tenant is not ALL_TENANTS and value is not None and value != tenant:
             raise TenantIsolationError(f"{self.traits.name}: the data names another tenant.")
 
     def runs(self, rows: Sequence[Values], *, keep_none: bool = False) -> list[tuple[list[int], list[Values]]]:
-        """The rows by equal keys, with their places, so that each run is one statement and no default is lost.
+        """The rows in groups with the same keys. Each group has the positions of its rows, and the rows.
 
-        As in a single INSERT of the ORM, None leaves a column to its default, unless ``keep_none``; where there is
-        no default it is a NULL.
+        One statement can then insert a group, and the columns that it does not name get their defaults. As in the ORM's
+        INSERT of one object, a None means the column's default, unless ``keep_none``; without a default it is NULL.
         """
         runs: dict[frozenset[str], tuple[list[int], list[Values]]] = {}
         columns = {} if keep_none else self.traits.columns
-        defaulted = [key for key, column in columns.items() if _fills_itself(column)]
+        defaulted = [key for key, column in columns.items() if _has_default(column)]
         for place, row in enumerate(rows):
             if any(key in row and row[key] is None for key in defaulted):
                 row = {key: value for key, value in row.items() if value is not None or key not in defaulted}
@@ -285,29 +290,32 @@ class Writer:
         return list(runs.values())
 
     def insert(self, *, returning: bool, in_order: bool = True) -> Any:
-        """INSERT of many rows, which gives them back in the order of the given ones, or in any."""
-        # Without render_nulls SQLAlchemy leaves None out and begins another statement wherever the columns change.
+        """INSERT of many rows, which can return the objects: ``in_order`` of the given rows, or in any order."""
+        # Without render_nulls, SQLAlchemy omits a None, and begins another statement whenever the columns change.
         statement = insert(self.traits.model).execution_options(render_nulls=True)
         if not returning:
             return statement
         return self.reader.whole(statement.returning(self.traits.model, sort_by_parameter_order=in_order))
 
     def insert_of(self, values: Values) -> Bound | None:
-        """INSERT of one row, giving it back, as the ORM would insert it; None where Python can't make it alone."""
+        """INSERT of one row, which returns the row, with the same values as an INSERT by the ORM.
+
+        None if the ORM must insert the row, for example because of SQL expressions or of code in the class.
+        """
         traits = self.traits
         if not traits.direct_creates or any(key not in traits.columns for key in values):
             return None
-        filled = {key for key, value in values.items() if value is None and _fills_itself(traits.columns[key])}
-        given = {key: value for key, value in values.items() if key not in filled}
-        if self.holds_sql(given):
+        defaulted = {key for key, value in values.items() if value is None and _has_default(traits.columns[key])}
+        row_values = {key: value for key, value in values.items() if key not in defaulted}
+        if self.holds_sql(row_values):
             return None
         plain = self.reader.typed_defaults()
         for key, column in traits.columns.items():
-            if key not in given and column.default is not None:
-                value = plain[key] if key in plain else made_by(column.default)
-                # A number has as many decimal places as its column, as it has when it is read.
-                given[key] = self._coerced(key, value) if type(value) is Decimal else value
-        names = tuple(given)
+            if key not in row_values and column.default is not None:
+                value = plain[key] if key in plain else default_value(column.default)
+                # The default is rounded to the column's scale, because the value would be read in this form.
+                row_values[key] = self._coerced(key, value) if type(value) is Decimal else value
+        names = tuple(row_values)
 
         def make() -> Any:
             table = traits.tables[0]
@@ -315,11 +323,11 @@ class Writer:
             row = {each: bindparam(f"v{place}", type_=each.type) for place, each in enumerate(columns)}
             return insert(table).values(row).returning(*traits.columns.values())
 
-        parameters = {f"v{place}": value for place, value in enumerate(given.values())}
+        parameters = {f"v{place}": value for place, value in enumerate(row_values.values())}
         return Bound(self.reader.cached(("insert", names), make), parameters)
 
     def update_by_key(self, key: tuple[Any, ...], values: Values, expected_version: Any) -> Bound:
-        """UPDATE of one row, giving it back; no row where it is missing, or its version is another."""
+        """UPDATE of one row, which returns the row; no row if it is missing or has another version than expected."""
         traits, reader = self.traits, self.reader
         names = tuple(sorted(values))
         checks = expected_version is not None
@@ -339,13 +347,13 @@ class Writer:
         return Bound(reader.cached(("update", names, checks), make), parameters)
 
     def delete_by_key(self, key: tuple[Any, ...], expected_version: Any) -> Bound:
-        """DELETE of one row; of none where it is missing, or its version is another."""
+        """DELETE of one row; of no row if it is missing or has another version than expected."""
         checks = expected_version is not None
         statement = self.reader.cached(("delete", checks), lambda: delete(self.traits.model).where(*self._row(checks)))
         return Bound(statement, self._row_parameters(key, expected_version))
 
     def _row(self, checks: bool) -> list[Any]:
-        """The conditions that a row is the one of a key, and with ``checks`` of the version that is expected."""
+        """The conditions that a row is in the scope, and has the primary key and (``checks``) the expected version."""
         conditions = [*self.reader.key_conditions(), *self.reader.scope.root(self.traits)]
         if checks and self.traits.version is not None:
             type_ = self.traits.columns[self.traits.version].type
@@ -358,37 +366,37 @@ class Writer:
         return parameters if expected_version is None else {**parameters, "dotmac_version": expected_version}
 
     def next_version(self) -> Values:
-        """The change that counts a version up; nothing for a class without one, or where the database makes it.
+        """The change that increments the version; empty if the class has no version, or if it is not a counter.
 
-        What a function of the class makes depends on the row: the unit of work asks it for each.
+        A generated version (`VersionSource.GENERATOR`) depends on the row, so the unit of work sets it for each row.
         """
         version = self.traits.version
         if version is None or self.traits.version_source not in (VersionSource.TOOLKIT, VersionSource.MAPPER):
             return {}
         attribute = self.traits.attribute(version)
-        last = func.coalesce(attribute, 0) if self.traits.columns[version].nullable else attribute
-        return {version: last + 1}
+        current = func.coalesce(attribute, 0) if self.traits.columns[version].nullable else attribute
+        return {version: current + 1}
 
     def expected(self, version: Any) -> Any:
-        """A version that the caller expects, as its column's type. Raises `ValidationError` for a class without one."""
+        """An expected version, coerced to its column's type. Raises `ValidationError` if the class has no version."""
         key = self.traits.version
         if key is None:
             raise MisuseError(f"{self.traits.name} has no version to expect.", field="expected_version")
         return self._coerced(key, version)
 
-    def update_where(self, found: Analysis, values: Values) -> Bound:
-        """UPDATE of all rows that match."""
-        where = self.reader.where(found)
+    def update_where(self, analysis: Analysis, values: Values) -> Bound:
+        """UPDATE of all rows that match the filters."""
+        where = self.reader.where(analysis)
         statement = update(self.traits.model).where(*where).values({**values, **self.next_version()})
-        return self.reader.confined(Bound(statement, {**self.reader.scope.parameters, **found.parameters}))
+        return self.reader.confined(Bound(statement, {**self.reader.scope.parameters, **analysis.parameters}))
 
-    def delete_where(self, found: Analysis) -> Bound:
-        """DELETE of all rows that match."""
-        statement = delete(self.traits.model).where(*self.reader.where(found))
-        return self.reader.confined(Bound(statement, {**self.reader.scope.parameters, **found.parameters}))
+    def delete_where(self, analysis: Analysis) -> Bound:
+        """DELETE of all rows that match the filters."""
+        statement = delete(self.traits.model).where(*self.reader.where(analysis))
+        return self.reader.confined(Bound(statement, {**self.reader.scope.parameters, **analysis.parameters}))
 
     def deletion(self, *, deleted: bool = True) -> Values:
-        """The values that mark a row as deleted, or as not."""
+        """The values that mark a row as deleted or, with ``deleted=False``, as not deleted, with the audit columns."""
         traits = self.traits
         values: Values = {}
         if traits.is_deleted is not None:
