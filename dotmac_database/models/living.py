@@ -31,7 +31,7 @@ class LivingUnique(SchemaItem):
         self.tenant = tenant
         self.deleted = deleted
 
-    def _set_parent(self, parent: Any, **_: Any) -> None:
+    def _set_parent(self, parent: Any, **_: object) -> None:
         table: Table = parent
         adds_tenant = self.tenant is not None and self.tenant in table.c and self.tenant not in self.columns
         names = [*([self.tenant] if self.tenant is not None and adds_tenant else []), *self.columns]

@@ -345,7 +345,7 @@ class Traits(Generic[M]):
     @cached_property
     def _has_standard_constructor(self) -> bool:
         """Whether the class has SQLAlchemy's own constructor, and no validators."""
-        constructor: Any = self.mapper.class_manager.original_init
+        constructor: object = self.mapper.class_manager.original_init
         if constructor is DEFAULT_CONSTRUCTOR:
             return self.model.__setattr__ is object.__setattr__
         return (
@@ -435,7 +435,7 @@ def converts_none(type_: TypeEngine[Any]) -> bool:
     return type_.should_evaluate_none or not type(type_).__module__.startswith("sqlalchemy.")
 
 
-_CACHED_STATEMENTS: WeakSet[Any] = WeakSet()
+_CACHED_STATEMENTS: WeakSet[object] = WeakSet()
 
 
 def is_of_cached_shape(statement: Any) -> bool:
@@ -459,7 +459,7 @@ def tenant_key(mapper: Mapper[Any]) -> str | None:
     return traits_of(mapper.class_).tenant
 
 
-def _version(mapper: Mapper[Any], by_name: str | None) -> str | None:
+def _version(mapper: Mapper[object], by_name: str | None) -> str | None:
     """The key of the version: that of the mapper's ``version_id_col``, else that of the role's column, ``by_name``."""
     column = mapper.version_id_col
     if column is None:

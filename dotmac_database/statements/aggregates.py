@@ -86,7 +86,7 @@ def grouped(
         _check(traits, name, measure)
     shape = ("grouped", analysis.shape, tuple(groups), tuple(measures.values()))
 
-    def build() -> Select[Any]:
+    def build() -> Select[object]:
         return _build(reader, list(measures.values()), paths, reader.where(analysis))
 
     converters = (*(None for _ in groups), *(_converter(traits, measure, dialect) for measure in measures.values()))
@@ -111,7 +111,7 @@ def _build(reader: Reader, measures: Sequence[Aggregate], paths: Sequence[FieldP
     return statement.select_from(inner).group_by(*group_columns).order_by(*order_by(terms))  # type: ignore[no-any-return]  # as above
 
 
-def _operand(reader: Reader, measure: Aggregate) -> ColumnElement[Any]:
+def _operand(reader: Reader, measure: Aggregate) -> ColumnElement[object]:
     """The value that a measure aggregates, in one row."""
     if measure.field is None:
         return literal_column("1")  # `_aggregate` counts rows, and does not use the value
@@ -120,17 +120,17 @@ def _operand(reader: Reader, measure: Aggregate) -> ColumnElement[Any]:
     return reader.dialect.order_key(value) if measure.function in ("min", "max") else value
 
 
-def _value(reader: Reader, path: FieldPath, kind: str) -> ColumnElement[Any]:
+def _value(reader: Reader, path: FieldPath, kind: str) -> ColumnElement[object]:
     """The SQL of a path's value. A value inside JSON is read as ``kind``: ``"any"`` or ``"number"``."""
 
-    def last(entity: Any) -> ColumnElement[Any]:
+    def last(entity: object) -> ColumnElement[object]:
         column = path.on(entity)
         return reader.dialect.json_value(column, path.json, kind) if path.json else column
 
     return along(path.steps, reader.traits.model, reader.scope, last)
 
 
-def _aggregate(measure: Aggregate, value: ColumnElement[Any]) -> ColumnElement[Any]:
+def _aggregate(measure: Aggregate, value: ColumnElement[object]) -> ColumnElement[Any]:
     """The call of the measure's SQL function with ``value``."""
     if measure.field is None:
         return func.count(literal_column("*"))
@@ -147,7 +147,7 @@ def _aggregate(measure: Aggregate, value: ColumnElement[Any]) -> ColumnElement[A
             return type_coerce(func.avg(argument), Numeric() if exact else Float())
 
 
-def _check(traits: Traits[Any], name: str, measure: Aggregate) -> None:
+def _check(traits: Traits[object], name: str, measure: Aggregate) -> None:
     """Raise `ValidationError` if the measure's function can't aggregate its field."""
     if measure.field is None:
         if measure.function != "count" or measure.distinct:
@@ -166,19 +166,19 @@ def _check(traits: Traits[Any], name: str, measure: Aggregate) -> None:
         )
 
 
-def _plain(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+def _plain(type_: TypeEngine[object]) -> TypeEngine[object]:
     """The type without its `TypeDecorator`."""
     return type_.impl_instance if isinstance(type_, TypeDecorator) else type_
 
 
-def _converter(traits: Traits[Any], measure: Aggregate, dialect: Dialect) -> Convert | None:
+def _converter(traits: Traits[object], measure: Aggregate, dialect: Dialect) -> Convert | None:
     """The function that converts the database's value to Python; None if no conversion is needed."""
     if measure.field is None or measure.function == "count":
         return None
     path = resolve(traits, measure.field)
     enum = enum_of(path.type)
     if enum is not None and not dialect.orders_natively(path.type):
-        members: list[Any] = list(enum.enums if enum.enum_class is None else enum.enum_class)
+        members: list[object] = list(enum.enums if enum.enum_class is None else enum.enum_class)
         return lambda rank: members[rank]
     if path.json or (measure.function == "avg" and not isinstance(_plain(path.type), Numeric)):
         return float

@@ -45,7 +45,7 @@ much greater depths."""
 TOO_DEEP = f"a JSON value of at most {MAX_JSON_DEPTH} levels"
 
 
-def check_size(traits: Traits[Any], filters: Sequence[Filter]) -> None:
+def check_size(traits: Traits[object], filters: Sequence[Filter]) -> None:
     """Raise `ValidationError` if there are too many filters. It is called before any filter is resolved."""
     left, waiting = MAX_CONDITIONS, list(filters)
     while waiting:
@@ -59,7 +59,7 @@ def check_size(traits: Traits[Any], filters: Sequence[Filter]) -> None:
         waiting = [member for each in waiting if isinstance(each, FilterGroup) for member in each.members]
 
 
-def checked_depth(value: Any) -> Any:
+def checked_depth(value: object) -> object:
     """``value``; raises `ValueError` if its lists and dicts nest deeper than `MAX_JSON_DEPTH`.
 
     It works level by level, without recursion, so the depth of the value does not matter. An object that occurs several

@@ -34,7 +34,7 @@ _ARRAY_TYPES = (
 """The types for which every driver sends an array like single values. `Enum`, a subclass of `String`, is excluded."""
 
 
-def update_many(writer: Writer, keys: Sequence[tuple[Any, ...]], rows: Sequence[Values]) -> Iterator[Bound]:
+def update_many(writer: Writer, keys: Sequence[tuple[object, ...]], rows: Sequence[Values]) -> Iterator[Bound]:
     """UPDATE … FROM (VALUES …) for rows that all have the same fields.
 
     It yields as many statements as the dialect's limit of parameters requires. Each statement returns the primary keys
@@ -77,7 +77,7 @@ class Unnested:
         self.writer = writer
         self.names = sorted(rows[0])
         traits = writer.traits
-        self.columns: list[Column[Any]] = [traits.columns[name] for name in self.names]
+        self.columns: list[Column[object]] = [traits.columns[name] for name in self.names]
         self.defaults = [
             (key, each.default)
             for key, each in traits.columns.items()
@@ -92,12 +92,12 @@ class Unnested:
             )
         )
 
-    def lists(self, rows: Sequence[Values]) -> tuple[list[Column[Any]], list[list[Any]]]:
+    def lists(self, rows: Sequence[Values]) -> tuple[list[Column[object]], list[list[object]]]:
         """The columns, and for each column the list of its values."""
         columns = [*self.columns, *(self.writer.traits.columns[key] for key, _ in self.defaults)]
         return columns, self._arrays(rows)
 
-    def source(self, rows: Sequence[Values]) -> tuple[list[Column[Any]], Select[Any]]:
+    def source(self, rows: Sequence[Values]) -> tuple[list[Column[object]], Select[object]]:
         """The columns, and a SELECT of the rows in the given order, in which the database then assigns serial keys."""
         columns, lists = self.lists(rows)
         arrays = [
@@ -109,14 +109,14 @@ class Unnested:
         table = unnested.render_derived()
         return columns, select(*list(table.c)[: len(columns)]).order_by(table.c.place)
 
-    def _arrays(self, rows: Sequence[Values]) -> list[list[Any]]:
+    def _arrays(self, rows: Sequence[Values]) -> list[list[object]]:
         """For each column the list of its values. A default that is a Python function is called once for each row."""
-        arrays: list[list[Any]] = [[row[name] for row in rows] for name in self.names]
+        arrays: list[list[object]] = [[row[name] for row in rows] for name in self.names]
         arrays += [[default_value(default) for _ in rows] for _, default in self.defaults]
         return arrays
 
 
-def _has_array_type(type_: sa.TypeEngine[Any]) -> bool:
+def _has_array_type(type_: sa.TypeEngine[object]) -> bool:
     """Whether a list of values of this type can be sent as an array: see `_ARRAY_TYPES`."""
     plain = type_.impl_instance if isinstance(type_, sa.TypeDecorator) and not isinstance(type_, UTCDateTime) else type_
     if (

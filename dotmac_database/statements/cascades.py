@@ -60,17 +60,17 @@ class Dependence:
 
     table: Table
     referred: Table
-    pairs: tuple[tuple[Column[Any], Column[Any]], ...]
-    cleared: tuple[Column[Any], ...]
+    pairs: tuple[tuple[Column[object], Column[object]], ...]
+    cleared: tuple[Column[object], ...]
     defaults: bool
 
     @property
-    def referred_columns(self) -> tuple[Column[Any], ...]:
+    def referred_columns(self) -> tuple[Column[object], ...]:
         """The columns that the foreign key refers to, in the key's order."""
         return tuple(there for _, there in self.pairs)
 
 
-def deletion_of(traits: Traits[Any]) -> Deletion:
+def deletion_of(traits: Traits[object]) -> Deletion:
     """The effects of deleting a row of the class. The result is cached."""
     mappers = list(traits.mapper.self_and_descendants)
 
@@ -85,11 +85,11 @@ def deletion_of(traits: Traits[Any]) -> Deletion:
     return traits.cached(("deletion", len(mappers)), find)
 
 
-def rule_of(relationship: RelationshipProperty[Any]) -> Rule:
+def rule_of(relationship: RelationshipProperty[object]) -> Rule:
     """The rule of a relationship: that of its ORM cascade if it has one, otherwise that of its foreign key."""
     if relationship.viewonly:
         return Rule.NOTHING
-    passive: Any = relationship.passive_deletes
+    passive: object = relationship.passive_deletes
     if relationship.cascade.delete or relationship.post_update:
         return Rule.IF_LOADED if passive is True and not relationship.post_update else Rule.ORM
     if relationship.direction is RelationshipDirection.MANYTOONE or passive == "all":
@@ -97,7 +97,7 @@ def rule_of(relationship: RelationshipProperty[Any]) -> Rule:
     return _database_rule(relationship) or (Rule.IF_LOADED if passive else Rule.ORM)
 
 
-def _database_rule(relationship: RelationshipProperty[Any]) -> Rule | None:
+def _database_rule(relationship: RelationshipProperty[object]) -> Rule | None:
     """The rule of a relationship's foreign key; None if the database can't handle the relationship without the ORM."""
     keys = keys_of(relationship)
     rules = {_action(key) for key in keys}
@@ -117,7 +117,7 @@ def _database_rule(relationship: RelationshipProperty[Any]) -> Rule | None:
     )
 
 
-def keys_of(relationship: RelationshipProperty[Any]) -> list[ForeignKeyConstraint]:
+def keys_of(relationship: RelationshipProperty[object]) -> list[ForeignKeyConstraint]:
     """The foreign keys by which the rows of a relationship, or of its association table, refer to the parent's row."""
     pairs = {(there, here) for here, there in relationship.synchronize_pairs or ()}
     tables = {there.table for there, _ in pairs}
@@ -135,7 +135,7 @@ def can_be_cleared(columns: Iterable[Any]) -> bool:
     return all(column.nullable and not column.primary_key for column in columns)
 
 
-def cleared_columns(key: ForeignKeyConstraint) -> tuple[Column[Any], ...]:
+def cleared_columns(key: ForeignKeyConstraint) -> tuple[Column[object], ...]:
     """The columns that SET NULL or SET DEFAULT changes: those listed after it in brackets, else all of the key."""
     _, bracket, names = (key.ondelete or "").partition("(")
     if not bracket:
@@ -150,7 +150,7 @@ def _action(key: ForeignKeyConstraint) -> str:
     return "" if action == "NO ACTION" else action
 
 
-def dependences(traits: Traits[Any]) -> Sequence[Dependence]:
+def dependences(traits: Traits[object]) -> Sequence[Dependence]:
     """The foreign keys by which the database deletes or changes further rows, directly or through other deleted rows.
 
     They begin at the class's tables, and those of its parents and subclasses.

@@ -46,7 +46,7 @@ _BINDING = ("process_bind_param", "bind_processor", "bind_expression")
 _NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
-def coercer(type_: sa.TypeEngine[Any], *, storing: bool = False) -> Coercer:
+def coercer(type_: sa.TypeEngine[object], *, storing: bool = False) -> Coercer:
     """The function that converts a value to the Python type of ``type_``, or raises `ValueError`.
 
     With ``storing``, it also checks the column's length and precision, and rounds to the column's scale. A type that
@@ -66,7 +66,7 @@ def coercer(type_: sa.TypeEngine[Any], *, storing: bool = False) -> Coercer:
     return _unchanged
 
 
-def comparer(type_: sa.TypeEngine[Any], dialect: Dialect) -> Coercer:
+def comparer(type_: sa.TypeEngine[object], dialect: Dialect) -> Coercer:
     """As `coercer`, for a value that is compared with a column. A user's own type is also called, to check the value.
 
     If that type refuses the value, the function raises `ValueError`. Without this check, the type would raise any
@@ -80,7 +80,7 @@ def comparer(type_: sa.TypeEngine[Any], dialect: Dialect) -> Coercer:
         return coerce
     stored = coercer(underlying(type_, dialect))
 
-    def compare(value: Any) -> Any:
+    def compare(value: object) -> object:
         value = coerce(value)
         try:
             bound = decorator.process_bind_param(value, dialect)
@@ -95,7 +95,7 @@ def comparer(type_: sa.TypeEngine[Any], dialect: Dialect) -> Coercer:
     return compare
 
 
-def _is_mapping(type_: sa.TypeEngine[Any]) -> bool:
+def _is_mapping(type_: sa.TypeEngine[object]) -> bool:
     """Whether values of the type can be dicts. True for a type that accepts any value, and for a user-defined type."""
     try:
         return isinstance(type_, (sa.NullType, sa.PickleType, sa.UserDefinedType)) or type_.python_type is dict
@@ -103,13 +103,13 @@ def _is_mapping(type_: sa.TypeEngine[Any]) -> bool:
         return False
 
 
-def _no_mapping(value: Any) -> Any:
+def _no_mapping(value: object) -> object:
     if isinstance(value, Mapping):
         raise ValueError("one value")
     return value
 
 
-def short_repr(value: Any) -> str:
+def short_repr(value: object) -> str:
     """A short ``repr`` of any value, for messages."""
     try:
         text = repr(value)
@@ -118,14 +118,14 @@ def short_repr(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}…"
 
 
-def _unchanged(value: Any) -> Any:
+def _unchanged(value: object) -> object:
     return value
 
 
 def _text(type_: sa.String, storing: bool) -> Coercer:
     limit = type_.length if storing else None
 
-    def coerce(value: Any) -> str:
+    def coerce(value: object) -> str:
         if type(value) is str:
             return checked_text(value, limit)
         if isinstance(value, Enum) and isinstance(value, str):
@@ -158,14 +158,14 @@ def _enum(type_: sa.Enum, storing: bool) -> Coercer:
     if members is None:
         allowed = frozenset(type_.enums)
 
-        def coerce_name(value: Any) -> str:
+        def coerce_name(value: object) -> str:
             if not isinstance(value, str) or value not in allowed:
                 raise ValueError(f"one of {', '.join(type_.enums)}")
             return value
 
         return coerce_name
 
-    def coerce(value: Any) -> Any:
+    def coerce(value: object) -> object:
         if isinstance(value, members):
             return value
         plain = value.value if isinstance(value, Enum) else value
@@ -191,7 +191,7 @@ def _integer(type_: sa.Integer, storing: bool) -> Coercer:
     bits = next(bits for kind, bits in _INTEGER_BITS if isinstance(type_, kind))
     limit = 2**bits
 
-    def coerce(value: Any) -> int:
+    def coerce(value: object) -> int:
         if type(value) is int and -limit <= value < limit:
             return value
         if (isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,30}\s*", value, re.ASCII)) or (
@@ -211,7 +211,7 @@ def _decimal(type_: sa.Numeric[Any], storing: bool) -> Coercer:
     step = Decimal(1).scaleb(-type_.scale) if storing and type_.scale is not None else None
     whole = 10 ** (type_.precision - (type_.scale or 0)) if storing and type_.precision is not None else None
 
-    def coerce(value: Any) -> Any:
+    def coerce(value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
             raise ValueError("a number")
         try:
@@ -232,7 +232,7 @@ def _decimal(type_: sa.Numeric[Any], storing: bool) -> Coercer:
 
 
 def _float(type_: sa.Float[Any], storing: bool) -> Coercer:
-    def coerce(value: Any) -> Any:
+    def coerce(value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
             raise ValueError("a number")
         try:
@@ -247,7 +247,7 @@ def _float(type_: sa.Float[Any], storing: bool) -> Coercer:
 
 
 def _boolean(type_: sa.Boolean, storing: bool) -> Coercer:
-    def coerce(value: Any) -> bool:
+    def coerce(value: object) -> bool:
         if isinstance(value, bool):
             return value
         if isinstance(value, int) and value in (0, 1):
@@ -260,7 +260,7 @@ def _boolean(type_: sa.Boolean, storing: bool) -> Coercer:
 
 
 def _uuid(type_: sa.Uuid[Any], storing: bool) -> Coercer:
-    def coerce(value: Any) -> Any:
+    def coerce(value: object) -> object:
         if not isinstance(value, UUID):
             if not isinstance(value, str):
                 raise ValueError("a UUID")
@@ -273,7 +273,7 @@ def _uuid(type_: sa.Uuid[Any], storing: bool) -> Coercer:
     return coerce
 
 
-def _timestamp(value: Any) -> datetime:
+def _timestamp(value: object) -> datetime:
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.strip())
@@ -296,7 +296,7 @@ def _datetime(type_: sa.DateTime, storing: bool) -> Coercer:
 
 
 def _date(type_: sa.Date, storing: bool) -> Coercer:
-    def coerce(value: Any) -> date:
+    def coerce(value: object) -> date:
         if isinstance(value, date) and not isinstance(value, datetime):
             return value
         moment = _timestamp(value) if isinstance(value, (str, datetime)) else None
@@ -308,7 +308,7 @@ def _date(type_: sa.Date, storing: bool) -> Coercer:
 
 
 def _time(type_: sa.Time, storing: bool) -> Coercer:
-    def coerce(value: Any) -> time:
+    def coerce(value: object) -> time:
         if isinstance(value, str):
             try:
                 value = time.fromisoformat(value.strip())
@@ -321,7 +321,7 @@ def _time(type_: sa.Time, storing: bool) -> Coercer:
     return coerce
 
 
-def _interval(value: Any) -> timedelta:
+def _interval(value: object) -> timedelta:
     if isinstance(value, str) and value.lstrip("+-").startswith("P"):
         try:
             value = _DURATION.validate_python(value)
@@ -339,8 +339,8 @@ def _interval(value: Any) -> timedelta:
     return value
 
 
-def _bytes(type_: Any, storing: bool) -> Coercer:
-    def coerce(value: Any) -> bytes:
+def _bytes(type_: object, storing: bool) -> Coercer:
+    def coerce(value: object) -> bytes:
         if not isinstance(value, (bytes, bytearray, memoryview)):
             raise ValueError("bytes")
         return bytes(value)
@@ -348,8 +348,8 @@ def _bytes(type_: Any, storing: bool) -> Coercer:
     return coerce
 
 
-def _json(type_: Any, storing: bool) -> Coercer:
-    def coerce(value: Any) -> Any:
+def _json(type_: object, storing: bool) -> Coercer:
+    def coerce(value: object) -> object:
         try:
             json_text(value)
         except ValueError:
@@ -363,11 +363,11 @@ def _json(type_: Any, storing: bool) -> Coercer:
     return coerce
 
 
-def _without_models(value: Any) -> Any:
+def _without_models(value: object) -> object:
     """A JSON document with each Pydantic object replaced by its JSON form; ``value`` itself if it contains none."""
     has_models = False
 
-    def dumped(each: Any) -> Any:
+    def dumped(each: object) -> object:
         nonlocal has_models
         if not isinstance(each, BaseModel):
             raise TypeError
@@ -381,7 +381,7 @@ def _without_models(value: Any) -> Any:
     return json.loads(text) if has_models else value
 
 
-def json_text(value: Any) -> str:
+def json_text(value: object) -> str:
     """``value`` as JSON text that all dialects can store. Raises `ValueError` if there is no such text."""
     try:
         text = json.dumps(value, allow_nan=False)
@@ -399,14 +399,14 @@ def json_text(value: Any) -> str:
     return text
 
 
-def _array(type_: sa.ARRAY[Any], storing: bool) -> Coercer:
+def _array(type_: sa.ARRAY[object], storing: bool) -> Coercer:
     item = coercer(type_.item_type, storing=storing)
 
-    def each(value: Any) -> list[Any]:
+    def each(value: Any) -> list[object]:
         return [None if member is None else each(member) if isinstance(member, list) else item(member)
                 for member in value]  # fmt: skip
 
-    def coerce(value: Any) -> list[Any]:
+    def coerce(value: Any) -> list[object]:
         if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
             raise ValueError("a list")
         members = list(value)
@@ -421,7 +421,7 @@ def _array(type_: sa.ARRAY[Any], storing: bool) -> Coercer:
 _MAX_DIMENSIONS = 6  # PostgreSQL's MAXDIM
 
 
-def _dimensions(members: list[Any]) -> int:
+def _dimensions(members: list[object]) -> int:
     """How deep lists nest, counted up to `_MAX_DIMENSIONS` + 1. Only lists that are not too deep go to `_extents`."""
     level, depth = [members], 0
     while level and depth <= _MAX_DIMENSIONS:
@@ -430,7 +430,7 @@ def _dimensions(members: list[Any]) -> int:
     return depth
 
 
-def _extents(members: list[Any]) -> tuple[int, ...]:
+def _extents(members: list[object]) -> tuple[int, ...]:
     """The length of the lists in each dimension. Raises `ValueError` if it differs: an array must be rectangular."""
     nested = [member for member in members if isinstance(member, list)]
     if not nested:
@@ -441,10 +441,10 @@ def _extents(members: list[Any]) -> tuple[int, ...]:
     return (len(members), *inner.pop())
 
 
-def _address(_type: sa.TypeEngine[Any], _storing: bool) -> Coercer:
+def _address(_type: sa.TypeEngine[object], _storing: bool) -> Coercer:
     """Coerces IP addresses and networks to text, because with asyncpg SQLAlchemy sends those of many rows as text."""
 
-    def coerce(value: Any) -> str:
+    def coerce(value: object) -> str:
         if not isinstance(value, (str, IPv4Address, IPv6Address, IPv4Network, IPv6Network)):
             raise ValueError("an IP address or network")
         return checked_text(str(value))

@@ -21,12 +21,12 @@ _DATA_TYPES = frozenset((str, int, float, bool, type(None), UUID, datetime, date
 """The most frequent types of values. None of them is an SQL expression, so `is_sql` can answer at once."""
 
 
-def is_sql(value: Any) -> bool:
+def is_sql(value: object) -> bool:
     """Whether a value is an SQL expression from the app's code, instead of data."""
     return type(value) not in _DATA_TYPES and (isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"))
 
 
-def data_of(traits: Traits[Any], data: Any) -> Mapping[Any, Any]:
+def data_of(traits: Traits[object], data: object) -> Mapping[Any, Any]:
     """The fields that are set in a dict, a Pydantic object or an entity. Raises `ValidationError` for other objects."""
     if type(data) is dict or isinstance(data, Mapping):
         return data
@@ -39,7 +39,7 @@ def data_of(traits: Traits[Any], data: Any) -> Mapping[Any, Any]:
     raise ValidationError(f"{traits.name}: a dict or a Pydantic object was expected, not {type(data).__name__}.")
 
 
-def new_data_of(traits: Traits[Any], data: Any) -> tuple[Mapping[Any, Any], frozenset[str]]:
+def new_data_of(traits: Traits[object], data: object) -> tuple[Mapping[Any, object], frozenset[str]]:
     """The fields of a new row, and the names of those that only have the default of a Pydantic class.
 
     A default of None is left out, so that the column gets its own default, or NULL.
@@ -60,13 +60,13 @@ def new_data_of(traits: Traits[Any], data: Any) -> tuple[Mapping[Any, Any], froz
     return {**unset, **data_of(traits, data)}, frozenset(unset)
 
 
-def _loaded(entity: Any, keys: Iterable[str]) -> Values:
+def _loaded(entity: object, keys: Iterable[str]) -> Values:
     """The values of those attributes that an entity has loaded or set. Nothing is loaded here."""
     values: Values = sa_inspect(entity).dict
     return {key: values[key] for key in keys if key in values}
 
 
-def _excluded(traits: Traits[Any], schema: type[BaseModel]) -> frozenset[str]:
+def _excluded(traits: Traits[object], schema: type[BaseModel]) -> frozenset[str]:
     """The fields that a schema excludes from its dumps (``exclude=True``), unless the mapped class has them."""
 
     def find() -> frozenset[str]:

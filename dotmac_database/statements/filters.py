@@ -59,7 +59,7 @@ class GroupShape(NamedTuple):
     """A group of shapes. ``mode`` is that of `FilterGroup`, or ``"never"`` for a condition that no row meets."""
 
     mode: str
-    members: tuple[Any, ...]
+    members: tuple[object, ...]
 
 
 NOTHING = GroupShape("never", ())
@@ -70,11 +70,11 @@ EVERYTHING = GroupShape("all", ())
 class Analysis:
     """The result of `analyse`: the hashable shape of the filters, and the values to bind, in the order of the shape."""
 
-    shape: tuple[Any, ...]
-    values: list[Any]
+    shape: tuple[object, ...]
+    values: list[object]
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, object]:
         """The values by parameter name."""
         return {f"p{index}": value for index, value in enumerate(self.values)}
 
@@ -84,12 +84,12 @@ class Analysis:
         return all(_always(member) or _has_no_condition(member) for member in self.shape)
 
 
-def _has_no_condition(shape: Any) -> bool:
+def _has_no_condition(shape: object) -> bool:
     """Whether a shape is a group without conditions, except for further groups without conditions."""
     return isinstance(shape, GroupShape) and shape.mode != "never" and all(map(_has_no_condition, shape.members))
 
 
-def _always(shape: Any) -> bool:
+def _always(shape: object) -> bool:
     """Whether a shape is true for every row."""
     if not isinstance(shape, GroupShape):
         return False
@@ -104,21 +104,21 @@ def _always(shape: Any) -> bool:
             return False
 
 
-def _never(shape: Any) -> bool:
+def _never(shape: object) -> bool:
     """Whether a shape is false for every row: it is an empty ``any``, or `NOTHING`."""
     return isinstance(shape, GroupShape) and not shape.members and shape.mode in ("any", "never")
 
 
-def analyse(traits: Traits[Any], filters: Iterable[Filter], dialect: Dialect) -> Analysis:
+def analyse(traits: Traits[object], filters: Iterable[Filter], dialect: Dialect) -> Analysis:
     """Resolve fields and coerce values. Raises `ValidationError` that names the field, the operator and the value."""
     filters = list(filters)
     check_size(traits, filters)
-    values: list[Any] = []
+    values: list[object] = []
     shape = tuple(_analyse(traits, each, dialect, values, 0) for each in filters)
     return Analysis(shape, values)
 
 
-def _analyse(traits: Traits[Any], each: Filter, dialect: Dialect, values: list[Any], depth: int) -> Any:
+def _analyse(traits: Traits[object], each: Filter, dialect: Dialect, values: list[object], depth: int) -> object:
     if isinstance(each, FilterGroup):
         if depth >= MAX_DEPTH:
             raise ValidationError(f"Groups of filters can be nested at most {MAX_DEPTH} deep.")
@@ -133,7 +133,7 @@ def _analyse(traits: Traits[Any], each: Filter, dialect: Dialect, values: list[A
         _refuse(path, traits, each, str(expected))
 
 
-def _refuse(path: FieldPath, traits: Traits[Any], each: QueryFilter, expected: str) -> NoReturn:
+def _refuse(path: FieldPath, traits: Traits[object], each: QueryFilter, expected: str) -> NoReturn:
     """Raise `ValidationError` for a filter's value. The value of a private column is not repeated in the message."""
     value = "the value" if path.private else short_repr(each.value)
     raise ValidationError(
@@ -143,7 +143,7 @@ def _refuse(path: FieldPath, traits: Traits[Any], each: QueryFilter, expected: s
     )
 
 
-def _condition(path: FieldPath, each: QueryFilter, dialect: Dialect, values: list[Any]) -> Any:
+def _condition(path: FieldPath, each: QueryFilter, dialect: Dialect, values: list[object]) -> object:
     operator, value = each.operator, each.value
     if value is None and operator in (Op.EQ, Op.NE):
         operator, value = Op.IS_NULL if operator is Op.EQ else Op.IS_NOT_NULL, True
@@ -163,7 +163,7 @@ def _condition(path: FieldPath, each: QueryFilter, dialect: Dialect, values: lis
     return _plain_condition(path, operator, value, values, dialect)
 
 
-def _null_operator(operator: FilterOperator, value: Any) -> FilterOperator:
+def _null_operator(operator: FilterOperator, value: object) -> FilterOperator:
     truth: dict[object, bool] = {
         None: True,
         True: True,
@@ -182,14 +182,14 @@ def _null_operator(operator: FilterOperator, value: Any) -> FilterOperator:
 
 
 def _plain_condition(
-    path: FieldPath, operator: FilterOperator, value: Any, values: list[Any], dialect: Dialect
+    path: FieldPath, operator: FilterOperator, value: object, values: list[Any], dialect: Dialect
 ) -> ConditionShape | GroupShape:
     if isinstance(path.type, TSVECTOR):
         raise ValueError("possible: use search for a text search vector")
     ranked = operator in _RANGES
     coerce = path.compared(dialect)
 
-    def coerced(each: Any) -> Any:
+    def coerced(each: object) -> object:
         each = coerce(each)
         return dialect.order_value(path.type, each) if ranked else each
 
@@ -206,7 +206,7 @@ def _plain_condition(
 
 
 def _span_condition(
-    shape: ConditionShape, value: Any, coerced: Any, values: list[Any], span: Span
+    shape: ConditionShape, value: object, coerced: object, values: list[object], span: Span
 ) -> ConditionShape | GroupShape:
     """As `_with_values`, for a comparison with a span. The value is appended twice if the SQL uses both ends."""
     condition = _with_values(shape, value, coerced, values)
@@ -217,7 +217,9 @@ def _span_condition(
     return condition._replace(values=width(shape.operator, span))
 
 
-def _with_values(shape: ConditionShape, value: Any, coerced: Any, values: list[Any]) -> ConditionShape | GroupShape:
+def _with_values(
+    shape: ConditionShape, value: object, coerced: Any, values: list[object]
+) -> ConditionShape | GroupShape:
     """Append the coerced value or values of a comparison, a list or a range to ``values``, and return the shape.
 
     If the values alone decide the condition, nothing is appended, and the shape is `NOTHING` or `EVERYTHING`.
@@ -239,7 +241,7 @@ def _with_values(shape: ConditionShape, value: Any, coerced: Any, values: list[A
     return shape
 
 
-def _members(value: Any, expected: str, exactly: int | None = None) -> list[Any]:
+def _members(value: object, expected: str, exactly: int | None = None) -> list[object]:
     """The members of a filter's list. ``exactly`` is their required number, of which none may then be None."""
     if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
         raise ValueError(expected)
@@ -250,7 +252,7 @@ def _members(value: Any, expected: str, exactly: int | None = None) -> list[Any]
 
 
 def _json_condition(
-    path: FieldPath, operator: FilterOperator, value: Any, values: list[Any]
+    path: FieldPath, operator: FilterOperator, value: object, values: list[object]
 ) -> ConditionShape | GroupShape:
     if not path.json:
         raise ValueError("possible: compare a path into the JSON document, or use contains")
@@ -260,7 +262,7 @@ def _json_condition(
         sample = members[0] if members else ""
     kind = _json_kind(sample)
 
-    def coerced(each: Any) -> Any:
+    def coerced(each: object) -> object:
         if _json_kind(each) != kind:
             raise ValueError("of the same type as the other values")
         return checked_text(each) if isinstance(each, str) else each
@@ -268,7 +270,7 @@ def _json_condition(
     return _with_values(ConditionShape(path.text, operator, kind), value, coerced, values)
 
 
-def _json_kind(value: Any) -> str:
+def _json_kind(value: object) -> str:
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, str):
@@ -278,7 +280,7 @@ def _json_kind(value: Any) -> str:
     raise ValueError("text, a number, true or false")
 
 
-def _set_condition(path: FieldPath, operator: FilterOperator, value: Any, values: list[Any]) -> ConditionShape:
+def _set_condition(path: FieldPath, operator: FilterOperator, value: object, values: list[object]) -> ConditionShape:
     if is_json(path.type):
         if operator is Op.OVERLAPS and not isinstance(value, (list, tuple)):
             raise ValueError("a list")
@@ -293,7 +295,7 @@ def _set_condition(path: FieldPath, operator: FilterOperator, value: Any, values
     return ConditionShape(path.text, operator)
 
 
-def _pattern(path: FieldPath, operator: FilterOperator, value: Any, dialect: Dialect) -> str:
+def _pattern(path: FieldPath, operator: FilterOperator, value: object, dialect: Dialect) -> str:
     searchable = operator is Op.SEARCH and isinstance(path.type, TSVECTOR)
     if not (is_text(path.type) or path.json or searchable):
         raise ValueError("possible: the field is not text")
@@ -331,7 +333,7 @@ def search_terms(filters: Iterable[Filter], field: str) -> str | None:
     return None
 
 
-def build(traits: Traits[Any], shapes: Sequence[Any], scope: Scope, dialect: Dialect) -> list[Condition]:
+def build(traits: Traits[object], shapes: Sequence[object], scope: Scope, dialect: Dialect) -> list[Condition]:
     """The conditions of analysed filters. Their parameters are named ``p0``, ``p1``, … in the shape's order.
 
     The scope also applies to the rows that a path reaches through relationships.
@@ -340,7 +342,7 @@ def build(traits: Traits[Any], shapes: Sequence[Any], scope: Scope, dialect: Dia
     return [_build(traits, shape, scope, dialect, names) for shape in shapes]
 
 
-def _build(traits: Traits[Any], shape: Any, scope: Scope, dialect: Dialect, names: Iterator[str]) -> Condition:
+def _build(traits: Traits[object], shape: Any, scope: Scope, dialect: Dialect, names: Iterator[str]) -> Condition:
     if isinstance(shape, GroupShape):
         members = [_build(traits, member, scope, dialect, names) for member in shape.members]
         if shape.mode == "all":
@@ -370,7 +372,7 @@ def _build(traits: Traits[Any], shape: Any, scope: Scope, dialect: Dialect, name
     return _through(path.steps, condition, scope)
 
 
-def _target(relationship: Any) -> Traits[Any]:
+def _target(relationship: Any) -> Traits[object]:
     return traits_of(relationship.mapper.class_)
 
 
@@ -379,14 +381,14 @@ def _exists(relationship: Any, condition: Condition) -> Condition:
     return attribute.any(condition) if relationship.uselist else attribute.has(condition)  # type: ignore[no-any-return]
 
 
-def _through(steps: Sequence[Any], condition: Condition, scope: Scope) -> Condition:
+def _through(steps: Sequence[object], condition: Condition, scope: Scope) -> Condition:
     """The condition that a related row meets ``condition``, as nested EXISTS, which never multiplies rows."""
     for step in reversed(steps):
         condition = _exists(step, and_(*scope.of(_target(step)), condition))
     return condition
 
 
-def _repeats_joined_class(traits: Traits[Any], steps: Sequence[Any]) -> bool:
+def _repeats_joined_class(traits: Traits[object], steps: Sequence[Any]) -> bool:
     """Whether a path reaches the same class hierarchy twice, and its rows are in several tables (joined inheritance).
 
     In nested EXISTS, SQLAlchemy by itself distinguishes an inner table from an outer one, but not the joined tables of
@@ -398,7 +400,7 @@ def _repeats_joined_class(traits: Traits[Any], steps: Sequence[Any]) -> bool:
 
 
 def _through_aliases(
-    traits: Traits[Any], steps: Sequence[Any], aliases: Sequence[Any], condition: Condition, scope: Scope
+    traits: Traits[object], steps: Sequence[Any], aliases: Sequence[object], condition: Condition, scope: Scope
 ) -> Condition:
     """As `_through`, with an explicit alias for the target of each step. ``condition`` is on the last alias."""
     for step, source, target in zip(
@@ -411,12 +413,12 @@ def _through_aliases(
 
 
 def _compare(path: FieldPath, shape: ConditionShape, dialect: Dialect, names: Iterator[str]) -> Condition:
-    column: ColumnElement[Any] = path.expression
+    column: ColumnElement[object] = path.expression
     operator = shape.operator
     json_set = operator in _SETS and is_json(path.type)
     if json_set:
         return _json_set(path, operator, bindparam(next(names), type_=String()), dialect)
-    type_: TypeEngine[Any] = path.type
+    type_: TypeEngine[object] = path.type
     span = None if path.json or operator not in _COMPARED else path.span(dialect)
     if span is not None:
         return compare_span(column, operator, span, dialect, names)
@@ -462,7 +464,7 @@ def _compare(path: FieldPath, shape: ConditionShape, dialect: Dialect, names: It
 
 
 def _match(
-    column: ColumnElement[Any], operator: FilterOperator, pattern: ColumnElement[Any], dialect: Dialect
+    column: ColumnElement[object], operator: FilterOperator, pattern: ColumnElement[object], dialect: Dialect
 ) -> Condition:
     if operator is Op.SEARCH:
         return dialect.search(column, pattern)
@@ -470,7 +472,7 @@ def _match(
     return not_(match) if operator in (Op.NOT_LIKE, Op.NOT_ILIKE) else match
 
 
-def _json_set(path: FieldPath, operator: FilterOperator, value: ColumnElement[Any], dialect: Dialect) -> Condition:
+def _json_set(path: FieldPath, operator: FilterOperator, value: ColumnElement[object], dialect: Dialect) -> Condition:
     if operator is Op.CONTAINS:
         return dialect.json_contains(path.expression, path.json, value)
     if operator is Op.CONTAINED_BY:

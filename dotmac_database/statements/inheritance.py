@@ -30,12 +30,12 @@ class Level:
     key.
     """
 
-    model: type[Any]
+    model: type[object]
     table: Table
-    key: tuple[Column[Any], ...]
+    key: tuple[Column[object], ...]
 
 
-def root_of(mapper: Mapper[Any]) -> Mapper[Any]:
+def root_of(mapper: Mapper[object]) -> Mapper[object]:
     """The topmost class whose table contains a part of the entity. A concrete class is the root of its own tree."""
     while mapper.inherits is not None and not mapper.concrete:
         mapper = mapper.inherits
@@ -56,7 +56,7 @@ def spreads(traits: Traits[Any]) -> bool:
     return len(levels_of(traits)) > 1
 
 
-def keys_of(reader: Reader, where: Sequence[ColumnElement[bool]]) -> Any:
+def keys_of(reader: Reader, where: Sequence[ColumnElement[bool]]) -> object:
     """SELECT … FOR UPDATE of the primary keys of the matching rows. The parameter ``dotmac_limit`` limits their number.
 
     A SELECT finds the keys, because the ORM joins the tables of a class in a SELECT, but not in an UPDATE or DELETE.
@@ -75,7 +75,7 @@ def matching(reader: Reader, analysis: Analysis) -> Bound:
     )
 
 
-def of_key(reader: Reader, key: tuple[Any, ...]) -> Bound:
+def of_key(reader: Reader, key: tuple[object, ...]) -> Bound:
     """`keys_of` for the row with a primary key. It finds no row if the row is not in the scope."""
     where = [*reader.key_conditions(), *reader.scope.root(reader.traits)]
     parameters = {**reader.scope.parameters, **reader.key_parameters(key), "dotmac_limit": 1}
@@ -87,7 +87,7 @@ def batch_of(reader: Reader) -> int:
     return max(1, min(BATCH, reader.dialect.max_parameters // len(reader.traits.primary_key) - 100))
 
 
-def deletions(reader: Reader, keys: Sequence[tuple[Any, ...]]) -> Iterator[Bound]:
+def deletions(reader: Reader, keys: Sequence[tuple[object, ...]]) -> Iterator[Bound]:
     """For each table the DELETE of the rows with these keys, children first.
 
     Each DELETE is of the class that is mapped to this table itself, so that a guarded session can confine it.
@@ -97,7 +97,7 @@ def deletions(reader: Reader, keys: Sequence[tuple[Any, ...]]) -> Iterator[Bound
     values = [key[0] for key in keys] if single else [tuple(key) for key in keys]
     for place, level in enumerate(levels_of(traits)):
 
-        def make(level: Level = level) -> Any:
+        def make(level: Level = level) -> object:
             target: Any = level.key[0] if single else tuple_(*level.key)
             parameter = bindparam(KEYS, type_=level.key[0].type if single else None, expanding=True)
             return delete(level.model).where(target.in_(parameter))
@@ -105,7 +105,7 @@ def deletions(reader: Reader, keys: Sequence[tuple[Any, ...]]) -> Iterator[Bound
         yield Bound(reader.cached(("delete keys", place), make), {KEYS: values})
 
 
-def nothing(reader: Reader) -> Any:
+def nothing(reader: Reader) -> object:
     """A DELETE that matches no row. It takes the write lock of a database that has only one (SQLite)."""
     if reader.traits.takes_statements and not spreads(reader.traits):
         return delete(reader.traits.model).where(*reader.scope.root(reader.traits), false())
@@ -113,10 +113,10 @@ def nothing(reader: Reader) -> Any:
     return delete(root.class_ if isinstance(root.local_table, Table) else reader.traits.tables[0]).where(false())
 
 
-def _levels(mapper: Mapper[Any]) -> tuple[Level, ...]:
+def _levels(mapper: Mapper[object]) -> tuple[Level, ...]:
     root = root_of(mapper)
     keys: dict[Any, tuple[Any, ...]] = {}
-    owners: dict[Any, type[Any]] = {}
+    owners: dict[object, type[object]] = {}
     for each in (*reversed(list(_upwards(mapper, root))), *_downwards(mapper, root)):
         table = each.local_table
         if not isinstance(table, Table) or table in keys:
@@ -137,7 +137,7 @@ def _levels(mapper: Mapper[Any]) -> tuple[Level, ...]:
     return tuple(Level(owners[table], table, key) for table, key in reversed(keys.items()))
 
 
-def _upwards(mapper: Mapper[Any], root: Mapper[Any]) -> Iterator[Mapper[Any]]:
+def _upwards(mapper: Mapper[object], root: Mapper[object]) -> Iterator[Mapper[object]]:
     """The class and its parents, up to the root."""
     for each in mapper.iterate_to_root():
         yield each
@@ -145,7 +145,7 @@ def _upwards(mapper: Mapper[Any], root: Mapper[Any]) -> Iterator[Mapper[Any]]:
             return
 
 
-def _downwards(mapper: Mapper[Any], root: Mapper[Any]) -> Iterator[Mapper[Any]]:
+def _downwards(mapper: Mapper[object], root: Mapper[object]) -> Iterator[Mapper[object]]:
     """The subclasses, parents before their children.
 
     Concrete subclasses are left out, because the root's table contains nothing of their rows.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sqlalchemy import and_, false, or_, true, tuple_
 from sqlalchemy.sql import ColumnElement
@@ -20,15 +19,15 @@ from sqlalchemy.sql.expression import ScalarSelect
 class Term:
     """One expression of an order. ``nulls_first`` says whether NULLs come first in the direction of this order."""
 
-    expression: ColumnElement[Any]
+    expression: ColumnElement[object]
     descending: bool
     nullable: bool
     nulls_first: bool
 
 
-def order_by(terms: Sequence[Term]) -> list[ColumnElement[Any]]:
+def order_by(terms: Sequence[Term]) -> list[ColumnElement[object]]:
     """The ORDER BY clauses. Only nullable expressions have NULLS FIRST or LAST, because it can rule out an index."""
-    clauses: list[ColumnElement[Any]] = []
+    clauses: list[ColumnElement[object]] = []
     for term in terms:
         clause = term.expression.desc() if term.descending else term.expression.asc()
         if term.nullable:
@@ -42,7 +41,7 @@ def reversed_terms(terms: Sequence[Term]) -> tuple[Term, ...]:
     return tuple(replace(term, descending=not term.descending, nulls_first=not term.nulls_first) for term in terms)
 
 
-def nulls_follow(terms: Sequence[Term], values: Sequence[Any]) -> bool:
+def nulls_follow(terms: Sequence[Term], values: Sequence[object]) -> bool:
     """Whether rows in which the leading column is NULL come after a position in which it is not NULL.
 
     In an index these rows are a separate range.
@@ -53,7 +52,7 @@ def nulls_follow(terms: Sequence[Term], values: Sequence[Any]) -> bool:
 
 
 def after(
-    terms: Sequence[Term], values: Sequence[ColumnElement[Any] | None], inclusive: bool = False
+    terms: Sequence[Term], values: Sequence[ColumnElement[object] | None], inclusive: bool = False
 ) -> ColumnElement[bool]:
     """The condition that a row comes after ``values`` in the order or, if ``inclusive``, is at this position itself.
 
@@ -85,7 +84,7 @@ def _no_null_follows(term: Term) -> bool:
     return not term.nullable or term.nulls_first
 
 
-def _beyond(term: Term, value: ColumnElement[Any] | None) -> ColumnElement[bool]:
+def _beyond(term: Term, value: ColumnElement[object] | None) -> ColumnElement[bool]:
     """The condition that the term of a row comes after ``value``."""
     column = term.expression
     if value is None:
@@ -94,6 +93,6 @@ def _beyond(term: Term, value: ColumnElement[Any] | None) -> ColumnElement[bool]
     return or_(comparison, column.is_(None)) if term.nullable and not term.nulls_first else comparison
 
 
-def _same(term: Term, value: ColumnElement[Any] | None) -> ColumnElement[bool]:
+def _same(term: Term, value: ColumnElement[object] | None) -> ColumnElement[bool]:
     """The condition that the term of a row equals ``value``, or that both are NULL."""
     return term.expression.is_(None) if value is None else term.expression == value

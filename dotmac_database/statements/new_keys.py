@@ -33,11 +33,11 @@ class NewKeys:
     a default in Python, and these defaults.
     """
 
-    traits: Traits[Any]
+    traits: Traits[object]
     counted: str | None
     generated: tuple[str, ...]
-    defaults: tuple[tuple[str, Any], ...]
-    generation: Any
+    defaults: tuple[tuple[str, object], ...]
+    generation: object
     """The SELECT of the ``generated`` columns, for as many rows as its parameter says; None if there are none."""
     is_own: bool
     """Whether all expressions are server defaults, which the database would otherwise evaluate without a statement."""
@@ -51,7 +51,7 @@ class NewKeys:
             rows = [{**row, **dict(zip(self.generated, key, strict=True))} for row, key in zip(rows, keys, strict=True)]
         return rows
 
-    def in_order(self, entities: Iterable[Any], rows: Sequence[Values]) -> list[Any]:
+    def in_order(self, entities: Iterable[object], rows: Sequence[Values]) -> list[Any]:
         """The new entities in the order of the rows from which they were made."""
         if self.counted is not None:
             counted = self.counted
@@ -78,7 +78,7 @@ def _new_keys(writer: Writer, names: Collection[str]) -> NewKeys | None:
         return None
     counted: list[str] = []
     generated: dict[str, Any] = {}
-    defaults: list[tuple[str, Any]] = []
+    defaults: list[tuple[str, object]] = []
     is_own = True
     for key in traits.primary_key:
         column = traits.columns[key]
@@ -104,12 +104,12 @@ def _new_keys(writer: Writer, names: Collection[str]) -> NewKeys | None:
     return NewKeys(traits, next(iter(counted), None), tuple(generated), tuple(defaults), generation, is_own)
 
 
-def is_read_as_written(type_: sa.TypeEngine[Any]) -> bool:
+def is_read_as_written(type_: sa.TypeEngine[object]) -> bool:
     """Whether a value of this type is read exactly as it was written, so that a row can be recognised by it."""
     return isinstance(type_, (sa.Integer, sa.Uuid, sa.String)) and not isinstance(type_, sa.CHAR)
 
 
-def _is_counter(column: Column[Any]) -> bool:
+def _is_counter(column: Column[object]) -> bool:
     """Whether the database counts the column up if an INSERT has no value for it."""
     if column.identity is not None:
         return (column.identity.increment or 1) > 0
@@ -119,7 +119,7 @@ def _is_counter(column: Column[Any]) -> bool:
     return column.server_default is None and column is column.table.autoincrement_column
 
 
-def _expression(column: Column[Any]) -> Any:
+def _expression(column: Column[object]) -> object:
     """The SQL expression that makes the column's value for each row; None if it is unknown, or can read other rows."""
     default: Any = column.default
     if default is not None:

@@ -47,7 +47,7 @@ class OrderedTerm:
     by: SortBy = "value"
 
     @cached_property
-    def raw(self) -> TypeEngine[Any] | None:
+    def raw(self) -> TypeEngine[object] | None:
         """The type that reads and binds the value exactly as the database stores it.
 
         None: the order is not that of the stored values, or the attribute's value already is the stored one.
@@ -69,17 +69,17 @@ class OrderedTerm:
         return own and not self.dialect.is_raw(path.type)
 
     @cached_property
-    def selected(self) -> ColumnElement[Any]:
+    def selected(self) -> ColumnElement[object]:
         """The expression by which a statement selects the value."""
         return self.term.expression if self.raw is None else self.dialect.key(self.term.expression, self.raw)
 
-    def portable(self, value: Any) -> Any:
+    def portable(self, value: object) -> object:
         """The form of a row's value in a cursor."""
         if value is None or not self.on_row:
             return value
         return self.dialect.order_value(self.path.type, value)
 
-    def parameter(self, name: str, *, stored: bool = True) -> ColumnElement[Any]:
+    def parameter(self, name: str, *, stored: bool = True) -> ColumnElement[object]:
         """The parameter for a comparison with the term. ``stored``: its value has the form in which it is stored."""
         if self.raw is not None and stored:
             return self.dialect.key_parameter(name, self.raw, self.path.type)
@@ -87,7 +87,7 @@ class OrderedTerm:
         type_ = self.term.expression.type if computed else self.dialect.order_type(self.path.type)
         return bindparam(name, type_=type_)
 
-    def restored(self, value: Any) -> Any:
+    def restored(self, value: object) -> object:
         """The parameter's value for a cursor's value. Raises `InvalidCursorError` if it does not fit the column."""
         if value is None:
             if not self.term.nullable:
@@ -111,13 +111,13 @@ class OrderedTerm:
             raise InvalidCursorError from None
 
 
-def _checked(fits: bool, value: Any) -> Any:
+def _checked(fits: bool, value: object) -> object:
     if not fits:
         raise InvalidCursorError
     return value
 
 
-def _can_be_stored(value: Any, type_: TypeEngine[Any]) -> bool:
+def _can_be_stored(value: object, type_: TypeEngine[object]) -> bool:
     """Whether a database can have stored this value."""
     if isinstance(value, str):
         return _is_text(value)
@@ -143,7 +143,7 @@ def order_of(traits: Traits[Any], sorts: Sequence[SortField]) -> Order:
     if len(sorts) > MAX_SORTS:
         raise ValidationError(f"{traits.name} can be sorted by at most {MAX_SORTS} fields at once.", field="sorts")
     order: list[OrderShape] = []
-    seen: set[tuple[Any, ...]] = set()
+    seen: set[tuple[object, ...]] = set()
     for sort in sorts:
         path = resolve(traits, sort.field)
         same = (path.steps, path.key, path.json, sort.by)
@@ -182,7 +182,7 @@ def cursor_order(traits: Traits[Any], sorts: Sequence[SortField], page: CursorPa
     return order
 
 
-def check_sortable(path: FieldPath, traits: Traits[Any]) -> None:
+def check_sortable(path: FieldPath, traits: Traits[object]) -> None:
     """Raise `ValidationError` if the path does not lead to a single value with an order."""
     if path.key is None:
         raise MisuseError(f"{traits.name}.{path.text} is a relationship; sort by a column of it.", field=path.text)
@@ -196,7 +196,7 @@ def check_sortable(path: FieldPath, traits: Traits[Any]) -> None:
         raise MisuseError(f"{traits.name}.{path.text} has no order to sort by.", field=path.text)
 
 
-def terms_of(traits: Traits[Any], order: Order, scope: Scope, dialect: Dialect) -> tuple[OrderedTerm, ...]:
+def terms_of(traits: Traits[object], order: Order, scope: Scope, dialect: Dialect) -> tuple[OrderedTerm, ...]:
     """The SQL of an order. A column of a related row is a scalar subquery, which neither removes nor repeats rows."""
     return tuple(_term(traits, each, search_parameter(place), scope, dialect) for place, each in enumerate(order))
 
@@ -206,10 +206,10 @@ def search_parameter(place: int) -> str:
     return f"dotmac_sought_{place}"
 
 
-def _term(traits: Traits[Any], shape: OrderShape, search_words: str, scope: Scope, dialect: Dialect) -> OrderedTerm:
+def _term(traits: Traits[object], shape: OrderShape, search_words: str, scope: Scope, dialect: Dialect) -> OrderedTerm:
     path = resolve(traits, shape.field)
 
-    def last(entity: Any) -> ColumnElement[Any]:
+    def last(entity: object) -> ColumnElement[object]:
         column = path.on(entity)
         value = dialect.json_value(column, path.json, "any") if path.json else column
         match shape.by:
@@ -227,7 +227,7 @@ def _term(traits: Traits[Any], shape: OrderShape, search_words: str, scope: Scop
     return OrderedTerm(path, Term(column, shape.descending, nullable, shape.nulls_first), dialect, shape.by)
 
 
-def _check_by(path: FieldPath, by: SortBy, traits: Traits[Any]) -> None:
+def _check_by(path: FieldPath, by: SortBy, traits: Traits[object]) -> None:
     vector = by == "relevance" and isinstance(path.type, TSVECTOR)
     if by != "value" and not (path.json or is_text(path.type) or vector):
         raise MisuseError(f"{traits.name}.{path.text} is not text, so it has no {by} order.", field=path.text)

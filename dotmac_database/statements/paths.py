@@ -37,30 +37,30 @@ class FieldPath:
     """
 
     text: str
-    steps: tuple[RelationshipProperty[Any], ...]
-    owner: Traits[Any]
+    steps: tuple[RelationshipProperty[object], ...]
+    owner: Traits[object]
     key: str | None
     json: tuple[str, ...] = ()
-    entity: Any = None
+    entity: object = None
     """The alias of the owner's class to which the expression belongs; None: the class itself."""
 
     @cached_property
-    def expression(self) -> ColumnElement[Any]:
+    def expression(self) -> ColumnElement[object]:
         """The column, hybrid or column property, as an attribute of the owner's class or of the alias ``entity``."""
         assert self.key is not None
-        expression: ColumnElement[Any] = getattr(self.owner.model if self.entity is None else self.entity, self.key)
+        expression: ColumnElement[object] = getattr(self.owner.model if self.entity is None else self.entity, self.key)
         return expression
 
     @cached_property
-    def type(self) -> TypeEngine[Any]:
+    def type(self) -> TypeEngine[object]:
         """The type of the expression."""
-        type_: TypeEngine[Any] = element_of(self.expression).type
+        type_: TypeEngine[object] = element_of(self.expression).type
         return type_
 
-    def on(self, entity: Any) -> ColumnElement[Any]:
+    def on(self, entity: object) -> ColumnElement[object]:
         """The SQL of the value for the owner's class, or for an alias of it. A hybrid's comparator is not used."""
         attribute = getattr(entity, self.key or "")
-        value: ColumnElement[Any] = attribute if hasattr(attribute, "type") else element_of(attribute)
+        value: ColumnElement[object] = attribute if hasattr(attribute, "type") else element_of(attribute)
         return value
 
     @property
@@ -112,12 +112,12 @@ class FieldPath:
         return {}
 
 
-def is_json(type_: TypeEngine[Any]) -> bool:
+def is_json(type_: TypeEngine[object]) -> bool:
     """Whether columns of this type contain JSON documents."""
     return isinstance(type_.impl_instance if isinstance(type_, TypeDecorator) else type_, JSON)
 
 
-def is_text(type_: TypeEngine[Any]) -> bool:
+def is_text(type_: TypeEngine[object]) -> bool:
     """Whether columns of this type contain text. False for an enum."""
     plain = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
     return isinstance(plain, String) and enum_of(plain) is None
@@ -132,8 +132,8 @@ def resolve(traits: Traits[Any], text: str) -> FieldPath:
     return traits.cached(("path", text), lambda: _resolve(traits, text))
 
 
-def _resolve(root: Traits[Any], text: str) -> FieldPath:
-    owner, steps = root, list[RelationshipProperty[Any]]()
+def _resolve(root: Traits[object], text: str) -> FieldPath:
+    owner, steps = root, list[RelationshipProperty[object]]()
     parts = text.split(".")
     for position, part in enumerate(parts):
         part = _canonical(owner, part)
@@ -168,13 +168,13 @@ def _is_step(step: str) -> bool:
         return False
 
 
-def _canonical(owner: Traits[Any], part: str) -> str:
+def _canonical(owner: Traits[object], part: str) -> str:
     """The attribute that a synonym stands for; other names are returned unchanged."""
     synonym = owner.mapper.synonyms.get(part)
     return synonym.name if synonym is not None else part
 
 
-def _is_field(owner: Traits[Any], part: str) -> bool:
+def _is_field(owner: Traits[object], part: str) -> bool:
     """Whether the class has a column or a hybrid of this name. Raises `ValidationError` for a hybrid without SQL."""
     if part in owner.mapper.column_attrs:
         return True
@@ -189,7 +189,7 @@ def _is_field(owner: Traits[Any], part: str) -> bool:
     return True
 
 
-def unknown(root: Traits[Any], text: str, part: str, owner: Traits[Any], what: str = "field") -> NoReturn:
+def unknown(root: Traits[object], text: str, part: str, owner: Traits[object], what: str = "field") -> NoReturn:
     """Raise `ValidationError` for a name that does not exist, and suggest the most similar one."""
     names = [*owner.mapper.column_attrs.keys(), *owner.relationships, *owner.mapper.synonyms.keys()]
     hint = suggestion(part, [name for name in names if name not in owner.private])
@@ -197,7 +197,7 @@ def unknown(root: Traits[Any], text: str, part: str, owner: Traits[Any], what: s
     raise MisuseError(f"{owner.name} has no {what} {shown(part)!r}{through}{hint}", field=shown(text))
 
 
-def relationship_of(traits: Traits[Any], name: str, text: str) -> RelationshipProperty[Any]:
+def relationship_of(traits: Traits[object], name: str, text: str) -> RelationshipProperty[object]:
     """The relationship ``name`` of the class; raises `ValidationError` for any other name."""
     relationship = traits.relationships.get(name)
     if relationship is None:
@@ -207,8 +207,11 @@ def relationship_of(traits: Traits[Any], name: str, text: str) -> RelationshipPr
 
 
 def along(
-    steps: Sequence[RelationshipProperty[Any]], entity: Any, scope: Scope, last: Callable[[Any], ColumnElement[Any]]
-) -> ColumnElement[Any]:
+    steps: Sequence[RelationshipProperty[object]],
+    entity: Any,
+    scope: Scope,
+    last: Callable[[object], ColumnElement[object]],
+) -> ColumnElement[object]:
     """``last(…)`` of the row at the end of ``steps``, which are to-one relationships that begin at ``entity``.
 
     Each relationship becomes a scalar subquery.

@@ -29,6 +29,7 @@ from .scope import Scope
 from .spans import compare_span
 
 S = TypeVar("S")
+Q = TypeVar("Q", bound=Select[Any])
 
 _DEPTH = 3
 """How many relationships deep those that classes load by default are loaded. Deeper ones are loaded on access."""
@@ -37,7 +38,7 @@ PARENTS = 10_000
 """For how many rows one statement loads a relationship; with a composite key, this number is divided by its columns.
 SQLAlchemy's default is 500."""
 
-_NOT_REFRESHED: Mapping[str, Any] = {"populate_existing": False}
+_NOT_REFRESHED: Mapping[str, object] = {"populate_existing": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Bound:
 
     statement: Any
     parameters: dict[str, Any] = field(default_factory=dict)
-    execution_options: Mapping[str, Any] = field(default_factory=dict)
+    execution_options: Mapping[str, object] = field(default_factory=dict)
 
 
 class AsDict(Bundle[Any]):
@@ -56,10 +57,10 @@ class AsDict(Bundle[Any]):
 
     def create_row_processor(
         self,
-        query: Any,  # noqa: ARG002 - the name is SQLAlchemy's
-        procs: Sequence[Callable[[Any], Any]],
+        query: object,  # noqa: ARG002 - the name is SQLAlchemy's
+        procs: Sequence[Callable[[Any], object]],
         labels: Sequence[str],
-    ) -> Callable[[Any], Any]:
+    ) -> Callable[[object], object]:
         """SQLAlchemy's hook: the function that makes the dict of a row."""
         keys = tuple(labels)
         return lambda row: dict(zip(keys, [proc(row) for proc in procs], strict=True))
@@ -75,7 +76,7 @@ class Lock(NamedTuple):
     skip_locked: bool = False
 
 
-def for_update(traits: Traits[Any], statement: Select[Any], **options: Any) -> Select[Any]:
+def for_update(traits: Traits[Any], statement: Q, **options: Any) -> Q:
     """The SELECT with FOR UPDATE of the class's rows. Unchanged for a class on a union, whose rows can't be locked."""
     return statement if traits.lockable is None else statement.with_for_update(of=traits.lockable, **options)
 
@@ -93,7 +94,7 @@ class Seek:
     """
 
     mode: str
-    values: tuple[Any, ...]
+    values: tuple[object, ...]
     part: SeekPart = "all"
     stored: bool = True
 
@@ -103,7 +104,7 @@ class Seek:
         return self.mode in ("before", "until")
 
     @property
-    def shape(self) -> tuple[Any, ...]:
+    def shape(self) -> tuple[object, ...]:
         """The part of the position that determines the statement's text."""
         return self.mode, self.part, self.stored, tuple(value is None for value in self.values)
 
@@ -137,7 +138,7 @@ class Reader:
         """Whether the entity or dict of a row contains the term's value. If not, it is an additional column."""
         return term.on_row and (not self.fields or term.path.key in self.fields)
 
-    def position(self, row: Any, terms: Sequence[OrderedTerm]) -> tuple[Any, ...]:
+    def position(self, row: Any, terms: Sequence[OrderedTerm]) -> tuple[object, ...]:
         """The position of a row in the order: the value of each term."""
         entity, *selected = row
         loaded = entity if self.fields else instance_dict(entity)
@@ -147,7 +148,7 @@ class Reader:
             for term in terms
         )
 
-    def cached(self, shape: tuple[Any, ...], make: Callable[[], S]) -> S:
+    def cached(self, shape: tuple[object, ...], make: Callable[[], S]) -> S:
         """The cached result of ``make()`` for this shape.
 
         Statements with a repository's own conditions are not cached. Statements with many filters are not cached
@@ -203,10 +204,10 @@ class Reader:
                 parameters[search_parameter(place)] = self.dialect.search_text(words)
         return parameters
 
-    def _rows(self, analysis: Analysis, order: Order, shape: tuple[Any, ...]) -> Select[Any]:
+    def _rows(self, analysis: Analysis, order: Order, shape: tuple[Any, ...]) -> Select[object]:
         _, _, _, has_limit, has_offset, count = shape
         where = self.where(analysis)
-        statement: Select[Any] = select(self.selected)
+        statement: Select[object] = select(self.selected)
         if count >= 0:
             statement = statement.add_columns(self._count(where, bounded=count > 0).scalar_subquery())
         statement = statement.where(*where).order_by(*order_by([each.term for each in self.terms(order)]))
@@ -214,19 +215,18 @@ class Reader:
             statement = statement.limit(bindparam("dotmac_limit"))
         return self._locked(statement.offset(bindparam("dotmac_offset")) if has_offset else statement)
 
-    def _locked(self, statement: Select[Any]) -> Select[Any]:
+    def _locked(self, statement: Select[object]) -> Select[object]:
         if self.lock is None:
             return statement
         if self.traits.lockable is None:
             raise MisuseError(f"{self.traits.name} is mapped on a union, whose rows can't be locked.")
-        locked: Select[Any] = for_update(self.traits, statement, **self.lock._asdict())
-        return locked
+        return for_update(self.traits, statement, **self.lock._asdict())
 
-    def _count(self, where: list[Any], *, bounded: bool) -> Select[Any]:
+    def _count(self, where: list[Any], *, bounded: bool) -> Select[int]:
         star = func.count(literal_column("*"))
         if not bounded:
             return select(star).select_from(self.traits.model).where(*where).correlate(None)
-        ones: Select[Any] = select(literal_column("1")).select_from(self.traits.model).where(*where).correlate(None)
+        ones: Select[object] = select(literal_column("1")).select_from(self.traits.model).where(*where).correlate(None)
         return select(star).select_from(ones.limit(bindparam("dotmac_bound")).subquery())
 
     def count(self, filters: Sequence[Filter], bound: int = 0) -> Bound:
@@ -272,7 +272,7 @@ class Reader:
         shape = ("page", analysis.shape, order, None if seek is None else seek.shape)
         return Bound(self.cached(shape, lambda: self._page(analysis, terms, seek)), parameters)
 
-    def _page(self, analysis: Analysis, ordered: tuple[OrderedTerm, ...], seek: Seek | None) -> Select[Any]:
+    def _page(self, analysis: Analysis, ordered: tuple[OrderedTerm, ...], seek: Seek | None) -> Select[object]:
         terms = tuple(each.term for each in ordered)
         additional = [each.selected for each in ordered if not self.holds(each)]
         statement: Any = select(self.selected, *additional).where(*self.where(analysis))  # overloads per column
@@ -294,7 +294,7 @@ class Reader:
         ]
         return after(terms, positions, inclusive=seek.mode in ("from", "until"))
 
-    def key(self, entity_id: Any) -> tuple[Any, ...]:
+    def key(self, entity_id: object) -> tuple[object, ...]:
         """A primary key as a tuple of coerced values. Raises `ValidationError` for a wrong length or type."""
         keys = self.traits.primary_key
         parts = tuple(entity_id) if isinstance(entity_id, (tuple, list)) else (entity_id,)
@@ -304,7 +304,7 @@ class Reader:
             )
         return tuple(self._key_part(key, part) for key, part in zip(keys, parts, strict=True))
 
-    def _key_part(self, key: str, value: Any) -> Any:
+    def _key_part(self, key: str, value: object) -> object:
         try:
             if value is None:
                 raise ValueError("a value")
@@ -328,7 +328,7 @@ class Reader:
             return equal
         return compare_span(column, FilterOperator.EQ, span, self.dialect, iter((f"dotmac_{key}", f"dotmac_{key}_")))
 
-    def key_parameters(self, key: tuple[Any, ...]) -> dict[str, Any]:
+    def key_parameters(self, key: tuple[Any, ...]) -> dict[str, object]:
         """The parameters of `key_conditions` for a primary key."""
         parameters = {f"dotmac_{name}": value for name, value in zip(self.traits.primary_key, key, strict=True)}
         for name in self._spanned_keys:
@@ -348,15 +348,15 @@ class Reader:
             ),
         )
 
-    def typed_defaults(self) -> dict[str, Any]:
+    def typed_defaults(self) -> dict[str, object]:
         """The constant defaults that differ from what is read of their column, converted to the column's Python type.
 
         For example, the ``default=0`` of a Numeric column is read as a Decimal.
         """
         return self.cached(("defaults",), self._typed_defaults)
 
-    def _typed_defaults(self) -> dict[str, Any]:
-        defaults: dict[str, Any] = {}
+    def _typed_defaults(self) -> dict[str, object]:
+        defaults: dict[str, object] = {}
         for key, column in self.traits.columns.items():
             if column.default is None or not column.default.is_scalar:
                 continue
@@ -381,7 +381,7 @@ class Reader:
             {**self.scope.parameters, **self.key_parameters(key)},
         )
 
-    def has_key(self, key: tuple[Any, ...]) -> Bound:
+    def has_key(self, key: tuple[object, ...]) -> Bound:
         """The SELECT of 1 if there is a row with a primary key, else of no row."""
         return Bound(
             self.cached(
@@ -395,7 +395,7 @@ class Reader:
             {**self.scope.parameters, **self.key_parameters(key)},
         )
 
-    def by_keys(self, keys: Sequence[tuple[Any, ...]]) -> Bound:
+    def by_keys(self, keys: Sequence[tuple[object, ...]]) -> Bound:
         """The SELECT of the rows with some primary keys, in any order."""
         columns: list[Any] = [self.traits.attribute(name) for name in self.traits.primary_key]
         statement = self.cached(
@@ -446,7 +446,7 @@ class Reader:
         """The statement of a write, which also returns deferred columns, so that all attributes can be read."""
         return statement.options(undefer("*")) if self.traits.deferred else statement
 
-    def _loads(self, owner: Traits[Any], tree: dict[str, Any], way: tuple[str, ...]) -> list[Any]:
+    def _loads(self, owner: Traits[object], tree: dict[str, Any], way: tuple[str, ...]) -> list[Any]:
         """The loader options of a tree of relationships.
 
         The relationships that classes load by default are added to the tree. ``way`` is the path to the tree.
@@ -454,7 +454,7 @@ class Reader:
         for part in tree:
             relationship_of(owner, part, ".".join((*way, part)))
         here = (key for key in owner.deferred if ".".join((*way, key)) in self.undeferred)
-        options: list[Any] = [undefer(owner.attribute(key)) for key in here]
+        options: list[object] = [undefer(owner.attribute(key)) for key in here]
         for part, relationship in owner.relationships.items():
             eager = relationship.lazy in EAGER
             if part not in tree and not eager:
@@ -471,11 +471,11 @@ class Reader:
         return options
 
 
-def _value(entity: Any, loaded: Mapping[str, Any], key: str) -> Any:
+def _value(entity: object, loaded: Mapping[str, object], key: str) -> object:
     return loaded[key] if key in loaded else getattr(entity, key)
 
 
-def _returns_to_class(owner: Traits[Any], tree: dict[str, Any], seen: tuple[Any, ...]) -> bool:
+def _returns_to_class(owner: Traits[object], tree: dict[str, Any], seen: tuple[Any, ...]) -> bool:
     """Whether a path in a tree of relationships returns to a class that it has already passed."""
     here = owner.mapper.base_mapper
     return here in seen or any(

@@ -35,14 +35,14 @@ class TenantReference:
     fields: tuple[str, ...]
     target: str
     full: bool
-    _pairs: tuple[tuple[str | None, Column[Any], Column[Any]], ...]
+    _pairs: tuple[tuple[str | None, Column[object], Column[object]], ...]
     """For each column of the key: its attribute (or None), the column itself, and the column that it refers to."""
     _table: Table
-    _owner: Column[Any] | None
-    _protected: Mapping[Table, Column[Any] | None]
+    _owner: Column[object] | None
+    _protected: Mapping[Table, Column[object] | None]
     _living: tuple[ColumnElement[bool], ...]
 
-    def names_a_row(self, values: Mapping[str, Any]) -> bool | None:
+    def names_a_row(self, values: Mapping[str, object]) -> bool | None:
         """Whether the values refer to a row, which must then exist. None: the values are wrong, whatever rows exist.
 
         A foreign key with a NULL refers to no row; but a MATCH FULL key in which only some columns are NULL is wrong.
@@ -55,7 +55,7 @@ class TenantReference:
             return None if self.full else False
         return None if any(key is None for key, _, _ in self._pairs) else True
 
-    def found(self, traits: Traits[Any], values: Mapping[str, Any], tenant: Any) -> ColumnElement[bool]:
+    def found(self, traits: Traits[object], values: Mapping[str, object], tenant: object) -> ColumnElement[bool]:
         """The condition that the tenant has a row to which the values refer."""
         conditions: list[ColumnElement[bool]] = [self._owned(self._table, self._owner, tenant)]
         for key, column, target in self._pairs:
@@ -64,7 +64,7 @@ class TenantReference:
             conditions.append(target == literal(value, column.type))
         return exists(select(literal(1)).select_from(self._table).where(*conditions, *self._living))
 
-    def _owned(self, table: Table, owner: Column[Any] | None, tenant: Any) -> ColumnElement[bool]:
+    def _owned(self, table: Table, owner: Column[object] | None, tenant: object) -> ColumnElement[bool]:
         """The condition that a row belongs to the tenant, by its column ``owner``; None: by the row's parents."""
         if owner is not None:
             try:
@@ -93,12 +93,12 @@ def tenant_references(model: type) -> tuple[TenantReference, ...]:
     foreign keys are left out: those that join a child's table to its parent's (joined inheritance), and those that
     consist of the tenant column only. Sends no statement.
     """
-    traits: Traits[Any] = traits_of(model)
+    traits: Traits[object] = traits_of(model)
     return traits.cached(("references",), lambda: _references_of(traits))
 
 
 def missing_references(
-    session: Session, model: type, values: Mapping[str, Any], *, tenant_id: Any = None
+    session: Session, model: type, values: Mapping[str, object], *, tenant_id: object = None
 ) -> tuple[TenantReference, ...]:
     """The foreign keys in ``values`` that do not refer to a row of the tenant. ``values`` maps attributes of ``model``.
 
@@ -108,27 +108,27 @@ def missing_references(
     there is nothing to check. Raises `TenantRequiredError` if the tenant is unknown, and `ValidationError` for a value
     that can't be converted to its column's type.
     """
-    traits: Traits[Any] = traits_of(model)
+    traits: Traits[object] = traits_of(model)
     complete = [each for each in tenant_references(model) if all(field in values for field in each.fields)]
     to_check = [each for each in complete if each.names_a_row(values)]
     wrong = {each for each in complete if each.names_a_row(values) is None}
     if to_check:
         sync = sync_session(session)
         tenant = _tenant(sync, traits, values, tenant_id)
-        statement: Any = select(*(each.found(traits, values, tenant) for each in to_check))
+        statement: object = select(*(each.found(traits, values, tenant) for each in to_check))
         answers = _answers(sync, traits, statement, tenant_id)
         wrong |= {each for each, answer in zip(to_check, answers, strict=True) if not answer}
     return tuple(each for each in complete if each in wrong)
 
 
 async def async_missing_references(
-    session: AsyncSession, model: type, values: Mapping[str, Any], *, tenant_id: Any = None
+    session: AsyncSession, model: type, values: Mapping[str, object], *, tenant_id: object = None
 ) -> tuple[TenantReference, ...]:
     """As `missing_references`, for an `AsyncSession`."""
     return await session.run_sync(missing_references, model, values, tenant_id=tenant_id)
 
 
-def _tenant(session: Session, traits: Traits[Any], values: Mapping[str, Any], tenant_id: Any) -> Any:
+def _tenant(session: Session, traits: Traits[object], values: Mapping[str, object], tenant_id: object) -> object:
     binding = binding_of(session)
     if tenant_id is None and binding is not None:
         tenant_id = binding.tenant
@@ -140,11 +140,11 @@ def _tenant(session: Session, traits: Traits[Any], values: Mapping[str, Any], te
     return valid_tenant(tenant_id)
 
 
-def _answers(session: Session, traits: Traits[Any], statement: Any, tenant_id: Any) -> Sequence[Any]:
+def _answers(session: Session, traits: Traits[object], statement: Any, tenant_id: object) -> Sequence[object]:
     if tenant_id is not None:
         confine(session, tenant_id)
 
-    def work(execution_options: Mapping[str, Any]) -> Sequence[Any]:
+    def work(execution_options: Mapping[str, object]) -> Sequence[object]:
         # A guarded session would refuse the statement, because it names tables instead of mapped classes. The option
         # OWN skips this check. That is safe, because each table has the tenant's condition.
         own = {**execution_options, OWN: True}
@@ -153,13 +153,13 @@ def _answers(session: Session, traits: Traits[Any], statement: Any, tenant_id: A
     return read(session, work, traits.model)
 
 
-def _references_of(traits: Traits[Any]) -> tuple[TenantReference, ...]:
+def _references_of(traits: Traits[object]) -> tuple[TenantReference, ...]:
     own = {column: prop.key for prop in traits.mapper.column_attrs for column in prop.columns}
     references = [_reference(traits, own, key) for table in traits.tables for key in _sorted(table)]
     return tuple(each for each in references if each is not None)
 
 
-def _reference(traits: Traits[Any], own: Mapping[Any, str], key: ForeignKeyConstraint) -> TenantReference | None:
+def _reference(traits: Traits[object], own: Mapping[Any, str], key: ForeignKeyConstraint) -> TenantReference | None:
     target = key.referred_table
     protected = protected_tables(target.metadata)
     owner = protected.get(target)
@@ -180,7 +180,7 @@ def _reference(traits: Traits[Any], own: Mapping[Any, str], key: ForeignKeyConst
     return TenantReference(fields, name, full, pairs, target, owner, protected, tuple(_living(target)))
 
 
-def _joins_parent_table(traits: Traits[Any], key: ForeignKeyConstraint) -> bool:
+def _joins_parent_table(traits: Traits[object], key: ForeignKeyConstraint) -> bool:
     """Whether the foreign key joins a child's table to its parent's (joined inheritance)."""
     return (
         key.referred_table in traits.tables
@@ -189,7 +189,7 @@ def _joins_parent_table(traits: Traits[Any], key: ForeignKeyConstraint) -> bool:
     )
 
 
-def _owner_keys(table: Table, protected: Mapping[Table, Any]) -> list[ForeignKeyConstraint]:
+def _owner_keys(table: Table, protected: Mapping[Table, object]) -> list[ForeignKeyConstraint]:
     """The foreign keys that determine the tenant of a row in a table without a tenant column.
 
     They are the same as in the policies of row-level security: those in the primary key if there are any, else all.
@@ -203,7 +203,7 @@ def _sorted(table: Table) -> list[ForeignKeyConstraint]:
     return sorted(table.foreign_key_constraints, key=lambda each: [column.name for column in each.columns])
 
 
-def _mappers_of(table: Table) -> list[Mapper[Any]]:
+def _mappers_of(table: Table) -> list[Mapper[object]]:
     """The mappers with this table, parents first."""
     return sorted(
         (mapper for mapper in all_mappers() if table in mapper.tables),
@@ -211,7 +211,7 @@ def _mappers_of(table: Table) -> list[Mapper[Any]]:
     )
 
 
-def _value(traits: Traits[Any], field: str, column: Column[Any], value: Any) -> Any:
+def _value(traits: Traits[object], field: str, column: Column[object], value: object) -> object:
     try:
         return coercer(column.type)(value)
     except ValueError as expected:
@@ -220,7 +220,7 @@ def _value(traits: Traits[Any], field: str, column: Column[Any], value: Any) -> 
 
 def _living(table: Table) -> Iterator[ColumnElement[bool]]:
     """The conditions that a row is not soft-deleted, by the soft-deletion columns of the classes on the table."""
-    seen: set[Column[Any]] = set()
+    seen: set[Column[object]] = set()
     for mapper in _mappers_of(table):
         traits = traits_of(mapper.class_)
         mark = traits.columns.get(traits.is_deleted or traits.deleted_at or "")

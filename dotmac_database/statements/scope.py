@@ -24,7 +24,7 @@ class Scope:
     classes are then refused. ``conditions`` are those of the repository's hook.
     """
 
-    tenant: Any = None
+    tenant: object = None
     include_deleted: bool = False
     conditions: tuple[ColumnElement[bool], ...] = ()
 
@@ -34,7 +34,7 @@ class Scope:
         return self.tenant is ALL_TENANTS, self.tenant is None, self.include_deleted
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, object]:
         """The parameters of the scope's conditions."""
         return {} if self.tenant is None or self.tenant is ALL_TENANTS else {TENANT_PARAMETER: self.tenant}
 
@@ -42,7 +42,7 @@ class Scope:
         """All conditions on the rows of the repository's class, with those of the hook."""
         return [*self.of(traits), *self.conditions]
 
-    def of(self, traits: Traits[Any], entity: Any = None, *, bound: bool = False) -> list[ColumnElement[bool]]:
+    def of(self, traits: Traits[Any], entity: object = None, *, bound: bool = False) -> list[ColumnElement[bool]]:
         """The conditions of the tenant and of soft deletion on the rows of a class, or of ``entity``, an alias of it.
 
         ``bound``: the expression contains the tenant's value, instead of a parameter of the statement. Loader options

@@ -19,8 +19,8 @@ from .writes import Writer
 class VersionStep(NamedTuple):
     """The version of a row before and after an update."""
 
-    last: Any
-    next: Any
+    last: object
+    next: object
 
 
 def conflict_columns(writer: Writer, fields: Sequence[str]) -> list[Any]:
@@ -48,7 +48,7 @@ def conflict_columns(writer: Writer, fields: Sequence[str]) -> list[Any]:
 
 
 def _uniques(writer: Writer) -> set[frozenset[Any]]:
-    uniques: set[frozenset[Any]] = set()
+    uniques: set[frozenset[object]] = set()
     for table in writer.traits.tables:
         for constraint in table.constraints:
             if isinstance(constraint, (UniqueConstraint, PrimaryKeyConstraint)):
@@ -112,11 +112,11 @@ def _changes(writer: Writer, excluded: Any, row_keys: Sequence[str], conflict: S
         if key not in unchanged and traits.columns[key].key not in conflicting
     }
     # SQLAlchemy would treat a bound None as a value of each single row, and send a statement for each row.
-    restored: tuple[tuple[str | None, Any], ...] = ((traits.is_deleted, False), (traits.deleted_at, null()))
+    restored: tuple[tuple[str | None, object], ...] = ((traits.is_deleted, False), (traits.deleted_at, null()))
     return changes | {traits.columns[key].name: value for key, value in restored if key is not None}
 
 
-def _can_be_updated(writer: Writer, excluded: Any, step: VersionStep | None) -> Any:
+def _can_be_updated(writer: Writer, excluded: Any, step: VersionStep | None) -> object:
     """The condition that a conflicting row has the right class, tenant and version; None if there is no condition."""
     traits, table = writer.traits, writer.traits.tables[0]
     conditions = [_of_class(writer)]
@@ -129,7 +129,7 @@ def _can_be_updated(writer: Writer, excluded: Any, step: VersionStep | None) -> 
     return and_(*needed) if needed else None
 
 
-def meets_living_only(writer: Writer, conflict: Sequence[Any]) -> bool:
+def meets_living_only(writer: Writer, conflict: Sequence[object]) -> bool:
     """Whether only rows that are not soft-deleted can conflict, because soft-deleted rows can have the same values."""
     return _living_among(writer.traits.tables[0], conflict) is not None
 
@@ -160,7 +160,7 @@ def _of_class(writer: Writer) -> Any:
     return or_(false(), *(mapper.polymorphic_on == each for each in identities if each is not None))
 
 
-def _living_among(table: Table, conflict: Sequence[Any]) -> Any:
+def _living_among(table: Table, conflict: Sequence[object]) -> object:
     """The condition of the partial unique index on these columns; None if they are unique without a condition."""
     columns = set(conflict)
     indexes = [index for index in table.indexes if index.unique and set(index.columns) == columns]

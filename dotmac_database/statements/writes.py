@@ -38,7 +38,7 @@ from .suggestions import shown, suggestion
 _MISSING = object()
 
 
-def _has_default(column: Column[Any]) -> bool:
+def _has_default(column: Column[object]) -> bool:
     """Whether an INSERT without a value fills the column: by a default, or because it is a part of the primary key."""
     return column.default is not None or column.server_default is not None or column.primary_key
 
@@ -49,15 +49,15 @@ class Writer:
 
     reader: Reader
     actor: str | None = None
-    _fields: dict[Any, tuple[str, Coercer | None]] = field(default_factory=dict, compare=False)
+    _fields: dict[object, tuple[str, Coercer | None]] = field(default_factory=dict, compare=False)
     """A cache: for each name in the data, its key and the coercer of its column. None: the key is not a column's."""
 
     @property
-    def traits(self) -> Traits[Any]:
+    def traits(self) -> Traits[object]:
         """The class's traits."""
         return self.reader.traits
 
-    def for_create(self, data: Any) -> NewRow:
+    def for_create(self, data: object) -> NewRow:
         """The values of a new row: validated, converted, with tenant and audit columns. ``data`` is not changed."""
         traits = self.traits
         fields, unset = new_data_of(traits, data)
@@ -80,7 +80,7 @@ class Writer:
             values[uuid_key] = self._coerced(uuid_key, uuid4())
         return NewRow(values, frozenset(self._fields[name][0] for name in unset) if unset else unset)
 
-    def for_update(self, data: Any) -> Values:
+    def for_update(self, data: object) -> Values:
         """The values of an update, validated and converted. `stamped` adds the audit columns."""
         traits = self.traits
         values = self.checked(data_of(traits, data))
@@ -125,7 +125,7 @@ class Writer:
         traits = self.traits
         return traits.constructs or mapper_departure(traits.mapper, INSERT if new else CHANGE) is not None
 
-    def checked(self, data: Mapping[Any, Any]) -> Values:
+    def checked(self, data: Mapping[object, object]) -> Values:
         """``data`` by attribute keys, with coerced values. Raises `ValidationError` that names the wrong field."""
         values: Values = {}
         fields = self._fields
@@ -144,7 +144,7 @@ class Writer:
                     values[key] = self._expression(key, value, expected)
         return values
 
-    def _field(self, name: Any) -> tuple[str, Coercer | None]:
+    def _field(self, name: object) -> tuple[str, Coercer | None]:
         """The entry of `_fields` for a name that is not in it yet."""
         key = self.canonical(name)
         known = key in self.traits.columns
@@ -154,7 +154,7 @@ class Writer:
     def _coercer(self, key: str) -> Coercer:
         return self.reader.cached(("store", key), lambda: coercer(self.traits.columns[key].type, storing=True))
 
-    def _null(self, key: str) -> Any:
+    def _null(self, key: str) -> object:
         """The value that is stored as SQL NULL. (In a JSON column None would be stored as the JSON value ``null``.)"""
         type_ = self.traits.columns[key].type
         return null() if is_json(type_) and type_.should_evaluate_none else None
@@ -163,7 +163,7 @@ class Writer:
         """Whether one of the values is an SQL expression. The NULL of a JSON column is not: it is sent like data."""
         return any(map(is_sql, values.values())) and any(self.is_expression(*item) for item in values.items())
 
-    def is_expression(self, key: str, value: Any) -> bool:
+    def is_expression(self, key: str, value: object) -> bool:
         """Whether the value of a key is an SQL expression. The NULL of a JSON column is not."""
         return is_sql(value) and not (type(value) is Null and is_json(self.traits.columns[key].type))
 
@@ -182,23 +182,23 @@ class Writer:
         hint = suggestion(name, known)
         raise MisuseError(f"{self.traits.name} has no field {shown(name)!r}{hint}", field=shown(name))
 
-    def _coerced(self, key: str, value: Any) -> Any:
+    def _coerced(self, key: str, value: object) -> object:
         _, coerce = self._fields.get(key) or self._field(key)
         return value if coerce is None else self._stored(key, coerce, value)
 
-    def _stored(self, key: str, coerce: Coercer, value: Any) -> Any:
+    def _stored(self, key: str, coerce: Coercer, value: object) -> object:
         try:
             return coerce(value)
         except ValueError as expected:
             return self._expression(key, value, expected)
 
-    def _expression(self, key: str, value: Any, expected: ValueError) -> Any:
+    def _expression(self, key: str, value: object, expected: ValueError) -> object:
         """A value that can't be coerced, if it is an SQL expression of the app. Otherwise raises `ValidationError`."""
         if is_sql(value):
             return value
         raise ValidationError(f"{self.traits.name}.{key} takes {expected}.", field=key) from None
 
-    def _stamp(self, values: Values, key: str | None, value: Any) -> None:
+    def _stamp(self, values: Values, key: str | None, value: object) -> None:
         """Set the column of a role, unless the class has none (``key=None``) or the data contains it."""
         if key is None or key in values:
             return
@@ -217,7 +217,7 @@ class Writer:
             first: Any = self.traits.mapper.version_id_generator
             values[key] = first(None)
 
-    def _check_related(self, key: str, value: Any) -> None:
+    def _check_related(self, key: str, value: object) -> None:
         """Raise `TenantIsolationError` if the value of a relationship contains an object of another tenant."""
         tenant = self.reader.scope.tenant
         if tenant is None or tenant is ALL_TENANTS:
@@ -267,7 +267,7 @@ class Writer:
         elif value is not None and (is_sql(value) or value != identity):
             raise ValidationError(f"{traits.name}.{key}: the data names another class.", field=key)
 
-    def _check_tenant(self, value: Any) -> None:
+    def _check_tenant(self, value: object) -> None:
         tenant = self.reader.scope.tenant
         if tenant is not ALL_TENANTS and value is not None and value != tenant:
             raise TenantIsolationError(f"{self.traits.name}: the data names another tenant.")
@@ -317,7 +317,7 @@ class Writer:
                 row_values[key] = self._coerced(key, value) if type(value) is Decimal else value
         names = tuple(row_values)
 
-        def make() -> Any:
+        def make() -> object:
             table = traits.tables[0]
             columns = [traits.columns[name] for name in names]
             row = {each: bindparam(f"v{place}", type_=each.type) for place, each in enumerate(columns)}
@@ -326,7 +326,7 @@ class Writer:
         parameters = {f"v{place}": value for place, value in enumerate(row_values.values())}
         return Bound(self.reader.cached(("insert", names), make), parameters)
 
-    def update_by_key(self, key: tuple[Any, ...], values: Values, expected_version: Any) -> Bound:
+    def update_by_key(self, key: tuple[object, ...], values: Values, expected_version: object) -> Bound:
         """UPDATE of one row, which returns the row; no row if it is missing or has another version than expected."""
         traits, reader = self.traits, self.reader
         names = tuple(sorted(values))
@@ -336,7 +336,7 @@ class Writer:
             statement = update(traits.model).where(*self._row(checks)).values({**changes, **self.next_version()})
             return reader.whole(statement.returning(traits.model))
 
-        def make() -> Any:
+        def make() -> object:
             changes = {name: bindparam(f"v_{name}", type_=traits.columns[name].type) for name in names}
             return changed(changes).execution_options(synchronize_session=False)
 
@@ -346,7 +346,7 @@ class Writer:
         parameters |= {f"v_{name}": value for name, value in values.items()}
         return Bound(reader.cached(("update", names, checks), make), parameters)
 
-    def delete_by_key(self, key: tuple[Any, ...], expected_version: Any) -> Bound:
+    def delete_by_key(self, key: tuple[object, ...], expected_version: object) -> Bound:
         """DELETE of one row; of no row if it is missing or has another version than expected."""
         checks = expected_version is not None
         statement = self.reader.cached(("delete", checks), lambda: delete(self.traits.model).where(*self._row(checks)))
@@ -360,7 +360,7 @@ class Writer:
             conditions.append(self.traits.attribute(self.traits.version) == bindparam("dotmac_version", type_=type_))
         return conditions
 
-    def _row_parameters(self, key: tuple[Any, ...], expected_version: Any) -> Values:
+    def _row_parameters(self, key: tuple[object, ...], expected_version: object) -> Values:
         """The parameters of `_row`."""
         parameters = {**self.reader.scope.parameters, **self.reader.key_parameters(key)}
         return parameters if expected_version is None else {**parameters, "dotmac_version": expected_version}
@@ -377,7 +377,7 @@ class Writer:
         current = func.coalesce(attribute, 0) if self.traits.columns[version].nullable else attribute
         return {version: current + 1}
 
-    def expected(self, version: Any) -> Any:
+    def expected(self, version: object) -> object:
         """An expected version, coerced to its column's type. Raises `ValidationError` if the class has no version."""
         key = self.traits.version
         if key is None:
