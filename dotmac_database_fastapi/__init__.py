@@ -1,7 +1,7 @@
 """The toolkit's FastAPI plugin: request sessions and repositories, query parameters, generated routers, problems."""
 
 from .dependencies import get_repository, get_session, get_sync_repository, get_sync_session
-from .errors import register_exception_handlers
+from .handlers import register_exception_handlers
 from .health import health_router
 from .params import CursorQuery, PageQuery, filter_query, options_query, sort_query
 from .plugin import DatabasePlugin

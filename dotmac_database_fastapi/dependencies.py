@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from fastapi import Depends, Response
@@ -18,12 +18,10 @@ from dotmac_database import AsyncRepository, BaseRepository, traits_of
 from .identity import RequestIdentity, identity_of
 from .internals import calls_of, dependencies_of, stack_of, surround_overrides
 from .refusals import REFUSALS, raise_identity
-from .registry import only_plugin, plugin_of
+from .registry import only_source, source_of
 from .repository_factory import builder
 from .sessions import lent_session, request_session, request_sync_session
-
-if TYPE_CHECKING:
-    from .plugin import DatabasePlugin
+from .source import Source
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -32,7 +30,7 @@ S = TypeVar("S", bound=BaseRepository[Any, Any])
 
 
 class Dependencies:
-    """The dependencies of one plugin; without a plugin, those of the only plugin of the request's app.
+    """The dependencies of one source; without a source, those of the only plugin of the request's app.
 
     ``Depends(…get_session)`` gives the request's async session, guarded and bound to the request's tenant;
     ``get_sync_session`` gives the sync one, for ``def`` endpoints. A request has at most one session of each kind, with
@@ -42,15 +40,15 @@ class Dependencies:
     get_session: Callable[..., Awaitable[AsyncSession]]
     get_sync_session: Callable[..., Awaitable[Session]]
 
-    def __init__(self, plugin: DatabasePlugin | None = None) -> None:
+    def __init__(self, source: Source | None = None) -> None:
         async def unit(connection: HTTPConnection, response: Response) -> AsyncIterator[AsyncSession]:
-            chosen = plugin or plugin_of(connection)
+            chosen = source or source_of(connection)
             identity = await _identified(chosen, connection, response, unit)
             async with _ending(connection, request_session(chosen, connection, identity)) as session:
                 yield session
 
         async def sync_unit(connection: HTTPConnection, response: Response) -> AsyncIterator[Session]:
-            chosen = plugin or plugin_of(connection)
+            chosen = source or source_of(connection)
             identity = await _identified(chosen, connection, response, sync_unit)
             async with _ending(connection, request_sync_session(chosen, connection, identity)) as session:
                 yield session
@@ -66,16 +64,16 @@ class Dependencies:
             return session  # type: ignore[no-any-return]  # FastAPI reads this annotation
 
         for replaceable in (get_session, get_sync_session):
-            surround_overrides(replaceable, lambda replacement: _lending(plugin, replacement))
-        self._plugin = plugin
+            surround_overrides(replaceable, lambda replacement: _lending(source, replacement))
+        self._source = source
         for each in (unit, sync_unit):
-            setattr(each, _PLUGIN, plugin)
+            setattr(each, _SOURCE, source)
         self.get_session = get_session
         self.get_sync_session = get_sync_session
         self._repositories: dict[tuple[type, str], Callable[..., Any]] = {}
 
     def tenant_models(self, app: Any) -> list[type]:
-        """The tenant-scoped models whose repositories of this plugin the operations of ``app`` depend on."""
+        """The tenant-scoped models whose repositories of these dependencies the operations of ``app`` depend on."""
         own = {*self._repositories.values(), *_ANY._repositories.values()}
         models = _models(call for call in dependencies_of(app) if call in own)
         return [model for model in models if traits_of(model).tenant is not None]
@@ -104,12 +102,12 @@ class Dependencies:
         cached = self._repositories.get((target, base.__name__))
         if cached is not None:
             return cached
-        build, plugin = builder(target, base), self._plugin
+        build, source = builder(target, base), self._source
 
         async def repository(
             connection: HTTPConnection, response: Response, session: Any = Depends(get_session)
         ) -> Any:
-            chosen = plugin or plugin_of(connection)
+            chosen = source or source_of(connection)
             identity = await identity_of(chosen, connection, response)
             try:
                 return build(session, identity, chosen.cursor_key)
@@ -123,16 +121,16 @@ class Dependencies:
         return repository
 
 
-def _lending(plugin: DatabasePlugin | None, replacement: Callable[..., Any]) -> Callable[..., Any]:
+def _lending(source: Source | None, replacement: Callable[..., Any]) -> Callable[..., Any]:
     """A dependency that wraps an override of the session in the request's unit of work, tenant and actor.
 
-    The tenant and the actor are None in an app that has no plugin, or several of which ``plugin`` names none.
+    Without ``source``, the tenant and the actor are None in an app that has no plugin, or more than one.
     """
 
     async def lent_unit(
         connection: HTTPConnection, response: Response, session: Any = Depends(replacement)
     ) -> AsyncIterator[Any]:
-        chosen = plugin or only_plugin(connection)
+        chosen = source or only_source(connection)
         identity = RequestIdentity() if chosen is None else await _identified(chosen, connection, response, lent_unit)
         async with _ending(connection, lent_session(connection, identity, session)) as lent:
             yield lent
@@ -140,16 +138,16 @@ def _lending(plugin: DatabasePlugin | None, replacement: Callable[..., Any]) -> 
     async def lent(session: Any = Depends(lent_unit, scope="function")) -> Any:
         return session
 
-    setattr(lent_unit, _PLUGIN, plugin)
+    setattr(lent_unit, _SOURCE, source)
     return lent
 
 
 async def _identified(
-    plugin: DatabasePlugin, connection: HTTPConnection, response: Response, call: Callable[..., Any]
+    source: Source, connection: HTTPConnection, response: Response, call: Callable[..., Any]
 ) -> RequestIdentity:
     """The caller's identity. If it is refused, a 401 or 403 of a dependency after ``call`` is raised instead."""
     try:
-        return await identity_of(plugin, connection, response)
+        return await identity_of(source, connection, response)
     except REFUSALS as refused:
         await raise_identity(connection, call, refused)
         raise
@@ -171,11 +169,11 @@ def models_of(app: Any) -> list[type]:
     return _models(dependencies_of(app))
 
 
-def served_by(dependant: Any) -> tuple[list[DatabasePlugin | None], list[type]]:
-    """The plugins whose sessions a route uses (None: the app's only plugin), and the classes of its repositories."""
+def served_by(dependant: Any) -> tuple[list[Source | None], list[type]]:
+    """The sources of a route's sessions (None: that of the app's only plugin), and the classes of its repositories."""
     calls = list(calls_of(dependant))
-    plugins = dict.fromkeys(getattr(call, _PLUGIN) for call in calls if hasattr(call, _PLUGIN))
-    return list(plugins), _models(calls)
+    sources = dict.fromkeys(getattr(call, _SOURCE) for call in calls if hasattr(call, _SOURCE))
+    return list(sources), _models(calls)
 
 
 def _models(calls: Iterable[Callable[..., Any]]) -> list[type]:
@@ -185,8 +183,8 @@ def _models(calls: Iterable[Callable[..., Any]]) -> list[type]:
     return list(dict.fromkeys(model for model in found if model is not None))
 
 
-_PLUGIN = "dotmac_database_plugin"
-"""The attribute by which a dependency that opens a session names its plugin."""
+_SOURCE = "dotmac_database_source"
+"""The attribute by which a dependency that opens a session names its source."""
 
 _MODELS: WeakKeyDictionary[Callable[..., Any], type] = WeakKeyDictionary()
 """The mapped class of each dependency that gives a repository."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
@@ -14,10 +14,8 @@ from dotmac_database import Database, DatabaseHealthChecker, HealthCheckResult, 
 from .answers import describe_endpoint, header
 from .bodies import bounded
 from .heads import add_get, add_options
-from .registry import plugin_of
-
-if TYPE_CHECKING:
-    from .plugin import DatabasePlugin
+from .registry import source_of
+from .source import Plugin
 
 _RESULT: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
 _PUBLIC = {
@@ -54,7 +52,7 @@ _ALIVE: dict[int | str, dict[str, Any]] = {
 def health_router(
     prefix: str = "/health/db",
     *,
-    plugin: DatabasePlugin | None = None,
+    plugin: Plugin | None = None,
     checker: DatabaseHealthChecker | None = None,
     details: bool | Callable[..., Any] = False,
     **router: Any,
@@ -78,19 +76,19 @@ def health_router(
 
     may_see = details if callable(details) else shown
 
-    def asked(request: Request) -> tuple[DatabaseHealthChecker, Database]:
-        chosen = plugin or plugin_of(request)
-        return checker or DatabaseHealthChecker(security=chosen.rls), chosen.database
+    def checks(request: Request) -> tuple[DatabaseHealthChecker, Database]:
+        source = plugin.source if plugin else source_of(request)
+        return checker or DatabaseHealthChecker(security=source.rls), source.database
 
     async def database_health(request: Request, see: Any = Depends(may_see)) -> Response:
-        checking, database = asked(request)
+        checking, database = checks(request)
         return _response(await checking.async_check_health(database), details=bool(see))
 
     async def live() -> dict[str, str]:
         return {"status": "alive"}
 
     async def ready(request: Request) -> Response:
-        checking, database = asked(request)
+        checking, database = checks(request)
         return _response(await checking.async_check_connectivity(database), details=False)
 
     for path, endpoint in (("", database_health), ("/live", live), ("/ready", ready)):

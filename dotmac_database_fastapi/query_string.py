@@ -27,7 +27,7 @@ from .fields import LISTS, TEXT_PATTERN, ClientField, fields_of, sortable_fields
 from .internals import accepted_query, dependant_of, query_parameters, route_of
 from .pages import MAX_PAGE_SIZE, PAGE_PARAMETERS, TOTALS, PageParams, kinds_of
 from .readable import shows
-from .registry import plugins_of
+from .registry import sources_of
 from .schemas import read_schema_of
 
 _TRUTH = pydantic.TypeAdapter(bool)
@@ -61,8 +61,8 @@ def _of_plugins(connection: HTTPConnection) -> frozenset[str]:
     """The query parameters of the plugins' tenant and actor dependencies, which are not in the route's signature."""
     path, app = getattr(route_of(connection), "path_format", "") or "", connection.scope.get("app")
     names: set[str] = set()
-    for plugin in plugins_of(app).values():
-        for dependency in (plugin.tenant, plugin.actor):
+    for source in sources_of(app).values():
+        for dependency in (source.tenant, source.actor):
             if dependency is not None:
                 names |= accepted_query(dependant_of(dependency, path), app)
     return frozenset(names)

@@ -12,9 +12,8 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
     nullcontext,
-    suppress,
 )
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, to_thread
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
@@ -35,40 +34,24 @@ from dotmac_database import (
 
 from .identity import RequestIdentity
 from .internals import fail_endpoint
-
-if TYPE_CHECKING:
-    from .plugin import DatabasePlugin
+from .source import Source
 
 T = TypeVar("T")
 
 _SCOPE = "dotmac_database.sessions"
 _COMMITTED = "dotmac_database.committed"
 
-SessionClass: type[Session] = Session
-AsyncSessionClass: type[AsyncSession] = AsyncSession
-
-with suppress(ImportError):
-    import sqlmodel
-    from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelSession
-
-    class _AsyncSession(SQLModelSession):
-        """SQLModel's session, whose ``exec`` is for its models; ``execute`` is not deprecated for all others."""
-
-        execute = AsyncSession.execute
-
-    SessionClass, AsyncSessionClass = sqlmodel.Session, _AsyncSession
-
 
 @asynccontextmanager
 async def async_unit(
-    plugin: DatabasePlugin, identity: RequestIdentity, *, unlimited: bool = False
+    source: Source, identity: RequestIdentity, *, unlimited: bool = False
 ) -> AsyncIterator[AsyncSession]:
     """A session of the caller's tenant, in one lazy transaction: committed at the end, rolled back by any exception.
 
     With ``unlimited`` the transaction begins at once, and the server's time limits are lifted for it.
     """
-    options = _limitless(plugin) if unlimited else None
-    session = plugin.new_session()
+    options = _limitless(source) if unlimited else None
+    session = source.makers.new_async_session()
     try:
         with _acting_as(session, identity):
             async with DatabaseTransaction.async_transaction(session, options, lazy=options is None):
@@ -82,10 +65,10 @@ async def async_unit(
 
 
 @contextmanager
-def sync_unit(plugin: DatabasePlugin, identity: RequestIdentity, *, unlimited: bool = False) -> Iterator[Session]:
+def sync_unit(source: Source, identity: RequestIdentity, *, unlimited: bool = False) -> Iterator[Session]:
     """As `async_unit`, on a `Session`."""
-    options = _limitless(plugin) if unlimited else None
-    session = plugin.sync_maker()
+    options = _limitless(source) if unlimited else None
+    session = source.makers.new_sync_session()
     try:
         transaction = DatabaseTransaction.sync_transaction(session, options, lazy=options is None)
         with _acting_as(session, identity), transaction:
@@ -94,25 +77,25 @@ def sync_unit(plugin: DatabasePlugin, identity: RequestIdentity, *, unlimited: b
         session.close()
 
 
-def _limitless(plugin: DatabasePlugin) -> TransactionOptions | None:
+def _limitless(source: Source) -> TransactionOptions | None:
     """The options that lift the time limits of a transaction; None: the database has no such limits."""
-    if plugin.database.url.get_backend_name() != "postgresql":
+    if not source.limits_time:
         return None
     return TransactionOptions(statement_timeout=0, idle_in_transaction_timeout=0)
 
 
 def request_session(
-    plugin: DatabasePlugin, connection: HTTPConnection, identity: RequestIdentity
+    source: Source, connection: HTTPConnection, identity: RequestIdentity
 ) -> AbstractAsyncContextManager[AsyncSession]:
     """The request's async session. The first dependency that needs it opens it, and closes it when it exits."""
-    return _opened_once(connection, (id(plugin), "async"), async_unit(plugin, identity))
+    return _opened_once(connection, (id(source), "async"), async_unit(source, identity))
 
 
 def request_sync_session(
-    plugin: DatabasePlugin, connection: HTTPConnection, identity: RequestIdentity
+    source: Source, connection: HTTPConnection, identity: RequestIdentity
 ) -> AbstractAsyncContextManager[Session]:
     """The request's sync session, for ``def`` endpoints; its COMMIT runs in a thread."""
-    return _opened_once(connection, (id(plugin), "sync"), _threaded_unit(plugin, identity))
+    return _opened_once(connection, (id(source), "sync"), _threaded_unit(source, identity))
 
 
 def lent_session(connection: HTTPConnection, identity: RequestIdentity, session: T) -> AbstractAsyncContextManager[T]:
@@ -151,9 +134,9 @@ async def _opened_once(
 
 
 @asynccontextmanager
-async def _threaded_unit(plugin: DatabasePlugin, identity: RequestIdentity) -> AsyncIterator[Session]:
-    async with plugin.sync_limit.hold():
-        session = plugin.sync_maker()
+async def _threaded_unit(source: Source, identity: RequestIdentity) -> AsyncIterator[Session]:
+    async with source.sync_limit.hold():
+        session = source.makers.new_sync_session()
         # The actor is set in the request's own context: one that is set in a worker thread would stay there.
         with _acting_as(session, identity):
             block = _closing(session)

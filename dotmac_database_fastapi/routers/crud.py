@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
@@ -25,10 +25,8 @@ from ..query_string import ListParams
 from ..references import References
 from ..rendering import Renderer
 from ..schemas import create_schema_of, update_schema_of
+from ..source import Plugin
 from .lists import MAX_PAGE_SIZE, PAGE_SIZE, add_list, router_of, sorts_of
-
-if TYPE_CHECKING:
-    from ..plugin import DatabasePlugin
 
 
 def crud_router(
@@ -50,7 +48,7 @@ def crud_router(
     idempotency: bool = False,
     idempotency_ttl: float | timedelta | None = None,
     repository: type | None = None,
-    plugin: DatabasePlugin | None = None,
+    plugin: Plugin | None = None,
     **router: Any,
 ) -> APIRouter:
     """A router for the rows of ``model`` of the request's tenant.
@@ -82,7 +80,7 @@ def crud_router(
     add_list(made, model, params, get_rows, renderer)
     traits: Traits[Any] = traits_of(model)
     resource = _Resource(made, traits, get_rows, renderer, PathKey(traits), References(traits))
-    replays = Replays(plugin, idempotency_ttl) if idempotency else None
+    replays = Replays(None if plugin is None else plugin.source, idempotency_ttl) if idempotency else None
     resource.add_create(create_schema or create_schema_of(model), replays)
     resource.add_read()
     resource.add_update(update_schema or update_schema_of(model))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.routing import APIRoute
@@ -20,9 +20,7 @@ from ..links import link_header
 from ..pages import TOTALS
 from ..query_string import ListParams
 from ..rendering import Renderer
-
-if TYPE_CHECKING:
-    from ..plugin import DatabasePlugin
+from ..source import Plugin
 
 PAGE_SIZE, MAX_PAGE_SIZE = 20, 100
 
@@ -42,7 +40,7 @@ def list_router(
     total: TotalKind = "exact",
     totals: Collection[TotalKind] = TOTALS,
     repository: type | None = None,
-    plugin: DatabasePlugin | None = None,
+    plugin: Plugin | None = None,
     **router: Any,
 ) -> APIRouter:
     """A router whose ``GET`` lists the rows of ``model``, for the request's tenant.
