@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, localcontext
@@ -367,15 +367,15 @@ def fields_of(model: type, names: Iterable[str], schema: type[Any] | None = None
 
 
 def sortable_fields(
-    model: type, names: Iterable[str] | None, schema: type[Any] | None = None
+    model: type, names: Collection[str], among: Iterable[str] = (), schema: type[Any] | None = None
 ) -> dict[str, ClientField]:
-    """The named fields, or, if ``names`` is None, those of `fields_of` that rows can be sorted by.
+    """The named fields. Without names, those of ``among`` that rows can be sorted by; without both, of `fields_of`.
 
-    Raises `ValidationError` for an unknown field, for one that has no order, and for a private column.
+    Raises `ValidationError` for an unknown field, for a named one that has no order, and for a private column.
     """
-    if names is None:
-        return {name: each for name, each in fields_of(model, (), schema).items() if each.has_order}
-    fields = fields_of(model, names) if (names := tuple(names)) else {}
+    if not names:
+        return {name: each for name, each in fields_of(model, among, schema).items() if each.has_order}
+    fields = fields_of(model, names)
     for name, each in fields.items():
         if not each.has_order:
             raise ValidationError(f"Rows can't be sorted by {model.__name__}.{name}: it is an array.", field=name)

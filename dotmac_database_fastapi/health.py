@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from dotmac_database import Database, DatabaseHealthChecker, HealthCheckResult, HealthStatus
 
 from .answers import describe_endpoint, header
-from .bodies import bounded
+from .bodies import router_of
 from .heads import add_get, add_options
+from .options import RouterKeywords
 from .registry import source_of
 from .source import Plugin
 
@@ -55,7 +55,7 @@ def health_router(
     plugin: Plugin | None = None,
     checker: DatabaseHealthChecker | None = None,
     details: bool | Callable[..., Any] = False,
-    **router: Any,
+    **router: Unpack[RouterKeywords],
 ) -> APIRouter:
     """A router for the database's health.
 
@@ -67,9 +67,7 @@ def health_router(
     None: one with the default timeouts that also verifies the plugin's ``rls``. Pass one with ``breaker=`` to show the
     state of a circuit breaker. ``router`` is passed to `APIRouter`.
     """
-    router["tags"] = router.get("tags") or ["health"]
-    router["route_class"] = bounded(router.get("route_class", APIRoute))
-    made = APIRouter(prefix=prefix, **router)
+    health = router_of(prefix, router, tag="health")
 
     async def shown() -> bool:
         return details is True
@@ -92,11 +90,11 @@ def health_router(
         return _response(await checking.async_check_connectivity(database), details=False)
 
     for path, endpoint in (("", database_health), ("/live", live), ("/ready", ready)):
-        add_get(made, path, endpoint, response_model=None, responses=_ALIVE if endpoint is live else _RESPONSES)
+        add_get(health, path, endpoint, response_model=None, responses=_ALIVE if endpoint is live else _RESPONSES)
     for endpoint, name in ((database_health, "getDatabaseHealth"), (live, "isAlive"), (ready, "isDatabaseReady")):
         describe_endpoint(endpoint, name)
-    add_options(made)
-    return made
+    add_options(health)
+    return health
 
 
 def _response(result: HealthCheckResult, *, details: bool) -> Response:

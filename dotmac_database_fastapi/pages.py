@@ -6,11 +6,20 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from dotmac_database import CursorPaginationParams, PaginationParams, TotalKind, ValidationError
+from dotmac_database import MAX_PAGE_SIZE, CursorPaginationParams, PaginationParams, TotalKind, ValidationError
 
 from .bounds import QueryErrors, Values, single
 
-MAX_PAGE_SIZE = 1000
+PAGE_SIZE = PaginationParams().per_page
+"""The rows of a page if a client names no number: the default of `PaginationParams`."""
+
+MAX_ROUTER_PAGE_SIZE = MAX_PAGE_SIZE // 10
+"""The most rows of a page of a generated router, unless its options say more.
+
+Every client can call a generated list, and it returns whole rows. So it allows a tenth of what the app's own code, and
+its own endpoints with `PageQuery` and `options_query`, can read in one page.
+"""
+
 MAX_PAGE = 10**15
 """The highest page number: the offset must fit a 64-bit integer."""
 
@@ -34,7 +43,7 @@ class PageParams:
     """The parameters ``page``, ``per_page`` and ``total``, or ``limit`` and ``cursor``, but never both kinds."""
 
     cursor_field: str
-    size: int = 20
+    size: int = PAGE_SIZE
     max_size: int = MAX_PAGE_SIZE
     total: TotalKind = "exact"
     totals: tuple[TotalKind, ...] = _TOTALS

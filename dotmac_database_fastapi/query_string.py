@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,16 +16,16 @@ from dotmac_database import (
     QueryOptions,
     SortField,
     SortOrder,
-    TotalKind,
     ValidationError,
     any_of,
     traits_of,
 )
 
-from .bounds import MAX_FILTER_VALUES, MAX_OFFSET, MAX_SEARCH, MAX_SORTS, QueryErrors, Values, shown, single, values_of
+from .bounds import MAX_FILTER_VALUES, MAX_SEARCH, MAX_SORTS, QueryErrors, Values, shown, single, values_of
 from .fields import LISTS, TEXT_PATTERN, ClientField, fields_of, sortable_fields
 from .internals import accepted_query, dependant_of, query_parameters, route_of
-from .pages import MAX_PAGE_SIZE, PAGE_PARAMETERS, TOTALS, PageParams, kinds_of
+from .options import ListOptions
+from .pages import PAGE_PARAMETERS, PageParams, kinds_of
 from .readable import shows
 from .registry import sources_of
 from .schemas import read_schema_of
@@ -270,43 +270,35 @@ class SearchParams:
         )
 
 
+_DEFAULTS = ListOptions()
+
+
 class ListParams:
     """All query parameters of a list: filters, a search, the order and the page.
 
-    ``schema`` is what clients see of a row, None the derived one. Where ``filters`` is empty and ``sorts`` is None
-    those are its columns; a cursor, which everybody can read, is sorted by nothing else. Raises `ValidationError` for a
-    field that is missing or private, for a sort by an array, and for a kind of total that there is not.
+    If the options name no ``sorts``, clients may sort by those of ``sorts_among`` that have an order, or, without
+    these, by the columns of the read schema. A cursor, whose values every client can read, is sorted only by fields of
+    the read schema. Raises `ValidationError` for a field that is missing or private, for a sort by an array, and for an
+    unknown kind of total.
     """
 
-    def __init__(
-        self,
-        model: type,
-        *,
-        filters: Iterable[str] = (),
-        sorts: Iterable[str] | None = None,
-        search: Sequence[str] = (),
-        default_sort: Sequence[SortField] = (),
-        page_size: int = 20,
-        max_page_size: int = MAX_PAGE_SIZE,
-        total: TotalKind = "exact",
-        totals: Collection[TotalKind] = TOTALS,
-        max_offset: int | None = MAX_OFFSET,
-        schema: type[Any] | None = None,
-    ) -> None:
+    def __init__(self, model: type, options: ListOptions = _DEFAULTS, *, sorts_among: Iterable[str] = ()) -> None:
+        search, schema = options.search, options.read_schema
         own = PAGE_PARAMETERS | SortParams.known | (SearchParams.known if search else frozenset())
-        self.filters = FilterParams(model, filters, reserved=own, schema=schema)
-        self.sorts = SortParams(sortable_fields(model, sorts, schema), search)
+        self.filters = FilterParams(model, options.filters, reserved=own, schema=schema)
+        self.sorts = SortParams(sortable_fields(model, options.sorts, sorts_among, schema), search)
         self.search = SearchParams(model, search) if search else None
         self.page = PageParams(
             traits_of(model).primary_key[0],
-            min(page_size, max_page_size),
-            max_page_size,
-            total,
-            kinds_of(total, totals),
-            max_offset,
+            min(options.page_size, options.max_page_size),
+            options.max_page_size,
+            options.total,
+            kinds_of(options.total, options.totals),
+            options.max_offset,
         )
-        sortable_fields(model, [each.field for each in default_sort])
-        self.default_sort = tuple(default_sort)
+        self.default_sort = _sorts_of(options.default_sort)
+        if self.default_sort:
+            sortable_fields(model, [each.field for each in self.default_sort])
         self.known = own | self.filters.known
         self.schema: Any = schema or read_schema_of(model)
         self._keys = frozenset(traits_of(model).primary_key)
@@ -362,3 +354,11 @@ class ListParams:
             | ({"style": "form", "explode": False} if schema.get("type") == "array" else {})
             for name, schema, description in self.openapi()
         ]
+
+
+def _sorts_of(text: str) -> tuple[SortField, ...]:
+    """Parse sorts such as ``"-created_at,name"``."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return tuple(
+        SortField(part.removeprefix("-"), SortOrder.DESC if part.startswith("-") else SortOrder.ASC) for part in parts
+    )

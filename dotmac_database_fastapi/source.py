@@ -47,6 +47,8 @@ class Plugin(Protocol):
     @property
     def source(self) -> Source:
         """What the plugin's requests share."""
+        ...
 
     def get_repository(self, target: type) -> Callable[..., Any]:
         """A dependency that gives the repository of a mapped class, or of a repository class of the user's."""
+        ...

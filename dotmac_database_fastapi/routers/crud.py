@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
-from dotmac_database import EntityNotFoundError, StaleEntityError, TotalKind, Traits, traits_of
+from dotmac_database import EntityNotFoundError, StaleEntityError, Traits, traits_of
 
-from ..answers import ETAG, IF_MATCH, LOCATION, REPLAYED, describe_endpoint
-from ..bounds import MAX_OFFSET
-from ..dependencies import get_repository
+from ..answers import ETAG, IF_MATCH, LOCATION, REPLAYED, describe_endpoint, plural
+from ..bodies import router_of
 from ..etags import etag_of, expected_version, matched_versions
 from ..heads import add_get, add_options
 from ..idempotency import IDEMPOTENCY_KEY, Replays
 from ..keys import PathKey
-from ..pages import TOTALS
+from ..options import CrudKeywords, CrudOptions, showing, with_keywords
 from ..query_string import ListParams
 from ..references import References
 from ..rendering import Renderer
 from ..schemas import create_schema_of, update_schema_of
-from ..source import Plugin
-from .lists import MAX_PAGE_SIZE, PAGE_SIZE, add_list, router_of, sorts_of
+from .lists import add_list, rows_of
 
 
+@showing(CrudOptions)
 def crud_router(
     model: type,
     prefix: str = "",
@@ -36,59 +34,42 @@ def crud_router(
     update_schema: type[BaseModel] | None = None,
     read_schema: type[Any] | None = None,
     *,
-    filters: Sequence[str] = (),
-    sorts: Sequence[str] = (),
-    search: Sequence[str] = (),
-    default_sort: str = "",
-    page_size: int = PAGE_SIZE,
-    max_page_size: int = MAX_PAGE_SIZE,
-    max_offset: int | None = MAX_OFFSET,
-    total: TotalKind = "exact",
-    totals: Collection[TotalKind] = TOTALS,
-    idempotency: bool = False,
-    idempotency_ttl: float | timedelta | None = None,
-    repository: type | None = None,
-    plugin: Plugin | None = None,
-    **router: Any,
+    options: CrudOptions | None = None,
+    **keywords: Unpack[CrudKeywords],
 ) -> APIRouter:
     """A router for the rows of ``model`` of the request's tenant.
 
     It has the list of `list_router`, ``POST`` (201 with ``Location``), and ``GET``, ``PATCH`` and ``DELETE`` (204) of
     ``/{id}``, and, if the class is soft-deleted, ``POST /{id}/restore``. Schemas that are not given are derived. If the
     class has a version, it is the ``ETag``, and with ``If-Match`` a PATCH or DELETE of another version is a 412. A
-    foreign key to a row of another tenant is a 409. With ``idempotency``, a POST that is repeated with the same
-    ``Idempotency-Key`` gets the first response and writes nothing (see `once`). The repeated request must have the same
-    tenant, actor, method, path, query string and body, else it is a 422. Keys are kept for ``idempotency_ttl`` (seconds
-    or a timedelta; None: the plugin's). The other arguments are those of `list_router`.
+    foreign key to a row of another tenant is a 409.
+
+    With ``idempotency``, a POST that is repeated with the same ``Idempotency-Key`` gets the first response and writes
+    nothing (see `once`). The repeated request must have the same tenant, actor, method, path, query string and body,
+    else it is a 422. Keys are kept for ``idempotency_ttl`` (seconds or a timedelta; None: the plugin's).
+
+    The options are given as arguments, or as ``options``; an argument replaces the field of ``options``. The other
+    arguments are those of `list_router`.
     """
-    made = router_of(model, prefix, router)
-    params = ListParams(
-        model,
-        filters=filters,
-        sorts=sorts or None,
-        search=search,
-        default_sort=sorts_of(default_sort),
-        page_size=page_size,
-        max_page_size=max_page_size,
-        max_offset=max_offset,
-        total=total,
-        totals=totals,
-        schema=read_schema,
-    )
-    get_rows: Callable[..., Any] = (get_repository if plugin is None else plugin.get_repository)(repository or model)
-    renderer = Renderer(model, read_schema)
-    add_list(made, model, params, get_rows, renderer)
+    schemas = {"create_schema": create_schema, "update_schema": update_schema, "read_schema": read_schema}
+    named = {name: schema for name, schema in schemas.items() if schema is not None}
+    chosen, of_router = with_keywords(options or CrudOptions(), {**keywords, **named})
+    router = router_of(prefix, of_router, tag=plural(model.__name__))
+    params, get_rows = ListParams(model, chosen), rows_of(model, chosen)
+    renderer = Renderer(model, chosen.read_schema)
+    add_list(router, model, params, get_rows, renderer)
     traits: Traits[Any] = traits_of(model)
-    resource = _Resource(made, traits, get_rows, renderer, PathKey(traits), References(traits))
-    replays = Replays(None if plugin is None else plugin.source, idempotency_ttl) if idempotency else None
-    resource.add_create(create_schema or create_schema_of(model), replays)
+    resource = _Resource(router, traits, get_rows, renderer, PathKey(traits), References(traits))
+    source = None if chosen.plugin is None else chosen.plugin.source
+    replays = Replays(source, chosen.idempotency_ttl) if chosen.idempotency else None
+    resource.add_create(chosen.create_schema or create_schema_of(model), replays)
     resource.add_read()
-    resource.add_update(update_schema or update_schema_of(model))
+    resource.add_update(chosen.update_schema or update_schema_of(model))
     resource.add_delete()
     if traits.soft_deletes:
         resource.add_restore()
-    add_options(made)
-    return made
+    add_options(router)
+    return router
 
 
 @dataclass(frozen=True)
