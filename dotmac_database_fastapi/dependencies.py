@@ -8,18 +8,19 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar, overload
 from weakref import WeakKeyDictionary
 
-from fastapi import Depends, Response
+from fastapi import Depends, FastAPI, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
 
 from dotmac_database import AsyncRepository, BaseRepository, traits_of
 
+from .aliases import Endpoint
 from .identity import RequestIdentity, identity_of
-from .internals import calls_of, dependencies_of, stack_of, surround_overrides
+from .internals import OperationRoute, calls_of, dependencies_of, stack_of, surround_overrides
 from .refusals import REFUSALS, raise_identity
 from .registry import only_source, source_of
-from .repository_factory import builder
+from .repository_factory import AnyRepository, AnySession, builder
 from .sessions import lent_session, request_session, request_sync_session
 from .source import Source
 
@@ -55,13 +56,13 @@ class Dependencies:
 
         # The units are function-scoped: they exit before the response is sent. The dependencies that users name are no
         # generators, so that they can be declared with any scope.
-        async def get_session(session: Any = Depends(unit, scope="function")) -> AsyncSession:
+        async def get_session(session: AsyncSession = Depends(unit, scope="function")) -> AsyncSession:
             """The request's async session."""
-            return session  # type: ignore[no-any-return]  # FastAPI reads this annotation
+            return session
 
-        async def get_sync_session(session: Any = Depends(sync_unit, scope="function")) -> Session:
+        async def get_sync_session(session: Session = Depends(sync_unit, scope="function")) -> Session:
             """The request's sync session."""
-            return session  # type: ignore[no-any-return]  # FastAPI reads this annotation
+            return session
 
         for replaceable in (get_session, get_sync_session):
             surround_overrides(replaceable, lambda replacement: _lending(source, replacement))
@@ -70,9 +71,9 @@ class Dependencies:
             setattr(each, _SOURCE, source)
         self.get_session = get_session
         self.get_sync_session = get_sync_session
-        self._repositories: dict[tuple[type, str], Callable[..., Any]] = {}
+        self._repositories: dict[tuple[type, str], Endpoint] = {}
 
-    def tenant_models(self, app: Any) -> list[type]:
+    def tenant_models(self, app: FastAPI) -> list[type]:
         """The tenant-scoped models whose repositories of these dependencies the operations of ``app`` depend on."""
         own = {*self._repositories.values(), *_ANY._repositories.values()}
         models = _models(call for call in dependencies_of(app) if call in own)
@@ -82,7 +83,7 @@ class Dependencies:
     def get_repository(self, target: type[A]) -> Callable[..., Awaitable[A]]: ...
     @overload
     def get_repository(self, target: type[M]) -> Callable[..., Awaitable[AsyncRepository[M]]]: ...
-    def get_repository(self, target: type[Any]) -> Callable[..., Any]:
+    def get_repository(self, target: type) -> Endpoint:
         """A dependency that gives the repository of ``target``: a mapped class, or a repository class of the user's.
 
         The repository is for the request's tenant, on the request's session. The same class gives the same dependency.
@@ -94,19 +95,19 @@ class Dependencies:
     def get_sync_repository(self, target: type[S]) -> Callable[..., Awaitable[S]]: ...
     @overload
     def get_sync_repository(self, target: type[M]) -> Callable[..., Awaitable[BaseRepository[M]]]: ...
-    def get_sync_repository(self, target: type[Any]) -> Callable[..., Any]:
+    def get_sync_repository(self, target: type) -> Endpoint:
         """As `get_repository`, on the request's sync session, for ``def`` endpoints."""
         return self._dependency(target, BaseRepository, self.get_sync_session)
 
-    def _dependency(self, target: type, base: type, get_session: Callable[..., Any]) -> Callable[..., Any]:
+    def _dependency(self, target: type, base: type, get_session: Endpoint) -> Endpoint:
         cached = self._repositories.get((target, base.__name__))
         if cached is not None:
             return cached
         build, source = builder(target, base), self._source
 
         async def repository(
-            connection: HTTPConnection, response: Response, session: Any = Depends(get_session)
-        ) -> Any:
+            connection: HTTPConnection, response: Response, session: AnySession = Depends(get_session)
+        ) -> AnyRepository:
             chosen = source or source_of(connection)
             identity = await identity_of(chosen, connection, response)
             try:
@@ -121,21 +122,21 @@ class Dependencies:
         return repository
 
 
-def _lending(source: Source | None, replacement: Callable[..., Any]) -> Callable[..., Any]:
+def _lending(source: Source | None, replacement: Endpoint) -> Endpoint:
     """A dependency that wraps an override of the session in the request's unit of work, tenant and actor.
 
     Without ``source``, the tenant and the actor are None in an app that has no plugin, or more than one.
     """
 
     async def lent_unit(
-        connection: HTTPConnection, response: Response, session: Any = Depends(replacement)
-    ) -> AsyncIterator[Any]:
+        connection: HTTPConnection, response: Response, session: object = Depends(replacement)
+    ) -> AsyncIterator[object]:
         chosen = source or only_source(connection)
         identity = RequestIdentity() if chosen is None else await _identified(chosen, connection, response, lent_unit)
         async with _ending(connection, lent_session(connection, identity, session)) as lent:
             yield lent
 
-    async def lent(session: Any = Depends(lent_unit, scope="function")) -> Any:
+    async def lent(session: object = Depends(lent_unit, scope="function")) -> object:
         return session
 
     setattr(lent_unit, _SOURCE, source)
@@ -143,7 +144,7 @@ def _lending(source: Source | None, replacement: Callable[..., Any]) -> Callable
 
 
 async def _identified(
-    source: Source, connection: HTTPConnection, response: Response, call: Callable[..., Any]
+    source: Source, connection: HTTPConnection, response: Response, call: Endpoint
 ) -> RequestIdentity:
     """The caller's identity. If it is refused, a 401 or 403 of a dependency after ``call`` is raised instead."""
     try:
@@ -164,19 +165,19 @@ async def _ending(connection: HTTPConnection, block: AbstractAsyncContextManager
         yield value
 
 
-def models_of(app: Any) -> list[type]:
+def models_of(app: FastAPI) -> list[type]:
     """The mapped classes whose repositories the app's operations depend on."""
     return _models(dependencies_of(app))
 
 
-def served_by(dependant: Any) -> tuple[list[Source | None], list[type]]:
+def served_by(route: OperationRoute) -> tuple[list[Source | None], list[type]]:
     """The sources of a route's sessions (None: that of the app's only plugin), and the classes of its repositories."""
-    calls = list(calls_of(dependant))
+    calls = list(calls_of(route.dependant))
     sources = dict.fromkeys(getattr(call, _SOURCE) for call in calls if hasattr(call, _SOURCE))
     return list(sources), _models(calls)
 
 
-def _models(calls: Iterable[Callable[..., Any]]) -> list[type]:
+def _models(calls: Iterable[Endpoint]) -> list[type]:
     """The mapped classes of the repositories among these dependencies."""
     # A dependency of the user's may be an object that can't be weakly referenced.
     found = (_MODELS.get(call) for call in calls if inspect.isfunction(call))
@@ -186,7 +187,7 @@ def _models(calls: Iterable[Callable[..., Any]]) -> list[type]:
 _SOURCE = "dotmac_database_source"
 """The attribute by which a dependency that opens a session names its source."""
 
-_MODELS: WeakKeyDictionary[Callable[..., Any], type] = WeakKeyDictionary()
+_MODELS: WeakKeyDictionary[Endpoint, type] = WeakKeyDictionary()
 """The mapped class of each dependency that gives a repository."""
 
 _ANY = Dependencies()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Unpack
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -10,6 +9,7 @@ from pydantic import TypeAdapter
 
 from dotmac_database import Database, DatabaseHealthChecker, HealthCheckResult, HealthStatus
 
+from .aliases import Endpoint, JsonObject
 from .answers import describe_endpoint, header
 from .bodies import router_of
 from .heads import add_get, add_options
@@ -17,7 +17,7 @@ from .options import RouterKeywords
 from .registry import source_of
 from .source import Plugin
 
-_RESULT: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
+_RESULT: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, Any])
 _PUBLIC = {
     HealthStatus.HEALTHY: "The database answers.",
     HealthStatus.DEGRADED: "The database works, and something about it needs a look.",
@@ -39,12 +39,12 @@ _CONTENT = {
     "content": {"application/json": {"schema": _SCHEMA}},
     "headers": {"Cache-Control": header("Never stored.", const="no-store")},
 }
-_RESPONSES: dict[int | str, dict[str, Any]] = {
+_RESPONSES: dict[int | str, JsonObject] = {
     200: {"description": "The database works.", **_CONTENT},
     503: {"description": "The database is not well.", **_CONTENT},
 }
 _ALIVE_SCHEMA = {"type": "object", "required": ["status"], "properties": {"status": {"const": "alive"}}}
-_ALIVE: dict[int | str, dict[str, Any]] = {
+_ALIVE: dict[int | str, JsonObject] = {
     200: {"description": "The process serves.", "content": {"application/json": {"schema": _ALIVE_SCHEMA}}}
 }
 
@@ -54,7 +54,7 @@ def health_router(
     *,
     plugin: Plugin | None = None,
     checker: DatabaseHealthChecker | None = None,
-    details: bool | Callable[..., Any] = False,
+    details: bool | Endpoint = False,
     **router: Unpack[RouterKeywords],
 ) -> APIRouter:
     """A router for the database's health.
@@ -78,7 +78,7 @@ def health_router(
         source = plugin.source if plugin else source_of(request)
         return checker or DatabaseHealthChecker(security=source.rls), source.database
 
-    async def database_health(request: Request, see: Any = Depends(may_see)) -> Response:
+    async def database_health(request: Request, see: object = Depends(may_see)) -> Response:
         checking, database = checks(request)
         return _response(await checking.async_check_health(database), details=bool(see))
 

@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from fastapi import Header, Request, Response
+from pydantic import JsonValue
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dotmac_database import (
@@ -118,10 +119,10 @@ def checked_ttl(ttl: float | timedelta) -> timedelta:
     return lifetime
 
 
-def _text(tenant: Any) -> str | None:
+def _text(tenant: object) -> str | None:
     return None if tenant is None else str(tenant)
 
 
-def _digest(*parts: Any) -> str:
+def _digest(*parts: JsonValue) -> str:
     """A hash of several parts. The encoding is unambiguous: other parts never give the same input."""
     return sha256(json.dumps(parts).encode()).hexdigest()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from dotmac_database import ALL_TENANTS, MisuseError, TenantRequiredError
 
+from .aliases import Endpoint
 from .internals import overridden, solve
 from .refusals import REFUSALS, rank
 from .source import Source
@@ -30,7 +30,7 @@ class RequestIdentity:
     ``request`` is the method and the path, which are logged if the tenant is `ALL_TENANTS`; None outside of a request.
     """
 
-    tenant: Any = None
+    tenant: object = None
     actor: str | None = None
     missing: TenantRequiredError | None = None
     request: str | None = None
@@ -89,7 +89,7 @@ def _is_missing(refused: Exception) -> TypeGuard[TenantRequiredError]:
     return isinstance(refused, TenantRequiredError) and not isinstance(refused, MisuseError)
 
 
-async def _value(dependency: Callable[..., Any] | None, connection: HTTPConnection, response: Response | None) -> Any:
+async def _value(dependency: Endpoint | None, connection: HTTPConnection, response: Response | None) -> object:
     if dependency is None:
         return None
     if isinstance(dependency, TenantSource) and not overridden(connection, dependency):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import TypeAlias, TypedDict, get_args
 
 from dotmac_database import MAX_PAGE_SIZE, CursorPaginationParams, PaginationParams, TotalKind, ValidationError
 
+from .aliases import JsonObject
 from .bounds import QueryErrors, Values, single
 
 PAGE_SIZE = PaginationParams().per_page
@@ -38,6 +39,17 @@ def kinds_of(total: TotalKind, totals: Collection[TotalKind]) -> tuple[TotalKind
     return tuple(kind for kind in _TOTALS if kind == total or kind in totals)
 
 
+ParameterDoc: TypeAlias = tuple[str, JsonObject, str]
+"""The name, the schema and the description of a query parameter in OpenAPI."""
+
+
+class Page(TypedDict, total=False):
+    """The page of `QueryOptions`: numbered, or between cursors."""
+
+    pagination: PaginationParams
+    cursor_pagination: CursorPaginationParams
+
+
 @dataclass(frozen=True)
 class PageParams:
     """The parameters ``page``, ``per_page`` and ``total``, or ``limit`` and ``cursor``, but never both kinds."""
@@ -51,7 +63,7 @@ class PageParams:
 
     known = PAGE_PARAMETERS
 
-    def read(self, values: Values, faults: QueryErrors) -> dict[str, Any]:
+    def read(self, values: Values, faults: QueryErrors) -> Page:
         """``pagination`` or ``cursor_pagination`` for `QueryOptions`; without parameters, the first numbered page."""
         numbered, seeking = values.keys() & {"page", "per_page", "total"}, values.keys() & {"limit", "cursor"}
         if numbered and seeking:
@@ -90,7 +102,7 @@ class PageParams:
             return int(given)
         return default
 
-    def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
+    def openapi(self) -> Iterator[ParameterDoc]:
         """Each parameter's name, schema and description."""
         sized = {"type": "integer", "minimum": 1, "maximum": self.max_size, "default": self.size}
         last = MAX_PAGE if self.max_offset is None else self.max_offset + 1

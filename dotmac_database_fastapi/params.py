@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from fastapi import Depends, Query
 from starlette.requests import HTTPConnection
 
-from dotmac_database import MAX_PAGE_SIZE, CursorPaginationParams, PaginationParams, QueryFilter, SortField, TotalKind
+from dotmac_database import (
+    MAX_PAGE_SIZE,
+    CursorPaginationParams,
+    PaginationParams,
+    QueryFilter,
+    QueryOptions,
+    SortField,
+    TotalKind,
+)
 
 from .bounds import MAX_OFFSET, QueryErrors, values_of
 from .fields import sortable_fields
@@ -19,6 +27,9 @@ from .options import ListOptions
 from .pages import MAX_PAGE, PAGE_SIZE, TOTALS
 from .query_string import FilterParams, ListParams, SortParams, refuse_unknown
 from .refusals import REFUSALS, raise_identity
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., object])
 
 
 async def _page_query(
@@ -43,7 +54,7 @@ CursorQuery: TypeAlias = Annotated[CursorPaginationParams, Depends(_cursor_query
 
 
 @lru_cache(maxsize=1024)
-def filter_query(model: type, *fields: str) -> Callable[..., Any]:
+def filter_query(model: type, *fields: str) -> Callable[..., Awaitable[list[QueryFilter]]]:
     """A dependency that parses ``status=active``, ``score__gte=10``, ``status__in=a,b`` into ``list[QueryFilter]``.
 
     ``fields`` are the fields that clients may filter by, including dotted paths. Without them, clients may filter by
@@ -65,7 +76,7 @@ def filter_query(model: type, *fields: str) -> Callable[..., Any]:
 
 
 @lru_cache(maxsize=1024)
-def sort_query(model: type, *fields: str) -> Callable[..., Any]:
+def sort_query(model: type, *fields: str) -> Callable[..., Awaitable[list[SortField]]]:
     """A dependency that parses ``sort=-created_at,name``, at most 20 fields, into ``list[SortField]``.
 
     ``fields`` and errors are as in `filter_query`; a field that is an array is a `ValidationError` too.
@@ -91,8 +102,8 @@ def options_query(
     max_page_size: int = MAX_PAGE_SIZE,
     max_offset: int | None = MAX_OFFSET,
     totals: Collection[TotalKind] = TOTALS,
-    read_schema: Any = None,
-) -> Callable[..., Any]:
+    read_schema: type | None = None,
+) -> Callable[..., Awaitable[QueryOptions]]:
     """A dependency that parses filters, sorts and a page into `QueryOptions`.
 
     Clients may filter by ``fields`` and sort by ``sorts`` (empty: by ``fields``). ``search`` names the fields that
@@ -116,15 +127,15 @@ def options_query(
 
 
 @lru_cache(maxsize=1024)
-def _options_query(model: type, options: ListOptions) -> Callable[..., Any]:
+def _options_query(model: type, options: ListOptions) -> Callable[..., Awaitable[QueryOptions]]:
     params = ListParams(model, options, sorts_among=options.filters)
     return _declaring(_identified(params.read), params)
 
 
-def _identified(read: Callable[[HTTPConnection], Any]) -> Callable[..., Any]:
+def _identified(read: Callable[[HTTPConnection], T]) -> Callable[..., Awaitable[T]]:
     """A dependency that parses the query string. A 401 or 403 takes precedence over errors in the query string."""
 
-    async def dependency(connection: HTTPConnection, **_: Any) -> Any:
+    async def dependency(connection: HTTPConnection, **_: object) -> T:
         try:
             return read(connection)
         except REFUSALS as refused:
@@ -134,7 +145,7 @@ def _identified(read: Callable[[HTTPConnection], Any]) -> Callable[..., Any]:
     return dependency
 
 
-def _declaring(dependency: Callable[..., Any], params: FilterParams | SortParams | ListParams) -> Callable[..., Any]:
+def _declaring(dependency: F, params: FilterParams | SortParams | ListParams) -> F:
     """Let FastAPI see the parameters, for OpenAPI alone: the dependency reads the query string itself."""
     declared = [
         inspect.Parameter("connection", inspect.Parameter.KEYWORD_ONLY, annotation=HTTPConnection),

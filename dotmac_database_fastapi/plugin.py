@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -23,7 +23,8 @@ from dotmac_database import (
     traits_of,
 )
 
-from .dependencies import Dependencies, models_of
+from .aliases import Endpoint
+from .dependencies import A, Dependencies, M, S, models_of
 from .idempotency import DAY, checked_ttl
 from .identity import RequestIdentity
 from .openapi import describe
@@ -36,9 +37,6 @@ from .sync_limits import SyncLimit
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-M = TypeVar("M")
-A = TypeVar("A", bound=AsyncRepository[Any, Any])
-S = TypeVar("S", bound=BaseRepository[Any, Any])
 
 _log = logging.getLogger(__name__)
 
@@ -142,7 +140,7 @@ class DatabasePlugin:
     def get_repository(self, target: type[A]) -> Callable[..., Awaitable[A]]: ...
     @overload
     def get_repository(self, target: type[M]) -> Callable[..., Awaitable[AsyncRepository[M]]]: ...
-    def get_repository(self, target: type) -> Callable[..., Any]:
+    def get_repository(self, target: type) -> Endpoint:
         """A dependency that gives the repository of ``target``: a mapped class, or a repository class of the user's.
 
         The repository is for the request's tenant, on the request's session. The same class gives the same dependency.
@@ -154,7 +152,7 @@ class DatabasePlugin:
     def get_sync_repository(self, target: type[S]) -> Callable[..., Awaitable[S]]: ...
     @overload
     def get_sync_repository(self, target: type[M]) -> Callable[..., Awaitable[BaseRepository[M]]]: ...
-    def get_sync_repository(self, target: type) -> Callable[..., Any]:
+    def get_sync_repository(self, target: type) -> Endpoint:
         """As `get_repository`, on the request's sync session, for ``def`` endpoints."""
         return self._dependencies.get_sync_repository(target)
 
@@ -164,14 +162,14 @@ class DatabasePlugin:
         inner = app.router.lifespan_context
 
         @asynccontextmanager
-        async def lifespan(running: Any) -> AsyncIterator[Any]:
+        async def lifespan(running: FastAPI) -> AsyncIterator[Any]:
             async with self.lifespan(running), inner(running) as state:
                 yield state
 
         app.router.lifespan_context = lifespan
 
     @asynccontextmanager
-    async def lifespan(self, app: Any) -> AsyncIterator[None]:
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """Serve ``app`` while it runs, and close all connections afterwards. Connects to nothing."""
         self._register(app)
         self._check_tenant(app)
@@ -185,7 +183,7 @@ class DatabasePlugin:
         register(app, self.source)
         describe(app)
 
-    def _check_tenant(self, app: Any) -> None:
+    def _check_tenant(self, app: FastAPI) -> None:
         models = [model.__name__ for model in self._dependencies.tenant_models(app)] if self.tenant is None else []
         if not models:
             return
@@ -197,7 +195,7 @@ class DatabasePlugin:
             raise PluginError(message)
         _log.warning(message)
 
-    def _check_keys(self, app: Any) -> None:
+    def _check_keys(self, app: FastAPI) -> None:
         served = {table.metadata: None for model in models_of(app) for table in traits_of(model).tables}
         if self.source.rls is not None:
             served[self.source.rls.metadata] = None
@@ -205,7 +203,7 @@ class DatabasePlugin:
             check_tenant_keys(metadata, strict=self.strict)
 
     def session(
-        self, tenant: Any = None, actor: str | None = None, *, unlimited: bool = False
+        self, tenant: object = None, actor: str | None = None, *, unlimited: bool = False
     ) -> AbstractAsyncContextManager[AsyncSession]:
         """A session for background tasks, streams and scripts: ``async with plugin.session(tenant="t")``.
 
@@ -217,7 +215,7 @@ class DatabasePlugin:
         return async_unit(self.source, RequestIdentity(tenant, actor), unlimited=unlimited)
 
     def sync_session(
-        self, tenant: Any = None, actor: str | None = None, *, unlimited: bool = False
+        self, tenant: object = None, actor: str | None = None, *, unlimited: bool = False
     ) -> AbstractContextManager[Session]:
         """As `session`, sync."""
         return sync_unit(self.source, RequestIdentity(tenant, actor), unlimited=unlimited)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import pydantic
 from starlette.requests import HTTPConnection
@@ -21,11 +20,12 @@ from dotmac_database import (
     traits_of,
 )
 
+from .aliases import JsonObject
 from .bounds import MAX_FILTER_VALUES, MAX_SEARCH, MAX_SORTS, QueryErrors, Values, shown, single, values_of
 from .fields import LISTS, TEXT_PATTERN, ClientField, fields_of, sortable_fields
 from .internals import accepted_query, dependant_of, query_parameters, route_of
 from .options import ListOptions
-from .pages import PAGE_PARAMETERS, PageParams, kinds_of
+from .pages import PAGE_PARAMETERS, PageParams, ParameterDoc, kinds_of
 from .readable import shows
 from .registry import sources_of
 from .schemas import read_schema_of
@@ -77,7 +77,7 @@ class FilterParams:
         names: Iterable[str] = (),
         *,
         reserved: frozenset[str] = frozenset(),
-        schema: type[Any] | None = None,
+        schema: type | None = None,
     ) -> None:
         self.fields = fields_of(model, names, schema)
         self.declared: dict[str, tuple[ClientField, FilterOperator]] = {}
@@ -116,7 +116,7 @@ class FilterParams:
 
     def _read(
         self, name: str, each: ClientField, operator: FilterOperator, given: Sequence[str], faults: QueryErrors
-    ) -> Iterator[Any]:
+    ) -> Iterator[object]:
         """Yield the value, or nothing if it is invalid."""
         try:
             if operator in LISTS:
@@ -132,7 +132,7 @@ class FilterParams:
 
     def _read_list(
         self, name: str, each: ClientField, operator: FilterOperator, given: Sequence[str], faults: QueryErrors
-    ) -> Iterator[list[Any]]:
+    ) -> Iterator[list[object]]:
         # A repeated text parameter is not split: its values may contain commas.
         whole = each.is_text and len(given) > 1
         parts = given if whole else [part for value in given if value for part in value.split(",")]
@@ -141,13 +141,13 @@ class FilterParams:
             return
         yield [each.adapter.validate_python(part) for part in parts]
 
-    def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
+    def openapi(self) -> Iterator[ParameterDoc]:
         """Name, schema and description of the documented parameters: the most used operators of each field."""
         for name, (each, operator) in self.declared.items():
             documented = each.documented
             if operator not in documented:
                 continue
-            schema: dict[str, Any] = each.schema
+            schema: JsonObject = each.schema
             if operator in LISTS:
                 schema = {"type": "array", "items": {**schema, "pattern": _NO_COMMA} if each.is_text else schema}
             elif operator in _NULLS:
@@ -226,7 +226,7 @@ class SortParams:
                         chosen.setdefault((sort.field, sort.by), sort)
         return list(chosen.values())
 
-    def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
+    def openapi(self) -> Iterator[ParameterDoc]:
         """Each parameter's name, schema and description."""
         if not self.choices:
             return
@@ -261,7 +261,7 @@ class SearchParams:
             return [any_of(*(QueryFilter(name, FilterOperator.SEARCH, words) for name in self.names))]
         return []
 
-    def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
+    def openapi(self) -> Iterator[ParameterDoc]:
         """Each parameter's name, schema and description."""
         yield (
             "q",
@@ -300,13 +300,13 @@ class ListParams:
         if self.default_sort:
             sortable_fields(model, [each.field for each in self.default_sort])
         self.known = own | self.filters.known
-        self.schema: Any = schema or read_schema_of(model)
+        self.schema: type = schema or read_schema_of(model)
         self._keys = frozenset(traits_of(model).primary_key)
 
     def read(self, connection: HTTPConnection) -> QueryOptions:
         """The options in the request's query string. Raises `RequestValidationError` with all errors."""
         values, faults = values_of(connection), QueryErrors()
-        filters: list[Any] = []
+        filters: list[QueryFilter | FilterGroup] = []
         if values:
             refuse_unknown(connection, values, self.known, faults)
             filters += self.filters.read(values, faults)
@@ -339,7 +339,7 @@ class ListParams:
                     "read numbered pages, or sort by something that is.",
                 )
 
-    def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
+    def openapi(self) -> Iterator[ParameterDoc]:
         """Each parameter's name, schema and description."""
         yield from self.page.openapi()
         yield from self.sorts.openapi()
@@ -347,7 +347,7 @@ class ListParams:
             yield from self.search.openapi()
         yield from self.filters.openapi()
 
-    def openapi_parameters(self) -> list[dict[str, Any]]:
+    def openapi_parameters(self) -> list[JsonObject]:
         """The OpenAPI parameter objects. Lists are comma-separated."""
         return [
             {"name": name, "in": "query", "required": False, "schema": schema, "description": description}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 
+from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 
 from .source import Source
@@ -18,7 +18,7 @@ class PluginError(RuntimeError):
     """The app is not configured for the use it makes of a plugin."""
 
 
-def register(app: Any, source: Source) -> None:
+def register(app: FastAPI | None, source: Source) -> None:
     """Add the source of a plugin to an app. Raises `PluginError` if another plugin has the same name."""
     sources = _registered(app)
     if sources.setdefault(source.name, source) is not source:
@@ -49,7 +49,7 @@ def only_source(connection: HTTPConnection) -> Source | None:
     return next(iter(sources.values())) if len(sources) == 1 else None
 
 
-def sources_of(app: Any) -> dict[str, Source]:
+def sources_of(app: FastAPI | None) -> dict[str, Source]:
     """The sources of an app's plugins by name, including one whose lifespan the app has but has not started."""
     sources = _registered(app)
     if app is not None and not getattr(app.state, _SEARCHED, False):
@@ -59,7 +59,7 @@ def sources_of(app: Any) -> dict[str, Source]:
     return sources
 
 
-def _registered(app: Any) -> dict[str, Source]:
+def _registered(app: FastAPI | None) -> dict[str, Source]:
     if app is None:
         return {}
     sources: dict[str, Source] | None = getattr(app.state, _STATE, None)

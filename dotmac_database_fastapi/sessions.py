@@ -13,7 +13,7 @@ from contextlib import (
     contextmanager,
     nullcontext,
 )
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, to_thread
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
@@ -37,6 +37,9 @@ from .internals import fail_endpoint
 from .source import Source
 
 T = TypeVar("T")
+A = TypeVar("A", bound=AsyncSession | async_scoped_session[Any])
+S = TypeVar("S", bound=Session | scoped_session[Any])
+AnySession: TypeAlias = Session | scoped_session[Any] | AsyncSession | async_scoped_session[Any]
 
 _SCOPE = "dotmac_database.sessions"
 _COMMITTED = "dotmac_database.committed"
@@ -114,10 +117,10 @@ def lent_session(connection: HTTPConnection, identity: RequestIdentity, session:
 
 @asynccontextmanager
 async def _opened_once(
-    connection: HTTPConnection, key: Any, opening: AbstractAsyncContextManager[T]
+    connection: HTTPConnection, key: tuple[object, object], opening: AbstractAsyncContextManager[T]
 ) -> AsyncIterator[T]:
     """One session for a request: the first dependency opens and closes it, later ones share it while it is open."""
-    open_sessions: dict[Any, Any] = connection.scope.setdefault(_SCOPE, {})
+    open_sessions: dict[tuple[object, object], Any] = connection.scope.setdefault(_SCOPE, {})
     if key in open_sessions:
         yield open_sessions[key]
         return
@@ -146,14 +149,14 @@ async def _threaded_unit(source: Source, identity: RequestIdentity) -> AsyncIter
 
 
 @asynccontextmanager
-async def _lent_async_unit(session: Any, identity: RequestIdentity) -> AsyncIterator[Any]:
+async def _lent_async_unit(session: A, identity: RequestIdentity) -> AsyncIterator[A]:
     with _acting_as(session, identity, _lent_to):
         async with DatabaseTransaction.async_transaction(session, lazy=True, nested=True):
             yield session
 
 
 @asynccontextmanager
-async def _lent_sync_unit(session: Any, identity: RequestIdentity) -> AsyncIterator[Any]:
+async def _lent_sync_unit(session: S, identity: RequestIdentity) -> AsyncIterator[S]:
     with _acting_as(session, identity, _lent_to):
         block = DatabaseTransaction.sync_transaction(session, lazy=True, nested=True)
         await to_thread.run_sync(block.__enter__, limiter=CapacityLimiter(1))
@@ -186,7 +189,7 @@ def _closing(session: Session) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _ended_in_thread(block: AbstractContextManager[Any]) -> AsyncIterator[None]:
+async def _ended_in_thread(block: AbstractContextManager[object]) -> AsyncIterator[None]:
     """Exit ``block``, which has been entered, in a worker thread.
 
     The thread does not count against anyio's limit of threads. Otherwise a request that waits for a thread in order to
@@ -203,7 +206,7 @@ async def _ended_in_thread(block: AbstractContextManager[Any]) -> AsyncIterator[
         await to_thread.run_sync(block.__exit__, None, None, None, limiter=limiter)
 
 
-def _owned_by(session: Any, identity: RequestIdentity) -> AbstractContextManager[None] | None:
+def _owned_by(session: AnySession, identity: RequestIdentity) -> AbstractContextManager[None] | None:
     """Bind the request's own session to the caller's tenant until it is closed."""
     if identity.tenant is ALL_TENANTS:
         return _across(session, identity)
@@ -212,7 +215,7 @@ def _owned_by(session: Any, identity: RequestIdentity) -> AbstractContextManager
     return None
 
 
-def _lent_to(session: Any, identity: RequestIdentity) -> AbstractContextManager[None] | None:
+def _lent_to(session: AnySession, identity: RequestIdentity) -> AbstractContextManager[None] | None:
     """Bind a session of the app's, if it is guarded, to the caller's tenant until the request ends."""
     if identity.tenant is None or not is_guarded(session):
         return None
@@ -221,7 +224,7 @@ def _lent_to(session: Any, identity: RequestIdentity) -> AbstractContextManager[
     return tenant_scope(session, identity.tenant, release=True)
 
 
-def _across(session: Any, identity: RequestIdentity) -> AbstractContextManager[None]:
+def _across(session: AnySession, identity: RequestIdentity) -> AbstractContextManager[None]:
     reason = f"the tenant is ALL_TENANTS; actor {identity.actor!r}; {identity.request or 'no request'}"
     # Expected where the app's own dependency returns ALL_TENANTS for its administrators: then it is no warning.
     return unscoped(session, reason=reason, level=logging.WARNING if identity.request is None else logging.INFO)
@@ -229,9 +232,9 @@ def _across(session: Any, identity: RequestIdentity) -> AbstractContextManager[N
 
 @contextmanager
 def _acting_as(
-    session: Any,
+    session: AnySession,
     identity: RequestIdentity,
-    bind: Callable[[Any, RequestIdentity], AbstractContextManager[None] | None] = _owned_by,
+    bind: Callable[[AnySession, RequestIdentity], AbstractContextManager[None] | None] = _owned_by,
 ) -> Iterator[None]:
     """Bind the session to the caller's tenant, and record the caller's actor in audit columns."""
     with ExitStack() as stack:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from dotmac_database import Database, RowLevelSecurity
 
+from .aliases import Endpoint
 from .session_makers import SessionMakers
 from .sync_limits import SyncLimit
 
@@ -49,6 +50,6 @@ class Plugin(Protocol):
         """What the plugin's requests share."""
         ...
 
-    def get_repository(self, target: type) -> Callable[..., Any]:
+    def get_repository(self, target: type) -> Endpoint:
         """A dependency that gives the repository of a mapped class, or of a repository class of the user's."""
         ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Unpack
@@ -12,6 +11,7 @@ from pydantic import BaseModel
 
 from dotmac_database import EntityNotFoundError, StaleEntityError, Traits, traits_of
 
+from ..aliases import Endpoint, JsonObject, Repository
 from ..answers import ETAG, IF_MATCH, LOCATION, REPLAYED, describe_endpoint, plural
 from ..bodies import router_of
 from ..etags import etag_of, expected_version, matched_versions
@@ -32,7 +32,7 @@ def crud_router(
     prefix: str = "",
     create_schema: type[BaseModel] | None = None,
     update_schema: type[BaseModel] | None = None,
-    read_schema: type[Any] | None = None,
+    read_schema: type | None = None,
     *,
     options: CrudOptions | None = None,
     **keywords: Unpack[CrudKeywords],
@@ -58,7 +58,7 @@ def crud_router(
     params, get_rows = ListParams(model, chosen), rows_of(model, chosen)
     renderer = Renderer(model, chosen.read_schema)
     add_list(router, model, params, get_rows, renderer)
-    traits: Traits[Any] = traits_of(model)
+    traits: Traits[object] = traits_of(model)
     resource = _Resource(router, traits, get_rows, renderer, PathKey(traits), References(traits))
     source = None if chosen.plugin is None else chosen.plugin.source
     replays = Replays(source, chosen.idempotency_ttl) if chosen.idempotency else None
@@ -75,14 +75,14 @@ def crud_router(
 @dataclass(frozen=True)
 class _Resource:
     router: APIRouter
-    traits: Traits[Any]
-    get_rows: Callable[..., Any]
+    traits: Traits[object]
+    get_rows: Endpoint
     renderer: Renderer
     key: PathKey
     references: References
 
     def add_create(self, schema: type[BaseModel], replays: Replays | None) -> None:
-        async def made(request: Request, data: Any, repository: Any) -> Response:
+        async def made(request: Request, data: BaseModel, repository: Repository) -> Response:
             self.key.refuse_unreachable(data)
             checked = await self.references.before_create(repository, data)
             entity = await repository.create(data)
@@ -90,13 +90,15 @@ class _Resource:
             entity = await self._loaded(repository, entity)
             return self._response(entity, 201, {"Location": self.key.location(request, entity, data)})
 
-        async def create(request: Request, data: Any, repository: Any = Depends(self.get_rows)) -> Response:
+        async def create(
+            request: Request, data: BaseModel, repository: Repository = Depends(self.get_rows)
+        ) -> Response:
             return await made(request, data, repository)
 
         async def create_once(
             request: Request,
-            data: Any,
-            repository: Any = Depends(self.get_rows),
+            data: BaseModel,
+            repository: Repository = Depends(self.get_rows),
             idempotency_key: str | None = IDEMPOTENCY_KEY,
         ) -> Response:
             if idempotency_key is None or replays is None:
@@ -105,7 +107,7 @@ class _Resource:
                 request, repository.db, idempotency_key, lambda: made(request, data, repository)
             )
 
-        endpoint: Callable[..., Any] = create if replays is None else create_once
+        endpoint: Endpoint = create if replays is None else create_once
         endpoint.__annotations__["data"] = schema
         endpoint.__name__ = "create"
         headers = {"Location": LOCATION, **({} if replays is None else {"Idempotency-Replayed": REPLAYED})}
@@ -116,8 +118,10 @@ class _Resource:
     def add_read(self) -> None:
         get_key = self.key.dependency()
 
-        async def read(given: Any = Depends(get_key), repository: Any = Depends(self.get_rows)) -> Response:
-            key = self.key.of(given, repository.tenant_id)
+        async def read(
+            parts: JsonObject = Depends(get_key), repository: Repository = Depends(self.get_rows)
+        ) -> Response:
+            key = self.key.of(parts, repository.tenant_id)
             rows = self.renderer.loading(repository)
             return self._response(await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships))
 
@@ -127,10 +131,13 @@ class _Resource:
         get_key = self.key.dependency()
 
         async def update(
-            request: Request, data: Any, given: Any = Depends(get_key), repository: Any = Depends(self.get_rows)
+            request: Request,
+            data: BaseModel,
+            parts: JsonObject = Depends(get_key),
+            repository: Repository = Depends(self.get_rows),
         ) -> Response:
             self.key.refuse_unreachable(data)
-            key = self.key.of(given, repository.tenant_id)
+            key = self.key.of(parts, repository.tenant_id)
             expected = await self._expected(request, repository, key)
             checked = await self.references.before_update(repository, key, data)
             entity = await repository.update(key, data, expected_version=expected)
@@ -145,13 +152,13 @@ class _Resource:
         get_key = self.key.dependency()
 
         async def delete(
-            request: Request, given: Any = Depends(get_key), repository: Any = Depends(self.get_rows)
+            request: Request, parts: JsonObject = Depends(get_key), repository: Repository = Depends(self.get_rows)
         ) -> Response:
-            key = self.key.of(given, repository.tenant_id)
+            key = self.key.of(parts, repository.tenant_id)
             expected = await self._expected(request, repository, key)
             # Without If-Match the argument is omitted: a user's repository may override delete() without it.
-            asked = {} if expected is None else {"expected_version": expected}
-            if not await repository.delete(key, **asked):
+            version: dict[str, Any] = {} if expected is None else {"expected_version": expected}
+            if not await repository.delete(key, **version):
                 raise self._missing()
             return Response(status_code=204)
 
@@ -160,8 +167,10 @@ class _Resource:
     def add_restore(self) -> None:
         get_key = self.key.dependency()
 
-        async def restore(given: Any = Depends(get_key), repository: Any = Depends(self.get_rows)) -> Response:
-            entity = await repository.restore(self.key.of(given, repository.tenant_id))
+        async def restore(
+            parts: JsonObject = Depends(get_key), repository: Repository = Depends(self.get_rows)
+        ) -> Response:
+            entity = await repository.restore(self.key.of(parts, repository.tenant_id))
             return self._response(await self._loaded(repository, entity))
 
         self._add("POST", f"{self.key.path}/restore", restore, 200, "Restore", {404, 409, 422})
@@ -177,11 +186,11 @@ class _Resource:
         self,
         method: str,
         path: str,
-        endpoint: Callable[..., Any],
+        endpoint: Endpoint,
         status: int,
         word: str,
         problems: set[int],
-        headers: dict[str, Any] | None = None,
+        headers: JsonObject | None = None,
     ) -> None:
         name = self.traits.name
         describe_endpoint(endpoint, f"{word.lower()}{name}", problems)
@@ -203,12 +212,12 @@ class _Resource:
             openapi_extra={"parameters": [IF_MATCH]} if conditional else None,
         )
 
-    def _response(self, entity: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    def _response(self, entity: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
         tag = etag_of(self.traits, entity)
         headers = {**(headers or {}), **({"ETag": tag} if tag else {})}
         return Response(self.renderer.one(entity), status, headers, "application/json")
 
-    async def _loaded(self, repository: Any, entity: Any) -> Any:
+    async def _loaded(self, repository: Repository, entity: object) -> object:
         """The entity with the relationships that the schema contains."""
         if not self.renderer.relationships:
             return entity
@@ -216,7 +225,7 @@ class _Resource:
         rows = self.renderer.loading(repository)
         return await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships)
 
-    async def _expected(self, request: Request, repository: Any, key: Any) -> Any:
+    async def _expected(self, request: Request, repository: Repository, key: object) -> object:
         """The version that ``If-Match`` requires; None: any version."""
         versions = matched_versions(request)
         if versions is None:

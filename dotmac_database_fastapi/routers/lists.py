@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Protocol, Unpack
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from dotmac_database import AsyncRepository, ValidationError
+from dotmac_database import AsyncRepository, QueryOptions, ValidationError
 
+from ..aliases import Endpoint, Repository
 from ..answers import LINK, describe_endpoint, plural
 from ..bodies import router_of
 from ..dependencies import get_repository
@@ -18,7 +18,7 @@ from ..internals import accept_query
 from ..links import link_header
 from ..options import ListKeywords, ListOptions, showing, with_keywords
 from ..query_string import ListParams
-from ..rendering import Renderer
+from ..rendering import Page, Renderer
 
 
 @showing(ListOptions)
@@ -53,28 +53,26 @@ def list_router(
     return router
 
 
-def rows_of(model: type, options: ListOptions) -> Callable[..., Any]:
+def rows_of(model: type, options: ListOptions) -> Endpoint:
     """The dependency that gives the repository of a generated router."""
     get = get_repository if options.plugin is None else options.plugin.get_repository
     return get(options.repository or model)
 
 
-def add_list(
-    router: APIRouter, model: type, params: ListParams, get_rows: Callable[..., Any], renderer: Renderer
-) -> None:
+def add_list(router: APIRouter, model: type, params: ListParams, get_rows: Endpoint, renderer: Renderer) -> None:
     """Add the endpoint of the list to a router."""
     loads = renderer.relationships
 
-    async def list_rows(request: Request, repository: Any = Depends(get_rows)) -> Response:
+    async def list_rows(request: Request, repository: Repository = Depends(get_rows)) -> Response:
         options = params.read(request)
         if loads:
             options = replace(options, relationships=loads)
         if renderer.columns is not None and _reads_plainly(repository):
-            repository = repository.values(*renderer.columns)
+            rows: _Pages = repository.values(*renderer.columns)
         else:
-            repository = renderer.loading(repository)
+            rows = renderer.loading(repository)
         try:
-            page = await repository.page(options)
+            page = await rows.page(options)
         except ValidationError as refused:
             if type(refused) is ValidationError:
                 params.refuse(request, refused)
@@ -103,7 +101,15 @@ def add_list(
     )
 
 
-def _reads_plainly(repository: Any) -> bool:
+class _Pages(Protocol):
+    """A repository, or its rows as dicts."""
+
+    async def page(self, options: QueryOptions, /) -> Page:
+        """A page of the rows."""
+        ...
+
+
+def _reads_plainly(repository: Repository) -> bool:
     """Whether the rows can be read as dicts: no override or listener of the user's needs entities."""
     return (
         isinstance(repository, AsyncRepository)

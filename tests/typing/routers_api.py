@@ -9,15 +9,18 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from dotmac_database import AsyncRepository, AsyncTenantRepository, BaseRepository
+from dotmac_database import AsyncRepository, AsyncTenantRepository, BaseRepository, QueryFilter, QueryOptions, SortField
 from dotmac_database_fastapi import (
     CrudOptions,
     DatabasePlugin,
     ListOptions,
     crud_router,
+    filter_query,
     get_repository,
     health_router,
     list_router,
+    options_query,
+    sort_query,
 )
 
 from ..models import User
@@ -60,4 +63,7 @@ def dependencies(plugin: DatabasePlugin) -> None:
     assert_type(plugin.get_repository(Users), Callable[..., Awaitable[Users]])
     assert_type(plugin.get_sync_repository(User), Callable[..., Awaitable[BaseRepository[User]]])
     assert_type(get_repository(Users), Callable[..., Awaitable[Users]])
+    assert_type(filter_query(User, "name"), Callable[..., Awaitable[list[QueryFilter]]])
+    assert_type(sort_query(User), Callable[..., Awaitable[list[SortField]]])
+    assert_type(options_query(User, read_schema=UserRead), Callable[..., Awaitable[QueryOptions]])
     assert_type(plugin.get_session, Callable[..., Awaitable[AsyncSession]])
