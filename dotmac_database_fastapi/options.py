@@ -28,7 +28,7 @@ from .source import Plugin
 
 @dataclass(frozen=True, kw_only=True)
 class ListOptions:
-    """What the clients of a list may ask for, and where its rows come from. Fields are documented in `list_router`."""
+    """What the clients of a list may ask for, and where its rows come from (see `list_router`)."""
 
     read_schema: type | None = None
     """The schema of a row in responses. None: the derived schema, with all public columns."""
@@ -65,7 +65,7 @@ class ListOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CrudOptions(ListOptions):
-    """The options of a list, and those of writing its rows. Fields are documented in `crud_router`."""
+    """The options of a list, and those of writing its rows (see `crud_router`)."""
 
     create_schema: type[BaseModel] | None = None
     """The schema of a new row. None: the derived schema."""

@@ -75,13 +75,13 @@ class References:
     async def _check(
         self, repository: Repository, values: Mapping[str, object], references: Collection[TenantReference]
     ) -> Checked:
-        wanted = {field: values[field] for each in references for field in each.fields if field in values}
+        keys = {field: values[field] for each in references for field in each.fields if field in values}
         tenant = self.traits.tenant
         if tenant is not None and tenant in values:
-            wanted[tenant] = values[tenant]
-        if any(value is not None for value in wanted.values()):
+            keys[tenant] = values[tenant]
+        if any(value is not None for value in keys.values()):
             missing = await async_missing_references(
-                repository.db, self.traits.model, wanted, tenant_id=repository.tenant_id
+                repository.db, self.traits.model, keys, tenant_id=repository.tenant_id
             )
             for reference in missing:
                 if reference in references:

@@ -1,4 +1,4 @@
-"""`Source`: what the requests of one plugin share. The plugin's other modules know it, and none of them the plugin."""
+"""`Source`: what the requests of one plugin share. The other modules use a source, and never import the plugin."""
 
 from __future__ import annotations
 
