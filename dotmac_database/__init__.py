@@ -29,6 +29,7 @@ from .models import AuditMixin, LivingUnique, SoftDeleteMixin, TenantMixin, Trai
 from .paging.pages import CursorPaginationResult, Estimate, PaginationResult
 from .paging.paginators import DatabasePaginator, PaginationHelper, PerformancePaginator
 from .query import (
+    MAX_PAGE_SIZE,
     Aggregate,
     BatchProgress,
     CursorPaginationParams,
@@ -93,7 +94,7 @@ from .transactions import (
 )
 from .types import UTCDateTime
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for constants
     "ALL_TENANTS",
     "Aggregate",
     "AsyncRepository",
@@ -132,6 +133,7 @@ __all__ = [
     "InvalidCursorError",
     "LivingUnique",
     "LooseKey",
+    "MAX_PAGE_SIZE",
     "MisuseError",
     "PaginationHelper",
     "PaginationParams",

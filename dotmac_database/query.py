@@ -21,6 +21,7 @@ T = TypeVar("T")
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 MAX_PAGE_SIZE = 1000
+"""The most rows of one page, numbered or between cursors."""
 
 SortBy: TypeAlias = Literal["value", "folded", "relevance"]
 """The property of a field that a sort uses; see `SortField`."""

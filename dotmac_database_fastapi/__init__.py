@@ -1,8 +1,9 @@
 """The toolkit's FastAPI plugin: request sessions and repositories, query parameters, generated routers, problems."""
 
 from .dependencies import get_repository, get_session, get_sync_repository, get_sync_session
-from .errors import register_exception_handlers
+from .handlers import register_exception_handlers
 from .health import health_router
+from .options import CrudOptions, ListOptions
 from .params import CursorQuery, PageQuery, filter_query, options_query, sort_query
 from .plugin import DatabasePlugin
 from .registry import PluginError
@@ -12,8 +13,10 @@ from .tenants import BadTenantError, tenant_from_header, tenant_from_path, tenan
 
 __all__ = [
     "BadTenantError",
+    "CrudOptions",
     "CursorQuery",
     "DatabasePlugin",
+    "ListOptions",
     "PageQuery",
     "PluginError",
     "crud_router",

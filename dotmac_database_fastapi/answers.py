@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 from weakref import WeakKeyDictionary
+
+from pydantic import JsonValue
+
+from .aliases import Endpoint, JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +23,15 @@ class Answers:
     problems: frozenset[int]
 
 
-_ANSWERS: WeakKeyDictionary[Callable[..., Any], Answers] = WeakKeyDictionary()
+_ANSWERS: WeakKeyDictionary[Endpoint, Answers] = WeakKeyDictionary()
 
 
-def describe_endpoint(endpoint: Callable[..., Any], operation_id: str, problems: Iterable[int] = ()) -> None:
+def describe_endpoint(endpoint: Endpoint, operation_id: str, problems: Iterable[int] = ()) -> None:
     """Register the operation id of a generated endpoint and the statuses of its problems."""
     _ANSWERS[endpoint] = Answers(operation_id, frozenset(problems))
 
 
-def answers_of(endpoint: Any) -> Answers | None:
+def answers_of(endpoint: Endpoint) -> Answers | None:
     """The registered description of a generated endpoint; None for an endpoint of the user's own."""
     try:
         return _ANSWERS.get(endpoint)
@@ -43,7 +46,7 @@ def plural(name: str) -> str:
     return f"{name}es" if re.search(r"(?:s|x|z|ch|sh)\Z", name) else f"{name}s"
 
 
-def header(description: str, **schema: Any) -> dict[str, Any]:
+def header(description: str, **schema: JsonValue) -> JsonObject:
     """The OpenAPI object of a response header."""
     return {"description": description, "schema": {"type": "string", **schema}}
 
@@ -64,7 +67,7 @@ IF_MATCH = {
 
 PROBLEM_JSON = "application/problem+json"
 
-PROBLEM: dict[str, Any] = {
+PROBLEM: JsonObject = {
     "title": "Problem",
     "description": "What went wrong (RFC 9457).",
     "type": "object",

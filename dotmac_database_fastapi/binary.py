@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode, b64encode, urlsafe_b64encode
+from collections.abc import Iterable
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BeforeValidator, EncodedBytes, PlainSerializer, WithJsonSchema
 from pydantic_core import to_jsonable_python
+from typing_extensions import Buffer
+
+from .aliases import Annotation
 
 _PLAIN_ALPHABET = str.maketrans("-_", "+/")
 """Translates the URL-safe alphabet to the standard one."""
@@ -25,17 +29,17 @@ _PATTERN = f"({_ANY}{{4}})*({_ANY}{{2}}(==)?|{_ANY}{{3}}=?)?"
 _BASE64 = re.compile(_PATTERN)
 
 
-def in_base64(value: Any) -> str:
+def in_base64(value: Buffer) -> str:
     """Bytes as base64 in the standard alphabet (RFC 4648, section 4)."""
     return b64encode(value).decode("ascii")
 
 
-def in_url(value: Any) -> str:
+def in_url(value: Buffer) -> str:
     """Bytes as base64 in the URL-safe alphabet (RFC 4648, section 5), without padding."""
     return urlsafe_b64encode(value).decode("ascii").rstrip("=")
 
 
-def from_base64(value: Any) -> bytes:
+def from_base64(value: object) -> bytes:
     """Decode a base64 text in either alphabet, with or without padding; bytes are returned unchanged.
 
     Raises `ValueError` for anything else.
@@ -61,7 +65,7 @@ Base64 = Annotated[
 _BYTES = (bytes, bytearray, memoryview)
 
 
-def _blanks(value: Any) -> Any:
+def _blanks(value: object) -> object:
     # An unescaped "+" in a query string is decoded as a space.
     return value.replace(" ", "+") if isinstance(value, str) else value
 
@@ -70,11 +74,12 @@ Base64InUrl = Annotated[Base64, BeforeValidator(_blanks)]
 """Bytes in a query string or a path."""
 
 
-def with_base64(annotation: Any) -> Any:
+def with_base64(annotation: Annotation) -> Annotation:
     """The annotation with its bytes, at any depth, replaced by `Base64`. Models inside it are not changed."""
     if annotation in _BYTES:
         return Base64
-    origin, inside = get_origin(annotation), get_args(annotation)
+    origin: Annotation = get_origin(annotation)
+    inside = get_args(annotation)
     if origin is Annotated:
         plain, *notes = inside
         found = with_base64(plain)
@@ -87,7 +92,7 @@ def with_base64(annotation: Any) -> Any:
     return Union[parts] if not hasattr(origin, "__class_getitem__") else origin[parts]  # noqa: UP007 - of many types
 
 
-def without_encoding(notes: Any) -> list[Any]:
+def without_encoding(notes: Iterable[object]) -> list[object]:
     """The metadata of a type without Pydantic's own encodings of bytes."""
     return [note for note in notes if not isinstance(note, EncodedBytes)]
 
@@ -98,5 +103,5 @@ Whatever = Annotated[
 """A value of an unknown type: as JSON if it can be represented, else as text; bytes as base64."""
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return in_base64(value) if isinstance(value, _BYTES) else value

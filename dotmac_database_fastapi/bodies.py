@@ -1,12 +1,12 @@
-"""The route class of the generated endpoints, which reports every refused request as the toolkit does."""
+"""The routers and route classes of generated endpoints, which report every refused request as the toolkit does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import lru_cache
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -15,6 +15,13 @@ from starlette.types import Receive, Scope, Send
 
 from .bounds import RefusedRequestError
 from .internals import allowed_methods
+
+
+def router_of(prefix: str, options: Mapping[str, Any], *, tag: str) -> APIRouter:
+    """A router for generated endpoints, with these options of `APIRouter`. ``tag`` is the default of ``tags``."""
+    tags = options.get("tags") or [tag]
+    route_class = bounded(options.get("route_class", APIRoute))
+    return APIRouter(prefix=prefix, **{**options, "tags": tags, "route_class": route_class})
 
 
 @lru_cache(maxsize=64)

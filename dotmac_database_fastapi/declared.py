@@ -20,10 +20,12 @@ from sqlalchemy.orm import Mapped
 
 from dotmac_database import Traits
 
+from .aliases import Annotation, ColumnType
+
 _HOOKS = ("process_bind_param", "process_result_value", "bind_processor", "result_processor")
 
 
-def converts(type_: sa.TypeEngine[Any]) -> bool:
+def converts(type_: ColumnType) -> bool:
     """Whether the Python values differ from those of the underlying type: by a user's decorator or own column type.
 
     SQLAlchemy's own decorators `Interval` and `PickleType` count as underlying types.
@@ -37,11 +39,11 @@ def converts(type_: sa.TypeEngine[Any]) -> bool:
     )
 
 
-UNKNOWN: Any = object()
+UNKNOWN: Annotation = object()
 """The Python type of a converting column if neither its class nor its type declares it."""
 
 
-def value_type(traits: Traits[Any], key: str) -> Any:
+def value_type(traits: Traits[object], key: str) -> Annotation:
     """The Python type of a column's values if it differs from that of the underlying type; else None.
 
     It is the annotation of the class (``price: Mapped[Decimal]``), else the column type's own ``python_type``,
@@ -55,14 +57,14 @@ def value_type(traits: Traits[Any], key: str) -> Any:
     return None if found is _python_type(plain_type(type_), declared=False) else found
 
 
-def plain_type(type_: sa.TypeEngine[Any]) -> sa.TypeEngine[Any]:
+def plain_type(type_: ColumnType) -> ColumnType:
     """A column type without its decorators."""
     while isinstance(type_, sa.TypeDecorator) and not isinstance(type_, (sa.Interval, sa.PickleType)):
         type_ = type_.impl_instance
     return type_
 
 
-def narrower(traits: Traits[Any], key: str) -> Any:
+def narrower(traits: Traits[object], key: str) -> Annotation:
     """The class's annotation of a column if it is narrower than the column type; else None.
 
     Narrower are literals, constraints (``Mapped[Annotated[str, Field(min_length=3)]]``), `EmailStr`, and the types of
@@ -71,16 +73,17 @@ def narrower(traits: Traits[Any], key: str) -> Any:
     type_ = traits.columns[key].type
     if converts(type_) or isinstance(type_, (sa.Enum, sa.ARRAY)):
         return None
-    annotation = annotation_of(traits.model, key)
+    annotation: Annotation = annotation_of(traits.model, key)
     if not _is_known(annotation):
         return None
     if isinstance(type_, sa.JSON):
         return annotation
-    is_narrower = get_origin(annotation) in (Annotated, Literal) or annotation is pydantic.EmailStr
+    origin: Annotation = get_origin(annotation)
+    is_narrower = origin in (Annotated, Literal) or annotation is pydantic.EmailStr
     return annotation if is_narrower and _class_of(annotation) is _python_type(type_, declared=False) else None
 
 
-def annotation_of(model: type, key: str) -> Any:
+def annotation_of(model: type, key: str) -> Annotation:
     """The type in the ``Mapped[…]`` annotation of an attribute, without None; None if there is no annotation."""
     for cls in model.__mro__:
         # The annotations of a base class are resolved with the names of that class's own module.
@@ -90,7 +93,7 @@ def annotation_of(model: type, key: str) -> Any:
     return None
 
 
-def _resolved(cls: type, key: str, raw: Any) -> Any:
+def _resolved(cls: type, key: str, raw: Annotation) -> Annotation:
     holder = types.SimpleNamespace(__annotations__={key: raw})
     names = vars(sys.modules[cls.__module__]) if cls.__module__ in sys.modules else {}
     with suppress(
@@ -100,9 +103,9 @@ def _resolved(cls: type, key: str, raw: Any) -> Any:
     return None
 
 
-def _unmapped(annotation: Any) -> Any:
+def _unmapped(annotation: Annotation) -> Annotation:
     """``Mapped[Annotated[X, mapped_column(…)] | None]`` → ``X``."""
-    origin = get_origin(annotation)
+    origin: Annotation = get_origin(annotation)
     if isinstance(origin, type) and issubclass(origin, Mapped):
         return _unmapped(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
@@ -115,7 +118,7 @@ def _unmapped(annotation: Any) -> Any:
     return annotation
 
 
-def _python_type(type_: sa.TypeEngine[Any], *, declared: bool = True) -> Any:
+def _python_type(type_: ColumnType, *, declared: bool = True) -> type | None:
     """The ``python_type`` of a column type; with ``declared`` only if a class of the user's defines it."""
     if declared and not any(
         "python_type" in vars(cls) for cls in type(type_).__mro__ if not cls.__module__.startswith("sqlalchemy")
@@ -126,7 +129,7 @@ def _python_type(type_: sa.TypeEngine[Any], *, declared: bool = True) -> Any:
     return None
 
 
-def _is_known(annotation: Any) -> bool:
+def _is_known(annotation: Annotation) -> bool:
     """Whether Pydantic supports a type, and the type is more specific than `Any`."""
     if annotation in (None, Any, object):
         return False
@@ -137,11 +140,11 @@ def _is_known(annotation: Any) -> bool:
     return True
 
 
-def _class_of(annotation: Any) -> type | None:
+def _class_of(annotation: Annotation) -> type | None:
     """The class of the values of a literal or constrained type; None if there are several."""
     if annotation is pydantic.EmailStr:
         return str
-    origin = get_origin(annotation)
+    origin: Annotation = get_origin(annotation)
     if origin is Annotated:
         return _class_of(get_args(annotation)[0])
     if origin is Literal:

@@ -5,25 +5,24 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, overload
 from weakref import WeakKeyDictionary
 
-from fastapi import Depends, Response
+from fastapi import Depends, FastAPI, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
 
 from dotmac_database import AsyncRepository, BaseRepository, traits_of
 
+from .aliases import Endpoint
 from .identity import RequestIdentity, identity_of
-from .internals import calls_of, dependencies_of, stack_of, surround_overrides
+from .internals import OperationRoute, calls_of, dependencies_of, stack_of, surround_overrides
 from .refusals import REFUSALS, raise_identity
-from .registry import only_plugin, plugin_of
-from .repository_factory import builder
+from .registry import only_source, source_of
+from .repository_factory import AnyRepository, AnySession, builder
 from .sessions import lent_session, request_session, request_sync_session
-
-if TYPE_CHECKING:
-    from .plugin import DatabasePlugin
+from .source import Source
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -32,7 +31,7 @@ S = TypeVar("S", bound=BaseRepository[Any, Any])
 
 
 class Dependencies:
-    """The dependencies of one plugin; without a plugin, those of the only plugin of the request's app.
+    """The dependencies of one source; without a source, those of the only plugin of the request's app.
 
     ``Depends(…get_session)`` gives the request's async session, guarded and bound to the request's tenant;
     ``get_sync_session`` gives the sync one, for ``def`` endpoints. A request has at most one session of each kind, with
@@ -42,40 +41,40 @@ class Dependencies:
     get_session: Callable[..., Awaitable[AsyncSession]]
     get_sync_session: Callable[..., Awaitable[Session]]
 
-    def __init__(self, plugin: DatabasePlugin | None = None) -> None:
+    def __init__(self, source: Source | None = None) -> None:
         async def unit(connection: HTTPConnection, response: Response) -> AsyncIterator[AsyncSession]:
-            chosen = plugin or plugin_of(connection)
+            chosen = source or source_of(connection)
             identity = await _identified(chosen, connection, response, unit)
             async with _ending(connection, request_session(chosen, connection, identity)) as session:
                 yield session
 
         async def sync_unit(connection: HTTPConnection, response: Response) -> AsyncIterator[Session]:
-            chosen = plugin or plugin_of(connection)
+            chosen = source or source_of(connection)
             identity = await _identified(chosen, connection, response, sync_unit)
             async with _ending(connection, request_sync_session(chosen, connection, identity)) as session:
                 yield session
 
         # The units are function-scoped: they exit before the response is sent. The dependencies that users name are no
         # generators, so that they can be declared with any scope.
-        async def get_session(session: Any = Depends(unit, scope="function")) -> AsyncSession:
+        async def get_session(session: AsyncSession = Depends(unit, scope="function")) -> AsyncSession:
             """The request's async session."""
-            return session  # type: ignore[no-any-return]  # FastAPI reads this annotation
+            return session
 
-        async def get_sync_session(session: Any = Depends(sync_unit, scope="function")) -> Session:
+        async def get_sync_session(session: Session = Depends(sync_unit, scope="function")) -> Session:
             """The request's sync session."""
-            return session  # type: ignore[no-any-return]  # FastAPI reads this annotation
+            return session
 
         for replaceable in (get_session, get_sync_session):
-            surround_overrides(replaceable, lambda replacement: _lending(plugin, replacement))
-        self._plugin = plugin
+            surround_overrides(replaceable, lambda replacement: _lending(source, replacement))
+        self._source = source
         for each in (unit, sync_unit):
-            setattr(each, _PLUGIN, plugin)
+            setattr(each, _SOURCE, source)
         self.get_session = get_session
         self.get_sync_session = get_sync_session
-        self._repositories: dict[tuple[type, str], Callable[..., Any]] = {}
+        self._repositories: dict[tuple[type, str], Endpoint] = {}
 
-    def tenant_models(self, app: Any) -> list[type]:
-        """The tenant-scoped models whose repositories of this plugin the operations of ``app`` depend on."""
+    def tenant_models(self, app: FastAPI) -> list[type]:
+        """The tenant-scoped models whose repositories of these dependencies the operations of ``app`` depend on."""
         own = {*self._repositories.values(), *_ANY._repositories.values()}
         models = _models(call for call in dependencies_of(app) if call in own)
         return [model for model in models if traits_of(model).tenant is not None]
@@ -84,7 +83,7 @@ class Dependencies:
     def get_repository(self, target: type[A]) -> Callable[..., Awaitable[A]]: ...
     @overload
     def get_repository(self, target: type[M]) -> Callable[..., Awaitable[AsyncRepository[M]]]: ...
-    def get_repository(self, target: type[Any]) -> Callable[..., Any]:
+    def get_repository(self, target: type) -> Endpoint:
         """A dependency that gives the repository of ``target``: a mapped class, or a repository class of the user's.
 
         The repository is for the request's tenant, on the request's session. The same class gives the same dependency.
@@ -96,20 +95,20 @@ class Dependencies:
     def get_sync_repository(self, target: type[S]) -> Callable[..., Awaitable[S]]: ...
     @overload
     def get_sync_repository(self, target: type[M]) -> Callable[..., Awaitable[BaseRepository[M]]]: ...
-    def get_sync_repository(self, target: type[Any]) -> Callable[..., Any]:
+    def get_sync_repository(self, target: type) -> Endpoint:
         """As `get_repository`, on the request's sync session, for ``def`` endpoints."""
         return self._dependency(target, BaseRepository, self.get_sync_session)
 
-    def _dependency(self, target: type, base: type, get_session: Callable[..., Any]) -> Callable[..., Any]:
+    def _dependency(self, target: type, base: type, get_session: Endpoint) -> Endpoint:
         cached = self._repositories.get((target, base.__name__))
         if cached is not None:
             return cached
-        build, plugin = builder(target, base), self._plugin
+        build, source = builder(target, base), self._source
 
         async def repository(
-            connection: HTTPConnection, response: Response, session: Any = Depends(get_session)
-        ) -> Any:
-            chosen = plugin or plugin_of(connection)
+            connection: HTTPConnection, response: Response, session: AnySession = Depends(get_session)
+        ) -> AnyRepository:
+            chosen = source or source_of(connection)
             identity = await identity_of(chosen, connection, response)
             try:
                 return build(session, identity, chosen.cursor_key)
@@ -123,33 +122,33 @@ class Dependencies:
         return repository
 
 
-def _lending(plugin: DatabasePlugin | None, replacement: Callable[..., Any]) -> Callable[..., Any]:
+def _lending(source: Source | None, replacement: Endpoint) -> Endpoint:
     """A dependency that wraps an override of the session in the request's unit of work, tenant and actor.
 
-    The tenant and the actor are None in an app that has no plugin, or several of which ``plugin`` names none.
+    Without ``source``, the tenant and the actor are None in an app that has no plugin, or more than one.
     """
 
     async def lent_unit(
-        connection: HTTPConnection, response: Response, session: Any = Depends(replacement)
-    ) -> AsyncIterator[Any]:
-        chosen = plugin or only_plugin(connection)
+        connection: HTTPConnection, response: Response, session: object = Depends(replacement)
+    ) -> AsyncIterator[object]:
+        chosen = source or only_source(connection)
         identity = RequestIdentity() if chosen is None else await _identified(chosen, connection, response, lent_unit)
         async with _ending(connection, lent_session(connection, identity, session)) as lent:
             yield lent
 
-    async def lent(session: Any = Depends(lent_unit, scope="function")) -> Any:
+    async def lent(session: object = Depends(lent_unit, scope="function")) -> object:
         return session
 
-    setattr(lent_unit, _PLUGIN, plugin)
+    setattr(lent_unit, _SOURCE, source)
     return lent
 
 
 async def _identified(
-    plugin: DatabasePlugin, connection: HTTPConnection, response: Response, call: Callable[..., Any]
+    source: Source, connection: HTTPConnection, response: Response, call: Endpoint
 ) -> RequestIdentity:
     """The caller's identity. If it is refused, a 401 or 403 of a dependency after ``call`` is raised instead."""
     try:
-        return await identity_of(plugin, connection, response)
+        return await identity_of(source, connection, response)
     except REFUSALS as refused:
         await raise_identity(connection, call, refused)
         raise
@@ -166,29 +165,29 @@ async def _ending(connection: HTTPConnection, block: AbstractAsyncContextManager
         yield value
 
 
-def models_of(app: Any) -> list[type]:
+def models_of(app: FastAPI) -> list[type]:
     """The mapped classes whose repositories the app's operations depend on."""
     return _models(dependencies_of(app))
 
 
-def served_by(dependant: Any) -> tuple[list[DatabasePlugin | None], list[type]]:
-    """The plugins whose sessions a route uses (None: the app's only plugin), and the classes of its repositories."""
-    calls = list(calls_of(dependant))
-    plugins = dict.fromkeys(getattr(call, _PLUGIN) for call in calls if hasattr(call, _PLUGIN))
-    return list(plugins), _models(calls)
+def served_by(route: OperationRoute) -> tuple[list[Source | None], list[type]]:
+    """The sources of a route's sessions (None: that of the app's only plugin), and the classes of its repositories."""
+    calls = list(calls_of(route.dependant))
+    sources = dict.fromkeys(getattr(call, _SOURCE) for call in calls if hasattr(call, _SOURCE))
+    return list(sources), _models(calls)
 
 
-def _models(calls: Iterable[Callable[..., Any]]) -> list[type]:
+def _models(calls: Iterable[Endpoint]) -> list[type]:
     """The mapped classes of the repositories among these dependencies."""
     # A dependency of the user's may be an object that can't be weakly referenced.
     found = (_MODELS.get(call) for call in calls if inspect.isfunction(call))
     return list(dict.fromkeys(model for model in found if model is not None))
 
 
-_PLUGIN = "dotmac_database_plugin"
-"""The attribute by which a dependency that opens a session names its plugin."""
+_SOURCE = "dotmac_database_source"
+"""The attribute by which a dependency that opens a session names its source."""
 
-_MODELS: WeakKeyDictionary[Callable[..., Any], type] = WeakKeyDictionary()
+_MODELS: WeakKeyDictionary[Endpoint, type] = WeakKeyDictionary()
 """The mapped class of each dependency that gives a repository."""
 
 _ANY = Dependencies()

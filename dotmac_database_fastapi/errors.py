@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
 from fastapi.encoders import jsonable_encoder
-from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -35,8 +35,7 @@ from dotmac_database import (
 )
 
 from .answers import PROBLEM_JSON
-from .bounds import MAX_FAULTS, MAX_MESSAGE, RefusedRequestError, shown
-from .openapi import describe
+from .bounds import MAX_FAULTS, MAX_MESSAGE, shown
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -90,45 +89,14 @@ def _phrase(status: int) -> str:
         return "Client Error" if status < 500 else "Server Error"
 
 
-def register_exception_handlers(app: FastAPI, *, validation: bool = True) -> None:
-    """Turn the toolkit's exceptions, FastAPI's validation error, `HTTPException` and all others into problems.
-
-    404: not found. 409: duplicate, constraint, stale. 412: stale, if the request has ``If-Match``. 422: validation.
-    400: invalid cursor, no tenant. 403: tenant isolation. 503 with ``Retry-After``: unavailable, timeout, circuit open,
-    and a transaction that failed because of a concurrent one. 500, without details: all others. A `MisuseError` is a
-    500 too, unless the client sent the name that it refuses. A 500 is logged as an error with its traceback, a 503 as a
-    warning of one line.
-
-    The user's own handlers take precedence, whether they are registered before or after. With ``validation=False`` the
-    app's own endpoints keep FastAPI's 422; errors of the generated routers and of the toolkit's parameters are still
-    problems.
-    """
-    handlers: dict[type[Exception], Any] = {
-        DatabaseError: _database_error,
-        RefusedRequestError: _request_error,
-        HTTPException: _http_error,
-    }
-    if 500 not in app.exception_handlers:
-        handlers[Exception] = _unexpected_error
-    if validation:
-        handlers[RequestValidationError] = _request_error
-    for kind, handler in handlers.items():
-        # The user's own handlers win, also those that are registered later.
-        if app.exception_handlers.get(kind) in (None, *_FASTAPIS):
-            app.add_exception_handler(kind, handler)
-    describe(app)
-
-
-_FASTAPIS = (http_exception_handler, request_validation_exception_handler)
-
-
 def problems_of(app: FastAPI) -> tuple[bool, bool]:
     """Whether the toolkit's exceptions become problems, and whether FastAPI's validation error does."""
     handlers = app.exception_handlers
-    return DatabaseError in handlers, handlers.get(RequestValidationError) is _request_error
+    return DatabaseError in handlers, handlers.get(RequestValidationError) is request_error
 
 
-async def _database_error(request: Request, error: Exception) -> Response:
+async def database_error(request: Request, error: Exception) -> Response:
+    """Make a problem of a `DatabaseError`. A 500 is logged with its traceback, a 503 in one line."""
     assert isinstance(error, DatabaseError)
     status, code = status_of(error)
     if isinstance(error, StaleEntityError) and "if-match" in request.headers:
@@ -186,7 +154,8 @@ def _retry_after(error: DatabaseError, code: str) -> int:
     return _RETRY_AFTER[code]
 
 
-async def _request_error(_request: Request, error: Exception) -> Response:
+async def request_error(_request: Request, error: Exception) -> Response:
+    """Make a 422 problem of a `RequestValidationError`. It lists at most `MAX_FAULTS` errors."""
     assert isinstance(error, RequestValidationError)
     found = error.errors()
     faults = [
@@ -204,7 +173,7 @@ async def _request_error(_request: Request, error: Exception) -> Response:
     return problem(422, "invalid", detail, errors=faults)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
+async def http_error(request: Request, error: Exception) -> Response:
     """Make a problem of an `HTTPException`, including the router's 404 and 405. Below 400 it stays as it is.
 
     Its ``detail`` is the problem's ``detail`` if it is a text. A dict gives extension members (RFC 9457, section 3.2),
@@ -222,7 +191,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return _response(status, {"code": code, **jsonable_encoder(members)}, error.headers)
 
 
-async def _unexpected_error(_request: Request, _error: Exception) -> Response:
+async def unexpected_error(_request: Request, _error: Exception) -> Response:
     """A 500 without details. Starlette re-raises the exception, so that the server logs it."""
     return problem(500, "internal")
 

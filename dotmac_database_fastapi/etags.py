@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
 
 from pydantic import TypeAdapter
 from starlette.requests import Request
 
 from dotmac_database import StaleEntityError, Traits
 
+from .aliases import ColumnType
 from .fields import text_type
 
 _TAG = re.compile(r'\s*(?:(?P<any>\*)|(?P<weak>W/)?"(?P<tag>[^"]*)")\s*(?:,|\Z)')
 
 
-def etag_of(traits: Traits[Any], entity: Any) -> str | None:
+def etag_of(traits: Traits[object], entity: object) -> str | None:
     """The entity's tag; None if its class has no version column."""
     return None if traits.version is None else f'"{_written(getattr(entity, traits.version))}"'
 
@@ -43,7 +43,7 @@ def matched_versions(request: Request) -> frozenset[str] | None:
     return frozenset(versions)
 
 
-def expected_version(traits: Traits[Any], versions: frozenset[str]) -> Any:
+def expected_version(traits: Traits[object], versions: frozenset[str]) -> object:
     """The version that the row must have. Raises `StaleEntityError` if ``versions`` contains no valid one."""
     found = [] if traits.version is None else _read(versions, _adapter(traits.columns[traits.version].type))
     if len(found) != 1:
@@ -51,9 +51,9 @@ def expected_version(traits: Traits[Any], versions: frozenset[str]) -> Any:
     return found[0]
 
 
-def _read(versions: frozenset[str], adapter: TypeAdapter[Any]) -> list[Any]:
+def _read(versions: frozenset[str], adapter: TypeAdapter[object]) -> list[object]:
     """The tags that are versions in the form that `etag_of` writes, as values of the column's Python type."""
-    found: list[Any] = []
+    found: list[object] = []
     for tag in versions:
         try:
             version = adapter.validate_python(tag)
@@ -65,9 +65,9 @@ def _read(versions: frozenset[str], adapter: TypeAdapter[Any]) -> list[Any]:
 
 
 @lru_cache(maxsize=1024)
-def _adapter(type_: Any) -> TypeAdapter[Any]:
+def _adapter(type_: ColumnType) -> TypeAdapter[object]:
     return TypeAdapter(text_type(type_))
 
 
-def _written(version: Any) -> str:
+def _written(version: object) -> str:
     return str(version.isoformat()) if isinstance(version, datetime) else str(version)

@@ -5,25 +5,25 @@ from __future__ import annotations
 import enum
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, localcontext
 from difflib import get_close_matches
 from functools import cached_property
 from ipaddress import ip_interface
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, TypeAdapter, WithJsonSchema
 from pydantic import Field as Constrained
 from pydantic_core import PydanticCustomError
-from sqlalchemy import Column
 from sqlalchemy import types as sa
 from sqlalchemy.dialects.postgresql import CIDR, INET
 
 from dotmac_database import FilterOperator, Traits, ValidationError, traits_of
 
+from .aliases import Annotation, AnyColumn, ColumnType, JsonObject
 from .binary import Base64InUrl
 from .declared import UNKNOWN, plain_type, value_type
 from .readable import shown_by
@@ -66,11 +66,11 @@ class ClientField:
     """
 
     name: str
-    type: sa.TypeEngine[Any]
+    type: ColumnType
     nullable: bool
     in_json: bool = False
     through: bool = False
-    value_type: Any = None
+    value_type: Annotation = None
 
     @cached_property
     def operators(self) -> tuple[FilterOperator, ...]:
@@ -102,7 +102,7 @@ class ClientField:
         return tuple(each for each in used if each in self.operators)[:4]
 
     @cached_property
-    def annotation(self) -> Any:
+    def annotation(self) -> Annotation:
         """The Python type that parses one value of a query string."""
         if self.in_json:
             return str
@@ -115,12 +115,12 @@ class ClientField:
         return self.annotation in (str, Text)
 
     @cached_property
-    def adapter(self) -> TypeAdapter[Any]:
+    def adapter(self) -> TypeAdapter[object]:
         """Parses one value of a query string."""
         return TypeAdapter(self.annotation)
 
     @cached_property
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> JsonObject:
         """The JSON Schema of one value."""
         values = allowed_values(self.type)
         if values is not None and not self.in_json and self.value_type is None:
@@ -128,7 +128,7 @@ class ClientField:
         return self.adapter.json_schema()
 
 
-def python_type(type_: sa.TypeEngine[Any]) -> type | None:
+def python_type(type_: ColumnType) -> type | None:
     """The class of a type's values; None if the type does not declare it."""
     try:
         return type_.python_type
@@ -136,7 +136,7 @@ def python_type(type_: sa.TypeEngine[Any]) -> type | None:
         return None
 
 
-def allowed_values(type_: sa.TypeEngine[Any]) -> list[str] | None:
+def allowed_values(type_: ColumnType) -> list[str] | None:
     """The values of an enum as clients write them; None for other types."""
     type_ = plain_type(type_)
     if not isinstance(type_, sa.Enum):
@@ -155,7 +155,7 @@ def _written_as(pattern: str, expected: str) -> BeforeValidator:
     """Refuse texts of another form. Without this, Pydantic would accept a number of seconds as a timestamp."""
     form = re.compile(pattern)
 
-    def check(value: Any) -> Any:
+    def check(value: object) -> object:
         if isinstance(value, str) and form.match(value) is None:
             raise PydanticCustomError("wrong_form", "Input should be {expected}", {"expected": expected})
         return value
@@ -163,7 +163,7 @@ def _written_as(pattern: str, expected: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _decimal(value: Any) -> Any:
+def _decimal(value: object) -> object:
     if isinstance(value, bool) or (isinstance(value, str) and _DECIMAL.fullmatch(value) is None):
         raise PydanticCustomError("decimal_parsing", "Input should be a valid decimal")
     return value
@@ -181,7 +181,7 @@ def _address(value: str) -> str:
 def _with_plus(longer_than: int) -> BeforeValidator:
     """Restore the "+" of a time zone: an unescaped one in a query string is decoded as a space."""
 
-    def read(value: Any) -> Any:
+    def read(value: object) -> object:
         if isinstance(value, str) and len(value) > longer_than and value[-6:-5] == " " and value[-3:-2] == ":":
             return f"{value[:-6]}+{value[-5:]}"
         return value
@@ -206,7 +206,7 @@ INTEGER_BITS = ((sa.SmallInteger, 15), (sa.BigInteger, 63), (sa.Integer, 31))
 """The number of value bits of the integer types, without the sign bit."""
 
 
-def integer_type(bits: int) -> Any:
+def integer_type(bits: int) -> Annotation:
     """An integer in the range of ``bits`` value bits and a sign."""
     return Annotated[int, Constrained(ge=-(2**bits), le=2**bits - 1)]
 
@@ -224,12 +224,12 @@ SPAN_FORM = _written_as(r"[+-]?P|.*:", "a duration")
 _DATED = _written_as(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "a date, or a date with a time")
 
 
-def decimal_type(precision: int | None = None, scale: int | None = None) -> Any:
+def decimal_type(precision: int | None = None, scale: int | None = None) -> Annotation:
     """A decimal as a JSON number, or exactly as a text. ``precision`` None: of any size."""
     scale = scale if scale is not None or precision is None else 0
     whole = MOST_DIGITS if precision is None else max(precision - (scale or 0), 0)
     fraction = "" if scale == 0 else rf"(\.[0-9]{{1,{scale or MOST_DIGITS}}})?"
-    number: dict[str, Any] = {"type": "number"}
+    number: JsonObject = {"type": "number"}
     bound = least_too_great(precision, scale)
     if bound is not None:
         number |= {"exclusiveMinimum": -bound, "exclusiveMaximum": bound}
@@ -290,7 +290,7 @@ Address = Annotated[
 _AnyDecimal = decimal_type()
 
 # The order matters: Float is a Numeric, Interval may wrap a DateTime, the sized integers are Integers.
-_TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any], ...] = (
+_TYPES: tuple[tuple[type[ColumnType], Annotation], ...] = (
     (sa.String, Text),
     (sa.Boolean, bool),
     *((kind, integer_type(bits)) for kind, bits in INTEGER_BITS),
@@ -307,7 +307,7 @@ _TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any], ...] = (
 )
 
 
-_TEXTS: dict[type, Any] = {
+_TEXTS: dict[type, Annotation] = {
     str: Text,
     bytes: Base64InUrl,
     datetime: Timestamp,
@@ -319,7 +319,7 @@ _TEXTS: dict[type, Any] = {
 }
 
 
-def text_type(type_: sa.TypeEngine[Any], values: Any = None) -> Any:
+def text_type(type_: ColumnType, values: Annotation = None) -> Annotation:
     """The Python type that parses a value of this column type in a query string or a path.
 
     ``values`` is the Python type of the column's values if it differs from that of the column type; else None.
@@ -344,38 +344,38 @@ def text_type(type_: sa.TypeEngine[Any], values: Any = None) -> Any:
 
 def _by_name(members: type[enum.Enum]) -> BeforeValidator:
     """Accept an enum's members by the text of their values, and by their names."""
-    known: dict[Any, Any] = {**members.__members__, **{str(member.value): member for member in members}}
+    known: dict[str, enum.Enum] = {**members.__members__, **{str(member.value): member for member in members}}
     return BeforeValidator(lambda value: known.get(value, value) if isinstance(value, str) else value)
 
 
-def public_columns(traits: Traits[Any]) -> dict[str, Column[Any]]:
+def public_columns(traits: Traits[object]) -> dict[str, AnyColumn]:
     """The columns that clients may see: no private ones, which begin with ``_`` or have ``info={"private": True}``."""
     return {
         key: column for key, column in traits.columns.items() if not key.startswith("_") and key not in traits.private
     }
 
 
-def fields_of(model: type, names: Iterable[str], schema: type[Any] | None = None) -> dict[str, ClientField]:
+def fields_of(model: type, names: Iterable[str], schema: type | None = None) -> dict[str, ClientField]:
     """The named fields of ``model``. Without names, those of ``schema`` (None: of the derived read schema).
 
     Without names, the tenant and soft-delete columns are excluded. Raises `ValidationError` for an unknown field, and
     for a private column.
     """
-    traits: Traits[Any] = traits_of(model)
+    traits: Traits[object] = traits_of(model)
     named = list(names) or list(_usual(traits, schema))
     return {name: _field(traits, name) for name in named}
 
 
 def sortable_fields(
-    model: type, names: Iterable[str] | None, schema: type[Any] | None = None
+    model: type, names: Collection[str], among: Iterable[str] = (), schema: type | None = None
 ) -> dict[str, ClientField]:
-    """The named fields, or, if ``names`` is None, those of `fields_of` that rows can be sorted by.
+    """The named fields. Without names, those of ``among`` that rows can be sorted by; without both, of `fields_of`.
 
-    Raises `ValidationError` for an unknown field, for one that has no order, and for a private column.
+    Raises `ValidationError` for an unknown field, for a named one that has no order, and for a private column.
     """
-    if names is None:
-        return {name: each for name, each in fields_of(model, (), schema).items() if each.has_order}
-    fields = fields_of(model, names) if (names := tuple(names)) else {}
+    if not names:
+        return {name: each for name, each in fields_of(model, among, schema).items() if each.has_order}
+    fields = fields_of(model, names)
     for name, each in fields.items():
         if not each.has_order:
             raise ValidationError(f"Rows can't be sorted by {model.__name__}.{name}: it is an array.", field=name)
@@ -384,7 +384,7 @@ def sortable_fields(
 
 def refuse_private(model: type, name: str) -> None:
     """Raise `ValidationError` if a dotted path leads to a private column."""
-    owner: Traits[Any] = traits_of(model)
+    owner: Traits[object] = traits_of(model)
     for part in name.split("."):
         part = _canonical(owner, part)
         if part in owner.private:
@@ -396,7 +396,7 @@ def refuse_private(model: type, name: str) -> None:
         owner = traits_of(owner.relationships[part].mapper.class_)
 
 
-def _usual(traits: Traits[Any], schema: Any) -> Iterator[str]:
+def _usual(traits: Traits[object], schema: type | None) -> Iterator[str]:
     hidden = {traits.tenant, traits.is_deleted, traits.deleted_at}
     for key, column in public_columns(traits).items():
         type_ = plain_type(column.type)
@@ -406,12 +406,12 @@ def _usual(traits: Traits[Any], schema: Any) -> Iterator[str]:
             yield key
 
 
-def _canonical(owner: Traits[Any], part: str) -> str:
+def _canonical(owner: Traits[object], part: str) -> str:
     synonym = owner.mapper.synonyms.get(part)
     return part if synonym is None else synonym.name
 
 
-def _field(root: Traits[Any], name: str) -> ClientField:
+def _field(root: Traits[object], name: str) -> ClientField:
     refuse_private(root.model, name)
     owner, through = root, False
     parts = name.split(".")

@@ -34,7 +34,7 @@ def add_options(router: APIRouter) -> None:
 
     The methods are looked up at each request, since other routers of the app may add methods to a path.
     """
-    for path in dict.fromkeys(route.path.removeprefix(router.prefix) for route in router.routes):  # type: ignore[attr-defined]
+    for path in dict.fromkeys(route.path.removeprefix(router.prefix) for route in router.routes):  # type: ignore[attr-defined]  # BaseRoute has no path, and each route here has one
         router.add_api_route(path, _options, methods=["OPTIONS"], name="options", include_in_schema=False)
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from dotmac_database import Database, DatabaseHealthChecker, HealthCheckResult, HealthStatus
 
+from .aliases import Endpoint, JsonObject
 from .answers import describe_endpoint, header
-from .bodies import bounded
+from .bodies import router_of
 from .heads import add_get, add_options
-from .registry import plugin_of
+from .options import RouterKeywords
+from .registry import source_of
+from .source import Plugin
 
-if TYPE_CHECKING:
-    from .plugin import DatabasePlugin
-
-_RESULT: TypeAdapter[Any] = TypeAdapter(dict[str, Any])
+_RESULT: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, Any])
 _PUBLIC = {
     HealthStatus.HEALTHY: "The database answers.",
     HealthStatus.DEGRADED: "The database works, and something about it needs a look.",
@@ -41,12 +39,12 @@ _CONTENT = {
     "content": {"application/json": {"schema": _SCHEMA}},
     "headers": {"Cache-Control": header("Never stored.", const="no-store")},
 }
-_RESPONSES: dict[int | str, dict[str, Any]] = {
+_RESPONSES: dict[int | str, JsonObject] = {
     200: {"description": "The database works.", **_CONTENT},
     503: {"description": "The database is not well.", **_CONTENT},
 }
 _ALIVE_SCHEMA = {"type": "object", "required": ["status"], "properties": {"status": {"const": "alive"}}}
-_ALIVE: dict[int | str, dict[str, Any]] = {
+_ALIVE: dict[int | str, JsonObject] = {
     200: {"description": "The process serves.", "content": {"application/json": {"schema": _ALIVE_SCHEMA}}}
 }
 
@@ -54,10 +52,10 @@ _ALIVE: dict[int | str, dict[str, Any]] = {
 def health_router(
     prefix: str = "/health/db",
     *,
-    plugin: DatabasePlugin | None = None,
+    plugin: Plugin | None = None,
     checker: DatabaseHealthChecker | None = None,
-    details: bool | Callable[..., Any] = False,
-    **router: Any,
+    details: bool | Endpoint = False,
+    **router: Unpack[RouterKeywords],
 ) -> APIRouter:
     """A router for the database's health.
 
@@ -69,36 +67,34 @@ def health_router(
     None: one with the default timeouts that also verifies the plugin's ``rls``. Pass one with ``breaker=`` to show the
     state of a circuit breaker. ``router`` is passed to `APIRouter`.
     """
-    router["tags"] = router.get("tags") or ["health"]
-    router["route_class"] = bounded(router.get("route_class", APIRoute))
-    made = APIRouter(prefix=prefix, **router)
+    health = router_of(prefix, router, tag="health")
 
     async def shown() -> bool:
         return details is True
 
     may_see = details if callable(details) else shown
 
-    def asked(request: Request) -> tuple[DatabaseHealthChecker, Database]:
-        chosen = plugin or plugin_of(request)
-        return checker or DatabaseHealthChecker(security=chosen.rls), chosen.database
+    def checks(request: Request) -> tuple[DatabaseHealthChecker, Database]:
+        source = plugin.source if plugin else source_of(request)
+        return checker or DatabaseHealthChecker(security=source.rls), source.database
 
-    async def database_health(request: Request, see: Any = Depends(may_see)) -> Response:
-        checking, database = asked(request)
+    async def database_health(request: Request, see: object = Depends(may_see)) -> Response:
+        checking, database = checks(request)
         return _response(await checking.async_check_health(database), details=bool(see))
 
     async def live() -> dict[str, str]:
         return {"status": "alive"}
 
     async def ready(request: Request) -> Response:
-        checking, database = asked(request)
+        checking, database = checks(request)
         return _response(await checking.async_check_connectivity(database), details=False)
 
     for path, endpoint in (("", database_health), ("/live", live), ("/ready", ready)):
-        add_get(made, path, endpoint, response_model=None, responses=_ALIVE if endpoint is live else _RESPONSES)
+        add_get(health, path, endpoint, response_model=None, responses=_ALIVE if endpoint is live else _RESPONSES)
     for endpoint, name in ((database_health, "getDatabaseHealth"), (live, "isAlive"), (ready, "isDatabaseReady")):
         describe_endpoint(endpoint, name)
-    add_options(made)
-    return made
+    add_options(health)
+    return health
 
 
 def _response(result: HealthCheckResult, *, details: bool) -> Response:

@@ -10,9 +10,10 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import Header, Request, Response
+from pydantic import JsonValue
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dotmac_database import (
@@ -25,10 +26,8 @@ from dotmac_database import (
 )
 
 from .identity import RequestIdentity, identity_of
-from .registry import plugin_of
-
-if TYPE_CHECKING:
-    from .plugin import DatabasePlugin
+from .registry import source_of
+from .source import Source
 
 IDEMPOTENCY_KEY: Any = Header(
     None,
@@ -55,11 +54,12 @@ class Replays:
     """The recorded responses of one router's endpoints, by idempotency key.
 
     A key is specific to its tenant and actor, so that the same key of another tenant or actor is another key. It is
-    bound to one method, path, query string and body. ``ttl`` None: the plugin's ``idempotency_ttl``.
+    bound to one method, path, query string and body. ``source`` None: that of the app's only plugin. ``ttl``
+    None: the source's ``idempotency_ttl``.
     """
 
-    def __init__(self, plugin: DatabasePlugin | None, ttl: float | timedelta | None) -> None:
-        self._plugin = plugin
+    def __init__(self, source: Source | None, ttl: float | timedelta | None) -> None:
+        self._source = source
         self._ttl = None if ttl is None else checked_ttl(ttl)
         self._due = 0.0
 
@@ -72,9 +72,9 @@ class Replays:
         `ValidationError` for a key that was used for another request. Sends two more statements; a replay sends two in
         all.
         """
-        plugin = self._plugin or plugin_of(request)
-        identity = await identity_of(plugin, request)
-        ttl = self._ttl if self._ttl is not None else plugin.idempotency_ttl
+        source = self._source or source_of(request)
+        identity = await identity_of(source, request)
+        ttl = self._ttl if self._ttl is not None else source.idempotency_ttl
         record = await self._recorded(request, session, key, identity, ttl)
         if not record.first:
             stored = record.result
@@ -119,10 +119,10 @@ def checked_ttl(ttl: float | timedelta) -> timedelta:
     return lifetime
 
 
-def _text(tenant: Any) -> str | None:
+def _text(tenant: object) -> str | None:
     return None if tenant is None else str(tenant)
 
 
-def _digest(*parts: Any) -> str:
+def _digest(*parts: JsonValue) -> str:
     """A hash of several parts. The encoding is unambiguous: other parts never give the same input."""
     return sha256(json.dumps(parts).encode()).hexdigest()

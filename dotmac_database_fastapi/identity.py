@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TypeGuard
 
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from dotmac_database import ALL_TENANTS, MisuseError, TenantRequiredError
 
+from .aliases import Endpoint
 from .internals import overridden, solve
 from .refusals import REFUSALS, rank
+from .source import Source
 from .tenants import BadTenantError, MissingTenantError, TenantSource
-
-if TYPE_CHECKING:
-    from .plugin import DatabasePlugin
-
 
 _SCOPE = "dotmac_database.identities"
 
@@ -33,7 +30,7 @@ class RequestIdentity:
     ``request`` is the method and the path, which are logged if the tenant is `ALL_TENANTS`; None outside of a request.
     """
 
-    tenant: Any = None
+    tenant: object = None
     actor: str | None = None
     missing: TenantRequiredError | None = None
     request: str | None = None
@@ -46,14 +43,12 @@ class RequestIdentity:
         )
 
 
-async def identity_of(
-    plugin: DatabasePlugin, connection: HTTPConnection, response: Response | None = None
-) -> RequestIdentity:
-    """The request's tenant and actor. The plugin's dependencies are solved once for a request."""
+async def identity_of(source: Source, connection: HTTPConnection, response: Response | None = None) -> RequestIdentity:
+    """The request's tenant and actor. The source's dependencies are solved once for a request."""
     known: dict[int, RequestIdentity] = connection.scope.setdefault(_SCOPE, {})
-    identity = known.get(id(plugin))
+    identity = known.get(id(source))
     if identity is None:
-        identity = known[id(plugin)] = await _asked(plugin, connection, response)
+        identity = known[id(source)] = await _solved(source, connection, response)
     return identity
 
 
@@ -62,11 +57,11 @@ def forget_identities(connection: HTTPConnection) -> None:
     connection.scope.pop(_SCOPE, None)
 
 
-async def _asked(plugin: DatabasePlugin, connection: HTTPConnection, response: Response | None) -> RequestIdentity:
+async def _solved(source: Source, connection: HTTPConnection, response: Response | None) -> RequestIdentity:
     tenant, actor, missing = None, None, None
     refusals: list[Exception] = []
     try:
-        tenant = await _value(plugin.tenant, connection, response)
+        tenant = await _value(source.tenant, connection, response)
     except REFUSALS as refused:
         # A missing tenant is an error only if a tenant-scoped model is used; a malformed one is always an error.
         if _is_missing(refused):
@@ -74,12 +69,12 @@ async def _asked(plugin: DatabasePlugin, connection: HTTPConnection, response: R
         else:
             refusals.append(refused)
     try:
-        actor = await _value(plugin.actor, connection, response)
+        actor = await _value(source.actor, connection, response)
     except REFUSALS as refused:
         refusals.append(refused)
     if refusals:
         raise min(refusals, key=rank)
-    if tenant is None and missing is None and plugin.tenant is not None:
+    if tenant is None and missing is None and source.tenant is not None:
         missing = MissingTenantError("The request names no tenant.")
     request = None
     if tenant is ALL_TENANTS:
@@ -94,7 +89,7 @@ def _is_missing(refused: Exception) -> TypeGuard[TenantRequiredError]:
     return isinstance(refused, TenantRequiredError) and not isinstance(refused, MisuseError)
 
 
-async def _value(dependency: Callable[..., Any] | None, connection: HTTPConnection, response: Response | None) -> Any:
+async def _value(dependency: Endpoint | None, connection: HTTPConnection, response: Response | None) -> object:
     if dependency is None:
         return None
     if isinstance(dependency, TenantSource) and not overridden(connection, dependency):

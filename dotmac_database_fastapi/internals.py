@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 from collections import UserDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 from fastapi import FastAPI, Request, routing
 from fastapi.dependencies.models import Dependant
@@ -23,16 +23,32 @@ from starlette.datastructures import UploadFile
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-_KNOWN: dict[int, tuple[Any, frozenset[str]]] = {}
-_DEPENDANTS: dict[tuple[Any, str], Dependant] = {}
+from .aliases import Endpoint, JsonObject
+
+_KNOWN: dict[int, tuple[Dependant, frozenset[str]]] = {}
+_DEPENDANTS: dict[tuple[Endpoint, str], Dependant] = {}
 _MOST_KEPT = 4096
 _WITH_RESPONSE, _WITH_ENDPOINT = "fastapi_inner_astack", "fastapi_function_astack"
 
 
-def route_of(connection: HTTPConnection) -> Any:
+Overrides: TypeAlias = Mapping[Any, Endpoint]
+"""An app's ``dependency_overrides``."""
+
+
+class OperationRoute(Protocol):
+    """The route of an operation, or FastAPI's view of it with the options of the routers that include it."""
+
+    path_format: str
+    methods: set[str] | None
+    dependant: Dependant
+    endpoint: Endpoint
+
+
+def route_of(connection: HTTPConnection) -> object:
     """The route that serves the request, with the options of the routers that include it; None outside of a route."""
-    effective = connection.scope.get("fastapi", {}).get("effective_route_context")
-    return effective if effective is not None else connection.scope.get("route")
+    effective: object = connection.scope.get("fastapi", {}).get("effective_route_context")
+    route: object = connection.scope.get("route")
+    return effective if effective is not None else route
 
 
 def stack_of(connection: HTTPConnection) -> AsyncExitStack | None:
@@ -58,7 +74,7 @@ def fail_endpoint(connection: HTTPConnection, failure: BaseException) -> None:
         return
     later = stack.pop_all()
 
-    async def fail(_kind: Any, raised: BaseException | None, _trace: Any) -> bool:
+    async def fail(_kind: object, raised: BaseException | None, _trace: object) -> bool:
         if raised is None:
             raise failure
         return False
@@ -114,7 +130,7 @@ def query_parameters(connection: HTTPConnection) -> frozenset[str]:
     return frozenset() if dependant is None else accepted_query(dependant, connection.scope.get("app"))
 
 
-def accepted_query(dependant: Dependant, app: Any) -> frozenset[str]:
+def accepted_query(dependant: Dependant, app: FastAPI | None) -> frozenset[str]:
     """The query parameters of a dependency and all its dependencies, and those of the app's overrides of them."""
     cached = _KNOWN.get(id(dependant))
     if cached is None or cached[0] is not dependant:
@@ -127,7 +143,7 @@ def accepted_query(dependant: Dependant, app: Any) -> frozenset[str]:
     return cached[1].union(*map(declared_query, _replacements(dependant, overrides)))
 
 
-def _replacements(dependant: Dependant, overrides: Any) -> Iterator[Dependant]:
+def _replacements(dependant: Dependant, overrides: Overrides) -> Iterator[Dependant]:
     """The app's overrides of the dependencies of ``dependant``, at every depth."""
     waiting, seen = list(dependant.dependencies), set()
     while waiting:
@@ -155,7 +171,7 @@ def own_query(dependant: Dependant) -> frozenset[str]:
     return frozenset().union(*(each for each in accepted if isinstance(each, frozenset)))
 
 
-def accept_query(dependency: Callable[..., Any], names: frozenset[str]) -> None:
+def accept_query(dependency: Endpoint, names: frozenset[str]) -> None:
     """Register the query parameters that a dependency reads itself, without declaring them to FastAPI."""
     setattr(dependency, _ACCEPTED, names)
 
@@ -163,7 +179,7 @@ def accept_query(dependency: Callable[..., Any], names: frozenset[str]) -> None:
 _ACCEPTED = "dotmac_database_accepted"
 
 
-def dependant_of(dependency: Callable[..., Any], path: str) -> Dependant:
+def dependant_of(dependency: Endpoint, path: str) -> Dependant:
     """FastAPI's analysis of a dependency, for a route with this path."""
     found = _DEPENDANTS.get((dependency, path))
     if found is None:
@@ -174,7 +190,7 @@ def dependant_of(dependency: Callable[..., Any], path: str) -> Dependant:
     return found
 
 
-async def solve(dependency: Callable[..., Any], connection: HTTPConnection, response: Response | None = None) -> Any:
+async def solve(dependency: Endpoint, connection: HTTPConnection, response: Response | None = None) -> object:
     """The value of a dependency for this request, as if the endpoint depended on it; the app's overrides apply.
 
     Raises what the dependency raises, and `RequestValidationError` if its parameters are invalid.
@@ -193,7 +209,7 @@ async def solve(dependency: Callable[..., Any], connection: HTTPConnection, resp
     return solved.values["value"]
 
 
-def solve_after(connection: HTTPConnection, call: Callable[..., Any]) -> Iterator[Awaitable[Any]]:
+def solve_after(connection: HTTPConnection, call: Endpoint) -> Iterator[Awaitable[object]]:
     """The dependencies of the request's route that FastAPI solves after ``call``, in FastAPI's order.
 
     Each is solved when it is awaited, with the request's exit stacks and the app's overrides. The body is not read, so
@@ -212,7 +228,7 @@ def solve_after(connection: HTTPConnection, call: Callable[..., Any]) -> Iterato
         )
 
 
-def _after(dependant: Dependant, call: Callable[..., Any], app: Any) -> list[Dependant] | None:
+def _after(dependant: Dependant, call: Endpoint, app: FastAPI | None) -> list[Dependant] | None:
     """The dependencies that follow ``call``, the nearest first; None if ``dependant`` does not depend on ``call``."""
     overrides = getattr(app, "dependency_overrides", None) or {}
     for index, each in enumerate(dependant.dependencies):
@@ -227,7 +243,7 @@ def _after(dependant: Dependant, call: Callable[..., Any], app: Any) -> list[Dep
     return None
 
 
-def operations(app: Any) -> Iterator[tuple[str, str, Any]]:
+def operations(app: FastAPI) -> Iterator[tuple[str, str, OperationRoute]]:
     """The path, the method and the route of each of the app's operations, in the order of the routes."""
     for route in _routes(app):
         if getattr(route, "dependant", None) is not None:
@@ -240,14 +256,14 @@ def default_operation_id(route: Any) -> str:
     return generate_unique_id(route)
 
 
-def caller_document(dependency: Callable[..., Any], path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def caller_document(dependency: Endpoint, path: str) -> tuple[JsonObject, JsonObject]:
     """FastAPI's OpenAPI document of an operation with this one dependency: the operation, and its components."""
     route = routing.APIRoute(path, _asking(dependency), methods=["GET"])
     document = get_openapi(title="", version="", routes=[route])
     return document["paths"][route.path_format]["get"], document.get("components", {})
 
 
-def calls_of(dependant: Dependant) -> Iterator[Callable[..., Any]]:
+def calls_of(dependant: Dependant) -> Iterator[Endpoint]:
     """The callables of all dependencies of a route, direct and indirect."""
     waiting = [dependant]
     while waiting:
@@ -269,14 +285,14 @@ def allowed_methods(connection: HTTPConnection) -> str:
     return ", ".join(sorted(methods | {"OPTIONS"}))
 
 
-def dependencies_of(app: Any) -> Iterator[Callable[..., Any]]:
+def dependencies_of(app: FastAPI) -> Iterator[Endpoint]:
     """The callables of all dependencies of the app's operations, direct and indirect."""
     for route in _routes(app):
         if getattr(route, "dependant", None) is not None:
             yield from calls_of(route.dependant)
 
 
-def _routes(app: Any) -> Iterator[Any]:
+def _routes(app: FastAPI) -> Iterator[Any]:
     found = getattr(routing, "iter_route_contexts", None)  # FastAPI had plain lists of routes before
     return iter(app.routes if found is None else found(app.routes))
 
@@ -288,7 +304,7 @@ class _Overrides:
     app before the plugin has seen that app.
     """
 
-    def __get__(self, app: Any, owner: Any = None) -> Any:
+    def __get__(self, app: FastAPI | None, owner: object = None) -> object:
         if app is None:
             return self
         held = vars(app)
@@ -298,14 +314,16 @@ class _Overrides:
             raise AttributeError(_GIVEN) from None
         return _Surrounding(given, held.setdefault(_SURROUNDED, {})) if given else given
 
-    def __set__(self, app: Any, given: Any) -> None:
+    def __set__(self, app: FastAPI, given: object) -> None:
         vars(app)[_GIVEN] = given.data if isinstance(given, _Surrounding) else given
 
 
-class _Surrounding(UserDict[Any, Any]):
+class _Surrounding(UserDict[Endpoint, Endpoint]):
     """The user's own mapping, except that `get`, which FastAPI calls, returns wrapped overrides."""
 
-    def __init__(self, given: Any, made: dict[Any, tuple[Any, Any]] | None = None) -> None:
+    def __init__(
+        self, given: dict[Endpoint, Endpoint], made: dict[Endpoint, tuple[Any, Endpoint]] | None = None
+    ) -> None:
         self.data = given
         self._made = {} if made is None else made
 
@@ -325,7 +343,7 @@ _GIVEN, _SURROUNDED, _SURROUND = "dependency_overrides", "dotmac_database_surrou
 FastAPI.dependency_overrides = _Overrides()  # type: ignore[assignment]  # an instance's own attribute, for FastAPI
 
 
-def surround_overrides(dependency: Callable[..., Any], surround: Callable[[Any], Callable[..., Any]]) -> None:
+def surround_overrides(dependency: Endpoint, surround: Callable[[Endpoint], Endpoint]) -> None:
     """Have every override of a dependency in ``app.dependency_overrides`` replaced by ``surround(override)``.
 
     ``surround`` returns a dependency that depends on the override. An override that is itself registered here is used
@@ -334,22 +352,22 @@ def surround_overrides(dependency: Callable[..., Any], surround: Callable[[Any],
     setattr(dependency, _SURROUND, surround)
 
 
-def overridden(connection: HTTPConnection, dependency: Callable[..., Any]) -> bool:
+def overridden(connection: HTTPConnection, dependency: Endpoint) -> bool:
     """Whether the app overrides a dependency, as tests do."""
     overrides = getattr(connection.scope.get("app"), "dependency_overrides", None)
     return dependency in overrides if overrides else False
 
 
-def _asking(dependency: Callable[..., Any]) -> Callable[..., Any]:
+def _asking(dependency: Endpoint) -> Endpoint:
     from fastapi import Depends
 
-    def endpoint(value: Any = Depends(dependency)) -> Any:
+    def endpoint(value: Any = Depends(dependency)) -> Any:  # FastAPI documents the response by this annotation
         return value
 
     return endpoint
 
 
-def _in_query() -> Any:
+def _in_query() -> object:
     from fastapi.params import ParamTypes
 
     return ParamTypes.query

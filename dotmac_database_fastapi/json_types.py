@@ -26,6 +26,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from sqlalchemy import types as sa
 from sqlalchemy.dialects.postgresql import CIDR, INET
 
+from .aliases import Annotation, ColumnType, JsonObject
 from .binary import Base64, Whatever
 from .declared import plain_type
 from .fields import (
@@ -51,9 +52,9 @@ from .fields import (
 class Documented:
     """An annotation that adds constraints to a type's JSON Schema which are enforced elsewhere, as by the database."""
 
-    said: Mapping[str, Any]
+    said: Mapping[str, object]
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonObject:
         """Pydantic's own schema with the additions."""
         return {**handler(schema), **self.said}
 
@@ -62,9 +63,9 @@ class Documented:
 class DocumentedAs:
     """An annotation that gives a type the JSON Schema of another type, including its shared components."""
 
-    annotation: Any
+    annotation: Annotation
 
-    def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonObject:
         """Pydantic's own schema of the other type."""
         return handler(TypeAdapter(self.annotation).core_schema)
 
@@ -72,7 +73,7 @@ class DocumentedAs:
 def _no(expected: str, *refused: type) -> BeforeValidator:
     """Refuse values of these types, which Pydantic would convert."""
 
-    def check(value: Any) -> Any:
+    def check(value: object) -> object:
         if isinstance(value, refused) and not (isinstance(value, bool) and bool not in refused):
             raise PydanticCustomError("wrong_type", "Input should be {expected}", {"expected": expected})
         return value
@@ -80,7 +81,7 @@ def _no(expected: str, *refused: type) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _documented(annotation: Any, schema: dict[str, Any]) -> Any:
+def _documented(annotation: Annotation, schema: JsonObject) -> Annotation:
     return Annotated[annotation, WithJsonSchema(schema)]
 
 
@@ -112,7 +113,7 @@ LocalTime = _documented(time, {"type": "string", "pattern": f"^{CLOCK_TEXT}$"})
 _NAIVE = _documented(datetime, {"type": "string", "pattern": f"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T{CLOCK_TEXT}$"})
 """A timestamp without a zone, in responses. The format "date-time" would require one."""
 
-_UUID_AS_TEXT: Any = Annotated[
+_UUID_AS_TEXT: Annotation = Annotated[
     str, BeforeValidator(lambda value: str(UUID(str(value)))), WithJsonSchema({"type": "string", "format": "uuid"})
 ]
 """A UUID of a column whose Python values are texts."""
@@ -121,7 +122,7 @@ _NUMBERS = (bool, int, float)
 _MOMENT = _no("a text", *_NUMBERS)
 
 # The column type, the type in responses, and the type in requests. The order matters: Interval may wrap a DateTime.
-_TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any, Any], ...] = (
+_TYPES: tuple[tuple[type[ColumnType], Annotation, Annotation], ...] = (
     (sa.Boolean, bool, Annotated[bool, _no("true or false", int, float, str, bytes)]),
     (sa.Interval, Duration, Annotated[Duration, SPAN_FORM, SPAN, _MOMENT]),
     (sa.Date, date, Annotated[Day, _MOMENT]),
@@ -131,13 +132,16 @@ _TYPES: tuple[tuple[type[sa.TypeEngine[Any]], Any, Any], ...] = (
 )
 
 
-def _finite(bound: float | None = None) -> Any:
+def _finite(bound: float | None = None) -> Annotation:
     """A finite number, exclusively between ``-bound`` and ``bound``. (JSON has neither infinities nor NaN.)"""
-    bounds: dict[str, Any] = {} if bound is None else {"gt": -bound, "lt": bound}
-    return Annotated[float, Field(allow_inf_nan=False, **bounds), _no("a number", bool, str, bytes)]
+    return Annotated[
+        float,
+        Field(allow_inf_nan=False, gt=None if bound is None else -bound, lt=bound),
+        _no("a number", bool, str, bytes),
+    ]
 
 
-_WRITTEN: dict[Any, Any] = {
+_WRITTEN: dict[type, Annotation] = {
     bool: _TYPES[0][2],
     int: Annotated[int, _no("an integer", bool, str, bytes)],
     float: _finite(),
@@ -151,18 +155,18 @@ _WRITTEN: dict[Any, Any] = {
 """The types in requests, by the Python type of the values."""
 
 
-def written_type(values: Any) -> Any:
+def written_type(values: Annotation) -> Annotation:
     """The type in requests for values of this Python type."""
     return _WRITTEN.get(values, values) if isinstance(values, type) else values
 
 
-_OF_PYTHON: dict[type | None, Any] = {
+_OF_PYTHON: dict[type | None, Annotation] = {
     timedelta: Duration, datetime: datetime, date: date, time: time, bytes: Base64,
 }  # fmt: skip
 """The types in responses for a dialect's own column types, by the Python type of their values."""
 
 
-def json_type(type_: sa.TypeEngine[Any], *, written: bool) -> Any:
+def json_type(type_: ColumnType, *, written: bool) -> Annotation:
     """The type of a column's values in requests (``written``) or in responses."""
     type_ = plain_type(type_)
     for kind, make in _MAKERS:
@@ -174,7 +178,7 @@ def json_type(type_: sa.TypeEngine[Any], *, written: bool) -> Any:
     return _OF_PYTHON.get(python_type(type_), Whatever)
 
 
-def _enum(type_: sa.Enum, written: bool) -> Any:
+def _enum(type_: sa.Enum, written: bool) -> Annotation:
     if type_.enum_class is None:
         return Literal[tuple(type_.enums)]
     # Python takes True for 1.
@@ -184,23 +188,23 @@ def _enum(type_: sa.Enum, written: bool) -> Any:
     )
 
 
-def _string(type_: sa.String, written: bool) -> Any:
-    text: Any = str if type_.length is None else Annotated[str, Field(max_length=type_.length)]
+def _string(type_: sa.String, written: bool) -> Annotation:
+    text: Annotation = str if type_.length is None else Annotated[str, Field(max_length=type_.length)]
     if not written:
         return text
     return Annotated[text, AfterValidator(checked_text), Documented({"pattern": TEXT_PATTERN})]
 
 
-def _integer(type_: sa.Integer, written: bool) -> Any:
+def _integer(type_: sa.Integer, written: bool) -> Annotation:
     if not written:
         return int
     bits = next(bits for kind, bits in INTEGER_BITS if isinstance(type_, kind))
-    bounded: Any = Annotated[integer_type(bits), _no("an integer", bool, str, bytes)]
+    bounded: Annotation = Annotated[integer_type(bits), _no("an integer", bool, str, bytes)]
     # Most programs read JSON Schema's "maximum" as a double, which can't represent this bound.
     return _documented(bounded, {"type": "integer", "format": "int64"}) if bits > 53 else bounded
 
 
-def _number(type_: sa.Numeric[Any], written: bool) -> Any:
+def _number(type_: sa.Numeric[Decimal] | sa.Numeric[float], written: bool) -> Annotation:
     if not written:
         return Decimal if type_.asdecimal else float
     if not type_.asdecimal:
@@ -208,13 +212,13 @@ def _number(type_: sa.Numeric[Any], written: bool) -> Any:
     return decimal_type() if isinstance(type_, sa.Float) else decimal_type(type_.precision, type_.scale)
 
 
-def _timestamp(type_: sa.DateTime, written: bool) -> Any:
+def _timestamp(type_: sa.DateTime, written: bool) -> Annotation:
     if written:
         return Annotated[Timestamp, _MOMENT]
     return datetime if type_.timezone else _NAIVE
 
 
-def _time(type_: sa.Time, written: bool) -> Any:
+def _time(type_: sa.Time, written: bool) -> Annotation:
     if type_.timezone:
         return Annotated[ZonedClock, _MOMENT] if written else time
     return Annotated[LocalTime, CLOCK_FORM, _MOMENT, AfterValidator(_without_zone)] if written else LocalTime
@@ -226,19 +230,19 @@ def _without_zone(value: time) -> time:
     return value
 
 
-def _uuid(type_: sa.Uuid[Any], _written: bool) -> Any:
+def _uuid(type_: sa.Uuid[UUID], _written: bool) -> Annotation:
     return UUID if type_.as_uuid else _UUID_AS_TEXT
 
 
-def _json(_type: sa.JSON, _written: bool) -> Any:
+def _json(_type: sa.JSON, _written: bool) -> Annotation:
     return Any
 
 
-def _array(type_: sa.ARRAY[Any], written: bool) -> Any:
+def _array(type_: sa.ARRAY[object], written: bool) -> Annotation:
     """Nested lists of the declared dimensions. If none are declared, the members may be lists themselves."""
-    plain: Any = json_type(type_.item_type, written=written) | None
+    plain: Annotation = json_type(type_.item_type, written=written) | None
     member = plain | list[Any] if type_.dimensions is None else plain
-    rows: Any = tuple[member, ...] if type_.as_tuple else list[member]  # type: ignore[valid-type]  # known at run time
+    rows: Annotation = tuple[member, ...] if type_.as_tuple else list[member]  # type: ignore[valid-type]  # known at run time
     for _ in range((type_.dimensions or 1) - 1):
         rows = tuple[rows, ...] if type_.as_tuple else list[rows]
     if type_.dimensions is None:
@@ -248,7 +252,7 @@ def _array(type_: sa.ARRAY[Any], written: bool) -> Any:
     return rows
 
 
-def _of_values(rows: Sequence[Any]) -> Sequence[Any]:
+def _of_values(rows: Sequence[object]) -> Sequence[object]:
     """Refuse nested lists without any value, which PostgreSQL would store as one empty array."""
     inner = rows
     while inner and isinstance(inner[0], (list, tuple)):
@@ -258,7 +262,7 @@ def _of_values(rows: Sequence[Any]) -> Sequence[Any]:
     return rows
 
 
-_MAKERS: tuple[tuple[type[sa.TypeEngine[Any]], Callable[[Any, bool], Any]], ...] = (
+_MAKERS: tuple[tuple[type[ColumnType], Callable[[Any, bool], Annotation]], ...] = (
     (sa.Enum, _enum),
     (sa.String, _string),
     (sa.ARRAY, _array),

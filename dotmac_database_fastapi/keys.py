@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import Path
+from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 from starlette.requests import Request
 
 from dotmac_database import DatabaseError, Traits, ValidationError
 
+from .aliases import Annotation, JsonObject
 from .binary import in_url
 from .declared import value_type
 from .fields import Text, text_type
@@ -20,7 +22,7 @@ from .fields import Text, text_type
 MAX_LENGTH = 4_000
 """The most octets of a percent-encoded key. RFC 9112, section 3, recommends request lines of 8,000 octets at least."""
 
-SEGMENT: dict[str, Any] = {
+SEGMENT: JsonObject = {
     "minLength": 1,
     "pattern": r"^([^/.\u0000][^/\u0000]*|\.[^/.\u0000][^/\u0000]*|\.\.[^/\u0000]+)$",
 }
@@ -33,7 +35,7 @@ _IN_PATHS = "/:@!$&'()*+,;=~"
 class PathKey:
     """The primary key of a class in a path. The tenant column is not in the path: its value is the request's tenant."""
 
-    def __init__(self, traits: Traits[Any]) -> None:
+    def __init__(self, traits: Traits[object]) -> None:
         self.traits = traits
         self.parts = [key for key in traits.primary_key if key != traits.tenant] or list(traits.primary_key)
         self.names = ["id"] if len(self.parts) == 1 else self.parts
@@ -43,7 +45,7 @@ class PathKey:
         """The template of the key's segments, after the path of the collection."""
         return "".join(f"/{{{name}}}" for name in self.names)
 
-    def location(self, request: Request, entity: Any, data: Any) -> str:
+    def location(self, request: Request, entity: object, data: BaseModel) -> str:
         """The absolute path of a row in the collection at this request's path, with the app's root path.
 
         A key that can't be in a path raises `ValidationError` if the client sent it in ``data``; if the app made the
@@ -63,22 +65,22 @@ class PathKey:
             ) from refused
         return "/".join([quote(path.rstrip("/"), safe=_IN_PATHS), *segments])
 
-    def refuse_unreachable(self, data: Any) -> None:
+    def refuse_unreachable(self, data: BaseModel) -> None:
         """Raise `ValidationError` if the client sent a key, or a column of one, that can't be in a path."""
         _segments(self._sent(data))
 
-    def _sent(self, data: Any) -> dict[str, Any]:
+    def _sent(self, data: BaseModel) -> dict[str, object]:
         """The key columns that the client sent, under their own names even if it used synonyms."""
         synonyms = self.traits.mapper.synonyms
         sent = {synonyms[name].name if name in synonyms else name: name for name in data.model_fields_set}
         given = {part: getattr(data, sent[part]) for part in self.parts if part in sent}
         return {part: value for part, value in given.items() if value is not None}
 
-    def dependency(self) -> Callable[..., Any]:
+    def dependency(self) -> Callable[..., Awaitable[dict[str, object]]]:
         """A dependency that gives the key's values in the path, by attribute name."""
         named = dict(zip(self.names, self.parts, strict=True))
 
-        async def key(**given: Any) -> dict[str, Any]:
+        async def key(**given: object) -> dict[str, object]:
             return {named[name]: value for name, value in given.items()}
 
         parameters = [
@@ -92,19 +94,19 @@ class PathKey:
         key.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # read by inspect.signature
         return key
 
-    def _type(self, part: str) -> Any:
+    def _type(self, part: str) -> Annotation:
         return text_type(self.traits.columns[part].type, value_type(self.traits, part))
 
-    def _schema(self, part: str) -> dict[str, Any] | None:
+    def _schema(self, part: str) -> JsonObject | None:
         return SEGMENT if self._type(part) is Text else None
 
-    def of(self, given: dict[str, Any], tenant: Any) -> Any:
+    def of(self, given: Mapping[str, object], tenant: object) -> object:
         """The primary key in the form that repositories accept: a value, or a tuple for a composite key."""
         key = tuple(given.get(part, tenant) for part in self.traits.primary_key)
         return key[0] if len(key) == 1 else key
 
 
-def _segments(key: Mapping[str, Any]) -> list[str]:
+def _segments(key: Mapping[str, object]) -> list[str]:
     """The columns of a key as path segments. Raises `ValidationError` for a key that can't be in a path."""
     segments = {part: _segment(part, value) for part, value in key.items()}
     if sum(map(len, segments.values())) > MAX_LENGTH:
@@ -115,7 +117,7 @@ def _segments(key: Mapping[str, Any]) -> list[str]:
     return list(segments.values())
 
 
-def _segment(part: str, value: Any) -> str:
+def _segment(part: str, value: object) -> str:
     """A key column's value as one path segment.
 
     Percent-encoding does not help with a slash, because servers decode ``%2F`` before routing, nor with the segments
@@ -129,7 +131,7 @@ def _segment(part: str, value: Any) -> str:
     return quote(written, safe="")
 
 
-def _written(value: Any) -> str:
+def _written(value: object) -> str:
     """A key column's value as text: bytes as base64, times and durations as in JSON."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return in_url(value)

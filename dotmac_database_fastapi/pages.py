@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import TypeAlias, TypedDict, get_args
 
-from dotmac_database import CursorPaginationParams, PaginationParams, TotalKind, ValidationError
+from dotmac_database import MAX_PAGE_SIZE, CursorPaginationParams, PaginationParams, TotalKind, ValidationError
 
+from .aliases import JsonObject
 from .bounds import QueryErrors, Values, single
 
-MAX_PAGE_SIZE = 1000
+PAGE_SIZE = PaginationParams().per_page
+"""The rows of a page if a client names no number: the default of `PaginationParams`."""
+
+MAX_ROUTER_PAGE_SIZE = MAX_PAGE_SIZE // 10
+"""The most rows of a page of a generated router, unless its options say more.
+
+Every client can call a generated list, and it returns whole rows. So it allows a tenth of what the app's own code, and
+its own endpoints with `PageQuery` and `options_query`, can read in one page.
+"""
+
 MAX_PAGE = 10**15
 """The highest page number: the offset must fit a 64-bit integer."""
 
@@ -29,12 +39,23 @@ def kinds_of(total: TotalKind, totals: Collection[TotalKind]) -> tuple[TotalKind
     return tuple(kind for kind in _TOTALS if kind == total or kind in totals)
 
 
+ParameterDoc: TypeAlias = tuple[str, JsonObject, str]
+"""The name, the schema and the description of a query parameter in OpenAPI."""
+
+
+class Page(TypedDict, total=False):
+    """The page of `QueryOptions`: numbered, or between cursors."""
+
+    pagination: PaginationParams
+    cursor_pagination: CursorPaginationParams
+
+
 @dataclass(frozen=True)
 class PageParams:
     """The parameters ``page``, ``per_page`` and ``total``, or ``limit`` and ``cursor``, but never both kinds."""
 
     cursor_field: str
-    size: int = 20
+    size: int = PAGE_SIZE
     max_size: int = MAX_PAGE_SIZE
     total: TotalKind = "exact"
     totals: tuple[TotalKind, ...] = _TOTALS
@@ -42,7 +63,7 @@ class PageParams:
 
     known = PAGE_PARAMETERS
 
-    def read(self, values: Values, faults: QueryErrors) -> dict[str, Any]:
+    def read(self, values: Values, faults: QueryErrors) -> Page:
         """``pagination`` or ``cursor_pagination`` for `QueryOptions`; without parameters, the first numbered page."""
         numbered, seeking = values.keys() & {"page", "per_page", "total"}, values.keys() & {"limit", "cursor"}
         if numbered and seeking:
@@ -81,7 +102,7 @@ class PageParams:
             return int(given)
         return default
 
-    def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
+    def openapi(self) -> Iterator[ParameterDoc]:
         """Each parameter's name, schema and description."""
         sized = {"type": "integer", "minimum": 1, "maximum": self.max_size, "default": self.size}
         last = MAX_PAGE if self.max_offset is None else self.max_offset + 1

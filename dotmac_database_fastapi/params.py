@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from fastapi import Depends, Query
 from starlette.requests import HTTPConnection
 
-from dotmac_database import CursorPaginationParams, PaginationParams, QueryFilter, SortField, TotalKind
+from dotmac_database import (
+    MAX_PAGE_SIZE,
+    CursorPaginationParams,
+    PaginationParams,
+    QueryFilter,
+    QueryOptions,
+    SortField,
+    TotalKind,
+)
 
 from .bounds import MAX_OFFSET, QueryErrors, values_of
-from .fields import fields_of, sortable_fields
+from .fields import sortable_fields
 from .internals import accept_query
-from .pages import MAX_PAGE, MAX_PAGE_SIZE, TOTALS
+from .options import ListOptions
+from .pages import MAX_PAGE, PAGE_SIZE, TOTALS
 from .query_string import FilterParams, ListParams, SortParams, refuse_unknown
 from .refusals import REFUSALS, raise_identity
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., object])
 
 
 async def _page_query(
     page: Annotated[int, Query(ge=1, le=MAX_PAGE, description="The page, counted from 1.")] = 1,
-    per_page: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="Rows on a page.")] = 20,
+    per_page: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="Rows on a page.")] = PAGE_SIZE,
 ) -> PaginationParams:
     return PaginationParams(page=page, per_page=per_page)
 
 
 async def _cursor_query(
     cursor: Annotated[str | None, Query(description="Where the page begins: a cursor that another page gave.")] = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="Rows on a page.")] = 20,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="Rows on a page.")] = PAGE_SIZE,
 ) -> CursorPaginationParams:
     return CursorPaginationParams(limit=limit, cursor=cursor)
 
@@ -42,7 +54,7 @@ CursorQuery: TypeAlias = Annotated[CursorPaginationParams, Depends(_cursor_query
 
 
 @lru_cache(maxsize=1024)
-def filter_query(model: type, *fields: str) -> Callable[..., Any]:
+def filter_query(model: type, *fields: str) -> Callable[..., Awaitable[list[QueryFilter]]]:
     """A dependency that parses ``status=active``, ``score__gte=10``, ``status__in=a,b`` into ``list[QueryFilter]``.
 
     ``fields`` are the fields that clients may filter by, including dotted paths. Without them, clients may filter by
@@ -64,12 +76,12 @@ def filter_query(model: type, *fields: str) -> Callable[..., Any]:
 
 
 @lru_cache(maxsize=1024)
-def sort_query(model: type, *fields: str) -> Callable[..., Any]:
+def sort_query(model: type, *fields: str) -> Callable[..., Awaitable[list[SortField]]]:
     """A dependency that parses ``sort=-created_at,name``, at most 20 fields, into ``list[SortField]``.
 
     ``fields`` and errors are as in `filter_query`; a field that is an array is a `ValidationError` too.
     """
-    params = SortParams(sortable_fields(model, fields or None))
+    params = SortParams(sortable_fields(model, fields))
 
     def sorts(connection: HTTPConnection) -> list[SortField]:
         values, faults = values_of(connection), QueryErrors()
@@ -86,12 +98,12 @@ def options_query(
     *fields: str,
     sorts: Sequence[str] = (),
     search: Sequence[str] = (),
-    page_size: int = 20,
+    page_size: int = PAGE_SIZE,
     max_page_size: int = MAX_PAGE_SIZE,
     max_offset: int | None = MAX_OFFSET,
     totals: Collection[TotalKind] = TOTALS,
-    read_schema: Any = None,
-) -> Callable[..., Any]:
+    read_schema: type | None = None,
+) -> Callable[..., Awaitable[QueryOptions]]:
     """A dependency that parses filters, sorts and a page into `QueryOptions`.
 
     Clients may filter by ``fields`` and sort by ``sorts`` (empty: by ``fields``). ``search`` names the fields that
@@ -101,55 +113,29 @@ def options_query(
     choose. ``read_schema`` is the schema of the endpoint's rows (None: the derived one): without ``fields``, its fields
     can be filtered and sorted by, and a cursor can be sorted only by its fields.
     """
-    return _options_query(
-        model,
-        fields,
-        tuple(sorts),
-        tuple(search),
-        page_size,
-        max_page_size,
-        max_offset,
-        frozenset(totals),
-        read_schema,
-    )
-
-
-def _ordered(model: type, fields: Sequence[str]) -> list[str] | None:
-    """The fields that rows can be sorted by; None if no fields are named."""
-    return [name for name, field in fields_of(model, fields).items() if field.has_order] if fields else None
-
-
-@lru_cache(maxsize=1024)
-def _options_query(
-    model: type,
-    fields: tuple[str, ...],
-    sorts: tuple[str, ...],
-    search: tuple[str, ...],
-    page_size: int,
-    max_page_size: int,
-    max_offset: int | None,
-    totals: frozenset[TotalKind],
-    read_schema: Any,
-) -> Callable[..., Any]:
-    params = ListParams(
-        model,
+    options = ListOptions(
         filters=fields,
-        sorts=sorts or _ordered(model, fields),
+        sorts=sorts,
         search=search,
         page_size=page_size,
         max_page_size=max_page_size,
         max_offset=max_offset,
         totals=totals,
-        schema=read_schema,
+        read_schema=read_schema,
     )
+    return _options_query(model, options)
 
+
+@lru_cache(maxsize=1024)
+def _options_query(model: type, options: ListOptions) -> Callable[..., Awaitable[QueryOptions]]:
+    params = ListParams(model, options, sorts_among=options.filters)
     return _declaring(_identified(params.read), params)
 
 
-def _identified(read: Callable[[HTTPConnection], Any]) -> Callable[..., Any]:
+def _identified(read: Callable[[HTTPConnection], T]) -> Callable[..., Awaitable[T]]:
     """A dependency that parses the query string. A 401 or 403 takes precedence over errors in the query string."""
 
-    async def dependency(connection: HTTPConnection, **_: Any) -> Any:
+    async def dependency(connection: HTTPConnection, **_: object) -> T:
         try:
             return read(connection)
         except REFUSALS as refused:
@@ -159,7 +145,7 @@ def _identified(read: Callable[[HTTPConnection], Any]) -> Callable[..., Any]:
     return dependency
 
 
-def _declaring(dependency: Callable[..., Any], params: FilterParams | SortParams | ListParams) -> Callable[..., Any]:
+def _declaring(dependency: F, params: FilterParams | SortParams | ListParams) -> F:
     """Let FastAPI see the parameters, for OpenAPI alone: the dependency reads the query string itself."""
     declared = [
         inspect.Parameter("connection", inspect.Parameter.KEYWORD_ONLY, annotation=HTTPConnection),

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from datetime import timedelta
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from dotmac_database import (
+    AsyncRepository,
+    BaseRepository,
     Database,
     PaginationHelper,
     RowLevelSecurity,
     check_tenant_keys,
     create_database,
-    guard_tenants,
     traits_of,
 )
 
-from .dependencies import Dependencies, models_of
+from .aliases import Endpoint
+from .dependencies import A, Dependencies, M, S, models_of
 from .idempotency import DAY, checked_ttl
 from .identity import RequestIdentity
+from .openapi import describe
 from .registry import PluginError, register
-from .sessions import AsyncSessionClass, SessionClass, async_unit, sync_unit
+from .session_makers import SessionMakers
+from .sessions import async_unit, sync_unit
+from .source import CursorKey, Source
 from .sync_limits import SyncLimit
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    AsyncMaker = async_sessionmaker[AsyncSession]
-    SyncMaker = sessionmaker[Session]
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ IDLE_TIMEOUT = 60.0
 """The default time limits of a plugin, in seconds."""
 
 
-class DatabasePlugin(Dependencies):
+class DatabasePlugin:
     """A database, and the dependencies that give a request its session and repositories.
 
     Use ``app = FastAPI(lifespan=plugin.lifespan)`` or ``plugin.install(app)``; no connection is made before the first
@@ -72,9 +73,9 @@ class DatabasePlugin(Dependencies):
         self,
         url: str | URL,
         *,
-        tenant: Callable[..., Any] | None = None,
-        actor: Callable[..., Any] | None = None,
-        cursor_key: Any = None,
+        tenant: Callable[..., object] | None = None,
+        actor: Callable[..., object] | None = None,
+        cursor_key: CursorKey = None,
         name: str = "default",
         rls: RowLevelSecurity | None = None,
         tenant_free: Iterable[str] = (),
@@ -84,77 +85,93 @@ class DatabasePlugin(Dependencies):
         strict: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(self)
         PaginationHelper.encode_cursor("", cursor_key)  # raises for a key that is too short, before any request uses it
         if options.get("transaction_pooler"):
             statement_timeout = None if statement_timeout == STATEMENT_TIMEOUT else statement_timeout
             idle_in_transaction_timeout = (
                 None if idle_in_transaction_timeout == IDLE_TIMEOUT else idle_in_transaction_timeout
             )
-        self.database: Database = create_database(
+        database = create_database(
             url,
             statement_timeout=statement_timeout,
             idle_in_transaction_timeout=idle_in_transaction_timeout,
             **options,
         )
-        self.tenant = tenant
-        self.actor = actor
-        self.cursor_key = cursor_key
-        self.name = name
-        self.rls = rls
-        self.tenant_free = frozenset(tenant_free)
-        self.idempotency_ttl = checked_ttl(idempotency_ttl)
+        self.source = Source(
+            name=name,
+            database=database,
+            makers=SessionMakers(database, rls=rls, tenant_free=frozenset(tenant_free)),
+            sync_limit=SyncLimit(options),
+            idempotency_ttl=checked_ttl(idempotency_ttl),
+            tenant=tenant,
+            actor=actor,
+            cursor_key=cursor_key,
+            rls=rls,
+        )
         self.strict = strict
-        self.sync_limit = SyncLimit(options)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._dependencies = Dependencies(self.source)
+        self.get_session = self._dependencies.get_session
+        self.get_sync_session = self._dependencies.get_sync_session
 
     def __repr__(self) -> str:
         return f"DatabasePlugin({self.database.url.render_as_string()!r}, name={self.name!r})"
 
-    @cached_property
-    def async_maker(self) -> AsyncMaker:
-        """The factory of guarded async sessions."""
-        maker = async_sessionmaker(
-            self.database.async_engine, class_=AsyncSessionClass, expire_on_commit=False, close_resets_only=False
-        )
-        return guard_tenants(maker, rls=self.rls, tenant_free=self.tenant_free)
+    @property
+    def name(self) -> str:
+        """The name that distinguishes the plugins of an app."""
+        return self.source.name
 
-    @cached_property
-    def sync_maker(self) -> SyncMaker:
-        """The factory of guarded sync sessions, on an engine of its own for the same database."""
-        maker = sessionmaker(self.database.engine, class_=SessionClass, expire_on_commit=False, close_resets_only=False)
-        return guard_tenants(maker, rls=self.rls, tenant_free=self.tenant_free)
+    @property
+    def database(self) -> Database:
+        """The database, with its engines."""
+        return self.source.database
 
-    def new_session(self) -> AsyncSession:
-        """A guarded session for the running event loop.
+    @property
+    def tenant(self) -> Callable[..., object] | None:
+        """The FastAPI dependency that names a request's tenant."""
+        return self.source.tenant
 
-        PostgreSQL's connections belong to the event loop that opened them. Connections of a closed loop are unusable,
-        and are dropped from the pool. (A test client runs each request in a new loop, unless it runs the lifespan.)
+    @property
+    def actor(self) -> Callable[..., object] | None:
+        """The FastAPI dependency that names a request's audit user."""
+        return self.source.actor
+
+    @overload
+    def get_repository(self, target: type[A]) -> Callable[..., Awaitable[A]]: ...
+    @overload
+    def get_repository(self, target: type[M]) -> Callable[..., Awaitable[AsyncRepository[M]]]: ...
+    def get_repository(self, target: type) -> Endpoint:
+        """A dependency that gives the repository of ``target``: a mapped class, or a repository class of the user's.
+
+        The repository is for the request's tenant, on the request's session. The same class gives the same dependency.
+        If the class is tenant-scoped and the request names no tenant, the response is a 400.
         """
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            engine = self.database.async_engine.sync_engine
-            if self._loop is not None and self._loop.is_closed() and engine.dialect.name == "postgresql":
-                engine.dispose(close=False)
-            self._loop = loop
-        return self.async_maker()
+        return self._dependencies.get_repository(target)
+
+    @overload
+    def get_sync_repository(self, target: type[S]) -> Callable[..., Awaitable[S]]: ...
+    @overload
+    def get_sync_repository(self, target: type[M]) -> Callable[..., Awaitable[BaseRepository[M]]]: ...
+    def get_sync_repository(self, target: type) -> Endpoint:
+        """As `get_repository`, on the request's sync session, for ``def`` endpoints."""
+        return self._dependencies.get_sync_repository(target)
 
     def install(self, app: FastAPI) -> None:
         """Add the plugin to ``app``. The app's own lifespan runs inside the plugin's."""
-        register(app, self)
+        self._register(app)
         inner = app.router.lifespan_context
 
         @asynccontextmanager
-        async def lifespan(running: Any) -> AsyncIterator[Any]:
+        async def lifespan(running: FastAPI) -> AsyncIterator[Any]:
             async with self.lifespan(running), inner(running) as state:
                 yield state
 
         app.router.lifespan_context = lifespan
 
     @asynccontextmanager
-    async def lifespan(self, app: Any) -> AsyncIterator[None]:
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """Serve ``app`` while it runs, and close all connections afterwards. Connects to nothing."""
-        register(app, self)
+        self._register(app)
         self._check_tenant(app)
         self._check_keys(app)
         try:
@@ -162,8 +179,12 @@ class DatabasePlugin(Dependencies):
         finally:
             await self.database.dispose_async()
 
-    def _check_tenant(self, app: Any) -> None:
-        models = [model.__name__ for model in self.tenant_models(app)] if self.tenant is None else []
+    def _register(self, app: FastAPI) -> None:
+        register(app, self.source)
+        describe(app)
+
+    def _check_tenant(self, app: FastAPI) -> None:
+        models = [model.__name__ for model in self._dependencies.tenant_models(app)] if self.tenant is None else []
         if not models:
             return
         message = (
@@ -174,15 +195,15 @@ class DatabasePlugin(Dependencies):
             raise PluginError(message)
         _log.warning(message)
 
-    def _check_keys(self, app: Any) -> None:
+    def _check_keys(self, app: FastAPI) -> None:
         served = {table.metadata: None for model in models_of(app) for table in traits_of(model).tables}
-        if self.rls is not None:
-            served[self.rls.metadata] = None
+        if self.source.rls is not None:
+            served[self.source.rls.metadata] = None
         for metadata in served:
             check_tenant_keys(metadata, strict=self.strict)
 
     def session(
-        self, tenant: Any = None, actor: str | None = None, *, unlimited: bool = False
+        self, tenant: object = None, actor: str | None = None, *, unlimited: bool = False
     ) -> AbstractAsyncContextManager[AsyncSession]:
         """A session for background tasks, streams and scripts: ``async with plugin.session(tenant="t")``.
 
@@ -191,10 +212,10 @@ class DatabasePlugin(Dependencies):
         works across tenants, which is logged. ``unlimited`` lifts the plugin's timeouts, for an export or a migration:
         the block's transaction then begins at once, with one more statement.
         """
-        return async_unit(self, RequestIdentity(tenant, actor), unlimited=unlimited)
+        return async_unit(self.source, RequestIdentity(tenant, actor), unlimited=unlimited)
 
     def sync_session(
-        self, tenant: Any = None, actor: str | None = None, *, unlimited: bool = False
+        self, tenant: object = None, actor: str | None = None, *, unlimited: bool = False
     ) -> AbstractContextManager[Session]:
         """As `session`, sync."""
-        return sync_unit(self, RequestIdentity(tenant, actor), unlimited=unlimited)
+        return sync_unit(self.source, RequestIdentity(tenant, actor), unlimited=unlimited)

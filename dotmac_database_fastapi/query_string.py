@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import pydantic
 from starlette.requests import HTTPConnection
@@ -16,18 +15,19 @@ from dotmac_database import (
     QueryOptions,
     SortField,
     SortOrder,
-    TotalKind,
     ValidationError,
     any_of,
     traits_of,
 )
 
-from .bounds import MAX_FILTER_VALUES, MAX_OFFSET, MAX_SEARCH, MAX_SORTS, QueryErrors, Values, shown, single, values_of
+from .aliases import JsonObject
+from .bounds import MAX_FILTER_VALUES, MAX_SEARCH, MAX_SORTS, QueryErrors, Values, shown, single, values_of
 from .fields import LISTS, TEXT_PATTERN, ClientField, fields_of, sortable_fields
 from .internals import accepted_query, dependant_of, query_parameters, route_of
-from .pages import MAX_PAGE_SIZE, PAGE_PARAMETERS, TOTALS, PageParams, kinds_of
+from .options import ListOptions
+from .pages import PAGE_PARAMETERS, PageParams, ParameterDoc, kinds_of
 from .readable import shows
-from .registry import plugins_of
+from .registry import sources_of
 from .schemas import read_schema_of
 
 _TRUTH = pydantic.TypeAdapter(bool)
@@ -61,8 +61,8 @@ def _of_plugins(connection: HTTPConnection) -> frozenset[str]:
     """The query parameters of the plugins' tenant and actor dependencies, which are not in the route's signature."""
     path, app = getattr(route_of(connection), "path_format", "") or "", connection.scope.get("app")
     names: set[str] = set()
-    for plugin in plugins_of(app).values():
-        for dependency in (plugin.tenant, plugin.actor):
+    for source in sources_of(app).values():
+        for dependency in (source.tenant, source.actor):
             if dependency is not None:
                 names |= accepted_query(dependant_of(dependency, path), app)
     return frozenset(names)
@@ -77,7 +77,7 @@ class FilterParams:
         names: Iterable[str] = (),
         *,
         reserved: frozenset[str] = frozenset(),
-        schema: type[Any] | None = None,
+        schema: type | None = None,
     ) -> None:
         self.fields = fields_of(model, names, schema)
         self.declared: dict[str, tuple[ClientField, FilterOperator]] = {}
@@ -116,7 +116,7 @@ class FilterParams:
 
     def _read(
         self, name: str, each: ClientField, operator: FilterOperator, given: Sequence[str], faults: QueryErrors
-    ) -> Iterator[Any]:
+    ) -> Iterator[object]:
         """Yield the value, or nothing if it is invalid."""
         try:
             if operator in LISTS:
@@ -132,7 +132,7 @@ class FilterParams:
 
     def _read_list(
         self, name: str, each: ClientField, operator: FilterOperator, given: Sequence[str], faults: QueryErrors
-    ) -> Iterator[list[Any]]:
+    ) -> Iterator[list[object]]:
         # A repeated text parameter is not split: its values may contain commas.
         whole = each.is_text and len(given) > 1
         parts = given if whole else [part for value in given if value for part in value.split(",")]
@@ -141,13 +141,13 @@ class FilterParams:
             return
         yield [each.adapter.validate_python(part) for part in parts]
 
-    def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
+    def openapi(self) -> Iterator[ParameterDoc]:
         """Name, schema and description of the documented parameters: the most used operators of each field."""
         for name, (each, operator) in self.declared.items():
             documented = each.documented
             if operator not in documented:
                 continue
-            schema: dict[str, Any] = each.schema
+            schema: JsonObject = each.schema
             if operator in LISTS:
                 schema = {"type": "array", "items": {**schema, "pattern": _NO_COMMA} if each.is_text else schema}
             elif operator in _NULLS:
@@ -226,7 +226,7 @@ class SortParams:
                         chosen.setdefault((sort.field, sort.by), sort)
         return list(chosen.values())
 
-    def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
+    def openapi(self) -> Iterator[ParameterDoc]:
         """Each parameter's name, schema and description."""
         if not self.choices:
             return
@@ -261,7 +261,7 @@ class SearchParams:
             return [any_of(*(QueryFilter(name, FilterOperator.SEARCH, words) for name in self.names))]
         return []
 
-    def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
+    def openapi(self) -> Iterator[ParameterDoc]:
         """Each parameter's name, schema and description."""
         yield (
             "q",
@@ -270,51 +270,43 @@ class SearchParams:
         )
 
 
+_DEFAULTS = ListOptions()
+
+
 class ListParams:
     """All query parameters of a list: filters, a search, the order and the page.
 
-    ``schema`` is what clients see of a row, None the derived one. Where ``filters`` is empty and ``sorts`` is None
-    those are its columns; a cursor, which everybody can read, is sorted by nothing else. Raises `ValidationError` for a
-    field that is missing or private, for a sort by an array, and for a kind of total that there is not.
+    If the options name no ``sorts``, clients may sort by those of ``sorts_among`` that have an order, or, without
+    these, by the columns of the read schema. A cursor, whose values every client can read, is sorted only by fields of
+    the read schema. Raises `ValidationError` for a field that is missing or private, for a sort by an array, and for an
+    unknown kind of total.
     """
 
-    def __init__(
-        self,
-        model: type,
-        *,
-        filters: Iterable[str] = (),
-        sorts: Iterable[str] | None = None,
-        search: Sequence[str] = (),
-        default_sort: Sequence[SortField] = (),
-        page_size: int = 20,
-        max_page_size: int = MAX_PAGE_SIZE,
-        total: TotalKind = "exact",
-        totals: Collection[TotalKind] = TOTALS,
-        max_offset: int | None = MAX_OFFSET,
-        schema: type[Any] | None = None,
-    ) -> None:
+    def __init__(self, model: type, options: ListOptions = _DEFAULTS, *, sorts_among: Iterable[str] = ()) -> None:
+        search, schema = options.search, options.read_schema
         own = PAGE_PARAMETERS | SortParams.known | (SearchParams.known if search else frozenset())
-        self.filters = FilterParams(model, filters, reserved=own, schema=schema)
-        self.sorts = SortParams(sortable_fields(model, sorts, schema), search)
+        self.filters = FilterParams(model, options.filters, reserved=own, schema=schema)
+        self.sorts = SortParams(sortable_fields(model, options.sorts, sorts_among, schema), search)
         self.search = SearchParams(model, search) if search else None
         self.page = PageParams(
             traits_of(model).primary_key[0],
-            min(page_size, max_page_size),
-            max_page_size,
-            total,
-            kinds_of(total, totals),
-            max_offset,
+            min(options.page_size, options.max_page_size),
+            options.max_page_size,
+            options.total,
+            kinds_of(options.total, options.totals),
+            options.max_offset,
         )
-        sortable_fields(model, [each.field for each in default_sort])
-        self.default_sort = tuple(default_sort)
+        self.default_sort = _sorts_of(options.default_sort)
+        if self.default_sort:
+            sortable_fields(model, [each.field for each in self.default_sort])
         self.known = own | self.filters.known
-        self.schema: Any = schema or read_schema_of(model)
+        self.schema: type = schema or read_schema_of(model)
         self._keys = frozenset(traits_of(model).primary_key)
 
     def read(self, connection: HTTPConnection) -> QueryOptions:
         """The options in the request's query string. Raises `RequestValidationError` with all errors."""
         values, faults = values_of(connection), QueryErrors()
-        filters: list[Any] = []
+        filters: list[QueryFilter | FilterGroup] = []
         if values:
             refuse_unknown(connection, values, self.known, faults)
             filters += self.filters.read(values, faults)
@@ -347,7 +339,7 @@ class ListParams:
                     "read numbered pages, or sort by something that is.",
                 )
 
-    def openapi(self) -> Iterator[tuple[str, dict[str, Any], str]]:
+    def openapi(self) -> Iterator[ParameterDoc]:
         """Each parameter's name, schema and description."""
         yield from self.page.openapi()
         yield from self.sorts.openapi()
@@ -355,10 +347,18 @@ class ListParams:
             yield from self.search.openapi()
         yield from self.filters.openapi()
 
-    def openapi_parameters(self) -> list[dict[str, Any]]:
+    def openapi_parameters(self) -> list[JsonObject]:
         """The OpenAPI parameter objects. Lists are comma-separated."""
         return [
             {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
             | ({"style": "form", "explode": False} if schema.get("type") == "array" else {})
             for name, schema, description in self.openapi()
         ]
+
+
+def _sorts_of(text: str) -> tuple[SortField, ...]:
+    """Parse sorts such as ``"-created_at,name"``."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return tuple(
+        SortField(part.removeprefix("-"), SortOrder.DESC if part.startswith("-") else SortOrder.ASC) for part in parts
+    )

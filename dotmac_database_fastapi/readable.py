@@ -8,13 +8,16 @@ from functools import lru_cache
 from typing import Any, get_args, get_type_hints
 
 from pydantic import AliasChoices, AliasPath, BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
 from typing_extensions import is_typeddict
 
 from dotmac_database import Traits, traits_of
 
+from .aliases import Annotation
+
 
 @lru_cache(maxsize=1024)
-def shown_by(schema: Any) -> dict[str, Any]:
+def shown_by(schema: Annotation) -> dict[str, Annotation]:
     """The attributes that a schema reads and serializes, with their types in the schema."""
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         return {name: each.annotation for key, each in schema.model_fields.items() for name in _read_from(key, each)}
@@ -27,7 +30,7 @@ def shown_by(schema: Any) -> dict[str, Any]:
     return dict.fromkeys(described.get("properties", ()), Any)
 
 
-def _read_from(key: str, field: Any) -> Iterator[str]:
+def _read_from(key: str, field: FieldInfo) -> Iterator[str]:
     """The names of the attributes that a field may be read from; none if it is excluded from serialization."""
     if field.exclude is True:
         return
@@ -41,17 +44,17 @@ def _read_from(key: str, field: Any) -> Iterator[str]:
 
 
 @lru_cache(maxsize=4096)
-def shows(schema: Any, path: str) -> bool:
+def shows(schema: Annotation, path: str) -> bool:
     """Whether the schema contains the target of a dotted path: a column, a related row's column, or a JSON value."""
     first, _, rest = path.partition(".")
     fields = shown_by(schema)
     if first not in fields:
         return False
-    inner: list[Any] = list(_schemas(fields[first]))
+    inner = list(_schemas(fields[first]))
     return not rest or not inner or any(shows(each, rest) for each in inner)
 
 
-def deferred_in(traits: Traits[Any], schema: Any) -> Iterator[str]:
+def deferred_in(traits: Traits[object], schema: Annotation) -> Iterator[str]:
     """Dotted paths to the deferred columns that a schema contains, of a row and of its related rows.
 
     If a schema contains anything but columns and relationships, it may compute that from any deferred column, so all
@@ -63,13 +66,13 @@ def deferred_in(traits: Traits[Any], schema: Any) -> Iterator[str]:
     )
     yield from (name for name in sorted(traits.deferred) if computes or name in shown)
     for name in shown.keys() & traits.relationships.keys():
-        target: Traits[Any] = traits_of(traits.relationships[name].mapper.class_)
+        target: Traits[object] = traits_of(traits.relationships[name].mapper.class_)
         for each in _schemas(shown[name]):
             inner = shown_by(each)
             yield from (f"{name}.{key}" for key in sorted(target.deferred) if key in inner)
 
 
-def _schemas(annotation: Any) -> Iterator[Any]:
+def _schemas(annotation: Annotation) -> Iterator[type]:
     """The schemas within an annotation: ``list[Author] | None`` has ``Author``."""
     if isinstance(annotation, type) and not get_args(annotation):
         if issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation) or is_typeddict(annotation):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
-from typing import Any
+
+from pydantic import BaseModel
 
 from dotmac_database import (
     ALL_TENANTS,
@@ -17,7 +18,9 @@ from dotmac_database import (
     tenant_references,
 )
 
-Checked = Mapping[TenantReference, tuple[Any, ...]]
+from .aliases import Repository
+
+Checked = Mapping[TenantReference, tuple[object, ...]]
 """The foreign keys that were checked, with their values."""
 
 
@@ -28,7 +31,7 @@ class References:
     another tenant or does not exist.
     """
 
-    def __init__(self, traits: Traits[Any]) -> None:
+    def __init__(self, traits: Traits[object]) -> None:
         self.traits = traits
 
     # Computed at the first request, because a class may refer to one that is mapped later.
@@ -37,14 +40,14 @@ class References:
         """The foreign keys of the class to tenants' rows."""
         return tenant_references(self.traits.model)
 
-    async def before_create(self, repository: Any, data: Any) -> Checked:
+    async def before_create(self, repository: Repository, data: BaseModel) -> Checked:
         """Check the foreign keys in ``data``, a Pydantic object. One statement, if there are any."""
         given = {**self._fields(data, set_only=False), **self._fields(data)}
         # A column that is not given may have a default, which `after` checks in the written row.
         unset = dict.fromkeys(self.traits.null_unless_set)
         return await self._check(repository, {**unset, **given}, self.all)
 
-    async def before_update(self, repository: Any, key: Any, data: Any) -> Checked:
+    async def before_update(self, repository: Repository, key: object, data: BaseModel) -> Checked:
         """Check the foreign keys that ``data`` changes, wholly or in part. One statement, if there are any.
 
         Missing columns of a composite key, and the tenant, are read from the stored row with one more statement. That
@@ -58,7 +61,7 @@ class References:
             given = {**await self._stored(repository, row, changed), **given}
         return await self._check(repository, given, changed)
 
-    async def after(self, repository: Any, entity: Any, checked: Checked, *, created: bool) -> None:
+    async def after(self, repository: Repository, entity: object, checked: Checked, *, created: bool) -> None:
         """Check the foreign keys of the written row that were not checked before, such as defaults.
 
         No statement, unless a default, a hook or anything but the request's data has set a key.
@@ -69,23 +72,27 @@ class References:
         others = [each for each in looked if _values(each, values) != checked.get(each)]
         await self._check(repository, values, others)
 
-    async def _check(self, repository: Any, values: Mapping[str, Any], asked: Any) -> Checked:
-        wanted = {field: values[field] for each in asked for field in each.fields if field in values}
+    async def _check(
+        self, repository: Repository, values: Mapping[str, object], references: Collection[TenantReference]
+    ) -> Checked:
+        keys = {field: values[field] for each in references for field in each.fields if field in values}
         tenant = self.traits.tenant
         if tenant is not None and tenant in values:
-            wanted[tenant] = values[tenant]
-        if any(value is not None for value in wanted.values()):
+            keys[tenant] = values[tenant]
+        if any(value is not None for value in keys.values()):
             missing = await async_missing_references(
-                repository.db, self.traits.model, wanted, tenant_id=repository.tenant_id
+                repository.db, self.traits.model, keys, tenant_id=repository.tenant_id
             )
             for reference in missing:
-                if reference in asked:
+                if reference in references:
                     raise ConstraintViolationError(
                         f"{self.traits.name}: there is no such {reference.target} to refer to.", fields=reference.fields
                     )
-        return {each: _values(each, values) for each in asked}
+        return {each: _values(each, values) for each in references}
 
-    async def _stored(self, repository: Any, row: Any, references: Any) -> dict[str, Any]:
+    async def _stored(
+        self, repository: Repository, row: object, references: Iterable[TenantReference]
+    ) -> dict[str, object]:
         tenant = self.traits.tenant
         fields = {field for each in references for field in each.fields} | ({tenant} if tenant is not None else set())
         if fields <= vars(row).keys():
@@ -94,7 +101,7 @@ class References:
         await repository.db.refresh(row, [field for field in fields if field not in vars(row)])
         return {field: getattr(row, field) for field in fields}
 
-    def _fields(self, data: Any, *, set_only: bool = True) -> dict[str, Any]:
+    def _fields(self, data: BaseModel, *, set_only: bool = True) -> dict[str, object]:
         """The values of a Pydantic object by attribute name, with synonyms resolved."""
         names = data.model_fields_set if set_only else type(data).model_fields
         found = {self._canonical(name): getattr(data, name) for name in names}
@@ -105,5 +112,5 @@ class References:
         return name if synonym is None else synonym.name
 
 
-def _values(reference: TenantReference, values: Mapping[str, Any]) -> tuple[Any, ...]:
+def _values(reference: TenantReference, values: Mapping[str, object]) -> tuple[object, ...]:
     return tuple(values.get(field) for field in reference.fields)

@@ -6,15 +6,13 @@ repository before its user, an anonymous client would get an error about tenants
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.requests import HTTPConnection
 
 from dotmac_database import TenantRequiredError, ValidationError
 
+from .aliases import Endpoint
 from .internals import solve_after
 
 REFUSALS = (HTTPException, WebSocketException, RequestValidationError, TenantRequiredError, ValidationError)
@@ -31,7 +29,7 @@ def rank(refused: Exception) -> int:
     return {401: 0, 403: 1}.get(status, 2)
 
 
-async def raise_identity(connection: HTTPConnection, call: Callable[..., Any], refused: Exception) -> None:
+async def raise_identity(connection: HTTPConnection, call: Endpoint, refused: Exception) -> None:
     """Raise the 401 or 403 of a dependency after ``call``, if one raises it and it precedes ``refused``.
 
     The remaining dependencies are solved only for a request that is refused, so that others cost nothing more.

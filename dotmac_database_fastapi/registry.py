@@ -1,19 +1,16 @@
-"""The plugins of an app."""
+"""The plugins of an app, each known by its source."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
+from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 
-from .openapi import describe
+from .source import Source
 
-if TYPE_CHECKING:
-    from .plugin import DatabasePlugin
-
-_STATE = "dotmac_database_plugins"
+_STATE = "dotmac_database_sources"
 _SEARCHED = "dotmac_database_searched"
 
 
@@ -21,65 +18,66 @@ class PluginError(RuntimeError):
     """The app is not configured for the use it makes of a plugin."""
 
 
-def register(app: Any, plugin: DatabasePlugin) -> None:
-    """Add a plugin to an app. Raises `PluginError` if another plugin has the same name."""
-    plugins = _registered(app)
-    if plugins.setdefault(plugin.name, plugin) is not plugin:
-        raise PluginError(f"The app has a plugin {plugin.name!r} already; give this one another name=.")
-    describe(app)
+def register(app: FastAPI | None, source: Source) -> None:
+    """Add the source of a plugin to an app. Raises `PluginError` if another plugin has the same name."""
+    sources = _registered(app)
+    if sources.setdefault(source.name, source) is not source:
+        raise PluginError(f"The app has a plugin {source.name!r} already; give this one another name=.")
 
 
-def plugin_of(connection: HTTPConnection) -> DatabasePlugin:
-    """The only plugin of the request's app. Raises `PluginError` if there is none, or more than one."""
-    only = only_plugin(connection)
+def source_of(connection: HTTPConnection) -> Source:
+    """The source of the only plugin of the request's app. Raises `PluginError` if there is none, or more than one."""
+    only = only_source(connection)
     if only is not None:
         return only
-    plugins = plugins_of(connection.scope.get("app"))
-    if not plugins:
+    sources = sources_of(connection.scope.get("app"))
+    if not sources:
         raise PluginError(
             "The app has no DatabasePlugin: give it one, FastAPI(lifespan=plugin.lifespan) or plugin.install(app). "
             "A mounted app needs it, too."
         )
-    named = ", ".join(repr(name) for name in plugins)
+    named = ", ".join(repr(name) for name in sources)
     raise PluginError(
-        f"The app has {len(plugins)} DatabasePlugins ({named}), so the module's functions can't tell which is meant: "
+        f"The app has {len(sources)} DatabasePlugins ({named}), so the module's functions can't tell which is meant: "
         "use plugin.get_repository(…), plugin.get_session and plugin=… of the routers."
     )
 
 
-def only_plugin(connection: HTTPConnection) -> DatabasePlugin | None:
-    """The only plugin of the request's app; None if there is none, or more than one."""
-    plugins = plugins_of(connection.scope.get("app"))
-    return next(iter(plugins.values())) if len(plugins) == 1 else None
+def only_source(connection: HTTPConnection) -> Source | None:
+    """The source of the only plugin of the request's app; None if there is none, or more than one."""
+    sources = sources_of(connection.scope.get("app"))
+    return next(iter(sources.values())) if len(sources) == 1 else None
 
 
-def plugins_of(app: Any) -> dict[str, DatabasePlugin]:
-    """An app's plugins by name, including one whose lifespan the app has but has not started."""
-    plugins = _registered(app)
+def sources_of(app: FastAPI | None) -> dict[str, Source]:
+    """The sources of an app's plugins by name, including one whose lifespan the app has but has not started."""
+    sources = _registered(app)
     if app is not None and not getattr(app.state, _SEARCHED, False):
         setattr(app.state, _SEARCHED, True)
-        for plugin in _in_lifespan(app.router.lifespan_context):
-            plugins.setdefault(plugin.name, plugin)
-    return plugins
+        for source in _in_lifespan(app.router.lifespan_context):
+            sources.setdefault(source.name, source)
+    return sources
 
 
-def _registered(app: Any) -> dict[str, DatabasePlugin]:
+def _registered(app: FastAPI | None) -> dict[str, Source]:
     if app is None:
         return {}
-    plugins: dict[str, DatabasePlugin] | None = getattr(app.state, _STATE, None)
-    if plugins is None:
-        plugins = {}
-        setattr(app.state, _STATE, plugins)
-    return plugins
+    sources: dict[str, Source] | None = getattr(app.state, _STATE, None)
+    if sources is None:
+        sources = {}
+        setattr(app.state, _STATE, sources)
+    return sources
 
 
-def _in_lifespan(context: Any, depth: int = 64) -> Iterator[DatabasePlugin]:
-    """The plugins whose lifespans are in an app's lifespan. FastAPI wraps it in a closure for each included router."""
-    from .plugin import DatabasePlugin
+def _in_lifespan(context: object, depth: int = 64) -> Iterator[Source]:
+    """The sources of the plugins whose lifespans are in an app's lifespan.
 
-    owner = getattr(context, "__self__", None)
-    if isinstance(owner, DatabasePlugin):
-        yield owner
+    FastAPI wraps an app's lifespan in a closure for each included router.
+    """
+    # The lifespan of a plugin is its bound method.
+    source = getattr(getattr(context, "__self__", None), "source", None)
+    if isinstance(source, Source):
+        yield source
     elif depth and callable(context):
         for cell in getattr(context, "__closure__", None) or ():
             with suppress(ValueError):  # a cell that is still empty

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from operator import itemgetter
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError
 from sqlalchemy.orm.base import instance_dict
 from typing_extensions import TypedDict
 
 from dotmac_database import CursorPaginationResult, PaginationResult, Traits, traits_of
 
+from .aliases import Annotation, Repository
 from .readable import deferred_in
 from .schemas import read_schema_of
+
+Page: TypeAlias = PaginationResult[Any] | CursorPaginationResult[Any]
 
 
 class Renderer:
@@ -27,13 +31,13 @@ class Renderer:
     contains. ``columns`` are the only columns that it needs; None if it needs entities.
     """
 
-    def __init__(self, model: type, read_schema: type[Any] | None = None) -> None:
-        schema: Any = read_schema or read_schema_of(model)
-        self.schema: type[Any] = schema
-        traits: Traits[Any] = traits_of(model)
+    def __init__(self, model: type, read_schema: type | None = None) -> None:
+        schema: Annotation = read_schema or read_schema_of(model)
+        self.schema: type = schema
+        traits: Traits[object] = traits_of(model)
         self.relationships = tuple(name for name in getattr(schema, "model_fields", {}) if name in traits.relationships)
         self._deferred = frozenset(deferred_in(traits, schema)) | (traits.deferred & {traits.version})
-        self.page_models: tuple[Any, Any] = (PaginationResult[schema], CursorPaginationResult[schema])
+        self.page_models: tuple[Annotation, Annotation] = (PaginationResult[schema], CursorPaginationResult[schema])
         self._checked = _Shape(schema)
         self._rows = self._plain = None
         self.columns: tuple[str, ...] | None = None
@@ -41,11 +45,11 @@ class Renderer:
             self.columns = tuple(schema.model_fields)
             self._rows, self._plain = _reader(self.columns), _Shape(_row_type(schema))
 
-    def loading(self, repository: Any) -> Any:
+    def loading(self, repository: Repository) -> Repository:
         """The repository, changed to load the deferred columns that the schema contains."""
         return repository.undefer(*self._deferred) if self._deferred else repository
 
-    def one(self, entity: Any) -> bytes:
+    def one(self, entity: object) -> bytes:
         """The JSON of one row."""
         # Without validation, serialization fails for a value that is not of its column's type, as a default may be
         # until the row is read again. Then the row is validated, below.
@@ -54,7 +58,7 @@ class Renderer:
                 return _dump(self._plain.one, self._rows([entity])[0])
         return _dump(self._checked.one, self._checked.one.validate_python(entity, from_attributes=True))
 
-    def page(self, page: PaginationResult[Any] | CursorPaginationResult[Any]) -> bytes:
+    def page(self, page: Page) -> bytes:
         """The JSON of a page."""
         kind = PaginationResult if isinstance(page, PaginationResult) else CursorPaginationResult
         with suppress(PydanticSerializationError):
@@ -69,33 +73,35 @@ class Renderer:
 class _Shape:
     """The type adapters for rows of one type, and for pages of them."""
 
-    def __init__(self, item: Any) -> None:
-        kinds: tuple[Any, ...] = (PaginationResult, CursorPaginationResult)
-        self.one: TypeAdapter[Any] = TypeAdapter(item)
-        self.pages: dict[Any, TypeAdapter[Any]] = {kind: TypeAdapter(kind[item]) for kind in kinds}
+    def __init__(self, item: Annotation) -> None:
+        kinds: tuple[Annotation, ...] = (PaginationResult, CursorPaginationResult)
+        self.one: TypeAdapter[object] = TypeAdapter(item)
+        self.pages: dict[type, TypeAdapter[object]] = {kind: TypeAdapter(kind[item]) for kind in kinds}
 
 
-def _dump(adapter: TypeAdapter[Any], value: Any) -> bytes:
+def _dump(adapter: TypeAdapter[object], value: object) -> bytes:
     return adapter.dump_json(value, by_alias=True, warnings="error")
 
 
-def _row_type(schema: type[BaseModel]) -> Any:
+def _row_type(schema: type[BaseModel]) -> Annotation:
     """The type of a row as a dict, which needs no validation."""
-    make: Any = TypedDict  # type checkers need literal fields, and these are known only at run time
+    make: Annotation = TypedDict  # type checkers need literal fields, and these are known only at run time
     return make("Row", {key: _annotation(field) for key, field in schema.model_fields.items()})
 
 
-def _annotation(field: Any) -> Any:
+def _annotation(field: FieldInfo) -> Annotation:
     """A field's type with its metadata, such as serializers, which Pydantic stores apart from the type."""
     return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 
-def _reader(keys: tuple[str, ...]) -> Callable[[Sequence[Any]], list[Any]]:
+def _reader(keys: tuple[str, ...]) -> Callable[[Sequence[object]], list[object]]:
     """A function that makes dicts of these columns from entities. Rows that are already dicts are not changed."""
     # itemgetter returns a tuple only for two or more keys.
-    values: Callable[[Any], Any] = itemgetter(*keys) if len(keys) > 1 else lambda held: tuple(held[key] for key in keys)
+    values: Callable[[Mapping[str, object]], tuple[object, ...]] = (
+        itemgetter(*keys) if len(keys) > 1 else lambda row: tuple(row[key] for key in keys)
+    )
 
-    def read(entities: Sequence[Any]) -> list[Any]:
+    def read(entities: Sequence[object]) -> list[object]:
         if entities and type(entities[0]) is dict:
             return list(entities)
         try:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from dotmac_database import (
     ALL_TENANTS,
     AsyncRepository,
+    BaseRepository,
     MisuseError,
     TenantIsolationError,
     TenantNotGivenError,
@@ -20,9 +24,13 @@ from dotmac_database import (
 )
 
 from .identity import RequestIdentity
+from .source import CursorKey
 from .tenants import BadTenantError
 
-Build = Callable[[Any, RequestIdentity, Any], Any]
+AnySession: TypeAlias = Session | AsyncSession
+AnyRepository: TypeAlias = AsyncRepository[Any, Any] | BaseRepository[Any, Any]
+Build: TypeAlias = Callable[[AnySession, RequestIdentity, CursorKey], AnyRepository]
+"""Makes a repository from a session, an identity and a cursor key."""
 
 
 def builder(target: type, base: type) -> Build:
@@ -45,7 +53,7 @@ def _of_model(model: type, base: type) -> Build:
     create = create_async_repository if base is AsyncRepository else create_repository
     scoped = traits_of(model).tenant is not None
 
-    def build(session: Any, identity: RequestIdentity, cursor_key: Any) -> Any:
+    def build(session: Any, identity: RequestIdentity, cursor_key: CursorKey) -> AnyRepository:
         return create(session, model, identity.tenant if scoped else None, cursor_key=cursor_key)
 
     return build
@@ -53,15 +61,16 @@ def _of_model(model: type, base: type) -> Build:
 
 def _of_repository(target: type) -> Build:
     """Pass only the arguments that the class accepts, as in ``def __init__(self, db, tenant_id)``."""
+    make: Callable[..., AnyRepository] = target
     parameters = inspect.signature(target).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     model: type | None = getattr(target, "declared_model", None)
     scoped = model is None or traits_of(model).tenant is not None
     takes = {name: takes_all or name in parameters for name in ("tenant_id", "cursor_key")}
 
-    def build(session: Any, identity: RequestIdentity, cursor_key: Any) -> Any:
+    def build(session: AnySession, identity: RequestIdentity, cursor_key: CursorKey) -> AnyRepository:
         given = {"tenant_id": identity.tenant if scoped else None, "cursor_key": cursor_key}
-        return target(session, **{name: value for name, value in given.items() if takes[name]})
+        return make(session, **{name: value for name, value in given.items() if takes[name]})
 
     return build
 
@@ -70,7 +79,7 @@ def _checked(build: Build, model: type | None) -> Build:
     """Raise the request's own error for a missing tenant, or for one that the tenant column can't hold."""
     scoped = model is not None and traits_of(model).tenant is not None
 
-    def checked(session: Any, identity: RequestIdentity, cursor_key: Any) -> Any:
+    def checked(session: AnySession, identity: RequestIdentity, cursor_key: CursorKey) -> AnyRepository:
         if scoped and model is not None and identity.tenant is None:
             raise identity.refusal(f"{model.__name__} belongs to tenants.")
         try:
@@ -87,7 +96,7 @@ def _checked(build: Build, model: type | None) -> Build:
     return checked
 
 
-def _rebind(session: Any, named: Any, tenant: Any) -> None:
+def _rebind(session: AnySession, named: object, tenant: object) -> None:
     """If the tenant column is no text, bind the session to the tenant's value in place of its name."""
     if tenant is None or tenant is ALL_TENANTS or tenant == named:
         return

@@ -20,6 +20,7 @@ from sqlalchemy.sql.visitors import iterate
 
 from dotmac_database import Traits, traits_of
 
+from .aliases import Annotation, AnyColumn, ColumnType, JsonObject
 from .binary import Whatever, with_base64, without_encoding
 from .declared import UNKNOWN, narrower, plain_type, value_type
 from .fields import public_columns, python_type
@@ -37,7 +38,7 @@ def create_schema_of(model: type) -> type[BaseModel]:
     It has all public columns except those of the tenant, audit, soft deletion and version, and except the primary key,
     unless only the client can supply it.
     """
-    traits: Traits[Any] = traits_of(model)
+    traits: Traits[object] = traits_of(model)
     columns = {**_natural_key(traits), **_written(traits)}
     fields = {key: _created(traits, key, column) for key, column in columns.items()}
     return _model(model, "Create", fields, _WRITTEN)
@@ -46,7 +47,7 @@ def create_schema_of(model: type) -> type[BaseModel]:
 @lru_cache(maxsize=1024)
 def update_schema_of(model: type) -> type[BaseModel]:
     """The schema of a change. No field is required, and a field that is not sent is not changed."""
-    traits: Traits[Any] = traits_of(model)
+    traits: Traits[object] = traits_of(model)
     fields = {
         key: (_annotation(traits, key, column, stored=True), _unset()) for key, column in _written(traits).items()
     }
@@ -56,7 +57,7 @@ def update_schema_of(model: type) -> type[BaseModel]:
 @lru_cache(maxsize=1024)
 def read_schema_of(model: type) -> type[BaseModel]:
     """The schema of a row in responses: all public columns."""
-    traits: Traits[Any] = traits_of(model)
+    traits: Traits[object] = traits_of(model)
     fields = {key: (_annotation(traits, key, column), ...) for key, column in public_columns(traits).items()}
     return _model(model, "Read", fields, _READ)
 
@@ -66,16 +67,16 @@ def _model(model: type, word: str, fields: Mapping[str, Any], config: ConfigDict
     return create_model(f"{model.__name__}{word}", __config__=config, __module__=model.__module__, **fields)
 
 
-def _unset() -> Any:
+def _unset() -> object:
     """A field without a documented default: it is not changed if it is not sent."""
     return Field(default=None, json_schema_extra=_without_default)
 
 
-def _without_default(schema: dict[str, Any]) -> None:
+def _without_default(schema: JsonObject) -> None:
     schema.pop("default", None)
 
 
-def _written(traits: Traits[Any]) -> dict[str, Column[Any]]:
+def _written(traits: Traits[object]) -> dict[str, AnyColumn]:
     withheld = {
         *traits.primary_key,
         traits.tenant,
@@ -93,14 +94,14 @@ def _written(traits: Traits[Any]) -> dict[str, Column[Any]]:
     }
 
 
-def _may_be_set(column: Column[Any]) -> bool:
+def _may_be_set(column: AnyColumn) -> bool:
     return column.computed is None and (column.identity is None or not column.identity.always)
 
 
-def _of_inheritance(traits: Traits[Any]) -> Iterator[str]:
+def _of_inheritance(traits: Traits[object]) -> Iterator[str]:
     """The columns that the ORM fills: the discriminator, and the foreign keys to the rows of parent classes."""
     mapper = traits.mapper
-    filled: set[Any] = {mapper.polymorphic_on}
+    filled: set[object] = {mapper.polymorphic_on}
     for level in mapper.iterate_to_root():
         if level.inherit_condition is not None:
             own = set(level.local_table.columns)
@@ -108,22 +109,22 @@ def _of_inheritance(traits: Traits[Any]) -> Iterator[str]:
     yield from (key for key, column in traits.columns.items() if column in filled)
 
 
-def _natural_key(traits: Traits[Any]) -> dict[str, Column[Any]]:
+def _natural_key(traits: Traits[object]) -> dict[str, AnyColumn]:
     """The primary key columns that only the client can supply."""
     return {
         key: traits.columns[key] for key in traits.primary_key if key != traits.tenant and not _fills_key(traits, key)
     }
 
 
-def _fills_key(traits: Traits[Any], key: str) -> bool:
+def _fills_key(traits: Traits[object], key: str) -> bool:
     """Whether a primary key column is filled by a default, in any of the tables of a joined class."""
-    root: Traits[Any] = traits_of(traits.mapper.base_mapper.class_)
+    root: Traits[object] = traits_of(traits.mapper.base_mapper.class_)
     return key in (traits.makes_uuid, root.makes_uuid) or any(
         isinstance(column, Column) and _filled(column) for column in traits.mapper.column_attrs[key].columns
     )
 
 
-def _filled(column: Column[Any]) -> bool:
+def _filled(column: AnyColumn) -> bool:
     """Whether a default, the server or an identity fills the column if no value is given."""
     table: Any = column.table
     return (
@@ -134,7 +135,7 @@ def _filled(column: Column[Any]) -> bool:
     )
 
 
-def _created(traits: Traits[Any], key: str, column: Column[Any]) -> tuple[Any, Any]:
+def _created(traits: Traits[object], key: str, column: AnyColumn) -> tuple[Annotation, object]:
     annotation = _annotation(traits, key, column, stored=True)
     if key in traits.primary_key and isinstance(column.type, sa.String):
         annotation = Annotated[annotation, Documented(SEGMENT)]
@@ -146,7 +147,7 @@ def _created(traits: Traits[Any], key: str, column: Column[Any]) -> tuple[Any, A
     return annotation, _unset()
 
 
-def _column_default(value: Any) -> Any:
+def _column_default(value: object) -> object:
     """A field whose default is only documented. The column itself applies it when the row is inserted.
 
     Thus a subclass (with the discriminator of an inheritance) or the repository can insert another value.
@@ -155,7 +156,7 @@ def _column_default(value: Any) -> Any:
     return Field(default=None, json_schema_extra=lambda schema: schema.update(default=shown))
 
 
-def _annotation(traits: Traits[Any], key: str, column: Column[Any], *, stored: bool = False) -> Any:
+def _annotation(traits: Traits[object], key: str, column: AnyColumn, *, stored: bool = False) -> Annotation:
     annotation, metadata = _declared(traits, key)
     if annotation is None or _says_no_more(annotation, column):
         annotation = _of_column(traits, key, column, stored=stored)
@@ -166,14 +167,14 @@ def _annotation(traits: Traits[Any], key: str, column: Column[Any], *, stored: b
     return Annotated[(annotation, *metadata)] if metadata else annotation
 
 
-def _says_no_more(annotation: Any, column: Column[Any]) -> bool:
+def _says_no_more(annotation: Annotation, column: AnyColumn) -> bool:
     """Whether the annotation of an SQLModel class is just the Python type of the column type."""
     parts = [part for part in get_args(annotation) if part is not type(None)] or [annotation]
     optional = type(None) in get_args(annotation)
     return len(parts) == 1 and parts[0] is python_type(column.type) and (bool(column.nullable) or not optional)
 
 
-def _of_column(traits: Traits[Any], key: str, column: Column[Any], *, stored: bool) -> Any:
+def _of_column(traits: Traits[object], key: str, column: AnyColumn, *, stored: bool) -> Annotation:
     """The type of a column's values in requests (``stored``) or in responses.
 
     Responses do not enforce the class's own annotations: one row that violates them must not make a whole list fail.
@@ -190,11 +191,12 @@ def _of_column(traits: Traits[Any], key: str, column: Column[Any], *, stored: bo
         return Annotated[with_base64(narrow), _AS_JSON] if stored else behind
     if not stored:
         return Annotated[behind, DocumentedAs(narrow)]
-    is_constrained = get_origin(narrow) is Annotated
+    origin: Annotation = get_origin(narrow)
+    is_constrained = origin is Annotated
     return Annotated[(behind, *get_args(narrow)[1:])] if is_constrained else narrow
 
 
-def _holds_json(type_: sa.TypeEngine[Any]) -> bool:
+def _holds_json(type_: ColumnType) -> bool:
     """Whether a column stores JSON values as they are, without a decorator that converts them."""
     converts = isinstance(type_, sa.TypeDecorator) and (
         type(type_).process_bind_param is not sa.TypeDecorator.process_bind_param
@@ -206,7 +208,7 @@ _AS_JSON = AfterValidator(partial(to_jsonable_python, bytes_mode="base64"))
 """Converts sets, dates and objects, which a class may declare for a JSON column, to plain JSON for storage."""
 
 
-def _declared(traits: Traits[Any], key: str) -> tuple[Any, tuple[Any, ...]]:
+def _declared(traits: Traits[object], key: str) -> tuple[Annotation, tuple[object, ...]]:
     """The type and the constraints that an SQLModel class declares; None for other classes."""
     declared = traits.model.model_fields.get(key) if issubclass(traits.model, BaseModel) else None
     if declared is None or declared.annotation in (None, Any):

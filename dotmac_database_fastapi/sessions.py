@@ -12,9 +12,8 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
     nullcontext,
-    suppress,
 )
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, to_thread
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
@@ -35,40 +34,27 @@ from dotmac_database import (
 
 from .identity import RequestIdentity
 from .internals import fail_endpoint
-
-if TYPE_CHECKING:
-    from .plugin import DatabasePlugin
+from .source import Source
 
 T = TypeVar("T")
+A = TypeVar("A", bound=AsyncSession | async_scoped_session[Any])
+S = TypeVar("S", bound=Session | scoped_session[Any])
+AnySession: TypeAlias = Session | scoped_session[Any] | AsyncSession | async_scoped_session[Any]
 
 _SCOPE = "dotmac_database.sessions"
 _COMMITTED = "dotmac_database.committed"
 
-SessionClass: type[Session] = Session
-AsyncSessionClass: type[AsyncSession] = AsyncSession
-
-with suppress(ImportError):
-    import sqlmodel
-    from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelSession
-
-    class _AsyncSession(SQLModelSession):
-        """SQLModel's session, whose ``exec`` is for its models; ``execute`` is not deprecated for all others."""
-
-        execute = AsyncSession.execute
-
-    SessionClass, AsyncSessionClass = sqlmodel.Session, _AsyncSession
-
 
 @asynccontextmanager
 async def async_unit(
-    plugin: DatabasePlugin, identity: RequestIdentity, *, unlimited: bool = False
+    source: Source, identity: RequestIdentity, *, unlimited: bool = False
 ) -> AsyncIterator[AsyncSession]:
     """A session of the caller's tenant, in one lazy transaction: committed at the end, rolled back by any exception.
 
     With ``unlimited`` the transaction begins at once, and the server's time limits are lifted for it.
     """
-    options = _limitless(plugin) if unlimited else None
-    session = plugin.new_session()
+    options = _limitless(source) if unlimited else None
+    session = source.makers.new_async_session()
     try:
         with _acting_as(session, identity):
             async with DatabaseTransaction.async_transaction(session, options, lazy=options is None):
@@ -82,10 +68,10 @@ async def async_unit(
 
 
 @contextmanager
-def sync_unit(plugin: DatabasePlugin, identity: RequestIdentity, *, unlimited: bool = False) -> Iterator[Session]:
+def sync_unit(source: Source, identity: RequestIdentity, *, unlimited: bool = False) -> Iterator[Session]:
     """As `async_unit`, on a `Session`."""
-    options = _limitless(plugin) if unlimited else None
-    session = plugin.sync_maker()
+    options = _limitless(source) if unlimited else None
+    session = source.makers.new_sync_session()
     try:
         transaction = DatabaseTransaction.sync_transaction(session, options, lazy=options is None)
         with _acting_as(session, identity), transaction:
@@ -94,25 +80,25 @@ def sync_unit(plugin: DatabasePlugin, identity: RequestIdentity, *, unlimited: b
         session.close()
 
 
-def _limitless(plugin: DatabasePlugin) -> TransactionOptions | None:
+def _limitless(source: Source) -> TransactionOptions | None:
     """The options that lift the time limits of a transaction; None: the database has no such limits."""
-    if plugin.database.url.get_backend_name() != "postgresql":
+    if not source.limits_time:
         return None
     return TransactionOptions(statement_timeout=0, idle_in_transaction_timeout=0)
 
 
 def request_session(
-    plugin: DatabasePlugin, connection: HTTPConnection, identity: RequestIdentity
+    source: Source, connection: HTTPConnection, identity: RequestIdentity
 ) -> AbstractAsyncContextManager[AsyncSession]:
     """The request's async session. The first dependency that needs it opens it, and closes it when it exits."""
-    return _opened_once(connection, (id(plugin), "async"), async_unit(plugin, identity))
+    return _opened_once(connection, (id(source), "async"), async_unit(source, identity))
 
 
 def request_sync_session(
-    plugin: DatabasePlugin, connection: HTTPConnection, identity: RequestIdentity
+    source: Source, connection: HTTPConnection, identity: RequestIdentity
 ) -> AbstractAsyncContextManager[Session]:
     """The request's sync session, for ``def`` endpoints; its COMMIT runs in a thread."""
-    return _opened_once(connection, (id(plugin), "sync"), _threaded_unit(plugin, identity))
+    return _opened_once(connection, (id(source), "sync"), _threaded_unit(source, identity))
 
 
 def lent_session(connection: HTTPConnection, identity: RequestIdentity, session: T) -> AbstractAsyncContextManager[T]:
@@ -131,10 +117,10 @@ def lent_session(connection: HTTPConnection, identity: RequestIdentity, session:
 
 @asynccontextmanager
 async def _opened_once(
-    connection: HTTPConnection, key: Any, opening: AbstractAsyncContextManager[T]
+    connection: HTTPConnection, key: tuple[object, object], opening: AbstractAsyncContextManager[T]
 ) -> AsyncIterator[T]:
     """One session for a request: the first dependency opens and closes it, later ones share it while it is open."""
-    open_sessions: dict[Any, Any] = connection.scope.setdefault(_SCOPE, {})
+    open_sessions: dict[tuple[object, object], Any] = connection.scope.setdefault(_SCOPE, {})
     if key in open_sessions:
         yield open_sessions[key]
         return
@@ -151,9 +137,9 @@ async def _opened_once(
 
 
 @asynccontextmanager
-async def _threaded_unit(plugin: DatabasePlugin, identity: RequestIdentity) -> AsyncIterator[Session]:
-    async with plugin.sync_limit.hold():
-        session = plugin.sync_maker()
+async def _threaded_unit(source: Source, identity: RequestIdentity) -> AsyncIterator[Session]:
+    async with source.sync_limit.hold():
+        session = source.makers.new_sync_session()
         # The actor is set in the request's own context: one that is set in a worker thread would stay there.
         with _acting_as(session, identity):
             block = _closing(session)
@@ -163,14 +149,14 @@ async def _threaded_unit(plugin: DatabasePlugin, identity: RequestIdentity) -> A
 
 
 @asynccontextmanager
-async def _lent_async_unit(session: Any, identity: RequestIdentity) -> AsyncIterator[Any]:
+async def _lent_async_unit(session: A, identity: RequestIdentity) -> AsyncIterator[A]:
     with _acting_as(session, identity, _lent_to):
         async with DatabaseTransaction.async_transaction(session, lazy=True, nested=True):
             yield session
 
 
 @asynccontextmanager
-async def _lent_sync_unit(session: Any, identity: RequestIdentity) -> AsyncIterator[Any]:
+async def _lent_sync_unit(session: S, identity: RequestIdentity) -> AsyncIterator[S]:
     with _acting_as(session, identity, _lent_to):
         block = DatabaseTransaction.sync_transaction(session, lazy=True, nested=True)
         await to_thread.run_sync(block.__enter__, limiter=CapacityLimiter(1))
@@ -203,7 +189,7 @@ def _closing(session: Session) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _ended_in_thread(block: AbstractContextManager[Any]) -> AsyncIterator[None]:
+async def _ended_in_thread(block: AbstractContextManager[object]) -> AsyncIterator[None]:
     """Exit ``block``, which has been entered, in a worker thread.
 
     The thread does not count against anyio's limit of threads. Otherwise a request that waits for a thread in order to
@@ -220,7 +206,7 @@ async def _ended_in_thread(block: AbstractContextManager[Any]) -> AsyncIterator[
         await to_thread.run_sync(block.__exit__, None, None, None, limiter=limiter)
 
 
-def _owned_by(session: Any, identity: RequestIdentity) -> AbstractContextManager[None] | None:
+def _owned_by(session: AnySession, identity: RequestIdentity) -> AbstractContextManager[None] | None:
     """Bind the request's own session to the caller's tenant until it is closed."""
     if identity.tenant is ALL_TENANTS:
         return _across(session, identity)
@@ -229,7 +215,7 @@ def _owned_by(session: Any, identity: RequestIdentity) -> AbstractContextManager
     return None
 
 
-def _lent_to(session: Any, identity: RequestIdentity) -> AbstractContextManager[None] | None:
+def _lent_to(session: AnySession, identity: RequestIdentity) -> AbstractContextManager[None] | None:
     """Bind a session of the app's, if it is guarded, to the caller's tenant until the request ends."""
     if identity.tenant is None or not is_guarded(session):
         return None
@@ -238,7 +224,7 @@ def _lent_to(session: Any, identity: RequestIdentity) -> AbstractContextManager[
     return tenant_scope(session, identity.tenant, release=True)
 
 
-def _across(session: Any, identity: RequestIdentity) -> AbstractContextManager[None]:
+def _across(session: AnySession, identity: RequestIdentity) -> AbstractContextManager[None]:
     reason = f"the tenant is ALL_TENANTS; actor {identity.actor!r}; {identity.request or 'no request'}"
     # Expected where the app's own dependency returns ALL_TENANTS for its administrators: then it is no warning.
     return unscoped(session, reason=reason, level=logging.WARNING if identity.request is None else logging.INFO)
@@ -246,9 +232,9 @@ def _across(session: Any, identity: RequestIdentity) -> AbstractContextManager[N
 
 @contextmanager
 def _acting_as(
-    session: Any,
+    session: AnySession,
     identity: RequestIdentity,
-    bind: Callable[[Any, RequestIdentity], AbstractContextManager[None] | None] = _owned_by,
+    bind: Callable[[AnySession, RequestIdentity], AbstractContextManager[None] | None] = _owned_by,
 ) -> Iterator[None]:
     """Bind the session to the caller's tenant, and record the caller's actor in audit columns."""
     with ExitStack() as stack:

@@ -2,108 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
-from dotmac_database import EntityNotFoundError, StaleEntityError, TotalKind, Traits, traits_of
+from dotmac_database import EntityNotFoundError, StaleEntityError, Traits, traits_of
 
-from ..answers import ETAG, IF_MATCH, LOCATION, REPLAYED, describe_endpoint
-from ..bounds import MAX_OFFSET
-from ..dependencies import get_repository
+from ..aliases import Endpoint, JsonObject, Repository
+from ..answers import ETAG, IF_MATCH, LOCATION, REPLAYED, describe_endpoint, plural
+from ..bodies import router_of
 from ..etags import etag_of, expected_version, matched_versions
 from ..heads import add_get, add_options
 from ..idempotency import IDEMPOTENCY_KEY, Replays
 from ..keys import PathKey
-from ..pages import TOTALS
+from ..options import CrudKeywords, CrudOptions, showing, with_keywords
 from ..query_string import ListParams
 from ..references import References
 from ..rendering import Renderer
 from ..schemas import create_schema_of, update_schema_of
-from .lists import MAX_PAGE_SIZE, PAGE_SIZE, add_list, router_of, sorts_of
-
-if TYPE_CHECKING:
-    from ..plugin import DatabasePlugin
+from .lists import add_list, rows_of
 
 
+@showing(CrudOptions)
 def crud_router(
     model: type,
     prefix: str = "",
     create_schema: type[BaseModel] | None = None,
     update_schema: type[BaseModel] | None = None,
-    read_schema: type[Any] | None = None,
+    read_schema: type | None = None,
     *,
-    filters: Sequence[str] = (),
-    sorts: Sequence[str] = (),
-    search: Sequence[str] = (),
-    default_sort: str = "",
-    page_size: int = PAGE_SIZE,
-    max_page_size: int = MAX_PAGE_SIZE,
-    max_offset: int | None = MAX_OFFSET,
-    total: TotalKind = "exact",
-    totals: Collection[TotalKind] = TOTALS,
-    idempotency: bool = False,
-    idempotency_ttl: float | timedelta | None = None,
-    repository: type | None = None,
-    plugin: DatabasePlugin | None = None,
-    **router: Any,
+    options: CrudOptions | None = None,
+    **keywords: Unpack[CrudKeywords],
 ) -> APIRouter:
     """A router for the rows of ``model`` of the request's tenant.
 
     It has the list of `list_router`, ``POST`` (201 with ``Location``), and ``GET``, ``PATCH`` and ``DELETE`` (204) of
     ``/{id}``, and, if the class is soft-deleted, ``POST /{id}/restore``. Schemas that are not given are derived. If the
     class has a version, it is the ``ETag``, and with ``If-Match`` a PATCH or DELETE of another version is a 412. A
-    foreign key to a row of another tenant is a 409. With ``idempotency``, a POST that is repeated with the same
-    ``Idempotency-Key`` gets the first response and writes nothing (see `once`). The repeated request must have the same
-    tenant, actor, method, path, query string and body, else it is a 422. Keys are kept for ``idempotency_ttl`` (seconds
-    or a timedelta; None: the plugin's). The other arguments are those of `list_router`.
+    foreign key to a row of another tenant is a 409.
+
+    With ``idempotency``, a POST that is repeated with the same ``Idempotency-Key`` gets the first response and writes
+    nothing (see `once`). The repeated request must have the same tenant, actor, method, path, query string and body,
+    else it is a 422. Keys are kept for ``idempotency_ttl`` (seconds or a timedelta; None: the plugin's).
+
+    The options are given as arguments, or as ``options``; an argument replaces the field of ``options``. The other
+    arguments are those of `list_router`.
     """
-    made = router_of(model, prefix, router)
-    params = ListParams(
-        model,
-        filters=filters,
-        sorts=sorts or None,
-        search=search,
-        default_sort=sorts_of(default_sort),
-        page_size=page_size,
-        max_page_size=max_page_size,
-        max_offset=max_offset,
-        total=total,
-        totals=totals,
-        schema=read_schema,
-    )
-    get_rows: Callable[..., Any] = (get_repository if plugin is None else plugin.get_repository)(repository or model)
-    renderer = Renderer(model, read_schema)
-    add_list(made, model, params, get_rows, renderer)
-    traits: Traits[Any] = traits_of(model)
-    resource = _Resource(made, traits, get_rows, renderer, PathKey(traits), References(traits))
-    replays = Replays(plugin, idempotency_ttl) if idempotency else None
-    resource.add_create(create_schema or create_schema_of(model), replays)
+    schemas = {"create_schema": create_schema, "update_schema": update_schema, "read_schema": read_schema}
+    named = {name: schema for name, schema in schemas.items() if schema is not None}
+    chosen, of_router = with_keywords(options or CrudOptions(), {**keywords, **named})
+    router = router_of(prefix, of_router, tag=plural(model.__name__))
+    params, get_rows = ListParams(model, chosen), rows_of(model, chosen)
+    renderer = Renderer(model, chosen.read_schema)
+    add_list(router, model, params, get_rows, renderer)
+    traits: Traits[object] = traits_of(model)
+    resource = _Resource(router, traits, get_rows, renderer, PathKey(traits), References(traits))
+    source = None if chosen.plugin is None else chosen.plugin.source
+    replays = Replays(source, chosen.idempotency_ttl) if chosen.idempotency else None
+    resource.add_create(chosen.create_schema or create_schema_of(model), replays)
     resource.add_read()
-    resource.add_update(update_schema or update_schema_of(model))
+    resource.add_update(chosen.update_schema or update_schema_of(model))
     resource.add_delete()
     if traits.soft_deletes:
         resource.add_restore()
-    add_options(made)
-    return made
+    add_options(router)
+    return router
 
 
 @dataclass(frozen=True)
 class _Resource:
     router: APIRouter
-    traits: Traits[Any]
-    get_rows: Callable[..., Any]
+    traits: Traits[object]
+    get_rows: Endpoint
     renderer: Renderer
     key: PathKey
     references: References
 
     def add_create(self, schema: type[BaseModel], replays: Replays | None) -> None:
-        async def made(request: Request, data: Any, repository: Any) -> Response:
+        async def made(request: Request, data: BaseModel, repository: Repository) -> Response:
             self.key.refuse_unreachable(data)
             checked = await self.references.before_create(repository, data)
             entity = await repository.create(data)
@@ -111,13 +90,15 @@ class _Resource:
             entity = await self._loaded(repository, entity)
             return self._response(entity, 201, {"Location": self.key.location(request, entity, data)})
 
-        async def create(request: Request, data: Any, repository: Any = Depends(self.get_rows)) -> Response:
+        async def create(
+            request: Request, data: BaseModel, repository: Repository = Depends(self.get_rows)
+        ) -> Response:
             return await made(request, data, repository)
 
         async def create_once(
             request: Request,
-            data: Any,
-            repository: Any = Depends(self.get_rows),
+            data: BaseModel,
+            repository: Repository = Depends(self.get_rows),
             idempotency_key: str | None = IDEMPOTENCY_KEY,
         ) -> Response:
             if idempotency_key is None or replays is None:
@@ -126,7 +107,7 @@ class _Resource:
                 request, repository.db, idempotency_key, lambda: made(request, data, repository)
             )
 
-        endpoint: Callable[..., Any] = create if replays is None else create_once
+        endpoint: Endpoint = create if replays is None else create_once
         endpoint.__annotations__["data"] = schema
         endpoint.__name__ = "create"
         headers = {"Location": LOCATION, **({} if replays is None else {"Idempotency-Replayed": REPLAYED})}
@@ -137,8 +118,10 @@ class _Resource:
     def add_read(self) -> None:
         get_key = self.key.dependency()
 
-        async def read(given: Any = Depends(get_key), repository: Any = Depends(self.get_rows)) -> Response:
-            key = self.key.of(given, repository.tenant_id)
+        async def read(
+            parts: JsonObject = Depends(get_key), repository: Repository = Depends(self.get_rows)
+        ) -> Response:
+            key = self.key.of(parts, repository.tenant_id)
             rows = self.renderer.loading(repository)
             return self._response(await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships))
 
@@ -148,10 +131,13 @@ class _Resource:
         get_key = self.key.dependency()
 
         async def update(
-            request: Request, data: Any, given: Any = Depends(get_key), repository: Any = Depends(self.get_rows)
+            request: Request,
+            data: BaseModel,
+            parts: JsonObject = Depends(get_key),
+            repository: Repository = Depends(self.get_rows),
         ) -> Response:
             self.key.refuse_unreachable(data)
-            key = self.key.of(given, repository.tenant_id)
+            key = self.key.of(parts, repository.tenant_id)
             expected = await self._expected(request, repository, key)
             checked = await self.references.before_update(repository, key, data)
             entity = await repository.update(key, data, expected_version=expected)
@@ -166,13 +152,13 @@ class _Resource:
         get_key = self.key.dependency()
 
         async def delete(
-            request: Request, given: Any = Depends(get_key), repository: Any = Depends(self.get_rows)
+            request: Request, parts: JsonObject = Depends(get_key), repository: Repository = Depends(self.get_rows)
         ) -> Response:
-            key = self.key.of(given, repository.tenant_id)
+            key = self.key.of(parts, repository.tenant_id)
             expected = await self._expected(request, repository, key)
             # Without If-Match the argument is omitted: a user's repository may override delete() without it.
-            asked = {} if expected is None else {"expected_version": expected}
-            if not await repository.delete(key, **asked):
+            version: dict[str, Any] = {} if expected is None else {"expected_version": expected}
+            if not await repository.delete(key, **version):
                 raise self._missing()
             return Response(status_code=204)
 
@@ -181,8 +167,10 @@ class _Resource:
     def add_restore(self) -> None:
         get_key = self.key.dependency()
 
-        async def restore(given: Any = Depends(get_key), repository: Any = Depends(self.get_rows)) -> Response:
-            entity = await repository.restore(self.key.of(given, repository.tenant_id))
+        async def restore(
+            parts: JsonObject = Depends(get_key), repository: Repository = Depends(self.get_rows)
+        ) -> Response:
+            entity = await repository.restore(self.key.of(parts, repository.tenant_id))
             return self._response(await self._loaded(repository, entity))
 
         self._add("POST", f"{self.key.path}/restore", restore, 200, "Restore", {404, 409, 422})
@@ -198,11 +186,11 @@ class _Resource:
         self,
         method: str,
         path: str,
-        endpoint: Callable[..., Any],
+        endpoint: Endpoint,
         status: int,
         word: str,
         problems: set[int],
-        headers: dict[str, Any] | None = None,
+        headers: JsonObject | None = None,
     ) -> None:
         name = self.traits.name
         describe_endpoint(endpoint, f"{word.lower()}{name}", problems)
@@ -224,12 +212,12 @@ class _Resource:
             openapi_extra={"parameters": [IF_MATCH]} if conditional else None,
         )
 
-    def _response(self, entity: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    def _response(self, entity: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
         tag = etag_of(self.traits, entity)
         headers = {**(headers or {}), **({"ETag": tag} if tag else {})}
         return Response(self.renderer.one(entity), status, headers, "application/json")
 
-    async def _loaded(self, repository: Any, entity: Any) -> Any:
+    async def _loaded(self, repository: Repository, entity: object) -> object:
         """The entity with the relationships that the schema contains."""
         if not self.renderer.relationships:
             return entity
@@ -237,7 +225,7 @@ class _Resource:
         rows = self.renderer.loading(repository)
         return await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships)
 
-    async def _expected(self, request: Request, repository: Any, key: Any) -> Any:
+    async def _expected(self, request: Request, repository: Repository, key: object) -> object:
         """The version that ``If-Match`` requires; None: any version."""
         versions = matched_versions(request)
         if versions is None:

@@ -2,50 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Protocol, Unpack
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.routing import APIRoute
 
-from dotmac_database import AsyncRepository, QueryOptions, SortField, SortOrder, TotalKind, ValidationError
+from dotmac_database import AsyncRepository, QueryOptions, ValidationError
 
+from ..aliases import Endpoint, Repository
 from ..answers import LINK, describe_endpoint, plural
-from ..bodies import bounded
-from ..bounds import MAX_OFFSET
+from ..bodies import router_of
 from ..dependencies import get_repository
 from ..heads import add_get, add_options
 from ..internals import accept_query
 from ..links import link_header
-from ..pages import TOTALS
+from ..options import ListKeywords, ListOptions, showing, with_keywords
 from ..query_string import ListParams
-from ..rendering import Renderer
-
-if TYPE_CHECKING:
-    from ..plugin import DatabasePlugin
-
-PAGE_SIZE, MAX_PAGE_SIZE = 20, 100
+from ..rendering import Page, Renderer
 
 
+@showing(ListOptions)
 def list_router(
-    model: type,
-    prefix: str = "",
-    *,
-    read_schema: type[Any] | None = None,
-    filters: Sequence[str] = (),
-    sorts: Sequence[str] = (),
-    search: Sequence[str] = (),
-    default_sort: str = "",
-    page_size: int = PAGE_SIZE,
-    max_page_size: int = MAX_PAGE_SIZE,
-    max_offset: int | None = MAX_OFFSET,
-    total: TotalKind = "exact",
-    totals: Collection[TotalKind] = TOTALS,
-    repository: type | None = None,
-    plugin: DatabasePlugin | None = None,
-    **router: Any,
+    model: type, prefix: str = "", *, options: ListOptions | None = None, **keywords: Unpack[ListKeywords]
 ) -> APIRouter:
     """A router whose ``GET`` lists the rows of ``model``, for the request's tenant.
+
+    The options are given as keyword arguments, or as ``options``; a keyword argument replaces the field of ``options``.
 
     The parameters ``page`` and ``per_page`` give a `PaginationResult` as JSON, ``limit`` and ``cursor`` give a
     `CursorPaginationResult`; both kinds together are a 422. A ``Link`` header has the URLs of the neighbouring pages,
@@ -59,59 +41,38 @@ def list_router(
     are counted (see `PaginationParams`); the default is ``total``. An estimate comes from statistics of the whole
     table, so it reveals the number of other tenants' rows: clients may choose it only if it is in ``totals``.
 
-    ``repository`` is a repository class to use instead of the default. ``plugin`` is needed if the app has several.
-    ``router`` is passed to `APIRouter` (``tags``, …). Raises `ValidationError` for fields that are missing or private,
-    and for an array in ``sorts``.
+    ``repository`` is a repository class to use instead of the default. ``plugin`` is needed if the app has several. The
+    other keyword arguments are those of `APIRouter` (``tags``, …). Raises `ValidationError` for fields that are missing
+    or private, and for an array in ``sorts``.
     """
-    made = router_of(model, prefix, router)
-    params = ListParams(
-        model,
-        filters=filters,
-        sorts=sorts or None,
-        search=search,
-        default_sort=sorts_of(default_sort),
-        page_size=page_size,
-        max_page_size=max_page_size,
-        max_offset=max_offset,
-        total=total,
-        totals=totals,
-        schema=read_schema,
-    )
-    dependency: Callable[..., Any] = (get_repository if plugin is None else plugin.get_repository)(repository or model)
-    add_list(made, model, params, dependency, Renderer(model, read_schema))
-    add_options(made)
-    return made
+    chosen, of_router = with_keywords(options or ListOptions(), keywords)
+    router = router_of(prefix, of_router, tag=plural(model.__name__))
+    params = ListParams(model, chosen)
+    add_list(router, model, params, rows_of(model, chosen), Renderer(model, chosen.read_schema))
+    add_options(router)
+    return router
 
 
-def router_of(model: type, prefix: str, options: dict[str, Any]) -> APIRouter:
-    """A router for the generated endpoints of a class. The default tag is the plural of the class's name."""
-    tags = options.get("tags") or [plural(model.__name__)]
-    route_class = bounded(options.get("route_class", APIRoute))
-    return APIRouter(prefix=prefix, **{**options, "tags": tags, "route_class": route_class})
+def rows_of(model: type, options: ListOptions) -> Endpoint:
+    """The dependency that gives the repository of a generated router."""
+    get = get_repository if options.plugin is None else options.plugin.get_repository
+    return get(options.repository or model)
 
 
-def add_list(
-    router: APIRouter, model: type, params: ListParams, get_rows: Callable[..., Any], renderer: Renderer
-) -> None:
+def add_list(router: APIRouter, model: type, params: ListParams, get_rows: Endpoint, renderer: Renderer) -> None:
     """Add the endpoint of the list to a router."""
     loads = renderer.relationships
 
-    async def list_rows(request: Request, repository: Any = Depends(get_rows)) -> Response:
+    async def list_rows(request: Request, repository: Repository = Depends(get_rows)) -> Response:
         options = params.read(request)
         if loads:
-            options = QueryOptions(
-                filters=options.filters,
-                sorts=options.sorts,
-                pagination=options.pagination,
-                cursor_pagination=options.cursor_pagination,
-                relationships=loads,
-            )
+            options = replace(options, relationships=loads)
         if renderer.columns is not None and _reads_plainly(repository):
-            repository = repository.values(*renderer.columns)
+            rows: _Pages = repository.values(*renderer.columns)
         else:
-            repository = renderer.loading(repository)
+            rows = renderer.loading(repository)
         try:
-            page = await repository.page(options)
+            page = await rows.page(options)
         except ValidationError as refused:
             if type(refused) is ValidationError:
                 params.refuse(request, refused)
@@ -140,7 +101,15 @@ def add_list(
     )
 
 
-def _reads_plainly(repository: Any) -> bool:
+class _Pages(Protocol):
+    """A repository, or its rows as dicts."""
+
+    async def page(self, options: QueryOptions, /) -> Page:
+        """A page of the rows."""
+        ...
+
+
+def _reads_plainly(repository: Repository) -> bool:
     """Whether the rows can be read as dicts: no override or listener of the user's needs entities."""
     return (
         isinstance(repository, AsyncRepository)
@@ -148,11 +117,3 @@ def _reads_plainly(repository: Any) -> bool:
         and type(repository).cursor_paginate is AsyncRepository.cursor_paginate
         and not repository.traits.listens_to_loads
     )
-
-
-def sorts_of(text: str) -> list[SortField]:
-    """Parse sorts such as ``"-created_at,name"``."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    return [
-        SortField(part.removeprefix("-"), SortOrder.DESC if part.startswith("-") else SortOrder.ASC) for part in parts
-    ]

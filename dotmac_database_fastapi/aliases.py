@@ -1,0 +1,33 @@
+"""Types that several modules share. `Any` stands here for what Python's type system has no name for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from sqlalchemy import Column
+from sqlalchemy import types as sa
+
+from dotmac_database import AsyncRepository
+
+Annotation: TypeAlias = Any
+"""A type as Pydantic takes it: a class, or a form such as ``Annotated[int, Field(gt=0)] | None``. (`TypeForm` of PEP
+747 will be the name of it.)"""
+
+ColumnType: TypeAlias = sa.TypeEngine[Any]
+"""The type of a column. Python types of its values are known only at run time."""
+
+AnyColumn: TypeAlias = Column[Any]
+"""A column of a table."""
+
+Repository: TypeAlias = AsyncRepository[Any, Any]
+"""The repository of a request, of whichever class and session."""
+
+Endpoint: TypeAlias = Callable[..., Any]
+"""An endpoint or a dependency, as FastAPI calls it: by the names of its parameters."""
+
+JsonObject: TypeAlias = dict[str, Any]
+"""A JSON object that is read and completed in place, such as a part of an OpenAPI document.
+
+For values that are only passed on, `JsonValue` is the stricter type.
+"""

@@ -1,0 +1,55 @@
+"""`Source`: what the requests of one plugin share. The other modules use a source, and never import the plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol, TypeAlias
+
+from dotmac_database import Database, RowLevelSecurity
+
+from .aliases import Endpoint
+from .session_makers import SessionMakers
+from .sync_limits import SyncLimit
+
+CursorKey: TypeAlias = bytes | str | Sequence[bytes | str] | None
+"""One key, or several for rotation: the first signs, all verify. None: cursors have only a checksum."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Source:
+    """Where the requests of one plugin get their sessions, tenant and actor. Two sources are never equal.
+
+    ``tenant`` and ``actor`` are FastAPI dependencies; None: no request has a tenant, or an actor. ``cursor_key`` signs
+    cursors. ``idempotency_ttl`` is how long idempotency keys are kept, unless a router
+    overrides it. ``name`` distinguishes the sources of an app.
+    """
+
+    name: str
+    database: Database
+    makers: SessionMakers
+    sync_limit: SyncLimit
+    idempotency_ttl: timedelta
+    tenant: Callable[..., object] | None = None
+    actor: Callable[..., object] | None = None
+    cursor_key: CursorKey = None
+    rls: RowLevelSecurity | None = None
+
+    @property
+    def limits_time(self) -> bool:
+        """Whether the database's server limits the time of statements and transactions."""
+        return self.database.url.get_backend_name() == "postgresql"
+
+
+class Plugin(Protocol):
+    """A `DatabasePlugin`, as the routers know it."""
+
+    @property
+    def source(self) -> Source:
+        """What the plugin's requests share."""
+        ...
+
+    def get_repository(self, target: type) -> Endpoint:
+        """A dependency that gives the repository of a mapped class, or of a repository class of the user's."""
+        ...

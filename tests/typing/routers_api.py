@@ -1,0 +1,69 @@
+"""What type checkers must accept of the plugin's routers and dependencies, and what they must refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import assert_type
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from dotmac_database import AsyncRepository, AsyncTenantRepository, BaseRepository, QueryFilter, QueryOptions, SortField
+from dotmac_database_fastapi import (
+    CrudOptions,
+    DatabasePlugin,
+    ListOptions,
+    crud_router,
+    filter_query,
+    get_repository,
+    health_router,
+    list_router,
+    options_query,
+    sort_query,
+)
+
+from ..models import User
+
+
+class Users(AsyncTenantRepository[User]):
+    """A repository class of the user's."""
+
+
+class UserRead(BaseModel):
+    """A read schema."""
+
+    name: str
+
+
+async def guard() -> None:
+    """A dependency."""
+
+
+def routers(plugin: DatabasePlugin) -> None:
+    """Routers by keyword arguments, by options, and by both."""
+    short = list_router(User, prefix="/users", filters=["name"], totals={"exact"}, tags=["people"], plugin=plugin)
+    assert_type(short, APIRouter)
+    list_router(User, "/users", options=ListOptions(read_schema=UserRead, max_page_size=50), page_size=10)
+    list_router(User, "/users", read_schema=UserRead, repository=Users, dependencies=[Depends(guard)])
+    crud_router(User, "/users", UserRead, read_schema=UserRead, idempotency=True, idempotency_ttl=60)
+    crud_router(User, options=CrudOptions(sorts=("name",), plugin=plugin), include_in_schema=False)
+    health_router(plugin=plugin, tags=["health"])
+
+    list_router(User, fliters=["name"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    list_router(User, page_size="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    list_router(User, idempotency=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    list_router(User, totals={"exakt"})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    ListOptions(fliters=["name"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def dependencies(plugin: DatabasePlugin) -> None:
+    """The dependencies name the repository that they give."""
+    assert_type(plugin.get_repository(User), Callable[..., Awaitable[AsyncRepository[User]]])
+    assert_type(plugin.get_repository(Users), Callable[..., Awaitable[Users]])
+    assert_type(plugin.get_sync_repository(User), Callable[..., Awaitable[BaseRepository[User]]])
+    assert_type(get_repository(Users), Callable[..., Awaitable[Users]])
+    assert_type(filter_query(User, "name"), Callable[..., Awaitable[list[QueryFilter]]])
+    assert_type(sort_query(User), Callable[..., Awaitable[list[SortField]]])
+    assert_type(options_query(User, read_schema=UserRead), Callable[..., Awaitable[QueryOptions]])
+    assert_type(plugin.get_session, Callable[..., Awaitable[AsyncSession]])
