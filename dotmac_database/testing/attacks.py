@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import delete, insert, literal_column, select, text, update
 from sqlalchemy.orm import Mapper, Session, aliased, joinedload, make_transient_to_detached, selectinload, subqueryload
@@ -63,6 +63,9 @@ class Target:
         return None
 
 
+Attack: TypeAlias = Callable[[Session, Target], str | None]
+
+
 def _victims_row(target: Target, entities: Iterable[object]) -> str | None:
     """The leak, in words, if one of the objects, of any class, is a row of the victim; else None."""
     for entity in entities:
@@ -87,7 +90,7 @@ def _subquery(session: Session, target: Target) -> str | None:
     return "another tenant's name was read" if target.victim in session.scalars(select(inner)).all() else None
 
 
-def _loaded(option: Callable[..., ORMOption]) -> Callable[[Session, Target], str | None]:
+def _loaded(option: Callable[..., ORMOption]) -> Attack:
     def attack(session: Session, target: Target) -> str | None:
         for name, relationship in target.mapper.relationships.items():
             if relationship.lazy in ("dynamic", "write_only"):
@@ -193,7 +196,7 @@ def _nobody(session: Session, target: Target) -> str | None:
     return "a session that is bound to no tenant executed a SELECT without an error"
 
 
-ATTACKS: dict[str, Callable[[Session, Target], str | None]] = {
+ATTACKS: dict[str, Attack] = {
     "select": lambda session, target: _victims_row(target, session.scalars(select(target.model)).unique()),
     "select of columns": _columns,
     "alias": _alias,

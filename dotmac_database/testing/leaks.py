@@ -33,7 +33,7 @@ from ..tenancy import loose_keys, tenant_scope, unscoped
 from ..tenancy.context import binding_of
 from ..tenancy.rls.policies import protected_tables
 from ..tenancy.values import kind_of
-from .attacks import ATTACKS, Target
+from .attacks import ATTACKS, Attack, Target
 
 Make: TypeAlias = Callable[[Any], Any]
 """A function that makes an object of a tenant."""
@@ -147,7 +147,7 @@ def _attacks(metadata: MetaData, session: Session, make: dict[type, Make], tenan
                 yield Leak(name, attack, detail)
 
 
-def _try_attack(session: Session, target: Target, run: Any, *, bound: bool) -> str | None:
+def _try_attack(session: Session, target: Target, run: Attack, *, bound: bool) -> str | None:
     """Run one attack in a savepoint. Returns in words what it achieved; None: nothing.
 
     ``bound``: the session is bound to the attacker. An attack without a tenant must raise `TenantRequiredError`.
