@@ -12,17 +12,18 @@ logged, and every statement is sent in SQLAlchemy's ordinary way.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select
+from sqlalchemy import Connection, Engine, Select, String
 from sqlalchemy.event import attr as event_attributes
 from sqlalchemy.orm import InstanceState, Mapper, Session, decl_base
 from sqlalchemy.orm import session as sessions
 from sqlalchemy.orm.mapper import _all_registries
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql import util as sql_util
+from sqlalchemy.types import TypeEngine
 
 _log = logging.getLogger(__name__)
 
@@ -175,9 +176,10 @@ def has_parameters(text: Any) -> bool:
     return bool(text._bindparams)
 
 
-def values_of(statement: Any) -> dict[Any, Any]:
-    """The values of an INSERT or UPDATE with one set of values, by column."""
-    return statement._values or {}
+def values_of(statement: Any) -> Mapping[Any, Any]:
+    """The values of an INSERT or UPDATE with one set of values, by column. A DELETE has none."""
+    values: Mapping[Any, Any] = getattr(statement, "_values", None) or {}
+    return values
 
 
 def values_of_rows(statement: Any) -> Sequence[Sequence[Any]]:
@@ -205,6 +207,11 @@ def result_columns(compiled: Any) -> Sequence[Any]:
     """The columns of a compiled statement's rows, each with its ``objects`` and ``type``."""
     columns: Sequence[Any] = compiled._result_columns
     return columns
+
+
+def is_text(type_: TypeEngine[Any]) -> bool:
+    """Whether a type stores texts, such as a `String`, or a `TypeDecorator` of one."""
+    return type_._type_affinity is String
 
 
 # Engines.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import (
@@ -44,6 +44,9 @@ from .expressions import holds_select, hybrid_sql, is_private, makes_value
 
 M = TypeVar("M")
 T = TypeVar("T")
+
+Key: TypeAlias = tuple[object, ...]
+"""The values of a primary key, in the order of its columns."""
 
 MAX_SHAPES = 2048
 """The most entries in the cache of one class: statements and their parts."""

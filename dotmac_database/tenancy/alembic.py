@@ -12,12 +12,12 @@ autogenerate adds these lines for tenants' tables that have no policy in the dat
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from alembic.autogenerate import renderers
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations import MigrateOperation, Operations
 from alembic.operations import ops as alembic_ops
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, MetaData, Table, text
 
 from ..errors import ValidationError
@@ -98,7 +98,7 @@ class EnableTenantRls(MigrateOperation):
         """The reverse operation: drop the policy, or create the previous policy."""
         return self.before or DisableTenantRls(self.table, schema=self.schema, enabled=self)
 
-    def to_diff_tuple(self) -> tuple[Any, ...]:
+    def to_diff_tuple(self) -> tuple[str, str | None, str]:
         """The operation as a tuple, for ``alembic check``."""
         return "enable_tenant_rls", self.schema, self.table
 
@@ -121,7 +121,7 @@ class DisableTenantRls(MigrateOperation):
         """The reverse operation."""
         return self.enabled or EnableTenantRls(self.table, schema=self.schema)
 
-    def to_diff_tuple(self) -> tuple[Any, ...]:
+    def to_diff_tuple(self) -> tuple[str, str | None, str]:
         """The operation as a tuple, for ``alembic check``."""
         return "disable_tenant_rls", self.schema, self.table
 
@@ -193,7 +193,7 @@ def compare_tenant_rls(metadata: MetaData, *, all_tenants: bool = True, signed: 
     ignored if Alembic compares all schemas.
     """
 
-    def process(context: Any, _revision: Any, directives: list[Any]) -> None:
+    def process(context: MigrationContext, _revision: object, directives: list[alembic_ops.MigrationScript]) -> None:
         connection: Connection | None = context.connection
         if connection is None or connection.dialect.name != "postgresql" or not directives:
             return
@@ -218,12 +218,12 @@ def compare_tenant_rls(metadata: MetaData, *, all_tenants: bool = True, signed: 
     return process
 
 
-def _on_keys(operation: Any) -> bool:
+def _on_keys(operation: MigrateOperation) -> bool:
     """Whether an operation is on the toolkit's table of keys, which is in no metadata."""
     return getattr(operation, "schema", None) == SCHEMA and getattr(operation, "table_name", None) == "signing_keys"
 
 
-def _creates(operations: Any, table: Table) -> bool:
+def _creates(operations: alembic_ops.UpgradeOps, table: Table) -> bool:
     """Whether the same migration creates the table. Then dropping the table also drops its policy."""
     return any(
         isinstance(each, alembic_ops.CreateTableOp) and (each.table_name, each.schema) == (table.name, table.schema)

@@ -67,10 +67,10 @@ class TenantBinding:
     tenant: Any = None
     blocks: set[int] = field(default_factory=set)
     writing: int = 0
-    announced: Any = None
-    last: Any = None
+    announced: object = None
+    last: object = None
     waits: Callable[[], bool] | None = None
-    attached: WeakSet[InstanceState[Any]] = field(default_factory=WeakSet)
+    attached: WeakSet[InstanceState[object]] = field(default_factory=WeakSet)
 
     @property
     def open(self) -> bool:
@@ -83,7 +83,7 @@ class TenantBinding:
             raise TenantNotGivenError(f"{what} belongs to tenants, and the session is bound to no tenant.")
         return self.tenant
 
-    def serve(self, tenant: Any) -> None:
+    def serve(self, tenant: object) -> None:
         """Set the tenant; None: no tenant."""
         self.tenant = tenant
         if tenant is not None:
@@ -145,7 +145,7 @@ def tenant_scope(session: AnySession, tenant: Any, *, release: bool = False) -> 
             release_added(bound, entities)
 
 
-def _return_to(session: Session, binding: TenantBinding, tenant: Any) -> None:
+def _return_to(session: Session, binding: TenantBinding, tenant: object) -> None:
     """Restore the tenant from before a block. New objects of the block keep the block's tenant."""
     block_tenant = binding.tenant
     binding.serve(tenant)
@@ -157,7 +157,7 @@ def _return_to(session: Session, binding: TenantBinding, tenant: Any) -> None:
 
 
 @contextmanager
-def as_registered(session: Session, tenant: Any) -> Iterator[None]:
+def as_registered(session: Session, tenant: object) -> Iterator[None]:
     """Bind the session to the tenant that it had when a callback was registered; None: do not change its tenant.
 
     The callback can be called within another tenant's scope or an `unscoped` block, which must not apply to it.
@@ -208,7 +208,7 @@ def unscoped(session: AnySession, *, reason: str, level: int = logging.WARNING) 
         log.log(min(level - 10, logging.INFO), "tenant scope closed: %s", reason, extra={"reason": reason})
 
 
-def confine(session: Session, tenant: Any) -> None:
+def confine(session: Session, tenant: object) -> None:
     """Bind a guarded session without a tenant to a repository's tenant, and refuse a session of another tenant.
 
     It refuses the session even if it is clean: unlike `bind_tenant`, a repository never changes a session's tenant.
@@ -233,7 +233,7 @@ def _guarded(session: Session) -> TenantBinding:
     return binding
 
 
-def _rebind(session: Session, binding: TenantBinding, tenant: Any) -> None:
+def _rebind(session: Session, binding: TenantBinding, tenant: object) -> None:
     if same(binding.tenant, tenant):
         return
     previous = binding.last if binding.tenant is None else binding.tenant

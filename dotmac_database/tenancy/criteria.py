@@ -11,11 +11,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, bindparam, false
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.util import LoaderCriteriaOption
-from sqlalchemy.sql import util as sql_util
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BindParameter
 
 from ..models.traits import tenant_key
+from ..sqlalchemy_internals import annotated_deeply
 from .tables import TABLES, tenant_column
 from .values import convert_tenant, kind_of
 
@@ -35,8 +35,8 @@ class Confinement(LoaderCriteriaOption):
         ("parameters", visitors.InternalTraversal.dp_clauseelement_tuple),
     ]
 
-    def __init__(self, tenant: Any) -> None:
-        parameters: dict[type, BindParameter[Any]] = {}
+    def __init__(self, tenant: object) -> None:
+        parameters: dict[type, BindParameter[object]] = {}
         for kind, column in TABLES.kinds.items():
             try:
                 parameters[kind] = bindparam(None, convert_tenant(tenant, kind), type_=column.type, unique=True)
@@ -60,7 +60,7 @@ class Confinement(LoaderCriteriaOption):
         copy.include_aliases = copy.propagate_to_loaders = True
         return copy
 
-    def _all_mappers(self) -> Iterator[Mapper[Any]]:
+    def _all_mappers(self) -> Iterator[Mapper[object]]:
         for root in TABLES.roots:
             yield from root.self_and_descendants
 
@@ -70,15 +70,13 @@ class Confinement(LoaderCriteriaOption):
             attributes.setdefault(("additional_entity_criteria", mapper), []).append(self.applied)
 
     def _resolve_where_criteria(self, ext_info: Any) -> ColumnElement[bool]:
-        mapper: Mapper[Any] = ext_info.mapper
+        mapper: Mapper[object] = ext_info.mapper
         column = tenant_column(mapper)
         kind = kind_of(column)
-        condition: Any
         if kind not in self.kinds:
-            condition = false()
+            condition: ColumnElement[bool] = false()
         else:
             parameter = self.parameters[self.kinds.index(kind)]
             condition = getattr(ext_info.entity, tenant_key(mapper) or "") == parameter
-        return sql_util._deep_annotate(  # type: ignore[no-any-return, unused-ignore]
-            condition, {"for_loader_criteria": self}, detect_subquery_cols=True, ind_cols_on_fromclause=True
-        )
+        annotated: ColumnElement[bool] = annotated_deeply(condition, {"for_loader_criteria": self})
+        return annotated

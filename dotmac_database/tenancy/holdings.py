@@ -6,7 +6,6 @@ Objects that belong to no tenant are called shared here. They can have such attr
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from sqlalchemy import Table, inspect
 from sqlalchemy.orm import InstanceState, Mapper, Session
@@ -25,7 +24,7 @@ def holds_tenant_data(session: Session, *, pending: bool = True) -> bool:
     return any(_has_tenant_data(inspect(entity)) for entity in entities)
 
 
-def stamp_pending(session: Session, tenant: Any) -> None:
+def stamp_pending(session: Session, tenant: object) -> None:
     """Set ``tenant`` on new objects that have no tenant, so that they can't be flushed as another tenant's rows."""
     for entity in session.new:
         state = inspect(entity)
@@ -37,7 +36,7 @@ def stamp_pending(session: Session, tenant: Any) -> None:
                 continue  # its column can't store this tenant's name, so no flush can write it for this tenant either
 
 
-def release_others(session: Session, tenant: Any, before: Collection[int] = ()) -> None:
+def release_others(session: Session, tenant: object, before: Collection[int] = ()) -> None:
     """Detach other tenants' unchanged objects. A changed object stays, so that the next flush refuses it.
 
     Objects of shared classes stay, but their attributes that were loaded from other tenants' rows are unloaded.
@@ -59,7 +58,7 @@ def release_others(session: Session, tenant: Any, before: Collection[int] = ()) 
             session.expunge(entity)
 
 
-def release_added(session: Session, entities: Collection[Any]) -> None:
+def release_added(session: Session, entities: Collection[object]) -> None:
     """Detach tenants' unchanged objects that are not in ``entities``, those that the session contained before.
 
     Attributes of shared objects that were loaded from tenants' rows are unloaded.
@@ -81,23 +80,23 @@ def unload_tenant_rows(session: Session) -> None:
             _unload_tenant_attributes(session, inspect(entity), None, False)
 
 
-def _has_tenant_data(state: InstanceState[Any]) -> bool:
+def _has_tenant_data(state: InstanceState[object]) -> bool:
     return _is_owned(state.mapper) or not _tenant_attributes(state.mapper).isdisjoint(state.dict)
 
 
-def _is_owned(mapper: Mapper[Any]) -> bool:
+def _is_owned(mapper: Mapper[object]) -> bool:
     """Whether the rows of the class belong to tenants, by a tenant column or by the rows that they reference."""
     owners = (TABLES.owner(table) for table in mapper.tables if isinstance(table, Table))
     return tenant_key(mapper) is not None or any(each is not None and not each.extensions for each in owners)
 
 
-def _tenant_attributes(mapper: Mapper[Any]) -> frozenset[str]:
+def _tenant_attributes(mapper: Mapper[object]) -> frozenset[str]:
     """The attributes of a class that are loaded from tenants' rows, so that they differ between tenants."""
     traits = traits_of(mapper.class_)
     return traits.cached(("reaching tenants", TABLES.current()), lambda: frozenset(_attributes_from_tenants(mapper)))
 
 
-def _attributes_from_tenants(mapper: Mapper[Any]) -> list[str]:
+def _attributes_from_tenants(mapper: Mapper[object]) -> list[str]:
     """Relationships to tenants' tables, and columns that are computed by a subselect."""
     keys: list[str] = []
     for relationship in mapper.relationships:
@@ -111,19 +110,21 @@ def _attributes_from_tenants(mapper: Mapper[Any]) -> list[str]:
     return keys
 
 
-def _unload_tenant_attributes(session: Session, state: InstanceState[Any], tenant: Any, was_present: bool) -> None:
+def _unload_tenant_attributes(
+    session: Session, state: InstanceState[object], tenant: object, was_present: bool
+) -> None:
     """Unload a shared object's unchanged attributes that come from tenants' rows.
 
     ``was_present``: the object was in the session before other tenants' rows could be loaded, so that only attributes
     with another tenant's rows are unloaded.
     """
-    loaded = _tenant_attributes(state.mapper) & state.dict.keys() - state.committed_state.keys()
-    keys = [key for key in loaded if not was_present or _has_other_tenants(state.dict[key], tenant)]
+    attributes = _tenant_attributes(state.mapper) & state.dict.keys() - state.committed_state.keys()
+    keys = [key for key in attributes if not was_present or _has_other_tenants(state.dict[key], tenant)]
     if keys:
         session.expire(state.obj(), keys)
 
 
-def _has_other_tenants(value: Any, tenant: Any) -> bool:
+def _has_other_tenants(value: object, tenant: object) -> bool:
     """Whether a relationship's value contains a row of another tenant."""
     members = value.values() if isinstance(value, Mapping) else value if isinstance(value, Collection) else ()
     states = (inspect(each, raiseerr=False) for each in (value, *members))
@@ -131,7 +132,7 @@ def _has_other_tenants(value: Any, tenant: Any) -> bool:
     return any(owner is not None and not same(owner, tenant) for owner in owners)
 
 
-def _loses_no_change(state: InstanceState[Any]) -> bool:
+def _loses_no_change(state: InstanceState[object]) -> bool:
     """Whether detaching the object loses no change: it and the objects that the cascade detaches are unchanged."""
     cascaded = (each for _, _, each, _ in state.mapper.cascade_iterator("expunge", state))
     return not state.modified and all(not each.modified and each.key is not None for each in cascaded)

@@ -21,9 +21,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Column, ForeignKeyConstraint, Index, MetaData, PrimaryKeyConstraint, Table, UniqueConstraint
+from sqlalchemy import (
+    Column,
+    Constraint,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+)
 
 from ..errors import TenantIsolationError, ValidationError
 from .context import log
@@ -125,7 +133,7 @@ def loose_keys(metadata: MetaData) -> Iterator[LooseKey]:
     protected = protected_tables(metadata)
     for table, column in protected.items():
         for key in sorted(table.foreign_key_constraints, key=lambda each: [column.name for column in each.columns]):
-            parent: Any = protected.get(key.referred_table)
+            parent = protected.get(key.referred_table)
             if key.referred_table not in protected or _is_extension(table, key) or _crosses_on_purpose(key):
                 continue
             if not _carries(key, column, parent):
@@ -140,7 +148,7 @@ def loose_keys(metadata: MetaData) -> Iterator[LooseKey]:
             yield from _loose_unique_keys(table, column)
 
 
-def _carries(key: ForeignKeyConstraint, column: Any, parent: Any) -> bool:
+def _carries(key: ForeignKeyConstraint, column: Column[object] | None, parent: Column[object] | None) -> bool:
     return parent is not None and any(element.parent is column and element.column is parent for element in key.elements)
 
 
@@ -149,7 +157,7 @@ def _is_extension(table: Table, key: ForeignKeyConstraint) -> bool:
     return set(key.columns) == set(table.primary_key.columns)
 
 
-def _loose_unique_keys(table: Table, column: Any) -> Iterator[LooseKey]:
+def _loose_unique_keys(table: Table, column: Column[object]) -> Iterator[LooseKey]:
     uniques = [each for each in table.constraints if isinstance(each, UniqueConstraint)]
     for constraint in sorted(uniques, key=lambda each: [column.name for column in each.columns]):
         if column not in constraint.columns.values() and not _crosses_on_purpose(constraint):
@@ -162,11 +170,11 @@ def _loose_unique_keys(table: Table, column: Any) -> Iterator[LooseKey]:
             yield LooseKey(table.name, columns, None, _name(index), _index_remedy(index, column))
 
 
-def _crosses_on_purpose(key: Any) -> bool:
+def _crosses_on_purpose(key: Constraint | Index) -> bool:
     return bool(key.info.get(ACROSS_TENANTS))
 
 
-def _index_remedy(index: Index, column: Any) -> str:
+def _index_remedy(index: Index, column: Column[object]) -> str:
     plain = all(isinstance(each, Column) for each in index.expressions)
     conditions = [index.dialect_options[name].get("where") for name in ("postgresql", "sqlite")]
     if not plain or any(each is not None for each in conditions):
@@ -175,7 +183,7 @@ def _index_remedy(index: Index, column: Any) -> str:
     return f"Use {_call('Index', names, unique=True)}."
 
 
-def _foreign_remedy(key: ForeignKeyConstraint, column: Any, parent: Any) -> str:
+def _foreign_remedy(key: ForeignKeyConstraint, column: Column[object] | None, parent: Column[object] | None) -> str:
     if column is None or parent is None:
         table = key.table.name if column is None else key.referred_table.name
         return f"The table {table} needs a column for the tenant first, which such a key can carry."
@@ -184,7 +192,7 @@ def _foreign_remedy(key: ForeignKeyConstraint, column: Any, parent: Any) -> str:
     there = tuple(f"{key.referred_table.fullname}.{each.column.name}" for each in pairs)
     referred = {} if parent.name == column.name else {"referred_tenant": parent.name}
     ondelete = {} if key.ondelete is None else {"ondelete": key.ondelete}
-    columns: tuple[Any, ...] = (here[0], there[0]) if len(pairs) == 1 else (list(here), list(there))
+    columns: tuple[object, ...] = (here[0], there[0]) if len(pairs) == 1 else (list(here), list(there))
     remedy = f"Use {_call('tenant_foreign_key', columns, **_tenant_argument(column), **referred, **ondelete)}"
     columns_there = [each.column for each in pairs]
     uniques = (
@@ -196,22 +204,22 @@ def _foreign_remedy(key: ForeignKeyConstraint, column: Any, parent: Any) -> str:
     return f"{remedy}, and {unique} for {key.referred_table.name}."
 
 
-def _tenant_argument(column: Any) -> dict[str, str]:
+def _tenant_argument(column: Column[object]) -> dict[str, str]:
     """The keyword argument for the name of the tenant column; none if it has the default name."""
     return {} if column.name == "tenant_id" else {"tenant": column.name}
 
 
-def _call(function: str, arguments: Sequence[Any], **keywords: Any) -> str:
+def _call(function: str, arguments: Sequence[object], **keywords: object) -> str:
     """The source code of a call."""
     code = [_literal(each) for each in arguments] + [f"{name}={_literal(each)}" for name, each in keywords.items()]
     return f"{function}({', '.join(code)})"
 
 
-def _literal(value: Any) -> str:
+def _literal(value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_literal, value))}]"
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
-def _name(key: Any) -> str | None:
+def _name(key: Constraint | Index) -> str | None:
     return key.name if isinstance(key.name, str) else None

@@ -11,7 +11,7 @@ from sqlalchemy.sql.elements import BindParameter
 
 from .values import convert_tenant, kind_of
 
-SERVED: ContextVar[Any] = ContextVar("dotmac_database_served_tenant", default=None)
+SERVED: ContextVar[object] = ContextVar("dotmac_database_served_tenant", default=None)
 """The tenant of the session whose statement is being compiled and bound."""
 
 PREFIX = "dotmac_owner_"
@@ -28,7 +28,7 @@ class ScopeParameter(BindParameter[Any]):
     inherit_cache = True
 
 
-def owner_parameter(number: int, column: Column[Any]) -> BindParameter[Any]:
+def owner_parameter(number: int, column: Column[object]) -> BindParameter[object]:
     """A parameter whose value is the tenant in `SERVED` at the time of binding, as a value of ``column``.
 
     The value is not part of the statement's cache key, so all tenants share the compiled statement.
@@ -36,10 +36,10 @@ def owner_parameter(number: int, column: Column[Any]) -> BindParameter[Any]:
     return BindParameter(f"{PREFIX}{number}", type_=column.type, callable_=_tenant_getter(column))
 
 
-def _tenant_getter(column: Column[Any]) -> Callable[[], Any]:
+def _tenant_getter(column: Column[object]) -> Callable[[], object]:
     kind = kind_of(column)
 
-    def get_tenant() -> Any:
+    def get_tenant() -> object:
         tenant = SERVED.get()
         try:
             return None if tenant is None else convert_tenant(tenant, kind)

@@ -8,21 +8,21 @@ is known only if the primary key contains it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.sql import ClauseElement
 
 from ..errors import TenantIsolationError
-from ..models.traits import Traits, tenant_key
+from ..models.traits import M, Traits, tenant_key
 from .tables import tenant_column
 from .values import column_value, same
 
-_State = InstanceState[Any]
+_State: TypeAlias = InstanceState[object]
 
 
-def tenant_of_related(traits: Traits[Any], values: Mapping[str, Any]) -> Any:
+def tenant_of_related(traits: Traits[M], values: Mapping[str, object]) -> object:
     """The tenant of the related objects in a new row's ``values``; None: they have no tenant, or it is not loaded.
 
     ``values`` are by attribute. Raises `TenantIsolationError` if the objects belong to several tenants.
@@ -55,14 +55,14 @@ def stamp_by_related(session: Session) -> None:
 
 def _connected(
     states: Iterable[_State], related: Callable[[_State], Iterable[_State]], what: str
-) -> tuple[list[_State], Any]:
+) -> tuple[list[_State], object]:
     """The new objects without a tenant that can be reached from ``states``, and the tenant of all objects around them.
 
     The tenant is None if no object around them has one. Raises `TenantIsolationError` if there are several; ``what`` is
     the class for the message.
     """
     group: dict[_State, None] = {}
-    tenant: Any = None
+    tenant: object = None
     pending = list(states)
     while pending:
         state = pending.pop()
@@ -78,7 +78,7 @@ def _connected(
     return list(group), tenant
 
 
-def _owner(state: _State) -> Any:
+def _owner(state: _State) -> object:
     """The tenant of an object; None: it has no tenant, or the value is not loaded."""
     key = tenant_key(state.mapper)
     owner = state.dict.get(key or "")

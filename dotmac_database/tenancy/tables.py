@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from itertools import count, pairwise
 from typing import Any
 
-from sqlalchemy import Column, Table, event
+from sqlalchemy import Column, FromClause, MetaData, Table, event
 from sqlalchemy.orm import Mapper, RelationshipProperty, configure_mappers
 from sqlalchemy.sql import visitors
-from sqlalchemy.sql.elements import ColumnClause, TextClause
+from sqlalchemy.sql.elements import ColumnClause, ColumnElement, TextClause
 
 from ..models.inheritance import joined_columns
 from ..models.traits import tenant_key, traits_of
-from ..sqlalchemy_internals import all_mappers
+from ..sqlalchemy_internals import all_mappers, without_annotations
 from .values import kind_of
 
 
-def tenant_column(mapper: Mapper[Any]) -> Column[Any]:
+def tenant_column(mapper: Mapper[object]) -> Column[object]:
     """The tenant column of a tenant-scoped class, which can be in a parent's table.
 
     If the class is mapped to a select, it is the column of the table that the select reads; if it is mapped to a union,
@@ -27,7 +27,7 @@ def tenant_column(mapper: Mapper[Any]) -> Column[Any]:
     return _tenant_columns(mapper)[0]
 
 
-def _tenant_columns(mapper: Mapper[Any]) -> list[Column[Any]]:
+def _tenant_columns(mapper: Mapper[object]) -> list[Column[object]]:
     traits = traits_of(mapper.class_)
     column: Any = traits.columns[traits.tenant or ""]
     if isinstance(column.table, Table):
@@ -41,7 +41,7 @@ class Reference:
     """A reference to a row in ``table``. ``pairs`` are (referencing column, referenced column)."""
 
     table: Table
-    pairs: tuple[tuple[Column[Any], Column[Any]], ...]
+    pairs: tuple[tuple[Column[object], Column[object]], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,9 +55,9 @@ class Owner:
     extension has the reference from a parent's row to the child's row, and the child's tenant column.
     """
 
-    column: Column[Any] | None = None
+    column: Column[object] | None = None
     references: tuple[Reference, ...] = ()
-    extensions: tuple[tuple[Reference, Column[Any]], ...] = ()
+    extensions: tuple[tuple[Reference, Column[object]], ...] = ()
 
     @property
     def is_unknown(self) -> bool:
@@ -74,11 +74,11 @@ class _Snapshot:
     """
 
     change: int = -1
-    tables: Mapping[Table, tuple[Mapper[Any], ...]] = field(default_factory=dict)
+    tables: Mapping[Table, tuple[Mapper[object], ...]] = field(default_factory=dict)
     owners: Mapping[Table, Owner] = field(default_factory=dict)
-    metadata: tuple[Any, ...] = ()
-    roots: tuple[Mapper[Any], ...] = ()
-    kinds: Mapping[type, Column[Any]] = field(default_factory=dict)
+    metadata: tuple[MetaData, ...] = ()
+    roots: tuple[Mapper[object], ...] = ()
+    kinds: Mapping[type, Column[object]] = field(default_factory=dict)
     texts: frozenset[str] = frozenset()
 
 
@@ -95,7 +95,7 @@ class TenantTables:
         self._snapshot = _Snapshot()
         event.listen(Mapper, "after_mapper_constructed", self._on_new_mapper)
 
-    def _on_new_mapper(self, *_: Any) -> None:
+    def _on_new_mapper(self, *_: object) -> None:
         self._change = next(self._changes)
 
     def _current_snapshot(self) -> _Snapshot:
@@ -115,12 +115,12 @@ class TenantTables:
         return self._snapshot.change
 
     @property
-    def roots(self) -> tuple[Mapper[Any], ...]:
+    def roots(self) -> tuple[Mapper[object], ...]:
         """The topmost mapper with a tenant column in each inheritance tree."""
         return self._current_snapshot().roots
 
     @property
-    def kinds(self) -> Mapping[type, Column[Any]]:
+    def kinds(self) -> Mapping[type, Column[object]]:
         """The Python types of the tenant columns, each with one such column."""
         return self._current_snapshot().kinds
 
@@ -129,29 +129,29 @@ class TenantTables:
         """The SQL texts in the mappings of the classes, which the programmer wrote and are therefore trusted."""
         return self._current_snapshot().texts
 
-    def classes_of(self, table: Table) -> tuple[Mapper[Any], ...]:
+    def classes_of(self, table: Table) -> tuple[Mapper[object], ...]:
         """The mappers that use a tenants' table: first those with it as their own table, then those that inherit it."""
-        return self._current_snapshot().tables.get(_plain(table), ())
+        return self._current_snapshot().tables.get(without_annotations(table), ())
 
-    def table(self, element: Any) -> Table | None:
+    def table(self, element: object) -> Table | None:
         """``element`` without annotations, if it is a tenants' table; else None."""
-        plain = _plain(element) if isinstance(element, Table) else None
+        plain = without_annotations(element) if isinstance(element, Table) else None
         return plain if plain in self._current_snapshot().tables else None
 
     def owner(self, table: Table) -> Owner | None:
         """How to find the tenant of the table's rows; None: they belong to no tenant."""
-        return self._current_snapshot().owners.get(_plain(table))
+        return self._current_snapshot().owners.get(without_annotations(table))
 
     def knows(self, table: Table) -> bool:
         """Whether the metadata of a mapped class contains this table, and not another object with the same name."""
-        plain = _plain(table)
+        plain = without_annotations(table)
         return any(metadata.tables.get(plain.key) is plain for metadata in self._current_snapshot().metadata)
 
 
 def _derive(change: int) -> _Snapshot:
     every = tuple(sorted(all_mappers(), key=_rank))
     scoped = [mapper for mapper in every if tenant_key(mapper) is not None]
-    tables: dict[Table, tuple[Mapper[Any], ...]] = {}
+    tables: dict[Table, tuple[Mapper[object], ...]] = {}
     for mapper in scoped:
         has_table = isinstance(mapper.local_table, Table)
         for table in _tables_of((mapper,)):
@@ -163,7 +163,7 @@ def _derive(change: int) -> _Snapshot:
         tables[table] = tuple(sorted(users, key=lambda each: each.local_table is not table))
     roots = tuple(mapper for mapper in scoped if mapper.inherits is None or tenant_key(mapper.inherits) is None)
     metadata = tuple({id(table.metadata): table.metadata for table in _tables_of(every)}.values())
-    kinds: dict[type, Column[Any]] = {}
+    kinds: dict[type, Column[object]] = {}
     for column in map(tenant_column, roots):
         kinds.setdefault(kind_of(column), column)
     return _Snapshot(
@@ -177,18 +177,18 @@ def _derive(change: int) -> _Snapshot:
     )
 
 
-def _rank(mapper: Mapper[Any]) -> tuple[int, str, str]:
+def _rank(mapper: Mapper[object]) -> tuple[int, str, str]:
     """A sort key that gives the same order in each process, because registries store their classes in sets."""
     return len(list(mapper.iterate_to_root())), mapper.class_.__module__, mapper.class_.__qualname__
 
 
-def _tables_of(mappers_: tuple[Mapper[Any], ...]) -> Iterator[Table]:
+def _tables_of(mappers_: tuple[Mapper[object], ...]) -> Iterator[Table]:
     for mapper in mappers_:
         yield from (table for table in mapper.tables if isinstance(table, Table))
 
 
 def _owners(
-    every: tuple[Mapper[Any], ...], tables: Mapping[Table, Any], metadata: tuple[Any, ...]
+    every: tuple[Mapper[object], ...], tables: Mapping[Table, object], metadata: tuple[MetaData, ...]
 ) -> dict[Table, Owner]:
     """The owner of each tenants' table, and of each table with a ``tenant_id`` that no class maps."""
     owners: dict[Table, Owner] = {}
@@ -213,7 +213,7 @@ def _owners(
     return owners
 
 
-def _inherited_owners(mapper: Mapper[Any], owners: dict[Table, Owner]) -> None:
+def _inherited_owners(mapper: Mapper[object], owners: dict[Table, Owner]) -> None:
     """Add the owners of a class's tables: the table with the tenant column, its children's tables and its parents'."""
     levels = _levels(mapper)
     names: list[Any] = [level.local_table for level in levels]
@@ -234,7 +234,7 @@ def _inherited_owners(mapper: Mapper[Any], owners: dict[Table, Owner]) -> None:
             owners[names[above]] = Owner(extensions=(*owner.extensions, extension))
 
 
-def _selected_owners(mapper: Mapper[Any], shared: set[Any], owners: dict[Table, Owner]) -> None:
+def _selected_owners(mapper: Mapper[object], shared: set[FromClause], owners: dict[Table, Owner]) -> None:
     """Add the owners of the tables that a class mapped to a select or a join reads, if they are not known yet.
 
     First come the tables with the tenant column. Then the rows of each table that has a foreign key to a table with a
@@ -252,9 +252,9 @@ def _selected_owners(mapper: Mapper[Any], shared: set[Any], owners: dict[Table, 
                 owners[table] = Owner(references=(Reference(key.referred_table, pairs),))
 
 
-def _levels(mapper: Mapper[Any]) -> list[Mapper[Any]]:
+def _levels(mapper: Mapper[object]) -> list[Mapper[object]]:
     """The classes of an inheritance that have their own table, from the class up to its root."""
-    levels: list[Mapper[Any]] = []
+    levels: list[Mapper[object]] = []
     for level in mapper.iterate_to_root():
         if not isinstance(level.local_table, Table) or level.local_table not in mapper.tables:
             break
@@ -267,19 +267,19 @@ def _levels(mapper: Mapper[Any]) -> list[Mapper[Any]]:
     return levels
 
 
-def inherited_from(table: Table) -> list[list[tuple[Table, Any]]]:
+def inherited_from(table: Table) -> list[list[tuple[Table, ColumnElement[bool]]]]:
     """The tables of the parent classes, each with the condition that joins it to its child's table, nearest first.
 
     It is a list of such chains: usually one, but several if classes with different parents are mapped to the table.
     """
-    chains: list[list[tuple[Table, Any]]] = []
+    chains: list[list[tuple[Table, ColumnElement[bool]]]] = []
     for mapper in TABLES.classes_of(table):
-        own: Mapper[Any] | None = mapper
+        own: Mapper[object] | None = mapper
         while own is not None and own.local_table is not table:
             own = own.inherits
         levels = [] if own is None else _levels(own)
-        chain = [
-            (above.local_table, below.inherit_condition)
+        chain: list[tuple[Table, ColumnElement[bool]]] = [
+            (above.local_table, below.inherit_condition)  # type: ignore[misc]  # it joins a child's own table
             for below, above in pairwise(levels)
             if isinstance(above.local_table, Table)
         ]
@@ -288,12 +288,12 @@ def inherited_from(table: Table) -> list[list[tuple[Table, Any]]]:
     return chains
 
 
-def _joined(level: Mapper[Any], parent: Any) -> list[tuple[Column[Any], Column[Any]]]:
+def _joined(level: Mapper[object], parent: FromClause) -> list[tuple[Column[object], Column[object]]]:
     """The columns by which a class's table is joined to its parent's table, as pairs of (child's, parent's)."""
     return [(own, there) for there, own in joined_columns(level).items() if there.table is parent]
 
 
-def _ends(relationship: RelationshipProperty[Any]) -> Iterator[Reference]:
+def _ends(relationship: RelationshipProperty[object]) -> Iterator[Reference]:
     """The references from an association table's row to tenants' rows."""
     ends = (
         (relationship.parent, relationship.synchronize_pairs),
@@ -302,18 +302,14 @@ def _ends(relationship: RelationshipProperty[Any]) -> Iterator[Reference]:
     for mapper, columns in ends:
         if tenant_key(mapper) is None:
             continue
-        by_table: dict[Any, list[tuple[Any, Any]]] = {}
+        by_table: dict[Table, list[tuple[Any, Any]]] = {}
         for there, here in columns or ():
             by_table.setdefault(there.table, []).append((here, there))
         for table, pairs in by_table.items():
             yield Reference(table, tuple(pairs))
 
 
-def _plain(table: Table) -> Table:
-    return table._deannotate() if table._annotations else table  # type: ignore[no-any-return, unused-ignore]
-
-
-def _texts_of(mapper: Mapper[Any]) -> Iterator[str]:
+def _texts_of(mapper: Mapper[object]) -> Iterator[str]:
     """The SQL texts and literal columns in the mapping of a class."""
     expressions: list[Any] = [expression for prop in mapper.column_attrs for expression in prop.columns]
     for relationship in mapper.relationships:

@@ -35,7 +35,7 @@ def valid_tenant(tenant: Any) -> Any:
     return tenant
 
 
-def kind_of(column: Column[Any]) -> type:
+def kind_of(column: Column[object]) -> type:
     """The Python type of the column's values; `object` if the column's type doesn't define it."""
     kind = _python_type(column.type)
     if kind is object and isinstance(column.type, TypeDecorator):
@@ -43,7 +43,7 @@ def kind_of(column: Column[Any]) -> type:
     return kind
 
 
-def _python_type(type_: TypeEngine[Any]) -> type:
+def _python_type(type_: TypeEngine[object]) -> type:
     try:
         return type_.python_type
     except NotImplementedError:
@@ -65,7 +65,7 @@ def convert_tenant(tenant: Any, kind: type) -> Any:
     raise ValueError(kind.__name__)
 
 
-def column_value(tenant: Any, column: Column[Any]) -> Any:
+def column_value(tenant: Any, column: Column[object]) -> Any:
     """The tenant as a value of ``column``. Raises `TenantIsolationError` if the column can't store this name."""
     kind = kind_of(column)
     try:
@@ -76,7 +76,7 @@ def column_value(tenant: Any, column: Column[Any]) -> Any:
         ) from None
 
 
-def same(one: Any, other: Any) -> bool:
+def same(one: object, other: object) -> bool:
     """Whether two values name the same tenant. Their types may differ, as with a UUID and its text."""
     if one == other:
         return True

@@ -5,15 +5,16 @@ If an attack raises an exception, it was prevented.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import delete, insert, literal_column, select, text, update
 from sqlalchemy.orm import Mapper, Session, aliased, joinedload, make_transient_to_detached, selectinload, subqueryload
 from sqlalchemy.orm.interfaces import ORMOption
 
-from ..models.traits import tenant_key
+from ..models.traits import Key, tenant_key
+from ..sqlalchemy_internals import is_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,10 @@ class Target:
 
     mapper: Mapper[Any]
     key: str
-    attacker: Any
-    victim: Any
-    own: tuple[Any, ...]
-    other: tuple[Any, ...]
+    attacker: object
+    victim: object
+    own: Key
+    other: Key
 
     @property
     def model(self) -> Any:
@@ -50,19 +51,22 @@ class Target:
         make_transient_to_detached(entity)
         return entity
 
-    def changeable(self) -> tuple[str, Any] | None:
+    def changeable(self) -> tuple[str, str | None] | None:
         """An attribute that an attacker could change, and its new value; None: the class has no such attribute."""
         for attribute in self.mapper.column_attrs:
             column: Any = attribute.columns[0]
             plain = attribute.key not in (*self.primary, self.key) and not getattr(column, "foreign_keys", True)
             if plain and column is not self.mapper.polymorphic_on and column.nullable:
                 return attribute.key, None
-            if plain and column is not self.mapper.polymorphic_on and column.type._type_affinity.__name__ == "String":
+            if plain and column is not self.mapper.polymorphic_on and is_text(column.type):
                 return attribute.key, "leaked"[: column.type.length or 6]
         return None
 
 
-def _victims_row(target: Target, entities: Any) -> str | None:
+Attack: TypeAlias = Callable[[Session, Target], str | None]
+
+
+def _victims_row(target: Target, entities: Iterable[object]) -> str | None:
     """The leak, in words, if one of the objects, of any class, is a row of the victim; else None."""
     for entity in entities:
         mapper = getattr(type(entity), "__mapper__", None)
@@ -86,7 +90,7 @@ def _subquery(session: Session, target: Target) -> str | None:
     return "another tenant's name was read" if target.victim in session.scalars(select(inner)).all() else None
 
 
-def _loaded(option: Callable[..., ORMOption]) -> Callable[[Session, Target], str | None]:
+def _loaded(option: Callable[..., ORMOption]) -> Attack:
     def attack(session: Session, target: Target) -> str | None:
         for name, relationship in target.mapper.relationships.items():
             if relationship.lazy in ("dynamic", "write_only"):
@@ -164,7 +168,7 @@ def _insert(session: Session, target: Target) -> str | None:
 
 
 def _core(session: Session, target: Target) -> str | None:
-    table: Any = target.mapper.get_property(target.key).columns[0].table
+    table = target.mapper.get_property(target.key).columns[0].table
     rows = session.execute(select(table)).all()
     return "another tenant's row was read" if any(target.victim in row for row in rows) else None
 
@@ -177,7 +181,7 @@ def _raw(session: Session, target: Target) -> str | None:
     return "another tenant's row was read" if leaked else None
 
 
-def _same(tenant: Any, value: Any) -> bool:
+def _same(tenant: object, value: object) -> bool:
     """Whether a value as the driver returns it names the tenant. A UUID can be a text with or without hyphens."""
     return value is not None and str(value).replace("-", "") == str(tenant).replace("-", "")
 
@@ -192,7 +196,7 @@ def _nobody(session: Session, target: Target) -> str | None:
     return "a session that is bound to no tenant executed a SELECT without an error"
 
 
-ATTACKS: dict[str, Callable[[Session, Target], str | None]] = {
+ATTACKS: dict[str, Attack] = {
     "select": lambda session, target: _victims_row(target, session.scalars(select(target.model)).unique()),
     "select of columns": _columns,
     "alias": _alias,

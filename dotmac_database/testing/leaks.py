@@ -18,24 +18,28 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import count
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
-from sqlalchemy import MetaData, Table, inspect, select
+from sqlalchemy import Column, ColumnClause, FromClause, MetaData, Table, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Mapper, Session, configure_mappers
 
 from ..errors import DatabaseError, TenantRequiredError, ValidationError
-from ..models.traits import tenant_key, traits_of
+from ..models.traits import Key, tenant_key, traits_of
 from ..sqlalchemy_internals import all_mappers
 from ..tenancy import loose_keys, tenant_scope, unscoped
 from ..tenancy.context import binding_of
 from ..tenancy.rls.policies import protected_tables
 from ..tenancy.values import kind_of
-from .attacks import ATTACKS, Target
+from .attacks import ATTACKS, Attack, Target
 
-Make = Callable[[Any], Any]
+Make: TypeAlias = Callable[[Any], Any]
+"""A function that makes an object of a tenant."""
+
+Tenants: TypeAlias = tuple[object, object]
+"""The attacker and the victim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +123,7 @@ def _static(metadata: MetaData, *, keys: bool) -> Iterator[Leak]:
             yield Leak(key.table, what, f"({', '.join(key.columns)}) does not carry the tenant")
 
 
-def _attacks(
-    metadata: MetaData, session: Session, make: dict[type, Make], tenants: tuple[Any, Any] | None
-) -> Iterator[Leak]:
+def _attacks(metadata: MetaData, session: Session, make: dict[type, Make], tenants: Tenants | None) -> Iterator[Leak]:
     binding = binding_of(session)
     if binding is None:
         yield Leak("session", "not guarded", "make the sessions with guard_tenants(sessionmaker)")
@@ -145,7 +147,7 @@ def _attacks(
                 yield Leak(name, attack, detail)
 
 
-def _try_attack(session: Session, target: Target, run: Any, *, bound: bool) -> str | None:
+def _try_attack(session: Session, target: Target, run: Attack, *, bound: bool) -> str | None:
     """Run one attack in a savepoint. Returns in words what it achieved; None: nothing.
 
     ``bound``: the session is bound to the attacker. An attack without a tenant must raise `TenantRequiredError`.
@@ -171,7 +173,7 @@ def _try_attack(session: Session, target: Target, run: Any, *, bound: bool) -> s
     return result
 
 
-def _snapshot(session: Session, target: Target) -> Any:
+def _snapshot(session: Session, target: Target) -> list[list[str]]:
     """The current rows of the victim in the database."""
     session.expunge_all()
     with unscoped(session, reason="leak test: compare"):
@@ -191,8 +193,8 @@ class _Rows:
     session: Session
     metadata: MetaData
     make: dict[type, Make]
-    tenants: tuple[Any, Any] | None = None
-    inserted: dict[tuple[Table, Any], dict[Any, Any]] = field(default_factory=dict)
+    tenants: Tenants | None = None
+    inserted: dict[tuple[FromClause, str], dict[ColumnClause[object], object]] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=lambda: count(900_001))
 
     def __post_init__(self) -> None:
@@ -200,10 +202,10 @@ class _Rows:
         tables = set(self.metadata.tables.values())
         order = {table: place for place, table in enumerate(self.metadata.sorted_tables)}
         relevant = [each for each in all_mappers() if each.local_table in tables]
-        self.mapped: list[Mapper[Any]] = sorted(relevant, key=lambda each: order[each.local_table])  # type: ignore[index]  # it is a table
+        self.mapped: list[Mapper[object]] = sorted(relevant, key=lambda each: order[each.local_table])  # type: ignore[index]  # it is a table
         self.classes = [each for each in self.mapped if tenant_key(each) is not None]
 
-    def target(self, mapper: Mapper[Any]) -> Target:
+    def target(self, mapper: Mapper[object]) -> Target:
         """The target of attacks on a class. Inserts a row of the attacker and a row of the victim."""
         attacker, victim = self.tenants or _tenants(mapper)
         with unscoped(self.session, reason="leak test: create rows"):
@@ -211,7 +213,7 @@ class _Rows:
         traits = traits_of(mapper.class_)
         return Target(mapper, traits.tenant or "", attacker, victim, own, other)
 
-    def _row(self, mapper: Mapper[Any], tenant: Any) -> tuple[Any, ...]:
+    def _row(self, mapper: Mapper[object], tenant: object) -> Key:
         """Insert a row of the tenant. Returns its primary key."""
         nested = self.session.begin_nested()
         try:
@@ -235,7 +237,7 @@ class _Rows:
         self.session.expunge_all()
         return key
 
-    def _entity(self, mapper: Mapper[Any], tenant: Any) -> Any:
+    def _entity(self, mapper: Mapper[object], tenant: object) -> object:
         factory = self.make.get(mapper.class_)
         entity = factory(tenant) if factory is not None else mapper.class_()
         key = tenant_key(mapper)
@@ -256,7 +258,7 @@ class _Rows:
                 setattr(entity, attribute.key, value)
         return entity
 
-    def _value(self, column: Any, tenant: Any) -> Any:
+    def _value(self, column: Column[object], tenant: object) -> object:
         """A value for a column of a new row; None: the row is inserted without the column."""
         for foreign in column.foreign_keys:
             parent = foreign.column
@@ -268,7 +270,7 @@ class _Rows:
             return None
         return _sample(column, next(self.numbers))
 
-    def _parent(self, column: Any, tenant: Any) -> Any:
+    def _parent(self, column: Column[object], tenant: object) -> object:
         """The value of a column in the tenant's row of the parent's table, which is inserted if there is none."""
         if (column.table, str(tenant)) not in self.inserted:
             mapper = next((each for each in self.mapped if each.local_table is column.table), None)
@@ -278,7 +280,7 @@ class _Rows:
         return self.inserted[column.table, str(tenant)].get(column)
 
 
-def _tenants(mapper: Mapper[Any]) -> tuple[Any, Any]:
+def _tenants(mapper: Mapper[object]) -> Tenants:
     """The invented attacker and victim, as values of the tenant column's type."""
     traits = traits_of(mapper.class_)
     kind = kind_of(traits.columns[traits.tenant or ""])
@@ -289,14 +291,14 @@ def _tenants(mapper: Mapper[Any]) -> tuple[Any, Any]:
     return "leak-attacker", "leak-victim"
 
 
-def _sample(column: Any, number: int) -> Any:
+def _sample(column: Column[object], number: int) -> object:
     """A sample value for a column, by its type; None: the type is unknown. ``number`` makes it unique."""
-    enums: Sequence[Any] | None = getattr(column.type, "enums", None)
+    enums: Sequence[object] | None = getattr(column.type, "enums", None)
     if enums:
         kinds = getattr(column.type, "enum_class", None)
         return next(iter(kinds)) if kinds is not None else enums[0]
     now = datetime.now(UTC)
-    samples: dict[type, Any] = {
+    samples: dict[type, object] = {
         str: str(number)[-(getattr(column.type, "length", None) or 20) :],
         bool: False,
         int: number,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack
-from typing import Any
 
 from sqlalchemy import Connection, Engine, MetaData, Table, event, select
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import CompileError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -38,8 +38,8 @@ class InMemoryDatabase:
             stack.callback(engine.dispose)
             attach_schemas(engine, tables)
             with engine.begin() as connection:
-                refused = create_tables(connection, tables)
-            warn_of(refused)
+                reasons = create_tables(connection, tables)
+            warn_of(reasons)
             session = stack.enter_context(Session(engine, expire_on_commit=False))
             self._stack = stack.pop_all()
         return session
@@ -54,8 +54,8 @@ class InMemoryDatabase:
             stack.push_async_callback(engine.dispose)
             attach_schemas(engine.sync_engine, tables)
             async with engine.begin() as connection:
-                refused = await connection.run_sync(create_tables, tables)
-            warn_of(refused)
+                reasons = await connection.run_sync(create_tables, tables)
+            warn_of(reasons)
             session = await stack.enter_async_context(AsyncSession(engine, expire_on_commit=False))
             self._async_stack = stack.pop_all()
         return session
@@ -83,7 +83,7 @@ def attach_schemas(engine: Engine, tables: Iterable[Table]) -> None:
     schemas = sorted({table.schema for table in tables if table.schema})
     quoted = [engine.dialect.identifier_preparer.quote_identifier(schema) for schema in schemas]
 
-    def attach(connection: Any, _record: Any) -> None:
+    def attach(connection: DBAPIConnection, _record: object) -> None:
         cursor = connection.cursor()
         for schema in quoted:
             cursor.execute(f"ATTACH DATABASE ':memory:' AS {schema}")
@@ -94,7 +94,7 @@ def attach_schemas(engine: Engine, tables: Iterable[Table]) -> None:
 
 def create_tables(connection: Connection, tables: Iterable[Table]) -> dict[Table, str]:
     """Create the tables that SQLite supports. Returns the others, with the reason."""
-    refused: dict[Table, str] = {}
+    reasons: dict[Table, str] = {}
     for table in tables:
         try:
             # Some types can be rendered in a table's definition, but not read.
@@ -103,15 +103,15 @@ def create_tables(connection: Connection, tables: Iterable[Table]) -> dict[Table
             with connection.begin_nested():
                 table.create(connection, checkfirst=True)
         except CompileError as error:
-            refused[table] = _first_line(error)
+            reasons[table] = _first_line(error)
         except SQLAlchemyError as error:
-            refused[table] = _first_line(getattr(error, "orig", None) or error)
-    return refused
+            reasons[table] = _first_line(getattr(error, "orig", None) or error)
+    return reasons
 
 
-def warn_of(refused: Mapping[Table, str]) -> None:
+def warn_of(reasons: Mapping[Table, str]) -> None:
     """Warn about each omitted table."""
-    for table, reason in refused.items():
+    for table, reason in reasons.items():
         warnings.warn(f"SQLite can't have the table {table.fullname!r}, which is left out: {reason}", stacklevel=3)
 
 

@@ -9,7 +9,8 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import MetaData, Table, event
+from sqlalchemy import ForeignKey, MetaData, Table, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.util import greenlet_spawn
@@ -27,7 +28,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-def _private_session(model: type[Any]) -> Session:
+def _private_session(model: type[M]) -> Session:
     """A session on a private database with the tables that ``model`` uses. Foreign keys are not enforced.
 
     Raises `ValidationError` if SQLite can't create the model's own tables.
@@ -38,7 +39,7 @@ def _private_session(model: type[Any]) -> Session:
     attach_schemas(engine, tables)
 
     @event.listens_for(engine, "connect")
-    def alone(connection: Any, _record: Any) -> None:
+    def alone(connection: DBAPIConnection, _record: object) -> None:
         cursor = connection.cursor()
         cursor.execute("PRAGMA foreign_keys = OFF")
         cursor.close()
@@ -48,34 +49,34 @@ def _private_session(model: type[Any]) -> Session:
     weakref.finalize(session, engine.dispose)
     with engine.begin() as connection:
         # Warnings about other tables than the model's are irrelevant for its tests.
-        refused = create_tables(connection, tables)
+        reasons = create_tables(connection, tables)
     for table in mapper.tables:
-        if isinstance(table, Table) and table in refused:
-            raise ValidationError(f"{model.__name__} can't be mocked: SQLite refuses its table: {refused[table]}")
+        if isinstance(table, Table) and table in reasons:
+            raise ValidationError(f"{model.__name__} can't be mocked: SQLite refuses its table: {reasons[table]}")
     return session
 
 
-def _reachable(start: Mapper[Any]) -> list[Table]:
+def _reachable(start: Mapper[M]) -> list[Table]:
     tables: dict[Table, None] = {}
-    seen: set[Mapper[Any]] = set()
-    waiting = [start]
-    while waiting:
-        mapper = waiting.pop()
-        if mapper in seen:
+    visited: set[Mapper[Any]] = set()
+    pending = [start]
+    while pending:
+        mapper = pending.pop()
+        if mapper in visited:
             continue
-        seen.add(mapper)
+        visited.add(mapper)
         tables.update((table, None) for table in mapper.tables if isinstance(table, Table))
         for relationship in mapper.relationships:
-            waiting.append(relationship.mapper)
+            pending.append(relationship.mapper)
             if isinstance(relationship.secondary, Table):
                 tables[relationship.secondary] = None
-        waiting.extend(mapper.self_and_descendants)
+        pending.extend(mapper.self_and_descendants)
     for table in list(tables):
         tables.update((key.column.table, None) for key in table.foreign_keys if _resolves(key, table.metadata))
     return list(tables)
 
 
-def _resolves(key: Any, metadata: MetaData) -> bool:
+def _resolves(key: ForeignKey, metadata: MetaData) -> bool:
     return key.target_fullname.rpartition(".")[0] in metadata.tables
 
 

@@ -167,6 +167,7 @@ OWNERS: dict[str, Callable[[], Any]] = {
     "_multi_values": lambda: insert(things),
     "_select_names": lambda: insert(things),
     "_post_values_clause": lambda: insert(things),
+    "_type_affinity": Integer,
     "_result_columns": lambda: select(things).compile(),
     "_max_overflow": lambda: QueuePool(lambda: None),  # type: ignore[arg-type, return-value]  # nothing connects
     "_handle_dbapi_exception_noconnection": lambda: Connection,

@@ -10,79 +10,120 @@ What it can't analyse is reported in ``opaque`` (text) and ``unknown`` (tables a
 metadata of the mapped classes); the checks in `connection` refuse these.
 """
 
+# SQLAlchemy's compilers are not typed: for mypy, their methods return `Any` instead of a str.
+# mypy: disable-error-code="no-any-return"
+
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
 
-from sqlalchemy import Dialect, Table, and_, exists, literal_column, select, tuple_
+from sqlalchemy import (
+    Column,
+    Delete,
+    Dialect,
+    FromClause,
+    Insert,
+    Select,
+    Table,
+    Update,
+    and_,
+    exists,
+    literal_column,
+    select,
+    tuple_,
+)
 from sqlalchemy.sql import operators
-from sqlalchemy.sql.compiler import COLLECT_CARTESIAN_PRODUCTS, NO_LINTING
-from sqlalchemy.sql.elements import BinaryExpression, BooleanClauseList, ColumnClause, ColumnElement, Grouping
+from sqlalchemy.sql.compiler import COLLECT_CARTESIAN_PRODUCTS, NO_LINTING, Linting
+from sqlalchemy.sql.elements import (
+    BinaryExpression,
+    BindParameter,
+    BooleanClauseList,
+    ColumnClause,
+    ColumnElement,
+    Grouping,
+)
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.sql.selectable import AliasedReturnsRows, FromGrouping, Join, SelectBase, TableClause, Values
+from sqlalchemy.sql.selectable import (
+    AliasedReturnsRows,
+    FromGrouping,
+    Join,
+    NamedFromClause,
+    ReturnsRows,
+    SelectBase,
+    TableClause,
+    Values,
+)
 
 from ...dialects.own import OwnTable
+from ...sqlalchemy_internals import annotations_of, clone, values_of, without_annotations
 from ..parameters import ScopeParameter, owner_parameter
 from ..tables import TABLES, Owner, Reference, inherited_from
 from .fragments import FragmentCompiler, Quoting, unknown_hooks
 
-Tie = tuple[tuple[Any, str], Any]
+Name: TypeAlias = str | int
+"""The name of a FROM within its statement, or its id if it has no name."""
+
+Tie: TypeAlias = tuple[tuple[Name, str], object]
 """An equality: the column on one side, as the name of its FROM and its key, and the expression on the other side."""
 
+Change: TypeAlias = Update | Delete
 
-_Base: Any = FragmentCompiler  # SQLAlchemy's compilers have no types
 
-
-class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
+class ConfiningCompiler(FragmentCompiler):
     """The mixin for the compiler class of a dialect."""
 
-    def __init__(self, *args: Any, **kw: Any) -> None:
+    def __init__(self, *args: object, linting: Linting = NO_LINTING, **kw: object) -> None:
         self.touched: set[Table] = set()
-        self.owner_columns: dict[str, Any] = {}
-        self.scopes: dict[str, Any] = {}
-        self._owner_parameters: dict[Any, Any] = {}
+        self.owner_columns: dict[str, Column[object]] = {}
+        self.scopes: dict[str, Column[object]] = {}
+        self._owner_parameters: dict[Column[object], BindParameter[object]] = {}
         self._confined: set[int] = set()
-        self._exempt: dict[int, Any] = {}
+        self._exempt: dict[int, FromClause] = {}
         # SQLAlchemy's linter collects how the FROMs are joined, for `_check_tied`. Only changes use it.
-        kw["linting"] = kw.get("linting", NO_LINTING) | COLLECT_CARTESIAN_PRODUCTS
-        super().__init__(*args, **kw)
+        super().__init__(*args, linting=linting | COLLECT_CARTESIAN_PRODUCTS, **kw)
 
     # Reads: the rows of every FROM.
 
     def _compose_select_body(
-        self, text: Any, select: Any, compile_state: Any, inner_columns: Any, froms: Any, *rest: Any
-    ) -> Any:
+        self,
+        text: str,
+        select: Select[Any],
+        compile_state: object,
+        inner_columns: object,
+        froms: Iterable[FromClause],
+        *rest: object,
+    ) -> str:
         self._look_for_custom(select)
         self._look_at_hints(select)
         outside, self._confined = self._confined, set()
         ties = list(_ties(select._where_criteria))
         conditions = [condition for each in froms for condition in self._conditions(each, ties)]
         if conditions:
-            select = select._clone()
+            select = clone(select)
             select._where_criteria += tuple(conditions)
         text = super()._compose_select_body(text, select, compile_state, inner_columns, froms, *rest)
         self._confined = outside
         return text
 
-    def visit_select(self, select_stmt: Any, *args: Any, **kw: Any) -> Any:
+    def visit_select(self, select_stmt: Select[Any], *args: object, **kw: object) -> str:
         """Render a SELECT (called by SQLAlchemy). Its own FROMs are confined as usual, even within a FULL JOIN."""
         kw.pop("dotmac_apart", None)
         return super().visit_select(select_stmt, *args, **kw)
 
-    def visit_join(self, join: Any, asfrom: bool = False, from_linter: Any = None, **kw: Any) -> Any:
+    def visit_join(self, join: Join, asfrom: bool = False, from_linter: object = None, **kw: object) -> str:
         """Render a join (called by SQLAlchemy). The conditions on an outer join's optional side are added to its ON."""
         if join.full:
             kw["dotmac_apart"] = True
         elif join.isouter and not kw.get("dotmac_apart"):
             conditions = list(self._conditions(join.right, list(_ties((join.onclause,)))))
             if conditions:
-                clone = join._clone()
-                clone.onclause = and_(join.onclause, *conditions)
-                join = clone
+                onclause = and_(join.onclause, *conditions)  # type: ignore[arg-type]  # a join has an ON
+                join = clone(join)
+                join.onclause = onclause
         return super().visit_join(join, asfrom=asfrom, from_linter=from_linter, **kw)
 
-    def visit_table(self, table: Any, asfrom: bool = False, iscrud: bool = False, **kw: Any) -> Any:
+    def visit_table(self, table: TableClause, asfrom: bool = False, iscrud: bool = False, **kw: Any) -> str:
         """Render a table (called by SQLAlchemy). If it is a FROM, its conditions must have been added before."""
         apart = kw.pop("dotmac_apart", False)
         text: str = super().visit_table(table, asfrom=asfrom, iscrud=iscrud, **kw)
@@ -96,12 +137,12 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
             alias = None  # this is a FROM of a subquery
         if apart and alias is None:
             return self._by_itself(table, text, self.preparer.quote(table.name))
-        place = id(_plain(table) if iscrud else table if alias is None else alias)
+        place = id(without_annotations(table) if iscrud else table if alias is None else alias)
         if not apart and place not in self._confined and place not in self._exempt:
             self._mark_unknown(f"The place of {table.name!r}")
         return text
 
-    def visit_alias(self, alias: Any, asfrom: bool = False, **kw: Any) -> Any:
+    def visit_alias(self, alias: AliasedReturnsRows, asfrom: bool = False, **kw: object) -> str:
         """Render an alias of a table (called by SQLAlchemy). Within a FULL JOIN it becomes a subquery, like a table."""
         table = _table_of(alias)
         apart = kw.get("dotmac_apart", False)
@@ -110,7 +151,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
             return text
         return self._by_itself(alias, text, text.rpartition(" AS ")[2])
 
-    def _by_itself(self, source: Any, text: str, name: str) -> str:
+    def _by_itself(self, source: NamedFromClause, text: str, name: str) -> str:
         """Render a table within a FULL JOIN as a subquery, the only place for its condition."""
         if self.preparer.schema_for_object(_table_of(source)) and source is _table_of(source):
             self._mark_unknown(f"The table {source.name!r}, which has a schema, within a FULL JOIN without an alias")
@@ -118,7 +159,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         where = f" WHERE {self.process(and_(*conditions))}" if conditions else ""
         return f"(SELECT * FROM {text}{where}) AS {name}"  # noqa: S608 - rendered by SQLAlchemy
 
-    def _conditions(self, source: Any, ties: list[Tie]) -> Iterator[ColumnElement[bool]]:
+    def _conditions(self, source: FromClause, ties: list[Tie]) -> Iterator[ColumnElement[bool]]:
         """The conditions on a FROM, for the WHERE or ON of the enclosing statement."""
         if isinstance(source, FromGrouping):
             yield from self._conditions(source.element, ties)
@@ -136,7 +177,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
                 self._confined.update(map(id, _aliases(source)))
                 yield from self._own_conditions(source, ties)
 
-    def _recognize(self, source: Any) -> None:
+    def _recognize(self, source: ReturnsRows) -> None:
         """Mark a FROM of an unknown kind as unknown. Functions are checked when they are rendered."""
         if isinstance(source, (FromGrouping, AliasedReturnsRows)):
             self._recognize(source.element)
@@ -148,7 +189,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         ):
             self._mark_unknown(f"A {type(source).__name__} as a FROM")
 
-    def _owner_of(self, table: Any) -> Owner | None:
+    def _owner_of(self, table: NamedFromClause) -> Owner | None:
         """The owner of a table's rows. Records which tenants' tables are used, and which tables are unknown."""
         if not isinstance(table, Table) or not TABLES.knows(table):
             if not isinstance(table, OwnTable) and table.name.lower() not in self.tenant_free:
@@ -156,14 +197,14 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
             return None
         owner = TABLES.owner(table)
         if owner is not None:
-            self.touched.add(table._deannotate() if table._annotations else table)
+            self.touched.add(without_annotations(table))
             if owner.is_unknown:
                 self._mark_unknown(f"The table {table.name!r}, which has no column that determines the tenant,")
         return owner
 
-    def _own_conditions(self, source: Any, ties: list[Tie]) -> Iterator[ColumnElement[bool]]:
+    def _own_conditions(self, source: FromClause, ties: list[Tie]) -> Iterator[ColumnElement[bool]]:
         """The conditions that the rows of a table or alias are the tenant's, unless the equalities imply it already."""
-        table: Any = _table_of(source)
+        table = _table_of(source)
         owner = self._owner_of(table) if table is not None else None
         if owner is None:
             return
@@ -181,7 +222,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
             foreign = child.c[column.key].is_distinct_from(self._tenant(column))
             yield ~exists(select(literal_column("1")).select_from(child).where(*same, foreign).correlate(source))
 
-    def _tenant(self, column: Any) -> Any:
+    def _tenant(self, column: Column[object]) -> BindParameter[object]:
         """The parameter for the session's tenant."""
         parameter = self._owner_parameters.get(column)
         if parameter is None:
@@ -189,7 +230,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
             self.owner_columns[parameter.key] = column
         return parameter
 
-    def _is_scoped(self, source: Any, column: Any, ties: list[Tie]) -> bool:
+    def _is_scoped(self, source: FromClause, column: Column[object], ties: list[Tie]) -> bool:
         """Whether a repository has already compared the tenant column with its own parameter."""
         for (name, key), other in ties:
             if key == column.key and name == _name(source) and isinstance(other, ScopeParameter):
@@ -197,10 +238,10 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
                 return True
         return False
 
-    def _is_tied(self, source: Any, reference: Reference, ties: list[Tie]) -> bool:
+    def _is_tied(self, source: FromClause, reference: Reference, ties: list[Tie]) -> bool:
         """Whether the equalities join a source, by all columns of a reference, to a FROM that is confined itself."""
         visible = set(map(_name, self.stack[-1]["correlate_froms"])) if self.stack else set()
-        tied: set[Any] | None = None
+        tied: set[Name] | None = None
         for here, there in reference.pairs:
             names = {
                 _name(other.table)
@@ -209,7 +250,7 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
                 and name == _name(source)
                 and isinstance(other, ColumnClause)
                 and other.key == there.key
-                and _plain(_table_of(other.table)) is reference.table
+                and without_annotations(_table_of(other.table)) is reference.table
                 and _name(other.table) in visible
             }
             tied = names if tied is None else tied & names
@@ -217,21 +258,21 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
 
     # Changes: the rows of the target, and of the other FROMs, which must be joined to it.
 
-    def visit_update(self, update_stmt: Any, visiting_cte: Any = None, **kw: Any) -> Any:
+    def visit_update(self, update_stmt: Update, visiting_cte: object = None, **kw: object) -> str:
         """Render an UPDATE of only the tenant's rows (called by SQLAlchemy)."""
         target = _target(update_stmt)
-        text = super().visit_update(self._confined_change(update_stmt), visiting_cte=visiting_cte, **kw)
+        text: str = super().visit_update(self._confined_change(update_stmt), visiting_cte=visiting_cte, **kw)
         self._check_tied(update_stmt)
         owner = self._owner_of(target)
         if owner is not None and owner.column is not None:
-            self._check_new_tenant(update_stmt, _plain(target), owner.column)
+            self._check_new_tenant(update_stmt, without_annotations(target), owner.column)
         return text
 
-    def _check_new_tenant(self, update_stmt: Any, table: Any, column: Any) -> None:
+    def _check_new_tenant(self, update_stmt: Update, table: Table, column: Column[object]) -> None:
         """If an UPDATE sets the tenant column, record its parameter: `connection` checks its value before sending."""
         classes = [mapper for mapper in TABLES.classes_of(table) if mapper.columns.contains_column(column)]
         keys = {column.key, column.name, *(mapper.get_property_by_column(column).key for mapper in classes)}
-        for target, value in _values(update_stmt).items():
+        for target, value in values_of(update_stmt).items():
             if getattr(target, "key", target) not in keys:
                 continue
             name = self.bind_names.get(value)
@@ -242,13 +283,15 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
         if column.key in (self.column_keys or ()):
             self.scopes[column.key] = column
 
-    def visit_delete(self, delete_stmt: Any, visiting_cte: Any = None, **kw: Any) -> Any:
+    def visit_delete(self, delete_stmt: Delete, visiting_cte: object = None, **kw: object) -> str:
         """Render a DELETE of only the tenant's rows (called by SQLAlchemy)."""
-        text = super().visit_delete(self._confined_change(delete_stmt), visiting_cte=visiting_cte, **kw)
+        text: str = super().visit_delete(self._confined_change(delete_stmt), visiting_cte=visiting_cte, **kw)
         self._check_tied(delete_stmt)
         return text
 
-    def visit_insert(self, insert_stmt: Any, visited_bindparam: Any = None, visiting_cte: Any = None, **kw: Any) -> Any:
+    def visit_insert(
+        self, insert_stmt: Insert, visited_bindparam: object = None, visiting_cte: object = None, **kw: object
+    ) -> str:
         """Render an INSERT (called by SQLAlchemy). Its rows have got the tenant before.
 
         An INSERT inside another statement has not been checked, so it is marked as unknown.
@@ -258,90 +301,84 @@ class ConfiningCompiler(_Base):  # type: ignore[misc]  # as above
             self._mark_unknown(f"An INSERT into {insert_stmt.table.name!r} within another statement")
         return super().visit_insert(insert_stmt, visited_bindparam=visited_bindparam, visiting_cte=visiting_cte, **kw)
 
-    def _confined_change(self, statement: Any) -> Any:
+    def _confined_change(self, statement: Change) -> Change:
         self._look_for_custom(statement)
         self._look_at_hints(statement)
         target = _target(statement)
         statement = self._inherited_change(statement, target)
         ties = list(_ties(statement._where_criteria))
-        self._confined.add(id(_plain(target)))
+        self._confined.add(id(without_annotations(target)))
         conditions = list(self._own_conditions(target, ties))
         for source in _beside(statement, target):
             conditions += self._conditions(source, ties)
         return statement.where(*conditions) if conditions else statement
 
-    def _inherited_change(self, statement: Any, target: Any) -> Any:
+    def _inherited_change(self, statement: Change, target: NamedFromClause) -> Change:
         """Join the tables of parent classes, which SQLAlchemy adds beside the target without a condition."""
         beside = _beside(statement, target)
-        chains = [each for each in inherited_from(_plain(target)) if any(table in beside for table, _ in each)]
+        chains = [
+            each for each in inherited_from(without_annotations(target)) if any(table in beside for table, _ in each)
+        ]
         if not chains:
             return statement
         parents = chains[0]
-        tables = [table for table, _ in parents]
+        tables: list[FromClause] = [table for table, _ in parents]
         chain = parents[: max(tables.index(source) for source in beside if source in tables) + 1]
-        sources = (each for value in _values(statement).values() for each in getattr(value, "_from_objects", ()))
-        if any(_plain(each) in tables for each in sources):
+        sources = (each for value in values_of(statement).values() for each in getattr(value, "_from_objects", ()))
+        if any(without_annotations(each) in tables for each in sources):
             return statement.where(*(condition for _, condition in chain))
-        source = _plain(target)
+        source: FromClause = without_annotations(target)
         for table, condition in chain:
             source = source.join(table, condition)
-        keys = list(_plain(target).primary_key.columns)
+        keys = list(without_annotations(target).primary_key.columns)
         matching = select(*keys).select_from(source).where(*statement._where_criteria).correlate(None)
-        statement = statement._clone()
+        statement = clone(statement)
         statement._where_criteria = (_columns(keys).in_(matching),)
         return statement
 
-    def _check_tied(self, statement: Any) -> None:
+    def _check_tied(self, statement: Change) -> None:
         """Mark a change as unknown if no condition joins another table to the target.
 
         Otherwise any row of the other table would enable the change.
         """
         if self.stack or self.from_linter is None:
             return
-        linter: Any = self.from_linter
-        apart, _ = linter.lint()
-        used = {_name(each) for value in _values(statement).values() for each in getattr(value, "_from_objects", ())}
-        used.discard(_name(_target(statement)))  # a column of the same table, as in SET n = n + 1, is no join
-        if apart and not any(_name(each) in used for each in linter.froms):
-            self._mark_unknown(f"A change of {statement.table.name!r} with tables that no condition joins to it")
+        apart, _ = self.from_linter.lint()
+        names = {_name(each) for value in values_of(statement).values() for each in getattr(value, "_from_objects", ())}
+        names.discard(_name(_target(statement)))  # a column of the same table, as in SET n = n + 1, is no join
+        if apart and not any(_name(each) in names for each in self.from_linter.froms):
+            name = statement.table.name  # type: ignore[union-attr]  # as in `_target`
+            self._mark_unknown(f"A change of {name!r} with tables that no condition joins to it")
 
 
-def _target(statement: Any) -> Any:
+def _target(statement: Change | Insert) -> NamedFromClause:
     """The table that is written. In bulk operations the ORM writes an inherited class's rows table by table."""
-    annotations = statement._annotations
+    annotations = annotations_of(statement)
     for name in ("_emit_update_table", "_emit_insert_table"):
         if name in annotations:
-            return annotations[name]
-    return statement.table
+            table: Table = annotations[name]
+            return table
+    return statement.table  # type: ignore[return-value]  # only MySQL can change a join
 
 
-def _beside(statement: Any, target: Any) -> list[Any]:
+def _beside(statement: Change, target: NamedFromClause) -> list[FromClause]:
     """The distinct FROMs of an UPDATE or DELETE besides its target."""
-    sources: dict[Any, Any] = {}
-    for element in (*statement._where_criteria, *_values(statement).values()):
+    sources: dict[Name, FromClause] = {}
+    for element in (*statement._where_criteria, *values_of(statement).values()):
         for source in getattr(element, "_from_objects", ()):
             if _name(source) != _name(target):
-                sources.setdefault(_name(source), _plain(source))
+                sources.setdefault(_name(source), without_annotations(source))
     return list(sources.values())
 
 
-def _values(statement: Any) -> dict[Any, Any]:
-    """The values that an UPDATE sets, by column."""
-    return {**(getattr(statement, "_values", None) or {}), **dict(getattr(statement, "_ordered_values", None) or ())}
-
-
-def _plain(table: Any) -> Any:
-    return table._deannotate() if getattr(table, "_annotations", None) else table
-
-
-def _table_of(source: Any) -> Any:
+def _table_of(source: ReturnsRows | None) -> TableClause | None:
     """The table of a FROM that is a table, or an alias or sample of a table; else None."""
     while isinstance(source, AliasedReturnsRows):
         source = source.element
     return source if isinstance(source, TableClause) else None
 
 
-def _aliases(source: Any) -> Iterator[Any]:
+def _aliases(source: FromClause) -> Iterator[FromClause]:
     """A FROM; and if it is an alias of an alias, each alias down to the table."""
     yield source
     while isinstance(source, AliasedReturnsRows) and isinstance(source.element, AliasedReturnsRows):
@@ -349,18 +386,17 @@ def _aliases(source: Any) -> Iterator[Any]:
         yield source
 
 
-def _name(source: Any) -> Any:
-    """The name of a FROM within its statement."""
+def _name(source: FromClause | None) -> Name:
     if isinstance(source, Table):
         return source.key
     return getattr(source, "name", None) or id(source)
 
 
-def _columns(columns: list[Any]) -> Any:
+def _columns(columns: Sequence[ColumnElement[Any]]) -> ColumnElement[Any]:
     return columns[0] if len(columns) == 1 else tuple_(*columns)
 
 
-def _ties(criteria: Iterable[Any]) -> Iterator[Tie]:
+def _ties(criteria: Iterable[object]) -> Iterator[Tie]:
     """The equalities in conditions that are combined by AND."""
     pending = list(criteria)
     while pending:
@@ -383,7 +419,7 @@ def confining(dialect: Dialect, tenant_free: frozenset[str] = frozenset()) -> Di
 
     It shares the attributes of ``dialect``, but is another object, so that SQLAlchemy caches its statements separately.
     """
-    copies: dict[Any, Any] = dialect.__dict__.setdefault(_CONFINING, {})
+    copies: dict[object, Any] = dialect.__dict__.setdefault(_CONFINING, {})
     version = TABLES.current()
     if copies.get("version") != version:
         copies.clear()
@@ -394,7 +430,7 @@ def confining(dialect: Dialect, tenant_free: frozenset[str] = frozenset()) -> Di
     return copy
 
 
-def _confining_copy(dialect: Any, tenant_free: frozenset[str]) -> Dialect:
+def _confining_copy(dialect: Dialect, tenant_free: frozenset[str]) -> Dialect:
     base, preparer = dialect.statement_compiler, type(dialect.identifier_preparer)
     own = {"tenant_free": tenant_free, **unknown_hooks(base)}
     compiler = type(f"Confining{base.__name__}", (ConfiningCompiler, base), own)
@@ -405,7 +441,6 @@ def _confining_copy(dialect: Any, tenant_free: frozenset[str]) -> Dialect:
         "identifier_preparer": property(lambda _: quoting),
         "supports_statement_cache": dialect.supports_statement_cache,  # SQLAlchemy requires it on each class
     }
-    copy: Any = object.__new__(type(kind.__name__, (kind,), members))
+    copy: Dialect = object.__new__(type(kind.__name__, (kind,), members))
     copy.__dict__ = dialect.__dict__
-    typed: Dialect = copy
-    return typed
+    return copy

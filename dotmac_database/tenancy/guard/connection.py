@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 from weakref import WeakSet, ref
 
-from sqlalchemy import Connection, Delete, Engine, Insert, Table, Update, event
+from sqlalchemy import Column, Connection, Delete, Engine, Executable, Insert, Table, Update, event
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.elements import BindParameter
 
 from ...dialects.own import OWN
 from ...errors import TenantIsolationError
+from ...sqlalchemy_internals import values_of
 from ..context import UNKNOWN, TenantBinding, binding_of
 from ..parameters import SERVED
 from ..rls.cleaning import CLEANING, mark_raw
@@ -25,6 +28,11 @@ from .verdicts import Confinement, Sent, judge
 
 _SESSION = "dotmac_session"
 _CONTROL = re.compile(r"(?:BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)[\w\s]*\Z")
+Row: TypeAlias = Mapping[str, object]
+"""The parameters of one row."""
+
+Rows: TypeAlias = Sequence[Row]
+
 _WATCHED: WeakSet[Engine] = WeakSet()
 
 
@@ -48,14 +56,16 @@ def _guarding(connection: Connection) -> tuple[Session, TenantBinding] | None:
     return None if binding is None else (session, binding)
 
 
-def _on_savepoint(connection: Connection, *_: Any) -> None:
+def _on_savepoint(connection: Connection, *_: object) -> None:
     """A rollback to a savepoint undoes a tenant setting that was made after it."""
     guarding = _guarding(connection)
     if guarding is not None:
         guarding[1].announced = UNKNOWN
 
 
-def _on_statement(connection: Connection, statement: Any, rows: Any, row: Any, options: Any) -> tuple[Any, Any, Any]:
+def _on_statement(
+    connection: Connection, statement: Executable, rows: Rows, row: Row, options: Mapping[str, object]
+) -> tuple[Executable, Rows, Row]:
     """Make SQLAlchemy compile a guarded session's statement by the confining compiler; check the rows of an INSERT."""
     guarding = _guarding(connection)
     dialect = connection.engine.dialect
@@ -70,7 +80,7 @@ def _on_statement(connection: Connection, statement: Any, rows: Any, row: Any, o
     return statement, rows, row
 
 
-def _check_rows(statement: Insert, binding: TenantBinding, rows: list[Any]) -> None:
+def _check_rows(statement: Insert, binding: TenantBinding, rows: Rows) -> None:
     """Refuse a row in a flush's INSERT that has another tenant or no tenant."""
     owner = TABLES.owner(statement.table) if isinstance(statement.table, Table) else None
     if owner is None:
@@ -84,15 +94,20 @@ def _check_rows(statement: Insert, binding: TenantBinding, rows: list[Any]) -> N
             raise TenantIsolationError(f"{statement.table.name}: a row names another tenant, or none.")
 
 
-def _inline(statement: Any, column: Any) -> Any:
+def _inline(statement: Insert, column: Column[object]) -> object:
     """The value of a column in the statement itself, for all its rows."""
-    value = (statement._values or {}).get(column)
+    value = values_of(statement).get(column)
     return value.value if isinstance(value, BindParameter) else value
 
 
 def _on_cursor(
-    connection: Connection, _cursor: Any, statement: str, parameters: Any, context: Any, _many: bool
-) -> tuple[str, Any]:
+    connection: Connection,
+    _cursor: object,
+    statement: str,
+    parameters: object,
+    context: DefaultExecutionContext | None,
+    _many: bool,
+) -> tuple[str, object]:
     """Check a statement before it is sent: if it is not confined, it must not use tenants' tables or contain text."""
     guarding = _guarding(connection)
     if guarding is not None and not _CONTROL.match(statement):
@@ -100,7 +115,9 @@ def _on_cursor(
     return statement, parameters
 
 
-def _check_sent(binding: TenantBinding, connection: Connection, statement: str, context: Any) -> None:
+def _check_sent(
+    binding: TenantBinding, connection: Connection, statement: str, context: DefaultExecutionContext | None
+) -> None:
     if context is not None and CLEANING in context.execution_options:
         return
     backed = binding.rls is not None and connection.dialect.name == "postgresql"
@@ -112,7 +129,7 @@ def _check_sent(binding: TenantBinding, connection: Connection, statement: str, 
         _announce(binding, connection)
 
 
-def _is_raw(context: Any) -> bool:
+def _is_raw(context: DefaultExecutionContext | None) -> bool:
     """Whether a statement is raw SQL, contains text, or was not checked because an `unscoped` block is open."""
     if context is not None and OWN in context.execution_options:
         return False
@@ -140,12 +157,12 @@ def _announce(binding: TenantBinding, connection: Connection) -> None:
 _ANNOUNCING = object()
 
 
-def _facts(binding: TenantBinding, sql: str, context: Any, *, backed: bool) -> Sent:
+def _facts(binding: TenantBinding, sql: str, context: DefaultExecutionContext | None, *, backed: bool) -> Sent:
     """The facts by which `verdicts` judges a statement."""
     bound = binding.tenant is not None
-    compiled = getattr(context, "compiled", None)
-    if compiled is None or isinstance(compiled.statement, ExecutableDDLElement):
+    if context is None or context.compiled is None or isinstance(context.compiled.statement, ExecutableDDLElement):
         return Sent(bound, backed, "Raw SQL", _unsafe(binding, sql) if bound and backed else None)
+    compiled = context.compiled
     if not isinstance(compiled, ConfiningCompiler):
         return Sent(bound, backed, unknown="A statement that was compiled elsewhere")
     unsafe = None
@@ -164,7 +181,7 @@ def _unsafe(binding: TenantBinding, sql: str) -> str | None:
     return None if binding.rls is None else binding.rls.refusal(sql)
 
 
-def _is_checked(binding: TenantBinding, compiled: ConfiningCompiler, context: Any) -> bool:
+def _is_checked(binding: TenantBinding, compiled: ConfiningCompiler, context: DefaultExecutionContext) -> bool:
     """Whether `orm_statements` or a repository has checked the statement, or it is part of a flush."""
     options = context.execution_options
     if options.get(PASSED) is binding or options.get(CONFINED) is not None:
@@ -172,7 +189,7 @@ def _is_checked(binding: TenantBinding, compiled: ConfiningCompiler, context: An
     return bool(binding.writing) and isinstance(compiled.statement, (Insert, Update, Delete))
 
 
-def _confinement(tenant: Any, compiled: ConfiningCompiler, context: Any) -> Confinement:
+def _confinement(tenant: object, compiled: ConfiningCompiler, context: DefaultExecutionContext) -> Confinement:
     """Whether every parameter that confines the statement has the session's tenant as its value."""
     if tenant is None:
         return Confinement.UNBOUND
@@ -188,7 +205,7 @@ def _confinement(tenant: Any, compiled: ConfiningCompiler, context: Any) -> Conf
     return Confinement.OWN
 
 
-_listener: Any
+_listener: Any  # for mypy, functions do not have this attribute
 for _listener in (_on_statement, _on_cursor):
     # Distinguishes them from the user's listeners, which must be called for every statement. (They return a value,
     # because SQLAlchemy wraps listeners that return nothing, and the mark would be lost.)

@@ -1,11 +1,28 @@
 """Detects the parts of a statement that can't be analysed: texts, and elements that can contain any SQL."""
 
+# SQLAlchemy's compilers are not typed: for mypy, their methods return `Any` instead of a str.
+# mypy: disable-error-code="no-any-return"
+
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.compiler import IdentifierPreparer, SQLCompiler
+from sqlalchemy.sql.elements import (
+    BinaryExpression,
+    ClauseElement,
+    ColumnClause,
+    Extract,
+    TextClause,
+    TString,
+    UnaryExpression,
+)
+from sqlalchemy.sql.functions import Function
+from sqlalchemy.sql.operators import custom_op
+from sqlalchemy.sql.selectable import TextualSelect
+from sqlalchemy.sql.visitors import ExternallyTraversible
 
 from .text import is_known_function, is_name, is_operator, is_plain, is_plain_hint
 
@@ -49,7 +66,7 @@ class FragmentCompiler(_Base):  # type: ignore[misc]  # as above
 
     tenant_free: frozenset[str] = frozenset()
 
-    def __init__(self, *args: Any, **kw: Any) -> None:
+    def __init__(self, *args: object, **kw: object) -> None:
         self.opaque: str | None = None
         self.unknown: str | None = None
         super().__init__(*args, **kw)
@@ -62,14 +79,14 @@ class FragmentCompiler(_Base):  # type: ignore[misc]  # as above
     def _mark_opaque(self, what: str) -> None:
         self.opaque = self.opaque or what
 
-    def _look_for_custom(self, statement: Any) -> None:
+    def _look_for_custom(self, statement: ExternallyTraversible) -> None:
         """Mark elements with a compile function of the user's (``@compiles``) as opaque: they can render any SQL."""
         for element in visitors.iterate(statement):
             kind = type(element)
             if hasattr(kind, "_compiler_dispatcher") and not kind.__module__.startswith("dotmac_database."):
                 self._mark_opaque(f"The element {kind.__name__}, which has its own compile function,")
 
-    def _look_at_hints(self, statement: Any) -> None:
+    def _look_at_hints(self, statement: ClauseElement) -> None:
         hints = [
             *(text for (_, name), text in dict(getattr(statement, "_hints", None) or {}).items() if self._is_for(name)),
             *(text for name, text in getattr(statement, "_statement_hints", None) or () if self._is_for(name)),
@@ -80,73 +97,79 @@ class FragmentCompiler(_Base):  # type: ignore[misc]  # as above
     def _is_for(self, dialect: str) -> bool:
         return dialect in ("*", self.dialect.name)
 
-    def _generate_prefixes(self, stmt: Any, prefixes: Any, **kw: Any) -> Any:
+    def _generate_prefixes(
+        self, stmt: ClauseElement, prefixes: Sequence[tuple[ClauseElement, str]], **kw: object
+    ) -> str:
         for prefix, _ in prefixes:
             self._look_for_custom(prefix)
         return super()._generate_prefixes(stmt, prefixes, **kw)
 
-    def visit_textclause(self, textclause: Any, *args: Any, **kw: Any) -> Any:
+    def visit_textclause(self, textclause: TextClause, *args: object, **kw: object) -> str:
         """Render a text (called by SQLAlchemy)."""
         if not self.stack or not is_plain(textclause.text):
             self._mark_opaque("A text in the statement")
         return super().visit_textclause(textclause, *args, **kw)
 
-    def visit_textual_select(self, taf: Any, *args: Any, **kw: Any) -> Any:
+    def visit_textual_select(self, taf: TextualSelect, *args: object, **kw: object) -> str:
         """Render a SELECT that is a text (called by SQLAlchemy)."""
         self._mark_opaque("A text in the statement")
         return super().visit_textual_select(taf, *args, **kw)
 
-    def visit_tstring(self, tstring: Any, *args: Any, **kw: Any) -> Any:
+    def visit_tstring(self, tstring: TString, *args: object, **kw: object) -> str:
         """Render a template string (called by SQLAlchemy)."""
         self._mark_opaque("A text in the statement")
         return super().visit_tstring(tstring, *args, **kw)
 
-    def visit_column(self, column: Any, *args: Any, **kw: Any) -> Any:
+    def visit_column(self, column: ColumnClause[Any], *args: object, **kw: object) -> str:
         """Render a column, which can be a text (called by SQLAlchemy)."""
         if column.is_literal and not is_plain(str(column.name)):
             self._mark_opaque("A text in the statement")
         return super().visit_column(column, *args, **kw)
 
-    def visit_extract(self, extract: Any, **kw: Any) -> Any:
+    def visit_extract(self, extract: Extract, **kw: object) -> str:
         """Render an EXTRACT, in which the field is a text (called by SQLAlchemy)."""
         if not is_name(extract.field):
             self._mark_opaque("The field of an EXTRACT")
         return super().visit_extract(extract, **kw)
 
-    def visit_function(self, func: Any, *args: Any, **kw: Any) -> Any:
+    def visit_function(self, func: Function[Any], *args: object, **kw: object) -> str:
         """Render a function, which could execute SQL or read tables (called by SQLAlchemy)."""
         if not is_known_function(str(func.name), self.tenant_free):
             self._mark_opaque(f"The function {str(func.name)!r}, which is not known to read only its arguments,")
         return super().visit_function(func, *args, **kw)
 
-    def visit_custom_op_binary(self, element: Any, operator: Any, **kw: Any) -> Any:
+    def visit_custom_op_binary(self, element: BinaryExpression[Any], operator: custom_op[Any], **kw: object) -> str:
         """Render a binary operator that is a text (called by SQLAlchemy)."""
         self._look_at_operator(operator)
         return super().visit_custom_op_binary(element, operator, **kw)
 
-    def visit_custom_op_unary_operator(self, element: Any, operator: Any, **kw: Any) -> Any:
+    def visit_custom_op_unary_operator(
+        self, element: UnaryExpression[Any], operator: custom_op[Any], **kw: object
+    ) -> str:
         """Render an operator before its operand that is a text (called by SQLAlchemy)."""
         self._look_at_operator(operator)
         return super().visit_custom_op_unary_operator(element, operator, **kw)
 
-    def visit_custom_op_unary_modifier(self, element: Any, operator: Any, **kw: Any) -> Any:
+    def visit_custom_op_unary_modifier(
+        self, element: UnaryExpression[Any], operator: custom_op[Any], **kw: object
+    ) -> str:
         """Render an operator after its operand that is a text (called by SQLAlchemy)."""
         self._look_at_operator(operator)
         return super().visit_custom_op_unary_modifier(element, operator, **kw)
 
-    def _look_at_operator(self, operator: Any) -> None:
+    def _look_at_operator(self, operator: custom_op[Any]) -> None:
         if not is_operator(operator.opstring):
             self._mark_opaque("An operator that is a text")
 
 
-def unknown_hooks(base: type[SQLCompiler]) -> dict[str, Any]:
+def unknown_hooks(base: type[SQLCompiler]) -> dict[str, Callable[..., str]]:
     """Methods that mark elements as opaque, for those that ``base`` renders and that are not in `KNOWN`."""
     names = (name for name in dir(base) if name.startswith("visit_"))
     return {name: _opaque_hook(name) for name in names if name.removeprefix("visit_") not in KNOWN}
 
 
-def _opaque_hook(name: str) -> Any:
-    def visit(self: Any, element: Any, *args: Any, **kw: Any) -> Any:
+def _opaque_hook(name: str) -> Callable[..., str]:
+    def visit(self: FragmentCompiler, element: object, *args: object, **kw: object) -> str:
         self._mark_opaque(f"An element of an unknown kind, {name.removeprefix('visit_')},")
         return getattr(super(type(self), self), name)(element, *args, **kw)
 

@@ -11,6 +11,7 @@ from sqlalchemy.sql import visitors
 from ...dialects.explain import Explain
 from ...errors import TenantIsolationError, UnscopedStatementError
 from ...models.traits import tenant_key
+from ...sqlalchemy_internals import annotations_of, values_of
 from ..context import TenantBinding, binding_of
 from ..tables import TABLES, tenant_column
 from ..values import column_value, same
@@ -54,9 +55,7 @@ def on_execute(state: ORMExecuteState) -> Result[Any] | None:
 
 def _uses_mapped_classes(statement: Any) -> bool:
     """Whether a Core statement, such as ``select(exists(…))``, contains mapped classes."""
-    return any(
-        not _ORM_ANNOTATIONS.isdisjoint(getattr(each, "_annotations", ())) for each in visitors.iterate(statement)
-    )
+    return any(not _ORM_ANNOTATIONS.isdisjoint(annotations_of(each)) for each in visitors.iterate(statement))
 
 
 def _check(state: ORMExecuteState, binding: TenantBinding) -> None:
@@ -76,21 +75,18 @@ def _check(state: ORMExecuteState, binding: TenantBinding) -> None:
         check_attached(state.session, binding)
 
 
-def _has_scoped_table(mapper: Mapper[Any]) -> bool:
+def _has_scoped_table(mapper: Mapper[object]) -> bool:
     """Whether a class without a tenant column is mapped to a table in which another class's rows have a tenant."""
     owners = (TABLES.owner(table) for table in mapper.tables if isinstance(table, Table))
     return any(owner is not None and not owner.extensions for owner in owners)
 
 
-def _check_change(state: ORMExecuteState, mapper: Mapper[Any], key: str, binding: TenantBinding) -> None:
+def _check_change(state: ORMExecuteState, mapper: Mapper[object], key: str, binding: TenantBinding) -> None:
     """Refuse an UPDATE that sets another tenant, and a bulk UPDATE by primary key that includes other tenants' rows."""
     column = tenant_column(mapper)
     tenant = column_value(binding.tenant, column)
     rows: list[Any] = state.parameters if isinstance(state.parameters, list) else [state.parameters or {}]
-    change = change_of(state.statement)
-    values = getattr(change, "_values", None) or {}
-    ordered = dict(getattr(change, "_ordered_values", None) or ())
-    for row in (*rows, values, ordered):
+    for row in (*rows, values_of(change_of(state.statement))):
         if any(not same(value, tenant) for value in tenants_in_row(row, column, key)):
             raise TenantIsolationError(f"{mapper.class_.__name__}: a row can't be given to another tenant.")
     if isinstance(state.parameters, list) and state.is_update:

@@ -6,7 +6,7 @@ The connection compiles statements with `compiler`, which confines them. Three m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, event, inspect
@@ -19,7 +19,7 @@ from ...execution.ended import end
 from ...execution.state import state_of
 from ...execution.work import discard
 from ...models.traits import tenant_key
-from ...sqlalchemy_internals import has_ended
+from ...sqlalchemy_internals import has_ended, has_nothing_to_flush
 from ..context import UNKNOWN, TenantBinding, binding_of, guard
 from ..related import stamp_by_related
 from ..rls.row_level_security import RowLevelSecurity
@@ -72,9 +72,9 @@ def _guarded_class(base: type[Session], rls: RowLevelSecurity | None, tenant_fre
                 _check_cached(entity, _binding(self))
             return entity
 
-        def flush(self, objects: Any = None) -> None:
+        def flush(self, objects: Sequence[object] | None = None) -> None:
             binding = _binding(self)
-            if not binding.open and not self._flushing and not self._is_clean():
+            if not binding.open and not has_nothing_to_flush(self):
                 check_unit_of_work(self, binding)
                 check_attached(self, binding)
             with core_writes_allowed(binding):
@@ -115,7 +115,7 @@ def _check_cached(entity: Any, binding: TenantBinding) -> None:
         raise TenantIsolationError(f"{type(entity).__name__}: the session holds a row of another tenant.")
 
 
-def _on_flush(session: Session, *_: Any) -> None:
+def _on_flush(session: Session, *_: object) -> None:
     """Check the flush again, because other listeners can have added objects to it."""
     binding = _binding(session)
     if binding.open:
@@ -124,22 +124,22 @@ def _on_flush(session: Session, *_: Any) -> None:
         check_unit_of_work(session, binding)
 
 
-def _on_attached(session: Session, entity: Any) -> None:
+def _on_attached(session: Session, entity: object) -> None:
     binding = _binding(session)
     if not binding.open:
         binding.attached.add(inspect(entity))
 
 
-def _on_begin(session: Session, _transaction: Any, connection: Connection) -> None:
+def _on_begin(session: Session, _transaction: object, connection: Connection) -> None:
     watch(session, connection)
     _binding(session).announced = None
 
 
-def _on_rollback(session: Session, *_: Any) -> None:
+def _on_rollback(session: Session, *_: object) -> None:
     _binding(session).announced = UNKNOWN
 
 
-_listener: Any
+_listener: Any  # for mypy, functions do not have this attribute
 for _listener in (_on_flush, _on_begin, on_execute):
     # Distinguishes them from the user's listeners, for which repositories use the unit of work and transactions.
     _listener.dotmac_internal = True

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapper, Session
 
 from ...dialects import dialect_named
 from ...errors import TenantIsolationError
-from ...models.traits import tenant_key
+from ...models.traits import Key, tenant_key
 from ..context import TenantBinding
 from ..tables import tenant_column
 from ..values import column_value, same
@@ -44,7 +44,7 @@ def check_unit_of_work(session: Session, binding: TenantBinding) -> None:
             _check_entity(entity, key, binding.required(type(entity).__name__))
 
 
-def _check_entity(entity: Any, key: str, tenant: Any) -> None:
+def _check_entity(entity: Any, key: str, tenant: object) -> None:
     """Raise unless the object's tenant, both the loaded and the new value, is this tenant."""
     history = inspect(entity).attrs[key].history
     values = [value for value in (*history.added, *history.unchanged, *history.deleted) if value is not None]
@@ -59,7 +59,7 @@ def check_attached(session: Session, binding: TenantBinding) -> None:
     """
     if not binding.attached:
         return
-    by_mapper: dict[Mapper[Any], list[tuple[Any, ...]]] = {}
+    by_mapper: dict[Mapper[object], list[Key]] = {}
     for state in list(binding.attached):
         if state.session is session and state.key is not None and tenant_key(state.mapper) is not None:
             by_mapper.setdefault(state.mapper, []).append(tuple(state.key[1]))
@@ -68,7 +68,7 @@ def check_attached(session: Session, binding: TenantBinding) -> None:
     binding.attached.clear()
 
 
-def check_rows(session: Session, mapper: Mapper[Any], binding: TenantBinding, keys: Iterable[tuple[Any, ...]]) -> None:
+def check_rows(session: Session, mapper: Mapper[object], binding: TenantBinding, keys: Iterable[Key]) -> None:
     """Raise `TenantIsolationError` unless all rows with these keys exist and are the tenant's. One SELECT."""
     tenant = column_value(binding.required(mapper.class_.__name__), tenant_column(mapper))
     key_set = set(keys)

@@ -45,7 +45,7 @@ def mark_raw(connection: Connection, sent: str, harmless: frozenset[str] = froze
     connection.info[_EMPTY] = connection.info[_REPLACE] = True
 
 
-def _before_commit(connection: Connection, *_: Any) -> None:
+def _before_commit(connection: Connection, *_: object) -> None:
     if not connection.info.pop(_EMPTY, False):
         return
     try:
@@ -59,13 +59,13 @@ def _on_rollback(connection: Connection) -> None:
     connection.info.pop(_EMPTY, None)
 
 
-def _on_checkin(_dbapi_connection: Any, entry: ConnectionPoolEntry) -> None:
+def _on_checkin(_dbapi_connection: object, entry: ConnectionPoolEntry) -> None:
     entry.info.pop(_EMPTY, None)
     if entry.info.pop(_REPLACE, False):
         # It is closed at its next checkout: closing it here could require an event loop.
         entry.invalidate(soft=True)
 
 
-_listener: Any
+_listener: Any  # for mypy, functions do not have this attribute
 for _listener in (_before_commit, _on_rollback):
     _listener.dotmac_internal = True

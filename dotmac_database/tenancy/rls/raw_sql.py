@@ -87,8 +87,8 @@ def refusal(sql: str, harmless: frozenset[str] = frozenset()) -> str | None:
 def _refusal(sql: str, harmless: frozenset[str]) -> str | None:
     try:
         _check(_tokens(sql), harmless)
-    except _RefusedError as refused:
-        return str(refused)
+    except _RefusedError as error:
+        return str(error)
     return None
 
 

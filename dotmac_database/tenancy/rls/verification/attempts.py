@@ -193,15 +193,15 @@ def _tenant_of(relation: Relation, plan: Plan, relations: Sequence[Relation]) ->
         return relation.tenant
     columns = dict(plan.tables)
     by_table = {each.table: each for each in relations if each.kinship == "own"}
-    pending, seen = [relation.table], set[Table]()
+    pending, history = [relation.table], set[Table]()
     while pending:
         table = pending.pop()
-        seen.add(table)
+        history.add(table)
         own = by_table.get(table)
         if own is not None and own.tenant is not None:
             return own.tenant
         parents = [key.referred_table for key in table.foreign_key_constraints]
-        pending += [parent for parent in parents if parent in columns and parent not in seen]
+        pending += [parent for parent in parents if parent in columns and parent not in history]
     return None
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from .findings import Finding
 from .plans import Plan
@@ -50,7 +50,7 @@ def function_findings(
             yield Finding(name, risk, reach.revoke(name, row.grantees or (), "EXECUTE"))
 
 
-def _risk(row: Any, open_names: Collection[str]) -> str | None:
+def _risk(row: Row[Any], open_names: Collection[str]) -> str | None:
     """How a function can bypass the policies; None: it can't. ``open_names``: objects that no policy covers."""
     if row.setting is not None:
         return f"it sets {row.setting} while it runs, and the policies read that setting"

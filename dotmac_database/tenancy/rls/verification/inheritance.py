@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+
+from sqlalchemy import RowMapping
 
 from .findings import Finding
 from .relations import Relation
@@ -11,7 +12,7 @@ from .roles import Reach
 
 
 def inheritance_findings(
-    reach: Reach, relations: Sequence[Relation], policies: Mapping[int, Sequence[Any]]
+    reach: Reach, relations: Sequence[Relation], policies: Mapping[int, Sequence[RowMapping]]
 ) -> Iterator[Finding]:
     """The partitions, children and parents that the role can use by their own names, and that are not protected.
 
@@ -31,7 +32,7 @@ def inheritance_findings(
             )
 
 
-def _exposes(relation: Relation, policies: Mapping[int, Sequence[Any]]) -> bool:
+def _exposes(relation: Relation, policies: Mapping[int, Sequence[RowMapping]]) -> bool:
     """Whether a parent can show rows of other tenants.
 
     The policies of a parent with a tenant column are compared with the toolkit's in `policy_findings`.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, RowMapping, text
 
 from .expectations import Expectations
 from .findings import Finding
@@ -18,12 +17,12 @@ _WRITES = ("*", "w", "a")
 _POLICY = "dotmac_tenant"
 
 
-def policies_of(connection: Connection, reach: Reach, relations: Sequence[Relation]) -> dict[int, list[Any]]:
+def policies_of(connection: Connection, reach: Reach, relations: Sequence[Relation]) -> dict[int, list[RowMapping]]:
     """The permissive policies that apply to the roles in ``reach``, by the table's oid. One statement.
 
     Restrictive policies are omitted, because they can only hide more rows.
     """
-    policies: dict[int, list[Any]] = {}
+    policies: dict[int, list[RowMapping]] = {}
     oids = [relation.oid for relation in relations]
     for row in connection.execute(text(_POLICIES), {"oids": oids, "roles": reach.oids}).mappings():
         policies.setdefault(row["oid"], []).append(row)
@@ -31,7 +30,7 @@ def policies_of(connection: Connection, reach: Reach, relations: Sequence[Relati
 
 
 def policy_findings(
-    plan: Plan, expectations: Expectations, relations: Sequence[Relation], policies: Mapping[int, Sequence[Any]]
+    plan: Plan, expectations: Expectations, relations: Sequence[Relation], policies: Mapping[int, Sequence[RowMapping]]
 ) -> Iterator[Finding]:
     """The policies that differ from the toolkit's, and tables of the metadata without a policy."""
     for relation in relations:
@@ -44,7 +43,7 @@ def policy_findings(
             yield from _differences(plan, expectations, relation, policy)
 
 
-def _differences(plan: Plan, expectations: Expectations, relation: Relation, policy: Any) -> Iterator[Finding]:
+def _differences(plan: Plan, expectations: Expectations, relation: Relation, policy: RowMapping) -> Iterator[Finding]:
     differing = [
         clause
         for clause, applies, condition in (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import JSON, Column, Connection, MetaData, String, Table, text
-from sqlalchemy.types import UserDefinedType
+from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from ..policies import quoted
 from .findings import Finding
@@ -145,7 +145,7 @@ def _relation(row: dict[str, Any], plan: Plan, own: Mapping[int, int]) -> Relati
     return Relation(**row, attributes=attributes, grants=grants, privileges=privileges, table=table, column=column)
 
 
-class _NamedType(UserDefinedType[Any]):
+class _NamedType(UserDefinedType[str]):
     """A type that is rendered as the given name."""
 
     cache_ok = True
@@ -153,14 +153,14 @@ class _NamedType(UserDefinedType[Any]):
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def get_col_spec(self, **_: Any) -> str:
+    def get_col_spec(self, **_: object) -> str:
         return self.name
 
 
 def _table_of(row: Mapping[str, Any], attributes: Sequence[Attribute], column: str) -> Table:
     """A relation of the database as a table with only its tenant column, for the toolkit's statements."""
     attribute = next(each for each in attributes if each.name == column)
-    type_: Any = String() if attribute.category == "S" else _NamedType(attribute.type)
+    type_: TypeEngine[str] = String() if attribute.category == "S" else _NamedType(attribute.type)
     return Table(row["relname"], MetaData(), Column(column, type_), schema=row["schema_name"])
 
 

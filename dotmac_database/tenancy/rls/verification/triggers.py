@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, RowMapping, text
 
 from .findings import Finding
 from .plans import Plan
@@ -66,14 +65,14 @@ class _Functions:
         protected = [each for each in relations if each.enabled and each.forced]
         self._targets = {name for each in protected for name in (each.name.replace('"', ""), each.relname)}
 
-    def reason(self, function: Any) -> str | None:
+    def reason(self, function: RowMapping) -> str | None:
         """Why a function is not trusted, in words; None: it is trusted."""
-        pending: list[Any] = [function]
-        seen: set[str] = set()
+        pending: list[RowMapping] = [function]
+        history: set[str] = set()
         while pending:
             names: set[str] = set()
             for each in pending:
-                seen.add(each["name"])
+                history.add(each["name"])
                 if self._is_trusted(each):
                     continue
                 reason = self._reason_in_text(each)
@@ -81,17 +80,17 @@ class _Functions:
                     return reason if each is function else f"calls {each['name']}, which {reason}"
                 names.update(call["name"] for call in _CALLS.finditer(_plain(each["body"])))
             called = self._connection.execute(text(_CALLED), {"names": sorted(names)}).mappings() if names else ()
-            pending = [each for each in called if each["name"] not in seen]
+            pending = [each for each in called if each["name"] not in history]
         return None
 
-    def _is_trusted(self, function: Any) -> bool:
+    def _is_trusted(self, function: RowMapping) -> bool:
         if function["schema"] == "pg_catalog" or function["extension"]:
             return True
         return self._plan.defines(
             function["schema"], function["plain"], function["body"], function["configuration"] or ()
         )
 
-    def _reason_in_text(self, function: Any) -> str | None:
+    def _reason_in_text(self, function: RowMapping) -> str | None:
         if function["language"] not in _READABLE:
             return f"is written in {function['language']}"
         body = _plain(function["body"])
