@@ -97,7 +97,10 @@ class UnscopedStatementError(TenantIsolationError):
 
 
 class SessionEndedError(DatabaseError):
-    """The session has ended, as a request's does with the request; a task needs its own: plugin.session(tenant=...)."""
+    """The session has ended. A request's session ends with the request.
+
+    A background task needs its own session, plugin.session(tenant=...).
+    """
 
 
 class StaleEntityError(DatabaseError):

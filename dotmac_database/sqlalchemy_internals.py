@@ -1,7 +1,7 @@
 """Every private name of SQLAlchemy that the toolkit reads or calls.
 
 Three other files are made for private names too: `dialects.driver_internals` uses those of the drivers and of
-SQLAlchemy's adapters for them, and `tenancy.compiler` and `tenancy.fragments` override methods of SQLAlchemy's
+SQLAlchemy's adapters for them, and `tenancy.guard.compiler` and `fragments` override methods of SQLAlchemy's
 compilers. ``tests/unit/test_internals.py`` refuses private names in all other files, and fails with the name that an
 upgrade has taken away.
 

@@ -14,12 +14,12 @@ from sqlmodel import Field
 
 from .types import UTCDateTime, utc_now
 
-# SQLModel reads annotations at run time and makes each class its own Column from sa_type and sa_column_kwargs: a
-# ready-made sa_column could belong to one table only.
+# SQLModel reads annotations at run time. From sa_type and sa_column_kwargs it makes a new Column for each class. A
+# ready-made sa_column could not be used here, because it could belong to one table only.
 
 
 class TenantMixin(BaseModel):
-    """Rows belong to one tenant, named by ``tenant_id``; redeclare the field for another type."""
+    """Each row belongs to the tenant in ``tenant_id``. If the column needs another type, declare the field again."""
 
     tenant_id: Any = Field(default=None, sa_type=String(128), nullable=False, index=True)
 
@@ -36,13 +36,13 @@ class AuditMixin(BaseModel):
 
 
 class SoftDeleteMixin(BaseModel):
-    """A deleted row stays, marked and hidden."""
+    """A deleted row stays in the table. It is marked as deleted, and reads omit it."""
 
     is_deleted: bool = Field(default=False, nullable=False, sa_column_kwargs={"server_default": false()})
     deleted_at: datetime | None = Field(default=None, sa_type=UTCDateTime)
 
 
 class VersionMixin(BaseModel):
-    """A row counts its changes, so that a stale one is refused."""
+    """The version of a row, which each update increments, so that an update of a stale row is refused."""
 
     version: int = Field(default=1, nullable=False, sa_column_kwargs={"server_default": text("1")})

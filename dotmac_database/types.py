@@ -21,15 +21,15 @@ def as_utc(value: datetime) -> datetime:
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """A timestamp that is stored in UTC and returned timezone-aware, also by SQLite, which has no time zones."""
+    """A timestamp that is stored in UTC and returned timezone-aware, even on SQLite, which has no time zones."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Alembic renders a type in a migration as its ``__module__`` and its repr (as of 1.20), and imports nothing.
-        # ``sa.DateTime(timezone=True)`` works in every migration, even after this class has moved.
+        # In a migration, Alembic 1.20 writes a type as its ``__module__`` and its repr, without an import. So it writes
+        # ``sa.DateTime(timezone=True)`` here, which works in every migration, even after this class has moved.
         self.__module__ = "sa"
 
     def __repr__(self) -> str:

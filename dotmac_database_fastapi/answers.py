@@ -13,8 +13,8 @@ from .aliases import Endpoint, JsonObject
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """The operation id of a generated endpoint, and the statuses of the problems that it may respond with.
+class EndpointDescription:
+    """The operation id of a generated endpoint, and the statuses of the problems with which the endpoint may respond.
 
     ``problems`` does not include those of the database and of the tenant, which depend on the app.
     """
@@ -23,19 +23,19 @@ class Answers:
     problems: frozenset[int]
 
 
-_ANSWERS: WeakKeyDictionary[Endpoint, Answers] = WeakKeyDictionary()
+_ANSWERS: WeakKeyDictionary[Endpoint, EndpointDescription] = WeakKeyDictionary()
 
 
 def describe_endpoint(endpoint: Endpoint, operation_id: str, problems: Iterable[int] = ()) -> None:
     """Register the operation id of a generated endpoint and the statuses of its problems."""
-    _ANSWERS[endpoint] = Answers(operation_id, frozenset(problems))
+    _ANSWERS[endpoint] = EndpointDescription(operation_id, frozenset(problems))
 
 
-def answers_of(endpoint: Endpoint) -> Answers | None:
+def answers_of(endpoint: Endpoint) -> EndpointDescription | None:
     """The registered description of a generated endpoint; None for an endpoint of the user's own."""
     try:
         return _ANSWERS.get(endpoint)
-    except TypeError:  # a callable object that can't be weakly referenced or hashed
+    except TypeError:  # the endpoint is a callable object that can't be weakly referenced or hashed
         return None
 
 
@@ -54,14 +54,17 @@ def header(description: str, **schema: JsonValue) -> JsonObject:
 ETAG = header("The row's version, for If-Match.")
 LINK = header("The first, previous, next and last page, as far as they exist (RFC 8288).")
 LOCATION = header("The path of the new row.")
-REPLAYED = header("Whether this is the answer that an earlier request with the same key got.", enum=["true"])
-RETRY_AFTER = {"description": "The seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
+REPLAYED = header("Present if this is the stored response of an earlier request with the same key.", enum=["true"])
+RETRY_AFTER = {
+    "description": "The number of seconds to wait before the request is repeated.",
+    "schema": {"type": "integer", "minimum": 1},
+}
 
 IF_MATCH = {
     "name": "If-Match",
     "in": "header",
     "required": False,
-    "description": "The ETag that the row must have still; where it has another one the answer is 412.",
+    "description": "The ETag that the row must still have. If the row has another ETag, the response is a 412.",
     "schema": {"type": "string"},
 }
 
@@ -69,27 +72,27 @@ PROBLEM_JSON = "application/problem+json"
 
 PROBLEM: JsonObject = {
     "title": "Problem",
-    "description": "What went wrong (RFC 9457).",
+    "description": "An error response (RFC 9457).",
     "type": "object",
     "required": ["type", "title", "status"],
     "properties": {
-        "type": {"type": "string", "description": "about:blank: the status says it."},
+        "type": {"type": "string", "description": "about:blank: the problem has no meaning beyond its status."},
         "title": {"type": "string", "description": "The status in words."},
         "status": {"type": "integer", "minimum": 400, "maximum": 599},
-        "detail": {"type": "string", "description": "What exactly went wrong, for people."},
-        "code": {"type": "string", "description": "What went wrong, for programs."},
-        "fields": {"type": "array", "items": {"type": "string"}, "description": "The fields that are meant."},
+        "detail": {"type": "string", "description": "An explanation of the problem, for people."},
+        "code": {"type": "string", "description": "The kind of the problem, for programs."},
+        "fields": {"type": "array", "items": {"type": "string"}, "description": "The fields with the problem."},
         "errors": {
             "type": "array",
-            "description": "Each fault of the request.",
+            "description": "The errors in the request.",
             "items": {
                 "type": "object",
                 "required": ["loc", "msg", "type"],
                 "properties": {
-                    "loc": {"type": "array", "items": {"type": "string"}, "description": "Where it is."},
+                    "loc": {"type": "array", "items": {"type": "string"}, "description": "The place of the error."},
                     "msg": {"type": "string"},
                     "type": {"type": "string"},
-                    "ctx": {"type": "object", "description": "The bounds or values that it was checked against."},
+                    "ctx": {"type": "object", "description": "The bounds or values that are allowed."},
                 },
             },
         },
@@ -98,10 +101,10 @@ PROBLEM: JsonObject = {
 
 DESCRIPTIONS = {
     400: "The request is malformed, or names no tenant.",
-    403: "The request's tenant may not do this.",
+    403: "The request would read or write a row of another tenant.",
     404: "There is no such row.",
     409: "The change conflicts with what is stored.",
-    412: "The row has another version than If-Match names.",
-    422: "A value is refused.",
+    412: "The row does not have the version that If-Match names.",
+    422: "A value in the request is invalid.",
     503: "The database can't serve the request now.",
 }

@@ -1,8 +1,8 @@
 """Bytes as text: base64 in JSON, in query strings and in paths.
 
-Pydantic's own ``base64`` mode is a setting of the surrounding model, so that it has no effect on rows that are no
-models; and it uses the URL-safe alphabet, which is not what ``contentEncoding: base64`` means. Here the encoding is a
-part of the value's type.
+Pydantic's own ``base64`` mode is not used, for two reasons. It is a setting of the surrounding model, and the rows of a
+derived schema are serialized as dicts, without a model. And it uses the URL-safe alphabet, but ``contentEncoding:
+base64`` in OpenAPI means the standard one. Here the encoding is a part of the value's type.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def with_base64(annotation: Annotation) -> Annotation:
     parts = tuple(map(with_base64, inside))
     if origin is None or all(new is old for new, old in zip(parts, inside, strict=True)):
         return annotation
-    return Union[parts] if not hasattr(origin, "__class_getitem__") else origin[parts]  # noqa: UP007 - of many types
+    return Union[parts] if not hasattr(origin, "__class_getitem__") else origin[parts]  # noqa: UP007 - any number
 
 
 def without_encoding(notes: Iterable[object]) -> list[object]:
@@ -97,10 +97,10 @@ def without_encoding(notes: Iterable[object]) -> list[object]:
     return [note for note in notes if not isinstance(note, EncodedBytes)]
 
 
-Whatever = Annotated[
+AnyJsonValue = Annotated[
     Any, PlainSerializer(lambda value: to_jsonable_python(_plain(value), fallback=str), when_used="json")
 ]
-"""A value of an unknown type: as JSON if it can be represented, else as text; bytes as base64."""
+"""A value of an unknown type for JSON: bytes as base64, a value without a JSON representation as its text."""
 
 
 def _plain(value: object) -> object:

@@ -20,21 +20,21 @@ from .internals import allowed_methods
 def router_of(prefix: str, options: Mapping[str, Any], *, tag: str) -> APIRouter:
     """A router for generated endpoints, with these options of `APIRouter`. ``tag`` is the default of ``tags``."""
     tags = options.get("tags") or [tag]
-    route_class = bounded(options.get("route_class", APIRoute))
+    route_class = refusing_route_class(options.get("route_class", APIRoute))
     return APIRouter(prefix=prefix, **{**options, "tags": tags, "route_class": route_class})
 
 
 @lru_cache(maxsize=64)
-def bounded(route_class: type[APIRoute]) -> type[APIRoute]:
-    """A subclass of ``route_class`` that refuses requests as the toolkit does.
+def refusing_route_class(route_class: type[APIRoute]) -> type[APIRoute]:
+    """A subclass of ``route_class`` in which two kinds of refused requests get a better response.
 
     A JSON body that is nested too deep for Python's parser is a 422, like one that is too deep for a repository (64
     levels); FastAPI would respond with a 400. An unsupported method is a 405 whose ``Allow`` header names all methods
     of the path, as OPTIONS does; Starlette would name only those of one route.
     """
 
-    class Bounded(route_class):  # type: ignore[misc,valid-type]  # a base that is known at run time only
-        """Refuses requests as the toolkit does."""
+    class RefusingRoute(route_class):  # type: ignore[misc,valid-type]  # a base that is known at run time only
+        """Refuses bodies that are nested too deep, and unsupported methods, as described above."""
 
         async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
             """Handle a request (a method of Starlette's that may be overridden)."""
@@ -52,7 +52,8 @@ def bounded(route_class: type[APIRoute]) -> type[APIRoute]:
                 except HTTPException as refused:
                     if not isinstance(refused.__cause__, RecursionError):
                         raise
-                    fault = {"type": "recursion", "loc": ("body",), "msg": "The JSON nests too deep.", "input": None}
+                    message = "The JSON is nested too deep."
+                    fault = {"type": "recursion", "loc": ("body",), "msg": message, "input": None}
                     raise RefusedRequestError([fault]) from None
                 except RefusedRequestError:
                     raise
@@ -61,4 +62,4 @@ def bounded(route_class: type[APIRoute]) -> type[APIRoute]:
 
             return handle
 
-    return Bounded
+    return RefusingRoute

@@ -1,4 +1,4 @@
-"""How much one request may ask for, and how much of it an answer repeats."""
+"""The limits of one request, and the limits of the text that a response repeats from the request."""
 
 from __future__ import annotations
 
@@ -40,11 +40,14 @@ MAX_SHOWN, MAX_MESSAGE = 80, 1_000
 
 
 class RefusedRequestError(RequestValidationError):
-    """A request that the toolkit's parameters or generated routes refuse. A problem, even with ``validation=False``."""
+    """The toolkit's parameters or generated routes refuse the request.
+
+    The response is a problem (RFC 9457) even if the exception handlers were registered with ``validation=False``.
+    """
 
 
 def shown(value: object, most: int = MAX_SHOWN) -> str:
-    """A client's text, shortened to ``most`` characters, with invalid Unicode replaced, to repeat in a response."""
+    """A client's text as a response repeats it: at most ``most`` characters, with invalid Unicode replaced."""
     text = str(value)
     text = text if len(text) <= most else f"{text[: most - 1]}…"
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
@@ -59,7 +62,7 @@ class QueryErrors:
 
     found: list[dict[str, Any]] = field(default_factory=list)
     more: int = 0
-    """The number of errors beyond those."""
+    """The number of further errors, which are counted but not stored."""
     suggestions: int = MAX_SUGGESTIONS
     """The number of names for which a similar one may still be searched."""
 
@@ -92,7 +95,7 @@ class QueryErrors:
         """Raise `RequestValidationError` if there are any errors."""
         if self.more:
             last = self.found[-1]
-            last["msg"] = f"{last['msg']} (faults that are not shown: {self.more})"
+            last["msg"] = f"{last['msg']} (errors that are not shown: {self.more})"
         if self.found:
             raise RefusedRequestError(self.found)
 
@@ -103,7 +106,7 @@ def single(values: Values, name: str, faults: QueryErrors) -> str | None:
     if given is None:
         return None
     if len(given) > 1:
-        faults.add(name, "It is given more than once.", given=list(given))
+        faults.add(name, "The parameter is given more than once.", given=list(given))
     return given[0]
 
 
@@ -113,7 +116,7 @@ def values_of(connection: HTTPConnection) -> dict[str, list[str]]:
     if written.count(b"&") >= MAX_PARAMETERS:
         many = sum(map(bool, written.split(b"&")))
         if many > MAX_PARAMETERS:
-            message = f"There are {many} query parameters; at most {MAX_PARAMETERS} are taken."
+            message = f"There are {many} query parameters; at most {MAX_PARAMETERS} are allowed."
             raise RefusedRequestError([{"type": "too_long", "loc": ("query",), "msg": message, "input": None}])
     values: dict[str, list[str]] = {}
     for name, value in connection.query_params.multi_items():

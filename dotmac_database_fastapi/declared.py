@@ -26,9 +26,10 @@ _HOOKS = ("process_bind_param", "process_result_value", "bind_processor", "resul
 
 
 def converts(type_: ColumnType) -> bool:
-    """Whether the Python values differ from those of the underlying type: by a user's decorator or own column type.
+    """Whether the column type is a `UserDefinedType`, or a user's `TypeDecorator` that converts values.
 
-    SQLAlchemy's own decorators `Interval` and `PickleType` count as underlying types.
+    Then the Python values can differ from those of the underlying type. SQLAlchemy's own decorators, such as `Interval`
+    and `PickleType`, count as underlying types.
     """
     if isinstance(type_, sa.UserDefinedType):
         return True
@@ -40,7 +41,7 @@ def converts(type_: ColumnType) -> bool:
 
 
 UNKNOWN: Annotation = object()
-"""The Python type of a converting column if neither its class nor its type declares it."""
+"""The result of `value_type` if a column's values are converted, and nothing declares their Python type."""
 
 
 def value_type(traits: Traits[object], key: str) -> Annotation:
@@ -67,8 +68,8 @@ def plain_type(type_: ColumnType) -> ColumnType:
 def narrower(traits: Traits[object], key: str) -> Annotation:
     """The class's annotation of a column if it is narrower than the column type; else None.
 
-    Narrower are literals, constraints (``Mapped[Annotated[str, Field(min_length=3)]]``), `EmailStr`, and the types of
-    the values in a JSON column.
+    An annotation is narrower if it has literals, constraints (``Mapped[Annotated[str, Field(min_length=3)]]``) or
+    `EmailStr`, or if it declares the type of the values in a JSON column.
     """
     type_ = traits.columns[key].type
     if converts(type_) or isinstance(type_, (sa.Enum, sa.ARRAY)):
@@ -110,7 +111,7 @@ def _unmapped(annotation: Annotation) -> Annotation:
         return _unmapped(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
         members = [member for member in get_args(annotation) if member is not type(None)]
-        return _unmapped(members[0]) if len(members) == 1 else Union[tuple(members)]  # noqa: UP007 - of many types
+        return _unmapped(members[0]) if len(members) == 1 else Union[tuple(members)]  # noqa: UP007 - any number
     if origin is Annotated:
         plain, *notes = get_args(annotation)
         remaining = [note for note in notes if not type(note).__module__.startswith("sqlalchemy")]

@@ -54,8 +54,8 @@ class Dependencies:
             async with _ending(connection, request_sync_session(chosen, connection, identity)) as session:
                 yield session
 
-        # The units are function-scoped: they exit before the response is sent. The dependencies that users name are no
-        # generators, so that they can be declared with any scope.
+        # The generators `unit` and `sync_unit` are function-scoped: they exit before the response is sent. Users depend
+        # on the two functions below, which are not generators, so Depends() can name them with any scope.
         async def get_session(session: AsyncSession = Depends(unit, scope="function")) -> AsyncSession:
             """The request's async session."""
             return session
@@ -75,7 +75,7 @@ class Dependencies:
 
     def tenant_models(self, app: FastAPI) -> list[type]:
         """The tenant-scoped models whose repositories of these dependencies the operations of ``app`` depend on."""
-        own = {*self._repositories.values(), *_ANY._repositories.values()}
+        own = {*self._repositories.values(), *_ONLY_PLUGIN._repositories.values()}
         models = _models(call for call in dependencies_of(app) if call in own)
         return [model for model in models if traits_of(model).tenant is not None]
 
@@ -146,7 +146,11 @@ def _lending(source: Source | None, replacement: Endpoint) -> Endpoint:
 async def _identified(
     source: Source, connection: HTTPConnection, response: Response, call: Endpoint
 ) -> RequestIdentity:
-    """The caller's identity. If it is refused, a 401 or 403 of a dependency after ``call`` is raised instead."""
+    """The request's tenant and actor, for the dependency ``call``.
+
+    If the tenant or the actor is refused, and a dependency that FastAPI would solve after ``call`` raises a 401 or 403,
+    that exception is raised instead.
+    """
     try:
         return await identity_of(source, connection, response)
     except REFUSALS as refused:
@@ -156,7 +160,7 @@ async def _identified(
 
 @asynccontextmanager
 async def _ending(connection: HTTPConnection, block: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
-    """Exit ``block`` with the endpoint; if the endpoint generates the response, exit it after the response."""
+    """Exit ``block`` when the endpoint has returned, or, if the endpoint is a generator, after the response is sent."""
     stack = stack_of(connection)
     if stack is not None:
         yield await stack.enter_async_context(block)
@@ -190,9 +194,9 @@ _SOURCE = "dotmac_database_source"
 _MODELS: WeakKeyDictionary[Endpoint, type] = WeakKeyDictionary()
 """The mapped class of each dependency that gives a repository."""
 
-_ANY = Dependencies()
+_ONLY_PLUGIN = Dependencies()
 
-get_session = _ANY.get_session
-get_sync_session = _ANY.get_sync_session
-get_repository = _ANY.get_repository
-get_sync_repository = _ANY.get_sync_repository
+get_session = _ONLY_PLUGIN.get_session
+get_sync_session = _ONLY_PLUGIN.get_sync_session
+get_repository = _ONLY_PLUGIN.get_repository
+get_sync_repository = _ONLY_PLUGIN.get_sync_repository

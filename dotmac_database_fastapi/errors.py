@@ -36,6 +36,7 @@ from dotmac_database import (
 
 from .answers import PROBLEM_JSON
 from .bounds import MAX_FAULTS, MAX_MESSAGE, shown
+from .internals import body_read
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -121,7 +122,7 @@ def _is_named_by_client(request: Request, error: MisuseError) -> bool:
         return False
     sent = unquote_plus(request.scope["query_string"].decode("latin-1"))
     # The body is known only if the endpoint has read it.
-    return name in sent or name in getattr(request, "_body", b"").decode(errors="replace")
+    return name in sent or name in body_read(request).decode(errors="replace")
 
 
 def _fields(error: DatabaseError) -> list[str]:
@@ -132,7 +133,7 @@ def _fields(error: DatabaseError) -> list[str]:
 def status_of(error: DatabaseError) -> tuple[int, str]:
     """The HTTP status and the problem's code for an exception."""
     if isinstance(error, TransactionError):
-        # With an unknown outcome it is no 503: a client that repeats the request might apply it twice.
+        # An unknown outcome is not a 503, because a client that repeats the request might apply the change twice.
         return (503, "conflict") if error.transient and error.outcome == "rolled_back" else (500, "internal")
     for kind, status, code in _STATUSES:
         if isinstance(error, kind):
@@ -141,10 +142,10 @@ def status_of(error: DatabaseError) -> tuple[int, str]:
 
 
 _PASSING = {
-    "unavailable": "The database can't be reached, or refuses work.",
-    "timeout": "The database did not answer in time.",
-    "circuit_open": "The database is given time to recover.",
-    "conflict": "The request lost against another one that ran at the same time.",
+    "unavailable": "The database can't be reached, or refuses to work.",
+    "timeout": "The database did not respond in time.",
+    "circuit_open": "The database has failed, and gets no requests until it has had time to recover.",
+    "conflict": "The transaction failed because of a concurrent one.",
 }
 
 
@@ -169,7 +170,7 @@ async def request_error(_request: Request, error: Exception) -> Response:
     ]
     detail = "; ".join(f"{'.'.join(fault['loc'])}: {fault['msg']}" for fault in faults)
     if len(found) > MAX_FAULTS:
-        detail += f"; faults that are not shown: {len(found) - MAX_FAULTS}"
+        detail += f"; errors that are not shown: {len(found) - MAX_FAULTS}"
     return problem(422, "invalid", detail, errors=faults)
 
 

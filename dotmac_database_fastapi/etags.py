@@ -1,4 +1,4 @@
-"""A row's version as its ``ETag``, and ``If-Match`` (RFC 9110) against it."""
+"""The ``ETag`` of a row, which is its version, and the versions in an ``If-Match`` header (RFC 9110)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TAG = re.compile(r'\s*(?:(?P<any>\*)|(?P<weak>W/)?"(?P<tag>[^"]*)")\s*(?:,|\Z)'
 
 
 def etag_of(traits: Traits[object], entity: object) -> str | None:
-    """The entity's tag; None if its class has no version column."""
+    """The entity's ``ETag``, in quotes; None if the class has no version column."""
     return None if traits.version is None else f'"{_written(getattr(entity, traits.version))}"'
 
 
@@ -44,10 +44,10 @@ def matched_versions(request: Request) -> frozenset[str] | None:
 
 
 def expected_version(traits: Traits[object], versions: frozenset[str]) -> object:
-    """The version that the row must have. Raises `StaleEntityError` if ``versions`` contains no valid one."""
+    """The version that the row must have. Raises `StaleEntityError` unless ``versions`` contains one valid version."""
     found = [] if traits.version is None else _read(versions, _adapter(traits.columns[traits.version].type))
     if len(found) != 1:
-        raise StaleEntityError(f"{traits.name}: If-Match names no version of it.")
+        raise StaleEntityError(f"{traits.name}: If-Match does not name the version of the row.")
     return found[0]
 
 

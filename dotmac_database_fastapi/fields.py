@@ -147,7 +147,7 @@ def allowed_values(type_: ColumnType) -> list[str] | None:
 def checked_text(value: str) -> str:
     """The text, if it contains no NUL, which PostgreSQL can't store. Else raises `ValueError`."""
     if "\x00" in value:
-        raise ValueError("NUL is no character of a text")
+        raise ValueError("a text can't contain NUL")
     return value
 
 
@@ -203,19 +203,22 @@ def _time_in_utc(value: time) -> time:
 
 
 INTEGER_BITS = ((sa.SmallInteger, 15), (sa.BigInteger, 63), (sa.Integer, 31))
-"""The number of value bits of the integer types, without the sign bit."""
+"""The number of bits of each integer type, without the sign bit."""
 
 
 def integer_type(bits: int) -> Annotation:
-    """An integer in the range of ``bits`` value bits and a sign."""
+    """The type of an integer that fits in ``bits`` bits and a sign bit."""
     return Annotated[int, Constrained(ge=-(2**bits), le=2**bits - 1)]
 
 
 TEXT_PATTERN = r"^[^\u0000]*$"
-"""Texts without NUL."""
+"""The JSON Schema pattern of texts without NUL."""
 
 MOST_DIGITS = 300
-"""The most digits before the decimal point if the column declares none: SQLite stores the number as a double."""
+"""The most digits before the decimal point if the column declares no precision.
+
+SQLite stores the number as a double, which can't be much larger.
+"""
 
 _DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?")
 CLOCK_TEXT = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?"
@@ -225,7 +228,10 @@ _DATED = _written_as(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "a date, or a date with a ti
 
 
 def decimal_type(precision: int | None = None, scale: int | None = None) -> Annotation:
-    """A decimal as a JSON number, or exactly as a text. ``precision`` None: of any size."""
+    """The type of a decimal, which is a JSON number, or a text if it must be exact.
+
+    ``precision`` and ``scale`` are those of the column type; ``precision`` None: the size is not limited by the column.
+    """
     scale = scale if scale is not None or precision is None else 0
     whole = MOST_DIGITS if precision is None else max(precision - (scale or 0), 0)
     fraction = "" if scale == 0 else rf"(\.[0-9]{{1,{scale or MOST_DIGITS}}})?"
@@ -244,7 +250,10 @@ def decimal_type(precision: int | None = None, scale: int | None = None) -> Anno
 
 
 def least_too_great(precision: int | None, scale: int | None) -> float | None:
-    """The smallest double that such a column rounds to a number of too many digits; None: no precision is declared."""
+    """The smallest double that is too great for a column with this precision and scale, after it has been rounded.
+
+    None: the column declares no precision, or a precision that exceeds the range of a double.
+    """
     if precision is None or precision - (scale or 0) > MOST_DIGITS:
         return None
     bound = _rounded_up(precision, scale)
@@ -253,12 +262,12 @@ def least_too_great(precision: int | None, scale: int | None) -> float | None:
 
 
 def _rounded_up(precision: int, scale: int | None) -> Decimal:
-    """The smallest decimal that such a column rounds to a number of too many digits."""
+    """The smallest decimal that is too great for a column with this precision and scale, after it has been rounded."""
     with localcontext(prec=precision + abs(scale or 0) + 2):
         return Decimal(10) ** (precision - (scale or 0)) - Decimal(5).scaleb(-(scale or 0) - 1)
 
 
-# Pydantic takes hours, minutes and seconds of less than 2**32 seconds together.
+# Pydantic accepts a duration only if its hours, minutes and seconds are together less than 2**32 seconds.
 _SECONDS = r"[0-9]{1,8}(\.[0-9]{1,6})?S"
 _MINUTES = rf"[0-9]{{1,6}}M({_SECONDS})?"
 _HOURS = rf"[0-9]{{1,6}}H({_MINUTES}|{_SECONDS})?"
@@ -267,7 +276,8 @@ _FORWARDS, _BACKWARDS = (rf"P({days}D({_TIME})?|{_TIME})" for days in ("[0-9]{1,
 SPAN = WithJsonSchema({"type": "string", "pattern": f"^({_FORWARDS}|-{_BACKWARDS})$"})
 """The documented form of a duration; other forms of ISO 8601 are accepted too.
 
-SQLite has a duration as a date and time counted from 1970: a negative one reaches back to year 1, 719,162 days.
+On SQLite, SQLAlchemy stores a duration as the date and time that is so long after the start of 1970. The earliest
+possible date is in the year 1, so a negative duration has at most 719,162 days.
 """
 
 Text = Annotated[str, AfterValidator(checked_text), WithJsonSchema({"type": "string", "pattern": TEXT_PATTERN})]
@@ -362,7 +372,7 @@ def fields_of(model: type, names: Iterable[str], schema: type | None = None) -> 
     for a private column.
     """
     traits: Traits[object] = traits_of(model)
-    named = list(names) or list(_usual(traits, schema))
+    named = list(names) or list(_default_fields(traits, schema))
     return {name: _field(traits, name) for name in named}
 
 
@@ -396,7 +406,7 @@ def refuse_private(model: type, name: str) -> None:
         owner = traits_of(owner.relationships[part].mapper.class_)
 
 
-def _usual(traits: Traits[object], schema: type | None) -> Iterator[str]:
+def _default_fields(traits: Traits[object], schema: type | None) -> Iterator[str]:
     hidden = {traits.tenant, traits.is_deleted, traits.deleted_at}
     for key, column in public_columns(traits).items():
         type_ = plain_type(column.type)
@@ -433,4 +443,4 @@ def _field(root: Traits[object], name: str) -> ClientField:
         nullable = column is None or bool(column.nullable)
         values = None if column is None or inside else value_type(owner, part)
         return ClientField(name, found.type, nullable, in_json=inside, through=through, value_type=values)
-    raise ValidationError(f"{name!r} is a relationship of {root.name}; name a field of it.", field=name)
+    raise ValidationError(f"{name!r} is a relationship of {root.name}; name a field of the related class.", field=name)

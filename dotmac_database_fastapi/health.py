@@ -20,8 +20,8 @@ from .source import Plugin
 _RESULT: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, Any])
 _PUBLIC = {
     HealthStatus.HEALTHY: "The database answers.",
-    HealthStatus.DEGRADED: "The database works, and something about it needs a look.",
-    HealthStatus.UNHEALTHY: "The database does not answer, or refuses work.",
+    HealthStatus.DEGRADED: "The database works, but something needs attention.",
+    HealthStatus.UNHEALTHY: "The database does not answer, or refuses to work.",
     HealthStatus.UNKNOWN: "The check itself failed.",
 }
 _SCHEMA = {
@@ -41,11 +41,11 @@ _CONTENT = {
 }
 _RESPONSES: dict[int | str, JsonObject] = {
     200: {"description": "The database works.", **_CONTENT},
-    503: {"description": "The database is not well.", **_CONTENT},
+    503: {"description": "The database does not work, or its check failed.", **_CONTENT},
 }
 _ALIVE_SCHEMA = {"type": "object", "required": ["status"], "properties": {"status": {"const": "alive"}}}
 _ALIVE: dict[int | str, JsonObject] = {
-    200: {"description": "The process serves.", "content": {"application/json": {"schema": _ALIVE_SCHEMA}}}
+    200: {"description": "The process responds.", "content": {"application/json": {"schema": _ALIVE_SCHEMA}}}
 }
 
 
@@ -63,9 +63,9 @@ def health_router(
     JSON. ``/live`` below it is always 200 while the process can respond, whatever the database does; ``/ready`` is 200
     while the database responds at all. The checks use the engine that the app's requests use; if the app has a sync and
     an async engine, the pools of both are checked. The result's details and error messages are shown if ``details`` is
-    True, or if it is a FastAPI dependency that returns a true value: they would help an attacker, too. ``checker``
-    None: one with the default timeouts that also verifies the plugin's ``rls``. Pass one with ``breaker=`` to show the
-    state of a circuit breaker. ``router`` is passed to `APIRouter`.
+    True, or if it is a FastAPI dependency that returns a true value. Do not show them to strangers, because they would
+    help an attacker. ``checker`` None: a checker with the default timeouts that also verifies the plugin's ``rls``.
+    Pass a checker with ``breaker=`` to show the state of a circuit breaker. ``router`` is passed to `APIRouter`.
     """
     health = router_of(prefix, router, tag="health")
 

@@ -34,7 +34,7 @@ IDEMPOTENCY_KEY: Any = Header(
     alias="Idempotency-Key",
     min_length=1,
     max_length=255,
-    description="A key of the client's own making: repeated with it, the request is answered as the first time.",
+    description="A key that the client chooses. A request that is repeated with its key gets the first response.",
 )
 """The header, as the default of an endpoint's parameter."""
 
@@ -45,7 +45,7 @@ PURGE_BATCH = 500
 """The most expired keys that one request deletes."""
 
 PURGE_INTERVAL = 600.0
-"""The seconds between two searches for expired keys, in each process and router, while few keys expire."""
+"""The seconds between two deletions of expired keys, in each process and router, unless a deletion's batch was full."""
 
 _KEPT = ("location", "etag", "content-type")
 
@@ -69,8 +69,8 @@ class Replays:
         """Call ``answer`` and record its response under ``key`` in the request's transaction, or replay a recorded one.
 
         A replayed response has the header ``Idempotency-Replayed``. If ``answer`` raises, nothing is recorded. Raises
-        `ValidationError` for a key that was used for another request. Sends two more statements; a replay sends two in
-        all.
+        `ValidationError` for a key that was used for another request. A first request sends two statements more than a
+        request without a key, and from time to time one that deletes expired keys. A replay sends two statements.
         """
         source = self._source or source_of(request)
         identity = await identity_of(source, request)
@@ -91,7 +91,7 @@ class Replays:
     ) -> IdempotencyRecord:
         url = request.url
         sent = _digest(request.method, url.path, url.query, sha256(await request.body()).hexdigest())
-        # The digest includes the tenant and the actor, since the session may have no tenant, such as one of a test.
+        # The digest includes the tenant and the actor, because the session may have no tenant, as a test's session may.
         named = _digest(identity.tenant is ALL_TENANTS, _text(identity.tenant), identity.actor, key)
         tenant = _text(identity.tenant)
         try:
@@ -115,7 +115,7 @@ def checked_ttl(ttl: float | timedelta) -> timedelta:
     """The time for which keys are kept, as a timedelta. Raises `ValidationError` unless it is positive."""
     lifetime = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
     if lifetime <= timedelta(0):
-        raise ValidationError("idempotency_ttl is a positive time.", field="idempotency_ttl")
+        raise ValidationError("idempotency_ttl must be positive.", field="idempotency_ttl")
     return lifetime
 
 

@@ -38,8 +38,8 @@ class RequestIdentity:
     def refusal(self, reason: str) -> TenantRequiredError:
         """The exception for a missing tenant: a 400 if the request should have named one, else a 500."""
         return self.missing or TenantNotAskedError(
-            f"{reason} The app's code names none: give the plugin a dependency that does, "
-            "DatabasePlugin(url, tenant=…), or a session of your own its tenant, plugin.session(tenant=…)."
+            f"{reason} The app's code names no tenant: give the plugin a dependency that returns the tenant, "
+            "DatabasePlugin(url, tenant=…), or name the tenant of your own session, plugin.session(tenant=…)."
         )
 
 
@@ -78,7 +78,7 @@ async def _solved(source: Source, connection: HTTPConnection, response: Response
         missing = MissingTenantError("The request names no tenant.")
     request = None
     if tenant is ALL_TENANTS:
-        # As a literal, since a path may contain line breaks, and logs are read line by line.
+        # The path is logged as a Python literal, because it may contain line breaks, and logs are read line by line.
         request = f"{connection.scope.get('method', 'WEBSOCKET')} {connection.scope['path']!r}"
     return RequestIdentity(tenant, None if actor is None else str(actor), missing, request)
 

@@ -65,9 +65,9 @@ def stack_of(connection: HTTPConnection) -> AsyncExitStack | None:
 
 
 def fail_endpoint(connection: HTTPConnection, failure: BaseException) -> None:
-    """Re-raise ``failure`` after all function-scoped dependencies have exited, in case one of them suppressed it.
+    """Raise ``failure`` again after all function-scoped dependencies have exited, if one of them has suppressed it.
 
-    FastAPI has made the response by then, and would send it.
+    Without this, FastAPI would send the response, which it has already made.
     """
     stack: AsyncExitStack | None = connection.scope.get(_WITH_ENDPOINT)
     if stack is None:
@@ -104,6 +104,12 @@ async def run_whole(handler: Callable[[Request], Awaitable[Response]], request: 
     if response is None:
         raise FastAPIError("A dependency with yield has caught an exception, and not raised it again.")
     return response
+
+
+def body_read(request: Request) -> bytes:
+    """The request's body, if the endpoint has read it as a whole; else nothing."""
+    body: bytes = getattr(request, "_body", b"")
+    return body
 
 
 async def rewound(request: Request) -> bool:

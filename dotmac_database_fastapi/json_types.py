@@ -27,7 +27,7 @@ from sqlalchemy import types as sa
 from sqlalchemy.dialects.postgresql import CIDR, INET
 
 from .aliases import Annotation, ColumnType, JsonObject
-from .binary import Base64, Whatever
+from .binary import AnyJsonValue, Base64
 from .declared import plain_type
 from .fields import (
     CLOCK_FORM,
@@ -50,7 +50,7 @@ from .fields import (
 
 @dataclass(frozen=True, eq=False)
 class Documented:
-    """An annotation that adds constraints to a type's JSON Schema which are enforced elsewhere, as by the database."""
+    """An annotation that adds constraints to a type's JSON Schema. Something else, as the database, enforces them."""
 
     said: Mapping[str, object]
 
@@ -127,8 +127,8 @@ _TYPES: tuple[tuple[type[ColumnType], Annotation, Annotation], ...] = (
     (sa.Interval, Duration, Annotated[Duration, SPAN_FORM, SPAN, _MOMENT]),
     (sa.Date, date, Annotated[Day, _MOMENT]),
     (sa.LargeBinary, Base64, Base64),
-    (INET, Whatever, Address),
-    (CIDR, Whatever, Address),
+    (INET, AnyJsonValue, Address),
+    (CIDR, AnyJsonValue, Address),
 )
 
 
@@ -175,17 +175,17 @@ def json_type(type_: ColumnType, *, written: bool) -> Annotation:
     for kind, read, taken in _TYPES:
         if isinstance(type_, kind):
             return taken if written else read
-    return _OF_PYTHON.get(python_type(type_), Whatever)
+    return _OF_PYTHON.get(python_type(type_), AnyJsonValue)
 
 
 def _enum(type_: sa.Enum, written: bool) -> Annotation:
     if type_.enum_class is None:
         return Literal[tuple(type_.enums)]
-    # Python takes True for 1.
+    # Python considers True equal to 1, so an enum with the value 1 would accept a JSON true.
     holds_bool = any(isinstance(member.value, bool) for member in type_.enum_class)
-    return (
-        Annotated[type_.enum_class, _no("one of its values", bool)] if written and not holds_bool else type_.enum_class
-    )
+    if not written or holds_bool:
+        return type_.enum_class
+    return Annotated[type_.enum_class, _no("a value of the enum", bool)]
 
 
 def _string(type_: sa.String, written: bool) -> Annotation:
@@ -258,7 +258,7 @@ def _of_values(rows: Sequence[object]) -> Sequence[object]:
     while inner and isinstance(inner[0], (list, tuple)):
         inner = [value for row in inner if isinstance(row, (list, tuple)) for value in row]
     if inner is not rows and all(value is None for value in inner):
-        raise PydanticCustomError("empty_lists", "Input should have values in its lists")
+        raise PydanticCustomError("empty_lists", "Input should have a value in at least one of its nested lists")
     return rows
 
 

@@ -111,7 +111,7 @@ def _segments(key: Mapping[str, object]) -> list[str]:
     segments = {part: _segment(part, value) for part, value in key.items()}
     if sum(map(len, segments.values())) > MAX_LENGTH:
         raise ValidationError(
-            f"It is too long for a URL: a key may take {MAX_LENGTH:,} octets there, percent-encoded.",
+            f"The key is too long for a URL: it can have at most {MAX_LENGTH:,} octets after percent-encoding.",
             field=max(segments, key=lambda part: len(segments[part])),
         )
     return list(segments.values())
@@ -125,9 +125,9 @@ def _segment(part: str, value: object) -> str:
     """
     written = _written(value)
     if written in ("", ".", ".."):
-        raise ValidationError(f"A row cannot be found in a URL by {written!r}; give another value.", field=part)
+        raise ValidationError(f"A URL can't contain the key {written!r}; choose another value.", field=part)
     if "/" in written or "\x00" in written:
-        raise ValidationError("It is part of the row's URL and may have neither '/' nor NUL.", field=part)
+        raise ValidationError("The key is part of the row's URL, and can't contain '/' or NUL.", field=part)
     return quote(written, safe="")
 
 

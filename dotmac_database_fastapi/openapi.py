@@ -21,7 +21,7 @@ from sqlalchemy import types as sa
 from dotmac_database import Traits, traits_of
 
 from .aliases import ColumnType, JsonObject
-from .answers import DESCRIPTIONS, PROBLEM, PROBLEM_JSON, RETRY_AFTER, Answers, answers_of
+from .answers import DESCRIPTIONS, PROBLEM, PROBLEM_JSON, RETRY_AFTER, EndpointDescription, answers_of
 from .declared import plain_type
 from .dependencies import served_by
 from .errors import problems_of
@@ -69,7 +69,7 @@ class _Operation:
     method: str
     document: JsonObject
     route: OperationRoute
-    answers: Answers | None
+    answers: EndpointDescription | None
     sources: tuple[Source | None, ...]
     models: tuple[type, ...]
 

@@ -31,11 +31,11 @@ TOTALS: frozenset[TotalKind] = frozenset({"exact", "bounded", "none"})
 """The kinds of total that clients may choose by default. An estimate would reveal the number of all tenants' rows."""
 
 
-def kinds_of(total: TotalKind, totals: Collection[TotalKind]) -> tuple[TotalKind, ...]:
+def allowed_totals(total: TotalKind, totals: Collection[TotalKind]) -> tuple[TotalKind, ...]:
     """The kinds of total that clients may choose, including the router's default ``total``."""
     unknown = next((kind for kind in (total, *totals) if kind not in _TOTALS), None)
     if unknown is not None:
-        raise ValidationError(f"There is no total {unknown!r}; it can be {', '.join(_TOTALS)}.", field="totals")
+        raise ValidationError(f"There is no kind of total {unknown!r}; choose {', '.join(_TOTALS)}.", field="totals")
     return tuple(kind for kind in _TOTALS if kind == total or kind in totals)
 
 
@@ -68,7 +68,7 @@ class PageParams:
         numbered, seeking = values.keys() & {"page", "per_page", "total"}, values.keys() & {"limit", "cursor"}
         if numbered and seeking:
             name = min(seeking)
-            faults.add(name, f"{name!r} does not go with {min(numbered)!r}: a page has a number or a cursor.")
+            faults.add(name, f"{name!r} can't be combined with {min(numbered)!r}: a page has a number or a cursor.")
             return {}
         if seeking:
             limit = self._number(values, "limit", self.size, self.max_size, faults)
@@ -77,7 +77,7 @@ class PageParams:
         page = self._number(values, "page", 1, MAX_PAGE, faults)
         per_page = self._number(values, "per_page", self.size, self.max_size, faults)
         if self.max_offset is not None and (page - 1) * per_page > self.max_offset:
-            message = f"At most {self.max_offset} rows can be skipped by page; go on with limit and cursor from there."
+            message = f"At most {self.max_offset} rows can be skipped by page; to read further, use limit and cursor."
             faults.add("page", message, "less_than_equal", page)
         return {"pagination": PaginationParams(page, per_page, self._total(values, faults))}
 
@@ -107,20 +107,20 @@ class PageParams:
         sized = {"type": "integer", "minimum": 1, "maximum": self.max_size, "default": self.size}
         last = MAX_PAGE if self.max_offset is None else self.max_offset + 1
         yield "page", {"type": "integer", "minimum": 1, "maximum": last, "default": 1}, self._words_of_page()
-        yield "per_page", sized, "Rows on a numbered page."
+        yield "per_page", sized, "The number of rows on a numbered page."
         counts = {"type": "string", "enum": list(self.totals), "default": self.total}
-        yield "total", counts, f"How all the rows are counted: {', '.join(_COUNTS[kind] for kind in self.totals)}."
-        yield "limit", sized, "Rows on a page between cursors; without a cursor the first one."
-        yield "cursor", {"type": "string", "minLength": 1}, "Where the page begins: a cursor that another page gave."
+        yield "total", counts, f"How the rows are counted: {', '.join(_COUNTS[kind] for kind in self.totals)}."
+        yield "limit", sized, "The number of rows on a cursor page; without a cursor it is the first page."
+        yield "cursor", {"type": "string", "minLength": 1}, "The place of the page: a cursor from another page."
 
     def _words_of_page(self) -> str:
         limit = "" if self.max_offset is None else f" At most {self.max_offset:,} rows can be skipped."
-        return f"The page, counted from 1.{limit} It goes with neither limit nor cursor."
+        return f"The number of the page, counted from 1.{limit} It can't be combined with limit or cursor."
 
 
 _COUNTS: dict[TotalKind, str] = {
-    "exact": "to the end",
-    "bounded": "up to a bound",
-    "estimate": "by an estimate",
-    "none": "not at all",
+    "exact": "exact counts all rows",
+    "bounded": "bounded stops at a bound",
+    "estimate": "estimate uses the planner's estimate beyond the bound",
+    "none": "none counts no rows",
 }

@@ -33,14 +33,14 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 async def _page_query(
-    page: Annotated[int, Query(ge=1, le=MAX_PAGE, description="The page, counted from 1.")] = 1,
+    page: Annotated[int, Query(ge=1, le=MAX_PAGE, description="The number of the page, counted from 1.")] = 1,
     per_page: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="Rows on a page.")] = PAGE_SIZE,
 ) -> PaginationParams:
     return PaginationParams(page=page, per_page=per_page)
 
 
 async def _cursor_query(
-    cursor: Annotated[str | None, Query(description="Where the page begins: a cursor that another page gave.")] = None,
+    cursor: Annotated[str | None, Query(description="The place of the page: a cursor from another page.")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="Rows on a page.")] = PAGE_SIZE,
 ) -> CursorPaginationParams:
     return CursorPaginationParams(limit=limit, cursor=cursor)
@@ -108,10 +108,11 @@ def options_query(
 
     Clients may filter by ``fields`` and sort by ``sorts`` (empty: by ``fields``). ``search`` names the fields that
     ``q=`` searches. The parameters ``page`` and ``per_page`` give ``pagination``; ``limit`` and ``cursor`` give
-    ``cursor_pagination``; both kinds together are a 422; neither gives the first page of ``page_size`` rows. A numbered
-    page skips at most ``max_offset`` rows (None: any number). ``totals`` are the kinds of total that clients may
-    choose. ``read_schema`` is the schema of the endpoint's rows (None: the derived one): without ``fields``, its fields
-    can be filtered and sorted by, and a cursor can be sorted only by its fields.
+    ``cursor_pagination``; both kinds together are a 422; without any of them it is the first numbered page, with
+    ``page_size`` rows. A numbered page skips at most ``max_offset`` rows (None: any number). ``totals`` are the kinds
+    of total that clients may choose. ``read_schema`` is the schema of the endpoint's rows (None: the derived one).
+    Without ``fields``, clients may filter and sort by the fields of ``read_schema``. A cursor page can be sorted only
+    by fields of ``read_schema``.
     """
     options = ListOptions(
         filters=fields,

@@ -188,8 +188,8 @@ class DatabasePlugin:
         if not models:
             return
         message = (
-            f"{', '.join(models)}: the rows belong to tenants, and {self!r} asks no request for one: each request for "
-            "them fails. Give it a dependency that names the tenant, DatabasePlugin(url, tenant=…)."
+            f"{', '.join(models)}: the rows belong to tenants, and {self!r} asks no request for its tenant, so each "
+            "request for them fails. Give the plugin a dependency that names the tenant, DatabasePlugin(url, tenant=…)."
         )
         if self.strict:
             raise PluginError(message)

@@ -25,7 +25,7 @@ from .bounds import MAX_FILTER_VALUES, MAX_SEARCH, MAX_SORTS, QueryErrors, Value
 from .fields import LISTS, TEXT_PATTERN, ClientField, fields_of, sortable_fields
 from .internals import accepted_query, dependant_of, query_parameters, route_of
 from .options import ListOptions
-from .pages import PAGE_PARAMETERS, PageParams, ParameterDoc, kinds_of
+from .pages import PAGE_PARAMETERS, PageParams, ParameterDoc, allowed_totals
 from .readable import shows
 from .registry import sources_of
 from .schemas import read_schema_of
@@ -33,7 +33,10 @@ from .schemas import read_schema_of
 _TRUTH = pydantic.TypeAdapter(bool)
 _NULLS = (FilterOperator.IS_NULL, FilterOperator.IS_NOT_NULL)
 _NO_COMMA = r"^[^,\u0000]*$"
-"""A text in a comma-separated list. For a text that contains a comma the parameter is repeated instead."""
+"""The JSON Schema pattern of a text in a comma-separated list: no comma, no NUL.
+
+To pass a text that contains a comma, clients repeat the parameter.
+"""
 
 
 def refuse_unknown(connection: HTTPConnection, values: Values, known: frozenset[str], faults: QueryErrors) -> None:
@@ -50,7 +53,11 @@ def refuse_unknown(connection: HTTPConnection, values: Values, known: frozenset[
 
 
 def _of_its_kind(name: str, declared: frozenset[str]) -> list[str]:
-    """The declared names to compare a misspelt name with: of the same form, and of the same field if it is known."""
+    """The declared names that could be meant by the unknown ``name``.
+
+    If ``name`` has an operator and its field is known, these are the names of that field with other operators. Else
+    they are the names of the same form: dotted or not, and with an operator or without.
+    """
     field, operator, _ = name.partition("__")
     known = sorted(declared)
     own = [each for each in known if each.startswith(f"{field}__")] if operator else []
@@ -104,7 +111,7 @@ class FilterParams:
         many = sum(counts.values())
         if many > MAX_FILTER_VALUES:
             longest = max(counts, key=lambda name: counts[name])
-            faults.add(longest, f"The filters have {many} values; at most {MAX_FILTER_VALUES} are taken.", "too_long")
+            faults.add(longest, f"The filters have {many} values; at most {MAX_FILTER_VALUES} are allowed.", "too_long")
             return []
         return [
             QueryFilter(each.name, operator, value)
@@ -122,7 +129,7 @@ class FilterParams:
             if operator in LISTS:
                 yield from self._read_list(name, each, operator, given, faults)
             elif len(given) > 1:
-                faults.add(name, "It is given more than once.", given=list(given))
+                faults.add(name, "The parameter is given more than once.", given=list(given))
             elif operator in _NULLS:
                 yield _TRUTH.validate_python(given[0])
             else:
@@ -142,7 +149,7 @@ class FilterParams:
         yield [each.adapter.validate_python(part) for part in parts]
 
     def openapi(self) -> Iterator[ParameterDoc]:
-        """Name, schema and description of the documented parameters: the most used operators of each field."""
+        """The name, schema and description of each documented parameter: the most common operators of each field."""
         for name, (each, operator) in self.declared.items():
             documented = each.documented
             if operator not in documented:
@@ -153,7 +160,7 @@ class FilterParams:
             elif operator in _NULLS:
                 schema = {"type": "boolean"}
             others = ", ".join(f"__{other.value}" for other in each.operators if other not in documented)
-            also = f". It is also taken with {others}." if others and operator is documented[0] else ""
+            also = f". Other accepted operators: {others}." if others and operator is documented[0] else ""
             yield name, schema, f"{each.name}: {_WORDS[operator]}{also}"
 
 
@@ -166,18 +173,18 @@ _WORDS = {
     FilterOperator.LTE: "this or less",
     FilterOperator.IN: "one of these",
     FilterOperator.NOT_IN: "none of these",
-    FilterOperator.BETWEEN: "between these two, both included",
-    FilterOperator.LIKE: "contains this, or matches it where it has a %; minds case",
+    FilterOperator.BETWEEN: "between these two values, or equal to one of them",
+    FilterOperator.LIKE: "contains this, or matches it as a pattern if it has a %; case-sensitive",
     FilterOperator.NOT_LIKE: "the opposite of like",
-    FilterOperator.ILIKE: "contains this, or matches it where it has a %; in any case",
+    FilterOperator.ILIKE: "contains this, or matches it as a pattern if it has a %; ignores upper and lower case",
     FilterOperator.NOT_ILIKE: "the opposite of ilike",
     FilterOperator.STARTS_WITH: "starts with this",
     FilterOperator.ENDS_WITH: "ends with this",
     FilterOperator.IS_NULL: "whether it has no value",
     FilterOperator.IS_NOT_NULL: "whether it has a value",
     FilterOperator.CONTAINS: "contains this",
-    FilterOperator.CONTAINED_BY: "all of it is among these",
-    FilterOperator.OVERLAPS: "some of it is among these",
+    FilterOperator.CONTAINED_BY: "all of its elements are among these",
+    FilterOperator.OVERLAPS: "at least one of its elements is among these",
     FilterOperator.SEARCH: "has these words",
 }
 
@@ -210,17 +217,17 @@ class SortParams:
         chosen: dict[tuple[str, str], SortField] = {}
         many = sum(given.count(",") + 1 for given in values.get("sort", ()))
         if many > MAX_SORTS:
-            faults.add("sort", f"There are {many} fields to sort by; at most {MAX_SORTS} are taken.", "too_long")
+            faults.add("sort", f"There are {many} fields to sort by; at most {MAX_SORTS} are allowed.", "too_long")
             return []
         for given in values.get("sort", ()):
             for part in given.split(",") if given else ():
                 sorts = self.choices.get(part.removeprefix("+").strip())
                 if sorts is None:
                     near = faults.nearest(part, self.choices)
-                    hint = f"did you mean {near!r}?" if near else f"it can be {', '.join(self.names)}."
-                    faults.add("sort", f"Nothing can be sorted by {shown(part)!r}; {hint}", "enum", part)
+                    hint = f"did you mean {near!r}?" if near else f"choose {', '.join(self.names)}."
+                    faults.add("sort", f"Rows can't be sorted by {shown(part)!r}; {hint}", "enum", part)
                 elif sorts[0].by == "relevance" and not any(text.strip() for text in values.get("q", ())):
-                    faults.add("sort", "Relevance is that to the words of q, which are missing.", given=part)
+                    faults.add("sort", "To sort by relevance, give words to search for in q.", given=part)
                 else:
                     for sort in sorts:
                         chosen.setdefault((sort.field, sort.by), sort)
@@ -236,8 +243,8 @@ class SortParams:
             "sort",
             schema,
             (
-                "The order: fields with commas between them, a - before one that descends, "
-                f"{_FOLDED} after a text whose upper and lower case are the same."
+                "The order: names of fields, separated by commas. A - before a name means descending order. "
+                f"{_FOLDED} after the name of a text field ignores upper and lower case."
             ),
         )
 
@@ -254,7 +261,7 @@ class SearchParams:
         """A group of filters for the words; an empty list if there are none."""
         words = single(values, "q", faults)
         if words is not None and "\x00" in words:
-            faults.add("q", "NUL is no character of a text")
+            faults.add("q", "A search can't contain NUL.")
         elif words is not None and len(words) > MAX_SEARCH:
             faults.add("q", f"A search has at most {MAX_SEARCH} characters.", "string_too_long")
         elif words and words.strip():
@@ -293,7 +300,7 @@ class ListParams:
             min(options.page_size, options.max_page_size),
             options.max_page_size,
             options.total,
-            kinds_of(options.total, options.totals),
+            allowed_totals(options.total, options.totals),
             options.max_offset,
         )
         self.default_sort = _sorts_of(options.default_sort)
@@ -329,14 +336,14 @@ class ListParams:
         faults.refuse()
 
     def _check_carried(self, sorts: Sequence[SortField], values: Values, faults: QueryErrors) -> None:
-        """Refuse a cursor sorted by a column that the list does not show, because the cursor contains its values."""
+        """Refuse a cursor page sorted by a field that the list does not show, because a cursor contains its values."""
         name = "sort" if sorts else min(values.keys() & {"limit", "cursor"})
         for each in sorts or self.default_sort:
             if each.field not in self._keys and not shows(self.schema, each.field):
                 faults.add(
                     name,
-                    f"A cursor carries the values that it is sorted by, and {each.field!r} is not shown; "
-                    "read numbered pages, or sort by something that is.",
+                    f"A cursor contains the values of its sort fields, and clients can't see {each.field!r}; "
+                    "read numbered pages, or sort by a field that is shown.",
                 )
 
     def openapi(self) -> Iterator[ParameterDoc]:
@@ -348,7 +355,7 @@ class ListParams:
         yield from self.filters.openapi()
 
     def openapi_parameters(self) -> list[JsonObject]:
-        """The OpenAPI parameter objects. Lists are comma-separated."""
+        """The OpenAPI parameter objects. A parameter that is a list is one comma-separated value."""
         return [
             {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
             | ({"style": "form", "explode": False} if schema.get("type") == "array" else {})

@@ -86,7 +86,8 @@ class References:
             for reference in missing:
                 if reference in references:
                     raise ConstraintViolationError(
-                        f"{self.traits.name}: there is no such {reference.target} to refer to.", fields=reference.fields
+                        f"{self.traits.name}: the {reference.target} that it refers to does not exist.",
+                        fields=reference.fields,
                     )
         return {each: _values(each, values) for each in references}
 

@@ -16,7 +16,7 @@ from .aliases import Endpoint
 from .internals import solve_after
 
 REFUSALS = (HTTPException, WebSocketException, RequestValidationError, TenantRequiredError, ValidationError)
-"""The exceptions that mean the request is at fault."""
+"""The exceptions by which a dependency refuses a request."""
 
 _SCOPE = "dotmac_database.refusing"
 

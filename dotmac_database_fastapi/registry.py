@@ -15,7 +15,7 @@ _SEARCHED = "dotmac_database_searched"
 
 
 class PluginError(RuntimeError):
-    """The app is not configured for the use it makes of a plugin."""
+    """The app uses a plugin in a way for which the app or the plugin is not configured."""
 
 
 def register(app: FastAPI | None, source: Source) -> None:
@@ -34,7 +34,7 @@ def source_of(connection: HTTPConnection) -> Source:
     if not sources:
         raise PluginError(
             "The app has no DatabasePlugin: give it one, FastAPI(lifespan=plugin.lifespan) or plugin.install(app). "
-            "A mounted app needs it, too."
+            "An app that is mounted in another app needs the plugin, too."
         )
     named = ", ".join(repr(name) for name in sources)
     raise PluginError(
@@ -80,5 +80,5 @@ def _in_lifespan(context: object, depth: int = 64) -> Iterator[Source]:
         yield source
     elif depth and callable(context):
         for cell in getattr(context, "__closure__", None) or ():
-            with suppress(ValueError):  # a cell that is still empty
+            with suppress(ValueError):  # a closure's cell can be empty: its variable has no value yet
                 yield from _in_lifespan(cell.cell_contents, depth - 1)

@@ -88,7 +88,7 @@ def _checked(build: Build, model: type | None) -> Build:
             raise identity.refusal(str(refused)) from refused
         except ValidationError as refused:
             if scoped and not isinstance(refused, MisuseError):
-                raise BadTenantError(f"The request's tenant is none: {refused}") from refused
+                raise BadTenantError(f"The request's tenant is invalid: {refused}") from refused
             raise
         _rebind(session, identity.tenant, repository.tenant_id)
         return repository
@@ -97,11 +97,14 @@ def _checked(build: Build, model: type | None) -> Build:
 
 
 def _rebind(session: AnySession, named: object, tenant: object) -> None:
-    """If the tenant column is no text, bind the session to the tenant's value in place of its name."""
+    """Bind the session to ``tenant``, the value that the tenant column stores, if it differs from the request's name.
+
+    The two differ if the tenant column is, for example, a UUID: the name in the request is a text.
+    """
     if tenant is None or tenant is ALL_TENANTS or tenant == named:
         return
     try:
         bind_tenant(session, tenant)
     except TenantIsolationError:
-        # The session is not guarded (one of a test's own), or already in use: the repository itself checks the tenant.
+        # The session is a test's own and not guarded, or it is already in use: the repository itself checks the tenant.
         return

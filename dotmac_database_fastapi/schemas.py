@@ -21,7 +21,7 @@ from sqlalchemy.sql.visitors import iterate
 from dotmac_database import Traits, traits_of
 
 from .aliases import Annotation, AnyColumn, ColumnType, JsonObject
-from .binary import Whatever, with_base64, without_encoding
+from .binary import AnyJsonValue, with_base64, without_encoding
 from .declared import UNKNOWN, narrower, plain_type, value_type
 from .fields import public_columns, python_type
 from .json_types import Documented, DocumentedAs, json_type, written_type
@@ -181,7 +181,7 @@ def _of_column(traits: Traits[object], key: str, column: AnyColumn, *, stored: b
     """
     behind, values = json_type(column.type, written=stored), value_type(traits, key)
     if values is UNKNOWN:
-        return behind if stored else Annotated[Whatever, DocumentedAs(behind)]
+        return behind if stored else Annotated[AnyJsonValue, DocumentedAs(behind)]
     if values is not None:
         return with_base64(written_type(values) if stored else values)
     narrow = narrower(traits, key)

@@ -150,14 +150,14 @@ async def _threaded_unit(source: Source, identity: RequestIdentity) -> AsyncIter
 
 @asynccontextmanager
 async def _lent_async_unit(session: A, identity: RequestIdentity) -> AsyncIterator[A]:
-    with _acting_as(session, identity, _lent_to):
+    with _acting_as(session, identity, _bind_lent):
         async with DatabaseTransaction.async_transaction(session, lazy=True, nested=True):
             yield session
 
 
 @asynccontextmanager
 async def _lent_sync_unit(session: S, identity: RequestIdentity) -> AsyncIterator[S]:
-    with _acting_as(session, identity, _lent_to):
+    with _acting_as(session, identity, _bind_lent):
         block = DatabaseTransaction.sync_transaction(session, lazy=True, nested=True)
         await to_thread.run_sync(block.__enter__, limiter=CapacityLimiter(1))
         async with _ended_in_thread(block):
@@ -206,27 +206,27 @@ async def _ended_in_thread(block: AbstractContextManager[object]) -> AsyncIterat
         await to_thread.run_sync(block.__exit__, None, None, None, limiter=limiter)
 
 
-def _owned_by(session: AnySession, identity: RequestIdentity) -> AbstractContextManager[None] | None:
+def _bind_own(session: AnySession, identity: RequestIdentity) -> AbstractContextManager[None] | None:
     """Bind the request's own session to the caller's tenant until it is closed."""
     if identity.tenant is ALL_TENANTS:
-        return _across(session, identity)
+        return _unscoped_block(session, identity)
     if identity.tenant is not None:
         bind_tenant(session, identity.tenant)
     return None
 
 
-def _lent_to(session: AnySession, identity: RequestIdentity) -> AbstractContextManager[None] | None:
+def _bind_lent(session: AnySession, identity: RequestIdentity) -> AbstractContextManager[None] | None:
     """Bind a session of the app's, if it is guarded, to the caller's tenant until the request ends."""
     if identity.tenant is None or not is_guarded(session):
         return None
     if identity.tenant is ALL_TENANTS:
-        return _across(session, identity)
+        return _unscoped_block(session, identity)
     return tenant_scope(session, identity.tenant, release=True)
 
 
-def _across(session: AnySession, identity: RequestIdentity) -> AbstractContextManager[None]:
+def _unscoped_block(session: AnySession, identity: RequestIdentity) -> AbstractContextManager[None]:
     reason = f"the tenant is ALL_TENANTS; actor {identity.actor!r}; {identity.request or 'no request'}"
-    # Expected where the app's own dependency returns ALL_TENANTS for its administrators: then it is no warning.
+    # In a request the app's own dependency has returned ALL_TENANTS, as for an administrator. That is not a warning.
     return unscoped(session, reason=reason, level=logging.WARNING if identity.request is None else logging.INFO)
 
 
@@ -234,7 +234,7 @@ def _across(session: AnySession, identity: RequestIdentity) -> AbstractContextMa
 def _acting_as(
     session: AnySession,
     identity: RequestIdentity,
-    bind: Callable[[AnySession, RequestIdentity], AbstractContextManager[None] | None] = _owned_by,
+    bind: Callable[[AnySession, RequestIdentity], AbstractContextManager[None] | None] = _bind_own,
 ) -> Iterator[None]:
     """Bind the session to the caller's tenant, and record the caller's actor in audit columns."""
     with ExitStack() as stack:

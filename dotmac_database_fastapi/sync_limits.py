@@ -2,7 +2,7 @@
 
 FastAPI runs ``def`` endpoints in about 40 threads, and needs a thread again to serialize the response. If requests
 waited for a connection in those threads, the requests that hold the connections would find no thread, and could not
-finish. So they wait here, in the event loop, for a slot of which there is one for each connection.
+finish. So requests wait in the event loop for a slot before they get a thread. There is one slot for each connection.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SyncLimit:
             with fail_after(self._timeout):
                 await semaphore.acquire()
         except TimeoutError as late:
-            raise DatabaseTimeoutError("No connection came free in time.") from late
+            raise DatabaseTimeoutError("No connection became free in time.") from late
         try:
             yield
         finally:

@@ -19,7 +19,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,128}\Z")
 
 
 class BadTenantError(TenantRequiredError, HTTPException):
-    """The request names no tenant, or an invalid one: a 400, even without the plugin's exception handlers."""
+    """The request names no tenant, or an invalid one. It is a 400, even without the plugin's exception handlers."""
 
     def __init__(self, message: str) -> None:
         HTTPException.__init__(self, status_code=400, detail=message)
@@ -52,7 +52,7 @@ class TenantSource:
         name = found[0]
         if not _NAME.match(name):
             raise BadTenantError(
-                f"{self.place} names no tenant: 1 to 128 characters of letters, digits and _ - . : @ are expected."
+                f"{self.place} contains no valid name: 1 to 128 letters, digits and _ - . : @ are expected."
             )
         return name
 
@@ -117,7 +117,8 @@ def _host(value: str) -> str:
 _SCHEMA = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": r"^[A-Za-z0-9_.:@-]+$", "title": "Tenant"}
 
 
-# Each function calls its cache with one positional argument, so that a default and a keyword give the same object.
+# Each function calls its cached class with one positional argument. Otherwise the cache would have two objects for one
+# tenant source: for example, one for the default value and one for the same value as a keyword argument.
 _header, _path, _subdomain = cache(_HeaderTenant), cache(_PathTenant), cache(_SubdomainTenant)
 
 

@@ -40,7 +40,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="Airports of the world", version="1.0", lifespan=plugin.lifespan)
     register_exception_handlers(app)
     app.include_router(api_router())
-    # The page shows the details. If strangers can reach your app, leave them out, or protect them by a dependency.
+    # The page shows the details of the health check. If strangers can reach your app, omit ``details``, or give it a
+    # dependency that protects the details.
     app.include_router(health_router(plugin=plugin, details=True))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_api_route("/", page, methods=["GET"], include_in_schema=False)

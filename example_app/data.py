@@ -25,7 +25,7 @@ def country_rows() -> list[Row]:
     """The columns of each `Country` that has an airport, with the number of its airports."""
     names = country_names()
     counts = Counter(row["tenant_id"] for row in airport_rows())
-    # If a later version of the package adds a country, its code is its name until countries.csv has one.
+    # A later version of the package may add a country. Until countries.csv has its name, its code is shown instead.
     return [{"code": code, "name": names.get(code, code), "airports": counts[code]} for code in sorted(counts)]
 
 
@@ -55,6 +55,6 @@ def _airport(record: Any) -> Row:
         "latitude": record["lat"],
         "longitude": record["lon"],
         "timezone": record["tz"],
-        # The words are there twice, so that the pattern %a%b% finds a and b in either order.
+        # The column contains the words twice, so that the pattern %a%b% finds the words a and b in either order.
         "keywords": folded(" ".join([*parts, *parts])),
     }

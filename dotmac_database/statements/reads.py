@@ -18,7 +18,7 @@ from ..models.expressions import holds_select
 from ..models.traits import EAGER, Traits, traits_of
 from ..query import Filter, FilterOperator
 from ..tenancy.context import ALL_TENANTS
-from ..tenancy.criteria import Confinement
+from ..tenancy.criteria import TenantCriteria
 from .bounds import MAX_CACHED_FILTERS
 from .coercion import coercer, short_repr
 from .filters import Analysis, analyse, build, search_terms
@@ -440,7 +440,9 @@ class Reader:
             return bound
         if not (loads or self.traits.loads_other_rows or any(map(holds_select, bound.statement.get_children()))):
             return bound  # it contains no such expression
-        return Bound(bound.statement.options(Confinement(self.scope.tenant)), bound.parameters, bound.execution_options)
+        return Bound(
+            bound.statement.options(TenantCriteria(self.scope.tenant)), bound.parameters, bound.execution_options
+        )
 
     def whole(self, statement: Any) -> Any:
         """The statement of a write, which also returns deferred columns, so that all attributes can be read."""

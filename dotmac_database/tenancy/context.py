@@ -42,7 +42,10 @@ ALL_TENANTS: Final = _AllTenants.ALL_TENANTS
 AllTenants = Literal[_AllTenants.ALL_TENANTS]
 
 UNKNOWN: Final = object()
-"""The tenant setting after a rollback to a savepoint: PostgreSQL has restored an older setting, which is not known."""
+"""The value of `TenantBinding.announced` after a rollback to a savepoint.
+
+PostgreSQL has then restored an older setting, which is not known.
+"""
 
 _INFO = "dotmac_database.tenant"
 _BLOCKS: ContextVar[frozenset[int]] = ContextVar("dotmac_database_unscoped", default=frozenset())
@@ -54,8 +57,8 @@ class TenantBinding:
     """The state of a guarded session.
 
     ``blocks`` are the open `unscoped` blocks, which are effective only in the task or thread that opened them.
-    ``attached`` are detached objects that were added to the session, so that their loaded state does not prove their
-    tenant. ``writing`` is not zero during a flush or a bulk insert or update, which send Core statements.
+    ``attached`` are objects that were loaded outside of this session and then added to it: their loaded state does not
+    prove their tenant. ``writing`` is not zero during a flush or a bulk insert or update, which send Core statements.
     ``announced`` is the tenant setting that row-level security has in the open transaction; None: no setting yet.
     ``tenant_free`` are the names of tables and functions that are declared to contain no tenant's rows. ``last`` is the
     last tenant of the session: the session's objects belong to that tenant. ``waits`` returns whether callbacks wait
@@ -157,7 +160,7 @@ def _return_to(session: Session, binding: TenantBinding, tenant: object) -> None
 
 
 @contextmanager
-def as_registered(session: Session, tenant: object) -> Iterator[None]:
+def with_registered_tenant(session: Session, tenant: object) -> Iterator[None]:
     """Bind the session to the tenant that it had when a callback was registered; None: do not change its tenant.
 
     The callback can be called within another tenant's scope or an `unscoped` block, which must not apply to it.

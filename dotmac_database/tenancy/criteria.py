@@ -20,7 +20,7 @@ from .tables import TABLES, tenant_column
 from .values import convert_tenant, kind_of
 
 
-class Confinement(LoaderCriteriaOption):
+class TenantCriteria(LoaderCriteriaOption):
     """A `with_loader_criteria` for all tenant-scoped classes.
 
     A single option costs a statement the same, no matter how many classes there are. The tenant is a bound parameter,
@@ -48,13 +48,13 @@ class Confinement(LoaderCriteriaOption):
         self.root_entity = self.entity = None
         self.deferred_where_criteria = False
         self.include_aliases = True
-        # Loaded objects must not store the option for their later lazy loads, which the guard confines. But SQLAlchemy
+        # Loaded objects must not keep the option for later lazy loads: the guard confines lazy loads. But SQLAlchemy
         # applies criteria to a joined load only if this attribute is True, so it gets a copy with True.
         self.propagate_to_loaders = False
         self.applied = self._copy_for_loads()
 
-    def _copy_for_loads(self) -> Confinement:
-        copy = object.__new__(Confinement)
+    def _copy_for_loads(self) -> TenantCriteria:
+        copy = object.__new__(TenantCriteria)
         for name in ("version", "kinds", "parameters", "root_entity", "entity", "deferred_where_criteria"):
             setattr(copy, name, getattr(self, name))
         copy.include_aliases = copy.propagate_to_loaders = True

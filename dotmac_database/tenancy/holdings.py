@@ -1,6 +1,7 @@
 """The tenants' rows in a session: loaded and pending objects, and attributes that were loaded from tenants' rows.
 
-Objects that belong to no tenant are called shared here. They can have such attributes too.
+Objects that belong to no tenant are called shared here. A shared object can have attributes that were loaded from
+tenants' rows, such as a relationship.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ def release_others(session: Session, tenant: object, before: Collection[int] = (
     """Detach other tenants' unchanged objects. A changed object stays, so that the next flush refuses it.
 
     Objects of shared classes stay, but their attributes that were loaded from other tenants' rows are unloaded.
-    ``before`` are the ids of objects that were in the session before other tenants' rows could be loaded: of the
-    objects whose tenant is not loaded, only these stay, and of the shared ones only attributes with another tenant's
-    rows are unloaded.
+    ``before`` are the ids of the objects that were in the session before other tenants' rows could be loaded. An object
+    whose tenant is not loaded stays only if it is one of them. A shared object that is one of them keeps its
+    attributes, except those that contain rows of another tenant.
     """
     for entity in list(session.identity_map.values()):
         if entity not in session or entity in session.deleted:
@@ -59,7 +60,7 @@ def release_others(session: Session, tenant: object, before: Collection[int] = (
 
 
 def release_added(session: Session, entities: Collection[object]) -> None:
-    """Detach tenants' unchanged objects that are not in ``entities``, those that the session contained before.
+    """Detach tenants' unchanged objects, except ``entities``, the objects that the session contained before.
 
     Attributes of shared objects that were loaded from tenants' rows are unloaded.
     """
@@ -115,8 +116,8 @@ def _unload_tenant_attributes(
 ) -> None:
     """Unload a shared object's unchanged attributes that come from tenants' rows.
 
-    ``was_present``: the object was in the session before other tenants' rows could be loaded, so that only attributes
-    with another tenant's rows are unloaded.
+    ``was_present``: the object was in the session before other tenants' rows could be loaded. Then only attributes that
+    contain rows of another tenant are unloaded.
     """
     attributes = _tenant_attributes(state.mapper) & state.dict.keys() - state.committed_state.keys()
     keys = [key for key in attributes if not was_present or _has_other_tenants(state.dict[key], tenant)]

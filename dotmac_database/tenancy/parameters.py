@@ -11,7 +11,7 @@ from sqlalchemy.sql.elements import BindParameter
 
 from .values import convert_tenant, kind_of
 
-SERVED: ContextVar[object] = ContextVar("dotmac_database_served_tenant", default=None)
+SERVED_TENANT: ContextVar[object] = ContextVar("dotmac_database_served_tenant", default=None)
 """The tenant of the session whose statement is being compiled and bound."""
 
 PREFIX = "dotmac_owner_"
@@ -20,16 +20,17 @@ PREFIX = "dotmac_owner_"
 class ScopeParameter(BindParameter[Any]):
     """The parameter for a repository's tenant in the repository's own statements.
 
-    If a guarded session compiles a statement that compares the tenant column with a `ScopeParameter`, its rows are
-    confined already, and the compiler adds no condition. The separate class is part of the statement's cache key, so no
-    other statement can share the compiled form. The value is checked each time the statement is sent.
+    If a statement compares the tenant column with a `ScopeParameter`, the statement is confined already, and the
+    compiler of a guarded session adds no second condition. The class of the parameter is part of the statement's cache
+    key, so that no statement with another parameter uses the same compiled form. The value is checked each time the
+    statement is sent.
     """
 
     inherit_cache = True
 
 
 def owner_parameter(number: int, column: Column[object]) -> BindParameter[object]:
-    """A parameter whose value is the tenant in `SERVED` at the time of binding, as a value of ``column``.
+    """A parameter whose value is the tenant in `SERVED_TENANT` at the time of binding, as a value of ``column``.
 
     The value is not part of the statement's cache key, so all tenants share the compiled statement.
     """
@@ -40,7 +41,7 @@ def _tenant_getter(column: Column[object]) -> Callable[[], object]:
     kind = kind_of(column)
 
     def get_tenant() -> object:
-        tenant = SERVED.get()
+        tenant = SERVED_TENANT.get()
         try:
             return None if tenant is None else convert_tenant(tenant, kind)
         except ValueError:

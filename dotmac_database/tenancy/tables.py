@@ -48,11 +48,14 @@ class Reference:
 class Owner:
     """How to find the tenant of a table's rows.
 
-    ``column`` is the tenant column. A table without it has ``references``: its rows belong to the tenant of the
-    referenced rows, as in a joined child's table (the parent's row) and an association table (the rows at both ends).
-    A table with ``extensions`` is a parent's table without a tenant column, for which joined children's tables have
-    one: a row that a child's row extends belongs to the tenant of the child's row, and all other rows are shared. Each
-    extension has the reference from a parent's row to the child's row, and the child's tenant column.
+    There are three kinds of tables:
+
+    - ``column`` is the tenant column, if the table has one.
+    - With ``references``, the rows belong to the tenant of the referenced rows. In a joined child's table this is the
+      parent's row; in an association table these are the rows at both ends.
+    - With ``extensions``, the table is a parent's table without a tenant column, and tables of joined children have the
+      tenant column. A row that a child's row extends belongs to the tenant of the child's row; all other rows are
+      shared. An extension is the reference from a parent's row to the child's row, and the child's tenant column.
     """
 
     column: Column[object] | None = None
@@ -69,8 +72,9 @@ class Owner:
 class _Snapshot:
     """Everything derived from the mapped classes at one time. It is immutable, so that no thread sees a partial state.
 
-    ``change`` is the number of the state, ``tables`` are the tenants' tables with their mappers, ``kinds`` the Python
-    types of the tenant columns. For the others see the properties of `TenantTables`.
+    ``change`` is the number of the state, ``tables`` are the tenants' tables with their mappers, and ``kinds`` are the
+    Python types of the tenant columns. The other fields have the same names as the properties of `TenantTables`, which
+    describe them.
     """
 
     change: int = -1
@@ -121,7 +125,7 @@ class TenantTables:
 
     @property
     def kinds(self) -> Mapping[type, Column[object]]:
-        """The Python types of the tenant columns, each with one such column."""
+        """The Python types of the tenant columns, each with one tenant column of this type."""
         return self._current_snapshot().kinds
 
     @property

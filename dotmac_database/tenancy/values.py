@@ -72,7 +72,7 @@ def column_value(tenant: Any, column: Column[object]) -> Any:
         return convert_tenant(tenant, kind)
     except ValueError:
         raise TenantIsolationError(
-            f"{column.table.name}.{column.name} stores tenants as {kind.__name__}, which this tenant's name is not."
+            f"{column.table.name}.{column.name} stores tenants as {kind.__name__}, but this name is no such value."
         ) from None
 
 

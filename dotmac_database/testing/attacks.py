@@ -67,7 +67,7 @@ Attack: TypeAlias = Callable[[Session, Target], str | None]
 
 
 def _victims_row(target: Target, entities: Iterable[object]) -> str | None:
-    """The leak, in words, if one of the objects, of any class, is a row of the victim; else None."""
+    """The leak in words, if one of ``entities`` is a row of the victim; else None. They can be of any class."""
     for entity in entities:
         mapper = getattr(type(entity), "__mapper__", None)
         key = None if mapper is None else tenant_key(mapper)
@@ -191,7 +191,7 @@ def _fragment(session: Session, target: Target) -> str | None:
     return _victims_row(target, session.scalars(statement).unique())
 
 
-def _nobody(session: Session, target: Target) -> str | None:
+def _without_tenant(session: Session, target: Target) -> str | None:
     session.scalars(select(target.model)).unique().all()
     return "a session that is bound to no tenant executed a SELECT without an error"
 
@@ -216,6 +216,6 @@ ATTACKS: dict[str, Attack] = {
     "Core select": _core,
     "raw SQL": _raw,
     "text in a statement": _fragment,
-    "no tenant": _nobody,
+    "no tenant": _without_tenant,
 }
 """The attacks by name."""

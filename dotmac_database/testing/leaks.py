@@ -107,7 +107,7 @@ def assert_no_leaks(
 
 
 def _static(metadata: MetaData, *, keys: bool) -> Iterator[Leak]:
-    """The leaks that the table definitions show."""
+    """The leaks that can be found in the definitions of the tables, without an attack."""
     protected = protected_tables(metadata)
     mapped = {table: mapper for mapper in all_mappers() for table in mapper.tables}
     for table in metadata.sorted_tables:
@@ -228,7 +228,7 @@ class _Rows:
         nested.commit()
         state = inspect(entity)
         for table in mapper.tables:
-            self.inserted[table, str(tenant)] = {  # type: ignore[index]  # it is a table
+            self.inserted[table, str(tenant)] = {
                 column: state.dict.get(mapper.get_property_by_column(column).key)
                 for column in table.columns
                 if column in mapper.columns.values()

@@ -19,7 +19,7 @@ from ..models.registered import mapped_tables
 
 
 class InMemoryDatabase:
-    """An SQLite database in memory: ``with`` gives a `Session`, ``async with`` an `AsyncSession`.
+    """An SQLite database in memory: a ``with`` block gets a `Session`, an ``async with`` block an `AsyncSession`.
 
     With ``metadata=None`` it has the tables of all mapped classes. Tables that SQLite can't create are omitted, with a
     warning that names them. Two tables with the same name raise `ValidationError`; then pass ``metadata``. Foreign keys
@@ -74,7 +74,7 @@ def every_table(remedy: str) -> list[Table]:
     tables: dict[str, Table] = {}
     for table in mapped_tables():
         if tables.setdefault(table.fullname, table) is not table:
-            raise ValidationError(f"Two mapped classes have a table {table.fullname!r}; say which with {remedy}.")
+            raise ValidationError(f"Two mapped classes have a table {table.fullname!r}; choose one with {remedy}.")
     return list(tables.values())
 
 
@@ -97,7 +97,7 @@ def create_tables(connection: Connection, tables: Iterable[Table]) -> dict[Table
     reasons: dict[Table, str] = {}
     for table in tables:
         try:
-            # Some types can be rendered in a table's definition, but not read.
+            # Some column types can be rendered in a CREATE TABLE, but not in a SELECT.
             CreateTable(table).compile(dialect=connection.dialect)
             select(table).compile(dialect=connection.dialect)
             with connection.begin_nested():
@@ -112,7 +112,7 @@ def create_tables(connection: Connection, tables: Iterable[Table]) -> dict[Table
 def warn_of(reasons: Mapping[Table, str]) -> None:
     """Warn about each omitted table."""
     for table, reason in reasons.items():
-        warnings.warn(f"SQLite can't have the table {table.fullname!r}, which is left out: {reason}", stacklevel=3)
+        warnings.warn(f"SQLite can't create the table {table.fullname!r}, so it is left out: {reason}", stacklevel=3)
 
 
 def _first_line(error: BaseException) -> str:

@@ -48,7 +48,7 @@ def _private_session(model: type[M]) -> Session:
     # Mocks are never closed: an open connection would cause a warning when it is garbage-collected.
     weakref.finalize(session, engine.dispose)
     with engine.begin() as connection:
-        # Warnings about other tables than the model's are irrelevant for its tests.
+        # The tests of a model need no warnings about the tables of other models.
         reasons = create_tables(connection, tables)
     for table in mapper.tables:
         if isinstance(table, Table) and table in reasons:
@@ -105,7 +105,7 @@ class InlineAsyncSession(AsyncSession):
         bind_async_session(self, session)
 
     async def run_sync(self, fn: Callable[Concatenate[Session, P], T], *arg: P.args, **kw: P.kwargs) -> T:
-        """Call ``fn`` directly. Overridden async methods can still be awaited inside."""
+        """Call ``fn`` with the sync session, in a greenlet, in which overridden async methods can still be awaited."""
         return await greenlet_spawn(lambda: fn(self.sync_session, *arg, **kw))
 
 

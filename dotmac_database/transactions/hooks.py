@@ -15,7 +15,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from ..errors import ValidationError
 from ..execution.state import AnySession, refuse_ended, state_of, sync_session
-from ..tenancy.context import TenantBinding, as_registered, binding_of
+from ..tenancy.context import TenantBinding, binding_of, with_registered_tenant
 
 Callback = Callable[[], Any]
 
@@ -162,7 +162,7 @@ def _current(session: Session) -> SessionTransaction | None:
 def _call(session: Session, callbacks: list[_Registered]) -> None:
     for each in callbacks:
         try:
-            with as_registered(session, each.tenant):
+            with with_registered_tenant(session, each.tenant):
                 result = each.callback()
                 if inspect.isawaitable(result):
                     _await(result)

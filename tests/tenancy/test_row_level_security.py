@@ -25,7 +25,7 @@ from dotmac_database import (
     unscoped,
 )
 from dotmac_database.engines import Database, create_database
-from dotmac_database.tenancy.rls.policies import ACROSS, SETTING
+from dotmac_database.tenancy.rls.policies import ALL_TENANTS_SETTING, SETTING
 from tests.conftest import Face, counted
 from tests.postgres import _free_port
 
@@ -119,7 +119,7 @@ def test_after_a_savepoint_the_policies_serve_nobody_where_nobody_is_bound(behin
         with s.begin_nested() as savepoint:
             s.execute(select(literal(1)))
             savepoint.rollback()
-        settings = select(func.current_setting(SETTING, True), func.current_setting(ACROSS, True))
+        settings = select(func.current_setting(SETTING, True), func.current_setting(ALL_TENANTS_SETTING, True))
         return set(s.execute(settings).one())
 
     assert behind.run(session, told_after_savepoint) <= {None, "", "off"}

@@ -7,36 +7,36 @@ from itertools import product
 import pytest
 
 from dotmac_database import TenantIsolationError, TenantNotGivenError, UnscopedStatementError
-from dotmac_database.tenancy.guard.verdicts import Confinement, Ruling, Sent, Verdict, judge
+from dotmac_database.tenancy.guard.verdicts import KnownTenant, Ruling, StatementFacts, Verdict, judge
 
 TABLES = [
     (None, None, False),
-    *(("accounts", confinement, passed) for confinement in Confinement for passed in (False, True)),
+    *(("accounts", confinement, is_checked) for confinement in KnownTenant for is_checked in (False, True)),
 ]
 FACTS = [
-    Sent(bound, backed, text, unsafe, unknown, table, confinement, passed)
-    for bound, backed, text, unsafe, unknown, (table, confinement, passed) in product(
+    StatementFacts(bound, has_policies, text, unsafe, unknown, table, confinement, is_checked)
+    for bound, has_policies, text, unsafe, unknown, (table, confinement, is_checked) in product(
         (False, True), (False, True), (None, "Raw SQL"), (None, "a DO"), (None, "A hint"), TABLES
     )
     if (text is not None or unsafe is None)
-    and (confinement is None or bound is not (confinement is Confinement.UNBOUND))
+    and (confinement is None or bound is not (confinement is KnownTenant.UNBOUND))
 ]
 
 
-def expected(sent: Sent) -> Verdict:
+def expected(sent: StatementFacts) -> Verdict:
     """The rules in another form: first all that is wrong, then the first of it."""
     if sent.table is not None and not sent.bound:
         return Verdict.UNBOUND
-    if sent.confinement is Confinement.OTHER_REPOSITORY:
+    if sent.confinement is KnownTenant.OTHER_REPOSITORY:
         return Verdict.OTHER_REPOSITORY
-    if sent.confinement is Confinement.OTHER_PARAMETER:
+    if sent.confinement is KnownTenant.OTHER_PARAMETER:
         return Verdict.OTHER_PARAMETER
-    open_parts = [sent.text, sent.unknown, None if sent.passed else sent.table]
+    open_parts = [sent.text, sent.unknown, None if sent.is_checked else sent.table]
     if not any(open_parts):
         return Verdict.ALLOWED
     if not sent.bound:
         return Verdict.NO_TENANT
-    if not sent.backed:
+    if not sent.has_policies:
         return Verdict.UNCONFINED
     return Verdict.UNSIGNED_SETTING if sent.unsafe else Verdict.ALLOWED
 
@@ -47,7 +47,7 @@ def test_the_table_is_whole() -> None:
 
 
 @pytest.mark.parametrize("sent", FACTS, ids=lambda sent: "-".join(map(str, sent)))
-def test_each_combination_of_facts(sent: Sent) -> None:
+def test_each_combination_of_facts(sent: StatementFacts) -> None:
     assert judge(sent).verdict is expected(sent)
 
 

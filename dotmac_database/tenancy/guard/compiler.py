@@ -64,7 +64,7 @@ from .fragments import FragmentCompiler, Quoting, unknown_hooks
 Name: TypeAlias = str | int
 """The name of a FROM within its statement, or its id if it has no name."""
 
-Tie: TypeAlias = tuple[tuple[Name, str], object]
+Equality: TypeAlias = tuple[tuple[Name, str], object]
 """An equality: the column on one side, as the name of its FROM and its key, and the expression on the other side."""
 
 Change: TypeAlias = Update | Delete
@@ -80,7 +80,7 @@ class ConfiningCompiler(FragmentCompiler):
         self._owner_parameters: dict[Column[object], BindParameter[object]] = {}
         self._confined: set[int] = set()
         self._exempt: dict[int, FromClause] = {}
-        # SQLAlchemy's linter collects how the FROMs are joined, for `_check_tied`. Only changes use it.
+        # SQLAlchemy's linter collects how the FROMs are joined. `_check_tied` uses this for UPDATE and DELETE only.
         super().__init__(*args, linting=linting | COLLECT_CARTESIAN_PRODUCTS, **kw)
 
     # Reads: the rows of every FROM.
@@ -134,12 +134,12 @@ class ConfiningCompiler(FragmentCompiler):
             return text
         alias = kw.get("enclosing_alias")
         if alias is not None and alias.element is not table:
-            alias = None  # this is a FROM of a subquery
+            alias = None  # the alias belongs to a subquery, and this table is a FROM inside the subquery
         if apart and alias is None:
-            return self._by_itself(table, text, self.preparer.quote(table.name))
+            return self._as_subquery(table, text, self.preparer.quote(table.name))
         place = id(without_annotations(table) if iscrud else table if alias is None else alias)
         if not apart and place not in self._confined and place not in self._exempt:
-            self._mark_unknown(f"The place of {table.name!r}")
+            self._mark_unknown(f"The table {table.name!r}, in a place where no condition can be added,")
         return text
 
     def visit_alias(self, alias: AliasedReturnsRows, asfrom: bool = False, **kw: object) -> str:
@@ -149,9 +149,9 @@ class ConfiningCompiler(FragmentCompiler):
         text: str = super().visit_alias(alias, asfrom=asfrom, **kw)
         if not (apart and asfrom and table is not None and self._owner_of(table)):
             return text
-        return self._by_itself(alias, text, text.rpartition(" AS ")[2])
+        return self._as_subquery(alias, text, text.rpartition(" AS ")[2])
 
-    def _by_itself(self, source: NamedFromClause, text: str, name: str) -> str:
+    def _as_subquery(self, source: NamedFromClause, text: str, name: str) -> str:
         """Render a table within a FULL JOIN as a subquery, the only place for its condition."""
         if self.preparer.schema_for_object(_table_of(source)) and source is _table_of(source):
             self._mark_unknown(f"The table {source.name!r}, which has a schema, within a FULL JOIN without an alias")
@@ -159,7 +159,7 @@ class ConfiningCompiler(FragmentCompiler):
         where = f" WHERE {self.process(and_(*conditions))}" if conditions else ""
         return f"(SELECT * FROM {text}{where}) AS {name}"  # noqa: S608 - rendered by SQLAlchemy
 
-    def _conditions(self, source: FromClause, ties: list[Tie]) -> Iterator[ColumnElement[bool]]:
+    def _conditions(self, source: FromClause, ties: list[Equality]) -> Iterator[ColumnElement[bool]]:
         """The conditions on a FROM, for the WHERE or ON of the enclosing statement."""
         if isinstance(source, FromGrouping):
             yield from self._conditions(source.element, ties)
@@ -202,8 +202,11 @@ class ConfiningCompiler(FragmentCompiler):
                 self._mark_unknown(f"The table {table.name!r}, which has no column that determines the tenant,")
         return owner
 
-    def _own_conditions(self, source: FromClause, ties: list[Tie]) -> Iterator[ColumnElement[bool]]:
-        """The conditions that the rows of a table or alias are the tenant's, unless the equalities imply it already."""
+    def _own_conditions(self, source: FromClause, ties: list[Equality]) -> Iterator[ColumnElement[bool]]:
+        """The conditions by which the rows of a table or alias are the tenant's.
+
+        There are none if the equalities in ``ties`` imply already that the rows are the tenant's.
+        """
         table = _table_of(source)
         owner = self._owner_of(table) if table is not None else None
         if owner is None:
@@ -230,7 +233,7 @@ class ConfiningCompiler(FragmentCompiler):
             self.owner_columns[parameter.key] = column
         return parameter
 
-    def _is_scoped(self, source: FromClause, column: Column[object], ties: list[Tie]) -> bool:
+    def _is_scoped(self, source: FromClause, column: Column[object], ties: list[Equality]) -> bool:
         """Whether a repository has already compared the tenant column with its own parameter."""
         for (name, key), other in ties:
             if key == column.key and name == _name(source) and isinstance(other, ScopeParameter):
@@ -238,8 +241,8 @@ class ConfiningCompiler(FragmentCompiler):
                 return True
         return False
 
-    def _is_tied(self, source: FromClause, reference: Reference, ties: list[Tie]) -> bool:
-        """Whether the equalities join a source, by all columns of a reference, to a FROM that is confined itself."""
+    def _is_tied(self, source: FromClause, reference: Reference, ties: list[Equality]) -> bool:
+        """Whether the equalities join ``source`` by all columns of a reference to a FROM that is confined itself."""
         visible = set(map(_name, self.stack[-1]["correlate_froms"])) if self.stack else set()
         tied: set[Name] | None = None
         for here, there in reference.pairs:
@@ -292,7 +295,7 @@ class ConfiningCompiler(FragmentCompiler):
     def visit_insert(
         self, insert_stmt: Insert, visited_bindparam: object = None, visiting_cte: object = None, **kw: object
     ) -> str:
-        """Render an INSERT (called by SQLAlchemy). Its rows have got the tenant before.
+        """Render an INSERT (called by SQLAlchemy). The tenant has been set in its rows before.
 
         An INSERT inside another statement has not been checked, so it is marked as unknown.
         """
@@ -309,13 +312,13 @@ class ConfiningCompiler(FragmentCompiler):
         ties = list(_ties(statement._where_criteria))
         self._confined.add(id(without_annotations(target)))
         conditions = list(self._own_conditions(target, ties))
-        for source in _beside(statement, target):
+        for source in _other_sources(statement, target):
             conditions += self._conditions(source, ties)
         return statement.where(*conditions) if conditions else statement
 
     def _inherited_change(self, statement: Change, target: NamedFromClause) -> Change:
         """Join the tables of parent classes, which SQLAlchemy adds beside the target without a condition."""
-        beside = _beside(statement, target)
+        beside = _other_sources(statement, target)
         chains = [
             each for each in inherited_from(without_annotations(target)) if any(table in beside for table, _ in each)
         ]
@@ -337,9 +340,9 @@ class ConfiningCompiler(FragmentCompiler):
         return statement
 
     def _check_tied(self, statement: Change) -> None:
-        """Mark a change as unknown if no condition joins another table to the target.
+        """Mark an UPDATE or DELETE as unknown if it uses another table that no condition joins to the target.
 
-        Otherwise any row of the other table would enable the change.
+        Such a statement would change all rows of the target if the other table contains any row.
         """
         if self.stack or self.from_linter is None:
             return
@@ -361,7 +364,7 @@ def _target(statement: Change | Insert) -> NamedFromClause:
     return statement.table  # type: ignore[return-value]  # only MySQL can change a join
 
 
-def _beside(statement: Change, target: NamedFromClause) -> list[FromClause]:
+def _other_sources(statement: Change, target: NamedFromClause) -> list[FromClause]:
     """The distinct FROMs of an UPDATE or DELETE besides its target."""
     sources: dict[Name, FromClause] = {}
     for element in (*statement._where_criteria, *values_of(statement).values()):
@@ -379,7 +382,7 @@ def _table_of(source: ReturnsRows | None) -> TableClause | None:
 
 
 def _aliases(source: FromClause) -> Iterator[FromClause]:
-    """A FROM; and if it is an alias of an alias, each alias down to the table."""
+    """The FROM itself and, if it is an alias of other aliases, these aliases too."""
     yield source
     while isinstance(source, AliasedReturnsRows) and isinstance(source.element, AliasedReturnsRows):
         source = source.element
@@ -396,7 +399,7 @@ def _columns(columns: Sequence[ColumnElement[Any]]) -> ColumnElement[Any]:
     return columns[0] if len(columns) == 1 else tuple_(*columns)
 
 
-def _ties(criteria: Iterable[object]) -> Iterator[Tie]:
+def _ties(criteria: Iterable[object]) -> Iterator[Equality]:
     """The equalities in conditions that are combined by AND."""
     pending = list(criteria)
     while pending:

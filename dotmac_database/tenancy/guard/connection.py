@@ -17,14 +17,14 @@ from ...dialects.own import OWN
 from ...errors import TenantIsolationError
 from ...sqlalchemy_internals import values_of
 from ..context import UNKNOWN, TenantBinding, binding_of
-from ..parameters import SERVED
+from ..parameters import SERVED_TENANT
 from ..rls.cleaning import CLEANING, mark_raw
 from ..rls.row_level_security import announce_tenant
 from ..tables import TABLES
 from ..values import column_value, same
 from .compiler import ConfiningCompiler, confining
 from .orm_statements import CONFINED, PASSED
-from .verdicts import Confinement, Sent, judge
+from .verdicts import KnownTenant, StatementFacts, judge
 
 _SESSION = "dotmac_session"
 _CONTROL = re.compile(r"(?:BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)[\w\s]*\Z")
@@ -73,7 +73,7 @@ def _on_statement(
         connection.dialect = dialect
         return statement, rows, row
     binding = guarding[1]
-    SERVED.set(binding.tenant)
+    SERVED_TENANT.set(binding.tenant)
     connection.dialect = confining(dialect, binding.tenant_free)
     if binding.writing and PASSED not in options and isinstance(statement, Insert):
         _check_rows(statement, binding, rows or [row])
@@ -87,7 +87,7 @@ def _check_rows(statement: Insert, binding: TenantBinding, rows: Rows) -> None:
         return
     tenant = binding.required(f"The table {statement.table.name!r}")
     if owner.column is None:
-        return  # a joined child's table or an association table: the referenced rows are the tenant's
+        return  # in a joined child's table and in an association table, the referenced rows decide, which are checked
     own = column_value(tenant, owner.column)
     for each in rows:
         if not same(each.get(owner.column.key, _inline(statement, owner.column)), own):
@@ -120,10 +120,10 @@ def _check_sent(
 ) -> None:
     if context is not None and CLEANING in context.execution_options:
         return
-    backed = binding.rls is not None and connection.dialect.name == "postgresql"
+    has_policies = binding.rls is not None and connection.dialect.name == "postgresql"
     if not binding.open and (context is None or OWN not in context.execution_options):
-        judge(_facts(binding, statement, context, backed=backed)).enforce()
-    if backed and binding.rls is not None:
+        judge(_facts(binding, statement, context, has_policies=has_policies)).enforce()
+    if has_policies and binding.rls is not None:
         if binding.announced is not _ANNOUNCING and _is_raw(context):
             mark_raw(connection, statement, binding.rls.harmless_functions)
         _announce(binding, connection)
@@ -157,27 +157,34 @@ def _announce(binding: TenantBinding, connection: Connection) -> None:
 _ANNOUNCING = object()
 
 
-def _facts(binding: TenantBinding, sql: str, context: DefaultExecutionContext | None, *, backed: bool) -> Sent:
+def _facts(
+    binding: TenantBinding, sql: str, context: DefaultExecutionContext | None, *, has_policies: bool
+) -> StatementFacts:
     """The facts by which `verdicts` judges a statement."""
     bound = binding.tenant is not None
     if context is None or context.compiled is None or isinstance(context.compiled.statement, ExecutableDDLElement):
-        return Sent(bound, backed, "Raw SQL", _unsafe(binding, sql) if bound and backed else None)
+        return StatementFacts(bound, has_policies, "Raw SQL", _unsafe(binding, sql) if bound and has_policies else None)
     compiled = context.compiled
     if not isinstance(compiled, ConfiningCompiler):
-        return Sent(bound, backed, unknown="A statement that was compiled elsewhere")
+        return StatementFacts(bound, has_policies, unknown="A statement that the guard's compiler has not compiled")
     unsafe = None
-    if compiled.opaque is not None and bound and backed:
+    if compiled.opaque is not None and bound and has_policies:
         unsafe = _unsafe(binding, sql)
     if not compiled.touched:
-        return Sent(bound, backed, compiled.opaque, unsafe, compiled.unknown)
+        return StatementFacts(bound, has_policies, compiled.opaque, unsafe, compiled.unknown)
     table = min(table.name for table in compiled.touched)
     confinement = _confinement(binding.tenant, compiled, context)
-    passed = _is_checked(binding, compiled, context)
-    return Sent(bound, backed, compiled.opaque, unsafe, compiled.unknown, table, confinement, passed)
+    is_checked = _is_checked(binding, compiled, context)
+    return StatementFacts(
+        bound, has_policies, compiled.opaque, unsafe, compiled.unknown, table, confinement, is_checked
+    )
 
 
 def _unsafe(binding: TenantBinding, sql: str) -> str | None:
-    """The construct of a text that could change the setting that names the tenant, unless the setting is signed."""
+    """The part of a text that could change the setting that names the tenant, in words.
+
+    None: there is no such part, or the setting is signed.
+    """
     return None if binding.rls is None else binding.rls.refusal(sql)
 
 
@@ -189,24 +196,24 @@ def _is_checked(binding: TenantBinding, compiled: ConfiningCompiler, context: De
     return bool(binding.writing) and isinstance(compiled.statement, (Insert, Update, Delete))
 
 
-def _confinement(tenant: object, compiled: ConfiningCompiler, context: DefaultExecutionContext) -> Confinement:
+def _confinement(tenant: object, compiled: ConfiningCompiler, context: DefaultExecutionContext) -> KnownTenant:
     """Whether every parameter that confines the statement has the session's tenant as its value."""
     if tenant is None:
-        return Confinement.UNBOUND
+        return KnownTenant.UNBOUND
     confined = context.execution_options.get(CONFINED)
     if confined is not None and not same(confined, tenant):
-        return Confinement.OTHER_REPOSITORY
+        return KnownTenant.OTHER_REPOSITORY
     for names in (compiled.owner_columns, compiled.scopes):
         for name, column in names.items():
             own = column_value(tenant, column)
             # A missing parameter was not rendered: SQLAlchemy simplifies "… AND false" to "false".
             if any(name in row and not same(row[name], own) for row in context.compiled_parameters):
-                return Confinement.OTHER_PARAMETER
-    return Confinement.OWN
+                return KnownTenant.OTHER_PARAMETER
+    return KnownTenant.OWN
 
 
 _listener: Any  # for mypy, functions do not have this attribute
 for _listener in (_on_statement, _on_cursor):
-    # Distinguishes them from the user's listeners, which must be called for every statement. (They return a value,
-    # because SQLAlchemy wraps listeners that return nothing, and the mark would be lost.)
+    # This mark distinguishes the toolkit's listeners from the user's, which must be called for every statement. The
+    # marked listeners return a value, because SQLAlchemy wraps listeners that return nothing, and would lose the mark.
     _listener.dotmac_internal = True

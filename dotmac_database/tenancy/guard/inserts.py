@@ -90,7 +90,7 @@ def _has_tenant(row: Values, column: Column[object], key: str) -> bool:
 
 
 def tenants_in_row(row: Any, column: Column[object], key: str) -> list[object]:
-    """The values of the tenant column in a row, which can have it by the attribute's and by the column's name."""
+    """The values of the tenant column in a row. A row can name the column by the attribute's and by its own name."""
     pairs = row.items() if hasattr(row, "items") else ()
     values = [value for name, value in pairs if _name(name) in (key, column.key, column.name)]
     return [value.value if isinstance(value, BindParameter) else value for value in values]

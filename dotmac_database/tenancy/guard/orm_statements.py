@@ -62,7 +62,7 @@ def _check(state: ORMExecuteState, binding: TenantBinding) -> None:
     """Set the tenant in new rows, and refuse changes of a row's tenant and writes through another class."""
     mapper = state.bind_mapper
     if binding.tenant is None or mapper is None:
-        return  # if it uses tenants' tables, the check in `connection` refuses it
+        return  # if the statement uses tenants' tables, the check in `connection` refuses it
     key = tenant_key(mapper)
     if key is None:
         if (state.is_update or state.is_insert) and _has_scoped_table(mapper):

@@ -105,7 +105,7 @@ def _binding(session: Session) -> TenantBinding:
 
 
 def _check_cached(entity: Any, binding: TenantBinding) -> None:
-    """Raise `TenantIsolationError` for an object of another tenant, which can be in the identity map. No statement."""
+    """Raise `TenantIsolationError` if an object, which came from the identity map, is another tenant's. No I/O."""
     state = inspect(entity)
     key = tenant_key(state.mapper)
     if key is None or binding.open:
@@ -141,5 +141,6 @@ def _on_rollback(session: Session, *_: object) -> None:
 
 _listener: Any  # for mypy, functions do not have this attribute
 for _listener in (_on_flush, _on_begin, on_execute):
-    # Distinguishes them from the user's listeners, for which repositories use the unit of work and transactions.
+    # This mark distinguishes the toolkit's listeners from the user's. If a session has a listener of the user's,
+    # repositories write by the unit of work and in transactions, so that the listener is called.
     _listener.dotmac_internal = True

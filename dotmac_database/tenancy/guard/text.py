@@ -73,7 +73,7 @@ def is_name(text: str) -> bool:
 
 
 def is_known_function(name: str, tenant_free: frozenset[str]) -> bool:
-    """Whether a function is known, or declared by ``tenant_free``, to read no tenant's rows but its arguments."""
+    """Whether a function is known, or declared in ``tenant_free``, to read only its arguments and no tenant's rows."""
     plain = name.lower()
     return (
         plain in FUNCTIONS

@@ -1,6 +1,6 @@
 """The verdict on a statement that a guarded session is about to send. No other module decides it.
 
-`judge` is a pure function of a `Sent`, the facts about the statement that `connection` has collected.
+`judge` is a pure function of a `StatementFacts`, the facts about the statement that `connection` has collected.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ class Verdict(Enum):
     ALLOWED = "The statement is sent."
     UNBOUND = "The statement uses a tenants' table, but the session is bound to no tenant."
     NO_TENANT = "The statement could use tenants' rows, but the session is bound to no tenant."
-    OTHER_REPOSITORY = "The statement is of a repository of another tenant."
+    OTHER_REPOSITORY = "The statement was made by a repository of another tenant."
     OTHER_PARAMETER = "A parameter that confines the statement names another tenant."
     UNCONFINED = "Nothing confines the statement to the tenant."
     UNSIGNED_SETTING = "The statement could change the setting by which the policies know the tenant."
 
 
-class Confinement(Enum):
+class KnownTenant(Enum):
     """What is known of the tenant of a statement that the guard's compiler has confined."""
 
     UNBOUND = "The session is bound to no tenant."
@@ -33,25 +33,26 @@ class Confinement(Enum):
     OTHER_PARAMETER = "A parameter names another tenant."
 
 
-class Sent(NamedTuple):
-    """The facts about a statement. ``text`` and ``unknown`` are the subjects of error messages; None: there is no such
-    part.
+class StatementFacts(NamedTuple):
+    """The facts about a statement that a guarded session is about to send.
 
-    ``bound`` is whether the session is bound to a tenant, ``backed`` whether row-level security confines whatever is
-    sent. ``text`` is raw SQL, or a part of the statement that can't be analysed, and ``unsafe`` the construct of it
-    that could change the unsigned setting. ``unknown`` is a table or an element that is not known to be free of
-    tenants' rows. ``table`` is the name of a tenants' table that the statement uses, and ``confinement`` what is known
-    of its tenant. ``passed``: the ORM, a repository or a flush sends the statement, and has checked what it writes.
+    ``bound``: the session is bound to a tenant. ``has_policies``: row-level security confines everything that is sent.
+    ``text`` describes raw SQL, or a part of the statement that can't be analysed; ``unsafe`` describes the part of that
+    SQL that could change the setting of the tenant, if the setting is not signed. ``unknown`` describes a table or an
+    element that could contain tenants' rows. ``table`` is the name of a tenants' table that the statement uses, and
+    ``confinement`` is what is known of the statement's tenant. None: there is no such part. The descriptions are
+    subjects of error messages. ``is_checked``: the statement was checked before, as one of the ORM, a repository or a
+    flush.
     """
 
     bound: bool
-    backed: bool
+    has_policies: bool
     text: str | None = None
     unsafe: str | None = None
     unknown: str | None = None
     table: str | None = None
-    confinement: Confinement | None = None
-    passed: bool = False
+    confinement: KnownTenant | None = None
+    is_checked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Ruling:
             case Verdict.OTHER_REPOSITORY:
                 return TenantIsolationError("The session serves another tenant than the repository.")
             case Verdict.OTHER_PARAMETER:
-                return TenantIsolationError("The statement was bound to another tenant than the session serves.")
+                return TenantIsolationError("A parameter of the statement names another tenant than the session's.")
             case Verdict.UNCONFINED:
                 return UnscopedStatementError(
                     f"{self.subject} can't be confined to a tenant; use the mapped class, or "
@@ -98,8 +99,8 @@ class Ruling:
 ALLOWED = Ruling(Verdict.ALLOWED)
 
 
-def judge(sent: Sent) -> Ruling:
-    """The verdict on a statement: that of the first line that applies.
+def judge(sent: StatementFacts) -> Ruling:
+    """The verdict on a statement: it is in the first line of this table that applies.
 
     ================================================  ===========  ================  ================
     the statement                                     no tenant    bound, no policy  bound, policies
@@ -115,19 +116,19 @@ def judge(sent: Sent) -> Ruling:
     "—" means that this line does not apply, because the policies confine the statement.
     """
     match sent.confinement:
-        case Confinement.UNBOUND:
+        case KnownTenant.UNBOUND:
             return Ruling(Verdict.UNBOUND, f"The table {sent.table!r}")
-        case Confinement.OTHER_REPOSITORY:
+        case KnownTenant.OTHER_REPOSITORY:
             return Ruling(Verdict.OTHER_REPOSITORY)
-        case Confinement.OTHER_PARAMETER:
+        case KnownTenant.OTHER_PARAMETER:
             return Ruling(Verdict.OTHER_PARAMETER)
-    unchecked = None if sent.passed or sent.table is None else f"The table {sent.table!r}"
+    unchecked = None if sent.is_checked or sent.table is None else f"The table {sent.table!r}"
     for subject in (sent.text, sent.unknown, unchecked):
         if subject is None:
             continue
         if not sent.bound:
             return Ruling(Verdict.NO_TENANT, subject)
-        if not sent.backed:
+        if not sent.has_policies:
             return Ruling(Verdict.UNCONFINED, subject)
         if subject is sent.text and sent.unsafe is not None:
             return Ruling(Verdict.UNSIGNED_SETTING, subject, sent.unsafe)

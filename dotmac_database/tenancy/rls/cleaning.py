@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from .raw_sql import refusal
-from .signature import ACROSS, SETTING
+from .signature import ALL_TENANTS_SETTING, SETTING
 
 CLEANING: Final = "dotmac_cleaning"
 """The execution option of the statement that empties the settings, which is allowed without a tenant."""
@@ -27,13 +27,13 @@ _EMPTY = "dotmac_settings_to_empty"
 _REPLACE = "dotmac_connection_to_replace"
 _FAILED_TRANSACTION = "25P02"
 _SESSION_WIDE: ColumnElement[bool] = literal_column("false")
-_CLEAN = select(func.set_config(SETTING, "", _SESSION_WIDE), func.set_config(ACROSS, "", _SESSION_WIDE))
+_CLEAN = select(func.set_config(SETTING, "", _SESSION_WIDE), func.set_config(ALL_TENANTS_SETTING, "", _SESSION_WIDE))
 
 
 def mark_raw(connection: Connection, sent: str, harmless: frozenset[str] = frozenset()) -> None:
-    """Mark the connection, because raw SQL or a statement that contains text is about to be sent. Sends nothing.
+    """Mark the connection, if ``sent`` is SQL of unknown structure, to be cleaned and replaced. Sends nothing.
 
-    For SQL of known structure it does nothing. ``harmless``: see `refusal`.
+    ``sent`` is raw SQL, or a statement that contains text. ``harmless``: see `refusal`.
     """
     if refusal(sent, harmless) is None:
         return
@@ -62,7 +62,7 @@ def _on_rollback(connection: Connection) -> None:
 def _on_checkin(_dbapi_connection: object, entry: ConnectionPoolEntry) -> None:
     entry.info.pop(_EMPTY, None)
     if entry.info.pop(_REPLACE, False):
-        # It is closed at its next checkout: closing it here could require an event loop.
+        # The connection is closed at its next checkout, because closing it here could require an event loop.
         entry.invalidate(soft=True)
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import DDL, Column, ForeignKeyConstraint, MetaData, String, Tabl
 from sqlalchemy.dialects import postgresql
 
 from ..tables import TABLES
-from .signature import ACROSS as ACROSS
+from .signature import ALL_TENANTS_SETTING as ALL_TENANTS_SETTING
 from .signature import SETTING as SETTING
 
 POLICY = "dotmac_tenant"
@@ -78,7 +78,7 @@ def enable_statements(
 
 def with_all_tenants(condition: str, *, signed: bool = False) -> str:
     """``condition`` OR the transaction's setting for access to all tenants is on."""
-    across = f"(SELECT {ACROSS}())" if signed else f"current_setting('{ACROSS}', true) = 'on'"
+    across = f"(SELECT {ALL_TENANTS_SETTING}())" if signed else f"current_setting('{ALL_TENANTS_SETTING}', true) = 'on'"
     return f"({condition}) OR {across}"
 
 

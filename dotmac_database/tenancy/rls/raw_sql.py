@@ -57,7 +57,7 @@ class _Token(NamedTuple):
 
     @property
     def keyword(self) -> str:
-        """The word in capitals; for any other token, a text that equals no keyword."""
+        """The token in capitals, if it is a word; for any other token, a text that equals no keyword."""
         return self.text.upper() if self.kind == "word" and self.text.isascii() else f" {self.text}"
 
     @property
@@ -231,7 +231,7 @@ def _targets(tokens: list[_Token]) -> set[int]:
 
 
 def _check_call(tokens: list[_Token], at: int, harmless: frozenset[str]) -> None:
-    """Refuse a name before a parenthesis, unless it is a keyword, a type, an alias, or a known function."""
+    """Refuse the name before the parenthesis, unless the name is a keyword, a type, an alias, or a known function."""
     token, before = tokens[at], _at(tokens, at - 1)
     name = token.name or ""
     if before.text == ".":

@@ -13,17 +13,25 @@ from sqlalchemy.types import Text
 from ...dialects.own import OWN
 from ...dialects.stale_plans import OPENING
 from ...errors import DatabaseError, ValidationError
-from .policies import ACROSS, SETTING, drop_statements, enable_statements, protected_tables, quoted, run_ddl
+from .policies import (
+    ALL_TENANTS_SETTING,
+    SETTING,
+    drop_statements,
+    enable_statements,
+    protected_tables,
+    quoted,
+    run_ddl,
+)
 from .raw_sql import refusal
 from .signature import Secret, Signer, find_signature_holes, function_statements
-from .verification import Finding, Plan, find_holes
+from .verification import Finding, Plan, find_findings
 
-__all__ = ["ACROSS", "SETTING", "Finding", "RowLevelSecurity", "announce_tenant"]
+__all__ = ["ALL_TENANTS_SETTING", "SETTING", "Finding", "RowLevelSecurity", "announce_tenant"]
 
 _LOCAL: ColumnElement[bool] = literal_column("true")
 _SET_TENANT = select(
     func.set_config(SETTING, bindparam("tenant", type_=Text()), _LOCAL),
-    func.set_config(ACROSS, bindparam("across", type_=Text()), _LOCAL),
+    func.set_config(ALL_TENANTS_SETTING, bindparam("across", type_=Text()), _LOCAL),
 )
 
 
@@ -35,7 +43,7 @@ def announce_tenant(connection: Connection, tenant: str | None, across: bool, si
     """
     values = {"tenant": tenant or "", "across": "on" if across else ""}
     if signer is not None:
-        settings = ((SETTING, "tenant"), (ACROSS, "across"))
+        settings = ((SETTING, "tenant"), (ALL_TENANTS_SETTING, "across"))
         values = {name: signer.sign(setting, values[name]) if values[name] else "" for setting, name in settings}
     connection.execute(_SET_TENANT, values, execution_options={OWN: True, OPENING: True})
 
@@ -149,7 +157,7 @@ class RowLevelSecurity:
         on any database but PostgreSQL, and on a connection that commits each statement.
         """
         _require_postgresql(connection)
-        findings = find_holes(connection, self._plan(), attempts=attempts)
+        findings = find_findings(connection, self._plan(), attempts=attempts)
         if self.signer is not None:
             findings += [Finding(*each) for each in find_signature_holes(connection, self.signer)]
         return [finding for finding in findings if finding.object not in accepted]
@@ -165,7 +173,7 @@ class RowLevelSecurity:
             name_tenant=lambda connection, tenant: announce_tenant(
                 connection, tenant, across=False, signer=self.signer
             ),
-            settings=(SETTING, ACROSS),
+            settings=(SETTING, ALL_TENANTS_SETTING),
             statements=function_statements() if signed else (),
             listed=[table for table in self.metadata.tables.values() if table not in protected],
         )

@@ -23,7 +23,7 @@ Secret: TypeAlias = str | bytes | Sequence[str | bytes] | None
 SETTING: Final = "dotmac.tenant_id"
 """The setting that names the tenant, for one transaction."""
 
-ACROSS: Final = "dotmac.all_tenants"
+ALL_TENANTS_SETTING: Final = "dotmac.all_tenants"
 """The setting that `unscoped` turns on for one transaction; policies made with ``all_tenants=False`` ignore it."""
 
 SCHEMA: Final = "dotmac"
@@ -107,10 +107,10 @@ def function_statements() -> list[str]:
             "(number integer PRIMARY KEY, inner_block bytea NOT NULL, outer_block bytea NOT NULL)"
         ),
         f"REVOKE ALL ON {_KEYS} FROM PUBLIC",
-        *(_function(setting) for setting in (SETTING, ACROSS)),
+        *(_function(setting) for setting in (SETTING, ALL_TENANTS_SETTING)),
         f"REVOKE CREATE ON SCHEMA {SCHEMA} FROM PUBLIC",
         f"GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC",
-        f"GRANT EXECUTE ON FUNCTION {SETTING}(), {ACROSS}() TO PUBLIC",
+        f"GRANT EXECUTE ON FUNCTION {SETTING}(), {ALL_TENANTS_SETTING}() TO PUBLIC",
     ]
 
 
@@ -145,7 +145,7 @@ def find_signature_holes(connection: Connection, signer: Signer) -> Iterator[tup
     """The findings about the keys and functions, for the connection's role: (object, risk, remedy). Six statements."""
     remedy = "run RowLevelSecurity.apply() as the tables' owner"
     functions = {row.name: row for row in connection.execute(text(_FUNCTIONS), {"schema": SCHEMA})}
-    for setting in (SETTING, ACROSS):
+    for setting in (SETTING, ALL_TENANTS_SETTING):
         row = functions.get(setting)
         if row is None:
             yield f"function {setting}()", "it does not exist, so no signature is checked", remedy

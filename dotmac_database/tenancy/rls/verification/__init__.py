@@ -21,10 +21,10 @@ from .settings import setting_findings
 from .triggers import rule_findings, trigger_findings
 from .views import view_findings, views_of
 
-__all__ = ["Finding", "Plan", "find_holes"]
+__all__ = ["Finding", "Plan", "find_findings"]
 
 
-def find_holes(connection: Connection, plan: Plan, *, attempts: bool = True) -> list[Finding]:
+def find_findings(connection: Connection, plan: Plan, *, attempts: bool = True) -> list[Finding]:
     """The findings for the connection's role. It works in a savepoint that is rolled back. See `verify`."""
     if getattr(connection.connection.dbapi_connection, "autocommit", False):
         raise DatabaseError(

@@ -52,7 +52,10 @@ _RISKS = {
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The tenant of an attempt, which is invented; None: no tenant is set. ``other``: the tenant of inserted rows."""
+    """The invented tenant as which an attempt is made; None: no tenant is set.
+
+    ``other`` is an invented tenant too, but never the same one. The inserted rows have its name.
+    """
 
     tenant: str | None
     other: str

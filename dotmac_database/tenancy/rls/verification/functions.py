@@ -11,14 +11,14 @@ from sqlalchemy import Connection, Row, text
 from .findings import Finding
 from .plans import Plan
 from .relations import Relation
-from .roles import Reach
+from .roles import ReachableRoles
 
 _WORD = re.compile(r"\w+")
 _CHANGES_SETTINGS = re.compile(r"\bset_config\b|\bSET\b|\bROW\s+LEVEL\s+SECURITY\b", re.IGNORECASE)
 
 
 def function_findings(
-    connection: Connection, plan: Plan, reach: Reach, relations: Sequence[Relation], views: Sequence[str]
+    connection: Connection, plan: Plan, reach: ReachableRoles, relations: Sequence[Relation], views: Sequence[str]
 ) -> Iterator[Finding]:
     """The functions that the role can execute and that can bypass the policies. One statement.
 

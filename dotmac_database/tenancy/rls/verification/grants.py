@@ -8,7 +8,7 @@ from sqlalchemy import JSON, Connection, text
 
 from .findings import Finding
 from .relations import Relation
-from .roles import Reach, Role
+from .roles import ReachableRoles, Role
 
 _RISKS = {
     "TRUNCATE": "TRUNCATE is granted, which removes the rows of all tenants, without regard to policies",
@@ -17,7 +17,7 @@ _RISKS = {
 }
 
 
-def grant_findings(connection: Connection, reach: Reach, relations: Sequence[Relation]) -> Iterator[Finding]:
+def grant_findings(connection: Connection, reach: ReachableRoles, relations: Sequence[Relation]) -> Iterator[Finding]:
     """Tables, schemas and the database that a role in ``reach`` owns, and dangerous grants. One statement."""
     if reach.superuser:
         return
@@ -32,7 +32,7 @@ def grant_findings(connection: Connection, reach: Reach, relations: Sequence[Rel
             yield from _grants(reach, relation, creates=row.creates)
 
 
-def _table_owners(reach: Reach, relations: Sequence[Relation]) -> Iterator[Finding]:
+def _table_owners(reach: ReachableRoles, relations: Sequence[Relation]) -> Iterator[Finding]:
     tables: dict[int, list[str]] = {}
     for relation in relations:
         tables.setdefault(relation.owner, []).append(relation.name)
@@ -42,7 +42,7 @@ def _table_owners(reach: Reach, relations: Sequence[Relation]) -> Iterator[Findi
             yield _table_owner(reach, role, names)
 
 
-def _table_owner(reach: Reach, role: Role, names: Sequence[str]) -> Finding:
+def _table_owner(reach: ReachableRoles, role: Role, names: Sequence[str]) -> Finding:
     tables = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     risk = f"the owner of {tables}, and an owner can turn the policies off"
     if role.own:
@@ -54,7 +54,7 @@ def _table_owner(reach: Reach, role: Role, names: Sequence[str]) -> Finding:
     return Finding(f"role {member}", f"it is a member of {role.name}, {risk}", role.revoke_membership)
 
 
-def _place_owner(reach: Reach, kind: str, name: str, owner: int) -> Finding:
+def _place_owner(reach: ReachableRoles, kind: str, name: str, owner: int) -> Finding:
     risks = {
         "DATABASE": "can set the toolkit's settings for every role",
         "SCHEMA": "can drop everything in it",
@@ -72,7 +72,7 @@ def _place_owner(reach: Reach, kind: str, name: str, owner: int) -> Finding:
     )
 
 
-def _grants(reach: Reach, relation: Relation, *, creates: bool) -> Iterator[Finding]:
+def _grants(reach: ReachableRoles, relation: Relation, *, creates: bool) -> Iterator[Finding]:
     if reach.get(relation.owner) is not None:
         return
     for privilege, risk in _RISKS.items():

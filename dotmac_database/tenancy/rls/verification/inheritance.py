@@ -8,11 +8,11 @@ from sqlalchemy import RowMapping
 
 from .findings import Finding
 from .relations import Relation
-from .roles import Reach
+from .roles import ReachableRoles
 
 
 def inheritance_findings(
-    reach: Reach, relations: Sequence[Relation], policies: Mapping[int, Sequence[RowMapping]]
+    reach: ReachableRoles, relations: Sequence[Relation], policies: Mapping[int, Sequence[RowMapping]]
 ) -> Iterator[Finding]:
     """The partitions, children and parents that the role can use by their own names, and that are not protected.
 
@@ -40,7 +40,7 @@ def _exposes(relation: Relation, policies: Mapping[int, Sequence[RowMapping]]) -
     return not _is_protected(relation) or (relation.column is None and bool(policies.get(relation.oid)))
 
 
-def _child(reach: Reach, relation: Relation) -> Iterator[Finding]:
+def _child(reach: ReachableRoles, relation: Relation) -> Iterator[Finding]:
     name = relation.name
     if not relation.is_table:
         yield Finding(

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, Table
 
 Enable = Callable[[Table, str | None], list[str]]
-"""Returns the statements that protect a table with this tenant column; None: its parent rows have the tenant."""
+"""Returns the statements that protect a table, by the table and the name of its tenant column.
+
+None: the table has no tenant column, and its rows belong to the tenant of their parent rows.
+"""
 
 NameTenant = Callable[[Connection, str | None], None]
 """Sets the tenant of the open transaction as a session would; None: no tenant."""

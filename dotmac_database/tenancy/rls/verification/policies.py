@@ -10,14 +10,16 @@ from .expectations import Expectations
 from .findings import Finding
 from .plans import Plan
 from .relations import Relation
-from .roles import Reach
+from .roles import ReachableRoles
 
 _READS = ("*", "r", "w", "d")
 _WRITES = ("*", "w", "a")
 _POLICY = "dotmac_tenant"
 
 
-def policies_of(connection: Connection, reach: Reach, relations: Sequence[Relation]) -> dict[int, list[RowMapping]]:
+def policies_of(
+    connection: Connection, reach: ReachableRoles, relations: Sequence[Relation]
+) -> dict[int, list[RowMapping]]:
     """The permissive policies that apply to the roles in ``reach``, by the table's oid. One statement.
 
     Restrictive policies are omitted, because they can only hide more rows.

@@ -13,7 +13,7 @@ from sqlalchemy.types import TypeEngine, UserDefinedType
 from ..policies import quoted
 from .findings import Finding
 from .plans import Plan
-from .roles import Reach
+from .roles import ReachableRoles
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,13 @@ class Attribute:
 class Relation:
     """A table, a view or a similar object of the database, and why it is inspected.
 
-    ``kinship`` is the reason: "own" is a tenants' table of the metadata; "child" is a partition or an inheritance child
-    of an own table; "ancestor" is an inheritance parent of an own table, and reading it reads the own table's rows;
-    "unlisted" has a tenant column, and is not in the metadata. ``root`` is the oid of the own table, ``parent`` the
-    name of the next relation towards it, ``table`` and ``column`` are the own table and its tenant column.
-    ``accessible``: the connection's roles can use it. ``stamped``: it has a trigger BEFORE INSERT for each row.
+    ``kinship`` is the reason. "own": the relation is a tenants' table of the metadata. "child": it is a partition or an
+    inheritance child of an own table. "ancestor": it is an inheritance parent of an own table, so that whoever reads it
+    also reads the own table's rows. "unlisted": it has a tenant column, and is not in the metadata.
+
+    ``root`` is the oid of the own table, ``parent`` is the name of the next relation on the way to the own table, and
+    ``table`` and ``column`` are the own table and its tenant column. ``accessible``: the connection's roles can use the
+    relation. ``stamped``: the relation has a trigger BEFORE INSERT for each row.
     """
 
     oid: int
@@ -111,7 +113,9 @@ def resolve(connection: Connection, plan: Plan) -> list[int | None]:
     return [oids.get(place) for place in range(1, len(names) + 1)]
 
 
-def relations_of(connection: Connection, plan: Plan, reach: Reach, oids: Sequence[int | None]) -> list[Relation]:
+def relations_of(
+    connection: Connection, plan: Plan, reach: ReachableRoles, oids: Sequence[int | None]
+) -> list[Relation]:
     """All relations that contain tenants' rows. One statement."""
     own = {oid: place for place, oid in enumerate(oids) if oid is not None}
     listed = [(table.schema or connection.dialect.default_schema_name, table.name) for table in plan.listed]

@@ -51,7 +51,7 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class ReachableRoles:
     """All roles whose rights the connection has or can get."""
 
     roles: Sequence[Role]
@@ -89,12 +89,12 @@ class Reach:
         return f"REVOKE {privilege} ON {name} FROM {', '.join(('PUBLIC', self.current.quoted, *others))}"
 
 
-def reach_of(connection: Connection) -> Reach:
+def reach_of(connection: Connection) -> ReachableRoles:
     """The roles whose rights the connection has or can get. One statement."""
-    return Reach([Role(**row) for row in connection.execute(text(_REACH)).mappings()])
+    return ReachableRoles([Role(**row) for row in connection.execute(text(_REACH)).mappings()])
 
 
-def role_findings(reach: Reach) -> Iterator[Finding]:
+def role_findings(reach: ReachableRoles) -> Iterator[Finding]:
     """The findings about the attributes and memberships of the roles."""
     for role in reach.roles:
         if role.own:
@@ -128,7 +128,7 @@ def _reached(role: Role) -> Iterator[Finding]:
             yield Finding(name, f"it may become {role.name}, which has {attribute} and {risk}", remedy)
 
 
-# The columns inherit_option and set_option of a membership exist since PostgreSQL 16. Before, both are taken for true.
+# A membership has the columns inherit_option and set_option since PostgreSQL 16. On older servers both count as true.
 _REACH = """
 WITH RECURSIVE memberships AS (
   SELECT m.member, m.roleid, coalesce((to_jsonb(m) ->> 'inherit_option')::bool, true) AS inherits,

@@ -8,17 +8,17 @@ from sqlalchemy import Connection, text
 
 from .findings import Finding
 from .plans import Plan
-from .roles import Reach
+from .roles import ReachableRoles
 
 _SECURITY = "row_security"
 
 
-def setting_findings(connection: Connection, plan: Plan, reach: Reach, *, fresh: bool) -> Iterator[Finding]:
+def setting_findings(connection: Connection, plan: Plan, reach: ReachableRoles, *, fresh: bool) -> Iterator[Finding]:
     """The settings that have a value in each new session, by roles, the database, the server or the connection.
 
-    ``fresh``: the transaction has just begun. Then a value that new sessions do not have is left from an earlier
-    transaction on this connection, which used SET without LOCAL. It sends three statements, and one for each setting to
-    reset it, so call it in a savepoint.
+    ``fresh``: the transaction has just begun. If a setting then has a value that new sessions do not have, an earlier
+    transaction on this connection has left the value by a SET without LOCAL. The function sends three statements, and
+    one for each setting. The latter reset the settings, so call the function in a savepoint.
     """
     names = [*plan.settings, _SECURITY]
     stored = connection.execute(text(_STORED), {"names": names, "roles": reach.oids}).mappings().all()

@@ -9,10 +9,10 @@ from sqlalchemy import Connection, Row, text
 
 from .findings import Finding
 from .relations import Relation
-from .roles import Reach
+from .roles import ReachableRoles
 
 
-def views_of(connection: Connection, reach: Reach, relations: Sequence[Relation]) -> Sequence[Row[Any]]:
+def views_of(connection: Connection, reach: ReachableRoles, relations: Sequence[Relation]) -> Sequence[Row[Any]]:
     """The views that read tenants' rows with the rights of the view's owner, and those that store them. One statement.
 
     If the role can use a view with its owner's rights, it can thereby also use the views that this view reads.
@@ -21,7 +21,7 @@ def views_of(connection: Connection, reach: Reach, relations: Sequence[Relation]
     return connection.execute(text(_VIEWS), {"oids": oids, "roles": reach.oids}).all()
 
 
-def view_findings(reach: Reach, views: Sequence[Row[Any]]) -> Iterator[Finding]:
+def view_findings(reach: ReachableRoles, views: Sequence[Row[Any]]) -> Iterator[Finding]:
     """The findings for the views that the role can use."""
     for view in views:
         if not view.used:
