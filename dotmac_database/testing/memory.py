@@ -112,7 +112,7 @@ def create_tables(connection: Connection, tables: Iterable[Table]) -> dict[Table
 def warn_of(reasons: Mapping[Table, str]) -> None:
     """Warn about each omitted table."""
     for table, reason in reasons.items():
-        warnings.warn(f"SQLite can't create the table {table.fullname!r}, so it is left out: {reason}", stacklevel=3)
+        warnings.warn(f"SQLite can't have the table {table.fullname!r}, which is left out: {reason}", stacklevel=3)
 
 
 def _first_line(error: BaseException) -> str:
