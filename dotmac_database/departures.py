@@ -39,11 +39,11 @@ from .sqlalchemy_internals import (
 )
 
 _ABSENT = absent(SHORTCUTS)
-"""The name of SQLAlchemy's that `departure` would need and that is missing, so that every shortcut is off; or None."""
+"""A private name that `departure` needs and that this SQLAlchemy does not have; then every shortcut is off. Or None."""
 
 
 class Departure(Enum):
-    """What differs from SQLAlchemy's and the toolkit's own objects. The value is a sentence for users."""
+    """In what a session, an engine or a class differs from SQLAlchemy's own. The value is a sentence for users."""
 
     INTERNALS = "The installed version of SQLAlchemy or of the driver is not known to the toolkit."
     SESSION_CLASS = "The session's class overrides a method of SQLAlchemy's."
@@ -84,10 +84,11 @@ _COLLECTIONS = frozenset(
 
 @dataclass(frozen=True, eq=False)
 class Shortcut:
-    """A shorter way to run a statement, and the events whose listeners it does not affect. It affects all others.
+    """A shorter way to run a statement, and the events that it does not affect.
 
-    ``by_driver``: SQLAlchemy does not see the statement. If False, only BEGIN and COMMIT are left out, which does not
-    matter to listeners that only observe.
+    The fields other than ``by_driver`` are the names of events whose listeners notice no difference. The shortcut
+    affects all other events. ``by_driver``: SQLAlchemy does not see the statement. If False, only BEGIN and COMMIT are
+    left out, which does not matter to listeners that only observe.
     """
 
     by_driver: bool
@@ -110,7 +111,7 @@ READ_BY_DRIVER = Shortcut(by_driver=True, **_READ)
 READ_ALONE = Shortcut(by_driver=False, **_READ)
 WRITE_ALONE = Shortcut(by_driver=False)
 INSERT = Shortcut(by_driver=True, mapper=_CONFIGURING | _CHANGES)
-"""An INSERT instead of a flush. It concerns the mapped class; session and engine are checked for `WRITE_BY_DRIVER`."""
+"""An INSERT instead of a flush. Only the mapped class is checked for it; for the rest, see `WRITE_BY_DRIVER`."""
 
 _FLUSHES = frozenset(("before_flush", "after_flush", "after_flush_postexec"))
 CHANGE = Shortcut(
@@ -120,11 +121,17 @@ CHANGE = Shortcut(
     mapper=_CONFIGURING | _INSERTS,
     instances=_COPIES | {"expire", "init", "init_failure", "load", "refresh"},
 )
-"""An UPDATE or DELETE instead of a flush. Listeners to the loading of the returned rows are checked as for a read."""
+"""An UPDATE or DELETE instead of a flush.
+
+If SQLAlchemy executes the statement, it still calls the listeners to the execution and to the loading of the returned
+rows. If the driver sends it, `WRITE_BY_DRIVER` and `READ_BY_DRIVER` are checked as well.
+"""
 
 WRITE_BY_DRIVER = Shortcut(by_driver=True)
-"""A write of one row, or COPY. Bulk methods fire no events of a class or its objects, but all events of session and
-engine."""
+"""A write of one row, or COPY, by the driver alone.
+
+For COPY only the session and the engine are checked, since bulk methods never fire events of a class or its objects.
+"""
 
 _OBSERVERS = ("opentelemetry.", "sentry_sdk.")
 """The packages whose listeners only observe statements, and need no transaction."""
@@ -133,7 +140,7 @@ _OBSERVERS = ("opentelemetry.", "sentry_sdk.")
 def departure(
     session: Session, target: Engine | Connection, mapper: Mapper[Any] | None, shortcut: Shortcut
 ) -> Departure | None:
-    """The first departure that rules out this shortcut; None: there is none.
+    """The first departure that rules this shortcut out. None: nothing rules it out.
 
     ``target`` is the session's engine, or its connection if it has one already. Sends nothing, and takes about ten
     microseconds.
@@ -166,7 +173,7 @@ def session_listened(session: Session, shortcut: Shortcut) -> bool:
         return True
     if "dispatch" in vars(session):
         return _listened(session.dispatch, shortcut.session, shortcut)
-    # No listener was registered on this session itself, so it has only the listeners of its class.
+    # No listener was registered on this session itself, so only the listeners of its class are called.
     of = type(session)
     last = _CLASSES.get((of, shortcut))
     if last is not None and last.are_the_same():
@@ -212,14 +219,14 @@ def _engine_listened(engine: Engine, shortcut: Shortcut) -> bool:
 
 
 def _collect(dispatch: Any, unaffected: frozenset[str], collections: list[Any]) -> None:
-    """Add the collections of listeners to all events except ``unaffected``."""
+    """Append the dispatcher's collections of listeners, one for each event that is not ``unaffected``."""
     listeners = _affected_listeners(events_of(dispatch), unaffected)
     if listeners is not None:
         collections += listeners(dispatch)
 
 
 def _any_unknown_since(owner: Any, collections: list[Any], shortcut: Shortcut) -> bool:
-    """As `_any_unknown`. Collections whose listeners were all known are not examined again until they change."""
+    """As `_any_unknown`, but collections whose listeners were all known are not examined again until they change."""
     seen: dict[Shortcut, KnownListeners] | None = vars(owner).get(_KNOWN_LISTENERS)
     if seen is None:
         seen = {}
@@ -235,13 +242,13 @@ def _any_unknown_since(owner: Any, collections: list[Any], shortcut: Shortcut) -
 
 
 class KnownListeners:
-    """Listeners that are all known, in a form that shows quickly whether any was added since."""
+    """Collections of listeners that were all known when they were examined. It shows quickly whether they changed."""
 
     __slots__ = ("collections", "contents", "empty", "filled")
 
     def __init__(self, collections: list[Any]) -> None:
         self.collections = collections
-        # The listeners to all engines, and the listeners to this engine.
+        # First the listeners of the class, for example to all engines; then those of the object, such as one engine.
         own = [*(each.parent_listeners for each in collections), *(each.listeners for each in collections)]
         self.empty = tuple(each for each in own if not each)
         self.filled = tuple(each for each in own if each)
@@ -257,14 +264,20 @@ class KnownListeners:
 
 
 _KNOWN_LISTENERS = "_dotmac_known_listeners"
-"""The attribute of an engine or a mapper with its `KnownListeners`. It ends with the engine, which listeners may refer
-to, so it can't be stored in a global dictionary."""
+"""The attribute in which an engine or a mapper has its `KnownListeners`.
+
+A global dictionary would keep the engine alive, since listeners may refer to it. The attribute is freed together with
+the engine.
+"""
 
 _CLASSES: dict[tuple[type, Shortcut], KnownListeners] = {}
-"""The listeners to a class of sessions, of which an app has a few for its whole life."""
+"""The known listeners of each session class. An app has only a few such classes, and they exist as long as the app."""
 
 _MAX_CLASSES = 1024
-"""The most session classes that are cached; a full cache is cleared. Each guarded sessionmaker has its own class."""
+"""The maximum number of entries in a cache by session class; a full cache is cleared.
+
+Each guarded sessionmaker makes a session class, so an app that makes many of them would fill the cache.
+"""
 
 
 def mapper_departure(mapper: Mapper[Any], shortcut: Shortcut) -> Departure | None:
@@ -278,24 +291,25 @@ def mapper_departure(mapper: Mapper[Any], shortcut: Shortcut) -> Departure | Non
     _collect(mapper.dispatch, shortcut.mapper, collections)
     _collect(manager.dispatch, shortcut.instances, collections)
     if _affected_listeners(_ATTRIBUTES.dispatch, shortcut.attributes) is not None:
-        for key in mapper.column_attrs.keys():  # noqa: SIM118 - it is no dict
+        for key in mapper.column_attrs.keys():  # noqa: SIM118 - column_attrs is no dict
             _collect(manager[key].dispatch, shortcut.attributes, collections)
     return Departure.MODEL_LISTENER if _any_unknown_since(mapper, collections, shortcut) else None
 
 
 def is_internal(listener: Any) -> bool:
-    """Whether a listener is the toolkit's, which takes the shortcuts into account, or SQLAlchemy's own."""
-    return getattr(listener, "dotmac_internal", False) is True or _is_by_origin(listener)
+    """Whether a listener belongs to SQLAlchemy, or to the toolkit, whose listeners need not see a shortcut."""
+    return getattr(listener, "dotmac_internal", False) is True or _is_internal_by_module(listener)
 
 
-def _is_by_origin(listener: Any) -> bool:
+def _is_internal_by_module(listener: Any) -> bool:
     """Whether a listener is the tenant guard's, or one that SQLAlchemy registers on every engine or class."""
     if not isinstance(listener, FunctionType):
         return False
     inner = _unwrapped(listener)
     module = getattr(inner, "__module__", None) or ""
     if (
-        # The guard's listeners check statements that are not a repository's, and record the ends of transactions.
+        # The guard's listeners need not see a shortcut: they check statements that do not come from a repository, and
+        # they note when a transaction ends.
         module.startswith("dotmac_database.tenancy.")
         or getattr(inner, "dotmac_internal", False) is True
         or (module, getattr(inner, "__qualname__", "")) in _SQLALCHEMYS
@@ -314,7 +328,7 @@ _SQLALCHEMYS = frozenset(
 )
 
 
-def _only_looks_on(listener: Any) -> bool:
+def _only_observes(listener: Any) -> bool:
     """Whether a listener is marked as an observer that sends nothing, or belongs to a known tracer."""
     inner = _unwrapped(listener)
     marked = getattr(inner, "dotmac_observes", False) is True
@@ -341,7 +355,7 @@ def _listened(dispatch: Any, unaffected: frozenset[str], shortcut: Shortcut) -> 
 def _any_unknown(collections: tuple[Any, ...], shortcut: Shortcut) -> bool:
     for collection in filter(None, collections):
         for listener in collection:
-            if not (is_internal(listener) or (not shortcut.by_driver and _only_looks_on(listener))):
+            if not (is_internal(listener) or (not shortcut.by_driver and _only_observes(listener))):
                 return True
     return False
 
@@ -360,15 +374,18 @@ def _affected_listeners(dispatch: Any, unaffected: frozenset[str]) -> Callable[[
 
 
 _KNOWN_SIZE = "dotmac_database.known"
-"""The key of the number of attributes that a session had when it was checked. Replacing a method adds an attribute."""
+"""The key in a session's ``info`` of the number of attributes that the session had when it was checked.
+
+If a method of the session is replaced later, the session gets one more attribute, and is checked again.
+"""
 
 
 def is_known(session: Session) -> bool:
     """Whether the session and its `AsyncSession` have only SQLAlchemy's own methods."""
-    if not _has_own_methods(type(session)) or not _SESSION_METHODS.isdisjoint(vars(session)):
+    if not _has_known_methods(type(session)) or not _SESSION_METHODS.isdisjoint(vars(session)):
         return False
     outer = async_session(session)
-    if outer is not None and not (_has_own_methods(type(outer)) and _ASYNC_METHODS.isdisjoint(vars(outer))):
+    if outer is not None and not (_has_known_methods(type(outer)) and _ASYNC_METHODS.isdisjoint(vars(outer))):
         return False
     session.info[_KNOWN_SIZE] = len(vars(session))
     return True
@@ -385,51 +402,53 @@ def _is_code(value: Any) -> bool:
 _SESSION_METHODS = _methods(Session)
 _ASYNC_METHODS = _methods(AsyncSession) - {"sync_session_class"}
 _SPECIAL = ("__getattribute__", "__setattr__", "__new__")
-_OWN: dict[type, tuple[Callable[[Any], Any], Any]] = {
+_METHODS_AT_IMPORT: dict[type, tuple[Callable[[Any], Any], Any]] = {
     base: (getter, getter(base))
     for base, names in ((Session, _SESSION_METHODS), (AsyncSession, _ASYNC_METHODS))
     for getter in (attrgetter(*sorted(names)),)
 }
-"""For each base class, a function that gets its methods, and the methods that it had at import."""
+"""For each of SQLAlchemy's two session classes, a function that gets its methods, and the methods it had at import."""
 
-_MAIN: Any = attrgetter("execute", "scalars", "scalar", "connection", "get_bind", "flush", "commit", "rollback", "add",
-                        "get", "refresh", "close", "begin", "begin_nested", "__getattribute__")  # fmt: skip
-"""Gets the methods that are compared again for each session, since a class can be patched later."""
+_main_methods: Any = attrgetter(
+    *("execute", "scalars", "scalar", "connection", "get_bind", "flush", "commit", "rollback", "add", "get", "refresh"),
+    *("close", "begin", "begin_nested", "__getattribute__"),
+)
+"""Gets the methods of a class that are compared at each check, since the class can be patched after the first one."""
 
-_KNOWN: dict[type, Any] = {}
-"""The `_MAIN` methods of each class when it was checked; None: the class has methods of its own."""
+_CHECKED_CLASSES: dict[type, Any] = {}
+"""The `_main_methods` of each session class when it was checked. None: it overrides a method of SQLAlchemy's."""
 
-_OURS = frozenset(
+_HARMLESS_SUBCLASSES = frozenset(
     (
         ("sqlmodel.orm.session", "Session"),
         ("sqlmodel.ext.asyncio.session", "AsyncSession"),
         ("dotmac_database.tenancy.guard.sessions", "_guarded_class.<locals>.GuardedSession"),
     )
 )
-"""Subclasses that a shortcut can leave out, since their methods do not change a repository's statements."""
+"""Session classes that may override methods: theirs do not change a repository's statements."""
 
 
-def _has_own_methods(of: type) -> bool:
-    known = _KNOWN.get(of, of)
+def _has_known_methods(of: type) -> bool:
+    known = _CHECKED_CLASSES.get(of, of)
     if known is of:
-        if len(_KNOWN) >= _MAX_CLASSES:
-            _KNOWN.clear()
-        known = _KNOWN[of] = _known_methods(of)
-    return known is not None and _MAIN(of) == known
+        if len(_CHECKED_CLASSES) >= _MAX_CLASSES:
+            _CHECKED_CLASSES.clear()
+        known = _CHECKED_CLASSES[of] = _known_methods(of)
+    return known is not None and _main_methods(of) == known
 
 
 def _known_methods(of: type) -> Any:
     base = AsyncSession if issubclass(of, AsyncSession) else Session
-    getter, own = _OWN[base]
+    getter, own = _METHODS_AT_IMPORT[base]
     if getter(base) != own:
         return None
     names = {*(_ASYNC_METHODS if base is AsyncSession else _SESSION_METHODS), *_SPECIAL, "__getattr__"}
     for each in of.__mro__[: of.__mro__.index(base)]:
-        if (each.__module__, each.__qualname__) in _OURS:
+        if (each.__module__, each.__qualname__) in _HARMLESS_SUBCLASSES:
             continue
         if any(value is not vars(base).get(name) for name, value in vars(each).items() if name in names):
             return None
-    return _MAIN(of)
+    return _main_methods(of)
 
 
 _ATTRIBUTES: Any = AttributeEvents
@@ -440,14 +459,17 @@ _CONNECTIONS: Any = None if _ABSENT else listeners_to_class(Connection, Connecti
 
 
 def _is_harmless_option(name: str) -> bool:
-    """Whether an execution option of a connection has no effect on the execution of statements, as the guard's."""
+    """Whether an execution option of a connection does not change what a statement does. The guard's options don't."""
     return name == "isolation_level" or name.startswith("dotmac_")
 
 
 _DIALECT_METHODS = frozenset(name for name in _methods(DefaultDialect) if not name.startswith("_"))
-"""The public methods. SQLAlchemy stores memoized results of private ones under their names."""
+"""The public methods of a dialect.
+
+Private ones are not checked: SQLAlchemy stores the memoized result of a private method as an attribute with its name.
+"""
 _DIALECTS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-"""The number of attributes that a dialect had when it was checked. Replacing a method adds an attribute."""
+"""The number of attributes that each dialect had when it was checked. Replacing a method later adds an attribute."""
 
 
 def _dialect_is_known(engine: Engine) -> bool:

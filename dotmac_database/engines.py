@@ -25,7 +25,7 @@ _ASYNC = {
     "postgresql": "postgresql+asyncpg",
     "postgresql+psycopg2": "postgresql+asyncpg",
 }
-# libpq's parameters that a URL may contain; asyncpg accepts them in a DSN, but not as arguments.
+# libpq's parameters that a URL may contain. asyncpg accepts them in its own DSN, but not as arguments.
 _LIBPQ = (
     {"application_name", "options", "passfile", "target_session_attrs"}
     | {"sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl"}
@@ -36,11 +36,11 @@ _TIMEOUTS = {
     "statement_timeout": "statement_timeout",
     "idle_in_transaction_timeout": "idle_in_transaction_session_timeout",
 }
-"""The options that are settings of the server, with the names of the settings."""
+"""The options that set a timeout on the server, each with the name of PostgreSQL's setting."""
 
 
 def _milliseconds(seconds: float) -> int:
-    """PostgreSQL's unit of timeouts, at least 1, since 0 would mean no timeout."""
+    """The time in milliseconds, PostgreSQL's unit of timeouts. It is 0 (no timeout) only if ``seconds`` is 0."""
     return max(round(seconds * 1000), 1 if seconds else 0)
 
 
@@ -50,12 +50,13 @@ class ConnectionOptions:
 
     ``ssl`` is a libpq ``sslmode`` (``"require"``, ``"verify-full"``, …). Certificates are libpq's parameters in the URL
     (``?sslrootcert=…``), for both drivers. ``transaction_pooler`` is for a proxy such as PgBouncer in transaction mode,
-    and disables prepared statements. Such a proxy does not preserve settings, so a timeout together with it is a
-    `ValidationError`, as is a negative timeout.
+    and disables prepared statements.
 
-    ``statement_timeout`` cancels a statement (`DatabaseTimeoutError`). ``idle_in_transaction_timeout`` ends the
-    connection of a transaction that waits for its client. 0 disables the server's own limit. Only PostgreSQL supports
-    these two, since SQLite runs in this process. ``busy_timeout`` is only for SQLite.
+    ``statement_timeout`` cancels a statement (`DatabaseTimeoutError`). ``idle_in_transaction_timeout`` closes the
+    connection of a transaction in which the client sends nothing for so long. For both, 0 disables the server's own
+    limit. Only PostgreSQL supports them, since SQLite runs in this process. A transaction pooler does not preserve
+    them, so they raise `ValidationError` together with ``transaction_pooler``; a negative value raises it too.
+    ``busy_timeout`` is only for SQLite.
     """
 
     connect_timeout: float | None = 10.0
@@ -71,8 +72,8 @@ class ConnectionOptions:
             seconds = getattr(self, name)
             if seconds is not None and self.transaction_pooler:
                 raise ValidationError(
-                    f"A transaction pooler keeps no {name} for a connection: set it for the role "
-                    f"(ALTER ROLE … SET {_TIMEOUTS[name]}), or for a transaction with TransactionOptions.",
+                    f"A transaction pooler does not preserve the {name} of a connection. Set it for the role "
+                    f"(ALTER ROLE … SET {_TIMEOUTS[name]}), or for a transaction (TransactionOptions).",
                     field=name,
                 )
             if seconds is not None and seconds < 0:
@@ -80,7 +81,7 @@ class ConnectionOptions:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The server's settings for each connection. They are sent in its startup message, without a statement."""
+        """The server's settings for each connection. The startup message has them, so that they cost no statement."""
         timeouts = {setting: getattr(self, name) for name, setting in _TIMEOUTS.items()}
         return {setting: str(_milliseconds(value)) for setting, value in timeouts.items() if value is not None}
 
@@ -147,20 +148,23 @@ def sync_url(url: str | URL) -> URL:
 
 
 def async_url(url: str | URL) -> URL:
-    """``url`` with an async driver: asyncpg unless it names psycopg, or aiosqlite."""
+    """``url`` with an async driver: aiosqlite, or for PostgreSQL asyncpg, unless the URL names psycopg."""
     parsed = _parsed(url)
     return parsed.set(drivername=_ASYNC.get(parsed.drivername, parsed.drivername))
 
 
-def _called_with(url: URL, options: ConnectionOptions, connect_args: dict[str, Any]) -> tuple[URL, dict[str, Any]]:
-    """The URL and the arguments of connections: from ``connect_args``, else from the URL, else from the options.
+def _connect_arguments(
+    url: URL, options: ConnectionOptions, connect_args: dict[str, Any]
+) -> tuple[URL, dict[str, Any]]:
+    """The URL and the arguments for the driver. ``connect_args`` precede the URL, and the URL precedes the options.
 
-    The server's settings are merged from all three, so that one of them does not replace the others as a whole.
+    The server's settings are merged one by one, since the driver takes all of them as a single argument.
     """
     arguments = options.arguments(url)
     if url.get_driver_name() == "asyncpg":
         settings = arguments.get("server_settings", {})
-        # The server applies these after those in libpq's options, which must take precedence nevertheless.
+        # The server applies ``server_settings`` after the ``options`` of the URL, which must take precedence. So a
+        # setting that the URL has already is left out here.
         url_options = str(url.query.get("options", ""))
         settings = {
             name: value for name, value in settings.items() if name not in url.query and name not in url_options
@@ -208,7 +212,7 @@ def _pool(url: URL, options: dict[str, Any]) -> dict[str, Any]:
         sized = ("pool_size", "max_overflow", "pool_timeout", "pool_recycle")
         remaining = {name: value for name, value in options.items() if name not in sized}
         if url.get_driver_name() == "aiosqlite":
-            return {"poolclass": StaticPool, "pool_reset_on_return": None, **remaining}  # sqlite_engine.keep resets it
+            return {"poolclass": StaticPool, "pool_reset_on_return": None, **remaining}  # sqlite_engine.keep rolls back
         threads = {"check_same_thread": False}
         return {"poolclass": StaticPool, **remaining, "connect_args": {**threads, **remaining.get("connect_args", {})}}
     return options
@@ -222,23 +226,23 @@ def _prepare(engine: Engine, options: ConnectionOptions, isolation_level: str | 
 
 
 def make_engine(url: str | URL, options: ConnectionOptions | None = None, **engine: Any) -> Engine:
-    """A sync engine, which does not connect yet. ``engine`` are SQLAlchemy's own options.
+    """A sync engine, which does not connect yet. ``engine`` are the arguments of SQLAlchemy's ``create_engine``.
 
-    On SQLite it enables foreign keys, WAL, a busy timeout, correct transactions and savepoints, and the functions of
-    PostgreSQL that the toolkit uses. A pooled connection that PostgreSQL has closed is replaced when it is checked out,
-    without a round trip.
+    On SQLite each connection has foreign keys, WAL, a busy timeout, correct transactions and savepoints, and the
+    functions of PostgreSQL that the toolkit uses. On PostgreSQL a pooled connection that the server has closed is
+    replaced when it is checked out; to notice this takes no round trip.
     """
     connection_options = options or ConnectionOptions()
-    full_url, arguments = _called_with(sync_url(url), connection_options, engine.pop("connect_args", {}))
+    full_url, arguments = _connect_arguments(sync_url(url), connection_options, engine.pop("connect_args", {}))
     result = create_engine(full_url, **_pool(full_url, {**engine, "connect_args": arguments}))
     _prepare(result, connection_options, engine.get("isolation_level"))
     return result
 
 
 def make_async_engine(url: str | URL, options: ConnectionOptions | None = None, **engine: Any) -> AsyncEngine:
-    """As `make_engine`, async."""
+    """As `make_engine`, but an async engine."""
     connection_options = options or ConnectionOptions()
-    full_url, arguments = _called_with(async_url(url), connection_options, engine.pop("connect_args", {}))
+    full_url, arguments = _connect_arguments(async_url(url), connection_options, engine.pop("connect_args", {}))
     result = create_async_engine(full_url, **_pool(full_url, {**engine, "connect_args": arguments}))
     _prepare(result.sync_engine, connection_options, engine.get("isolation_level"))
     return result

@@ -1,9 +1,9 @@
 """Every private name of SQLAlchemy that the toolkit reads or calls.
 
-Three other files are made for private names too: `dialects.driver_internals` uses those of the drivers and of
-SQLAlchemy's adapters for them, and `tenancy.guard.compiler` and `fragments` override methods of SQLAlchemy's
-compilers. ``tests/unit/test_internals.py`` refuses private names in all other files, and fails with the name that an
-upgrade has taken away.
+Three other files of the toolkit may use private names too: `dialects.driver_internals` uses those of the drivers and of
+SQLAlchemy's adapters for them, and `tenancy.guard.compiler` and `tenancy.guard.fragments` override methods of
+SQLAlchemy's compilers. ``tests/unit/test_internals.py`` fails if another file uses a private name, or if an upgrade has
+removed one of these names, and says which one.
 
 If a name that only a shortcut needs is missing at run time, the shortcut is off: `absent` finds it, one warning is
 logged, and every statement is sent in SQLAlchemy's ordinary way.
@@ -40,23 +40,23 @@ ListenerCollection: Any = getattr(event_attributes, "_ListenerCollection", None)
 
 
 def events_of(dispatch: Any) -> Any:
-    """The dispatcher of the family of events, with the names of all events that this version of SQLAlchemy has."""
+    """The dispatcher of all events of the same kind as ``dispatch``, such as session events. See `event_names`."""
     return dispatch._events.dispatch
 
 
 def event_names(dispatch: Any) -> Sequence[str]:
-    """The names of all events of a dispatcher that `events_of` returned."""
+    """The names of all events that this version of SQLAlchemy has for a dispatcher that `events_of` returned."""
     names: Sequence[str] = dispatch._event_names
     return names
 
 
 def listeners_to_class(owner: Any, of: type) -> Any:
-    """The listeners to all objects of the class ``of``. ``owner`` is the class whose events they are."""
+    """The listeners to all objects of the class ``of``. ``owner`` is SQLAlchemy's class that defines the events."""
     return owner.dispatch._for_class(of)
 
 
 def has_connection_listeners() -> bool:
-    """Whether any listener was ever registered on a connection. This is only a quick check: True may be outdated."""
+    """Whether a listener to all connections was ever registered. It stays True after the listener is removed."""
     return bool(Connection._has_events)
 
 
@@ -69,7 +69,7 @@ def has_ended(session: Session) -> bool:
 
 
 def close_for_good(session: Session) -> bool:
-    """Mark a session that is open, and that can't be reused once closed, as closed. Returns whether it was one."""
+    """Mark an open session as closed if it can't be reused after that. Returns False, and does nothing, otherwise."""
     if _CLOSE_STATE is None or session._close_state is not _CLOSE_STATE.ACTIVE:
         return False
     session._close_state = _CLOSE_STATE.CLOSED
@@ -77,18 +77,18 @@ def close_for_good(session: Session) -> bool:
 
 
 def has_nothing_to_flush(session: Session) -> bool:
-    """Whether a flush would do nothing, or one is running already."""
+    """Whether a flush would do nothing, or a flush is already running."""
     return session._flushing or session._is_clean()
 
 
 def note_inserted(session: Session, states: Iterable[Any]) -> None:
-    """Let a rollback of the session's innermost transaction make these objects transient, as flushed ones."""
+    """Let a rollback of the session's innermost transaction make these objects transient, as it does after a flush."""
     transaction: Any = session.get_nested_transaction() or session.get_transaction()
     transaction._new.update(dict.fromkeys(states, True))
 
 
 def remove_deleted(session: Session, states: Sequence[Any]) -> None:
-    """Remove objects whose rows were deleted from the session, as after a DELETE: a rollback brings them back."""
+    """Remove objects from the session because their rows were deleted. A rollback brings them back."""
     session._remove_newly_deleted(states)
 
 
@@ -112,12 +112,12 @@ def all_mappers() -> list[Mapper[Any]]:
 
 
 def identity_class(mapper: Mapper[Any]) -> type:
-    """The class in the identity keys of a mapper's objects."""
+    """The class that is part of the identity key of a mapper's objects."""
     return mapper._identity_class
 
 
 def identity_adder(session: Session) -> Callable[[InstanceState[Any], Any], None]:
-    """The function that adds a new object to the session's identity map, under a key that the map does not have."""
+    """The function that adds an object to the session's identity map. The map must not have its key already."""
     add: Callable[[InstanceState[Any], Any], None] = session.identity_map._add_unpresent
     return add
 
@@ -128,7 +128,7 @@ def unload(state: InstanceState[Any], values: dict[str, Any], name: str) -> None
 
 
 def accept_all(state: InstanceState[Any], values: dict[str, Any], session: Session) -> None:
-    """Mark all values of an object as those of the database."""
+    """Mark an object as unchanged: all its values are those of the database."""
     state._commit_all(values, session.identity_map)
 
 
@@ -183,7 +183,7 @@ def values_of(statement: Any) -> Mapping[Any, Any]:
 
 
 def values_of_rows(statement: Any) -> Sequence[Sequence[Any]]:
-    """The rows of an INSERT with many VALUES, one sequence for each call of ``values()``."""
+    """The rows of an INSERT with several rows in VALUES: one sequence of rows for each call of ``values()``."""
     rows: Sequence[Sequence[Any]] = statement._multi_values
     return rows
 
@@ -218,12 +218,12 @@ def is_text(type_: TypeEngine[Any]) -> bool:
 
 
 def max_overflow(pool: QueuePool) -> int:
-    """The most connections of a pool beyond its size; below 0: unlimited."""
+    """How many connections a pool may open beyond its size. A negative number means that there is no limit."""
     return pool._max_overflow
 
 
 def raise_as_connect_error(error: BaseException, engine: Engine) -> None:
-    """Raise a driver's error as `Engine.connect` does, after the engine's listeners have handled it."""
+    """Raise a driver's error as `Engine.connect` raises it, after the listeners of the engine were called."""
     Connection._handle_dbapi_exception_noconnection(error, engine.dialect, engine)
 
 
@@ -234,7 +234,11 @@ def doubles_percents(preparer: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Internal:
-    """A private name that a shortcut needs. ``owner()`` is an object that has it. ``seen`` are versions with it."""
+    """A private name that a shortcut needs.
+
+    ``owner()`` is the object that has the name. ``reason`` says what the name does, as a part of a sentence. ``seen``
+    is a version that has it.
+    """
 
     name: str
     owner: Callable[[], Any]
@@ -250,14 +254,14 @@ SHORTCUTS: tuple[Internal, ...] = (
     Internal("_for_class", lambda: Session.dispatch, "holds the listeners to all sessions of a class", "0.9"),
     Internal("_has_events", lambda: Connection, "shows whether connections have listeners", "0.7"),
     Internal("_close_state", Session, "shows whether a session was closed for good", "2.0.22"),
-    Internal("_SessionCloseState", lambda: sessions, "the values of _close_state", "2.0.22"),
+    Internal("_SessionCloseState", lambda: sessions, "has the values of _close_state", "2.0.22"),
     Internal("_declarative_constructor", lambda: decl_base, "shows whether a class has a constructor", "1.0"),
 )
-"""The names without which no shortcut is possible, since `departures` could not see what a shortcut leaves out."""
+"""The names that every shortcut needs: without them `departures` could not check what a shortcut leaves out."""
 
 
 def absent(names: Iterable[Internal]) -> str | None:
-    """The first of these names that the installed versions do not have; None: all are there. Logs a warning for it."""
+    """The first of these names that the installed versions don't have, after a warning in the log. None: all exist."""
     for internal in names:
         try:
             getattr(internal.owner(), internal.name)

@@ -40,7 +40,8 @@ class Advisor:
     ) -> tuple[IndexAdvice, ...]:
         """The missing indexes of a read. The index for the order comes first.
 
-        ``relationships`` are the names of those that the read loads. ``limited``: it reads a page, and not all rows.
+        ``relationships`` are the names of the relationships that the read loads. ``limited``: the read returns a page,
+        and not all rows.
         """
         if not on_table(self.reader.traits):
             return ()
@@ -78,7 +79,7 @@ class Advisor:
             yield from self._ways([step for step in way if step.uselist])
 
     def _beyond(self, condition: Condition) -> Iterator[CandidateIndex]:
-        """The indexes that find the row of a to-one relationship by a condition on that row."""
+        """The indexes that a condition on the row of a to-one relationship needs in order to find that row."""
         step = condition.path.steps[-1]
         if step.uselist or not on_table(traits_of(step.mapper.class_)):
             return
@@ -97,7 +98,7 @@ class Advisor:
         return True
 
     def _existing(self, copy: Table) -> list[ExistingIndex]:
-        """The existing indexes of the table of a copy, and the candidates that are advised already."""
+        """The existing indexes of the table of which this is a copy, and the candidates that are already advised."""
         if copy not in self._known:
             self._known[copy] = list(self._catalogue(self._copies.original(copy)))
         return self._known[copy]

@@ -29,9 +29,9 @@ _LONGEST_NAME = 63
 
 @dataclass(frozen=True)
 class Key:
-    """One key of an index: a column or an expression of the table's copy, and its order.
+    """One key of an index: a column or an expression of the table's copy (see `Copies`), and its order.
 
-    ``nulls_first`` None: the place of the NULLs does not matter.
+    ``nulls_first`` None: it does not matter whether NULLs come first or last.
     """
 
     expression: ColumnElement[Any]
@@ -64,13 +64,13 @@ class CandidateIndex:
     """An index that a read could use.
 
     The read compares each of the ``equal`` keys with one value, so their order does not matter. The keys in ``then``
-    follow, in their order: they are the order of the read, a range, or the key that ``access`` searches. ``ordered``
-    False: ``then`` is a range, so its direction does not matter.
+    follow them: they are the order of the read, or a range, or the key that ``access`` searches. ``ordered`` False:
+    ``then`` is not an order, so its direction does not matter.
 
-    ``alive`` are the conditions that exclude deleted rows, and ``nulls`` the conditions that a column is NULL, each
-    with the column's name; they are the WHERE of a partial index. ``marks`` are the columns that have a single value
-    because of ``alive``. ``implied`` are further conditions that all rows of the read meet, in `plain` form. ``access``
-    None: an ordinary B-tree.
+    A partial index has a WHERE with two kinds of conditions: ``alive`` are the conditions that exclude deleted rows,
+    and ``nulls`` the conditions that a column is NULL, each with the name of the column. ``marks`` are the columns that
+    have a single value because of ``alive``. ``implied`` are further conditions that all rows of the read meet, in
+    their `plain` form. ``access`` None: an ordinary B-tree.
     """
 
     dialect: str
@@ -122,7 +122,7 @@ class CandidateIndex:
         )
 
     def _leads(self, index: ExistingIndex) -> bool:
-        """Whether the index begins with these keys, in an order that serves if it is read forwards or backwards."""
+        """Whether an existing index begins with the candidate's keys, and has their order if read in one direction."""
         if index.unique and self._is_one_row(index):
             return True
         equal, then = list(self.equal), list(self.then)
@@ -149,7 +149,7 @@ class CandidateIndex:
         return all(any(each.is_key(key, self.dialect) for each in self.equal) for key in index.keys)
 
     def _is_backwards(self, key: Key, other: ExistingKey) -> bool | None:
-        """Whether the other key serves this one only if it is read backwards; None: it serves in neither direction."""
+        """Whether an index must be read backwards for its key ``other`` to serve ``key``; None: it never serves it."""
         if self.access is not None:
             return False if other.prefixes else None
         if not other.ordered:
@@ -185,7 +185,7 @@ class CandidateIndex:
 
     @property
     def name(self) -> str:
-        """The name: the table, the columns, and a hash of all that distinguishes indexes on the same columns."""
+        """The name of the index: the table, the columns, and a hash, which differs for other indexes on the columns."""
         names = [key.column or "path" for key in self.keys]
         identity = (
             self.table.fullname,
@@ -235,5 +235,5 @@ class CandidateIndex:
 
 
 def whole_order(keys: Sequence[Key]) -> tuple[Key, ...]:
-    """The order, reversed if its first key is descending. One index serves an order and its reverse."""
+    """The keys, all reversed if the first one is descending. An index on them serves an order and its reverse."""
     return tuple(key.reversed() for key in keys) if keys and keys[0].descending else tuple(keys)

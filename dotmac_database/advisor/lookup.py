@@ -32,13 +32,13 @@ from .shapes import Condition, comparable
 
 
 class Copies:
-    """Copies of tables. The advised indexes are added to them, since the mapped tables must not get these indexes."""
+    """Copies of tables. The advised indexes are added to the copies, since the mapped tables must not get them."""
 
     def __init__(self) -> None:
         self._copies: dict[Table, Table] = {}
 
     def of(self, table: Table) -> Table:
-        """The copy of a table. Each table has only one."""
+        """The copy of a table: always the same one for the same table."""
         if table not in self._copies:
             self._copies[table] = table.to_metadata(MetaData())
         return self._copies[table]
@@ -54,7 +54,7 @@ def on_table(traits: Traits[Any]) -> bool:
 
 
 class Lookup:
-    """The indexes of the table of one class, for reads with these ``conditions`` on the class's own columns."""
+    """Derives candidate indexes of the table of one class, for a read with these ``conditions`` on its own columns."""
 
     def __init__(
         self, reader: Reader, copies: Copies, traits: Traits[Any], conditions: Sequence[Condition] = ()
@@ -108,7 +108,7 @@ class Lookup:
         return self.candidate("; ".join(reasons), fixed, then, ordered=ordered, nulls=nulls)
 
     def particular(self, each: Condition) -> Iterator[CandidateIndex]:
-        """The special index for one condition, such as a search in a text, if the condition can use one."""
+        """The special index that one condition, such as a search in a text, needs. Nothing if it needs none."""
         if self.tenant is not None and each.path.key == self.tenant:
             return
         need = each.need(wildcards(self.dialect))
@@ -135,9 +135,9 @@ class Lookup:
         kind: Access | None = None,
         confined: bool = True,
     ) -> CandidateIndex:
-        """An index with the parts that all reads of the class share: the tenant as first key, and no deleted rows.
+        """A candidate index with these keys, with the tenant as the first key, and without deleted rows.
 
-        ``confined`` False: without the tenant, because an inverted index has no key for it.
+        ``confined`` False: without the tenant, since an inverted index can't have it as a key.
         """
         first = self.column_key(self.traits.columns[self.tenant]) if self.tenant and confined else None
         unique = {key.column or key.as_sql(self.dialect): key for key in (*((first,) if first else ()), *equal)}
@@ -169,7 +169,7 @@ class Lookup:
         return tuple(alive(self.traits, entity)), frozenset((self._column(mark).name,) if mark and fixed else ())
 
     def _implied(self) -> frozenset[str]:
-        """Conditions that follow from the others: a column that is compared with a value is not NULL."""
+        """The conditions that follow from the read's conditions: a column that is compared with a value is not NULL."""
         return frozenset(
             plain(sql_of(self.dialect, key.expression.is_not(None)))
             for each in self.conditions
@@ -185,7 +185,7 @@ class Lookup:
         return Key(self.table.c[column.key]) if column.table is self.original else None
 
     def _keys(self, each: Condition) -> list[Key]:
-        """A key for the condition's column or JSON value; empty if an ordinary index can't have it as a key."""
+        """A list with the key for the condition's column or JSON value; empty if a B-tree index can't have that key."""
         expression = self._expression(each.path, each.shape.kind)
         return [] if expression is None or not comparable(each.path) else [Key(expression)]
 
@@ -219,7 +219,8 @@ class Lookup:
     def _terms(self, order: Order, fixed: Sequence[Key]) -> list[Key]:
         """The index keys for an order.
 
-        They end before the first key that an index can't have. Keys with the same value in all rows are left out.
+        The list ends before the first key that an index can't have. A key that has the same value in all rows of the
+        read is left out.
         """
         known = {key.as_sql(self.dialect) for key in fixed}
         if self.tenant:
@@ -243,7 +244,7 @@ class Lookup:
         return list(whole_order(keys))
 
     def _is_expression(self, path: FieldPath) -> bool:
-        """Whether the order is by an expression of the column: the position of an enum's value in its declaration."""
+        """Whether rows are ordered by the position of an enum's value in its declaration, not by the column itself."""
         return not path.json and not self.reader.dialect.orders_natively(path.type)
 
     def _is_ranked(self, each: Condition) -> bool:

@@ -23,7 +23,7 @@ _RUN = re.compile(r"\w{3}")
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition. ``required``: all rows of the read meet it, so it is not just one alternative of an OR."""
+    """One condition of a read. ``required``: all rows of the read meet it. An alternative of an OR is not required."""
 
     path: FieldPath
     shape: ConditionShape
@@ -38,7 +38,7 @@ class Condition:
 
     @property
     def range(self) -> int:
-        """The rank of the condition as a range of an index: 0 is the best; -1 means that it is not a range."""
+        """How well an index on the column narrows the read: 0 is best. -1: the condition is not a range."""
         return _RANGES.index(self.shape.operator) if self.shape.operator in _RANGES and not self.equal else -1
 
     @property
@@ -49,7 +49,8 @@ class Condition:
     def need(self, wildcards: str) -> Need | None:
         """The kind of search for which the condition needs a special index; None: it needs none.
 
-        ``wildcards`` are the characters that a pattern must not begin with to be searched by its beginning.
+        ``wildcards`` are the wildcard characters of patterns. If a pattern begins with one of them, an index can't look
+        up the beginning of the pattern.
         """
         operator = self.shape.operator
         if operator is Op.SEARCH:

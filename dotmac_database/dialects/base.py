@@ -53,13 +53,13 @@ class Dialect(ABC):
     max_parameters: ClassVar[int]
     """The maximum number of parameters in one statement."""
     locks_whole: ClassVar[bool] = False
-    """Whether a lock applies to the whole database and is taken by a write, since there is no FOR UPDATE."""
+    """Whether the database has no FOR UPDATE. Then a read locks rows by a write, which locks the whole database."""
     inserts_in_order: ClassVar[bool] = False
     """Whether the rows of VALUES are inserted in their order, so that generated keys increase in the same order."""
     estimates: ClassVar[bool] = False
     """Whether EXPLAIN gives the number of rows that the planner expects."""
     types: ClassVar[SqlDialect]
-    """SQLAlchemy's dialect, for the types that this database has in place of generic ones."""
+    """SQLAlchemy's dialect. It is used to find the type that this database has for a generic type."""
 
     def enforces_keys(self, connect: Callable[[], Connection]) -> bool:  # noqa: ARG002 - only SQLite needs it
         """Whether the database enforces foreign keys on the connection that ``connect`` returns.
@@ -93,7 +93,7 @@ class Dialect(ABC):
         """How well one column matches the search: a number that is greater for a better match."""
 
     def takes_many(self, type_: TypeEngine[Any]) -> bool:
-        """Whether `among` sends a list of values of this type as one parameter, and not each value as its own.
+        """Whether `among` sends a list of values of this type as one parameter, and not as one parameter per value.
 
         False for types that SQLAlchemy doesn't know: it is unknown how the driver would take a list of their values.
         """
@@ -109,7 +109,10 @@ class Dialect(ABC):
     def _among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition: ...
 
     def row_among(self, columns: Sequence[Column], name: str) -> Condition:
-        """Whether the columns' values are a row of a list of any length. `row_parameters` makes the parameters."""
+        """Whether the columns' values, taken as a tuple, are in a list of tuples of any length.
+
+        `row_parameters` makes the parameters.
+        """
         if len(columns) == 1:
             return self.among(columns[0], columns[0].type, name)
         if not all(self.takes_many(each.type) for each in columns):
@@ -122,15 +125,15 @@ class Dialect(ABC):
     def row_parameters(
         self, columns: Sequence[Column], name: str, rows: Collection[tuple[Any, ...]]
     ) -> Mapping[str, Sequence[Any]]:
-        """The parameters of `row_among` for these ``rows``. Columns and name must be the same as there."""
+        """The parameters of a condition of `row_among`, which was made with the same ``columns`` and ``name``."""
         return {name: [row[0] for row in rows] if len(columns) == 1 else list(rows)}
 
     @abstractmethod
     def json_value(self, document: Column, path: tuple[str, ...], kind: str) -> Column:
         """The JSON value at ``path`` as an SQL value.
 
-        ``kind`` is ``"text"``, ``"number"`` or ``"boolean"``: NULL if the JSON value is of another kind. With
-        ``"any"``, a value of any kind is converted to text.
+        ``kind`` is ``"text"``, ``"number"`` or ``"boolean"``; if the JSON value is of another kind, the result is NULL.
+        With the kind ``"any"``, every value is converted to text.
         """
 
     @abstractmethod
@@ -158,14 +161,14 @@ class Dialect(ABC):
         """An INSERT that supports ON CONFLICT."""
 
     def orders_natively(self, type_: TypeEngine[Any]) -> bool:
-        """Whether ORDER BY on such a column gives the type's own order. That of an enum is its order of declaration."""
+        """Whether ORDER BY on a column of this type sorts as expected. An enum is expected in its declared order."""
         return enum_of(type_) is None
 
     def order_key(self, column: Column) -> Column:
         """The expression to order and compare the column by.
 
-        It is the column itself, except for an enum that the database does not order by its declaration. For that it is
-        the position of the value in the declaration, counted from 0.
+        It is the column itself, except for an enum that the database does not order by its declaration. For such an
+        enum it is the position of the value in the declaration, counted from 0.
         """
         enum = enum_of(column.type)
         if enum is None or self.orders_natively(column.type):
@@ -174,7 +177,7 @@ class Dialect(ABC):
         return case(ranks, value=cast(column, String), else_=None)
 
     def order_value(self, type_: TypeEngine[Any], value: Any) -> Any:
-        """A coerced value, converted so that it can be compared with `order_key`."""
+        """A value of the column's Python type, converted so that it can be compared with `order_key`."""
         enum = enum_of(type_)
         if enum is None or value is None or self.orders_natively(type_):
             return value
@@ -188,26 +191,26 @@ class Dialect(ABC):
 
     @abstractmethod
     def span(self, type_: TypeEngine[Any]) -> Span | None:
-        """How a column of this type is compared with a value that was read from it.
+        """The span by which a column of this type is compared with a value that was read from it.
 
-        None if the database stores exactly the bound value, so that an ordinary comparison finds it.
+        None if the database stores exactly the bound value, so that an ordinary comparison finds the row.
         """
 
     @abstractmethod
     def key_type(self, type_: TypeEngine[Any]) -> TypeEngine[Any] | None:
-        """The type by which a cursor reads and binds its key from a column of this type. None: the column's own type.
+        """The type by which a cursor reads a column of this type, and later binds the value. None: the type itself.
 
-        A value that is read by the key type is exactly the stored value, so that a comparison finds its row again.
+        This value is called the key. It is exactly the stored value, so that a comparison finds the row again.
         """
 
     def is_raw(self, type_: TypeEngine[Any]) -> bool:
-        """Whether a cursor's key must be selected separately, because it is not the value that the attribute has."""
+        """Whether a cursor's key must be selected separately, because it differs from the attribute's value."""
         return self.key_type(type_) is not None if self.orders_natively(type_) else converts(type_)
 
     def key(self, column: Column, type_: TypeEngine[Any]) -> Column:
         """A column as a SELECT returns it for a cursor, where ``type_`` is the `key_type`."""
         key = cast(column, type_) if isinstance(type_, AsText) else type_coerce(column, type_)
-        return key.label(None)  # without it, the ORM would confuse this value with the column's, which is also selected
+        return key.label(None)  # without a label, the ORM would take it for the column, which is selected too
 
     def key_parameter(self, name: str, type_: TypeEngine[Any], column: TypeEngine[Any]) -> Column:
         """The parameter for a cursor's key. ``type_`` is the `key_type`, and ``column`` the type of the column."""

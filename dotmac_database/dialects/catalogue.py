@@ -92,7 +92,7 @@ class ExistingKey:
 
 @dataclass(frozen=True, slots=True)
 class ExistingIndex:
-    """An index that the table has. ``conditions`` are the conditions of a partial index, each in its `plain` form."""
+    """An index that the table has. ``conditions`` are the parts of a partial index's WHERE, in their `plain` form."""
 
     name: str
     method: str
@@ -102,9 +102,10 @@ class ExistingIndex:
 
 
 def existing(dialect: str, table: Table, rows: Iterable[Row]) -> list[ExistingIndex]:
-    """The indexes in the rows of `IndexesOf`.
+    """The indexes that the rows of `IndexesOf` describe.
 
-    On SQLite a table whose primary key is the rowid counts as an index too, since the table is ordered by it.
+    If the primary key of an SQLite table is the rowid, the table itself counts as an index on that, since it is ordered
+    by it.
     """
     indexes = []
     rowid = _rowid(table) if dialect == "sqlite" else None
@@ -130,9 +131,10 @@ def existing(dialect: str, table: Table, rows: Iterable[Row]) -> list[ExistingIn
 
 
 def plain(sql: str) -> str:
-    """A condition or expression in a form for comparison, in lower case.
+    """A condition or expression in a form in which two of them can be compared.
 
-    It is without what a database adds when it shows the SQL of an index: casts, parentheses, quotes and blanks.
+    It is in lower case, and without the casts, parentheses, quotes and blanks that a database adds when it shows the
+    SQL of an index.
     """
     negated = _NEGATED.match(sql.strip().strip("()"))
     if negated:
@@ -165,7 +167,8 @@ def _postgresql_key(row: Row, _table: Table) -> ExistingKey:
 
 
 def _sqlite_key(row: Row, table: Table) -> ExistingKey:
-    # Each index ends with the rowid (place -1). A key on an expression has no name (-2), and so serves no read.
+    # The last key of each index is the rowid (place -1). If a key is an expression (place -2), the PRAGMA does not show
+    # it, so the key serves no read.
     column = row["column_name"] if row["place"] >= 0 else _rowid(table) if row["place"] == -1 else None
     declared = next((each for each in table.columns if each.name == column), None)
     collation = str(getattr(getattr(declared, "type", None), "collation", None) or "BINARY").upper()

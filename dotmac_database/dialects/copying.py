@@ -22,9 +22,9 @@ from .own import OWN
 def copies(connection: Connection, table: Table) -> bool:
     """Whether rows can be inserted into ``table`` by COPY. Sends one statement on PostgreSQL.
 
-    COPY does not support row-level security and views. Event listeners (telemetry, a log) and engines of another class
-    would not see a COPY, since the driver sends it. For the same reason COPY does not begin a transaction, but the
-    statement that is sent here does.
+    COPY does not support row-level security and views. It is also refused if the engine has unknown event listeners
+    (telemetry, a log) or is of another class: these would not see a COPY, since the driver sends it. For the same
+    reason COPY does not begin SQLAlchemy's transaction, but the statement that is sent here does.
     """
     if connection.dialect.name != "postgresql" or engine_departure(connection, WRITE_BY_DRIVER):
         return False
@@ -38,7 +38,7 @@ def copies(connection: Connection, table: Table) -> bool:
 
 
 def copy(connection: Connection, table: Table, columns: Sequence[Column[Any]], lists: Sequence[Sequence[Any]]) -> None:
-    """Send rows by COPY. ``lists`` has the values of each column. Raises `DBAPIError`, as a statement would."""
+    """Send rows by COPY. ``lists`` are the lists of values, one for each column. Raises `DBAPIError` if it fails."""
     dialect = connection.dialect
     values = [_processed(each.type.dialect_impl(dialect).bind_processor(dialect), list_) for each, list_ in
               zip(columns, lists, strict=True)]  # fmt: skip
@@ -58,7 +58,7 @@ def copy(connection: Connection, table: Table, columns: Sequence[Column[Any]], l
 
 
 def _once(preparer: Any, quoted: str) -> str:
-    """Undo the doubling of percent signs, which SQLAlchemy does for drivers whose parameters begin with them."""
+    """A quoted name with single percent signs. SQLAlchemy doubles them if the driver's parameters begin with one."""
     return quoted.replace("%%", "%") if preparer._double_percents else quoted
 
 

@@ -20,7 +20,7 @@ from ..sqlalchemy_internals import Internal, absent
 
 
 def caches_statements(pooled: Any) -> bool:
-    """Whether asyncpg caches prepared statements under names of its own. Behind a pooler SQLAlchemy names them."""
+    """Whether asyncpg caches prepared statements. Behind a pooler it must not, and SQLAlchemy names them."""
     size = pooled.driver_connection._config.statement_cache_size
     return bool(size) and type(pooled.dbapi_connection) is adapters.AsyncAdapt_asyncpg_connection
 
@@ -86,13 +86,13 @@ _ADAPTER = adapters.AsyncAdapt_asyncpg_connection
 ASYNCPG: tuple[Internal, ...] = (
     Internal("_config", lambda: _of_asyncpg(_CONNECTION), "shows whether statements are cached", "0.30"),
     Internal("_stmt_cache", lambda: _of_asyncpg(_CONNECTION), "holds the prepared statements", "0.30"),
-    Internal("_entries", lambda: _of_asyncpg("connection._StatementCache"), "as _stmt_cache", "0.30"),
+    Internal("_entries", lambda: _of_asyncpg("connection._StatementCache"), "holds the entries of _stmt_cache", "0.30"),
     Internal("_protocol", lambda: _of_asyncpg(_CONNECTION), "is a part of the keys of _stmt_cache", "0.30"),
-    Internal("_statement", lambda: _of_asyncpg("connection._StatementCacheEntry"), "as _stmt_cache", "0.30"),
+    Internal("_statement", lambda: _of_asyncpg("connection._StatementCacheEntry"), "is a part of _stmt_cache", "0.30"),
     Internal("_transaction", lambda: _ADAPTER, "shows whether a transaction has begun", "SQLAlchemy 1.4"),
     Internal("_start_transaction", lambda: _ADAPTER, "begins a transaction", "SQLAlchemy 1.4"),
 )
-"""The names that sending statements by asyncpg alone needs. ``seen`` is asyncpg's version if nothing else is named."""
+"""The names that are needed to send statements by asyncpg alone. ``seen`` is a version of asyncpg or as it says."""
 
 
 @cache

@@ -51,7 +51,7 @@ class Report:
 
 @contextmanager
 def translated(model: type | None = None) -> Iterator[None]:
-    """Raise the exceptions of SQLAlchemy and the drivers in this block as the toolkit's, with the name of ``model``."""
+    """Raise the exceptions of SQLAlchemy in this block as the toolkit's. Their messages name ``model``."""
     try:
         yield
     except DatabaseError:
@@ -126,13 +126,13 @@ def _from_driver(error: sa.DBAPIError, model: type | None, who: str) -> Database
             return TenantIsolationError(f"{who}: a policy or a missing privilege refused the statement{state}.")
         case Kind.TRANSIENT:
             return TransactionError(
-                f"{who}: the transaction lost against another one; run it again{state}.",
+                f"{who}: the transaction conflicts with another one; run it again{state}.",
                 transient=True,
                 sqlstate=report.sqlstate,
             )
         case Kind.STALE_PLAN:
             return TransactionError(
-                f"{who}: the schema has changed under the transaction; run it again{state}.",
+                f"{who}: the schema has changed during the transaction; run it again{state}.",
                 transient=True,
                 sqlstate=report.sqlstate,
             )
@@ -204,7 +204,7 @@ def _read_sqlite(code: int, text: str) -> Report:
 def _fields(report: Report, model: type | None) -> tuple[str, ...]:
     """The model's attributes that the failure is about.
 
-    The tenant is left out unless it is the only one, since the user did not choose it.
+    The tenant column is left out, since the user did not set it, unless it is the only attribute.
     """
     if model is None:
         return report.columns

@@ -44,8 +44,8 @@ def _explain(element: Explain, compiler: Any, **kw: Any) -> str:
 
 @compiles(Explain, "sqlite")
 def _explain_query_plan(element: Explain, compiler: Any, **kw: Any) -> str:
-    # The driver caches prepared statements by their text, and SQLite does not notice that the schema has changed since
-    # an EXPLAIN was prepared. A number makes each text unique.
+    # The driver caches prepared statements by their text, and SQLite does not notice if the schema has changed since it
+    # prepared an EXPLAIN. Therefore a number makes each text unique.
     return f"EXPLAIN QUERY PLAN /* {next(_NUMBER)} */ {_compiled(element, compiler, kw)}"
 
 
@@ -67,12 +67,12 @@ class Plan(NamedTuple):
 
 
 def explained(sql: str) -> str:
-    """The statement in the SQL text of an `Explain`."""
+    """The SQL of the explained statement, without the EXPLAIN that precedes it in ``sql``."""
     return _PREFIX.sub("", sql, count=1)
 
 
 def plan_of(dialect: str, rows: Sequence[Mapping[str, Any]]) -> Plan:
-    """The plan in the rows that EXPLAIN returned. ``dialect`` is the database's name."""
+    """The plan that the rows of an EXPLAIN describe. ``dialect`` is the name of the database's dialect."""
     return _sqlite_plan(rows) if dialect == "sqlite" else _postgresql_plan(_parsed(next(iter(rows[0].values()))))
 
 

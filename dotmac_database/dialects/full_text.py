@@ -58,9 +58,9 @@ _SIMPLE: Column = literal_column("'simple'::regconfig")
 
 
 def indexed_search(target: Column, query: Column) -> Condition | None:
-    """The condition that the FTS5 table finds the row for a query, or can't look up any word of the query.
+    """A condition that uses the FTS5 table, and that is true for at least all rows that match the query.
 
-    None if the column has no FTS5 table.
+    It is true for all rows if the FTS5 table can't narrow the search. None if the column has no FTS5 table.
     """
     element: Any = target
     plain = element.__clause_element__() if hasattr(element, "__clause_element__") else element

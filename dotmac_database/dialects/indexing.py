@@ -25,9 +25,9 @@ class Need(Enum):
 class Access(NamedTuple):
     """A kind of index: its method and the operator class of its key.
 
-    ``extension`` is the PostgreSQL extension that provides the operator class, if any. ``default``: it is the method's
-    default class for the type, so that the DDL need not name it. ``accepted`` has the methods and operator classes with
-    which an existing index serves as well, including this one; it is empty for B-tree indexes.
+    ``extension`` is the PostgreSQL extension that provides the operator class, if any. ``default``: the operator class
+    is the method's default for the type, so that the DDL need not name it. ``accepted`` are the pairs of method and
+    operator class with which an existing index serves as well, including this one; it is empty for B-tree indexes.
     """
 
     method: str
@@ -59,7 +59,7 @@ _COMPILERS: dict[str, Any] = {
     "postgresql": PGDialect(paramstyle="named"),  # type: ignore[no-untyped-call]  # as SQLAlchemy has it
     "sqlite": SQLiteDialect(),
 }
-"""The dialects that compile DDL for display. The dialects of the drivers would double its percent signs."""
+"""The dialects that compile DDL for display. The dialects that belong to the drivers would double its percent signs."""
 
 
 def access(dialect: str, need: Need) -> Access | None:
@@ -70,7 +70,7 @@ def access(dialect: str, need: Need) -> Access | None:
 def wildcards(dialect: str) -> str:
     """The wildcard characters of case-sensitive patterns: LIKE on PostgreSQL, GLOB on SQLite.
 
-    An index can look up the beginning of a pattern only if it does not begin with one of these characters.
+    If a pattern begins with one of these characters, an index can't look up the beginning of the pattern.
     """
     return "*?[" if dialect == "sqlite" else "%_"
 
@@ -92,7 +92,8 @@ def nulls_come_first(dialect: str, *, descending: bool) -> bool:
 def places_nulls(dialect: str) -> bool:
     """Whether an index can declare NULLS FIRST or NULLS LAST.
 
-    SQLite's can't. If a query needs the other place, SQLite reads the first key of the index in two parts.
+    An index of SQLite can't. If a query needs the NULLs of the first key at the other end, SQLite still uses the index,
+    and reads the NULLs separately from the other entries.
     """
     return dialect == "postgresql"
 
@@ -115,7 +116,7 @@ def ddl_of(dialect: str, index: Index) -> str:
 
 
 def concurrently(dialect: str, ddl: str) -> str | None:
-    """The CREATE INDEX that does not block writers; None: the database does not support it."""
+    """The statement ``ddl``, changed so that it does not block writers; None: the database does not support that."""
     if dialect != "postgresql":
         return None
     return ddl.replace("CREATE INDEX ", "CREATE INDEX CONCURRENTLY ", 1)

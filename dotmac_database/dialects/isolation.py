@@ -12,9 +12,9 @@ from .transactions import CHANGES_AT_BEGIN, total_changes
 
 
 def saves_begin(engine: Engine) -> bool:
-    """Whether a single statement in AUTOCOMMIT saves the messages of BEGIN and COMMIT.
+    """Whether a single statement in AUTOCOMMIT saves the round trips of BEGIN and COMMIT.
 
-    The drivers of SQLite send no BEGIN before a SELECT, and there are no messages to save.
+    SQLite runs in this process, so there are no round trips to save.
     """
     return engine.dialect.name == "postgresql"
 
@@ -45,9 +45,10 @@ def begin_options(*, isolation_level: str | None, read_only: bool, deferrable: b
 
 
 def set_timeouts(*, statement: float | None, lock: float | None, idle: float | None = None) -> Select[Any] | None:
-    """One statement that sets PostgreSQL's timeouts, in seconds, for the transaction. None: no timeout is timeouts.
+    """One statement that sets these timeouts of PostgreSQL for the transaction. None if all arguments are None.
 
-    0 disables a timeout. PostgreSQL counts milliseconds, so a shorter timeout is rounded up to 1 ms, and not down to 0.
+    The timeouts are in seconds, and 0 disables a timeout. PostgreSQL counts milliseconds, so a timeout of less than
+    1 ms is rounded up to 1 ms, and not down to 0.
     """
     timeouts = {"statement_timeout": statement, "lock_timeout": lock, "idle_in_transaction_session_timeout": idle}
     calls = [
@@ -74,8 +75,9 @@ def may_have_written(connection: Connection) -> bool:
 def lock_by_name(name: str, *, wait: bool) -> Select[Any]:
     """The statement that takes PostgreSQL's advisory lock on a name until the transaction ends.
 
-    With ``wait`` it waits for the lock and returns NULL. Without, it returns at once whether the lock was free. The
-    name is hashed to 64 bits. Two names with the same hash share a lock, which can only cause a needless wait.
+    With ``wait`` the statement waits for the lock and returns NULL. Without ``wait`` it returns at once, and says
+    whether it has taken the lock. The name is hashed to 64 bits. Two names with the same hash share a lock, which can
+    only cause a needless wait.
     """
     key = func.hashtextextended(name, 0)
     return select(func.pg_advisory_xact_lock(key) if wait else func.pg_try_advisory_xact_lock(key))

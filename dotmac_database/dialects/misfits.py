@@ -18,9 +18,9 @@ from ..models.traits import Traits, traits_of
 
 
 def refused_by_type(error: sa.StatementError, model: type | None, who: str) -> ValidationError | None:
-    """The error that names the field; None if the exception was not raised by a `TypeDecorator`.
+    """The toolkit's error, which names the field. None if ``error`` was not raised inside a `TypeDecorator`.
 
-    If several fields have the type, it names those with the refused value.
+    If several fields have this type, the error names those to which the statement assigned the refused value.
     """
     cause = error.orig
     refusal = None if cause is None else _refusal(cause.__traceback__)
@@ -38,7 +38,7 @@ def refused_by_type(error: sa.StatementError, model: type | None, who: str) -> V
 
 
 def _refusal(traceback: TracebackType | None) -> tuple[TypeDecorator[Any], Any] | None:
-    """The innermost type in the traceback that was converting a value, and the value."""
+    """The type that was converting a value when the exception was raised, and that value."""
     refusal = None
     while traceback is not None:
         frame, code = traceback.tb_frame, traceback.tb_frame.f_code
@@ -51,7 +51,7 @@ def _refusal(traceback: TracebackType | None) -> tuple[TypeDecorator[Any], Any] 
 
 
 def _fields(traits: Traits[Any], type_: TypeDecorator[Any]) -> list[str]:
-    """The fields with a column of this type: those of the class, or else those of its related classes."""
+    """The fields of the class that have this type. If there are none, the fields of its related classes."""
     own = [key for key, column in traits.columns.items() if type(column.type) is type(type_)]
     if own:
         return own
@@ -64,7 +64,7 @@ def _fields(traits: Traits[Any], type_: TypeDecorator[Any]) -> list[str]:
 
 
 def _names_of(parameters: Any, value: Any) -> Iterator[str]:
-    """The names of the parameters that have this very value."""
+    """The names of the parameters whose value is this object."""
     for each in parameters if isinstance(parameters, (list, tuple)) else (parameters,):
         if isinstance(each, Mapping):
             yield from (str(name) for name, parameter in each.items() if parameter is value)

@@ -13,6 +13,9 @@ OWN = "dotmac_own"
 
 
 class OwnTable(TableClause):
-    """A table that the toolkit adds for a class, such as an FTS5 table. It is used only to select confined rows."""
+    """A table that the toolkit adds for a class, such as an FTS5 table.
+
+    It is used only in conditions that choose among rows that are already confined to the tenant.
+    """
 
     inherit_cache = True

@@ -47,7 +47,7 @@ from .search_text import as_websearch
 from .spans import AsText, Single, Span, converts, decimal_span, float_span, underlying
 
 _FAITHFUL = (Boolean, Date, DateTime, Enum, Float, Integer, Numeric, String, Time, Uuid)
-"""The types for which a value that was read equals the stored one, so that a comparison finds the row again."""
+"""The types with which a value is read exactly as it is stored, so that a comparison with it finds the row again."""
 
 _SINGLE_DIGITS = 24
 _SINGLE = Single()
@@ -56,7 +56,10 @@ _CONFIG: Column = literal_column("'simple'::regconfig")
 
 
 class _Whole(TypeDecorator[str]):
-    """The text type of a `TypeDecorator` without its length, since a cast to a length truncates values."""
+    """A text type without a length that converts values as a `TypeDecorator` does.
+
+    A cast to a type with a length would truncate values.
+    """
 
     impl = String
     cache_ok = True
@@ -71,12 +74,12 @@ class _Whole(TypeDecorator[str]):
 
 
 def _list_of(type_: TypeEngine[Any]) -> ARRAY[Any]:
-    """The type of a list of values. It has one dimension, since a value can itself be a list in Python."""
+    """The type of an array of values. The dimension is given, since a value can itself be a list in Python."""
     return ARRAY(_item(type_), dimensions=1)
 
 
 def _item(type_: TypeEngine[Any]) -> TypeEngine[Any]:
-    """The type of an array's items, without a text's length: a cast to VARCHAR(5)[] would truncate the values."""
+    """The type of the items of an array. A text type loses its length: a cast to VARCHAR(5)[] would truncate texts."""
     plain = underlying(type_, Postgresql.types)
     sized = isinstance(plain, String) and (plain.length is not None or isinstance(plain, CHAR))
     if not sized or enum_of(type_) is not None:
@@ -112,7 +115,7 @@ class Postgresql(Dialect):
         return _words(column).op("@@", is_comparison=True)(func.websearch_to_tsquery(_CONFIG, query))
 
     def relevance(self, column: Column, query: Column) -> Column:
-        # A double, as in Python: ts_rank_cd returns a REAL, which would not be equal to the number in a cursor.
+        # ts_rank_cd returns a REAL, which would not be equal to the number in a cursor. A double is equal to it.
         return cast(func.ts_rank_cd(_words(column), func.websearch_to_tsquery(_CONFIG, query)), Double())
 
     def _among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition:
@@ -167,11 +170,11 @@ class Postgresql(Dialect):
         return exists(select(literal_column("1")).where(member == other))
 
     def typed(self, column: Column, type_: TypeEngine[Any]) -> Column:
-        # A VALUES column that has only NULLs, or enums as psycopg sends them, has the type text, and PostgreSQL assigns
-        # text to no column of another type.
+        # A column of VALUES has the type text if it has only NULLs, or if psycopg sends enums in it. PostgreSQL assigns
+        # a text only to a text column.
         plain = self.underlying(type_)
         if isinstance(plain, String) and not isinstance(plain, Enum):
-            return column  # needs no cast, which would truncate a long text; without it, PostgreSQL refuses the text
+            return column  # no cast: it would truncate a text that is too long, which PostgreSQL otherwise refuses
         if isinstance(plain, ARRAY) and isinstance(plain.item_type, String) and not isinstance(plain.item_type, Enum):
             return cast(column, ARRAY(Text()))
         enum = enum_of(type_)
@@ -216,7 +219,7 @@ class Postgresql(Dialect):
             return column == any_(lows)
         spans = func.unnest(lows, highs).table_valued("low", "high", name="dotmac_spans").render_derived()
         in_span = exists(select(literal_column("1")).where(column.between(spans.c.low, spans.c.high)))
-        return or_(in_span, column != column)  # NULL for a NULL column, so that NOT IN is not true either
+        return or_(in_span, column != column)  # `column != column` is NULL for NULL, so that NOT IN excludes it too
 
 
 def _is_single(type_: TypeEngine[Any]) -> bool:

@@ -24,9 +24,9 @@ def prepare(engine: Engine) -> None:
     """Set an engine up.
 
     When a connection is taken from the pool, it is replaced if the server has closed it (a restart, an idle timeout).
-    The kernel knows that from the socket; to ask the kernel takes microseconds, whereas a ping takes a round trip. A
-    connection that vanished without a message from the server is noticed only by the next statement. Statements with
-    stale plans are sent again, and floats are stored exactly in NUMERIC columns.
+    The state of the socket shows this within microseconds, whereas a ping takes a round trip. If a connection was lost
+    without a message from the server, only the next statement notices that. Statements with stale plans are sent again,
+    and floats are stored exactly in NUMERIC columns.
     """
     event.listen(engine, "checkout", _refuse_ended)
     watch_plans(engine)
@@ -76,8 +76,8 @@ def has_ended(driver: Any) -> bool:
 def _psycopg_ended(driver: Any) -> bool:
     try:
         descriptor = driver.fileno()
-        # Before it closes, the server sends an error, so it can take several reads to reach the end of the stream.
-        # After a mere notice, there is nothing more to read.
+        # The server sends an error before it closes a connection, so it can take several reads to reach the end of the
+        # stream. If it has sent only a notice, nothing more is readable after that.
         for _ in range(8):
             if not _readable(descriptor):
                 return False
@@ -114,10 +114,10 @@ def _readable(descriptor: int) -> bool:
 
 
 def cut(driver: Any) -> bool:
-    """Cut a connection off. Returns whether there was an open one.
+    """Shut the socket of a connection down, without waiting for the server. Returns whether the connection was open.
 
-    A connection of psycopg can be cut from any thread, one of asyncpg only in its event loop. Callers that wait for the
-    server's response get an error at once.
+    A connection of psycopg can be cut from any thread, a connection of asyncpg only in its event loop. Callers that
+    wait for a response of the server get an error at once.
     """
     # asyncpg's own `terminate` does nothing while a `close` waits for the server (seen in 0.30).
     transport = getattr(driver, "_transport", None)

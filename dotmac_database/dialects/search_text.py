@@ -26,14 +26,17 @@ https://www.postgresql.org/docs/current/textsearch-limitations.html
 """
 
 _EXPANDED, _EXPANDED_LENGTH = 3, 10_000
-"""The limits for searching compounds in both forms: compounds in one alternative, and characters of the query."""
+"""Compounds are searched in both forms (see `as_websearch`) only within limits.
+
+The limits are so many compounds in one alternative, and so many characters in the query.
+"""
 
 
 class Term(NamedTuple):
     """A word or phrase of a query.
 
-    ``words`` are in lower case. They must occur next to each other, or must not if ``absent`` is true. ``written`` is
-    the text as the person typed it.
+    ``words`` are in lower case. They must occur next to each other; if ``absent`` is true, they must not. ``written``
+    is the text as the person typed it.
     """
 
     absent: bool
@@ -51,7 +54,7 @@ Alternative = tuple[Term, ...]
 
 @lru_cache(maxsize=256)
 def alternatives(query: str) -> tuple[Alternative, ...]:
-    """The alternatives of a query. A text matches if all terms of one alternative hold. Empty: no text matches."""
+    """The alternatives of a query. A text matches if it meets all terms of one alternative. Empty: no text matches."""
     groups: list[dict[Term, None]] = [{}]
     impossible: set[int] = set()
     for match in _TERM.finditer(query):
@@ -78,9 +81,9 @@ def alternatives(query: str) -> tuple[Alternative, ...]:
 def as_websearch(query: str) -> str:
     """The query in the syntax of PostgreSQL's ``websearch_to_tsquery``, with the meaning that this module defines.
 
-    Each term is quoted, so that nothing in it becomes an operator: a tsquery can have at most 32 of them in a row. For
-    a compound (``e-mail``, ``joe@example.com``) PostgreSQL indexes one word if the text has the compound, and several
-    words if the text has blanks instead. Therefore the query searches for both forms.
+    Each term is quoted, so that nothing in it becomes an operator; a tsquery can have at most 32 operators in a row.
+    If a text has a compound (``e-mail``, ``joe@example.com``), PostgreSQL indexes it as one word. If a text has blanks
+    between the parts, PostgreSQL indexes several words. Therefore the query searches for both forms.
     """
     expands = len(query) <= _EXPANDED_LENGTH
     return " or ".join(written for each in alternatives(query) for written in _written(each, expands=expands))
@@ -132,5 +135,5 @@ class Text:
         return sum(self.words[start : start + width] == phrase for start in range(len(self.words) - width + 1))
 
     def answers(self, query: Iterable[Alternative]) -> bool:
-        """Whether all terms of one of the alternatives hold."""
+        """Whether the text meets all terms of one of the alternatives."""
         return any(all(self.has(term.words) is not term.absent for term in each) for each in query)

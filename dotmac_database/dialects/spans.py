@@ -39,7 +39,7 @@ _DOUBLE_OID = 701  # PostgreSQL's
 
 
 class AsStored(sa.UserDefinedType[Any]):
-    """The type of a value that SQLAlchemy does not convert: it is what the driver returns and takes."""
+    """A type whose values SQLAlchemy does not convert: Python gets and gives the values of the driver."""
 
     cache_ok = True
 
@@ -49,7 +49,7 @@ class AsStored(sa.UserDefinedType[Any]):
 
 
 class AsText(sa.Text):
-    """The type of a value in PostgreSQL's text form, which PostgreSQL parses as the same value."""
+    """A type whose values are in PostgreSQL's text form, from which PostgreSQL gets exactly the same value again."""
 
 
 def converts(type_: sa.TypeEngine[Any]) -> bool:
@@ -70,10 +70,10 @@ def underlying(type_: sa.TypeEngine[Any], dialect: Dialect) -> sa.TypeEngine[Any
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The types that bind the lower and the upper end of the span of a column's value.
+    """The stored values that are read as the same Python value, for a column of the type ``item``.
 
-    If ``low`` and ``high`` are the same type, the span is a single stored value. ``item`` is the column's type.
-    ``rounds``: a stored number is rounded when it is read.
+    The types ``low`` and ``high`` convert a Python value to the lower and to the upper end of its span. If they are the
+    same type, the span is a single stored value. ``rounds``: a stored number is rounded when it is read.
     """
 
     item: sa.TypeEngine[Any]
@@ -116,15 +116,15 @@ class MomentEnd(sa.TypeDecorator[Any]):
 
 
 def moment_forms(stored: Any) -> tuple[Any, ...]:
-    """All texts that are read as the same value as ``stored``, a text that SQLAlchemy writes; in ascending order."""
+    """All texts, in ascending order, that are read as the same value as ``stored``, which is a text by SQLAlchemy."""
     parts = _MOMENT.fullmatch(stored) if isinstance(stored, str) else None
     if parts is None:
-        return (stored,)  # the user's own storage format, or NULL
+        return (stored,)  # NULL, or a format that the user has chosen
     whole, digits = parts.group(1), (parts.group(2) or "").ljust(6, "0")
     short = digits.rstrip("0")
     lengths = sorted({len(short), max(len(short), 3), 6})
     forms = [f"{whole}.{digits[:length]}" if length else whole for length in lengths]
-    # A date without a time is midnight.
+    # A text with only a date is read as midnight.
     return (whole.removesuffix(" 00:00:00"), *forms) if not short and whole.endswith(" 00:00:00") else tuple(forms)
 
 
@@ -138,8 +138,8 @@ def digits_read(item: sa.TypeEngine[Any], dialect: Dialect) -> int | None:
 class DecimalEnd(sa.TypeDecorator[Any]):
     """An end of the span of doubles that are read as the same Decimal because they are rounded.
 
-    ``narrow``: the column stores single-precision numbers. A value with more decimal places than reading gives is bound
-    unchanged, since no stored value is read as it.
+    ``narrow``: the column stores single-precision numbers. If a value has more decimal places than the rounded values
+    have, no stored value is read as this value. It is then bound unchanged.
     """
 
     impl = sa.Double
@@ -152,7 +152,7 @@ class DecimalEnd(sa.TypeDecorator[Any]):
         self.narrow = narrow
 
     def bind_processor(self, dialect: Any) -> Any:
-        """SQLAlchemy's hook: the number."""
+        """SQLAlchemy's hook: a function that returns the end of the span of a value."""
         digits, narrow = digits_read(self.item, dialect), self.narrow
         step = Decimal(1).scaleb(-(digits or 0))
         half = step / (-2 if self.end == "low" else 2)
@@ -171,7 +171,7 @@ class DecimalEnd(sa.TypeDecorator[Any]):
 class Single(sa.TypeDecorator[Any]):
     """A number rounded as PostgreSQL's REAL stores it, and bound as a double.
 
-    As a double no value is out of range, and the comparison can still use an index of the column.
+    Because it is bound as a double, no value is out of range, and the comparison can still use an index of the column.
     """
 
     impl = sa.Double
@@ -183,7 +183,7 @@ class Single(sa.TypeDecorator[Any]):
 
 
 def nearest_single(value: float) -> float:
-    """The nearest number of single precision. A number that overflows or underflows there is returned unchanged."""
+    """The nearest number of single precision. If the number is too large or too small for it, it is not changed."""
     try:
         nearest: float = struct.unpack("f", struct.pack("f", value))[0]
     except OverflowError:
@@ -212,7 +212,7 @@ class DoubleEnd(sa.TypeDecorator[Any]):
 
 
 class AsWritten(sa.TypeDecorator[Any]):
-    """A float as the NUMERIC with the digits of its ``repr``. Drivers would send more digits, or only the first 15."""
+    """Binds a float as a NUMERIC with the digits of its ``repr``. A driver would send more digits, or only 15."""
 
     impl = sa.Numeric
     cache_ok = True

@@ -49,7 +49,7 @@ from .full_text import indexed_search
 from .spans import AsStored, Span, bound_by, converts, decimal_span, digits_read, moment_forms, moment_span, underlying
 
 _FAITHFUL = (Boolean, Date, Enum, Float, Integer, Numeric, String, Uuid)
-"""The types for which a value that was read equals the stored one. Numbers that are read as Decimals are excepted."""
+"""The types with which a value is read exactly as it is stored, except numbers that are read as Decimals."""
 
 _GLOB_SPECIAL = "*?["
 _PLACE = re.compile(r"-?[0-9]{1,9}")
@@ -73,7 +73,7 @@ class JsonValues(TypeDecorator[Any]):
 class JsonRows(TypeDecorator[Any]):
     """A list of rows as JSON, each row as an array of its values.
 
-    A row is repeated for each form in which SQLite can store one of its values.
+    If SQLite can store a value of a row in several forms, the list has the row once for each form.
     """
 
     impl = Text
@@ -101,7 +101,7 @@ class JsonRows(TypeDecorator[Any]):
 
 
 def _stored(values: Iterable[Any], item: TypeEngine[Any], dialect: Any) -> list[Any]:
-    """The values as SQLite stores them, in all their stored forms, and as far as JSON can represent them."""
+    """The values as SQLite stores them, each in all forms in which SQLite can store it, as values for JSON."""
     stored = list(map(bound_by(item, dialect), values))
     plain = underlying(item, dialect)
     if isinstance(plain, _BYTES):
@@ -132,7 +132,7 @@ _TEXT_OR_INFINITY = re.compile(r'"(?:[^"\\]|\\.)*"|Infinity')
 class Sqlite(Dialect):
     """SQLite, with sqlite3 or aiosqlite.
 
-    SQLite's LIKE ignores the case of ASCII letters, so that case-sensitive matches use GLOB.
+    Case-sensitive matches use GLOB, because SQLite's LIKE ignores the case of ASCII letters.
     """
 
     name: ClassVar[str] = "sqlite"
@@ -142,9 +142,9 @@ class Sqlite(Dialect):
     inserts_in_order: ClassVar[bool] = True  # unless the largest possible key is in use: sqlite.org/autoinc.html
 
     def enforces_keys(self, connect: Callable[[], Connection]) -> bool:
-        """Sends a PRAGMA on each call, since a connection can change the setting.
+        """Whether the setting of the connection is on. Asked by a PRAGMA at each call, since it can be changed.
 
-        The driver sends it, so that no event listener is called.
+        The driver sends the PRAGMA, so that no event listener is called.
         """
         cursor = connect().connection.cursor()
         try:
@@ -270,13 +270,13 @@ def _with_affinity(value: Column, type_: TypeEngine[Any]) -> Column:
 def _json_path(document: Column, path: tuple[str, ...]) -> Column:
     """The path in SQLite's syntax.
 
-    A step such as ``0`` is an index of an array or a key of an object, which depends on the document. Therefore the SQL
-    tests the type of the document there.
+    A step such as ``0`` can be an index of an array or a key of an object. This depends on the document, so the SQL
+    tests whether the value at this point is an array.
     """
     prefix: Column | None = None
     plain = "$"
     for step in path:
-        # Escaped in the same way as SQLAlchemy stores it: SQLite before 3.45 compares keys in their escaped form.
+        # The key is escaped as in the JSON that SQLAlchemy stores, because SQLite before 3.45 compares escaped keys.
         key = f".{json.dumps(step)}"
         if not _PLACE.fullmatch(step):
             plain += key

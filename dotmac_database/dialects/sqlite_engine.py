@@ -109,7 +109,8 @@ def prepare(engine: Engine, *, busy_timeout: float, isolation_level: str | None 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
         if dialect.is_async and not in_greenlet():
-            # Otherwise the driver would raise this only after BEGIN, and the pool would close the connection.
+            # The error is raised here, before BEGIN. Otherwise SQLAlchemy would raise it after BEGIN, and the pool
+            # would close the connection.
             raise MissingGreenlet(
                 "An attribute that an async session has not loaded, such as a deferred column or a relationship, was "
                 "read where nothing can be awaited: load it with the row."

@@ -81,8 +81,8 @@ def _relevance(text: str | None, query: str | None) -> float | None:
 def _candidates(query: str | None) -> str | None:
     """A query of the FTS5 table that finds at least all rows for which `_search` is true.
 
-    It has only the ASCII words that must occur. None if it would not exclude any row, or would have too many groups.
-    https://www.sqlite.org/fts5.html#full_text_query_syntax
+    The FTS5 query has only the ASCII words that must occur. None if such a query would find all rows, or would have too
+    many groups. https://www.sqlite.org/fts5.html#full_text_query_syntax
     """
     if query is None:
         return None

@@ -2,13 +2,13 @@
 
 Drivers prepare frequent statements. If the schema has changed so that the rows of a prepared statement would have
 other types, the server refuses to run it (SQLSTATE 0A000), and the statement has no effect. This module then makes the
-driver forget its prepared statements, and sends the statement once more if no earlier work is lost by that: outside of
-a transaction, as the first statement of a transaction, and as the first one after a savepoint of the toolkit. In all
-other cases the whole transaction must be run again.
+driver forget its prepared statements. It sends the statement once more if no earlier work is lost by that: if the
+statement is outside of a transaction, or the first one of a transaction, or the first one after a savepoint of the
+toolkit. In all other cases the whole transaction must be run again.
 
 The caches of prepared statements are private to psycopg 3.3 (``_prepared``), to asyncpg 0.32, and to SQLAlchemy 2.1.9
 (``_invalidate_schema_cache`` of its asyncpg dialect, ``_cached_metadata`` of a compiled statement).
-``tests/integration/test_stale_plans.py`` names each.
+``tests/integration/test_stale_plans.py`` fails if one of these names is missing.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ If the next statement has a stale plan, this statement is sent again before it.
 
 _POINT = "dotmac_database.point"
 _FORGOTTEN_AT = "dotmac_database.forgotten"
-"""When a connection last forgot its plans. Both keys are in the ``info`` of the pooled connection."""
+"""The keys in a pooled connection's ``info`` of its `Point`, and of the time when it last forgot its plans."""
 
 _STALE_AT = "dotmac_stale_at"
 """The attribute of a dialect with the time when a plan of one of its connections was last refused."""
 
 _OWN_NAMES = ('"_pg3_', '"__asyncpg_', '"__dotmac_')
-"""The prefixes of the names of prepared statements of psycopg, asyncpg and the toolkit, as the server quotes them."""
+"""How the names of prepared statements of psycopg, asyncpg and the toolkit begin in the server's messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,10 @@ _BEGINNING = Point()
 def is_stale_plan(cause: Any) -> bool:
     """Whether a driver's error means that the plan of a statement is stale, and nothing else is wrong.
 
-    SQLSTATE 0A000 also means that the server does not have a feature. The messages depend on the server's language, but
-    the error names the function in the server's source, which differs. XX000 is an internal error, and its message for
-    a dropped type is never translated. 26000 is an unknown prepared statement, perhaps one that a pooler deallocated;
-    the name in the message shows whether the driver or the toolkit had prepared it.
+    SQLSTATE 0A000 can also mean that the server does not have a feature. To tell the two apart, the name of the
+    server's internal function is compared, since the message depends on the server's language. XX000 is an internal
+    error, and its message for a dropped type is never translated. 26000 is an unknown prepared statement, perhaps one
+    that a pooler has deallocated; its name in the message shows whether the driver or the toolkit had prepared it.
     """
     sqlstate = getattr(cause, "sqlstate", None)
     if sqlstate == "0A000":
@@ -72,9 +72,9 @@ def is_stale_plan(cause: Any) -> bool:
 
 
 def watch_plans(engine: Engine) -> None:
-    """Send an engine's statements with stale plans again. Repeated calls have no effect.
+    """Add the listeners that send an engine's statements with stale plans again.
 
-    SQLAlchemy adds the same listener only once to a dialect.
+    Repeated calls have no effect, since SQLAlchemy adds the same listener only once to a dialect.
     """
     if engine.dialect.driver in ("psycopg", "asyncpg"):
         event.listen(engine, "do_execute", _execute)
@@ -97,12 +97,13 @@ def _execute_many(cursor: Any, statement: str, parameters: Any, context: Any) ->
 
 
 def _sent(send: Any, cursor: Any, statement: str, parameters: Any, context: Any, listeners: Any) -> bool:
-    """Send a statement as SQLAlchemy does, and once more if its plan is stale and no work is lost by it.
+    """Send a statement as SQLAlchemy does, and once more if its plan is stale and no earlier work is lost by that.
 
-    False: nothing was sent, and SQLAlchemy has to send the statement.
+    Returns False if nothing was sent, so that SQLAlchemy has to send the statement.
     """
     dialect, pooled = context.dialect, context.root_connection.connection
-    # SQLAlchemy sends it if another listener must see it, and for a new dialect's first queries, which have no pool.
+    # SQLAlchemy must send the statement if there is another listener, which must see it. The first queries of a new
+    # dialect are sent by SQLAlchemy too, since their connection is not from the pool.
     if len(listeners) > 1 or not isinstance(pooled, _ConnectionFairy):
         return False
     point = point_of(dialect, pooled)
@@ -112,7 +113,7 @@ def _sent(send: Any, cursor: Any, statement: str, parameters: Any, context: Any,
         if not is_stale_plan(_of_driver(error)):
             raise
         note_stale(dialect)
-        context.engine.clear_compiled_cache()  # compiled statements cache how the columns' old types are read
+        context.engine.clear_compiled_cache()  # a compiled statement caches how values of the old types are read
         if point is None:
             raise
         go_back(dialect, pooled, point)
@@ -140,7 +141,8 @@ def _of_driver(error: BaseException) -> BaseException:
 def point_of(dialect: Any, pooled: Any) -> Point | None:
     """The point that the transaction can be rolled back to if the next statement fails; None: there is no such point.
 
-    Outside of a transaction, the connection first forgets its plans if a plan of another connection was refused.
+    If the connection is outside of a transaction, and a plan of another connection was refused since the last time,
+    this connection first forgets its plans.
     """
     driver = pooled.driver_connection
     if driver.pgconn.transaction_status if dialect.driver == "psycopg" else driver.is_in_transaction():
@@ -154,7 +156,7 @@ def point_of(dialect: Any, pooled: Any) -> Point | None:
 def mark_savepoint(connection: Connection) -> None:
     """Mark the innermost savepoint as the point to roll back to.
 
-    It must be called right after the savepoint is set, before other statements or code of the user.
+    Call this right after the savepoint was set, before another statement is sent or code of the user runs.
     """
     savepoint: Any = connection.get_nested_transaction()
     if savepoint is not None and connection.dialect.driver in ("psycopg", "asyncpg"):

@@ -21,18 +21,16 @@ CHANGES_AT_BEGIN = "dotmac_database.changes"
 CANCEL_TIMEOUT = 2.0
 """How long sending a cancellation request to the server may take, in seconds."""
 BUSY = "dotmac_database.busy"
-"""The key in a pooled connection's ``info`` while a statement runs that only the driver knows, not SQLAlchemy."""
+"""The key that a pooled connection's ``info`` has while the driver runs a statement that SQLAlchemy does not see."""
 _WATCHED: WeakSet[Engine] = WeakSet()
 BEFORE_UNDO: ContextVar[Callable[[], None] | None] = ContextVar("dotmac_database_before_undo", default=None)
 """A function to call after a statement has failed, and before SQLAlchemy rolls back because of that."""
 
 
 def ensure_begun(connection: Connection) -> None:
-    """Begin SQLite's transaction if the driver has not begun it yet.
+    """Begin a transaction of SQLite before a savepoint, if BEGIN was not sent yet.
 
-    Without a transaction, the RELEASE of a savepoint would commit.
-
-    https://www.sqlite.org/lang_savepoint.html
+    Outside of a transaction, the RELEASE of a savepoint would commit: https://www.sqlite.org/lang_savepoint.html
     """
     if connection.dialect.name != "sqlite" or connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
         return
@@ -69,7 +67,10 @@ def watch(bind: Engine | Connection | None) -> None:
 
 
 def equip(session: Session) -> None:
-    """Install SQLite's functions for a session on a Connection that was opened before `watch` was called."""
+    """Install the toolkit's SQLite functions if the session is bound to a Connection.
+
+    That Connection may have been opened before `watch` was called, and then it does not have them yet.
+    """
     if isinstance(session.bind, Connection) and session.bind.dialect.name == "sqlite":
         _equip(session.bind)
 
@@ -96,7 +97,7 @@ def _before_undo(_context: ExceptionContext) -> None:
 
 
 def _mark(context: ExceptionContext) -> None:
-    # If a listener has refused the statement before it was sent, the transaction is not aborted.
+    # If a listener raised the error before the statement was sent, the transaction is not aborted.
     sent = context.sqlalchemy_exception is not None
     if sent and context.connection is not None and not context.is_disconnect:
         mark_aborted(context.connection)
@@ -109,7 +110,7 @@ def mark_aborted(connection: Connection) -> None:
 
 def _clear(connection: Connection) -> None:
     if connection.invalidated:
-        return  # its info is gone, and reading it here would make the rollback fail
+        return  # an invalidated connection has no info, and to read it here would make the rollback fail
     connection.info.pop(_ABORTED, None)
 
 
@@ -123,10 +124,9 @@ for _listener in (_before_undo, _equip, _count_changes, _begin_first, _mark, _cl
 
 
 def refuses_commit(session: Session) -> bool:
-    """Whether COMMIT would roll back without an error.
+    """Whether a COMMIT would roll the transaction back without an error, because a statement has failed in it.
 
-    PostgreSQL does that in an aborted transaction, and no driver reports it:
-    https://www.postgresql.org/docs/current/sql-commit.html
+    PostgreSQL does that, and no driver reports it: https://www.postgresql.org/docs/current/sql-commit.html
     """
     return any(
         connection.dialect.name == "postgresql" and not connection.invalidated and connection.info.get(_ABORTED)
@@ -162,9 +162,10 @@ def _is_busy(connection: Connection) -> bool:
 
 
 def throw_away(connection: Connection) -> None:
-    """Close the driver's connection. A statement that is running on it is cancelled.
+    """Close the driver's connection. A statement that is running on it is cancelled first.
 
-    psycopg's library can crash if a connection is closed while a statement runs, so this waits for the statement's end.
+    This function then waits for the end of the statement, because libpq, which psycopg uses, can crash if a connection
+    is closed while a statement runs.
     """
     if connection.closed or connection.invalidated:
         return
@@ -174,7 +175,7 @@ def throw_away(connection: Connection) -> None:
         connection.invalidate()
         return
     wait: Callable[[Any], Any] = await_only if connection.dialect.is_async else lambda result: result
-    with suppress(Exception):  # if it can't be cancelled, the statement ends by itself or by its timeout
+    with suppress(Exception):  # a statement that can't be cancelled ends by itself or by its timeout
         wait(driver.cancel_safe(timeout=CANCEL_TIMEOUT))
     wait(lock.acquire())
     try:

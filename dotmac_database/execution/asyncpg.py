@@ -49,7 +49,10 @@ Process = Callable[[Any], Any]
 
 @dataclass(slots=True, eq=False)
 class Plan:
-    """A compiled statement for the driver. ``keys`` are the columns of a row's object or dict."""
+    """A compiled statement for the driver.
+
+    ``keys`` are the attributes of the object, or the keys of the dict, that each row begins with, in the row's order.
+    """
 
     sql: str
     parameters: Sequence[tuple[str, Any, Process | None]]
@@ -65,7 +68,7 @@ class Plan:
         ]
 
     def processors(self, dialect: Any, attributes: Sequence[Any]) -> Processors:
-        """The conversions of values by position. They depend on the types that the server reports."""
+        """The conversions of a row's values, by position. They depend on the types that the server reports."""
         processors = (
             (place, type_.dialect_impl(dialect).result_processor(dialect, attribute.type.oid))
             for place, (type_, attribute) in enumerate(zip(self.types, attributes, strict=True))
@@ -76,22 +79,26 @@ class Plan:
 Processors = tuple[tuple[int, Process], ...]
 
 _PLANS = "dotmac_plans"
-"""The dialect's attribute with the plan of each statement; None: not possible directly. It ends with the engine."""
+"""The attribute of a dialect that caches the plan of each statement, so that the cache is freed with the engine.
+
+A statement that can't be sent directly has the plan None.
+"""
 
 _PROCESSORS = "dotmac_database.processors"
-"""The key in a pooled connection's ``info`` of its conversions for each plan."""
+"""The key in a pooled connection's ``info`` under which the conversions for each plan are cached."""
 
 _MAX_PROCESSORS = 256
-"""The most plans whose conversions are cached for a connection; asyncpg caches 100 prepared statements."""
+"""The maximum number of plans whose conversions are cached for a connection; asyncpg caches 100 prepared statements."""
 
 
 def fetch(
     session: Session, statement: Any, parameters: Mapping[str, Any], traits: Traits[Any], fields: Sequence[str] | None
 ) -> list[Any] | None:
-    """The rows of a read. Each begins with an object, or a dict of ``fields``; with ``fields=None`` it has only values.
+    """The rows of a read, which takes one statement.
 
-    One statement. Returns None if it was not sent, or if the connection was lost, since a read may be sent again.
-    Raises the same exceptions as SQLAlchemy.
+    Each row begins with a dict of these ``fields``, or with an object if ``fields`` is empty. With ``fields=None`` it
+    has only values. Returns None if the statement was not sent, or if the connection was lost, since a read may be sent
+    again. Raises the same exceptions as SQLAlchemy.
     """
     engine = engine_of(session)
     plan = _plan(statement, engine.dialect, traits, fields)
@@ -115,9 +122,10 @@ def can_send(session: Session, statement: Any, traits: Traits[Any], fields: Sequ
 
 
 def write(session: Session, statement: Any, parameters: Mapping[str, Any], traits: Traits[Any]) -> list[Any] | None:
-    """The objects of the rows that a write returns. The server commits its single statement.
+    """The objects of the rows that a write returns. The write is one statement, which the server commits by itself.
 
-    Returns None if it was not sent. If the connection is lost, raises `TransactionError` with ``outcome="unknown"``.
+    Returns None if the statement was not sent. If the connection is lost, it raises `TransactionError` with
+    ``outcome="unknown"``.
     """
     engine = engine_of(session)
     plan = _plan(statement, engine.dialect, traits, ())
@@ -130,7 +138,7 @@ def write(session: Session, statement: Any, parameters: Mapping[str, Any], trait
 def insert(session: Session, statement: Any, parameters: Mapping[str, Any], traits: Traits[Any]) -> list[Any] | None:
     """The object of a new row, inserted in the session's transaction, which is begun if there is none.
 
-    Returns None if it was not sent. A rollback makes the object transient, like one that was flushed.
+    Returns None if the INSERT was not sent. A rollback makes the object transient, as it does with a flushed object.
     """
     if session.new or session.dirty or session.deleted:
         return None
@@ -170,7 +178,7 @@ def _compiled(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequenc
     if not isinstance(compiled, SQLCompiler) or compiled.post_compile_params or compiled.literal_execute_params:
         return None
     if compiled.prefetch:
-        return None  # a value that Python computes for each execution
+        return None  # Python must compute a value, such as a default, at each execution
     columns = result_columns(compiled)
     keys: tuple[str, ...] = ()
     if fields is not None:
@@ -186,10 +194,10 @@ def _compiled(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequenc
 
 
 def _holds_users_sql(statement: Any, table: Any) -> bool:
-    """Whether a statement may contain SQL of the user's, which the session must see, since it may have to confine it.
+    """Whether a statement may contain SQL that the user wrote, with tables that a guarded session may have to confine.
 
-    In the toolkit's statements, such SQL comes only from hybrids and from conditions of relationships. It matters only
-    if it contains a SELECT or a text.
+    Such a statement must be sent by the session. In the toolkit's statements, the user's SQL comes only from hybrids
+    and from the conditions of relationships, and it has such tables only if it contains a SELECT or a text.
     """
     if not is_of_cached_shape(statement):
         return True
@@ -203,7 +211,7 @@ def _holds_users_sql(statement: Any, table: Any) -> bool:
 
 
 def _is_opaque(element: Any) -> bool:
-    """Whether SQL contains a SELECT or a text, whose tables its structure does not show."""
+    """Whether an element of a statement is a SELECT or a text. The statement's own FROM does not show their tables."""
     literal = isinstance(element, ColumnClause) and element.is_literal and element.name not in ("*", "1")
     return literal or isinstance(element, (SelectBase, TextClause))
 
@@ -242,7 +250,7 @@ def _records(
     try:
         adapted: Any = pooled.dbapi_connection
         if not caches_statements(pooled) or has_begun(adapted):
-            return None  # a transaction was begun on it by others, whose rollback would undo a write
+            return None  # asyncpg caches no statements, or other code began a transaction that could be rolled back
         return _sent(engine.dialect, pooled, plan, parameters, begins=False)
     except Exception as error:
         if engine.dialect.is_disconnect(error, pooled.dbapi_connection, None):  # type: ignore[arg-type]  # the drivers' classes are known at run time
@@ -252,14 +260,14 @@ def _records(
             return None
         raise sa.DBAPIError(plan.sql, None, error) from error
     except BaseException as ended:
-        pooled.invalidate(ended)  # cancelled: what the server sends next is unknown
+        pooled.invalidate(ended)  # the task was cancelled, and it is unknown what the server sends next
         raise
     finally:
         pooled.close()
 
 
 def _records_within(connection: Connection, plan: Plan, parameters: Mapping[str, Any]) -> list[list[Any]] | None:
-    """The rows of a statement in the connection's transaction, which is begun if it is new."""
+    """The rows of a statement in the connection's transaction. BEGIN is sent first if it was not sent yet."""
     pooled: Any = connection.connection
     if not caches_statements(pooled) or pooled.dbapi_connection.isolation_level == "autocommit":
         return None
@@ -287,7 +295,10 @@ def _records_within(connection: Connection, plan: Plan, parameters: Mapping[str,
 
 
 def _sent(dialect: Any, pooled: Any, plan: Plan, parameters: Mapping[str, Any], *, begins: bool) -> list[list[Any]]:
-    """The rows of a statement, in a new transaction if it ``begins`` one. It is sent again if its plan is stale."""
+    """The rows of a statement. It is sent again if its plan is stale and no earlier work is lost by that.
+
+    With ``begins``, a transaction is begun first unless the connection has one already.
+    """
     driver, adapted = pooled.driver_connection, pooled.dbapi_connection
     arguments = plan.arguments(parameters)
     point = point_of(dialect, pooled)
@@ -317,7 +328,7 @@ def _sent(dialect: Any, pooled: Any, plan: Plan, parameters: Mapping[str, Any], 
 
 
 def _refuse_lost(pooled: Any, adapted: Any) -> None:
-    """Raise if the connection was returned to the pool during the statement: another session may use it now."""
+    """Raise `SessionEndedError` if the connection was returned to the pool meanwhile: another session may use it."""
     if pooled.dbapi_connection is not adapted:
         raise SessionEndedError
 
@@ -325,7 +336,8 @@ def _refuse_lost(pooled: Any, adapted: Any) -> None:
 def _processors(dialect: Any, pooled: Any, plan: Plan) -> Processors:
     """The conversions of the rows that a connection has just fetched, for the types that the server reported.
 
-    After a change of the schema the driver prepares the statement again, which is a new entry in its cache.
+    After a change of the schema, the driver prepares the statement again. The prepared statement is then another
+    object, and the conversions are made anew.
     """
     info = pooled.info
     cached: dict[Plan, tuple[Any, Processors]] | None = info.get(_PROCESSORS)
@@ -346,7 +358,7 @@ def _processors(dialect: Any, pooled: Any, plan: Plan) -> Processors:
 
 
 def _objects(session: Session, traits: Traits[Any], keys: Sequence[str], rows: Sequence[list[Any]]) -> list[Any]:
-    """The objects of these rows, which are new, or refreshed if the session already holds them."""
+    """The objects of these rows. An object that the session already holds is refreshed; the others are new."""
     refuse_ended(session)  # another task may have ended the session during the statement
     mapper, held = traits.mapper, session.identity_map
     make, session_id, kind = mapper.class_manager.new_instance, session.hash_key, identity_class(mapper)
@@ -362,7 +374,7 @@ def _objects(session: Session, traits: Traits[Any], keys: Sequence[str], rows: S
             state.key = identity
             state.session_id = session_id
             add(state, identity)
-            instance_dict(entity).update(zip(keys, row))  # noqa: B905 - what is beside the object follows its columns
+            instance_dict(entity).update(zip(keys, row))  # noqa: B905 - further values may follow the object's
         else:
             state, values = instance_state(entity), instance_dict(entity)
             for name in traits.relationships:

@@ -25,16 +25,17 @@ REFUSED = frozenset(
         *("query", "refresh", "scalar", "scalars", "stream", "stream_scalars"),
     )
 )
-"""What would send a statement, or take an object in.
+"""The methods that an ended session refuses: those that send a statement, or add an object to the session.
 
-``run_sync``, ``rollback`` and ``close`` are not among them: by these a block, or a task that is late, cleans up.
+``run_sync``, ``rollback`` and ``close`` still work, since a block, or a task that ends after the session, needs them to
+clean up.
 """
 
 _ENDED_CLASS = "dotmac_ended"
 
 
 def end_for_good(session: Session) -> None:
-    """End a session that can't be reused (``close_resets_only=False``): from now on its uses are refused."""
+    """End a session that can't be reused once it is closed (``close_resets_only=False``), else do nothing."""
     if close_for_good(session):
         end(session)
 
@@ -49,7 +50,8 @@ def end(session: Session) -> None:
 
 def _become_ended(session: Any) -> None:
     live_class = type(session)
-    # The subclass is stored on the class itself, so that both live equally long. A session may be closed twice.
+    # The subclass is an attribute of the session's class, so that both are freed together. It is its own ended class,
+    # since a session may be closed twice.
     ended_class = vars(live_class).get(_ENDED_CLASS)
     if ended_class is None:
         methods = {name: _refusing(getattr(live_class, name)) for name in REFUSED if hasattr(live_class, name)}

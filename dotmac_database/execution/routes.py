@@ -1,4 +1,4 @@
-"""The decision how a statement is sent, and its reason. No other module decides it.
+"""Decides how a statement is sent, and gives the reason. No other module decides this.
 
 `read_route` and `write_route` choose the fastest route that has the same effect as SQLAlchemy's ordinary one. A route
 consists of what sends the statement (`Sender`) and the transaction in which it is sent (`Boundary`). The logger of this
@@ -38,7 +38,10 @@ _log = logging.getLogger(__name__)
 
 
 class Sender(Enum):
-    """What sends the statement, the fastest first."""
+    """What sends the statement. The first three are for all kinds of statements; the last three insert many rows.
+
+    Each of the two groups is in the order of speed, the fastest first.
+    """
 
     DRIVER = "by the driver, without SQLAlchemy"
     STATEMENT = "as a statement of SQLAlchemy's"
@@ -58,7 +61,7 @@ class Boundary(Enum):
 
 
 class Circumstance(Enum):
-    """Why a faster route is not possible, besides a `Departure`. The value is a sentence for users."""
+    """The reasons, other than a `Departure`, why a faster route is not possible. The value is a sentence for users."""
 
     OPEN_TRANSACTION = "The session is in a transaction."
     OPEN_BLOCK = "A DatabaseTransaction is open."
@@ -67,7 +70,7 @@ class Circumstance(Enum):
     TENANT_SETTING = "Row-level security needs a transaction that names the tenant."
     ISOLATION_LEVEL = "The isolation level is stricter than READ COMMITTED."
     LOCKS = "The rows are locked until the transaction ends."
-    OTHER_DRIVER = "Only asyncpg is used without SQLAlchemy."
+    OTHER_DRIVER = "The driver is not asyncpg, and no other driver is used without SQLAlchemy."
     MODEL = "The class has more than the plain columns of one table, or code of its own."
     STATEMENT = "The statement needs SQLAlchemy's execution."
     CONDITIONS = "The repository overrides conditions()."
@@ -99,24 +102,24 @@ DIRECT = Route(Sender.DRIVER, Boundary.AUTOCOMMIT)
 
 _DIRECT_DRIVER = "asyncpg"
 
-FEW = 20
+ARRAYS_FROM = 20
 """From this number of rows on, one array parameter for each column is faster than VALUES."""
 
-MANY = 500
-"""From this number of rows on, the check whether COPY may be used costs less than it saves."""
+COPY_FROM = 500
+"""From this number of rows on, COPY saves more than the check whether it may be used costs."""
 
 
 def read_route(session: Session, traits: Traits[Any] | None, refusal: Reason | None = None) -> Route:
     """The route of one read.
 
-    ``refusal`` is the caller's reason not to let the driver send it, for example a statement that loads relationships.
-    Without ``traits`` the statement is not of a single mapped class, which is such a reason too.
+    ``refusal`` is the caller's reason why the driver must not send the read, for example that it loads relationships.
+    ``traits`` None: the statement does not read a single mapped class, so the driver can't send it either.
 
     ======================================================  ===========  =====================
     condition, the first that applies                       sender       boundary
     ======================================================  ===========  =====================
     a transaction or a block is open, or a commit would     SQLAlchemy   session's transaction
-    expire objects (`_inside`)
+    expire objects (`_session_transaction_reason`)
     nothing refuses the driver (`_driver_refusal`)          driver       AUTOCOMMIT
     row-level security, the isolation level or a departure  SQLAlchemy   session's transaction
     of the session needs a transaction (`_transaction_need`)
@@ -126,7 +129,7 @@ def read_route(session: Session, traits: Traits[Any] | None, refusal: Reason | N
     ======================================================  ===========  =====================
     """
     state = state_of(session)
-    reason: Reason | None = _inside(session, state)
+    reason: Reason | None = _session_transaction_reason(session, state)
     if reason is not None:
         return Route(Sender.STATEMENT, Boundary.SESSION_TRANSACTION, reason)
     if refusal is None:
@@ -157,9 +160,9 @@ def write_route(
 ) -> Route:
     """The route of one write.
 
-    ``refusal`` is the caller's reason not to let the driver send it; then ``sender`` sends it. ``is_single``: one
-    statement is the whole write, so it can be sent without BEGIN and COMMIT. Only an INSERT (``is_insert``) can be sent
-    by the driver in a transaction.
+    ``refusal`` is the caller's reason why the driver must not send the write. ``sender`` sends the write if the driver
+    does not. ``is_single``: the whole write is one statement, so it can be sent without BEGIN and COMMIT. In a
+    transaction the driver can send only an INSERT (``is_insert``).
 
     ============================================================  ================================
     condition, the first that applies                             boundary
@@ -167,8 +170,10 @@ def write_route(
     a transaction is open                                         savepoint
     a `DatabaseTransaction` is open, but has not begun yet;       session's transaction, which the
     or ``auto_commit`` is off                                     write begins
-    the driver sends the write, or it is single, and nothing      AUTOCOMMIT
-    needs a transaction
+    the driver sends the write, but a commit would expire         its own transaction
+    objects
+    the driver sends the write; or it is a single statement,      AUTOCOMMIT
+    and nothing needs a transaction (`_sends_alone`)
     else                                                          its own transaction
     ============================================================  ================================
     """
@@ -176,7 +181,7 @@ def write_route(
     reason: Reason | None
     if session.in_transaction():
         boundary, reason = Boundary.SAVEPOINT, Circumstance.OPEN_TRANSACTION
-    elif state.units:
+    elif state.open_blocks:
         boundary, reason = Boundary.SESSION_TRANSACTION, Circumstance.OPEN_BLOCK
     elif not auto_commit:
         boundary, reason = Boundary.SESSION_TRANSACTION, Circumstance.NO_AUTO_COMMIT
@@ -197,7 +202,7 @@ def write_route(
 
 
 def change_refusal(session: Session, traits: Traits[Any], rows: Iterable[Mapping[str, Any]]) -> Reason | None:
-    """Why an UPDATE can't write these values, so that a flush must; None: it can."""
+    """Why an UPDATE can't write these values, and a flush must write them. None: an UPDATE can."""
     if not traits.direct_writes:
         return mapper_departure(traits.mapper, CHANGE) or Circumstance.MODEL
     if session_listened(session, CHANGE):
@@ -206,13 +211,13 @@ def change_refusal(session: Session, traits: Traits[Any], rows: Iterable[Mapping
 
 
 def needs_object(traits: Traits[Any], values: Mapping[str, Any]) -> bool:
-    """Whether the values include more than columns, or the discriminator: only a flush of an object can write these."""
+    """Whether only a flush can write the values, since one belongs to the discriminator or to no column at all."""
     return traits.discriminator in values or any(key not in traits.columns for key in values)
 
 
 def rows_sender(count: int, *, arrays: bool) -> Sender:
-    """The sender of an INSERT of ``count`` rows that returns them. ``arrays``: the dialect and the types allow them."""
-    return Sender.ARRAYS if arrays and count >= FEW else Sender.VALUES
+    """The sender of an INSERT that returns its ``count`` rows. ``arrays``: the dialect and the types allow arrays."""
+    return Sender.ARRAYS if arrays and count >= ARRAYS_FROM else Sender.VALUES
 
 
 def bulk_sender(
@@ -220,7 +225,7 @@ def bulk_sender(
 ) -> tuple[Sender, Reason | None]:
     """The sender of an INSERT of ``count`` rows that returns nothing, and the reason.
 
-    Asks the database whether COPY is possible, in one statement, if all else allows it.
+    Sends one statement that asks the database whether COPY is possible, unless something else rules COPY out.
     """
     if not traits.inserted_in_bulk:
         return Sender.UNIT_OF_WORK, Circumstance.MODEL
@@ -229,7 +234,7 @@ def bulk_sender(
     departure = session_departure(session, WRITE_BY_DRIVER)
     if departure is not None:
         return Sender.VALUES, departure
-    if count < MANY:
+    if count < COPY_FROM:
         return Sender.ARRAYS, Circumstance.FEW_ROWS
     # COPY would write a column that is GENERATED ALWAYS AS IDENTITY, which INSERT rightly refuses.
     writes_identity = any(column.identity is not None and column.identity.always for column in columns)
@@ -251,13 +256,13 @@ def engine_of(session: Session) -> Engine:
     return engine
 
 
-def _inside(session: Session, state: SessionState) -> Circumstance | None:
-    """Why a read belongs to the session's transaction; None: it does not."""
+def _session_transaction_reason(session: Session, state: SessionState) -> Circumstance | None:
+    """Why a read must be sent in the session's transaction. None: nothing that this function checks requires it."""
     if session.in_transaction():
         return Circumstance.OPEN_TRANSACTION
     if _expires(session, state):
         return Circumstance.EXPIRES_ON_COMMIT
-    return Circumstance.OPEN_BLOCK if state.units and not state.lazy else None
+    return Circumstance.OPEN_BLOCK if state.open_blocks and not state.lazy else None
 
 
 def _expires(session: Session, state: SessionState) -> bool:
@@ -266,7 +271,7 @@ def _expires(session: Session, state: SessionState) -> bool:
 
 
 def _transaction_need(session: Session, state: SessionState, shortcut: Shortcut) -> Reason | None:
-    """Why a statement without a transaction would have another effect than in one of its own; None: it has not."""
+    """Why a statement needs a transaction. None: without one it has the same effect as in a transaction of its own."""
     if not state.standalone_reads:
         return Circumstance.TENANT_SETTING
     departure = session_departure(session, shortcut)
@@ -278,9 +283,10 @@ def _transaction_need(session: Session, state: SessionState, shortcut: Shortcut)
 
 
 def _sends_alone(session: Session, state: SessionState) -> bool:
-    """Whether a single statement of SQLAlchemy's can be sent in AUTOCOMMIT.
+    """Whether SQLAlchemy can send a write that is a single statement in AUTOCOMMIT.
 
-    Statements that listeners send during a flush or commit must be in the same transaction.
+    It can't if there are listeners that may send statements during a flush or commit, since these statements must be in
+    the same transaction as the write.
     """
     if _transaction_need(session, state, WRITE_ALONE) is not None:
         return False
@@ -293,8 +299,9 @@ def _driver_refusal(
 ) -> Reason | None:
     """Why the driver can't send a statement of the class; None: it can.
 
-    The class has only columns, neither session nor engine nor class has listeners or methods of the user's, and nothing
-    needs a transaction. Listeners to writes of the class are checked by `Traits`, when the statement is built.
+    The driver can send it if the class has only columns, if the session, the engine and the class have no listeners or
+    methods of the user's, and if nothing needs a transaction. Listeners to writes of the class are not checked here,
+    but by `Traits` when the statement is built.
     """
     bind = session.bind
     if bind is None or bind.dialect.driver != _DIRECT_DRIVER:

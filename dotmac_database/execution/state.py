@@ -26,16 +26,17 @@ _INFO = "dotmac_database"
 class SessionState:
     """The toolkit's state of one sync session.
 
-    ``units`` is the number of open `DatabaseTransaction` blocks, including that of the plugin's request; while it is
-    not zero, ``auto_commit`` only flushes. ``lazy``: the outermost block has no database transaction until its first
-    write. ``preserved`` are the objects that repositories returned in this transaction: they keep their values after
-    its commit. ``standalone_reads`` is False if each statement needs a transaction, as with row-level security.
-    ``asynchronous``: the session belongs to an `AsyncSession`, whose objects the toolkit never expires, since expired
-    attributes can't be loaded implicitly there. ``reading_alone`` marks a read without a transaction, whose end is no
-    commit for others; ``writing_alone`` a write whose single statement is a transaction by itself.
+    ``open_blocks`` is the number of open `DatabaseTransaction` blocks, including that of the plugin's request;
+    while it is not zero, ``auto_commit`` only flushes. ``lazy``: the outermost block has no database transaction
+    until its first write. ``preserved`` are the objects that repositories returned in this transaction: they keep
+    their values after its commit. ``standalone_reads`` is False if each statement needs a transaction, as with
+    row-level security. ``asynchronous``: the session belongs to an `AsyncSession`, whose objects the toolkit never
+    expires, since expired attributes can't be loaded implicitly there. ``reading_alone``: a read outside of a
+    transaction is running, and its end does not count as a commit, so that it calls no callbacks.
+    ``writing_alone``: a write is running whose single statement the server commits by itself.
     """
 
-    units: int = 0
+    open_blocks: int = 0
     lazy: bool = False
     preserved: list[Any] = field(default_factory=list)
     standalone_reads: bool = True
@@ -104,7 +105,7 @@ Held = tuple[Any, dict[str, Any]]
 
 
 def loaded_values(session: Session) -> list[Held]:
-    """The session's loaded objects with their values in the database, without pending changes."""
+    """The session's objects, each with its loaded values as they are in the database, without pending changes."""
     held: list[Held] = []
     for entity in list(session.identity_map.values()):
         state: InstanceState[Any] = inspect(entity)

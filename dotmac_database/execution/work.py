@@ -43,8 +43,8 @@ def read(
 
     ``route`` is the route of the reads if the caller knows it already. A read that is not in the session's transaction
     returns its connection to the pool at once, refreshes objects that the session already holds, and is sent again once
-    if the connection is lost. ``recover``: if an error has ended a transaction that only earlier reads had begun, it is
-    rolled back. Raises `SessionEndedError` for an ended session.
+    if the connection is lost. ``recover``: if an error ends the session's transaction, and earlier statements had begun
+    that transaction implicitly, then it is rolled back here. Raises `SessionEndedError` for an ended session.
     """
     with translated(model):
         refuse_ended(session)
@@ -63,12 +63,12 @@ def read(
 def locking(session: Session, work: Callable[[], T], model: type | None = None, *, commits_by_hand: bool = False) -> T:
     """Run reads that lock rows. Raises the toolkit's exceptions.
 
-    The locks end with the transaction, so without an open transaction it raises `TransactionError`.
-    ``commits_by_hand``: the caller commits explicitly, so that a transaction may also begin here.
+    The locks end with the transaction. Therefore `TransactionError` is raised if no transaction is open, unless the
+    caller commits explicitly (``commits_by_hand``): then the read may begin the transaction.
     """
     with translated(model):
         refuse_ended(session)
-        if not (commits_by_hand or state_of(session).units or session.in_transaction()):
+        if not (commits_by_hand or state_of(session).open_blocks or session.in_transaction()):
             raise TransactionError("Rows can be locked within a transaction only: open a DatabaseTransaction.")
         log_route(model, LOCKING)
         return _read_inside(session, lambda _: work(), recover=False)
@@ -80,8 +80,8 @@ def _read_inside(session: Session, work: Work[T], *, recover: bool) -> T:
         return work(_IN_TRANSACTION)
     except (sa.DBAPIError, OSError) as error:
         ended = lost_connection(error) or refuses_commit(session)
-        if recover and ended and not state_of(session).units and _autobegun(session):
-            rollback(session, undo_nothing=True)
+        if recover and ended and not state_of(session).open_blocks and _autobegun(session):
+            rollback(session, keep_values=True)
         raise
 
 
@@ -95,7 +95,7 @@ def _read_alone(session: Session, route: Route, work: Work[T]) -> T:
         _commit_keeping(session)
         return result
     except BaseException:
-        rollback(session, undo_nothing=True)
+        rollback(session, keep_values=True)
         raise
     finally:
         state.reading_alone = False
@@ -113,7 +113,7 @@ def _is_shared(error: BaseException) -> bool:
 
 
 def _another_task() -> TransactionError:
-    return TransactionError("Another task still runs a statement on this session; give each task one of its own.")
+    return TransactionError("Another task still runs a statement on this session; give each task its own session.")
 
 
 @contextmanager
@@ -122,12 +122,13 @@ def writing(
 ) -> Iterator[Callable[[], None]]:
     """Run one write atomically in this block.
 
-    Without an open transaction the block begins one, and rolls it back if it fails. In an open transaction it is a
-    savepoint, so that earlier work is kept, and the session stays usable, after a failure. At the end it commits, if
-    ``auto_commit`` is True, no `DatabaseTransaction` is open, and the user has not begun the transaction explicitly.
+    Without an open transaction, the block begins one, and rolls it back if the block fails. In an open transaction, the
+    block is a savepoint, so that a failure keeps earlier work, and leaves the session usable. At its end the block
+    commits if ``auto_commit`` is True, no `DatabaseTransaction` is open, and the user has not begun the transaction
+    explicitly.
 
-    The block gets a function. Call it directly before a statement that is the whole write: if the route says so, the
-    statement is then sent without BEGIN and COMMIT.
+    ``with ... as`` gives a function. Call this function directly before a statement that is the whole write. If the
+    route has the boundary AUTOCOMMIT, the statement is then sent without BEGIN and COMMIT.
     """
     state = state_of(session)
     with translated(model):
@@ -137,24 +138,24 @@ def writing(
             with savepoint(session):
                 yield _nothing
         else:
-            with _held_before_undo(session) as held:
+            with _values_before_rollback(session) as held:
                 try:
                     yield _nothing if route.boundary is not Boundary.AUTOCOMMIT else lambda: _without_begin(session)
                     session.flush()
                 except BaseException as error:
-                    rollback(session, undo_nothing=True)
+                    rollback(session, keep_values=True)
                     restore_values(session, held)
                     if state.writing_alone and isinstance(error, Exception) and lost_connection(error):
                         raise lost_in_write() from cause_of(error)
                     raise
                 finally:
                     state.writing_alone = False
-    if auto_commit and not state.units and _autobegun(session):
+    if auto_commit and not state.open_blocks and _autobegun(session):
         commit(session, model)
 
 
 def _without_begin(session: Session) -> None:
-    """Let the server commit the next statement by itself, unless another statement has begun the transaction."""
+    """Let the server commit the next statement by itself, unless an earlier statement has begun a transaction."""
     if connections_of(session):
         return
     session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
@@ -171,9 +172,12 @@ def _nothing() -> None:
 
 
 @contextmanager
-def _held_before_undo(session: Session) -> Iterator[list[Held]]:
-    """A list that gets the loaded values as soon as a statement fails, because a failed flush expires them."""
-    state_of(session)  # the state's creation starts to watch the engine
+def _values_before_rollback(session: Session) -> Iterator[list[Held]]:
+    """A list that is filled with the objects' loaded values as soon as a statement fails.
+
+    This must be done before SQLAlchemy rolls back a failed flush, which expires the values.
+    """
+    state_of(session)  # if the session has no state yet, this makes it, and adds the toolkit's listeners to the engine
     equip(session)
     held: list[Held] = []
 
@@ -189,7 +193,10 @@ def _held_before_undo(session: Session) -> Iterator[list[Held]]:
 
 
 def begin_for_savepoint(session: Session) -> None:
-    """Begin the transactions of all known engines, which a savepoint needs. Later engines begin theirs themselves."""
+    """Begin the transaction of each engine that the session uses already, since a savepoint needs one.
+
+    An engine that the session uses later begins its transaction by itself.
+    """
     if not has_several_engines(session):
         ensure_begun(session.connection())
         return
@@ -206,7 +213,7 @@ def savepoint(session: Session) -> Iterator[None]:
     held: list[Held] = []
     try:
         with session.begin_nested():
-            nothing_sent_since_savepoint(session)
+            note_savepoint_begun(session)
             try:
                 yield
             except BaseException:
@@ -217,7 +224,7 @@ def savepoint(session: Session) -> Iterator[None]:
         raise
 
 
-def nothing_sent_since_savepoint(session: Session) -> None:
+def note_savepoint_begun(session: Session) -> None:
     """Note that nothing was sent since the session's innermost savepoint.
 
     If the plan of the next statement is stale, the transaction is rolled back to the savepoint, and the statement is
@@ -238,10 +245,11 @@ def _autobegun(session: Session) -> bool:
 
 
 def commit(session: Session, model: type | None = None) -> None:
-    """Flush, then COMMIT; on failure roll back and raise the toolkit's exception.
+    """Flush, then COMMIT. If this fails, roll back and raise the toolkit's exception.
 
-    If the connection is lost during COMMIT, the outcome is unknown: `TransactionError` with ``outcome="unknown"``. An
-    aborted transaction is a `TransactionError` too, since PostgreSQL silently executes its COMMIT as a ROLLBACK.
+    If the connection is lost during COMMIT, a `TransactionError` with ``outcome="unknown"`` is raised. If the
+    transaction is aborted, a `TransactionError` is raised too, since PostgreSQL would execute COMMIT as a ROLLBACK
+    without an error.
     """
     flushed = False
     try:
@@ -286,14 +294,14 @@ def _commit_keeping(session: Session) -> None:
             session.expire(entity)
 
 
-def rollback(session: Session, *, undo_nothing: bool = False) -> None:
+def rollback(session: Session, *, keep_values: bool = False) -> None:
     """Roll back. If that fails, the connection is discarded.
 
-    ``undo_nothing``: the transaction has written nothing, so that loaded objects keep their values. (Expired ones could
-    not be loaded implicitly on an `AsyncSession`.)
+    ``keep_values``: no earlier statement of the transaction has written anything, so loaded objects keep their values.
+    If they were expired instead, an `AsyncSession` could not load them implicitly.
     """
     state_of(session).preserved.clear()
-    held = loaded_values(session) if undo_nothing else []
+    held = loaded_values(session) if keep_values else []
     shared = in_use(session)
     try:
         if not shared:
@@ -303,7 +311,7 @@ def rollback(session: Session, *, undo_nothing: bool = False) -> None:
         if not shared:
             discard(session)
     if shared:
-        end_for_good(session)  # closing awaits; meanwhile the other task must not commit
+        end_for_good(session)  # so that the other task can't commit while this one waits for the connection to close
         discard(session)
     restore_values(session, held)
 
@@ -311,7 +319,8 @@ def rollback(session: Session, *, undo_nothing: bool = False) -> None:
 def discard(session: Session) -> None:
     """Close the connections of the session's transaction, so that no other session gets one that is still in use.
 
-    SQLAlchemy refuses to close a session while another task is executing one of its methods.
+    SQLAlchemy may refuse to invalidate the session, because another task is executing one of the session's methods.
+    This error is suppressed.
     """
     for connection in connections_of(session):
         throw_away(connection)

@@ -40,11 +40,13 @@ class DatabaseHealthChecker:
     A check returns within ``connection_timeout`` + ``query_timeout``, whatever the server does, and never raises. It
     uses a connection of its own, so that the session's transaction and the pool are not affected, and concurrent
     callers share one check. For a `Database`, it checks the engine that is in use, and the pools of both engines if
-    both are in use. The result is degraded if a pool is full (all its connections are in use, so that others wait), if
-    a round trip takes longer than ``slow_query_threshold``, or if a standby is more than ``replication_lag_threshold``
-    behind (None: never), on the primary as well as on the standby. Statements with an average time above
-    ``slow_query_threshold`` are listed if ``pg_stat_statements`` is installed. The state of ``breaker`` and the
-    findings of ``security`` (a `RowLevelSecurity`) are included, and affect the result.
+    both are in use. The state of ``breaker`` and the findings of ``security`` (a `RowLevelSecurity`) are included.
+    Statements whose average time is above ``slow_query_threshold`` are listed if ``pg_stat_statements`` is installed.
+
+    The result is degraded, for example, if a pool is full (all its connections are in use, so that others wait), if a
+    round trip takes longer than ``slow_query_threshold``, if replication lags by more than
+    ``replication_lag_threshold`` (None: this does not matter), if the circuit of ``breaker`` is not closed, or if there
+    are findings. The lag is checked on a primary as well as on a standby.
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class DatabaseHealthChecker:
             check = shared_check_async(engine, self._key(kind), self._time_limit, self._work(kind))
         except Exception as error:  # noqa: BLE001 - a health check never raises
             return self._unknown(error)
-        # Not `wait_for`: if this caller is cancelled, it would cancel the check for all callers.
+        # `wait_for` is not used here: if this caller were cancelled, it would cancel the check for all callers.
         waiting = asyncio.wrap_future(check.outcome)
         done, _ = await asyncio.wait({waiting}, timeout=self._remaining(started))
         if done:
@@ -208,7 +210,7 @@ class DatabaseHealthChecker:
 
 
 def _shared_connection(started: float, row: Any) -> Outcome:
-    """Check a database in memory by one read, since its only connection may be in a transaction of others."""
+    """The outcome for a database in memory. It is only read once, since other code may use its only connection."""
     took = (time.perf_counter() - started) * 1000
     details = {"latency_ms": round(took, 3), "server": {"version": row[0]}, "storage": {"file": None}}
     return Outcome(details, took)

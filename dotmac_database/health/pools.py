@@ -16,7 +16,7 @@ from ..sqlalchemy_internals import max_overflow
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The ``engine`` to check, and all ``pools`` of the app. The first pool is the one of the engine."""
+    """The ``engine`` to check, and all ``pools`` whose use is reported. The first pool is the pool of the engine."""
 
     engine: Engine
     pools: tuple[Pool, ...]
@@ -41,8 +41,8 @@ class Subject:
 def subject_of(target: Any, *, is_async: bool) -> Subject:
     """The engine and the pools of a session, an engine or a `Database`.
 
-    If a `Database` has two engines, one with open connections is preferred, and then the one of the caller's kind
-    (``is_async``).
+    If a `Database` has two engines, an engine with open connections is preferred. If that does not decide, it is the
+    async engine for an async caller (``is_async``), and the sync engine for a sync caller.
     """
     if not isinstance(target, Database):
         engine = _sync_engine(target)

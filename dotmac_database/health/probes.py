@@ -30,10 +30,10 @@ class Verifier(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """The options of a check.
+    """Runs the queries of a check on a connection.
 
-    ``seconds`` is the time limit of all probes together. Queries that take longer than ``slow`` seconds on average are
-    listed.
+    ``seconds`` is the time limit of all probes together. Statements that take longer than ``slow`` seconds on average
+    are listed. ``security`` is verified if it is given.
     """
 
     seconds: float
@@ -51,9 +51,9 @@ class Examination:
             return {"latency_ms": round((time.perf_counter() - started) * 1000, 3)}
 
     def whole(self, connection: Connection) -> dict[str, Any]:
-        """`connectivity`, and then each probe in a transaction of its own.
+        """The details of `connectivity` and of each probe. Each probe runs in a transaction of its own.
 
-        A probe that fails, or for which no time is left, has the key ``error`` in the details.
+        For a probe that fails, or for which no time is left, the details have the key ``error``.
         """
         # Some time is reserved, so that the result is ready before the caller's timeout.
         deadline = time.monotonic() + self.seconds * 0.9
@@ -109,7 +109,8 @@ class Examination:
 
     def _verify_security(self, connection: Connection) -> list[dict[str, Any]]:
         if isinstance(self.security, RowLevelSecurity):
-            # Frequent checks should not write anything, not even in a transaction that is rolled back.
+            # Without ``attempts`` nothing is written, not even in a transaction that is rolled back.
+            # This is right for checks, which are frequent.
             findings: Sequence[Any] = self.security.verify(connection, attempts=False)
         else:
             findings = self.security.verify(connection) if self.security is not None else ()
@@ -117,7 +118,7 @@ class Examination:
 
 
 def _limit(connection: Connection, seconds: float) -> None:
-    """Set a statement timeout for the transaction only, since behind a pooler the session is shared."""
+    """Set a statement timeout for the transaction only, since behind a pooler others use the same connection later."""
     if connection.dialect.name == "postgresql":
         limit = str(max(round(seconds * 1000), 1))
         connection.execute(select(func.set_config("statement_timeout", limit, True)))
@@ -167,7 +168,7 @@ def _file(connection: Connection) -> str:
 def _sqlite_integrity(connection: Connection) -> str:
     file = _file(connection)
     if file and os.path.getsize(file) > _SMALL_FILE:
-        # It reads the whole file, and can't be interrupted.
+        # The integrity check reads the whole file, and can't be interrupted.
         return "not checked: the file is large"
     return str(connection.execute(text("PRAGMA quick_check(1)")).scalar_one())
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-# While a primary sends nothing, replay_lag keeps its last value. If the standby has replayed everything, the lag is 0.
+# While a primary sends nothing, replay_lag keeps its last value, even if the standby has replayed everything. Then the
+# lag is 0.
 _STANDBYS = text(
     "SELECT application_name AS name, state, sync_state,"
     " pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::float8 AS lag_bytes,"
@@ -15,8 +16,8 @@ _STANDBYS = text(
     " FROM pg_stat_replication ORDER BY lag_s DESC NULLS LAST, name LIMIT 20"
 )
 
-# If a standby has replayed all that it received, the age of the last transaction is not a lag, but only while the
-# standby is still connected to its primary.
+# The lag of a standby is the age of the transaction that it replayed last. If it has replayed all that it received, and
+# is still connected to its primary, the lag is 0.
 _STANDBY = text(
     "SELECT receiving, paused, pg_wal_lsn_diff(received, replayed)::float8 AS lag_bytes,"
     " CASE WHEN receiving AND received = replayed THEN 0"
@@ -30,8 +31,8 @@ def replication(connection: Connection) -> dict[str, Any]:
     """The server's role, its largest replication lag ``lag_s`` in seconds, and details.
 
     A primary lists its connected standbys (the 20 with the largest lag). A standby reports whether it is receiving, and
-    whether its replay is paused. A lag is None if it is unknown: nothing was replayed yet, or the role is not a member
-    of ``pg_monitor``.
+    whether its replay is paused. A lag is None if it is unknown: if nothing was replayed yet, or if the database role
+    of the connection is not a member of ``pg_monitor``.
     """
     if connection.execute(text("SELECT pg_is_in_recovery()")).scalar_one():
         return {"role": "standby", **connection.execute(_STANDBY).mappings().one()}

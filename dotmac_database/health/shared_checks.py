@@ -1,8 +1,9 @@
 """Health checks that concurrent callers share: while a check is running, further callers get its outcome.
 
-A check uses a connection outside of the pool, so that it does not wait for a full pool, and does not fill the pool. A
-check that exceeds its time is cut off, and the next caller starts a new check. The outcome is available as soon as the
-database has responded. The connection is closed afterwards, with its own time limit, since a proxy may never close it.
+A check uses a connection outside of the pool, so that it does not wait for a full pool, and does not fill the pool.
+If a check exceeds its time, its connection is cut, and the next caller starts a new check. Callers get the outcome as
+soon as the database has responded. The connection is closed after that, with a time limit of its own, since a proxy may
+never close it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Outcome:
 
 @dataclass(eq=False)
 class SharedCheck:
-    """A running check. ``deadline`` is on the monotonic clock."""
+    """A running check. ``deadline`` is a time of `time.monotonic`."""
 
     deadline: float
     outcome: Future[Outcome] = field(default_factory=Future)
@@ -54,7 +55,7 @@ class SharedCheck:
         return self.outcome.done() or time.monotonic() >= self.deadline
 
     def hold(self, driver: Any) -> None:
-        """Remember the driver's connection, so that it can be cut. None: it must not be cut any more."""
+        """Remember the driver's connection, so that `abandon` can cut it. None: there is nothing to cut any more."""
         with self._lock:
             self._driver = driver
 
@@ -74,9 +75,10 @@ class SharedCheck:
             self.task.get_loop().call_soon_threadsafe(self._stop, self.task)
 
     async def ending(self) -> None:
-        """Wait for the abandoned task to end, for at most 0.1 seconds.
+        """Wait at most 0.1 seconds for the abandoned task to end.
 
-        The event loop may be about to close, and psycopg would wait five seconds for a frozen server.
+        The event loop may be closed after that. If the task were still running then, psycopg would wait five seconds
+        for a server that does not respond.
         """
         if self.task is not None:
             await asyncio.wait({self.task}, timeout=0.1)
@@ -93,7 +95,7 @@ class SharedCheck:
 
 
 _LOCK = threading.Lock()
-# By pool, not by engine: `Engine.execution_options` makes another engine with the same pool.
+# The key is the pool and not the engine, because `Engine.execution_options` makes another engine with the same pool.
 _SHARED: WeakKeyDictionary[Pool, dict[Any, SharedCheck]] = WeakKeyDictionary()
 
 
@@ -108,7 +110,7 @@ def shared_check(engine: Engine, kind: str, seconds: float, work: Work) -> Share
 
 
 def shared_check_async(engine: Engine, kind: str, seconds: float, work: Work) -> SharedCheck:
-    """As `shared_check`, in a task of the running event loop. A sync engine uses a thread."""
+    """As `shared_check`, but the check of an async engine runs in a task of the running event loop."""
     if not engine.dialect.is_async:
         return shared_check(engine, kind, seconds, work)
 
@@ -132,7 +134,7 @@ def _shared(engine: Engine, key: Any, seconds: float, start: Callable[[SharedChe
 
 def _run(check: SharedCheck, engine: Engine, work: Work) -> None:
     if engine.dialect.is_async:
-        with suppress(asyncio.CancelledError):  # it was abandoned
+        with suppress(asyncio.CancelledError):  # the check was abandoned
             asyncio.run(_run_async(check, engine, work))
         return
     started = time.perf_counter()
@@ -151,7 +153,7 @@ def _run(check: SharedCheck, engine: Engine, work: Work) -> None:
 async def _run_async(check: SharedCheck, engine: Engine, work: Work) -> None:
     started = time.perf_counter()
     check.task = asyncio.current_task()
-    # If all callers are cancelled, nobody else calls abandon().
+    # If all callers are cancelled, none of them calls abandon(), so the check abandons itself.
     overdue = asyncio.get_running_loop().call_later(check.deadline - time.monotonic() + 0.1, check.abandon)
     connection: AsyncConnection | None = None
     outcome = Outcome({}, 0.0, TimeoutError())
@@ -163,7 +165,8 @@ async def _run_async(check: SharedCheck, engine: Engine, work: Work) -> None:
         outcome = Outcome({}, _since(started), error)
     finally:
         overdue.cancel()
-        # SQLite closes at once, and its driver's thread must end before the caller's event loop.
+        # SQLite's outcome is set only after closing, which takes no time: the thread of aiosqlite must end before the
+        # caller closes the event loop.
         if engine.dialect.name != "sqlite":
             check.answer(outcome)
         if connection is not None:
@@ -172,7 +175,7 @@ async def _run_async(check: SharedCheck, engine: Engine, work: Work) -> None:
 
 
 async def _close(connection: AsyncConnection, *, own: bool) -> None:
-    """Close the connection. If it is the check's ``own``, it is cut after `CLOSING` seconds."""
+    """Close the connection. If it belongs to the check (``own``), it is cut after at most `CLOSING` seconds."""
     sync = connection.sync_connection
     if sync is None or sync.invalidated:
         return
@@ -180,7 +183,7 @@ async def _close(connection: AsyncConnection, *, own: bool) -> None:
         await connection.close()
         return
     driver = sync.connection.driver_connection
-    # Detached, since the pool would log an error if the loop ended before the connection is closed.
+    # Detached, since the pool would log an error if the event loop ended before the connection is closed.
     sync.detach()
     try:
         with suppress(Exception):
@@ -210,7 +213,10 @@ def in_memory(engine: Engine) -> Any:
 
 
 def beside_the_pool(engine: Engine) -> Engine:
-    """An engine with a pool of its own. For a database in memory, the engine itself: it has only one connection."""
+    """An engine like this one, with a new pool. For a database in memory, it is the engine itself.
+
+    Another connection would not see a database in memory.
+    """
     if engine.dialect.name == "sqlite" and isinstance(engine.pool, StaticPool):
         return engine
     return Engine(engine.pool.recreate(), engine.dialect, engine.url)

@@ -24,11 +24,11 @@ from uuid import UUID
 from ..errors import InvalidCursorError, ValidationError
 
 CursorKey: TypeAlias = bytes | str | Sequence[bytes | str] | None
-"""One key, or several for rotation: the first signs, all verify. None: only a checksum."""
+"""One key, or several for rotation: the first key signs cursors, and all keys verify them. None: only a checksum."""
 
 MAX_LENGTH = 4096
 MIN_KEY = 16
-"""The minimum length of a key, in bytes: that of the signature, since a shorter key is easier to guess."""
+"""The minimum length of a key, in bytes. It is the length of the signature; a shorter key would be easier to guess."""
 
 _VERSION = 1
 _MODES = ("after", "before", "from", "until")
@@ -46,7 +46,7 @@ class EnumName(str):
 class CursorCodec:
     """Encodes and decodes cursors. ``key``: see `CursorKey`.
 
-    Raises `ValidationError` for a key of another type, and for one of less than `MIN_KEY` bytes.
+    Raises `ValidationError` for a key that is of another type, or that is shorter than `MIN_KEY` bytes.
     """
 
     key: CursorKey = field(default=None, repr=False)
@@ -62,11 +62,11 @@ class CursorCodec:
         return self.key is not None
 
     def encode(self, values: Sequence[object], *, mode: str, binding: bytes, scope: bytes = b"") -> str:
-        """A cursor for a position in the order that ``binding`` identifies.
+        """A cursor for the position that these ``values`` have in the order that ``binding`` identifies.
 
         ``mode``: ``"after"`` and ``"before"`` exclude the position itself, ``"from"`` and ``"until"`` include it.
-        ``scope`` is used only in signed cursors. Raises `ValidationError` for a value that has no position in an order,
-        such as NaN, and if the cursor would be longer than `MAX_LENGTH`.
+        ``scope`` identifies the filters and the tenant; only signed cursors use it. Raises `ValidationError` for a
+        value that has no position in an order, such as NaN, and for a cursor longer than `MAX_LENGTH`.
         """
         payload = _ENCODER.encode([_packed(value) for value in values])
         try:
@@ -77,11 +77,14 @@ class CursorCodec:
         digest = _digest(keys[0] if keys else None, body, binding, scope)
         cursor = urlsafe_b64encode(digest + body).rstrip(b"=").decode()
         if len(cursor) > MAX_LENGTH:
-            raise ValidationError("A cursor can't stand at values this long; sort by something shorter.")
+            raise ValidationError("The sorted values are too long for a cursor; sort by shorter values.")
         return cursor
 
     def decode(self, cursor: str, *, binding: bytes, scope: bytes = b"") -> tuple[str, tuple[Any, ...]]:
-        """The mode and the values of a cursor. Raises only `InvalidCursorError`, for any other text."""
+        """The mode and the values of a cursor. Any other argument raises `InvalidCursorError`, and nothing else.
+
+        A cursor that was encoded with another key, ``binding`` or ``scope`` raises it too.
+        """
         keys = self._keys
         if not isinstance(cursor, str) or not 0 < len(cursor) <= MAX_LENGTH or not cursor.isascii():
             raise InvalidCursorError
@@ -103,9 +106,7 @@ def _key_bytes(key: bytes | str) -> bytes:
     except UnicodeEncodeError:
         raise ValidationError("A cursor key can't have lone surrogates.", field="cursor_key") from None
     if len(signing_key) < MIN_KEY:
-        raise ValidationError(
-            f"A cursor key can't be empty or short: it has at least {MIN_KEY} bytes.", field="cursor_key"
-        )
+        raise ValidationError(f"A cursor key must have at least {MIN_KEY} bytes.", field="cursor_key")
     return signing_key
 
 
@@ -144,7 +145,7 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _digest(key: bytes | None, body: bytes, binding: bytes, scope: bytes) -> bytes:
-    """A digest of the parts, each preceded by its length, so that different parts never give the same input."""
+    """A digest of the parts. Each part is preceded by its length, so that different parts never give the same bytes."""
     parts = [body, binding] if key is None else [body, binding, scope]
     signed = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
     if key is None:
@@ -156,7 +157,8 @@ def _microseconds(value: timedelta) -> int:
     return (value.days * 86_400 + value.seconds) * 1_000_000 + value.microseconds
 
 
-# Type → tag and encoding. The order matters: a datetime is a date. The tags are part of the format.
+# The tag and the encoding of each type. The first matching type is used, so datetime must come before date, of which it
+# is a subclass. The tags are part of the format of cursors.
 _PACKERS: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
     (Enum, "e", lambda value: value.name),
     (datetime, "d", datetime.isoformat),
@@ -188,13 +190,13 @@ def _packed(value: object) -> Any:
     for kind, tag, pack in _PACKERS:
         if isinstance(value, kind):
             if isinstance(value, Decimal) and not value.is_finite():
-                raise ValidationError("A cursor can't stand at a number that is not finite.")
+                raise ValidationError("A cursor can't hold a Decimal that is not finite.")
             return {tag: pack(value)}
     if isinstance(value, int):
         return int(value) if abs(value) < 2**53 else {"I": hex(value)}
     if isinstance(value, float):
         if math.isnan(value):
-            raise ValidationError("A cursor can't stand at NaN, which has no place in an order.")
+            raise ValidationError("A cursor can't hold NaN, which has no position in an order.")
         return {"f": value.hex()}
     if isinstance(value, str):
         return str(value)

@@ -17,25 +17,26 @@ T = TypeVar("T")
 
 
 class Estimate(int):
-    """A number of rows. ``exact``: all of them were counted."""
+    """A total number of rows, which may be an estimate. ``exact``: all rows were counted, so it is no estimate."""
 
     exact: bool
 
     def __new__(cls, value: int, *, exact: bool) -> Self:
-        """An estimate of ``value`` rows."""
+        """A total of ``value`` rows."""
         estimate = super().__new__(cls, value)
         estimate.exact = exact
         return estimate
 
     def __getnewargs_ex__(self) -> tuple[tuple[int], dict[str, bool]]:
-        """The arguments for a copy, for pickle and copy."""
+        """The arguments of ``__new__`` with which `pickle` and `copy` make a copy."""
         return (int(self),), {"exact": self.exact}
 
 
 class _Page(Generic[T]):
     """An immutable value, equal to another one with the same fields.
 
-    It is no dataclass, because Pydantic would serialize a generic dataclass by its fields, without computed values.
+    It is no dataclass, because Pydantic would serialize only the fields of a generic dataclass, without the values that
+    are computed.
     """
 
     items: list[T]
@@ -48,7 +49,7 @@ class _Page(Generic[T]):
     def __eq__(self, other: object) -> bool:
         return vars(self) == vars(other) if type(other) is type(self) else NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]  # it holds a list
+    __hash__ = None  # type: ignore[assignment]  # a page has a list, so it can't be hashed
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
@@ -57,9 +58,9 @@ class _Page(Generic[T]):
 class PaginationResult(_Page[T]):
     """One numbered page. A page beyond the last one has no items, and the right total.
 
-    ``total`` and ``pages`` are None without a total, and estimates if ``total_is_exact`` is False: see
-    `PaginationParams`. ``has_next`` is always exact; ``more`` supplies it if the total is not. The JSON includes
-    ``total_is_exact`` unless the total is of the kind ``"exact"``.
+    ``total`` and ``pages`` are None if no total was requested, and may be estimates if ``total_is_exact`` is False: see
+    `PaginationParams`. ``has_next`` is always right: it is the argument ``more``, or follows from an exact total if
+    ``more`` is None. The JSON includes ``total_is_exact`` unless the total is of the kind ``"exact"``.
     """
 
     total: int | None
@@ -86,7 +87,7 @@ class PaginationResult(_Page[T]):
         """The schema of the page as an object with all its fields (a method that Pydantic calls)."""
         number, nullable = cs.int_schema(), cs.nullable_schema(cs.int_schema())
         rest = {"total": nullable, "page": number, "per_page": number, "pages": nullable}
-        return _page_schema(source, handler, rest, _of_numbered, _numbered)
+        return _page_schema(source, handler, rest, _numbered_page_fields, _numbered_page)
 
 
 class CursorPaginationResult(_Page[T]):
@@ -108,7 +109,9 @@ class CursorPaginationResult(_Page[T]):
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
         """The schema of the page as an object with all its fields (a method that Pydantic calls)."""
         cursor = cs.nullable_schema(cs.str_schema())
-        return _page_schema(source, handler, {"next_cursor": cursor, "prev_cursor": cursor}, _of_between, _between)
+        return _page_schema(
+            source, handler, {"next_cursor": cursor, "prev_cursor": cursor}, _cursor_page_fields, _cursor_page
+        )
 
 
 def _page_schema(
@@ -139,25 +142,25 @@ def _page_schema(
     )
 
 
-def _of_numbered(page: Any) -> Any:
+def _numbered_page_fields(page: Any) -> Any:
     if not isinstance(page, PaginationResult):
         return page
     parts = vars(page)
     return parts if type(page.total) is int else {**parts, "total_is_exact": page.total_is_exact}
 
 
-def _numbered(parts: dict[str, Any]) -> PaginationResult[Any]:
+def _numbered_page(parts: dict[str, Any]) -> PaginationResult[Any]:
     total = parts["total"]
     if total is not None and "total_is_exact" in parts:
         total = Estimate(total, exact=parts["total_is_exact"])
     return PaginationResult(parts["items"], total, parts["page"], parts["per_page"], more=parts["has_next"])
 
 
-def _of_between(page: Any) -> Any:
+def _cursor_page_fields(page: Any) -> Any:
     if not isinstance(page, CursorPaginationResult):
         return page
     return vars(page)
 
 
-def _between(parts: dict[str, Any]) -> CursorPaginationResult[Any]:
+def _cursor_page(parts: dict[str, Any]) -> CursorPaginationResult[Any]:
     return CursorPaginationResult(parts["items"], parts["next_cursor"], parts["prev_cursor"])

@@ -1,7 +1,7 @@
 """Pagination of hand-written queries: of a `select()` or a legacy ``Query``.
 
 Repositories have their own pagination; these functions are for other statements. The primary key is appended to the
-query's order, so that the order is total.
+query's order, so that the position of each row is unambiguous.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class PaginationHelper:
 
     @staticmethod
     def decode_cursor(cursor: str, key: CursorKey = None) -> Any:
-        """Decode a text of `encode_cursor`. Raises `InvalidCursorError` for any other text."""
+        """Decode a cursor that `encode_cursor` returned. Raises `InvalidCursorError` for any other text."""
         mode, values = CursorCodec(key).decode(cursor, binding=_BINDING)
         return values[0] if mode == "after" else values
 
@@ -57,7 +57,7 @@ class DatabasePaginator:
 
     @staticmethod
     def paginate_query(session: Session, query: AnyQuery, page: int = 1, per_page: int = 20) -> tuple[list[Any], int]:
-        """The items of a page, counted from 1, and the exact total. Two statements."""
+        """The items of a page, and the exact total. The first page has the number 1. Two statements."""
         statement, sync = _statement(query), sync_session(session)
         _check_page(page, per_page)
         with translated():
@@ -82,8 +82,8 @@ class DatabasePaginator:
     ) -> tuple[list[Any], str | None, bool]:
         """The items after a cursor, the next cursor, and whether there are more items. One statement.
 
-        The order is that of one field, then of the primary key; the query's own order is ignored. Raises
-        `InvalidCursorError` for a cursor that is damaged or of another order.
+        The rows are sorted by ``cursor_field``, then by the primary key; the query's own order is ignored. Raises
+        `InvalidCursorError` for a cursor that is damaged, or that belongs to another order.
         """
         sync, statement = sync_session(session), _statement(query)
         _check_page(1, limit)
@@ -123,16 +123,16 @@ class DatabasePaginator:
 
 
 class PerformancePaginator:
-    """Pages of large tables, without counting all rows and without reading skipped rows."""
+    """Pages of large tables: one method does not count all rows, and the other reads only the keys of skipped rows."""
 
     @staticmethod
     def paginate_with_count_estimate(
         session: Session, query: AnyQuery, page: int = 1, per_page: int = 20, count_threshold: int = 10_000
     ) -> tuple[list[Any], Estimate]:
-        """The items of a page and a total: exact up to ``count_threshold`` rows, beyond it the planner's estimate.
+        """The items of a page, and a total that is exact up to ``count_threshold`` rows.
 
-        ``total.exact`` tells whether it is exact. SQLite has no estimate, and gives ``count_threshold + 1``. Two
-        statements, or three with an estimate.
+        For more rows, the total is the planner's estimate on PostgreSQL, and ``count_threshold + 1`` on SQLite, which
+        has no estimate. ``total.exact`` tells whether the total is exact. Two statements, or three with an estimate.
         """
         statement, sync = _statement(query), sync_session(session)
         _check_page(page, per_page)
@@ -153,10 +153,10 @@ class PerformancePaginator:
     def deep_pagination_optimize(
         session: Session, query: AnyQuery, page: int, per_page: int, cursor_field: str = "id"
     ) -> tuple[list[Any], int]:
-        """The same items as with OFFSET, and the exact total. Two statements.
+        """The items of a page, as from `paginate_query`, and the exact total. Two statements.
 
-        Of the skipped rows only the keys are read, from an index if one has the order; whole rows are read only for the
-        page. A query without an order is ordered by ``cursor_field``.
+        Whole rows are read only for the page. Of the skipped rows only the keys are read, and from an index if there is
+        one in this order. A query without an order is ordered by ``cursor_field``.
         """
         statement, sync = _statement(query), sync_session(session)
         _check_page(page, per_page)
@@ -192,7 +192,7 @@ async def _run(
 def _statement(query: AnyQuery) -> Select[Any]:
     if isinstance(query, Query):
         statement: Any = query.enable_eagerloads(True).statement
-        return statement  # type: ignore[no-any-return]  # a Query's statement is a Select unless it is from_statement
+        return statement  # type: ignore[no-any-return]  # a Query's statement is a Select, except after Query.from_statement
     if isinstance(query, Select):
         return query
     raise MisuseError(f"A select() or a Query was expected, not {type(query).__name__}.")
@@ -211,7 +211,7 @@ def _entity(statement: Select[Any]) -> Traits[Any]:
     entity = described[0]["entity"] if described else None
     mapper: Mapper[Any] | None = getattr(entity, "__mapper__", None)
     if mapper is None or described[0]["expr"] is not entity:
-        raise MisuseError("The query must select a mapped class first.")
+        raise MisuseError("The first thing that the query selects must be a mapped class.")
     return traits_of(mapper.class_)
 
 

@@ -30,7 +30,7 @@ class AggregateMethods(StatementRunner[M, SyncDb]):
         ``measures`` maps names to `Aggregate`, dicts of it or pairs: ``{"orders": "count", "mean": ("avg", "price")}``.
         Each dict has the group's fields, which may be dotted paths, and the measures by name. Groups are ordered by
         their fields, NULLs last. Sums and averages of decimals are decimals, averages of other numbers are floats; both
-        are None if there are no values, as in SQL. Raises `ValidationError` for fields that can't be aggregated so.
+        are None if there are no values, as in SQL. Raises `ValidationError` for a field that the function can't take.
         """
         groups = (group_by,) if isinstance(group_by, str) else tuple(group_by)
         query = grouped(self._reader(include_deleted), aggregates_of(measures), groups, filters_of(filters))

@@ -70,7 +70,7 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
                 twin_class = _TWINS[type(self)] = _twin_class(type(self))
             twin = twin_class.__new__(twin_class)
             twin.__dict__.update({name: value for name, value in self.__dict__.items() if name != "_twin_made"})
-            twin.__dict__["_face"] = self
+            twin.__dict__["_owner"] = self
             self._twin_made = twin
         return twin
 
@@ -289,7 +289,7 @@ _TWINS: WeakKeyDictionary[type[Any], type[BaseRepository[Any]]] = WeakKeyDiction
 
 
 def _twin_class(face: type[AsyncRepository[Any, Any]]) -> type[BaseRepository[Any]]:
-    """The sync class of an async repository's twins, which call the methods and hooks that it overrides."""
+    """The class of the twins of an async repository class. It calls the methods and hooks that ``face`` overrides."""
     base = face.twin_class
     own = AsyncTenantRepository if issubclass(face, AsyncTenantRepository) else AsyncRepository
     members: dict[str, Any] = {name: _called_back(name) for name in HOOKS if _overrides(face, own, name)}
@@ -305,13 +305,13 @@ def _overrides(face: type[Any], own: type[Any], name: str) -> bool:
 
 def _called_back(name: str) -> Callable[..., Any]:
     def hook(twin: Any, *args: Any, **kwargs: Any) -> Any:
-        return getattr(twin._face, name)(*args, **kwargs)
+        return getattr(twin._owner, name)(*args, **kwargs)
 
     return hook
 
 
 def _waited_for(callback: Callable[[T], Any]) -> Callable[[T], Any]:
-    """The callback, whose result is awaited if it is awaitable."""
+    """A sync function that calls the callback, and awaits the result if that is awaitable."""
 
     def call(argument: T) -> Any:
         result = callback(argument)
@@ -322,7 +322,7 @@ def _waited_for(callback: Callable[[T], Any]) -> Callable[[T], Any]:
 
 def _awaited(name: str) -> Callable[..., Any]:
     def method(twin: Any, *args: Any, **kwargs: Any) -> Any:
-        result = getattr(twin._face, name)(*args, **kwargs)
+        result = getattr(twin._owner, name)(*args, **kwargs)
         return await_only(result) if isawaitable(result) else result
 
     return method

@@ -12,7 +12,7 @@ from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm import Session
 
 from ..errors import MisuseError
-from ..execution.work import nothing_sent_since_savepoint
+from ..execution.work import note_savepoint_begun
 from ..models.traits import Traits, traits_of
 from ..query import BatchProgress, OptionsLike, options_of
 from ..statements.reads import Seek
@@ -37,17 +37,18 @@ class BatchMethods(ReadMethods[M, SyncDb]):
     ) -> int:
         """Call ``work`` with batches of the matching rows, in the order of the primary key. Returns the number of rows.
 
-        Each batch is a transaction: its rows are read and locked in one statement, ``work`` changes them (as objects,
-        whose versions are incremented, or by this repository), and the transaction is committed. Every row is processed
-        exactly once, except rows that others insert before the current position, and no other writer's change is
-        overwritten. If ``work`` raises, its batch is rolled back and the exception is raised; earlier batches stay
-        committed. ``progress`` is called after each batch; the total for it costs one more statement at the beginning.
-        Its ``position``, passed as ``after``, resumes from there. Inside a transaction the batches are part of it.
-        Options with sorts or pages raise `ValidationError`.
+        Each batch is a transaction of its own, or a savepoint if a transaction is already open. One statement reads and
+        locks the rows. ``work`` may then change the objects, whose versions are incremented, or write by this
+        repository. Every row is processed exactly once, except rows that others insert before the current position, and
+        no other writer's change is overwritten. If ``work`` raises an exception, its batch is rolled back, and earlier
+        batches stay committed.
+
+        ``progress`` is called after each batch; its total costs one more statement at the beginning. To resume after a
+        batch, pass the ``position`` of its progress as ``after``. Options with sorts or pages raise `ValidationError`.
         """
         query = options_of(options)
         if query.sorts:
-            raise MisuseError("in_batches() goes by the primary key; leave the sorts out.", field="sorts")
+            raise MisuseError("in_batches() sorts by the primary key; leave the sorts out.", field="sorts")
         rows = self.for_update()
         position = None if after is None else self._reader().key(after)
         seek = None if position is None else Seek("after", position, stored=False)
@@ -55,11 +56,11 @@ class BatchMethods(ReadMethods[M, SyncDb]):
         done = 0
         while True:
             with DatabaseTransaction.sync_transaction(self._session):
-                nothing_sent_since_savepoint(self._session)
+                note_savepoint_begun(self._session)
                 batch, seek = rows._batch(query, batch_size, seek)
                 position = self._reader().key(self.traits.key_of(batch[-1])) if batch else position
                 if batch:
-                    with _counted_versions(self._session):
+                    with _incrementing_versions(self._session):
                         work(batch)
                         self._session.flush()
             done += len(batch)
@@ -70,7 +71,7 @@ class BatchMethods(ReadMethods[M, SyncDb]):
 
 
 @contextmanager
-def _counted_versions(session: Session) -> Iterator[None]:
+def _incrementing_versions(session: Session) -> Iterator[None]:
     """Increment the version of each object that a flush in this block changes, as the toolkit's own writes do.
 
     A version that SQLAlchemy increments (``version_id_col``), or that was set explicitly, is not changed.
@@ -85,7 +86,7 @@ def _counted_versions(session: Session) -> Iterator[None]:
             if flushed.is_modified(entity, include_collections=False):
                 setattr(entity, version, traits.next_count(entity))
 
-    count.dotmac_internal = True  # type: ignore[attr-defined]  # a write by statement may skip it, since it sends nothing
+    count.dotmac_internal = True  # type: ignore[attr-defined]  # a write that needs no flush does not need this listener
     event.listen(session, "before_flush", count)
     try:
         yield

@@ -61,13 +61,13 @@ class BulkMethods(RowWriter[M, SyncDb]):
     ) -> builtins.list[M] | int:
         """Insert many rows atomically: one INSERT per batch for each set of fields that the rows have.
 
-        A batch has 10,000 rows, on SQLite at most 30,000 values. If the database generates the key by an expression (a
-        random UUID), one SELECT for each batch gets the keys first. Only if the new rows can't be matched with the
-        given ones by their keys (a trigger makes the key, the database pads it, or a row is in several tables)
-        SQLAlchemy may need a statement for each row.
+        A batch has 10,000 rows, and on SQLite at most 30,000 values. If the database generates the key by an expression
+        (such as a random UUID), one SELECT for each batch gets the keys first. SQLAlchemy may need a statement for each
+        row if the returned rows can't be matched with the given ones by their keys: if a trigger makes the key, if the
+        database pads it, or if a row is in several tables.
 
-        Returns the rows in the given order. With ``returning=False`` it returns their number, and uses the driver's
-        fastest way: COPY, if the table, its columns and row-level security allow it. The constructor and `@validates`
+        Returns the rows in the given order. With ``returning=False`` it returns their number, and uses the fastest way
+        of the driver: COPY, if the table, its columns and row-level security allow it. The constructor and `@validates`
         methods of the class apply to each row, as in `create`. No object is flushed, so ``before_insert`` and
         ``after_insert`` events are not fired.
         """
@@ -95,8 +95,8 @@ class BulkMethods(RowWriter[M, SyncDb]):
         soft-deleted, it is updated and restored. If it belongs to another tenant, it is not changed, and
         `DuplicateEntityError` is raised. Defaults of an object or a constructor apply only to a new row: an existing
         row keeps the values of fields that are not set. `@validates` methods apply; ``before_insert`` and
-        ``before_update`` events are not fired. If a function generates the versions (``version_id_generator``), it
-        takes two statements.
+        ``before_update`` events are not fired. If a function generates the versions (``version_id_generator``), the
+        upsert takes two statements.
         """
         return self.bulk_upsert([data], conflict_fields, user_id)[0]
 
@@ -107,7 +107,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
         writer = self._writer(user_id)
         if len(self.traits.tables) != 1 or not self.traits.takes_statements:
             raise MisuseError(
-                f"{self.traits.name} is mapped on more than one table alone, which no one statement can upsert."
+                f"{self.traits.name} is not mapped to one plain table, so one statement can't upsert its rows."
             )
         upserts = list(rows)
         places: Sequence[int | None] = [None] if len(upserts) == 1 else range(len(upserts))
@@ -136,7 +136,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
         return written
 
     def bulk_update(self, rows: Iterable[Any], user_id: str | None = None) -> int:
-        """Update many rows atomically. Each row contains its primary key. Returns the number of rows that exist.
+        """Update many rows atomically. Each given row contains its primary key. Returns the number of rows found.
 
         One UPDATE per batch for each set of fields that the rows have.
         """
@@ -216,7 +216,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
             return self._change_each(writer, analysis, writer.deletion())
 
     def _rows_route(self, refusal: Reason | None) -> Route:
-        """The route of an UPDATE or DELETE of all matching rows, or of a flush if there is a refusal of it."""
+        """The route of an UPDATE or DELETE of all matching rows. With a ``refusal`` it is the route of a flush."""
         if refusal is not None:
             return self._write_route(Sender.UNIT_OF_WORK, refusal, is_single=False)
         return self._write_route(Sender.STATEMENT, Circumstance.STATEMENT)
@@ -227,7 +227,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
         return self._write_route(sender, refusal or Circumstance.STATEMENT, is_single=False)
 
     def _deleted_where(self, writer: Writer, analysis: Analysis, without_begin: Callable[[], None]) -> int:
-        """Delete the matching rows, not softly, and return their number."""
+        """Delete the matching rows for good, without soft deletion, and return their number."""
         if spreads(self.traits):
             return self._deleted(writer.reader, matching(writer.reader, analysis))
         if not self.traits.takes_statements:
@@ -236,7 +236,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
         return self._counted(writer.delete_where(analysis))
 
     def _change_each(self, writer: Writer, analysis: Any, values: Values) -> int:
-        """Update rows one by one in the unit of work, for classes with listeners."""
+        """Update the matching rows as objects, by the unit of work, because an UPDATE can't write them."""
         entities = self._matching(writer, analysis)
         for entity in entities:
             self._set(entity, values)
@@ -244,7 +244,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
         return len(entities)
 
     def _delete_each(self, writer: Writer, analysis: Any) -> int:
-        """Delete rows one by one in the unit of work, for classes whose rows a DELETE can't select."""
+        """Delete the matching rows as objects, by the unit of work, because a DELETE can't select the class's rows."""
         entities = self._matching(writer, analysis)
         for entity in entities:
             self._session.delete(entity)
@@ -266,7 +266,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
         execution_options = {**FRESH, **self._options}
         keys = new_keys(writer, members[0])
         if keys is None:
-            # SQLAlchemy matches the rows itself if it can, else it sends one statement for each.
+            # SQLAlchemy matches the returned rows itself if it can. If not, it sends one statement for each row.
             yield from self._session.scalars(
                 writer.insert(returning=True), members, execution_options=execution_options
             )
@@ -362,7 +362,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
                     break  # the existing row is another tenant's
 
     def _version_step(self, writer: Writer, row: Values, conflict: builtins.list[Any]) -> tuple[VersionStep, bool]:
-        """Lock the existing row of an upsert. Returns its version with the next one, and whether there is a row."""
+        """Lock the existing row of an upsert. Returns its version and the next one, and whether the row exists."""
         key = self.traits.version
         assert key is not None
         reader = self._reader(include_deleted=not meets_living_only(writer, conflict))
@@ -395,11 +395,11 @@ class BulkMethods(RowWriter[M, SyncDb]):
         for places, members in writer.runs(list(changes.values())):
             for bound in update_many(writer, [keys[place] for place in places], members):
                 written.update(map(tuple, self._result(bound, {"synchronize_session": False}).all()))
-        self._show({key: changes[key] for key in keys if key in written})
+        self._apply_to_objects({key: changes[key] for key in keys if key in written})
         return len(written)
 
-    def _show(self, changes: Mapping[tuple[Any, ...], Values]) -> None:
-        """Set the written values on the session's objects."""
+    def _apply_to_objects(self, changes: Mapping[tuple[Any, ...], Values]) -> None:
+        """Set the values that were written on the objects that the session holds."""
         held = self._session.identity_map
         version = self.traits.version
         for key, values in changes.items():
@@ -435,7 +435,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
 
 
 def _alike(writer: Writer, rows: Sequence[NewRow]) -> Iterator[tuple[frozenset[str], builtins.list[Values]]]:
-    """Group the rows by statement: those with the same keys and the same unset fields."""
+    """The rows in groups of which each is one statement: rows that have the same fields, and the same ones unset."""
     groups: dict[frozenset[str], builtins.list[Values]] = {}
     for row in rows:
         groups.setdefault(row.unset, []).append(row.values)

@@ -35,7 +35,7 @@ FRESH: Mapping[str, Any] = {"populate_existing": True, "synchronize_session": Fa
 
 
 class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
-    """The steps of which the writes of one row and of many rows consist. All its methods are private."""
+    """The steps that the writes of one row and of many rows have in common. All its methods are private."""
 
     def _write_route(
         self, sender: Sender, refusal: Reason | None = None, *, is_single: bool = True, is_insert: bool = False
@@ -65,7 +65,7 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
         self._session.flush()
 
     def _complete(self, entity: M) -> None:
-        """Load the columns that the flush did not return, in one statement, if there are any."""
+        """If the flush did not return all columns, load the others in one statement."""
         missing = sa_inspect(entity).unloaded & set(self.traits.mapper.column_attrs.keys())
         for key in missing & self.traits.null_unless_set:
             if key not in sa_inspect(entity).expired_attributes:
@@ -73,38 +73,38 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
                 missing.discard(key)
         if missing:
             reader = self._reader(include_deleted=True)
-            self._fresh(reader, reader.key(self.traits.key_of(entity)))
+            self._current(reader, reader.key(self.traits.key_of(entity)))
 
     def _change_or_none(self, writer: Writer, key: tuple[Any, ...], values: Values, expected: Any = None) -> M | None:
         """Change one row, by a statement if possible. Returns None if the row is missing, or its version is stale."""
         if not values:
-            return self._if_fresh(self._fresh(writer.reader, key), expected)
+            return self._if_expected_version(self._current(writer.reader, key), expected)
         if change_refusal(self._session, self.traits, [values]) is None:
             rows = self._scalars(writer.update_by_key(key, values, expected), FRESH)
             return rows[0] if rows else None
         entity = self._locked(writer.reader, key)
-        if entity is None or self._if_fresh([entity], expected) is None:
+        if entity is None or self._if_expected_version([entity], expected) is None:
             return None
         self._set(entity, values)
         self._flush()
         self._complete(entity)
         return entity
 
-    def _if_fresh(self, rows: Sequence[M], expected: Any) -> M | None:
+    def _if_expected_version(self, rows: Sequence[M], expected: Any) -> M | None:
         version = self.traits.version
         if rows and (expected is None or version is None or getattr(rows[0], version) == expected):
             return rows[0]
         return None
 
-    def _fresh(self, reader: Reader, key: tuple[Any, ...], *, lock: bool = False) -> Sequence[M]:
-        """The current row with this key, or an empty list. An object in the session is refreshed."""
+    def _current(self, reader: Reader, key: tuple[Any, ...], *, lock: bool = False) -> Sequence[M]:
+        """A list with the row that has this key, or an empty list. An object that the session holds is refreshed."""
         bound = reader.loading(reader.by_key(key), ())
         statement = reader.whole(bound.statement)
         statement = for_update(self.traits, statement) if lock else statement
         return self._scalars(Bound(statement, bound.parameters), {"populate_existing": True})
 
     def _locked(self, reader: Reader, key: tuple[Any, ...]) -> M | None:
-        return next(iter(self._fresh(reader, key, lock=True)), None)
+        return next(iter(self._current(reader, key, lock=True)), None)
 
     def _set(self, entity: M, values: Values) -> None:
         discriminator = self.traits.discriminator
@@ -112,7 +112,7 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
             if key != discriminator:
                 assign(entity, key, value)
             elif is_sql(value) or getattr(entity, key) != value:
-                raise ValidationError(f"{self.traits.name}.{key}: a row stays of its class.", field=key)
+                raise ValidationError(f"{self.traits.name}.{key}: the class of a row can't be changed.", field=key)
         version = self.traits.version
         if version is not None and self.traits.mapper.version_id_col is None:
             setattr(entity, version, self.traits.next_count(entity))

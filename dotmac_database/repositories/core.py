@@ -98,7 +98,7 @@ class RepositoryCore(Generic[M, Db]):
                 f"{traits.name} belongs to tenants: pass tenant_id=, or ALL_TENANTS to work across them."
             )
         if tenant_id is not None and tenant_id is not ALL_TENANTS:
-            valid_tenant(tenant_id)  # an SQL expression could be true for other tenants
+            valid_tenant(tenant_id)  # refuses SQL expressions, which could match the rows of other tenants
         if traits.tenant is not None and tenant_id is not ALL_TENANTS:
             column = traits.columns[traits.tenant]
             try:
@@ -149,8 +149,8 @@ class RepositoryCore(Generic[M, Db]):
 
         If another transaction has locked a row, the read waits. With ``nowait`` it raises `DatabaseTimeoutError`
         instead; with ``skip_locked`` it omits the row, as a job queue needs. Reads outside of a transaction raise
-        `TransactionError`, unless ``auto_commit`` is off. `count`, `exists` and `aggregate` lock nothing. SQLite has a
-        single lock for the whole database: it takes one more statement, and always waits.
+        `TransactionError`, unless ``auto_commit`` is off. `count`, `exists` and `aggregate` lock nothing. On SQLite the
+        read locks the whole database, takes one more statement, and always waits.
         """
         if nowait and skip_locked:
             raise ValidationError("nowait and skip_locked exclude each other.", field="skip_locked")
@@ -160,7 +160,7 @@ class RepositoryCore(Generic[M, Db]):
         """A copy whose reads also load these deferred columns; without names, all deferred columns of the class.
 
         A dotted path names a column of a relationship that the read loads. No statement is added. Writes always return
-        entities with their deferred columns. Raises `ValidationError` for a name that is no column.
+        entities with all deferred columns loaded. Raises `ValidationError` for a name that is no column.
         """
         for name in fields:
             path = resolve(self.traits, name)
@@ -169,12 +169,12 @@ class RepositoryCore(Generic[M, Db]):
         return self._with(_undeferred=frozenset(fields) or self.traits.deferred)
 
     def conditions(self) -> Sequence[ColumnElement[bool]]:
-        """Hook: conditions that are added to every statement of this repository, besides that of the tenant."""
+        """Hook: conditions that are added to every statement of this repository, besides the tenant's condition."""
         return ()
 
     @property
     def _conditioned(self) -> bool:
-        """Whether `conditions` is overridden. If so, statements are not cached: each call may return others."""
+        """Whether `conditions` is overridden. Then statements are not cached, since it may return others each time."""
         return type(self).conditions is not RepositoryCore.conditions
 
     def values_for_create(self, values: Values) -> Values:
@@ -186,7 +186,7 @@ class RepositoryCore(Generic[M, Db]):
         return values
 
     def _reader(self, include_deleted: bool = False) -> Reader:
-        """The builder of read statements. Binds a guarded session without a tenant to this repository's tenant."""
+        """The builder of read statements. If the session is guarded and has no tenant, it is bound to this tenant."""
         if self.tenant_id is not None:
             confine(self._session, self.tenant_id)
         reader = self._readers.get(include_deleted)

@@ -1,4 +1,4 @@
-"""The effects of a deletion on related rows: by the ORM, or by the database, whose effects the session must follow."""
+"""What a deletion does to related rows: the ORM changes them, or the database does, and the session is updated."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ _LOADED_CHILDREN = PassiveFlag.PASSIVE_NO_INITIALIZE
 
 
 class UnitOfWorkDeletion:
-    """Deletes an object by the session's unit of work, by the rules of its relationships, else of its foreign keys.
+    """Deletes an object by the session's unit of work.
 
-    ``enforced``: the database enforces foreign keys; if not, their rules are carried out here. ``tenant`` is the tenant
-    whose rows may be changed; None or `ALL_TENANTS`: any.
+    What happens to the objects that refer to it is decided by the cascades of the relationships, or else by the rules
+    of the foreign keys. ``enforced``: the database enforces foreign keys; if not, their rules are carried out here.
+    ``tenant`` is the only tenant whose rows may be changed; None or `ALL_TENANTS`: those of all tenants.
     """
 
     def __init__(self, session: Session, tenant: Any, *, enforced: bool) -> None:
@@ -66,7 +67,7 @@ class UnitOfWorkDeletion:
                 self._carry_out(rule, state, relationship)
 
     def _carry_out(self, rule: Rule, state: InstanceState[Any], relationship: RelationshipProperty[Any]) -> None:
-        """Carry out a rule, and prevent the ORM from setting the children's keys to NULL before."""
+        """Carry out the rule of one relationship. Before that, the ORM must not set the children's keys to NULL."""
         if rule is Rule.REFUSED and self._enforced:
             self._leave_to_the_database(state, relationship)
             return
@@ -120,10 +121,10 @@ def enforces_keys(session: Session, traits: Traits[Any]) -> bool:
 
 
 def deletion_refusal(session: Session, traits: Traits[Any], key: tuple[Any, ...]) -> Reason | None:
-    """Why a DELETE can't delete the row with this key, so that a flush must; None: it can.
+    """Why a DELETE can't delete the row with this key, and a flush must delete it. None: a DELETE can.
 
-    With a flush the ORM carries out the cascades of relationships, and calls the listeners. Without one, SQLite is
-    asked whether it enforces foreign keys if a rule depends on it.
+    A flush is needed if the ORM must carry out cascades of relationships or call listeners. If only a rule of a foreign
+    key is left, SQLite is asked whether it enforces foreign keys.
     """
     if not (traits.direct_deletes or spreads(traits)):
         return Circumstance.MODEL
@@ -149,11 +150,11 @@ def _holds_related(session: Session, traits: Traits[Any], key: tuple[Any, ...], 
 
 
 def follow_database(session: Session, traits: Traits[Any], keys: Sequence[tuple[Any, ...]] | None) -> None:
-    """Update the session's objects after rows were deleted, to what the database's ``ON DELETE`` rules did.
+    """Update the session's objects to what the database's ``ON DELETE`` rules did when rows were deleted.
 
-    ``keys`` are the primary keys of the deleted rows; None: unknown. An object whose row was deleted leaves the
-    session, and returns with a rollback; a foreign key that was set to NULL is None. Objects whose state can't be
-    derived from the session are read again: one SELECT for each class.
+    ``keys`` are the primary keys of the deleted rows; None: unknown. If the row of an object was deleted, the object
+    leaves the session, and a rollback brings it back. If a foreign key was set to NULL, the attribute becomes None. If
+    the objects of the session don't show what happened to a row, the row is read again: one SELECT for each class.
     """
     followed = dependences(traits)
     if not followed or not len(session.identity_map):
@@ -169,18 +170,18 @@ def follow_database(session: Session, traits: Traits[Any], keys: Sequence[tuple[
 
 
 class _Followers:
-    """The session's objects whose rows may have been deleted or changed together with deleted rows."""
+    """The session's objects whose rows the database may have deleted or changed because other rows were deleted."""
 
     def __init__(self, session: Session, dependences: Sequence[Dependence], held: Sequence[InstanceState[Any]]) -> None:
         self._session = session
         self._dependences = dependences
         self._held = dict.fromkeys(held)
         self._gone: dict[tuple[Any, ...], set[tuple[Any, ...]]] = {}
-        """Referenced columns, and their values in deleted rows."""
+        """The values of the deleted rows, by the columns to which foreign keys refer."""
         self._known: set[tuple[Any, ...]] = set()
-        """The referenced columns of which all deleted values are known."""
-        self._there: dict[tuple[Any, ...], set[tuple[Any, ...]]] = {}
-        """Referenced columns, and their values in the rows that the session holds."""
+        """The keys of `_gone` for which the values of all deleted rows are known."""
+        self._existing: dict[tuple[Any, ...], set[tuple[Any, ...]]] = {}
+        """The values of the rows that exist and that the session holds, by the columns to which foreign keys refer."""
 
     def follow(self, traits: Traits[Any], keys: Sequence[tuple[Any, ...]] | None) -> None:
         for level in levels_of(traits) if keys is not None else ():
@@ -189,11 +190,14 @@ class _Followers:
         certain: set[InstanceState[Any]] = set()
         while uncertain := [state for state in self._settled() if state not in certain]:
             self._read_anew(uncertain)
-            self._there.clear()
+            self._existing.clear()
             certain.update(uncertain)
 
     def _settled(self) -> list[InstanceState[Any]]:
-        """Remove deleted objects and clear foreign keys, as far as known. Returns the objects of unknown state."""
+        """Remove deleted objects and clear foreign keys, as far as the session's objects show it.
+
+        Returns the objects of which it is unknown whether their rows still exist unchanged.
+        """
         changed, uncertain = True, list[InstanceState[Any]]()
         while changed:
             changed, uncertain = False, []
@@ -229,15 +233,15 @@ class _Followers:
         return False if tuple(values) in self._rows_there(key) else None
 
     def _rows_there(self, key: Dependence) -> set[tuple[Any, ...]]:
-        """The values of a key's referenced columns in the rows that the session holds and that exist."""
+        """The values of the columns to which a foreign key refers, in the existing rows that the session holds."""
         order = key.referred_columns
-        if order not in self._there:
-            self._there[order] = {
+        if order not in self._existing:
+            self._existing[order] = {
                 tuple(_stored(state, column) for column in order)
                 for state in self._session.identity_map.all_states()
                 if not state.deleted and key.referred in state.mapper.tables
             }
-        return self._there[order]
+        return self._existing[order]
 
     def _remove(self, state: InstanceState[Any]) -> None:
         for each in self._dependences:
@@ -245,13 +249,16 @@ class _Followers:
                 columns = each.referred_columns
                 values = tuple(_stored(state, column) for column in columns)
                 self._gone.setdefault(columns, set()).add(values)
-                self._there.get(columns, set()).discard(values)
+                self._existing.get(columns, set()).discard(values)
         del self._held[state]
-        # As SQLAlchemy does with the objects of a DELETE by statement: a rollback brings them back.
+        # SQLAlchemy does the same after a DELETE statement. A rollback brings the object back.
         remove_deleted(self._session, [state])
 
     def _clear(self, state: InstanceState[Any], key: Dependence) -> bool:
-        """Set an object's foreign key to None. Returns whether the object must be read again instead."""
+        """Set an object's foreign key to None. Returns True if the object must be read again instead.
+
+        It must be read again if the rule sets the key to a default.
+        """
         if key.defaults:
             return True
         entity = state.obj()
@@ -266,7 +273,7 @@ class _Followers:
     def _read_anew(self, states: Sequence[InstanceState[Any]]) -> None:
         by_class: dict[type[Any], list[InstanceState[Any]]] = {}
         for state in states:
-            if not state.modified:  # a modified object is not read again: its flush will fail if its row is gone
+            if not state.modified:  # a modified object is not read again: if its row is gone, its flush will fail
                 by_class.setdefault(state.class_, []).append(state)
         for model, members in by_class.items():
             traits = traits_of(model)

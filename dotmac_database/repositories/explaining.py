@@ -29,11 +29,11 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
     def explain(self, options: OptionsLike = None, *, analyze: bool = False) -> QueryPlan:
         """The plan of `list` with these options, or of `cursor_paginate` if they have ``cursor_pagination``.
 
-        The explained statement is the one that would be sent, with the tenant's condition and the values, which the
-        plan shows; it is not run. With ``analyze`` PostgreSQL runs it, and measures rows, times and buffers; SQLite
-        can't do that, and raises `ValidationError`. Sends one EXPLAIN, and one catalogue query for each table that may
-        need an index. Relationships are loaded by separate statements, which are not explained, but their foreign keys
-        are checked for indexes.
+        The statement is explained as it would be sent, with the tenant's condition and with the values, which the plan
+        shows. It is not run. With ``analyze`` PostgreSQL runs it, and measures rows, times and buffers; on SQLite this
+        is not possible, and raises `ValidationError`. Sends one EXPLAIN, and one query of the catalogue for each table
+        that may need an index. The separate statements that load relationships are not explained, but it is checked
+        whether their foreign keys have indexes.
         """
         query = options_of(options)
         if analyze and not self._dialect.estimates:
@@ -52,7 +52,8 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
                 rows = self._session.execute(IndexesOf(table), execution_options=options, bind_arguments=here)
                 return existing(self._dialect.name, table, rows.mappings().all())
 
-            # First: SQLite's queries notice an index that another connection created, but its EXPLAIN does not.
+            # This comes before EXPLAIN, because SQLite's EXPLAIN does not notice that another connection has created an
+            # index, but a query does, and then EXPLAIN knows the index too.
             advice = Advisor(reader, catalogue).advice(query.filters, order, query.relationships, limited=limited)
             result: Any = self._session.execute(
                 statement, bound.parameters, execution_options=options, bind_arguments=here
@@ -65,10 +66,11 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
     def explain_route(self, options: OptionsLike = None) -> Route:
         """How `list` with these options would be sent, or `cursor_paginate` if they have ``cursor_pagination``.
 
-        ``str()`` of the route is a sentence for people, with the reason why no faster route is possible. It depends on
-        the class and its listeners, the session and its transaction, and the engine. Sends nothing. (If asyncpg does
-        not cache prepared statements, as behind some poolers, SQLAlchemy sends the statement in spite of the route.)
-        The routes of all reads and writes are logged by the logger ``dotmac_database.execution.routes`` at level DEBUG.
+        ``str()`` of the route is a sentence for people, with the reason why no faster route is possible. The route
+        depends on the class and its listeners, the session and its transaction, and the engine. Sends nothing. If
+        asyncpg does not cache prepared statements, as behind some poolers, SQLAlchemy sends the statement even if the
+        route names the driver. The logger ``dotmac_database.execution.routes`` logs the routes of all reads and writes
+        at level DEBUG.
         """
         query = options_of(options)
         reader = self._reader(query.include_deleted)

@@ -23,7 +23,7 @@ class ObjectMaker(RepositoryCore[M, SyncDb]):
         """A new entity. Values that the class's constructor does not accept are set afterwards."""
         values = {**self._reader().typed_defaults(), **values}
         nulls = [key for key, value in values.items() if type(value) is Null]
-        # A JSON column without a value becomes SQL NULL. If it has a default, NULL must be set explicitly, below.
+        # A JSON column gets SQL NULL if it has no value. Only if it has a default, NULL is set explicitly below.
         values = {key: value for key, value in values.items() if type(value) is not Null}
         accepted = self.traits.constructor_keys
         arguments = {key: value for key, value in values.items() if accepted is None or key in accepted}
@@ -41,7 +41,7 @@ class ObjectMaker(RepositoryCore[M, SyncDb]):
         return entity
 
     def _new_row(self, writer: Writer, data: Any, index: int | None = None, *, new: bool = True) -> NewRow:
-        """The values of one row in a statement for many rows, after its class's constructor and validators.
+        """The values of one row in a statement for many rows, as the class's constructor and validators change them.
 
         ``new`` is False if the row may already exist: then None is written even if the column has a default. Raises
         `ValidationError` for relationships and SQL expressions, which are not possible in such a statement.
@@ -62,7 +62,7 @@ class ObjectMaker(RepositoryCore[M, SyncDb]):
         return NewRow(values, unset - self.traits.stamped if unset else unset)
 
     def _constructed(self, values: Values) -> Values:
-        """The values after the class's constructor and validators, from an object that is not in the session."""
+        """The values as the class's constructor and validators change them, read from an object without a session."""
         entity = self._new_object(values)
         held = instance_dict(entity)
         constructed: Values = {}
@@ -78,7 +78,7 @@ class ObjectMaker(RepositoryCore[M, SyncDb]):
 
 
 def assign(entity: Any, key: str, value: Any) -> None:
-    """Set an attribute. Listeners and validators get None for a JSON column's SQL NULL, since they expect None."""
+    """Set an attribute. For SQL NULL in a JSON column, listeners and validators get None, since they expect None."""
     if type(value) is not Null:
         setattr(entity, key, value)
         return

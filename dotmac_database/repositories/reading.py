@@ -29,7 +29,7 @@ M = TypeVar("M")
 
 
 class ReadMethods(KeysetReader[M, SyncDb]):
-    """Reads. Outside of a transaction each read is a statement of its own; see `dotmac_database.execution.routes`."""
+    """Reads. Without an open transaction, a read begins none if possible; see `dotmac_database.execution.routes`."""
 
     def get_by_id(
         self, entity_id: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
@@ -70,7 +70,10 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         include_deleted: bool = False,
         relationships: Sequence[str] | None = None,
     ) -> M | None:
-        """The first row, by primary key, whose field has this value (None: NULL), or None. One statement."""
+        """The row whose field has this value (None: NULL), or None if there is no such row. One statement.
+
+        If there are several, it is the first one in the order of the primary key.
+        """
         return self.first(
             QueryOptions(
                 filters=[QueryFilter(field_name, value=value)],
@@ -86,7 +89,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         include_deleted: bool = False,
         relationships: Sequence[str] | None = None,
     ) -> builtins.list[M]:
-        """All rows whose field has this value (None: NULL), by primary key. One statement."""
+        """All rows whose field has this value (None: NULL), in the order of the primary key. One statement."""
         return self.list(
             QueryOptions(
                 filters=[QueryFilter(field_name, value=value)],
@@ -96,7 +99,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         )
 
     def first(self, options: OptionsLike = None) -> M | None:
-        """The first matching row in the order of the sorts, then the primary key; or None. One statement."""
+        """The first matching row, or None. The order is that of the sorts, then of the primary key. One statement."""
         query = options_of(options)
         reader = self._reader(query.include_deleted)
         order = order_of(self.traits, query.sorts)
@@ -116,7 +119,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
     def list(self, options: OptionsLike = None) -> builtins.list[M]:
         """The matching rows, in the order of the sorts, then the primary key. One statement.
 
-        With ``pagination`` only that page; without it, all rows. Use `stream` for large results.
+        If the options have ``pagination``, only the rows of that page, else all rows. Use `stream` for large results.
         """
         query = options_of(options)
         _refuse_cursor(query)
@@ -168,9 +171,9 @@ class ReadMethods(KeysetReader[M, SyncDb]):
     def cursor_paginate(self, options: OptionsLike = None) -> CursorPaginationResult[M]:
         """The page after or before a cursor, without a total. One statement, equally fast at any depth.
 
-        The order is that of the sorts, else of ``cursor_field``, then of the primary key. If the first field of the
-        order is nullable, the page on which its NULLs begin takes a second statement. Raises `InvalidCursorError` for a
-        cursor that is damaged, forged, or from another query.
+        The order is that of the sorts, or of ``cursor_field`` if there are none, and then of the primary key. If the
+        first field of the order is nullable, the page on which its NULLs begin takes a second statement. Raises
+        `InvalidCursorError` for a cursor that is damaged, forged, or from another query.
         """
         query = options_of(options)
         if query.pagination is not None:
@@ -187,7 +190,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
             rows = self._following(reader, query, order, page.limit + 1, seek)
         except ValidationError:
             if seek is not None and any(term.as_text for term in terms):
-                raise InvalidCursorError from None  # only the database can check such a value
+                raise InvalidCursorError from None  # only the database can check a value in its own text form
             raise
         more = len(rows) > page.limit
         rows = rows[: page.limit]
@@ -210,10 +213,10 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         return CursorPaginationResult([row[0] for row in rows], ahead, behind)
 
     def stream(self, options: OptionsLike = None, batch_size: int = 1000) -> Iterator[M]:
-        """All matching rows, in constant memory: keyset batches, with one statement for each ``batch_size`` rows.
+        """All matching rows, in constant memory. Each batch of ``batch_size`` rows is read by keyset, in one statement.
 
-        No transaction is held between batches, so rows that others insert meanwhile may be included. No row that exists
-        throughout is omitted or returned twice.
+        No transaction is kept open between batches, so rows that others insert meanwhile may be included. A row that
+        exists the whole time, with the same place in the order, is returned exactly once.
         """
         seek: Seek | None = None
         while True:
@@ -223,7 +226,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
                 return
 
     def _batch(self, options: OptionsLike, batch_size: int, seek: Seek | None) -> tuple[builtins.list[M], Seek | None]:
-        """A batch of rows from ``seek`` on, and the position after it; None if there are no more rows."""
+        """A batch of rows from ``seek`` on, and the position where the next batch begins; None if this is the last."""
         query = options_of(options)
         if query.pagination is not None or query.cursor_pagination is not None:
             raise MisuseError("stream() reads every row; leave the pagination out.", field="pagination")

@@ -83,7 +83,7 @@ class StatementRunner(RepositoryCore[M, SyncDb]):
         return self._read(lambda execution_options: self._rows(bound, execution_options), route)
 
     def _route(self, bound: Bound, refusal: Reason | None = None) -> Route:
-        """The route of a read that locks nothing. ``refusal``: why the driver can't send it."""
+        """The route of a read that locks nothing. ``refusal`` is the reason, if any, why the driver can't send it."""
         if self._conditioned:
             refusal = Circumstance.CONDITIONS
         elif bound.execution_options:

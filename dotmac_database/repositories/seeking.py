@@ -24,7 +24,10 @@ class KeysetReader(StatementRunner[M, SyncDb]):
     def _following(
         self, reader: Reader, query: QueryOptions, order: Order, limit: int, seek: Seek | None
     ) -> builtins.list[Any]:
-        """The next ``limit`` rows of a keyset: one statement, and a second one at the NULLs that end the order."""
+        """The next ``limit`` rows after ``seek``, in one statement.
+
+        If the first field of the order has NULLs, and they begin within these rows, a second statement reads them.
+        """
         rows: builtins.list[Any] = []
         for part in reader.ranges(order, seek):
             if len(rows) < limit:

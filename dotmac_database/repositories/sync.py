@@ -31,18 +31,19 @@ class BaseRepository(
     """Typed access to the rows of one mapped class, on a `Session`.
 
     ``model_class`` may be omitted if a subclass declares it: ``class Users(BaseRepository[User])``. A tenant-scoped
-    class needs ``tenant_id`` or `ALL_TENANTS`, else it raises `TenantRequiredError`. ``auto_commit`` commits each
-    write; inside a `DatabaseTransaction` writes are only flushed. ``cursor_key`` signs cursors. The second type
-    parameter is the type of ``db`` for type checkers: ``BaseRepository[User, SQLModelSession]``.
+    class needs a ``tenant_id``, which may be `ALL_TENANTS`; without it, `TenantRequiredError` is raised. With
+    ``auto_commit`` each write is committed, except inside a `DatabaseTransaction`, where writes are only flushed.
+    ``cursor_key`` signs cursors. The second type parameter is the type of ``db`` for type checkers:
+    ``BaseRepository[User, SQLModelSession]``.
     """
 
     def values(self, *fields: str) -> ValueReads:
         """The repository's reads of many rows, with each row as a dict of these columns instead of an entity.
 
         They return the same rows in the same order at lower cost: only the named columns are read, and the session
-        keeps nothing. Overrides of a subclass apply, and get dicts; load events of the ORM are not fired. Fields may
-        also be hybrids with an SQL expression, synonyms and ``column_property``, confined to the tenant. Raises
-        `ValidationError` for anything else.
+        keeps nothing. If a subclass overrides a read, its method is called, and its rows are dicts. The ORM's load
+        events are not fired. Fields may also be hybrids with an SQL expression, synonyms and ``column_property``, whose
+        SQL is confined to the tenant. Raises `ValidationError` for anything else.
         """
         return ValueReads(self._projected(fields))
 

@@ -14,7 +14,10 @@ from ..statements.reads import Bound, Reader
 
 @dataclass(frozen=True, slots=True)
 class PageTotal:
-    """Computes the total of a page from its rows, and from a second statement if they don't have it."""
+    """Computes the total of a page from the count that each of its rows has.
+
+    A second statement is sent if the page has no rows because it is beyond the last row, and for an estimate.
+    """
 
     page: PaginationParams
     reader: Reader
@@ -22,12 +25,15 @@ class PageTotal:
 
     @property
     def looks_ahead(self) -> bool:
-        """Whether one more row is read, to know whether there is a next page: only an exact total shows that."""
+        """Whether one more row than the page has is read, to know whether there is a next page.
+
+        With an exact total this is not needed.
+        """
         return self.page.total != "exact"
 
     @property
     def bound(self) -> int:
-        """How the page's statement counts: 0 all rows, -1 no rows, else up to this number."""
+        """How many rows the page's statement counts: at most this number. 0: all rows; -1: it does not count."""
         return {"exact": 0, "none": -1}.get(self.page.total, self.page.bound)
 
     def of(self, rows: Sequence[Any], ask: Callable[[Bound], Any]) -> int | None:

@@ -49,7 +49,7 @@ class ValueReads:
         return self._rows.list_paginated(_plain(options))
 
     def cursor_paginate(self, options: OptionsLike = None) -> CursorPaginationResult[Row]:
-        """As `BaseRepository.cursor_paginate`; cursors of either kind of read lead on in the other."""
+        """As `BaseRepository.cursor_paginate`. A cursor of that method can be used here, and the other way round."""
         return self._rows.cursor_paginate(_plain(options))
 
     def stream(self, options: OptionsLike = None, batch_size: int = 1000) -> Iterator[Row]:
@@ -58,7 +58,7 @@ class ValueReads:
 
 
 class AsyncValueReads:
-    """As `ValueReads`, awaited."""
+    """As `ValueReads`, with coroutine methods."""
 
     def __init__(self, rows: _AsyncReads[Any]) -> None:
         self._rows: _AsyncReads[Row] = rows

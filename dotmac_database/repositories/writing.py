@@ -45,8 +45,8 @@ class WriteMethods(RowWriter[M, SyncDb]):
     def create(self, data: Any, user_id: str | None = None) -> M:
         """Insert one row and return it with all columns loaded. One INSERT, then COMMIT.
 
-        ``data`` is a dict or a Pydantic object, and is not changed. A Pydantic object's defaults are written, but for a
-        default of None the column's own default applies. Raises `ValidationError` for an unknown key,
+        ``data`` is a dict or a Pydantic object, and is not changed. The defaults of a Pydantic object are written, but
+        instead of a default None the column's own default is used. Raises `ValidationError` for an unknown key,
         `TenantIsolationError` for another tenant's id, and `DuplicateEntityError` or `ConstraintViolationError` if the
         row violates a constraint.
         """
@@ -92,7 +92,10 @@ class WriteMethods(RowWriter[M, SyncDb]):
         return entity
 
     def _refuse_held(self, values: Values) -> None:
-        """Raise `DuplicateEntityError` if the session holds an object with this key, before the ORM warns about it."""
+        """Raise `DuplicateEntityError` if the session holds an object with this key and its row exists.
+
+        Otherwise the ORM would only warn that the new object replaces it.
+        """
         key = tuple(values.get(name) for name in self.traits.primary_key)
         if None in key or not len(self._session.identity_map):
             return
@@ -145,9 +148,9 @@ class WriteMethods(RowWriter[M, SyncDb]):
     def update(self, entity_id: Any, data: Any, user_id: str | None = None, *, expected_version: Any = None) -> M:
         """Write the fields that are set in ``data`` and return the row. One UPDATE … RETURNING, then COMMIT.
 
-        If the class has validators, listeners or several tables, it is a SELECT … FOR UPDATE and a flush. Raises
-        `EntityNotFoundError` if there is no such row, `StaleEntityError` if its version is not ``expected_version``,
-        and `ValidationError` for an unknown key.
+        If the class has validators, listeners or several tables, the write is a SELECT … FOR UPDATE and a flush.
+        Raises `EntityNotFoundError` if there is no such row, `StaleEntityError` if the row's version is not
+        ``expected_version``, and `ValidationError` for an unknown key.
         """
         writer = self._writer(user_id)
         reader = writer.reader
@@ -199,7 +202,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
     def _changed_directly(
         self, route: Route, writer: Writer, key: tuple[Any, ...], values: Values, expected: Any
     ) -> Sequence[M] | None:
-        """The changed row, or an empty list, of an UPDATE that the driver sent and committed; None: it was not sent."""
+        """A list with the row that an UPDATE by the driver changed, or an empty list. None: the UPDATE was not sent."""
         if route is not DIRECT:
             return None
         log_route(self.model_class, route)
@@ -213,11 +216,11 @@ class WriteMethods(RowWriter[M, SyncDb]):
 
     def _refused(self, reader: Reader, key: tuple[Any, ...], expected: Any) -> NoReturn:
         """Raise the error for a row that was not changed: it is missing, or its version is stale."""
-        self._is_missing(reader, key, expected)
+        self._refuse_stale(reader, key, expected)
         raise self._not_found()
 
-    def _is_missing(self, reader: Reader, key: tuple[Any, ...], expected: Any) -> Literal[False]:
-        """Raise `StaleEntityError` if the row exists, so that the write failed on its version; else return False."""
+    def _refuse_stale(self, reader: Reader, key: tuple[Any, ...], expected: Any) -> Literal[False]:
+        """Raise `StaleEntityError` if the row exists, since then its version was not the expected one. Else False."""
         if expected is not None and self._fetched(reader.by_key(key)):
             raise StaleEntityError(f"{self.traits.name} has changed: its version is not {expected} any more.")
         return False
@@ -239,12 +242,14 @@ class WriteMethods(RowWriter[M, SyncDb]):
     ) -> bool:
         """Delete one row. Returns False if there is none. One statement, then COMMIT.
 
-        If the class has soft-delete columns, the row is only marked as deleted, unless ``soft_delete`` is False, which
-        also deletes a row that is already marked. For the rows that refer to a deleted row, the relationship's
-        ``cascade="delete"`` comes first: the object is loaded, and its children are deleted as objects. Otherwise the
-        database's ``ON DELETE`` rule applies. Without a rule, the ORM sets the children's foreign keys to NULL if the
-        columns are nullable; if not, existing children raise `ConstraintViolationError`. If the row's version is not
-        ``expected_version`` (None: any version), `StaleEntityError` is raised, after one more statement.
+        If the class has soft-delete columns, the row is only marked as deleted. With ``soft_delete=False`` it is
+        deleted, even if it is marked already. If its version is not ``expected_version`` (None: any version),
+        `StaleEntityError` is raised, after one more statement.
+
+        What happens to the children, which are the rows that refer to a deleted row, depends on the relationship. With
+        ``cascade="delete"`` the row is loaded, and its children are deleted as objects. Otherwise the database's
+        ``ON DELETE`` rule applies. If there is no such rule, the ORM sets the children's foreign keys to NULL, or, if
+        the columns are not nullable, `ConstraintViolationError` is raised if there are children.
         """
         softly = soft_delete and self.traits.soft_deletes
         writer = self._writer(user_id, include_deleted=not softly)
@@ -257,7 +262,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
             route = self._change_route(values)
             marked = self._changed_directly(route, writer, key, values, expected_version)
             if marked is not None:
-                return bool(marked) or self._is_missing(reader, key, expected_version)
+                return bool(marked) or self._refuse_stale(reader, key, expected_version)
         else:
             route = self._write_route(Sender.STATEMENT, Circumstance.STATEMENT)
         with self._writing(route) as without_begin:
@@ -267,12 +272,15 @@ class WriteMethods(RowWriter[M, SyncDb]):
                 gone = self._change_or_none(writer, key, values, expected_version) is not None
             else:
                 gone = self._deleted_for_good(writer, key, expected_version, route, without_begin)
-            return gone or self._is_missing(reader, key, expected_version)
+            return gone or self._refuse_stale(reader, key, expected_version)
 
     def _deleted_for_good(
         self, writer: Writer, key: tuple[Any, ...], expected: Any, route: Route, without_begin: Callable[[], None]
     ) -> bool:
-        """Delete one row, by a statement alone if possible. Returns False if it is missing, or its version is stale."""
+        """Delete one row, by a DELETE without a flush if possible.
+
+        Returns False if the row is missing, or its version is stale.
+        """
         in_one_table = not spreads(self.traits)
         refusal = deletion_refusal(self._session, self.traits, key)
         if (in_one_table or expected is None) and refusal is None:
@@ -284,7 +292,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
         else:
             log_route(self.model_class, Route(Sender.UNIT_OF_WORK, route.boundary, refusal))
             entity = self._locked(writer.reader, key)
-            if entity is None or self._if_fresh([entity], expected) is None:
+            if entity is None or self._if_expected_version([entity], expected) is None:
                 return False
             enforced = enforces_keys(self._session, self.traits)
             UnitOfWorkDeletion(self._session, self.tenant_id, enforced=enforced).delete(self._whole(entity))
@@ -297,15 +305,15 @@ class WriteMethods(RowWriter[M, SyncDb]):
     def _whole(self, entity: M) -> Any:
         """The entity as an object of its most derived class, so that all its tables and cascades are included.
 
-        Without a discriminator column, rows are loaded as objects of the repository's class. Then the subclasses are
-        queried, the most derived first.
+        Without a discriminator column, SQLAlchemy loads rows as objects of the repository's class. Therefore the
+        subclasses are then queried for the row, the most derived subclass first.
         """
         mapper = self.traits.mapper
         below = [each for each in mapper.self_and_descendants if each is not mapper and not each.concrete]
         if mapper.polymorphic_on is not None or not below:
             return entity
         key = self._reader().key(self.traits.key_of(entity))
-        self._session.expunge(entity)  # else the query would return this object from the identity map
+        self._session.expunge(entity)  # otherwise the query would return this object from the identity map
         for each in reversed(below):
             lower = traits_of(each.class_)
             same = [lower.attribute(name) == part for name, part in zip(self.traits.primary_key, key, strict=True)]

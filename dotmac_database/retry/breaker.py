@@ -1,7 +1,7 @@
 """A circuit breaker: stops calls to a database that does not respond, until it responds again.
 
-No existing library fits: they let all callers through after the timeout, hold a lock during the protected call, or
-support threads but not asyncio tasks (see ``docs/dependencies.md``).
+No existing library fits. Each one either lets all callers through after the timeout, or holds a lock during the
+protected call, or supports threads but not asyncio tasks (see ``docs/dependencies.md``).
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ _ANSWERS = (
 
 @dataclass(frozen=True, slots=True)
 class CircuitChange:
-    """A change of a breaker's state, with the number of consecutive ``failures`` and the ``error`` that caused it."""
+    """A change of a breaker's state. ``failures`` is the number of consecutive failures at that time.
+
+    ``error`` is the exception of the call that caused the change; None if the call succeeded, or if no call caused it.
+    """
 
     name: str | None
     before: CircuitState
@@ -72,7 +75,11 @@ class CircuitHook(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Permit:
-    """The permission for one call. ``era`` identifies results that arrive too late to count."""
+    """The permission for one call.
+
+    ``era`` is a number that grows whenever the circuit opens or closes. If it has grown during the call, the outcome of
+    the call comes too late, and does not count.
+    """
 
     era: int
 
@@ -83,11 +90,15 @@ class CircuitBreaker:
     Use it as a decorator of a function or coroutine function, or as a context manager (``with`` and ``async with``).
     One breaker may be shared by any number of threads and tasks; it holds no lock during a call.
 
-    ``failure_threshold`` consecutive failures open the circuit. A failure is an ``expected_exception``, except those
-    that prove the database is responding: not found, duplicate, constraint, validation, stale, tenant isolation, and a
-    transaction that failed because of a concurrent one. These count as a success. A cancelled call does not count.
-    While the circuit is open, calls raise `CircuitOpenError` without being made. After ``recovery_timeout`` seconds one
-    trial call is let through: its success closes the circuit, its failure opens it for the same time again.
+    ``failure_threshold`` consecutive failures open the circuit. A call fails if it raises an ``expected_exception``,
+    unless the exception proves that the database is responding. Such exceptions are: not found, duplicate, a violated
+    constraint, validation, a stale version, tenant isolation, a transaction that failed because of a concurrent one,
+    and other errors that the database reports, such as a syntax error. With these, the call counts as a success. A
+    cancelled call does not count.
+
+    While the circuit is open, the breaker raises `CircuitOpenError` instead of making the call. After
+    ``recovery_timeout`` seconds it lets one trial call through. If this succeeds, the circuit closes; if it fails, the
+    circuit is open for the same time again.
 
     ``name`` appears in messages and changes; ``hooks`` are called for every change. Raises `ValidationError` for a
     threshold below 1 or a negative timeout.
@@ -130,7 +141,10 @@ class CircuitBreaker:
 
     @property
     def retry_after(self) -> float:
-        """The time until the next trial call, in seconds; 0.0 if calls are let through."""
+        """The time until the next trial call, in seconds; 0.0 if a call would be let through now.
+
+        While a trial call is running, it is the time after which it makes sense to try again: at most one second.
+        """
         with self._lock:
             return self._retry_after()
 
@@ -204,7 +218,7 @@ class CircuitBreaker:
             if breaker is self:
                 _ENTERED.set(entered[:index] + entered[index + 1 :])
                 return permit
-        # The block may be exited in another context than it was entered, such as in another thread.
+        # The block may be left in another context than the one in which it was entered, such as in another thread.
         return self._trial or _Permit(self._era)
 
     def _state(self) -> CircuitState:
@@ -293,11 +307,11 @@ class CircuitBreaker:
 
 
 _ENTERED: ContextVar[tuple[tuple[CircuitBreaker, _Permit], ...]] = ContextVar("dotmac_database_breakers", default=())
-"""The ``with`` blocks of this task or thread, outermost first."""
+"""The open ``with`` blocks of breakers in this task or thread, each with its permit, the outermost first."""
 
 
 def _is_answer(error: BaseException) -> bool:
-    """Whether an exception proves the database is responding; those of SQLAlchemy and drivers are translated first."""
+    """Whether an exception proves that the database is responding. Exceptions of the user's own code do not."""
     if isinstance(error, (sa.NoResultFound, sa.MultipleResultsFound)):
         return True
     failure = database_error(error)

@@ -39,11 +39,11 @@ def with_retry(
 def with_retry(policy: Any = None, /, *, idempotent: bool = False) -> Any:
     """Retry a function, a coroutine function, a generator or an async generator. ``policy`` None: `RetryPolicy()`.
 
-    The decorator does not open or commit transactions. Sessions among the arguments (or in their attributes ``db`` or
-    ``session``) are rolled back before each wait. So no connection is in use during the wait, and each attempt starts
-    with a clean session. If one of them is already inside a transaction, there is only one attempt, and a note is added
-    to its exception. A generator is retried until it has yielded its first item. SQLAlchemy's exceptions are raised as
-    the toolkit's.
+    The decorator does not open or commit transactions. Before each wait it rolls back the sessions that are arguments
+    of the call, or attributes ``db`` or ``session`` of an argument. So no connection is in use during the wait, and
+    each attempt starts with a clean session. If the call is part of a transaction that is already open on one of these
+    sessions (see `encloses`), there is only one attempt, and its exception has a note about that. A generator is
+    retried only until it has yielded its first item. SQLAlchemy's exceptions are raised as the toolkit's.
     """
     if callable(policy):
         return _retrying(policy, RetryPolicy(), idempotent)
@@ -118,7 +118,7 @@ def _async_generator(function: Function, plan: Retries) -> Function:
 
 
 def _sessions(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
-    """The distinct sessions in the call's arguments, with scoped sessions resolved."""
+    """The distinct sessions in the call's arguments. A scoped session is replaced by the session that it stands for."""
     sessions: dict[int, Any] = {}
     for value in (*args, *kwargs.values()):
         session = value if isinstance(value, _SESSIONS) else _session_of(value)

@@ -11,11 +11,11 @@ from ..execution.state import state_of
 def encloses(session: Session) -> bool:
     """Whether a retry would repeat only a part of the transaction that is open on ``session``.
 
-    This is true in a `DatabaseTransaction` block, in an explicitly begun transaction, and in a savepoint. It is also
-    true in a transaction that earlier statements have opened, unless that has certainly changed no rows; to find out
-    takes one statement on PostgreSQL.
+    This is true in a `DatabaseTransaction` block, in an explicitly begun transaction, and in a savepoint. In a
+    transaction that earlier statements have opened implicitly, it is true if the session has pending changes, or if the
+    transaction may have changed rows. To find this out takes one statement on PostgreSQL.
     """
-    if state_of(session).units:
+    if state_of(session).open_blocks:
         return True
     transaction = session.get_transaction()
     if transaction is None:

@@ -26,8 +26,8 @@ class RetryAttempt:
     """One finished attempt.
 
     ``number`` counts from 1 to at most ``max_attempts``. ``elapsed`` is the time since the first attempt began, in
-    seconds. ``error`` is None after a success. ``delay`` is the time until the next attempt, in seconds; None if there
-    is none.
+    seconds. ``error`` is None after a success. ``delay`` is the time until the next attempt, in seconds; None if no
+    attempt follows.
     """
 
     operation: str
@@ -57,7 +57,8 @@ class RetryBudget:
     """A limit on the retries of all calls that share it, so that they do not overload a struggling database.
 
     It is a token bucket: it starts with ``capacity`` tokens, which is also the maximum. A retry takes one token, and a
-    successful operation returns a fraction ``ratio`` of a token. Without tokens, failures are not retried. Thread-safe.
+    successful operation gives back ``ratio`` tokens. If less than one token is left, failures are not retried. The
+    budget is thread-safe.
     """
 
     def __init__(self, capacity: float = 100.0, ratio: float = 0.1) -> None:

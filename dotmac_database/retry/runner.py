@@ -22,10 +22,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How one operation is run: its policy, its name for hooks and logs, and whether it may be repeated.
+    """How an operation is retried. ``operation`` is its name for hooks and logs.
 
-    ``enclosed``: the operation is part of a larger transaction. Only the whole transaction could be retried, so there
-    is only one attempt.
+    ``idempotent``: it may be run again even if its COMMIT may have taken effect. ``enclosed``: it is part of a larger
+    transaction. Only the whole transaction could be retried, so there is only one attempt.
     """
 
     policy: RetryPolicy
@@ -88,7 +88,7 @@ class _Run:
     def failed(self, error: BaseException) -> None:
         if is_transient(error, idempotent=self._retries.idempotent):
             if self._retries.enclosed:
-                error.add_note("Not retried: it is part of a transaction that had begun before; retry the whole of it.")
+                error.add_note("Not retried: it is part of a transaction that began earlier; retry all of it.")
             elif self._number > 1:
                 error.add_note(f"Gave up after {self._number} attempts in {time.monotonic() - self._start:.2f} s.")
         self._call_hooks(error, None)
@@ -139,7 +139,7 @@ class _Run:
 
 
 def _sleep(seconds: float) -> None:
-    """Wait. In sync code that an `AsyncSession` runs, the event loop continues meanwhile."""
+    """Wait. In sync code that an `AsyncSession` runs, other tasks of the event loop continue meanwhile."""
     if in_greenlet():
         await_(asyncio.sleep(seconds))
     else:

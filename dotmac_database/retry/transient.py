@@ -37,9 +37,9 @@ def is_transient(error: BaseException, *, idempotent: bool = False) -> bool:
 
 
 def database_error(error: BaseException) -> DatabaseError | None:
-    """The toolkit's exception for one of SQLAlchemy's or a driver's; None if ``error`` is the user's own.
+    """The toolkit's exception for an exception of SQLAlchemy or a driver; None if ``error`` is the user's own.
 
-    A connection that is lost during an explicit COMMIT is a `TransactionError` with ``outcome="unknown"``.
+    If the connection was lost during COMMIT, it is a `TransactionError` with ``outcome="unknown"``.
     """
     if isinstance(error, DatabaseError):
         return error
@@ -63,7 +63,7 @@ def database_error(error: BaseException) -> DatabaseError | None:
 
 @contextmanager
 def as_toolkit_errors() -> Iterator[None]:
-    """Raise the database's exceptions in this block as the toolkit's. The user's own are not changed."""
+    """Raise the exceptions of SQLAlchemy and the drivers in this block as the toolkit's. Others are not changed."""
     try:
         yield
     except Exception as error:
@@ -74,7 +74,7 @@ def as_toolkit_errors() -> Iterator[None]:
 
 
 def _came_through(error: BaseException, function: str | None = None) -> bool:
-    """Whether ``error`` was raised inside this function of SQLAlchemy's engine. None: inside any of its functions."""
+    """Whether ``error`` was raised inside this function of ``sqlalchemy.engine``. None: inside any function of it."""
     trace = error.__traceback__
     while trace is not None:
         code, module = trace.tb_frame.f_code, str(trace.tb_frame.f_globals.get("__name__"))

@@ -21,7 +21,10 @@ S = TypeVar("S", bound="Session | scoped_session[Any]")
 A = TypeVar("A", bound="AsyncSession | async_scoped_session[Any]")
 
 ROLLBACK_TIMEOUT = 5.0
-"""How long a cancelled block waits for its ROLLBACK, in seconds. Then it discards its connection, within ``_GRACE``."""
+"""How long a cancelled block waits for its ROLLBACK, in seconds. After that it discards its connection.
+
+It waits at most ``_GRACE`` seconds for that.
+"""
 _GRACE = 2.0
 
 
@@ -31,18 +34,18 @@ class DatabaseTransaction:
     It commits when it ends, and rolls back when an exception leaves it. The user's own exceptions are raised unchanged;
     those of the database, including those of COMMIT, are raised as the toolkit's. Inside the block, a repository with
     ``auto_commit`` only flushes. A block inside another block is a savepoint, and so is a block inside a transaction
-    that was begun with ``session.begin()``: its commit is left to the user. A transaction that earlier reads have
-    opened is continued and committed. An explicit commit or rollback inside the block ends its transaction: later work
-    in the block is rolled back, with a `TransactionError` at the end.
+    that was begun with ``session.begin()``: the user commits that transaction. If earlier statements have opened a
+    transaction implicitly, the block continues and commits it. An explicit commit or rollback inside the block ends the
+    block's transaction. Then later work in the block is rolled back, and the block raises `TransactionError` at its
+    end.
 
-    With ``lazy`` the outermost block has no database transaction until its first write; earlier reads are statements of
-    their own. ``options`` raise `TransactionError` if the transaction has already begun, if the database does not
-    support them, and with ``lazy``.
+    With ``lazy`` the outermost block has no database transaction until its first write; each earlier read is sent
+    without one. ``options`` raise `TransactionError` if the transaction has already begun, if the database does not
+    support them, or if the block is ``lazy``.
 
-    With ``nested`` the block is a savepoint inside any open transaction, even one that earlier statements have opened.
-    An explicit commit inside the block ends that transaction; later work in the block is then in a new transaction,
-    which the block commits, as in a lazy block. This is for a session that belongs to other code, which also owns the
-    open transaction.
+    ``nested`` is for a session of other code, which also owns the session's open transaction. The block is then a
+    savepoint even inside a transaction that earlier statements have opened implicitly. If an explicit commit inside the
+    block ends that transaction, later work in the block is in a new transaction, which the block commits.
     """
 
     @staticmethod
@@ -60,8 +63,9 @@ class DatabaseTransaction:
     ) -> AbstractAsyncContextManager[A]:
         """As `sync_transaction`, for an `AsyncSession`.
 
-        If the task is cancelled in the block, it rolls back, even if it is cancelled again meanwhile. If it is
-        cancelled during COMMIT, the outcome is unknown. In both cases the connection is usable or discarded.
+        If the task is cancelled in the block, the block rolls back, even if the task is cancelled again meanwhile. If
+        the task is cancelled during COMMIT, the outcome is unknown. In both cases the connection is either usable
+        afterwards, or discarded.
         """
         if isinstance(session, (Session, scoped_session)):
             raise TransactionError("A Session takes sync_transaction.")
@@ -99,7 +103,7 @@ class _AsyncBlock(Generic[A]):
 
     async def __aenter__(self) -> A:
         try:
-            if self._unit.begins_quietly:
+            if self._unit.begin_sends_nothing:
                 self._unit.begin()
             else:
                 await self._plain.run_sync(lambda _: self._unit.begin())
@@ -116,7 +120,7 @@ class _AsyncBlock(Generic[A]):
             _raise_translated(error)
             return
         try:
-            if self._unit.ends_quietly:
+            if self._unit.has_nothing_to_commit:
                 self._unit.succeed()
             else:
                 await self._plain.run_sync(lambda _: self._unit.succeed())
@@ -135,7 +139,7 @@ def _raise_translated(error: BaseException) -> None:
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await ``work`` in a separate task, so that a cancellation of this one does not interrupt it."""
+    """Await ``work`` in a separate task, so that a cancellation of the current task does not interrupt it."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     loop = asyncio.get_running_loop()

@@ -41,7 +41,10 @@ class _Waiting:
 
 @dataclass(slots=True)
 class _Hooks:
-    """The callbacks of one session: by transaction, and those for the next transaction."""
+    """The callbacks of one session, for each open transaction or savepoint.
+
+    ``early`` has those that wait for the next transaction.
+    """
 
     waiting: dict[SessionTransaction, _Waiting] = field(default_factory=dict)
     early: _Waiting = field(default_factory=_Waiting)
@@ -57,11 +60,12 @@ def on_commit(session: AnySession, callback: Callback) -> None:
     """Call ``callback`` after the current transaction of ``session`` is committed.
 
     Callbacks are called in the order of registration, after the outermost COMMIT, whoever sends it, and after the
-    connection is returned to the pool. They are not called if the transaction, or the savepoint that is open at the
-    registration, is rolled back. Without an open transaction, the callback waits for the session's next one. It may use
-    the session, which then begins a new transaction. A guarded session is bound to its tenant of the registration while
-    the callback runs, and can't change its tenant while a callback waits. For an `AsyncSession` the callback may be a
-    coroutine function. Its exceptions are logged, since the transaction is already committed. Sends no statement.
+    connection is returned to the pool. A callback is not called if the transaction is rolled back, or the savepoint in
+    which it was registered. Without an open transaction, the callback waits for the session's next transaction.
+
+    The callback may use the session, which then begins a new transaction. For an `AsyncSession` the callback may be a
+    coroutine function. Its exceptions are logged, since the transaction is already committed. A guarded session can't
+    change its tenant while a callback waits, and is bound to this tenant while the callback runs. Sends no statement.
     """
     _register(sync_session(session), callback, "commit")
 
@@ -70,7 +74,7 @@ def on_rollback(session: AnySession, callback: Callback) -> None:
     """Call ``callback`` after the current transaction or savepoint of ``session`` is rolled back.
 
     A COMMIT that fails is a rollback too. If the connection is lost during COMMIT, the outcome is unknown, and neither
-    kind of callback is called. The callback must not use the session. Otherwise as `on_commit`.
+    kind of callback is called. The callback must not use the session. Everything else is as for `on_commit`.
     """
     _register(sync_session(session), callback, "rollback")
 
@@ -113,7 +117,7 @@ def _created(session: Session, transaction: SessionTransaction) -> None:
 
 
 def _commits(session: Session) -> None:
-    # SQLAlchemy calls this for the RELEASE of a savepoint too, as it does after_commit.
+    # SQLAlchemy fires before_commit and after_commit also when a savepoint is released.
     session.info[_INFO].committing.add(_current(session))
 
 
@@ -152,7 +156,7 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
 
 _listener: Any
 for _listener in (_created, _ended):
-    _listener.dotmac_internal = True  # see `dotmac_database.plainness`: a read without a transaction has no callbacks
+    _listener.dotmac_internal = True  # see `dotmac_database.departures`: a read without a transaction has no callbacks
 
 
 def _current(session: Session) -> SessionTransaction | None:

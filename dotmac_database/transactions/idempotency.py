@@ -80,11 +80,13 @@ def once(
     """Record ``key`` for this tenant in the open transaction, or find it already recorded.
 
     If two transactions use one key, the second waits until the first has ended. ``tenant_id`` None: the session's
-    tenant, if any. With a ``fingerprint`` (a hash of the request, at most 128 characters) a key that was used for
-    another request raises `DuplicateEntityError`. The key expires after ``ttl`` (seconds, or a timedelta; None: never).
-    An expired key counts as new, even if it was not yet purged. Raises `ValidationError` for an empty or too long key
-    or a ``ttl`` that is not positive, and `TransactionError` without an open transaction. One statement; two if the key
-    is found; three if it has expired. Requires the table of ``idempotency_metadata``.
+    tenant, if any. ``fingerprint`` is a hash of the request (at most 128 characters): if the key was recorded with
+    another fingerprint, `DuplicateEntityError` is raised. The key expires after ``ttl`` (seconds, or a timedelta; None:
+    never). An expired key counts as new, even if it was not yet purged.
+
+    Raises `ValidationError` for a key that is empty or too long, and for a ``ttl`` that is not positive or longer than
+    ten years. Raises `TransactionError` without an open transaction. Sends one statement, two if the key is found, and
+    three if it has expired. Requires the table of ``idempotency_metadata``.
     """
     plain = sync_session(session)
     if not key or len(key) > MAX_KEY:
@@ -134,10 +136,11 @@ def lifetime_of(ttl: float | timedelta) -> timedelta:
 
 
 def purge_idempotency_keys(session: Session, before: datetime | None = None, *, at_most: int | None = None) -> int:
-    """Delete the keys of all tenants that were recorded before this time (naive: UTC), and return their number.
+    """Delete all tenants' keys that were recorded ``before`` this time (naive: UTC). Returns the number of keys.
 
-    ``before`` None: the expired keys. ``at_most`` limits the number to the oldest ones, without those that another
-    transaction has locked, so that it never waits. One statement in the session's transaction, which is not committed.
+    ``before`` None: the expired keys. ``at_most``: only so many keys, the oldest first. Keys that another transaction
+    has locked are then skipped, so that the call never waits. Sends one statement in the session's transaction, and
+    does not commit.
     """
     plain = sync_session(session)
     condition = _KEYS.c.expires_at < utc_now() if before is None else _KEYS.c.created_at < as_utc(before)

@@ -16,11 +16,10 @@ from ..tenancy.values import valid_tenant
 def advisory_lock(session: Session, name: str, *, tenant_id: str | None = None, wait: bool = True) -> bool:
     """Take the tenant's lock ``name`` until the transaction of ``session`` ends. Returns whether it is held.
 
-    ``tenant_id`` None: the session's tenant; if the session has no tenant, all such sessions share the lock. If another
-    transaction has the lock, it waits (with ``wait``) at most for the transaction's ``lock_timeout``, and then raises
-    `DatabaseTimeoutError`; without ``wait`` it returns False at once. The lock excludes only other advisory locks with
-    the same name. One statement. Raises `TransactionError` outside of a transaction, and on databases other than
-    PostgreSQL.
+    ``tenant_id`` None: the session's tenant; all sessions without a tenant share the lock. If another transaction holds
+    the lock, the call waits for it, and raises `DatabaseTimeoutError` after the transaction's ``lock_timeout``. Without
+    ``wait`` the call returns False at once. The lock excludes only other advisory locks of the tenant with the same
+    name. One statement. Raises `TransactionError` outside of a transaction, and on databases other than PostgreSQL.
     """
     plain = sync_session(session)
     if not name:
@@ -46,12 +45,12 @@ async def async_advisory_lock(
 def require_transaction(session: Session, what: str) -> None:
     """Raise `TransactionError` if no transaction is open, since the statement would then be committed at once."""
     refuse_ended(session)
-    if not state_of(session).units and not session.in_transaction():
+    if not state_of(session).open_blocks and not session.in_transaction():
         raise TransactionError(f"{what} needs an open transaction: use a DatabaseTransaction.")
 
 
 def tenant_of(session: Session, tenant_id: str | None) -> str:
-    """The tenant ``tenant_id``, or else that of the session, as text; the empty text if there is none.
+    """``tenant_id`` as text; if it is None, the tenant of the session, or the empty text if the session has none.
 
     Raises `ValidationError` for a value that can't be a tenant's name, and `TenantRequiredError` for a blank one.
     """

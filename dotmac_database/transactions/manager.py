@@ -53,11 +53,15 @@ class TransactionManager:
     def execute_with_retry(self, operation: Callable[[Any], R], session: Any = None, *, idempotent: bool = False) -> R:
         """Call ``operation(session)`` in a transaction, commit it, and return its result.
 
-        After a transient failure (see `is_transient`) it rolls back, waits without a connection, and tries again, in a
-        new session of the factory or on the cleaned ``session``. If the connection is lost during COMMIT, the outcome
-        is unknown: `TransactionError` with ``outcome="unknown"``, unless the operation may be run twice
-        (``idempotent``). Inside an open transaction there is one attempt, in a savepoint. Entities that the operation
-        returns, alone or in a list or tuple, keep their loaded values after the commit.
+        After a transient failure (see `is_transient`) it rolls back, waits without a connection, and tries again: on
+        ``session``, or else in a new session of the factory. If the connection is lost during COMMIT, the outcome is
+        unknown. Then it tries again only if the operation may be run twice (``idempotent``), and otherwise raises
+        `TransactionError` with ``outcome="unknown"``.
+
+        There is only one attempt if ``session`` is already in a block, or in a transaction that was begun explicitly or
+        that may have changed rows, since only the whole transaction could be retried. In a block, or in a transaction
+        that was begun explicitly, the operation runs in a savepoint. Entities that the operation returns, alone or in a
+        list or tuple, keep their loaded values after the commit.
         """
         if inspect.iscoroutinefunction(operation):
             raise TransactionError("A coroutine function takes async_execute_with_retry.")
@@ -93,7 +97,7 @@ class TransactionManager:
 
     @contextmanager
     def sync_transaction(self, session: Any = None) -> Iterator[Any]:
-        """A `DatabaseTransaction` on ``session``. None: on a session of the factory, which is closed at the end."""
+        """A `DatabaseTransaction` on ``session``. None: on a new session of the factory, which is closed at the end."""
         if session is not None:
             with DatabaseTransaction.sync_transaction(session, self.options) as tx:
                 yield tx

@@ -13,13 +13,15 @@ _LEVELS = ("READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABL
 
 @dataclass(frozen=True, slots=True)
 class TransactionOptions:
-    """Settings for one transaction only. None and False: the database's configuration applies.
+    """Settings for one transaction only. An option that is None or False leaves the database's configuration as it is.
 
-    ``isolation_level``, ``read_only`` and ``deferrable`` are part of BEGIN and cost no statement.
-    ``statement_timeout`` and ``lock_timeout`` limit each statement, and ``idle_in_transaction_timeout`` each pause
-    between two statements, in seconds; 0 disables a limit that the connection or the server has. Together they cost one
-    statement. PostgreSQL supports all of them; SQLite only SERIALIZABLE, which its transactions always are. Raises
-    `ValidationError` for an unknown level or a negative timeout.
+    ``isolation_level``, ``read_only`` and ``deferrable`` are part of BEGIN and cost no statement. The timeouts are in
+    seconds: ``statement_timeout`` and ``lock_timeout`` limit each statement, and ``idle_in_transaction_timeout`` limits
+    each pause between two statements. 0 disables a limit that the connection or the server has. The timeouts that are
+    set cost one statement together.
+
+    PostgreSQL supports all options. SQLite supports only the level SERIALIZABLE, which its transactions always have.
+    Raises `ValidationError` for an unknown level or a negative timeout.
     """
 
     isolation_level: IsolationLevel | None = None

@@ -22,9 +22,9 @@ _log = logging.getLogger(__name__)
 class Unit:
     """A `DatabaseTransaction` block on a sync session.
 
-    The outermost block owns the session's transaction, even one that earlier reads have opened, and commits it. A block
-    inside another block, or inside a transaction or savepoint that the user has begun explicitly, is a savepoint; with
-    ``nested``, inside any transaction.
+    The outermost block commits the session's transaction, even if earlier statements have opened that implicitly. A
+    block is a savepoint instead if it is inside another block, or inside a transaction or savepoint that the user has
+    begun explicitly. With ``nested``, it is a savepoint inside any transaction.
     """
 
     def __init__(self, session: Session, options: TransactionOptions | None, *, lazy: bool, nested: bool) -> None:
@@ -40,12 +40,12 @@ class Unit:
         self._held: list[Held] = []
 
     @property
-    def begins_quietly(self) -> bool:
+    def begin_sends_nothing(self) -> bool:
         """Whether `begin` will send nothing."""
         return not self._options.names() and not self._is_inside()
 
     @property
-    def ends_quietly(self) -> bool:
+    def has_nothing_to_commit(self) -> bool:
         """Whether `succeed` will send no statement and call no callback, because nothing was begun."""
         return not self._session.in_transaction() and not awaits_commit(self._session)
 
@@ -55,9 +55,9 @@ class Unit:
         with translated():
             self._nested = self._is_inside()
             self._check_options()
-            self._state.units += 1
+            self._state.open_blocks += 1
             self._counted = self._open = True
-            # Attributes that a rollback expires could not be read on an AsyncSession.
+            # A rollback expires loaded attributes. An AsyncSession could not load them again implicitly.
             self._held = loaded_values(self._session) if self._state.asynchronous else []
             try:
                 self._owned = self._begin()
@@ -66,17 +66,17 @@ class Unit:
                 raise
 
     def succeed(self) -> None:
-        """Commit, or release the savepoint. Raises failures as the toolkit's exceptions; call `abandon` after one."""
+        """Commit, or release the savepoint. If this raises an exception, which is the toolkit's, call `abandon`."""
         refuse_ended(self._session)
-        self._outlive_savepoint()
+        self._own_next_transaction()
         if not self._nested:
-            # Before the block is left: otherwise the other task would commit its statement separately.
+            # This is checked before `_leave`. After it, another task that is using the session would commit its write.
             refuse_in_use(self._session)
         self._leave()
         with translated():
             if self._nested:
                 self._release()
-            elif not self.ends_quietly:
+            elif not self.has_nothing_to_commit:
                 self._check_not_ended()
                 commit(self._session)
         self._open = False
@@ -86,7 +86,7 @@ class Unit:
         if not self._open:
             return
         self._open = False
-        self._outlive_savepoint()
+        self._own_next_transaction()
         try:
             if self._nested:
                 self._undo_savepoint()
@@ -102,18 +102,21 @@ class Unit:
         try:
             self._owned.rollback()  # type: ignore[union-attr]  # None counts as closed
         except Exception:  # noqa: BLE001  # it must not replace the exception that leaves the block
-            # The connection is lost, and so is the whole transaction. Its owner gets an error when it commits.
+            # The connection is lost, and so is the whole transaction. Its owner gets an error at the commit.
             _log.info("A savepoint could not be rolled back", exc_info=True)
 
-    def _outlive_savepoint(self) -> None:
-        """Take over the transaction that follows an explicit commit or rollback, which ended the outer transaction."""
-        outermost = self._state.units == self._counted
+    def _own_next_transaction(self) -> None:
+        """Let a ``nested`` block own the session's next transaction if its savepoint has ended.
+
+        An explicit commit or rollback inside the block has ended the savepoint together with the outer transaction.
+        """
+        outermost = self._state.open_blocks == self._counted
         if self._always_nested and outermost and self._owned is not None and self._nested and self._is_closed():
             self._nested, self._owned = False, None
 
     def _is_inside(self) -> bool:
         transaction = self._session.get_transaction()
-        if self._state.units or self._session.in_nested_transaction():
+        if self._state.open_blocks or self._session.in_nested_transaction():
             return True
         return transaction is not None and (self._always_nested or transaction.origin is SessionTransactionOrigin.BEGIN)
 
@@ -186,6 +189,6 @@ class Unit:
     def _leave(self) -> None:
         if self._counted:
             self._counted = False
-            self._state.units -= 1
-            if not self._state.units:
+            self._state.open_blocks -= 1
+            if not self._state.open_blocks:
                 self._state.lazy = False

@@ -91,7 +91,7 @@ def test_in_the_middle_of_a_statement(database: URL, ask: Ask, driver: str, nest
             await cancelled_after(0.2, work(session))
             assert time.monotonic() - start < 3
             assert not session.in_transaction()
-            assert state_of(session.sync_session).units == 0
+            assert state_of(session.sync_session).open_blocks == 0
             async with DatabaseTransaction.async_transaction(session):  # the session is fit for use
                 await insert(session)
         await sound(engine)

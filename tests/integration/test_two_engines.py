@@ -135,7 +135,7 @@ def test_nothing_grows_with_the_number_of_engines(postgres_url: str) -> None:
 
     def kept() -> list[int]:
         collected()
-        where: list[Any] = [departures._CLASSES, departures._DIALECTS, departures._KNOWN]
+        where: list[Any] = [departures._CLASSES, departures._DIALECTS, departures._CHECKED_CLASSES]
         return [len(each) for each in (*where, transactions._WATCHED)]
 
     asyncio.run(main())

@@ -134,7 +134,7 @@ def test_what_survives_is_committed_and_told(engine: Any, expire_on_commit: bool
             kept += tree_kept
             lost += tree_lost
             assert not session.in_transaction()
-            assert state_of(session).units == 0
+            assert state_of(session).open_blocks == 0
     with Session(engine) as other:
         assert list(other.scalars(select(Entry.number).order_by(Entry.number))) == sorted(kept)
     assert sorted(run.told_commits) == sorted(kept)

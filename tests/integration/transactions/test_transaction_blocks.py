@@ -239,7 +239,7 @@ def test_a_savepoint_that_was_ended_by_hand_is_told(world: Any) -> None:
         ):
             world.add(session, "a")
             world.do(session.rollback())
-        assert state_of(sync_session(session)).units == 0
+        assert state_of(sync_session(session)).open_blocks == 0
     assert world.names() == []
 
 
@@ -275,7 +275,7 @@ def test_a_block_that_cannot_even_begin_leaves_the_outer_one_alone(world: Any) -
         session.add(world.Account(name="a"))
         with pytest.raises(DuplicateEntityError), world.transaction(session):
             pass
-        assert state_of(sync_session(session)).units == 1
+        assert state_of(sync_session(session)).open_blocks == 1
     assert world.names() == []
 
 
@@ -283,14 +283,14 @@ def test_units_are_counted_whatever_happens(world: Any) -> None:
     with world.session() as session:
         state = state_of(sync_session(session))
         with pytest.raises(MineError), world.transaction(session, lazy=True):
-            assert (state.units, state.lazy) == (1, True)
+            assert (state.open_blocks, state.lazy) == (1, True)
             with world.transaction(session):
-                assert state.units == 2
+                assert state.open_blocks == 2
             raise MineError
-        assert (state.units, state.lazy) == (0, False)
+        assert (state.open_blocks, state.lazy) == (0, False)
         with pytest.raises(ConstraintViolationError), world.transaction(session):
             world.add(session, "orphan", parent_id=99)
-        assert state.units == 0
+        assert state.open_blocks == 0
 
 
 # Lazy

@@ -74,7 +74,7 @@ def test_options_are_refused_where_the_transaction_has_begun(world: Any, options
         world.do(session.rollback())
         with pytest.raises(TransactionError, match="lazy"), world.transaction(session, options, lazy=True):
             pass
-        assert state_of(sync_session(session)).units == 0
+        assert state_of(sync_session(session)).open_blocks == 0
 
 
 def test_options_are_refused_on_a_connection_that_is_in_a_transaction(world: Any) -> None:
