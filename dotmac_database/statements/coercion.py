@@ -180,7 +180,7 @@ def _enum(type_: sa.Enum, storing: bool) -> Coercer:
 
 
 def _is_whole(value: float | Decimal) -> bool:
-    """Whether a number is an integer of at most 40 digits (a float: of any size)."""
+    """Whether a number is an integer. A Decimal with more than 40 digits does not count as one."""
     # math.isfinite raises for a signalling NaN, and int(Decimal("1e999999")) takes minutes.
     if isinstance(value, Decimal):
         return value.is_finite() and value.adjusted() < 40 and value == value.to_integral_value()
@@ -391,7 +391,7 @@ def json_text(value: Any) -> str:
         raise ValueError(TOO_DEEP) from None
     except (TypeError, ValueError):
         raise ValueError("a JSON value") from None
-    # A text with few brackets can't nest deeply, so only texts with many are searched. Brackets in strings count, too.
+    # The depth can't exceed the number of brackets, so most values need no search. Brackets in strings count, too.
     if text.count("[") + text.count("{") > MAX_JSON_DEPTH:
         checked_depth(value)
     if "\\u0000" in text and _NUL_IN_JSON.search(text):
@@ -442,7 +442,7 @@ def _extents(members: list[Any]) -> tuple[int, ...]:
 
 
 def _address(_type: sa.TypeEngine[Any], _storing: bool) -> Coercer:
-    """Coerces IP addresses and networks to text, because with asyncpg SQLAlchemy sends those of many rows as text."""
+    """Coerces IP addresses and networks to text: with asyncpg, SQLAlchemy sends the addresses of many rows as text."""
 
     def coerce(value: Any) -> str:
         if not isinstance(value, (str, IPv4Address, IPv6Address, IPv4Network, IPv6Network)):

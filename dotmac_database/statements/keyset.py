@@ -27,7 +27,7 @@ class Term:
 
 
 def order_by(terms: Sequence[Term]) -> list[ColumnElement[Any]]:
-    """The ORDER BY clauses. Only nullable expressions have NULLS FIRST or LAST, because it can rule out an index."""
+    """The ORDER BY clauses. Only nullable expressions have NULLS FIRST or LAST, because it can prevent index use."""
     clauses: list[ColumnElement[Any]] = []
     for term in terms:
         clause = term.expression.desc() if term.descending else term.expression.asc()
@@ -78,9 +78,9 @@ def after(
 
 
 def _no_null_follows(term: Term) -> bool:
-    """Whether no NULL comes after a value of the term. Only then can rows be compared.
+    """Whether no NULL comes after a value of the term. Only then is a row comparison correct.
 
-    A row comparison with a NULL is NULL, so the row is left out. This is right for NULLs that come before the value.
+    The comparison with a NULL is NULL, so the row is left out. That is right only if NULLs come before the value.
     """
     return not term.nullable or term.nulls_first
 

@@ -109,7 +109,7 @@ def is_read_as_written(type_: sa.TypeEngine[Any]) -> bool:
 
 
 def _is_counter(column: Column[Any]) -> bool:
-    """Whether the database counts the column up if an INSERT has no value for it."""
+    """Whether the database gives the column ascending numbers if an INSERT has no value for it."""
     if column.identity is not None:
         return (column.identity.increment or 1) > 0
     default: Any = column.default

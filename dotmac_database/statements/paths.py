@@ -98,7 +98,7 @@ class FieldPath:
         return self._compared[dialect.name]
 
     def span(self, dialect: Dialect) -> Span | None:
-        """How the field is compared with a value that was read; None: with the value itself. Cached by dialect."""
+        """The span with which the field is compared; None: it is compared with the value itself. Cached by dialect."""
         if dialect.name not in self._spans:
             self._spans[dialect.name] = dialect.span(self.type)
         return self._spans[dialect.name]

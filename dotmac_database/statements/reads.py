@@ -31,7 +31,7 @@ from .spans import compare_span
 S = TypeVar("S")
 
 _DEPTH = 3
-"""How many relationships deep those that classes load by default are loaded. Deeper ones are loaded on access."""
+"""The depth to which the relationships that classes load by default are followed. Deeper ones are loaded on access."""
 
 PARENTS = 10_000
 """For how many rows one statement loads a relationship; with a composite key, this number is divided by its columns.
@@ -104,7 +104,7 @@ class Seek:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """The part of the position that determines the statement's text."""
+        """The part of the seek that determines the statement's text."""
         return self.mode, self.part, self.stored, tuple(value is None for value in self.values)
 
 
@@ -190,7 +190,7 @@ class Reader:
         return Bound(self.cached(shape, lambda: self._rows(analysis, order, shape)), parameters)
 
     def _search_parameters(self, filters: Sequence[Filter], order: Order) -> dict[str, str]:
-        """The search parameters of the sorts by relevance, by the names of their parameters."""
+        """The search words of the sorts by relevance, by the names of their parameters."""
         parameters: dict[str, str] = {}
         for place, each in enumerate(order):
             if each.by == "relevance":
@@ -275,7 +275,8 @@ class Reader:
     def _page(self, analysis: Analysis, ordered: tuple[OrderedTerm, ...], seek: Seek | None) -> Select[Any]:
         terms = tuple(each.term for each in ordered)
         additional = [each.selected for each in ordered if not self.holds(each)]
-        statement: Any = select(self.selected, *additional).where(*self.where(analysis))  # overloads per column
+        # Any: for type checkers, select() has an overload for each number of columns.
+        statement: Any = select(self.selected, *additional).where(*self.where(analysis))
         if seek is not None:
             if seek.backwards:
                 terms = reversed_terms(terms)
@@ -412,7 +413,7 @@ class Reader:
     def loading(self, bound: Bound, names: Sequence[str]) -> Bound:
         """The same read, which also loads relationships within the scope.
 
-        Each relationship takes one additional statement for 10,000 rows. Dotted names are nested relationships.
+        Each relationship takes one additional statement for every 10,000 rows. Dotted names name nested relationships.
         Relationships that a class loads by default are loaded in the same way, because the class's own loading strategy
         would ignore the scope. If a path returns to a class that it has passed, objects that are in the session are not
         refreshed: a second read of an object would discard the relationships that the first read has loaded.
