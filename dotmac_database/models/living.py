@@ -51,7 +51,7 @@ class LivingUnique(SchemaItem):
         """The same condition as in the statements of repositories, so that the planner can use the index."""
         name = self.deleted or next((each for each in ("is_deleted", "deleted_at") if each in table.c), None)
         if name is None or name not in table.c:
-            raise MisuseError(f"{table.name} has no soft-deletion column.", field=self.deleted)
+            raise MisuseError(f"{table.name} has no column that marks a row as deleted.", field=self.deleted)
         mark = table.c[name]
         if mark.type.python_type is not bool:
             return mark.is_(None)
