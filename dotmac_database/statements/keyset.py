@@ -45,7 +45,7 @@ def reversed_terms(terms: Sequence[Term]) -> tuple[Term, ...]:
 def nulls_follow(terms: Sequence[Term], values: Sequence[Any]) -> bool:
     """Whether rows in which the leading column is NULL come after a position in which it is not NULL.
 
-    In an index these rows are a separate range.
+    In an index, these rows are a separate range. False for a subquery, which has no index.
     """
     first = terms[0]
     nulls_last = first.nullable and not first.nulls_first

@@ -39,7 +39,7 @@ class NewKeys:
     generation: Any
     """The SELECT of the ``generated`` columns, for as many rows as its parameter says; None if there are none."""
     is_own: bool
-    """Whether all expressions are server defaults, which the database would otherwise evaluate without a statement."""
+    """Whether all expressions are server defaults. These are part of the schema, so guarded sessions need not check them."""
 
     def completed(self, rows: Sequence[Values], run: Callable[[Bound], Iterable[Any]]) -> Sequence[Values]:
         """The rows with all columns of the key but the counted one. ``run`` sends a statement, and returns its rows."""

@@ -152,7 +152,7 @@ def _resolve(root: Traits[Any], text: str) -> FieldPath:
         path = FieldPath(text, tuple(steps), owner, part, rest)
         if rest and not is_json(path.type):
             raise MisuseError(
-                f"{owner.name}.{part} is neither a relationship nor JSON, so there is no {text!r}.", field=text
+                f"{owner.name}.{part} is neither a relationship nor JSON, so {text!r} does not exist.", field=text
             )
         if len(rest) > MAX_JSON_DEPTH or any(not _is_step(step) for step in rest):
             raise MisuseError(f"{shown(text)!r} is not a path into a JSON document.", field=text)

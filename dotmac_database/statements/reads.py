@@ -134,7 +134,10 @@ class Reader:
         return resolve(self.traits, name).on(self.traits.model).label(name)
 
     def holds(self, term: OrderedTerm) -> bool:
-        """Whether the entity or dict of a row contains the term's value. If not, it is an additional column."""
+        """Whether the entity or dict of a row contains the term's value.
+
+        If not, the statement selects the value as an additional column.
+        """
         return term.on_row and (not self.fields or term.path.key in self.fields)
 
     def position(self, row: Any, terms: Sequence[OrderedTerm]) -> tuple[Any, ...]:

@@ -86,7 +86,7 @@ class Writer:
         values = self.checked(data_of(traits, data))
         if traits.version in values and traits.version_source is not VersionSource.DATABASE:
             raise ValidationError(
-                f"{traits.name}.{traits.version} counts by itself; pass expected_version= to check it.",
+                f"{traits.name}.{traits.version} is set automatically; pass expected_version= to check it.",
                 field=traits.version,
             )
         if traits.tenant is not None:
@@ -381,7 +381,9 @@ class Writer:
         """An expected version, coerced to its column's type. Raises `ValidationError` if the class has no version."""
         key = self.traits.version
         if key is None:
-            raise MisuseError(f"{self.traits.name} has no version to expect.", field="expected_version")
+            raise MisuseError(
+                f"{self.traits.name} has no version, so expected_version can't be checked.", field="expected_version"
+            )
         return self._coerced(key, version)
 
     def update_where(self, analysis: Analysis, values: Values) -> Bound:
