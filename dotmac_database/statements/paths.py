@@ -155,7 +155,7 @@ def _resolve(root: Traits[Any], text: str) -> FieldPath:
                 f"{owner.name}.{part} is neither a relationship nor JSON, so {text!r} does not exist.", field=text
             )
         if len(rest) > MAX_JSON_DEPTH or any(not _is_step(step) for step in rest):
-            raise MisuseError(f"{shown(text)!r} is not a path into a JSON document.", field=text)
+            raise MisuseError(f"{shown(text)!r} is no path into a JSON document.", field=text)
         return path
     return FieldPath(text, tuple(steps), owner, None)
 
