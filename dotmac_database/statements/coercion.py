@@ -221,7 +221,7 @@ def _decimal(type_: sa.Numeric[Any], storing: bool) -> Coercer:
         if not number.is_finite():
             raise ValueError("a finite number")
         if number.adjusted() > 1000 or number.adjusted() < -1000:
-            raise ValueError("a number with an exponent between -1000 and 1000")
+            raise ValueError("a number of sensible size, with an exponent between -1000 and 1000")
         if step is not None:
             number = number.quantize(step, ROUND_HALF_UP) if number.adjusted() < 25 else number
         if whole is not None and abs(number) >= whole:
@@ -335,7 +335,7 @@ def _interval(value: Any) -> timedelta:
     if not isinstance(value, timedelta):
         raise ValueError("a duration")
     if not _SHORTEST <= value <= _LONGEST:
-        raise ValueError("a duration that leads from 1970 to a year between 1 and 9999")
+        raise ValueError("a duration that a calendar from 1970 can hold, in the years 1 to 9999")
     return value
 
 
