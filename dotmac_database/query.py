@@ -215,13 +215,13 @@ def options_of(options: OptionsLike) -> QueryOptions:
 
 def filters_of(filters: FiltersLike) -> Sequence[Filter]:
     """``filters`` as a sequence, from None, one filter, one group, or dicts of these."""
-    listed: Any = _as_list(filters)
-    if isinstance(listed, Iterable) and not isinstance(listed, (str, Mapping)):
-        listed = list(listed)
-        if all(isinstance(each, (QueryFilter, FilterGroup)) for each in listed):
-            checked: list[Filter] = listed
+    members: Any = _as_list(filters)
+    if isinstance(members, Iterable) and not isinstance(members, (str, Mapping)):
+        members = list(members)
+        if all(isinstance(each, (QueryFilter, FilterGroup)) for each in members):
+            checked: list[Filter] = members
             return checked
-    return _validated(_FILTERS, listed, "filters")
+    return _validated(_FILTERS, members, "filters")
 
 
 def aggregates_of(measures: MeasuresLike) -> dict[str, Aggregate]:

@@ -19,7 +19,7 @@ def hybrid_sql(model: type[Any], name: str) -> Any:
     try:
         attribute = getattr(model, name)
         return attribute.__clause_element__() if hasattr(attribute, "__clause_element__") else None
-    except Exception:  # noqa: BLE001 - the hybrid is the user's code, which may raise anything
+    except Exception:  # noqa: BLE001 - the hybrid is the user's code, which can raise anything
         return None
 
 

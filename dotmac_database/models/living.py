@@ -16,9 +16,10 @@ _LIVING = "dotmac_living"
 class LivingUnique(SchemaItem):
     """A unique index over the rows that are not soft-deleted, so that the e-mail of a deleted row can be used again.
 
-    ``__table_args__ = (LivingUnique("email"),)`` is unique within the tenant, if the table has a tenant column.
-    ``tenant`` and ``deleted`` name the columns if they differ from the mixins'. ``tenant=None`` makes it unique across
-    tenants. `upsert` accepts its columns as ``conflict_fields``. Raises `ValidationError` if a column is missing.
+    With ``__table_args__ = (LivingUnique("email"),)`` the e-mail is unique within the tenant, if the table has a tenant
+    column. ``tenant`` and ``deleted`` name the columns if they differ from the mixins'. With ``tenant=None`` the e-mail
+    is unique across tenants. `upsert` accepts the columns as ``conflict_fields``. Raises `ValidationError` if a column
+    is missing.
     """
 
     __visit_name__ = "living_unique"
@@ -50,7 +51,7 @@ class LivingUnique(SchemaItem):
         """The same condition as in the statements of repositories, so that the planner can use the index."""
         name = self.deleted or next((each for each in ("is_deleted", "deleted_at") if each in table.c), None)
         if name is None or name not in table.c:
-            raise MisuseError(f"{table.name} has no soft-deletion column.", field=self.deleted)
+            raise MisuseError(f"{table.name} has no column that marks a row as deleted.", field=self.deleted)
         mark = table.c[name]
         if mark.type.python_type is not bool:
             return mark.is_(None)

@@ -15,7 +15,7 @@ from ..types import UTCDateTime, utc_now
 
 
 class TenantMixin:
-    """Rows belong to the tenant in ``tenant_id``. Redeclare the column for another type."""
+    """Rows belong to the tenant in ``tenant_id``. A model can redeclare the column with another type."""
 
     tenant_id: Mapped[Any] = mapped_column(String(128), nullable=False, index=True)
 
@@ -30,7 +30,7 @@ class AuditMixin:
 
 
 class SoftDeleteMixin:
-    """Deleted rows are kept, but marked as deleted and hidden from reads."""
+    """Deleted rows stay in the table, but are marked as deleted, and reads omit them."""
 
     is_deleted: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false(), nullable=False)
     deleted_at: Mapped[datetime | None] = mapped_column(UTCDateTime)

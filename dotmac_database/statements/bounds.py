@@ -63,7 +63,8 @@ def checked_depth(value: object) -> object:
     """``value``; raises `ValueError` if its lists and dicts nest deeper than `MAX_JSON_DEPTH`.
 
     It works level by level, without recursion, so the depth of the value does not matter. An object that occurs several
-    times in a level is followed once: otherwise the levels of a value that contains itself twice would grow forever.
+    times in a level is followed once. Otherwise, if a value contains itself twice, each level would be twice as large
+    as the one before.
     """
     level = [value] if isinstance(value, _CONTAINERS) else []
     for _ in range(MAX_JSON_DEPTH):

@@ -43,19 +43,19 @@ class Deletion:
     """The effects of deleting a row on the relationships of a class and its subclasses."""
 
     needs_orm: bool
-    """Whether the ORM must delete the row, because it handles a relationship (`Rule.ORM`)."""
+    """Whether the ORM must delete the row, because a relationship has `Rule.ORM`."""
     needs_keys: bool
-    """Whether the database handles a relationship, for which it must enforce foreign keys."""
+    """Whether the database must enforce foreign keys, because it applies the rule of a relationship."""
     if_loaded: tuple[str, ...]
     """The relationships that the ORM handles only if their rows are loaded (`Rule.IF_LOADED`)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dependence:
-    """A foreign key of ``table``: the database deletes or changes its rows when the row that they refer to is deleted.
+    """A foreign key: when a row of ``referred`` is deleted, the database deletes or changes the rows of ``table``.
 
     ``pairs`` has for each column of the key also the column that it refers to. ``cleared`` are the columns that the
-    database sets to NULL or, if ``defaults`` is True, to their default. If it is empty, the database deletes the row.
+    database sets to NULL or, if ``defaults`` is True, to their default. Without such columns, it deletes the row.
     """
 
     table: Table
@@ -161,8 +161,8 @@ def dependences(traits: Traits[object]) -> Sequence[Dependence]:
         for table in mapper.tables
         if isinstance(table, Table)
     }
-    known = sum(len(table.metadata.tables) for table in tables)
-    return traits.cached(("dependences", known), lambda: tuple(_dependences(tables)))
+    table_count = sum(len(table.metadata.tables) for table in tables)
+    return traits.cached(("dependences", table_count), lambda: tuple(_dependences(tables)))
 
 
 def _dependences(deleted: set[Table]) -> Iterator[Dependence]:

@@ -180,7 +180,7 @@ def _enum(type_: sa.Enum, storing: bool) -> Coercer:
 
 
 def _is_whole(value: float | Decimal) -> bool:
-    """Whether a number is an integer of at most 40 digits (a float: of any size)."""
+    """Whether a number is an integer. A Decimal with more than 40 digits does not count as one."""
     # math.isfinite raises for a signalling NaN, and int(Decimal("1e999999")) takes minutes.
     if isinstance(value, Decimal):
         return value.is_finite() and value.adjusted() < 40 and value == value.to_integral_value()
@@ -221,7 +221,7 @@ def _decimal(type_: sa.Numeric[Any], storing: bool) -> Coercer:
         if not number.is_finite():
             raise ValueError("a finite number")
         if number.adjusted() > 1000 or number.adjusted() < -1000:
-            raise ValueError("a number of sensible size")
+            raise ValueError("a number of sensible size, with an exponent between -1000 and 1000")
         if step is not None:
             number = number.quantize(step, ROUND_HALF_UP) if number.adjusted() < 25 else number
         if whole is not None and abs(number) >= whole:
@@ -335,7 +335,7 @@ def _interval(value: object) -> timedelta:
     if not isinstance(value, timedelta):
         raise ValueError("a duration")
     if not _SHORTEST <= value <= _LONGEST:
-        raise ValueError("a duration that a calendar from 1970 can hold")
+        raise ValueError("a duration that a calendar from 1970 can hold, in the years 1 to 9999")
     return value
 
 
@@ -391,7 +391,7 @@ def json_text(value: object) -> str:
         raise ValueError(TOO_DEEP) from None
     except (TypeError, ValueError):
         raise ValueError("a JSON value") from None
-    # A text with few brackets can't nest deeply, so only texts with many are searched. Brackets in strings count, too.
+    # The depth can't exceed the number of brackets, so most values need no search. Brackets in strings count, too.
     if text.count("[") + text.count("{") > MAX_JSON_DEPTH:
         checked_depth(value)
     if "\\u0000" in text and _NUL_IN_JSON.search(text):
@@ -442,7 +442,7 @@ def _extents(members: list[object]) -> tuple[int, ...]:
 
 
 def _address(_type: sa.TypeEngine[object], _storing: bool) -> Coercer:
-    """Coerces IP addresses and networks to text, because with asyncpg SQLAlchemy sends those of many rows as text."""
+    """Coerces IP addresses and networks to text: with asyncpg, SQLAlchemy sends the addresses of many rows as text."""
 
     def coerce(value: object) -> str:
         if not isinstance(value, (str, IPv4Address, IPv6Address, IPv4Network, IPv6Network)):

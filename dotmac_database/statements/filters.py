@@ -85,7 +85,7 @@ class Analysis:
 
 
 def _has_no_condition(shape: object) -> bool:
-    """Whether a shape is a group without conditions, except for further groups without conditions."""
+    """Whether a shape is a group that contains no condition at any depth."""
     return isinstance(shape, GroupShape) and shape.mode != "never" and all(map(_has_no_condition, shape.members))
 
 
@@ -199,8 +199,8 @@ def _plain_condition(
     if span is not None:
         return _span_condition(ConditionShape(path.text, operator), value, coerce, values, span)
     shape = _with_values(ConditionShape(path.text, operator), value, coerced, values)
-    listed = operator in _LISTS and isinstance(shape, ConditionShape)
-    if listed and len(values[-1]) > MAX_VALUES and not dialect.takes_many(path.type):
+    is_list = operator in _LISTS and isinstance(shape, ConditionShape)
+    if is_list and len(values[-1]) > MAX_VALUES and not dialect.takes_many(path.type):
         raise ValueError(f"a list of at most {MAX_VALUES} values")
     return shape
 
@@ -242,7 +242,7 @@ def _with_values(
 
 
 def _members(value: object, expected: str, exactly: int | None = None) -> list[object]:
-    """The members of a filter's list. ``exactly`` is their required number, of which none may then be None."""
+    """The members of a filter's list. With ``exactly``, there must be this number of members, and none can be None."""
     if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
         raise ValueError(expected)
     members = list(value)
@@ -288,10 +288,10 @@ def _set_condition(path: FieldPath, operator: FilterOperator, value: object, val
         return ConditionShape(path.text, operator)
     if not isinstance(path.type, ARRAY):
         raise ValueError("possible: the field is neither an array nor JSON")
-    listed = value if isinstance(value, (list, tuple, set, frozenset)) else [value]
-    if not listed and operator is Op.OVERLAPS:
-        listed = []
-    values.append(path.coerce(listed))
+    members = value if isinstance(value, (list, tuple, set, frozenset)) else [value]
+    if not members and operator is Op.OVERLAPS:
+        members = []
+    values.append(path.coerce(members))
     return ConditionShape(path.text, operator)
 
 
@@ -435,8 +435,8 @@ def _compare(path: FieldPath, shape: ConditionShape, dialect: Dialect, names: It
         return _match(column, operator, bindparam(next(names), type_=String()), dialect)
     if operator in _LISTS:
         if path.compares_itself:
-            listed = bindparam(next(names), type_=type_, expanding=True)
-            return column.in_(listed) if operator is Op.IN else column.not_in(listed)
+            parameter = bindparam(next(names), type_=type_, expanding=True)
+            return column.in_(parameter) if operator is Op.IN else column.not_in(parameter)
         among = dialect.among(column, type_, next(names))
         return among if operator is Op.IN else not_(among)
     value = bindparam(next(names), type_=type_)

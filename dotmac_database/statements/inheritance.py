@@ -19,7 +19,7 @@ from .reads import Bound, Reader
 KEYS = "dotmac_keys"
 
 BATCH = 5_000
-"""The most keys of one statement. If the driver's limit of parameters is lower, see `batch_of`."""
+"""The most keys of one statement. `batch_of` reduces it to the driver's limit of parameters."""
 
 
 @dataclass(frozen=True, slots=True)

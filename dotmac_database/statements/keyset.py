@@ -26,7 +26,7 @@ class Term:
 
 
 def order_by(terms: Sequence[Term]) -> list[ColumnElement[object]]:
-    """The ORDER BY clauses. Only nullable expressions have NULLS FIRST or LAST, because it can rule out an index."""
+    """The ORDER BY clauses. Only nullable expressions have NULLS FIRST or LAST, because it can prevent index use."""
     clauses: list[ColumnElement[object]] = []
     for term in terms:
         clause = term.expression.desc() if term.descending else term.expression.asc()
@@ -44,7 +44,7 @@ def reversed_terms(terms: Sequence[Term]) -> tuple[Term, ...]:
 def nulls_follow(terms: Sequence[Term], values: Sequence[object]) -> bool:
     """Whether rows in which the leading column is NULL come after a position in which it is not NULL.
 
-    In an index these rows are a separate range.
+    In an index, these rows are a separate range. False for a subquery, which has no index.
     """
     first = terms[0]
     nulls_last = first.nullable and not first.nulls_first
@@ -77,9 +77,9 @@ def after(
 
 
 def _no_null_follows(term: Term) -> bool:
-    """Whether no NULL comes after a value of the term. Only then can rows be compared.
+    """Whether no NULL comes after a value of the term. Only then is a row comparison correct.
 
-    A row comparison with a NULL is NULL, so the row is left out. This is right for NULLs that come before the value.
+    The comparison with a NULL is NULL, so the row is left out. That is right only if NULLs come before the value.
     """
     return not term.nullable or term.nulls_first
 

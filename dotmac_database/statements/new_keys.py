@@ -27,7 +27,7 @@ from .writes import Writer
 class NewKeys:
     """How rows that all have the same fields get the columns of the primary key that are not among these fields.
 
-    ``counted`` is the column that the database counts up, in the order in which it inserts the rows. ``generated`` are
+    ``counted`` is the column that the database numbers, in the order in which it inserts the rows. ``generated`` are
     the columns with an SQL expression, such as a random UUID. A separate SELECT evaluates these expressions before the
     INSERT: if the INSERT evaluated them, nothing would say which row got which value. ``defaults`` are the columns with
     a default in Python, and these defaults.
@@ -40,7 +40,7 @@ class NewKeys:
     generation: object
     """The SELECT of the ``generated`` columns, for as many rows as its parameter says; None if there are none."""
     is_own: bool
-    """Whether all expressions are server defaults, which the database would otherwise evaluate without a statement."""
+    """Whether all expressions are server defaults. These belong to the schema, so guarded sessions don't check them."""
 
     def completed(self, rows: Sequence[Values], run: Callable[[Bound], Iterable[Any]]) -> Sequence[Values]:
         """The rows with all columns of the key but the counted one. ``run`` sends a statement, and returns its rows."""
@@ -110,7 +110,7 @@ def is_read_as_written(type_: sa.TypeEngine[object]) -> bool:
 
 
 def _is_counter(column: Column[object]) -> bool:
-    """Whether the database counts the column up if an INSERT has no value for it."""
+    """Whether the database gives the column ascending numbers if an INSERT has no value for it."""
     if column.identity is not None:
         return (column.identity.increment or 1) > 0
     default: Any = column.default

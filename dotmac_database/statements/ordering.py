@@ -39,7 +39,7 @@ Order = tuple[OrderShape, ...]
 
 @dataclass(frozen=True)
 class OrderedTerm:
-    """A field of an order with its SQL. It also converts the field's value from a row to a cursor, and back."""
+    """A field of an order with its SQL. It also converts the field's values between rows, cursors and parameters."""
 
     path: FieldPath
     term: Term
@@ -80,7 +80,10 @@ class OrderedTerm:
         return self.dialect.order_value(self.path.type, value)
 
     def parameter(self, name: str, *, stored: bool = True) -> ColumnElement[object]:
-        """The parameter for a comparison with the term. ``stored``: its value has the form in which it is stored."""
+        """The parameter for a comparison with the term.
+
+        ``stored``: its value has the form in which the database stores it, otherwise the form in which it is read.
+        """
         if self.raw is not None and stored:
             return self.dialect.key_parameter(name, self.raw, self.path.type)
         computed = self.path.json or self.by != "value"
@@ -202,7 +205,7 @@ def terms_of(traits: Traits[object], order: Order, scope: Scope, dialect: Dialec
 
 
 def search_parameter(place: int) -> str:
-    """The name of the parameter with the search words of the term at this place in an order, if it is by relevance."""
+    """The name of the parameter with the search words of a sort by relevance. ``place`` is its index in the order."""
     return f"dotmac_sought_{place}"
 
 

@@ -98,7 +98,7 @@ class FieldPath:
         return self._compared[dialect.name]
 
     def span(self, dialect: Dialect) -> Span | None:
-        """How the field is compared with a value that was read; None: with the value itself. Cached by dialect."""
+        """The span with which the field is compared; None: it is compared with the value itself. Cached by dialect."""
         if dialect.name not in self._spans:
             self._spans[dialect.name] = dialect.span(self.type)
         return self._spans[dialect.name]
@@ -152,10 +152,10 @@ def _resolve(root: Traits[object], text: str) -> FieldPath:
         path = FieldPath(text, tuple(steps), owner, part, rest)
         if rest and not is_json(path.type):
             raise MisuseError(
-                f"{owner.name}.{part} is neither a relationship nor JSON, so there is no {text!r}.", field=text
+                f"{owner.name}.{part} is neither a relationship nor JSON, so {text!r} does not exist.", field=text
             )
         if len(rest) > MAX_JSON_DEPTH or any(not _is_step(step) for step in rest):
-            raise MisuseError(f"{shown(text)!r} is not a path into a JSON document.", field=text)
+            raise MisuseError(f"{shown(text)!r} is no path into a JSON document.", field=text)
         return path
     return FieldPath(text, tuple(steps), owner, None)
 

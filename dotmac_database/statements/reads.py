@@ -32,7 +32,7 @@ S = TypeVar("S")
 Q = TypeVar("Q", bound=Select[Any])
 
 _DEPTH = 3
-"""How many relationships deep those that classes load by default are loaded. Deeper ones are loaded on access."""
+"""The depth to which the relationships that classes load by default are followed. Deeper ones are loaded on access."""
 
 PARENTS = 10_000
 """For how many rows one statement loads a relationship; with a composite key, this number is divided by its columns.
@@ -94,7 +94,7 @@ class Seek:
     """
 
     mode: str
-    values: tuple[object, ...]
+    values: tuple[Any, ...]
     part: SeekPart = "all"
     stored: bool = True
 
@@ -105,7 +105,7 @@ class Seek:
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """The part of the position that determines the statement's text."""
+        """The part of the seek that determines the statement's text."""
         return self.mode, self.part, self.stored, tuple(value is None for value in self.values)
 
 
@@ -135,7 +135,10 @@ class Reader:
         return resolve(self.traits, name).on(self.traits.model).label(name)
 
     def holds(self, term: OrderedTerm) -> bool:
-        """Whether the entity or dict of a row contains the term's value. If not, it is an additional column."""
+        """Whether the entity or dict of a row contains the term's value.
+
+        If not, the statement selects the value as an additional column.
+        """
         return term.on_row and (not self.fields or term.path.key in self.fields)
 
     def position(self, row: Any, terms: Sequence[OrderedTerm]) -> tuple[object, ...]:
@@ -191,7 +194,7 @@ class Reader:
         return Bound(self.cached(shape, lambda: self._rows(analysis, order, shape)), parameters)
 
     def _search_parameters(self, filters: Sequence[Filter], order: Order) -> dict[str, str]:
-        """The search parameters of the sorts by relevance, by the names of their parameters."""
+        """The search words of the sorts by relevance, by the names of their parameters."""
         parameters: dict[str, str] = {}
         for place, each in enumerate(order):
             if each.by == "relevance":
@@ -275,7 +278,8 @@ class Reader:
     def _page(self, analysis: Analysis, ordered: tuple[OrderedTerm, ...], seek: Seek | None) -> Select[object]:
         terms = tuple(each.term for each in ordered)
         additional = [each.selected for each in ordered if not self.holds(each)]
-        statement: Any = select(self.selected, *additional).where(*self.where(analysis))  # overloads per column
+        # Any: for type checkers, select() has an overload for each number of columns.
+        statement: Any = select(self.selected, *additional).where(*self.where(analysis))
         if seek is not None:
             if seek.backwards:
                 terms = reversed_terms(terms)
@@ -328,7 +332,7 @@ class Reader:
             return equal
         return compare_span(column, FilterOperator.EQ, span, self.dialect, iter((f"dotmac_{key}", f"dotmac_{key}_")))
 
-    def key_parameters(self, key: tuple[Any, ...]) -> dict[str, object]:
+    def key_parameters(self, key: tuple[object, ...]) -> dict[str, object]:
         """The parameters of `key_conditions` for a primary key."""
         parameters = {f"dotmac_{name}": value for name, value in zip(self.traits.primary_key, key, strict=True)}
         for name in self._spanned_keys:
@@ -369,7 +373,7 @@ class Reader:
                 defaults[key] = value
         return defaults
 
-    def by_key(self, key: tuple[Any, ...]) -> Bound:
+    def by_key(self, key: tuple[object, ...]) -> Bound:
         """The SELECT of the row with a primary key."""
         return Bound(
             self.cached(
@@ -412,7 +416,7 @@ class Reader:
     def loading(self, bound: Bound, names: Sequence[str]) -> Bound:
         """The same read, which also loads relationships within the scope.
 
-        Each relationship takes one additional statement for 10,000 rows. Dotted names are nested relationships.
+        Each relationship takes one additional statement for every 10,000 rows. Dotted names name nested relationships.
         Relationships that a class loads by default are loaded in the same way, because the class's own loading strategy
         would ignore the scope. If a path returns to a class that it has passed, objects that are in the session are not
         refreshed: a second read of an object would discard the relationships that the first read has loaded.
@@ -477,7 +481,7 @@ def _value(entity: object, loaded: Mapping[str, object], key: str) -> object:
     return loaded[key] if key in loaded else getattr(entity, key)
 
 
-def _returns_to_class(owner: Traits[object], tree: dict[str, Any], seen: tuple[Any, ...]) -> bool:
+def _returns_to_class(owner: Traits[object], tree: dict[str, Any], seen: tuple[object, ...]) -> bool:
     """Whether a path in a tree of relationships returns to a class that it has already passed."""
     here = owner.mapper.base_mapper
     return here in seen or any(

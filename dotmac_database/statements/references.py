@@ -100,9 +100,9 @@ def tenant_references(model: type) -> tuple[TenantReference, ...]:
 def missing_references(
     session: Session, model: type, values: Mapping[str, object], *, tenant_id: object = None
 ) -> tuple[TenantReference, ...]:
-    """The foreign keys in ``values`` that do not refer to a row of the tenant. ``values`` maps attributes of ``model``.
+    """The foreign keys in ``values`` (by attribute of ``model``) that do not refer to a row of the tenant.
 
-    A row of another tenant, a soft-deleted row and a row that does not exist are not distinguished. A foreign key is
+    A row of another tenant, a soft-deleted row and a missing row are treated in the same way. A foreign key is
     skipped if ``values`` does not contain all of its columns. ``tenant_id=None`` is the tenant that the session is
     bound to; with `ALL_TENANTS`, it is the tenant in ``values``. Sends one statement for all foreign keys, or none if
     there is nothing to check. Raises `TenantRequiredError` if the tenant is unknown, and `ValidationError` for a value

@@ -17,7 +17,7 @@ from .writes import Writer
 
 
 class VersionStep(NamedTuple):
-    """The version of a row before and after an update."""
+    """The version of a row before an update (``last``), and after it (``next``)."""
 
     last: object
     next: object

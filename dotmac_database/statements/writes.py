@@ -86,7 +86,7 @@ class Writer:
         values = self.checked(data_of(traits, data))
         if traits.version in values and traits.version_source is not VersionSource.DATABASE:
             raise ValidationError(
-                f"{traits.name}.{traits.version} counts by itself; pass expected_version= to check it.",
+                f"{traits.name}.{traits.version} is set automatically; pass expected_version= to check it.",
                 field=traits.version,
             )
         if traits.tenant is not None:
@@ -147,8 +147,8 @@ class Writer:
     def _field(self, name: object) -> tuple[str, Coercer | None]:
         """The entry of `_fields` for a name that is not in it yet."""
         key = self.canonical(name)
-        known = key in self.traits.columns
-        entry = self._fields[name] = (key, self._coercer(key) if known else None)
+        is_column = key in self.traits.columns
+        entry = self._fields[name] = (key, self._coercer(key) if is_column else None)
         return entry
 
     def _coercer(self, key: str) -> Coercer:
@@ -178,8 +178,8 @@ class Writer:
             descriptor = mapper.all_orm_descriptors.get(key)
             if key not in mapper.column_attrs and getattr(descriptor, "fset", None) is not None:
                 return key
-        known = {*self.traits.columns, *self.traits.relationships} - self.traits.private
-        hint = suggestion(name, known)
+        names = {*self.traits.columns, *self.traits.relationships} - self.traits.private
+        hint = suggestion(name, names)
         raise MisuseError(f"{self.traits.name} has no field {shown(name)!r}{hint}", field=shown(name))
 
     def _coerced(self, key: str, value: object) -> object:
@@ -208,7 +208,7 @@ class Writer:
         values[key] = value
 
     def _stamp_version(self, values: Values, key: str) -> None:
-        """Set the first version of a new row. As in a flush, the mapper's own version replaces one in the data."""
+        """Set the first version of a new row. A version that the ORM generates replaces one in the data."""
         source = self.traits.version_source
         if source is VersionSource.TOOLKIT:
             if self.traits.columns[key].default is None:
@@ -381,7 +381,9 @@ class Writer:
         """An expected version, coerced to its column's type. Raises `ValidationError` if the class has no version."""
         key = self.traits.version
         if key is None:
-            raise MisuseError(f"{self.traits.name} has no version to expect.", field="expected_version")
+            raise MisuseError(
+                f"{self.traits.name} has no version, so expected_version can't be checked.", field="expected_version"
+            )
         return self._coerced(key, version)
 
     def update_where(self, analysis: Analysis, values: Values) -> Bound:
