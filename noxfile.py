@@ -1,0 +1,69 @@
+"""The tests on every Python that is installed, and on the oldest libraries that pyproject.toml allows.
+
+``nox`` runs everything; ``nox -s oldest -- tests/unit -x`` runs one session, with arguments for pytest.
+"""
+
+import nox
+
+nox.needs_version = ">=2025.11.12"
+nox.options.default_venv_backend = "uv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["checks", "tests", "oldest"]
+
+PYTEST = ("python", "-m", "pytest", "-q", "-n", "3", "--dist", "worksteal")
+
+# CI runs these tests a second time, on the oldest libraries, within 75 seconds: the tests of the code that uses the
+# drivers directly, of the compiler that confines statements, and of private names of other libraries.
+DEPENDING_ON_LIBRARIES = (
+    "tests/unit",
+    "tests/tenancy/test_compiler.py",
+    "tests/integration/test_copy.py",
+    "tests/integration/test_direct.py",
+    "tests/integration/test_direct_sql.py",
+    "tests/integration/test_engines.py",
+    "tests/integration/test_repositories.py",
+    "tests/integration/test_single_writes.py",
+    "tests/integration/test_stale_plans.py",
+    "tests/integration/test_time_limits.py",
+    "tests/fastapi/test_requests.py",
+    "tests/fastapi/test_rerun.py",
+    "tests/fastapi/test_wire.py::test_no_dependency_makes_a_success_of_a_failed_commit",
+)
+
+
+@nox.session(python=False)
+def checks(session: nox.Session) -> None:
+    """Run the linters and the type checkers, with the tools of `.venv`."""
+    session.run("make", "check", external=True)
+
+
+@nox.session(python=["3.11", "3.12", "3.13", "3.14"])
+def tests(session: nox.Session) -> None:
+    """Run the tests on the newest libraries; a Python that is not installed is skipped."""
+    session.install("--upgrade", "--editable", ".[dev]")
+    session.run(*PYTEST, *session.posargs)
+
+
+@nox.session(python="3.11")
+def oldest(session: nox.Session) -> None:
+    """Run the tests on the oldest libraries that pyproject.toml allows."""
+    install_oldest(session)
+    session.run(*PYTEST, *session.posargs)
+
+
+@nox.session(name="oldest-in-ci", python="3.11")
+def oldest_in_ci(session: nox.Session) -> None:
+    """Run `DEPENDING_ON_LIBRARIES` on the oldest libraries that pyproject.toml allows."""
+    install_oldest(session)
+    session.run(*PYTEST, *DEPENDING_ON_LIBRARIES, *session.posargs)
+
+
+def install_oldest(session: nox.Session) -> None:
+    """Install the oldest libraries that a user of the toolkit can have; the example and the test tools are the newest."""
+    versions = f"{session.create_tmp()}/oldest.txt"
+    extras = [f"--extra={extra}" for extra in ("fastapi", "sqlmodel", "postgresql", "sqlite", "migrations")]
+    resolve = ("uv", "pip", "compile", "--quiet", "--upgrade", "--resolution=lowest-direct", *extras, "pyproject.toml")
+    session.run_install(*resolve, f"--python={session.python}", f"--output-file={versions}")
+    # typing-extensions 4.12 allows no newer anyio than 4.14, and pytest 9.2 warns of a name that this anyio imports.
+    session.install("--editable", ".[dev]", "pytest<9.2", "--constraint", versions)
