@@ -20,7 +20,7 @@ from ..sqlalchemy_internals import Internal, absent
 # asyncpg.
 
 
-class ServerType(Protocol):
+class _ServerType(Protocol):
     """A type of the server, by its OID."""
 
     oid: int
@@ -29,28 +29,24 @@ class ServerType(Protocol):
 class Attribute(Protocol):
     """A column of a prepared statement's rows."""
 
-    type: ServerType
+    type: _ServerType
 
 
-class PreparedStatement(Protocol):
+class _PreparedStatement(Protocol):
     """A statement that was prepared explicitly."""
 
-    def get_attributes(self) -> Sequence[Attribute]:
-        """The columns of the statement's rows."""
+    def get_attributes(self) -> Sequence[Attribute]: ...
 
 
-class Driver(Protocol):
+class _Driver(Protocol):
     """The connection of asyncpg, which has no types of its own."""
 
-    def fetch(self, sql: str, *arguments: object) -> Awaitable[Sequence[Iterable[object]]]:
-        """The rows of a statement, which the driver prepares and caches."""
-
-    def prepare(self, sql: str) -> Awaitable[PreparedStatement]:
-        """The prepared statement, which the driver does not cache."""
+    def fetch(self, sql: str, *arguments: object) -> Awaitable[Sequence[Iterable[object]]]: ...
+    def prepare(self, sql: str) -> Awaitable[_PreparedStatement]: ...
 
 
 class Adapted(Protocol):
-    """SQLAlchemy's adapter of a `Driver`."""
+    """SQLAlchemy's adapter of asyncpg's connection."""
 
     isolation_level: str
     _transaction: object | None
@@ -62,7 +58,7 @@ class Pooled(Protocol):
     """A connection of SQLAlchemy's pool to asyncpg. SQLAlchemy's own type does not say which driver it has."""
 
     dbapi_connection: Adapted
-    driver_connection: Driver
+    driver_connection: _Driver
     info: dict[str, Any]
 
 

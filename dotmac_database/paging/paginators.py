@@ -210,18 +210,18 @@ def _check_page(page: int, per_page: int) -> None:
 
 def _entity(statement: AnySelect) -> Traits[Any]:
     """The traits of the first class that the statement selects."""
-    described = statement.column_descriptions
-    entity = described[0]["entity"] if described else None
+    descriptions = statement.column_descriptions
+    entity = descriptions[0]["entity"] if descriptions else None
     mapper: Mapper[object] | None = getattr(entity, "__mapper__", None)
-    if mapper is None or described[0]["expr"] is not entity:
+    if mapper is None or descriptions[0]["expr"] is not entity:
         raise MisuseError("The first thing that the query selects must be a mapped class.")
     return traits_of(mapper.class_)
 
 
 def _totally_ordered(statement: AnySelect) -> AnySelect:
     """The statement with the primary key appended to its order, in the direction of the last clause."""
-    described = statement.column_descriptions
-    entity = described[0]["entity"] if described else None
+    descriptions = statement.column_descriptions
+    entity = descriptions[0]["entity"] if descriptions else None
     mapper: Mapper[object] | None = getattr(entity, "__mapper__", None)
     if mapper is None or is_grouped(statement):
         return statement

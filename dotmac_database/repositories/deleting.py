@@ -51,7 +51,7 @@ class UnitOfWorkDeletion:
         self._session = session
         self._tenant = None if tenant is ALL_TENANTS else tenant
         self._enforced = enforced
-        self._prepared: set[InstanceState[object]] = set()
+        self._states: set[InstanceState[object]] = set()
 
     def delete(self, entity: object) -> None:
         """Mark the object and its dependent objects as deleted. Nothing is flushed."""
@@ -60,9 +60,9 @@ class UnitOfWorkDeletion:
 
     def _prepare(self, entity: object) -> None:
         state = sa_inspect(entity)
-        if state in self._prepared:
+        if state in self._states:
             return
-        self._prepared.add(state)
+        self._states.add(state)
         for relationship in state.mapper.relationships:
             rule = rule_of(relationship)
             if relationship.direction is RelationshipDirection.ONETOMANY and rule is not Rule.NOTHING:
