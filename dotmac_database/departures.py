@@ -16,10 +16,10 @@ from enum import Enum
 from functools import cache
 from operator import attrgetter
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.ext.asyncio import AsyncSession, async_session
@@ -29,6 +29,7 @@ from sqlalchemy.orm.instrumentation import ClassManager
 from .sqlalchemy_internals import (
     SHORTCUTS,
     EmptyListener,
+    EventListeners,
     ListenerCollection,
     absent,
     event_names,
@@ -37,6 +38,8 @@ from .sqlalchemy_internals import (
     has_ended,
     listeners_to_class,
 )
+
+M = TypeVar("M")
 
 _ABSENT = absent(SHORTCUTS)
 """A private name that `departure` needs and that this SQLAlchemy does not have; then every shortcut is off. Or None."""
@@ -138,7 +141,7 @@ _OBSERVERS = ("opentelemetry.", "sentry_sdk.")
 
 
 def departure(
-    session: Session, target: Engine | Connection, mapper: Mapper[Any] | None, shortcut: Shortcut
+    session: Session, target: Engine | Connection, mapper: Mapper[M] | None, shortcut: Shortcut
 ) -> Departure | None:
     """The first departure that rules this shortcut out. None: nothing rules it out.
 
@@ -208,7 +211,7 @@ def _engine_listened(engine: Engine, shortcut: Shortcut) -> bool:
     """Whether an unknown listener is registered on an engine, its dialect, its pool, or on all connections."""
     if has_connection_listeners() and _listened(_CONNECTIONS, shortcut.engine, shortcut):
         return True
-    collections: list[Any] = []
+    collections: list[EventListeners] = []
     for target, unaffected in (
         (engine, shortcut.engine),
         (engine.dialect, shortcut.dialect),
@@ -218,26 +221,26 @@ def _engine_listened(engine: Engine, shortcut: Shortcut) -> bool:
     return _any_unknown_since(engine, collections, shortcut)
 
 
-def _collect(dispatch: Any, unaffected: frozenset[str], collections: list[Any]) -> None:
+def _collect(dispatch: object, unaffected: frozenset[str], collections: list[EventListeners]) -> None:
     """Append the dispatcher's collections of listeners, one for each event that is not ``unaffected``."""
     listeners = _affected_listeners(events_of(dispatch), unaffected)
     if listeners is not None:
         collections += listeners(dispatch)
 
 
-def _any_unknown_since(owner: Any, collections: list[Any], shortcut: Shortcut) -> bool:
+def _any_unknown_since(owner: object, collections: list[EventListeners], shortcut: Shortcut) -> bool:
     """As `_any_unknown`, but collections whose listeners were all known are not examined again until they change."""
-    seen: dict[Shortcut, KnownListeners] | None = vars(owner).get(_KNOWN_LISTENERS)
-    if seen is None:
-        seen = {}
-        setattr(owner, _KNOWN_LISTENERS, seen)
-    last = seen.get(shortcut)
+    examined: dict[Shortcut, KnownListeners] | None = vars(owner).get(_KNOWN_LISTENERS)
+    if examined is None:
+        examined = {}
+        setattr(owner, _KNOWN_LISTENERS, examined)
+    last = examined.get(shortcut)
     if last is not None and last.still_holds(collections):
         return False
     if _any_unknown(tuple(collections), shortcut):
         return True
     if all(isinstance(each, (EmptyListener, ListenerCollection)) for each in collections):
-        seen[shortcut] = KnownListeners(collections)
+        examined[shortcut] = KnownListeners(collections)
     return False
 
 
@@ -246,7 +249,7 @@ class KnownListeners:
 
     __slots__ = ("collections", "contents", "empty", "filled")
 
-    def __init__(self, collections: list[Any]) -> None:
+    def __init__(self, collections: list[EventListeners]) -> None:
         self.collections = collections
         # First the listeners of the class, for example to all engines; then those of the object, such as one engine.
         own = [*(each.parent_listeners for each in collections), *(each.listeners for each in collections)]
@@ -254,7 +257,7 @@ class KnownListeners:
         self.filled = tuple(each for each in own if each)
         self.contents = tuple(map(tuple, self.filled))
 
-    def still_holds(self, collections: list[Any]) -> bool:
+    def still_holds(self, collections: list[EventListeners]) -> bool:
         """Whether the collections are the same objects, with the same listeners."""
         return self.collections == collections and self.are_the_same()
 
@@ -280,14 +283,14 @@ Each guarded sessionmaker makes a session class, so an app that makes many of th
 """
 
 
-def mapper_departure(mapper: Mapper[Any], shortcut: Shortcut) -> Departure | None:
+def mapper_departure(mapper: Mapper[M], shortcut: Shortcut) -> Departure | None:
     """As `departure`, but only of a mapped class."""
     if _ABSENT is not None:
         return Departure.INTERNALS
     manager = mapper.class_manager
     if type(mapper) is not Mapper or type(manager) is not ClassManager:
         return Departure.MODEL_CLASS
-    collections: list[Any] = []
+    collections: list[EventListeners] = []
     _collect(mapper.dispatch, shortcut.mapper, collections)
     _collect(manager.dispatch, shortcut.instances, collections)
     if _affected_listeners(_ATTRIBUTES.dispatch, shortcut.attributes) is not None:
@@ -296,12 +299,12 @@ def mapper_departure(mapper: Mapper[Any], shortcut: Shortcut) -> Departure | Non
     return Departure.MODEL_LISTENER if _any_unknown_since(mapper, collections, shortcut) else None
 
 
-def is_internal(listener: Any) -> bool:
+def is_internal(listener: object) -> bool:
     """Whether a listener belongs to SQLAlchemy, or to the toolkit, whose listeners need not see a shortcut."""
     return getattr(listener, "dotmac_internal", False) is True or _is_internal_by_module(listener)
 
 
-def _is_internal_by_module(listener: Any) -> bool:
+def _is_internal_by_module(listener: object) -> bool:
     """Whether a listener is the tenant guard's, or one that SQLAlchemy registers on every engine or class."""
     if not isinstance(listener, FunctionType):
         return False
@@ -328,14 +331,14 @@ _SQLALCHEMYS = frozenset(
 )
 
 
-def _only_observes(listener: Any) -> bool:
+def _only_observes(listener: object) -> bool:
     """Whether a listener is marked as an observer that sends nothing, or belongs to a known tracer."""
     inner = _unwrapped(listener)
     marked = getattr(inner, "dotmac_observes", False) is True
     return marked or (getattr(inner, "__module__", None) or "").startswith(_OBSERVERS)
 
 
-def _unwrapped(listener: Any) -> Any:
+def _unwrapped(listener: object) -> object:
     """The function that was registered, without SQLAlchemy's wrappers around it."""
     while isinstance(listener, FunctionType) and listener.__module__.startswith("sqlalchemy.") and listener.__closure__:
         closure = dict(zip(listener.__code__.co_freevars, listener.__closure__, strict=True))
@@ -346,13 +349,13 @@ def _unwrapped(listener: Any) -> Any:
     return listener
 
 
-def _listened(dispatch: Any, unaffected: frozenset[str], shortcut: Shortcut) -> bool:
+def _listened(dispatch: object, unaffected: frozenset[str], shortcut: Shortcut) -> bool:
     """Whether an unknown listener is registered for any event except ``unaffected``."""
     listeners = _affected_listeners(events_of(dispatch), unaffected)
     return listeners is not None and _any_unknown(listeners(dispatch), shortcut)
 
 
-def _any_unknown(collections: tuple[Any, ...], shortcut: Shortcut) -> bool:
+def _any_unknown(collections: tuple[EventListeners, ...], shortcut: Shortcut) -> bool:
     for collection in filter(None, collections):
         for listener in collection:
             if not (is_internal(listener) or (not shortcut.by_driver and _only_observes(listener))):
@@ -361,7 +364,9 @@ def _any_unknown(collections: tuple[Any, ...], shortcut: Shortcut) -> bool:
 
 
 @cache
-def _affected_listeners(dispatch: Any, unaffected: frozenset[str]) -> Callable[[Any], tuple[Any, ...]] | None:
+def _affected_listeners(
+    dispatch: object, unaffected: frozenset[str]
+) -> Callable[[object], tuple[EventListeners, ...]] | None:
     """A function that gets the listeners of all events except ``unaffected`` that this version of SQLAlchemy has.
 
     None: there are no such events.
@@ -395,27 +400,27 @@ def _methods(of: type) -> frozenset[str]:
     return frozenset(name for name in dir(of) if not name.startswith("__") and _is_code(getattr(of, name)))
 
 
-def _is_code(value: Any) -> bool:
+def _is_code(value: object) -> bool:
     return callable(value) or isinstance(value, property)
 
 
 _SESSION_METHODS = _methods(Session)
 _ASYNC_METHODS = _methods(AsyncSession) - {"sync_session_class"}
 _SPECIAL = ("__getattribute__", "__setattr__", "__new__")
-_METHODS_AT_IMPORT: dict[type, tuple[Callable[[Any], Any], Any]] = {
+_METHODS_AT_IMPORT: dict[type, tuple[Callable[[type], object], object]] = {
     base: (getter, getter(base))
     for base, names in ((Session, _SESSION_METHODS), (AsyncSession, _ASYNC_METHODS))
     for getter in (attrgetter(*sorted(names)),)
 }
 """For each of SQLAlchemy's two session classes, a function that gets its methods, and the methods it had at import."""
 
-_main_methods: Any = attrgetter(
+_main_methods: Callable[[type], object] = attrgetter(
     *("execute", "scalars", "scalar", "connection", "get_bind", "flush", "commit", "rollback", "add", "get", "refresh"),
     *("close", "begin", "begin_nested", "__getattribute__"),
 )
 """Gets the methods of a class that are compared at each check, since the class can be patched after the first one."""
 
-_CHECKED_CLASSES: dict[type, Any] = {}
+_CHECKED_CLASSES: dict[type, object] = {}
 """The `_main_methods` of each session class when it was checked. None: it overrides a method of SQLAlchemy's."""
 
 _HARMLESS_SUBCLASSES = frozenset(
@@ -429,15 +434,15 @@ _HARMLESS_SUBCLASSES = frozenset(
 
 
 def _has_known_methods(of: type) -> bool:
-    known = _CHECKED_CLASSES.get(of, of)
-    if known is of:
+    methods = _CHECKED_CLASSES.get(of, of)
+    if methods is of:
         if len(_CHECKED_CLASSES) >= _MAX_CLASSES:
             _CHECKED_CLASSES.clear()
-        known = _CHECKED_CLASSES[of] = _known_methods(of)
-    return known is not None and _main_methods(of) == known
+        methods = _CHECKED_CLASSES[of] = _known_methods(of)
+    return methods is not None and _main_methods(of) == methods
 
 
-def _known_methods(of: type) -> Any:
+def _known_methods(of: type) -> object:
     base = AsyncSession if issubclass(of, AsyncSession) else Session
     getter, own = _METHODS_AT_IMPORT[base]
     if getter(base) != own:
@@ -454,7 +459,7 @@ def _known_methods(of: type) -> Any:
 _ATTRIBUTES: Any = AttributeEvents
 _ENGINES = (Engine, OptionEngine)
 _ENGINE_METHODS = _methods(Engine)
-_CONNECTIONS: Any = None if _ABSENT else listeners_to_class(Connection, Connection)
+_CONNECTIONS: object = None if _ABSENT else listeners_to_class(Connection, Connection)
 """The listeners to all connections."""
 
 
@@ -468,12 +473,12 @@ _DIALECT_METHODS = frozenset(name for name in _methods(DefaultDialect) if not na
 
 Private ones are not checked: SQLAlchemy stores the memoized result of a private method as an attribute with its name.
 """
-_DIALECTS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+_DIALECTS: WeakKeyDictionary[Dialect, int] = WeakKeyDictionary()
 """The number of attributes that each dialect had when it was checked. Replacing a method later adds an attribute."""
 
 
 def _dialect_is_known(engine: Engine) -> bool:
-    dialect: Any = engine.dialect
+    dialect = engine.dialect
     size = len(vars(dialect))
     if _DIALECTS.get(dialect) == size:
         return True

@@ -95,11 +95,11 @@ class ConnectionOptions:
             case _:
                 return {}
 
-    def _asyncpg(self) -> dict[str, Any]:
+    def _asyncpg(self) -> dict[str, object]:
         settings = self.settings
         if self.application_name is not None:
             settings["application_name"] = self.application_name
-        arguments: dict[str, Any] = {"server_settings": settings} if settings else {}
+        arguments: dict[str, object] = {"server_settings": settings} if settings else {}
         if self.connect_timeout is not None:
             arguments["timeout"] = self.connect_timeout
         if self.ssl is not None:
@@ -111,8 +111,8 @@ class ConnectionOptions:
             arguments["prepared_statement_name_func"] = lambda: f"__dotmac_{uuid4().hex}__"
         return arguments
 
-    def _psycopg(self) -> dict[str, Any]:
-        arguments: dict[str, Any] = {}
+    def _psycopg(self) -> dict[str, object]:
+        arguments: dict[str, object] = {}
         if self.application_name is not None:
             arguments["application_name"] = self.application_name
         if self.settings:
@@ -155,7 +155,7 @@ def async_url(url: str | URL) -> URL:
 
 def _connect_arguments(
     url: URL, options: ConnectionOptions, connect_args: dict[str, Any]
-) -> tuple[URL, dict[str, Any]]:
+) -> tuple[URL, dict[str, object]]:
     """The URL and the arguments for the driver. ``connect_args`` precede the URL, and the URL precedes the options.
 
     The server's settings are merged one by one, since the driver takes all of them as a single argument.
@@ -183,10 +183,10 @@ def _connect_arguments(
     return url, {**arguments, **connect_args}
 
 
-def _asyncpg_url(url: URL) -> tuple[URL, dict[str, Any]]:
+def _asyncpg_url(url: URL) -> tuple[URL, dict[str, object]]:
     """``url`` without libpq's parameters, and the equivalent arguments of asyncpg."""
     words = {name: value for name, value in url.query.items() if name in _LIBPQ}
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, object] = {}
     if words:
         arguments["dsn"] = URL.create("postgresql", query=words).render_as_string(hide_password=False)
     if "connect_timeout" in url.query:

@@ -12,34 +12,52 @@ logged, and every statement is sent in SQLAlchemy's ordinary way.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, Engine, Select, String
+from sqlalchemy import Connection, Engine, Insert, NestedTransaction, Select, String, TextClause
 from sqlalchemy.event import attr as event_attributes
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstanceState, Mapper, Session, decl_base
 from sqlalchemy.orm import session as sessions
 from sqlalchemy.orm.mapper import _all_registries
 from sqlalchemy.pool import QueuePool
+from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql import util as sql_util
+from sqlalchemy.sql.compiler import IdentifierPreparer, ResultColumnsEntry, SQLCompiler
 from sqlalchemy.types import TypeEngine
+
+M = TypeVar("M")
+E = TypeVar("E", bound=ClauseElement)
+IdentityKey: TypeAlias = tuple[type, tuple[object, ...], object]
 
 _log = logging.getLogger(__name__)
 
-_CLOSE_STATE: Any = getattr(sessions, "_SessionCloseState", None)
+_CLOSE_STATE: type[sessions._SessionCloseState] | None = getattr(sessions, "_SessionCloseState", None)
 
-DEFAULT_CONSTRUCTOR: Any = getattr(decl_base, "_declarative_constructor", None)
+DEFAULT_CONSTRUCTOR: Callable[..., None] | None = getattr(decl_base, "_declarative_constructor", None)
 """The constructor that SQLAlchemy gives to a declarative class without one."""
 
 
 # Events: which listeners are registered, without calling any.
 
-EmptyListener: Any = getattr(event_attributes, "_EmptyListener", None)
-ListenerCollection: Any = getattr(event_attributes, "_ListenerCollection", None)
+
+class EventListeners(Protocol):
+    """The listeners to one event of an object: an `EmptyListener` or a `ListenerCollection`."""
+
+    parent_listeners: Collection[object]
+    listeners: Collection[object]
+
+    def __bool__(self) -> bool: ...
+    def __iter__(self) -> Iterator[object]: ...
 
 
-def events_of(dispatch: Any) -> Any:
+EmptyListener: type[EventListeners] = getattr(event_attributes, "_EmptyListener", None)  # type: ignore[assignment]  # if it is None, all shortcuts are off
+ListenerCollection: type[EventListeners] = getattr(event_attributes, "_ListenerCollection", None)  # type: ignore[assignment]  # as above
+
+
+def events_of(dispatch: Any) -> object:
     """The dispatcher of all events of the same kind as ``dispatch``, such as session events. See `event_names`."""
     return dispatch._events.dispatch
 
@@ -50,7 +68,7 @@ def event_names(dispatch: Any) -> Sequence[str]:
     return names
 
 
-def listeners_to_class(owner: Any, of: type) -> Any:
+def listeners_to_class(owner: Any, of: type) -> object:
     """The listeners to all objects of the class ``of``. ``owner`` is SQLAlchemy's class that defines the events."""
     return owner.dispatch._for_class(of)
 
@@ -81,24 +99,23 @@ def has_nothing_to_flush(session: Session) -> bool:
     return session._flushing or session._is_clean()
 
 
-def note_inserted(session: Session, states: Iterable[Any]) -> None:
+def note_inserted(session: Session, states: Iterable[InstanceState[M]]) -> None:
     """Let a rollback of the session's innermost transaction make these objects transient, as it does after a flush."""
     transaction: Any = session.get_nested_transaction() or session.get_transaction()
     transaction._new.update(dict.fromkeys(states, True))
 
 
-def remove_deleted(session: Session, states: Sequence[Any]) -> None:
+def remove_deleted(session: Session, states: Sequence[InstanceState[M]]) -> None:
     """Remove objects from the session because their rows were deleted. A rollback brings them back."""
     session._remove_newly_deleted(states)
 
 
-def savepoint_name(transaction: Any) -> str:
+def savepoint_name(transaction: NestedTransaction) -> str:
     """The name of the savepoint of a connection's nested transaction."""
-    name: str = transaction._savepoint
-    return name
+    return transaction._savepoint
 
 
-def bind_async_session(outer: Any, session: Session) -> None:
+def bind_async_session(outer: AsyncSession, session: Session) -> None:
     """Make ``session`` the sync session of an `AsyncSession` that was created without ``__init__``."""
     outer.sync_session = outer._proxied = outer._assign_proxied(session)
 
@@ -111,23 +128,22 @@ def all_mappers() -> list[Mapper[Any]]:
     return [mapper for registry in _all_registries() for mapper in registry.mappers]
 
 
-def identity_class(mapper: Mapper[Any]) -> type:
+def identity_class(mapper: Mapper[M]) -> type:
     """The class that is part of the identity key of a mapper's objects."""
     return mapper._identity_class
 
 
-def identity_adder(session: Session) -> Callable[[InstanceState[Any], Any], None]:
+def identity_adder(session: Session) -> Callable[[InstanceState[Any], IdentityKey], None]:
     """The function that adds an object to the session's identity map. The map must not have its key already."""
-    add: Callable[[InstanceState[Any], Any], None] = session.identity_map._add_unpresent
-    return add
+    return session.identity_map._add_unpresent
 
 
-def unload(state: InstanceState[Any], values: dict[str, Any], name: str) -> None:
+def unload(state: InstanceState[M], values: dict[str, object], name: str) -> None:
     """Unload an attribute of an object, so that its next use loads it."""
     state._reset(values, name)
 
 
-def accept_all(state: InstanceState[Any], values: dict[str, Any], session: Session) -> None:
+def accept_all(state: InstanceState[M], values: dict[str, object], session: Session) -> None:
     """Mark an object as unchanged: all its values are those of the database."""
     state._commit_all(values, session.identity_map)
 
@@ -135,15 +151,14 @@ def accept_all(state: InstanceState[Any], values: dict[str, Any], session: Sessi
 # Statements.
 
 
-def has_loader_options(statement: Any) -> bool:
+def has_loader_options(statement: Executable) -> bool:
     """Whether a statement has options, such as the loading of relationships."""
     return bool(statement._with_options)
 
 
-def annotations_of(element: Any) -> dict[str, Any]:
+def annotations_of(element: object) -> Mapping[str, Any]:
     """The annotations of an element of a statement, such as the entity of a column."""
-    marks: dict[str, Any] = getattr(element, "_annotations", None) or {}
-    return marks
+    return getattr(element, "_annotations", None) or {}
 
 
 def without_annotations(element: Any) -> Any:
@@ -151,7 +166,7 @@ def without_annotations(element: Any) -> Any:
     return element._deannotate() if getattr(element, "_annotations", None) else element
 
 
-def annotated_deeply(element: Any, marks: dict[str, Any]) -> Any:
+def annotated_deeply(element: E, marks: Mapping[str, object]) -> E:
     """A condition with annotations on all its parts, as `with_loader_criteria` makes it."""
     return sql_util._deep_annotate(element, marks, detect_subquery_cols=True, ind_cols_on_fromclause=True)
 
@@ -161,7 +176,7 @@ def clone(statement: Any) -> Any:
     return statement._clone()
 
 
-def order_clauses(statement: Select[Any]) -> Sequence[Any]:
+def order_clauses(statement: Select[Any]) -> Sequence[ClauseElement]:
     """The clauses of ORDER BY."""
     return statement._order_by_clauses
 
@@ -171,42 +186,39 @@ def is_grouped(statement: Select[Any]) -> bool:
     return bool(statement._group_by_clauses or statement._distinct)
 
 
-def has_parameters(text: Any) -> bool:
+def has_parameters(text: TextClause) -> bool:
     """Whether a `text` has bound parameters."""
     return bool(text._bindparams)
 
 
-def values_of(statement: Any) -> Mapping[Any, Any]:
+def values_of(statement: ClauseElement) -> Mapping[Any, object]:
     """The values of an INSERT or UPDATE with one set of values, by column. A DELETE has none."""
-    values: Mapping[Any, Any] = getattr(statement, "_values", None) or {}
-    return values
+    return getattr(statement, "_values", None) or {}
 
 
-def values_of_rows(statement: Any) -> Sequence[Sequence[Any]]:
+def values_of_rows(statement: Insert) -> Sequence[Sequence[object]]:
     """The rows of an INSERT with several rows in VALUES: one sequence of rows for each call of ``values()``."""
-    rows: Sequence[Sequence[Any]] = statement._multi_values
-    return rows
+    return statement._multi_values
 
 
-def selected_names(statement: Any) -> Sequence[Any]:
+def selected_names(statement: Insert) -> Sequence[object]:
     """The columns of an INSERT … SELECT."""
     return statement._select_names or ()
 
 
-def conflict_clause(statement: Any) -> Any:
+def conflict_clause(statement: Insert) -> Any:
     """The ON CONFLICT clause of an INSERT, or None."""
     return getattr(statement, "_post_values_clause", None)
 
 
-def set_conflict_clause(statement: Any, clause: Any) -> None:
+def set_conflict_clause(statement: Insert, clause: ClauseElement) -> None:
     """Replace the ON CONFLICT clause of an INSERT, which should be a `clone`."""
     statement._post_values_clause = clause
 
 
-def result_columns(compiled: Any) -> Sequence[Any]:
+def result_columns(compiled: SQLCompiler) -> Sequence[ResultColumnsEntry]:
     """The columns of a compiled statement's rows, each with its ``objects`` and ``type``."""
-    columns: Sequence[Any] = compiled._result_columns
-    return columns
+    return compiled._result_columns
 
 
 def is_text(type_: TypeEngine[Any]) -> bool:
@@ -227,7 +239,7 @@ def raise_as_connect_error(error: BaseException, engine: Engine) -> None:
     Connection._handle_dbapi_exception_noconnection(error, engine.dialect, engine)
 
 
-def doubles_percents(preparer: Any) -> bool:
+def doubles_percents(preparer: IdentifierPreparer) -> bool:
     """Whether a dialect doubles percent signs in quoted names."""
     return bool(preparer._double_percents)
 
@@ -241,7 +253,7 @@ class Internal:
     """
 
     name: str
-    owner: Callable[[], Any]
+    owner: Callable[[], object]
     reason: str
     seen: str
 

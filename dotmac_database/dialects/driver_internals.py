@@ -6,17 +6,60 @@ pool, ``adapted`` its ``dbapi_connection`` (SQLAlchemy's adapter), and ``driver`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy.dialects.postgresql import asyncpg as adapters
+from sqlalchemy.pool import ManagesConnection
 from sqlalchemy.util import await_only
 
 from ..sqlalchemy_internals import Internal, absent
 
 # asyncpg.
+
+
+class _ServerType(Protocol):
+    """A type of the server, by its OID."""
+
+    oid: int
+
+
+class Attribute(Protocol):
+    """A column of a prepared statement's rows."""
+
+    type: _ServerType
+
+
+class _PreparedStatement(Protocol):
+    """A statement that was prepared explicitly."""
+
+    def get_attributes(self) -> Sequence[Attribute]: ...
+
+
+class _Driver(Protocol):
+    """The connection of asyncpg, which has no types of its own."""
+
+    def fetch(self, sql: str, *arguments: object) -> Awaitable[Sequence[Iterable[object]]]: ...
+    def prepare(self, sql: str) -> Awaitable[_PreparedStatement]: ...
+
+
+class Adapted(Protocol):
+    """SQLAlchemy's adapter of asyncpg's connection."""
+
+    isolation_level: str
+    _transaction: object | None
+
+    def _start_transaction(self) -> Awaitable[None]: ...
+
+
+class Pooled(Protocol):
+    """A connection of SQLAlchemy's pool to asyncpg. SQLAlchemy's own type does not say which driver it has."""
+
+    dbapi_connection: Adapted
+    driver_connection: _Driver
+    info: dict[str, Any]
 
 
 def caches_statements(pooled: Any) -> bool:
@@ -25,24 +68,25 @@ def caches_statements(pooled: Any) -> bool:
     return bool(size) and type(pooled.dbapi_connection) is adapters.AsyncAdapt_asyncpg_connection
 
 
-def has_begun(adapted: Any) -> bool:
+def has_begun(adapted: Adapted) -> bool:
     """Whether the adapter has begun a transaction."""
     return adapted._transaction is not None
 
 
-def begin(adapted: Any) -> None:
+def begin(adapted: Adapted) -> None:
     """Begin a transaction, as the adapter does before the first statement."""
     await_only(adapted._start_transaction())
 
 
-def prepared_statement(driver: Any, sql: str) -> Any:
+def prepared_statement(driver: Any, sql: str) -> object | None:
     """The prepared statement in the driver's cache, or None if the statement is too long for the cache."""
-    return driver._stmt_cache._entries.get((sql, driver._protocol.get_record_class(), False))
+    prepared: object | None = driver._stmt_cache._entries.get((sql, driver._protocol.get_record_class(), False))
+    return prepared
 
 
-def attributes_of(prepared: Any) -> Sequence[Any]:
+def attributes_of(prepared: Any) -> Sequence[Attribute]:
     """The columns of a prepared statement's rows, with the types that the server reported."""
-    attributes: Sequence[Any] = prepared._statement._get_attributes()
+    attributes: Sequence[Attribute] = prepared._statement._get_attributes()
     return attributes
 
 
@@ -51,7 +95,7 @@ def expire_schema(dialect: Any) -> None:
     dialect._invalidate_schema_cache()
 
 
-def forget_schema(dialect: Any, pooled: Any) -> None:
+def forget_schema(dialect: adapters.PGDialect_asyncpg, pooled: Any) -> None:
     """Let a connection forget its prepared statements now, because `expire_schema` was called."""
     pooled.dbapi_connection._invalidate_schema_cache_asof = dialect._invalidate_schema_cache_asof
     await_only(pooled.driver_connection.reload_schema_state())
@@ -68,14 +112,14 @@ def forget_prepared(driver: Any) -> None:
 # Both.
 
 
-def is_executing(pooled: Any) -> bool:
+def is_executing(pooled: ManagesConnection) -> bool:
     """Whether a statement of another task or thread is running on the connection."""
     lock = getattr(pooled.driver_connection, "lock", None)
     mutex = getattr(pooled.dbapi_connection, "_execute_mutex", None)
     return any(each is not None and each.locked() for each in (lock, mutex))
 
 
-def _of_asyncpg(path: str) -> Any:
+def _of_asyncpg(path: str) -> object:
     module, _, name = f"asyncpg.{path}".rpartition(".")
     return getattr(import_module(module), name)
 

@@ -9,20 +9,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import ColumnClause, Connection, Engine, Insert, Select, SelectBase, TextClause, Update
+from sqlalchemy import (
+    ColumnClause,
+    ColumnElement,
+    Connection,
+    Dialect,
+    Engine,
+    Insert,
+    Select,
+    SelectBase,
+    Table,
+    TextClause,
+    Update,
+)
 from sqlalchemy import exc as sa
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.base import instance_dict, instance_state
 from sqlalchemy.sql import ClauseElement, visitors
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import await_only
 
 from ..departures import WRITE_BY_DRIVER, engine_departure
-from ..dialects.driver_internals import attributes_of, begin, caches_statements, has_begun, prepared_statement
+from ..dialects.driver_internals import (
+    Adapted,
+    Attribute,
+    Pooled,
+    attributes_of,
+    begin,
+    caches_statements,
+    has_begun,
+    prepared_statement,
+)
 from ..dialects.stale_plans import go_back, is_stale_plan, note_stale, point_of
 from ..dialects.transactions import BUSY, mark_aborted
 from ..errors import SessionEndedError
@@ -44,7 +66,8 @@ from .routes import engine_of
 from .state import refuse_ended
 from .work import lost_in_write
 
-Process = Callable[[Any], Any]
+M = TypeVar("M")
+Process = Callable[[object], object]
 
 
 @dataclass(slots=True, eq=False)
@@ -55,11 +78,11 @@ class Plan:
     """
 
     sql: str
-    parameters: Sequence[tuple[str, Any, Process | None]]
-    types: list[Any]
+    parameters: Sequence[tuple[str, object, Process | None]]
+    types: list[TypeEngine[object]]
     keys: tuple[str, ...]
 
-    def arguments(self, values: Mapping[str, Any]) -> list[Any]:
+    def arguments(self, values: Mapping[str, object]) -> list[object]:
         """The parameters in the driver's order."""
         return [
             value if process is None else process(value)
@@ -67,7 +90,7 @@ class Plan:
             for value in (values.get(name, constant),)
         ]
 
-    def processors(self, dialect: Any, attributes: Sequence[Any]) -> Processors:
+    def processors(self, dialect: Dialect, attributes: Sequence[Attribute]) -> Processors:
         """The conversions of a row's values, by position. They depend on the types that the server reports."""
         processors = (
             (place, type_.dialect_impl(dialect).result_processor(dialect, attribute.type.oid))
@@ -92,8 +115,12 @@ _MAX_PROCESSORS = 256
 
 
 def fetch(
-    session: Session, statement: Any, parameters: Mapping[str, Any], traits: Traits[Any], fields: Sequence[str] | None
-) -> list[Any] | None:
+    session: Session,
+    statement: object,
+    parameters: Mapping[str, object],
+    traits: Traits[M],
+    fields: Sequence[str] | None,
+) -> list[tuple[object, ...]] | None:
     """The rows of a read, which takes one statement.
 
     Each row begins with a dict of these ``fields``, or with an object if ``fields`` is empty. With ``fields=None`` it
@@ -108,7 +135,7 @@ def fetch(
     if rows is None or fields is None:
         return None if rows is None else [tuple(row) for row in rows]
     width = len(plan.keys)
-    firsts = (
+    firsts: list[Any] = (
         [dict(zip(plan.keys, row[:width], strict=True)) for row in rows]
         if fields
         else _objects(session, traits, plan.keys, rows)
@@ -116,12 +143,12 @@ def fetch(
     return [(each, *row[width:]) for each, row in zip(firsts, rows, strict=True)]
 
 
-def can_send(session: Session, statement: Any, traits: Traits[Any], fields: Sequence[str] | None) -> bool:
+def can_send(session: Session, statement: object, traits: Traits[M], fields: Sequence[str] | None) -> bool:
     """Whether `fetch` would send this statement, if the connection caches prepared statements. Sends nothing."""
     return _plan(statement, engine_of(session).dialect, traits, fields) is not None
 
 
-def write(session: Session, statement: Any, parameters: Mapping[str, Any], traits: Traits[Any]) -> list[Any] | None:
+def write(session: Session, statement: object, parameters: Mapping[str, object], traits: Traits[M]) -> list[M] | None:
     """The objects of the rows that a write returns. The write is one statement, which the server commits by itself.
 
     Returns None if the statement was not sent. If the connection is lost, it raises `TransactionError` with
@@ -135,7 +162,7 @@ def write(session: Session, statement: Any, parameters: Mapping[str, Any], trait
     return None if rows is None else _objects(session, traits, plan.keys, rows)
 
 
-def insert(session: Session, statement: Any, parameters: Mapping[str, Any], traits: Traits[Any]) -> list[Any] | None:
+def insert(session: Session, statement: object, parameters: Mapping[str, object], traits: Traits[M]) -> list[M] | None:
     """The object of a new row, inserted in the session's transaction, which is begun if there is none.
 
     Returns None if the INSERT was not sent. A rollback makes the object transient, as it does with a flushed object.
@@ -156,8 +183,8 @@ def insert(session: Session, statement: Any, parameters: Mapping[str, Any], trai
     return objects
 
 
-def _plan(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequence[str] | None) -> Plan | None:
-    plans: WeakKeyDictionary[Any, tuple[Plan | None]] | None = vars(dialect).get(_PLANS)
+def _plan(statement: object, dialect: Dialect, traits: Traits[M], fields: Sequence[str] | None) -> Plan | None:
+    plans: WeakKeyDictionary[object, tuple[Plan | None]] | None = vars(dialect).get(_PLANS)
     if plans is None:
         plans = WeakKeyDictionary()
         setattr(dialect, _PLANS, plans)
@@ -167,7 +194,7 @@ def _plan(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequence[st
     return cached[0]
 
 
-def _compiled(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequence[str] | None) -> Plan | None:
+def _compiled(statement: object, dialect: Dialect, traits: Traits[M], fields: Sequence[str] | None) -> Plan | None:
     if (
         not isinstance(statement, (Select, Insert, Update))
         or has_loader_options(statement)
@@ -193,7 +220,7 @@ def _compiled(statement: Any, dialect: Any, traits: Traits[Any], fields: Sequenc
     return Plan(str(compiled), parameters, [entry.type for entry in columns], keys)
 
 
-def _holds_users_sql(statement: Any, table: Any) -> bool:
+def _holds_users_sql(statement: Select[Any] | Insert | Update, table: Table) -> bool:
     """Whether a statement may contain SQL that the user wrote, with tables that a guarded session may have to confine.
 
     Such a statement must be sent by the session. In the toolkit's statements, the user's SQL comes only from hybrids
@@ -210,15 +237,15 @@ def _holds_users_sql(statement: Any, table: Any) -> bool:
     return any(map(_brings_sql, {owner.mapper for owner in owners if owner is not None}))
 
 
-def _is_opaque(element: Any) -> bool:
+def _is_opaque(element: object) -> bool:
     """Whether an element of a statement is a SELECT or a text. The statement's own FROM does not show their tables."""
     literal = isinstance(element, ColumnClause) and element.is_literal and element.name not in ("*", "1")
     return literal or isinstance(element, (SelectBase, TextClause))
 
 
-def _brings_sql(mapper: Mapper[Any]) -> bool:
+def _brings_sql(mapper: Mapper[M]) -> bool:
     """Whether a class's hybrids, or the conditions of its relationships, contain a SELECT or a text."""
-    expressions: list[Any] = []
+    expressions: list[object] = []
     for relationship in mapper.relationships:
         expressions += [relationship.primaryjoin, relationship.secondaryjoin]
     for name, descriptor in mapper.all_orm_descriptors.items():
@@ -234,22 +261,21 @@ def _brings_sql(mapper: Mapper[Any]) -> bool:
     )
 
 
-def _key(traits: Traits[Any], column: Any) -> str:
+def _key(traits: Traits[M], column: ColumnElement[object]) -> str:
     mapped = column in traits.mapper.columns.values()
     return traits.mapper.get_property_by_column(column).key if mapped else ""
 
 
 def _records(
-    engine: Engine, plan: Plan, parameters: Mapping[str, Any], *, repeatable: bool = True
-) -> list[list[Any]] | None:
+    engine: Engine, plan: Plan, parameters: Mapping[str, object], *, repeatable: bool = True
+) -> list[list[object]] | None:
     try:
-        pooled = engine.raw_connection()
+        pooled: Any = engine.raw_connection()
     except engine.dialect.loaded_dbapi.Error as error:
         raise_as_connect_error(error, engine)
         raise
     try:
-        adapted: Any = pooled.dbapi_connection
-        if not caches_statements(pooled) or has_begun(adapted):
+        if not caches_statements(pooled) or has_begun(pooled.dbapi_connection):
             return None  # asyncpg caches no statements, or other code began a transaction that could be rolled back
         return _sent(engine.dialect, pooled, plan, parameters, begins=False)
     except Exception as error:
@@ -266,7 +292,7 @@ def _records(
         pooled.close()
 
 
-def _records_within(connection: Connection, plan: Plan, parameters: Mapping[str, Any]) -> list[list[Any]] | None:
+def _records_within(connection: Connection, plan: Plan, parameters: Mapping[str, object]) -> list[list[object]] | None:
     """The rows of a statement in the connection's transaction. BEGIN is sent first if it was not sent yet."""
     pooled: Any = connection.connection
     if not caches_statements(pooled) or pooled.dbapi_connection.isolation_level == "autocommit":
@@ -294,7 +320,9 @@ def _records_within(connection: Connection, plan: Plan, parameters: Mapping[str,
         info.pop(BUSY, None)
 
 
-def _sent(dialect: Any, pooled: Any, plan: Plan, parameters: Mapping[str, Any], *, begins: bool) -> list[list[Any]]:
+def _sent(
+    dialect: Dialect, pooled: Pooled, plan: Plan, parameters: Mapping[str, object], *, begins: bool
+) -> list[list[object]]:
     """The rows of a statement. It is sent again if its plan is stale and no earlier work is lost by that.
 
     With ``begins``, a transaction is begun first unless the connection has one already.
@@ -327,20 +355,20 @@ def _sent(dialect: Any, pooled: Any, plan: Plan, parameters: Mapping[str, Any], 
     return rows
 
 
-def _refuse_lost(pooled: Any, adapted: Any) -> None:
+def _refuse_lost(pooled: Pooled, adapted: Adapted) -> None:
     """Raise `SessionEndedError` if the connection was returned to the pool meanwhile: another session may use it."""
     if pooled.dbapi_connection is not adapted:
         raise SessionEndedError
 
 
-def _processors(dialect: Any, pooled: Any, plan: Plan) -> Processors:
+def _processors(dialect: Dialect, pooled: Pooled, plan: Plan) -> Processors:
     """The conversions of the rows that a connection has just fetched, for the types that the server reported.
 
     After a change of the schema, the driver prepares the statement again. The prepared statement is then another
     object, and the conversions are made anew.
     """
     info = pooled.info
-    cached: dict[Plan, tuple[Any, Processors]] | None = info.get(_PROCESSORS)
+    cached: dict[Plan, tuple[object, Processors]] | None = info.get(_PROCESSORS)
     if cached is None:
         cached = info[_PROCESSORS] = {}
     driver = pooled.driver_connection
@@ -357,14 +385,14 @@ def _processors(dialect: Any, pooled: Any, plan: Plan) -> Processors:
     return processors
 
 
-def _objects(session: Session, traits: Traits[Any], keys: Sequence[str], rows: Sequence[list[Any]]) -> list[Any]:
+def _objects(session: Session, traits: Traits[M], keys: Sequence[str], rows: Sequence[list[object]]) -> list[M]:
     """The objects of these rows. An object that the session already holds is refreshed; the others are new."""
     refuse_ended(session)  # another task may have ended the session during the statement
     mapper, held = traits.mapper, session.identity_map
     make, session_id, kind = mapper.class_manager.new_instance, session.hash_key, identity_class(mapper)
     add = identity_adder(session)
     places = [keys.index(key) for key in traits.primary_key]
-    objects: list[Any] = []
+    objects: list[M] = []
     for row in rows:
         identity = (kind, tuple([row[place] for place in places]), None)
         entity = held.get(identity)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy.ext.asyncio import async_session
 from sqlalchemy.orm import Session
@@ -61,11 +61,11 @@ def _become_ended(session: Any) -> None:
     session.__class__ = ended_class
 
 
-def _refusing(method: Any) -> Callable[..., Any]:
-    async def refuse_awaited(*_: Any, **__: Any) -> Any:
+def _refusing(method: Callable[..., object]) -> Callable[..., object]:
+    async def refuse_awaited(*_: object, **__: object) -> NoReturn:
         raise SessionEndedError
 
-    def refuse(*_: Any, **__: Any) -> Any:
+    def refuse(*_: object, **__: object) -> NoReturn:
         raise SessionEndedError
 
     return refuse_awaited if inspect.iscoroutinefunction(inspect.unwrap(method)) else refuse

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from sqlalchemy import Column, Engine
 from sqlalchemy.orm import Session
@@ -33,6 +33,8 @@ from ..dialects.driver_internals import absent_of_asyncpg
 from ..dialects.isolation import saves_begin, statement_is_transaction
 from ..models.traits import Traits
 from .state import SessionState, state_of
+
+M = TypeVar("M")
 
 _log = logging.getLogger(__name__)
 
@@ -109,7 +111,7 @@ COPY_FROM = 500
 """From this number of rows on, COPY saves more than the check whether it may be used costs."""
 
 
-def read_route(session: Session, traits: Traits[Any] | None, refusal: Reason | None = None) -> Route:
+def read_route(session: Session, traits: Traits[M] | None, refusal: Reason | None = None) -> Route:
     """The route of one read.
 
     ``refusal`` is the caller's reason why the driver must not send the read, for example that it loads relationships.
@@ -150,7 +152,7 @@ def read_route(session: Session, traits: Traits[Any] | None, refusal: Reason | N
 
 def write_route(
     session: Session,
-    traits: Traits[Any],
+    traits: Traits[M],
     *,
     auto_commit: bool,
     sender: Sender = Sender.STATEMENT,
@@ -201,7 +203,7 @@ def write_route(
     return Route(sender, boundary, refusal or reason)
 
 
-def change_refusal(session: Session, traits: Traits[Any], rows: Iterable[Mapping[str, Any]]) -> Reason | None:
+def change_refusal(session: Session, traits: Traits[M], rows: Iterable[Mapping[str, object]]) -> Reason | None:
     """Why an UPDATE can't write these values, and a flush must write them. None: an UPDATE can."""
     if not traits.direct_writes:
         return mapper_departure(traits.mapper, CHANGE) or Circumstance.MODEL
@@ -210,7 +212,7 @@ def change_refusal(session: Session, traits: Traits[Any], rows: Iterable[Mapping
     return Circumstance.VALUES if any(needs_object(traits, values) for values in rows) else None
 
 
-def needs_object(traits: Traits[Any], values: Mapping[str, Any]) -> bool:
+def needs_object(traits: Traits[M], values: Mapping[str, object]) -> bool:
     """Whether only a flush can write the values, since one belongs to the discriminator or to no column at all."""
     return traits.discriminator in values or any(key not in traits.columns for key in values)
 
@@ -221,7 +223,7 @@ def rows_sender(count: int, *, arrays: bool) -> Sender:
 
 
 def bulk_sender(
-    session: Session, traits: Traits[Any], columns: Collection[Column[Any]], count: int, *, arrays: bool
+    session: Session, traits: Traits[M], columns: Collection[Column[object]], count: int, *, arrays: bool
 ) -> tuple[Sender, Reason | None]:
     """The sender of an INSERT of ``count`` rows that returns nothing, and the reason.
 
@@ -295,7 +297,7 @@ def _sends_alone(session: Session, state: SessionState) -> bool:
 
 
 def _driver_refusal(
-    session: Session, state: SessionState, traits: Traits[Any] | None, shortcut: Shortcut
+    session: Session, state: SessionState, traits: Traits[M] | None, shortcut: Shortcut
 ) -> Reason | None:
     """Why the driver can't send a statement of the class; None: it can.
 

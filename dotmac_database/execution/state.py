@@ -38,7 +38,7 @@ class SessionState:
 
     open_blocks: int = 0
     lazy: bool = False
-    preserved: list[Any] = field(default_factory=list)
+    preserved: list[object] = field(default_factory=list)
     standalone_reads: bool = True
     asynchronous: bool = False
     reading_alone: bool = False
@@ -81,8 +81,7 @@ def sole_bind(session: Session) -> Engine | Connection:
     """The engine or connection for statements without a class. Raises `TransactionError` if there are several."""
     binds = {session.bind, *session.binds.values()} - {None}
     if session.bind is None and len(binds) == 1:
-        only: Any = next(iter(binds))
-        return only  # type: ignore[no-any-return]  # a session's binds are not typed
+        return next(iter(binds))  # type: ignore[return-value]  # the set does not contain None
     try:
         return session.get_bind()
     except sa.UnboundExecutionError as error:
@@ -94,21 +93,21 @@ def sole_connection(session: Session) -> Connection:
     return session.connection(bind_arguments={"bind": sole_bind(session)})
 
 
-def keep(session: Session, *entities: Any) -> None:
+def keep(session: Session, *entities: object) -> None:
     """Preserve the values of these objects at the next commit, even if the session expires objects on commit."""
     state = state_of(session)
     if session.expire_on_commit and not state.asynchronous:
         state.preserved.extend(entities)
 
 
-Held = tuple[Any, dict[str, Any]]
+Held = tuple[object, dict[str, object]]
 
 
 def loaded_values(session: Session) -> list[Held]:
     """The session's objects, each with its loaded values as they are in the database, without pending changes."""
     held: list[Held] = []
     for entity in list(session.identity_map.values()):
-        state: InstanceState[Any] = inspect(entity)
+        state: InstanceState[object] = inspect(entity)
         values = {key: value for key, value in state.dict.items() if key in state.mapper.column_attrs}
         before = {key: value for key, value in state.committed_state.items() if key in values}
         held.append((entity, {**values, **before}))

@@ -27,12 +27,12 @@ from .state import Held, has_several_engines, loaded_values, refuse_ended, resto
 
 T = TypeVar("T")
 
-_IN_TRANSACTION: Mapping[str, Any] = {}
-_ALONE: Mapping[str, Any] = {"populate_existing": True}
+_IN_TRANSACTION: Mapping[str, object] = {}
+_ALONE: Mapping[str, object] = {"populate_existing": True}
 LOCKING = Route(Sender.STATEMENT, Boundary.SESSION_TRANSACTION, Circumstance.LOCKS)
 
 
-Work = Callable[[Mapping[str, Any]], T]
+Work = Callable[[Mapping[str, object]], T]
 """A function that reads, and gets the execution options for its statements."""
 
 

@@ -18,7 +18,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 from uuid import UUID
 
 from ..errors import InvalidCursorError, ValidationError
@@ -80,7 +80,7 @@ class CursorCodec:
             raise ValidationError("The sorted values are too long for a cursor; sort by shorter values.")
         return cursor
 
-    def decode(self, cursor: str, *, binding: bytes, scope: bytes = b"") -> tuple[str, tuple[Any, ...]]:
+    def decode(self, cursor: str, *, binding: bytes, scope: bytes = b"") -> tuple[str, tuple[object, ...]]:
         """The mode and the values of a cursor. Any other argument raises `InvalidCursorError`, and nothing else.
 
         A cursor that was encoded with another key, ``binding`` or ``scope`` raises it too.
@@ -110,7 +110,7 @@ def _key_bytes(key: bytes | str) -> bytes:
     return signing_key
 
 
-def _keys_of(key: Any) -> tuple[bytes, ...]:
+def _keys_of(key: object) -> tuple[bytes, ...]:
     """The keys as bytes."""
     if isinstance(key, (bytes, str)):
         return (_key_bytes(key),)
@@ -121,7 +121,9 @@ def _keys_of(key: Any) -> tuple[bytes, ...]:
     return tuple(_key_bytes(each) for each in key)
 
 
-def _opened(packed: bytes, keys: Sequence[bytes | None], binding: bytes, scope: bytes) -> tuple[str, tuple[Any, ...]]:
+def _opened(
+    packed: bytes, keys: Sequence[bytes | None], binding: bytes, scope: bytes
+) -> tuple[str, tuple[object, ...]]:
     size = _CHECKSUM if keys[0] is None else _SIGNATURE
     digest, body = packed[:size], packed[size:]
     # Every key is tried, so that the time does not reveal which one matched.
@@ -136,7 +138,7 @@ def _opened(packed: bytes, keys: Sequence[bytes | None], binding: bytes, scope: 
     return _MODES[body[1]], tuple(_unpacked(value) for value in values)
 
 
-def _refuse(_: str) -> Any:
+def _refuse(_: str) -> NoReturn:
     raise InvalidCursorError
 
 
@@ -159,7 +161,7 @@ def _microseconds(value: timedelta) -> int:
 
 # The tag and the encoding of each type. The first matching type is used, so datetime must come before date, of which it
 # is a subclass. The tags are part of the format of cursors.
-_PACKERS: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
+_PACKERS: tuple[tuple[type, str, Callable[[Any], str]], ...] = (
     (Enum, "e", lambda value: value.name),
     (datetime, "d", datetime.isoformat),
     (date, "D", date.isoformat),
@@ -170,7 +172,7 @@ _PACKERS: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
     (bytes, "b", lambda value: urlsafe_b64encode(value).decode()),
 )
 
-_UNPACKERS: dict[str, Callable[[str], Any]] = {
+_UNPACKERS: dict[str, Callable[[str], object]] = {
     "e": EnumName,
     "d": datetime.fromisoformat,
     "D": date.fromisoformat,
@@ -184,7 +186,7 @@ _UNPACKERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def _packed(value: object) -> Any:
+def _packed(value: object) -> object:
     if value is None or isinstance(value, bool):
         return value
     for kind, tag, pack in _PACKERS:
@@ -205,7 +207,7 @@ def _packed(value: object) -> Any:
     raise ValidationError(f"A cursor can't carry a {type(value).__name__}.")
 
 
-def _unpacked(value: Any) -> Any:
+def _unpacked(value: object) -> object:
     if isinstance(value, dict):
         ((tag, text),) = value.items()
         if not isinstance(text, str):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, NoReturn, Self, TypeVar, get_args
+from typing import Any, Generic, NoReturn, NotRequired, Self, TypedDict, TypeVar, get_args
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import core_schema as cs
@@ -83,7 +83,7 @@ class PaginationResult(_Page[T]):
         return self.total is not None and getattr(self.total, "exact", True)
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
         """The schema of the page as an object with all its fields (a method that Pydantic calls)."""
         number, nullable = cs.int_schema(), cs.nullable_schema(cs.int_schema())
         rest = {"total": nullable, "page": number, "per_page": number, "pages": nullable}
@@ -106,7 +106,7 @@ class CursorPaginationResult(_Page[T]):
         )
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
         """The schema of the page as an object with all its fields (a method that Pydantic calls)."""
         cursor = cs.nullable_schema(cs.str_schema())
         return _page_schema(
@@ -118,8 +118,8 @@ def _page_schema(
     source: Any,
     handler: GetCoreSchemaHandler,
     rest: Mapping[str, cs.CoreSchema],
-    parts: Callable[[Any], Any],
-    page: Callable[[dict[str, Any]], Any],
+    parts: Callable[[object], object],
+    page: Callable[[Any], object],
 ) -> cs.CoreSchema:
     """The Pydantic schema of a page: its fields are validated, then the page is constructed from them."""
     item = next(iter(get_args(source)), Any)
@@ -142,25 +142,44 @@ def _page_schema(
     )
 
 
-def _numbered_page_fields(page: Any) -> Any:
+class _NumberedPage(TypedDict):
+    """The validated fields of a numbered page."""
+
+    items: list[object]
+    total: int | None
+    page: int
+    per_page: int
+    has_next: bool
+    total_is_exact: NotRequired[bool]
+
+
+class _CursorPage(TypedDict):
+    """The validated fields of a page between two cursors."""
+
+    items: list[object]
+    next_cursor: str | None
+    prev_cursor: str | None
+
+
+def _numbered_page_fields(page: object) -> object:
     if not isinstance(page, PaginationResult):
         return page
     parts = vars(page)
     return parts if type(page.total) is int else {**parts, "total_is_exact": page.total_is_exact}
 
 
-def _numbered_page(parts: dict[str, Any]) -> PaginationResult[Any]:
+def _numbered_page(parts: _NumberedPage) -> PaginationResult[object]:
     total = parts["total"]
     if total is not None and "total_is_exact" in parts:
         total = Estimate(total, exact=parts["total_is_exact"])
     return PaginationResult(parts["items"], total, parts["page"], parts["per_page"], more=parts["has_next"])
 
 
-def _cursor_page_fields(page: Any) -> Any:
+def _cursor_page_fields(page: object) -> object:
     if not isinstance(page, CursorPaginationResult):
         return page
     return vars(page)
 
 
-def _cursor_page(parts: dict[str, Any]) -> CursorPaginationResult[Any]:
+def _cursor_page(parts: _CursorPage) -> CursorPaginationResult[object]:
     return CursorPaginationResult(parts["items"], parts["next_cursor"], parts["prev_cursor"])

@@ -6,10 +6,10 @@ query's order, so that the position of each row is unambiguous.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
-from sqlalchemy import Select, UnaryExpression, func, literal_column, select, tuple_
+from sqlalchemy import ColumnElement, Select, UnaryExpression, func, literal_column, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, Query, Session
 from sqlalchemy.sql import operators
@@ -30,7 +30,10 @@ from .pages import Estimate
 
 T = TypeVar("T")
 P = ParamSpec("P")
-AnyQuery = Select[Any] | Query[Any]
+AnySelect: TypeAlias = Select[Any]
+AnyQuery = AnySelect | Query[Any]
+Items: TypeAlias = list[Any]
+"""The entities or values of a page, or its rows if the query selects several columns."""
 
 _BINDING = b"PaginationHelper"
 
@@ -56,7 +59,7 @@ class DatabasePaginator:
     """Numbered pages and cursor pages of any query."""
 
     @staticmethod
-    def paginate_query(session: Session, query: AnyQuery, page: int = 1, per_page: int = 20) -> tuple[list[Any], int]:
+    def paginate_query(session: Session, query: AnyQuery, page: int = 1, per_page: int = 20) -> tuple[Items, int]:
         """The items of a page, and the exact total. The first page has the number 1. Two statements."""
         statement, sync = _statement(query), sync_session(session)
         _check_page(page, per_page)
@@ -67,7 +70,7 @@ class DatabasePaginator:
     @staticmethod
     async def async_paginate_query(
         session: AsyncSession, query: AnyQuery, page: int = 1, per_page: int = 20
-    ) -> tuple[list[Any], int]:
+    ) -> tuple[Items, int]:
         """As `paginate_query`."""
         return await _run(session, DatabasePaginator.paginate_query, query, page, per_page)
 
@@ -79,7 +82,7 @@ class DatabasePaginator:
         limit: int,
         cursor: str | None = None,
         ascending: bool = True,
-    ) -> tuple[list[Any], str | None, bool]:
+    ) -> tuple[Items, str | None, bool]:
         """The items after a cursor, the next cursor, and whether there are more items. One statement.
 
         The rows are sorted by ``cursor_field``, then by the primary key; the query's own order is ignored. Raises
@@ -93,7 +96,7 @@ class DatabasePaginator:
         order = cursor_order(traits, (), params)
         terms = terms_of(traits, order, Scope(ALL_TENANTS), dialect)
         binding = f"query|{traits.mapper.local_table}|{order}".encode()
-        parameters: dict[str, Any] = {}
+        parameters: dict[str, object] = {}
         if cursor is not None:
             condition, parameters = _position(cursor, terms, binding)
             statement = statement.where(condition)
@@ -115,7 +118,7 @@ class DatabasePaginator:
         limit: int,
         cursor: str | None = None,
         ascending: bool = True,
-    ) -> tuple[list[Any], str | None, bool]:
+    ) -> tuple[Items, str | None, bool]:
         """As `cursor_paginate_query`."""
         return await _run(
             session, DatabasePaginator.cursor_paginate_query, query, cursor_field, limit, cursor, ascending
@@ -128,7 +131,7 @@ class PerformancePaginator:
     @staticmethod
     def paginate_with_count_estimate(
         session: Session, query: AnyQuery, page: int = 1, per_page: int = 20, count_threshold: int = 10_000
-    ) -> tuple[list[Any], Estimate]:
+    ) -> tuple[Items, Estimate]:
         """The items of a page, and a total that is exact up to ``count_threshold`` rows.
 
         For more rows, the total is the planner's estimate on PostgreSQL, and ``count_threshold + 1`` on SQLite, which
@@ -143,7 +146,7 @@ class PerformancePaginator:
     @staticmethod
     async def async_paginate_with_count_estimate(
         session: AsyncSession, query: AnyQuery, page: int = 1, per_page: int = 20, count_threshold: int = 10_000
-    ) -> tuple[list[Any], Estimate]:
+    ) -> tuple[Items, Estimate]:
         """As `paginate_with_count_estimate`."""
         return await _run(
             session, PerformancePaginator.paginate_with_count_estimate, query, page, per_page, count_threshold
@@ -152,7 +155,7 @@ class PerformancePaginator:
     @staticmethod
     def deep_pagination_optimize(
         session: Session, query: AnyQuery, page: int, per_page: int, cursor_field: str = "id"
-    ) -> tuple[list[Any], int]:
+    ) -> tuple[Items, int]:
         """The items of a page, as from `paginate_query`, and the exact total. Two statements.
 
         Whole rows are read only for the page. Of the skipped rows only the keys are read, and from an index if there is
@@ -178,7 +181,7 @@ class PerformancePaginator:
     @staticmethod
     async def async_deep_pagination_optimize(
         session: AsyncSession, query: AnyQuery, page: int, per_page: int, cursor_field: str = "id"
-    ) -> tuple[list[Any], int]:
+    ) -> tuple[Items, int]:
         """As `deep_pagination_optimize`."""
         return await _run(session, PerformancePaginator.deep_pagination_optimize, query, page, per_page, cursor_field)
 
@@ -189,7 +192,7 @@ async def _run(
     return await session.run_sync(lambda sync: function(sync, *args, **kw))
 
 
-def _statement(query: AnyQuery) -> Select[Any]:
+def _statement(query: AnyQuery) -> AnySelect:
     if isinstance(query, Query):
         statement: Any = query.enable_eagerloads(True).statement
         return statement  # type: ignore[no-any-return]  # a Query's statement is a Select, except after Query.from_statement
@@ -205,21 +208,21 @@ def _check_page(page: int, per_page: int) -> None:
         raise ValidationError(f"per_page is 1 to {MAX_PAGE_SIZE}.", field="per_page")
 
 
-def _entity(statement: Select[Any]) -> Traits[Any]:
+def _entity(statement: AnySelect) -> Traits[Any]:
     """The traits of the first class that the statement selects."""
-    described: Any = statement.column_descriptions
-    entity = described[0]["entity"] if described else None
-    mapper: Mapper[Any] | None = getattr(entity, "__mapper__", None)
-    if mapper is None or described[0]["expr"] is not entity:
+    descriptions = statement.column_descriptions
+    entity = descriptions[0]["entity"] if descriptions else None
+    mapper: Mapper[object] | None = getattr(entity, "__mapper__", None)
+    if mapper is None or descriptions[0]["expr"] is not entity:
         raise MisuseError("The first thing that the query selects must be a mapped class.")
     return traits_of(mapper.class_)
 
 
-def _totally_ordered(statement: Select[Any]) -> Select[Any]:
+def _totally_ordered(statement: AnySelect) -> AnySelect:
     """The statement with the primary key appended to its order, in the direction of the last clause."""
-    described: Any = statement.column_descriptions
-    entity = described[0]["entity"] if described else None
-    mapper: Mapper[Any] | None = getattr(entity, "__mapper__", None)
+    descriptions = statement.column_descriptions
+    entity = descriptions[0]["entity"] if descriptions else None
+    mapper: Mapper[object] | None = getattr(entity, "__mapper__", None)
     if mapper is None or is_grouped(statement):
         return statement
     clauses = order_clauses(statement)
@@ -231,20 +234,20 @@ def _totally_ordered(statement: Select[Any]) -> Select[Any]:
     return statement.order_by(*(key.desc() if descending else key.asc() for key in keys))
 
 
-def _items(session: Session, statement: Select[Any]) -> list[Any]:
+def _items(session: Session, statement: AnySelect) -> Items:
     result = session.execute(statement)
     single = len(statement.column_descriptions) == 1
     unique = result.unique()
     return list(unique.scalars().all() if single else unique.all())
 
 
-def _count(session: Session, statement: Select[Any]) -> int:
+def _count(session: Session, statement: AnySelect) -> int:
     bare = statement.order_by(None).limit(None).offset(None)
     counted = select(func.count(literal_column("*"))).select_from(bare.subquery("dotmac_counted"))
     return int(session.scalar(counted) or 0)
 
 
-def _estimate(session: Session, statement: Select[Any], threshold: int) -> Estimate:
+def _estimate(session: Session, statement: AnySelect, threshold: int) -> Estimate:
     bounded = _count_up_to(session, statement, threshold + 1)
     if bounded <= threshold:
         return Estimate(bounded, exact=True)
@@ -253,25 +256,27 @@ def _estimate(session: Session, statement: Select[Any], threshold: int) -> Estim
     return Estimate(max(bounded, planned_rows(session, statement.order_by(None).limit(None).offset(None))), exact=False)
 
 
-def _count_up_to(session: Session, statement: Select[Any], limit: int) -> int:
+def _count_up_to(session: Session, statement: AnySelect, limit: int) -> int:
     bare = statement.order_by(None).limit(limit).offset(None).subquery("dotmac_counted")
     return int(session.scalar(select(func.count(literal_column("*"))).select_from(bare)) or 0)
 
 
-def _position(cursor: str, terms: Sequence[OrderedTerm], binding: bytes) -> tuple[Any, dict[str, Any]]:
+def _position(
+    cursor: str, terms: Sequence[OrderedTerm], binding: bytes
+) -> tuple[ColumnElement[bool], dict[str, object]]:
     _, values = CursorCodec().decode(cursor, binding=binding)
     if len(values) != len(terms):
         raise InvalidCursorError
     restored = [term.restored(value) for term, value in zip(terms, values, strict=True)]
     parameters = {f"k{index}": value for index, value in enumerate(restored) if value is not None}
-    places: list[Any] = [
+    places: list[ColumnElement[object] | None] = [
         None if value is None else term.parameter(f"k{index}")
         for index, (term, value) in enumerate(zip(terms, restored, strict=True))
     ]
     return after([each.term for each in terms], places), parameters
 
 
-def _cursor(row: Any, terms: Sequence[OrderedTerm], binding: bytes) -> str:
+def _cursor(row: Iterable[object], terms: Sequence[OrderedTerm], binding: bytes) -> str:
     entity, *selected = row
     beside = iter(selected[-sum(not term.on_row for term in terms) :] if selected else [])
     values = [term.portable(getattr(entity, term.path.key or "") if term.on_row else next(beside)) for term in terms]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from inspect import isawaitable
-from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, TypeVar, overload
+from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
@@ -49,7 +49,7 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         self,
         db: AsyncDb,
         model_class: type[M] | None = None,
-        tenant_id: Any = None,
+        tenant_id: object = None,
         auto_commit: bool = True,
         *,
         cursor_key: CursorKey = None,
@@ -183,12 +183,12 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
 
     async def in_batches(
         self,
-        work: Callable[[builtins.list[M]], Any],
+        work: Callable[[builtins.list[M]], object],
         options: OptionsLike = None,
         batch_size: int = 1000,
         *,
         after: Any = None,
-        progress: Callable[[BatchProgress], Any] | None = None,
+        progress: Callable[[BatchProgress], object] | None = None,
     ) -> int:
         """As `BaseRepository.in_batches`; ``work`` and ``progress`` may be coroutine functions."""
         return await self._run(
@@ -285,43 +285,49 @@ class AsyncTenantRepository(AsyncRepository[M, AsyncDb]):
         return await self._async_session.run_sync(lambda _: BaseTenantRepository.get_tenant_stats(twin))
 
 
-_TWINS: WeakKeyDictionary[type[Any], type[BaseRepository[Any]]] = WeakKeyDictionary()
+_TWINS: WeakKeyDictionary[type, type[BaseRepository[Any]]] = WeakKeyDictionary()
 
 
-def _twin_class(face: type[AsyncRepository[Any, Any]]) -> type[BaseRepository[Any]]:
+def _twin_class(face: type[AsyncRepository[M, AsyncDb]]) -> type[BaseRepository[M]]:
     """The class of the twins of an async repository class. It calls the methods and hooks that ``face`` overrides."""
     base = face.twin_class
     own = AsyncTenantRepository if issubclass(face, AsyncTenantRepository) else AsyncRepository
-    members: dict[str, Any] = {name: _called_back(name) for name in HOOKS if _overrides(face, own, name)}
+    members: dict[str, object] = {name: _called_back(name) for name in HOOKS if _overrides(face, own, name)}
     for name in dir(base):
         if not name.startswith("_") and name not in HOOKS and name in dir(own) and _overrides(face, own, name):
             members[name] = _awaited(name)
     return type(f"{face.__name__}Twin", (base,), members)
 
 
-def _overrides(face: type[Any], own: type[Any], name: str) -> bool:
+def _overrides(face: type, own: type, name: str) -> bool:
     return callable(getattr(own, name, None)) and getattr(face, name) is not getattr(own, name)
 
 
-def _called_back(name: str) -> Callable[..., Any]:
-    def hook(twin: Any, *args: Any, **kwargs: Any) -> Any:
+class _Twin(Protocol):
+    """A sync twin, which knows its async repository."""
+
+    _owner: object
+
+
+def _called_back(name: str) -> Callable[..., object]:
+    def hook(twin: _Twin, *args: object, **kwargs: object) -> object:
         return getattr(twin._owner, name)(*args, **kwargs)
 
     return hook
 
 
-def _waited_for(callback: Callable[[T], Any]) -> Callable[[T], Any]:
+def _waited_for(callback: Callable[[T], object]) -> Callable[[T], object]:
     """A sync function that calls the callback, and awaits the result if that is awaitable."""
 
-    def call(argument: T) -> Any:
+    def call(argument: T) -> object:
         result = callback(argument)
         return await_only(result) if isawaitable(result) else result
 
     return call
 
 
-def _awaited(name: str) -> Callable[..., Any]:
-    def method(twin: Any, *args: Any, **kwargs: Any) -> Any:
+def _awaited(name: str) -> Callable[..., object]:
+    def method(twin: _Twin, *args: object, **kwargs: object) -> object:
         result = getattr(twin._owner, name)(*args, **kwargs)
         return await_only(result) if isawaitable(result) else result
 

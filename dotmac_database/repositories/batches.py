@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from ..errors import MisuseError
 from ..execution.work import note_savepoint_begun
-from ..models.traits import Traits, traits_of
+from ..models.traits import traits_of
 from ..query import BatchProgress, OptionsLike, options_of
 from ..statements.reads import Seek
 from ..transactions import DatabaseTransaction
@@ -28,12 +28,12 @@ class BatchMethods(ReadMethods[M, SyncDb]):
 
     def in_batches(
         self,
-        work: Callable[[builtins.list[M]], Any],
+        work: Callable[[builtins.list[M]], object],
         options: OptionsLike = None,
         batch_size: int = 1000,
         *,
         after: Any = None,
-        progress: Callable[[BatchProgress], Any] | None = None,
+        progress: Callable[[BatchProgress], object] | None = None,
     ) -> int:
         """Call ``work`` with batches of the matching rows, in the order of the primary key. Returns the number of rows.
 
@@ -77,9 +77,9 @@ def _incrementing_versions(session: Session) -> Iterator[None]:
     A version that SQLAlchemy increments (``version_id_col``), or that was set explicitly, is not changed.
     """
 
-    def count(flushed: Session, *_: Any) -> None:
+    def count(flushed: Session, *_: object) -> None:
         for entity in flushed.dirty:
-            traits: Traits[Any] = traits_of(type(entity))
+            traits = traits_of(type(entity))
             version, state = traits.version, sa_inspect(entity)
             if version is None or state.mapper.version_id_col is not None or state.attrs[version].history.added:
                 continue

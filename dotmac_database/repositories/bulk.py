@@ -7,9 +7,10 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, overload
 
-from sqlalchemy import insert, select
+from sqlalchemy import Column, insert, select
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.sql import Executable
 from sqlalchemy.sql.elements import Null
 
 from ..dialects.copying import copy
@@ -118,7 +119,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
         identities = [tuple(row.get(key) for key in keys) for row in prepared]
         if len(set(identities)) != len(identities):
             raise ValidationError(f"{self.traits.name}: two rows have the same {', '.join(conflict_fields)}.")
-        by_identity: dict[tuple[Any, ...], M] = {}
+        by_identity: dict[tuple[object, ...], M] = {}
         with self._writing(self._many_route()):
             for unset, members in _alike(writer, new):
                 for entity in self._upserted(writer, members, conflict, unset):
@@ -142,7 +143,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
         """
         writer = self._writer(user_id)
         reader, names = writer.reader, self.traits.primary_key
-        changes: dict[tuple[Any, ...], Values] = {}
+        changes: dict[tuple[object, ...], Values] = {}
         for index, row in enumerate(rows):
             values = writer.for_update(row)
             if self.traits.tenant in names and self.tenant_id is not ALL_TENANTS:
@@ -235,7 +236,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
         without_begin()
         return self._counted(writer.delete_where(analysis))
 
-    def _change_each(self, writer: Writer, analysis: Any, values: Values) -> int:
+    def _change_each(self, writer: Writer, analysis: Analysis, values: Values) -> int:
         """Update the matching rows as objects, by the unit of work, because an UPDATE can't write them."""
         entities = self._matching(writer, analysis)
         for entity in entities:
@@ -243,7 +244,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
         self._flush()
         return len(entities)
 
-    def _delete_each(self, writer: Writer, analysis: Any) -> int:
+    def _delete_each(self, writer: Writer, analysis: Analysis) -> int:
         """Delete the matching rows as objects, by the unit of work, because a DELETE can't select the class's rows."""
         entities = self._matching(writer, analysis)
         for entity in entities:
@@ -251,7 +252,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
         self._flush()
         return len(entities)
 
-    def _matching(self, writer: Writer, analysis: Any) -> Sequence[M]:
+    def _matching(self, writer: Writer, analysis: Analysis) -> Sequence[M]:
         """The objects of the matching rows, which are locked."""
         reader = writer.reader
         statement = for_update(self.traits, select(self.model_class).where(*reader.where(analysis)))
@@ -273,7 +274,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
             return
         own = {**self._options, OWN: True} if keys.is_own else self._options
 
-        def draw(bound: Bound) -> Any:
+        def draw(bound: Bound) -> Sequence[object]:
             of = {"mapper": self.traits.mapper}
             return self._session.execute(
                 bound.statement, bound.parameters, execution_options=own, bind_arguments=of
@@ -322,7 +323,11 @@ class BulkMethods(RowWriter[M, SyncDb]):
                     session.execute(statement, execution_options=self._options)
 
     def _upserted(
-        self, writer: Writer, members: builtins.list[Values], conflict: builtins.list[Any], unset: frozenset[str]
+        self,
+        writer: Writer,
+        members: builtins.list[Values],
+        conflict: builtins.list[Column[object]],
+        unset: frozenset[str],
     ) -> Iterator[M]:
         """Upsert rows that have the same fields: one statement per batch."""
         if self.traits.version_source is VersionSource.GENERATOR:
@@ -346,7 +351,11 @@ class BulkMethods(RowWriter[M, SyncDb]):
         yield from self._returned(writer, statement, sized, members)
 
     def _upserted_by_generator(
-        self, writer: Writer, members: builtins.list[Values], conflict: builtins.list[Any], unset: frozenset[str]
+        self,
+        writer: Writer,
+        members: builtins.list[Values],
+        conflict: builtins.list[Column[object]],
+        unset: frozenset[str],
     ) -> Iterator[M]:
         """As `_upserted`, for a function that computes the next version from the last: two statements per row."""
         execution_options = {**FRESH, **self._options}
@@ -361,7 +370,9 @@ class BulkMethods(RowWriter[M, SyncDb]):
                 if not exists and not self._version_step(writer, row, conflict)[1]:
                     break  # the existing row is another tenant's
 
-    def _version_step(self, writer: Writer, row: Values, conflict: builtins.list[Any]) -> tuple[VersionStep, bool]:
+    def _version_step(
+        self, writer: Writer, row: Values, conflict: builtins.list[Column[object]]
+    ) -> tuple[VersionStep, bool]:
         """Lock the existing row of an upsert. Returns its version and the next one, and whether the row exists."""
         key = self.traits.version
         assert key is not None
@@ -378,8 +389,8 @@ class BulkMethods(RowWriter[M, SyncDb]):
     def _returned(
         self,
         writer: Writer,
-        statement: Any,
-        execution_options: Mapping[str, Any],
+        statement: Executable,
+        execution_options: Mapping[str, object],
         members: builtins.list[Values] | None = None,
     ) -> Iterable[M]:
         """The objects of the written rows. A second statement is sent if RETURNING gives only their keys."""
@@ -389,16 +400,16 @@ class BulkMethods(RowWriter[M, SyncDb]):
         keys = [tuple(row) for row in result]
         return self._scalars(writer.reader.by_keys(keys), {"populate_existing": True}) if keys else ()
 
-    def _update_many(self, writer: Writer, changes: Mapping[tuple[Any, ...], Values]) -> int:
+    def _update_many(self, writer: Writer, changes: Mapping[tuple[object, ...], Values]) -> int:
         keys = list(changes)
-        written = set[tuple[Any, ...]]()
+        written = set[tuple[object, ...]]()
         for places, members in writer.runs(list(changes.values())):
             for bound in update_many(writer, [keys[place] for place in places], members):
                 written.update(map(tuple, self._result(bound, {"synchronize_session": False}).all()))
         self._apply_to_objects({key: changes[key] for key in keys if key in written})
         return len(written)
 
-    def _apply_to_objects(self, changes: Mapping[tuple[Any, ...], Values]) -> None:
+    def _apply_to_objects(self, changes: Mapping[tuple[object, ...], Values]) -> None:
         """Set the values that were written on the objects that the session holds."""
         held = self._session.identity_map
         version = self.traits.version

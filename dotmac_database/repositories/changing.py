@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-from sqlalchemy import Result
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -31,7 +30,7 @@ from .running import StatementRunner
 
 M = TypeVar("M")
 
-FRESH: Mapping[str, Any] = {"populate_existing": True, "synchronize_session": False}
+FRESH: Mapping[str, object] = {"populate_existing": True, "synchronize_session": False}
 
 
 class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
@@ -75,7 +74,9 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
             reader = self._reader(include_deleted=True)
             self._current(reader, reader.key(self.traits.key_of(entity)))
 
-    def _change_or_none(self, writer: Writer, key: tuple[Any, ...], values: Values, expected: Any = None) -> M | None:
+    def _change_or_none(
+        self, writer: Writer, key: tuple[object, ...], values: Values, expected: object = None
+    ) -> M | None:
         """Change one row, by a statement if possible. Returns None if the row is missing, or its version is stale."""
         if not values:
             return self._if_expected_version(self._current(writer.reader, key), expected)
@@ -90,20 +91,20 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
         self._complete(entity)
         return entity
 
-    def _if_expected_version(self, rows: Sequence[M], expected: Any) -> M | None:
+    def _if_expected_version(self, rows: Sequence[M], expected: object) -> M | None:
         version = self.traits.version
         if rows and (expected is None or version is None or getattr(rows[0], version) == expected):
             return rows[0]
         return None
 
-    def _current(self, reader: Reader, key: tuple[Any, ...], *, lock: bool = False) -> Sequence[M]:
+    def _current(self, reader: Reader, key: tuple[object, ...], *, lock: bool = False) -> Sequence[M]:
         """A list with the row that has this key, or an empty list. An object that the session holds is refreshed."""
         bound = reader.loading(reader.by_key(key), ())
         statement = reader.whole(bound.statement)
         statement = for_update(self.traits, statement) if lock else statement
         return self._scalars(Bound(statement, bound.parameters), {"populate_existing": True})
 
-    def _locked(self, reader: Reader, key: tuple[Any, ...]) -> M | None:
+    def _locked(self, reader: Reader, key: tuple[object, ...]) -> M | None:
         return next(iter(self._current(reader, key, lock=True)), None)
 
     def _set(self, entity: M, values: Values) -> None:
@@ -121,7 +122,7 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
         """Run an UPDATE or DELETE, update the session's objects, and return the number of rows."""
         return self._counted_of(bound, self.model_class)
 
-    def _counted_of(self, bound: Bound, model: type[Any]) -> int:
+    def _counted_of(self, bound: Bound, model: type[object]) -> int:
         holds = any(isinstance(entity, model) for entity in self._session.identity_map.values())
         return int(self._result(bound, {"synchronize_session": "fetch" if holds else False}).rowcount)
 
@@ -140,6 +141,5 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
             if len(batch) < limit or limit == 1 or not deleted:
                 return total
 
-    def _result(self, bound: Bound, execution_options: Mapping[str, Any]) -> Any:
-        result: Result[Any] = self._execute(bound, execution_options)
-        return result
+    def _result(self, bound: Bound, execution_options: Mapping[str, object]) -> Any:
+        return self._execute(bound, execution_options)

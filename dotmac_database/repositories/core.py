@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar, get_args, get_origin
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
@@ -29,10 +29,10 @@ from ..tenancy.values import valid_tenant
 
 M = TypeVar("M")
 Db = TypeVar("Db", covariant=True)
-SyncDb = TypeVarWithDefault("SyncDb", bound=Session | scoped_session[Any], default=Session, covariant=True)
-AsyncDb = TypeVarWithDefault(
-    "AsyncDb", bound=AsyncSession | async_scoped_session[Any], default=AsyncSession, covariant=True
-)
+AnySyncSession: TypeAlias = Session | scoped_session[Any]
+AnyAsyncSession: TypeAlias = AsyncSession | async_scoped_session[Any]
+SyncDb = TypeVarWithDefault("SyncDb", bound=AnySyncSession, default=Session, covariant=True)
+AsyncDb = TypeVarWithDefault("AsyncDb", bound=AnyAsyncSession, default=AsyncSession, covariant=True)
 
 
 class RepositoryCore(Generic[M, Db]):
@@ -49,7 +49,7 @@ class RepositoryCore(Generic[M, Db]):
     _fields: tuple[str, ...] = ()
     _undeferred: frozenset[str] = frozenset()
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         for base in getattr(cls, "__orig_bases__", ()):
             origin = get_origin(base)
@@ -62,7 +62,7 @@ class RepositoryCore(Generic[M, Db]):
         self,
         db: Db,
         model_class: type[M] | None = None,
-        tenant_id: Any = None,
+        tenant_id: object = None,
         auto_commit: bool = True,
         *,
         cursor_key: CursorKey = None,
@@ -87,7 +87,7 @@ class RepositoryCore(Generic[M, Db]):
         self._dialect = dialect_named(bind.dialect.name)
         self._bind_tenant(tenant_id)
 
-    def _bind_tenant(self, tenant_id: Any) -> None:
+    def _bind_tenant(self, tenant_id: object) -> None:
         traits = self.traits
         if traits.tenant is None and self.tenant_required:
             raise MisuseError(f"{traits.name} has no tenant column, so {type(self).__name__} can't confine it.")
@@ -107,15 +107,15 @@ class RepositoryCore(Generic[M, Db]):
                 raise ValidationError(
                     f"{traits.name}.{traits.tenant} takes {expected} for a tenant.", field=traits.tenant
                 ) from None
-        self.tenant_id = tenant_id
-        self._options: dict[str, Any] = {} if tenant_id is None else {"dotmac_confined": tenant_id}
+        self.tenant_id: Any = tenant_id
+        self._options: dict[str, object] = {} if tenant_id is None else {"dotmac_confined": tenant_id}
         self._forget()
 
     def _forget(self) -> None:
         """Clear the caches that depend on the tenant, the lock and the fields."""
         self._readers: dict[bool, Reader] = {}
 
-    def _with(self, **changes: Any) -> Self:
+    def _with(self, **changes: object) -> Self:
         """A copy with these attributes changed."""
         other = copy.copy(self)
         other.__dict__.update(changes)

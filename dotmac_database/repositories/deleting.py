@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Table
+from sqlalchemy import Column, ColumnElement, Table
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm import InstanceState, PassiveFlag, RelationshipProperty, Session
 from sqlalchemy.orm.attributes import set_committed_value
@@ -33,6 +33,8 @@ from ..statements.scope import Scope
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.values import same
 
+M = TypeVar("M")
+
 _CHILDREN = PassiveFlag.PASSIVE_OFF | PassiveFlag.LOAD_AGAINST_COMMITTED | PassiveFlag.NO_RAISE
 _LOADED_CHILDREN = PassiveFlag.PASSIVE_NO_INITIALIZE
 
@@ -45,28 +47,28 @@ class UnitOfWorkDeletion:
     ``tenant`` is the only tenant whose rows may be changed; None or `ALL_TENANTS`: those of all tenants.
     """
 
-    def __init__(self, session: Session, tenant: Any, *, enforced: bool) -> None:
+    def __init__(self, session: Session, tenant: object, *, enforced: bool) -> None:
         self._session = session
         self._tenant = None if tenant is ALL_TENANTS else tenant
         self._enforced = enforced
-        self._seen: set[Any] = set()
+        self._states: set[InstanceState[object]] = set()
 
-    def delete(self, entity: Any) -> None:
+    def delete(self, entity: object) -> None:
         """Mark the object and its dependent objects as deleted. Nothing is flushed."""
         self._prepare(entity)
         self._session.delete(entity)
 
-    def _prepare(self, entity: Any) -> None:
+    def _prepare(self, entity: object) -> None:
         state = sa_inspect(entity)
-        if state in self._seen:
+        if state in self._states:
             return
-        self._seen.add(state)
+        self._states.add(state)
         for relationship in state.mapper.relationships:
             rule = rule_of(relationship)
             if relationship.direction is RelationshipDirection.ONETOMANY and rule is not Rule.NOTHING:
                 self._carry_out(rule, state, relationship)
 
-    def _carry_out(self, rule: Rule, state: InstanceState[Any], relationship: RelationshipProperty[Any]) -> None:
+    def _carry_out(self, rule: Rule, state: InstanceState[object], relationship: RelationshipProperty[object]) -> None:
         """Carry out the rule of one relationship. Before that, the ORM must not set the children's keys to NULL."""
         if rule is Rule.REFUSED and self._enforced:
             self._leave_to_the_database(state, relationship)
@@ -91,8 +93,8 @@ class UnitOfWorkDeletion:
             self._leave_to_the_database(state, relationship)
 
     def _children(
-        self, state: InstanceState[Any], relationship: RelationshipProperty[Any], *, loaded: bool
-    ) -> list[Any]:
+        self, state: InstanceState[object], relationship: RelationshipProperty[object], *, loaded: bool
+    ) -> list[object]:
         """The objects that refer to this one. Raises `TenantIsolationError` if one belongs to another tenant."""
         history = state.get_history(relationship.key, _LOADED_CHILDREN if loaded else _CHILDREN)
         children = [child for child in history.sum() if child is not None]
@@ -102,11 +104,11 @@ class UnitOfWorkDeletion:
                 raise TenantIsolationError(f"{type(child).__name__}: a row of another tenant would be changed.")
         return children
 
-    def _leave_to_the_database(self, state: InstanceState[Any], relationship: RelationshipProperty[Any]) -> None:
+    def _leave_to_the_database(self, state: InstanceState[object], relationship: RelationshipProperty[object]) -> None:
         """Hide the children from the ORM, which would set their keys to NULL before the database applies its rule."""
         set_committed_value(state.obj(), relationship.key, [] if relationship.uselist else None)
 
-    def _clear(self, children: Iterable[Any], columns: Iterable[Any]) -> None:
+    def _clear(self, children: Iterable[object], columns: Iterable[Column[object]]) -> None:
         for child in children:
             mapper = sa_inspect(child).mapper
             for column in columns:
@@ -114,13 +116,13 @@ class UnitOfWorkDeletion:
         self._session.flush()
 
 
-def enforces_keys(session: Session, traits: Traits[Any]) -> bool:
+def enforces_keys(session: Session, traits: Traits[M]) -> bool:
     """Whether the database enforces foreign keys. In SQLite it depends on a setting of the connection."""
     dialect = dialect_named(session.get_bind(traits.mapper).dialect.name)
     return dialect.enforces_keys(lambda: session.connection(bind_arguments={"mapper": traits.mapper}))
 
 
-def deletion_refusal(session: Session, traits: Traits[Any], key: tuple[Any, ...]) -> Reason | None:
+def deletion_refusal(session: Session, traits: Traits[Any], key: tuple[object, ...]) -> Reason | None:
     """Why a DELETE can't delete the row with this key, and a flush must delete it. None: a DELETE can.
 
     A flush is needed if the ORM must carry out cascades of relationships or call listeners. If only a rule of a foreign
@@ -140,7 +142,7 @@ def deletion_refusal(session: Session, traits: Traits[Any], key: tuple[Any, ...]
     return Circumstance.CASCADES if deletion.needs_keys and not enforces_keys(session, traits) else None
 
 
-def _holds_related(session: Session, traits: Traits[Any], key: tuple[Any, ...], names: Iterable[str]) -> bool:
+def _holds_related(session: Session, traits: Traits[M], key: tuple[object, ...], names: Iterable[str]) -> bool:
     """Whether the session holds the object with this key, with loaded or changed objects in these relationships."""
     held = session.identity_map.get(traits.mapper.identity_key_from_primary_key(key))
     if held is None:
@@ -149,7 +151,7 @@ def _holds_related(session: Session, traits: Traits[Any], key: tuple[Any, ...], 
     return any(name in state.mapper.relationships and not state.attrs[name].history.empty() for name in names)
 
 
-def follow_database(session: Session, traits: Traits[Any], keys: Sequence[tuple[Any, ...]] | None) -> None:
+def follow_database(session: Session, traits: Traits[Any], keys: Sequence[tuple[object, ...]] | None) -> None:
     """Update the session's objects to what the database's ``ON DELETE`` rules did when rows were deleted.
 
     ``keys`` are the primary keys of the deleted rows; None: unknown. If the row of an object was deleted, the object
@@ -172,33 +174,35 @@ def follow_database(session: Session, traits: Traits[Any], keys: Sequence[tuple[
 class _Followers:
     """The session's objects whose rows the database may have deleted or changed because other rows were deleted."""
 
-    def __init__(self, session: Session, dependences: Sequence[Dependence], held: Sequence[InstanceState[Any]]) -> None:
+    def __init__(
+        self, session: Session, dependences: Sequence[Dependence], held: Sequence[InstanceState[object]]
+    ) -> None:
         self._session = session
         self._dependences = dependences
         self._held = dict.fromkeys(held)
-        self._gone: dict[tuple[Any, ...], set[tuple[Any, ...]]] = {}
+        self._gone: dict[tuple[object, ...], set[tuple[object, ...]]] = {}
         """The values of the deleted rows, by the columns to which foreign keys refer."""
-        self._known: set[tuple[Any, ...]] = set()
+        self._known: set[tuple[object, ...]] = set()
         """The keys of `_gone` for which the values of all deleted rows are known."""
-        self._existing: dict[tuple[Any, ...], set[tuple[Any, ...]]] = {}
+        self._existing: dict[tuple[object, ...], set[tuple[object, ...]]] = {}
         """The values of the rows that exist and that the session holds, by the columns to which foreign keys refer."""
 
-    def follow(self, traits: Traits[Any], keys: Sequence[tuple[Any, ...]] | None) -> None:
+    def follow(self, traits: Traits[M], keys: Sequence[tuple[object, ...]] | None) -> None:
         for level in levels_of(traits) if keys is not None else ():
             self._gone[level.key] = set(map(tuple, keys or ()))
             self._known.add(level.key)
-        certain: set[InstanceState[Any]] = set()
+        certain: set[InstanceState[object]] = set()
         while uncertain := [state for state in self._settled() if state not in certain]:
             self._read_anew(uncertain)
             self._existing.clear()
             certain.update(uncertain)
 
-    def _settled(self) -> list[InstanceState[Any]]:
+    def _settled(self) -> list[InstanceState[object]]:
         """Remove deleted objects and clear foreign keys, as far as the session's objects show it.
 
         Returns the objects of which it is unknown whether their rows still exist unchanged.
         """
-        changed, uncertain = True, list[InstanceState[Any]]()
+        changed, uncertain = True, list[InstanceState[object]]()
         while changed:
             changed, uncertain = False, []
             for state in list(self._held):
@@ -215,10 +219,10 @@ class _Followers:
         return uncertain
 
     @staticmethod
-    def _is_of(state: InstanceState[Any], table: Table) -> bool:
+    def _is_of(state: InstanceState[object], table: Table) -> bool:
         return table in state.mapper.tables
 
-    def _refers(self, state: InstanceState[Any], key: Dependence) -> bool | None:
+    def _refers(self, state: InstanceState[object], key: Dependence) -> bool | None:
         """Whether an object's row referred to a deleted row; None if the session's objects don't show it."""
         values = [_stored(state, here) for here, _ in key.pairs]
         if None in values or _UNKNOWN in values:
@@ -232,7 +236,7 @@ class _Followers:
                     return False
         return False if tuple(values) in self._rows_there(key) else None
 
-    def _rows_there(self, key: Dependence) -> set[tuple[Any, ...]]:
+    def _rows_there(self, key: Dependence) -> set[tuple[object, ...]]:
         """The values of the columns to which a foreign key refers, in the existing rows that the session holds."""
         order = key.referred_columns
         if order not in self._existing:
@@ -243,7 +247,7 @@ class _Followers:
             }
         return self._existing[order]
 
-    def _remove(self, state: InstanceState[Any]) -> None:
+    def _remove(self, state: InstanceState[object]) -> None:
         for each in self._dependences:
             if each.referred in state.mapper.tables:
                 columns = each.referred_columns
@@ -254,7 +258,7 @@ class _Followers:
         # SQLAlchemy does the same after a DELETE statement. A rollback brings the object back.
         remove_deleted(self._session, [state])
 
-    def _clear(self, state: InstanceState[Any], key: Dependence) -> bool:
+    def _clear(self, state: InstanceState[object], key: Dependence) -> bool:
         """Set an object's foreign key to None. Returns True if the object must be read again instead.
 
         It must be read again if the rule sets the key to a default.
@@ -270,8 +274,8 @@ class _Followers:
                 set_committed_value(entity, relationship.key, None)
         return False
 
-    def _read_anew(self, states: Sequence[InstanceState[Any]]) -> None:
-        by_class: dict[type[Any], list[InstanceState[Any]]] = {}
+    def _read_anew(self, states: Sequence[InstanceState[object]]) -> None:
+        by_class: dict[type[object], list[InstanceState[object]]] = {}
         for state in states:
             if not state.modified:  # a modified object is not read again: if its row is gone, its flush will fail
                 by_class.setdefault(state.class_, []).append(state)
@@ -291,7 +295,7 @@ class _Followers:
 _UNKNOWN = object()
 
 
-def _stored(state: InstanceState[Any], column: Any) -> Any:
+def _stored(state: InstanceState[object], column: ColumnElement[object]) -> object:
     """The value of an object's column in the database, if it is loaded; else `_UNKNOWN`."""
     if not state.mapper.columns.contains_column(column):
         return _UNKNOWN

@@ -18,7 +18,7 @@ from ..query import OptionsLike, QueryOptions, options_of
 from ..statements.ordering import Order, cursor_order, order_of
 from ..statements.reads import Bound, Reader
 from .core import SyncDb
-from .seeking import KeysetReader
+from .seeking import CursorMarks, KeysetReader
 
 M = TypeVar("M")
 
@@ -45,7 +45,7 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
         mapper = self.traits.mapper
         here: Any = {"mapper": mapper, "bind": self._session.get_bind(mapper)}
 
-        def work(execution_options: Mapping[str, Any]) -> QueryPlan:
+        def work(execution_options: Mapping[str, object]) -> QueryPlan:
             options = {**execution_options, **self._options}
 
             def catalogue(table: Table) -> list[ExistingIndex]:
@@ -92,7 +92,7 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
         if page is not None:
             raise MisuseError("A page is either numbered or after a cursor.", field="pagination")
         order = cursor_order(self.traits, query.sorts, cursor_page)
-        marks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, query)}
+        marks: CursorMarks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, query)}
         seek, _ = self._seek(cursor_page.cursor, reader.terms(order), marks)
         part = reader.ranges(order, seek)[0]
         return reader.page(query.filters, order, cursor_page.limit + 1, part), order

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
-
-from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
+from typing import TypeVar
 
 from ..models.traits import traits_of
 from ..paging.cursors import CursorKey
 from .asynchronous import AsyncRepository, AsyncTenantRepository
+from .core import AnyAsyncSession, AnySyncSession
 from .sync import BaseRepository, BaseTenantRepository
 
 M = TypeVar("M")
-S = TypeVar("S", bound="Session | scoped_session[Any]")
-A = TypeVar("A", bound="AsyncSession | async_scoped_session[Any]")
+S = TypeVar("S", bound=AnySyncSession)
+A = TypeVar("A", bound=AnyAsyncSession)
 
 
 def create_repository(
     db: S,
     model_class: type[M],
-    tenant_id: Any = None,
+    tenant_id: object = None,
     auto_commit: bool = True,
     *,
     cursor_key: CursorKey = None,
@@ -37,7 +35,7 @@ def create_repository(
 def create_async_repository(
     db: A,
     model_class: type[M],
-    tenant_id: Any = None,
+    tenant_id: object = None,
     auto_commit: bool = True,
     *,
     cursor_key: CursorKey = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import null
 from sqlalchemy.orm.base import instance_dict
@@ -40,7 +40,7 @@ class ObjectMaker(RepositoryCore[M, SyncDb]):
                 assign(entity, key, null())
         return entity
 
-    def _new_row(self, writer: Writer, data: Any, index: int | None = None, *, new: bool = True) -> NewRow:
+    def _new_row(self, writer: Writer, data: object, index: int | None = None, *, new: bool = True) -> NewRow:
         """The values of one row in a statement for many rows, as the class's constructor and validators change them.
 
         ``new`` is False if the row may already exist: then None is written even if the column has a default. Raises
@@ -77,7 +77,7 @@ class ObjectMaker(RepositoryCore[M, SyncDb]):
         return constructed
 
 
-def assign(entity: Any, key: str, value: Any) -> None:
+def assign(entity: object, key: str, value: object) -> None:
     """Set an attribute. For SQL NULL in a JSON column, listeners and validators get None, since they expect None."""
     if type(value) is not Null:
         setattr(entity, key, value)

@@ -22,7 +22,7 @@ from ..query import (
 from ..statements.ordering import cursor_order, order_of
 from ..statements.reads import Seek
 from .core import SyncDb
-from .seeking import KeysetReader
+from .seeking import CursorMarks, KeysetReader
 from .totals import PageTotal
 
 M = TypeVar("M")
@@ -184,7 +184,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         reader = self._reader(query.include_deleted)
         order = cursor_order(self.traits, query.sorts, page)
         terms = reader.terms(order)
-        marks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, query)}
+        marks: CursorMarks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, query)}
         seek, raw = self._seek(page.cursor, terms, marks)
         try:
             rows = self._following(reader, query, order, page.limit + 1, seek)
@@ -198,7 +198,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
             rows.reverse()
         keep(self._session, *(row[0] for row in rows))
 
-        def cursor(row: Any, mode: str) -> str:
+        def cursor(row: tuple[object, ...], mode: str) -> str:
             return self._codec.encode(reader.position(row, terms), mode=mode, **marks)
 
         backwards = seek is not None and seek.backwards

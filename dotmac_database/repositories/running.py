@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Result
 
@@ -18,6 +18,9 @@ from ..statements.inheritance import nothing
 from ..statements.reads import Bound
 from .core import RepositoryCore, SyncDb
 
+Rows: TypeAlias = builtins.list[tuple[Any, ...]]
+"""The rows of a read. Each begins with an entity or with a dict of fields, or has only values."""
+
 M = TypeVar("M")
 T = TypeVar("T")
 
@@ -28,31 +31,31 @@ class StatementRunner(RepositoryCore[M, SyncDb]):
     def _not_found(self) -> EntityNotFoundError:
         return EntityNotFoundError(f"There is no such {self.traits.name}.", model=self.traits.name)
 
-    def _read(self, work: Callable[[Mapping[str, Any]], T], route: Route | None = None) -> T:
+    def _read(self, work: Callable[[Mapping[str, object]], T], route: Route | None = None) -> T:
         if self._lock is None:
             return read(self._session, work, self.model_class, route=route, recover=self.auto_commit)
         return locking(
             self._session, lambda: self._locked_read(work), self.model_class, commits_by_hand=not self.auto_commit
         )
 
-    def _locked_read(self, work: Callable[[Mapping[str, Any]], T]) -> T:
+    def _locked_read(self, work: Callable[[Mapping[str, object]], T]) -> T:
         if self._dialect.locks_whole:
             reader = self._reader(True)
             self._execute(Bound(nothing(reader), reader.scope.parameters), {"synchronize_session": False})
         return work({"populate_existing": True})
 
-    def _execute(self, bound: Bound, execution_options: Mapping[str, Any]) -> Result[Any]:
+    def _execute(self, bound: Bound, execution_options: Mapping[str, object]) -> Result[Any]:
         return self._session.execute(
             bound.statement,
             bound.parameters,
             execution_options={**execution_options, **bound.execution_options, **self._options},
         )
 
-    def _rows(self, bound: Bound, execution_options: Mapping[str, Any]) -> builtins.list[Any]:
+    def _rows(self, bound: Bound, execution_options: Mapping[str, object]) -> Rows:
         result = self._execute(bound, execution_options)
         return list((result.unique() if self._joins else result).all())
 
-    def _scalars(self, bound: Bound, execution_options: Mapping[str, Any]) -> builtins.list[M]:
+    def _scalars(self, bound: Bound, execution_options: Mapping[str, object]) -> builtins.list[M]:
         result = self._execute(bound, execution_options).scalars()
         return list((result.unique() if self._joins else result).all())
 
@@ -65,7 +68,7 @@ class StatementRunner(RepositoryCore[M, SyncDb]):
         keep(self._session, *entities)
         return entities
 
-    def _fetched(self, bound: Bound, *, plain: bool = False) -> builtins.list[Any]:
+    def _fetched(self, bound: Bound, *, plain: bool = False) -> Rows:
         """The rows of a read: tuples that begin with an entity or a dict; with ``plain``, tuples of values only."""
         route = None if self._lock is not None else self._route(bound)
         if route is DIRECT:

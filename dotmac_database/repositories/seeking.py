@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import builtins
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypedDict, TypeVar
 
 from ..errors import InvalidCursorError
-from ..query import (
-    QueryOptions,
-)
+from ..query import QueryOptions
 from ..statements.ordering import Order, OrderedTerm
 from ..statements.reads import Reader, Seek
 from .core import SyncDb
-from .running import StatementRunner
+from .running import Rows, StatementRunner
 
 M = TypeVar("M")
+
+
+class CursorMarks(TypedDict):
+    """What a cursor belongs to: the order, and for a signed cursor also the filters and the tenant."""
+
+    binding: bytes
+    scope: bytes
 
 
 class KeysetReader(StatementRunner[M, SyncDb]):
     """Keyset reads, and the cursors for them. All its methods are private."""
 
-    def _following(
-        self, reader: Reader, query: QueryOptions, order: Order, limit: int, seek: Seek | None
-    ) -> builtins.list[Any]:
+    def _following(self, reader: Reader, query: QueryOptions, order: Order, limit: int, seek: Seek | None) -> Rows:
         """The next ``limit`` rows after ``seek``, in one statement.
 
         If the first field of the order has NULLs, and they begin within these rows, a second statement reads them.
         """
-        rows: builtins.list[Any] = []
+        rows: Rows = []
         for part in reader.ranges(order, seek):
             if len(rows) < limit:
                 bound = reader.page(query.filters, order, limit - len(rows), part)
@@ -50,8 +52,8 @@ class KeysetReader(StatementRunner[M, SyncDb]):
         return repr((self.tenant_id, query.include_deleted, analysis.shape, analysis.values)).encode()
 
     def _seek(
-        self, cursor: str | None, terms: Sequence[OrderedTerm], marks: Mapping[str, Any]
-    ) -> tuple[Seek | None, tuple[Any, ...]]:
+        self, cursor: str | None, terms: Sequence[OrderedTerm], marks: CursorMarks
+    ) -> tuple[Seek | None, tuple[object, ...]]:
         if cursor is None:
             return None, ()
         mode, values = self._codec.decode(cursor, **marks)

@@ -36,7 +36,7 @@ class PageTotal:
         """How many rows the page's statement counts: at most this number. 0: all rows; -1: it does not count."""
         return {"exact": 0, "none": -1}.get(self.page.total, self.page.bound)
 
-    def of(self, rows: Sequence[Any], ask: Callable[[Bound], Any]) -> int | None:
+    def of(self, rows: Sequence[tuple[Any, ...]], ask: Callable[[Bound], Any]) -> int | None:
         """The total, from the page's rows, or by a second statement that ``ask`` sends."""
         if self.page.total == "none":
             return None

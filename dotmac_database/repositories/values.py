@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from ..errors import MisuseError
 from ..paging.pages import CursorPaginationResult, PaginationResult
 from ..query import OptionsLike, QueryOptions, options_of
+from .core import AnySyncSession
 from .reading import ReadMethods
 
 R = TypeVar("R")
@@ -29,8 +30,8 @@ class _AsyncReads(Protocol[R]):
 class ValueReads:
     """The reads of a repository, with each row as a dict of the named columns. See `BaseRepository.values`."""
 
-    def __init__(self, rows: ReadMethods[Any, Any]) -> None:
-        self._rows: ReadMethods[Row, Any] = rows
+    def __init__(self, rows: ReadMethods[Any, AnySyncSession]) -> None:
+        self._rows: ReadMethods[Row, AnySyncSession] = rows
 
     def first(self, options: OptionsLike = None) -> Row | None:
         """As `BaseRepository.first`."""

@@ -118,7 +118,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
             and not mapper.dispatch.after_insert
         )
 
-    def _unlink(self, data: Any, values: Values) -> None:
+    def _unlink(self, data: M, values: Values) -> None:
         """Remove the caller's object from collections of related objects, which would insert it as a second row.
 
         The object's own attributes keep their values.
@@ -130,7 +130,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
                 setattr(data, key, None)
                 set_committed_value(data, key, values[key])
 
-    def _release_members(self, data: Any, values: Values) -> None:
+    def _release_members(self, data: M, values: Values) -> None:
         """Detach the members of the caller's collections, as they would bring the caller's object into the session.
 
         The object's own attributes keep their values.
@@ -200,7 +200,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
         return self._write_route(Sender.STATEMENT, Circumstance.CONDITIONS if self._conditioned else None)
 
     def _changed_directly(
-        self, route: Route, writer: Writer, key: tuple[Any, ...], values: Values, expected: Any
+        self, route: Route, writer: Writer, key: tuple[object, ...], values: Values, expected: object
     ) -> Sequence[M] | None:
         """A list with the row that an UPDATE by the driver changed, or an empty list. None: the UPDATE was not sent."""
         if route is not DIRECT:
@@ -210,22 +210,22 @@ class WriteMethods(RowWriter[M, SyncDb]):
         with translated(self.model_class):
             return write(self._session, bound.statement, bound.parameters, self.traits)
 
-    def _change(self, writer: Writer, key: tuple[Any, ...], values: Values, expected: Any) -> M:
+    def _change(self, writer: Writer, key: tuple[object, ...], values: Values, expected: object) -> M:
         entity = self._change_or_none(writer, key, values, expected)
         return self._refused(writer.reader, key, expected) if entity is None else entity
 
-    def _refused(self, reader: Reader, key: tuple[Any, ...], expected: Any) -> NoReturn:
+    def _refused(self, reader: Reader, key: tuple[object, ...], expected: object) -> NoReturn:
         """Raise the error for a row that was not changed: it is missing, or its version is stale."""
         self._refuse_stale(reader, key, expected)
         raise self._not_found()
 
-    def _refuse_stale(self, reader: Reader, key: tuple[Any, ...], expected: Any) -> Literal[False]:
+    def _refuse_stale(self, reader: Reader, key: tuple[object, ...], expected: object) -> Literal[False]:
         """Raise `StaleEntityError` if the row exists, since then its version was not the expected one. Else False."""
         if expected is not None and self._fetched(reader.by_key(key)):
             raise StaleEntityError(f"{self.traits.name} has changed: its version is not {expected} any more.")
         return False
 
-    def _without_key(self, values: Values, key: tuple[Any, ...]) -> Values:
+    def _without_key(self, values: Values, key: tuple[object, ...]) -> Values:
         """The values without the primary key, which may be repeated but not changed."""
         for name, part in zip(self.traits.primary_key, key, strict=True):
             if name in values and values.pop(name) != part:
@@ -275,7 +275,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
             return gone or self._refuse_stale(reader, key, expected_version)
 
     def _deleted_for_good(
-        self, writer: Writer, key: tuple[Any, ...], expected: Any, route: Route, without_begin: Callable[[], None]
+        self, writer: Writer, key: tuple[object, ...], expected: object, route: Route, without_begin: Callable[[], None]
     ) -> bool:
         """Delete one row, by a DELETE without a flush if possible.
 
@@ -302,7 +302,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
             follow_database(self._session, self.traits, [key])
         return gone
 
-    def _whole(self, entity: M) -> Any:
+    def _whole(self, entity: M) -> object:
         """The entity as an object of its most derived class, so that all its tables and cascades are included.
 
         Without a discriminator column, SQLAlchemy loads rows as objects of the repository's class. Therefore the
