@@ -178,7 +178,7 @@ def _index_remedy(index: Index, column: Column[object]) -> str:
     plain = all(isinstance(each, Column) for each in index.expressions)
     conditions = [index.dialect_options[name].get("where") for name in ("postgresql", "sqlite")]
     if not plain or any(each is not None for each in conditions):
-        return f'Put "{column.name}" first in the index.'
+        return f'Name "{column.name}" first in it.'
     names = (str(index.name), column.name, *(each.name for each in index.columns))
     return f"Use {_call('Index', names, unique=True)}."
 
