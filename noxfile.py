@@ -60,7 +60,7 @@ def oldest_in_ci(session: nox.Session) -> None:
 
 
 def install_oldest(session: nox.Session) -> None:
-    """Install the oldest libraries that a user of the toolkit can have; the example and the test tools are the newest."""
+    """Install the oldest allowed libraries of the toolkit; those of the example and the test tools are the newest."""
     versions = f"{session.create_tmp()}/oldest.txt"
     extras = [f"--extra={extra}" for extra in ("fastapi", "sqlmodel", "postgresql", "sqlite", "migrations")]
     resolve = ("uv", "pip", "compile", "--quiet", "--upgrade", "--resolution=lowest-direct", *extras, "pyproject.toml")

@@ -72,8 +72,8 @@ class ConnectionOptions:
             seconds = getattr(self, name)
             if seconds is not None and self.transaction_pooler:
                 raise ValidationError(
-                    f"A transaction pooler does not preserve the {name} of a connection. Set it for the role "
-                    f"(ALTER ROLE … SET {_TIMEOUTS[name]}), or for a transaction (TransactionOptions).",
+                    f"A transaction pooler keeps no {name} for a connection: set it for the role "
+                    f"(ALTER ROLE … SET {_TIMEOUTS[name]}), or for a transaction with TransactionOptions.",
                     field=name,
                 )
             if seconds is not None and seconds < 0:

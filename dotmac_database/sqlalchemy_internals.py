@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstanceState, Mapper, Session, decl_base
 from sqlalchemy.orm import session as sessions
 from sqlalchemy.orm.mapper import _all_registries
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import QueuePool, _ConnectionFairy
 from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql import util as sql_util
 from sqlalchemy.sql.compiler import IdentifierPreparer, ResultColumnsEntry, SQLCompiler
@@ -226,7 +226,22 @@ def is_text(type_: TypeEngine[Any]) -> bool:
     return type_._type_affinity is String
 
 
+def forget_result_columns(compiler: Any) -> None:
+    """Remove the columns of the rows from a compiled statement whose rows have other columns, such as EXPLAIN."""
+    compiler._result_columns = []
+
+
+def forget_cached_metadata(compiled: Any) -> None:
+    """Remove what a compiled statement caches of the types of its rows."""
+    compiled._cached_metadata = None
+
+
 # Engines.
+
+
+def is_pooled(connection: object) -> bool:
+    """Whether a DBAPI connection comes from a pool, as all do except the first of a new dialect."""
+    return isinstance(connection, _ConnectionFairy)
 
 
 def max_overflow(pool: QueuePool) -> int:

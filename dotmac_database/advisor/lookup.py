@@ -189,31 +189,31 @@ class Lookup:
         expression = self._expression(each.path, each.shape.kind)
         return [] if expression is None or not comparable(each.path) else [Key(expression)]
 
-    def _expression(self, path: FieldPath, kind: str) -> ColumnElement[Any] | None:
+    def _expression(self, path: FieldPath, kind: str) -> ColumnElement[object] | None:
         column = self.traits.columns.get(path.key or "")
         if column is None or column.table is not self.original or path.owner is not self.traits:
             return None
-        copied: ColumnElement[Any] = self.table.c[column.key]
+        copied: ColumnElement[object] = self.table.c[column.key]
         if not path.json:
             return copied
         if not indexes_expressions(self.dialect) or not kind:
             return None
         return self.reader.dialect.json_value(copied, path.json, kind)
 
-    def _operand(self, each: Condition, need: Need) -> ColumnElement[Any] | None:
+    def _operand(self, each: Condition, need: Need) -> ColumnElement[object] | None:
         """The expression that the filter's SQL searches. An index serves only if it is on exactly this expression."""
         dialect = self.reader.dialect
-        value: ColumnElement[Any] = bindparam("value")
+        value: ColumnElement[object] = bindparam("value")
         if need is Need.DOCUMENT:
             column = self.traits.columns.get(each.path.key or "")
             if column is None or column.table is not self.original:
                 return None
             condition: Any = dialect.json_contains(self.table.c[column.key], each.path.json, value)
-            return condition.left  # type: ignore[no-any-return]
+            return condition.left  # type: ignore[no-any-return]  # SQLAlchemy does not type it
         operand = self._expression(each.path, "text" if each.path.json else "")
         if operand is not None and need is Need.WORDS:
             condition = dialect.search(operand, value)
-            return condition.left  # type: ignore[no-any-return]
+            return condition.left  # type: ignore[no-any-return]  # as above
         return operand
 
     def _terms(self, order: Order, fixed: Sequence[Key]) -> list[Key]:

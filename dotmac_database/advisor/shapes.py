@@ -68,7 +68,7 @@ class Condition:
         return Need.SUBSTRING if _RUN.search(re.sub(r"\\.|_", " ", pattern)) else None
 
 
-def _undecorated(type_: Any) -> Any:
+def _undecorated(type_: object) -> object:
     return type_.impl_instance if isinstance(type_, TypeDecorator) else type_
 
 
@@ -82,7 +82,9 @@ def conditions_of(traits: Traits[Any], analysis: Analysis) -> list[Condition]:
     return list(_walk(traits, analysis.shape, iter(analysis.values), required=True))
 
 
-def _walk(traits: Traits[Any], shapes: Sequence[Any], values: Iterator[Any], *, required: bool) -> Iterator[Condition]:
+def _walk(
+    traits: Traits[object], shapes: Sequence[Any], values: Iterator[Any], *, required: bool
+) -> Iterator[Condition]:
     for shape in shapes:
         if isinstance(shape, GroupShape):
             conjunction = shape.mode == "all" or (shape.mode == "any" and len(shape.members) == 1)

@@ -92,21 +92,21 @@ class Dialect(ABC):
     def relevance(self, column: Column, query: Column) -> Column:
         """How well one column matches the search: a number that is greater for a better match."""
 
-    def takes_many(self, type_: TypeEngine[Any]) -> bool:
+    def takes_many(self, type_: TypeEngine[object]) -> bool:
         """Whether `among` sends a list of values of this type as one parameter, and not as one parameter per value.
 
         False for types that SQLAlchemy doesn't know: it is unknown how the driver would take a list of their values.
         """
         return not isinstance(self.underlying(type_), (NullType, UserDefinedType))
 
-    def among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition:
+    def among(self, column: Column, type_: TypeEngine[object], name: str) -> Condition:
         """Whether the column's value is in a list of any length. The list is the value of the parameter ``name``."""
         if not self.takes_many(type_):
             return column.in_(bindparam(name, type_=type_, expanding=True))
         return self._among(column, type_, name)
 
     @abstractmethod
-    def _among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition: ...
+    def _among(self, column: Column, type_: TypeEngine[object], name: str) -> Condition: ...
 
     def row_among(self, columns: Sequence[Column], name: str) -> Condition:
         """Whether the columns' values, taken as a tuple, are in a list of tuples of any length.
@@ -123,8 +123,8 @@ class Dialect(ABC):
     def _row_among(self, columns: Sequence[Column], name: str) -> Condition: ...
 
     def row_parameters(
-        self, columns: Sequence[Column], name: str, rows: Collection[tuple[Any, ...]]
-    ) -> Mapping[str, Sequence[Any]]:
+        self, columns: Sequence[Column], name: str, rows: Collection[tuple[object, ...]]
+    ) -> Mapping[str, Sequence[object]]:
         """The parameters of a condition of `row_among`, which was made with the same ``columns`` and ``name``."""
         return {name: [row[0] for row in rows] if len(columns) == 1 else list(rows)}
 
@@ -148,7 +148,7 @@ class Dialect(ABC):
     def json_overlaps(self, document: Column, path: tuple[str, ...], value: Column) -> Condition:
         """Whether the JSON array at ``path`` and the array in ``value``, a JSON text, have a common element."""
 
-    def typed(self, column: Column, type_: TypeEngine[Any]) -> Column:  # noqa: ARG002 - only PostgreSQL needs the type
+    def typed(self, column: Column, type_: TypeEngine[object]) -> Column:  # noqa: ARG002 - only PostgreSQL needs the type
         """A column of VALUES, cast to this type if the database would infer another type from the values."""
         return column
 
@@ -160,7 +160,7 @@ class Dialect(ABC):
     def insert(self, table: Any) -> Any:
         """An INSERT that supports ON CONFLICT."""
 
-    def orders_natively(self, type_: TypeEngine[Any]) -> bool:
+    def orders_natively(self, type_: TypeEngine[object]) -> bool:
         """Whether ORDER BY on a column of this type sorts as expected. An enum is expected in its declared order."""
         return enum_of(type_) is None
 
@@ -176,7 +176,7 @@ class Dialect(ABC):
         ranks = {stored: rank for rank, stored in enumerate(enum.enums)}
         return case(ranks, value=cast(column, String), else_=None)
 
-    def order_value(self, type_: TypeEngine[Any], value: Any) -> Any:
+    def order_value(self, type_: TypeEngine[object], value: Any) -> Any:
         """A value of the column's Python type, converted so that it can be compared with `order_key`."""
         enum = enum_of(type_)
         if enum is None or value is None or self.orders_natively(type_):
@@ -190,20 +190,20 @@ class Dialect(ABC):
         return operand_type(type_) if self.orders_natively(type_) else Integer()
 
     @abstractmethod
-    def span(self, type_: TypeEngine[Any]) -> Span | None:
+    def span(self, type_: TypeEngine[object]) -> Span | None:
         """The span by which a column of this type is compared with a value that was read from it.
 
         None if the database stores exactly the bound value, so that an ordinary comparison finds the row.
         """
 
     @abstractmethod
-    def key_type(self, type_: TypeEngine[Any]) -> TypeEngine[Any] | None:
+    def key_type(self, type_: TypeEngine[object]) -> TypeEngine[object] | None:
         """The type by which a cursor reads a column of this type, and later binds the value. None: the type itself.
 
         This value is called the key. It is exactly the stored value, so that a comparison finds the row again.
         """
 
-    def is_raw(self, type_: TypeEngine[Any]) -> bool:
+    def is_raw(self, type_: TypeEngine[object]) -> bool:
         """Whether a cursor's key must be selected separately, because it differs from the attribute's value."""
         return self.key_type(type_) is not None if self.orders_natively(type_) else converts(type_)
 
@@ -212,13 +212,13 @@ class Dialect(ABC):
         key = cast(column, type_) if isinstance(type_, AsText) else type_coerce(column, type_)
         return key.label(None)  # without a label, the ORM would take it for the column, which is selected too
 
-    def key_parameter(self, name: str, type_: TypeEngine[Any], column: TypeEngine[Any]) -> Column:
+    def key_parameter(self, name: str, type_: TypeEngine[object], column: TypeEngine[object]) -> Column:
         """The parameter for a cursor's key. ``type_`` is the `key_type`, and ``column`` the type of the column."""
         if isinstance(type_, AsText):
             return cast(bindparam(name, type_=type_), column)
         return bindparam(name, type_=self.order_type(type_))
 
-    def underlying(self, type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    def underlying(self, type_: TypeEngine[object]) -> TypeEngine[object]:
         """The type that this database uses for ``type_``, without decorators."""
         return underlying(type_, self.types)
 

@@ -56,7 +56,7 @@ ORDER BY c.relname, k"""  # noqa: S608 - the table is a parameter
 
 
 @compiles(IndexesOf, "sqlite")
-def _from_pragmas(element: IndexesOf, compiler: Any, **kw: Any) -> str:
+def _from_pragmas(element: IndexesOf, compiler: Any, **kw: object) -> str:
     def parameter(value: str) -> Any:
         return compiler.process(bindparam("dotmac_table", value, type_=Text(), unique=True), **kw)
 

@@ -16,6 +16,7 @@ from sqlalchemy.sql import column
 from sqlalchemy.util import await_only
 
 from ..departures import WRITE_BY_DRIVER, engine_departure
+from ..sqlalchemy_internals import doubles_percents
 from .own import OWN
 
 
@@ -37,7 +38,9 @@ def copies(connection: Connection, table: Table) -> bool:
     return bool(is_table) and not is_secured
 
 
-def copy(connection: Connection, table: Table, columns: Sequence[Column[Any]], lists: Sequence[Sequence[Any]]) -> None:
+def copy(
+    connection: Connection, table: Table, columns: Sequence[Column[Any]], lists: Sequence[Sequence[object]]
+) -> None:
     """Send rows by COPY. ``lists`` are the lists of values, one for each column. Raises `DBAPIError` if it fails."""
     dialect = connection.dialect
     values = [_processed(each.type.dialect_impl(dialect).bind_processor(dialect), list_) for each, list_ in
@@ -59,14 +62,14 @@ def copy(connection: Connection, table: Table, columns: Sequence[Column[Any]], l
 
 def _once(preparer: Any, quoted: str) -> str:
     """A quoted name with single percent signs. SQLAlchemy doubles them if the driver's parameters begin with one."""
-    return quoted.replace("%%", "%") if preparer._double_percents else quoted
+    return quoted.replace("%%", "%") if doubles_percents(preparer) else quoted
 
 
-def _processed(process: Callable[[Any], Any] | None, values: Sequence[Any]) -> Sequence[Any]:
+def _processed(process: Callable[[object], object] | None, values: Sequence[object]) -> Sequence[object]:
     return values if process is None else [process(value) for value in values]
 
 
-def _by_psycopg(connection: Connection, table: Table, names: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> None:
+def _by_psycopg(connection: Connection, table: Table, names: Sequence[str], rows: Iterator[tuple[object, ...]]) -> None:
     quoted = connection.dialect.identifier_preparer
     target = f"{quoted.format_table(table)} ({', '.join(map(quoted.quote, names))})"
     driver: Any = connection.connection.driver_connection
@@ -79,7 +82,7 @@ def _by_psycopg(connection: Connection, table: Table, names: Sequence[str], rows
             stream.write_row(row)
 
 
-async def _by_async_psycopg(driver: Any, statement: str, rows: Iterator[tuple[Any, ...]]) -> None:
+async def _by_async_psycopg(driver: Any, statement: str, rows: Iterator[tuple[object, ...]]) -> None:
     async with driver.cursor() as cursor, cursor.copy(statement) as stream:
         for row in rows:
             await stream.write_row(row)

@@ -95,10 +95,14 @@ def expire_schema(dialect: Any) -> None:
     dialect._invalidate_schema_cache()
 
 
-def forget_schema(dialect: adapters.PGDialect_asyncpg, pooled: Any) -> None:
-    """Let a connection forget its prepared statements now, because `expire_schema` was called."""
-    pooled.dbapi_connection._invalidate_schema_cache_asof = dialect._invalidate_schema_cache_asof
-    await_only(pooled.driver_connection.reload_schema_state())
+def accept_schema(dialect: Any, holder: Any) -> None:
+    """Note on an adapter's connection or cursor that it knows of the last `expire_schema`, and need not react to it."""
+    holder._invalidate_schema_cache_asof = dialect._invalidate_schema_cache_asof
+
+
+def transport_of(driver: object) -> Any:
+    """The transport of asyncpg's connection; None if it has none, or belongs to another driver."""
+    return getattr(driver, "_transport", None)
 
 
 # psycopg.

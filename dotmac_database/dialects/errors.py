@@ -67,7 +67,7 @@ def cause_of(error: BaseException) -> BaseException:
         return error
     # SQLAlchemy's adapter for asyncpg has exceptions of its own: the driver's exception is their __cause__.
     inner = orig.__cause__
-    return inner if inner is not None and hasattr(inner, "sqlstate") else orig  # type: ignore[no-any-return]
+    return inner if inner is not None and hasattr(inner, "sqlstate") else orig  # type: ignore[no-any-return]  # the drivers' classes are known at run time
 
 
 def lost_connection(error: BaseException) -> bool:
@@ -171,7 +171,7 @@ def _refused_by_constraint(
 
 def read(error: sa.DBAPIError) -> Report:
     """The report of the driver's exception in ``error``: psycopg 3, asyncpg, or sqlite3 and aiosqlite."""
-    cause: Any = cause_of(error)
+    cause: object = cause_of(error)
     sqlite_code = getattr(cause, "sqlite_errorcode", None)
     if sqlite_code is not None:
         return _read_sqlite(sqlite_code, str(cause))
@@ -208,7 +208,7 @@ def _fields(report: Report, model: type | None) -> tuple[str, ...]:
     """
     if model is None:
         return report.columns
-    traits: Traits[Any] = traits_of(model)
+    traits: Traits[object] = traits_of(model)
     mapper = traits.mapper
     table = _table(mapper, report.table)
     columns = report.columns or (_constrained(table, report.constraint) if table is not None else ())
@@ -222,7 +222,7 @@ def _is_private(field: str, report: Report, model: type | None) -> bool:
     """Whether the field is private, so that messages must not name it."""
     if model is None:
         return False
-    traits: Traits[Any] = traits_of(model)
+    traits: Traits[object] = traits_of(model)
     return field in traits.private or field in _private_columns(_table(traits.mapper, report.table))
 
 

@@ -15,6 +15,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import ClauseElement, Executable
 
+from ..sqlalchemy_internals import forget_result_columns
+
 _NUMBER = itertools.count(1)
 _PREFIX = re.compile(r"\AEXPLAIN (?:\([\w, ]+\)|QUERY PLAN /\* \d+ \*/) ")
 # SQLite before 3.36 says TABLE: https://www.sqlite.org/eqp.html
@@ -31,19 +33,19 @@ class Explain(Executable, ClauseElement):
 
     inherit_cache = False
 
-    def __init__(self, statement: Any, *, analyze: bool = False) -> None:
+    def __init__(self, statement: object, *, analyze: bool = False) -> None:
         self.statement = statement
         self.analyze = analyze
 
 
 @compiles(Explain, "postgresql")
-def _explain(element: Explain, compiler: Any, **kw: Any) -> str:
+def _explain(element: Explain, compiler: object, **kw: object) -> str:
     options = "ANALYZE, BUFFERS, FORMAT JSON" if element.analyze else "FORMAT JSON"
     return f"EXPLAIN ({options}) {_compiled(element, compiler, kw)}"
 
 
 @compiles(Explain, "sqlite")
-def _explain_query_plan(element: Explain, compiler: Any, **kw: Any) -> str:
+def _explain_query_plan(element: Explain, compiler: object, **kw: object) -> str:
     # The driver caches prepared statements by their text, and SQLite does not notice if the schema has changed since it
     # prepared an EXPLAIN. Therefore a number makes each text unique.
     return f"EXPLAIN QUERY PLAN /* {next(_NUMBER)} */ {_compiled(element, compiler, kw)}"
@@ -52,14 +54,14 @@ def _explain_query_plan(element: Explain, compiler: Any, **kw: Any) -> str:
 def _compiled(element: Explain, compiler: Any, kw: dict[str, Any]) -> str:
     sql = str(compiler.process(element.statement, **kw))
     # EXPLAIN returns other columns than the statement. If names coincide, SQLAlchemy would use the statement's types.
-    compiler._result_columns = []
+    forget_result_columns(compiler)
     return sql
 
 
 class Plan(NamedTuple):
     """A plan as data and as text, with the tables it scans, the indexes it uses, and whether it sorts rows."""
 
-    data: Any
+    data: object
     text: str
     scans: tuple[str, ...]
     indexes: tuple[str, ...]
@@ -71,12 +73,12 @@ def explained(sql: str) -> str:
     return _PREFIX.sub("", sql, count=1)
 
 
-def plan_of(dialect: str, rows: Sequence[Mapping[str, Any]]) -> Plan:
+def plan_of(dialect: str, rows: Sequence[Mapping[str, object]]) -> Plan:
     """The plan that the rows of an EXPLAIN describe. ``dialect`` is the name of the database's dialect."""
     return _sqlite_plan(rows) if dialect == "sqlite" else _postgresql_plan(_parsed(next(iter(rows[0].values()))))
 
 
-def planned_rows(session: Session, statement: Any) -> int:
+def planned_rows(session: Session, statement: object) -> int:
     """The number of rows that PostgreSQL's planner expects. One round trip; the statement itself is not run."""
     return expected_rows(session.execute(Explain(statement)).scalar_one())
 
@@ -189,7 +191,7 @@ def _title(node: dict[str, Any]) -> str:
     return title
 
 
-def _costs(node: dict[str, Any]) -> str:
+def _costs(node: dict[str, object]) -> str:
     costs = (
         f"(cost={node['Startup Cost']:.2f}..{node['Total Cost']:.2f} rows={node['Plan Rows']} "
         f"width={node['Plan Width']})"
@@ -202,5 +204,5 @@ def _costs(node: dict[str, Any]) -> str:
     return f"{costs} (actual {times}rows={node['Actual Rows']} loops={node['Actual Loops']})"
 
 
-def _timed(node: dict[str, Any]) -> bool:
+def _timed(node: dict[str, object]) -> bool:
     return "Actual Total Time" in node

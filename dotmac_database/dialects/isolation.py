@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from sqlalchemy import Connection, Engine, Select, func, select
 
@@ -32,9 +31,9 @@ def statement_is_transaction(engine: Engine) -> bool:
     return level in ("READ COMMITTED", "AUTOCOMMIT") or engine.dialect.name == "sqlite"
 
 
-def begin_options(*, isolation_level: str | None, read_only: bool, deferrable: bool) -> Mapping[str, Any]:
+def begin_options(*, isolation_level: str | None, read_only: bool, deferrable: bool) -> Mapping[str, object]:
     """The execution options that add these settings to PostgreSQL's BEGIN. SQLAlchemy resets them afterwards."""
-    options: dict[str, Any] = {}
+    options: dict[str, object] = {}
     if isolation_level is not None:
         options["isolation_level"] = isolation_level
     if read_only:
@@ -44,7 +43,7 @@ def begin_options(*, isolation_level: str | None, read_only: bool, deferrable: b
     return options
 
 
-def set_timeouts(*, statement: float | None, lock: float | None, idle: float | None = None) -> Select[Any] | None:
+def set_timeouts(*, statement: float | None, lock: float | None, idle: float | None = None) -> Select[object] | None:
     """One statement that sets these timeouts of PostgreSQL for the transaction. None if all arguments are None.
 
     The timeouts are in seconds, and 0 disables a timeout. PostgreSQL counts milliseconds, so a timeout of less than
@@ -72,7 +71,7 @@ def may_have_written(connection: Connection) -> bool:
     return before is None or before != total_changes(connection)
 
 
-def lock_by_name(name: str, *, wait: bool) -> Select[Any]:
+def lock_by_name(name: str, *, wait: bool) -> Select[object]:
     """The statement that takes PostgreSQL's advisory lock on a name until the transaction ends.
 
     With ``wait`` the statement waits for the lock and returns NULL. Without ``wait`` it returns at once, and says

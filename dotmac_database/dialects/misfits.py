@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any
 
 from sqlalchemy import exc as sa
 from sqlalchemy.types import TypeDecorator
@@ -37,7 +36,7 @@ def refused_by_type(error: sa.StatementError, model: type | None, who: str) -> V
     return ValidationError(f"{who}.{' or '.join(fields)} {message}", field=fields[0] if len(fields) == 1 else None)
 
 
-def _refusal(traceback: TracebackType | None) -> tuple[TypeDecorator[Any], Any] | None:
+def _refusal(traceback: TracebackType | None) -> tuple[TypeDecorator[object], object] | None:
     """The type that was converting a value when the exception was raised, and that value."""
     refusal = None
     while traceback is not None:
@@ -50,7 +49,7 @@ def _refusal(traceback: TracebackType | None) -> tuple[TypeDecorator[Any], Any] 
     return refusal
 
 
-def _fields(traits: Traits[Any], type_: TypeDecorator[Any]) -> list[str]:
+def _fields(traits: Traits[object], type_: TypeDecorator[object]) -> list[str]:
     """The fields of the class that have this type. If there are none, the fields of its related classes."""
     own = [key for key, column in traits.columns.items() if type(column.type) is type(type_)]
     if own:
@@ -63,7 +62,7 @@ def _fields(traits: Traits[Any], type_: TypeDecorator[Any]) -> list[str]:
     ]
 
 
-def _names_of(parameters: Any, value: Any) -> Iterator[str]:
+def _names_of(parameters: object, value: object) -> Iterator[str]:
     """The names of the parameters whose value is this object."""
     for each in parameters if isinstance(parameters, (list, tuple)) else (parameters,):
         if isinstance(each, Mapping):

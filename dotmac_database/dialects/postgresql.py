@@ -64,7 +64,7 @@ class _Whole(TypeDecorator[str]):
     impl = String
     cache_ok = True
 
-    def __init__(self, item: TypeDecorator[Any]) -> None:
+    def __init__(self, item: TypeDecorator[object]) -> None:
         super().__init__()
         self.item = item
 
@@ -73,7 +73,7 @@ class _Whole(TypeDecorator[str]):
         return self.item.bind_processor(dialect)
 
 
-def _list_of(type_: TypeEngine[Any]) -> ARRAY[Any]:
+def _list_of(type_: TypeEngine[object]) -> ARRAY[object]:
     """The type of an array of values. The dimension is given, since a value can itself be a list in Python."""
     return ARRAY(_item(type_), dimensions=1)
 
@@ -118,7 +118,7 @@ class Postgresql(Dialect):
         # ts_rank_cd returns a REAL, which would not be equal to the number in a cursor. A double is equal to it.
         return cast(func.ts_rank_cd(_words(column), func.websearch_to_tsquery(_CONFIG, query)), Double())
 
-    def _among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition:
+    def _among(self, column: Column, type_: TypeEngine[object], name: str) -> Condition:
         return column == any_(bindparam(name, type_=_list_of(type_)))
 
     def _row_among(self, columns: Sequence[Column], name: str) -> Condition:
@@ -128,8 +128,8 @@ class Postgresql(Dialect):
         return tuple_(*columns).in_(select(*(rows.c[each] for each in names)))
 
     def row_parameters(
-        self, columns: Sequence[Column], name: str, rows: Collection[tuple[Any, ...]]
-    ) -> Mapping[str, Sequence[Any]]:
+        self, columns: Sequence[Column], name: str, rows: Collection[tuple[object, ...]]
+    ) -> Mapping[str, Sequence[object]]:
         if len(columns) == 1 or not all(self.takes_many(each.type) for each in columns):
             return super().row_parameters(columns, name, rows)
         return {f"{name}_{place}": [row[place] for row in rows] for place in range(len(columns))}
@@ -169,7 +169,7 @@ class Postgresql(Dialect):
         other = func.jsonb_array_elements(cast(value, JSONB)).column_valued("other")
         return exists(select(literal_column("1")).where(member == other))
 
-    def typed(self, column: Column, type_: TypeEngine[Any]) -> Column:
+    def typed(self, column: Column, type_: TypeEngine[object]) -> Column:
         # A column of VALUES has the type text if it has only NULLs, or if psycopg sends enums in it. PostgreSQL assigns
         # a text only to a text column.
         plain = self.underlying(type_)
@@ -180,20 +180,20 @@ class Postgresql(Dialect):
         enum = enum_of(type_)
         return column if enum is not None and not enum.native_enum else cast(column, type_)
 
-    def numbers(self, many: Any) -> Any:
+    def numbers(self, many: object) -> object:
         return func.generate_series(1, many).table_valued("number", name="dotmac_numbers")
 
     def insert(self, table: Any) -> Any:
         return insert_on_conflict(table)
 
-    def orders_natively(self, type_: TypeEngine[Any]) -> bool:
+    def orders_natively(self, type_: TypeEngine[object]) -> bool:
         enum = enum_of(type_)
         return enum is None or enum.native_enum
 
-    def order_type(self, type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    def order_type(self, type_: TypeEngine[object]) -> TypeEngine[object]:
         return _SINGLE if _is_single(type_) else super().order_type(type_)
 
-    def span(self, type_: TypeEngine[Any]) -> Span | None:
+    def span(self, type_: TypeEngine[object]) -> Span | None:
         if converts(type_):
             return None
         stored = self.underlying(type_)
@@ -222,7 +222,7 @@ class Postgresql(Dialect):
         return or_(in_span, column != column)  # `column != column` is NULL for NULL, so that NOT IN excludes it too
 
 
-def _is_single(type_: TypeEngine[Any]) -> bool:
+def _is_single(type_: TypeEngine[object]) -> bool:
     """Whether columns of this type are REAL: single precision."""
     return isinstance(type_, REAL) or (
         isinstance(type_, Float) and type_.precision is not None and type_.precision <= _SINGLE_DIGITS

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy import types as sa
 from sqlalchemy.exc import DisconnectionError
 
+from .driver_internals import transport_of
 from .stale_plans import watch_plans
 
 _ERROR_RESPONSE = b"E"
@@ -55,7 +56,7 @@ def _exact(numeric: Any) -> type[Any]:
     return ExactNumeric
 
 
-def _refuse_ended(_connection: Any, record: Any, _fairy: Any) -> None:
+def _refuse_ended(_connection: object, record: Any, _fairy: object) -> None:
     if has_ended(record.driver_connection):
         raise DisconnectionError("The server has closed this connection.")
 
@@ -64,7 +65,7 @@ _listener: Any = _refuse_ended
 _listener.dotmac_internal = True  # see `dotmac_database.departures`
 
 
-def has_ended(driver: Any) -> bool:
+def has_ended(driver: object) -> bool:
     """Whether the server has closed an idle connection of psycopg or asyncpg. Sends nothing."""
     if hasattr(driver, "pgconn"):
         return _psycopg_ended(driver)
@@ -91,7 +92,7 @@ def _asyncpg_ended(driver: Any) -> bool:
     if driver.is_closed():
         return True
     # The event loop may not have read yet what the kernel has received.
-    transport: Any = getattr(driver, "_transport", None)
+    transport = transport_of(driver)
     connection_socket = None if transport is None else transport.get_extra_info("socket")
     if connection_socket is None or not _readable(connection_socket.fileno()):
         return False
@@ -113,14 +114,14 @@ def _readable(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
-def cut(driver: Any) -> bool:
+def cut(driver: object) -> bool:
     """Shut the socket of a connection down, without waiting for the server. Returns whether the connection was open.
 
     A connection of psycopg can be cut from any thread, a connection of asyncpg only in its event loop. Callers that
     wait for a response of the server get an error at once.
     """
     # asyncpg's own `terminate` does nothing while a `close` waits for the server (seen in 0.30).
-    transport = getattr(driver, "_transport", None)
+    transport = transport_of(driver)
     if transport is not None:
         transport.abort()
         return True

@@ -43,7 +43,7 @@ class AsStored(sa.UserDefinedType[Any]):
 
     cache_ok = True
 
-    def get_col_spec(self, **_: Any) -> str:
+    def get_col_spec(self, **_: object) -> str:
         """SQLAlchemy's hook. No column is ever created with this type."""
         return "BLOB"
 
@@ -52,7 +52,7 @@ class AsText(sa.Text):
     """A type whose values are in PostgreSQL's text form, from which PostgreSQL gets exactly the same value again."""
 
 
-def converts(type_: sa.TypeEngine[Any]) -> bool:
+def converts(type_: sa.TypeEngine[object]) -> bool:
     """Whether a `TypeDecorator` of the user converts the values of this type in an unknown way."""
     while isinstance(type_, sa.TypeDecorator) and not isinstance(type_, (UTCDateTime, sa.Interval)):
         if any(getattr(type(type_), hook) is not getattr(sa.TypeDecorator, hook) for hook in _HOOKS):
@@ -77,8 +77,8 @@ class Span:
     """
 
     item: sa.TypeEngine[Any]
-    low: sa.TypeEngine[Any]
-    high: sa.TypeEngine[Any]
+    low: sa.TypeEngine[object]
+    high: sa.TypeEngine[object]
     rounds: bool = False
 
     @property
@@ -99,7 +99,7 @@ class MomentEnd(sa.TypeDecorator[Any]):
     impl = sa.Text
     cache_ok = True
 
-    def __init__(self, item: sa.TypeEngine[Any], end: Ends) -> None:
+    def __init__(self, item: sa.TypeEngine[object], end: Ends) -> None:
         super().__init__()
         self.item = item
         self.end = end
@@ -108,7 +108,7 @@ class MomentEnd(sa.TypeDecorator[Any]):
         """SQLAlchemy's hook: a function that returns the first or the last text of the span."""
         store, end = bound_by(self.item, dialect), self.end
 
-        def process(value: Any) -> Any:
+        def process(value: object) -> object:
             forms = moment_forms(store(value))
             return forms[0 if end == "low" else -1]
 
@@ -128,7 +128,7 @@ def moment_forms(stored: Any) -> tuple[Any, ...]:
     return (whole.removesuffix(" 00:00:00"), *forms) if not short and whole.endswith(" 00:00:00") else tuple(forms)
 
 
-def digits_read(item: sa.TypeEngine[Any], dialect: Dialect) -> int | None:
+def digits_read(item: sa.TypeEngine[object], dialect: Dialect) -> int | None:
     """The number of decimal places that a float is rounded to when it is read as a Decimal; None: not rounded."""
     read = item.dialect_impl(dialect).result_processor(dialect, _DOUBLE_OID)
     digits = _DOUBLES_DIGITS if read is None else -int(Decimal(str(read(1 / 3))).as_tuple().exponent)
@@ -145,7 +145,7 @@ class DecimalEnd(sa.TypeDecorator[Any]):
     impl = sa.Double
     cache_ok = True
 
-    def __init__(self, item: sa.TypeEngine[Any], end: Ends, narrow: bool = False) -> None:
+    def __init__(self, item: sa.TypeEngine[object], end: Ends, narrow: bool = False) -> None:
         super().__init__()
         self.item = item
         self.end = end
@@ -177,7 +177,7 @@ class Single(sa.TypeDecorator[Any]):
     impl = sa.Double
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: Any) -> Any:  # noqa: ARG002 - SQLAlchemy's signature
+    def process_bind_param(self, value: Any, dialect: object) -> object:  # noqa: ARG002 - SQLAlchemy's signature
         """SQLAlchemy's hook: the double."""
         return None if value is None else nearest_single(float(value))
 
@@ -201,7 +201,7 @@ class DoubleEnd(sa.TypeDecorator[Any]):
         super().__init__()
         self.end = end
 
-    def process_bind_param(self, value: Any, dialect: Any) -> Any:  # noqa: ARG002 - SQLAlchemy's signature
+    def process_bind_param(self, value: Any, dialect: object) -> object:  # noqa: ARG002 - SQLAlchemy's signature
         """SQLAlchemy's hook: the number."""
         if value is None or not math.isfinite(value):
             return value
@@ -217,12 +217,12 @@ class AsWritten(sa.TypeDecorator[Any]):
     impl = sa.Numeric
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: Any) -> Any:  # noqa: ARG002 - SQLAlchemy's signature
+    def process_bind_param(self, value: object, dialect: object) -> object:  # noqa: ARG002 - SQLAlchemy's signature
         """SQLAlchemy's hook: the number."""
         return Decimal(repr(value)) if isinstance(value, float) else value
 
 
-def decimal_span(type_: sa.TypeEngine[Any], narrow: bool = False) -> Span:
+def decimal_span(type_: sa.TypeEngine[object], narrow: bool = False) -> Span:
     """The span of a float column that is read as rounded Decimals; ``narrow``: its precision is single."""
     return Span(type_, DecimalEnd(type_, "low", narrow), DecimalEnd(type_, "high", narrow), rounds=True)
 
@@ -235,6 +235,6 @@ def float_span(type_: sa.Numeric[Any]) -> Span:
     return Span(type_, DoubleEnd("low"), DoubleEnd("high"))
 
 
-def moment_span(type_: sa.TypeEngine[Any]) -> Span:
+def moment_span(type_: sa.TypeEngine[object]) -> Span:
     """The span of a datetime or time that SQLite stores as text."""
     return Span(type_, MomentEnd(type_, "low"), MomentEnd(type_, "high"))

@@ -61,7 +61,7 @@ class JsonValues(TypeDecorator[Any]):
     impl = Text
     cache_ok = True
 
-    def __init__(self, item: TypeEngine[Any]) -> None:
+    def __init__(self, item: TypeEngine[object]) -> None:
         super().__init__()
         self.item = item
 
@@ -80,7 +80,7 @@ class JsonRows(TypeDecorator[Any]):
     cache_ok = True
 
     # A tuple and not *items, since SQLAlchemy's cache key is made from named parameters.
-    def __init__(self, items: tuple[TypeEngine[Any], ...]) -> None:
+    def __init__(self, items: tuple[TypeEngine[object], ...]) -> None:
         super().__init__()
         self.items = items
 
@@ -117,7 +117,7 @@ def _json_number(value: float) -> float | None:
     return None if value != value else value
 
 
-def _json(stored: list[Any]) -> str:
+def _json(stored: list[object]) -> str:
     text = json.dumps(stored)
     if "Infinity" not in text:
         return text
@@ -180,7 +180,7 @@ class Sqlite(Dialect):
     def relevance(self, column: Column, query: Column) -> Column:
         return func.dotmac_relevance(column, query, type_=Double())
 
-    def _among(self, column: Column, type_: TypeEngine[Any], name: str) -> Condition:
+    def _among(self, column: Column, type_: TypeEngine[object], name: str) -> Condition:
         values = func.json_each(bindparam(name, type_=JsonValues(type_))).table_valued("value", name="dotmac_values")
         return column.in_(select(_from_json(values.c.value, type_)))
 
@@ -236,7 +236,7 @@ class Sqlite(Dialect):
             return decimal_span(type_)
         return None
 
-    def key_type(self, type_: TypeEngine[Any]) -> TypeEngine[Any] | None:
+    def key_type(self, type_: TypeEngine[object]) -> TypeEngine[object] | None:
         stored = self.underlying(type_)
         decimal = isinstance(stored, (Float, Numeric)) and stored.asdecimal
         return None if isinstance(stored, _FAITHFUL) and not decimal and not converts(type_) else AsStored()

@@ -66,7 +66,7 @@ def keep(engine: Engine) -> None:
     """
 
     @event.listens_for(engine, "reset")
-    def reset(connection: Any, _record: Any, state: Any) -> None:
+    def reset(connection: Any, _record: object, state: Any) -> None:
         if state.asyncio_safe and connection.driver_connection.in_transaction:
             connection.rollback()
 

@@ -11,7 +11,7 @@ _MOST_CANDIDATES = 200
 """The maximum number of words or groups in a query of the FTS5 table, whose parser limits the depth of a query."""
 
 
-def contains(document: Any, candidate: Any) -> bool:
+def contains(document: object, candidate: object) -> bool:
     """Whether one JSON value contains another: https://www.postgresql.org/docs/current/datatype-json.html#JSON-CONTAINMENT"""
     if isinstance(document, dict) and isinstance(candidate, dict):
         return all(key in document and contains(document[key], value) for key, value in candidate.items())
@@ -23,13 +23,13 @@ def contains(document: Any, candidate: Any) -> bool:
     return _equal(document, candidate)
 
 
-def _member(each: Any, candidate: Any) -> bool:
+def _member(each: object, candidate: object) -> bool:
     if isinstance(candidate, (dict, list)):
         return type(each) is type(candidate) and contains(each, candidate)
     return _equal(each, candidate)
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _equal(one: object, other: object) -> bool:
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     return (type(one) is type(other) and bool(one == other)) or (
@@ -106,11 +106,11 @@ def register_functions(connection: Any) -> None:
     connection.create_function("dotmac_candidates", 1, _candidates, deterministic=True)
 
 
-def _lower(text: Any) -> Any:
+def _lower(text: object) -> object:
     return text.lower() if isinstance(text, str) else text
 
 
-def _upper(text: Any) -> Any:
+def _upper(text: object) -> object:
     return text.upper() if isinstance(text, str) else text
 
 

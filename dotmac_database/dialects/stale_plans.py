@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, ExceptionContext, event
-from sqlalchemy.pool import _ConnectionFairy
 from sqlalchemy.util import await_only
+
+from ..sqlalchemy_internals import forget_cached_metadata, is_pooled, savepoint_name
+from .driver_internals import accept_schema, expire_schema, forget_prepared
 
 OPENING = "dotmac_opening"
 """The execution option of a statement that opens a transaction, such as setting the tenant.
@@ -53,7 +55,7 @@ class Point:
 _BEGINNING = Point()
 
 
-def is_stale_plan(cause: Any) -> bool:
+def is_stale_plan(cause: object) -> bool:
     """Whether a driver's error means that the plan of a statement is stale, and nothing else is wrong.
 
     SQLSTATE 0A000 can also mean that the server does not have a feature. To tell the two apart, the name of the
@@ -104,7 +106,7 @@ def _sent(send: Any, cursor: Any, statement: str, parameters: Any, context: Any,
     dialect, pooled = context.dialect, context.root_connection.connection
     # SQLAlchemy must send the statement if there is another listener, which must see it. The first queries of a new
     # dialect are sent by SQLAlchemy too, since their connection is not from the pool.
-    if len(listeners) > 1 or not isinstance(pooled, _ConnectionFairy):
+    if len(listeners) > 1 or not is_pooled(pooled):
         return False
     point = point_of(dialect, pooled)
     try:
@@ -118,9 +120,9 @@ def _sent(send: Any, cursor: Any, statement: str, parameters: Any, context: Any,
             raise
         go_back(dialect, pooled, point)
         if context.compiled is not None:
-            context.compiled._cached_metadata = None
+            forget_cached_metadata(context.compiled)
         if dialect.driver == "asyncpg":
-            cursor._invalidate_schema_cache_asof = dialect._invalidate_schema_cache_asof
+            accept_schema(dialect, cursor)
         send(cursor, statement, parameters, context)
     if point is not None and OPENING in context.execution_options:
         pooled.info[_POINT] = Point(point.savepoint, (*point.opening, (statement, parameters)))
@@ -160,14 +162,14 @@ def mark_savepoint(connection: Connection) -> None:
     """
     savepoint: Any = connection.get_nested_transaction()
     if savepoint is not None and connection.dialect.driver in ("psycopg", "asyncpg"):
-        connection.info[_POINT] = Point(savepoint._savepoint)
+        connection.info[_POINT] = Point(savepoint_name(savepoint))
 
 
 def note_stale(dialect: Any) -> None:
     """Remember that the schema has changed, so that each connection forgets its plans before it is used again."""
     setattr(dialect, _STALE_AT, time.monotonic())
     if dialect.driver == "asyncpg":
-        dialect._invalidate_schema_cache()
+        expire_schema(dialect)
 
 
 def go_back(dialect: Any, pooled: Any, point: Point) -> None:
@@ -182,7 +184,7 @@ def go_back(dialect: Any, pooled: Any, point: Point) -> None:
         _send(adapted, statement, parameters)
 
 
-def _send(adapted: Any, statement: str, parameters: Any = None) -> None:
+def _send(adapted: Any, statement: str, parameters: object = None) -> None:
     cursor = adapted.cursor()
     try:
         cursor.execute(statement, parameters)
@@ -201,10 +203,10 @@ def forget_plans(dialect: Any, pooled: Any) -> None:
     pooled.info[_FORGOTTEN_AT] = stale_at
     driver = pooled.driver_connection
     if dialect.driver == "asyncpg":
-        pooled.dbapi_connection._invalidate_schema_cache_asof = dialect._invalidate_schema_cache_asof
+        accept_schema(dialect, pooled.dbapi_connection)
         await_only(driver.reload_schema_state())
         return
-    driver._prepared.clear()
+    forget_prepared(driver)
     sent = driver.execute("DEALLOCATE ALL", prepare=False)
     if dialect.is_async:
         await_only(sent)

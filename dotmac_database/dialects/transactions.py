@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 
+from .driver_internals import is_executing
 from .sqlite_functions import register_functions
 from .stale_plans import watch_plans
 
@@ -114,7 +115,7 @@ def _clear(connection: Connection) -> None:
     connection.info.pop(_ABORTED, None)
 
 
-def _clear_savepoint(connection: Connection, *_: Any) -> None:
+def _clear_savepoint(connection: Connection, *_: object) -> None:
     _clear(connection)
 
 
@@ -156,9 +157,7 @@ def _is_busy(connection: Connection) -> bool:
     if connection.closed or connection.invalidated:
         return False
     pooled: Any = connection.connection
-    lock = getattr(pooled.driver_connection, "lock", None)
-    mutex = getattr(pooled.dbapi_connection, "_execute_mutex", None)
-    return BUSY in pooled.info or any(each is not None and each.locked() for each in (lock, mutex))
+    return BUSY in pooled.info or is_executing(pooled)
 
 
 def throw_away(connection: Connection) -> None:

@@ -94,7 +94,7 @@ class DatabaseHealthChecker:
         # A check with another verifier runs other queries, so it can't be shared.
         return kind if self.security is None or kind != "health" else f"{kind} {id(self.security)}"
 
-    def _check(self, target: Any, kind: str) -> HealthCheckResult:
+    def _check(self, target: object, kind: str) -> HealthCheckResult:
         started = time.perf_counter()
         try:
             subject = subject_of(target, is_async=False)
@@ -111,7 +111,7 @@ class DatabaseHealthChecker:
             return self._timed_out(check, started)
         return self._completed(subject, outcome)
 
-    async def _check_async(self, target: Any, kind: str) -> HealthCheckResult:
+    async def _check_async(self, target: object, kind: str) -> HealthCheckResult:
         started = time.perf_counter()
         try:
             subject = subject_of(target, is_async=True)
@@ -148,7 +148,7 @@ class DatabaseHealthChecker:
             details,
         )
 
-    def _circuit(self) -> dict[str, Any]:
+    def _circuit(self) -> dict[str, object]:
         return {} if self.breaker is None else {"circuit": self.breaker.state}
 
     def _concerns(self, details: dict[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ class Subject:
 
     def details(self) -> dict[str, Any]:
         """The use of the engine's pool, and of all pools if there are several."""
-        use: dict[str, Any] = {"pool": pool_use(self.engine.pool)}
+        use: dict[str, object] = {"pool": pool_use(self.engine.pool)}
         if len(self.pools) > 1:
             use["pools"] = [pool_use(pool) for pool in self.pools]
         return use
@@ -82,7 +82,7 @@ def _first_engine(database: Database) -> Engine:
         return database.engine
 
 
-def _sync_engine(target: Any) -> Engine:
+def _sync_engine(target: object) -> Engine:
     if isinstance(target, AsyncEngine):
         return target.sync_engine
     return target if isinstance(target, Engine) else sync_session(target).get_bind().engine

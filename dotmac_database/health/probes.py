@@ -83,7 +83,7 @@ class Examination:
             own["row_level_security"] = self._verify_security
         return {**POSTGRESQL, **own}
 
-    def _slow_queries(self, connection: Connection) -> list[dict[str, Any]] | None:
+    def _slow_queries(self, connection: Connection) -> list[dict[str, object]] | None:
         query = "SELECT nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
         schema = connection.execute(text(f"{query} WHERE extname = 'pg_stat_statements'")).scalar()
         if schema is None:
@@ -93,7 +93,7 @@ class Examination:
             *(column(name) for name in ("query", "calls", "mean_exec_time", "dbid")),
             schema=schema,
         ).c
-        here: Select[Any] = (
+        here: Select[object] = (
             select(column("oid")).select_from(table("pg_database")).where(column("datname") == func.current_database())
         )
         slow = (
@@ -107,7 +107,7 @@ class Examination:
             for row in connection.execute(slow)
         ]
 
-    def _verify_security(self, connection: Connection) -> list[dict[str, Any]]:
+    def _verify_security(self, connection: Connection) -> list[dict[str, object]]:
         if isinstance(self.security, RowLevelSecurity):
             # Without ``attempts`` nothing is written, not even in a transaction that is rolled back.
             # This is right for checks, which are frequent.

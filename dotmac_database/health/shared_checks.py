@@ -46,7 +46,7 @@ class SharedCheck:
     deadline: float
     outcome: Future[Outcome] = field(default_factory=Future)
     task: asyncio.Task[Any] | None = None
-    _driver: Any = None
+    _driver: object = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -83,7 +83,7 @@ class SharedCheck:
         if self.task is not None:
             await asyncio.wait({self.task}, timeout=0.1)
 
-    def _stop(self, task: asyncio.Task[Any]) -> None:
+    def _stop(self, task: asyncio.Task[object]) -> None:
         # The connection is cut before the task is cancelled. Otherwise asyncpg would send a cancel request to the
         # frozen server, and wait for it.
         if not self._cut():
@@ -96,7 +96,7 @@ class SharedCheck:
 
 _LOCK = threading.Lock()
 # The key is the pool and not the engine, because `Engine.execution_options` makes another engine with the same pool.
-_SHARED: WeakKeyDictionary[Pool, dict[Any, SharedCheck]] = WeakKeyDictionary()
+_SHARED: WeakKeyDictionary[Pool, dict[object, SharedCheck]] = WeakKeyDictionary()
 
 
 def shared_check(engine: Engine, kind: str, seconds: float, work: Work) -> SharedCheck:
@@ -122,7 +122,7 @@ def shared_check_async(engine: Engine, kind: str, seconds: float, work: Work) ->
     return _shared(engine, (kind, id(asyncio.get_running_loop())), seconds, start)
 
 
-def _shared(engine: Engine, key: Any, seconds: float, start: Callable[[SharedCheck], None]) -> SharedCheck:
+def _shared(engine: Engine, key: object, seconds: float, start: Callable[[SharedCheck], None]) -> SharedCheck:
     with _LOCK:
         checks = _SHARED.setdefault(engine.pool, {})
         check = checks.get(key)
@@ -193,7 +193,7 @@ async def _close(connection: AsyncConnection, *, own: bool) -> None:
         cut(driver)
 
 
-def _run_work(check: SharedCheck, connection: Connection, work: Work) -> dict[str, Any]:
+def _run_work(check: SharedCheck, connection: Connection, work: Work) -> dict[str, object]:
     check.hold(connection.connection.driver_connection)
     try:
         return work(connection)

@@ -106,7 +106,9 @@ def _key_bytes(key: bytes | str) -> bytes:
     except UnicodeEncodeError:
         raise ValidationError("A cursor key can't have lone surrogates.", field="cursor_key") from None
     if len(signing_key) < MIN_KEY:
-        raise ValidationError(f"A cursor key must have at least {MIN_KEY} bytes.", field="cursor_key")
+        raise ValidationError(
+            f"A cursor key can't be empty or short: it has at least {MIN_KEY} bytes.", field="cursor_key"
+        )
     return signing_key
 
 

@@ -167,7 +167,7 @@ class CircuitBreaker:
         protected.circuit_breaker = self  # type: ignore[attr-defined]  # functions take attributes
         return cast("Callable[P, R]", protected)
 
-    def _around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _around(self, function: Callable[..., object]) -> Callable[..., Any]:
         @wraps(function)
         def protected(*args: Any, **kwargs: Any) -> Any:
             with self._call():

@@ -117,9 +117,9 @@ def _async_generator(function: Function, plan: Retries) -> Function:
     return retried
 
 
-def _sessions(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+def _sessions(args: tuple[object, ...], kwargs: Mapping[str, object]) -> list[object]:
     """The distinct sessions in the call's arguments. A scoped session is replaced by the session that it stands for."""
-    sessions: dict[int, Any] = {}
+    sessions: dict[int, object] = {}
     for value in (*args, *kwargs.values()):
         session = value if isinstance(value, _SESSIONS) else _session_of(value)
         if isinstance(session, (scoped_session, async_scoped_session)):
@@ -129,19 +129,19 @@ def _sessions(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
     return list(sessions.values())
 
 
-def _session_of(value: Any) -> Any:
+def _session_of(value: object) -> object:
     attributes = getattr(value, "__dict__", {})
     return next((attributes[name] for name in _ATTRIBUTES if isinstance(attributes.get(name), _SESSIONS)), None)
 
 
-def _run(plan: Retries, sessions: list[Any], attempt: Function) -> Any:
+def _run(plan: Retries, sessions: list[object], attempt: Function) -> Any:
     plain = [sync_session(session) for session in sessions]
     with translated():
         plan = replace(plan, enclosed=any(encloses(session) for session in plain))
     return plan.run(attempt, lambda: _clean(plain))
 
 
-async def _run_async(plan: Retries, sessions: list[Any], attempt: Function) -> Any:
+async def _run_async(plan: Retries, sessions: list[object], attempt: Function) -> Any:
     with translated():
         enclosed = [await _on(session, encloses) for session in sessions]
 

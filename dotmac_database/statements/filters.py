@@ -378,7 +378,7 @@ def _target(relationship: Any) -> Traits[object]:
 
 def _exists(relationship: Any, condition: Condition) -> Condition:
     attribute = relationship.class_attribute
-    return attribute.any(condition) if relationship.uselist else attribute.has(condition)  # type: ignore[no-any-return]
+    return attribute.any(condition) if relationship.uselist else attribute.has(condition)  # type: ignore[no-any-return]  # the attribute is untyped
 
 
 def _through(steps: Sequence[object], condition: Condition, scope: Scope) -> Condition:

@@ -185,6 +185,9 @@ OWNERS: dict[str, Callable[[], Any]] = {
     "_execute_mutex": lambda: AsyncAdapt_asyncpg_connection,
     "_invalidate_schema_cache_asof": lambda: AsyncAdapt_asyncpg_connection,
     "_invalidate_schema_cache": PGDialect_asyncpg,
+    "_cached_metadata": lambda: select(things).compile(),
+    "_ConnectionFairy": lambda: sqlalchemy.pool,
+    "_transport": lambda: asyncpg.Connection,
     "_prepared": lambda: psycopg.Connection(psycopg.pq.PGconn.connect_start(b"")),
     # tenancy.compiler, tenancy.fragments
     "_compose_select_body": lambda: SQLCompiler,
