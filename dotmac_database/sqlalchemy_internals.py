@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstanceState, Mapper, Session, decl_base
 from sqlalchemy.orm import session as sessions
 from sqlalchemy.orm.mapper import _all_registries
-from sqlalchemy.pool import QueuePool, _ConnectionFairy
+from sqlalchemy.pool import Pool, QueuePool, _ConnectionFairy
 from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql import util as sql_util
 from sqlalchemy.sql.compiler import IdentifierPreparer, ResultColumnsEntry, SQLCompiler
@@ -38,6 +38,9 @@ _CLOSE_STATE: type[sessions._SessionCloseState] | None = getattr(sessions, "_Ses
 
 DEFAULT_CONSTRUCTOR: Callable[..., None] | None = getattr(decl_base, "_declarative_constructor", None)
 """The constructor that SQLAlchemy gives to a declarative class without one."""
+
+ONCE = "only_once.<locals>.go"
+"""The qualified name of a listener that SQLAlchemy calls only once."""
 
 
 # Events: which listeners are registered, without calling any.
@@ -237,6 +240,18 @@ def forget_cached_metadata(compiled: Any) -> None:
 
 
 # Engines.
+
+
+def remove_once_listeners(pool: Pool) -> None:
+    """Remove the listeners to a pool's connections that are called only once, for the first connection of all pools.
+
+    One of them initializes the dialect. `Pool.recreate` gives it to the new pool too, but each pool has a lock of its
+    own for its first connection. So if the new pool connects first, the other pool lets a connection be used before the
+    dialect is initialized.
+    """
+    listeners: Any = getattr(pool.dispatch.connect, "listeners", ())
+    for listener in [each for each in listeners if getattr(each, "__qualname__", "") == ONCE]:
+        listeners.remove(listener)
 
 
 def is_pooled(connection: object) -> bool:

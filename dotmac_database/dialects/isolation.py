@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, Engine, Select, func, select
+from sqlalchemy import Connection, Dialect, Engine, Select, func, select
 
 from .errors import translated
 from .transactions import CHANGES_AT_BEGIN, total_changes
@@ -18,15 +18,20 @@ def saves_begin(engine: Engine) -> bool:
     return engine.dialect.name == "postgresql"
 
 
+def is_initialized(dialect: Dialect) -> bool:
+    """Whether the dialect has read its server's version and isolation level, which it does at its first connection."""
+    return hasattr(dialect, "default_isolation_level")
+
+
 def statement_is_transaction(engine: Engine) -> bool:
     """Whether a statement without a transaction has the same effect as in a transaction of its own.
 
     Under READ COMMITTED each statement has its own snapshot anyway. Connects once if the server's default level is not
     known yet, which can raise the toolkit's exceptions.
     """
-    if not hasattr(engine.dialect, "default_isolation_level"):
+    if not is_initialized(engine.dialect):
         with translated():
-            engine.connect().close()  # the first connection tells the dialect the server's default level
+            engine.connect().close()
     level = engine.get_execution_options().get("isolation_level") or engine.dialect.default_isolation_level
     return level in ("READ COMMITTED", "AUTOCOMMIT") or engine.dialect.name == "sqlite"
 

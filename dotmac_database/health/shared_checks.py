@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,7 +23,9 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import Pool, StaticPool
 
+from ..dialects.isolation import is_initialized
 from ..dialects.postgresql_engine import cut
+from ..sqlalchemy_internals import remove_once_listeners
 
 CLOSING = 1.0
 """The time for the server to close the connection, in seconds. After that it is cut."""
@@ -196,6 +199,9 @@ async def _close(connection: AsyncConnection, *, own: bool) -> None:
 def _run_work(check: SharedCheck, connection: Connection, work: Work) -> dict[str, object]:
     check.hold(connection.connection.driver_connection)
     try:
+        if not is_initialized(connection.dialect):
+            connection.dialect.initialize(connection)
+            connection.rollback()
         return work(connection)
     finally:
         check.hold(None)
@@ -215,8 +221,12 @@ def in_memory(engine: Engine) -> Any:
 def beside_the_pool(engine: Engine) -> Engine:
     """An engine like this one, with a new pool. For a database in memory, it is the engine itself.
 
-    Another connection would not see a database in memory.
+    Another connection would not see a database in memory. Until the app's first connection has initialized the dialect,
+    the new engine has a copy of it: a check must not initialize the app's dialect, because the app's connections would
+    not wait for it.
     """
     if engine.dialect.name == "sqlite" and isinstance(engine.pool, StaticPool):
         return engine
-    return Engine(engine.pool.recreate(), engine.dialect, engine.url)
+    pool = engine.pool.recreate()
+    remove_once_listeners(pool)
+    return Engine(pool, engine.dialect if is_initialized(engine.dialect) else copy(engine.dialect), engine.url)

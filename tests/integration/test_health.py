@@ -16,10 +16,21 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import StaticPool, create_engine, text
+from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.util import await_only
 
-from dotmac_database import CircuitBreaker, Finding, RowLevelSecurity, TenantMixin, create_database
+from dotmac_database import (
+    AsyncRepository,
+    BaseRepository,
+    CircuitBreaker,
+    Database,
+    Finding,
+    RowLevelSecurity,
+    TenantMixin,
+    create_database,
+)
+from dotmac_database.dialects.isolation import is_initialized
 from dotmac_database.engines import make_async_engine, make_engine
 from dotmac_database.health import DatabaseHealthChecker, HealthCheckResult, HealthStatus
 from tests.postgres import OwnServer
@@ -467,3 +478,88 @@ def test_a_user_s_engine_in_memory_is_checked() -> None:
         result = DatabaseHealthChecker().check_health(engine)
         assert result.status is HealthStatus.HEALTHY, result
     engine.dispose()
+
+
+class OwnBase(DeclarativeBase): ...
+
+
+class Reading(OwnBase):
+    __tablename__ = "health_readings"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+@pytest.fixture
+def readings(url: str) -> Iterator[Database]:
+    """A database that no one has connected to, with the table of readings."""
+    if url == "sqlite://":
+        pytest.skip("the check of a database in memory uses the only connection")
+    other = create_database(url)
+    OwnBase.metadata.create_all(other.engine)
+    yield create_database(url)
+    OwnBase.metadata.drop_all(other.engine)
+    other.dispose()
+
+
+def initialize_slowly(engine: Engine) -> None:
+    """Let the engine's dialect wait before it reads the server's version and isolation level."""
+
+    class Slow(type(engine.dialect)):  # type: ignore[misc]  # the class is known only at run time
+        supports_statement_cache = True
+
+        def initialize(self, connection: Connection) -> None:
+            if self.is_async:
+                await_only(asyncio.sleep(0.4))
+            else:
+                time.sleep(0.4)
+            super().initialize(connection)
+
+    engine.dialect.__class__ = Slow
+
+
+@pytest.mark.parametrize("kind", ["health", "connectivity"])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_the_first_reads_may_come_during_the_first_check(readings: Database, kind: str, is_async: bool) -> None:
+    """No read may use a connection before the dialect is initialized, whether the check or a read connects first."""
+    checker = DatabaseHealthChecker()
+
+    def read() -> list[Reading]:
+        with readings.sessions() as session:
+            return BaseRepository(session, Reading).list()
+
+    async def read_async() -> list[Reading]:
+        async with readings.async_sessions() as session:
+            return await AsyncRepository(session, Reading).list()
+
+    async def run() -> tuple[HealthCheckResult, list[list[Reading]]]:
+        if is_async:
+            initialize_slowly(readings.async_engine.sync_engine)
+            check = getattr(checker, f"async_check_{kind}")(readings.async_engine)
+        else:
+            initialize_slowly(readings.engine)
+            check = asyncio.to_thread(getattr(checker, f"check_{kind}"), readings.engine)
+        checking = asyncio.create_task(check)
+        await asyncio.sleep(0.2)
+        reads = (read_async() if is_async else asyncio.to_thread(read) for _ in range(3))
+        found = await asyncio.gather(*reads)
+        result = await checking
+        await readings.dispose_async()
+        return result, found
+
+    result, found = asyncio.run(run())
+    assert found == [[], [], []]
+    assert result.status is HealthStatus.HEALTHY, result
+
+
+@pytest.mark.parametrize("kind", ["health", "connectivity"])
+def test_a_check_leaves_the_first_connection_s_listeners_to_the_app(readings: Database, kind: str) -> None:
+    calls: list[object] = []
+    event.listen(readings.engine, "connect", lambda *each: calls.append(each), once=True)
+    for _ in range(2):
+        result = getattr(DatabaseHealthChecker(), f"check_{kind}")(readings.engine)
+        assert result.status is HealthStatus.HEALTHY, result
+        assert calls == []
+        assert not is_initialized(readings.engine.dialect)
+    with readings.engine.connect():
+        assert len(calls) == 1
+        assert is_initialized(readings.engine.dialect)
+    readings.dispose()
