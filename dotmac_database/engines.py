@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
 from .dialects import postgresql_engine, sqlite_engine
+from .dialects.features import has_transaction_settings, needs_event_loop
 from .errors import ValidationError
 
 T = TypeVar("T")
@@ -198,28 +199,20 @@ def _asyncpg_url(url: URL) -> tuple[URL, dict[str, object]]:
     return url.difference_update_query([*words, "connect_timeout"]), arguments
 
 
-def _in_memory(url: URL) -> bool:
-    return url.get_backend_name() == "sqlite" and (
-        url.database in (None, "", ":memory:")
-        or url.query.get("mode") == "memory"
-        or "mode=memory" in (url.database or "")
-        or (url.database or "").startswith("file::memory:")
-    )
-
-
 def _pool(url: URL, options: dict[str, Any]) -> dict[str, Any]:
-    if _in_memory(url):
+    if sqlite_engine.is_in_memory(url):
         sized = ("pool_size", "max_overflow", "pool_timeout", "pool_recycle")
         remaining = {name: value for name, value in options.items() if name not in sized}
         if url.get_driver_name() == "aiosqlite":
-            return {"poolclass": StaticPool, "pool_reset_on_return": None, **remaining}  # sqlite_engine.keep rolls back
+            # The listener of `sqlite_engine.keep_connection` rolls back.
+            return {"poolclass": StaticPool, "pool_reset_on_return": None, **remaining}
         threads = {"check_same_thread": False}
         return {"poolclass": StaticPool, **remaining, "connect_args": {**threads, **remaining.get("connect_args", {})}}
     return options
 
 
 def _prepare(engine: Engine, options: ConnectionOptions, isolation_level: str | None) -> None:
-    if engine.dialect.name == "sqlite":
+    if sqlite_engine.is_sqlite(engine):
         sqlite_engine.prepare(engine, busy_timeout=options.busy_timeout, isolation_level=isolation_level)
     else:
         postgresql_engine.prepare(engine)
@@ -291,6 +284,16 @@ class Database:
     def async_sessions(self) -> async_sessionmaker[AsyncSession]:
         """The factory of async sessions."""
         return self._once("async_sessions", lambda: async_sessionmaker(self.async_engine, expire_on_commit=False))
+
+    @property
+    def limits_time(self) -> bool:
+        """Whether the server can limit the time of the statements of one transaction."""
+        return has_transaction_settings(self.url.get_backend_name())
+
+    @property
+    def needs_event_loop(self) -> bool:
+        """Whether the async engine's connections are unusable in other event loops than the one that opened them."""
+        return needs_event_loop(self.url.get_backend_name())
 
     def dispose(self) -> None:
         """Close the sync engine's connections."""

@@ -64,9 +64,8 @@ class SessionMakers:
         """
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            engine = self._database.async_engine.sync_engine
-            if self._loop is not None and self._loop.is_closed() and engine.dialect.name == "postgresql":
-                engine.dispose(close=False)
+            if self._loop is not None and self._loop.is_closed() and self._database.needs_event_loop:
+                self._database.async_engine.sync_engine.dispose(close=False)
             self._loop = loop
         return self.async_maker()
 

@@ -39,7 +39,7 @@ class Source:
     @property
     def limits_time(self) -> bool:
         """Whether the database's server limits the time of statements and transactions."""
-        return self.database.url.get_backend_name() == "postgresql"
+        return self.database.limits_time
 
 
 class Plugin(Protocol):

@@ -20,6 +20,7 @@ from ..dialects.indexing import (
     index_options,
     nulls_come_first,
     orders_by_null,
+    orders_prefixes,
     sql_of,
 )
 from .values import IndexAdvice
@@ -179,7 +180,7 @@ class CandidateIndex:
             self.access.opclass if last and self.access else None,
             key.descending,
             nulls_come_first(self.dialect, descending=key.descending) if key.nulls_first is None else key.nulls_first,
-            ordered=not by_bytes or self.dialect == "sqlite",
+            ordered=not by_bytes or orders_prefixes(self.dialect),
             prefixes=by_bytes,
         )
 

@@ -58,6 +58,8 @@ class Dialect(ABC):
     """Whether the rows of VALUES are inserted in their order, so that generated keys increase in the same order."""
     estimates: ClassVar[bool] = False
     """Whether EXPLAIN gives the number of rows that the planner expects."""
+    has_arrays: ClassVar[bool] = False
+    """Whether a parameter can be an array, from which ``unnest`` makes rows."""
     types: ClassVar[SqlDialect]
     """SQLAlchemy's dialect. It is used to find the type that this database has for a generic type."""
 

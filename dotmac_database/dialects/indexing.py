@@ -98,6 +98,11 @@ def places_nulls(dialect: str) -> bool:
     return dialect == "postgresql"
 
 
+def orders_prefixes(dialect: str) -> bool:
+    """Whether an index for prefixes also serves the column's order. PostgreSQL's is sorted by bytes."""
+    return dialect == "sqlite"
+
+
 def orders_by_null(dialect: str) -> bool:
     """Whether the planner knows that the index entries with a NULL key are sorted by the next key."""
     return dialect == "sqlite"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, Engine, ExceptionContext, StaticPool, event
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, StaticPool, event
 from sqlalchemy import types as sa
 from sqlalchemy.dialects.sqlite import DATETIME
 from sqlalchemy.exc import MissingGreenlet
@@ -57,7 +57,27 @@ class _ExactNumeric(sa.Numeric[Any]):
         return lambda value: None if value is None else Decimal(form % value)
 
 
-def keep(engine: Engine) -> None:
+def is_sqlite(engine: Engine) -> bool:
+    """Whether the engine is one of SQLite."""
+    return engine.dialect.name == "sqlite"
+
+
+def is_in_memory(url: URL) -> bool:
+    """Whether the URL is that of an SQLite database in memory: https://www.sqlite.org/inmemorydb.html."""
+    return url.get_backend_name() == "sqlite" and (
+        url.database in (None, "", ":memory:")
+        or url.query.get("mode") == "memory"
+        or "mode=memory" in (url.database or "")
+        or (url.database or "").startswith("file::memory:")
+    )
+
+
+def shared_pool(engine: Engine) -> StaticPool | None:
+    """The pool of a database in memory, whose users share one connection; None: it is another database."""
+    return engine.pool if is_sqlite(engine) and isinstance(engine.pool, StaticPool) else None
+
+
+def keep_connection(engine: Engine) -> None:
     """Never close the only connection of an async engine in memory, since the database would be lost with it.
 
     SQLAlchemy closes a connection if it can't reset it outside of a greenlet, and if a statement was cancelled. Neither
@@ -104,7 +124,7 @@ def prepare(engine: Engine, *, busy_timeout: float, isolation_level: str | None 
         register_unicode(connection)
 
     if dialect.is_async and isinstance(engine.pool, StaticPool):
-        keep(engine)
+        keep_connection(engine)
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, Select, column, func, select, table, text
 
 from ..dialects import translate
+from ..dialects.features import has_server_statistics, has_transaction_settings, ping
 from ..tenancy import RowLevelSecurity
 from .replication import replication
 
@@ -44,10 +45,9 @@ class Examination:
         """The duration of one round trip."""
         with connection.begin():
             _limit(connection, self.seconds)
-            # SQLite would answer SELECT 1 without reading its file.
-            query = "PRAGMA schema_version" if connection.dialect.name == "sqlite" else "SELECT 1"
+            statement = text(ping(connection.dialect.name))
             started = time.perf_counter()
-            connection.execute(text(query)).scalar_one()
+            connection.execute(statement).scalar_one()
             return {"latency_ms": round((time.perf_counter() - started) * 1000, 3)}
 
     def whole(self, connection: Connection) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Examination:
         return details
 
     def _probes(self, dialect: str) -> Mapping[str, Probe]:
-        if dialect != "postgresql":
+        if not has_server_statistics(dialect):
             return SQLITE
         own: dict[str, Probe] = {"slow_queries": self._slow_queries}
         if self.security is not None:
@@ -119,7 +119,7 @@ class Examination:
 
 def _limit(connection: Connection, seconds: float) -> None:
     """Set a statement timeout for the transaction only, since behind a pooler others use the same connection later."""
-    if connection.dialect.name == "postgresql":
+    if has_transaction_settings(connection.dialect.name):
         limit = str(max(round(seconds * 1000), 1))
         connection.execute(select(func.set_config("statement_timeout", limit, True)))
 

@@ -21,10 +21,12 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.pool import Pool, StaticPool
+from sqlalchemy.pool import Pool
 
+from ..dialects.features import has_thread
 from ..dialects.isolation import is_initialized
 from ..dialects.postgresql_engine import cut
+from ..dialects.sqlite_engine import shared_pool
 from ..sqlalchemy_internals import remove_once_listeners
 
 CLOSING = 1.0
@@ -170,7 +172,7 @@ async def _run_async(check: SharedCheck, engine: Engine, work: Work) -> None:
         overdue.cancel()
         # SQLite's outcome is set only after closing, which takes no time: the thread of aiosqlite must end before the
         # caller closes the event loop.
-        if engine.dialect.name != "sqlite":
+        if not has_thread(engine.dialect.name):
             check.answer(outcome)
         if connection is not None:
             await _close(connection, own=connection.sync_engine is not engine)
@@ -213,9 +215,8 @@ def _since(started: float) -> float:
 
 def in_memory(engine: Engine) -> Any:
     """The driver's connection of an SQLite database in memory, if it is open; else None."""
-    if engine.dialect.name != "sqlite" or not isinstance(engine.pool, StaticPool):
-        return None
-    return engine.pool.connection.driver_connection if "connection" in engine.pool.__dict__ else None
+    pool = shared_pool(engine)
+    return pool.connection.driver_connection if pool is not None and "connection" in pool.__dict__ else None
 
 
 def beside_the_pool(engine: Engine) -> Engine:
@@ -225,7 +226,7 @@ def beside_the_pool(engine: Engine) -> Engine:
     the new engine has a copy of it: a check must not initialize the app's dialect, because the app's connections would
     not wait for it.
     """
-    if engine.dialect.name == "sqlite" and isinstance(engine.pool, StaticPool):
+    if shared_pool(engine) is not None:
         return engine
     pool = engine.pool.recreate()
     remove_once_listeners(pool)

@@ -16,6 +16,7 @@ from sqlalchemy.sql import operators
 
 from ..dialects import dialect_named, translated
 from ..dialects.explain import planned_rows
+from ..dialects.features import estimates_rows
 from ..errors import InvalidCursorError, MisuseError, ValidationError
 from ..execution.state import sync_session
 from ..models.traits import Traits, traits_of
@@ -251,7 +252,7 @@ def _estimate(session: Session, statement: AnySelect, threshold: int) -> Estimat
     bounded = _count_up_to(session, statement, threshold + 1)
     if bounded <= threshold:
         return Estimate(bounded, exact=True)
-    if session.get_bind().dialect.name != "postgresql":
+    if not estimates_rows(session.get_bind().dialect.name):
         return Estimate(bounded, exact=False)
     return Estimate(max(bounded, planned_rows(session, statement.order_by(None).limit(None).offset(None))), exact=False)
 

@@ -84,7 +84,7 @@ class Unnested:
             if key not in rows[0] and each.default is not None
         ]
         self.possible = (
-            writer.reader.dialect.name == "postgresql"
+            writer.reader.dialect.has_arrays
             and len(traits.tables) == 1
             and all(_has_array_type(each.type) for each in self.columns)
             and all(

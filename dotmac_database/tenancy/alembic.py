@@ -20,6 +20,7 @@ from alembic.operations import ops as alembic_ops
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, MetaData, Table, text
 
+from ..dialects.features import has_policies
 from ..errors import ValidationError
 from .rls.policies import (
     POLICY,
@@ -128,7 +129,7 @@ class DisableTenantRls(MigrateOperation):
 
 @Operations.implementation_for(EnableTenantRls)
 def _enable(operations: Operations, operation: EnableTenantRls) -> None:
-    if operations.migration_context.dialect.name != "postgresql":
+    if not has_policies(operations.migration_context.dialect.name):
         return
     signed = operation.signed
     condition = operation.condition or tenant_condition(
@@ -143,7 +144,7 @@ def _enable(operations: Operations, operation: EnableTenantRls) -> None:
 
 @Operations.implementation_for(DisableTenantRls)
 def _disable(operations: Operations, operation: DisableTenantRls) -> None:
-    if operations.migration_context.dialect.name == "postgresql":
+    if has_policies(operations.migration_context.dialect.name):
         run_ddl(operations.execute, drop_statements(quoted_name(operation.table, operation.schema)))
 
 
@@ -195,7 +196,7 @@ def compare_tenant_rls(metadata: MetaData, *, all_tenants: bool = True, signed: 
 
     def process(context: MigrationContext, _revision: object, directives: list[alembic_ops.MigrationScript]) -> None:
         connection: Connection | None = context.connection
-        if connection is None or connection.dialect.name != "postgresql" or not directives:
+        if connection is None or not has_policies(connection.dialect.name) or not directives:
             return
         policies = {tuple(row[:2]): row.signed for row in connection.execute(text(_POLICIES), _PARAMETERS)}
         default = connection.dialect.default_schema_name

@@ -26,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Mapper, Session, configure_mappers
 
+from ..dialects.features import has_policies
 from ..errors import DatabaseError, TenantRequiredError, ValidationError
 from ..models.traits import Key, tenant_key, traits_of
 from ..sqlalchemy_internals import all_mappers
@@ -128,7 +129,7 @@ def _attacks(metadata: MetaData, session: Session, make: dict[type, Make], tenan
     if binding is None:
         yield Leak("session", "not guarded", "make the sessions with guard_tenants(sessionmaker)")
         return
-    if binding.rls is not None and session.get_bind().dialect.name == "postgresql":
+    if binding.rls is not None and has_policies(session.get_bind().dialect.name):
         with unscoped(session, reason="leak test: verify the policies"):
             findings = binding.rls.verify(session.connection())
         yield from (Leak(each.object, "row-level security", each.risk) for each in findings)

@@ -32,6 +32,7 @@ from sqlalchemy import Connection, Engine, MetaData, Table
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
+from ..dialects.features import has_policies, refuses_some_tables
 from ..engines import make_async_engine, make_engine
 from ..tenancy import RowLevelSecurity, guard_tenants
 from .leaks import Leak, find_leaks
@@ -64,7 +65,7 @@ def dotmac_engine(
     engine = make_engine(dotmac_database_url)
     with engine.begin() as connection:
         _create(connection, dotmac_metadata)
-        if dotmac_rls is not None and connection.dialect.name == "postgresql":
+        if dotmac_rls is not None and has_policies(connection.dialect.name):
             dotmac_rls.apply(connection)
     yield engine
     engine.dispose()
@@ -124,7 +125,7 @@ def dotmac_leaks(
 
 def _create(connection: Connection, metadata: MetaData | None) -> None:
     tables = every_table("a fixture dotmac_metadata") if metadata is None else list(metadata.tables.values())
-    if connection.dialect.name == "sqlite":
+    if refuses_some_tables(connection.dialect.name):
         warn_of(create_tables(connection, tables))
         return
     by_metadata: dict[MetaData, list[Table]] = {}

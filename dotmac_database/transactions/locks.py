@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from ..dialects import translated
+from ..dialects.features import has_advisory_locks
 from ..dialects.isolation import lock_by_name
 from ..errors import TransactionError, ValidationError
 from ..execution.state import refuse_ended, sole_bind, sole_connection, state_of, sync_session
@@ -27,7 +28,7 @@ def advisory_lock(session: Session, name: str, *, tenant_id: str | None = None, 
     require_transaction(plain, "An advisory lock")
     with translated():
         dialect = sole_bind(plain).dialect.name
-        if dialect != "postgresql":
+        if not has_advisory_locks(dialect):
             raise TransactionError(f"{dialect} has no advisory locks.")
         # Both names are free text: the length distinguishes "a" + "b:c" from "a:b" + "c".
         tenant = tenant_of(plain, tenant_id)

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 
 from ..dialects import translated
+from ..dialects.features import has_transaction_settings, is_always_serializable
 from ..dialects.isolation import begin_options, set_timeouts
 from ..dialects.own import OWN
 from ..errors import TransactionError
@@ -132,8 +133,9 @@ class Unit:
         if self._nested or outside or self._session.in_transaction():
             raise TransactionError(f"{named}: this can only be set when a transaction begins, and it has begun.")
         dialect = bind.dialect.name
-        needless = dialect == "sqlite" and self._options == TransactionOptions(isolation_level="SERIALIZABLE")
-        if dialect != "postgresql" and not needless:
+        serializable = self._options == TransactionOptions(isolation_level="SERIALIZABLE")
+        needless = serializable and is_always_serializable(dialect)
+        if not has_transaction_settings(dialect) and not needless:
             raise TransactionError(f"{named}: {dialect} can't do this for one transaction.")
 
     def _begin(self) -> SessionTransaction | None:
@@ -147,7 +149,7 @@ class Unit:
         if session.in_transaction():
             return session.get_transaction()
         transaction = session.begin()
-        if self._options.names() and sole_bind(session).dialect.name == "postgresql":
+        if self._options.names() and has_transaction_settings(sole_bind(session).dialect.name):
             self._apply()
         return transaction
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.elements import BindParameter
 
+from ...dialects.features import has_policies
 from ...dialects.own import OWN
 from ...errors import TenantIsolationError
 from ...sqlalchemy_internals import values_of
@@ -120,10 +121,10 @@ def _check_sent(
 ) -> None:
     if context is not None and CLEANING in context.execution_options:
         return
-    has_policies = binding.rls is not None and connection.dialect.name == "postgresql"
+    protected = binding.rls is not None and has_policies(connection.dialect.name)
     if not binding.open and (context is None or OWN not in context.execution_options):
-        judge(_facts(binding, statement, context, has_policies=has_policies)).enforce()
-    if has_policies and binding.rls is not None:
+        judge(_facts(binding, statement, context, has_policies=protected)).enforce()
+    if protected and binding.rls is not None:
         if binding.announced is not _ANNOUNCING and _is_raw(context):
             mark_raw(connection, statement, binding.rls.harmless_functions)
         _announce(binding, connection)

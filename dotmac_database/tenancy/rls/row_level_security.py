@@ -10,6 +10,7 @@ from collections.abc import Collection
 from sqlalchemy import ColumnElement, Connection, MetaData, Table, bindparam, func, literal_column, select
 from sqlalchemy.types import Text
 
+from ...dialects.features import has_policies
 from ...dialects.own import OWN
 from ...dialects.stale_plans import OPENING
 from ...errors import DatabaseError, ValidationError
@@ -120,7 +121,7 @@ class RowLevelSecurity:
 
         It can be run repeatedly. With a secret, the connection's role becomes the owner of the functions.
         """
-        _require_postgresql(connection)
+        _require_policies(connection)
         run_ddl(connection.execute, self.create_statements())
         if self.signer is not None:
             self.signer.install(connection)
@@ -132,7 +133,7 @@ class RowLevelSecurity:
         accepts only signatures of these secrets. A key is derived from its secret, and sent as a parameter that logs
         show as ``***``. Raises `ValidationError` without a secret.
         """
-        _require_postgresql(connection)
+        _require_policies(connection)
         if self.signer is None:
             raise ValidationError("RowLevelSecurity has no secret to install.", field="secret")
         self.signer.install(connection)
@@ -156,7 +157,7 @@ class RowLevelSecurity:
         each attempt, of which there are at most twelve for each table; with a secret six more. Raises `DatabaseError`
         on any database but PostgreSQL, and on a connection that commits each statement.
         """
-        _require_postgresql(connection)
+        _require_policies(connection)
         findings = find_findings(connection, self._plan(), attempts=attempts)
         if self.signer is not None:
             findings += [Finding(*each) for each in find_signature_holes(connection, self.signer)]
@@ -179,6 +180,6 @@ class RowLevelSecurity:
         )
 
 
-def _require_postgresql(connection: Connection) -> None:
-    if connection.dialect.name != "postgresql":
+def _require_policies(connection: Connection) -> None:
+    if not has_policies(connection.dialect.name):
         raise DatabaseError("Row-level security requires PostgreSQL; this is another database.")
