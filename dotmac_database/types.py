@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import DateTime
 from sqlalchemy.engine import Dialect
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 
 def utc_now() -> datetime:
@@ -18,6 +18,13 @@ def utc_now() -> datetime:
 def as_utc(value: datetime) -> datetime:
     """``value`` converted to UTC; a naive value is taken as UTC."""
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def undecorated(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    """The type that a `TypeDecorator` decorates, also if several decorate each other; else the type itself."""
+    while isinstance(type_, TypeDecorator):
+        type_ = type_.impl_instance
+    return type_
 
 
 class UTCDateTime(TypeDecorator[datetime]):

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ARRAY, LargeBinary
-from sqlalchemy.types import TypeDecorator
 
 from ..dialects.indexing import Need
 from ..models.traits import Traits
 from ..query import FilterOperator as Op
 from ..statements.filters import Analysis, ConditionShape, GroupShape
 from ..statements.paths import FieldPath, is_json, resolve
+from ..types import undecorated
 
 _RANGES = (Op.IN, Op.BETWEEN, Op.GT, Op.GTE, Op.LT, Op.LTE)
 _LIKES = {Op.LIKE, Op.STARTS_WITH, Op.ENDS_WITH, Op.CONTAINS, Op.ILIKE}
@@ -57,7 +57,7 @@ class Condition:
             return Need.WORDS
         if is_json(self.path.type) and operator in (Op.CONTAINS, Op.CONTAINED_BY, Op.OVERLAPS):
             return Need.DOCUMENT if operator is Op.CONTAINS else None
-        if isinstance(_undecorated(self.path.type), ARRAY):
+        if isinstance(undecorated(self.path.type), ARRAY):
             return Need.ARRAY if operator in (Op.CONTAINS, Op.CONTAINED_BY, Op.OVERLAPS) else None
         if operator not in _LIKES or not self.values:
             return None
@@ -68,13 +68,9 @@ class Condition:
         return Need.SUBSTRING if _RUN.search(re.sub(r"\\.|_", " ", pattern)) else None
 
 
-def _undecorated(type_: object) -> object:
-    return type_.impl_instance if isinstance(type_, TypeDecorator) else type_
-
-
 def comparable(path: FieldPath) -> bool:
     """Whether an ordinary index can have the field as a key."""
-    return not isinstance(_undecorated(path.type), (LargeBinary, ARRAY))
+    return not isinstance(undecorated(path.type), (LargeBinary, ARRAY))
 
 
 def conditions_of(traits: Traits[Any], analysis: Analysis) -> list[Condition]:

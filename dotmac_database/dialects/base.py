@@ -22,8 +22,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect as SqlDialect
 from sqlalchemy.sql import ColumnElement
-from sqlalchemy.types import NullType, TypeDecorator, TypeEngine, UserDefinedType
+from sqlalchemy.types import NullType, TypeEngine, UserDefinedType
 
+from ..types import undecorated
 from .spans import AsText, Span, converts, underlying
 
 Column = ColumnElement[Any]
@@ -32,7 +33,7 @@ Condition = ColumnElement[bool]
 
 def enum_of(type_: TypeEngine[Any]) -> Enum | None:
     """The `Enum` that this type is or decorates; None if it is another type."""
-    plain = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+    plain = undecorated(type_)
     return plain if isinstance(plain, Enum) else None
 
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import BigInteger, Integer, SmallInteger, Table, Text, bindparam
+from sqlalchemy import Table, Text, bindparam
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement, Executable
+
+from .rowid import rowid_alias
 
 _PATTERN_CLASSES = frozenset(("text_pattern_ops", "varchar_pattern_ops", "bpchar_pattern_ops"))
 _CAST = re.compile(r"::[a-z]+(?: varying)?(?:\(\d+\))?(?:\[\])?", re.IGNORECASE)
@@ -108,7 +110,7 @@ def existing(dialect: str, table: Table, rows: Iterable[Row]) -> list[ExistingIn
     by it.
     """
     indexes = []
-    rowid = _rowid(table) if dialect == "sqlite" else None
+    rowid = rowid_alias(table) if dialect == "sqlite" else None
     for name, group in groupby(rows, key=lambda row: row["name"]):
         keys = list(group)
         first = keys[0]
@@ -125,7 +127,7 @@ def existing(dialect: str, table: Table, rows: Iterable[Row]) -> list[ExistingIn
             )
         )
     if rowid is not None:
-        number = ExistingKey(rowid, "", None, descending=False, nulls_first=True, ordered=True, prefixes=False)
+        number = ExistingKey(rowid.name, "", None, descending=False, nulls_first=True, ordered=True, prefixes=False)
         indexes.append(ExistingIndex(table.name, "btree", unique=True, conditions=frozenset(), keys=(number,)))
     return indexes
 
@@ -169,7 +171,10 @@ def _postgresql_key(row: Row, _table: Table) -> ExistingKey:
 def _sqlite_key(row: Row, table: Table) -> ExistingKey:
     # The last key of each index is the rowid (place -1). If a key is an expression (place -2), the PRAGMA does not show
     # it, so the key serves no read.
-    column = row["column_name"] if row["place"] >= 0 else _rowid(table) if row["place"] == -1 else None
+    column = row["column_name"] if row["place"] >= 0 else None
+    if row["place"] == -1:
+        rowid = rowid_alias(table)
+        column = None if rowid is None else rowid.name
     declared = next((each for each in table.columns if each.name == column), None)
     collation = str(getattr(getattr(declared, "type", None), "collation", None) or "BINARY").upper()
     same = str(row["collation"]).upper() == collation
@@ -182,12 +187,3 @@ def _sqlite_key(row: Row, table: Table) -> ExistingKey:
         ordered=same,
         prefixes=same and collation == "BINARY",
     )
-
-
-def _rowid(table: Table) -> str | None:
-    """The column that is an alias of the rowid, if any: https://www.sqlite.org/lang_createtable.html#rowid"""
-    keys = list(table.primary_key.columns)
-    if len(keys) != 1 or not table.dialect_options["sqlite"]["with_rowid"]:
-        return None
-    type_ = keys[0].type
-    return keys[0].name if isinstance(type_, Integer) and not isinstance(type_, (BigInteger, SmallInteger)) else None

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import DDL, Index, Integer, Table, TypeDecorator, column, event, func, literal_column, or_, select
-from sqlalchemy.dialects import sqlite
+from sqlalchemy import DDL, Index, Table, column, event, func, literal_column, or_, select
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.schema import SchemaItem
 
 from ..errors import ValidationError
 from .base import Column, Condition
 from .own import OwnTable
+from .rowid import rowid_alias
 
 _INFO = "dotmac_full_text"
 
@@ -43,15 +43,17 @@ class FullText(SchemaItem):
                 dialect="postgresql"
             )
         table.info[_INFO] = self.columns
-        if _rowid(table) is not None:
-            for statement in _sqlite_statements(table, self.columns):
+        key = rowid_alias(table)
+        if key is not None:
+            for statement in _sqlite_statements(table, key, self.columns):
                 event.listen(table, "after_create", _on_sqlite(statement))
             event.listen(table, "before_drop", _on_sqlite(f"DROP TABLE IF EXISTS {_quoted(_fts(table))}"))
 
     @staticmethod
     def statements(table: Table) -> list[str]:
         """The statements that add the FTS5 table to an existing SQLite table and fill it, for a migration."""
-        return list(_sqlite_statements(table, table.info.get(_INFO, ()))) if _rowid(table) is not None else []
+        key = rowid_alias(table)
+        return [] if key is None else list(_sqlite_statements(table, key, table.info.get(_INFO, ())))
 
 
 _SIMPLE: Column = literal_column("'simple'::regconfig")
@@ -67,7 +69,7 @@ def indexed_search(target: Column, query: Column) -> Condition | None:
     table = getattr(plain, "table", None)
     if not isinstance(table, Table) or plain.name not in _searched(table):
         return None
-    key = _rowid(table)
+    key = rowid_alias(table)
     if key is None:
         return None
     fts_table = OwnTable(_fts(table), column("rowid"), column(_fts(table)), column(plain.name), schema=table.schema)
@@ -79,16 +81,6 @@ def indexed_search(target: Column, query: Column) -> Condition | None:
 def _searched(table: Table) -> tuple[str, ...]:
     columns: tuple[str, ...] = table.info.get(_INFO, ())
     return columns
-
-
-def _rowid(table: Table) -> Any:
-    """The column that is an alias of the rowid, if any: https://www.sqlite.org/lang_createtable.html#rowid"""
-    keys = list(table.primary_key.columns)
-    if len(keys) != 1:
-        return None
-    type_ = keys[0].type.impl_instance if isinstance(keys[0].type, TypeDecorator) else keys[0].type
-    rowid = isinstance(type_, Integer) and type_.compile(dialect=sqlite.dialect()) == "INTEGER"
-    return keys[0] if rowid else None
 
 
 def _on_sqlite(statement: str) -> Any:
@@ -104,17 +96,17 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _sqlite_statements(table: Table, columns: tuple[str, ...]) -> Iterator[str]:
+def _sqlite_statements(table: Table, rowid: Column, columns: tuple[str, ...]) -> Iterator[str]:
     """The DDL of an external content table and its triggers.
 
     https://www.sqlite.org/fts5.html#external_content_tables
     """
-    fts, own, key = _quoted(_fts(table)), _quoted(table.name), _quoted(_rowid(table).name)
+    fts, own, key = _quoted(_fts(table)), _quoted(table.name), _quoted(rowid.name)
     names = [_quoted(table.c[name].name) for name in columns]
     column_list = ", ".join(names)
     text = table.name.replace("'", "''")
     yield (
-        f"CREATE VIRTUAL TABLE {fts} USING fts5({column_list}, content='{text}', content_rowid='{_rowid(table).name}', "
+        f"CREATE VIRTUAL TABLE {fts} USING fts5({column_list}, content='{text}', content_rowid='{rowid.name}', "
         "tokenize=\"unicode61 remove_diacritics 0 tokenchars '_'\")"
     )
     insert = (

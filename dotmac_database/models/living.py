@@ -1,16 +1,40 @@
-"""Unique indexes over rows that are not soft-deleted."""
+"""Which rows are not soft-deleted, and unique indexes over these rows."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
-from sqlalchemy import Index, Table, false, true
+from sqlalchemy import Boolean, Column, Index, Integer, Table, false, literal_column, true
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql import ColumnElement
 
 from ..errors import MisuseError
+from ..types import undecorated
 
 _LIVING = "dotmac_living"
+
+
+class _Living(NamedTuple):
+    """What `LivingUnique` notes about its index: the column that marks deleted rows, and the index's condition."""
+
+    mark: Column[Any]
+    condition: ColumnElement[bool]
+
+
+def not_deleted(mark: ColumnElement[Any], *, nullable: bool) -> ColumnElement[bool]:
+    """The condition that a row is not soft-deleted. ``mark`` is the column or attribute that marks deleted rows.
+
+    A Boolean or a number marks a row by being true or 1. A column of another type, such as a time, marks a row by not
+    being NULL. All statements and all indexes have the same condition, so that the planner can use the indexes.
+    """
+    kind = undecorated(mark.type)
+    if isinstance(kind, Boolean):
+        return mark.is_not(true()) if nullable else mark == false()
+    if isinstance(kind, Integer):
+        # Literals, since a planner does not compare a parameter with the condition of an index.
+        return mark.is_distinct_from(literal_column("1")) if nullable else mark == literal_column("0")
+    return mark.is_(None)
 
 
 class LivingUnique(SchemaItem):
@@ -39,26 +63,40 @@ class LivingUnique(SchemaItem):
         unknown = next((name for name in names if name not in table.c), None)
         if unknown is not None or not self.columns:
             raise MisuseError(f"{table.name} has no column {unknown!r} for LivingUnique.", field=unknown)
-        alive = self._alive(table)
+        mark = self._mark(table)
+        condition = not_deleted(mark, nullable=bool(mark.nullable))
         name = self.name or f"uq_{table.name}_{'_'.join(self.columns)}_living"[:63]
         columns = [table.c[each] for each in names]
-        index = Index(name, *columns, unique=True, postgresql_where=alive, sqlite_where=alive, _table=table)
-        index.info[_LIVING] = alive
+        index = Index(name, *columns, unique=True, postgresql_where=condition, sqlite_where=condition, _table=table)
+        index.info[_LIVING] = _Living(mark, condition)
         if self.tenant is None:
             index.info["across_tenants"] = True  # `check_tenant_keys` skips this index
 
-    def _alive(self, table: Table) -> ColumnElement[bool]:
-        """The same condition as in the statements of repositories, so that the planner can use the index."""
+    def _mark(self, table: Table) -> Column[Any]:
+        """The column that marks deleted rows. `check_living` compares it with the column of the mapped class."""
         name = self.deleted or next((each for each in ("is_deleted", "deleted_at") if each in table.c), None)
         if name is None or name not in table.c:
             raise MisuseError(f"{table.name} has no column that marks a row as deleted.", field=self.deleted)
-        mark = table.c[name]
-        if mark.type.python_type is not bool:
-            return mark.is_(None)
-        return mark.is_not(true()) if mark.nullable else mark == false()
+        return table.c[name]
 
 
 def living_condition(index: Index) -> ColumnElement[bool] | None:
     """The condition of an index that `LivingUnique` has created; None for other indexes."""
-    condition: ColumnElement[bool] | None = index.info.get(_LIVING)
-    return condition
+    living: _Living | None = index.info.get(_LIVING)
+    return None if living is None else living.condition
+
+
+def check_living(name: str, tables: Iterable[Table], mark: str) -> None:
+    """Raise `ValidationError` if an index of `LivingUnique` looks at another column than the reads of the class.
+
+    ``name`` is that of the class, and ``mark`` that of its column that marks deleted rows. Two columns could disagree
+    on a row, which then would be deleted for reads, but not for the index.
+    """
+    for index in (index for table in tables for index in table.indexes):
+        living: _Living | None = index.info.get(_LIVING)
+        if living is not None and living.mark.name != mark:
+            raise MisuseError(
+                f"The LivingUnique {index.name} looks at {living.mark.name!r}, but reads of {name} look at {mark!r}: "
+                f"pass deleted={mark!r}.",
+                field=mark,
+            )

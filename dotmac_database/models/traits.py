@@ -41,6 +41,7 @@ from ..errors import MisuseError
 from ..sqlalchemy_internals import DEFAULT_CONSTRUCTOR
 from ..types import UTCDateTime
 from .expressions import holds_select, hybrid_sql, is_private, makes_value
+from .living import check_living
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -102,7 +103,12 @@ class Traits(Generic[M]):
     @property
     def soft_deletes(self) -> bool:
         """Whether rows can be soft-deleted."""
-        return self.is_deleted is not None or self.deleted_at is not None
+        return self.deletion_mark is not None
+
+    @property
+    def deletion_mark(self) -> str | None:
+        """The attribute by which all statements recognise a soft-deleted row; None: rows can't be soft-deleted."""
+        return self.is_deleted or self.deleted_at
 
     @cached_property
     def columns(self) -> dict[str, Column[Any]]:
@@ -502,7 +508,7 @@ def _read(model: type[M]) -> Traits[M]:
         roles[role] = key or None
     roles["version"] = _version(mapper, roles["version"])
     primary_key = tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
-    return Traits(
+    traits = Traits(
         model,
         mapper,
         primary_key,
@@ -515,3 +521,7 @@ def _read(model: type[M]) -> Traits[M]:
         updated_by=roles["updated_by"],
         version=roles["version"],
     )
+    if traits.deletion_mark is not None:
+        mark = mapper.column_attrs[traits.deletion_mark].columns[0].name
+        check_living(traits.name, (each for each in mapper.tables if isinstance(each, Table)), mark)
+    return traits

@@ -26,12 +26,12 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.sql import ColumnElement
-from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from ..dialects.base import Dialect, enum_of
 from ..errors import MisuseError
 from ..models.traits import Traits
 from ..query import Aggregate, Filter
+from ..types import undecorated
 from .keyset import Term, order_by
 from .ordering import check_sortable
 from .paths import FieldPath, along, resolve
@@ -143,7 +143,7 @@ def _aggregate(measure: Aggregate, value: ColumnElement[object]) -> ColumnElemen
         case "sum":
             return type_coerce(func.sum(argument), value.type)
         case _:
-            exact = isinstance(_plain(value.type), Numeric)
+            exact = isinstance(undecorated(value.type), Numeric)
             return type_coerce(func.avg(argument), Numeric() if exact else Float())
 
 
@@ -158,17 +158,12 @@ def _check(traits: Traits[object], name: str, measure: Aggregate) -> None:
     if measure.function == "count" or path.json:
         return
     types = _SUMMABLE if measure.function in ("sum", "avg") else _ORDERABLE
-    if not isinstance(_plain(path.type), types) or (types is _SUMMABLE and enum_of(path.type) is not None):
+    if not isinstance(undecorated(path.type), types) or (types is _SUMMABLE and enum_of(path.type) is not None):
         raise MisuseError(
             f"{name}: {traits.name}.{path.text} has no {measure.function}, because it is not a "
             f"{'number' if types is _SUMMABLE else 'number, text, time or enum'}.",
             field=path.text,
         )
-
-
-def _plain(type_: TypeEngine[object]) -> TypeEngine[object]:
-    """The type without its `TypeDecorator`."""
-    return type_.impl_instance if isinstance(type_, TypeDecorator) else type_
 
 
 def _converter(traits: Traits[object], measure: Aggregate, dialect: Dialect) -> Convert | None:
@@ -180,8 +175,8 @@ def _converter(traits: Traits[object], measure: Aggregate, dialect: Dialect) -> 
     if enum is not None and not dialect.orders_natively(path.type):
         members: list[object] = list(enum.enums if enum.enum_class is None else enum.enum_class)
         return lambda rank: members[rank]
-    if path.json or (measure.function == "avg" and not isinstance(_plain(path.type), Numeric)):
+    if path.json or (measure.function == "avg" and not isinstance(undecorated(path.type), Numeric)):
         return float
-    if measure.function == "sum" and isinstance(_plain(path.type), Integer):
+    if measure.function == "sum" and isinstance(undecorated(path.type), Integer):
         return int
     return None

@@ -118,10 +118,11 @@ class Unnested:
 
 def _has_array_type(type_: sa.TypeEngine[object]) -> bool:
     """Whether a list of values of this type can be sent as an array: see `_ARRAY_TYPES`."""
-    plain = type_.impl_instance if isinstance(type_, sa.TypeDecorator) and not isinstance(type_, UTCDateTime) else type_
-    if (
-        isinstance(type_, sa.TypeDecorator)
-        and type(type_).process_bind_param is not sa.TypeDecorator.process_bind_param
-    ):
-        plain = type_
+    plain = type_
+    while isinstance(plain, sa.TypeDecorator) and _keeps_values(plain):
+        plain = plain.impl_instance
     return isinstance(plain, _ARRAY_TYPES) and not isinstance(plain, sa.Enum)
+
+
+def _keeps_values(decorator: sa.TypeDecorator[object]) -> bool:
+    return type(decorator).process_bind_param is sa.TypeDecorator.process_bind_param

@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import CIDR, INET, INTERVAL
 from sqlalchemy.engine import Dialect
 
 from ..dialects.spans import converts, underlying
-from ..types import UTCDateTime, as_utc, is_sqlmodels_timestamp
+from ..types import UTCDateTime, as_utc, is_sqlmodels_timestamp, undecorated
 from .bounds import MAX_JSON_DEPTH, TOO_DEEP, checked_depth
 
 Coercer = Callable[[Any], Any]
@@ -58,7 +58,7 @@ def coercer(type_: sa.TypeEngine[object], *, storing: bool = False) -> Coercer:
         return _timestamp
     if isinstance(type_, sa.TypeDecorator):
         if any(getattr(type(type_), hook) is not getattr(sa.TypeDecorator, hook) for hook in _BINDING):
-            return checked_depth if isinstance(type_.impl_instance, sa.JSON) else _unchanged
+            return checked_depth if isinstance(undecorated(type_), sa.JSON) else _unchanged
         return coercer(type_.impl_instance, storing=storing)
     for kind, make in _MAKERS:
         if isinstance(type_, kind):

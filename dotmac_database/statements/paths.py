@@ -16,13 +16,14 @@ from sqlalchemy import JSON, Column, String, select
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import RelationshipProperty, aliased
 from sqlalchemy.sql import ColumnElement
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import TypeEngine
 
 from ..dialects.base import Dialect, enum_of
 from ..dialects.spans import Span
 from ..errors import MisuseError
 from ..models.expressions import element_of, hybrid_sql, is_private
 from ..models.traits import Traits, traits_of
+from ..types import undecorated
 from .bounds import MAX_JSON_DEPTH, MAX_PATH, MAX_STEPS
 from .coercion import Coercer, checked_text, coercer, comparer
 from .scope import Scope
@@ -114,12 +115,12 @@ class FieldPath:
 
 def is_json(type_: TypeEngine[object]) -> bool:
     """Whether columns of this type contain JSON documents."""
-    return isinstance(type_.impl_instance if isinstance(type_, TypeDecorator) else type_, JSON)
+    return isinstance(undecorated(type_), JSON)
 
 
 def is_text(type_: TypeEngine[object]) -> bool:
     """Whether columns of this type contain text. False for an enum."""
-    plain = type_.impl_instance if isinstance(type_, TypeDecorator) else type_
+    plain = undecorated(type_)
     return isinstance(plain, String) and enum_of(plain) is None
 
 

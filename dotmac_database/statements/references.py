@@ -223,7 +223,7 @@ def _living(table: Table) -> Iterator[ColumnElement[bool]]:
     seen: set[Column[object]] = set()
     for mapper in _mappers_of(table):
         traits = traits_of(mapper.class_)
-        mark = traits.columns.get(traits.is_deleted or traits.deleted_at or "")
+        mark = traits.columns.get(traits.deletion_mark or "")
         if mark is None or mark in seen or mapper.local_table is not table:
             continue
         seen.add(mark)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import false, true
 from sqlalchemy.sql import ColumnElement
 
 from ..errors import TenantNotGivenError
+from ..models.living import not_deleted
 from ..models.traits import Traits
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.parameters import ScopeParameter
@@ -63,9 +63,5 @@ class Scope:
 
 def alive(traits: Traits[Any], entity: Any) -> list[ColumnElement[bool]]:
     """The condition that a row is not soft-deleted; empty if the class has no soft deletion."""
-    if traits.is_deleted is not None:
-        mark = getattr(entity, traits.is_deleted)
-        return [mark.is_not(true()) if traits.columns[traits.is_deleted].nullable else mark == false()]
-    if traits.deleted_at is not None:
-        return [getattr(entity, traits.deleted_at).is_(None)]
-    return []
+    key = traits.deletion_mark
+    return [] if key is None else [not_deleted(getattr(entity, key), nullable=bool(traits.columns[key].nullable))]

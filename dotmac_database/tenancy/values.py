@@ -7,9 +7,10 @@ from uuid import UUID
 
 from sqlalchemy import Column
 from sqlalchemy.sql import ClauseElement
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy.types import TypeEngine
 
 from ..errors import TenantIsolationError, TenantNotGivenError, TenantRequiredError, ValidationError
+from ..types import undecorated
 
 _NOT_NAMES = (bool, float, bytes, bytearray, memoryview, list, dict, set, frozenset, tuple, type)
 
@@ -38,9 +39,7 @@ def valid_tenant(tenant: Any) -> Any:
 def kind_of(column: Column[object]) -> type:
     """The Python type of the column's values; `object` if the column's type doesn't define it."""
     kind = _python_type(column.type)
-    if kind is object and isinstance(column.type, TypeDecorator):
-        return _python_type(column.type.impl_instance)
-    return kind
+    return _python_type(undecorated(column.type)) if kind is object else kind
 
 
 def _python_type(type_: TypeEngine[object]) -> type:
