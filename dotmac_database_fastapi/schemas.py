@@ -120,18 +120,7 @@ def _fills_key(traits: Traits[object], key: str) -> bool:
     """Whether a primary key column is filled by a default, in any of the tables of a joined class."""
     root: Traits[object] = traits_of(traits.mapper.base_mapper.class_)
     return key in (traits.makes_uuid, root.makes_uuid) or any(
-        isinstance(column, Column) and _filled(column) for column in traits.mapper.column_attrs[key].columns
-    )
-
-
-def _filled(column: AnyColumn) -> bool:
-    """Whether a default, the server or an identity fills the column if no value is given."""
-    table: Any = column.table
-    return (
-        column.default is not None
-        or column.server_default is not None
-        or column.identity is not None
-        or column is getattr(table, "autoincrement_column", None)
+        isinstance(column, Column) and Traits.fills_itself(column) for column in traits.mapper.column_attrs[key].columns
     )
 
 
@@ -139,7 +128,7 @@ def _created(traits: Traits[object], key: str, column: AnyColumn) -> tuple[Annot
     annotation = _annotation(traits, key, column, stored=True)
     if key in traits.primary_key and isinstance(column.type, sa.String):
         annotation = Annotated[annotation, Documented(SEGMENT)]
-    if not column.nullable and not _filled(column):
+    if not column.nullable and not Traits.fills_itself(column):
         return annotation, ...
     default: Any = column.default
     if default is not None and default.is_scalar and not isinstance(default.arg, bytes):

@@ -212,17 +212,23 @@ class Traits(Generic[M]):
         key = self.primary_key[0]
         columns = [each for each in self.mapper.attrs[key].columns if isinstance(each, Column)]
         referred = [each.column for column in columns for each in column.foreign_keys]
-        is_filled = any(each.default is not None or each.server_default is not None for each in columns)
-        is_filled = is_filled or any(each not in columns for each in referred)
+        is_filled = any(map(self.fills_itself, columns)) or any(each not in columns for each in referred)
         return None if is_filled or not isinstance(columns[0].type, Uuid) else key
+
+    @staticmethod
+    def fills_itself(column: Column[Any]) -> bool:
+        """Whether a column gets a value if an INSERT has none: by a default, by the server, or because it counts up.
+
+        A computed column and one with an identity have a ``server_default`` too.
+        """
+        counts = isinstance(column.table, Table) and column is column.table.autoincrement_column
+        return counts or column.default is not None or column.server_default is not None
 
     @cached_property
     def null_unless_set(self) -> frozenset[str]:
         """The keys of columns without a default, which are NULL in a new row if the data has no value for them."""
         return frozenset(
-            key
-            for key, column in self.columns.items()
-            if column.default is None and column.server_default is None and not column.primary_key
+            key for key, column in self.columns.items() if not self.fills_itself(column) and not column.primary_key
         )
 
     @cached_property

@@ -10,7 +10,6 @@ from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import (
-    Column,
     bindparam,
     delete,
     func,
@@ -36,11 +35,6 @@ from .reads import Bound, Reader
 from .suggestions import shown, suggestion
 
 _MISSING = object()
-
-
-def _has_default(column: Column[object]) -> bool:
-    """Whether an INSERT without a value fills the column: by a default, or because it is a part of the primary key."""
-    return column.default is not None or column.server_default is not None or column.primary_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,8 +273,7 @@ class Writer:
         INSERT of one object, a None means the column's default, unless ``keep_none``; without a default it is NULL.
         """
         runs: dict[frozenset[str], tuple[list[int], list[Values]]] = {}
-        columns = {} if keep_none else self.traits.columns
-        defaulted = [key for key, column in columns.items() if _has_default(column)]
+        defaulted = frozenset() if keep_none else self.traits.columns.keys() - self.traits.null_unless_set
         for place, row in enumerate(rows):
             if any(key in row and row[key] is None for key in defaulted):
                 row = {key: value for key, value in row.items() if value is not None or key not in defaulted}
@@ -305,7 +298,7 @@ class Writer:
         traits = self.traits
         if not traits.direct_creates or any(key not in traits.columns for key in values):
             return None
-        defaulted = {key for key, value in values.items() if value is None and _has_default(traits.columns[key])}
+        defaulted = {key for key, value in values.items() if value is None and key not in traits.null_unless_set}
         row_values = {key: value for key, value in values.items() if key not in defaulted}
         if self.holds_sql(row_values):
             return None

@@ -28,7 +28,7 @@ from sqlalchemy.orm import Mapper, Session, configure_mappers
 
 from ..dialects.features import has_policies
 from ..errors import DatabaseError, TenantRequiredError, ValidationError
-from ..models.traits import Key, tenant_key, traits_of
+from ..models.traits import Key, Traits, tenant_key, traits_of
 from ..sqlalchemy_internals import all_mappers
 from ..tenancy import loose_keys, tenant_scope, unscoped
 from ..tenancy.context import binding_of
@@ -266,8 +266,7 @@ class _Rows:
             if parent.table in column.table.metadata.tables.values() and not column.nullable:
                 return self._parent(parent, tenant)
             return None
-        optional = column.default is not None or column.server_default is not None or column.nullable
-        if optional or column is column.table.autoincrement_column:
+        if column.nullable or Traits.fills_itself(column):
             return None
         return _sample(column, next(self.numbers))
 
