@@ -161,8 +161,13 @@ class BulkMethods(RowWriter[M, SyncDb]):
         refusal = change_refusal(self._session, self.traits, changes.values())
         with self._writing(self._many_route(refusal)):
             if refusal is not None:
-                return sum(self._change_or_none(writer, key, values) is not None for key, values in changes.items())
+                return sum(self._change_one(writer, key, values) for key, values in changes.items())
             return self._update_many(writer, changes)
+
+    def _change_one(self, writer: Writer, key: tuple[object, ...], values: Values) -> bool:
+        """Change one row by an UPDATE if possible. Returns False if there is no such row."""
+        by_flush = change_refusal(self._session, self.traits, [values]) is not None
+        return self._change_or_none(writer, key, values, by_flush=by_flush) is not None
 
     def update_where(
         self, filters: FiltersLike, data: Any, user_id: str | None = None, *, allow_all: bool = False

@@ -14,7 +14,6 @@ from ..execution.routes import (
     Reason,
     Route,
     Sender,
-    change_refusal,
     write_route,
 )
 from ..execution.work import writing
@@ -75,12 +74,12 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
             self._current(reader, reader.key(self.traits.key_of(entity)))
 
     def _change_or_none(
-        self, writer: Writer, key: tuple[object, ...], values: Values, expected: object = None
+        self, writer: Writer, key: tuple[object, ...], values: Values, expected: object = None, *, by_flush: bool
     ) -> M | None:
-        """Change one row, by a statement if possible. Returns None if the row is missing, or its version is stale."""
+        """Change one row by an UPDATE, or ``by_flush``. None: the row is missing, or its version is stale."""
         if not values:
             return self._if_expected_version(self._current(writer.reader, key), expected)
-        if change_refusal(self._session, self.traits, [values]) is None:
+        if not by_flush:
             rows = self._scalars(writer.update_by_key(key, values, expected), FRESH)
             return rows[0] if rows else None
         entity = self._locked(writer.reader, key)

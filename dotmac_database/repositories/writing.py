@@ -165,12 +165,13 @@ class WriteMethods(RowWriter[M, SyncDb]):
         if changed is not None:
             return changed[0] if changed else self._refused(reader, key, expected_version)
         with self._writing(route) as without_begin:
-            if route.sender is not Sender.UNIT_OF_WORK:
+            by_flush = route.sender is Sender.UNIT_OF_WORK
+            if not by_flush:
                 without_begin()
             elif isinstance(data, self.model_class):
                 self._unlink(data, values)
                 self._release_members(data, values)
-            entity = self._change(writer, key, values, expected_version)
+            entity = self._change(writer, key, values, expected_version, by_flush=by_flush)
             keep(self._session, entity)
         return entity
 
@@ -186,9 +187,10 @@ class WriteMethods(RowWriter[M, SyncDb]):
         if restored is not None:
             return restored[0] if restored else self._refused(writer.reader, key, None)
         with self._writing(route) as without_begin:
-            if route.sender is not Sender.UNIT_OF_WORK:
+            by_flush = route.sender is Sender.UNIT_OF_WORK
+            if not by_flush:
                 without_begin()
-            entity = self._change(writer, key, values, None)
+            entity = self._change(writer, key, values, None, by_flush=by_flush)
             keep(self._session, entity)
         return entity
 
@@ -210,8 +212,10 @@ class WriteMethods(RowWriter[M, SyncDb]):
         with translated(self.model_class):
             return write(self._session, bound.statement, bound.parameters, self.traits)
 
-    def _change(self, writer: Writer, key: tuple[object, ...], values: Values, expected: object) -> M:
-        entity = self._change_or_none(writer, key, values, expected)
+    def _change(
+        self, writer: Writer, key: tuple[object, ...], values: Values, expected: object, *, by_flush: bool
+    ) -> M:
+        entity = self._change_or_none(writer, key, values, expected, by_flush=by_flush)
         return self._refused(writer.reader, key, expected) if entity is None else entity
 
     def _refused(self, reader: Reader, key: tuple[object, ...], expected: object) -> NoReturn:
@@ -267,9 +271,10 @@ class WriteMethods(RowWriter[M, SyncDb]):
             route = self._write_route(Sender.STATEMENT, Circumstance.STATEMENT)
         with self._writing(route) as without_begin:
             if softly:
-                if route.sender is not Sender.UNIT_OF_WORK:
+                by_flush = route.sender is Sender.UNIT_OF_WORK
+                if not by_flush:
                     without_begin()
-                gone = self._change_or_none(writer, key, values, expected_version) is not None
+                gone = self._change_or_none(writer, key, values, expected_version, by_flush=by_flush) is not None
             else:
                 gone = self._deleted_for_good(writer, key, expected_version, route, without_begin)
             return gone or self._refuse_stale(reader, key, expected_version)
