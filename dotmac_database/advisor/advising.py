@@ -62,33 +62,33 @@ class Advisor:
         root = self.reader.traits
         own = [each for each in conditions if each.required and not each.path.steps]
         lookup = self._lookup(root, own)
-        particular = [candidate for each in own for candidate in lookup.particular(each)]
-        usual = lookup.usual(order, limited=limited)
-        if usual is not None and (lookup.is_asked(order) or not particular or lookup.compares):
-            yield usual
-        yield from particular
+        special = [candidate for each in own for candidate in lookup.special_indexes(each)]
+        ordinary = lookup.btree_index(order, limited=limited)
+        if ordinary is not None and (lookup.has_requested_order(order) or not special or lookup.compares):
+            yield ordinary
+        yield from special
         for each in conditions:
-            yield from self._ways(each.path.steps)
+            yield from self._foreign_key_indexes(each.path.steps)
             if each.path.steps and each.path.key is not None and each.required:
-                yield from self._beyond(each)
+                yield from self._indexes_on_related_rows(each)
         for name in relationships:
             owner, way = root, list[RelationshipProperty[Any]]()
             for part in name.split("."):
                 way.append(relationship_of(owner, part, name))
                 owner = traits_of(way[-1].mapper.class_)
-            yield from self._ways([step for step in way if step.uselist])
+            yield from self._foreign_key_indexes([step for step in way if step.uselist])
 
-    def _beyond(self, condition: Condition) -> Iterator[CandidateIndex]:
+    def _indexes_on_related_rows(self, condition: Condition) -> Iterator[CandidateIndex]:
         """The indexes that a condition on the row of a to-one relationship needs in order to find that row."""
         step = condition.path.steps[-1]
         if step.uselist or not on_table(traits_of(step.mapper.class_)):
             return
         lookup = self._lookup(traits_of(step.mapper.class_), [condition])
-        particular = list(lookup.particular(condition))
-        yield from particular
-        usual = None if particular else lookup.usual((), limited=False)
-        if usual is not None:
-            yield usual
+        special = list(lookup.special_indexes(condition))
+        yield from special
+        ordinary = None if special else lookup.btree_index((), limited=False)
+        if ordinary is not None:
+            yield ordinary
 
     def _is_missing(self, candidate: CandidateIndex) -> bool:
         known = self._existing(candidate.table)
@@ -103,7 +103,7 @@ class Advisor:
             self._known[copy] = list(self._catalogue(self._copies.original(copy)))
         return self._known[copy]
 
-    def _ways(self, steps: Sequence[RelationshipProperty[Any]]) -> Iterator[CandidateIndex]:
+    def _foreign_key_indexes(self, steps: Sequence[RelationshipProperty[Any]]) -> Iterator[CandidateIndex]:
         """The indexes on the foreign keys that connect the rows of relationships."""
         for step in steps:
             if step.direction is RelationshipDirection.MANYTOONE:

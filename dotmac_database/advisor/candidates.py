@@ -68,10 +68,10 @@ class CandidateIndex:
     follow them: they are the order of the read, or a range, or the key that ``access`` searches. ``ordered`` False:
     ``then`` is not an order, so its direction does not matter.
 
-    A partial index has a WHERE with two kinds of conditions: ``alive`` are the conditions that exclude deleted rows,
-    and ``nulls`` the conditions that a column is NULL, each with the name of the column. ``marks`` are the columns that
-    have a single value because of ``alive``. ``implied`` are further conditions that all rows of the read meet, in
-    their `plain` form. ``access`` None: an ordinary B-tree.
+    A partial index has a WHERE with two kinds of conditions: ``not_deleted`` are the conditions that exclude deleted
+    rows, and ``nulls`` the conditions that a column is NULL, each with the name of the column. ``fixed_columns`` are
+    the columns that have a single value because of ``not_deleted``. ``implied`` are further conditions that all rows of
+    the read meet, in their `plain` form. ``access`` None: an ordinary B-tree.
     """
 
     dialect: str
@@ -80,9 +80,9 @@ class CandidateIndex:
     equal: tuple[Key, ...] = ()
     then: tuple[Key, ...] = ()
     ordered: bool = True
-    alive: tuple[ColumnElement[bool], ...] = ()
+    not_deleted: tuple[ColumnElement[bool], ...] = ()
     nulls: tuple[tuple[str, ColumnElement[bool]], ...] = ()
-    marks: frozenset[str] = frozenset()
+    fixed_columns: frozenset[str] = frozenset()
     implied: frozenset[str] = frozenset()
     access: Access | None = None
 
@@ -99,7 +99,7 @@ class CandidateIndex:
     @property
     def where(self) -> tuple[ColumnElement[bool], ...]:
         """The conditions of the partial index."""
-        return (*self.alive, *(condition for _, condition in self.nulls))
+        return (*self.not_deleted, *(condition for _, condition in self.nulls))
 
     def _plain(self, condition: ColumnElement[bool]) -> str:
         return plain(sql_of(self.dialect, condition))
@@ -113,7 +113,7 @@ class CandidateIndex:
             return False
         if self.method != BTREE:
             return self._holds(index)
-        return index.method == BTREE and self._leads(index)
+        return index.method == BTREE and self._begins_with_keys(index)
 
     def _holds(self, index: ExistingIndex) -> bool:
         assert self.access is not None
@@ -122,7 +122,7 @@ class CandidateIndex:
             for key in index.keys
         )
 
-    def _leads(self, index: ExistingIndex) -> bool:
+    def _begins_with_keys(self, index: ExistingIndex) -> bool:
         """Whether an existing index begins with the candidate's keys, and has their order if read in one direction."""
         if index.unique and self._is_one_row(index):
             return True
@@ -135,7 +135,7 @@ class CandidateIndex:
             same = next((each for each in equal if each.is_key(key, self.dialect)), None)
             if same is not None:
                 equal.remove(same)
-            elif key.column in self.marks or (key.column in nulls and orders_by_null(self.dialect)):
+            elif key.column in self.fixed_columns or (key.column in nulls and orders_by_null(self.dialect)):
                 nulls.discard(key.column or "")
             elif equal or not then or not then[0].is_key(key, self.dialect):
                 return False
@@ -229,12 +229,12 @@ class CandidateIndex:
     def _directed(self, key: Key, expression: Any) -> Any:
         if key.descending:
             expression = expression.desc()
-        usual = nulls_come_first(self.dialect, descending=key.descending)
-        if key.nulls_first is None or key.nulls_first is usual:
+        by_default = nulls_come_first(self.dialect, descending=key.descending)
+        if key.nulls_first is None or key.nulls_first is by_default:
             return expression
         return expression.nulls_first() if key.nulls_first else expression.nulls_last()
 
 
-def whole_order(keys: Sequence[Key]) -> tuple[Key, ...]:
+def ascending_first(keys: Sequence[Key]) -> tuple[Key, ...]:
     """The keys, all reversed if the first one is descending. An index on them serves an order and its reverse."""
     return tuple(key.reversed() for key in keys) if keys and keys[0].descending else tuple(keys)

@@ -25,9 +25,9 @@ from ..query import FilterOperator
 from ..statements.ordering import Order
 from ..statements.paths import FieldPath, resolve
 from ..statements.reads import Reader
-from ..statements.scope import alive
+from ..statements.scope import not_deleted_conditions
 from ..tenancy.context import ALL_TENANTS
-from .candidates import CandidateIndex, Key, whole_order
+from .candidates import CandidateIndex, Key, ascending_first
 from .shapes import Condition, comparable
 
 
@@ -70,7 +70,7 @@ class Lookup:
         self.conditions = conditions
         self.include_deleted = scope.include_deleted
 
-    def is_asked(self, order: Order) -> bool:
+    def has_requested_order(self, order: Order) -> bool:
         """Whether an order was requested, other than that of the primary key, which every read has."""
         return any(term.field not in self.traits.primary_key for term in order)
 
@@ -79,7 +79,7 @@ class Lookup:
         """Whether a column besides the tenant's is compared for equality."""
         return any(each.equal and self._keys(each) for each in self.conditions)
 
-    def usual(self, order: Order, *, limited: bool) -> CandidateIndex | None:
+    def btree_index(self, order: Order, *, limited: bool) -> CandidateIndex | None:
         """The B-tree index with the keys that are compared for equality, followed by the order or by a range.
 
         None: the read has no condition or order that an index could serve.
@@ -96,7 +96,7 @@ class Lookup:
         ordered = (
             best is None
             or (bool(terms) and self._same(terms[0], best[1]))
-            or (limited and bool(terms) and self.is_asked(order))
+            or (limited and bool(terms) and self.has_requested_order(order))
         )
         then = terms if ordered or best is None else [best[1]]
         if ordered and terms:
@@ -107,7 +107,7 @@ class Lookup:
             return None
         return self.candidate("; ".join(reasons), fixed, then, ordered=ordered, nulls=nulls)
 
-    def particular(self, each: Condition) -> Iterator[CandidateIndex]:
+    def special_indexes(self, each: Condition) -> Iterator[CandidateIndex]:
         """The special index that one condition, such as a search in a text, needs. Nothing if it needs none."""
         if self.tenant is not None and each.path.key == self.tenant:
             return
@@ -141,7 +141,7 @@ class Lookup:
         """
         first = self.column_key(self.traits.columns[self.tenant]) if self.tenant and confined else None
         unique = {key.column or key.as_sql(self.dialect): key for key in (*((first,) if first else ()), *equal)}
-        conditions, marks = self._alive()
+        conditions, fixed_columns = self._not_deleted()
         return CandidateIndex(
             self.dialect,
             self.table,
@@ -151,12 +151,12 @@ class Lookup:
             ordered,
             conditions,
             tuple((self._column(name).name, self._column(name).is_(None)) for name in nulls),
-            marks,
+            fixed_columns,
             self._implied(),
             kind,
         )
 
-    def _alive(self) -> tuple[tuple[ColumnElement[bool], ...], frozenset[str]]:
+    def _not_deleted(self) -> tuple[tuple[ColumnElement[bool], ...], frozenset[str]]:
         """The conditions that exclude deleted rows, and the column that has a single value because of them, if any."""
         if self.include_deleted or not self.traits.soft_deletes:
             return (), frozenset()
@@ -165,8 +165,9 @@ class Lookup:
             return (), frozenset()
         entity = SimpleNamespace(**{key: self._column(key) for key in keys})
         mark = self.traits.is_deleted
-        fixed = mark is not None and not self.traits.columns[mark].nullable
-        return tuple(alive(self.traits, entity)), frozenset((self._column(mark).name,) if mark and fixed else ())
+        is_fixed = mark is not None and not self.traits.columns[mark].nullable
+        fixed_columns = frozenset((self._column(mark).name,) if mark and is_fixed else ())
+        return tuple(not_deleted_conditions(self.traits, entity)), fixed_columns
 
     def _implied(self) -> frozenset[str]:
         """The conditions that follow from the read's conditions: a column that is compared with a value is not NULL."""
@@ -234,14 +235,14 @@ class Lookup:
             key = Key(expression, term.descending, term.nulls_first if path.nullable else None)
             if key.as_sql(self.dialect) in known:
                 continue
-            usual = nulls_come_first(self.dialect, descending=key.descending)
+            by_default = nulls_come_first(self.dialect, descending=key.descending)
             if key.nulls_first is not None and not places_nulls(self.dialect):
-                if key.nulls_first is not usual and keys:
+                if key.nulls_first is not by_default and keys:
                     break
                 key = Key(expression, term.descending)
             keys.append(key)
             known.add(key.as_sql(self.dialect))
-        return list(whole_order(keys))
+        return list(ascending_first(keys))
 
     def _is_expression(self, path: FieldPath) -> bool:
         """Whether rows are ordered by the position of an enum's value in its declaration, not by the column itself."""

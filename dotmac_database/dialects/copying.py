@@ -17,7 +17,7 @@ from sqlalchemy.util import await_only
 
 from ..departures import WRITE_BY_DRIVER, engine_departure
 from ..sqlalchemy_internals import doubles_percents
-from .own import OWN
+from .own_statements import OWN
 
 
 def copies(connection: Connection, table: Table) -> bool:
@@ -29,7 +29,8 @@ def copies(connection: Connection, table: Table) -> bool:
     """
     if connection.dialect.name != "postgresql" or engine_departure(connection, WRITE_BY_DRIVER):
         return False
-    name = _once(connection.dialect.identifier_preparer, connection.dialect.identifier_preparer.format_table(table))
+    preparer = connection.dialect.identifier_preparer
+    name = _single_percents(preparer, preparer.format_table(table))
     catalogue = plain_table("pg_class", column("oid"), column("relkind"), schema="pg_catalog")
     query = select(catalogue.c.relkind.in_(["r", "p"]), func.row_security_active(catalogue.c.oid)).where(
         catalogue.c.oid == cast(name, REGCLASS)
@@ -60,7 +61,7 @@ def copy(
         raise sa.DBAPIError(f"COPY {table.name}", None, error, connection_invalidated=lost) from error
 
 
-def _once(preparer: Any, quoted: str) -> str:
+def _single_percents(preparer: Any, quoted: str) -> str:
     """A quoted name with single percent signs. SQLAlchemy doubles them if the driver's parameters begin with one."""
     return quoted.replace("%%", "%") if doubles_percents(preparer) else quoted
 
@@ -73,7 +74,7 @@ def _by_psycopg(connection: Connection, table: Table, names: Sequence[str], rows
     quoted = connection.dialect.identifier_preparer
     target = f"{quoted.format_table(table)} ({', '.join(map(quoted.quote, names))})"
     driver: Any = connection.connection.driver_connection
-    statement = _once(quoted, f"COPY {target} FROM STDIN")
+    statement = _single_percents(quoted, f"COPY {target} FROM STDIN")
     if connection.dialect.is_async:
         await_only(_by_async_psycopg(driver, statement, rows))
         return

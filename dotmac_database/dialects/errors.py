@@ -28,9 +28,9 @@ from ..errors import (
     ValidationError,
 )
 from ..models.traits import Traits, traits_of
-from .misfits import refused_by_type
 from .sqlstates import FOREIGN_KEY_STATES, Kind, kind_of_sqlite, kind_of_sqlstate, refusal_of_sqlstate
 from .stale_plans import is_stale_plan
+from .type_errors import refused_by_type
 
 _SQLITE_COLUMNS = re.compile(r"^(?:UNIQUE|NOT NULL) constraint failed: (?P<columns>[^:]+)$")
 _SQLITE_NAME = re.compile(r"^(?:CHECK constraint failed|UNIQUE constraint failed: index): '?(?P<name>[^']+)'?$")

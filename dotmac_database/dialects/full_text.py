@@ -11,7 +11,7 @@ from sqlalchemy.schema import SchemaItem
 
 from ..errors import ValidationError
 from .base import Column, Condition
-from .own import OwnTable
+from .own_statements import OwnTable
 from .rowid import rowid_alias
 
 _INFO = "dotmac_full_text"

@@ -55,7 +55,7 @@ _SINGLE = Single()
 _CONFIG: Column = literal_column("'simple'::regconfig")
 
 
-class _Whole(TypeDecorator[str]):
+class _TextWithoutLength(TypeDecorator[str]):
     """A text type without a length that converts values as a `TypeDecorator` does.
 
     A cast to a type with a length would truncate values.
@@ -84,7 +84,7 @@ def _item(type_: TypeEngine[Any]) -> TypeEngine[Any]:
     sized = isinstance(plain, String) and (plain.length is not None or isinstance(plain, CHAR))
     if not sized or enum_of(type_) is not None:
         return type_
-    return _Whole(type_) if isinstance(type_, TypeDecorator) else String()
+    return _TextWithoutLength(type_) if isinstance(type_, TypeDecorator) else String()
 
 
 def _words(column: Column) -> Column:

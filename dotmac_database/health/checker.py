@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from ..dialects import translate
 from ..engines import Database
 from .pools import Subject, subject_of
-from .probes import Examination, Verifier
+from .probes import CheckQueries, Verifier
 from .result import HealthCheckResult, HealthStatus
 from .shared_checks import Outcome, SharedCheck, in_memory, shared_check, shared_check_async
 
@@ -87,8 +87,8 @@ class DatabaseHealthChecker:
         return self.connection_timeout + self.query_timeout
 
     def _work(self, kind: str) -> Any:
-        examination = Examination(self.query_timeout, self.slow_query_threshold, self.security)
-        return examination.whole if kind == "health" else examination.connectivity
+        queries = CheckQueries(self.query_timeout, self.slow_query_threshold, self.security)
+        return queries.whole if kind == "health" else queries.connectivity
 
     def _key(self, kind: str) -> str:
         # A check with another verifier runs other queries, so it can't be shared.

@@ -30,7 +30,7 @@ class Verifier(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Examination:
+class CheckQueries:
     """Runs the queries of a check on a connection.
 
     ``seconds`` is the time limit of all probes together. Statements that take longer than ``slow`` seconds on average

@@ -14,7 +14,7 @@ from sqlalchemy.sql import Executable
 from sqlalchemy.sql.elements import Null
 
 from ..dialects.copying import copy
-from ..dialects.own import OWN
+from ..dialects.own_statements import OWN
 from ..errors import DuplicateEntityError, MisuseError, ValidationError
 from ..execution.routes import Circumstance, Reason, Route, Sender, bulk_sender, change_refusal, rows_sender
 from ..execution.state import keep

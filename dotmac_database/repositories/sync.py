@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 from sqlalchemy import and_, case, func, select, true
 
 from ..statements.reads import Bound
-from ..statements.scope import alive
+from ..statements.scope import not_deleted_conditions
 from ..types import utc_now
 from .aggregating import AggregateMethods
 from .batches import BatchMethods
@@ -60,7 +60,7 @@ class BaseTenantRepository(BaseRepository[M, SyncDb]):
         ``deleted_entities``, ``created_today`` and ``created_this_month`` (from midnight UTC, without deleted rows).
         """
         traits, reader = self.traits, self._reader(include_deleted=True)
-        living = alive(traits, traits.model)
+        living = not_deleted_conditions(traits, traits.model)
         counts = {"total_entities": living}
         if living:
             counts["deleted_entities"] = [~living[0]]

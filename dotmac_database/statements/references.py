@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql import ColumnElement
 
-from ..dialects.own import OWN
+from ..dialects.own_statements import OWN
 from ..errors import TenantIsolationError, TenantNotGivenError, TenantRequiredError, ValidationError
 from ..execution.state import sync_session
 from ..execution.work import read
@@ -21,7 +21,7 @@ from ..tenancy.context import ALL_TENANTS, binding_of, confine
 from ..tenancy.rls.policies import protected_tables
 from ..tenancy.values import column_value, valid_tenant
 from .coercion import coercer
-from .scope import alive
+from .scope import not_deleted_conditions
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +227,7 @@ def _living(table: Table) -> Iterator[ColumnElement[bool]]:
         if mark is None or mark in seen or mapper.local_table is not table:
             continue
         seen.add(mark)
-        condition = without_annotations(alive(traits, mapper.class_)[0])
+        condition = without_annotations(not_deleted_conditions(traits, mapper.class_)[0])
         if mark.table is table:
             yield condition
             continue

@@ -57,11 +57,11 @@ class Scope:
             value = self.tenant if bound else ScopeParameter(TENANT_PARAMETER, type_=column.type, required=True)
             conditions.append(column == value)
         if not self.include_deleted:
-            conditions.extend(alive(traits, entity))
+            conditions.extend(not_deleted_conditions(traits, entity))
         return conditions
 
 
-def alive(traits: Traits[Any], entity: Any) -> list[ColumnElement[bool]]:
+def not_deleted_conditions(traits: Traits[Any], entity: Any) -> list[ColumnElement[bool]]:
     """The condition that a row is not soft-deleted; empty if the class has no soft deletion."""
     key = traits.deletion_mark
     return [] if key is None else [not_deleted(getattr(entity, key), nullable=bool(traits.columns[key].nullable))]

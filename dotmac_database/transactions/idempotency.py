@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from ..dialects import dialect_named, translated
-from ..dialects.own import OWN
+from ..dialects.own_statements import OWN
 from ..errors import DuplicateEntityError, ValidationError
 from ..execution.state import sole_connection, sync_session
 from ..types import UTCDateTime, as_utc, utc_now

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from ..dialects import translated
 from ..dialects.features import has_transaction_settings, is_always_serializable
 from ..dialects.isolation import begin_options, set_timeouts
-from ..dialects.own import OWN
+from ..dialects.own_statements import OWN
 from ..errors import TransactionError
 from ..execution.state import Held, loaded_values, refuse_ended, restore_values, sole_bind, state_of
 from ..execution.work import begin_for_savepoint, commit, refuse_in_use, rollback

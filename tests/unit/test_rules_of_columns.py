@@ -18,7 +18,7 @@ from dotmac_database.dialects.base import enum_of
 from dotmac_database.dialects.rowid import rowid_alias
 from dotmac_database.models.living import living_condition
 from dotmac_database.statements.paths import is_json, is_text
-from dotmac_database.statements.scope import alive
+from dotmac_database.statements.scope import not_deleted_conditions
 from dotmac_database.tenancy.values import kind_of
 from dotmac_database.types import UTCDateTime, undecorated
 
@@ -143,7 +143,7 @@ def as_sql(condition: Any, dialect: sa.Dialect) -> str:
 def test_reads_and_the_index_agree_which_rows_are_deleted(name: str, dialect: sa.Dialect) -> None:
     model = mapped(MARKS[name]())
     (index,) = model.__table__.indexes
-    (condition,) = alive(traits_of(model), model)
+    (condition,) = not_deleted_conditions(traits_of(model), model)
     assert as_sql(condition, dialect) == as_sql(living_condition(index), dialect)
     assert as_sql(condition, dialect) in str(sa.schema.CreateIndex(index).compile(dialect=dialect))
 
@@ -157,7 +157,7 @@ def test_a_flag_and_a_number_mark_the_same_rows(type_: TypeEngine[Any], nullable
     values = [False, True, None] if nullable else [False, True]
     with engine.begin() as connection:
         connection.execute(sa.insert(model), [{"name": str(value), "is_deleted": value} for value in values])
-        found = connection.scalars(sa.select(model.name).where(*alive(traits_of(model), model)))
+        found = connection.scalars(sa.select(model.name).where(*not_deleted_conditions(traits_of(model), model)))
         assert set(found) == {str(value) for value in values if not value}
     engine.dispose()
 

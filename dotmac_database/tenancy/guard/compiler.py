@@ -55,7 +55,7 @@ from sqlalchemy.sql.selectable import (
     Values,
 )
 
-from ...dialects.own import OwnTable
+from ...dialects.own_statements import OwnTable
 from ...sqlalchemy_internals import annotations_of, clone, values_of, without_annotations
 from ..parameters import ScopeParameter, owner_parameter
 from ..tables import TABLES, Owner, Reference, inherited_from

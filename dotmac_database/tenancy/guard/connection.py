@@ -14,7 +14,7 @@ from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.elements import BindParameter
 
 from ...dialects.features import has_policies
-from ...dialects.own import OWN
+from ...dialects.own_statements import OWN
 from ...errors import TenantIsolationError
 from ...sqlalchemy_internals import values_of
 from ..context import UNKNOWN, TenantBinding, binding_of

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, MetaData, Table, bindparam, fu
 from sqlalchemy.types import Text
 
 from ...dialects.features import has_policies
-from ...dialects.own import OWN
+from ...dialects.own_statements import OWN
 from ...dialects.stale_plans import OPENING
 from ...errors import DatabaseError, ValidationError
 from .policies import (
