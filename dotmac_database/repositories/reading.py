@@ -157,7 +157,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
             order_of(self.traits, query.sorts),
             limit=page.per_page + total.looks_ahead,
             offset=page.offset,
-            bound=total.bound,
+            bound=total.count_limit,
         )
         rows_of_page = reader.loading(rows_of_page, query.relationships)
 

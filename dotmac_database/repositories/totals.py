@@ -32,7 +32,7 @@ class PageTotal:
         return self.page.total != "exact"
 
     @property
-    def bound(self) -> int:
+    def count_limit(self) -> int:
         """How many rows the page's statement counts: at most this number. 0: all rows; -1: it does not count."""
         return {"exact": 0, "none": -1}.get(self.page.total, self.page.bound)
 
@@ -42,13 +42,13 @@ class PageTotal:
             return None
         counted = rows[0][1] if rows else 0
         if not rows and self.page.offset:
-            counted = int(ask(self.reader.count(self.filters, self.bound)))
-        if self.bound == 0 or counted <= self.bound:
-            return int(counted) if self.bound == 0 else Estimate(counted, exact=True)
+            counted = int(ask(self.reader.count(self.filters, self.count_limit)))
+        if self.count_limit == 0 or counted <= self.count_limit:
+            return int(counted) if self.count_limit == 0 else Estimate(counted, exact=True)
         rows_seen = self.page.offset + len(rows) if rows else 0
         if rows and len(rows) <= self.page.per_page:
             return Estimate(rows_seen, exact=True)
         expected = 0
         if self.page.total == "estimate" and self.reader.dialect.estimates:
             expected = expected_rows(ask(self.reader.planned(self.filters)))
-        return Estimate(max(expected, self.bound, rows_seen), exact=False)
+        return Estimate(max(expected, self.count_limit, rows_seen), exact=False)

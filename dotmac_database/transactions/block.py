@@ -15,7 +15,7 @@ from ..errors import TransactionError
 from ..execution.state import state_of, sync_session
 from ..retry.transient import database_error
 from .options import TransactionOptions
-from .unit import Unit
+from .sync_block import SyncBlock
 
 S = TypeVar("S", bound="Session | scoped_session[Any]")
 A = TypeVar("A", bound="AsyncSession | async_scoped_session[Any]")
@@ -75,23 +75,23 @@ class DatabaseTransaction:
 class _Block(Generic[S]):
     def __init__(self, session: S, options: TransactionOptions | None, *, lazy: bool, nested: bool) -> None:
         self._session = session
-        self._unit = Unit(sync_session(session), options, lazy=lazy, nested=nested)
+        self._block = SyncBlock(sync_session(session), options, lazy=lazy, nested=nested)
 
     def __enter__(self) -> S:
-        self._unit.begin()
+        self._block.begin()
         return self._session
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is not None:
-            self._unit.abandon()
+            self._block.abandon()
             _raise_translated(error)
             return
         try:
-            self._unit.succeed()
+            self._block.succeed()
         finally:
-            self._unit.abandon()
+            self._block.abandon()
 
 
 class _AsyncBlock(Generic[A]):
@@ -99,14 +99,14 @@ class _AsyncBlock(Generic[A]):
         self._session = session
         self._plain: AsyncSession = session() if isinstance(session, async_scoped_session) else session
         state_of(sync_session(self._plain)).asynchronous = True
-        self._unit = Unit(sync_session(self._plain), options, lazy=lazy, nested=nested)
+        self._block = SyncBlock(sync_session(self._plain), options, lazy=lazy, nested=nested)
 
     async def __aenter__(self) -> A:
         try:
-            if self._unit.begin_sends_nothing:
-                self._unit.begin()
+            if self._block.begin_sends_nothing:
+                self._block.begin()
             else:
-                await self._plain.run_sync(lambda _: self._unit.begin())
+                await self._plain.run_sync(lambda _: self._block.begin())
         except BaseException:
             await self._abandon()
             raise
@@ -120,16 +120,16 @@ class _AsyncBlock(Generic[A]):
             _raise_translated(error)
             return
         try:
-            if self._unit.has_nothing_to_commit:
-                self._unit.succeed()
+            if self._block.has_nothing_to_commit:
+                self._block.succeed()
             else:
-                await self._plain.run_sync(lambda _: self._unit.succeed())
+                await self._plain.run_sync(lambda _: self._block.succeed())
         except BaseException:
             await self._abandon()
             raise
 
     async def _abandon(self) -> None:
-        await _to_its_end(self._plain.run_sync(lambda _: self._unit.abandon()))
+        await _to_its_end(self._plain.run_sync(lambda _: self._block.abandon()))
 
 
 def _raise_translated(error: BaseException) -> None:

@@ -20,7 +20,7 @@ from .options import TransactionOptions
 _log = logging.getLogger(__name__)
 
 
-class Unit:
+class SyncBlock:
     """A `DatabaseTransaction` block on a sync session.
 
     The outermost block commits the session's transaction, even if earlier statements have opened that implicitly. A
