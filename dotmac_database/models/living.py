@@ -43,7 +43,7 @@ class LivingUnique(SchemaItem):
     With ``__table_args__ = (LivingUnique("email"),)`` the e-mail is unique within the tenant, if the table has a tenant
     column. ``tenant`` and ``deleted`` name the columns if they differ from the mixins'. With ``tenant=None`` the e-mail
     is unique across tenants. `upsert` accepts the columns as ``conflict_fields``. Raises `ValidationError` if a column
-    is missing.
+    is missing or no column is named. Using the class raises it if reads look at another column than ``deleted``.
     """
 
     __visit_name__ = "living_unique"
@@ -61,7 +61,9 @@ class LivingUnique(SchemaItem):
         adds_tenant = self.tenant is not None and self.tenant in table.c and self.tenant not in self.columns
         names = [*([self.tenant] if self.tenant is not None and adds_tenant else []), *self.columns]
         unknown = next((name for name in names if name not in table.c), None)
-        if unknown is not None or not self.columns:
+        if not self.columns:
+            raise MisuseError(f"{table.name}: LivingUnique needs the name of a column.")
+        if unknown is not None:
             raise MisuseError(f"{table.name} has no column {unknown!r} for LivingUnique.", field=unknown)
         mark = self._mark(table)
         condition = not_deleted(mark, nullable=bool(mark.nullable))

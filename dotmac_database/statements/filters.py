@@ -289,8 +289,6 @@ def _set_condition(path: FieldPath, operator: FilterOperator, value: object, val
     if not isinstance(path.type, ARRAY):
         raise ValueError("possible: the field is neither an array nor JSON")
     members = value if isinstance(value, (list, tuple, set, frozenset)) else [value]
-    if not members and operator is Op.OVERLAPS:
-        members = []
     values.append(path.coerce(members))
     return ConditionShape(path.text, operator)
 

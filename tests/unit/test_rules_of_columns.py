@@ -190,6 +190,11 @@ def test_an_index_that_looks_at_another_column_than_reads_is_refused(name: str) 
     assert refused.value.field == expected
 
 
+def test_an_index_without_columns_is_refused() -> None:
+    with pytest.raises(ValidationError, match="items: LivingUnique needs the name of a column"):
+        mapped({"is_deleted": mapped_column(sa.Boolean), "unique": LivingUnique()})
+
+
 class Colour(enum.Enum):
     RED = "red"
 

@@ -47,7 +47,7 @@ def _table_owner(reach: ReachableRoles, role: Role, names: Sequence[str]) -> Fin
     risk = f"the owner of {tables}, and an owner can turn the policies off"
     if role.own:
         current = reach.current.quoted
-        alter = "; ".join(f"ALTER TABLE {name} OWNER TO another role" for name in names[:1])
+        alter = "; ".join(f"ALTER TABLE {name} OWNER TO another role" for name in names)
         remedy = f"{alter}; GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(names)} TO {current}"
         return Finding(f"role {role.name}", f"it is {risk}", remedy)
     member = (role.through or "").strip('"')
