@@ -37,6 +37,11 @@ def not_deleted(mark: ColumnElement[Any], *, nullable: bool) -> ColumnElement[bo
     return mark.is_(None)
 
 
+def flag_value(mark: Column[Any], *, deleted: bool) -> bool | int:
+    """The value of the column ``is_deleted``: a number for a number, since psycopg sends a bool as a BOOLEAN."""
+    return int(deleted) if isinstance(mark.type, Integer) else deleted
+
+
 class LivingUnique(SchemaItem):
     """A unique index over the rows that are not soft-deleted, so that the e-mail of a deleted row can be used again.
 

@@ -9,7 +9,7 @@ from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint, and
 
 from ..errors import MisuseError
 from ..models.expressions import default_value
-from ..models.living import living_condition
+from ..models.living import flag_value, living_condition
 from ..models.traits import VersionSource
 from ..tenancy.context import ALL_TENANTS
 from .data import Values
@@ -112,8 +112,12 @@ def _changes(writer: Writer, excluded: Any, row_keys: Sequence[str], conflict: S
         if key not in unchanged and traits.columns[key].key not in conflicting
     }
     # SQLAlchemy would treat a bound None as a value of each single row, and send a statement for each row.
-    restored: tuple[tuple[str | None, object], ...] = ((traits.is_deleted, False), (traits.deleted_at, null()))
-    return changes | {traits.columns[key].name: value for key, value in restored if key is not None}
+    if traits.is_deleted is not None:
+        mark = traits.columns[traits.is_deleted]
+        changes[mark.name] = flag_value(mark, deleted=False)
+    if traits.deleted_at is not None:
+        changes[traits.columns[traits.deleted_at].name] = null()
+    return changes
 
 
 def _can_be_updated(writer: Writer, excluded: Any, step: VersionStep | None) -> object:

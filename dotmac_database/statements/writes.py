@@ -22,6 +22,7 @@ from sqlalchemy.sql.elements import Null
 from ..departures import CHANGE, INSERT, mapper_departure
 from ..errors import MisuseError, TenantIsolationError, TenantRequiredError, ValidationError
 from ..models.expressions import default_value
+from ..models.living import flag_value
 from ..models.traits import Traits, VersionSource
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.related import tenant_of_related
@@ -66,7 +67,7 @@ class Writer:
             self._stamp(values, traits.created_by, self.actor)
             self._stamp(values, traits.updated_by, self.actor)
         if traits.is_deleted is not None and traits.columns[traits.is_deleted].default is None:
-            self._stamp(values, traits.is_deleted, False)
+            self._stamp(values, traits.is_deleted, flag_value(traits.columns[traits.is_deleted], deleted=False))
         if traits.version is not None:
             self._stamp_version(values, traits.version)
         uuid_key = traits.makes_uuid
@@ -395,7 +396,7 @@ class Writer:
         traits = self.traits
         values: Values = {}
         if traits.is_deleted is not None:
-            values[traits.is_deleted] = deleted
+            values[traits.is_deleted] = flag_value(traits.columns[traits.is_deleted], deleted=deleted)
         if traits.deleted_at is not None:
             self._stamp(values, traits.deleted_at, utc_now() if deleted else None)
         return self.stamped(values)
