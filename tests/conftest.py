@@ -8,6 +8,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -180,6 +181,47 @@ def _runner(_database: Database) -> Iterator[asyncio.Runner]:
         yield runner
         if "async_engine" in _database.__dict__:
             runner.run(_database.async_engine.dispose())
+
+
+DRIVERS = {
+    "asyncpg": ("async", "postgresql+asyncpg"),
+    "psycopg": ("sync", "postgresql+psycopg"),
+    "psycopg-async": ("async", "postgresql+psycopg"),
+    "sqlite3": ("sync", "sqlite"),
+    "aiosqlite": ("async", "sqlite"),
+}
+"""The name of each driver, with its face and the scheme of its URL."""
+
+
+class Faces(dict[str, Face]):
+    """The faces of one test module by driver, created at their first use. Those of PostgreSQL share a database."""
+
+    def __init__(self, request: pytest.FixtureRequest, folder: Path) -> None:
+        super().__init__()
+        self._request = request
+        self._folder = folder
+
+    def __missing__(self, driver: str) -> Face:
+        name, scheme = DRIVERS[driver]
+        if scheme == "sqlite":
+            url = f"sqlite:///{self._folder}/{driver}.db"
+        else:
+            url = str(self._request.getfixturevalue("postgres_url")).replace("postgresql", scheme, 1)
+        face = self[driver] = Face(name, create_database(url))
+        return face
+
+    def close(self) -> None:
+        for face in self.values():
+            face.runner.run(face.database.dispose_async())
+            face.runner.close()
+
+
+@pytest.fixture(scope="module")
+def faces(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faces]:
+    """A face for each of `DRIVERS`, for tests whose result depends on the driver. They have no tables."""
+    opened = Faces(request, tmp_path_factory.mktemp("faces"))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(params=["sync", "async"])

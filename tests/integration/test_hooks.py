@@ -34,7 +34,7 @@ from dotmac_database.engines import sync_url
 from dotmac_database.execution import asyncpg as direct
 from dotmac_database.repositories import bulk
 from dotmac_database.sqlalchemy_internals import has_ended
-from tests.conftest import Face
+from tests.conftest import DRIVERS, Face, Faces
 from tests.matrices import sampled
 
 
@@ -60,13 +60,6 @@ class StoredItem(Stored):
     writer: Mapped[str] = mapped_column(server_default="nobody")
 
 
-DRIVERS = {
-    "asyncpg": ("async", "postgresql"),
-    "psycopg": ("sync", "postgresql+psycopg"),
-    "psycopg-async": ("async", "postgresql+psycopg"),
-    "sqlite3": ("sync", "sqlite"),
-    "aiosqlite": ("async", "sqlite"),
-}
 POSTGRES = ["asyncpg", "psycopg", "psycopg-async"]
 
 
@@ -103,26 +96,18 @@ class Place(Face):
 
 
 @pytest.fixture(scope="module")
-def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Place]]:
-    """A place for each driver that was asked for; they are made on demand."""
+def places(faces: Faces) -> dict[str, Place]:
+    """A place for each driver, created at its first use."""
 
     class Places(dict[str, Place]):
-        def __missing__(self, name: str) -> Place:
-            kind, scheme = DRIVERS[name]
-            if scheme == "sqlite":
-                url = f"sqlite:///{tmp_path_factory.mktemp('hooks')}/{name}.db"
-            else:
-                url = request.getfixturevalue("postgres_url").replace("postgresql", scheme, 1)
-            place = self[name] = Place(kind, create_database(url))
-            place.model = StoredItem if scheme == "sqlite" else Item
+        def __missing__(self, driver: str) -> Place:
+            face = faces[driver]
+            place = self[driver] = Place(face.name, face.database, face.runner)
+            place.model = StoredItem if place.engine.dialect.name == "sqlite" else Item
             place.model.metadata.create_all(place.aside)
             return place
 
-    made = Places()
-    yield made
-    for place in made.values():
-        place.runner.run(place.database.dispose_async())
-        place.runner.close()
+    return Places()
 
 
 @pytest.fixture(params=DRIVERS)

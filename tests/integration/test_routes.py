@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import create_engine, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import NullPool
 
@@ -19,13 +19,13 @@ from dotmac_database import (
     DatabaseTransaction,
     Route,
     Sender,
-    create_database,
     departures,
 )
 from dotmac_database.departures import Departure
+from dotmac_database.engines import sync_url
 from dotmac_database.execution import asyncpg, routes
 from dotmac_database.execution.routes import Circumstance, Reason
-from tests.conftest import Face
+from tests.conftest import DRIVERS, Face, Faces
 
 
 class RoutesBase(DeclarativeBase): ...
@@ -37,44 +37,16 @@ class Thing(RoutesBase):
     name: Mapped[str]
 
 
-DRIVERS = {
-    "asyncpg": ("async", "postgresql+asyncpg"),
-    "psycopg": ("sync", "postgresql+psycopg"),
-    "psycopg-async": ("async", "postgresql+psycopg"),
-    "sqlite3": ("sync", "sqlite"),
-    "aiosqlite": ("async", "sqlite"),
-}
-
-
-@pytest.fixture(scope="module")
-def faces(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Face]]:
-    class Faces(dict[str, Face]):
-        def __missing__(self, name: str) -> Face:
-            kind, scheme = DRIVERS[name]
-            if scheme == "sqlite":
-                url = f"sqlite:///{tmp_path_factory.mktemp('routes')}/{name}.db"
-            else:
-                url = request.getfixturevalue("postgres_url").replace("postgresql", scheme, 1)
-            face = self[name] = Face(kind, create_database(url))
-            with create_database(url.replace("+asyncpg", ""), poolclass=NullPool).engine.begin() as connection:
-                RoutesBase.metadata.create_all(connection)
-            return face
-
-    opened = Faces()
-    yield opened
-    for face in opened.values():
-        face.runner.run(face.database.dispose_async())
-        face.runner.close()
-
-
 @pytest.fixture(params=DRIVERS)
 def driver(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def face(driver: str, faces: dict[str, Face]) -> Iterator[Face]:
+def face(driver: str, faces: Faces) -> Iterator[Face]:
     face = faces[driver]
+    with create_engine(sync_url(face.database.url), poolclass=NullPool).begin() as connection:
+        RoutesBase.metadata.create_all(connection)
     yield face
     with face.session() as session:
         face(face.repository(session, Thing).delete_where, [], allow_all=True)
