@@ -82,10 +82,10 @@ def with_base64(annotation: Annotation) -> Annotation:
     inside = get_args(annotation)
     if origin is Annotated:
         plain, *notes = inside
-        found = with_base64(plain)
+        converted = with_base64(plain)
         # Pydantic's Base64Bytes would encode the bytes a second time.
         rest = without_encoding(notes)
-        return annotation if found is plain else Annotated[(found, *rest)] if rest else found
+        return annotation if converted is plain else Annotated[(converted, *rest)] if rest else converted
     parts = tuple(map(with_base64, inside))
     if origin is None or all(new is old for new, old in zip(parts, inside, strict=True)):
         return annotation

@@ -60,29 +60,29 @@ Values = Mapping[str, Sequence[str]]
 class QueryErrors:
     """The errors of a query string: the first `MAX_FAULTS` of them, reported together in FastAPI's form."""
 
-    found: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[dict[str, Any]] = field(default_factory=list)
     more: int = 0
     """The number of further errors, which are counted but not stored."""
     suggestions: int = MAX_SUGGESTIONS
     """The number of names for which a similar one may still be searched."""
 
-    def add(self, name: str, message: str, kind: str = "value_error", given: Any = None) -> None:
+    def add(self, name: str, message: str, kind: str = "value_error", value: Any = None) -> None:
         """Add one error of one parameter."""
-        if len(self.found) == MAX_FAULTS:
+        if len(self.errors) == MAX_FAULTS:
             self.more += 1
             return
-        if isinstance(given, (list, tuple)):
-            given = [shown(each) for each in given[:MAX_FAULTS]]
-        elif given is not None:
-            given = shown(given)
-        self.found.append(
-            {"type": kind, "loc": ("query", shown(name)), "msg": shown(message, MAX_MESSAGE), "input": given}
+        if isinstance(value, (list, tuple)):
+            value = [shown(each) for each in value[:MAX_FAULTS]]
+        elif value is not None:
+            value = shown(value)
+        self.errors.append(
+            {"type": kind, "loc": ("query", shown(name)), "msg": shown(message, MAX_MESSAGE), "input": value}
         )
 
-    def add_all(self, name: str, error: pydantic.ValidationError, given: Any) -> None:
+    def add_all(self, name: str, error: pydantic.ValidationError, value: Any) -> None:
         """Add the errors that Pydantic found in a parameter's value."""
         for each in error.errors(include_url=False, include_context=False, include_input=False):
-            self.add(name, each["msg"], each["type"], given)
+            self.add(name, each["msg"], each["type"], value)
 
     def nearest(self, name: str, known: Iterable[str]) -> str | None:
         """The known name most similar to an unknown one; None: none is similar, or `MAX_SUGGESTIONS` is used up."""
@@ -94,20 +94,20 @@ class QueryErrors:
     def refuse(self) -> None:
         """Raise `RequestValidationError` if there are any errors."""
         if self.more:
-            last = self.found[-1]
+            last = self.errors[-1]
             last["msg"] = f"{last['msg']} (errors that are not shown: {self.more})"
-        if self.found:
-            raise RefusedRequestError(self.found)
+        if self.errors:
+            raise RefusedRequestError(self.errors)
 
 
 def single(values: Values, name: str, faults: QueryErrors) -> str | None:
     """The value of a parameter that may be given only once; None if it is missing."""
-    given = values.get(name)
-    if given is None:
+    texts = values.get(name)
+    if texts is None:
         return None
-    if len(given) > 1:
-        faults.add(name, "The parameter is given more than once.", given=list(given))
-    return given[0]
+    if len(texts) > 1:
+        faults.add(name, "The parameter is given more than once.", value=list(texts))
+    return texts[0]
 
 
 def values_of(connection: HTTPConnection) -> dict[str, list[str]]:

@@ -54,8 +54,8 @@ def value_type(traits: Traits[object], key: str) -> Annotation:
     if not converts(type_):
         return None
     said = annotation_of(traits.model, key), _python_type(type_)
-    found = next(filter(_is_known, said), UNKNOWN)
-    return None if found is _python_type(plain_type(type_), declared=False) else found
+    declared = next(filter(_is_known, said), UNKNOWN)
+    return None if declared is _python_type(plain_type(type_), declared=False) else declared
 
 
 def plain_type(type_: ColumnType) -> ColumnType:

@@ -184,8 +184,8 @@ def served_by(route: OperationRoute) -> tuple[list[Source | None], list[type]]:
 def _models(calls: Iterable[Endpoint]) -> list[type]:
     """The mapped classes of the repositories among these dependencies."""
     # A dependency of the user's may be an object that can't be weakly referenced.
-    found = (_MODELS.get(call) for call in calls if inspect.isfunction(call))
-    return list(dict.fromkeys(model for model in found if model is not None))
+    models = (_MODELS.get(call) for call in calls if inspect.isfunction(call))
+    return list(dict.fromkeys(model for model in models if model is not None))
 
 
 _SOURCE = "dotmac_database_source"

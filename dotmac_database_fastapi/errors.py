@@ -78,8 +78,8 @@ def problem(
 
 def _response(status: int, members: Mapping[str, Any], headers: Mapping[str, str] | None) -> ProblemResponse:
     body = {"type": "about:blank", "title": _phrase(status), **members, "status": status}
-    given = {name: value for name, value in body.items() if value not in (None, (), [])}
-    return ProblemResponse(given, status_code=status, headers=dict(headers or {}))
+    members = {name: value for name, value in body.items() if value not in (None, (), [])}
+    return ProblemResponse(members, status_code=status, headers=dict(headers or {}))
 
 
 def _phrase(status: int) -> str:
@@ -158,7 +158,7 @@ def _retry_after(error: DatabaseError, code: str) -> int:
 async def request_error(_request: Request, error: Exception) -> Response:
     """Make a 422 problem of a `RequestValidationError`. It lists at most `MAX_FAULTS` errors."""
     assert isinstance(error, RequestValidationError)
-    found = error.errors()
+    errors = error.errors()
     faults = [
         {
             "loc": [shown(part) for part in fault["loc"][:MAX_FAULTS]],
@@ -166,11 +166,11 @@ async def request_error(_request: Request, error: Exception) -> Response:
             "type": fault["type"],
             **_context(fault),
         }
-        for fault in found[:MAX_FAULTS]
+        for fault in errors[:MAX_FAULTS]
     ]
     detail = "; ".join(f"{'.'.join(fault['loc'])}: {fault['msg']}" for fault in faults)
-    if len(found) > MAX_FAULTS:
-        detail += f"; errors that are not shown: {len(found) - MAX_FAULTS}"
+    if len(errors) > MAX_FAULTS:
+        detail += f"; errors that are not shown: {len(errors) - MAX_FAULTS}"
     return problem(422, "invalid", detail, errors=faults)
 
 
@@ -181,14 +181,14 @@ async def http_error(request: Request, error: Exception) -> Response:
     and anything else becomes the member ``errors``.
     """
     assert isinstance(error, HTTPException)
-    status, given = error.status_code, error.detail
+    status, detail = error.status_code, error.detail
     if status < 400:
         return await http_exception_handler(request, error)
     title = _phrase(status)
     code = re.sub(r"\W+", "_", title.lower())
-    if isinstance(given, str):
-        return problem(status, code, None if given == title else given, headers=error.headers)
-    members = given if isinstance(given, dict) else {"errors": given}
+    if isinstance(detail, str):
+        return problem(status, code, None if detail == title else detail, headers=error.headers)
+    members = detail if isinstance(detail, dict) else {"errors": detail}
     return _response(status, {"code": code, **jsonable_encoder(members)}, error.headers)
 
 
@@ -199,10 +199,10 @@ async def unexpected_error(_request: Request, _error: Exception) -> Response:
 
 def _context(fault: Any) -> dict[str, Any]:
     """The bounds and values that Pydantic reports with an error, as far as they are short and plain JSON."""
-    given = fault.get("ctx")
-    if not isinstance(given, dict):
+    details = fault.get("ctx")
+    if not isinstance(details, dict):
         return {}
-    plain = {str(name): value for name, value in given.items() if isinstance(value, (bool, int, float, str))}
+    plain = {str(name): value for name, value in details.items() if isinstance(value, (bool, int, float, str))}
     context = {
         name: shown(value, MAX_MESSAGE) if isinstance(value, str) else value
         for name, value in plain.items()

@@ -27,41 +27,41 @@ def matched_versions(request: Request) -> frozenset[str] | None:
 
     Weak tags never match (RFC 9110, section 13.1.1), and neither does malformed text.
     """
-    given = ",".join(request.headers.getlist("if-match")).strip()
-    if not given:
+    tags = ",".join(request.headers.getlist("if-match")).strip()
+    if not tags:
         return None
     versions, position = set[str](), 0
-    while position < len(given):
-        found = _TAG.match(given, position)
-        if found is None:
+    while position < len(tags):
+        tag = _TAG.match(tags, position)
+        if tag is None:
             return frozenset()
-        if found["any"]:
+        if tag["any"]:
             return None
-        if not found["weak"]:
-            versions.add(found["tag"])
-        position = found.end()
+        if not tag["weak"]:
+            versions.add(tag["tag"])
+        position = tag.end()
     return frozenset(versions)
 
 
 def expected_version(traits: Traits[object], versions: frozenset[str]) -> object:
     """The version that the row must have. Raises `StaleEntityError` unless ``versions`` contains one valid version."""
-    found = [] if traits.version is None else _read(versions, _adapter(traits.columns[traits.version].type))
-    if len(found) != 1:
+    current = [] if traits.version is None else _read(versions, _adapter(traits.columns[traits.version].type))
+    if len(current) != 1:
         raise StaleEntityError(f"{traits.name}: If-Match does not name the version of the row.")
-    return found[0]
+    return current[0]
 
 
 def _read(versions: frozenset[str], adapter: TypeAdapter[object]) -> list[object]:
     """The tags that are versions in the form that `etag_of` writes, as values of the column's Python type."""
-    found: list[object] = []
+    current: list[object] = []
     for tag in versions:
         try:
             version = adapter.validate_python(tag)
         except ValueError:
             continue
         if _written(version) == tag:
-            found.append(version)
-    return found
+            current.append(version)
+    return current
 
 
 @lru_cache(maxsize=1024)

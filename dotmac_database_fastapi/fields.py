@@ -431,16 +431,16 @@ def _field(root: Traits[object], name: str) -> ClientField:
             continue
         part = _canonical(owner, part)
         column = owner.columns.get(part)
-        found = column if column is not None else owner.public_expression(part)
-        if found is None:
+        expression = column if column is not None else owner.public_expression(part)
+        if expression is None:
             known = sorted({*owner.columns, *owner.relationships} - owner.private)
             near = get_close_matches(part, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}."
             raise ValidationError(f"{owner.name} has no field {part!r}{hint}", field=name)
         inside = position + 1 < len(parts)
-        if inside and not isinstance(plain_type(found.type), sa.JSON):
+        if inside and not isinstance(plain_type(expression.type), sa.JSON):
             raise ValidationError(f"{owner.name}.{part} is neither a relationship nor JSON.", field=name)
         nullable = column is None or bool(column.nullable)
         values = None if column is None or inside else value_type(owner, part)
-        return ClientField(name, found.type, nullable, in_json=inside, through=through, value_type=values)
+        return ClientField(name, expression.type, nullable, in_json=inside, through=through, value_type=values)
     raise ValidationError(f"{name!r} is a relationship of {root.name}; name a field of the related class.", field=name)

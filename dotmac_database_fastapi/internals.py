@@ -158,9 +158,9 @@ def _replacements(dependant: Dependant, overrides: Overrides) -> Iterator[Depend
         replacement: Any = overrides.get(each.call, each.call)
         if replacement is not each.call and id(replacement) not in seen:
             seen.add(id(replacement))
-            made = get_dependant(path=each.path or "", call=replacement)
-            waiting += made.dependencies
-            yield made
+            override = get_dependant(path=each.path or "", call=replacement)
+            waiting += override.dependencies
+            yield override
 
 
 def declared_query(dependant: Dependant) -> frozenset[str]:
@@ -187,13 +187,13 @@ _ACCEPTED = "dotmac_database_accepted"
 
 def dependant_of(dependency: Endpoint, path: str) -> Dependant:
     """FastAPI's analysis of a dependency, for a route with this path."""
-    found = _DEPENDANTS.get((dependency, path))
-    if found is None:
-        found = get_dependant(path=path, call=_asking(dependency))
+    dependant = _DEPENDANTS.get((dependency, path))
+    if dependant is None:
+        dependant = get_dependant(path=path, call=_asking(dependency))
         if len(_DEPENDANTS) >= _MOST_KEPT:
             _DEPENDANTS.clear()
-        _DEPENDANTS[dependency, path] = found
-    return found
+        _DEPENDANTS[dependency, path] = dependant
+    return dependant
 
 
 async def solve(dependency: Endpoint, connection: HTTPConnection, response: Response | None = None) -> object:
@@ -243,9 +243,9 @@ def _after(dependant: Dependant, call: Endpoint, app: FastAPI | None) -> list[De
         if replacement is call:
             return later
         used = each if replacement is each.call else get_dependant(path=each.path or "", call=replacement)
-        found = _after(used, call, app)
-        if found is not None:
-            return found + later
+        rest = _after(used, call, app)
+        if rest is not None:
+            return rest + later
     return None
 
 
@@ -299,8 +299,8 @@ def dependencies_of(app: FastAPI) -> Iterator[Endpoint]:
 
 
 def _routes(app: FastAPI) -> Iterator[Any]:
-    found = getattr(routing, "iter_route_contexts", None)  # FastAPI had plain lists of routes before
-    return iter(app.routes if found is None else found(app.routes))
+    flattened = getattr(routing, "iter_route_contexts", None)  # FastAPI had plain lists of routes before
+    return iter(app.routes if flattened is None else flattened(app.routes))
 
 
 class _Overrides:
@@ -315,23 +315,23 @@ class _Overrides:
             return self
         held = vars(app)
         try:
-            given = held[_GIVEN]
+            overrides = held[_GIVEN]
         except KeyError:
             raise AttributeError(_GIVEN) from None
-        return _Surrounding(given, held.setdefault(_SURROUNDED, {})) if given else given
+        return _Surrounding(overrides, held.setdefault(_SURROUNDED, {})) if overrides else overrides
 
-    def __set__(self, app: FastAPI, given: object) -> None:
-        vars(app)[_GIVEN] = given.data if isinstance(given, _Surrounding) else given
+    def __set__(self, app: FastAPI, overrides: object) -> None:
+        vars(app)[_GIVEN] = overrides.data if isinstance(overrides, _Surrounding) else overrides
 
 
 class _Surrounding(UserDict[Endpoint, Endpoint]):
     """The user's own mapping, except that `get`, which FastAPI calls, returns wrapped overrides."""
 
     def __init__(
-        self, given: dict[Endpoint, Endpoint], made: dict[Endpoint, tuple[Any, Endpoint]] | None = None
+        self, overrides: dict[Endpoint, Endpoint], wrapped: dict[Endpoint, tuple[Any, Endpoint]] | None = None
     ) -> None:
-        self.data = given
-        self._made = {} if made is None else made
+        self.data = overrides
+        self._wrapped = {} if wrapped is None else wrapped
 
     def get(self, call: Any, default: Any = None) -> Any:
         """The override of a dependency, wrapped if the dependency was registered with `surround_overrides`."""
@@ -339,9 +339,9 @@ class _Surrounding(UserDict[Endpoint, Endpoint]):
         surround = getattr(call, _SURROUND, None)
         if surround is None or replacement is call or hasattr(replacement, _SURROUND):
             return replacement
-        cached = self._made.get(call)
+        cached = self._wrapped.get(call)
         if cached is None or cached[0] is not replacement:
-            cached = self._made[call] = replacement, surround(replacement)
+            cached = self._wrapped[call] = replacement, surround(replacement)
         return cached[1]
 
 

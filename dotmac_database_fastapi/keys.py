@@ -73,15 +73,15 @@ class PathKey:
         """The key columns that the client sent, under their own names even if it used synonyms."""
         synonyms = self.traits.mapper.synonyms
         sent = {synonyms[name].name if name in synonyms else name: name for name in data.model_fields_set}
-        given = {part: getattr(data, sent[part]) for part in self.parts if part in sent}
-        return {part: value for part, value in given.items() if value is not None}
+        values = {part: getattr(data, sent[part]) for part in self.parts if part in sent}
+        return {part: value for part, value in values.items() if value is not None}
 
     def dependency(self) -> Callable[..., Awaitable[dict[str, object]]]:
         """A dependency that gives the key's values in the path, by attribute name."""
         named = dict(zip(self.names, self.parts, strict=True))
 
-        async def key(**given: object) -> dict[str, object]:
-            return {named[name]: value for name, value in given.items()}
+        async def key(**values: object) -> dict[str, object]:
+            return {named[name]: value for name, value in values.items()}
 
         parameters = [
             inspect.Parameter(
@@ -100,9 +100,9 @@ class PathKey:
     def _schema(self, part: str) -> JsonObject | None:
         return SEGMENT if self._type(part) is Text else None
 
-    def of(self, given: Mapping[str, object], tenant: object) -> object:
+    def of(self, values: Mapping[str, object], tenant: object) -> object:
         """The primary key in the form that repositories accept: a value, or a tuple for a composite key."""
-        key = tuple(given.get(part, tenant) for part in self.traits.primary_key)
+        key = tuple(values.get(part, tenant) for part in self.traits.primary_key)
         return key[0] if len(key) == 1 else key
 
 

@@ -81,7 +81,7 @@ class _Document:
         self.app = app
         self.document = document
         self.problems, self.validation = problems_of(app)
-        self.operations = list(self._found())
+        self.operations = list(self._read_operations())
 
     def complete(self) -> None:
         """Add what is missing, and keep what the user has documented."""
@@ -94,7 +94,7 @@ class _Document:
         self._share_values()
         self._name_operations()
 
-    def _found(self) -> Iterator[_Operation]:
+    def _read_operations(self) -> Iterator[_Operation]:
         own = tuple(sources_of(self.app).values())
         for path, method, route in operations(self.app):
             document = self.document.get("paths", {}).get(path, {}).get(method)
@@ -190,17 +190,17 @@ class _Document:
 
     def _share_values(self) -> None:
         """Move long lists of allowed values, which filters and row schemas would repeat, into shared components."""
-        found = [each for operation in self.operations for each in _long_values(operation)]
-        if not found:
+        long_values = [each for operation in self.operations for each in _long_values(operation)]
+        if not long_values:
             return
         schemas = self.document.setdefault("components", {}).setdefault("schemas", {})
         names = {_values(schema): name for name, schema in schemas.items() if "enum" in schema}
         rows = [each for schema in schemas.values() for value in schema.values() for each in _inside(value)]
-        for parameter, schema in found:
+        for parameter, schema in long_values:
             if _values(schema) not in names:
                 name = names[_values(schema)] = _free_name(parameter, schemas)
                 schemas[name] = {key: schema[key] for key in ("type", "enum") if key in schema}
-        for schema in (*(schema for _, schema in found), *rows):
+        for schema in (*(schema for _, schema in long_values), *rows):
             shared = names.get(_values(schema)) if _is_long(schema) else None
             if shared is not None:
                 schema.pop("type", None)

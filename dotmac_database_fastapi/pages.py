@@ -82,24 +82,24 @@ class PageParams:
         return {"pagination": PaginationParams(page, per_page, self._total(values, faults))}
 
     def _total(self, values: Values, faults: QueryErrors) -> TotalKind:
-        given = single(values, "total", faults)
+        text = single(values, "total", faults)
         for kind in self.totals:
-            if given == kind:
+            if text == kind:
                 return kind
-        if given is not None:
-            faults.add("total", f"Input should be one of: {', '.join(self.totals)}", "enum", given)
+        if text is not None:
+            faults.add("total", f"Input should be one of: {', '.join(self.totals)}", "enum", text)
         return self.total
 
     def _number(self, values: Values, name: str, default: int, most: int, faults: QueryErrors) -> int:
-        given = single(values, name, faults)
-        if given is None:
+        text = single(values, name, faults)
+        if text is None:
             return default
-        if not (given.isascii() and given.isdecimal() and len(given) < 20):
-            faults.add(name, "Input should be a whole number, 1 or greater", "int_parsing", given)
-        elif not 1 <= int(given) <= most:
-            faults.add(name, f"Input should be between 1 and {most}", "less_than_equal", given)
+        if not (text.isascii() and text.isdecimal() and len(text) < 20):
+            faults.add(name, "Input should be a whole number, 1 or greater", "int_parsing", text)
+        elif not 1 <= int(text) <= most:
+            faults.add(name, f"Input should be between 1 and {most}", "less_than_equal", text)
         else:
-            return int(given)
+            return int(text)
         return default
 
     def openapi(self) -> Iterator[ParameterDoc]:

@@ -68,9 +68,9 @@ def filter_query(model: type, *fields: str) -> Callable[..., Awaitable[list[Quer
     def filters(connection: HTTPConnection) -> list[QueryFilter]:
         values, faults = values_of(connection), QueryErrors()
         refuse_unknown(connection, values, params.known, faults)
-        found = params.read(values, faults)
+        filters_of_query = params.read(values, faults)
         faults.refuse()
-        return found
+        return filters_of_query
 
     return _declaring(_identified(filters), params)
 
@@ -86,9 +86,9 @@ def sort_query(model: type, *fields: str) -> Callable[..., Awaitable[list[SortFi
     def sorts(connection: HTTPConnection) -> list[SortField]:
         values, faults = values_of(connection), QueryErrors()
         refuse_unknown(connection, values, params.known, faults)
-        found = params.read(values, faults)
+        sorts_of_query = params.read(values, faults)
         faults.refuse()
-        return found
+        return sorts_of_query
 
     return _declaring(_identified(sorts), params)
 

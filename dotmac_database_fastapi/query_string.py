@@ -104,8 +104,8 @@ class FilterParams:
     def read(self, values: Values, faults: QueryErrors) -> list[QueryFilter]:
         """The filters of the query string, in its order."""
         counts = {
-            name: sum(each.count(",") + 1 for each in given) if self.accepted[name][1] in LISTS else len(given)
-            for name, given in values.items()
+            name: sum(each.count(",") + 1 for each in texts) if self.accepted[name][1] in LISTS else len(texts)
+            for name, texts in values.items()
             if name in self.accepted
         }
         many = sum(counts.values())
@@ -115,36 +115,36 @@ class FilterParams:
             return []
         return [
             QueryFilter(each.name, operator, value)
-            for name, given in values.items()
+            for name, texts in values.items()
             if name in self.accepted
             for each, operator in (self.accepted[name],)
-            for value in self._read(name, each, operator, given, faults)
+            for value in self._read(name, each, operator, texts, faults)
         ]
 
     def _read(
-        self, name: str, each: ClientField, operator: FilterOperator, given: Sequence[str], faults: QueryErrors
+        self, name: str, each: ClientField, operator: FilterOperator, texts: Sequence[str], faults: QueryErrors
     ) -> Iterator[object]:
         """Yield the value, or nothing if it is invalid."""
         try:
             if operator in LISTS:
-                yield from self._read_list(name, each, operator, given, faults)
-            elif len(given) > 1:
-                faults.add(name, "The parameter is given more than once.", given=list(given))
+                yield from self._read_list(name, each, operator, texts, faults)
+            elif len(texts) > 1:
+                faults.add(name, "The parameter is given more than once.", value=list(texts))
             elif operator in _NULLS:
-                yield _TRUTH.validate_python(given[0])
+                yield _TRUTH.validate_python(texts[0])
             else:
-                yield each.adapter.validate_python(given[0])
+                yield each.adapter.validate_python(texts[0])
         except pydantic.ValidationError as refused:
-            faults.add_all(name, refused, given[0] if len(given) == 1 else list(given))
+            faults.add_all(name, refused, texts[0] if len(texts) == 1 else list(texts))
 
     def _read_list(
-        self, name: str, each: ClientField, operator: FilterOperator, given: Sequence[str], faults: QueryErrors
+        self, name: str, each: ClientField, operator: FilterOperator, texts: Sequence[str], faults: QueryErrors
     ) -> Iterator[list[object]]:
         # A repeated text parameter is not split: its values may contain commas.
-        whole = each.is_text and len(given) > 1
-        parts = given if whole else [part for value in given if value for part in value.split(",")]
+        whole = each.is_text and len(texts) > 1
+        parts = texts if whole else [part for value in texts if value for part in value.split(",")]
         if operator is FilterOperator.BETWEEN and len(parts) != 2:
-            faults.add(name, "Two values are expected: the least and the greatest.", given=list(given))
+            faults.add(name, "Two values are expected: the least and the greatest.", value=list(texts))
             return
         yield [each.adapter.validate_python(part) for part in parts]
 
@@ -215,19 +215,19 @@ class SortParams:
     def read(self, values: Values, faults: QueryErrors) -> list[SortField]:
         """The sorts of the query string, in its order. As in SQL, a field has no effect if it is named again."""
         chosen: dict[tuple[str, str], SortField] = {}
-        many = sum(given.count(",") + 1 for given in values.get("sort", ()))
+        many = sum(text.count(",") + 1 for text in values.get("sort", ()))
         if many > MAX_SORTS:
             faults.add("sort", f"There are {many} fields to sort by; at most {MAX_SORTS} are allowed.", "too_long")
             return []
-        for given in values.get("sort", ()):
-            for part in given.split(",") if given else ():
+        for text in values.get("sort", ()):
+            for part in text.split(",") if text else ():
                 sorts = self.choices.get(part.removeprefix("+").strip())
                 if sorts is None:
                     near = faults.nearest(part, self.choices)
                     hint = f"did you mean {near!r}?" if near else f"choose {', '.join(self.names)}."
                     faults.add("sort", f"Rows can't be sorted by {shown(part)!r}; {hint}", "enum", part)
                 elif sorts[0].by == "relevance" and not any(text.strip() for text in values.get("q", ())):
-                    faults.add("sort", "To sort by relevance, give words to search for in q.", given=part)
+                    faults.add("sort", "To sort by relevance, give words to search for in q.", value=part)
                 else:
                     for sort in sorts:
                         chosen.setdefault((sort.field, sort.by), sort)
@@ -329,10 +329,10 @@ class ListParams:
     def refuse(self, connection: HTTPConnection, refused: ValidationError) -> None:
         """Raise `RequestValidationError` for the parameter whose value a repository refused, if there is one."""
         values, faults = values_of(connection), QueryErrors()
-        for name, given in values.items():
+        for name, texts in values.items():
             field, operator = self.filters.accepted.get(name, (None, None))
             if field is not None and (field.name, operator) == (refused.field, refused.operator):
-                faults.add(name, str(refused), given=given[0] if len(given) == 1 else list(given))
+                faults.add(name, str(refused), value=texts[0] if len(texts) == 1 else list(texts))
         faults.refuse()
 
     def _check_carried(self, sorts: Sequence[SortField], values: Values, faults: QueryErrors) -> None:

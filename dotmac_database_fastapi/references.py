@@ -42,10 +42,10 @@ class References:
 
     async def before_create(self, repository: Repository, data: BaseModel) -> Checked:
         """Check the foreign keys in ``data``, a Pydantic object. One statement, if there are any."""
-        given = {**self._fields(data, set_only=False), **self._fields(data)}
+        values = {**self._fields(data, set_only=False), **self._fields(data)}
         # A column that is not given may have a default, which `after` checks in the written row.
         unset = dict.fromkeys(self.traits.null_unless_set)
-        return await self._check(repository, {**unset, **given}, self.all)
+        return await self._check(repository, {**unset, **values}, self.all)
 
     async def before_update(self, repository: Repository, key: object, data: BaseModel) -> Checked:
         """Check the foreign keys that ``data`` changes, wholly or in part. One statement, if there are any.
@@ -53,13 +53,13 @@ class References:
         Missing columns of a composite key, and the tenant, are read from the stored row with one more statement. That
         row is locked: otherwise two requests that each change one column could together write an unchecked key.
         """
-        given = self._fields(data)
-        changed = [each for each in self.all if given.keys() & set(each.fields)]
-        unnamed = repository.tenant_id is ALL_TENANTS and self.traits.tenant not in given
-        if changed and (unnamed or any(field not in given for each in changed for field in each.fields)):
+        values = self._fields(data)
+        changed = [each for each in self.all if values.keys() & set(each.fields)]
+        unnamed = repository.tenant_id is ALL_TENANTS and self.traits.tenant not in values
+        if changed and (unnamed or any(field not in values for each in changed for field in each.fields)):
             row = await repository.for_update().get_by_id_or_raise(key)
-            given = {**await self._stored(repository, row, changed), **given}
-        return await self._check(repository, given, changed)
+            values = {**await self._stored(repository, row, changed), **values}
+        return await self._check(repository, values, changed)
 
     async def after(self, repository: Repository, entity: object, checked: Checked, *, created: bool) -> None:
         """Check the foreign keys of the written row that were not checked before, such as defaults.
@@ -105,8 +105,8 @@ class References:
     def _fields(self, data: BaseModel, *, set_only: bool = True) -> dict[str, object]:
         """The values of a Pydantic object by attribute name, with synonyms resolved."""
         names = data.model_fields_set if set_only else type(data).model_fields
-        found = {self._canonical(name): getattr(data, name) for name in names}
-        return {**(data.model_extra or {}), **found}
+        values = {self._canonical(name): getattr(data, name) for name in names}
+        return {**(data.model_extra or {}), **values}
 
     def _canonical(self, name: str) -> str:
         synonym = self.traits.mapper.synonyms.get(name)

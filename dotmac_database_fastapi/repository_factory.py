@@ -69,8 +69,8 @@ def _of_repository(target: type) -> Build:
     takes = {name: takes_all or name in parameters for name in ("tenant_id", "cursor_key")}
 
     def build(session: AnySession, identity: RequestIdentity, cursor_key: CursorKey) -> AnyRepository:
-        given = {"tenant_id": identity.tenant if scoped else None, "cursor_key": cursor_key}
-        return make(session, **{name: value for name, value in given.items() if takes[name]})
+        arguments = {"tenant_id": identity.tenant if scoped else None, "cursor_key": cursor_key}
+        return make(session, **{name: value for name, value in arguments.items() if takes[name]})
 
     return build
 

@@ -73,8 +73,8 @@ class _Rules:
         """Whether this request may be run more than once."""
         if stack_of(request) is not None:
             return False  # a generator runs, and commits, while its response is sent
-        asked = self.idempotent or request.method in self.methods
-        return asked or bool(request.headers.get("idempotency-key", "").strip())
+        is_idempotent = self.idempotent or request.method in self.methods
+        return is_idempotent or bool(request.headers.get("idempotency-key", "").strip())
 
     def wrap(self, handler: Handler) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """A handler that runs ``handler`` until an attempt succeeds or none is left."""

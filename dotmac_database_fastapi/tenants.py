@@ -44,19 +44,19 @@ class TenantSource:
 
     def read(self, connection: HTTPConnection) -> str:
         """The request's tenant, read without awaiting."""
-        found = self.found(connection)
-        if not found:
+        values = self.values(connection)
+        if not values:
             raise MissingTenantError(f"A tenant is needed: {self.place[0].lower()}{self.place[1:]} must name one.")
-        if len(found) > 1:
+        if len(values) > 1:
             raise BadTenantError(f"{self.place} names the tenant more than once.")
-        name = found[0]
+        name = values[0]
         if not _NAME.match(name):
             raise BadTenantError(
                 f"{self.place} contains no valid name: 1 to 128 letters, digits and _ - . : @ are expected."
             )
         return name
 
-    def found(self, connection: HTTPConnection) -> list[str]:
+    def values(self, connection: HTTPConnection) -> list[str]:
         """All values that the request has in this place."""
         raise NotImplementedError
 
@@ -70,7 +70,7 @@ class _HeaderTenant(TenantSource):
         self.name = name
         self.place = f"The header {name}"
 
-    def found(self, connection: HTTPConnection) -> list[str]:
+    def values(self, connection: HTTPConnection) -> list[str]:
         return connection.headers.getlist(self.name)
 
     def openapi_parameter(self) -> dict[str, Any] | None:
@@ -82,7 +82,7 @@ class _PathTenant(TenantSource):
         self.name = name
         self.place = f"The path parameter {name}"
 
-    def found(self, connection: HTTPConnection) -> list[str]:
+    def values(self, connection: HTTPConnection) -> list[str]:
         value = connection.path_params.get(self.name)
         return [] if value is None else [str(value)]
 
@@ -93,7 +93,7 @@ class _SubdomainTenant(TenantSource):
     def __init__(self, domain: str | None) -> None:
         self.domain = None if domain is None else domain.lower().strip(".")
 
-    def found(self, connection: HTTPConnection) -> list[str]:
+    def values(self, connection: HTTPConnection) -> list[str]:
         hosts = [_host(value) for value in connection.headers.getlist("host")]
         return hosts if len(hosts) > 1 else [name for host in hosts if (name := self._subdomain(host)) is not None]
 

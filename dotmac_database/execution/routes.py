@@ -189,8 +189,8 @@ def write_route(
         boundary, reason = Boundary.SESSION_TRANSACTION, Circumstance.NO_AUTO_COMMIT
     else:
         boundary, reason = Boundary.OWN_TRANSACTION, None
-    alone = boundary is Boundary.OWN_TRANSACTION
-    if refusal is None and (alone or is_insert):
+    is_own = boundary is Boundary.OWN_TRANSACTION
+    if refusal is None and (is_own or is_insert):
         refusal = _driver_refusal(session, state, traits, WRITE_BY_DRIVER)
         if refusal is None:
             reason = reason or (Circumstance.EXPIRES_ON_COMMIT if _expires(session, state) else None)
@@ -198,7 +198,7 @@ def write_route(
                 return DIRECT
             if is_insert:
                 return Route(Sender.DRIVER, boundary, reason)
-    if alone and is_single and _sends_alone(session, state):
+    if is_own and is_single and _sends_alone(session, state):
         boundary = Boundary.AUTOCOMMIT
     return Route(sender, boundary, refusal or reason)
 

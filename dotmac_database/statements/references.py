@@ -55,7 +55,7 @@ class TenantReference:
             return None if self.full else False
         return None if any(key is None for key, _, _ in self._pairs) else True
 
-    def found(self, traits: Traits[object], values: Mapping[str, object], tenant: object) -> ColumnElement[bool]:
+    def condition(self, traits: Traits[object], values: Mapping[str, object], tenant: object) -> ColumnElement[bool]:
         """The condition that the tenant has a row to which the values refer."""
         conditions: list[ColumnElement[bool]] = [self._owned(self._table, self._owner, tenant)]
         for key, column, target in self._pairs:
@@ -115,7 +115,7 @@ def missing_references(
     if to_check:
         sync = sync_session(session)
         tenant = _tenant(sync, traits, values, tenant_id)
-        statement: object = select(*(each.found(traits, values, tenant) for each in to_check))
+        statement: object = select(*(each.condition(traits, values, tenant) for each in to_check))
         answers = _answers(sync, traits, statement, tenant_id)
         wrong |= {each for each, answer in zip(to_check, answers, strict=True) if not answer}
     return tuple(each for each in complete if each in wrong)

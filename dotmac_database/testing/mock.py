@@ -39,7 +39,7 @@ def _private_session(model: type[M]) -> Session:
     attach_schemas(engine, tables)
 
     @event.listens_for(engine, "connect")
-    def alone(connection: DBAPIConnection, _record: object) -> None:
+    def ignore_foreign_keys(connection: DBAPIConnection, _record: object) -> None:
         cursor = connection.cursor()
         cursor.execute("PRAGMA foreign_keys = OFF")
         cursor.close()

@@ -82,7 +82,7 @@ class _Resource:
     references: References
 
     def add_create(self, schema: type[BaseModel], replays: Replays | None) -> None:
-        async def made(request: Request, data: BaseModel, repository: Repository) -> Response:
+        async def create_row(request: Request, data: BaseModel, repository: Repository) -> Response:
             self.key.refuse_unreachable(data)
             checked = await self.references.before_create(repository, data)
             entity = await repository.create(data)
@@ -93,7 +93,7 @@ class _Resource:
         async def create(
             request: Request, data: BaseModel, repository: Repository = Depends(self.get_rows)
         ) -> Response:
-            return await made(request, data, repository)
+            return await create_row(request, data, repository)
 
         async def create_once(
             request: Request,
@@ -102,9 +102,9 @@ class _Resource:
             idempotency_key: str | None = IDEMPOTENCY_KEY,
         ) -> Response:
             if idempotency_key is None or replays is None:
-                return await made(request, data, repository)
+                return await create_row(request, data, repository)
             return await replays.answered_once(
-                request, repository.db, idempotency_key, lambda: made(request, data, repository)
+                request, repository.db, idempotency_key, lambda: create_row(request, data, repository)
             )
 
         endpoint: Endpoint = create if replays is None else create_once

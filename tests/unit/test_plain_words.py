@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent.parent
 FOLDERS = ("dotmac_database", "dotmac_database_fastapi", "example_app", "benchmarks")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
-NAMES = re.compile(r"_?(told|heard|kept|sought|insist|stands_alone)")
+NAMES = re.compile(r"_?(told|heard|kept|sought|insist|stands_alone|asked|found|given|made|alone|how)")
 PROSE = re.compile(r"\b(told|hears?|heard|of its own accord|be it|were it)\b(?! apart)")
 
 
