@@ -1,10 +1,10 @@
 """Whether a session, its engine and a mapped class are exactly as SQLAlchemy and the toolkit make them.
 
 A shortcut (a statement sent by the driver alone, COPY, a statement without BEGIN) leaves out steps at which code of the
-user's could run: event listeners, overridden methods, subclasses. So `departure` is called before a shortcut is taken.
-It accepts SQLAlchemy's own classes and methods, and the listeners that the toolkit knows. Anything else, such as an
-event that only a later version of SQLAlchemy has, is a departure, and the statement is sent in SQLAlchemy's ordinary
-way.
+user's could run: event listeners, overridden methods, subclasses. So `session_departure`, `engine_departure` and
+`mapper_departure` are called before a shortcut is taken. They accept SQLAlchemy's own classes and methods, and the
+listeners that the toolkit knows. Anything else, such as an event that only a later version of SQLAlchemy has, is a
+departure, and the statement is sent in SQLAlchemy's ordinary way.
 """
 
 from __future__ import annotations
@@ -42,14 +42,17 @@ from .sqlalchemy_internals import (
 M = TypeVar("M")
 
 _ABSENT = absent(SHORTCUTS)
-"""A private name that `departure` needs and that this SQLAlchemy does not have; then every shortcut is off. Or None."""
+"""The first private name that the checks need and that this SQLAlchemy does not have: then every shortcut is off.
+
+None: all names exist.
+"""
 
 
 class Departure(Enum):
     """In what a session, an engine or a class differs from SQLAlchemy's own. The value is a sentence for users."""
 
     INTERNALS = "The installed version of SQLAlchemy or of the driver is not known to the toolkit."
-    SESSION_CLASS = "The session's class overrides a method of SQLAlchemy's."
+    SESSION_CLASS = "The session, or its class, has a method that is not SQLAlchemy's."
     SESSION_ENDED = "The session has ended."
     SESSION_BINDS = "The session has several binds, or none that is an engine."
     SESSION_OPTIONS = "The session has execution options, autobegin or autoflush is off, or it is two-phase."
@@ -90,8 +93,9 @@ class Shortcut:
     """A shorter way to run a statement, and the events that it does not affect.
 
     The fields other than ``by_driver`` are the names of events whose listeners notice no difference. The shortcut
-    affects all other events. ``by_driver``: SQLAlchemy does not see the statement. If False, only BEGIN and COMMIT are
-    left out, which does not matter to listeners that only observe.
+    affects all other events. ``by_driver``: the statement may bypass SQLAlchemy's execution or flush, so that even a
+    listener that only observes rules the shortcut out. If False, only BEGIN and COMMIT are left out, which does not
+    matter to listeners that only observe.
     """
 
     by_driver: bool
@@ -111,8 +115,11 @@ _READ: dict[str, frozenset[str]] = {
     "attributes": _COLLECTIONS | {"set", "modified", "init_scalar"},
 }
 READ_BY_DRIVER = Shortcut(by_driver=True, **_READ)
+"""A read that the driver sends without SQLAlchemy."""
 READ_ALONE = Shortcut(by_driver=False, **_READ)
+"""A read that SQLAlchemy executes without BEGIN and COMMIT."""
 WRITE_ALONE = Shortcut(by_driver=False)
+"""A write that SQLAlchemy executes without BEGIN and COMMIT."""
 INSERT = Shortcut(by_driver=True, mapper=_CONFIGURING | _CHANGES)
 """An INSERT instead of a flush. Only the mapped class is checked for it; for the rest, see `WRITE_BY_DRIVER`."""
 
@@ -131,7 +138,7 @@ rows. If the driver sends it, `WRITE_BY_DRIVER` and `READ_BY_DRIVER` are checked
 """
 
 WRITE_BY_DRIVER = Shortcut(by_driver=True)
-"""A write of one row, or COPY, by the driver alone.
+"""A write of one row, or COPY, that the driver sends without SQLAlchemy.
 
 For COPY only the session and the engine are checked, since bulk methods never fire events of a class or its objects.
 """
@@ -140,23 +147,8 @@ _OBSERVERS = ("opentelemetry.", "sentry_sdk.")
 """The packages whose listeners only observe statements, and need no transaction."""
 
 
-def departure(
-    session: Session, target: Engine | Connection, mapper: Mapper[M] | None, shortcut: Shortcut
-) -> Departure | None:
-    """The first departure that rules this shortcut out. None: nothing rules it out.
-
-    ``target`` is the session's engine, or its connection if it has one already. Sends nothing, and takes about ten
-    microseconds.
-    """
-    return (
-        session_departure(session, shortcut)
-        or engine_departure(target, shortcut)
-        or (None if mapper is None else mapper_departure(mapper, shortcut))
-    )
-
-
 def session_departure(session: Session, shortcut: Shortcut) -> Departure | None:
-    """As `departure`, but only of the session."""
+    """The first departure of the session that rules the shortcut out. None: nothing does. Sends nothing."""
     if _ABSENT is not None:
         return Departure.INTERNALS
     if has_ended(session):
@@ -167,27 +159,27 @@ def session_departure(session: Session, shortcut: Shortcut) -> Departure | None:
         return Departure.SESSION_BINDS
     if session.execution_options or session.twophase or not (session.autobegin and session.autoflush):
         return Departure.SESSION_OPTIONS
-    return Departure.SESSION_LISTENER if session_listened(session, shortcut) else None
+    return Departure.SESSION_LISTENER if has_session_listener(session, shortcut) else None
 
 
-def session_listened(session: Session, shortcut: Shortcut) -> bool:
+def has_session_listener(session: Session, shortcut: Shortcut) -> bool:
     """Whether a listener of the user's is registered for an event of the session that the shortcut affects."""
     if _ABSENT is not None:
         return True
     if "dispatch" in vars(session):
-        return _listened(session.dispatch, shortcut.session, shortcut)
+        return _has_unknown_listener(session.dispatch, shortcut.session, shortcut)
     # No listener was registered on this session itself, so only the listeners of its class are called.
     of = type(session)
-    last = _CLASSES.get((of, shortcut))
+    last = _KNOWN_BY_CLASS.get((of, shortcut))
     if last is not None and last.are_the_same():
         return False
     listeners = _affected_listeners(events_of(Session.dispatch), shortcut.session)
     collections = () if listeners is None else listeners(listeners_to_class(Session, of))
     if _any_unknown(collections, shortcut):
         return True
-    if len(_CLASSES) >= _MAX_CLASSES:
-        _CLASSES.clear()
-    _CLASSES[of, shortcut] = KnownListeners([each for each in collections if isinstance(each, EmptyListener)])
+    if len(_KNOWN_BY_CLASS) >= _MAX_CLASSES:
+        _KNOWN_BY_CLASS.clear()
+    _KNOWN_BY_CLASS[of, shortcut] = KnownListeners([each for each in collections if isinstance(each, EmptyListener)])
     return False
 
 
@@ -203,13 +195,13 @@ def engine_departure(target: Engine | Connection, shortcut: Shortcut) -> Departu
             return Departure.ENGINE_OPTIONS
         if engine.logger.isEnabledFor(logging.INFO):
             return Departure.ENGINE_LOG
-    connection = target is not engine and _listened(target.dispatch, shortcut.engine, shortcut)
+    connection = target is not engine and _has_unknown_listener(target.dispatch, shortcut.engine, shortcut)
     return Departure.ENGINE_LISTENER if connection or _engine_listened(engine, shortcut) else None
 
 
 def _engine_listened(engine: Engine, shortcut: Shortcut) -> bool:
     """Whether an unknown listener is registered on an engine, its dialect, its pool, or on all connections."""
-    if has_connection_listeners() and _listened(_CONNECTIONS, shortcut.engine, shortcut):
+    if has_connection_listeners() and _has_unknown_listener(_CONNECTIONS, shortcut.engine, shortcut):
         return True
     collections: list[EventListeners] = []
     for target, unaffected in (
@@ -267,14 +259,14 @@ class KnownListeners:
 
 
 _KNOWN_LISTENERS = "_dotmac_known_listeners"
-"""The attribute in which an engine or a mapper has its `KnownListeners`.
+"""The attribute of an engine or a mapper with a dict: for each `Shortcut`, the `KnownListeners` that were examined.
 
 A global dictionary would keep the engine alive, since listeners may refer to it. The attribute is freed together with
 the engine.
 """
 
-_CLASSES: dict[tuple[type, Shortcut], KnownListeners] = {}
-"""The known listeners of each session class. An app has only a few such classes, and they exist as long as the app."""
+_KNOWN_BY_CLASS: dict[tuple[type, Shortcut], KnownListeners] = {}
+"""The known listeners of each session class and shortcut, at most `_MAX_CLASSES`."""
 
 _MAX_CLASSES = 1024
 """The maximum number of entries in a cache by session class; a full cache is cleared.
@@ -284,7 +276,7 @@ Each guarded sessionmaker makes a session class, so an app that makes many of th
 
 
 def mapper_departure(mapper: Mapper[M], shortcut: Shortcut) -> Departure | None:
-    """As `departure`, but only of a mapped class."""
+    """As `session_departure`, for a mapped class."""
     if _ABSENT is not None:
         return Departure.INTERNALS
     manager = mapper.class_manager
@@ -315,14 +307,14 @@ def _is_internal_by_module(listener: object) -> bool:
         # they note when a transaction ends.
         module.startswith("dotmac_database.tenancy.")
         or getattr(inner, "dotmac_internal", False) is True
-        or (module, getattr(inner, "__qualname__", "")) in _SQLALCHEMYS
+        or (module, getattr(inner, "__qualname__", "")) in _SQLALCHEMY_LISTENERS
     ):
         listener.dotmac_internal = True  # type: ignore[attr-defined]  # a function takes any attribute
         return True
     return False
 
 
-_SQLALCHEMYS = frozenset(
+_SQLALCHEMY_LISTENERS = frozenset(
     (
         ("sqlalchemy.engine.create", "create_engine.<locals>.on_connect"),
         ("sqlalchemy.engine.create", "create_engine.<locals>.first_connect"),
@@ -349,13 +341,17 @@ def _unwrapped(listener: object) -> object:
     return listener
 
 
-def _listened(dispatch: object, unaffected: frozenset[str], shortcut: Shortcut) -> bool:
+def _has_unknown_listener(dispatch: object, unaffected: frozenset[str], shortcut: Shortcut) -> bool:
     """Whether an unknown listener is registered for any event except ``unaffected``."""
     listeners = _affected_listeners(events_of(dispatch), unaffected)
     return listeners is not None and _any_unknown(listeners(dispatch), shortcut)
 
 
 def _any_unknown(collections: tuple[EventListeners, ...], shortcut: Shortcut) -> bool:
+    """Whether a listener is unknown. Known are those of SQLAlchemy and the toolkit (`is_internal`).
+
+    Unless the shortcut is ``by_driver``, listeners that only observe are known too.
+    """
     for collection in filter(None, collections):
         for listener in collection:
             if not (is_internal(listener) or (not shortcut.by_driver and _only_observes(listener))):
@@ -386,7 +382,10 @@ If a method of the session is replaced later, the session gets one more attribut
 
 
 def is_known(session: Session) -> bool:
-    """Whether the session and its `AsyncSession` have only SQLAlchemy's own methods."""
+    """Whether the session and its `AsyncSession` have only methods of SQLAlchemy's or of `_HARMLESS_SUBCLASSES`.
+
+    If so, the number of the session's attributes is noted in its ``info``.
+    """
     if not _has_known_methods(type(session)) or not _SESSION_METHODS.isdisjoint(vars(session)):
         return False
     outer = async_session(session)
@@ -464,7 +463,11 @@ _CONNECTIONS: object = None if _ABSENT else listeners_to_class(Connection, Conne
 
 
 def _is_harmless_option(name: str) -> bool:
-    """Whether an execution option of a connection does not change what a statement does. The guard's options don't."""
+    """Whether an execution option of a connection does not forbid a shortcut.
+
+    The isolation level is set on the driver's connection, so statements of the driver have it too. The options that
+    begin with ``dotmac_`` are the toolkit's own.
+    """
     return name == "isolation_level" or name.startswith("dotmac_")
 
 

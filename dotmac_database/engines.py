@@ -51,7 +51,7 @@ class ConnectionOptions:
 
     ``ssl`` is a libpq ``sslmode`` (``"require"``, ``"verify-full"``, …). Certificates are libpq's parameters in the URL
     (``?sslrootcert=…``), for both drivers. ``transaction_pooler`` is for a proxy such as PgBouncer in transaction mode,
-    and disables prepared statements.
+    and keeps the driver from caching prepared statements.
 
     ``statement_timeout`` cancels a statement (`DatabaseTimeoutError`). ``idle_in_transaction_timeout`` closes the
     connection of a transaction in which the client sends nothing for so long. For both, 0 disables the server's own
@@ -119,7 +119,7 @@ class ConnectionOptions:
         if self.settings:
             arguments["options"] = " ".join(f"-c {name}={value}" for name, value in self.settings.items())
         if self.connect_timeout is not None:
-            arguments["connect_timeout"] = max(2, round(self.connect_timeout))
+            arguments["connect_timeout"] = max(2, round(self.connect_timeout))  # libpq takes whole seconds, 2 or more
         if self.ssl is not None:
             arguments["sslmode"] = self.ssl
         if self.transaction_pooler:
@@ -149,7 +149,7 @@ def sync_url(url: str | URL) -> URL:
 
 
 def async_url(url: str | URL) -> URL:
-    """``url`` with an async driver: aiosqlite, or for PostgreSQL asyncpg, unless the URL names psycopg."""
+    """``url`` with an async driver: aiosqlite or asyncpg, unless the URL names another one, such as psycopg."""
     parsed = _parsed(url)
     return parsed.set(drivername=_ASYNC.get(parsed.drivername, parsed.drivername))
 
@@ -157,7 +157,7 @@ def async_url(url: str | URL) -> URL:
 def _connect_arguments(
     url: URL, options: ConnectionOptions, connect_args: dict[str, Any]
 ) -> tuple[URL, dict[str, object]]:
-    """The URL and the arguments for the driver. ``connect_args`` precede the URL, and the URL precedes the options.
+    """The URL and the arguments for the driver. ``connect_args`` override the URL, and the URL overrides the options.
 
     The server's settings are merged one by one, since the driver takes all of them as a single argument.
     """
@@ -204,7 +204,7 @@ def _pool(url: URL, options: dict[str, Any]) -> dict[str, Any]:
         sized = ("pool_size", "max_overflow", "pool_timeout", "pool_recycle")
         remaining = {name: value for name, value in options.items() if name not in sized}
         if url.get_driver_name() == "aiosqlite":
-            # The listener of `sqlite_engine.keep_connection` rolls back.
+            # The pool need not reset the connection: the listener of `sqlite_engine.keep_connection` rolls back.
             return {"poolclass": StaticPool, "pool_reset_on_return": None, **remaining}
         threads = {"check_same_thread": False}
         return {"poolclass": StaticPool, **remaining, "connect_args": {**threads, **remaining.get("connect_args", {})}}

@@ -48,7 +48,7 @@ class Key:
         """The SQL of the key, without its direction."""
         return self.column or sql_of(dialect, self.expression)
 
-    def is_key(self, other: ExistingKey, dialect: str) -> bool:
+    def matches(self, other: ExistingKey, dialect: str) -> bool:
         """Whether the key of an existing index is on the same column or expression."""
         if self.column is not None:
             return other.column == self.column
@@ -112,19 +112,22 @@ class CandidateIndex:
         if not index.conditions <= met:
             return False
         if self.method != BTREE:
-            return self._holds(index)
+            return self._has_searched_key(index)
         return index.method == BTREE and self._begins_with_keys(index)
 
-    def _holds(self, index: ExistingIndex) -> bool:
+    def _has_searched_key(self, index: ExistingIndex) -> bool:
         assert self.access is not None
         return any(
-            (index.method, key.opclass) in self.access.accepted and self.then[0].is_key(key, self.dialect)
+            (index.method, key.opclass) in self.access.accepted and self.then[0].matches(key, self.dialect)
             for key in index.keys
         )
 
     def _begins_with_keys(self, index: ExistingIndex) -> bool:
-        """Whether an existing index begins with the candidate's keys, and has their order if read in one direction."""
-        if index.unique and self._is_one_row(index):
+        """Whether an existing B-tree begins with the candidate's keys, and has their order if read in one direction.
+
+        A unique index also serves if its keys find at most one row.
+        """
+        if index.unique and self._finds_one_row(index):
             return True
         equal, then = list(self.equal), list(self.then)
         nulls = {name for name, condition in self.nulls if self._plain(condition) not in index.conditions}
@@ -132,12 +135,12 @@ class CandidateIndex:
         for key in index.keys:
             if not equal and not then:
                 break
-            same = next((each for each in equal if each.is_key(key, self.dialect)), None)
+            same = next((each for each in equal if each.matches(key, self.dialect)), None)
             if same is not None:
                 equal.remove(same)
             elif key.column in self.fixed_columns or (key.column in nulls and orders_by_null(self.dialect)):
                 nulls.discard(key.column or "")
-            elif equal or not then or not then[0].is_key(key, self.dialect):
+            elif equal or not then or not then[0].matches(key, self.dialect):
                 return False
             else:
                 direction = self._is_backwards(then.pop(0), key)
@@ -146,8 +149,8 @@ class CandidateIndex:
                 backwards = direction
         return not (equal or then or nulls)
 
-    def _is_one_row(self, index: ExistingIndex) -> bool:
-        return all(any(each.is_key(key, self.dialect) for each in self.equal) for key in index.keys)
+    def _finds_one_row(self, index: ExistingIndex) -> bool:
+        return all(any(each.matches(key, self.dialect) for each in self.equal) for key in index.keys)
 
     def _is_backwards(self, key: Key, other: ExistingKey) -> bool | None:
         """Whether an index must be read backwards for its key ``other`` to serve ``key``; None: it never serves it."""
@@ -173,15 +176,15 @@ class CandidateIndex:
 
     def _as_existing(self, key: Key) -> ExistingKey:
         last = self.access is not None and key is self.then[-1]
-        by_bytes = last and self.access is not None and self.access.method == BTREE
+        for_prefixes = last and self.access is not None and self.access.method == BTREE
         return ExistingKey(
             key.column,
             "" if key.column else plain(sql_of(self.dialect, key.expression)),
             self.access.opclass if last and self.access else None,
             key.descending,
             nulls_come_first(self.dialect, descending=key.descending) if key.nulls_first is None else key.nulls_first,
-            ordered=not by_bytes or orders_prefixes(self.dialect),
-            prefixes=by_bytes,
+            ordered=not for_prefixes or orders_prefixes(self.dialect),
+            prefixes=for_prefixes,
         )
 
     @property

@@ -47,7 +47,7 @@ class Condition:
         return self.shape.operator is Op.IS_NULL
 
     def need(self, wildcards: str) -> Need | None:
-        """The kind of search for which the condition needs a special index; None: it needs none.
+        """The kind of search for which a special index could serve the condition; None: no special index could.
 
         ``wildcards`` are the wildcard characters of patterns. If a pattern begins with one of them, an index can't look
         up the beginning of the pattern.

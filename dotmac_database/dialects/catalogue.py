@@ -1,4 +1,4 @@
-"""Reads the indexes that a table has from the database's catalogue."""
+"""Reads from the database's catalogue which indexes a table has."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ class ExistingIndex:
 def existing(dialect: str, table: Table, rows: Iterable[Row]) -> list[ExistingIndex]:
     """The indexes that the rows of `IndexesOf` describe.
 
-    If the primary key of an SQLite table is the rowid, the table itself counts as an index on that, since it is ordered
-    by it.
+    If the primary key of an SQLite table is the rowid, the table itself counts as an index on the primary key, since
+    its rows are stored in the order of the rowid. Each index that is not unique then also ends with the rowid as a key.
     """
     indexes = []
     rowid = rowid_alias(table) if dialect == "sqlite" else None
@@ -135,8 +135,8 @@ def existing(dialect: str, table: Table, rows: Iterable[Row]) -> list[ExistingIn
 def plain(sql: str) -> str:
     """A condition or expression in a form in which two of them can be compared.
 
-    It is in lower case, and without the casts, parentheses, quotes and blanks that a database adds when it shows the
-    SQL of an index.
+    It is in lower case, and without the casts, ELSE NULL, parentheses, double quotes and blanks that a database adds
+    when it shows the SQL of an index. NOT x is written as x=false, and ARRAY['a'] as '{a}'.
     """
     negated = _NEGATED.match(sql.strip().strip("()"))
     if negated:
@@ -146,6 +146,10 @@ def plain(sql: str) -> str:
 
 
 def _conditions(dialect: str, row: Row) -> frozenset[str]:
+    """The parts of a partial index's WHERE that AND connects.
+
+    If the SQL of SQLite can't be read, the only part is ``unknown``, which no read meets, so the index serves none.
+    """
     condition = row["condition"]
     if dialect == "sqlite":
         match = _CONDITION.search(condition or "") if row["is_partial"] else None

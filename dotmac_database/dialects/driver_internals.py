@@ -39,7 +39,7 @@ class _PreparedStatement(Protocol):
 
 
 class _Driver(Protocol):
-    """The connection of asyncpg, which has no types of its own."""
+    """asyncpg's connection. asyncpg has no type annotations, so this protocol declares the methods that are used."""
 
     def fetch(self, sql: str, *arguments: object) -> Awaitable[Sequence[Iterable[object]]]: ...
     def prepare(self, sql: str) -> Awaitable[_PreparedStatement]: ...
@@ -63,7 +63,10 @@ class Pooled(Protocol):
 
 
 def caches_statements(pooled: Any) -> bool:
-    """Whether asyncpg caches prepared statements. Behind a pooler it must not, and SQLAlchemy names them."""
+    """Whether asyncpg caches prepared statements, and the connection has SQLAlchemy's own adapter.
+
+    Behind a pooler asyncpg must not cache them. SQLAlchemy then gives each one a unique name.
+    """
     size = pooled.driver_connection._config.statement_cache_size
     return bool(size) and type(pooled.dbapi_connection) is adapters.AsyncAdapt_asyncpg_connection
 
@@ -96,7 +99,7 @@ def expire_schema(dialect: Any) -> None:
 
 
 def accept_schema(dialect: Any, holder: Any) -> None:
-    """Note on an adapter's connection or cursor that it knows of the last `expire_schema`, and need not react to it."""
+    """Mark an adapter's connection or cursor as up to date with the last `expire_schema`, so that it ignores that."""
     holder._invalidate_schema_cache_asof = dialect._invalidate_schema_cache_asof
 
 
@@ -135,12 +138,20 @@ ASYNCPG: tuple[Internal, ...] = (
     Internal("_config", lambda: _of_asyncpg(_CONNECTION), "shows whether statements are cached", "0.30"),
     Internal("_stmt_cache", lambda: _of_asyncpg(_CONNECTION), "holds the prepared statements", "0.30"),
     Internal("_entries", lambda: _of_asyncpg("connection._StatementCache"), "holds the entries of _stmt_cache", "0.30"),
-    Internal("_protocol", lambda: _of_asyncpg(_CONNECTION), "is a part of the keys of _stmt_cache", "0.30"),
+    Internal(
+        "_protocol",
+        lambda: _of_asyncpg(_CONNECTION),
+        "gives a part of the keys of _stmt_cache",
+        "0.30",
+    ),
     Internal("_statement", lambda: _of_asyncpg("connection._StatementCacheEntry"), "is a part of _stmt_cache", "0.30"),
     Internal("_transaction", lambda: _ADAPTER, "shows whether a transaction has begun", "SQLAlchemy 1.4"),
     Internal("_start_transaction", lambda: _ADAPTER, "begins a transaction", "SQLAlchemy 1.4"),
 )
-"""The names that are needed to send statements by asyncpg alone. ``seen`` is a version of asyncpg or as it says."""
+"""The names that are needed to send statements by asyncpg without SQLAlchemy.
+
+``seen`` is a version of asyncpg, unless it names SQLAlchemy.
+"""
 
 
 @cache

@@ -21,7 +21,7 @@ _NUMBER = itertools.count(1)
 _PREFIX = re.compile(r"\AEXPLAIN (?:\([\w, ]+\)|QUERY PLAN /\* \d+ \*/) ")
 # SQLite before 3.36 says TABLE: https://www.sqlite.org/eqp.html
 _SCAN = re.compile(r"\ASCAN (?:TABLE )?(?P<table>.+?)(?: AS .+)?\Z")
-_ASIDE = re.compile(r" USING | VIRTUAL TABLE |\ASCAN (?:CONSTANT ROW|\d+|SUBQUERY|\()")
+_NOT_A_FULL_SCAN = re.compile(r" USING | VIRTUAL TABLE |\ASCAN (?:CONSTANT ROW|\d+|SUBQUERY|\()")
 _INDEX = re.compile(r"USING (?:AUTOMATIC )?(?:PARTIAL )?(?:COVERING )?INDEX (?P<index>\w+)")
 
 
@@ -68,8 +68,8 @@ class Plan(NamedTuple):
     sorts: bool
 
 
-def explained(sql: str) -> str:
-    """The SQL of the explained statement, without the EXPLAIN that precedes it in ``sql``."""
+def without_explain(sql: str) -> str:
+    """The SQL of the without_explain statement, without the EXPLAIN that precedes it in ``sql``."""
     return _PREFIX.sub("", sql, count=1)
 
 
@@ -104,7 +104,7 @@ def _sqlite_plan(rows: Sequence[Mapping[str, Any]]) -> Plan:
         depth = depths[row["id"]] = depths.get(row["parent"], -1) + 1
         lines.append(f"{'  ' * depth}{row['detail']}")
     details = [row["detail"] for row in data]
-    whole = [detail for detail in details if not _ASIDE.search(detail)]
+    whole = [detail for detail in details if not _NOT_A_FULL_SCAN.search(detail)]
     scans = _unique(match["table"] for match in map(_SCAN.match, whole) if match)
     indexes = _unique(match["index"] for match in map(_INDEX.search, details) if match)
     return Plan(data, "\n".join(lines), scans, indexes, any("TEMP B-TREE" in detail for detail in details))

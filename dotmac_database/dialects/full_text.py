@@ -51,7 +51,10 @@ class FullText(SchemaItem):
 
     @staticmethod
     def statements(table: Table) -> list[str]:
-        """The statements that add the FTS5 table to an existing SQLite table and fill it, for a migration."""
+        """For a migration: the statements that add the FTS5 table and its triggers to an SQLite table, and fill it.
+
+        Empty if the table has no integer primary key.
+        """
         key = rowid_alias(table)
         return [] if key is None else list(_sqlite_statements(table, key, table.info.get(_INFO, ())))
 

@@ -80,8 +80,8 @@ def lock_by_name(name: str, *, wait: bool) -> Select[object]:
     """The statement that takes PostgreSQL's advisory lock on a name until the transaction ends.
 
     With ``wait`` the statement waits for the lock and returns NULL. Without ``wait`` it returns at once, and says
-    whether it has taken the lock. The name is hashed to 64 bits. Two names with the same hash share a lock, which can
-    only cause a needless wait.
+    whether it has taken the lock. The name is hashed to 64 bits. Two names with the same hash share a lock, so that a
+    caller can wait needlessly or, without ``wait``, not get the lock.
     """
     key = func.hashtextextended(name, 0)
     return select(func.pg_advisory_xact_lock(key) if wait else func.pg_try_advisory_xact_lock(key))

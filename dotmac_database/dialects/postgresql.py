@@ -44,13 +44,13 @@ from sqlalchemy.types import (
 
 from .base import Column, Condition, Dialect, enum_of
 from .search_text import as_websearch
-from .spans import AsText, Single, Span, converts, decimal_span, float_span, underlying
+from .spans import AsText, SinglePrecision, Span, converts, decimal_span, float_span, underlying
 
 _FAITHFUL = (Boolean, Date, DateTime, Enum, Float, Integer, Numeric, String, Time, Uuid)
 """The types with which a value is read exactly as it is stored, so that a comparison with it finds the row again."""
 
-_SINGLE_DIGITS = 24
-_SINGLE = Single()
+_SINGLE_BITS = 24
+_SINGLE = SinglePrecision()
 
 _CONFIG: Column = literal_column("'simple'::regconfig")
 
@@ -220,11 +220,12 @@ class Postgresql(Dialect):
             return column == any_(lows)
         spans = func.unnest(lows, highs).table_valued("low", "high", name="dotmac_spans").render_derived()
         in_span = exists(select(literal_column("1")).where(column.between(spans.c.low, spans.c.high)))
-        return or_(in_span, column != column)  # `column != column` is NULL for NULL, so that NOT IN excludes it too
+        # EXISTS is false for a NULL. With `column != column` the result is NULL, so that NOT IN excludes the row too.
+        return or_(in_span, column != column)
 
 
 def _is_single(type_: TypeEngine[object]) -> bool:
     """Whether columns of this type are REAL: single precision."""
     return isinstance(type_, REAL) or (
-        isinstance(type_, Float) and type_.precision is not None and type_.precision <= _SINGLE_DIGITS
+        isinstance(type_, Float) and type_.precision is not None and type_.precision <= _SINGLE_BITS
     )

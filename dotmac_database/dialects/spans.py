@@ -39,7 +39,7 @@ _DOUBLE_OID = 701  # PostgreSQL's
 
 
 class AsStored(sa.UserDefinedType[Any]):
-    """A type whose values SQLAlchemy does not convert: Python gets and gives the values of the driver."""
+    """A type whose values SQLAlchemy passes on unchanged between the app and the driver."""
 
     cache_ok = True
 
@@ -116,7 +116,11 @@ class MomentEnd(sa.TypeDecorator[Any]):
 
 
 def moment_forms(stored: Any) -> tuple[Any, ...]:
-    """All texts, in ascending order, that are read as the same value as ``stored``, which is a text by SQLAlchemy."""
+    """The usual texts for a value, in ascending order. ``stored`` is the text that SQLAlchemy writes for it.
+
+    They are the shortest text, those with three and six digits of a fraction, and for midnight the date alone. NULL and
+    a text in another format are returned alone.
+    """
     parts = _MOMENT.fullmatch(stored) if isinstance(stored, str) else None
     if parts is None:
         return (stored,)  # NULL, or a format that the user has chosen
@@ -138,8 +142,8 @@ def digits_read(item: sa.TypeEngine[object], dialect: Dialect) -> int | None:
 class DecimalEnd(sa.TypeDecorator[Any]):
     """An end of the span of doubles that are read as the same Decimal because they are rounded.
 
-    ``narrow``: the column stores single-precision numbers. If a value has more decimal places than the rounded values
-    have, no stored value is read as this value. It is then bound unchanged.
+    If a value has more decimal places than the rounded values have, no stored value is read as this value, and it is
+    bound unchanged. ``narrow``: the column stores single-precision numbers, so the end is rounded to one.
     """
 
     impl = sa.Double
@@ -168,7 +172,7 @@ class DecimalEnd(sa.TypeDecorator[Any]):
         return process
 
 
-class Single(sa.TypeDecorator[Any]):
+class SinglePrecision(sa.TypeDecorator[Any]):
     """A number rounded as PostgreSQL's REAL stores it, and bound as a double.
 
     Because it is bound as a double, no value is out of range, and the comparison can still use an index of the column.
@@ -192,7 +196,7 @@ def nearest_single(value: float) -> float:
 
 
 class DoubleEnd(sa.TypeDecorator[Any]):
-    """An end of the span of NUMERICs that are read as the same float: the middle between it and the next float."""
+    """An end of the span of NUMERICs that are read as the same float: the middle between this float and a neighbour."""
 
     impl = sa.Numeric
     cache_ok = True

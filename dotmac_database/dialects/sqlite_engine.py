@@ -18,7 +18,7 @@ from .sqlite_functions import register_functions, register_unicode
 
 
 class _ZonedDateTime(DATETIME):
-    """A timestamp with time zone, which is stored in UTC and read as UTC."""
+    """SQLAlchemy's DATETIME for SQLite. With ``timezone=True``, values are stored in UTC and read as UTC."""
 
     def bind_processor(self, dialect: Any) -> Any:
         store: Any = super().bind_processor(dialect)
@@ -78,7 +78,9 @@ def shared_pool(engine: Engine) -> StaticPool | None:
 
 
 def keep_connection(engine: Engine) -> None:
-    """Never close the only connection of an async engine in memory, since the database would be lost with it.
+    """Make SQLAlchemy keep the only connection of an async engine whose database is in memory.
+
+    Closing the connection would lose the database.
 
     SQLAlchemy closes a connection if it can't reset it outside of a greenlet, and if a statement was cancelled. Neither
     is necessary here. Without an open transaction there is nothing to reset. After a cancelled statement the

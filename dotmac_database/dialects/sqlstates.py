@@ -80,7 +80,11 @@ _REASONS = {
     "22P05": "a text has a character that the client's encoding does not have",
 }
 
-_SQLITE_EXTENDED = {1555: Kind.DUPLICATE, 2067: Kind.DUPLICATE, 2579: Kind.DUPLICATE}
+_SQLITE_EXTENDED = {
+    1555: Kind.DUPLICATE,  # CONSTRAINT_PRIMARYKEY
+    2067: Kind.DUPLICATE,  # CONSTRAINT_UNIQUE
+    2579: Kind.DUPLICATE,  # CONSTRAINT_ROWID
+}
 
 _SQLITE_PRIMARY = {
     5: Kind.TRANSIENT,  # BUSY
@@ -92,7 +96,7 @@ _SQLITE_PRIMARY = {
     13: Kind.UNAVAILABLE,  # FULL
     14: Kind.UNAVAILABLE,  # CANTOPEN
     18: Kind.INVALID,  # TOOBIG
-    19: Kind.CONSTRAINT,
+    19: Kind.CONSTRAINT,  # CONSTRAINT
     20: Kind.INVALID,  # MISMATCH
     26: Kind.UNAVAILABLE,  # NOTADB
 }

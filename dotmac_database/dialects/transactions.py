@@ -47,8 +47,9 @@ def _begin_first(connection: Connection, *_: Any) -> None:
 def watch(bind: Engine | Connection | None) -> None:
     """Add the toolkit's listeners to an engine, once.
 
-    On SQLite they install the functions and count changed rows. On PostgreSQL they note failed transactions, and send
-    statements with stale plans again.
+    On SQLite they install the functions, note at BEGIN how many rows the connection has changed, and send BEGIN before
+    a savepoint. On PostgreSQL they note failed transactions, and send statements with stale plans again. On both they
+    call `BEFORE_UNDO` if a statement fails.
     """
     if bind is None or bind.engine in _WATCHED:
         return
@@ -161,10 +162,10 @@ def _is_busy(connection: Connection) -> bool:
 
 
 def throw_away(connection: Connection) -> None:
-    """Close the driver's connection. A statement that is running on it is cancelled first.
+    """Close the driver's connection.
 
-    This function then waits for the end of the statement, because libpq, which psycopg uses, can crash if a connection
-    is closed while a statement runs.
+    With psycopg, a running statement is cancelled first, and this function waits for its end, because libpq can crash
+    if a connection is closed while a statement runs. Connections of other drivers are closed at once.
     """
     if connection.closed or connection.invalidated:
         return

@@ -71,7 +71,7 @@ Process = Callable[[object], object]
 
 
 @dataclass(slots=True, eq=False)
-class Plan:
+class DriverStatement:
     """A compiled statement for the driver.
 
     ``keys`` are the attributes of the object, or the keys of the dict, that each row begins with, in the row's order.
@@ -101,7 +101,7 @@ class Plan:
 
 Processors = tuple[tuple[int, Process], ...]
 
-_PLANS = "dotmac_plans"
+_DRIVER_STATEMENTS = "dotmac_plans"
 """The attribute of a dialect that caches the plan of each statement, so that the cache is freed with the engine.
 
 A statement that can't be sent directly has the plan None.
@@ -125,7 +125,7 @@ def fetch(
 
     Each row begins with a dict of these ``fields``, or with an object if ``fields`` is empty. With ``fields=None`` it
     has only values. Returns None if the statement was not sent, or if the connection was lost, since a read may be sent
-    again. Raises the same exceptions as SQLAlchemy.
+    again. Raises SQLAlchemy's `DBAPIError`, whose ``orig`` is the driver's exception.
     """
     engine = engine_of(session)
     plan = _plan(statement, engine.dialect, traits, fields)
@@ -183,18 +183,22 @@ def insert(session: Session, statement: object, parameters: Mapping[str, object]
     return objects
 
 
-def _plan(statement: object, dialect: Dialect, traits: Traits[M], fields: Sequence[str] | None) -> Plan | None:
-    plans: WeakKeyDictionary[object, tuple[Plan | None]] | None = vars(dialect).get(_PLANS)
+def _plan(
+    statement: object, dialect: Dialect, traits: Traits[M], fields: Sequence[str] | None
+) -> DriverStatement | None:
+    plans: WeakKeyDictionary[object, tuple[DriverStatement | None]] | None = vars(dialect).get(_DRIVER_STATEMENTS)
     if plans is None:
         plans = WeakKeyDictionary()
-        setattr(dialect, _PLANS, plans)
+        setattr(dialect, _DRIVER_STATEMENTS, plans)
     cached = plans.get(statement)
     if cached is None:
         cached = plans[statement] = (_compiled(statement, dialect, traits, fields),)
     return cached[0]
 
 
-def _compiled(statement: object, dialect: Dialect, traits: Traits[M], fields: Sequence[str] | None) -> Plan | None:
+def _compiled(
+    statement: object, dialect: Dialect, traits: Traits[M], fields: Sequence[str] | None
+) -> DriverStatement | None:
     if (
         not isinstance(statement, (Select, Insert, Update))
         or has_loader_options(statement)
@@ -217,7 +221,7 @@ def _compiled(statement: object, dialect: Dialect, traits: Traits[M], fields: Se
         for name in compiled.positiontup or ()
         for bind in (compiled.binds[name],)
     ]
-    return Plan(str(compiled), parameters, [entry.type for entry in columns], keys)
+    return DriverStatement(str(compiled), parameters, [entry.type for entry in columns], keys)
 
 
 def _holds_users_sql(statement: Select[Any] | Insert | Update, table: Table) -> bool:
@@ -267,8 +271,9 @@ def _key(traits: Traits[M], column: ColumnElement[object]) -> str:
 
 
 def _records(
-    engine: Engine, plan: Plan, parameters: Mapping[str, object], *, repeatable: bool = True
+    engine: Engine, plan: DriverStatement, parameters: Mapping[str, object], *, repeatable: bool = True
 ) -> list[list[object]] | None:
+    """The rows of a statement in AUTOCOMMIT. None: it was not sent, or a ``repeatable`` read lost its connection."""
     try:
         pooled: Any = engine.raw_connection()
     except engine.dialect.loaded_dbapi.Error as error:
@@ -292,8 +297,10 @@ def _records(
         pooled.close()
 
 
-def _records_within(connection: Connection, plan: Plan, parameters: Mapping[str, object]) -> list[list[object]] | None:
-    """The rows of a statement in the connection's transaction. BEGIN is sent first if it was not sent yet."""
+def _records_within(
+    connection: Connection, plan: DriverStatement, parameters: Mapping[str, object]
+) -> list[list[object]] | None:
+    """The rows of a statement in the connection's transaction, which is begun if need be. None: nothing was sent."""
     pooled: Any = connection.connection
     if not caches_statements(pooled) or pooled.dbapi_connection.isolation_level == "autocommit":
         return None
@@ -321,9 +328,9 @@ def _records_within(connection: Connection, plan: Plan, parameters: Mapping[str,
 
 
 def _sent(
-    dialect: Dialect, pooled: Pooled, plan: Plan, parameters: Mapping[str, object], *, begins: bool
+    dialect: Dialect, pooled: Pooled, plan: DriverStatement, parameters: Mapping[str, object], *, begins: bool
 ) -> list[list[object]]:
-    """The rows of a statement. It is sent again if its plan is stale and no earlier work is lost by that.
+    """The rows of a statement. It is sent again if the server's plan is stale and no earlier work is lost by that.
 
     With ``begins``, a transaction is begun first unless the connection has one already.
     """
@@ -361,14 +368,14 @@ def _refuse_lost(pooled: Pooled, adapted: Adapted) -> None:
         raise SessionEndedError
 
 
-def _processors(dialect: Dialect, pooled: Pooled, plan: Plan) -> Processors:
+def _processors(dialect: Dialect, pooled: Pooled, plan: DriverStatement) -> Processors:
     """The conversions of the rows that a connection has just fetched, for the types that the server reported.
 
     After a change of the schema, the driver prepares the statement again. The prepared statement is then another
     object, and the conversions are made anew.
     """
     info = pooled.info
-    cached: dict[Plan, tuple[object, Processors]] | None = info.get(_PROCESSORS)
+    cached: dict[DriverStatement, tuple[object, Processors]] | None = info.get(_PROCESSORS)
     if cached is None:
         cached = info[_PROCESSORS] = {}
     driver = pooled.driver_connection

@@ -1,4 +1,4 @@
-"""Decides how a statement is sent, and gives the reason. No other module decides this.
+"""Decides how a statement is sent, and gives the reason. No other module decides this, except `work.LOCKING`.
 
 `read_route` and `write_route` choose the fastest route that has the same effect as SQLAlchemy's ordinary one. A route
 consists of what sends the statement (`Sender`) and the transaction in which it is sent (`Boundary`). The logger of this
@@ -24,9 +24,9 @@ from ..departures import (
     Departure,
     Shortcut,
     engine_departure,
+    has_session_listener,
     mapper_departure,
     session_departure,
-    session_listened,
 )
 from ..dialects.copying import copies
 from ..dialects.driver_internals import absent_of_asyncpg
@@ -70,7 +70,7 @@ class Circumstance(Enum):
     NO_AUTO_COMMIT = "auto_commit is off."
     EXPIRES_ON_COMMIT = "The session expires its objects at a commit."
     TENANT_SETTING = "Row-level security needs a transaction that names the tenant."
-    ISOLATION_LEVEL = "The isolation level is stricter than READ COMMITTED."
+    ISOLATION_LEVEL = "The isolation level is not READ COMMITTED."
     LOCKS = "The rows are locked until the transaction ends."
     OTHER_DRIVER = "The driver is not asyncpg, and no other driver is used without SQLAlchemy."
     MODEL = "The class has more than the plain columns of one table, or code of its own."
@@ -120,13 +120,13 @@ def read_route(session: Session, traits: Traits[M] | None, refusal: Reason | Non
     ======================================================  ===========  =====================
     condition, the first that applies                       sender       boundary
     ======================================================  ===========  =====================
-    a transaction or a block is open, or a commit would     SQLAlchemy   session's transaction
-    expire objects (`_session_transaction_reason`)
+    a transaction is open, or a block that is not lazy, or  SQLAlchemy   session's transaction
+    a commit would expire objects
     nothing refuses the driver (`_driver_refusal`)          driver       AUTOCOMMIT
     row-level security, the isolation level or a departure  SQLAlchemy   session's transaction
-    of the session needs a transaction (`_transaction_need`)
-    the server is SQLite, or a listener could notice that   SQLAlchemy   its own transaction
-    BEGIN is missing
+    of the session, other than a listener, needs one
+    the database is not PostgreSQL, or a listener to the    SQLAlchemy   its own transaction
+    session or a departure of the engine needs BEGIN
     else                                                    SQLAlchemy   AUTOCOMMIT
     ======================================================  ===========  =====================
     """
@@ -175,7 +175,7 @@ def write_route(
     the driver sends the write, but a commit would expire         its own transaction
     objects
     the driver sends the write; or it is a single statement,      AUTOCOMMIT
-    and nothing needs a transaction (`_sends_alone`)
+    and nothing needs a transaction (`_can_omit_begin`)
     else                                                          its own transaction
     ============================================================  ================================
     """
@@ -198,7 +198,7 @@ def write_route(
                 return DIRECT
             if is_insert:
                 return Route(Sender.DRIVER, boundary, reason)
-    if is_own and is_single and _sends_alone(session, state):
+    if is_own and is_single and _can_omit_begin(session, state):
         boundary = Boundary.AUTOCOMMIT
     return Route(sender, boundary, refusal or reason)
 
@@ -207,12 +207,12 @@ def change_refusal(session: Session, traits: Traits[M], rows: Iterable[Mapping[s
     """Why an UPDATE can't write these values, and a flush must write them. None: an UPDATE can."""
     if not traits.direct_writes:
         return mapper_departure(traits.mapper, CHANGE) or Circumstance.MODEL
-    if session_listened(session, CHANGE):
+    if has_session_listener(session, CHANGE):
         return Departure.SESSION_LISTENER
-    return Circumstance.VALUES if any(needs_object(traits, values) for values in rows) else None
+    return Circumstance.VALUES if any(needs_flush(traits, values) for values in rows) else None
 
 
-def needs_object(traits: Traits[M], values: Mapping[str, object]) -> bool:
+def needs_flush(traits: Traits[M], values: Mapping[str, object]) -> bool:
     """Whether only a flush can write the values, since one belongs to the discriminator or to no column at all."""
     return traits.discriminator in values or any(key not in traits.columns for key in values)
 
@@ -284,7 +284,7 @@ def _transaction_need(session: Session, state: SessionState, shortcut: Shortcut)
     return departure
 
 
-def _sends_alone(session: Session, state: SessionState) -> bool:
+def _can_omit_begin(session: Session, state: SessionState) -> bool:
     """Whether SQLAlchemy can send a write that is a single statement in AUTOCOMMIT.
 
     It can't if there are listeners that may send statements during a flush or commit, since these statements must be in
@@ -306,7 +306,9 @@ def _driver_refusal(
     but by `Traits` when the statement is built.
     """
     bind = session.bind
-    if bind is None or bind.dialect.driver != _DIRECT_DRIVER:
+    if bind is None:
+        return Departure.SESSION_BINDS
+    if bind.dialect.driver != _DIRECT_DRIVER:
         return Circumstance.OTHER_DRIVER
     if traits is None:
         return Circumstance.STATEMENT

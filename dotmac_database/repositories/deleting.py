@@ -11,7 +11,7 @@ from sqlalchemy.orm import InstanceState, PassiveFlag, RelationshipProperty, Ses
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.interfaces import RelationshipDirection
 
-from ..departures import CHANGE, Departure, mapper_departure, session_listened
+from ..departures import CHANGE, Departure, has_session_listener, mapper_departure
 from ..dialects import dialect_named
 from ..errors import ConstraintViolationError, TenantIsolationError
 from ..execution.routes import Circumstance, Reason
@@ -130,7 +130,7 @@ def deletion_refusal(session: Session, traits: Traits[Any], key: tuple[object, .
     """
     if not (traits.direct_deletes or spreads(traits)):
         return Circumstance.MODEL
-    if session_listened(session, CHANGE):
+    if has_session_listener(session, CHANGE):
         return Departure.SESSION_LISTENER
     for mapper in traits.mapper.self_and_descendants:
         departure = mapper_departure(mapper, CHANGE)

@@ -9,7 +9,7 @@ from sqlalchemy import Table
 
 from ..advisor import Advisor, QueryPlan
 from ..dialects.catalogue import ExistingIndex, IndexesOf, existing
-from ..dialects.explain import Explain, explained, plan_of
+from ..dialects.explain import Explain, plan_of, without_explain
 from ..errors import MisuseError
 from ..execution.asyncpg import can_send
 from ..execution.routes import DIRECT, Circumstance, Route
@@ -59,7 +59,7 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
                 statement, bound.parameters, execution_options=options, bind_arguments=here
             )
             plan = plan_of(self._dialect.name, result.mappings().all())
-            return QueryPlan(explained(result.context.statement), *plan, advice)
+            return QueryPlan(without_explain(result.context.statement), *plan, advice)
 
         return self._read(work)
 

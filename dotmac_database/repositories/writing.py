@@ -21,7 +21,7 @@ from ..execution.routes import (
     Sender,
     change_refusal,
     log_route,
-    needs_object,
+    needs_flush,
 )
 from ..execution.state import keep
 from ..models.traits import traits_of
@@ -113,7 +113,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
         mapper = self.traits.mapper
         return (
             self.traits.direct_writes
-            and not needs_object(self.traits, values)
+            and not needs_flush(self.traits, values)
             and not mapper.dispatch.before_insert
             and not mapper.dispatch.after_insert
         )

@@ -23,9 +23,10 @@ _log = logging.getLogger(__name__)
 class SyncBlock:
     """A `DatabaseTransaction` block on a sync session.
 
-    The outermost block commits the session's transaction, even if earlier statements have opened that implicitly. A
+    The outermost block commits the session's transaction, even if earlier statements have opened it implicitly. A
     block is a savepoint instead if it is inside another block, or inside a transaction or savepoint that the user has
-    begun explicitly. With ``nested``, it is a savepoint inside any transaction.
+    begun explicitly. With ``nested``, it is a savepoint inside any transaction. With ``lazy``, the outermost block
+    begins nothing: its first write begins the transaction.
     """
 
     def __init__(self, session: Session, options: TransactionOptions | None, *, lazy: bool, nested: bool) -> None:
@@ -35,7 +36,8 @@ class SyncBlock:
         self._lazy = lazy
         self._always_nested = nested
         self._nested = False
-        self._owned: SessionTransaction | None = None  # the transaction or savepoint; a lazy block has none
+        # The transaction or savepoint. None before `begin`, and in a lazy block that is not a savepoint.
+        self._owned: SessionTransaction | None = None
         self._counted = False
         self._open = False
         self._held: list[Held] = []
@@ -67,11 +69,12 @@ class SyncBlock:
                 raise
 
     def succeed(self) -> None:
-        """Commit, or release the savepoint. If this raises an exception, which is the toolkit's, call `abandon`."""
+        """Commit, or release the savepoint. If this raises an exception, call `abandon`."""
         refuse_ended(self._session)
         self._own_next_transaction()
         if not self._nested:
-            # This is checked before `_leave`. After it, another task that is using the session would commit its write.
+            # This is checked before `_leave` closes the block: after that, a write of another task with ``auto_commit``
+            # would commit the session's transaction.
             refuse_in_use(self._session)
         self._leave()
         with translated():
@@ -111,7 +114,7 @@ class SyncBlock:
 
         An explicit commit or rollback inside the block has ended the savepoint together with the outer transaction.
         """
-        outermost = self._state.open_blocks == self._counted
+        outermost = self._state.open_blocks == int(self._counted)  # no other block is open
         if self._always_nested and outermost and self._owned is not None and self._nested and self._is_closed():
             self._nested, self._owned = False, None
 
