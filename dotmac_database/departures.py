@@ -287,7 +287,8 @@ def mapper_departure(mapper: Mapper[M], shortcut: Shortcut) -> Departure | None:
     _collect(manager.dispatch, shortcut.instances, collections)
     if _affected_listeners(_ATTRIBUTES.dispatch, shortcut.attributes) is not None:
         for key in mapper.column_attrs.keys():  # noqa: SIM118 - column_attrs is no dict
-            _collect(manager[key].dispatch, shortcut.attributes, collections)
+            if key in manager:  # a discriminator that is computed by an SQL expression has no attribute
+                _collect(manager[key].dispatch, shortcut.attributes, collections)
     return Departure.MODEL_LISTENER if _any_unknown_since(mapper, collections, shortcut) else None
 
 

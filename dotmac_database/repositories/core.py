@@ -195,7 +195,7 @@ class RepositoryCore(Generic[M, Db]):
         conditions = tuple(self.conditions())
         scope = Scope(self.tenant_id, include_deleted, conditions)
         reader = Reader(self.traits, scope, self._dialect, self._lock, self._fields, self._undeferred)
-        if not conditions:
+        if not self._conditioned:
             self._readers[include_deleted] = reader
         return reader
 

@@ -104,3 +104,36 @@ def test_a_class_knows_its_model_and_says_when_it_does_not(face: Face) -> None:
             bare(session, tenant_id="a")
         with pytest.raises(ValidationError, match="not a mapped class"):
             bare(session, dict, "a")
+
+
+class Changing:
+    """Conditions that depend on the moment; there are none at first."""
+
+    floor: int | None = None
+
+    def conditions(self) -> Sequence[ColumnElement[bool]]:
+        return [] if self.floor is None else [User.score >= self.floor]
+
+
+class SyncChanging(Changing, BaseTenantRepository[User]): ...
+
+
+class AsyncChanging(Changing, AsyncTenantRepository[User]): ...
+
+
+@pytest.mark.parametrize("include_deleted", [False, True])
+def test_conditions_are_asked_for_each_statement_even_if_there_were_none(face: Face, include_deleted: bool) -> None:
+    with face.session() as session:
+        users = (AsyncChanging if face.is_async else SyncChanging)(session, tenant_id="a")
+        low = face(users.create, {"name": "low", "score": 1})
+        face(users.create, {"name": "high", "score": 5})
+        assert face(users.count, include_deleted=include_deleted) == 2
+        assert face(users.get_by_id, low.id, include_deleted) is low
+        users.floor = 3
+        assert face(users.count, include_deleted=include_deleted) == 1
+        assert face(users.get_by_id, low.id, include_deleted) is None
+        assert not face(users.delete, low.id)
+        with pytest.raises(EntityNotFoundError):
+            face(users.update, low.id, {"name": "changed"})
+        users.floor = None
+        assert face(users.count, include_deleted=include_deleted) == 2
