@@ -67,8 +67,9 @@ class SortOrder(StrEnum):
 class QueryFilter:
     """One condition on one field.
 
-    ``field`` can be a dotted path: through relationships (``"author.name"``), for rows with at least one related row
-    that matches; or into a JSON column (``"settings.theme"``). ``value`` is converted to the column's Python type.
+    ``field`` can be a dotted path. A path through a relationship (``"author.name"``) matches a row if at least one
+    related row matches. A path can also lead into a JSON column (``"settings.theme"``). ``value`` is converted to the
+    column's Python type.
     """
 
     field: str
@@ -124,8 +125,8 @@ class PaginationParams:
     """One numbered page. ``page`` counts from 1; ``per_page`` is 1 to 1000.
 
     ``total`` says how the matching rows are counted. ``"exact"`` counts every row. ``"bounded"`` stops counting at
-    ``bound`` rows ("10,000+"). ``"estimate"`` is exact up to ``bound``; above it, it is the estimate of PostgreSQL's
-    planner, or ``bound`` itself on SQLite, which has no estimate. ``"none"`` does not count.
+    ``bound`` rows ("10,000+"). ``"estimate"`` does so too, and then takes the estimate of PostgreSQL's planner if that
+    is greater; SQLite has no estimate. ``"none"`` does not count.
     """
 
     page: int = Field(default=1, ge=1)
@@ -153,15 +154,15 @@ class CursorPaginationParams:
     ascending: bool = True
 
 
-def _as_list(value: object) -> object:
-    """A tuple of a single filter, group or sort; an empty one for None. Other values are returned unchanged."""
+def _as_tuple(value: object) -> object:
+    """A single filter, group or sort as a tuple; None as an empty one. Other values are returned unchanged."""
     if value is None:
         return ()
     return (value,) if isinstance(value, (QueryFilter, FilterGroup, SortField)) else value
 
 
 def _as_names(value: object) -> object:
-    """A tuple of a single name; an empty one for None. Other values are returned unchanged."""
+    """A single name as a tuple; None as an empty one. Other values are returned unchanged."""
     return () if value is None else (value,) if isinstance(value, str) else value
 
 
@@ -169,12 +170,12 @@ def _as_names(value: object) -> object:
 class QueryOptions:
     """The filters, the order and the page of a read.
 
-    ``relationships`` are loaded with the rows, by one additional statement for each. Dotted paths name nested
-    relationships. ``include_deleted`` includes soft-deleted rows, but never rows of another tenant.
+    ``relationships`` are loaded by additional statements: one for each, and for each 10,000 rows. Dotted paths name
+    nested relationships. ``include_deleted`` includes soft-deleted rows, but never rows of another tenant.
     """
 
-    filters: Annotated[Sequence[Filter], BeforeValidator(_as_list)] = ()
-    sorts: Annotated[Sequence[SortField], BeforeValidator(_as_list)] = ()
+    filters: Annotated[Sequence[Filter], BeforeValidator(_as_tuple)] = ()
+    sorts: Annotated[Sequence[SortField], BeforeValidator(_as_tuple)] = ()
     pagination: PaginationParams | None = None
     cursor_pagination: CursorPaginationParams | None = None
     include_deleted: bool = False
@@ -214,8 +215,8 @@ def options_of(options: OptionsLike) -> QueryOptions:
 
 
 def filters_of(filters: FiltersLike) -> Sequence[Filter]:
-    """``filters`` as a sequence, from None, one filter, one group, or dicts of these."""
-    members: Any = _as_list(filters)
+    """``filters`` as a sequence, from None, one filter or group, or an iterable of filters, groups and dicts."""
+    members: Any = _as_tuple(filters)
     if isinstance(members, Iterable) and not isinstance(members, (str, Mapping)):
         members = list(members)
         if all(isinstance(each, (QueryFilter, FilterGroup)) for each in members):

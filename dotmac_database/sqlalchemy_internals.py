@@ -1,6 +1,6 @@
-"""Every private name of SQLAlchemy that the toolkit reads or calls.
+"""The private names of SQLAlchemy that the toolkit reads or calls, except those in three other files.
 
-Three other files of the toolkit may use private names too: `dialects.driver_internals` uses those of the drivers and of
+These are: `dialects.driver_internals` uses those of the drivers and of
 SQLAlchemy's adapters for them, and `tenancy.guard.compiler` and `tenancy.guard.fragments` override methods of
 SQLAlchemy's compilers. ``tests/unit/test_internals.py`` fails if another file uses a private name, or if an upgrade has
 removed one of these names, and says which one.
@@ -90,7 +90,7 @@ def has_ended(session: Session) -> bool:
 
 
 def close_for_good(session: Session) -> bool:
-    """Mark an open session as closed if it can't be reused after that. Returns False, and does nothing, otherwise."""
+    """Mark a session as closed for good if it was made with ``close_resets_only=False``, and return whether it was."""
     if _CLOSE_STATE is None or session._close_state is not _CLOSE_STATE.ACTIVE:
         return False
     session._close_state = _CLOSE_STATE.CLOSED
@@ -230,7 +230,7 @@ def is_text(type_: TypeEngine[Any]) -> bool:
 
 
 def forget_result_columns(compiler: Any) -> None:
-    """Remove the columns of the rows from a compiled statement whose rows have other columns, such as EXPLAIN."""
+    """Remove the result columns of the inner statement from a compiled EXPLAIN, whose result has other columns."""
     compiler._result_columns = []
 
 
@@ -243,7 +243,7 @@ def forget_cached_metadata(compiled: Any) -> None:
 
 
 def remove_once_listeners(pool: Pool) -> None:
-    """Remove the listeners to a pool's connections that are called only once, for the first connection of all pools.
+    """Remove a pool's ``connect`` listeners that SQLAlchemy calls only once, for the first connection.
 
     One of them initializes the dialect. `Pool.recreate` gives it to the new pool too, but each pool has a lock of its
     own for its first connection. So if the new pool connects first, the other pool lets a connection be used before the

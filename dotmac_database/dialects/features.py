@@ -1,8 +1,8 @@
-"""The abilities of databases that code outside of this package asks for, by the name of SQLAlchemy's dialect.
+"""Differences between databases that other packages ask for, by the name of SQLAlchemy's dialect.
 
 The abilities that the statements of repositories need are members of `Dialect`, which exists for PostgreSQL and SQLite.
-These functions also answer for other databases, which health checks and paginators accept. Such a database has none of
-these abilities.
+These functions also answer for other databases, which health checks and paginators accept: they return False, and
+`ping` is SELECT 1.
 """
 
 from __future__ import annotations

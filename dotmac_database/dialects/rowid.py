@@ -14,8 +14,8 @@ _SQLITE = SQLiteDialect()
 def rowid_alias(table: Table) -> Column[Any] | None:
     """The key column that is an alias of the rowid; None if the table has no such column, or no rowid.
 
-    SQLite makes an alias of a key of one column if its type is spelled exactly INTEGER. So it depends on the DDL, and
-    not on the Python type, whether the key is an alias: BIGINT is none.
+    A primary key of one column is an alias if its type in the DDL is exactly INTEGER. A BIGINT key has the same Python
+    type, but is not an alias.
     """
     keys = list(table.primary_key.columns)
     if len(keys) != 1 or not table.dialect_options["sqlite"]["with_rowid"]:

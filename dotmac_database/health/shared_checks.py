@@ -1,9 +1,9 @@
 """Health checks that concurrent callers share: while a check is running, further callers get its outcome.
 
-A check uses a connection outside of the pool, so that it does not wait for a full pool, and does not fill the pool.
-If a check exceeds its time, its connection is cut, and the next caller starts a new check. Callers get the outcome as
-soon as the database has responded. The connection is closed after that, with a time limit of its own, since a proxy may
-never close it.
+A check uses a connection outside of the pool, so that it does not wait for a full pool, and does not fill the pool. If
+a check exceeds its time, its connection is cut, and the next caller starts a new check. Callers get the outcome as soon
+as the database has responded. The connection is closed after that. For an async engine this has a time limit of its
+own, since a proxy may never close it; a sync check has a daemon thread, which may wait.
 """
 
 from __future__ import annotations
@@ -222,9 +222,9 @@ def in_memory(engine: Engine) -> Any:
 def beside_the_pool(engine: Engine) -> Engine:
     """An engine like this one, with a new pool. For a database in memory, it is the engine itself.
 
-    Another connection would not see a database in memory. Until the app's first connection has initialized the dialect,
-    the new engine has a copy of it: a check must not initialize the app's dialect, because the app's connections would
-    not wait for it.
+    Another connection would not see a database in memory. If the app has not connected yet, the new engine gets a copy
+    of the dialect. Otherwise the check could still be initializing the app's dialect while the app's first connections
+    use it already.
     """
     if shared_pool(engine) is not None:
         return engine

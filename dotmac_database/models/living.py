@@ -25,8 +25,8 @@ class _Living(NamedTuple):
 def not_deleted(mark: ColumnElement[Any], *, nullable: bool) -> ColumnElement[bool]:
     """The condition that a row is not soft-deleted. ``mark`` is the column or attribute that marks deleted rows.
 
-    A Boolean or a number marks a row by being true or 1. A column of another type, such as a time, marks a row by not
-    being NULL. All statements and all indexes have the same condition, so that the planner can use the indexes.
+    A Boolean marks a row by being true, an integer by being 1. A column of another type, such as a time, marks a row by
+    not being NULL. All statements and all indexes have the same condition, so that the planner can use the indexes.
     """
     kind = undecorated(mark.type)
     if isinstance(kind, Boolean):
@@ -38,7 +38,7 @@ def not_deleted(mark: ColumnElement[Any], *, nullable: bool) -> ColumnElement[bo
 
 
 def flag_value(mark: Column[Any], *, deleted: bool) -> bool | int:
-    """The value of the column ``is_deleted``: a number for a number, since psycopg sends a bool as a BOOLEAN."""
+    """The value of the column ``is_deleted``. For an integer it is 0 or 1, since psycopg sends a bool as a BOOLEAN."""
     return int(deleted) if isinstance(mark.type, Integer) else deleted
 
 
@@ -48,7 +48,7 @@ class LivingUnique(SchemaItem):
     With ``__table_args__ = (LivingUnique("email"),)`` the e-mail is unique within the tenant, if the table has a tenant
     column. ``tenant`` and ``deleted`` name the columns if they differ from the mixins'. With ``tenant=None`` the e-mail
     is unique across tenants. `upsert` accepts the columns as ``conflict_fields``. Raises `ValidationError` if a column
-    is missing or no column is named. Using the class raises it if reads look at another column than ``deleted``.
+    is missing or no column is named. The first use of the mapped class raises it if its reads look at another column.
     """
 
     __visit_name__ = "living_unique"

@@ -37,6 +37,6 @@ class SoftDeleteMixin:
 
 
 class VersionMixin:
-    """Each update increments ``version``, so that an update of a stale row can be refused."""
+    """Each update by a repository increments ``version``, so that an update of a stale row can be refused."""
 
     version: Mapped[int] = mapped_column(Integer, default=1, server_default=text("1"), nullable=False)

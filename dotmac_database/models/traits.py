@@ -93,7 +93,7 @@ class Traits(Generic[M]):
     updated_by: str | None = None
     version: str | None = None
     statements: dict[Any, Any] = field(default_factory=dict, repr=False)
-    """The cache of statements of this class, by shape, with at most `MAX_SHAPES` entries. See `cached`."""
+    """The cache of statements, and of their parts, by shape (the options without their values). See `cached`."""
 
     @property
     def name(self) -> str:
@@ -112,7 +112,7 @@ class Traits(Generic[M]):
 
     @cached_property
     def columns(self) -> dict[str, Column[Any]]:
-        """The table columns of all writable attributes, by attribute key."""
+        """The table columns of all attributes that are mapped on a column, by attribute key."""
         return {
             prop.key: prop.columns[0]
             for prop in self.mapper.column_attrs
@@ -171,7 +171,10 @@ class Traits(Generic[M]):
 
     @cached_property
     def returned(self) -> bool:
-        """Whether RETURNING can return objects. It can't if an SQL expression determines the class of a row."""
+        """Whether RETURNING can return objects.
+
+        It can't if the class is mapped on a select or a join, or if an SQL expression determines the class of a row.
+        """
         on = self.mapper.polymorphic_on
         return self.takes_statements and (on is None or isinstance(on, Column))
 
@@ -205,7 +208,7 @@ class Traits(Generic[M]):
     def makes_uuid(self) -> str | None:
         """The key of a UUID primary key without a default, for which the toolkit generates values; otherwise None.
 
-        It is also None for a joined child, which gets the key of its parent.
+        It is also None if the key refers to a row of another class, whose key it then is.
         """
         if len(self.primary_key) != 1:
             return None
@@ -241,8 +244,8 @@ class Traits(Generic[M]):
     def never_null(self) -> frozenset[str]:
         """The keys of columns that can't store None.
 
-        Two kinds of columns are not included: those with a type that can convert None to another value, and those that
-        the database or the repository fills, such as the primary key.
+        Not included are columns with a type that can convert None to another value, and those that are filled
+        automatically: the primary key, the tenant, the discriminator, the version, and computed and identity columns.
         """
         return frozenset(
             key
@@ -316,7 +319,7 @@ class Traits(Generic[M]):
 
     @cached_property
     def asks_other_rows(self) -> bool:
-        """Whether the class has a column property or hybrid that contains a SELECT, which must also be confined."""
+        """Whether the class has a column property or hybrid with a SELECT, which needs the tenant's condition too."""
         hybrids = (name for name, each in self.mapper.all_orm_descriptors.items() if isinstance(each, hybrid_property))
         return self.loads_other_rows or any(holds_select(hybrid_sql(self.model, name)) for name in hybrids)
 
@@ -434,7 +437,10 @@ class Traits(Generic[M]):
 
 
 def converts_none(type_: TypeEngine[Any]) -> bool:
-    """Whether a type can store something other than NULL for None."""
+    """Whether a type can store something other than NULL for None.
+
+    False for JSON, since `Writer` sends NULL for a None there.
+    """
     if isinstance(type_, (UTCDateTime, Interval)):
         return False
     if isinstance(type_, TypeDecorator):
@@ -454,7 +460,7 @@ _CACHED_STATEMENTS: WeakSet[object] = WeakSet()
 
 
 def is_of_cached_shape(statement: Any) -> bool:
-    """Whether a statement was built from a shape and cached, so that all values of users in it are parameters."""
+    """Whether a statement was built from a shape and cached, so that every value from a user is a bound parameter."""
     return statement in _CACHED_STATEMENTS
 
 
@@ -462,7 +468,11 @@ _CACHE: WeakKeyDictionary[type, Traits[Any]] = WeakKeyDictionary()
 
 
 def traits_of(model: type[M]) -> Traits[M]:
-    """The traits of ``model``. Raises `ValidationError` if it is not a mapped class, or names a missing column."""
+    """The traits of ``model``.
+
+    Raises `ValidationError` if it is not a mapped class, names a missing column or two version columns, or has a
+    `LivingUnique` whose column is not the one that reads look at.
+    """
     traits = _CACHE.get(model)
     if traits is None:
         traits = _CACHE[model] = _read(model)

@@ -1,7 +1,7 @@
 """The results of paginated reads.
 
-Pydantic supports both classes: an endpoint may return one, and declare ``PaginationResult[UserRead]``. The items are
-converted to the declared type, also from entities.
+An endpoint may return a `PaginationResult` or a `CursorPaginationResult`, and declare for example
+``PaginationResult[UserRead]``: Pydantic converts the items, which may be entities, to ``UserRead``.
 """
 
 from __future__ import annotations

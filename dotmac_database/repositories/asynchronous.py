@@ -57,8 +57,8 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         super().__init__(db, model_class, tenant_id, auto_commit, cursor_key=cursor_key)
         self._async_session: AsyncSession = db() if isinstance(db, async_scoped_session) else db
 
-    def _forget(self) -> None:
-        super()._forget()
+    def _clear_caches(self) -> None:
+        super()._clear_caches()
         self._twin_made: BaseRepository[M] | None = None
 
     @property

@@ -38,11 +38,11 @@ M = TypeVar("M")
 _log = logging.getLogger(__name__)
 
 _TRIES = 10
-"""The most attempts of an upsert while others change the same row."""
+"""The most attempts of an upsert while others change the same row. After that, it is a `DuplicateEntityError`."""
 
 
 class BulkMethods(RowWriter[M, SyncDb]):
-    """Writes of many rows, each of which is atomic."""
+    """Methods that write many rows. Each call is atomic."""
 
     @overload
     def bulk_create(
@@ -62,15 +62,17 @@ class BulkMethods(RowWriter[M, SyncDb]):
     ) -> builtins.list[M] | int:
         """Insert many rows atomically: one INSERT per batch for each set of fields that the rows have.
 
-        A batch has 10,000 rows, and on SQLite at most 30,000 values. If the database generates the key by an expression
-        (such as a random UUID), one SELECT for each batch gets the keys first. SQLAlchemy may need a statement for each
+        A batch has at most 10,000 rows, and without arrays, as on SQLite, also a limited number of values. If the
+        database generates the key by an expression (such as a random UUID), one SELECT for each batch gets the keys
+        first. SQLAlchemy may need a statement for each
         row if the returned rows can't be matched with the given ones by their keys: if a trigger makes the key, if the
         database pads it, or if a row is in several tables.
 
-        Returns the rows in the given order. With ``returning=False`` it returns their number, and uses the fastest way
-        of the driver: COPY, if the table, its columns and row-level security allow it. The constructor and `@validates`
-        methods of the class apply to each row, as in `create`. No object is flushed, so ``before_insert`` and
-        ``after_insert`` events are not fired.
+        Returns the rows in the given order. With ``returning=False`` it returns their number, and uses the fastest
+        possible way: COPY from 500 rows on, if the table, its columns, row-level security and the session's listeners
+        allow it. The constructor and `@validates` methods of the class apply to each row, as in `create`. No object is
+        flushed, so ``before_insert`` and ``after_insert`` events are not fired. The exception are classes of which one
+        INSERT can't create objects (`Traits.inserted_in_bulk`).
         """
         writer = self._writer(user_id)
         prepared = [self._new_row(writer, row, index).values for index, row in enumerate(rows)]
@@ -93,18 +95,21 @@ class BulkMethods(RowWriter[M, SyncDb]):
         """Insert one row, or update the row that has the same ``conflict_fields``. One statement.
 
         The fields must be those of a unique constraint; the tenant column may be omitted. If the existing row is
-        soft-deleted, it is updated and restored. If it belongs to another tenant, it is not changed, and
-        `DuplicateEntityError` is raised. Defaults of an object or a constructor apply only to a new row: an existing
-        row keeps the values of fields that are not set. `@validates` methods apply; ``before_insert`` and
-        ``before_update`` events are not fired. If a function generates the versions (``version_id_generator``), the
-        upsert takes two statements.
+        soft-deleted, it is updated and restored; with a `LivingUnique` it does not conflict. If it belongs to another
+        tenant, it is not changed, and `DuplicateEntityError` is raised. Defaults of a Pydantic class or a constructor
+        apply only to a new row: an existing row keeps the values of fields that are not set. `@validates` methods
+        apply; ``before_insert`` and ``before_update`` events are not fired. If a function generates the versions
+        (``version_id_generator``), the upsert takes two statements, which are repeated while others change the row.
         """
         return self.bulk_upsert([data], conflict_fields, user_id)[0]
 
     def bulk_upsert(
         self, rows: Iterable[Any], conflict_fields: Sequence[str], user_id: str | None = None
     ) -> builtins.list[M]:
-        """`upsert` many rows atomically, and return them in the given order. One statement per batch."""
+        """`upsert` many rows atomically, and return them in the given order.
+
+        One statement per batch for each set of fields that the rows have.
+        """
         writer = self._writer(user_id)
         if len(self.traits.tables) != 1 or not self.traits.takes_statements:
             raise MisuseError(
@@ -139,7 +144,8 @@ class BulkMethods(RowWriter[M, SyncDb]):
     def bulk_update(self, rows: Iterable[Any], user_id: str | None = None) -> int:
         """Update many rows atomically. Each given row contains its primary key. Returns the number of rows found.
 
-        One UPDATE per batch for each set of fields that the rows have.
+        One UPDATE per batch for each set of fields that the rows have. If an UPDATE can't write the values (listeners,
+        validators, several tables), each row is changed by itself. Rows with nothing but their key are skipped.
         """
         writer = self._writer(user_id)
         reader, names = writer.reader, self.traits.primary_key
@@ -174,7 +180,8 @@ class BulkMethods(RowWriter[M, SyncDb]):
     ) -> int:
         """Update all matching rows and return their number. One UPDATE.
 
-        Raises `ValidationError` if the filters match every row, unless ``allow_all`` is True.
+        If an UPDATE can't write the values (listeners, validators, several tables), the rows are read with FOR UPDATE
+        and flushed. Raises `ValidationError` if no filter can exclude a row, unless ``allow_all`` is True.
         """
         writer = self._writer(user_id)
         analysis = writer.reader.analysed(filters_of(filters))
@@ -199,10 +206,11 @@ class BulkMethods(RowWriter[M, SyncDb]):
         *,
         allow_all: bool = False,
     ) -> int:
-        """Delete all matching rows and return their number. One statement.
+        """Delete all matching rows and return their number. One statement, or several for a class in several tables.
 
-        If the class has soft-delete columns, the rows are only marked as deleted, unless ``soft_delete`` is False.
-        Raises `ValidationError` if the filters match every row, unless ``allow_all`` is True. A deletion that is not
+        If the class has soft-delete columns, the rows are only marked as deleted, unless ``soft_delete`` is False: then
+        rows that are marked already are deleted too. Raises `ValidationError` if no filter can exclude a row, unless
+        ``allow_all`` is True. A deletion that is not
         soft applies the database's ``ON DELETE`` rules, not the ORM's cascades.
         """
         softly = soft_delete and self.traits.soft_deletes
@@ -279,14 +287,14 @@ class BulkMethods(RowWriter[M, SyncDb]):
             return
         own = {**self._options, OWN: True} if keys.is_own else self._options
 
-        def draw(bound: Bound) -> Sequence[object]:
+        def select_keys(bound: Bound) -> Sequence[object]:
             of = {"mapper": self.traits.mapper}
             return self._session.execute(
                 bound.statement, bound.parameters, execution_options=own, bind_arguments=of
             ).all()
 
         for start in range(0, len(members), BATCH):
-            batch = keys.completed(members[start : start + BATCH], draw)
+            batch = keys.completed(members[start : start + BATCH], select_keys)
             rows = Unnested(writer, batch)
             if rows_sender(len(batch), arrays=rows.possible) is Sender.ARRAYS:
                 columns, source = rows.source(batch)
@@ -311,7 +319,8 @@ class BulkMethods(RowWriter[M, SyncDb]):
         session, traits = self._session, self.traits
         rows = Unnested(writer, members)
         sender, reason = bulk_sender(session, traits, rows.columns, len(members), arrays=rows.possible)
-        _log.debug("%s: %d rows are inserted %s. %s", traits.name, len(members), sender.value, reason and reason.value)
+        why = "" if reason is None else reason.value
+        _log.debug("%s: %d rows are inserted %s. %s", traits.name, len(members), sender.value, why)
         match sender:
             case Sender.UNIT_OF_WORK:
                 self._added(members)
@@ -362,7 +371,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
         conflict: builtins.list[Column[object]],
         unset: frozenset[str],
     ) -> Iterator[M]:
-        """As `_upserted`, for a function that computes the next version from the last: two statements per row."""
+        """As `_upserted`, for a function that computes the next version from the last: two statements per attempt."""
         execution_options = {**FRESH, **self._options}
         for row in members:
             for _ in range(_TRIES):
@@ -451,7 +460,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
 
 
 def _alike(writer: Writer, rows: Sequence[NewRow]) -> Iterator[tuple[frozenset[str], builtins.list[Values]]]:
-    """The rows in groups of which each is one statement: rows that have the same fields, and the same ones unset."""
+    """The rows in groups that can be upserted together: with the same fields, of which the same are only defaults."""
     groups: dict[frozenset[str], builtins.list[Values]] = {}
     for row in rows:
         groups.setdefault(row.unset, []).append(row.values)

@@ -83,7 +83,7 @@ class RepositoryCore(Generic[M, Db]):
         state_of(self._session).asynchronous |= self.asynchronous
         self._codec = CursorCodec(cursor_key)
         bind = self._session.get_bind(self.traits.mapper)
-        watch(bind)  # a session class of the user's may choose engines that are not watched yet
+        watch(bind)  # a session class of the user's may choose an engine that does not have the toolkit's listeners yet
         self._dialect = dialect_named(bind.dialect.name)
         self._bind_tenant(tenant_id)
 
@@ -109,17 +109,17 @@ class RepositoryCore(Generic[M, Db]):
                 ) from None
         self.tenant_id: Any = tenant_id
         self._options: dict[str, object] = {} if tenant_id is None else {"dotmac_confined": tenant_id}
-        self._forget()
+        self._clear_caches()
 
-    def _forget(self) -> None:
-        """Clear the caches that depend on the tenant, the lock and the fields."""
+    def _clear_caches(self) -> None:
+        """Clear the caches that depend on the tenant, the lock, the fields and the undeferred columns."""
         self._readers: dict[bool, Reader] = {}
 
     def _with(self, **changes: object) -> Self:
         """A copy with these attributes changed."""
         other = copy.copy(self)
         other.__dict__.update(changes)
-        other._forget()
+        other._clear_caches()
         return other
 
     def _projected(self, fields: Sequence[str]) -> Self:
@@ -135,7 +135,10 @@ class RepositoryCore(Generic[M, Db]):
         return self._with(_fields=tuple(dict.fromkeys(fields)))
 
     def with_tenant(self, tenant_id: Any) -> Self:
-        """A copy for another tenant, on the same session. Raises `TenantNotGivenError` for None."""
+        """A copy for another tenant, on the same session.
+
+        Raises `TenantNotGivenError` for None if the class has a tenant column.
+        """
         other = copy.copy(self)
         other._bind_tenant(tenant_id)
         return other
@@ -149,8 +152,8 @@ class RepositoryCore(Generic[M, Db]):
 
         If another transaction has locked a row, the read waits. With ``nowait`` it raises `DatabaseTimeoutError`
         instead; with ``skip_locked`` it omits the row, as a job queue needs. Reads outside of a transaction raise
-        `TransactionError`, unless ``auto_commit`` is off. `count`, `exists` and `aggregate` lock nothing. On SQLite the
-        read locks the whole database, takes one more statement, and always waits.
+        `TransactionError`, unless ``auto_commit`` is off. On PostgreSQL, `count`, `exists` and `aggregate` lock
+        nothing. On SQLite every read locks the whole database, takes one more statement, and always waits.
         """
         if nowait and skip_locked:
             raise ValidationError("nowait and skip_locked exclude each other.", field="skip_locked")
@@ -186,7 +189,11 @@ class RepositoryCore(Generic[M, Db]):
         return values
 
     def _reader(self, include_deleted: bool = False) -> Reader:
-        """The builder of read statements. If the session is guarded and has no tenant, it is bound to this tenant."""
+        """The builder of read statements.
+
+        A guarded session that has no tenant yet is bound to the repository's tenant. If it has another tenant,
+        `TenantIsolationError` is raised.
+        """
         if self.tenant_id is not None:
             confine(self._session, self.tenant_id)
         reader = self._readers.get(include_deleted)

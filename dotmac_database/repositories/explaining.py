@@ -30,10 +30,10 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
         """The plan of `list` with these options, or of `cursor_paginate` if they have ``cursor_pagination``.
 
         The statement is explained as it would be sent, with the tenant's condition and with the values, which the plan
-        shows. It is not run. With ``analyze`` PostgreSQL runs it, and measures rows, times and buffers; on SQLite this
-        is not possible, and raises `ValidationError`. Sends one EXPLAIN, and one query of the catalogue for each table
-        that may need an index. The separate statements that load relationships are not explained, but it is checked
-        whether their foreign keys have indexes.
+        shows. Without ``analyze`` it is not run. With ``analyze`` PostgreSQL runs it, and measures rows, times and
+        buffers; SQLite can't do that, so `ValidationError` is raised. Sends one EXPLAIN, and one query of the catalogue
+        for each table that may need an index. The separate statements that load relationships are not explained, but it
+        is checked whether their foreign keys have indexes.
         """
         query = options_of(options)
         if analyze and not self._dialect.estimates:
@@ -43,20 +43,20 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
         statement = Explain(reader.loading(bound, query.relationships).statement, analyze=analyze)
         limited = (query.pagination or query.cursor_pagination) is not None
         mapper = self.traits.mapper
-        here: Any = {"mapper": mapper, "bind": self._session.get_bind(mapper)}
+        bind_arguments: Any = {"mapper": mapper, "bind": self._session.get_bind(mapper)}
 
         def work(execution_options: Mapping[str, object]) -> QueryPlan:
             options = {**execution_options, **self._options}
 
             def catalogue(table: Table) -> list[ExistingIndex]:
-                rows = self._session.execute(IndexesOf(table), execution_options=options, bind_arguments=here)
+                rows = self._session.execute(IndexesOf(table), execution_options=options, bind_arguments=bind_arguments)
                 return existing(self._dialect.name, table, rows.mappings().all())
 
             # This comes before EXPLAIN, because SQLite's EXPLAIN does not notice that another connection has created an
             # index, but a query does, and then EXPLAIN knows the index too.
             advice = Advisor(reader, catalogue).advice(query.filters, order, query.relationships, limited=limited)
             result: Any = self._session.execute(
-                statement, bound.parameters, execution_options=options, bind_arguments=here
+                statement, bound.parameters, execution_options=options, bind_arguments=bind_arguments
             )
             plan = plan_of(self._dialect.name, result.mappings().all())
             return QueryPlan(without_explain(result.context.statement), *plan, advice)
@@ -67,7 +67,8 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
         """How `list` with these options would be sent, or `cursor_paginate` if they have ``cursor_pagination``.
 
         ``str()`` of the route is a sentence for people, with the reason why no faster route is possible. The route
-        depends on the class and its listeners, the session and its transaction, and the engine. Sends nothing. If
+        depends on the class and its listeners, the session and its transaction, and the engine. Sends no statement; it
+        connects once if the server's isolation level is not known yet. If
         asyncpg does not cache prepared statements, as behind some poolers, SQLAlchemy sends the statement even if the
         route names the driver. The logger ``dotmac_database.execution.routes`` logs the routes of all reads and writes
         at level DEBUG.

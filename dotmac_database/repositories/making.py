@@ -23,7 +23,8 @@ class ObjectMaker(RepositoryCore[M, SyncDb]):
         """A new entity. Values that the class's constructor does not accept are set afterwards."""
         values = {**self._reader().typed_defaults(), **values}
         nulls = [key for key, value in values.items() if type(value) is Null]
-        # A JSON column gets SQL NULL if it has no value. Only if it has a default, NULL is set explicitly below.
+        # A JSON column without a value gets SQL NULL anyway. If it has a default, or if the constructor has set a
+        # value, NULL is set below.
         values = {key: value for key, value in values.items() if type(value) is not Null}
         accepted = self.traits.constructor_keys
         arguments = {key: value for key, value in values.items() if accepted is None or key in accepted}

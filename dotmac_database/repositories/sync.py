@@ -32,13 +32,14 @@ class BaseRepository(
 
     ``model_class`` may be omitted if a subclass declares it: ``class Users(BaseRepository[User])``. A tenant-scoped
     class needs a ``tenant_id``, which may be `ALL_TENANTS`; without it, `TenantRequiredError` is raised. With
-    ``auto_commit`` each write is committed, except inside a `DatabaseTransaction`, where writes are only flushed.
+    ``auto_commit`` each write is committed, except inside a `DatabaseTransaction` or in a transaction that the app has
+    begun, where writes are only flushed.
     ``cursor_key`` signs cursors. The second type parameter is the type of ``db`` for type checkers:
     ``BaseRepository[User, SQLModelSession]``.
     """
 
     def values(self, *fields: str) -> ValueReads:
-        """The repository's reads of many rows, with each row as a dict of these columns instead of an entity.
+        """The repository's reads of rows, with each row as a dict of these columns instead of an entity.
 
         They return the same rows in the same order at lower cost: only the named columns are read, and the session
         keeps nothing. If a subclass overrides a read, its method is called, and its rows are dicts. The ORM's load
@@ -57,7 +58,8 @@ class BaseTenantRepository(BaseRepository[M, SyncDb]):
         """The numbers of the tenant's rows, in one statement.
 
         The keys are ``tenant_id``, ``entity_type``, ``total_entities``, and, if the columns exist,
-        ``deleted_entities``, ``created_today`` and ``created_this_month`` (from midnight UTC, without deleted rows).
+        ``deleted_entities``, ``created_today`` and ``created_this_month``. Only ``deleted_entities`` counts deleted
+        rows. Days and months begin at midnight UTC.
         """
         traits, reader = self.traits, self._reader(include_deleted=True)
         living = not_deleted_conditions(traits, traits.model)

@@ -53,7 +53,7 @@ _ANSWERS = (
 
 @dataclass(frozen=True, slots=True)
 class CircuitChange:
-    """A change of a breaker's state. ``failures`` is the number of consecutive failures at that time.
+    """A change of a breaker's state. ``failures`` is the number of consecutive failures, 0 if the circuit closed.
 
     ``error`` is the exception of the call that caused the change; None if the call succeeded, or if no call caused it.
     """
@@ -93,8 +93,8 @@ class CircuitBreaker:
     ``failure_threshold`` consecutive failures open the circuit. A call fails if it raises an ``expected_exception``,
     unless the exception proves that the database is responding. Such exceptions are: not found, duplicate, a violated
     constraint, validation, a stale version, tenant isolation, a transaction that failed because of a concurrent one,
-    and other errors that the database reports, such as a syntax error. With these, the call counts as a success. A
-    cancelled call does not count.
+    and other errors that the database reports, such as a syntax error. With these, and with any other exception, the
+    call counts as a success. A cancelled call does not count.
 
     While the circuit is open, the breaker raises `CircuitOpenError` instead of making the call. After
     ``recovery_timeout`` seconds it lets one trial call through. If this succeeds, the circuit closes; if it fails, the
