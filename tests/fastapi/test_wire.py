@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import httpx
@@ -30,6 +31,9 @@ from dotmac_database_fastapi import (
 from tests.fastapi.conftest import checked_out, serving
 
 TENANT = {"X-Tenant-ID": "a"}
+
+post = partial(httpx.post, headers=TENANT, timeout=30)
+"""POST for the tenant. httpx's own timeout of 5 s can pass on a busy machine."""
 
 
 class Base(DeclarativeBase):
@@ -128,12 +132,12 @@ def test_at_the_status_line_the_row_is_visible_to_others(
 
 @pytest.mark.parametrize("path", ["/notes", "/sync/notes"])
 def test_a_commit_that_fails_is_never_a_success(url: str, database: Database, path: str) -> None:
-    answer = httpx.post(f"{url}{path}?text=orphan&parent=999", headers=TENANT)
+    answer = post(f"{url}{path}?text=orphan&parent=999")
     assert answer.status_code == 409
     assert answer.headers["content-type"] == "application/problem+json"
     with database.engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM wire_notes")).scalar_one() == 0
-    assert httpx.post(f"{url}{path}?text=next", headers=TENANT).status_code == 201
+    assert post(f"{url}{path}?text=next").status_code == 201
 
 
 async def swallowing() -> AsyncIterable[None]:
@@ -186,9 +190,9 @@ def test_no_dependency_makes_a_success_of_a_failed_commit(
     app.include_router(router)
     with serving(app) as url:
         for path in ("swallowed", "found-out"):
-            answer = httpx.post(f"{url}/{path}", headers=TENANT)
+            answer = post(f"{url}/{path}")
             assert answer.status_code == status, path
-        assert httpx.post(f"{url}/notes?text=next", headers=TENANT).status_code == 201
+        assert post(f"{url}/notes?text=next").status_code == 201
     with database.engine.connect() as connection:
         assert connection.execute(text("SELECT text FROM wire_notes")).scalars().all() == ["next"]
 
@@ -212,9 +216,9 @@ def commits_failing(engine: Engine) -> Iterator[None]:
 def test_a_lost_commit_is_a_server_error(app: FastAPI, plugin: DatabasePlugin) -> None:
     with serving(app) as url:
         with commits_failing(plugin.database.async_engine.sync_engine):
-            answer = httpx.post(f"{url}/notes?text=lost", headers=TENANT)
+            answer = post(f"{url}/notes?text=lost")
         assert answer.status_code >= 500
-        assert httpx.post(f"{url}/notes?text=kept", headers=TENANT).status_code == 201
+        assert post(f"{url}/notes?text=kept").status_code == 201
 
 
 def test_300_concurrent_requests_share_a_pool_of_5(
@@ -261,7 +265,7 @@ def test_clients_that_leave_keep_no_connection(app: FastAPI, plugin: DatabasePlu
         while checked_out(plugin) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert checked_out(plugin) == 0
-        assert httpx.post(f"{url}/notes?text=next", headers=TENANT).status_code == 201
+        assert post(f"{url}/notes?text=next").status_code == 201
 
 
 def test_clients_that_leave_a_stream_keep_no_connection(app: FastAPI, plugin: DatabasePlugin) -> None:
@@ -274,13 +278,13 @@ def test_clients_that_leave_a_stream_keep_no_connection(app: FastAPI, plugin: Da
 
     with serving(app) as url:
         for _ in range(5):
-            with httpx.stream("GET", f"{url}/stream", headers=TENANT) as lines:
+            with httpx.stream("GET", f"{url}/stream", headers=TENANT, timeout=30) as lines:
                 assert next(lines.iter_lines()).startswith('{"count":')
         deadline = time.monotonic() + 10
         while checked_out(plugin) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert checked_out(plugin) == 0
-        assert httpx.post(f"{url}/notes?text=next", headers=TENANT).status_code == 201
+        assert post(f"{url}/notes?text=next").status_code == 201
 
 
 def test_the_app_starts_without_its_database(dialect: str) -> None:
@@ -294,7 +298,7 @@ def test_the_app_starts_without_its_database(dialect: str) -> None:
         return len(await notes.list())
 
     with serving(app) as url:
-        assert httpx.get(f"{url}/docs").status_code == 200
-        answer = httpx.get(url, headers=TENANT)
+        assert httpx.get(f"{url}/docs", timeout=30).status_code == 200
+        answer = httpx.get(url, headers=TENANT, timeout=30)
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) > 0
