@@ -144,14 +144,21 @@ def _parsed(url: str | URL) -> URL:
 def sync_url(url: str | URL) -> URL:
     """``url`` with a sync driver: psycopg 3 or sqlite3."""
     parsed = _parsed(url)
-    query = {"sslmode" if name == "ssl" else name: value for name, value in parsed.query.items()}
-    return parsed.set(drivername=_SYNC[parsed.get_backend_name()], query=query)
+    return _for_driver(parsed, _SYNC[parsed.get_backend_name()])
 
 
 def async_url(url: str | URL) -> URL:
     """``url`` with an async driver: aiosqlite or asyncpg, unless the URL names another one, such as psycopg."""
     parsed = _parsed(url)
-    return parsed.set(drivername=_ASYNC.get(parsed.drivername, parsed.drivername))
+    return _for_driver(parsed, _ASYNC.get(parsed.drivername, parsed.drivername))
+
+
+def _for_driver(url: URL, name: str) -> URL:
+    """``url`` with the driver ``name``. asyncpg's parameter ``ssl`` is ``sslmode`` for psycopg."""
+    if name != "postgresql+psycopg":
+        return url.set(drivername=name)
+    query = {"sslmode" if each == "ssl" else each: value for each, value in url.query.items()}
+    return url.set(drivername=name, query=query)
 
 
 def _connect_arguments(
@@ -163,6 +170,8 @@ def _connect_arguments(
     """
     arguments = options.arguments(url)
     if url.get_driver_name() == "asyncpg":
+        if {"ssl", "sslmode"} & url.query.keys():
+            arguments.pop("ssl", None)
         settings = arguments.get("server_settings", {})
         # The server applies ``server_settings`` after the ``options`` of the URL, which must take precedence. So a
         # setting that the URL has already is left out here.

@@ -237,6 +237,17 @@ def test_tls_as_asked_for(tls: Tls, driven: Driven, plugin: bool, mode: str, enc
     assert tls.encrypted == [encrypted]
 
 
+@pytest.mark.parametrize(("mode", "encrypted"), [("disable", False), ("require", True)])
+@pytest.mark.parametrize("name", ["ssl", "sslmode"])
+def test_tls_as_the_url_says_in_spite_of_the_option(
+    tls: Tls, driven: Driven, name: str, mode: str, encrypted: bool
+) -> None:
+    tls.encrypted.clear()
+    other = "require" if mode == "disable" else "disable"
+    assert driven.ask(driven.open(tls.url(**{name: mode}), ssl=other), "SELECT 1") == 1
+    assert tls.encrypted == [encrypted]
+
+
 def test_tls_with_a_server_that_is_known(tls: Tls, driven: Driven, plugin: bool) -> None:
     tls.encrypted.clear()
     database = driven.open(tls.url(sslrootcert=str(tls.certificate)), plugin=plugin, ssl="verify-full")
