@@ -135,7 +135,7 @@ def test_nothing_grows_with_the_number_of_engines(postgres_url: str) -> None:
 
     def kept() -> list[int]:
         collected()
-        where: list[Any] = [departures._CLASSES, departures._DIALECTS, departures._CHECKED_CLASSES]
+        where: list[Any] = [departures._KNOWN_BY_CLASS, departures._DIALECTS, departures._CHECKED_CLASSES]
         return [len(each) for each in (*where, transactions._WATCHED)]
 
     asyncio.run(main())
@@ -154,7 +154,7 @@ def test_a_plan_dies_with_its_statement(postgres_url: str) -> None:
         await used(database, 1)
         async with database.async_sessions() as session:
             things = AsyncRepository(session, Thing)
-            plans = vars(database.async_engine.dialect)[direct._PLANS]
+            plans = vars(database.async_engine.dialect)[direct._DRIVER_STATEMENTS]
             before = len(plans)
             assert before
             things.traits.statements.clear()
