@@ -72,8 +72,21 @@ def cause_of(error: BaseException) -> BaseException:
 
 def lost_connection(error: BaseException) -> bool:
     """Whether ``error`` means that the connection is lost."""
-    return bool(getattr(error, "connection_invalidated", False)) or (
-        isinstance(error, OSError) and not isinstance(error, TimeoutError)
+    return (
+        bool(getattr(error, "connection_invalidated", False))
+        or (isinstance(error, OSError) and not isinstance(error, TimeoutError))
+        or is_client_failure(cause_of(error))
+    )
+
+
+def is_client_failure(cause: BaseException) -> bool:
+    """Whether asyncpg raised its `InternalClientError`, for example because the server ended during a statement.
+
+    The connection can't be used any more, and it is unknown what the server has done.
+    """
+    # SQLAlchemy's adapter has a class of the same name.
+    return type(cause).__name__ == "InternalClientError" and type(cause).__module__.startswith(
+        ("asyncpg.", "sqlalchemy.")
     )
 
 
@@ -177,7 +190,7 @@ def read(error: sa.DBAPIError) -> Report:
         return _read_sqlite(sqlite_code, str(cause))
     sqlstate = getattr(cause, "sqlstate", None)
     if sqlstate is None:
-        is_lost = error.connection_invalidated or isinstance(error, (sa.OperationalError, sa.InterfaceError))
+        is_lost = lost_connection(error) or isinstance(error, (sa.OperationalError, sa.InterfaceError))
         other = Kind.INVALID if isinstance(error, sa.DataError) else Kind.OTHER
         return Report(Kind.UNAVAILABLE if is_lost else other)
     diagnostics = getattr(cause, "diag", cause)  # psycopg has these fields in diag, asyncpg on the exception

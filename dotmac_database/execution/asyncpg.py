@@ -45,6 +45,7 @@ from ..dialects.driver_internals import (
     has_begun,
     prepared_statement,
 )
+from ..dialects.errors import is_client_failure
 from ..dialects.stale_plans import go_back, is_stale_plan, note_stale, point_of
 from ..dialects.transactions import BUSY, mark_aborted
 from ..errors import SessionEndedError
@@ -284,7 +285,7 @@ def _records(
             return None  # asyncpg caches no statements, or other code began a transaction that could be rolled back
         return _sent(engine.dialect, pooled, plan, parameters, begins=False)
     except Exception as error:
-        if engine.dialect.is_disconnect(error, pooled.dbapi_connection, None):  # type: ignore[arg-type]  # the drivers' classes are known at run time
+        if _is_lost(engine.dialect, pooled, error):
             pooled.invalidate(error)
             if not repeatable:
                 raise lost_in_write() from error
@@ -313,7 +314,7 @@ def _records_within(
     except Exception as error:
         if connection.closed or connection.invalidated:
             raise SessionEndedError from error
-        lost = connection.dialect.is_disconnect(error, pooled.dbapi_connection, None)  # type: ignore[arg-type]  # as above
+        lost = _is_lost(connection.dialect, pooled, error)
         if lost:
             connection.invalidate(error)
         else:
@@ -325,6 +326,12 @@ def _records_within(
         raise
     finally:
         info.pop(BUSY, None)
+
+
+def _is_lost(dialect: Dialect, pooled: Any, error: Exception) -> bool:
+    """Whether the driver's exception means that its connection can't be used any more."""
+    # The classes of the drivers are known only at run time.
+    return is_client_failure(error) or dialect.is_disconnect(error, pooled.dbapi_connection, None)  # type: ignore[arg-type]  # as said
 
 
 def _sent(
