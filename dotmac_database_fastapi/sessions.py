@@ -82,7 +82,7 @@ def sync_unit(source: Source, identity: RequestIdentity, *, unlimited: bool = Fa
 
 def _limitless(source: Source) -> TransactionOptions | None:
     """The options that lift the time limits of a transaction; None: the database has no such limits."""
-    if not source.limits_time:
+    if not source.database.limits_time:
         return None
     return TransactionOptions(statement_timeout=0, idle_in_transaction_timeout=0)
 

@@ -36,11 +36,6 @@ class Source:
     cursor_key: CursorKey = None
     rls: RowLevelSecurity | None = None
 
-    @property
-    def limits_time(self) -> bool:
-        """Whether the database's server limits the time of statements and transactions."""
-        return self.database.limits_time
-
 
 class Plugin(Protocol):
     """A `DatabasePlugin`, as the routers know it."""

@@ -57,8 +57,6 @@ class Dialect(ABC):
     """Whether the database has no FOR UPDATE. Then a read locks rows by a write, which locks the whole database."""
     inserts_in_order: ClassVar[bool] = False
     """Whether the rows of VALUES are inserted in their order, so that generated keys increase in the same order."""
-    estimates: ClassVar[bool] = False
-    """Whether EXPLAIN gives the number of rows that the planner expects."""
     has_arrays: ClassVar[bool] = False
     """Whether a parameter can be an array, from which ``unnest`` makes rows."""
     types: ClassVar[SqlDialect]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Table, Text, bindparam
+from sqlalchemy import Column, Table, Text, bindparam
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement, Executable
 
@@ -116,14 +116,13 @@ def existing(dialect: str, table: Table, rows: Iterable[Row]) -> list[ExistingIn
         first = keys[0]
         if dialect == "sqlite" and (rowid is None or first["is_unique"]):
             keys = [row for row in keys if row["place"] != -1]
-        key_of = _sqlite_key if dialect == "sqlite" else _postgresql_key
         indexes.append(
             ExistingIndex(
                 name,
                 first["method"],
                 bool(first["is_unique"]),
                 _conditions(dialect, first),
-                tuple(key_of(row, table) for row in keys),
+                tuple(_sqlite_key(row, table, rowid) if dialect == "sqlite" else _postgresql_key(row) for row in keys),
             )
         )
     if rowid is not None:
@@ -159,7 +158,7 @@ def _conditions(dialect: str, row: Row) -> frozenset[str]:
     return frozenset(plain(part) for part in re.split(r"\bAND\b", condition, flags=re.IGNORECASE))
 
 
-def _postgresql_key(row: Row, _table: Table) -> ExistingKey:
+def _postgresql_key(row: Row) -> ExistingKey:
     by_bytes = row["opclass"] in _PATTERN_CLASSES
     return ExistingKey(
         column=row["column_name"],
@@ -172,13 +171,14 @@ def _postgresql_key(row: Row, _table: Table) -> ExistingKey:
     )
 
 
-def _sqlite_key(row: Row, table: Table) -> ExistingKey:
+def _sqlite_key(row: Row, table: Table, rowid: Column[Any] | None) -> ExistingKey:
     # The last key of each index is the rowid (place -1). If a key is an expression (place -2), the PRAGMA does not show
     # it, so the key serves no read.
-    column = row["column_name"] if row["place"] >= 0 else None
-    if row["place"] == -1:
-        rowid = rowid_alias(table)
-        column = None if rowid is None else rowid.name
+    column = None
+    if row["place"] >= 0:
+        column = row["column_name"]
+    elif row["place"] == -1 and rowid is not None:
+        column = rowid.name
     declared = next((each for each in table.columns if each.name == column), None)
     collation = str(getattr(getattr(declared, "type", None), "collation", None) or "BINARY").upper()
     same = str(row["collation"]).upper() == collation

@@ -17,7 +17,7 @@ from sqlalchemy.util import await_only
 
 from ..departures import WRITE_BY_DRIVER, engine_departure
 from ..sqlalchemy_internals import doubles_percents
-from .errors import is_client_failure
+from .errors import loses_connection
 from .own_statements import OWN
 
 
@@ -56,7 +56,7 @@ def copy(
         else:
             _by_psycopg(connection, table, names, rows)
     except Exception as error:
-        lost = is_client_failure(error) or dialect.is_disconnect(error, connection.connection.dbapi_connection, None)  # type: ignore[arg-type]  # the drivers' classes are known at run time
+        lost = loses_connection(dialect, connection.connection, error)
         if lost:
             connection.invalidate(error)
         raise sa.DBAPIError(f"COPY {table.name}", None, error, connection_invalidated=lost) from error

@@ -138,12 +138,7 @@ ASYNCPG: tuple[Internal, ...] = (
     Internal("_config", lambda: _of_asyncpg(_CONNECTION), "shows whether statements are cached", "0.30"),
     Internal("_stmt_cache", lambda: _of_asyncpg(_CONNECTION), "holds the prepared statements", "0.30"),
     Internal("_entries", lambda: _of_asyncpg("connection._StatementCache"), "holds the entries of _stmt_cache", "0.30"),
-    Internal(
-        "_protocol",
-        lambda: _of_asyncpg(_CONNECTION),
-        "gives a part of the keys of _stmt_cache",
-        "0.30",
-    ),
+    Internal("_protocol", lambda: _of_asyncpg(_CONNECTION), "gives a part of the keys of _stmt_cache", "0.30"),
     Internal("_statement", lambda: _of_asyncpg("connection._StatementCacheEntry"), "is a part of _stmt_cache", "0.30"),
     Internal("_transaction", lambda: _ADAPTER, "shows whether a transaction has begun", "SQLAlchemy 1.4"),
     Internal("_start_transaction", lambda: _ADAPTER, "begins a transaction", "SQLAlchemy 1.4"),

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint
+from sqlalchemy import Dialect, Index, PrimaryKeyConstraint, Table, UniqueConstraint
 from sqlalchemy import exc as sa
 from sqlalchemy.orm import exc as orm_exc
 
@@ -77,6 +77,11 @@ def lost_connection(error: BaseException) -> bool:
         or (isinstance(error, OSError) and not isinstance(error, TimeoutError))
         or is_client_failure(cause_of(error))
     )
+
+
+def loses_connection(dialect: Dialect, pooled: Any, error: Exception) -> bool:
+    """Whether the driver's exception means that ``pooled``, the connection on which it was raised, is lost."""
+    return is_client_failure(error) or dialect.is_disconnect(error, pooled.dbapi_connection, None)  # type: ignore[arg-type]  # the drivers' classes are known at run time
 
 
 def is_client_failure(cause: BaseException) -> bool:

@@ -69,7 +69,7 @@ class Plan(NamedTuple):
 
 
 def without_explain(sql: str) -> str:
-    """The SQL of the without_explain statement, without the EXPLAIN that precedes it in ``sql``."""
+    """The SQL of the explained statement, without the EXPLAIN that precedes it in ``sql``."""
     return _PREFIX.sub("", sql, count=1)
 
 

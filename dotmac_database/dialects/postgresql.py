@@ -96,7 +96,6 @@ class Postgresql(Dialect):
 
     name: ClassVar[str] = "postgresql"
     max_parameters: ClassVar[int] = 32_000  # asyncpg's limit is 32,767
-    estimates: ClassVar[bool] = True
     has_arrays: ClassVar[bool] = True
     types: ClassVar[Any] = PGDialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's
 

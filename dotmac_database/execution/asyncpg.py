@@ -45,7 +45,7 @@ from ..dialects.driver_internals import (
     has_begun,
     prepared_statement,
 )
-from ..dialects.errors import is_client_failure
+from ..dialects.errors import loses_connection
 from ..dialects.stale_plans import go_back, is_stale_plan, note_stale, point_of
 from ..dialects.transactions import BUSY, mark_aborted
 from ..errors import SessionEndedError
@@ -102,17 +102,17 @@ class DriverStatement:
 
 Processors = tuple[tuple[int, Process], ...]
 
-_DRIVER_STATEMENTS = "dotmac_plans"
-"""The attribute of a dialect that caches the plan of each statement, so that the cache is freed with the engine.
+_DRIVER_STATEMENTS = "dotmac_driver_statements"
+"""The attribute of a dialect that caches its `DriverStatement`s, so that the cache is freed with the engine.
 
-A statement that can't be sent directly has the plan None.
+None stands for a statement that the driver can't send.
 """
 
 _PROCESSORS = "dotmac_database.processors"
-"""The key in a pooled connection's ``info`` under which the conversions for each plan are cached."""
+"""The key in a pooled connection's ``info`` under which the conversions for each `DriverStatement` are cached."""
 
 _MAX_PROCESSORS = 256
-"""The maximum number of plans whose conversions are cached for a connection; asyncpg caches 100 prepared statements."""
+"""The maximum number of statements with cached conversions of a connection; asyncpg caches 100 prepared statements."""
 
 
 def fetch(
@@ -129,24 +129,24 @@ def fetch(
     again. Raises SQLAlchemy's `DBAPIError`, whose ``orig`` is the driver's exception.
     """
     engine = engine_of(session)
-    plan = _plan(statement, engine.dialect, traits, fields)
-    if plan is None:
+    to_send = _driver_statement(statement, engine.dialect, traits, fields)
+    if to_send is None:
         return None
-    rows = _records(engine, plan, parameters)
+    rows = _records(engine, to_send, parameters)
     if rows is None or fields is None:
         return None if rows is None else [tuple(row) for row in rows]
-    width = len(plan.keys)
+    width = len(to_send.keys)
     firsts: list[Any] = (
-        [dict(zip(plan.keys, row[:width], strict=True)) for row in rows]
+        [dict(zip(to_send.keys, row[:width], strict=True)) for row in rows]
         if fields
-        else _objects(session, traits, plan.keys, rows)
+        else _objects(session, traits, to_send.keys, rows)
     )
     return [(each, *row[width:]) for each, row in zip(firsts, rows, strict=True)]
 
 
 def can_send(session: Session, statement: object, traits: Traits[M], fields: Sequence[str] | None) -> bool:
     """Whether `fetch` would send this statement, if the connection caches prepared statements. Sends nothing."""
-    return _plan(statement, engine_of(session).dialect, traits, fields) is not None
+    return _driver_statement(statement, engine_of(session).dialect, traits, fields) is not None
 
 
 def write(session: Session, statement: object, parameters: Mapping[str, object], traits: Traits[M]) -> list[M] | None:
@@ -156,11 +156,11 @@ def write(session: Session, statement: object, parameters: Mapping[str, object],
     ``outcome="unknown"``.
     """
     engine = engine_of(session)
-    plan = _plan(statement, engine.dialect, traits, ())
-    if plan is None:
+    to_send = _driver_statement(statement, engine.dialect, traits, ())
+    if to_send is None:
         return None
-    rows = _records(engine, plan, parameters, repeatable=False)
-    return None if rows is None else _objects(session, traits, plan.keys, rows)
+    rows = _records(engine, to_send, parameters, repeatable=False)
+    return None if rows is None else _objects(session, traits, to_send.keys, rows)
 
 
 def insert(session: Session, statement: object, parameters: Mapping[str, object], traits: Traits[M]) -> list[M] | None:
@@ -170,30 +170,30 @@ def insert(session: Session, statement: object, parameters: Mapping[str, object]
     """
     if session.new or session.dirty or session.deleted:
         return None
-    plan = _plan(statement, engine_of(session).dialect, traits, ())
-    if plan is None:
+    to_send = _driver_statement(statement, engine_of(session).dialect, traits, ())
+    if to_send is None:
         return None
     connection = session.connection()
     if engine_departure(connection, WRITE_BY_DRIVER):
         return None
-    rows = _records_within(connection, plan, parameters)
+    rows = _records_within(connection, to_send, parameters)
     if rows is None:
         return None
-    objects = _objects(session, traits, plan.keys, rows)
+    objects = _objects(session, traits, to_send.keys, rows)
     note_inserted(session, map(instance_state, objects))
     return objects
 
 
-def _plan(
+def _driver_statement(
     statement: object, dialect: Dialect, traits: Traits[M], fields: Sequence[str] | None
 ) -> DriverStatement | None:
-    plans: WeakKeyDictionary[object, tuple[DriverStatement | None]] | None = vars(dialect).get(_DRIVER_STATEMENTS)
-    if plans is None:
-        plans = WeakKeyDictionary()
-        setattr(dialect, _DRIVER_STATEMENTS, plans)
-    cached = plans.get(statement)
+    cache: WeakKeyDictionary[object, tuple[DriverStatement | None]] | None = vars(dialect).get(_DRIVER_STATEMENTS)
+    if cache is None:
+        cache = WeakKeyDictionary()
+        setattr(dialect, _DRIVER_STATEMENTS, cache)
+    cached = cache.get(statement)
     if cached is None:
-        cached = plans[statement] = (_compiled(statement, dialect, traits, fields),)
+        cached = cache[statement] = (_compiled(statement, dialect, traits, fields),)
     return cached[0]
 
 
@@ -272,7 +272,7 @@ def _key(traits: Traits[M], column: ColumnElement[object]) -> str:
 
 
 def _records(
-    engine: Engine, plan: DriverStatement, parameters: Mapping[str, object], *, repeatable: bool = True
+    engine: Engine, to_send: DriverStatement, parameters: Mapping[str, object], *, repeatable: bool = True
 ) -> list[list[object]] | None:
     """The rows of a statement in AUTOCOMMIT. None: it was not sent, or a ``repeatable`` read lost its connection."""
     try:
@@ -283,14 +283,14 @@ def _records(
     try:
         if not caches_statements(pooled) or has_begun(pooled.dbapi_connection):
             return None  # asyncpg caches no statements, or other code began a transaction that could be rolled back
-        return _sent(engine.dialect, pooled, plan, parameters, begins=False)
+        return _sent(engine.dialect, pooled, to_send, parameters, begins=False)
     except Exception as error:
-        if _is_lost(engine.dialect, pooled, error):
+        if loses_connection(engine.dialect, pooled, error):
             pooled.invalidate(error)
             if not repeatable:
                 raise lost_in_write() from error
             return None
-        raise sa.DBAPIError(plan.sql, None, error) from error
+        raise sa.DBAPIError(to_send.sql, None, error) from error
     except BaseException as ended:
         pooled.invalidate(ended)  # the task was cancelled, and it is unknown what the server sends next
         raise
@@ -299,7 +299,7 @@ def _records(
 
 
 def _records_within(
-    connection: Connection, plan: DriverStatement, parameters: Mapping[str, object]
+    connection: Connection, to_send: DriverStatement, parameters: Mapping[str, object]
 ) -> list[list[object]] | None:
     """The rows of a statement in the connection's transaction, which is begun if need be. None: nothing was sent."""
     pooled: Any = connection.connection
@@ -308,18 +308,18 @@ def _records_within(
     info = pooled.info
     info[BUSY] = True
     try:
-        return _sent(connection.dialect, pooled, plan, parameters, begins=True)
+        return _sent(connection.dialect, pooled, to_send, parameters, begins=True)
     except SessionEndedError:
         raise
     except Exception as error:
         if connection.closed or connection.invalidated:
             raise SessionEndedError from error
-        lost = _is_lost(connection.dialect, pooled, error)
+        lost = loses_connection(connection.dialect, pooled, error)
         if lost:
             connection.invalidate(error)
         else:
             mark_aborted(connection)
-        raise sa.DBAPIError(plan.sql, None, error, connection_invalidated=lost) from error
+        raise sa.DBAPIError(to_send.sql, None, error, connection_invalidated=lost) from error
     except BaseException as ended:
         if not connection.closed:
             connection.invalidate(ended)
@@ -328,27 +328,21 @@ def _records_within(
         info.pop(BUSY, None)
 
 
-def _is_lost(dialect: Dialect, pooled: Any, error: Exception) -> bool:
-    """Whether the driver's exception means that its connection can't be used any more."""
-    # The classes of the drivers are known only at run time.
-    return is_client_failure(error) or dialect.is_disconnect(error, pooled.dbapi_connection, None)  # type: ignore[arg-type]  # as said
-
-
 def _sent(
-    dialect: Dialect, pooled: Pooled, plan: DriverStatement, parameters: Mapping[str, object], *, begins: bool
+    dialect: Dialect, pooled: Pooled, to_send: DriverStatement, parameters: Mapping[str, object], *, begins: bool
 ) -> list[list[object]]:
     """The rows of a statement. It is sent again if the server's plan is stale and no earlier work is lost by that.
 
     With ``begins``, a transaction is begun first unless the connection has one already.
     """
     driver, adapted = pooled.driver_connection, pooled.dbapi_connection
-    arguments = plan.arguments(parameters)
+    arguments = to_send.arguments(parameters)
     point = point_of(dialect, pooled)
     if begins and not has_begun(adapted):
         begin(adapted)
         _refuse_lost(pooled, adapted)
     try:
-        records = await_only(driver.fetch(plan.sql, *arguments))
+        records = await_only(driver.fetch(to_send.sql, *arguments))
     except Exception as error:
         if not is_stale_plan(error):
             raise
@@ -360,10 +354,10 @@ def _sent(
         if begins and not has_begun(adapted):
             begin(adapted)
         _refuse_lost(pooled, adapted)
-        records = await_only(driver.fetch(plan.sql, *arguments))
+        records = await_only(driver.fetch(to_send.sql, *arguments))
     rows = [list(record) for record in records]
     if rows:
-        for place, process in _processors(dialect, pooled, plan):
+        for place, process in _processors(dialect, pooled, to_send):
             for row in rows:
                 row[place] = process(row[place])
     return rows
@@ -375,7 +369,7 @@ def _refuse_lost(pooled: Pooled, adapted: Adapted) -> None:
         raise SessionEndedError
 
 
-def _processors(dialect: Dialect, pooled: Pooled, plan: DriverStatement) -> Processors:
+def _processors(dialect: Dialect, pooled: Pooled, to_send: DriverStatement) -> Processors:
     """The conversions of the rows that a connection has just fetched, for the types that the server reported.
 
     After a change of the schema, the driver prepares the statement again. The prepared statement is then another
@@ -386,16 +380,16 @@ def _processors(dialect: Dialect, pooled: Pooled, plan: DriverStatement) -> Proc
     if cached is None:
         cached = info[_PROCESSORS] = {}
     driver = pooled.driver_connection
-    prepared = prepared_statement(driver, plan.sql)
-    last = cached.get(plan)
+    prepared = prepared_statement(driver, to_send.sql)
+    last = cached.get(to_send)
     if last is not None and prepared is not None and last[0] is prepared:
         return last[1]
     if prepared is None:  # the statement is too long for the driver's cache
-        return plan.processors(dialect, await_only(driver.prepare(plan.sql)).get_attributes())
+        return to_send.processors(dialect, await_only(driver.prepare(to_send.sql)).get_attributes())
     if len(cached) >= _MAX_PROCESSORS:
         cached.clear()
-    processors = plan.processors(dialect, attributes_of(prepared))
-    cached[plan] = prepared, processors
+    processors = to_send.processors(dialect, attributes_of(prepared))
+    cached[to_send] = prepared, processors
     return processors
 
 

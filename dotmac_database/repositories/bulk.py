@@ -64,9 +64,8 @@ class BulkMethods(RowWriter[M, SyncDb]):
 
         A batch has at most 10,000 rows, and without arrays, as on SQLite, also a limited number of values. If the
         database generates the key by an expression (such as a random UUID), one SELECT for each batch gets the keys
-        first. SQLAlchemy may need a statement for each
-        row if the returned rows can't be matched with the given ones by their keys: if a trigger makes the key, if the
-        database pads it, or if a row is in several tables.
+        first. SQLAlchemy may need a statement for each row if the returned rows can't be matched with the given ones by
+        their keys: if a trigger makes the key, if the database pads it, or if a row is in several tables.
 
         Returns the rows in the given order. With ``returning=False`` it returns their number, and uses the fastest
         possible way: COPY from 500 rows on, if the table, its columns, row-level security and the session's listeners
@@ -210,8 +209,8 @@ class BulkMethods(RowWriter[M, SyncDb]):
 
         If the class has soft-delete columns, the rows are only marked as deleted, unless ``soft_delete`` is False: then
         rows that are marked already are deleted too. Raises `ValidationError` if no filter can exclude a row, unless
-        ``allow_all`` is True. A deletion that is not
-        soft applies the database's ``ON DELETE`` rules, not the ORM's cascades.
+        ``allow_all`` is True. A deletion that is not soft applies the database's ``ON DELETE`` rules, not the ORM's
+        cascades.
         """
         softly = soft_delete and self.traits.soft_deletes
         writer = self._writer(user_id, include_deleted=not softly)

@@ -10,6 +10,7 @@ from sqlalchemy import Table
 from ..advisor import Advisor, QueryPlan
 from ..dialects.catalogue import ExistingIndex, IndexesOf, existing
 from ..dialects.explain import Explain, plan_of, without_explain
+from ..dialects.features import estimates_rows
 from ..errors import MisuseError
 from ..execution.asyncpg import can_send
 from ..execution.routes import DIRECT, Circumstance, Route
@@ -36,7 +37,7 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
         is checked whether their foreign keys have indexes.
         """
         query = options_of(options)
-        if analyze and not self._dialect.estimates:
+        if analyze and not estimates_rows(self._dialect.name):
             raise MisuseError("SQLite's EXPLAIN does not measure.", field="analyze")
         reader = self._reader(query.include_deleted)
         bound, order = self._explainable(reader, query)
@@ -68,10 +69,9 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
 
         ``str()`` of the route is a sentence for people, with the reason why no faster route is possible. The route
         depends on the class and its listeners, the session and its transaction, and the engine. Sends no statement; it
-        connects once if the server's isolation level is not known yet. If
-        asyncpg does not cache prepared statements, as behind some poolers, SQLAlchemy sends the statement even if the
-        route names the driver. The logger ``dotmac_database.execution.routes`` logs the routes of all reads and writes
-        at level DEBUG.
+        connects once if the server's isolation level is not known yet. If asyncpg does not cache prepared statements,
+        as behind some poolers, SQLAlchemy sends the statement even if the route names the driver. The logger
+        ``dotmac_database.execution.routes`` logs the routes of all reads and writes at level DEBUG.
         """
         query = options_of(options)
         reader = self._reader(query.include_deleted)

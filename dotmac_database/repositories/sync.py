@@ -33,9 +33,8 @@ class BaseRepository(
     ``model_class`` may be omitted if a subclass declares it: ``class Users(BaseRepository[User])``. A tenant-scoped
     class needs a ``tenant_id``, which may be `ALL_TENANTS`; without it, `TenantRequiredError` is raised. With
     ``auto_commit`` each write is committed, except inside a `DatabaseTransaction` or in a transaction that the app has
-    begun, where writes are only flushed.
-    ``cursor_key`` signs cursors. The second type parameter is the type of ``db`` for type checkers:
-    ``BaseRepository[User, SQLModelSession]``.
+    begun, where writes are only flushed. ``cursor_key`` signs cursors. The second type parameter is the type of ``db``
+    for type checkers: ``BaseRepository[User, SQLModelSession]``.
     """
 
     def values(self, *fields: str) -> ValueReads:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..dialects.explain import expected_rows
+from ..dialects.features import estimates_rows
 from ..paging.pages import Estimate
 from ..query import Filter, PaginationParams
 from ..statements.reads import Bound, Reader
@@ -49,6 +50,6 @@ class PageTotal:
         if rows and len(rows) <= self.page.per_page:
             return Estimate(rows_seen, exact=True)
         expected = 0
-        if self.page.total == "estimate" and self.reader.dialect.estimates:
+        if self.page.total == "estimate" and estimates_rows(self.reader.dialect.name):
             expected = expected_rows(ask(self.reader.planned(self.filters)))
         return Estimate(max(expected, self.count_limit, rows_seen), exact=False)

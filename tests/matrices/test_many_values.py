@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import enum
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
@@ -37,19 +36,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from dotmac_database import QueryFilter, any_of, create_database, none_of
+from dotmac_database import QueryFilter, any_of, none_of
 from dotmac_database.models import TenantMixin
 from dotmac_database.types import UTCDateTime
-from tests.conftest import Face, counted
+from tests.conftest import DRIVERS, Face, Faces, counted
 
 F = QueryFilter
-DRIVERS = {
-    "sqlite3": ("sqlite", "sync"),
-    "aiosqlite": ("sqlite", "async"),
-    "psycopg": ("postgresql+psycopg", "sync"),
-    "psycopg async": ("postgresql+psycopg", "async"),
-    "asyncpg": ("postgresql", "async"),
-}
 
 
 class Base(DeclarativeBase):
@@ -205,25 +197,16 @@ VALUES: dict[str, Callable[[int], Any]] = {
 
 
 @pytest.fixture(scope="module", params=DRIVERS)
-def driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Face]:
+def driver(request: pytest.FixtureRequest, faces: Faces) -> Iterator[Face]:
     """A face for each driver, on the rows of this matrix."""
-    backend, name = DRIVERS[request.param]
-    if backend == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('many')}/many.db"
-    else:
-        url = str(request.getfixturevalue("postgres_url")).replace("postgresql", backend, 1)
-    database = create_database(url)
-    Base.metadata.drop_all(database.engine)
-    Base.metadata.create_all(database.engine)
-    with asyncio.Runner() as runner:
-        face = Face(name, database, runner)
-        with face.session() as session:
-            _fill(face, session)
-        yield face
-        if "async_engine" in database.__dict__:
-            runner.run(database.async_engine.dispose())
-    Base.metadata.drop_all(database.engine)
-    database.dispose()
+    face = faces[request.param]
+    Base.metadata.drop_all(face.database.engine)
+    Base.metadata.create_all(face.database.engine)
+    with face.session() as session:
+        _fill(face, session)
+    yield face
+    Base.metadata.drop_all(face.database.engine)
+    face.runner.run(face.database.dispose_async())
 
 
 def _fill(face: Face, session: Any) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from dotmac_database import FullText, LivingUnique, SoftDeleteMixin, ValidationError, traits_of
 from dotmac_database.dialects.base import enum_of
+from dotmac_database.dialects.catalogue import IndexesOf, existing
 from dotmac_database.dialects.rowid import rowid_alias
 from dotmac_database.models.living import living_condition
 from dotmac_database.statements.paths import is_json, is_text
@@ -86,6 +87,25 @@ def test_a_key_of_two_columns_and_no_key_are_no_alias() -> None:
     assert rowid_alias(sa.Table("t", sa.MetaData(), *columns)) is None
     assert rowid_alias(sa.Table("t", sa.MetaData(), sa.Column("a", sa.Integer))) is None
     assert rowid_alias(sa.Table("t", sa.MetaData(), sa.Column("a", sa.types.NullType(), primary_key=True))) is None
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_an_index_of_sqlite_ends_with_the_alias_unless_it_is_unique(name: str) -> None:
+    type_, options = KEYS[name]
+    columns = [sa.Column("id", type_, primary_key=True), sa.Column("a", sa.Integer), sa.Column("b", sa.Integer)]
+    table = sa.Table("t", sa.MetaData(), *columns, **options)
+    sa.Index("on_a", table.c.a)
+    sa.Index("on_b", table.c.b, unique=True)
+    engine = sa.create_engine("sqlite://")
+    table.create(engine)
+    with engine.connect() as connection:
+        indexes = existing("sqlite", table, connection.execute(IndexesOf(table)).mappings().all())
+    engine.dispose()
+    keys = {index.name: [key.column for key in index.keys] for index in indexes}
+    is_alias = rowid_alias(table) is not None
+    assert keys["on_b"] == ["b"]
+    assert keys["on_a"] == (["a", "id"] if is_alias else ["a"])
+    assert keys.get("t") == (["id"] if is_alias else None)
 
 
 @pytest.mark.parametrize("name", KEYS)
