@@ -143,6 +143,12 @@ WRITE_BY_DRIVER = Shortcut(by_driver=True)
 For COPY only the session and the engine are checked, since bulk methods never fire events of a class or its objects.
 """
 
+_TRANSACTIONS = _ENDS | {"after_begin", "after_transaction_create", "after_transaction_end"}
+READ_INSIDE = Shortcut(by_driver=True, **{**_READ, "session": _UNITS_OF_WORK | _TRANSACTIONS})
+"""A read that the driver sends without SQLAlchemy in the session's transaction."""
+WRITE_INSIDE = Shortcut(by_driver=True, session=_TRANSACTIONS)
+"""A write of one row that the driver sends without SQLAlchemy in the session's transaction."""
+
 _OBSERVERS = ("opentelemetry.", "sentry_sdk.")
 """The packages whose listeners only observe statements, and need no transaction."""
 

@@ -146,6 +146,11 @@ def unload(state: InstanceState[M], values: dict[str, object], name: str) -> Non
     state._reset(values, name)
 
 
+def accept(state: InstanceState[M], values: dict[str, object], keys: Sequence[str]) -> None:
+    """Mark these attributes of an object as unchanged: their values are those of the database."""
+    state._commit(values, keys)
+
+
 def accept_all(state: InstanceState[M], values: dict[str, object], session: Session) -> None:
     """Mark an object as unchanged: all its values are those of the database."""
     state._commit_all(values, session.identity_map)

@@ -6,7 +6,7 @@ pool, ``adapted`` its ``dbapi_connection`` (SQLAlchemy's adapter), and ``driver`
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, Protocol
@@ -32,19 +32,6 @@ class Attribute(Protocol):
     type: _ServerType
 
 
-class _PreparedStatement(Protocol):
-    """A statement that was prepared explicitly."""
-
-    def get_attributes(self) -> Sequence[Attribute]: ...
-
-
-class _Driver(Protocol):
-    """asyncpg's connection. asyncpg has no type annotations, so this protocol declares the methods that are used."""
-
-    def fetch(self, sql: str, *arguments: object) -> Awaitable[Sequence[Iterable[object]]]: ...
-    def prepare(self, sql: str) -> Awaitable[_PreparedStatement]: ...
-
-
 class Adapted(Protocol):
     """SQLAlchemy's adapter of asyncpg's connection."""
 
@@ -54,14 +41,6 @@ class Adapted(Protocol):
     def _start_transaction(self) -> Awaitable[None]: ...
 
 
-class Pooled(Protocol):
-    """A connection of SQLAlchemy's pool to asyncpg. SQLAlchemy's own type does not say which driver it has."""
-
-    dbapi_connection: Adapted
-    driver_connection: _Driver
-    info: dict[str, Any]
-
-
 def caches_statements(pooled: Any) -> bool:
     """Whether asyncpg caches prepared statements, and the connection has SQLAlchemy's own adapter.
 
@@ -69,6 +48,14 @@ def caches_statements(pooled: Any) -> bool:
     """
     size = pooled.driver_connection._config.statement_cache_size
     return bool(size) and type(pooled.dbapi_connection) is adapters.AsyncAdapt_asyncpg_connection
+
+
+def has_adapter(pooled: Any) -> bool:
+    """Whether the connection is psycopg's or sqlite3's own, or one that SQLAlchemy has adapted from an async driver."""
+    return type(pooled.dbapi_connection).__module__.startswith(_MODULES)
+
+
+_MODULES = ("psycopg", "sqlite3", "sqlalchemy.")
 
 
 def has_begun(adapted: Adapted) -> bool:

@@ -92,10 +92,14 @@ def keep_connection(engine: Engine) -> None:
         if state.asyncio_safe and connection.driver_connection.in_transaction:
             connection.rollback()
 
+    reset.dotmac_internal = True  # type: ignore[attr-defined]  # see `dotmac_database.departures`
+
     @event.listens_for(engine, "handle_error")
     def handled(context: ExceptionContext) -> None:
         if not isinstance(context.original_exception, Exception):
             context.is_disconnect = False
+
+    handled.dotmac_internal = True  # type: ignore[attr-defined]  # see `dotmac_database.departures`
 
 
 def prepare(engine: Engine, *, busy_timeout: float, isolation_level: str | None = None) -> None:
@@ -125,6 +129,8 @@ def prepare(engine: Engine, *, busy_timeout: float, isolation_level: str | None 
         register_functions(connection)
         register_unicode(connection)
 
+    connected.dotmac_internal = True  # type: ignore[attr-defined]  # see `dotmac_database.departures`
+
     if dialect.is_async and isinstance(engine.pool, StaticPool):
         keep_connection(engine)
 
@@ -139,3 +145,5 @@ def prepare(engine: Engine, *, busy_timeout: float, isolation_level: str | None 
             )
         if connection.get_execution_options().get("isolation_level", isolation_level) != "AUTOCOMMIT":
             connection.exec_driver_sql("BEGIN")
+
+    begun.dotmac_internal = True  # type: ignore[attr-defined]  # see `dotmac_database.departures`

@@ -22,6 +22,7 @@ from sqlalchemy.util import await_only
 
 from ..sqlalchemy_internals import forget_cached_metadata, is_pooled, savepoint_name
 from .driver_internals import accept_schema, expire_schema, forget_prepared
+from .savepoints import note_sent
 
 OPENING = "dotmac_opening"
 """The execution option of a statement that opens a transaction, such as setting the tenant.
@@ -106,9 +107,12 @@ def _sent(send: Any, cursor: Any, statement: str, parameters: Any, context: Any,
     dialect, pooled = context.dialect, context.root_connection.connection
     # SQLAlchemy must send the statement if there is another listener, which must see it. The first queries of a new
     # dialect are sent by SQLAlchemy too, since their connection is not from the pool.
-    if len(listeners) > 1 or not is_pooled(pooled):
+    if not is_pooled(pooled):
         return False
+    note_sent(pooled.info, statement)
     point = point_of(dialect, pooled)
+    if len(listeners) > 1:
+        return False
     try:
         send(cursor, statement, parameters, context)
     except dialect.loaded_dbapi.Error as error:
@@ -147,12 +151,19 @@ def point_of(dialect: Any, pooled: Any) -> Point | None:
     this connection first forgets its plans.
     """
     driver = pooled.driver_connection
+    if dialect.name != "postgresql":
+        return None
     if driver.pgconn.transaction_status if dialect.driver == "psycopg" else driver.is_in_transaction():
         point: Point | None = pooled.info.pop(_POINT, None)
         return point
     if _STALE_AT in vars(dialect):
         forget_plans(dialect, pooled)
     return _BEGINNING
+
+
+def mark_point(pooled: Any, savepoint: str) -> None:
+    """Mark a savepoint of the toolkit as the point to roll back to. Call this right after the savepoint was set."""
+    pooled.info[_POINT] = Point(savepoint)
 
 
 def mark_savepoint(connection: Connection) -> None:

@@ -8,11 +8,13 @@ from contextvars import ContextVar
 from typing import Any
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, ExceptionContext, event
+from sqlalchemy import Connection, Dialect, Engine, ExceptionContext, event
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 
 from .driver_internals import is_executing
+from .drivers import Pooled
+from .savepoints import forget_savepoints, note_savepoint, note_savepoint_ended
 from .sqlite_functions import register_functions
 from .stale_plans import watch_plans
 
@@ -60,12 +62,17 @@ def watch(bind: Engine | Connection | None) -> None:
         event.listen(engine, "engine_connect", _equip)
         event.listen(engine, "begin", _count_changes)
         event.listen(engine, "savepoint", _begin_first)
+        event.listen(engine, "rollback", _clear)
+        event.listen(engine, "begin", _clear)
         return
     watch_plans(engine)
     event.listen(engine, "handle_error", _mark)
     event.listen(engine, "rollback", _clear)
     event.listen(engine, "begin", _clear)
     event.listen(engine, "rollback_savepoint", _clear_savepoint)
+    event.listen(engine, "savepoint", note_savepoint)
+    event.listen(engine, "release_savepoint", note_savepoint_ended)
+    event.listen(engine, "rollback_savepoint", note_savepoint_ended)
 
 
 def equip(session: Session) -> None:
@@ -78,9 +85,14 @@ def equip(session: Session) -> None:
 
 
 def _equip(connection: Connection) -> None:
-    if not connection.info.get(_EQUIPPED):
-        register_functions(connection.connection.dbapi_connection)
-        connection.info[_EQUIPPED] = True
+    equip_pooled(connection.dialect, connection.connection)
+
+
+def equip_pooled(dialect: Dialect, pooled: Pooled) -> None:
+    """Install the toolkit's SQLite functions on a pooled connection, once."""
+    if dialect.name == "sqlite" and not pooled.info.get(_EQUIPPED):
+        register_functions(pooled.dbapi_connection)
+        pooled.info[_EQUIPPED] = True
 
 
 def _count_changes(connection: Connection) -> None:
@@ -114,10 +126,12 @@ def _clear(connection: Connection) -> None:
     if connection.invalidated:
         return  # an invalidated connection has no info, and to read it here would make the rollback fail
     connection.info.pop(_ABORTED, None)
+    forget_savepoints(connection.info)
 
 
 def _clear_savepoint(connection: Connection, *_: object) -> None:
-    _clear(connection)
+    if not connection.invalidated:
+        connection.info.pop(_ABORTED, None)
 
 
 _listener: Any
@@ -128,12 +142,10 @@ for _listener in (_before_undo, _equip, _count_changes, _begin_first, _mark, _cl
 def refuses_commit(session: Session) -> bool:
     """Whether a COMMIT would roll the transaction back without an error, because a statement has failed in it.
 
-    PostgreSQL does that, and no driver reports it: https://www.postgresql.org/docs/current/sql-commit.html
+    PostgreSQL does that, and no driver reports it. On SQLite a transaction is marked only if a write failed in a block
+    without savepoints: https://www.postgresql.org/docs/current/sql-commit.html
     """
-    return any(
-        connection.dialect.name == "postgresql" and not connection.invalidated and connection.info.get(_ABORTED)
-        for connection in connections_of(session)
-    )
+    return any(not connection.invalidated and connection.info.get(_ABORTED) for connection in connections_of(session))
 
 
 def connections_of(session: Session) -> list[Connection]:

@@ -19,8 +19,10 @@ from ..departures import (
     CHANGE,
     READ_ALONE,
     READ_BY_DRIVER,
+    READ_INSIDE,
     WRITE_ALONE,
     WRITE_BY_DRIVER,
+    WRITE_INSIDE,
     Departure,
     Shortcut,
     engine_departure,
@@ -29,7 +31,7 @@ from ..departures import (
     session_departure,
 )
 from ..dialects.copying import copies
-from ..dialects.driver_internals import absent_of_asyncpg
+from ..dialects.drivers import driver_of
 from ..dialects.isolation import saves_begin, statement_is_transaction
 from ..models.traits import Traits
 from .state import SessionState, state_of
@@ -72,7 +74,7 @@ class Circumstance(Enum):
     TENANT_SETTING = "Row-level security needs a transaction that names the tenant."
     ISOLATION_LEVEL = "The isolation level is not READ COMMITTED."
     LOCKS = "The rows are locked until the transaction ends."
-    OTHER_DRIVER = "The driver is not asyncpg, and no other driver is used without SQLAlchemy."
+    OTHER_DRIVER = "The driver is none that is used without SQLAlchemy."
     MODEL = "The class has more than the plain columns of one table, or code of its own."
     STATEMENT = "The statement needs SQLAlchemy's execution."
     CONDITIONS = "The repository overrides conditions()."
@@ -102,8 +104,6 @@ class Route(NamedTuple):
 
 DIRECT = Route(Sender.DRIVER, Boundary.AUTOCOMMIT)
 
-_DIRECT_DRIVER = "asyncpg"
-
 ARRAYS_FROM = 20
 """From this number of rows on, one array parameter for each column is faster than VALUES."""
 
@@ -120,11 +120,13 @@ def read_route(session: Session, traits: Traits[M] | None, refusal: Reason | Non
     ======================================================  ===========  =====================
     condition, the first that applies                       sender       boundary
     ======================================================  ===========  =====================
-    a transaction is open, or a block that is not lazy, or  SQLAlchemy   session's transaction
-    a commit would expire objects
+    a transaction is open, or a block that is not lazy, or  driver       session's transaction
+    a commit would expire objects, or row-level security
+    needs one, and nothing refuses the driver
+    the same, but something refuses the driver              SQLAlchemy   session's transaction
     nothing refuses the driver (`_driver_refusal`)          driver       AUTOCOMMIT
-    row-level security, the isolation level or a departure  SQLAlchemy   session's transaction
-    of the session, other than a listener, needs one
+    the isolation level or a departure of the session,      SQLAlchemy   session's transaction
+    other than a listener, needs a transaction
     the database is not PostgreSQL, or a listener to the    SQLAlchemy   its own transaction
     session or a departure of the engine needs BEGIN
     else                                                    SQLAlchemy   AUTOCOMMIT
@@ -133,12 +135,14 @@ def read_route(session: Session, traits: Traits[M] | None, refusal: Reason | Non
     state = state_of(session)
     reason: Reason | None = _session_transaction_reason(session, state)
     if reason is not None:
-        return Route(Sender.STATEMENT, Boundary.SESSION_TRANSACTION, reason)
+        refusal = refusal or _driver_refusal(session, traits, READ_INSIDE, by_itself=False)
+        sender = Sender.DRIVER if refusal is None else Sender.STATEMENT
+        return Route(sender, Boundary.SESSION_TRANSACTION, reason)
     if refusal is None:
-        refusal = _driver_refusal(session, state, traits, READ_BY_DRIVER)
+        refusal = _driver_refusal(session, traits, READ_BY_DRIVER, by_itself=True)
         if refusal is None:
             return DIRECT
-    reason = _transaction_need(session, state, READ_ALONE)
+    reason = _transaction_need(session, READ_ALONE)
     if reason is not None and reason is not Departure.SESSION_LISTENER:
         return Route(Sender.STATEMENT, Boundary.SESSION_TRANSACTION, reason)
     engine = engine_of(session)
@@ -158,22 +162,21 @@ def write_route(
     sender: Sender = Sender.STATEMENT,
     refusal: Reason | None = None,
     is_single: bool = True,
-    is_insert: bool = False,
 ) -> Route:
     """The route of one write.
 
     ``refusal`` is the caller's reason why the driver must not send the write. ``sender`` sends the write if the driver
-    does not. ``is_single``: the whole write is one statement, so it can be sent without BEGIN and COMMIT. In a
-    transaction the driver can send only an INSERT (``is_insert``).
+    does not. ``is_single``: the whole write is one statement, so it can be sent without BEGIN and COMMIT.
 
     ============================================================  ================================
     condition, the first that applies                             boundary
     ============================================================  ================================
+    a transaction is open in a block with ``savepoints=False``    session's transaction
     a transaction is open                                         savepoint
     a `DatabaseTransaction` is open, but has not begun yet;       session's transaction, which the
     or ``auto_commit`` is off                                     write begins
     the driver sends the write, but a commit would expire         its own transaction
-    objects
+    objects, or row-level security needs a transaction
     the driver sends the write; or it is a single statement,      AUTOCOMMIT
     and nothing needs a transaction (`_can_omit_begin`)
     else                                                          its own transaction
@@ -182,23 +185,22 @@ def write_route(
     state = state_of(session)
     reason: Reason | None
     if session.in_transaction():
-        boundary, reason = Boundary.SAVEPOINT, Circumstance.OPEN_TRANSACTION
+        boundary = Boundary.SAVEPOINT if state.savepoints else Boundary.SESSION_TRANSACTION
+        reason = Circumstance.OPEN_TRANSACTION
     elif state.open_blocks:
         boundary, reason = Boundary.SESSION_TRANSACTION, Circumstance.OPEN_BLOCK
     elif not auto_commit:
         boundary, reason = Boundary.SESSION_TRANSACTION, Circumstance.NO_AUTO_COMMIT
     else:
-        boundary, reason = Boundary.OWN_TRANSACTION, None
+        boundary, reason = Boundary.OWN_TRANSACTION, _own_transaction_reason(session, state)
     is_own = boundary is Boundary.OWN_TRANSACTION
-    if refusal is None and (is_own or is_insert):
-        refusal = _driver_refusal(session, state, traits, WRITE_BY_DRIVER)
+    if refusal is None:
+        by_itself = reason is None
+        shortcut = WRITE_BY_DRIVER if by_itself else WRITE_INSIDE
+        refusal = _driver_refusal(session, traits, shortcut, by_itself=by_itself)
         if refusal is None:
-            reason = reason or (Circumstance.EXPIRES_ON_COMMIT if _expires(session, state) else None)
-            if reason is None:
-                return DIRECT
-            if is_insert:
-                return Route(Sender.DRIVER, boundary, reason)
-    if is_own and is_single and _can_omit_begin(session, state):
+            return DIRECT if by_itself else Route(Sender.DRIVER, boundary, reason)
+    if is_own and is_single and state.settings is None and _can_omit_begin(session):
         boundary = Boundary.AUTOCOMMIT
     return Route(sender, boundary, refusal or reason)
 
@@ -262,9 +264,16 @@ def _session_transaction_reason(session: Session, state: SessionState) -> Circum
     """Why a read must be sent in the session's transaction. None: nothing that this function checks requires it."""
     if session.in_transaction():
         return Circumstance.OPEN_TRANSACTION
-    if _expires(session, state):
-        return Circumstance.EXPIRES_ON_COMMIT
-    return Circumstance.OPEN_BLOCK if state.open_blocks and not state.lazy else None
+    if state.open_blocks and not state.lazy:
+        return Circumstance.OPEN_BLOCK
+    return _own_transaction_reason(session, state)
+
+
+def _own_transaction_reason(session: Session, state: SessionState) -> Circumstance | None:
+    """Why a statement outside of a transaction must begin one. None: nothing that this function checks requires it."""
+    if state.settings is not None:
+        return Circumstance.TENANT_SETTING
+    return Circumstance.EXPIRES_ON_COMMIT if _expires(session, state) else None
 
 
 def _expires(session: Session, state: SessionState) -> bool:
@@ -272,10 +281,11 @@ def _expires(session: Session, state: SessionState) -> bool:
     return session.expire_on_commit and not state.asynchronous
 
 
-def _transaction_need(session: Session, state: SessionState, shortcut: Shortcut) -> Reason | None:
-    """Why a statement needs a transaction. None: without one it has the same effect as in a transaction of its own."""
-    if not state.standalone_reads:
-        return Circumstance.TENANT_SETTING
+def _transaction_need(session: Session, shortcut: Shortcut) -> Reason | None:
+    """Why a statement needs a transaction. None: without one it has the same effect as in a transaction of its own.
+
+    The settings of a transaction, such as the tenant of row-level security, are not checked here.
+    """
     departure = session_departure(session, shortcut)
     if departure is not None and departure is not Departure.SESSION_LISTENER:
         return departure
@@ -284,40 +294,42 @@ def _transaction_need(session: Session, state: SessionState, shortcut: Shortcut)
     return departure
 
 
-def _can_omit_begin(session: Session, state: SessionState) -> bool:
+def _can_omit_begin(session: Session) -> bool:
     """Whether SQLAlchemy can send a write that is a single statement in AUTOCOMMIT.
 
     It can't if there are listeners that may send statements during a flush or commit, since these statements must be in
     the same transaction as the write.
     """
-    if _transaction_need(session, state, WRITE_ALONE) is not None:
+    if _transaction_need(session, WRITE_ALONE) is not None:
         return False
     engine = engine_of(session)
     return saves_begin(engine) and engine_departure(engine, WRITE_ALONE) is None
 
 
 def _driver_refusal(
-    session: Session, state: SessionState, traits: Traits[M] | None, shortcut: Shortcut
+    session: Session, traits: Traits[M] | None, shortcut: Shortcut, *, by_itself: bool
 ) -> Reason | None:
     """Why the driver can't send a statement of the class; None: it can.
 
-    The driver can send it if the class has only columns, if the session, the engine and the class have no listeners or
-    methods of the user's, and if nothing needs a transaction. Listeners to writes of the class are not checked here,
-    but by `Traits` when the statement is built.
+    ``by_itself``: it would be sent outside of a transaction. The driver can send it if the class has only columns, if
+    the session, the engine and the class have no listeners or methods of the user's, and if a statement ``by_itself``
+    needs no transaction. Listeners to writes of the class are not checked here, but by `Traits` when the statement is
+    built.
     """
     bind = session.bind
     if bind is None:
         return Departure.SESSION_BINDS
-    if bind.dialect.driver != _DIRECT_DRIVER:
+    driver = driver_of(bind.dialect)
+    if driver is None:
         return Circumstance.OTHER_DRIVER
     if traits is None:
         return Circumstance.STATEMENT
-    if absent_of_asyncpg() is not None:
+    if driver.is_absent():
         return Departure.INTERNALS
     if not traits.plain:
         return Circumstance.MODEL
     return (
-        _transaction_need(session, state, shortcut)
+        (_transaction_need(session, shortcut) if by_itself else session_departure(session, shortcut))
         or engine_departure(engine_of(session), shortcut)
         or mapper_departure(traits.mapper, READ_BY_DRIVER)
     )

@@ -6,7 +6,7 @@ The state is stored on the sync session, which is also behind every `AsyncSessio
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from sqlalchemy import Connection, Engine, inspect
 from sqlalchemy import exc as sa
@@ -22,24 +22,35 @@ AnySession: TypeAlias = Session | AsyncSession | scoped_session[Session] | async
 _INFO = "dotmac_database"
 
 
+class TransactionSettings(Protocol):
+    """Settings of a transaction, such as the tenant for row-level security."""
+
+    def announce(self, connection: Connection) -> None:
+        """Send the settings, unless the open transaction of ``connection`` has them already."""
+
+    def forget(self) -> None:
+        """Note that the transaction was rolled back, and its settings with it."""
+
+
 @dataclass(slots=True)
 class SessionState:
     """The toolkit's state of one sync session.
 
-    ``open_blocks`` is the number of open `DatabaseTransaction` blocks, including that of the plugin's request;
-    while it is not zero, ``auto_commit`` only flushes. ``lazy``: the outermost block has no database transaction
-    until its first write. ``preserved`` are the objects that repositories returned in this transaction: they keep
-    their values after its commit. ``standalone_reads`` is False if each statement needs a transaction, as with
-    row-level security. ``asynchronous``: the session belongs to an `AsyncSession`, whose objects the toolkit never
-    expires, since expired attributes can't be loaded implicitly there. ``reading_alone``: a read outside of a
-    transaction is running, and its end does not count as a commit, so that it calls no callbacks.
-    ``writing_alone``: a write is running whose single statement the server commits by itself.
+    ``open_blocks`` is the number of open `DatabaseTransaction` blocks, including that of the plugin's request; while it
+    is not zero, ``auto_commit`` only flushes. ``lazy``: the outermost block has no database transaction until its first
+    write. ``preserved`` are the objects that repositories returned in this transaction: they keep their values after
+    its commit. ``settings`` are those that each transaction needs before its first statement; None: there are none.
+    ``savepoints``: a write in an open transaction is a savepoint. ``asynchronous``: the session belongs to an
+    `AsyncSession`, whose objects the toolkit never expires, since expired attributes can't be loaded implicitly there.
+    ``reading_alone``: a read outside of a transaction is running, and its end does not count as a commit, so that it
+    calls no callbacks. ``writing_alone``: a write is running whose single statement the server commits by itself.
     """
 
     open_blocks: int = 0
     lazy: bool = False
     preserved: list[object] = field(default_factory=list)
-    standalone_reads: bool = True
+    settings: TransactionSettings | None = None
+    savepoints: bool = True
     asynchronous: bool = False
     reading_alone: bool = False
     writing_alone: bool = False

@@ -17,6 +17,7 @@ from ..dialects.transactions import (
     ensure_begun,
     equip,
     in_use,
+    mark_aborted,
     refuses_commit,
     throw_away,
 )
@@ -123,7 +124,8 @@ def writing(
     """Run one write atomically in this block.
 
     Without an open transaction, the block begins one, and rolls it back if the block fails. In an open transaction, the
-    block is a savepoint, so that a failure keeps earlier work, and leaves the session usable. At its end the block
+    block is a savepoint, so that a failure keeps earlier work, and leaves the session usable. Without savepoints a
+    failure dooms the transaction. At its end the block
     commits if ``auto_commit`` is True, no `DatabaseTransaction` is open, and the user has not begun the transaction
     explicitly.
 
@@ -137,6 +139,10 @@ def writing(
         if route.boundary is Boundary.SAVEPOINT:
             with savepoint(session):
                 yield _nothing
+        elif session.in_transaction():
+            with _dooming(session):
+                yield _nothing
+                session.flush()
         else:
             with _values_before_rollback(session) as held:
                 try:
@@ -150,7 +156,24 @@ def writing(
                     raise
                 finally:
                     state.writing_alone = False
-    if auto_commit and not state.open_blocks and _autobegun(session):
+    commit_own(session, auto_commit=auto_commit, model=model)
+
+
+@contextmanager
+def _dooming(session: Session) -> Iterator[None]:
+    """Refuse to commit the session's transaction if the block fails."""
+    try:
+        yield
+    except BaseException:
+        for connection in connections_of(session):
+            if not connection.invalidated:
+                mark_aborted(connection)
+        raise
+
+
+def commit_own(session: Session, *, auto_commit: bool, model: type | None = None) -> None:
+    """Commit after a write if ``auto_commit`` is True, no block is open, and the user did not begin the transaction."""
+    if auto_commit and not state_of(session).open_blocks and _autobegun(session):
         commit(session, model)
 
 

@@ -9,14 +9,12 @@ from typing import Any, TypeVar
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm.attributes import set_committed_value
 
+from ..dialects import translated
 from ..errors import TenantIsolationError, ValidationError
-from ..execution.routes import (
-    Reason,
-    Route,
-    Sender,
-    write_route,
-)
-from ..execution.work import writing
+from ..execution.driver import write
+from ..execution.routes import DIRECT, Reason, Route, Sender, log_route, write_route
+from ..execution.state import keep, refuse_ended
+from ..execution.work import commit_own, writing
 from ..statements.data import Values, is_sql
 from ..statements.inheritance import deletions, levels_of
 from ..statements.reads import Bound, Reader, for_update
@@ -35,9 +33,7 @@ FRESH: Mapping[str, object] = {"populate_existing": True, "synchronize_session":
 class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
     """The steps that the writes of one row and of many rows have in common. All its methods are private."""
 
-    def _write_route(
-        self, sender: Sender, refusal: Reason | None = None, *, is_single: bool = True, is_insert: bool = False
-    ) -> Route:
+    def _write_route(self, sender: Sender, refusal: Reason | None = None, *, is_single: bool = True) -> Route:
         """The route of a write, which ``sender`` sends if the driver can't."""
         return write_route(
             self._session,
@@ -46,8 +42,22 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
             sender=sender,
             refusal=refusal,
             is_single=is_single,
-            is_insert=is_insert,
         )
+
+    def _by_driver(self, route: Route, bound: Bound, *, is_insert: bool = False) -> Sequence[M] | None:
+        """The objects of the rows that the driver has written along its route, committed as `writing` commits.
+
+        None: nothing was sent.
+        """
+        log_route(self.model_class, route)
+        session = self._session
+        with translated(self.model_class):
+            refuse_ended(session)
+            rows = write(session, route, bound.statement, bound.parameters, self.traits, is_insert=is_insert)
+        if rows is not None and route is not DIRECT:
+            keep(session, *rows)
+            commit_own(session, auto_commit=self.auto_commit, model=self.model_class)
+        return rows
 
     def _writing(self, route: Route) -> AbstractContextManager[Callable[[], None]]:
         return writing(self._session, route, auto_commit=self.auto_commit, model=self.model_class)

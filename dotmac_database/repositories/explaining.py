@@ -12,8 +12,8 @@ from ..dialects.catalogue import ExistingIndex, IndexesOf, existing
 from ..dialects.explain import Explain, plan_of, without_explain
 from ..dialects.features import estimates_rows
 from ..errors import MisuseError
-from ..execution.asyncpg import can_send
-from ..execution.routes import DIRECT, Circumstance, Route
+from ..execution.driver import can_send
+from ..execution.routes import Circumstance, Route, Sender
 from ..execution.work import LOCKING
 from ..query import OptionsLike, QueryOptions, options_of
 from ..statements.ordering import Order, cursor_order, order_of
@@ -79,7 +79,7 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
         if self._lock is not None:
             return LOCKING
         route = self._route(bound)
-        if route is DIRECT and not can_send(self._session, bound.statement, self.traits, self._fields):
+        if route.sender is Sender.DRIVER and not can_send(self._session, bound.statement, self.traits, self._fields):
             return self._route(bound, Circumstance.STATEMENT)
         return route
 

@@ -10,8 +10,8 @@ from sqlalchemy import Result
 
 from ..dialects import translated
 from ..errors import EntityNotFoundError
-from ..execution.asyncpg import fetch
-from ..execution.routes import DIRECT, Circumstance, Reason, Route, log_route, read_route
+from ..execution.driver import fetch
+from ..execution.routes import DIRECT, Circumstance, Reason, Route, Sender, log_route, read_route
 from ..execution.state import keep
 from ..execution.work import locking, read
 from ..statements.inheritance import nothing
@@ -71,19 +71,25 @@ class StatementRunner(RepositoryCore[M, SyncDb]):
     def _fetched(self, bound: Bound, *, plain: bool = False) -> Rows:
         """The rows of a read: tuples that begin with an entity or a dict; with ``plain``, tuples of values only."""
         route = None if self._lock is not None else self._route(bound)
+        fields = None if plain else self._fields
         if route is DIRECT:
             log_route(self.model_class, DIRECT)
             with translated(self.model_class):
-                fields = None if plain else self._fields
-                rows = fetch(self._session, bound.statement, bound.parameters, self.traits, fields)
+                rows = fetch(self._session, DIRECT, bound.statement, bound.parameters, self.traits, fields)
             if rows is not None:
                 return rows
             route = self._route(bound, Circumstance.STATEMENT)
-        if plain:
-            return self._read(
-                lambda execution_options: builtins.list(self._execute(bound, execution_options).all()), route
-            )
-        return self._read(lambda execution_options: self._rows(bound, execution_options), route)
+
+        def work(execution_options: Mapping[str, object]) -> Rows:
+            if route is not None and route.sender is Sender.DRIVER:
+                rows = fetch(self._session, route, bound.statement, bound.parameters, self.traits, fields)
+                if rows is not None:
+                    return rows
+            if plain:
+                return builtins.list(self._execute(bound, execution_options).all())
+            return self._rows(bound, execution_options)
+
+        return self._read(work, route)
 
     def _route(self, bound: Bound, refusal: Reason | None = None) -> Route:
         """The route of a read that locks nothing. ``refusal`` is the reason, if any, why the driver can't send it."""

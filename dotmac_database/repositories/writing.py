@@ -10,11 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.util import duck_type_collection
 
-from ..dialects import translated
 from ..errors import DuplicateEntityError, MisuseError, StaleEntityError, ValidationError
-from ..execution.asyncpg import insert, write
 from ..execution.routes import (
-    DIRECT,
     Circumstance,
     Reason,
     Route,
@@ -52,32 +49,23 @@ class WriteMethods(RowWriter[M, SyncDb]):
         """
         writer = self._writer(user_id)
         values = writer.refuse_nulls(self.values_for_create(writer.for_create(data).values), new=True)
-        refusal = Circumstance.CONDITIONS if self._conditioned else None
+        refusal: Reason | None = Circumstance.CONDITIONS if self._conditioned else None
         bound = None if refusal else writer.insert_of(values)
         if bound is None:
             refusal = refusal or Circumstance.MODEL
             if isinstance(data, self.model_class):
                 self._unlink(data, values)
-        route = self._create_route(values, refusal)
-        created: Sequence[M] | None = None
-        if bound is not None and route is DIRECT:
-            log_route(self.model_class, route)
-            with translated(self.model_class):
-                created = write(self._session, bound.statement, bound.parameters, self.traits)
-            if created is None:
-                route = self._create_route(values, Circumstance.STATEMENT)
-        if created is None:
-            with self._writing(route) as without_begin:
-                if bound is not None and route.sender is Sender.DRIVER:
-                    created = insert(self._session, bound.statement, bound.parameters, self.traits)
-                if created is None:
-                    created = [self._flushed(values, without_begin)]
-                keep(self._session, *created)
-        return created[0]
-
-    def _create_route(self, values: Values, refusal: Reason | None) -> Route:
-        is_single = self._is_one_insert(values)
-        return self._write_route(Sender.UNIT_OF_WORK, refusal, is_single=is_single, is_insert=True)
+        if bound is not None:
+            route = self._write_route(Sender.UNIT_OF_WORK)
+            created = self._by_driver(route, bound, is_insert=True) if route.sender is Sender.DRIVER else None
+            if created is not None:
+                return created[0]
+            refusal = Circumstance.STATEMENT if route.sender is Sender.DRIVER else route.reason
+        route = self._write_route(Sender.UNIT_OF_WORK, refusal, is_single=self._is_one_insert(values))
+        with self._writing(route) as without_begin:
+            entity = self._flushed(values, without_begin)
+            keep(self._session, entity)
+        return entity
 
     def _flushed(self, values: Values, without_begin: Callable[[], None]) -> M:
         """Insert a new object by the session's unit of work."""
@@ -205,12 +193,9 @@ class WriteMethods(RowWriter[M, SyncDb]):
         self, route: Route, writer: Writer, key: tuple[object, ...], values: Values, expected: object
     ) -> Sequence[M] | None:
         """A list with the row that an UPDATE by the driver changed, or an empty list. None: the UPDATE was not sent."""
-        if route is not DIRECT:
+        if route.sender is not Sender.DRIVER:
             return None
-        log_route(self.model_class, route)
-        bound = writer.update_by_key(key, values, expected)
-        with translated(self.model_class):
-            return write(self._session, bound.statement, bound.parameters, self.traits)
+        return self._by_driver(route, writer.update_by_key(key, values, expected))
 
     def _change(
         self, writer: Writer, key: tuple[object, ...], values: Values, expected: object, *, by_flush: bool

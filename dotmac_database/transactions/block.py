@@ -43,6 +43,10 @@ class DatabaseTransaction:
     without one. ``options`` raise `TransactionError` if the transaction has already begun, if the database does not
     support them, or if the block is ``lazy``.
 
+    A write of a repository inside the block is atomic: if it fails, only the write is undone, and the block can go on.
+    On PostgreSQL this takes a savepoint, one more message for each write. ``savepoints=False`` leaves it out: a write
+    that fails then dooms the block, which can only be rolled back.
+
     ``nested`` is for a session of other code, which also owns the session's open transaction. The block is then a
     savepoint even inside a transaction that earlier statements have opened implicitly. If an explicit commit inside the
     block ends that transaction, later work in the block is in a new transaction, which the block commits.
@@ -50,16 +54,26 @@ class DatabaseTransaction:
 
     @staticmethod
     def sync_transaction(
-        session: S, options: TransactionOptions | None = None, *, lazy: bool = False, nested: bool = False
+        session: S,
+        options: TransactionOptions | None = None,
+        *,
+        lazy: bool = False,
+        nested: bool = False,
+        savepoints: bool = True,
     ) -> AbstractContextManager[S]:
         """The block for a `Session`; ``with ... as`` gives the session itself."""
         if isinstance(session, (AsyncSession, async_scoped_session)):
             raise TransactionError("An AsyncSession takes async_transaction.")
-        return _Block(session, options, lazy=lazy, nested=nested)
+        return _Block(session, options, lazy=lazy, nested=nested, savepoints=savepoints)
 
     @staticmethod
     def async_transaction(
-        session: A, options: TransactionOptions | None = None, *, lazy: bool = False, nested: bool = False
+        session: A,
+        options: TransactionOptions | None = None,
+        *,
+        lazy: bool = False,
+        nested: bool = False,
+        savepoints: bool = True,
     ) -> AbstractAsyncContextManager[A]:
         """As `sync_transaction`, for an `AsyncSession`.
 
@@ -69,13 +83,13 @@ class DatabaseTransaction:
         """
         if isinstance(session, (Session, scoped_session)):
             raise TransactionError("A Session takes sync_transaction.")
-        return _AsyncBlock(session, options, lazy=lazy, nested=nested)
+        return _AsyncBlock(session, options, lazy=lazy, nested=nested, savepoints=savepoints)
 
 
 class _Block(Generic[S]):
-    def __init__(self, session: S, options: TransactionOptions | None, *, lazy: bool, nested: bool) -> None:
+    def __init__(self, session: S, options: TransactionOptions | None, **kind: bool) -> None:
         self._session = session
-        self._block = SyncBlock(sync_session(session), options, lazy=lazy, nested=nested)
+        self._block = SyncBlock(sync_session(session), options, **kind)
 
     def __enter__(self) -> S:
         self._block.begin()
@@ -95,11 +109,11 @@ class _Block(Generic[S]):
 
 
 class _AsyncBlock(Generic[A]):
-    def __init__(self, session: A, options: TransactionOptions | None, *, lazy: bool, nested: bool) -> None:
+    def __init__(self, session: A, options: TransactionOptions | None, **kind: bool) -> None:
         self._session = session
         self._plain: AsyncSession = session() if isinstance(session, async_scoped_session) else session
         state_of(sync_session(self._plain)).asynchronous = True
-        self._block = SyncBlock(sync_session(self._plain), options, lazy=lazy, nested=nested)
+        self._block = SyncBlock(sync_session(self._plain), options, **kind)
 
     async def __aenter__(self) -> A:
         try:

@@ -29,8 +29,18 @@ class SyncBlock:
     begins nothing: its first write begins the transaction.
     """
 
-    def __init__(self, session: Session, options: TransactionOptions | None, *, lazy: bool, nested: bool) -> None:
+    def __init__(
+        self,
+        session: Session,
+        options: TransactionOptions | None,
+        *,
+        lazy: bool,
+        nested: bool,
+        savepoints: bool,
+    ) -> None:
         self._session = session
+        self._savepoints = savepoints
+        self._outer_savepoints = True
         self._state = state_of(session)
         self._options = options or TransactionOptions()
         self._lazy = lazy
@@ -59,6 +69,7 @@ class SyncBlock:
             self._nested = self._is_inside()
             self._check_options()
             self._state.open_blocks += 1
+            self._outer_savepoints, self._state.savepoints = self._state.savepoints, self._savepoints
             self._counted = self._open = True
             # A rollback expires loaded attributes. An AsyncSession could not load them again implicitly.
             self._held = loaded_values(self._session) if self._state.asynchronous else []
@@ -195,5 +206,6 @@ class SyncBlock:
         if self._counted:
             self._counted = False
             self._state.open_blocks -= 1
+            self._state.savepoints = self._outer_savepoints
             if not self._state.open_blocks:
                 self._state.lazy = False

@@ -52,7 +52,7 @@ from dotmac_database import (
     create_database,
     create_repository,
 )
-from dotmac_database.execution import asyncpg as direct
+from dotmac_database.execution import driver as direct
 from tests.conftest import Face
 from tests.models import User
 
@@ -770,9 +770,9 @@ def test_a_row_within_a_transaction_is_the_transactions(face: Face, pet: Pet, mo
     within: list[str] = []
     real = direct._records_within
 
-    def spy(connection: Any, plan: Any, parameters: Any) -> Any:
-        within.append(plan.sql)
-        return real(connection, plan, parameters)
+    def spy(session: Any, connection: Any, to_send: Any, *args: Any, **options: Any) -> Any:
+        within.append(to_send.sql)
+        return real(session, connection, to_send, *args, **options)
 
     monkeypatch.setattr(direct, "_records_within", spy)
     with face.session() as session:
@@ -788,7 +788,7 @@ def test_a_row_within_a_transaction_is_the_transactions(face: Face, pet: Pet, mo
             third = face(pets.create, {"id": 3, "name": "three"})
             third.name = "touched"
         assert (made.name, third.name) == ("changed", "touched")
-    assert len(within) == 4
+    assert len(within) == 5
     with face.session() as session:
         assert [each.name for each in face(face.repository(session, Pet, "a").list)] == ["p", "changed", "touched"]
 

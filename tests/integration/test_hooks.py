@@ -31,7 +31,7 @@ from dotmac_database import (
     guard_tenants,
 )
 from dotmac_database.engines import sync_url
-from dotmac_database.execution import asyncpg as direct
+from dotmac_database.execution import driver as direct
 from dotmac_database.repositories import bulk
 from dotmac_database.sqlalchemy_internals import has_ended
 from tests.conftest import DRIVERS, Face, Faces
@@ -255,9 +255,8 @@ def test_where_nothing_is_hooked_in_the_driver_is_used(place: Place, passed_by: 
             run(place, place.repository(session, place.model))
             assert not session.in_transaction()
         used[operation] = list(passed_by)
-    asyncpg = place.engine.dialect.driver == "asyncpg"
     copied = ["copy"] if place.engine.dialect.name == "postgresql" else []
-    single = ["_records"] if asyncpg else []
+    single = ["_records"]
     assert used == {**dict.fromkeys(OPERATIONS, single), "bulk_create": [], "copy": copied}
 
 

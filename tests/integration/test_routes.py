@@ -22,8 +22,10 @@ from dotmac_database import (
     departures,
 )
 from dotmac_database.departures import Departure
+from dotmac_database.dialects import drivers
 from dotmac_database.engines import sync_url
-from dotmac_database.execution import asyncpg, routes
+from dotmac_database.execution import driver as direct
+from dotmac_database.execution import routes
 from dotmac_database.execution.routes import Circumstance, Reason
 from tests.conftest import DRIVERS, Face, Faces
 
@@ -118,7 +120,11 @@ CONDITIONS: dict[str, Condition] = {
         writing=(Boundary.SAVEPOINT, Circumstance.OPEN_TRANSACTION),
     ),
     "no auto_commit": Condition(auto_commit=False, writing=(OPEN, Circumstance.NO_AUTO_COMMIT)),
-    "objects expire": Condition(expires=True, reading=(OPEN, Circumstance.EXPIRES_ON_COMMIT)),
+    "objects expire": Condition(
+        expires=True,
+        reading=(OPEN, Circumstance.EXPIRES_ON_COMMIT),
+        writing=(OWN, Circumstance.EXPIRES_ON_COMMIT),
+    ),
     "locks": Condition(
         auto_commit=False,
         locks=True,
@@ -153,30 +159,26 @@ def expected(driver: str, condition: Condition, *, reads: bool) -> Route:
     boundary, reason = condition.reading if reads else condition.writing
     if condition.expires and DRIVERS[driver][0] == "async":
         boundary = reason = None  # the objects of an AsyncSession never expire
-    if driver == "asyncpg" and boundary is None and reason is None:
+    if boundary is None and reason is None:
         return Route(Sender.DRIVER, Boundary.AUTOCOMMIT)
-    postgres = "sqlite" not in driver
-    if boundary is None or (boundary is OWN and not postgres):
-        if driver != "asyncpg" and not condition.hook:
-            reason = Circumstance.OTHER_DRIVER
-        return Route(Sender.STATEMENT, Boundary.AUTOCOMMIT if postgres else OWN, reason)
-    if driver != "asyncpg" and not reads and boundary is OWN:
-        reason = Circumstance.OTHER_DRIVER
-    return Route(Sender.STATEMENT, boundary, reason)
+    if boundary is None:
+        boundary = Boundary.AUTOCOMMIT if "sqlite" not in driver else OWN
+    by_driver = isinstance(reason, Circumstance) and reason not in (Circumstance.CONDITIONS, Circumstance.LOCKS)
+    return Route(Sender.DRIVER if by_driver else Sender.STATEMENT, boundary, reason)
 
 
 @pytest.fixture
 def sent_by_driver(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The statements that asyncpg sent by itself."""
+    """The statements that the driver sent by itself."""
     sent: list[str] = []
-    real = asyncpg._records
+    real = direct._sent
 
-    def spy(*args: Any, **kwargs: Any) -> Any:
-        rows = real(*args, **kwargs)
-        sent.append("" if rows is None else args[1].sql)
+    def spy(dialect: Any, pooled: Any, to_send: Any, *args: Any, **kwargs: Any) -> Any:
+        rows = real(dialect, pooled, to_send, *args, **kwargs)
+        sent.append(to_send.sql)
         return rows
 
-    monkeypatch.setattr(asyncpg, "_records", spy)
+    monkeypatch.setattr(direct, "_sent", spy)
     return sent
 
 
@@ -276,7 +278,7 @@ def test_a_private_name_that_is_gone_breaks_no_call(
     if owner == "SQLAlchemy":
         monkeypatch.setattr(departures, "_ABSENT", "_gone")
     else:
-        monkeypatch.setattr(routes, "absent_of_asyncpg", lambda: "_gone")
+        monkeypatch.setattr(drivers, "absent_of_asyncpg", lambda: "_gone")
     with face.session() as session:
         things = face.repository(session, Thing)
         route = face(things.explain_route)
@@ -285,7 +287,7 @@ def test_a_private_name_that_is_gone_breaks_no_call(
         elif driver == "asyncpg":
             assert route == Route(Sender.STATEMENT, Boundary.AUTOCOMMIT, Departure.INTERNALS)
         else:
-            assert route.reason in (Circumstance.OTHER_DRIVER, Circumstance.EXPIRES_ON_COMMIT)
+            assert route == routes.DIRECT  # the names are asyncpg's
         face(things.create, {"id": 1, "name": "one"})
         rows = [{"id": number, "name": "n"} for number in range(2, 700)]
         assert face(things.bulk_create, rows, returning=False) == 698
@@ -293,4 +295,4 @@ def test_a_private_name_that_is_gone_breaks_no_call(
         assert face(things.get_by_id, 1).name == "two"
         assert face(things.delete, 1)
         assert face(things.count) == 698
-    assert sent_by_driver == []
+    assert sent_by_driver == [] or (owner == "asyncpg" and driver != "asyncpg")

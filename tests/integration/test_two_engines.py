@@ -15,7 +15,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from dotmac_database import AsyncRepository, Database, QueryFilter, create_database, departures
 from dotmac_database.dialects import transactions
-from dotmac_database.execution import asyncpg as direct
+from dotmac_database.execution import compiling
 
 
 class Local(DeclarativeBase):
@@ -154,7 +154,7 @@ def test_a_plan_dies_with_its_statement(postgres_url: str) -> None:
         await used(database, 1)
         async with database.async_sessions() as session:
             things = AsyncRepository(session, Thing)
-            plans = vars(database.async_engine.dialect)[direct._DRIVER_STATEMENTS]
+            plans = vars(database.async_engine.dialect)[compiling._DRIVER_STATEMENTS]
             before = len(plans)
             assert before
             things.traits.statements.clear()

@@ -148,6 +148,7 @@ OWNERS: dict[str, Callable[[], Any]] = {
     "_identity_class": mapper,
     "_add_unpresent": lambda: _WeakInstanceDict,
     "_reset": lambda: InstanceState,
+    "_commit": lambda: InstanceState,
     "_commit_all": lambda: InstanceState,
     "_EmptyListener": lambda: event_attributes,
     "_ListenerCollection": lambda: event_attributes,

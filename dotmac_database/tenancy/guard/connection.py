@@ -155,6 +155,26 @@ def _announce(binding: TenantBinding, connection: Connection) -> None:
         binding.announced = announced
 
 
+class TenantSettings:
+    """The settings of row-level security in a guarded session's transactions, for statements that the driver sends."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = ref(session)
+
+    def announce(self, connection: Connection) -> None:
+        """Send the tenant, unless the open transaction has it already. One statement."""
+        guarding = _guarding(connection)
+        if guarding is not None and has_policies(connection.dialect.name):
+            _announce(guarding[1], connection)
+
+    def forget(self) -> None:
+        """Note that the transaction was rolled back, and the tenant with it."""
+        session = self._session()
+        binding = None if session is None else binding_of(session)
+        if binding is not None:
+            binding.announced = None
+
+
 _ANNOUNCING = object()
 
 

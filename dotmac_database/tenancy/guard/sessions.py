@@ -24,7 +24,7 @@ from ..context import UNKNOWN, TenantBinding, binding_of, guard
 from ..related import stamp_by_related
 from ..rls.row_level_security import RowLevelSecurity
 from ..values import same
-from .connection import watch
+from .connection import TenantSettings, watch
 from .orm_statements import on_execute
 from .unit_of_work import check_attached, check_unit_of_work, core_writes_allowed
 
@@ -64,7 +64,7 @@ def _guarded_class(base: type[Session], rls: RowLevelSecurity | None, tenant_fre
             guard(self, rls=rls, tenant_free=tenant_free)
             if rls is not None:
                 # The tenant is a setting of a transaction, so no read can be sent without a transaction.
-                state_of(self).standalone_reads = False
+                state_of(self).settings = TenantSettings(self)
 
         def get(self, *args: Any, **kwargs: Any) -> Any:
             entity = super().get(*args, **kwargs)

@@ -1,0 +1,242 @@
+"""The drivers that can send statements without SQLAlchemy's execution: asyncpg, psycopg, sqlite3 and aiosqlite.
+
+``pooled`` is a connection of SQLAlchemy's pool. The methods are called in a greenlet if the driver is async.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from sqlalchemy import Dialect
+from sqlalchemy import exc as sa
+from sqlalchemy.util import await_only
+
+from .driver_internals import (
+    absent_of_asyncpg,
+    attributes_of,
+    begin,
+    caches_statements,
+    has_adapter,
+    has_begun,
+    prepared_statement,
+)
+
+Rows: TypeAlias = Sequence[Sequence[object]]
+Arguments: TypeAlias = Sequence[object] | Mapping[str, object]
+Wait: TypeAlias = Callable[[Any], Any]
+"""Waits for what the driver returns: `await_only` if it is async, else it returns its argument."""
+
+
+class Pooled(Protocol):
+    """A connection of SQLAlchemy's pool. SQLAlchemy's own type does not say which driver it has."""
+
+    dbapi_connection: Any
+    driver_connection: Any
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What is remembered of the connection as long as it is open."""
+
+    def close(self) -> None:
+        """Return the connection to the pool."""
+
+    def invalidate(self, e: BaseException | None = None) -> None:
+        """Close the driver's connection because of ``e``."""
+
+
+class Driver(ABC):
+    """What differs between the drivers.
+
+    ``named``: the parameters of a statement are a dict, else a list. ``undoes_statement``: a statement that fails in a
+    transaction is undone by itself, so that it needs no savepoint.
+    """
+
+    named = False
+    undoes_statement = False
+
+    def is_absent(self) -> bool:
+        """Whether a private name that is needed does not exist in the installed versions."""
+        return False
+
+    @abstractmethod
+    def is_usable(self, pooled: Pooled) -> bool:
+        """Whether the connection and its settings are as SQLAlchemy makes them, so that rows are what it would read."""
+
+    @abstractmethod
+    def in_transaction(self, pooled: Pooled) -> bool:
+        """Whether the connection is in a transaction. Sends nothing."""
+
+    @abstractmethod
+    def commits_each(self, pooled: Pooled) -> bool:
+        """Whether the connection is in AUTOCOMMIT, so that each statement is a transaction of its own."""
+
+    def begin(self, pooled: Pooled) -> None:  # noqa: B027 - most drivers have nothing to do
+        """Begin a transaction, unless the connection is in one, or the driver begins it with the next statement."""
+
+    @abstractmethod
+    def send(self, pooled: Pooled, sql: str, arguments: Arguments) -> tuple[Rows, object]:
+        """Send a statement and return its rows, and a value that is equal as long as the types of its columns are.
+
+        This value is None if it is unknown whether the types are the same.
+        """
+
+    def send_alone(self, pooled: Pooled, sql: str, arguments: Arguments) -> tuple[Rows, object]:
+        """As `send`, outside of a transaction: the database commits the statement by itself."""
+        return self.send(pooled, sql, arguments)
+
+    @abstractmethod
+    def run(self, pooled: Pooled, script: str) -> None:
+        """Send a statement without parameters, or several as one message if the database has a server."""
+
+    @abstractmethod
+    def oids(self, pooled: Pooled, sql: str, types: object, count: int) -> Sequence[int | None]:
+        """The OIDs of the types of a statement's ``count`` columns; None: the database has no OIDs.
+
+        ``types`` is the value that `send` has returned for the statement.
+        """
+
+    def error(self, dialect: Dialect, sql: str, cause: Exception, *, lost: bool) -> sa.StatementError:
+        """SQLAlchemy's error for the driver's exception. ``lost``: the connection is lost."""
+        raised = sa.DBAPIError.instance(
+            sql, None, cause, dialect.loaded_dbapi.Error, connection_invalidated=lost, dialect=dialect
+        )
+        return raised if isinstance(raised, sa.StatementError) else sa.DBAPIError(sql, None, cause)
+
+
+class _Asyncpg(Driver):
+    def is_absent(self) -> bool:
+        return absent_of_asyncpg() is not None
+
+    def is_usable(self, pooled: Pooled) -> bool:
+        return caches_statements(pooled)
+
+    def commits_each(self, pooled: Pooled) -> bool:
+        return bool(pooled.dbapi_connection.isolation_level == "autocommit")
+
+    def in_transaction(self, pooled: Pooled) -> bool:
+        return has_begun(pooled.dbapi_connection) or bool(pooled.driver_connection.is_in_transaction())
+
+    def begin(self, pooled: Pooled) -> None:
+        if not has_begun(pooled.dbapi_connection):
+            begin(pooled.dbapi_connection)
+
+    def send(self, pooled: Pooled, sql: str, arguments: Arguments) -> tuple[Rows, object]:
+        driver = pooled.driver_connection
+        rows = await_only(driver.fetch(sql, *arguments))
+        return rows, prepared_statement(driver, sql)
+
+    def run(self, pooled: Pooled, script: str) -> None:
+        await_only(pooled.driver_connection.execute(script))
+
+    def oids(self, pooled: Pooled, sql: str, types: object, count: int) -> Sequence[int | None]:  # noqa: ARG002 - as above
+        if types is None:  # the statement is too long for the driver's cache
+            attributes = await_only(pooled.driver_connection.prepare(sql)).get_attributes()
+        else:
+            attributes = attributes_of(types)
+        return [attribute.type.oid for attribute in attributes]
+
+    def error(self, dialect: Dialect, sql: str, cause: Exception, *, lost: bool) -> sa.StatementError:  # noqa: ARG002
+        return sa.DBAPIError(sql, None, cause, connection_invalidated=lost)
+
+
+class _Waiting(Driver):
+    """A driver with a sync and an async form of the same methods."""
+
+    def __init__(self, wait: Wait) -> None:
+        self._wait = wait
+
+
+class _Psycopg(_Waiting):
+    named = True
+
+    def is_usable(self, pooled: Pooled) -> bool:
+        driver = pooled.driver_connection
+        return has_adapter(pooled) and driver.row_factory.__name__ == "tuple_row"
+
+    def commits_each(self, pooled: Pooled) -> bool:
+        return bool(pooled.driver_connection.autocommit)
+
+    def in_transaction(self, pooled: Pooled) -> bool:
+        return bool(pooled.driver_connection.pgconn.transaction_status)
+
+    def send(self, pooled: Pooled, sql: str, arguments: Arguments) -> tuple[Rows, object]:
+        cursor = self._wait(pooled.driver_connection.execute(sql, arguments))
+        result = cursor.pgresult
+        return self._wait(cursor.fetchall()), tuple([result.ftype(place) for place in range(result.nfields)])
+
+    def send_alone(self, pooled: Pooled, sql: str, arguments: Arguments) -> tuple[Rows, object]:
+        driver = pooled.driver_connection
+        if driver.autocommit:
+            return self.send(pooled, sql, arguments)
+        self._wait(driver.set_autocommit(True))
+        try:
+            sent = self.send(pooled, sql, arguments)
+        except Exception:
+            if not driver.closed:
+                self._wait(driver.set_autocommit(False))
+            raise
+        self._wait(driver.set_autocommit(False))
+        return sent
+
+    def run(self, pooled: Pooled, script: str) -> None:
+        self._wait(pooled.driver_connection.execute(script, prepare=False))
+
+    def oids(self, pooled: Pooled, sql: str, types: Any, count: int) -> Sequence[int | None]:  # noqa: ARG002
+        oids: Sequence[int] = types
+        return oids
+
+
+class _Sqlite(_Waiting):
+    undoes_statement = True
+
+    def is_usable(self, pooled: Pooled) -> bool:
+        return has_adapter(pooled) and pooled.driver_connection.row_factory is None
+
+    def commits_each(self, pooled: Pooled) -> bool:
+        # With another isolation_level, sqlite3 itself begins a transaction before it changes rows.
+        return pooled.driver_connection.isolation_level is None and not self.in_transaction(pooled)
+
+    def in_transaction(self, pooled: Pooled) -> bool:
+        return bool(pooled.driver_connection.in_transaction)
+
+    def send(self, pooled: Pooled, sql: str, arguments: Arguments) -> tuple[Rows, object]:
+        return pooled.driver_connection.execute(sql, arguments).fetchall(), True
+
+    def send_alone(self, pooled: Pooled, sql: str, arguments: Arguments) -> tuple[Rows, object]:
+        sent = self.send(pooled, sql, arguments)
+        if (
+            pooled.driver_connection.in_transaction
+        ):  # the driver has begun it, as it does unless isolation_level is None
+            self._wait(pooled.driver_connection.commit())
+        return sent
+
+    def run(self, pooled: Pooled, script: str) -> None:
+        self._wait(pooled.driver_connection.execute(script))
+
+    def oids(self, pooled: Pooled, sql: str, types: object, count: int) -> Sequence[int | None]:  # noqa: ARG002
+        return [None] * count
+
+
+class _Aiosqlite(_Sqlite):
+    def send(self, pooled: Pooled, sql: str, arguments: Arguments) -> tuple[Rows, object]:
+        return await_only(pooled.driver_connection.execute_fetchall(sql, arguments)), True
+
+
+def _at_once(result: object) -> object:
+    return result
+
+
+_DRIVERS: Mapping[tuple[str, bool], Driver] = {
+    ("asyncpg", True): _Asyncpg(),
+    ("psycopg", True): _Psycopg(await_only),
+    ("psycopg", False): _Psycopg(_at_once),
+    ("pysqlite", False): _Sqlite(_at_once),
+    ("aiosqlite", True): _Aiosqlite(await_only),
+}
+
+
+def driver_of(dialect: Dialect) -> Driver | None:
+    """The driver of a dialect. None: only SQLAlchemy can send its statements."""
+    return _DRIVERS.get((dialect.driver, dialect.is_async))

@@ -1,0 +1,95 @@
+"""The driver's savepoint before a write in an open transaction, so that a failed write undoes only itself.
+
+After the write the savepoint stays, and the next write replaces it, so that a write costs one message more than its
+statement: ``RELEASE SAVEPOINT a; SAVEPOINT a``. Statements that others send meanwhile are part of the savepoint, which
+ends with the transaction at the latest. SQLAlchemy does not know it, so SQLAlchemy's own savepoints are noted here:
+within one of them, another savepoint is needed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection
+
+from .drivers import Driver, Pooled
+
+NAME = "dotmac_write"
+"""The name of the driver's savepoint."""
+
+_SAVEPOINTS = "dotmac_database.savepoints"
+"""The key in a pooled connection's ``info`` of its `_Savepoints`."""
+
+_ENDS_SAVEPOINTS = re.compile(
+    r"\s*(?:RELEASE|ROLLBACK|ABORT|COMMIT|END)\b(?!.*\bsa_savepoint_)", re.IGNORECASE | re.DOTALL
+)
+"""A statement that may end savepoints, and is not one of SQLAlchemy's, which are noted by its events."""
+
+
+@dataclass(slots=True)
+class _Savepoints:
+    """The savepoints of an open transaction.
+
+    ``levels``: for the transaction, and then for each open savepoint of SQLAlchemy's, whether the driver's savepoint
+    was set in it and is still there. ``ended`` is the name of SQLAlchemy's savepoint that has ended last.
+    """
+
+    levels: list[bool] = field(default_factory=lambda: [False])
+    ended: str | None = None
+
+
+def secure(driver: Driver, pooled: Pooled) -> None:
+    """Set the savepoint. Sends one message. The connection must be in a transaction."""
+    levels = _of(pooled.info).levels
+    script = f"SAVEPOINT {NAME}"
+    if levels[-1]:
+        script = f"RELEASE SAVEPOINT {NAME}; {script}"
+    levels[-1] = False  # if the script fails, it is unknown which savepoint is left
+    driver.run(pooled, script)
+    levels[-1] = True
+
+
+def undo(driver: Driver, pooled: Pooled) -> None:
+    """Roll back to the savepoint, which stays. Sends one message."""
+    driver.run(pooled, f"ROLLBACK TO SAVEPOINT {NAME}")
+
+
+def note_savepoint(connection: Connection, *_: object) -> None:
+    """Note that SQLAlchemy sets a savepoint, which has no name yet."""
+    _of(connection.info).levels.append(False)
+
+
+def note_savepoint_ended(connection: Connection, name: str, _context: object) -> None:
+    """Note that SQLAlchemy releases its innermost savepoint, or rolls back to it, or does one after the other."""
+    if connection.invalidated:
+        return
+    savepoints = _of(connection.info)
+    if len(savepoints.levels) > 1 and savepoints.ended != name:
+        savepoints.levels.pop()
+    savepoints.ended = name
+
+
+def forget_savepoints(info: dict[str, Any]) -> None:
+    """Note that a transaction begins or ends, and with it all savepoints."""
+    info.pop(_SAVEPOINTS, None)
+
+
+def note_sent(info: dict[str, Any], statement: str) -> None:
+    """Note that a statement was sent that may have ended the driver's savepoint, such as a ROLLBACK TO in raw SQL."""
+    savepoints: _Savepoints | None = info.get(_SAVEPOINTS)
+    if savepoints is not None and _ENDS_SAVEPOINTS.match(statement):
+        savepoints.levels = [False] * len(savepoints.levels)
+
+
+def _of(info: dict[str, Any]) -> _Savepoints:
+    savepoints: _Savepoints | None = info.get(_SAVEPOINTS)
+    if savepoints is None:
+        savepoints = info[_SAVEPOINTS] = _Savepoints()
+    return savepoints
+
+
+_listener: Any
+for _listener in (note_savepoint, note_savepoint_ended):
+    _listener.dotmac_internal = True  # see `dotmac_database.departures`

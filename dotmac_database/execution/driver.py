@@ -1,0 +1,299 @@
+"""Statements that are sent directly by the driver, because SQLAlchemy's processing costs more than the statement.
+
+`routes` decides whether the driver can send a statement. The statement is compiled once, and runs on the pooled driver
+connection (`dialects.drivers`). Its rows become the same objects, in the same state, as with the ORM. If the statement
+or the connection turns out to be unsuitable, the functions return None, and the ORM is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Dialect, Engine
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.base import instance_state
+
+from ..departures import WRITE_INSIDE, engine_departure
+from ..dialects.drivers import Pooled
+from ..dialects.errors import loses_connection
+from ..dialects.savepoints import NAME, secure, undo
+from ..dialects.sqlite_engine import shared_pool
+from ..dialects.stale_plans import go_back, is_stale_plan, mark_point, note_stale, point_of
+from ..dialects.transactions import BUSY, equip_pooled, mark_aborted
+from ..errors import SessionEndedError, TransactionError
+from ..models.traits import Traits
+from ..sqlalchemy_internals import has_nothing_to_flush, note_inserted, raise_as_connect_error
+from .compiling import DriverStatement, Processors, driver_statement
+from .objects import objects_of
+from .routes import Boundary, Route, engine_of
+from .state import state_of
+from .work import lost_in_write, rollback
+
+M = TypeVar("M")
+Row = Sequence[object]
+
+_PROCESSORS = "dotmac_database.processors"
+"""The key in a pooled connection's ``info`` under which the conversions for each `DriverStatement` are cached."""
+
+_MAX_PROCESSORS = 256
+"""The maximum number of statements with cached conversions of a connection; asyncpg caches 100 prepared statements."""
+
+
+def fetch(
+    session: Session,
+    route: Route,
+    statement: object,
+    parameters: Mapping[str, object],
+    traits: Traits[M],
+    fields: Sequence[str] | None,
+) -> list[tuple[object, ...]] | None:
+    """The rows of a read, which takes one statement.
+
+    Each row begins with a dict of these ``fields``, or with an object if ``fields`` is empty. With ``fields=None`` it
+    has only values. Returns None if the statement was not sent, or if the connection was lost outside of a transaction,
+    since a read may be sent again. Raises SQLAlchemy's `DBAPIError`, whose ``orig`` is the driver's exception.
+    """
+    engine = engine_of(session)
+    to_send = driver_statement(statement, engine.dialect, traits, fields)
+    if to_send is None:
+        return None
+    is_within = route.boundary is not Boundary.AUTOCOMMIT
+    if not is_within:
+        rows = _records(engine, to_send, parameters)
+    elif has_nothing_to_flush(session):
+        rows = _records_within(session, session.connection(), to_send, parameters)
+    else:
+        return None  # SQLAlchemy flushes before it reads
+    if rows is None or fields is None:
+        return None if rows is None else [tuple(row) for row in rows]
+    width = len(to_send.keys)
+    firsts: list[Any] = (
+        [dict(zip(to_send.keys, row[:width], strict=True)) for row in rows]
+        if fields
+        else objects_of(session, traits, to_send.keys, rows, refresh=not is_within)
+    )
+    return [(each, *row[width:]) for each, row in zip(firsts, rows, strict=True)]
+
+
+def can_send(session: Session, statement: object, traits: Traits[M], fields: Sequence[str] | None) -> bool:
+    """Whether `fetch` would send this statement, if the connection caches prepared statements. Sends nothing."""
+    return driver_statement(statement, engine_of(session).dialect, traits, fields) is not None
+
+
+def write(
+    session: Session,
+    route: Route,
+    statement: object,
+    parameters: Mapping[str, object],
+    traits: Traits[M],
+    *,
+    is_insert: bool = False,
+) -> list[M] | None:
+    """The objects of the rows that a write returns. The write is one statement.
+
+    With the boundary AUTOCOMMIT, the database commits it by itself; if the connection is lost, `TransactionError` with
+    ``outcome="unknown"`` is raised. Else it is part of the session's transaction, which is begun if there is none, and
+    rolled back again if the write fails. A rollback makes an inserted object transient, as it does with a flushed one.
+    Returns None if the statement was not sent.
+    """
+    engine = engine_of(session)
+    to_send = driver_statement(statement, engine.dialect, traits, ())
+    if to_send is None:
+        return None
+    if route.boundary is Boundary.AUTOCOMMIT:
+        rows = _records(engine, to_send, parameters, repeatable=False)
+        return None if rows is None else objects_of(session, traits, to_send.keys, rows)
+    if not has_nothing_to_flush(session):
+        return None  # the changes that wait may belong to the same rows
+    begins = not session.in_transaction()
+    try:
+        rows = _written(session, route, to_send, parameters)
+        objects = None if rows is None else objects_of(session, traits, to_send.keys, rows)
+    except BaseException:
+        if begins:
+            rollback(session, keep_values=True)
+        raise
+    if objects is not None and is_insert:
+        note_inserted(session, map(instance_state, objects))
+    return objects
+
+
+def _written(
+    session: Session, route: Route, to_send: DriverStatement, parameters: Mapping[str, object]
+) -> Sequence[Row] | None:
+    connection = session.connection()
+    if engine_departure(connection, WRITE_INSIDE):
+        return None
+    is_protected = route.boundary is Boundary.SAVEPOINT
+    return _records_within(session, connection, to_send, parameters, is_write=True, is_protected=is_protected)
+
+
+def _records(
+    engine: Engine, to_send: DriverStatement, parameters: Mapping[str, object], *, repeatable: bool = True
+) -> Sequence[Row] | None:
+    """The rows of a statement in AUTOCOMMIT. None: it was not sent, or a ``repeatable`` read lost its connection."""
+    try:
+        pooled: Pooled = engine.raw_connection()
+    except engine.dialect.loaded_dbapi.Error as error:
+        raise_as_connect_error(error, engine)
+        raise
+    try:
+        if not to_send.driver.is_usable(pooled) or to_send.driver.in_transaction(pooled):
+            return None  # other code began a transaction that could be rolled back
+        equip_pooled(engine.dialect, pooled)
+        return _sent(engine.dialect, pooled, to_send, parameters, is_within=False)
+    except Exception as error:
+        lost = loses_connection(engine.dialect, pooled, error)
+        if lost:
+            pooled.invalidate(error)
+            if not repeatable:
+                raise lost_in_write() from error
+            return None
+        raise to_send.driver.error(engine.dialect, to_send.sql, error, lost=False) from error
+    except BaseException as ended:
+        if shared_pool(engine) is None:
+            pooled.invalidate(ended)  # the task was cancelled, and it is unknown what the server sends next
+        raise
+    finally:
+        pooled.close()
+
+
+def _records_within(
+    session: Session,
+    connection: Connection,
+    to_send: DriverStatement,
+    parameters: Mapping[str, object],
+    *,
+    is_write: bool = False,
+    is_protected: bool = False,
+) -> Sequence[Row] | None:
+    """The rows of a statement in the connection's transaction, which is begun if need be. None: nothing was sent.
+
+    ``is_protected``: if the statement fails, only the statement is undone. Else the transaction can only be rolled back
+    after a failed write, on PostgreSQL also after a failed read.
+    """
+    driver = to_send.driver
+    pooled: Pooled = connection.connection
+    if not driver.is_usable(pooled) or driver.commits_each(pooled):
+        return None
+    info, begun, secured = pooled.info, driver.in_transaction(pooled), False
+    settings = state_of(session).settings
+    if settings is not None:
+        settings.announce(connection)
+    info[BUSY] = True
+    try:
+        if is_protected and begun and not driver.undoes_statement:
+            secure(driver, pooled)
+            mark_point(pooled, NAME)
+        secured = is_protected
+        return _sent(connection.dialect, pooled, to_send, parameters, is_within=True)
+    except SessionEndedError:
+        raise
+    except Exception as error:
+        if connection.closed or connection.invalidated:
+            raise SessionEndedError from error
+        lost = loses_connection(connection.dialect, pooled, error)
+        if lost:
+            connection.invalidate(error)
+        elif secured:
+            _undo(session, connection, to_send, begun=begun)
+        elif is_write or not driver.undoes_statement:
+            mark_aborted(connection)
+        raise driver.error(connection.dialect, to_send.sql, error, lost=lost) from error
+    except BaseException as ended:
+        if not connection.closed and shared_pool(connection.engine) is None:
+            connection.invalidate(ended)
+        raise
+    finally:
+        info.pop(BUSY, None)
+
+
+def _undo(session: Session, connection: Connection, to_send: DriverStatement, *, begun: bool) -> None:
+    """Undo a failed statement alone. ``begun``: the transaction had begun before it."""
+    driver = to_send.driver
+    pooled: Pooled = connection.connection
+    try:
+        if driver.undoes_statement:
+            if begun and not driver.in_transaction(pooled):
+                rollback(session)
+                raise TransactionError("The database has rolled the whole transaction back because of an error.")
+        elif begun:
+            undo(driver, pooled)
+        else:
+            connection.connection.rollback()  # nothing came before the statement
+            settings = state_of(session).settings
+            if settings is not None:
+                settings.forget()
+    except TransactionError:
+        raise
+    except Exception as error:
+        connection.invalidate(error)
+        raise
+
+
+def _sent(
+    dialect: Dialect, pooled: Pooled, to_send: DriverStatement, parameters: Mapping[str, object], *, is_within: bool
+) -> Sequence[Row]:
+    """The rows of a statement. It is sent again if the server's plan is stale and no earlier work is lost by that.
+
+    With ``is_within``, a transaction is begun first unless the connection has one already.
+    """
+    driver, adapted = to_send.driver, pooled.dbapi_connection
+    arguments = to_send.arguments(parameters)
+    point = point_of(dialect, pooled)
+    send = driver.send if is_within else driver.send_alone
+    if is_within:
+        driver.begin(pooled)
+        _refuse_lost(pooled, adapted)
+    try:
+        rows, types = send(pooled, to_send.sql, arguments)
+    except Exception as error:
+        if not is_stale_plan(error):
+            raise
+        note_stale(dialect)
+        if point is None:
+            raise
+        _refuse_lost(pooled, adapted)
+        go_back(dialect, pooled, point)
+        if is_within:
+            driver.begin(pooled)
+        _refuse_lost(pooled, adapted)
+        rows, types = send(pooled, to_send.sql, arguments)
+    return _converted(rows, _processors(dialect, pooled, to_send, types)) if rows else rows
+
+
+def _converted(rows: Iterable[Iterable[object]], processors: Processors) -> Sequence[Row]:
+    """The rows with their values as SQLAlchemy's types convert them."""
+    lists = [list(row) for row in rows]
+    for place, process in processors:
+        for row in lists:
+            row[place] = process(row[place])
+    return lists
+
+
+def _refuse_lost(pooled: Pooled, adapted: object) -> None:
+    """Raise `SessionEndedError` if the connection was returned to the pool meanwhile: another session may use it."""
+    if pooled.dbapi_connection is not adapted:
+        raise SessionEndedError
+
+
+def _processors(dialect: Dialect, pooled: Pooled, to_send: DriverStatement, types: object) -> Processors:
+    """The conversions of the rows that a connection has just fetched, for the types that the server reported.
+
+    After a change of the schema, the server may report other types, and the conversions are made anew.
+    """
+    info = pooled.info
+    cached: dict[DriverStatement, tuple[object, Processors]] | None = info.get(_PROCESSORS)
+    if cached is None:
+        cached = info[_PROCESSORS] = {}
+    last = cached.get(to_send)
+    if last is not None and types is not None and last[0] == types:
+        return last[1]
+    oids = to_send.driver.oids(pooled, to_send.sql, types, len(to_send.types))
+    processors = to_send.processors(dialect, oids)
+    if types is not None:
+        if len(cached) >= _MAX_PROCESSORS:
+            cached.clear()
+        cached[to_send] = types, processors
+    return processors
