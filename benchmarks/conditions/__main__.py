@@ -49,9 +49,9 @@ async def measured_row(
 
 
 @asynccontextmanager
-async def prepared(rows: int) -> AsyncIterator[Site]:
+async def prepared(rows: int, *, durable: bool) -> AsyncIterator[Site]:
     """A server with the filled main table, and a folder for files."""
-    server = OwnServer(durable=True, shared_buffers="512MB", max_wal_size="4GB").start()
+    server = OwnServer(durable=durable, shared_buffers="512MB", max_wal_size="4GB").start()
     try:
         with tempfile.TemporaryDirectory(prefix="dotmac-conditions-") as folder:
             site = Site(server.port, rows, Path(folder))
@@ -66,7 +66,7 @@ async def run(arguments: argparse.Namespace) -> list[Row]:
     operations = [each for each in OPERATIONS if arguments.operation in (None, each.name)]
     conditions = [each for each in CONDITIONS if arguments.only in (None, each.name)]
     rows = []
-    async with prepared(arguments.rows) as site, Proxy(site.port) as proxy:
+    async with prepared(arguments.rows, durable=not arguments.no_fsync) as site, Proxy(site.port) as proxy:
         print(header(operations), flush=True)
         for condition in conditions:
             row = await measured_row(condition, operations, site, arguments.rounds, proxy)
@@ -82,6 +82,7 @@ def main() -> int:
     parser.add_argument("--only", choices=[each.name for each in CONDITIONS], help="measure one condition")
     parser.add_argument("--operation", choices=[each.name for each in OPERATIONS], help="measure one operation")
     parser.add_argument("--rounds", type=int, default=15, help="number of turns of each way, at least 2")
+    parser.add_argument("--no-fsync", action="store_true", help="let PostgreSQL commit without waiting for the disk")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     parser.add_argument("--detail", action="store_true", help="print times, spreads, CPU times and messages too")
     arguments = parser.parse_args()

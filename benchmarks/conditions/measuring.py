@@ -147,7 +147,6 @@ async def counted(operation: Operation, way: Way, proxy: Proxy) -> Sent:
             await operation.work(way, n)
         else:
             await asyncio.to_thread(operation.work, way, n)
-        await asyncio.sleep(0)
         sent = proxy.sent
         proxy.sent = Sent()
         await way.rest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,19 +70,18 @@ class Site:
         """The URL of a database for its preparation."""
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"
 
-    def filled(self, model: Any, rows: int = OWN_ROWS, fill: str = FILL, more: str | None = None) -> None:
+    def filled(self, model: Any, rows: int = OWN_ROWS, more: Iterable[str] = ()) -> None:
         """Create the tables of the model's metadata, and fill the model's table, unless they exist already.
 
-        ``fill`` is the statement that fills the table. ``more`` is run after it, for the columns that a user has not.
+        ``more`` are statements that are run after it, for further columns and tables.
         """
         name = model.__table__.name
         with sync_engine(self.owner_url()) as engine, engine.begin() as connection:
             if inspect(connection).has_table(name):
                 return
             model.metadata.create_all(connection)
-            connection.execute(text(fill.replace("bench_users", name).format(rows=rows)))
-            if more is not None:
-                connection.execute(text(more))
+            for statement in (FILL.replace("bench_users", name).format(rows=rows), *more):
+                connection.execute(text(statement))
 
     def tidied(self, model: Any, database: str = "postgres") -> None:
         """Remove the dead rows of earlier conditions, and count the rows for the planner."""
