@@ -65,11 +65,21 @@ class Cell:
         """The toolkit's time divided by the time by hand."""
         return self.toolkit.median / self.by_hand.median
 
+    @property
+    def cpu_ratio(self) -> float:
+        """The toolkit's CPU time divided by the CPU time by hand. Other work on the machine affects it less."""
+        return self.toolkit.cpu / self.by_hand.cpu
+
     def figures(self) -> dict[str, Any]:
         """The figures for a JSON file."""
         if self.failure is not None:
             return {"failure": self.failure}
-        return {"ratio": self.ratio, "by_hand": self.by_hand.figures(), "toolkit": self.toolkit.figures()}
+        return {
+            "ratio": self.ratio,
+            "cpu_ratio": self.cpu_ratio,
+            "by_hand": self.by_hand.figures(),
+            "toolkit": self.toolkit.figures(),
+        }
 
 
 @asynccontextmanager
@@ -140,6 +150,7 @@ async def counted(operation: Operation, way: Way, proxy: Proxy) -> Sent:
 
     A sync way is called in another thread, since the proxy runs in this one.
     """
+    sent = Sent()
     for _ in range(_WARM_UP):
         proxy.sent = Sent()
         n = next(_NUMBERS)

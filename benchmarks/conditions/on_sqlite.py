@@ -9,7 +9,7 @@ from hashlib import md5
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert, inspect, text
+from sqlalchemy import delete, insert, inspect, text
 
 from dotmac_database import Database, create_database
 
@@ -17,7 +17,7 @@ from ..schema import Base, User
 from .by_hand import ByHand, SyncByHand
 from .by_toolkit import ByToolkit, SyncByToolkit
 from .site import OWN_ROWS, Site
-from .ways import Subject, Ways
+from .ways import FRESH, Subject, Ways
 
 _START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -46,6 +46,7 @@ def _filled(site: Site) -> Database:
             Base.metadata.create_all(connection)
             connection.execute(insert(User), list(_rows(OWN_ROWS)))
             connection.execute(text("ANALYZE"))
+        connection.execute(delete(User).where(User.bio == FRESH))
     return database
 
 

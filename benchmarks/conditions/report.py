@@ -58,7 +58,8 @@ def _details(operation: Operation, cell: Cell) -> str:
     """The line of a cell that follows the row."""
     if cell.failure is not None:
         return f"    {operation.title:<13} {cell.failure}"
-    return f"    {operation.title:<13} {_side('by hand', cell.by_hand)} | {_side('toolkit', cell.toolkit)}"
+    sides = f"{_side('by hand', cell.by_hand)} | {_side('toolkit', cell.toolkit)}"
+    return f"    {operation.title:<13} {sides} | CPU {cell.cpu_ratio:.2f}"
 
 
 def show(row: Row, operations: Collection[Operation], *, detail: bool) -> None:

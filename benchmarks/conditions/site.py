@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from ..schema import FILL, User
-from .ways import Subject
+from .ways import FRESH, Subject
 
 OWN_ROWS = 50_000
 """The number of rows of a table that belongs to one condition."""
@@ -84,9 +84,11 @@ class Site:
                 connection.execute(text(statement))
 
     def tidied(self, model: Any, database: str = "postgres") -> None:
-        """Remove the dead rows of earlier conditions, and count the rows for the planner."""
+        """Remove the rows that earlier conditions have created, and dead rows; and count the rows for the planner."""
+        name = model.__table__.name
         with _connected(self.owner_url(database)) as connection:
-            connection.execute(text(f"VACUUM ANALYZE {model.__table__.name}"))
+            connection.execute(text(f"DELETE FROM {name} WHERE bio = :bio"), {"bio": FRESH})
+            connection.execute(text(f"VACUUM ANALYZE {name}"))
 
     def copied(self, database: str) -> None:
         """Copy the main database, unless the copy exists already. Nothing else may be connected to it meanwhile."""

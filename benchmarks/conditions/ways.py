@@ -19,6 +19,10 @@ _GENERATED = frozenset(("id", "email", "created_at"))
 """The columns that differ from one created row to the next."""
 
 
+FRESH = "fresh"
+"""The text by which created rows are recognized."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """A mapped class and its rows.
@@ -54,7 +58,7 @@ class Subject:
     def new(self, n: int) -> dict[str, Any]:
         """The values of a row that is not in the table yet."""
         email = f"{uuid4().hex}@example.org"
-        return {"name": f"New {n}", "email": email, "score": n, "bio": "fresh", **self.extra}
+        return {"name": f"New {n}", "email": email, "score": n, "bio": FRESH, **self.extra}
 
 
 async def nothing() -> None:
@@ -85,6 +89,7 @@ class Way(Protocol):
     @property
     def rest(self) -> Callable[[], Awaitable[None]]:
         """The function that is called after each turn, without being measured."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -106,10 +111,10 @@ class Operation:
 
 
 OPERATIONS = (
-    Operation("get", "get", 40, lambda way, n: way.get(n)),
-    Operation("list", "list 20", 30, lambda way, n: way.listed(n)),
-    Operation("page", "page + total", 20, lambda way, n: way.paged(n)),
-    Operation("create", "create", 30, lambda way, n: way.create(n)),
-    Operation("update", "update", 30, lambda way, n: way.update(n)),
-    Operation("five", "five writes", 8, lambda way, n: way.five_writes(n)),
+    Operation("get", "get", 20, lambda way, n: way.get(n)),
+    Operation("list", "list 20", 15, lambda way, n: way.listed(n)),
+    Operation("page", "page + total", 15, lambda way, n: way.paged(n)),
+    Operation("create", "create", 15, lambda way, n: way.create(n)),
+    Operation("update", "update", 15, lambda way, n: way.update(n)),
+    Operation("five", "five writes", 5, lambda way, n: way.five_writes(n)),
 )
