@@ -81,7 +81,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=200_000, help="number of rows in the main table, in 50 tenants")
     parser.add_argument("--only", choices=[each.name for each in CONDITIONS], help="measure one condition")
     parser.add_argument("--operation", choices=[each.name for each in OPERATIONS], help="measure one operation")
-    parser.add_argument("--rounds", type=int, default=25, help="number of turns of each way, at least 2")
+    parser.add_argument("--rounds", type=int, default=19, help="number of turns of each way, at least 2")
     parser.add_argument("--no-fsync", action="store_true", help="let PostgreSQL commit without waiting for the disk")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     parser.add_argument("--detail", action="store_true", help="print times, spreads, CPU times and messages too")
