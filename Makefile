@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: example test matrices check bench clean
+.PHONY: example test matrices check bench bench-conditions clean
 
 example: $(READY)
 	$(BIN)/python -m example_app
@@ -25,6 +25,9 @@ check: $(READY)
 
 bench: $(VENV)/.peers
 	$(BIN)/python -m benchmarks
+
+bench-conditions: $(READY)
+	$(BIN)/python -m benchmarks.conditions --detail
 
 $(VENV)/.peers: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

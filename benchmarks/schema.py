@@ -16,15 +16,8 @@ class Base(DeclarativeBase):
     """The base class of the benchmark's table."""
 
 
-class User(TenantMixin, SoftDeleteMixin, Base):
-    """A user with ten columns, as many services have, and one index for each query."""
-
-    __tablename__ = "bench_users"
-    __table_args__ = (
-        UniqueConstraint("tenant_id", "email"),
-        Index("bench_by_status", "tenant_id", "status", "created_at", "id"),
-        Index("bench_by_created", "tenant_id", "created_at", "id"),
-    )
+class UserColumns(TenantMixin, SoftDeleteMixin):
+    """The ten columns of a user, as many services have them."""
 
     tenant_id: Mapped[str] = mapped_column(String(32))
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -34,6 +27,22 @@ class User(TenantMixin, SoftDeleteMixin, Base):
     score: Mapped[int] = mapped_column(default=0)
     bio: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utc_now)
+
+
+def user_indexes(prefix: str) -> tuple[UniqueConstraint, Index, Index]:
+    """One index for each query. The names begin with ``prefix``."""
+    return (
+        UniqueConstraint("tenant_id", "email"),
+        Index(f"{prefix}_by_status", "tenant_id", "status", "created_at", "id"),
+        Index(f"{prefix}_by_created", "tenant_id", "created_at", "id"),
+    )
+
+
+class User(UserColumns, Base):
+    """The class of the main table."""
+
+    __tablename__ = "bench_users"
+    __table_args__ = user_indexes("bench")
 
 
 COLUMNS = tuple(column.key for column in User.__table__.columns)
