@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar, overload
 from weakref import WeakKeyDictionary
 
@@ -17,15 +16,14 @@ from dotmac_database import AsyncRepository, BaseRepository, traits_of
 
 from .aliases import Endpoint
 from .identity import RequestIdentity, identity_of
-from .internals import OperationRoute, calls_of, dependencies_of, stack_of, surround_overrides
+from .internals import OperationRoute, calls_of, dependencies_of, follow_override, surround_overrides
 from .refusals import REFUSALS, raise_identity
 from .registry import only_source, source_of
-from .repository_factory import AnyRepository, AnySession, builder
+from .repository_factory import AnyRepository, AnySession, Build, builder
 from .sessions import lent_session, request_session, request_sync_session
 from .source import Source
 
 M = TypeVar("M")
-T = TypeVar("T")
 A = TypeVar("A", bound=AsyncRepository[Any, Any])
 S = TypeVar("S", bound=BaseRepository[Any, Any])
 
@@ -42,33 +40,24 @@ class Dependencies:
     get_sync_session: Callable[..., Awaitable[Session]]
 
     def __init__(self, source: Source | None = None) -> None:
-        async def unit(connection: HTTPConnection, response: Response) -> AsyncIterator[AsyncSession]:
-            chosen = source or source_of(connection)
-            identity = await _identified(chosen, connection, response, unit)
-            async with _ending(connection, request_session(chosen, connection, identity)) as session:
-                yield session
-
-        async def sync_unit(connection: HTTPConnection, response: Response) -> AsyncIterator[Session]:
-            chosen = source or source_of(connection)
-            identity = await _identified(chosen, connection, response, sync_unit)
-            async with _ending(connection, request_sync_session(chosen, connection, identity)) as session:
-                yield session
-
-        # The generators `unit` and `sync_unit` are function-scoped: they exit before the response is sent. Users depend
-        # on the two functions below, which are not generators, so Depends() can name them with any scope.
-        async def get_session(session: AsyncSession = Depends(unit, scope="function")) -> AsyncSession:
+        # These functions are not generators, so Depends() can name them with any scope, and FastAPI does not have to
+        # call them through several layers. They put the end of the session on FastAPI's exit stack themselves.
+        async def get_session(connection: HTTPConnection, response: Response) -> AsyncSession:
             """The request's async session."""
-            return session
+            chosen = source or source_of(connection)
+            identity = await _identified(chosen, connection, response, get_session)
+            return await request_session(chosen, connection, identity)
 
-        async def get_sync_session(session: Session = Depends(sync_unit, scope="function")) -> Session:
+        async def get_sync_session(connection: HTTPConnection, response: Response) -> Session:
             """The request's sync session."""
-            return session
+            chosen = source or source_of(connection)
+            identity = await _identified(chosen, connection, response, get_sync_session)
+            return await request_sync_session(chosen, connection, identity)
 
         for replaceable in (get_session, get_sync_session):
             surround_overrides(replaceable, lambda replacement: _lending(source, replacement))
+            setattr(replaceable, _SOURCE, source)
         self._source = source
-        for each in (unit, sync_unit):
-            setattr(each, _SOURCE, source)
         self.get_session = get_session
         self.get_sync_session = get_sync_session
         self._repositories: dict[tuple[type, str], Endpoint] = {}
@@ -89,7 +78,7 @@ class Dependencies:
         The repository is for the request's tenant, on the request's session. The same class gives the same dependency.
         If the class is tenant-scoped and the request names no tenant, the response is a 400.
         """
-        return self._dependency(target, AsyncRepository, self.get_session)
+        return self._dependency(target, AsyncRepository, self.get_session, request_session)
 
     @overload
     def get_sync_repository(self, target: type[S]) -> Callable[..., Awaitable[S]]: ...
@@ -97,29 +86,53 @@ class Dependencies:
     def get_sync_repository(self, target: type[M]) -> Callable[..., Awaitable[BaseRepository[M]]]: ...
     def get_sync_repository(self, target: type) -> Endpoint:
         """As `get_repository`, on the request's sync session, for ``def`` endpoints."""
-        return self._dependency(target, BaseRepository, self.get_sync_session)
+        return self._dependency(target, BaseRepository, self.get_sync_session, request_sync_session)
 
-    def _dependency(self, target: type, base: type, get_session: Endpoint) -> Endpoint:
+    def _dependency(
+        self, target: type, base: type, get_session: Endpoint, opening: Callable[..., Awaitable[AnySession]]
+    ) -> Endpoint:
         cached = self._repositories.get((target, base.__name__))
         if cached is not None:
             return cached
         build, source = builder(target, base), self._source
 
-        async def repository(
+        async def on_session(
             connection: HTTPConnection, response: Response, session: AnySession = Depends(get_session)
         ) -> AnyRepository:
             chosen = source or source_of(connection)
             identity = await identity_of(chosen, connection, response)
-            try:
-                return build(session, identity, chosen.cursor_key)
-            except REFUSALS as refused:
-                await raise_identity(connection, repository, refused)
-                raise
+            return await _built(build, session, identity, chosen, connection, on_session)
 
+        # FastAPI needs some forty calls for each dependency. So this one opens the session itself, and depends on
+        # `get_session` only in an app that overrides it.
+        async def repository(connection: HTTPConnection, response: Response) -> AnyRepository:
+            chosen = source or source_of(connection)
+            identity = await _identified(chosen, connection, response, repository)
+            session = await opening(chosen, connection, identity)
+            return await _built(build, session, identity, chosen, connection, repository)
+
+        follow_override(repository, get_session, instead=on_session)
         repository.__name__ = f"{target.__name__}_repository"
+        setattr(repository, _SOURCE, source)
         _MODELS[repository] = getattr(target, "declared_model", None) or target
         self._repositories[target, base.__name__] = repository
         return repository
+
+
+async def _built(
+    build: Build,
+    session: AnySession,
+    identity: RequestIdentity,
+    source: Source,
+    connection: HTTPConnection,
+    call: Endpoint,
+) -> AnyRepository:
+    """The repository on this session, for the dependency ``call``."""
+    try:
+        return build(session, identity, source.cursor_key)
+    except REFUSALS as refused:
+        await raise_identity(connection, call, refused)
+        raise
 
 
 def _lending(source: Source | None, replacement: Endpoint) -> Endpoint:
@@ -128,18 +141,12 @@ def _lending(source: Source | None, replacement: Endpoint) -> Endpoint:
     Without ``source``, the tenant and the actor are None in an app that has no plugin, or more than one.
     """
 
-    async def lent_unit(
-        connection: HTTPConnection, response: Response, session: object = Depends(replacement)
-    ) -> AsyncIterator[object]:
+    async def lent(connection: HTTPConnection, response: Response, session: object = Depends(replacement)) -> object:
         chosen = source or only_source(connection)
-        identity = RequestIdentity() if chosen is None else await _identified(chosen, connection, response, lent_unit)
-        async with _ending(connection, lent_session(connection, identity, session)) as lent:
-            yield lent
+        identity = RequestIdentity() if chosen is None else await _identified(chosen, connection, response, lent)
+        return await lent_session(connection, identity, session)
 
-    async def lent(session: object = Depends(lent_unit, scope="function")) -> object:
-        return session
-
-    setattr(lent_unit, _SOURCE, source)
+    setattr(lent, _SOURCE, source)
     return lent
 
 
@@ -156,17 +163,6 @@ async def _identified(
     except REFUSALS as refused:
         await raise_identity(connection, call, refused)
         raise
-
-
-@asynccontextmanager
-async def _ending(connection: HTTPConnection, block: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
-    """Exit ``block`` when the endpoint has returned, or, if the endpoint is a generator, after the response is sent."""
-    stack = stack_of(connection)
-    if stack is not None:
-        yield await stack.enter_async_context(block)
-        return
-    async with block as value:
-        yield value
 
 
 def models_of(app: FastAPI) -> list[type]:

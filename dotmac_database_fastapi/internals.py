@@ -10,7 +10,8 @@ import inspect
 from collections import UserDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
-from typing import Any, Protocol, TypeAlias
+from types import FunctionType
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from fastapi import FastAPI, Request, routing
 from fastapi.dependencies.models import Dependant
@@ -29,6 +30,7 @@ _KNOWN: dict[int, tuple[Dependant, frozenset[str]]] = {}
 _DEPENDANTS: dict[tuple[Endpoint, str], Dependant] = {}
 _MOST_KEPT = 4096
 _WITH_RESPONSE, _WITH_ENDPOINT = "fastapi_inner_astack", "fastapi_function_astack"
+_GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
 Overrides: TypeAlias = Mapping[Any, Endpoint]
@@ -51,17 +53,23 @@ def route_of(connection: HTTPConnection) -> object:
     return effective if effective is not None else route
 
 
-def stack_of(connection: HTTPConnection) -> AsyncExitStack | None:
-    """The exit stack that is unwound after the response is sent, if the endpoint is a generator; else None.
+def ending_stack(connection: HTTPConnection) -> AsyncExitStack:
+    """The exit stack that is unwound when the endpoint has returned.
 
-    Such an endpoint (JSON lines, server-sent events) still runs while its response is sent.
+    An endpoint that is a generator (JSON lines, server-sent events) still runs while its response is sent. Its stack is
+    the one that is unwound after the response is sent.
     """
+    stack: AsyncExitStack = connection.scope[_WITH_RESPONSE if is_generator(connection) else _WITH_ENDPOINT]
+    return stack
+
+
+def is_generator(connection: HTTPConnection) -> bool:
+    """Whether the endpoint is a generator, which runs while its response is sent."""
     dependant: Dependant | None = getattr(route_of(connection), "dependant", None)
     call = None if dependant is None else dependant.call
-    if inspect.isasyncgenfunction(call) or inspect.isgeneratorfunction(call):
-        stack: AsyncExitStack = connection.scope[_WITH_RESPONSE]
-        return stack
-    return None
+    if isinstance(call, FunctionType):
+        return bool(call.__code__.co_flags & _GENERATOR)
+    return inspect.isasyncgenfunction(call) or inspect.isgeneratorfunction(call)
 
 
 def fail_endpoint(connection: HTTPConnection, failure: BaseException) -> None:
@@ -334,10 +342,16 @@ class _Surrounding(UserDict[Endpoint, Endpoint]):
         self._wrapped = {} if wrapped is None else wrapped
 
     def get(self, call: Any, default: Any = None) -> Any:
-        """The override of a dependency, wrapped if the dependency was registered with `surround_overrides`."""
+        """The override of a dependency, wrapped if the dependency was registered with `surround_overrides`.
+
+        A dependency that has no override of its own may follow that of another: see `follow_override`.
+        """
         replacement = self.data.get(call, default)
+        if replacement is call:
+            follows = getattr(call, _FOLLOWS, None)
+            return follows.instead if isinstance(follows, _Follows) and follows.dependency in self.data else call
         surround = getattr(call, _SURROUND, None)
-        if surround is None or replacement is call or hasattr(replacement, _SURROUND):
+        if surround is None or hasattr(replacement, _SURROUND):
             return replacement
         cached = self._wrapped.get(call)
         if cached is None or cached[0] is not replacement:
@@ -356,6 +370,23 @@ def surround_overrides(dependency: Endpoint, surround: Callable[[Endpoint], Endp
     as it is.
     """
     setattr(dependency, _SURROUND, surround)
+
+
+class _Follows(NamedTuple):
+    dependency: Endpoint
+    instead: Endpoint
+
+
+_FOLLOWS = "dotmac_database_follows"
+
+
+def follow_override(call: Endpoint, dependency: Endpoint, instead: Endpoint) -> None:
+    """Have FastAPI solve ``instead`` in place of ``call`` in an app that overrides ``dependency``.
+
+    ``instead`` depends on ``dependency``, and so gets the override. ``call`` needs no dependencies of its own, which
+    FastAPI would have to solve in each request.
+    """
+    setattr(call, _FOLLOWS, _Follows(dependency, instead))
 
 
 def overridden(connection: HTTPConnection, dependency: Endpoint) -> bool:

@@ -16,7 +16,7 @@ from fastapi.routing import APIRoute
 from dotmac_database import RetryBudget, RetryPolicy, RetryStrategy, is_transient, with_retry
 
 from .identity import forget_identities
-from .internals import rewound, route_of, run_whole, stack_of
+from .internals import is_generator, rewound, route_of, run_whole
 from .sessions import has_committed
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -71,7 +71,7 @@ class _Rules:
 
     def allow(self, request: Request) -> bool:
         """Whether this request may be run more than once."""
-        if stack_of(request) is not None:
+        if is_generator(request):
             return False  # a generator runs, and commits, while its response is sent
         is_idempotent = self.idempotent or request.method in self.methods
         return is_idempotent or bool(request.headers.get("idempotency-key", "").strip())

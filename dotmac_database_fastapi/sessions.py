@@ -1,19 +1,16 @@
-"""The sessions of a request, each with one transaction that ends with the request."""
+"""The sessions of a request, each with one transaction that ends with the request.
+
+The blocks of this module are classes and not generators, because each generator around another one adds calls to every
+request (`tests/fastapi/test_calls.py` counts them).
+"""
 
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    ExitStack,
-    asynccontextmanager,
-    contextmanager,
-    nullcontext,
-)
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack
+from types import TracebackType
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, to_thread
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
@@ -33,51 +30,32 @@ from dotmac_database import (
 )
 
 from .identity import RequestIdentity
-from .internals import fail_endpoint
+from .internals import ending_stack, fail_endpoint
 from .source import Source
 
 T = TypeVar("T")
 A = TypeVar("A", bound=AsyncSession | async_scoped_session[Any])
 S = TypeVar("S", bound=Session | scoped_session[Any])
 AnySession: TypeAlias = Session | scoped_session[Any] | AsyncSession | async_scoped_session[Any]
+Bind: TypeAlias = Callable[[AnySession, RequestIdentity], AbstractContextManager[None] | None]
 
 _SCOPE = "dotmac_database.sessions"
 _COMMITTED = "dotmac_database.committed"
 
 
-@asynccontextmanager
-async def async_unit(
+def async_unit(
     source: Source, identity: RequestIdentity, *, unlimited: bool = False
-) -> AsyncIterator[AsyncSession]:
+) -> AbstractAsyncContextManager[AsyncSession]:
     """A session of the caller's tenant, in one lazy transaction: committed at the end, rolled back by any exception.
 
     With ``unlimited`` the transaction begins at once, and the server's time limits are lifted for it.
     """
-    options = _limitless(source) if unlimited else None
-    session = source.makers.new_async_session()
-    try:
-        with _acting_as(session, identity):
-            async with DatabaseTransaction.async_transaction(session, options, lazy=options is None):
-                yield session
-    finally:
-        if session.in_transaction():
-            with CancelScope(shield=True):
-                await session.close()
-        else:
-            session.sync_session.close()
+    return _AsyncUnit(source, identity, _limitless(source) if unlimited else None)
 
 
-@contextmanager
-def sync_unit(source: Source, identity: RequestIdentity, *, unlimited: bool = False) -> Iterator[Session]:
+def sync_unit(source: Source, identity: RequestIdentity, *, unlimited: bool = False) -> AbstractContextManager[Session]:
     """As `async_unit`, on a `Session`."""
-    options = _limitless(source) if unlimited else None
-    session = source.makers.new_sync_session()
-    try:
-        transaction = DatabaseTransaction.sync_transaction(session, options, lazy=options is None)
-        with _acting_as(session, identity), transaction:
-            yield session
-    finally:
-        session.close()
+    return _SyncUnit(source, identity, _limitless(source) if unlimited else None)
 
 
 def _limitless(source: Source) -> TransactionOptions | None:
@@ -87,21 +65,17 @@ def _limitless(source: Source) -> TransactionOptions | None:
     return TransactionOptions(statement_timeout=0, idle_in_transaction_timeout=0)
 
 
-def request_session(
-    source: Source, connection: HTTPConnection, identity: RequestIdentity
-) -> AbstractAsyncContextManager[AsyncSession]:
-    """The request's async session. The first dependency that needs it opens it, and closes it when it exits."""
-    return _opened_once(connection, (id(source), "async"), async_unit(source, identity))
+async def request_session(source: Source, connection: HTTPConnection, identity: RequestIdentity) -> AsyncSession:
+    """The request's async session, which ends when the endpoint has returned."""
+    return await _opened_once(connection, (id(source), "async"), _AsyncUnit(source, identity))
 
 
-def request_sync_session(
-    source: Source, connection: HTTPConnection, identity: RequestIdentity
-) -> AbstractAsyncContextManager[Session]:
+async def request_sync_session(source: Source, connection: HTTPConnection, identity: RequestIdentity) -> Session:
     """The request's sync session, for ``def`` endpoints; its COMMIT runs in a thread."""
-    return _opened_once(connection, (id(source), "sync"), _threaded_unit(source, identity))
+    return await _opened_once(connection, (id(source), "sync"), _ThreadedUnit(source, identity))
 
 
-def lent_session(connection: HTTPConnection, identity: RequestIdentity, session: T) -> AbstractAsyncContextManager[T]:
+async def lent_session(connection: HTTPConnection, identity: RequestIdentity, session: T) -> T:
     """A session that the app supplies in place of the request's, with the request's unit of work, tenant and actor.
 
     The session belongs to the app: it is not closed here, and if it is already in a transaction, the unit of work is a
@@ -109,69 +83,79 @@ def lent_session(connection: HTTPConnection, identity: RequestIdentity, session:
     """
     key = "lent", id(session)
     if isinstance(session, (AsyncSession, async_scoped_session)):
-        return _opened_once(connection, key, _lent_async_unit(session, identity))
+        return await _opened_once(connection, key, _LentAsyncUnit(session, identity))
     if isinstance(session, (Session, scoped_session)):
-        return _opened_once(connection, key, _lent_sync_unit(session, identity))
-    return nullcontext(session)
+        return await _opened_once(connection, key, _LentSyncUnit(session, identity))
+    return session
 
 
-@asynccontextmanager
 async def _opened_once(
-    connection: HTTPConnection, key: tuple[object, object], opening: AbstractAsyncContextManager[T]
-) -> AsyncIterator[T]:
-    """One session for a request: the first dependency opens and closes it, later ones share it while it is open."""
+    connection: HTTPConnection, key: tuple[object, object], unit: AbstractAsyncContextManager[T]
+) -> T:
+    """One session for a request: the first call opens it, and later ones share it until the request's stack ends it."""
     open_sessions: dict[tuple[object, object], Any] = connection.scope.setdefault(_SCOPE, {})
     if key in open_sessions:
-        yield open_sessions[key]
-        return
-    session: Any
-    async with _failing_endpoint(connection), opening as session:
-        open_sessions[key] = session
-        try:
-            yield session
-        finally:
-            del open_sessions[key]
-        begun = (session() if isinstance(session, (scoped_session, async_scoped_session)) else session).in_transaction()
-    if begun:
-        connection.scope[_COMMITTED] = True
-
-
-@asynccontextmanager
-async def _threaded_unit(source: Source, identity: RequestIdentity) -> AsyncIterator[Session]:
-    async with source.sync_limit.hold():
-        session = source.makers.new_sync_session()
-        # The actor is set in the request's own context: one that is set in a worker thread would stay there.
-        with _acting_as(session, identity):
-            block = _closing(session)
-            block.__enter__()  # a lazy transaction sends nothing
-            async with _ended_in_thread(block):
-                yield session
-
-
-@asynccontextmanager
-async def _lent_async_unit(session: A, identity: RequestIdentity) -> AsyncIterator[A]:
-    with _acting_as(session, identity, _bind_lent):
-        async with DatabaseTransaction.async_transaction(session, lazy=True, nested=True):
-            yield session
-
-
-@asynccontextmanager
-async def _lent_sync_unit(session: S, identity: RequestIdentity) -> AsyncIterator[S]:
-    with _acting_as(session, identity, _bind_lent):
-        block = DatabaseTransaction.sync_transaction(session, lazy=True, nested=True)
-        await to_thread.run_sync(block.__enter__, limiter=CapacityLimiter(1))
-        async with _ended_in_thread(block):
-            yield session
-
-
-@asynccontextmanager
-async def _failing_endpoint(connection: HTTPConnection) -> AsyncIterator[None]:
-    """If the unit of work fails, the endpoint fails too, even if an outer dependency swallows the exception."""
+        shared: T = open_sessions[key]
+        return shared
     try:
-        yield
+        session = await unit.__aenter__()
     except BaseException as failure:
         fail_endpoint(connection, failure)
         raise
+    open_sessions[key] = session
+    ending_stack(connection).push_async_exit(_Ending(connection, key, session, unit).exit)
+    return session
+
+
+class _Ending(Generic[T]):
+    """The end of a session that a request has opened.
+
+    If the unit of work fails, the endpoint fails too, even if an outer dependency swallows the exception.
+    """
+
+    def __init__(
+        self, connection: HTTPConnection, key: tuple[object, object], session: T, unit: AbstractAsyncContextManager[T]
+    ) -> None:
+        self._connection = connection
+        self._key = key
+        self._session = session
+        self._is_async = isinstance(session, (AsyncSession, async_scoped_session))
+        self._unit = unit
+
+    async def exit(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Commit, or roll back if there is an error, and close the session."""
+        del self._connection.scope[_SCOPE][self._key]
+        session = self._sync_session()
+        begun = session.in_transaction()
+        try:
+            if self._is_async and not _is_idle(session):
+                with CancelScope(shield=True):
+                    await self._unit.__aexit__(kind, error, traceback)
+            else:  # no COMMIT is awaited, or it runs in a thread, which is shielded
+                await self._unit.__aexit__(kind, error, traceback)
+        except BaseException as failure:
+            fail_endpoint(self._connection, failure)
+            raise
+        if error is not None:
+            fail_endpoint(self._connection, error)
+        elif begun:
+            self._connection.scope[_COMMITTED] = True
+
+    def _sync_session(self) -> Session:
+        session: Any = self._session
+        if isinstance(session, (scoped_session, async_scoped_session)):
+            session = session()
+        return session.sync_session if isinstance(session, AsyncSession) else session
+
+
+def _is_idle(session: Session) -> bool:
+    """Whether nothing was begun in a session, and no callback waits for a commit.
+
+    `on_commit` and `on_rollback` listen to the session's transactions.
+    """
+    return not session.in_transaction() and not session.dispatch.after_transaction_create
 
 
 def has_committed(connection: HTTPConnection) -> bool:
@@ -179,31 +163,189 @@ def has_committed(connection: HTTPConnection) -> bool:
     return bool(connection.scope.pop(_COMMITTED, False))
 
 
-@contextmanager
-def _closing(session: Session) -> Iterator[None]:
-    try:
-        with DatabaseTransaction.sync_transaction(session, lazy=True):
-            yield
-    finally:
-        session.close()
+class _AsyncUnit(AbstractAsyncContextManager[AsyncSession]):
+    """The block of `async_unit`. Without ``options`` its transaction is lazy."""
+
+    def __init__(self, source: Source, identity: RequestIdentity, options: TransactionOptions | None = None) -> None:
+        self._source = source
+        self._identity = identity
+        self._options = options
+
+    async def __aenter__(self) -> AsyncSession:
+        session = self._session = self._source.makers.new_async_session()
+        try:
+            self._caller = _Caller(session, self._identity)
+            self._block = DatabaseTransaction.async_transaction(session, self._options, lazy=self._options is None)
+            try:
+                return await self._block.__aenter__()
+            except BaseException:
+                with self._caller:
+                    raise
+        except BaseException:
+            await self._close()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            with self._caller:
+                await self._block.__aexit__(kind, error, traceback)
+                _raise_missing(error)
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        session = self._session
+        if session.sync_session.in_transaction():
+            with CancelScope(shield=True):
+                await session.close()
+        else:
+            session.sync_session.close()
 
 
-@asynccontextmanager
-async def _ended_in_thread(block: AbstractContextManager[object]) -> AsyncIterator[None]:
-    """Exit ``block``, which has been entered, in a worker thread.
+class _SyncUnit(AbstractContextManager[Session]):
+    """The block of `sync_unit`. Without ``options`` its transaction is lazy."""
+
+    def __init__(self, source: Source, identity: RequestIdentity, options: TransactionOptions | None = None) -> None:
+        self._source = source
+        self._identity = identity
+        self._options = options
+
+    def __enter__(self) -> Session:
+        session = self._session = self._source.makers.new_sync_session()
+        try:
+            self.caller = _Caller(session, self._identity)
+            self._block = DatabaseTransaction.sync_transaction(session, self._options, lazy=self._options is None)
+            try:
+                return self._block.__enter__()
+            except BaseException:
+                with self.caller:
+                    raise
+        except BaseException:
+            session.close()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self.caller:
+            self.finish(kind, error, traceback)
+            _raise_missing(error)
+
+    def finish(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Commit or roll back, and close the session."""
+        try:
+            self._block.__exit__(kind, error, traceback)
+        finally:
+            self._session.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether `finish` will send no statement and call no callback."""
+        return _is_idle(self._session)
+
+
+class _ThreadedUnit(AbstractAsyncContextManager[Session]):
+    """A `_SyncUnit` that the event loop opens and closes. Only a transaction that was begun is ended in a thread."""
+
+    def __init__(self, source: Source, identity: RequestIdentity) -> None:
+        self._limit = source.sync_limit
+        self._unit = _SyncUnit(source, identity)
+
+    async def __aenter__(self) -> Session:
+        self._slot = await self._limit.acquire()
+        try:
+            # A lazy transaction sends nothing. The actor is set in the request's own context: one that is set in a
+            # worker thread would stay there.
+            return self._unit.__enter__()
+        except BaseException:
+            self._slot.release()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if self._unit.is_idle:
+                self._unit.__exit__(kind, error, traceback)
+                return
+            with self._unit.caller:
+                await _in_own_thread(self._unit.finish, kind, error, traceback)
+                _raise_missing(error)
+        finally:
+            self._slot.release()
+
+
+class _LentAsyncUnit(AbstractAsyncContextManager[A]):
+    """The unit of work of a request on an async session of the app's."""
+
+    def __init__(self, session: A, identity: RequestIdentity) -> None:
+        self._session = session
+        self._identity = identity
+
+    async def __aenter__(self) -> A:
+        self._caller = _Caller(self._session, self._identity, _bind_lent)
+        self._block = DatabaseTransaction.async_transaction(self._session, lazy=True, nested=True)
+        try:
+            return await self._block.__aenter__()
+        except BaseException:
+            with self._caller:
+                raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._caller:
+            await self._block.__aexit__(kind, error, traceback)
+            _raise_missing(error)
+
+
+class _LentSyncUnit(AbstractAsyncContextManager[S]):
+    """The unit of work of a request on a sync session of the app's."""
+
+    def __init__(self, session: S, identity: RequestIdentity) -> None:
+        self._session = session
+        self._identity = identity
+
+    async def __aenter__(self) -> S:
+        self._caller = _Caller(self._session, self._identity, _bind_lent)
+        self._block = DatabaseTransaction.sync_transaction(self._session, lazy=True, nested=True)
+        try:
+            return await to_thread.run_sync(self._block.__enter__, limiter=CapacityLimiter(1))
+        except BaseException:
+            with self._caller:
+                raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._caller:
+            await _in_own_thread(self._block.__exit__, kind, error, traceback)
+            _raise_missing(error)
+
+
+async def _in_own_thread(
+    finish: Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], object],
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    traceback: TracebackType | None,
+) -> None:
+    """End a transaction in a worker thread.
 
     The thread does not count against anyio's limit of threads. Otherwise a request that waits for a thread in order to
     commit could hold the connection for which the requests in all other threads are waiting: a deadlock.
     """
-    limiter = CapacityLimiter(1)
-    try:
-        yield
-    except BaseException:
-        with CancelScope(shield=True):
-            await to_thread.run_sync(block.__exit__, *sys.exc_info(), limiter=limiter)
-        raise
     with CancelScope(shield=True):
-        await to_thread.run_sync(block.__exit__, None, None, None, limiter=limiter)
+        await to_thread.run_sync(finish, kind, error, traceback, limiter=CapacityLimiter(1))
+
+
+def _raise_missing(error: BaseException | None) -> None:
+    """Raise the exception that leaves a block again, if it says that the tenant is missing; see `_Caller`."""
+    if isinstance(error, TenantNotGivenError):
+        raise error
 
 
 def _bind_own(session: AnySession, identity: RequestIdentity) -> AbstractContextManager[None] | None:
@@ -230,21 +372,31 @@ def _unscoped_block(session: AnySession, identity: RequestIdentity) -> AbstractC
     return unscoped(session, reason=reason, level=logging.WARNING if identity.request is None else logging.INFO)
 
 
-@contextmanager
-def _acting_as(
-    session: AnySession,
-    identity: RequestIdentity,
-    bind: Callable[[AnySession, RequestIdentity], AbstractContextManager[None] | None] = _bind_own,
-) -> Iterator[None]:
-    """Bind the session to the caller's tenant, and record the caller's actor in audit columns."""
-    with ExitStack() as stack:
-        if identity.actor is not None:
-            stack.enter_context(acting_as(identity.actor))
+class _Caller:
+    """Binds the session to the caller's tenant, and records the caller's actor in audit columns.
+
+    Both begin when the object is made. ``with caller:`` is the last part of the session's block: it ends both.
+    """
+
+    def __init__(self, session: AnySession, identity: RequestIdentity, bind: Bind = _bind_own) -> None:
+        self._identity = identity
+        self._undo: ExitStack | None = None
         scope = bind(session, identity)
-        if scope is not None:
-            stack.enter_context(scope)
-        try:
-            yield
-        except TenantNotGivenError as refused:
+        if identity.actor is None and scope is None:
+            return
+        with ExitStack() as undo:
+            if identity.actor is not None:
+                undo.enter_context(acting_as(identity.actor))
+            if scope is not None:
+                undo.enter_context(scope)
+            self._undo = undo.pop_all()
+
+    def __enter__(self) -> None:
+        """Does nothing: the caller is bound already."""
+
+    def __exit__(self, _kind: object, refused: BaseException | None, _traceback: object) -> None:
+        if self._undo is not None:
+            self._undo.close()
+        if isinstance(refused, TenantNotGivenError):
             # The guard finds that a tenant is missing; the identity knows where the request should have named it.
-            raise identity.refusal(str(refused)) from refused
+            raise self._identity.refusal(str(refused)) from refused

@@ -8,12 +8,10 @@ finish. So requests wait in the event loop for a slot before they get a thread. 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from anyio import Semaphore, fail_after, to_thread
+from anyio import Semaphore, WouldBlock, fail_after, to_thread
 
 from dotmac_database import DatabaseTimeoutError
 
@@ -27,19 +25,24 @@ class SyncLimit:
         self._timeout = engine_options.get("pool_timeout", 30)
         self._of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Semaphore] = WeakKeyDictionary()
 
-    @asynccontextmanager
-    async def hold(self) -> AsyncIterator[None]:
-        """Hold a slot in this block. Raises `DatabaseTimeoutError` if none becomes free within the pool's timeout."""
+    async def acquire(self) -> Semaphore:
+        """Take a slot: the caller must release the semaphore that is returned.
+
+        Raises `DatabaseTimeoutError` if no slot becomes free within the pool's timeout.
+        """
         semaphore = self._semaphore()
+        try:
+            semaphore.acquire_nowait()
+        except WouldBlock:
+            await self._wait(semaphore)
+        return semaphore
+
+    async def _wait(self, semaphore: Semaphore) -> None:
         try:
             with fail_after(self._timeout):
                 await semaphore.acquire()
         except TimeoutError as late:
             raise DatabaseTimeoutError("No connection became free in time.") from late
-        try:
-            yield
-        finally:
-            semaphore.release()
 
     def _semaphore(self) -> Semaphore:
         loop = asyncio.get_running_loop()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import threading
 from collections.abc import AsyncIterable, Iterable
 from typing import Annotated, Any
 
 import pytest
+from anyio import CancelScope
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, WebSocket
 from pydantic import BaseModel
 from sqlalchemy import func, select
@@ -23,6 +25,7 @@ from dotmac_database import (
     acting_as,
     create_repository,
     current_actor,
+    on_commit,
 )
 from dotmac_database_fastapi import DatabasePlugin, get_repository, get_session, get_sync_repository, get_sync_session
 from tests.conftest import counted
@@ -146,6 +149,28 @@ class TestOneTransaction:
         with pytest.raises(SessionEndedError):
             api.run(use())
 
+    def test_a_cancelled_request_does_not_interrupt_its_commit(
+        self, app: FastAPI, api: Api, database: Database
+    ) -> None:
+        scopes: list[CancelScope] = []
+        done: list[str] = []
+
+        # FastAPI shields dependencies that are generators, but the session is not one.
+        @app.post("/")
+        async def endpoint(tags: Any = Depends(get_repository(Tag))) -> None:
+            await tags.create({"name": "one"})
+            on_commit(tags.db, lambda: done.append("committed"))
+            scopes[0].cancel()  # the next await raises, unless it is shielded
+
+        async def run() -> None:
+            with CancelScope() as scope:
+                scopes.append(scope)
+                await api.arequest("POST", "/", tenant="a")
+
+        api.run(run())
+        assert done == ["committed"]
+        assert tags(database) == ["one"]
+
 
 class TestReads:
     def test_reads_before_the_first_write_hold_no_connection(
@@ -232,6 +257,29 @@ class TestSyncEndpoints:
 
         assert api.run(burst()) == [200] * 120
         assert len(tags(database)) == 120
+
+    def test_the_session_of_a_request_that_only_reads_ends_too(self, app: FastAPI, api: Api) -> None:
+        kept: list[Any] = []
+
+        @app.get("/")
+        def endpoint(tags: Any = Depends(get_sync_repository(Tag))) -> int:
+            kept.append(tags)
+            return int(tags.count())
+
+        assert api.get("/", tenant="a").json() == 0
+        with pytest.raises(SessionEndedError):
+            kept[0].count()
+
+    def test_a_callback_is_called_in_a_thread_even_if_nothing_was_written(self, app: FastAPI, api: Api) -> None:
+        threads: list[threading.Thread] = []
+
+        @app.get("/")
+        def endpoint(session: Any = Depends(get_sync_session)) -> None:
+            on_commit(session, lambda: threads.append(threading.current_thread()))
+
+        assert api.get("/", tenant="a").status_code == 200
+        assert len(threads) == 1
+        assert threads[0] is not threading.current_thread()
 
 
 class TestActor:
