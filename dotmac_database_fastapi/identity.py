@@ -43,8 +43,13 @@ class RequestIdentity:
         )
 
 
+_NOBODY = RequestIdentity()
+
+
 async def identity_of(source: Source, connection: HTTPConnection, response: Response | None = None) -> RequestIdentity:
     """The request's tenant and actor. The source's dependencies are solved once for a request."""
+    if source.tenant is None and source.actor is None:
+        return _NOBODY
     known: dict[int, RequestIdentity] = connection.scope.setdefault(_SCOPE, {})
     identity = known.get(id(source))
     if identity is None:

@@ -12,6 +12,7 @@ from .source import Source
 
 _STATE = "dotmac_database_sources"
 _SEARCHED = "dotmac_database_searched"
+_ONLY = "dotmac_database_only_source"
 
 
 class PluginError(RuntimeError):
@@ -21,16 +22,23 @@ class PluginError(RuntimeError):
 def register(app: FastAPI | None, source: Source) -> None:
     """Add the source of a plugin to an app. Raises `PluginError` if another plugin has the same name."""
     sources = _registered(app)
+    if app is not None:
+        vars(app).pop(_ONLY, None)
     if sources.setdefault(source.name, source) is not source:
         raise PluginError(f"The app has a plugin {source.name!r} already; give this one another name=.")
 
 
 def source_of(connection: HTTPConnection) -> Source:
     """The source of the only plugin of the request's app. Raises `PluginError` if there is none, or more than one."""
-    only = only_source(connection)
+    app: FastAPI | None = connection.scope.get("app")
+    only: Source | None = None if app is None else vars(app).get(_ONLY)
+    if only is None:
+        only = only_source(connection)
+        if only is not None:
+            vars(app)[_ONLY] = only
     if only is not None:
         return only
-    sources = sources_of(connection.scope.get("app"))
+    sources = sources_of(app)
     if not sources:
         raise PluginError(
             "The app has no DatabasePlugin: give it one, FastAPI(lifespan=plugin.lifespan) or plugin.install(app). "

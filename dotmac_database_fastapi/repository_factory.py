@@ -46,7 +46,8 @@ def builder(target: type, base: type) -> Build:
     other = "get_sync_repository" if base is AsyncRepository else "get_repository"
     if hasattr(target, "declared_model"):
         raise ValidationError(f"{target.__name__} is for the other kind of session: use {other}.")
-    return _checked(_of_model(target, base), target)
+    build = _of_model(target, base)
+    return build if traits_of(target).tenant is None else _checked(build, target)
 
 
 def _of_model(model: type, base: type) -> Build:

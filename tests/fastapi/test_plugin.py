@@ -167,6 +167,17 @@ class TestSeveral:
             api.get("/which")
         runner.run(second.database.dispose_async())
 
+    def test_a_second_one_that_comes_later_is_noticed(
+        self, app: FastAPI, api: Api, plugin: DatabasePlugin, make_plugin: MakePlugin
+    ) -> None:
+        @app.get("/which")
+        async def which(_: Any = Depends(get_session)) -> None: ...
+
+        assert api.get("/which").status_code == 200
+        make_plugin(name="other").install(app)
+        with pytest.raises(PluginError, match="2 DatabasePlugins"):
+            api.get("/which")
+
     def test_two_of_one_name_are_refused(self, make_plugin: MakePlugin) -> None:
         app = FastAPI()
         make_plugin().install(app)
