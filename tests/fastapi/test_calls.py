@@ -50,10 +50,6 @@ KINDS = ("nothing", "get", "list", "post")
 ABOVE = {
     *((driver, "post") for driver in (*SYNC, *ASYNC)),
     *((driver, "nothing") for driver in ASYNC),
-    *(("aiosqlite", kind) for kind in ("get", "list")),
-    ("psycopg", "list"),
-    ("psycopg", "get"),  # with FastAPI 0.134, which needs less itself
-    ("sqlite3", "list"),  # the same
 }
 """What may still be above, because of what the transaction block and the repository do (see docs/performance.md)."""
 
