@@ -23,7 +23,7 @@ from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.ext.asyncio import AsyncSession, async_session
-from sqlalchemy.orm import AttributeEvents, Mapper, Session
+from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.instrumentation import ClassManager
 
 from .sqlalchemy_internals import (
@@ -205,6 +205,20 @@ def engine_departure(target: Engine | Connection, shortcut: Shortcut) -> Departu
     return Departure.ENGINE_LISTENER if connection or _engine_listened(engine, shortcut) else None
 
 
+def connection_departure(connection: Connection, shortcut: Shortcut) -> Departure | None:
+    """What a connection adds to the departures of its engine: its options, and the listeners to itself alone."""
+    if not all(map(_is_harmless_option, connection.get_execution_options())):
+        return Departure.ENGINE_OPTIONS
+    listeners = _affected_listeners(events_of(connection.dispatch), shortcut.engine)
+    collections = () if listeners is None else listeners(connection.dispatch)
+    own = tuple([each for each in map(_own_listeners, collections) if type(each) is not EmptyListener])
+    return Departure.ENGINE_LISTENER if _any_unknown(own, shortcut) else None
+
+
+_own_listeners: Callable[[EventListeners], EventListeners] = attrgetter("local")
+"""Gets a connection's own listeners to an event, without those of its engine."""
+
+
 def _engine_listened(engine: Engine, shortcut: Shortcut) -> bool:
     """Whether an unknown listener is registered on an engine, its dialect, its pool, or on all connections."""
     if has_connection_listeners() and _has_unknown_listener(_CONNECTIONS, shortcut.engine, shortcut):
@@ -288,14 +302,42 @@ def mapper_departure(mapper: Mapper[M], shortcut: Shortcut) -> Departure | None:
     manager = mapper.class_manager
     if type(mapper) is not Mapper or type(manager) is not ClassManager:
         return Departure.MODEL_CLASS
-    collections: list[EventListeners] = []
-    _collect(mapper.dispatch, shortcut.mapper, collections)
-    _collect(manager.dispatch, shortcut.instances, collections)
-    if _affected_listeners(_ATTRIBUTES.dispatch, shortcut.attributes) is not None:
-        for key in mapper.column_attrs.keys():  # noqa: SIM118 - column_attrs is no dict
-            if key in manager:  # a discriminator that is computed by an SQL expression has no attribute
-                _collect(manager[key].dispatch, shortcut.attributes, collections)
-    return Departure.MODEL_LISTENER if _any_unknown_since(mapper, collections, shortcut) else None
+    cached: dict[Shortcut, _Getters] | None = vars(mapper).get(_LISTENER_GETTERS)
+    if cached is None:
+        cached = {}
+        setattr(mapper, _LISTENER_GETTERS, cached)
+    getters = cached.get(shortcut)
+    if getters is None or len(manager) != len(getters):
+        getters = cached[shortcut] = _Getters(mapper, shortcut)
+    return Departure.MODEL_LISTENER if _any_unknown_since(mapper, getters.collections(), shortcut) else None
+
+
+class _Getters:
+    """Gets the listeners of a class, its objects and its attributes to the events that a shortcut affects."""
+
+    __slots__ = ("_attributes", "_getters")
+
+    def __init__(self, mapper: Mapper[Any], shortcut: Shortcut) -> None:
+        manager = mapper.class_manager
+        # A discriminator that is computed by an SQL expression has no attribute.
+        columns = [manager[key] for key in mapper.column_attrs.keys() if key in manager]  # noqa: SIM118 - no dict
+        targets = [(mapper.dispatch, shortcut.mapper), (manager.dispatch, shortcut.instances)]
+        targets += [(column.dispatch, shortcut.attributes) for column in columns]
+        getters = ((dispatch, _affected_listeners(events_of(dispatch), unaffected)) for dispatch, unaffected in targets)
+        self._getters = [(dispatch, getter) for dispatch, getter in getters if getter is not None]
+        self._attributes = len(manager)
+
+    def __len__(self) -> int:
+        """The number of the class's attributes when this object was made. More can be added later."""
+        return self._attributes
+
+    def collections(self) -> list[EventListeners]:
+        """The present listeners, in a collection for each event."""
+        return [each for dispatch, getter in self._getters for each in getter(dispatch)]
+
+
+_LISTENER_GETTERS = "_dotmac_listener_getters"
+"""The attribute of a mapper with a dict: for each `Shortcut`, its `_Getters`."""
 
 
 def is_internal(listener: object) -> bool:
@@ -462,7 +504,6 @@ def _known_methods(of: type) -> object:
     return _main_methods(of)
 
 
-_ATTRIBUTES: Any = AttributeEvents
 _ENGINES = (Engine, OptionEngine)
 _ENGINE_METHODS = _methods(Engine)
 _CONNECTIONS: object = None if _ABSENT else listeners_to_class(Connection, Connection)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.base import instance_state
 
-from ..departures import WRITE_INSIDE, engine_departure
+from ..departures import WRITE_INSIDE, connection_departure
 from ..dialects.drivers import Pooled
 from ..dialects.errors import loses_connection
 from ..dialects.savepoints import NAME, secure, undo
@@ -123,7 +123,7 @@ def _written(
     session: Session, route: Route, to_send: DriverStatement, parameters: Mapping[str, object]
 ) -> Sequence[Row] | None:
     connection = session.connection()
-    if engine_departure(connection, WRITE_INSIDE):
+    if connection_departure(connection, WRITE_INSIDE):
         return None
     is_protected = route.boundary is Boundary.SAVEPOINT
     return _records_within(session, connection, to_send, parameters, is_write=True, is_protected=is_protected)

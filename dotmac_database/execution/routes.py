@@ -162,11 +162,13 @@ def write_route(
     sender: Sender = Sender.STATEMENT,
     refusal: Reason | None = None,
     is_single: bool = True,
+    is_checked: bool = False,
 ) -> Route:
     """The route of one write.
 
     ``refusal`` is the caller's reason why the driver must not send the write. ``sender`` sends the write if the driver
-    does not. ``is_single``: the whole write is one statement, so it can be sent without BEGIN and COMMIT.
+    does not. ``is_checked``: the class has no listeners that an INSERT affects. ``is_single``: the whole write is one
+    statement, so it can be sent without BEGIN and COMMIT.
 
     ============================================================  ================================
     condition, the first that applies                             boundary
@@ -197,7 +199,7 @@ def write_route(
     if refusal is None:
         by_itself = reason is None
         shortcut = WRITE_BY_DRIVER if by_itself else WRITE_INSIDE
-        refusal = _driver_refusal(session, traits, shortcut, by_itself=by_itself)
+        refusal = _driver_refusal(session, traits, shortcut, by_itself=by_itself, is_checked=is_checked)
         if refusal is None:
             return DIRECT if by_itself else Route(Sender.DRIVER, boundary, reason)
     if is_own and is_single and state.settings is None and _can_omit_begin(session):
@@ -307,7 +309,7 @@ def _can_omit_begin(session: Session) -> bool:
 
 
 def _driver_refusal(
-    session: Session, traits: Traits[M] | None, shortcut: Shortcut, *, by_itself: bool
+    session: Session, traits: Traits[M] | None, shortcut: Shortcut, *, by_itself: bool, is_checked: bool = False
 ) -> Reason | None:
     """Why the driver can't send a statement of the class; None: it can.
 
@@ -331,5 +333,6 @@ def _driver_refusal(
     return (
         (_transaction_need(session, shortcut) if by_itself else session_departure(session, shortcut))
         or engine_departure(engine_of(session), shortcut)
-        or mapper_departure(traits.mapper, READ_BY_DRIVER)
+        # An INSERT affects all events that reading its row affects, so one check is enough.
+        or (None if is_checked else mapper_departure(traits.mapper, READ_BY_DRIVER))
     )

@@ -94,6 +94,8 @@ class Traits(Generic[M]):
     version: str | None = None
     statements: dict[Any, Any] = field(default_factory=dict, repr=False)
     """The cache of statements, and of their parts, by shape (the options without their values). See `cached`."""
+    fields: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """A cache of `statements.writes`: for each name of a field, its key and how its values are converted."""
 
     @property
     def name(self) -> str:

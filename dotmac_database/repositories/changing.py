@@ -33,7 +33,9 @@ FRESH: Mapping[str, object] = {"populate_existing": True, "synchronize_session":
 class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
     """The steps that the writes of one row and of many rows have in common. All its methods are private."""
 
-    def _write_route(self, sender: Sender, refusal: Reason | None = None, *, is_single: bool = True) -> Route:
+    def _write_route(
+        self, sender: Sender, refusal: Reason | None = None, *, is_single: bool = True, is_checked: bool = False
+    ) -> Route:
         """The route of a write, which ``sender`` sends if the driver can't."""
         return write_route(
             self._session,
@@ -42,6 +44,7 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
             sender=sender,
             refusal=refusal,
             is_single=is_single,
+            is_checked=is_checked,
         )
 
     def _by_driver(self, route: Route, bound: Bound, *, is_insert: bool = False) -> Sequence[M] | None:

@@ -56,7 +56,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
             if isinstance(data, self.model_class):
                 self._unlink(data, values)
         if bound is not None:
-            route = self._write_route(Sender.UNIT_OF_WORK)
+            route = self._write_route(Sender.UNIT_OF_WORK, is_checked=True)  # by `insert_of`
             created = self._by_driver(route, bound, is_insert=True) if route.sender is Sender.DRIVER else None
             if created is not None:
                 return created[0]

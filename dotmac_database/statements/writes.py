@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -44,13 +44,16 @@ class Writer:
 
     reader: Reader
     actor: str | None = None
-    _fields: dict[object, tuple[str, Coercer | None]] = field(default_factory=dict, compare=False)
-    """A cache: for each name in the data, its key and the coercer of its column. None: the key is not a column's."""
 
     @property
     def traits(self) -> Traits[object]:
         """The class's traits."""
         return self.reader.traits
+
+    @property
+    def _fields(self) -> dict[object, tuple[str, Coercer | None]]:
+        """A cache: for each name of a field, its key and the coercer of its column. None: the key is not a column's."""
+        return self.traits.fields
 
     def for_create(self, data: object) -> NewRow:
         """The values of a new row: validated, converted, with tenant and audit columns. ``data`` is not changed."""
@@ -143,11 +146,8 @@ class Writer:
         """The entry of `_fields` for a name that is not in it yet."""
         key = self.canonical(name)
         is_column = key in self.traits.columns
-        entry = self._fields[name] = (key, self._coercer(key) if is_column else None)
+        entry = self._fields[name] = (key, coercer(self.traits.columns[key].type, storing=True) if is_column else None)
         return entry
-
-    def _coercer(self, key: str) -> Coercer:
-        return self.reader.cached(("store", key), lambda: coercer(self.traits.columns[key].type, storing=True))
 
     def _null(self, key: str) -> object:
         """The value that is stored as SQL NULL. (In a JSON column None would be stored as the JSON value ``null``.)"""

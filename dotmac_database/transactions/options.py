@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from ..errors import ValidationError
@@ -40,5 +40,4 @@ class TransactionOptions:
 
     def names(self) -> list[str]:
         """The names of the options that are set."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return [name for name, value in values.items() if value is not None and value is not False]
+        return [name for name in self.__slots__ if getattr(self, name) is not None and getattr(self, name) is not False]
