@@ -16,7 +16,7 @@ from enum import Enum
 from functools import cache
 from operator import attrgetter
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Dialect, Engine
@@ -88,17 +88,29 @@ _COLLECTIONS = frozenset(
 )
 
 
+class Reporting(Enum):
+    """Which listeners to statements (`STATEMENT_EVENTS`) the driver calls by itself, as SQLAlchemy would."""
+
+    NONE = "none"
+    OBSERVERS = "those that only observe"
+    ALL = "all"
+
+
+STATEMENT_EVENTS = frozenset(("before_cursor_execute", "after_cursor_execute", "handle_error"))
+
+
 @dataclass(frozen=True, eq=False)
 class Shortcut:
     """A shorter way to run a statement, and the events that it does not affect.
 
     The fields other than ``by_driver`` are the names of events whose listeners notice no difference. The shortcut
-    affects all other events. ``by_driver``: the statement may bypass SQLAlchemy's execution or flush, so that even a
-    listener that only observes rules the shortcut out. If False, only BEGIN and COMMIT are left out, which does not
-    matter to listeners that only observe.
+    affects all other events, except those that the driver is ``reporting``. ``by_driver``: the statement may bypass
+    SQLAlchemy's execution or flush, so that even a listener that only observes rules the shortcut out. If False, only
+    BEGIN and COMMIT are left out, which does not matter to listeners that only observe.
     """
 
     by_driver: bool
+    reporting: Reporting = Reporting.NONE
     session: frozenset[str] = frozenset()
     mapper: frozenset[str] = _CONFIGURING
     instances: frozenset[str] = _COPIES | {"expire"}
@@ -108,13 +120,13 @@ class Shortcut:
     pool: frozenset[str] = frozenset(("close", "close_detached", "detach", "invalidate", "soft_invalidate"))
 
 
-_READ: dict[str, frozenset[str]] = {
+_READ: dict[str, Any] = {
     "session": _UNITS_OF_WORK | _ENDS,
     "mapper": _CONFIGURING | _INSERTS | _CHANGES,
     "instances": _COPIES | {"expire", "init", "init_failure", "refresh_flush"},
     "attributes": _COLLECTIONS | {"set", "modified", "init_scalar"},
 }
-READ_BY_DRIVER = Shortcut(by_driver=True, **_READ)
+READ_BY_DRIVER = Shortcut(by_driver=True, reporting=Reporting.ALL, **_READ)
 """A read that the driver sends without SQLAlchemy."""
 READ_ALONE = Shortcut(by_driver=False, **_READ)
 """A read that SQLAlchemy executes without BEGIN and COMMIT."""
@@ -137,16 +149,21 @@ If SQLAlchemy executes the statement, it still calls the listeners to the execut
 rows. If the driver sends it, `WRITE_BY_DRIVER` and `READ_BY_DRIVER` are checked as well.
 """
 
-WRITE_BY_DRIVER = Shortcut(by_driver=True)
-"""A write of one row, or COPY, that the driver sends without SQLAlchemy.
+WRITE_BY_DRIVER = Shortcut(by_driver=True, reporting=Reporting.OBSERVERS)
+"""A write of one row that the driver sends without SQLAlchemy, outside of a transaction.
 
-For COPY only the session and the engine are checked, since bulk methods never fire events of a class or its objects.
+A listener that does more than observe may write too, and what it writes must be in the same transaction as the row.
+"""
+COPY_BY_DRIVER = Shortcut(by_driver=True)
+"""COPY of many rows.
+
+Only the session and the engine are checked, since bulk methods never fire events of a class or its objects.
 """
 
 _TRANSACTIONS = _ENDS | {"after_begin", "after_transaction_create", "after_transaction_end"}
-READ_INSIDE = Shortcut(by_driver=True, **{**_READ, "session": _UNITS_OF_WORK | _TRANSACTIONS})
+READ_INSIDE = Shortcut(by_driver=True, reporting=Reporting.ALL, **{**_READ, "session": _UNITS_OF_WORK | _TRANSACTIONS})
 """A read that the driver sends without SQLAlchemy in the session's transaction."""
-WRITE_INSIDE = Shortcut(by_driver=True, session=_TRANSACTIONS)
+WRITE_INSIDE = Shortcut(by_driver=True, reporting=Reporting.ALL, session=_TRANSACTIONS)
 """A write of one row that the driver sends without SQLAlchemy in the session's transaction."""
 
 _OBSERVERS = ("opentelemetry.", "sentry_sdk.")
@@ -209,7 +226,7 @@ def connection_departure(connection: Connection, shortcut: Shortcut) -> Departur
     """What a connection adds to the departures of its engine: its options, and the listeners to itself alone."""
     if not all(map(_is_harmless_option, connection.get_execution_options())):
         return Departure.ENGINE_OPTIONS
-    listeners = _affected_listeners(events_of(connection.dispatch), shortcut.engine)
+    listeners = _affected_listeners(events_of(connection.dispatch), shortcut.engine - STATEMENT_EVENTS)
     collections = () if listeners is None else listeners(connection.dispatch)
     own = tuple([each for each in map(_own_listeners, collections) if type(each) is not EmptyListener])
     return Departure.ENGINE_LISTENER if _any_unknown(own, shortcut) else None
@@ -223,14 +240,51 @@ def _engine_listened(engine: Engine, shortcut: Shortcut) -> bool:
     """Whether an unknown listener is registered on an engine, its dialect, its pool, or on all connections."""
     if has_connection_listeners() and _has_unknown_listener(_CONNECTIONS, shortcut.engine, shortcut):
         return True
+    reported = _REPORTED[shortcut.reporting]
     collections: list[EventListeners] = []
-    for target, unaffected in (
-        (engine, shortcut.engine),
-        (engine.dialect, shortcut.dialect),
-        (engine.pool, shortcut.pool),
-    ):
-        _collect(target.dispatch, unaffected, collections)
-    return _any_unknown_since(engine, collections, shortcut)
+    _collect(engine.dispatch, shortcut.engine | reported, collections)
+    _collect(engine.dialect.dispatch, shortcut.dialect | reported, collections)
+    if _any_unknown_since(engine, collections, shortcut):
+        return True
+    # Every connection comes from the pool, so that listeners to the pool are called anyway.
+    pool: list[EventListeners] = []
+    _collect(engine.pool.dispatch, shortcut.pool, pool)
+    if _any_unknown_since(engine.pool, pool, shortcut, observers_known=True):
+        return True
+    listeners = statement_listeners(engine) if shortcut.reporting is Reporting.OBSERVERS else None
+    return listeners is not None and not all(map(_only_observes, listeners.all()))
+
+
+_REPORTED = {each: frozenset[str]() if each is Reporting.NONE else STATEMENT_EVENTS for each in Reporting}
+
+
+class StatementListeners(NamedTuple):
+    """The listeners to an engine's statements that are neither the toolkit's nor SQLAlchemy's."""
+
+    before: tuple[Callable[..., Any], ...]
+    after: tuple[Callable[..., Any], ...]
+    errors: tuple[Callable[..., Any], ...]
+
+    def all(self) -> tuple[Callable[..., Any], ...]:
+        """All of them."""
+        return self.before + self.after + self.errors
+
+
+def statement_listeners(engine: Engine) -> StatementListeners | None:
+    """The listeners that the driver must call for each statement; None: there are none."""
+    dispatch: Any = engine.dispatch
+    dialect: Any = engine.dialect.dispatch
+    present = tuple(dispatch.before_cursor_execute), tuple(dispatch.after_cursor_execute), tuple(dialect.handle_error)
+    examined: tuple[object, StatementListeners | None] = vars(engine).get(_STATEMENT_LISTENERS, ((), None))
+    if examined[0] != present:
+        own = StatementListeners(*(tuple(each for each in part if not is_internal(each)) for part in present))
+        examined = present, own if own.all() else None
+        setattr(engine, _STATEMENT_LISTENERS, examined)
+    return examined[1]
+
+
+_STATEMENT_LISTENERS = "_dotmac_statement_listeners"
+"""The attribute of an engine with the listeners that `statement_listeners` has examined, and its result."""
 
 
 def _collect(dispatch: object, unaffected: frozenset[str], collections: list[EventListeners]) -> None:
@@ -240,7 +294,9 @@ def _collect(dispatch: object, unaffected: frozenset[str], collections: list[Eve
         collections += listeners(dispatch)
 
 
-def _any_unknown_since(owner: object, collections: list[EventListeners], shortcut: Shortcut) -> bool:
+def _any_unknown_since(
+    owner: object, collections: list[EventListeners], shortcut: Shortcut, *, observers_known: bool = False
+) -> bool:
     """As `_any_unknown`, but collections whose listeners were all known are not examined again until they change."""
     examined: dict[Shortcut, KnownListeners] | None = vars(owner).get(_KNOWN_LISTENERS)
     if examined is None:
@@ -249,7 +305,7 @@ def _any_unknown_since(owner: object, collections: list[EventListeners], shortcu
     last = examined.get(shortcut)
     if last is not None and last.still_holds(collections):
         return False
-    if _any_unknown(tuple(collections), shortcut):
+    if _any_unknown(tuple(collections), shortcut, observers_known=observers_known):
         return True
     if all(isinstance(each, (EmptyListener, ListenerCollection)) for each in collections):
         examined[shortcut] = KnownListeners(collections)
@@ -396,14 +452,15 @@ def _has_unknown_listener(dispatch: object, unaffected: frozenset[str], shortcut
     return listeners is not None and _any_unknown(listeners(dispatch), shortcut)
 
 
-def _any_unknown(collections: tuple[EventListeners, ...], shortcut: Shortcut) -> bool:
+def _any_unknown(collections: tuple[EventListeners, ...], shortcut: Shortcut, *, observers_known: bool = False) -> bool:
     """Whether a listener is unknown. Known are those of SQLAlchemy and the toolkit (`is_internal`).
 
-    Unless the shortcut is ``by_driver``, listeners that only observe are known too.
+    Listeners that only observe are known too if ``observers_known`` is True, or if the shortcut is not ``by_driver``.
     """
+    observers_known = observers_known or not shortcut.by_driver
     for collection in filter(None, collections):
         for listener in collection:
-            if not (is_internal(listener) or (not shortcut.by_driver and _only_observes(listener))):
+            if not (is_internal(listener) or (observers_known and _only_observes(listener))):
                 return True
     return False
 

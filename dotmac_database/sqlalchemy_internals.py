@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine, Insert, NestedTransaction, Select, String, TextClause
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.event import attr as event_attributes
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstanceState, Mapper, Session, decl_base
@@ -239,6 +240,24 @@ def forget_result_columns(compiler: Any) -> None:
     compiler._result_columns = []
 
 
+def execution_context(
+    connection: Connection, compiled: SQLCompiler, parameters: Mapping[str, object], statement: Executable
+) -> Any:
+    """The execution context that SQLAlchemy makes to execute a compiled statement; it has the cursor and parameters."""
+    dialect: Any = connection.dialect
+    options = connection.get_execution_options()
+    return dialect.execution_ctx_cls._init_compiled(
+        dialect, connection, connection.connection, options, compiled, [parameters], statement, None
+    )
+
+
+def raise_as_statement_error(
+    connection: Connection, error: BaseException, sql: str, parameters: Any, context: Any
+) -> None:
+    """Raise a DBAPI error as `Connection.execute` raises it, after the listeners of the engine were called."""
+    connection._handle_dbapi_exception(error, sql, parameters, context.cursor, context)
+
+
 def forget_cached_metadata(compiled: Any) -> None:
     """Remove what a compiled statement caches of the types of its rows."""
     compiled._cached_metadata = None
@@ -300,6 +319,8 @@ SHORTCUTS: tuple[Internal, ...] = (
     Internal("_event_names", lambda: events_of(Session.dispatch), "names the events that this version has", "1.1"),
     Internal("_for_class", lambda: Session.dispatch, "holds the listeners to all sessions of a class", "0.9"),
     Internal("_has_events", lambda: Connection, "shows whether connections have listeners", "0.7"),
+    Internal("_init_compiled", lambda: DefaultExecutionContext, "makes what listeners to statements get", "1.4"),
+    Internal("_handle_dbapi_exception", lambda: Connection, "calls the listeners to errors", "0.6"),
     Internal("_close_state", Session, "shows whether a session was closed for good", "2.0.22"),
     Internal("_SessionCloseState", lambda: sessions, "has the values of _close_state", "2.0.22"),
     Internal("_declarative_constructor", lambda: decl_base, "shows whether a class has a constructor", "1.0"),

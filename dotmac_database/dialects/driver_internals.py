@@ -68,6 +68,18 @@ def begin(adapted: Adapted) -> None:
     await_only(adapted._start_transaction())
 
 
+def as_dbapi_error(adapted: Any, error: Exception) -> Exception:
+    """The error that SQLAlchemy's adapter raises for an exception of its async driver; a sync driver has no adapter."""
+    convert = getattr(adapted, "_handle_exception", None)
+    if convert is None:
+        return error
+    try:
+        convert(error)
+    except Exception as raised:  # noqa: BLE001 - every exception of the driver is converted
+        return raised
+    return error
+
+
 def prepared_statement(driver: Any, sql: str) -> object | None:
     """The prepared statement in the driver's cache, or None if the statement is too long for the cache."""
     prepared: object | None = driver._stmt_cache._entries.get((sql, driver._protocol.get_record_class(), False))

@@ -122,6 +122,11 @@ def mark_aborted(connection: Connection) -> None:
     connection.info[_ABORTED] = True
 
 
+def unmark_aborted(connection: Connection) -> None:
+    """Note that the failed statement was undone, so that the transaction can go on."""
+    connection.info.pop(_ABORTED, None)
+
+
 def _clear(connection: Connection) -> None:
     if connection.invalidated:
         return  # an invalidated connection has no info, and to read it here would make the rollback fail
@@ -131,7 +136,7 @@ def _clear(connection: Connection) -> None:
 
 def _clear_savepoint(connection: Connection, *_: object) -> None:
     if not connection.invalidated:
-        connection.info.pop(_ABORTED, None)
+        unmark_aborted(connection)
 
 
 _listener: Any

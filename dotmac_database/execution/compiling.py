@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from sqlalchemy import (
     ColumnClause,
     ColumnElement,
     Dialect,
+    Executable,
     Insert,
     Select,
     SelectBase,
@@ -49,6 +50,7 @@ class DriverStatement:
     """
 
     driver: Driver
+    statement: ReferenceType[Executable]
     sql: str
     parameters: Sequence[tuple[str, object, Process | None]]
     types: list[TypeEngine[object]]
@@ -73,6 +75,31 @@ class DriverStatement:
         )
         return tuple((place, process) for place, process in processors if process is not None)
 
+    def compiled(self, dialect: Dialect) -> tuple[Executable, SQLCompiler]:
+        """The statement, and SQLAlchemy's compiled form of it, which the listeners to statements need."""
+        cached: dict[DriverStatement, SQLCompiler] | None = vars(dialect).get(_COMPILED)
+        if cached is None:
+            cached = {}
+            setattr(dialect, _COMPILED, cached)
+        statement = self.statement()
+        assert statement is not None, "the caller has it"
+        compiled = cached.get(self)
+        if compiled is None:
+            if len(cached) >= _MAX_COMPILED:
+                cached.clear()
+            new = statement.compile(dialect=dialect)  # type: ignore[attr-defined]  # a Select, an Insert or an Update
+            compiled = cached[self] = new
+        return statement, compiled
+
+
+_COMPILED = "dotmac_compiled_statements"
+"""The attribute of a dialect that caches SQLAlchemy's compiled statements.
+
+They are not in `DriverStatement`: each refers to its statement, which would then stay in `_DRIVER_STATEMENTS` forever.
+"""
+
+_MAX_COMPILED = 256
+"""The maximum number of compiled statements of a dialect; a full cache is cleared."""
 
 _DRIVER_STATEMENTS = "dotmac_driver_statements"
 """The attribute of a dialect that caches its `DriverStatement`s, so that the cache is freed with the engine.
@@ -124,7 +151,7 @@ def _compiled(
         for name in (compiled.bind_names.values() if driver.named else compiled.positiontup or ())
         for bind in (compiled.binds[name],)
     ]
-    return DriverStatement(driver, str(compiled), parameters, [entry.type for entry in columns], keys)
+    return DriverStatement(driver, ref(statement), str(compiled), parameters, [entry.type for entry in columns], keys)
 
 
 def _holds_users_sql(statement: Select[Any] | Insert | Update, table: Table) -> bool:

@@ -11,19 +11,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Dialect, Engine
+from sqlalchemy import exc as sa
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.base import instance_state
 
-from ..departures import WRITE_INSIDE, connection_departure
-from ..dialects.drivers import Pooled
+from ..departures import READ_INSIDE, WRITE_INSIDE, connection_departure, statement_listeners
+from ..dialects.driver_internals import as_dbapi_error
+from ..dialects.drivers import Arguments, Pooled
 from ..dialects.errors import loses_connection
 from ..dialects.savepoints import NAME, secure, undo
 from ..dialects.sqlite_engine import shared_pool
 from ..dialects.stale_plans import go_back, is_stale_plan, mark_point, note_stale, point_of
-from ..dialects.transactions import BUSY, equip_pooled, mark_aborted
+from ..dialects.transactions import BUSY, equip_pooled, mark_aborted, unmark_aborted
 from ..errors import SessionEndedError, TransactionError
 from ..models.traits import Traits
-from ..sqlalchemy_internals import has_nothing_to_flush, note_inserted, raise_as_connect_error
+from ..sqlalchemy_internals import (
+    execution_context,
+    has_nothing_to_flush,
+    note_inserted,
+    raise_as_connect_error,
+    raise_as_statement_error,
+)
 from .compiling import DriverStatement, Processors, driver_statement
 from .objects import objects_of
 from .routes import Boundary, Route, engine_of
@@ -61,17 +69,18 @@ def fetch(
     is_within = route.boundary is not Boundary.AUTOCOMMIT
     if not is_within:
         rows = _records(engine, to_send, parameters)
-    elif has_nothing_to_flush(session):
-        rows = _records_within(session, session.connection(), to_send, parameters)
     else:
-        return None  # SQLAlchemy flushes before it reads
+        connection = session.connection() if has_nothing_to_flush(session) else None
+        if connection is None or connection_departure(connection, READ_INSIDE):
+            return None  # SQLAlchemy flushes before it reads
+        rows = _records_within(session, connection, to_send, parameters)
     if rows is None or fields is None:
         return None if rows is None else [tuple(row) for row in rows]
-    width = len(to_send.keys)
+    width, refreshes = len(to_send.keys), route.boundary is not Boundary.SESSION_TRANSACTION
     firsts: list[Any] = (
         [dict(zip(to_send.keys, row[:width], strict=True)) for row in rows]
         if fields
-        else objects_of(session, traits, to_send.keys, rows, refresh=not is_within)
+        else objects_of(session, traits, to_send.keys, rows, refresh=refreshes)
     )
     return [(each, *row[width:]) for each, row in zip(firsts, rows, strict=True)]
 
@@ -133,6 +142,8 @@ def _records(
     engine: Engine, to_send: DriverStatement, parameters: Mapping[str, object], *, repeatable: bool = True
 ) -> Sequence[Row] | None:
     """The rows of a statement in AUTOCOMMIT. None: it was not sent, or a ``repeatable`` read lost its connection."""
+    if statement_listeners(engine) is not None:
+        return _observed_records(engine, to_send, parameters, repeatable=repeatable)
     try:
         pooled: Pooled = engine.raw_connection()
     except engine.dialect.loaded_dbapi.Error as error:
@@ -142,7 +153,8 @@ def _records(
         if not to_send.driver.is_usable(pooled) or to_send.driver.in_transaction(pooled):
             return None  # other code began a transaction that could be rolled back
         equip_pooled(engine.dialect, pooled)
-        return _sent(engine.dialect, pooled, to_send, parameters, is_within=False)
+        arguments = to_send.arguments(parameters)
+        return _sent(engine.dialect, pooled, to_send, to_send.sql, arguments, is_within=False)
     except Exception as error:
         lost = loses_connection(engine.dialect, pooled, error)
         if lost:
@@ -157,6 +169,62 @@ def _records(
         raise
     finally:
         pooled.close()
+
+
+def _observed_records(
+    engine: Engine, to_send: DriverStatement, parameters: Mapping[str, object], *, repeatable: bool
+) -> Sequence[Row] | None:
+    """As `_records`, for an engine with listeners to its statements.
+
+    If a listener sends statements before, they begin a transaction, of which the statement is then a part.
+    """
+    with engine.connect() as connection:
+        pooled: Any = connection.connection
+        if not to_send.driver.is_usable(pooled) or to_send.driver.in_transaction(pooled):
+            return None  # as in `_records`
+        try:
+            rows = _observed(connection, to_send, parameters, is_within=False)
+            if connection.in_transaction():
+                connection.commit()
+            elif to_send.driver.in_transaction(pooled):
+                pooled.commit()
+        except sa.DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            if not repeatable:
+                raise lost_in_write() from error.orig
+            return None
+    return rows
+
+
+def _observed(
+    connection: Connection, to_send: DriverStatement, parameters: Mapping[str, object], *, is_within: bool
+) -> Sequence[Row]:
+    """The rows of a statement, between the calls of the engine's listeners to statements.
+
+    They get what they would get from SQLAlchemy, and may replace the SQL and the parameters.
+    """
+    listeners = statement_listeners(connection.engine)
+    assert listeners is not None
+    statement, compiled = to_send.compiled(connection.engine.dialect)
+    context = execution_context(connection, compiled, parameters, statement)
+    sql, arguments = context.statement, context.parameters[0]
+    pooled: Any = connection.connection
+    try:
+        for listener in listeners.before:
+            sql, arguments = listener(connection, context.cursor, sql, arguments, context, False)
+        is_within = is_within or to_send.driver.in_transaction(pooled)
+        rows = _sent(connection.dialect, pooled, to_send, sql, arguments, is_within=is_within)
+        for listener in listeners.after:
+            listener(connection, context.cursor, sql, arguments, context, False)
+    except SessionEndedError:
+        raise
+    except BaseException as error:
+        cause = as_dbapi_error(pooled.dbapi_connection, error) if isinstance(error, Exception) else error
+        raise_as_statement_error(connection, cause, sql, arguments, context)
+        raise
+    context.cursor.close()
+    return rows
 
 
 def _records_within(
@@ -178,6 +246,7 @@ def _records_within(
     if not driver.is_usable(pooled) or driver.commits_each(pooled):
         return None
     info, begun, secured = pooled.info, driver.in_transaction(pooled), False
+    observed = statement_listeners(connection.engine) is not None
     settings = state_of(session).settings
     if settings is not None:
         settings.announce(connection)
@@ -187,19 +256,24 @@ def _records_within(
             secure(driver, pooled)
             mark_point(pooled, NAME)
         secured = is_protected
-        return _sent(connection.dialect, pooled, to_send, parameters, is_within=True)
+        if observed:
+            return _observed(connection, to_send, parameters, is_within=True)
+        arguments = to_send.arguments(parameters)
+        return _sent(connection.dialect, pooled, to_send, to_send.sql, arguments, is_within=True)
     except SessionEndedError:
         raise
     except Exception as error:
         if connection.closed or connection.invalidated:
             raise SessionEndedError from error
-        lost = loses_connection(connection.dialect, pooled, error)
+        lost = _is_lost(connection, pooled, error)
         if lost:
             connection.invalidate(error)
         elif secured:
             _undo(session, connection, to_send, begun=begun)
         elif is_write or not driver.undoes_statement:
             mark_aborted(connection)
+        if observed:
+            raise  # it is what SQLAlchemy raises, or a listener
         raise driver.error(connection.dialect, to_send.sql, error, lost=lost) from error
     except BaseException as ended:
         if not connection.closed and shared_pool(connection.engine) is None:
@@ -207,6 +281,12 @@ def _records_within(
         raise
     finally:
         info.pop(BUSY, None)
+
+
+def _is_lost(connection: Connection, pooled: Pooled, error: Exception) -> bool:
+    """Whether the error, of the driver or of SQLAlchemy, means that the connection is lost."""
+    cause = error.orig if isinstance(error, sa.DBAPIError) else error
+    return isinstance(cause, Exception) and loses_connection(connection.dialect, pooled, cause)
 
 
 def _undo(session: Session, connection: Connection, to_send: DriverStatement, *, begun: bool) -> None:
@@ -225,6 +305,7 @@ def _undo(session: Session, connection: Connection, to_send: DriverStatement, *,
             settings = state_of(session).settings
             if settings is not None:
                 settings.forget()
+        unmark_aborted(connection)
     except TransactionError:
         raise
     except Exception as error:
@@ -233,21 +314,20 @@ def _undo(session: Session, connection: Connection, to_send: DriverStatement, *,
 
 
 def _sent(
-    dialect: Dialect, pooled: Pooled, to_send: DriverStatement, parameters: Mapping[str, object], *, is_within: bool
+    dialect: Dialect, pooled: Pooled, to_send: DriverStatement, sql: str, arguments: Arguments, *, is_within: bool
 ) -> Sequence[Row]:
     """The rows of a statement. It is sent again if the server's plan is stale and no earlier work is lost by that.
 
     With ``is_within``, a transaction is begun first unless the connection has one already.
     """
     driver, adapted = to_send.driver, pooled.dbapi_connection
-    arguments = to_send.arguments(parameters)
     point = point_of(dialect, pooled)
     send = driver.send if is_within else driver.send_alone
     if is_within:
         driver.begin(pooled)
         _refuse_lost(pooled, adapted)
     try:
-        rows, types = send(pooled, to_send.sql, arguments)
+        rows, types = send(pooled, sql, arguments)
     except Exception as error:
         if not is_stale_plan(error):
             raise
@@ -259,8 +339,8 @@ def _sent(
         if is_within:
             driver.begin(pooled)
         _refuse_lost(pooled, adapted)
-        rows, types = send(pooled, to_send.sql, arguments)
-    return _converted(rows, _processors(dialect, pooled, to_send, types)) if rows else rows
+        rows, types = send(pooled, sql, arguments)
+    return _converted(rows, _processors(dialect, pooled, to_send, sql, types)) if rows else rows
 
 
 def _converted(rows: Iterable[Iterable[object]], processors: Processors) -> Sequence[Row]:
@@ -278,7 +358,7 @@ def _refuse_lost(pooled: Pooled, adapted: object) -> None:
         raise SessionEndedError
 
 
-def _processors(dialect: Dialect, pooled: Pooled, to_send: DriverStatement, types: object) -> Processors:
+def _processors(dialect: Dialect, pooled: Pooled, to_send: DriverStatement, sql: str, types: object) -> Processors:
     """The conversions of the rows that a connection has just fetched, for the types that the server reported.
 
     After a change of the schema, the server may report other types, and the conversions are made anew.
@@ -290,7 +370,7 @@ def _processors(dialect: Dialect, pooled: Pooled, to_send: DriverStatement, type
     last = cached.get(to_send)
     if last is not None and types is not None and last[0] == types:
         return last[1]
-    oids = to_send.driver.oids(pooled, to_send.sql, types, len(to_send.types))
+    oids = to_send.driver.oids(pooled, sql, types, len(to_send.types))
     processors = to_send.processors(dialect, oids)
     if types is not None:
         if len(cached) >= _MAX_PROCESSORS:

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from ..departures import (
     CHANGE,
+    COPY_BY_DRIVER,
     READ_ALONE,
     READ_BY_DRIVER,
     READ_INSIDE,
@@ -142,15 +143,19 @@ def read_route(session: Session, traits: Traits[M] | None, refusal: Reason | Non
         refusal = _driver_refusal(session, traits, READ_BY_DRIVER, by_itself=True)
         if refusal is None:
             return DIRECT
+        can_be_within = _driver_refusal(session, traits, READ_INSIDE, by_itself=False) is None
+        sender = Sender.DRIVER if can_be_within else Sender.STATEMENT
+    else:
+        sender = Sender.STATEMENT
     reason = _transaction_need(session, READ_ALONE)
     if reason is not None and reason is not Departure.SESSION_LISTENER:
-        return Route(Sender.STATEMENT, Boundary.SESSION_TRANSACTION, reason)
+        return Route(sender, Boundary.SESSION_TRANSACTION, reason)
     engine = engine_of(session)
     if not saves_begin(engine):
-        return Route(Sender.STATEMENT, Boundary.OWN_TRANSACTION, refusal)
+        return Route(sender, Boundary.OWN_TRANSACTION, refusal)
     reason = reason or engine_departure(engine, READ_ALONE)
     if reason is not None:
-        return Route(Sender.STATEMENT, Boundary.OWN_TRANSACTION, reason)
+        return Route(sender, Boundary.OWN_TRANSACTION, reason)
     return Route(Sender.STATEMENT, Boundary.AUTOCOMMIT, refusal)
 
 
@@ -196,6 +201,7 @@ def write_route(
     else:
         boundary, reason = Boundary.OWN_TRANSACTION, _own_transaction_reason(session, state)
     is_own = boundary is Boundary.OWN_TRANSACTION
+    needs_transaction = refusal is None
     if refusal is None:
         by_itself = reason is None
         shortcut = WRITE_BY_DRIVER if by_itself else WRITE_INSIDE
@@ -204,6 +210,8 @@ def write_route(
             return DIRECT if by_itself else Route(Sender.DRIVER, boundary, reason)
     if is_own and is_single and state.settings is None and _can_omit_begin(session):
         boundary = Boundary.AUTOCOMMIT
+    elif is_own and needs_transaction and _driver_refusal(session, traits, WRITE_INSIDE, by_itself=False) is None:
+        sender = Sender.DRIVER
     return Route(sender, boundary, refusal or reason)
 
 
@@ -237,7 +245,7 @@ def bulk_sender(
         return Sender.UNIT_OF_WORK, Circumstance.MODEL
     if rows_sender(count, arrays=arrays) is Sender.VALUES:
         return Sender.VALUES, Circumstance.FEW_ROWS if arrays else Circumstance.ARRAY_TYPES
-    departure = session_departure(session, WRITE_BY_DRIVER)
+    departure = session_departure(session, COPY_BY_DRIVER)
     if departure is not None:
         return Sender.VALUES, departure
     if count < COPY_FROM:

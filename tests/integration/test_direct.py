@@ -224,9 +224,9 @@ def slowly(face: Face) -> Iterator[None]:
 
     def listener(*_: Any) -> None: ...
 
-    event.listen(face.engine, "before_cursor_execute", listener)
+    event.listen(face.engine, "after_execute", listener)
     yield
-    event.remove(face.engine, "before_cursor_execute", listener)
+    event.remove(face.engine, "after_execute", listener)
 
 
 def state_of(entity: Any) -> dict[str, Any]:
@@ -371,9 +371,7 @@ def listened(name: str, target: Any) -> Callable[[Face, Any], Any]:
 
 
 ELSEWHERE: dict[str, Callable[[Face, Any], Any]] = {
-    "a listener to statements": listened("before_cursor_execute", lambda face, session: face.engine),
     "a listener to elements": listened("before_execute", lambda face, session: face.engine),
-    "a listener after statements": listened("after_cursor_execute", lambda face, session: face.engine),
     "a listener to the ORM's statements": listened("do_orm_execute", lambda face, session: session.sync_session),
     "a listener to loaded objects": listened("loaded_as_persistent", lambda face, session: session.sync_session),
     "a listener to loads": listened("load", lambda face, session: Pet),

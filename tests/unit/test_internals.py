@@ -21,6 +21,7 @@ import sqlalchemy
 from asyncpg.connection import _StatementCache, _StatementCacheEntry
 from sqlalchemy import ColumnElement, Connection, Engine, Integer, column, create_engine, insert, select, table, text
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection, PGDialect_asyncpg
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.event import attr as event_attributes
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.ext.compiler import compiles
@@ -149,6 +150,9 @@ OWNERS: dict[str, Callable[[], Any]] = {
     "_add_unpresent": lambda: _WeakInstanceDict,
     "_reset": lambda: InstanceState,
     "_commit": lambda: InstanceState,
+    "_init_compiled": lambda: DefaultExecutionContext,
+    "_handle_dbapi_exception": lambda: Connection,
+    "_handle_exception": lambda: AsyncAdapt_asyncpg_connection,
     "_commit_all": lambda: InstanceState,
     "_EmptyListener": lambda: event_attributes,
     "_ListenerCollection": lambda: event_attributes,
