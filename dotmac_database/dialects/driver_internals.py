@@ -50,6 +50,43 @@ def caches_statements(pooled: Any) -> bool:
     return bool(size) and type(pooled.dbapi_connection) is adapters.AsyncAdapt_asyncpg_connection
 
 
+class _Scripted:
+    """asyncpg's connection, which sends a script together with the first statement that is executed."""
+
+    __slots__ = ("dotmac_driver", "dotmac_script")
+
+    def __init__(self, driver: Any, script: str) -> None:
+        object.__setattr__(self, "dotmac_driver", driver)
+        object.__setattr__(self, "dotmac_script", script)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.dotmac_driver, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self.dotmac_driver, name, value)
+
+    def execute(self, sql: str) -> Awaitable[str]:
+        """Send the statement and the script as one message."""
+        sent: Awaitable[str] = self.dotmac_driver.execute(f"{sql} {self.dotmac_script}")
+        return sent
+
+
+def begin_with(driver: Any, adapted: Any, script: str) -> None:
+    """Begin a transaction, as the adapter does before the first statement, and run a script in it. One message.
+
+    If this fails, it is unknown whether the transaction has begun, so the caller must close the connection.
+    """
+    transaction = driver.transaction(
+        isolation=adapted.isolation_level, readonly=adapted.readonly, deferrable=adapted.deferrable
+    )
+    transaction._connection = _Scripted(driver, script)
+    try:
+        await_only(transaction.start())
+    finally:
+        transaction._connection = driver
+    adapted._transaction = transaction
+
+
 def has_adapter(pooled: Any) -> bool:
     """Whether the connection is psycopg's or sqlite3's own, or one that SQLAlchemy has adapted from an async driver."""
     return type(pooled.dbapi_connection).__module__.startswith(_MODULES)
@@ -141,6 +178,7 @@ ASYNCPG: tuple[Internal, ...] = (
     Internal("_statement", lambda: _of_asyncpg("connection._StatementCacheEntry"), "is a part of _stmt_cache", "0.30"),
     Internal("_transaction", lambda: _ADAPTER, "shows whether a transaction has begun", "SQLAlchemy 1.4"),
     Internal("_start_transaction", lambda: _ADAPTER, "begins a transaction", "SQLAlchemy 1.4"),
+    Internal("_connection", lambda: _of_asyncpg("transaction.Transaction"), "sends BEGIN", "0.30"),
 )
 """The names that are needed to send statements by asyncpg without SQLAlchemy.
 

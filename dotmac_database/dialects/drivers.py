@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from sqlalchemy import Dialect
 from sqlalchemy import exc as sa
@@ -17,6 +17,7 @@ from .driver_internals import (
     absent_of_asyncpg,
     attributes_of,
     begin,
+    begin_with,
     caches_statements,
     has_adapter,
     has_begun,
@@ -44,6 +45,29 @@ class Pooled(Protocol):
 
     def invalidate(self, e: BaseException | None = None) -> None:
         """Close the driver's connection because of ``e``."""
+
+
+class Opening(NamedTuple):
+    """The settings with which a transaction begins.
+
+    ``is_secret``: the values must be sent as parameters, since other sessions may read the text of a statement, in
+    PostgreSQL's view ``pg_stat_activity``.
+    """
+
+    settings: tuple[tuple[str, str], ...]
+    is_secret: bool
+
+    def sql(self, placeholders: Iterable[str]) -> str:
+        """The statement that sets the settings until the transaction ends."""
+        calls = [
+            f"pg_catalog.set_config('{name}', {value}, true)"
+            for (name, _), value in zip(self.settings, placeholders, strict=True)
+        ]
+        return f"SELECT {', '.join(calls)}"
+
+    def values(self) -> list[str]:
+        """The values of the settings."""
+        return [value for _, value in self.settings]
 
 
 class Driver(ABC):
@@ -74,6 +98,23 @@ class Driver(ABC):
 
     def begin(self, pooled: Pooled) -> None:  # noqa: B027 - most drivers have nothing to do
         """Begin a transaction, unless the connection is in one, or the driver begins it with the next statement."""
+
+    def open(self, pooled: Pooled, opening: Opening) -> tuple[str, Arguments]:
+        """Begin a transaction with settings, and return the statement that sets them, with its arguments.
+
+        If this fails, the connection must be closed.
+        """
+        self.begin(pooled)
+        sql, arguments = self._opening_statement(opening)
+        self.send(pooled, sql, arguments)
+        return sql, arguments
+
+    def _opening_statement(self, opening: Opening) -> tuple[str, Arguments]:
+        values = opening.values()
+        if self.named:
+            names = [f"v{place}" for place in range(len(values))]
+            return opening.sql(f"%({name})s" for name in names), dict(zip(names, values, strict=True))
+        return opening.sql(f"${place + 1}" for place in range(len(values))), tuple(values)
 
     @abstractmethod
     def send(self, pooled: Pooled, sql: str, arguments: Arguments) -> tuple[Rows, object]:
@@ -121,6 +162,15 @@ class _Asyncpg(Driver):
     def begin(self, pooled: Pooled) -> None:
         if not has_begun(pooled.dbapi_connection):
             begin(pooled.dbapi_connection)
+
+    def open(self, pooled: Pooled, opening: Opening) -> tuple[str, Arguments]:
+        if opening.is_secret:
+            return super().open(pooled, opening)
+        # As hexadecimal digits, the values need no quoting, whatever the server's settings for literals are.
+        digits = (value.encode().hex() for value in opening.values())
+        script = opening.sql(f"pg_catalog.convert_from(pg_catalog.decode('{each}', 'hex'), 'UTF8')" for each in digits)
+        begin_with(pooled.driver_connection, pooled.dbapi_connection, script)
+        return self._opening_statement(opening)
 
     def send(self, pooled: Pooled, sql: str, arguments: Arguments) -> tuple[Rows, object]:
         driver = pooled.driver_connection

@@ -166,6 +166,11 @@ def mark_point(pooled: Any, savepoint: str) -> None:
     pooled.info[_POINT] = Point(savepoint)
 
 
+def mark_opening(pooled: Any, statement: str, parameters: Any) -> None:
+    """Mark the beginning of the transaction, with the statement that opened it, as the point to roll back to."""
+    pooled.info[_POINT] = Point(None, ((statement, parameters),))
+
+
 def mark_savepoint(connection: Connection) -> None:
     """Mark the innermost savepoint as the point to roll back to.
 

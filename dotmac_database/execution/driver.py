@@ -17,11 +17,11 @@ from sqlalchemy.orm.base import instance_state
 
 from ..departures import READ_INSIDE, WRITE_INSIDE, connection_departure, statement_listeners
 from ..dialects.driver_internals import as_dbapi_error
-from ..dialects.drivers import Arguments, Pooled
+from ..dialects.drivers import Arguments, Opening, Pooled
 from ..dialects.errors import loses_connection
 from ..dialects.savepoints import NAME, secure, undo
 from ..dialects.sqlite_engine import shared_pool
-from ..dialects.stale_plans import go_back, is_stale_plan, mark_point, note_stale, point_of
+from ..dialects.stale_plans import go_back, is_stale_plan, mark_opening, mark_point, note_stale, point_of
 from ..dialects.transactions import BUSY, equip_pooled, mark_aborted, unmark_aborted
 from ..errors import SessionEndedError, TransactionError
 from ..models.traits import Traits
@@ -245,13 +245,20 @@ def _records_within(
     pooled: Pooled = connection.connection
     if not driver.is_usable(pooled) or driver.commits_each(pooled):
         return None
-    info, begun, secured = pooled.info, driver.in_transaction(pooled), False
+    info, begun = pooled.info, driver.in_transaction(pooled)
+    opens = secured = False
     observed = statement_listeners(connection.engine) is not None
     settings = state_of(session).settings
-    if settings is not None:
+    if settings is not None and begun:
         settings.announce(connection)
     info[BUSY] = True
     try:
+        if settings is not None and not begun:
+            opening = settings.opening(connection)
+            opens = opening is not None
+            if opening is not None:
+                _open(connection, to_send, opening)
+            opens = False
         if is_protected and begun and not driver.undoes_statement:
             secure(driver, pooled)
             mark_point(pooled, NAME)
@@ -266,7 +273,7 @@ def _records_within(
         if connection.closed or connection.invalidated:
             raise SessionEndedError from error
         lost = _is_lost(connection, pooled, error)
-        if lost:
+        if lost or opens:
             connection.invalidate(error)
         elif secured:
             _undo(session, connection, to_send, begun=begun)
@@ -281,6 +288,16 @@ def _records_within(
         raise
     finally:
         info.pop(BUSY, None)
+
+
+def _open(connection: Connection, to_send: DriverStatement, opening: Opening) -> None:
+    """Begin the connection's transaction with settings."""
+    pooled: Pooled = connection.connection
+    adapted = pooled.dbapi_connection
+    point_of(connection.dialect, pooled)  # makes the connection forget its stale plans
+    sql, arguments = to_send.driver.open(pooled, opening)
+    _refuse_lost(pooled, adapted)
+    mark_opening(pooled, sql, arguments)
 
 
 def _is_lost(connection: Connection, pooled: Pooled, error: Exception) -> bool:

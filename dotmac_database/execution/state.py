@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import InstanceState, LoaderCallableStatus, Session, scoped_session
 from sqlalchemy.orm.attributes import set_committed_value
 
+from ..dialects.drivers import Opening
 from ..dialects.transactions import watch
 from ..errors import MisuseError, SessionEndedError, TransactionError
 from ..sqlalchemy_internals import has_ended
@@ -27,6 +28,9 @@ class TransactionSettings(Protocol):
 
     def announce(self, connection: Connection) -> None:
         """Send the settings, unless the open transaction of ``connection`` has them already."""
+
+    def opening(self, connection: Connection) -> Opening | None:
+        """The settings that a transaction begins with, which the caller sends; None: it needs none."""
 
     def forget(self) -> None:
         """Note that the transaction was rolled back, and its settings with it."""

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from sqlalchemy import MetaData, func, literal, select, text, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import Session
 
 from dotmac_database import (
@@ -24,7 +25,9 @@ from dotmac_database import (
     tenant_scope,
     unscoped,
 )
+from dotmac_database.dialects.drivers import driver_of
 from dotmac_database.engines import Database, create_database
+from dotmac_database.execution.state import state_of
 from dotmac_database.tenancy.rls.policies import ALL_TENANTS_SETTING, SETTING
 from tests.conftest import Face, counted
 from tests.postgres import _free_port
@@ -354,3 +357,92 @@ def test_rls_on_sqlite_is_no_ring(tmp_path: Path) -> None:
         with pytest.raises(UnscopedStatementError):
             _raw(session)
     database.dispose()
+
+
+AWKWARD = [
+    *(
+        "o'brien",
+        "a\\",
+        "\\'; SELECT 1; --",
+        "'; ROLLBACK; SELECT set_config('dotmac.tenant_id', 'b', true); --",
+        "$$",
+        "$1",
+    ),
+    *(
+        "%s",
+        "%(v0)s",
+        ":tenant",
+        "E'x'",
+        'quo"ted',
+        "über",
+        "\N{SNOWMAN}\N{GRINNING FACE}",
+        "x" * 300,
+        " a",
+        "line\nbreak",
+    ),
+]
+"""Tenants whose names would end a literal, be a placeholder, or be changed by a careless quotation."""
+
+
+@pytest.fixture(params=["on", "off"])
+def literals(owner: Database, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each setting of ``standard_conforming_strings``: "off" makes a backslash in a literal begin an escape."""
+    with owner.engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER ROLE CURRENT_USER SET standard_conforming_strings = {request.param}")
+    owner.engine.dispose()
+    yield
+    with owner.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER ROLE CURRENT_USER RESET standard_conforming_strings")
+    owner.engine.dispose()
+
+
+@pytest.mark.usefixtures("literals")
+@pytest.mark.parametrize("tenant", AWKWARD, ids=range(len(AWKWARD)))
+def test_a_transaction_begins_with_exactly_the_tenants_name(behind: Guarded, tenant: str) -> None:
+    """The driver sends the name in the same message as BEGIN, for every setting of the server for literals."""
+    session = behind.session()
+    bind_tenant(session, tenant)
+    accounts = behind.face.repository(session, Account, tenant)
+    assert behind.face(accounts.list) == []
+    assert session.in_transaction()
+    current = "SELECT current_setting('{}')"
+    assert behind.run(session, lambda s: s.scalar(text(current.format(SETTING)))) == tenant
+    assert behind.run(session, lambda s: s.scalar(text(current.format(ALL_TENANTS_SETTING)))) == ""
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_signed_tenant_is_in_no_text_that_other_sessions_can_read(owner: Database, signed: bool) -> None:
+    """PostgreSQL shows the text of a session's last statement to other sessions of its role, but not the values."""
+    rls = RowLevelSecurity(Base.metadata, secret="a secret of sixteen bytes" if signed else None)
+    face = Face("async", owner)
+    last = text("SELECT query FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE '%set_config%'")
+
+    def begin(session: Session) -> None:
+        connection = session.connection()
+        settings = state_of(session).settings
+        assert settings is not None
+        opening = settings.opening(connection)
+        assert opening is not None
+        assert opening.is_secret is signed
+        driver = driver_of(connection.dialect)
+        assert driver is not None
+        driver.open(connection.connection, opening)
+
+    async def run() -> list[str]:
+        maker = guard_tenants(async_sessionmaker(owner.async_engine, expire_on_commit=False), rls=rls)
+        async with maker() as session, owner.async_engine.connect() as other:
+            bind_tenant(session, "a")
+            await session.run_sync(begin)
+            texts = [str(each) for each in (await other.execute(last)).scalars()]
+            await session.rollback()
+            return texts
+
+    try:
+        texts = face(run)
+    finally:
+        face.runner.run(owner.async_engine.dispose())
+        del owner.__dict__["async_engine"]
+        face.runner.close()
+    assert len(texts) == 1
+    assert ("$1" in texts[0]) is signed
+    assert ("decode('61', 'hex')" in texts[0]) is not signed

@@ -19,6 +19,7 @@ import psycopg
 import pytest
 import sqlalchemy
 from asyncpg.connection import _StatementCache, _StatementCacheEntry
+from asyncpg.transaction import Transaction
 from sqlalchemy import ColumnElement, Connection, Engine, Integer, column, create_engine, insert, select, table, text
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection, PGDialect_asyncpg
 from sqlalchemy.engine.default import DefaultExecutionContext
@@ -186,6 +187,7 @@ OWNERS: dict[str, Callable[[], Any]] = {
     "_statement": lambda: _StatementCacheEntry,
     "_get_attributes": lambda: asyncpg.protocol.protocol.PreparedStatementState,
     "_transaction": lambda: AsyncAdapt_asyncpg_connection,
+    "_connection": lambda: Transaction,
     "_start_transaction": lambda: AsyncAdapt_asyncpg_connection,
     "_execute_mutex": lambda: AsyncAdapt_asyncpg_connection,
     "_invalidate_schema_cache_asof": lambda: AsyncAdapt_asyncpg_connection,

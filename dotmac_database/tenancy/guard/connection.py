@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.elements import BindParameter
 
+from ...dialects.drivers import Opening
 from ...dialects.features import has_policies
 from ...dialects.own_statements import OWN
 from ...errors import TenantIsolationError
@@ -20,7 +21,7 @@ from ...sqlalchemy_internals import values_of
 from ..context import UNKNOWN, TenantBinding, binding_of
 from ..parameters import SERVED_TENANT
 from ..rls.cleaning import CLEANING, mark_raw
-from ..rls.row_level_security import announce_tenant
+from ..rls.row_level_security import announce_tenant, settings_of
 from ..tables import TABLES
 from ..values import column_value, same
 from .compiler import ConfiningCompiler, confining
@@ -138,9 +139,14 @@ def _is_raw(context: DefaultExecutionContext | None) -> bool:
     return not isinstance(compiled, ConfiningCompiler) or compiled.opaque is not None
 
 
+def _settings(binding: TenantBinding) -> tuple[str | None, bool]:
+    """The tenant that the session serves, and whether it may access the rows of all tenants."""
+    return None if binding.tenant is None else str(binding.tenant), binding.open
+
+
 def _announce(binding: TenantBinding, connection: Connection) -> None:
     """Set the tenant for row-level security, before the first statement of a transaction."""
-    settings = (None if binding.tenant is None else str(binding.tenant), binding.open)
+    settings = _settings(binding)
     if (
         binding.announced == settings
         or binding.announced is _ANNOUNCING
@@ -166,6 +172,19 @@ class TenantSettings:
         guarding = _guarding(connection)
         if guarding is not None and has_policies(connection.dialect.name):
             _announce(guarding[1], connection)
+
+    def opening(self, connection: Connection) -> Opening | None:
+        """The tenant, for the beginning of a transaction, of which it is noted that it has the tenant."""
+        guarding = _guarding(connection)
+        binding = None if guarding is None else guarding[1]
+        if binding is None or binding.rls is None or not has_policies(connection.dialect.name):
+            return None
+        settings = _settings(binding)
+        if settings == (None, False):
+            return None
+        binding.announced = settings
+        signer = binding.rls.signer
+        return Opening(tuple(settings_of(*settings, signer).items()), is_secret=signer is not None)
 
     def forget(self) -> None:
         """Note that the transaction was rolled back, and the tenant with it."""

@@ -42,11 +42,17 @@ def announce_tenant(connection: Connection, tenant: str | None, across: bool, si
     The settings end with the transaction, as with SET LOCAL, so that they never stay on a pooled connection. With a
     ``signer`` they are signed. ``across``: the policies admit the rows of all tenants.
     """
-    values = {"tenant": tenant or "", "across": "on" if across else ""}
-    if signer is not None:
-        settings = ((SETTING, "tenant"), (ALL_TENANTS_SETTING, "across"))
-        values = {name: signer.sign(setting, values[name]) if values[name] else "" for setting, name in settings}
-    connection.execute(_SET_TENANT, values, execution_options={OWN: True, OPENING: True})
+    values = settings_of(tenant, across, signer)
+    parameters = {"tenant": values[SETTING], "across": values[ALL_TENANTS_SETTING]}
+    connection.execute(_SET_TENANT, parameters, execution_options={OWN: True, OPENING: True})
+
+
+def settings_of(tenant: str | None, across: bool, signer: Signer | None = None) -> dict[str, str]:
+    """The values of the settings that name the tenant; see `announce_tenant`."""
+    values = {SETTING: tenant or "", ALL_TENANTS_SETTING: "on" if across else ""}
+    if signer is None:
+        return values
+    return {setting: signer.sign(setting, value) if value else "" for setting, value in values.items()}
 
 
 class RowLevelSecurity:
