@@ -9,8 +9,9 @@ departure, and the statement is sent in SQLAlchemy's ordinary way.
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -30,6 +31,7 @@ from .sqlalchemy_internals import (
     SHORTCUTS,
     EmptyListener,
     EventListeners,
+    JoinedListener,
     ListenerCollection,
     absent,
     event_names,
@@ -189,9 +191,13 @@ def has_session_listener(session: Session, shortcut: Shortcut) -> bool:
     """Whether a listener of the user's is registered for an event of the session that the shortcut affects."""
     if _ABSENT is not None:
         return True
-    if "dispatch" in vars(session):
+    dispatch = vars(session).get("dispatch")
+    # SQLAlchemy makes a collection in the dispatcher of an object when a listener is registered on the object.
+    if dispatch is not None and ListenerCollection in map(
+        type, (*gc.get_referents(dispatch), *vars(dispatch).values())
+    ):
         return _has_unknown_listener(session.dispatch, shortcut.session, shortcut)
-    # No listener was registered on this session itself, so only the listeners of its class are called.
+    # No listener is registered on this session itself, so only the listeners of its class are called.
     of = type(session)
     last = _KNOWN_BY_CLASS.get((of, shortcut))
     if last is not None and last.are_the_same():
@@ -226,33 +232,40 @@ def connection_departure(connection: Connection, shortcut: Shortcut) -> Departur
     """What a connection adds to the departures of its engine: its options, and the listeners to itself alone."""
     if not all(map(_is_harmless_option, connection.get_execution_options())):
         return Departure.ENGINE_OPTIONS
-    listeners = _affected_listeners(events_of(connection.dispatch), shortcut.engine - STATEMENT_EVENTS)
-    collections = () if listeners is None else listeners(connection.dispatch)
-    own = tuple([each for each in map(_own_listeners, collections) if type(each) is not EmptyListener])
-    return Departure.ENGINE_LISTENER if _any_unknown(own, shortcut) else None
-
-
-_own_listeners: Callable[[EventListeners], EventListeners] = attrgetter("local")
-"""Gets a connection's own listeners to an event, without those of its engine."""
+    # SQLAlchemy makes the collection of an event only when it is needed, so an event without one has no own listeners.
+    collections: list[Any] = gc.get_referents(connection.dispatch)
+    own = [each.local for each in collections if type(each) is JoinedListener and type(each.local) is not EmptyListener]
+    unknown = own and any(each.name not in shortcut.engine and _any_unknown((each,), shortcut) for each in own)
+    return Departure.ENGINE_LISTENER if unknown else None
 
 
 def _engine_listened(engine: Engine, shortcut: Shortcut) -> bool:
     """Whether an unknown listener is registered on an engine, its dialect, its pool, or on all connections."""
     if has_connection_listeners() and _has_unknown_listener(_CONNECTIONS, shortcut.engine, shortcut):
         return True
-    reported = _REPORTED[shortcut.reporting]
-    collections: list[EventListeners] = []
-    _collect(engine.dispatch, shortcut.engine | reported, collections)
-    _collect(engine.dialect.dispatch, shortcut.dialect | reported, collections)
-    if _any_unknown_since(engine, collections, shortcut):
-        return True
-    # Every connection comes from the pool, so that listeners to the pool are called anyway.
-    pool: list[EventListeners] = []
-    _collect(engine.pool.dispatch, shortcut.pool, pool)
-    if _any_unknown_since(engine.pool, pool, shortcut, observers_known=True):
-        return True
+    collections = _collections(engine, shortcut, engine.pool, lambda: _engine_targets(engine, shortcut))
+    if not _are_known_since(engine, collections, shortcut):
+        dispatch, dialect, pool = _engine_targets(engine, shortcut)
+        # Every connection comes from the pool, so that listeners to the pool are called anyway.
+        if (
+            _has_unknown_listener(*dispatch, shortcut)
+            or _has_unknown_listener(*dialect, shortcut)
+            or _has_unknown_listener(*pool, shortcut, observers_known=True)
+        ):
+            return True
+        _note_known(engine, collections, shortcut)
     listeners = statement_listeners(engine) if shortcut.reporting is Reporting.OBSERVERS else None
     return listeners is not None and not all(map(_only_observes, listeners.all()))
+
+
+def _engine_targets(engine: Engine, shortcut: Shortcut) -> Sequence[tuple[Any, frozenset[str]]]:
+    """The dispatchers of an engine, its dialect and its pool, each with the events that are not affected."""
+    reported = _REPORTED[shortcut.reporting]
+    return (
+        (engine.dispatch, shortcut.engine | reported),
+        (engine.dialect.dispatch, shortcut.dialect | reported),
+        (engine.pool.dispatch, shortcut.pool),
+    )
 
 
 _REPORTED = {each: frozenset[str]() if each is Reporting.NONE else STATEMENT_EVENTS for each in Reporting}
@@ -272,44 +285,72 @@ class StatementListeners(NamedTuple):
 
 def statement_listeners(engine: Engine) -> StatementListeners | None:
     """The listeners that the driver must call for each statement; None: there are none."""
-    dispatch: Any = engine.dispatch
-    dialect: Any = engine.dialect.dispatch
-    present = tuple(dispatch.before_cursor_execute), tuple(dispatch.after_cursor_execute), tuple(dialect.handle_error)
+    before, after = _cursor_events(engine.dispatch)
+    errors: EventListeners = _error_event(engine.dialect.dispatch)
+    present = (
+        (*before.parent_listeners, *before.listeners),
+        (*after.parent_listeners, *after.listeners),
+        (*errors.parent_listeners, *errors.listeners),
+    )
     examined: tuple[object, StatementListeners | None] = vars(engine).get(_STATEMENT_LISTENERS, ((), None))
     if examined[0] != present:
-        own = StatementListeners(*(tuple(each for each in part if not is_internal(each)) for part in present))
+        own = StatementListeners(*map(_external, present))
         examined = present, own if own.all() else None
         setattr(engine, _STATEMENT_LISTENERS, examined)
     return examined[1]
+
+
+def _external(listeners: Iterable[Any]) -> tuple[Callable[..., Any], ...]:
+    """The listeners that are neither the toolkit's nor SQLAlchemy's."""
+    return tuple([each for each in listeners if not is_internal(each)])
+
+
+_cursor_events: Callable[[object], tuple[EventListeners, EventListeners]] = attrgetter(
+    "before_cursor_execute", "after_cursor_execute"
+)
+_error_event: Callable[[object], EventListeners] = attrgetter("handle_error")
 
 
 _STATEMENT_LISTENERS = "_dotmac_statement_listeners"
 """The attribute of an engine with the listeners that `statement_listeners` has examined, and its result."""
 
 
-def _collect(dispatch: object, unaffected: frozenset[str], collections: list[EventListeners]) -> None:
-    """Append the dispatcher's collections of listeners, one for each event that is not ``unaffected``."""
-    listeners = _affected_listeners(events_of(dispatch), unaffected)
-    if listeners is not None:
-        collections += listeners(dispatch)
+def _collections(
+    owner: object, shortcut: Shortcut, version: object, targets: Callable[[], Iterable[tuple[Any, frozenset[str]]]]
+) -> list[EventListeners]:
+    """The present listeners of an owner's dispatchers, in a collection for each event that the shortcut affects.
+
+    ``targets()`` are the dispatchers, each with the names of the other events. It is called again if the ``version``
+    has changed.
+    """
+    cached: dict[Shortcut, tuple[object, list[tuple[object, Any]]]] | None = vars(owner).get(_GETTERS)
+    if cached is None:
+        cached = {}
+        setattr(owner, _GETTERS, cached)
+    last = cached.get(shortcut)
+    if last is None or last[0] != version:
+        getters = ((dispatch, _affected_listeners(events_of(dispatch), others)) for dispatch, others in targets())
+        last = cached[shortcut] = (version, [each for each in getters if each[1] is not None])
+    return [each for dispatch, getter in last[1] for each in getter(dispatch)]
 
 
-def _any_unknown_since(
-    owner: object, collections: list[EventListeners], shortcut: Shortcut, *, observers_known: bool = False
-) -> bool:
-    """As `_any_unknown`, but collections whose listeners were all known are not examined again until they change."""
-    examined: dict[Shortcut, KnownListeners] | None = vars(owner).get(_KNOWN_LISTENERS)
-    if examined is None:
-        examined = {}
-        setattr(owner, _KNOWN_LISTENERS, examined)
+_GETTERS = "_dotmac_getters"
+"""The attribute of an engine or a mapper with a dict: for each `Shortcut`, how `_collections` gets the listeners."""
+
+
+def _are_known_since(owner: object, collections: list[EventListeners], shortcut: Shortcut) -> bool:
+    """Whether these are the collections of the last `_note_known`, and have not changed since."""
+    examined: dict[Shortcut, KnownListeners] = vars(owner).get(_KNOWN_LISTENERS, {})
     last = examined.get(shortcut)
-    if last is not None and last.still_holds(collections):
-        return False
-    if _any_unknown(tuple(collections), shortcut, observers_known=observers_known):
-        return True
+    return last is not None and last.still_holds(collections)
+
+
+def _note_known(owner: object, collections: list[EventListeners], shortcut: Shortcut) -> None:
+    """Note that all listeners in the collections are known."""
     if all(isinstance(each, (EmptyListener, ListenerCollection)) for each in collections):
-        examined[shortcut] = KnownListeners(collections)
-    return False
+        if _KNOWN_LISTENERS not in vars(owner):
+            setattr(owner, _KNOWN_LISTENERS, {})
+        vars(owner)[_KNOWN_LISTENERS][shortcut] = KnownListeners(collections)
 
 
 class KnownListeners:
@@ -358,42 +399,23 @@ def mapper_departure(mapper: Mapper[M], shortcut: Shortcut) -> Departure | None:
     manager = mapper.class_manager
     if type(mapper) is not Mapper or type(manager) is not ClassManager:
         return Departure.MODEL_CLASS
-    cached: dict[Shortcut, _Getters] | None = vars(mapper).get(_LISTENER_GETTERS)
-    if cached is None:
-        cached = {}
-        setattr(mapper, _LISTENER_GETTERS, cached)
-    getters = cached.get(shortcut)
-    if getters is None or len(manager) != len(getters):
-        getters = cached[shortcut] = _Getters(mapper, shortcut)
-    return Departure.MODEL_LISTENER if _any_unknown_since(mapper, getters.collections(), shortcut) else None
+    collections = _collections(mapper, shortcut, len(manager), lambda: _mapper_targets(mapper, shortcut))
+    if _are_known_since(mapper, collections, shortcut):
+        return None
+    if _any_unknown(tuple(collections), shortcut):
+        return Departure.MODEL_LISTENER
+    _note_known(mapper, collections, shortcut)
+    return None
 
 
-class _Getters:
-    """Gets the listeners of a class, its objects and its attributes to the events that a shortcut affects."""
-
-    __slots__ = ("_attributes", "_getters")
-
-    def __init__(self, mapper: Mapper[Any], shortcut: Shortcut) -> None:
-        manager = mapper.class_manager
-        # A discriminator that is computed by an SQL expression has no attribute.
-        columns = [manager[key] for key in mapper.column_attrs.keys() if key in manager]  # noqa: SIM118 - no dict
-        targets = [(mapper.dispatch, shortcut.mapper), (manager.dispatch, shortcut.instances)]
-        targets += [(column.dispatch, shortcut.attributes) for column in columns]
-        getters = ((dispatch, _affected_listeners(events_of(dispatch), unaffected)) for dispatch, unaffected in targets)
-        self._getters = [(dispatch, getter) for dispatch, getter in getters if getter is not None]
-        self._attributes = len(manager)
-
-    def __len__(self) -> int:
-        """The number of the class's attributes when this object was made. More can be added later."""
-        return self._attributes
-
-    def collections(self) -> list[EventListeners]:
-        """The present listeners, in a collection for each event."""
-        return [each for dispatch, getter in self._getters for each in getter(dispatch)]
-
-
-_LISTENER_GETTERS = "_dotmac_listener_getters"
-"""The attribute of a mapper with a dict: for each `Shortcut`, its `_Getters`."""
+def _mapper_targets(mapper: Mapper[M], shortcut: Shortcut) -> Iterator[tuple[Any, frozenset[str]]]:
+    """The dispatchers of a class, its objects and its attributes, each with the events that are not affected."""
+    manager = mapper.class_manager
+    yield mapper.dispatch, shortcut.mapper
+    yield manager.dispatch, shortcut.instances
+    for key in mapper.column_attrs.keys():  # noqa: SIM118 - column_attrs is no dict
+        if key in manager:  # a discriminator that is computed by an SQL expression has no attribute
+            yield manager[key].dispatch, shortcut.attributes
 
 
 def is_internal(listener: object) -> bool:
@@ -446,10 +468,12 @@ def _unwrapped(listener: object) -> object:
     return listener
 
 
-def _has_unknown_listener(dispatch: object, unaffected: frozenset[str], shortcut: Shortcut) -> bool:
-    """Whether an unknown listener is registered for any event except ``unaffected``."""
+def _has_unknown_listener(
+    dispatch: object, unaffected: frozenset[str], shortcut: Shortcut, *, observers_known: bool = False
+) -> bool:
+    """Whether an unknown listener is registered for any event except ``unaffected``; see `_any_unknown`."""
     listeners = _affected_listeners(events_of(dispatch), unaffected)
-    return listeners is not None and _any_unknown(listeners(dispatch), shortcut)
+    return listeners is not None and _any_unknown(listeners(dispatch), shortcut, observers_known=observers_known)
 
 
 def _any_unknown(collections: tuple[EventListeners, ...], shortcut: Shortcut, *, observers_known: bool = False) -> bool:

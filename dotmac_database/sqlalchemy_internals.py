@@ -61,6 +61,10 @@ EmptyListener: type[EventListeners] = getattr(event_attributes, "_EmptyListener"
 ListenerCollection: type[EventListeners] = getattr(event_attributes, "_ListenerCollection", None)  # type: ignore[assignment]  # as above
 
 
+JoinedListener: Any = getattr(event_attributes, "_JoinedListener", None)
+"""The listeners to one event of a connection (``local``) together with those of its engine."""
+
+
 def events_of(dispatch: Any) -> object:
     """The dispatcher of all events of the same kind as ``dispatch``, such as session events. See `event_names`."""
     return dispatch._events.dispatch
@@ -315,6 +319,7 @@ class Internal:
 SHORTCUTS: tuple[Internal, ...] = (
     Internal("_EmptyListener", lambda: event_attributes, "shows that an event has no listeners", "1.4"),
     Internal("_ListenerCollection", lambda: event_attributes, "holds the listeners to an event of an object", "1.4"),
+    Internal("_JoinedListener", lambda: event_attributes, "holds the listeners to an event of a connection", "0.8"),
     Internal("_events", lambda: Session.dispatch, "leads to the family of events of a dispatcher", "0.8"),
     Internal("_event_names", lambda: events_of(Session.dispatch), "names the events that this version has", "1.1"),
     Internal("_for_class", lambda: Session.dispatch, "holds the listeners to all sessions of a class", "0.9"),

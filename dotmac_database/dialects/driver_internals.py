@@ -41,13 +41,13 @@ class Adapted(Protocol):
     def _start_transaction(self) -> Awaitable[None]: ...
 
 
-def caches_statements(pooled: Any) -> bool:
+def caches_statements(driver: Any, adapted: object) -> bool:
     """Whether asyncpg caches prepared statements, and the connection has SQLAlchemy's own adapter.
 
     Behind a pooler asyncpg must not cache them. SQLAlchemy then gives each one a unique name.
     """
-    size = pooled.driver_connection._config.statement_cache_size
-    return bool(size) and type(pooled.dbapi_connection) is adapters.AsyncAdapt_asyncpg_connection
+    size = driver._config.statement_cache_size
+    return bool(size) and type(adapted) is adapters.AsyncAdapt_asyncpg_connection
 
 
 class _Scripted:
@@ -87,9 +87,9 @@ def begin_with(driver: Any, adapted: Any, script: str) -> None:
     adapted._transaction = transaction
 
 
-def has_adapter(pooled: Any) -> bool:
+def has_adapter(adapted: object) -> bool:
     """Whether the connection is psycopg's or sqlite3's own, or one that SQLAlchemy has adapted from an async driver."""
-    return type(pooled.dbapi_connection).__module__.startswith(_MODULES)
+    return type(adapted).__module__.startswith(_MODULES)
 
 
 _MODULES = ("psycopg", "sqlite3", "sqlalchemy.")
@@ -159,7 +159,7 @@ def is_executing(pooled: ManagesConnection) -> bool:
     """Whether a statement of another task or thread is running on the connection."""
     lock = getattr(pooled.driver_connection, "lock", None)
     mutex = getattr(pooled.dbapi_connection, "_execute_mutex", None)
-    return any(each is not None and each.locked() for each in (lock, mutex))
+    return bool((lock is not None and lock.locked()) or (mutex is not None and mutex.locked()))
 
 
 def _of_asyncpg(path: str) -> object:

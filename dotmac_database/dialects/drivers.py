@@ -1,6 +1,6 @@
 """The drivers that can send statements without SQLAlchemy's execution: asyncpg, psycopg, sqlite3 and aiosqlite.
 
-``pooled`` is a connection of SQLAlchemy's pool. The methods are called in a greenlet if the driver is async.
+The methods are called in a greenlet if the driver is async.
 """
 
 from __future__ import annotations
@@ -47,6 +47,19 @@ class Pooled(Protocol):
         """Close the driver's connection because of ``e``."""
 
 
+class Link(NamedTuple):
+    """A connection of the pool, SQLAlchemy's adapter of the driver's connection (or that itself), and the latter."""
+
+    pooled: Pooled
+    adapted: Any
+    driver: Any
+
+
+def link_of(pooled: Pooled) -> Link:
+    """The link of a pooled connection. It is valid until the connection is invalidated or returned to the pool."""
+    return Link(pooled, pooled.dbapi_connection, pooled.driver_connection)
+
+
 class Opening(NamedTuple):
     """The settings with which a transaction begins.
 
@@ -85,28 +98,28 @@ class Driver(ABC):
         return False
 
     @abstractmethod
-    def is_usable(self, pooled: Pooled) -> bool:
+    def is_usable(self, link: Link) -> bool:
         """Whether the connection and its settings are as SQLAlchemy makes them, so that rows are what it would read."""
 
     @abstractmethod
-    def in_transaction(self, pooled: Pooled) -> bool:
+    def in_transaction(self, link: Link) -> bool:
         """Whether the connection is in a transaction. Sends nothing."""
 
     @abstractmethod
-    def commits_each(self, pooled: Pooled) -> bool:
+    def commits_each(self, link: Link) -> bool:
         """Whether the connection is in AUTOCOMMIT, so that each statement is a transaction of its own."""
 
-    def begin(self, pooled: Pooled) -> None:  # noqa: B027 - most drivers have nothing to do
+    def begin(self, link: Link) -> None:  # noqa: B027 - most drivers have nothing to do
         """Begin a transaction, unless the connection is in one, or the driver begins it with the next statement."""
 
-    def open(self, pooled: Pooled, opening: Opening) -> tuple[str, Arguments]:
+    def open(self, link: Link, opening: Opening) -> tuple[str, Arguments]:
         """Begin a transaction with settings, and return the statement that sets them, with its arguments.
 
         If this fails, the connection must be closed.
         """
-        self.begin(pooled)
+        self.begin(link)
         sql, arguments = self._opening_statement(opening)
-        self.send(pooled, sql, arguments)
+        self.send(link, sql, arguments)
         return sql, arguments
 
     def _opening_statement(self, opening: Opening) -> tuple[str, Arguments]:
@@ -117,22 +130,25 @@ class Driver(ABC):
         return opening.sql(f"${place + 1}" for place in range(len(values))), tuple(values)
 
     @abstractmethod
-    def send(self, pooled: Pooled, sql: str, arguments: Arguments) -> tuple[Rows, object]:
+    def send(self, link: Link, sql: str, arguments: Arguments) -> tuple[Rows, object]:
         """Send a statement and return its rows, and a value that is equal as long as the types of its columns are.
 
         This value is None if it is unknown whether the types are the same.
         """
 
-    def send_alone(self, pooled: Pooled, sql: str, arguments: Arguments) -> tuple[Rows, object]:
-        """As `send`, outside of a transaction: the database commits the statement by itself."""
-        return self.send(pooled, sql, arguments)
+    def enter_autocommit(self, link: Link) -> bool:  # noqa: ARG002 - see above
+        """Let the database commit each statement by itself; returns whether `leave_autocommit` must be called."""
+        return False
+
+    def leave_autocommit(self, link: Link) -> None:  # noqa: B027 - as for `begin`
+        """Undo `enter_autocommit`, also after a failed statement."""
 
     @abstractmethod
-    def run(self, pooled: Pooled, script: str) -> None:
+    def run(self, link: Link, script: str) -> None:
         """Send a statement without parameters, or several as one message if the database has a server."""
 
     @abstractmethod
-    def oids(self, pooled: Pooled, sql: str, types: object, count: int) -> Sequence[int | None]:
+    def oids(self, link: Link, sql: str, types: object, count: int) -> Sequence[int | None]:
         """The OIDs of the types of a statement's ``count`` columns; None: the database has no OIDs.
 
         ``types`` is the value that `send` has returned for the statement.
@@ -150,42 +166,41 @@ class _Asyncpg(Driver):
     def is_absent(self) -> bool:
         return absent_of_asyncpg() is not None
 
-    def is_usable(self, pooled: Pooled) -> bool:
-        return caches_statements(pooled)
+    def is_usable(self, link: Link) -> bool:
+        return caches_statements(link.driver, link.adapted)
 
-    def commits_each(self, pooled: Pooled) -> bool:
-        return bool(pooled.dbapi_connection.isolation_level == "autocommit")
+    def commits_each(self, link: Link) -> bool:
+        return bool(link.adapted.isolation_level == "autocommit")
 
-    def in_transaction(self, pooled: Pooled) -> bool:
-        return has_begun(pooled.dbapi_connection) or bool(pooled.driver_connection.is_in_transaction())
+    def in_transaction(self, link: Link) -> bool:
+        return has_begun(link.adapted) or bool(link.driver.is_in_transaction())
 
-    def begin(self, pooled: Pooled) -> None:
-        if not has_begun(pooled.dbapi_connection):
-            begin(pooled.dbapi_connection)
+    def begin(self, link: Link) -> None:
+        if not has_begun(link.adapted):
+            begin(link.adapted)
 
-    def open(self, pooled: Pooled, opening: Opening) -> tuple[str, Arguments]:
+    def open(self, link: Link, opening: Opening) -> tuple[str, Arguments]:
         if opening.is_secret:
-            return super().open(pooled, opening)
+            return super().open(link, opening)
         # As hexadecimal digits, the values need no quoting, whatever the server's settings for literals are.
         digits = (value.encode().hex() for value in opening.values())
         script = opening.sql(f"pg_catalog.convert_from(pg_catalog.decode('{each}', 'hex'), 'UTF8')" for each in digits)
-        begin_with(pooled.driver_connection, pooled.dbapi_connection, script)
+        begin_with(link.driver, link.adapted, script)
         return self._opening_statement(opening)
 
-    def send(self, pooled: Pooled, sql: str, arguments: Arguments) -> tuple[Rows, object]:
-        driver = pooled.driver_connection
+    def send(self, link: Link, sql: str, arguments: Arguments) -> tuple[Rows, object]:
+        driver = link.driver
         rows = await_only(driver.fetch(sql, *arguments))
         return rows, prepared_statement(driver, sql)
 
-    def run(self, pooled: Pooled, script: str) -> None:
-        await_only(pooled.driver_connection.execute(script))
+    def run(self, link: Link, script: str) -> None:
+        await_only(link.driver.execute(script))
 
-    def oids(self, pooled: Pooled, sql: str, types: object, count: int) -> Sequence[int | None]:  # noqa: ARG002 - as above
-        if types is None:  # the statement is too long for the driver's cache
-            attributes = await_only(pooled.driver_connection.prepare(sql)).get_attributes()
-        else:
-            attributes = attributes_of(types)
-        return [attribute.type.oid for attribute in attributes]
+    def oids(self, link: Link, sql: str, types: object, count: int) -> Sequence[int | None]:  # noqa: ARG002 - as above
+        if types is not None:
+            return [attribute.type.oid for attribute in attributes_of(types)]
+        # The statement is too long for the driver's cache.
+        return [attribute.type.oid for attribute in await_only(link.driver.prepare(sql)).get_attributes()]
 
     def error(self, dialect: Dialect, sql: str, cause: Exception, *, lost: bool) -> sa.StatementError:  # noqa: ARG002
         return sa.DBAPIError(sql, None, cause, connection_invalidated=lost)
@@ -201,39 +216,35 @@ class _Waiting(Driver):
 class _Psycopg(_Waiting):
     named = True
 
-    def is_usable(self, pooled: Pooled) -> bool:
-        driver = pooled.driver_connection
-        return has_adapter(pooled) and driver.row_factory.__name__ == "tuple_row"
+    def is_usable(self, link: Link) -> bool:
+        driver = link.driver
+        return has_adapter(link.adapted) and driver.row_factory.__name__ == "tuple_row"
 
-    def commits_each(self, pooled: Pooled) -> bool:
-        return bool(pooled.driver_connection.autocommit)
+    def commits_each(self, link: Link) -> bool:
+        return bool(link.driver.autocommit)
 
-    def in_transaction(self, pooled: Pooled) -> bool:
-        return bool(pooled.driver_connection.pgconn.transaction_status)
+    def in_transaction(self, link: Link) -> bool:
+        return bool(link.driver.pgconn.transaction_status)
 
-    def send(self, pooled: Pooled, sql: str, arguments: Arguments) -> tuple[Rows, object]:
-        cursor = self._wait(pooled.driver_connection.execute(sql, arguments))
+    def send(self, link: Link, sql: str, arguments: Arguments) -> tuple[Rows, object]:
+        cursor = self._wait(link.driver.execute(sql, arguments))
         result = cursor.pgresult
         return self._wait(cursor.fetchall()), tuple([result.ftype(place) for place in range(result.nfields)])
 
-    def send_alone(self, pooled: Pooled, sql: str, arguments: Arguments) -> tuple[Rows, object]:
-        driver = pooled.driver_connection
-        if driver.autocommit:
-            return self.send(pooled, sql, arguments)
-        self._wait(driver.set_autocommit(True))
-        try:
-            sent = self.send(pooled, sql, arguments)
-        except Exception:
-            if not driver.closed:
-                self._wait(driver.set_autocommit(False))
-            raise
-        self._wait(driver.set_autocommit(False))
-        return sent
+    def enter_autocommit(self, link: Link) -> bool:
+        if link.driver.autocommit:
+            return False
+        self._wait(link.driver.set_autocommit(True))
+        return True
 
-    def run(self, pooled: Pooled, script: str) -> None:
-        self._wait(pooled.driver_connection.execute(script, prepare=False))
+    def leave_autocommit(self, link: Link) -> None:
+        if not link.driver.closed:
+            self._wait(link.driver.set_autocommit(False))
 
-    def oids(self, pooled: Pooled, sql: str, types: Any, count: int) -> Sequence[int | None]:  # noqa: ARG002
+    def run(self, link: Link, script: str) -> None:
+        self._wait(link.driver.execute(script, prepare=False))
+
+    def oids(self, link: Link, sql: str, types: Any, count: int) -> Sequence[int | None]:  # noqa: ARG002
         oids: Sequence[int] = types
         return oids
 
@@ -241,37 +252,36 @@ class _Psycopg(_Waiting):
 class _Sqlite(_Waiting):
     undoes_statement = True
 
-    def is_usable(self, pooled: Pooled) -> bool:
-        return has_adapter(pooled) and pooled.driver_connection.row_factory is None
+    def is_usable(self, link: Link) -> bool:
+        return has_adapter(link.adapted) and link.driver.row_factory is None
 
-    def commits_each(self, pooled: Pooled) -> bool:
+    def commits_each(self, link: Link) -> bool:
         # With another isolation_level, sqlite3 itself begins a transaction before it changes rows.
-        return pooled.driver_connection.isolation_level is None and not self.in_transaction(pooled)
+        return link.driver.isolation_level is None and not self.in_transaction(link)
 
-    def in_transaction(self, pooled: Pooled) -> bool:
-        return bool(pooled.driver_connection.in_transaction)
+    def in_transaction(self, link: Link) -> bool:
+        return bool(link.driver.in_transaction)
 
-    def send(self, pooled: Pooled, sql: str, arguments: Arguments) -> tuple[Rows, object]:
-        return pooled.driver_connection.execute(sql, arguments).fetchall(), True
+    def send(self, link: Link, sql: str, arguments: Arguments) -> tuple[Rows, object]:
+        return link.driver.execute(sql, arguments).fetchall(), True
 
-    def send_alone(self, pooled: Pooled, sql: str, arguments: Arguments) -> tuple[Rows, object]:
-        sent = self.send(pooled, sql, arguments)
-        if (
-            pooled.driver_connection.in_transaction
-        ):  # the driver has begun it, as it does unless isolation_level is None
-            self._wait(pooled.driver_connection.commit())
-        return sent
+    def enter_autocommit(self, link: Link) -> bool:  # noqa: ARG002 - as above
+        return True
 
-    def run(self, pooled: Pooled, script: str) -> None:
-        self._wait(pooled.driver_connection.execute(script))
+    def leave_autocommit(self, link: Link) -> None:
+        if self.in_transaction(link):  # sqlite3 has begun it, as it does unless isolation_level is None
+            self._wait(link.driver.commit())
 
-    def oids(self, pooled: Pooled, sql: str, types: object, count: int) -> Sequence[int | None]:  # noqa: ARG002
+    def run(self, link: Link, script: str) -> None:
+        self._wait(link.driver.execute(script))
+
+    def oids(self, link: Link, sql: str, types: object, count: int) -> Sequence[int | None]:  # noqa: ARG002
         return [None] * count
 
 
 class _Aiosqlite(_Sqlite):
-    def send(self, pooled: Pooled, sql: str, arguments: Arguments) -> tuple[Rows, object]:
-        return await_only(pooled.driver_connection.execute_fetchall(sql, arguments)), True
+    def send(self, link: Link, sql: str, arguments: Arguments) -> tuple[Rows, object]:
+        return await_only(link.driver.execute_fetchall(sql, arguments)), True
 
 
 def _at_once(result: object) -> object:

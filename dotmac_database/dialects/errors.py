@@ -7,8 +7,6 @@ SQLite's messages are parsed, and only here, because SQLite names columns and co
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,15 +47,20 @@ class Report:
     """Whether the violated constraint is a foreign key."""
 
 
-@contextmanager
-def translated(model: type | None = None) -> Iterator[None]:
+class translated:  # noqa: N801 - it is used like a function
     """Raise the exceptions of SQLAlchemy in this block as the toolkit's. Their messages name ``model``."""
-    try:
-        yield
-    except DatabaseError:
-        raise
-    except (sa.SQLAlchemyError, OSError) as error:
-        raise translate(error, model) from cause_of(error)
+
+    __slots__ = ("_model",)
+
+    def __init__(self, model: type | None = None) -> None:
+        self._model = model
+
+    def __enter__(self) -> None:
+        """Nothing is done before the block."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, (sa.SQLAlchemyError, OSError)) and not isinstance(error, DatabaseError):
+            raise translate(error, self._model) from cause_of(error)
 
 
 def cause_of(error: BaseException) -> BaseException:

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from .drivers import Driver, Pooled
+from .drivers import Driver, Link
 
 NAME = "dotmac_write"
 """The name of the driver's savepoint."""
@@ -40,20 +40,20 @@ class _Savepoints:
     ended: str | None = None
 
 
-def secure(driver: Driver, pooled: Pooled) -> None:
+def secure(driver: Driver, link: Link) -> None:
     """Set the savepoint. Sends one message. The connection must be in a transaction."""
-    levels = _of(pooled.info).levels
+    levels = _of(link.pooled.info).levels
     script = f"SAVEPOINT {NAME}"
     if levels[-1]:
         script = f"RELEASE SAVEPOINT {NAME}; {script}"
     levels[-1] = False  # if the script fails, it is unknown which savepoint is left
-    driver.run(pooled, script)
+    driver.run(link, script)
     levels[-1] = True
 
 
-def undo(driver: Driver, pooled: Pooled) -> None:
+def undo(driver: Driver, link: Link) -> None:
     """Roll back to the savepoint, which stays. Sends one message."""
-    driver.run(pooled, f"ROLLBACK TO SAVEPOINT {NAME}")
+    driver.run(link, f"ROLLBACK TO SAVEPOINT {NAME}")
 
 
 def note_savepoint(connection: Connection, *_: object) -> None:

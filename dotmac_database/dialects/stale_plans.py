@@ -144,15 +144,15 @@ def _of_driver(error: BaseException) -> BaseException:
     return error if error.__cause__ is None or hasattr(error, "diag") else error.__cause__
 
 
-def point_of(dialect: Any, pooled: Any) -> Point | None:
+def point_of(dialect: Any, pooled: Any, driver: Any = None) -> Point | None:
     """The point that the transaction can be rolled back to if the next statement fails; None: there is no such point.
 
     If the connection is outside of a transaction, and a plan of another connection was refused since the last time,
-    this connection first forgets its plans.
+    this connection first forgets its plans. ``driver`` is the driver's connection, if the caller knows it already.
     """
-    driver = pooled.driver_connection
     if dialect.name != "postgresql":
         return None
+    driver = driver or pooled.driver_connection
     if driver.pgconn.transaction_status if dialect.driver == "psycopg" else driver.is_in_transaction():
         point: Point | None = pooled.info.pop(_POINT, None)
         return point

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
-from weakref import WeakSet
 
 from sqlalchemy import Connection, Dialect, Engine, ExceptionContext, event
 from sqlalchemy.orm import Session
@@ -25,7 +24,8 @@ CANCEL_TIMEOUT = 2.0
 """How long sending a cancellation request to the server may take, in seconds."""
 BUSY = "dotmac_database.busy"
 """The key that a pooled connection's ``info`` has while the driver runs a statement that SQLAlchemy does not see."""
-_WATCHED: WeakSet[Engine] = WeakSet()
+_WATCHED = "_dotmac_watched"
+"""The attribute of an engine that has the toolkit's listeners."""
 BEFORE_UNDO: ContextVar[Callable[[], None] | None] = ContextVar("dotmac_database_before_undo", default=None)
 """A function to call after a statement has failed, and before SQLAlchemy rolls back because of that."""
 
@@ -53,10 +53,12 @@ def watch(bind: Engine | Connection | None) -> None:
     a savepoint. On PostgreSQL they note failed transactions, and send statements with stale plans again. On both they
     call `BEFORE_UNDO` if a statement fails.
     """
-    if bind is None or bind.engine in _WATCHED:
+    if bind is None:
         return
     engine = bind.engine
-    _WATCHED.add(engine)
+    if _WATCHED in vars(engine):
+        return
+    setattr(engine, _WATCHED, True)
     event.listen(engine, "handle_error", _before_undo)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "engine_connect", _equip)
@@ -150,17 +152,19 @@ def refuses_commit(session: Session) -> bool:
     PostgreSQL does that, and no driver reports it. On SQLite a transaction is marked only if a write failed in a block
     without savepoints: https://www.postgresql.org/docs/current/sql-commit.html
     """
-    return any(not connection.invalidated and connection.info.get(_ABORTED) for connection in connections_of(session))
+    return any(map(is_aborted, connections_of(session)))
+
+
+def is_aborted(connection: Connection) -> bool:
+    """Whether a statement has failed in the connection's transaction, and was not undone."""
+    return not connection.invalidated and _ABORTED in connection.info
 
 
 def connections_of(session: Session) -> list[Connection]:
     """The connections of the session's innermost savepoint and of its transaction."""
-    return [
-        connection
-        for transaction in (session.get_nested_transaction(), session.get_transaction())
-        if transaction is not None
-        for connection in transaction.connections
-    ]
+    nested, outer = session.get_nested_transaction(), session.get_transaction()
+    inner = [] if nested is None else [*nested.connections]
+    return inner if outer is None else [*inner, *outer.connections]
 
 
 def in_use(session: Session) -> bool:
@@ -168,10 +172,11 @@ def in_use(session: Session) -> bool:
 
     SQLAlchemy's COMMIT does not wait for that statement, and would return the connection to the pool while it runs.
     """
-    return any(map(_is_busy, connections_of(session)))
+    return any(map(is_busy, connections_of(session)))
 
 
-def _is_busy(connection: Connection) -> bool:
+def is_busy(connection: Connection) -> bool:
+    """Whether a statement of another task or thread is running on a connection."""
     if connection.closed or connection.invalidated:
         return False
     pooled: Any = connection.connection

@@ -17,7 +17,7 @@ from sqlalchemy.orm.base import instance_state
 
 from ..departures import READ_INSIDE, WRITE_INSIDE, connection_departure, statement_listeners
 from ..dialects.driver_internals import as_dbapi_error
-from ..dialects.drivers import Arguments, Opening, Pooled
+from ..dialects.drivers import Arguments, Driver, Link, Opening, Pooled, Rows, link_of
 from ..dialects.errors import loses_connection
 from ..dialects.savepoints import NAME, secure, undo
 from ..dialects.sqlite_engine import shared_pool
@@ -150,11 +150,12 @@ def _records(
         raise_as_connect_error(error, engine)
         raise
     try:
-        if not to_send.driver.is_usable(pooled) or to_send.driver.in_transaction(pooled):
+        link = link_of(pooled)
+        if not to_send.driver.is_usable(link) or to_send.driver.in_transaction(link):
             return None  # other code began a transaction that could be rolled back
         equip_pooled(engine.dialect, pooled)
         arguments = to_send.arguments(parameters)
-        return _sent(engine.dialect, pooled, to_send, to_send.sql, arguments, is_within=False)
+        return _sent(engine.dialect, link, to_send, to_send.sql, arguments, is_within=False)
     except Exception as error:
         lost = loses_connection(engine.dialect, pooled, error)
         if lost:
@@ -179,15 +180,15 @@ def _observed_records(
     If a listener sends statements before, they begin a transaction, of which the statement is then a part.
     """
     with engine.connect() as connection:
-        pooled: Any = connection.connection
-        if not to_send.driver.is_usable(pooled) or to_send.driver.in_transaction(pooled):
+        link = link_of(connection.connection)
+        if not to_send.driver.is_usable(link) or to_send.driver.in_transaction(link):
             return None  # as in `_records`
         try:
-            rows = _observed(connection, to_send, parameters, is_within=False)
+            rows = _observed(connection, link, to_send, parameters, is_within=False)
             if connection.in_transaction():
                 connection.commit()
-            elif to_send.driver.in_transaction(pooled):
-                pooled.commit()
+            elif to_send.driver.in_transaction(link):
+                link.adapted.commit()
         except sa.DBAPIError as error:
             if not error.connection_invalidated:
                 raise
@@ -198,7 +199,7 @@ def _observed_records(
 
 
 def _observed(
-    connection: Connection, to_send: DriverStatement, parameters: Mapping[str, object], *, is_within: bool
+    connection: Connection, link: Link, to_send: DriverStatement, parameters: Mapping[str, object], *, is_within: bool
 ) -> Sequence[Row]:
     """The rows of a statement, between the calls of the engine's listeners to statements.
 
@@ -209,18 +210,17 @@ def _observed(
     statement, compiled = to_send.compiled(connection.engine.dialect)
     context = execution_context(connection, compiled, parameters, statement)
     sql, arguments = context.statement, context.parameters[0]
-    pooled: Any = connection.connection
     try:
         for listener in listeners.before:
             sql, arguments = listener(connection, context.cursor, sql, arguments, context, False)
-        is_within = is_within or to_send.driver.in_transaction(pooled)
-        rows = _sent(connection.dialect, pooled, to_send, sql, arguments, is_within=is_within)
+        is_within = is_within or to_send.driver.in_transaction(link)
+        rows = _sent(connection.dialect, link, to_send, sql, arguments, is_within=is_within)
         for listener in listeners.after:
             listener(connection, context.cursor, sql, arguments, context, False)
     except SessionEndedError:
         raise
     except BaseException as error:
-        cause = as_dbapi_error(pooled.dbapi_connection, error) if isinstance(error, Exception) else error
+        cause = as_dbapi_error(link.adapted, error) if isinstance(error, Exception) else error
         raise_as_statement_error(connection, cause, sql, arguments, context)
         raise
     context.cursor.close()
@@ -243,9 +243,10 @@ def _records_within(
     """
     driver = to_send.driver
     pooled: Pooled = connection.connection
-    if not driver.is_usable(pooled) or driver.commits_each(pooled):
+    link = link_of(pooled)
+    if not driver.is_usable(link) or driver.commits_each(link):
         return None
-    info, begun = pooled.info, driver.in_transaction(pooled)
+    info, begun = pooled.info, driver.in_transaction(link)
     opens = secured = False
     observed = statement_listeners(connection.engine) is not None
     settings = state_of(session).settings
@@ -257,16 +258,16 @@ def _records_within(
             opening = settings.opening(connection)
             opens = opening is not None
             if opening is not None:
-                _open(connection, to_send, opening)
+                _open(connection, link, to_send, opening)
             opens = False
         if is_protected and begun and not driver.undoes_statement:
-            secure(driver, pooled)
+            secure(driver, link)
             mark_point(pooled, NAME)
         secured = is_protected
         if observed:
-            return _observed(connection, to_send, parameters, is_within=True)
+            return _observed(connection, link, to_send, parameters, is_within=True)
         arguments = to_send.arguments(parameters)
-        return _sent(connection.dialect, pooled, to_send, to_send.sql, arguments, is_within=True)
+        return _sent(connection.dialect, link, to_send, to_send.sql, arguments, is_within=True)
     except SessionEndedError:
         raise
     except Exception as error:
@@ -276,7 +277,7 @@ def _records_within(
         if lost or opens:
             connection.invalidate(error)
         elif secured:
-            _undo(session, connection, to_send, begun=begun)
+            _undo(session, connection, link, to_send, begun=begun)
         elif is_write or not driver.undoes_statement:
             mark_aborted(connection)
         if observed:
@@ -290,14 +291,12 @@ def _records_within(
         info.pop(BUSY, None)
 
 
-def _open(connection: Connection, to_send: DriverStatement, opening: Opening) -> None:
+def _open(connection: Connection, link: Link, to_send: DriverStatement, opening: Opening) -> None:
     """Begin the connection's transaction with settings."""
-    pooled: Pooled = connection.connection
-    adapted = pooled.dbapi_connection
-    point_of(connection.dialect, pooled)  # makes the connection forget its stale plans
-    sql, arguments = to_send.driver.open(pooled, opening)
-    _refuse_lost(pooled, adapted)
-    mark_opening(pooled, sql, arguments)
+    point_of(connection.dialect, link.pooled, link.driver)  # makes the connection forget its stale plans
+    sql, arguments = to_send.driver.open(link, opening)
+    _refuse_lost(link)
+    mark_opening(link.pooled, sql, arguments)
 
 
 def _is_lost(connection: Connection, pooled: Pooled, error: Exception) -> bool:
@@ -306,19 +305,18 @@ def _is_lost(connection: Connection, pooled: Pooled, error: Exception) -> bool:
     return isinstance(cause, Exception) and loses_connection(connection.dialect, pooled, cause)
 
 
-def _undo(session: Session, connection: Connection, to_send: DriverStatement, *, begun: bool) -> None:
+def _undo(session: Session, connection: Connection, link: Link, to_send: DriverStatement, *, begun: bool) -> None:
     """Undo a failed statement alone. ``begun``: the transaction had begun before it."""
     driver = to_send.driver
-    pooled: Pooled = connection.connection
     try:
         if driver.undoes_statement:
-            if begun and not driver.in_transaction(pooled):
+            if begun and not driver.in_transaction(link):
                 rollback(session)
                 raise TransactionError("The database has rolled the whole transaction back because of an error.")
         elif begun:
-            undo(driver, pooled)
+            undo(driver, link)
         else:
-            connection.connection.rollback()  # nothing came before the statement
+            link.adapted.rollback()  # nothing came before the statement
             settings = state_of(session).settings
             if settings is not None:
                 settings.forget()
@@ -331,33 +329,46 @@ def _undo(session: Session, connection: Connection, to_send: DriverStatement, *,
 
 
 def _sent(
-    dialect: Dialect, pooled: Pooled, to_send: DriverStatement, sql: str, arguments: Arguments, *, is_within: bool
+    dialect: Dialect, link: Link, to_send: DriverStatement, sql: str, arguments: Arguments, *, is_within: bool
 ) -> Sequence[Row]:
     """The rows of a statement. It is sent again if the server's plan is stale and no earlier work is lost by that.
 
     With ``is_within``, a transaction is begun first unless the connection has one already.
     """
-    driver, adapted = to_send.driver, pooled.dbapi_connection
-    point = point_of(dialect, pooled)
-    send = driver.send if is_within else driver.send_alone
-    if is_within:
-        driver.begin(pooled)
-        _refuse_lost(pooled, adapted)
+    driver = to_send.driver
+    leaves = not is_within and driver.enter_autocommit(link)
     try:
-        rows, types = send(pooled, sql, arguments)
+        rows, types = _sent_again(dialect, link, driver, sql, arguments, is_within=is_within)
+    except Exception:
+        if leaves:
+            driver.leave_autocommit(link)
+        raise
+    if leaves:
+        driver.leave_autocommit(link)
+    return _converted(rows, _processors(dialect, link, to_send, sql, types)) if rows else rows
+
+
+def _sent_again(
+    dialect: Dialect, link: Link, driver: Driver, sql: str, arguments: Arguments, *, is_within: bool
+) -> tuple[Rows, object]:
+    point = point_of(dialect, link.pooled, link.driver)
+    if is_within:
+        driver.begin(link)
+        _refuse_lost(link)
+    try:
+        return driver.send(link, sql, arguments)
     except Exception as error:
         if not is_stale_plan(error):
             raise
         note_stale(dialect)
         if point is None:
             raise
-        _refuse_lost(pooled, adapted)
-        go_back(dialect, pooled, point)
+        _refuse_lost(link)
+        go_back(dialect, link.pooled, point)
         if is_within:
-            driver.begin(pooled)
-        _refuse_lost(pooled, adapted)
-        rows, types = send(pooled, sql, arguments)
-    return _converted(rows, _processors(dialect, pooled, to_send, sql, types)) if rows else rows
+            driver.begin(link)
+        _refuse_lost(link)
+        return driver.send(link, sql, arguments)
 
 
 def _converted(rows: Iterable[Iterable[object]], processors: Processors) -> Sequence[Row]:
@@ -369,25 +380,25 @@ def _converted(rows: Iterable[Iterable[object]], processors: Processors) -> Sequ
     return lists
 
 
-def _refuse_lost(pooled: Pooled, adapted: object) -> None:
+def _refuse_lost(link: Link) -> None:
     """Raise `SessionEndedError` if the connection was returned to the pool meanwhile: another session may use it."""
-    if pooled.dbapi_connection is not adapted:
+    if link.pooled.dbapi_connection is not link.adapted:
         raise SessionEndedError
 
 
-def _processors(dialect: Dialect, pooled: Pooled, to_send: DriverStatement, sql: str, types: object) -> Processors:
+def _processors(dialect: Dialect, link: Link, to_send: DriverStatement, sql: str, types: object) -> Processors:
     """The conversions of the rows that a connection has just fetched, for the types that the server reported.
 
     After a change of the schema, the server may report other types, and the conversions are made anew.
     """
-    info = pooled.info
+    info = link.pooled.info
     cached: dict[DriverStatement, tuple[object, Processors]] | None = info.get(_PROCESSORS)
     if cached is None:
         cached = info[_PROCESSORS] = {}
     last = cached.get(to_send)
     if last is not None and types is not None and last[0] == types:
         return last[1]
-    oids = to_send.driver.oids(pooled, sql, types, len(to_send.types))
+    oids = to_send.driver.oids(link, sql, types, len(to_send.types))
     processors = to_send.processors(dialect, oids)
     if types is not None:
         if len(cached) >= _MAX_PROCESSORS:

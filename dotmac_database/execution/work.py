@@ -17,11 +17,14 @@ from ..dialects.transactions import (
     ensure_begun,
     equip,
     in_use,
+    is_aborted,
+    is_busy,
     mark_aborted,
     refuses_commit,
     throw_away,
 )
 from ..errors import DatabaseError, TransactionError
+from ..sqlalchemy_internals import has_nothing_to_flush
 from .ended import end_for_good
 from .routes import Boundary, Circumstance, Route, Sender, log_route, read_route
 from .state import Held, has_several_engines, loaded_values, refuse_ended, restore_values, state_of
@@ -276,11 +279,14 @@ def commit(session: Session, model: type | None = None) -> None:
     """
     flushed = False
     try:
-        session.flush()
+        if not has_nothing_to_flush(session):
+            session.flush()
         flushed = True
-        if refuses_commit(session):
+        connections = connections_of(session)
+        if any(map(is_aborted, connections)):
             raise TransactionError("A statement of this transaction failed; it can only be rolled back.")
-        refuse_in_use(session)
+        if any(map(is_busy, connections)):
+            raise _another_task()
         _commit_keeping(session)
     except (DatabaseError, sa.SQLAlchemyError, OSError) as error:
         rollback(session)

@@ -13,7 +13,7 @@ from ..dialects import translated
 from ..errors import TenantIsolationError, ValidationError
 from ..execution.driver import write
 from ..execution.routes import DIRECT, Reason, Route, Sender, log_route, write_route
-from ..execution.state import keep, refuse_ended
+from ..execution.state import keep
 from ..execution.work import commit_own, writing
 from ..statements.data import Values, is_sql
 from ..statements.inheritance import deletions, levels_of
@@ -55,7 +55,6 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
         log_route(self.model_class, route)
         session = self._session
         with translated(self.model_class):
-            refuse_ended(session)
             rows = write(session, route, bound.statement, bound.parameters, self.traits, is_insert=is_insert)
         if rows is not None and route is not DIRECT:
             keep(session, *rows)

@@ -100,9 +100,9 @@ class RepositoryCore(Generic[M, Db]):
         if tenant_id is not None and tenant_id is not ALL_TENANTS:
             valid_tenant(tenant_id)  # refuses SQL expressions, which could match the rows of other tenants
         if traits.tenant is not None and tenant_id is not ALL_TENANTS:
-            column = traits.columns[traits.tenant]
+            type_ = traits.columns[traits.tenant].type
             try:
-                tenant_id = coercer(column.type)(tenant_id)
+                tenant_id = traits.cached(("tenant",), lambda: coercer(type_))(tenant_id)
             except ValueError as expected:
                 raise ValidationError(
                     f"{traits.name}.{traits.tenant} takes {expected} for a tenant.", field=traits.tenant

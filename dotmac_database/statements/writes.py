@@ -53,11 +53,11 @@ class Writer:
     @property
     def _fields(self) -> dict[object, tuple[str, Coercer | None]]:
         """A cache: for each name of a field, its key and the coercer of its column. None: the key is not a column's."""
-        return self.traits.fields
+        return self.reader.traits.fields
 
     def for_create(self, data: object) -> NewRow:
         """The values of a new row: validated, converted, with tenant and audit columns. ``data`` is not changed."""
-        traits = self.traits
+        traits = self.reader.traits
         fields, unset = new_data_of(traits, data)
         values = self.checked(fields)
         self._stamp_tenant(values)
@@ -80,7 +80,7 @@ class Writer:
 
     def for_update(self, data: object) -> Values:
         """The values of an update, validated and converted. `stamped` adds the audit columns."""
-        traits = self.traits
+        traits = self.reader.traits
         values = self.checked(data_of(traits, data))
         if traits.version in values and traits.version_source is not VersionSource.DATABASE:
             raise ValidationError(
@@ -106,7 +106,7 @@ class Writer:
         None is accepted if a validator or listener of the class can still replace it. ``index`` is the position of the
         row in the data of a bulk method, for the message; None: there is only one row.
         """
-        traits = self.traits
+        traits = self.reader.traits
         for key in traits.never_null:
             value = values.get(key, _MISSING)
             # In a new row, None means the column's default, if it has one. `Null` is the SQL NULL of a JSON column.
@@ -120,7 +120,7 @@ class Writer:
 
     def _can_be_replaced(self, new: bool) -> bool:
         """Whether a validator, constructor or listener of the class can replace a None by another value."""
-        traits = self.traits
+        traits = self.reader.traits
         return traits.constructs or mapper_departure(traits.mapper, INSERT if new else CHANGE) is not None
 
     def checked(self, data: Mapping[object, object]) -> Values:
@@ -248,7 +248,7 @@ class Writer:
 
         Raises `ValidationError` if the class is abstract, or if the data has the discriminator of another class.
         """
-        traits = self.traits
+        traits = self.reader.traits
         if traits.abstract:
             names = [each.class_.__name__ for each in traits.mapper.self_and_descendants if each is not traits.mapper]
             raise ValidationError(f"{traits.name} is abstract: create one of {', '.join(sorted(names))}.")
@@ -296,8 +296,8 @@ class Writer:
 
         None if the ORM must insert the row, for example because of SQL expressions or of code in the class.
         """
-        traits = self.traits
-        if not traits.direct_creates or any(key not in traits.columns for key in values):
+        traits = self.reader.traits
+        if not traits.direct_creates or not values.keys() <= traits.columns.keys():
             return None
         defaulted = {key for key, value in values.items() if value is None and key not in traits.null_unless_set}
         row_values = {key: value for key, value in values.items() if key not in defaulted}
@@ -318,7 +318,7 @@ class Writer:
             return insert(table).values(row).returning(*traits.columns.values())
 
         parameters = {f"v{place}": value for place, value in enumerate(row_values.values())}
-        return Bound(self.reader.cached(("insert", names), make), parameters)
+        return Bound(self.reader.cached(("insert", names), make, has_filters=False), parameters)
 
     def update_by_key(self, key: tuple[object, ...], values: Values, expected_version: object) -> Bound:
         """UPDATE of one row, which returns the row; no row if it is missing or has another version than expected."""
@@ -338,7 +338,7 @@ class Writer:
         if self.holds_sql(values):
             return Bound(changed(values), parameters)
         parameters |= {f"v_{name}": value for name, value in values.items()}
-        return Bound(reader.cached(("update", names, checks), make), parameters)
+        return Bound(reader.cached(("update", names, checks), make, has_filters=False), parameters)
 
     def delete_by_key(self, key: tuple[object, ...], expected_version: object) -> Bound:
         """DELETE of one row; of no row if it is missing or has another version than expected."""
@@ -393,7 +393,7 @@ class Writer:
 
     def deletion(self, *, deleted: bool = True) -> Values:
         """The values that mark a row as deleted or, with ``deleted=False``, as not deleted, with the audit columns."""
-        traits = self.traits
+        traits = self.reader.traits
         values: Values = {}
         if traits.is_deleted is not None:
             values[traits.is_deleted] = flag_value(traits.columns[traits.is_deleted], deleted=deleted)

@@ -18,6 +18,7 @@ from .hooks import awaits_commit
 from .options import TransactionOptions
 
 _log = logging.getLogger(__name__)
+_NO_OPTIONS = TransactionOptions()
 
 
 class SyncBlock:
@@ -42,7 +43,8 @@ class SyncBlock:
         self._savepoints = savepoints
         self._outer_savepoints = True
         self._state = state_of(session)
-        self._options = options or TransactionOptions()
+        self._options = options or _NO_OPTIONS
+        self._option_names = self._options.names()
         self._lazy = lazy
         self._always_nested = nested
         self._nested = False
@@ -55,7 +57,7 @@ class SyncBlock:
     @property
     def begin_sends_nothing(self) -> bool:
         """Whether `begin` will send nothing."""
-        return not self._options.names() and not self._is_inside()
+        return not self._option_names and not self._is_inside()
 
     @property
     def has_nothing_to_commit(self) -> bool:
@@ -136,7 +138,7 @@ class SyncBlock:
         return transaction is not None and (self._always_nested or transaction.origin is SessionTransactionOrigin.BEGIN)
 
     def _check_options(self) -> None:
-        options = self._options.names()
+        options = self._option_names
         if not options:
             return
         named = ", ".join(options)
@@ -163,7 +165,7 @@ class SyncBlock:
         if session.in_transaction():
             return session.get_transaction()
         transaction = session.begin()
-        if self._options.names() and has_transaction_settings(sole_bind(session).dialect.name):
+        if self._option_names and has_transaction_settings(sole_bind(session).dialect.name):
             self._apply()
         return transaction
 

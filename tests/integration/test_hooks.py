@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event, insert, inspect, select, text
 from sqlalchemy.engine.events import ConnectionEvents, DialectEvents
-from sqlalchemy.event.attr import _ClsLevelDispatch, _EmptyListener
+from sqlalchemy.event.attr import _ClsLevelDispatch, _EmptyListener, _ListenerCollection
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, Session, mapped_column, sessionmaker
 from sqlalchemy.orm.events import AttributeEvents, InstanceEvents, MapperEvents, SessionEvents
@@ -609,7 +609,8 @@ def test_an_event_of_a_later_version_is_not_passed_by(
     for kind, empty in events.dispatch._empty_listener_reg.items():
         monkeypatch.setitem(empty, "after_pondering", _EmptyListener(level, kind))
     departures._affected_listeners.cache_clear()
-    monkeypatch.delitem(vars(mapper), departures._LISTENER_GETTERS, raising=False)
+    for owner in (mapper, place.engine):
+        monkeypatch.delitem(vars(owner), departures._GETTERS, raising=False)
     with place.made(place.maker()) as session:
         dispatch = {
             "session": session.sync_session.dispatch,
@@ -622,7 +623,11 @@ def test_an_event_of_a_later_version_is_not_passed_by(
         }
         assert place(place.repository(session, Item).get_by_id, 1).id == 1
         assert passed_by.pop() == "_records"
-        monkeypatch.setattr(dispatch[family], "after_pondering", (print,), raising=False)
+        listeners: Any = (print,)
+        if family == "session":
+            listeners = _ListenerCollection(level, Session)
+            listeners.listeners.append(print)
+        monkeypatch.setattr(dispatch[family], "after_pondering", listeners, raising=False)
         without_driver(
             place, session, passed_by, [each for each in OPERATIONS if family in KNOWN_TO_COPY or each != "copy"]
         )

@@ -25,7 +25,7 @@ from dotmac_database import (
     tenant_scope,
     unscoped,
 )
-from dotmac_database.dialects.drivers import driver_of
+from dotmac_database.dialects.drivers import driver_of, link_of
 from dotmac_database.engines import Database, create_database
 from dotmac_database.execution.state import state_of
 from dotmac_database.tenancy.rls.policies import ALL_TENANTS_SETTING, SETTING
@@ -426,7 +426,7 @@ def test_a_signed_tenant_is_in_no_text_that_other_sessions_can_read(owner: Datab
         assert opening.is_secret is signed
         driver = driver_of(connection.dialect)
         assert driver is not None
-        driver.open(connection.connection, opening)
+        driver.open(link_of(connection.connection), opening)
 
     async def run() -> list[str]:
         maker = guard_tenants(async_sessionmaker(owner.async_engine, expire_on_commit=False), rls=rls)

@@ -157,6 +157,7 @@ OWNERS: dict[str, Callable[[], Any]] = {
     "_commit_all": lambda: InstanceState,
     "_EmptyListener": lambda: event_attributes,
     "_ListenerCollection": lambda: event_attributes,
+    "_JoinedListener": lambda: event_attributes,
     "_events": lambda: Session.dispatch,
     "_event_names": lambda: Session.dispatch._events.dispatch,  # type: ignore[attr-defined]  # private
     "_for_class": lambda: Session.dispatch,

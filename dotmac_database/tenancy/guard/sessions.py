@@ -73,8 +73,11 @@ def _guarded_class(base: type[Session], rls: RowLevelSecurity | None, tenant_fre
             return entity
 
         def flush(self, objects: Sequence[object] | None = None) -> None:
+            if has_nothing_to_flush(self):
+                super().flush(objects)  # raises an exception if another task is flushing the session
+                return
             binding = _binding(self)
-            if not binding.open and not has_nothing_to_flush(self):
+            if not binding.open:
                 check_unit_of_work(self, binding)
                 check_attached(self, binding)
             with core_writes_allowed(binding):
