@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,6 +50,18 @@ class UTCDateTime(TypeDecorator[datetime]):
     def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Convert a stored value."""
         return None if value is None else as_utc(value)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
+        """As SQLAlchemy's, which calls `process_result_value`, but faster for the UTC values of PostgreSQL's drivers."""
+        if type(self).process_result_value is not UTCDateTime.process_result_value:
+            return super().result_processor(dialect, coltype)
+        load = self.impl_instance.result_processor(dialect, coltype)
+
+        def process(value: Any) -> datetime | None:
+            loaded = value if load is None else load(value)
+            return loaded if loaded is None or loaded.tzinfo is UTC else as_utc(loaded)
+
+        return process
 
 
 def is_sqlmodels_timestamp(type_: Any) -> bool:
