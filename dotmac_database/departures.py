@@ -128,14 +128,24 @@ _READ: dict[str, Any] = {
     "instances": _COPIES | {"expire", "init", "init_failure", "refresh_flush"},
     "attributes": _COLLECTIONS | {"set", "modified", "init_scalar"},
 }
-READ_BY_DRIVER = Shortcut(by_driver=True, reporting=Reporting.ALL, **_READ)
-"""A read that the driver sends without SQLAlchemy."""
+_LOADS: dict[str, Any] = {**_READ, "instances": _READ["instances"] | {"load"}}
+READ_BY_DRIVER = Shortcut(by_driver=True, reporting=Reporting.ALL, **_LOADS)
+"""A read that the driver sends without SQLAlchemy. `execution.objects` calls the listeners to the loading."""
+READ_COLUMNS = Shortcut(by_driver=True, **_READ)
+"""A read that makes no objects. Only the mapped class is checked for it."""
 READ_ALONE = Shortcut(by_driver=False, **_READ)
 """A read that SQLAlchemy executes without BEGIN and COMMIT."""
 WRITE_ALONE = Shortcut(by_driver=False)
 """A write that SQLAlchemy executes without BEGIN and COMMIT."""
-INSERT = Shortcut(by_driver=True, mapper=_CONFIGURING | _CHANGES)
+INSERT = Shortcut(by_driver=True, mapper=_CONFIGURING | _CHANGES, instances=_COPIES | {"expire", "load"})
 """An INSERT instead of a flush. Only the mapped class is checked for it; for the rest, see `WRITE_BY_DRIVER`."""
+INSERT_OF_OBJECT = Shortcut(
+    by_driver=True,
+    mapper=_CONFIGURING | _CHANGES,
+    instances=_COPIES | {"expire", "load", "init", "init_failure"},
+    attributes=_COLLECTIONS | {"set", "modified", "init_scalar"},
+)
+"""As `INSERT`, but the object was constructed before, so that its listeners, validators and constructor were called."""
 
 _FLUSHES = frozenset(("before_flush", "after_flush", "after_flush_postexec"))
 CHANGE = Shortcut(
@@ -163,7 +173,7 @@ Only the session and the engine are checked, since bulk methods never fire event
 """
 
 _TRANSACTIONS = _ENDS | {"after_begin", "after_transaction_create", "after_transaction_end"}
-READ_INSIDE = Shortcut(by_driver=True, reporting=Reporting.ALL, **{**_READ, "session": _UNITS_OF_WORK | _TRANSACTIONS})
+READ_INSIDE = Shortcut(by_driver=True, reporting=Reporting.ALL, **{**_LOADS, "session": _UNITS_OF_WORK | _TRANSACTIONS})
 """A read that the driver sends without SQLAlchemy in the session's transaction."""
 WRITE_INSIDE = Shortcut(by_driver=True, reporting=Reporting.ALL, session=_TRANSACTIONS)
 """A write of one row that the driver sends without SQLAlchemy in the session's transaction."""

@@ -52,7 +52,7 @@ class UTCDateTime(TypeDecorator[datetime]):
         return None if value is None else as_utc(value)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
-        """As SQLAlchemy's, which calls `process_result_value`, but faster for the UTC values of PostgreSQL's drivers."""
+        """As SQLAlchemy's, which calls `process_result_value`, but with one call for a value that is in UTC already."""
         if type(self).process_result_value is not UTCDateTime.process_result_value:
             return super().result_processor(dialect, coltype)
         load = self.impl_instance.result_processor(dialect, coltype)

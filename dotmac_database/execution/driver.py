@@ -33,7 +33,7 @@ from ..sqlalchemy_internals import (
     raise_as_statement_error,
 )
 from .compiling import DriverStatement, Processors, driver_statement
-from .objects import objects_of
+from .objects import inserted, objects_of
 from .routes import Boundary, Route, engine_of
 from .state import state_of
 from .work import lost_in_write, rollback
@@ -98,8 +98,11 @@ def write(
     traits: Traits[M],
     *,
     is_insert: bool = False,
+    entity: M | None = None,
 ) -> list[M] | None:
     """The objects of the rows that a write returns. The write is one statement.
+
+    ``is_insert``: it inserts one row. ``entity`` is the row's object, if it was constructed before.
 
     With the boundary AUTOCOMMIT, the database commits it by itself; if the connection is lost, `TransactionError` with
     ``outcome="unknown"`` is raised. Else it is part of the session's transaction, which is begun if there is none, and
@@ -112,20 +115,23 @@ def write(
         return None
     if route.boundary is Boundary.AUTOCOMMIT:
         rows = _records(engine, to_send, parameters, repeatable=False)
-        return None if rows is None else objects_of(session, traits, to_send.keys, rows)
+        if rows is None or not is_insert:
+            return None if rows is None else objects_of(session, traits, to_send.keys, rows)
+        return [inserted(session, traits, to_send.keys, rows[0], entity)]
     if not has_nothing_to_flush(session):
         return None  # the changes that wait may belong to the same rows
     begins = not session.in_transaction()
     try:
         rows = _written(session, route, to_send, parameters)
-        objects = None if rows is None else objects_of(session, traits, to_send.keys, rows)
+        if rows is None or not is_insert:
+            return None if rows is None else objects_of(session, traits, to_send.keys, rows)
+        new = inserted(session, traits, to_send.keys, rows[0], entity)
     except BaseException:
         if begins:
             rollback(session, keep_values=True)
         raise
-    if objects is not None and is_insert:
-        note_inserted(session, map(instance_state, objects))
-    return objects
+    note_inserted(session, [instance_state(new)])
+    return [new]
 
 
 def _written(

@@ -36,7 +36,7 @@ from sqlalchemy.orm import ColumnProperty, InstrumentedAttribute, Mapper, Relati
 from sqlalchemy.orm.exc import UnmappedClassError
 from sqlalchemy.types import TypeEngine
 
-from ..departures import CHANGE, INSERT, READ_BY_DRIVER, mapper_departure
+from ..departures import CHANGE, INSERT, INSERT_OF_OBJECT, READ_COLUMNS, mapper_departure
 from ..errors import MisuseError
 from ..sqlalchemy_internals import DEFAULT_CONSTRUCTOR
 from ..types import UTCDateTime
@@ -339,12 +339,12 @@ class Traits(Generic[M]):
     @property
     def listens_to_loads(self) -> bool:
         """Whether code of the app runs when an object is loaded: a listener or a reconstructor."""
-        return mapper_departure(self.mapper, READ_BY_DRIVER) is not None
+        return mapper_departure(self.mapper, READ_COLUMNS) is not None
 
     @property
     def direct_writes(self) -> bool:
         """Whether a statement can update a row: no code of the app depends on the unit of work."""
-        return self._one_plain_table and mapper_departure(self.mapper, CHANGE) is None
+        return self._one_plain_table and not self.mapper.validators and mapper_departure(self.mapper, CHANGE) is None
 
     @cached_property
     def direct_deletes(self) -> bool:
@@ -353,14 +353,18 @@ class Traits(Generic[M]):
 
     @property
     def direct_creates(self) -> bool:
-        """Whether a statement can insert a row: no constructor or listener of the app is involved."""
-        return (
-            self.plain
-            and self._one_plain_table
-            and self._has_standard_constructor
-            and self._defaults_are_plain
-            and mapper_departure(self.mapper, INSERT) is None
-        )
+        """Whether a statement can insert a row: no constructor, validator or listener of the app is involved."""
+        return self._inserts_directly and not self.constructs and mapper_departure(self.mapper, INSERT) is None
+
+    @property
+    def inserts_constructed(self) -> bool:
+        """Whether a statement can insert the row of an object that the class's constructor has made."""
+        return self._inserts_directly and mapper_departure(self.mapper, INSERT_OF_OBJECT) is None
+
+    @cached_property
+    def _inserts_directly(self) -> bool:
+        """Whether a statement can insert a row of the class, if none of the app's code is involved."""
+        return self.plain and self._one_plain_table and self._defaults_are_plain
 
     @cached_property
     def _has_standard_constructor(self) -> bool:
@@ -393,13 +397,11 @@ class Traits(Generic[M]):
 
     @cached_property
     def _one_plain_table(self) -> bool:
-        """Whether statements can write rows of the class: it has one table, and no SQL expressions or validators."""
-        mapper = self.mapper
+        """Whether statements can write rows of the class: it has one table, and no SQL expressions."""
         return (
             len(self.tables) == 1
             and self.returned
             and not self.computes
-            and not mapper.validators
             # Only the ORM can generate a version that is not a counter.
             and self.version_source in (None, VersionSource.TOOLKIT, VersionSource.MAPPER)
         )

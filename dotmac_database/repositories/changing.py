@@ -47,7 +47,9 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
             is_checked=is_checked,
         )
 
-    def _by_driver(self, route: Route, bound: Bound, *, is_insert: bool = False) -> Sequence[M] | None:
+    def _by_driver(
+        self, route: Route, bound: Bound, *, is_insert: bool = False, entity: M | None = None
+    ) -> Sequence[M] | None:
         """The objects of the rows that the driver has written along its route, committed as `writing` commits.
 
         None: nothing was sent.
@@ -55,7 +57,9 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
         log_route(self.model_class, route)
         session = self._session
         with translated(self.model_class):
-            rows = write(session, route, bound.statement, bound.parameters, self.traits, is_insert=is_insert)
+            rows = write(
+                session, route, bound.statement, bound.parameters, self.traits, is_insert=is_insert, entity=entity
+            )
         if rows is not None and route is not DIRECT:
             keep(session, *rows)
             commit_own(session, auto_commit=self.auto_commit, model=self.model_class)

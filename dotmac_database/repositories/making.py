@@ -64,7 +64,10 @@ class ObjectMaker(RepositoryCore[M, SyncDb]):
 
     def _constructed(self, values: Values) -> Values:
         """The values as the class's constructor and validators change them, read from an object without a session."""
-        entity = self._new_object(values)
+        return self._values_of(self._new_object(values), values)
+
+    def _values_of(self, entity: M, values: Values) -> Values:
+        """The values of an object's columns, which was constructed with these ``values``."""
         held = instance_dict(entity)
         constructed: Values = {}
         for key in self.traits.columns:

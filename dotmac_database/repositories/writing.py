@@ -8,6 +8,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy import select
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.base import instance_dict
 from sqlalchemy.util import duck_type_collection
 
 from ..errors import DuplicateEntityError, MisuseError, StaleEntityError, ValidationError
@@ -49,28 +50,47 @@ class WriteMethods(RowWriter[M, SyncDb]):
         """
         writer = self._writer(user_id)
         values = writer.refuse_nulls(self.values_for_create(writer.for_create(data).values), new=True)
-        refusal: Reason | None = Circumstance.CONDITIONS if self._conditioned else None
-        bound = None if refusal else writer.insert_of(values)
-        if bound is None:
-            refusal = refusal or Circumstance.MODEL
-            if isinstance(data, self.model_class):
+        entity: M | None = None
+        refusal: Reason | None = Circumstance.CONDITIONS if self._conditioned else Circumstance.MODEL
+        if not self._conditioned:
+            bound, entity = self._insert_of(writer, values)
+            if bound is not None:
+                route = self._write_route(Sender.UNIT_OF_WORK, is_checked=True)  # by `_insert_of`
+                by_driver = route.sender is Sender.DRIVER
+                created = self._by_driver(route, bound, is_insert=True, entity=entity) if by_driver else None
+                if created is not None:
+                    return created[0]
+                refusal = Circumstance.STATEMENT if by_driver else route.reason
+            elif isinstance(data, self.model_class):
                 self._unlink(data, values)
-        if bound is not None:
-            route = self._write_route(Sender.UNIT_OF_WORK, is_checked=True)  # by `insert_of`
-            created = self._by_driver(route, bound, is_insert=True) if route.sender is Sender.DRIVER else None
-            if created is not None:
-                return created[0]
-            refusal = Circumstance.STATEMENT if route.sender is Sender.DRIVER else route.reason
+        elif isinstance(data, self.model_class):
+            self._unlink(data, values)
         route = self._write_route(Sender.UNIT_OF_WORK, refusal, is_single=self._is_one_insert(values))
         with self._writing(route) as without_begin:
-            entity = self._flushed(values, without_begin)
+            entity = self._flushed(values, entity, without_begin)
             keep(self._session, entity)
         return entity
 
-    def _flushed(self, values: Values, without_begin: Callable[[], None]) -> M:
-        """Insert a new object by the session's unit of work."""
-        self._refuse_held(values)
+    def _insert_of(self, writer: Writer, values: Values) -> tuple[Bound | None, M | None]:
+        """The INSERT of a row, and its object if the class's constructor or validators must be called for it.
+
+        No INSERT if the session's unit of work must insert the row, which then inserts this object, if there is one.
+        """
+        if self.traits.direct_creates:
+            return writer.insert_of(values), None
+        by_columns = values.keys() <= self.traits.columns.keys() and not writer.holds_sql(values)
+        if not by_columns or not self.traits.inserts_constructed or self._held(values) is not None:
+            return None, None
         entity = self._new_object(values)
+        if self.traits.relationships.keys() & instance_dict(entity).keys():
+            return None, entity
+        return writer.insert_of(self._values_of(entity, values)), entity
+
+    def _flushed(self, values: Values, entity: M | None, without_begin: Callable[[], None]) -> M:
+        """Insert a new object by the session's unit of work."""
+        if entity is None:
+            self._refuse_held(values)
+            entity = self._new_object(values)
         self._session.add(entity)
         session = self._session
         if len(session.new) == 1 and not (session.dirty or session.deleted):
@@ -79,17 +99,22 @@ class WriteMethods(RowWriter[M, SyncDb]):
         self._complete(entity)
         return entity
 
+    def _held(self, values: Values) -> object | None:
+        """The object with the key of these values that the session holds."""
+        key = tuple(values.get(name) for name in self.traits.primary_key)
+        if None in key or not len(self._session.identity_map):
+            return None
+        return self._session.identity_map.get(self.traits.mapper.identity_key_from_primary_key(key))
+
     def _refuse_held(self, values: Values) -> None:
         """Raise `DuplicateEntityError` if the session holds an object with this key and its row exists.
 
         Otherwise the ORM would only warn that the new object replaces it.
         """
-        key = tuple(values.get(name) for name in self.traits.primary_key)
-        if None in key or not len(self._session.identity_map):
-            return
-        held = self._session.identity_map.get(self.traits.mapper.identity_key_from_primary_key(key))
+        held = self._held(values)
         if held is None:
             return
+        key = tuple(values.get(name) for name in self.traits.primary_key)
         everywhere = self._reader(include_deleted=True)
         if self._execute(everywhere.has_key(everywhere.key(key)), {}).first() is not None:
             fields = self.traits.primary_key

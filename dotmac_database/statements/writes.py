@@ -294,10 +294,11 @@ class Writer:
     def insert_of(self, values: Values) -> Bound | None:
         """INSERT of one row, which returns the row, with the same values as an INSERT by the ORM.
 
-        None if the ORM must insert the row, for example because of SQL expressions or of code in the class.
+        The caller has checked `Traits.direct_creates` or `Traits.inserts_constructed`. None if the ORM must insert the
+        row, because of SQL expressions or of values that belong to no column.
         """
         traits = self.reader.traits
-        if not traits.direct_creates or not values.keys() <= traits.columns.keys():
+        if not values.keys() <= traits.columns.keys():
             return None
         defaulted = {key for key, value in values.items() if value is None and key not in traits.null_unless_set}
         row_values = {key: value for key, value in values.items() if key not in defaulted}

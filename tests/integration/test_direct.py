@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -30,7 +30,16 @@ from sqlalchemy import (
 from sqlalchemy import Enum as EnumType
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.mutable import MutableDict
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, deferred, mapped_column, relationship, validates
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    deferred,
+    mapped_column,
+    reconstructor,
+    relationship,
+    validates,
+)
 from sqlalchemy.types import TypeDecorator
 
 from dotmac_database import (
@@ -374,7 +383,6 @@ ELSEWHERE: dict[str, Callable[[Face, Any], Any]] = {
     "a listener to elements": listened("before_execute", lambda face, session: face.engine),
     "a listener to the ORM's statements": listened("do_orm_execute", lambda face, session: session.sync_session),
     "a listener to loaded objects": listened("loaded_as_persistent", lambda face, session: session.sync_session),
-    "a listener to loads": listened("load", lambda face, session: Pet),
     "a listener to refreshes": listened("refresh", lambda face, session: Pet),
     "a listener to transactions": listened("after_begin", lambda face, session: session.sync_session),
 }
@@ -694,8 +702,13 @@ class Expressed(Kinds):
 def test_who_has_a_say_in_new_objects_is_asked(face: Face, written: list[str], model: Any) -> None:
     with face.session() as session:
         rows = face.repository(session, model)
-        assert face(rows.create, {"id": 1, "name": "x"}).name == "X"
-    assert not written
+        new = face(rows.create, {"id": 1, "name": "x"})
+        assert new.name == "X"
+        assert inspect(new).persistent
+        assert not session.dirty
+    assert len(written) == 1
+    with face.session() as session:
+        assert face(face.repository(session, model).get_by_id, 1).name == "X"
 
 
 @pytest.mark.usefixtures("kinds")
@@ -705,7 +718,53 @@ def test_who_has_a_say_in_changes_is_asked(face: Face, written: list[str], model
         rows = face.repository(session, model)
         face(rows.create, {"id": 1, "name": "x"})
         assert face(rows.update, 1, {"name": "y"}).name == "Y"
-    assert not written
+    assert not [sql for sql in written if sql.startswith("UPDATE")]
+
+
+class Counted(Kinds):
+    """It has a reconstructor, and an attribute that is no column."""
+
+    __tablename__ = "counteds"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        self.origin = "constructed"
+
+    @reconstructor
+    def _loaded(self) -> None:
+        self.origin = "loaded"
+
+
+@pytest.mark.usefixtures("kinds")
+@pytest.mark.parametrize("slow", [False, True])
+def test_listeners_to_loads_are_called_once_for_each_object(face: Face, by_driver: Any, slow: bool) -> None:
+    loaded: list[tuple[str, str]] = []
+
+    def load(entity: Any, _context: object) -> None:
+        loaded.append((entity.name, entity.origin))
+
+    with slowly(face) if slow else nullcontext(), face.session() as session:
+        rows = face.repository(session, Counted)
+        event.listen(Counted, "load", load)
+        try:
+            new = [face(rows.create, {"id": number, "name": f"n{number}"}) for number in (1, 2, 3)]
+            assert [each.origin for each in new] == ["constructed"] * 3
+            assert loaded == []
+            session.expunge_all()
+            first = face(rows.get_by_id, 1)
+            assert first.origin == "loaded"
+            assert loaded == [("n1", "loaded")]
+            assert len(face(rows.list)) == 3
+            assert sorted(loaded) == [("n1", "loaded"), ("n2", "loaded"), ("n3", "loaded")]
+            session.expunge_all()
+            assert face(rows.update, 2, {"name": "changed"}).origin == "loaded"
+            assert loaded[3:] == [("changed", "loaded")]
+        finally:
+            event.remove(Counted, "load", load)
+    reads, writes = by_driver
+    assert (len(reads), len(writes)) == ((0, 0) if slow else (2, 4))
 
 
 @pytest.mark.usefixtures("kinds")

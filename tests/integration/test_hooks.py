@@ -567,7 +567,8 @@ def test_a_listener_to_all_of_a_kind(server: Place, passed_by: list[str], level:
     try:
         with server.made(server.maker() if server.is_async else maker) as session:
             operations = ["create"] if level == "Mapper" else ["get", "list", "page", "create", "update"]
-            if "ession" in level:  # the driver sends within the transaction of which the listener is told
+            # The driver sends within the transaction of which the session's listener is told, and calls those to loads.
+            if "ession" in level or level == "base":
                 for operation in operations:
                     OPERATIONS[operation](server, server.repository(session, Item))
             else:

@@ -145,7 +145,7 @@ CONDITIONS: dict[str, Condition] = {
         writing=(OWN, Departure.ENGINE_LISTENER),
     ),
     "model listener": Condition(
-        lambda face, session: listening(Thing, "load"),
+        lambda face, session: listening(Thing, "refresh"),
         reading=(None, Departure.MODEL_LISTENER),
         writing=(None, Departure.MODEL_LISTENER),
     ),
@@ -265,7 +265,7 @@ def test_a_held_object_whose_row_is_gone_is_created_in_one_transaction(face: Fac
         things = face.repository(session, Thing)
         held = face(things.create, {"id": 1, "name": "one"})
         assert face(face.repository(other, Thing).delete, 1)
-        with listening(Thing, "load"):
+        with listening(Thing, "refresh_flush"):
             assert face(things.create, {"id": 1, "name": "two"}).name == "two"
         assert held.name == "one"
     with face.session() as session:
