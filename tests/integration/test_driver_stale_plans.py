@@ -31,14 +31,8 @@ PREPARED_AFTER = 8
 def face(request: pytest.FixtureRequest, faces: Faces) -> Iterator[Face]:
     face = faces[request.param]
     create_tables(face, Base.metadata)
-    if request.param.startswith("psycopg"):
-        reason = (
-            "forget_plans sends DEALLOCATE ALL, which begins a transaction of psycopg; then set_autocommit(True) of "
-            "_Psycopg.send_alone fails: can't change 'autocommit' now"
-        )
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     yield face
-    create_tables(face, Base.metadata)  # which closes the connections that may be unusable
+    create_tables(face, Base.metadata)  # closes the connections
 
 
 def read(face: Face) -> int:
