@@ -1,0 +1,300 @@
+"""How many statements and round trips each call costs, counted on the wire by a proxy in front of the server.
+
+The table `EXPECTED` has a row for each circumstance of a session, and a column for each call. A count is written as
+``statements/round trips``. Statements include BEGIN, COMMIT and savepoints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from threading import Thread
+from typing import Any, Self
+
+import pytest
+from sqlalchemy import URL, delete, event, insert, make_url
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
+
+from benchmarks.wire import Proxy, Sent
+from dotmac_database import RowLevelSecurity, TenantMixin, bind_tenant, create_database, guard_tenants
+from tests.confined import SECRETS, confined_database
+from tests.conftest import DRIVERS, Face
+from tests.ways import block
+
+
+class Base(DeclarativeBase):
+    """The table of these tests."""
+
+
+class Item(TenantMixin, Base):
+    __tablename__ = "message_items"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str]
+
+
+ROWS = 30
+PER_PAGE = 20
+PAGE = {"sorts": [{"field": "id"}], "pagination": {"page": 1, "per_page": PER_PAGE}}
+
+POLICIES = {kind: RowLevelSecurity(Base.metadata, secret=secret) for kind, secret in SECRETS.items()}
+RLS_OF = {"policies": "unsigned", "signed policies": "signed"}
+"""The circumstances with row-level security, each with the kind of its policies."""
+
+WARM_UP = 8
+"""How often a call is made before it is counted: psycopg prepares a statement at its sixth execution."""
+
+EXPECTED = """
+| circumstance    | driver        | get | list | page | create | update | block | without savepoints |
+| plain           | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| plain           | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| plain           | psycopg-async | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| guarded         | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| guarded         | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| guarded         | psycopg-async | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| observed        | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| observed        | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| observed        | psycopg-async | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| listened        | asyncpg       | 1/1 | 1/1  | 1/1  | 3/3    | 3/3    | 11/11 | 7/7                |
+| listened        | psycopg       | 1/1 | 1/1  | 1/1  | 3/3    | 3/3    | 11/11 | 7/7                |
+| listened        | psycopg-async | 1/1 | 1/1  | 1/1  | 3/3    | 3/3    | 11/11 | 7/7                |
+| inside          | asyncpg       | 1/1 | 1/1  | 1/1  | 2/2    | 2/2    | 12/12 | 7/7                |
+| inside          | psycopg       | 1/1 | 1/1  | 1/1  | 2/2    | 2/2    | 12/12 | 7/7                |
+| inside          | psycopg-async | 1/1 | 1/1  | 1/1  | 2/2    | 2/2    | 12/12 | 7/7                |
+| policies        | asyncpg       | 3/3 | 3/3  | 3/3  | 3/3    | 3/3    | 11/11 | 7/7                |
+| policies        | psycopg       | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 12/12 | 8/8                |
+| policies        | psycopg-async | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 12/12 | 8/8                |
+| signed policies | asyncpg       | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 12/12 | 8/8                |
+| signed policies | psycopg       | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 12/12 | 8/8                |
+| signed policies | psycopg-async | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 12/12 | 8/8                |
+"""
+
+"""The counts. A block is three creates and two updates. The circumstances:
+
+- plain: a plain session, outside of a transaction
+- guarded: a guarded session
+- observed: a listener before and a listener after each statement, which are marked as observers
+- listened: the same, not marked. They could write, so that a write needs BEGIN and COMMIT
+- inside: in an open block, whose begin and end are not counted. The block is a savepoint there
+- policies, signed policies: a guarded session with row-level security, without and with a secret
+"""
+
+
+class CountingProxy:
+    """A `Proxy` in an event loop of its own thread, so that sync drivers can use it, too."""
+
+    def __init__(self, port: int) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, daemon=True)
+        self._proxy = Proxy(port)
+
+    @property
+    def port(self) -> int:
+        return self._proxy.port
+
+    @property
+    def sent(self) -> Sent:
+        """The messages since the last `restart`."""
+        return self._proxy.sent
+
+    def restart(self) -> None:
+        """Count from zero."""
+        self._proxy.sent = Sent()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._proxy.__aenter__(), self._loop).result()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _close(self) -> None:
+        await self._proxy.__aexit__()
+        connections = asyncio.all_tasks() - {asyncio.current_task()}
+        for each in connections:
+            each.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+
+@pytest.fixture(scope="module")
+def proxy(postgres_server: str) -> Iterator[CountingProxy]:
+    with CountingProxy(make_url(postgres_server).port or 5432) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def urls(postgres_server: str) -> Iterator[dict[str, URL]]:
+    """The URLs of two databases with row-level security, whose settings are signed or not."""
+    with ExitStack() as stack:
+        yield {
+            kind: make_url(stack.enter_context(confined_database(postgres_server, f"{kind}_{os.getpid()}", rls)))
+            for kind, rls in POLICIES.items()
+        }
+
+
+@pytest.fixture
+def rows(postgres_server: str, urls: dict[str, URL]) -> None:
+    """The same rows in both databases."""
+    items = [{"id": number, "name": "n", "tenant_id": "a"} for number in range(ROWS)]
+    for url in urls.values():
+        owner = create_database(make_url(postgres_server).set(database=url.database))
+        with owner.engine.begin() as connection:
+            connection.execute(delete(Item))
+            connection.execute(insert(Item), items)
+        owner.dispose()
+
+
+@contextmanager
+def face_of(driver: str, url: URL, proxy: CountingProxy) -> Iterator[Face]:
+    """The face of a driver with a pool of one connection, which goes through the proxy."""
+    kind, scheme = DRIVERS[driver]
+    through = url.set(drivername=scheme, host="127.0.0.1", port=proxy.port)
+    face = Face(kind, create_database(through, pool_size=1, max_overflow=0))
+    try:
+        yield face
+    finally:
+        face.runner.run(face.database.dispose_async())
+        face.runner.close()
+
+
+def sessions(face: Face, circumstance: str) -> Callable[[], Any]:
+    """A function that makes sessions for a circumstance, bound to a tenant if they are guarded."""
+    kind = async_sessionmaker if face.is_async else sessionmaker
+    bind: Any = face.database.async_engine if face.is_async else face.engine
+    maker: Any = kind(bind, expire_on_commit=False)
+    policies = RLS_OF.get(circumstance)
+    if circumstance != "guarded" and policies is None:
+        return maker  # type: ignore[no-any-return]
+    guard_tenants(maker, rls=None if policies is None else POLICIES[policies])
+
+    def bound() -> Any:
+        session = maker()
+        bind_tenant(session, "a")
+        return session
+
+    return bound
+
+
+def observe(*_: object) -> None:
+    """A listener that is marked as an observer."""
+
+
+observe.dotmac_observes = True  # type: ignore[attr-defined]
+
+
+def listen(*_: object) -> None:
+    """A listener that is not marked."""
+
+
+LISTENERS: dict[str, Callable[..., None]] = {"observed": observe, "listened": listen}
+
+
+@contextmanager
+def listened(face: Face, circumstance: str) -> Iterator[None]:
+    """Add the listeners of a circumstance to the engine."""
+    listener = LISTENERS.get(circumstance)
+    if listener is not None:
+        event.listen(face.engine, "before_cursor_execute", listener)
+        event.listen(face.engine, "after_cursor_execute", listener)
+    yield
+
+
+class Calls:
+    """The calls of the table, on the sessions of a face."""
+
+    def __init__(self, face: Face, make: Callable[[], Any], proxy: CountingProxy, *, inside: bool) -> None:
+        self._face, self._make, self._proxy, self._inside = face, make, proxy, inside
+        self._numbers = itertools.count(ROWS)
+        self._calls: dict[str, Callable[[Any, Any], None]] = {
+            "get": self._get,
+            "list": self._list,
+            "page": self._page,
+            "create": self._create,
+            "update": self._update,
+            "block": self._block,
+            "without savepoints": self._block_without_savepoints,
+        }
+
+    def counts(self) -> list[str]:
+        """The counts of all calls, each after a warm-up."""
+        return [self._count(call) for call in self._calls.values()]
+
+    def _count(self, call: Callable[[Any, Any], None]) -> str:
+        for _ in range(WARM_UP):
+            self._run(call)
+        first, second = self._run(call), self._run(call)
+        assert first == second
+        return f"{first.statements}/{first.trips}"
+
+    def _run(self, call: Callable[[Any, Any], None]) -> Sent:
+        """Make the call on a new session. Inside of a transaction, its begin and its end are not counted."""
+        session = self._make()
+        items = self._face.repository(session, Item, "a")
+        if self._inside:
+            with block(self._face, session):
+                self._face(items.count)
+                self._proxy.restart()
+                call(session, items)
+                sent = replace(self._proxy.sent)
+            self._face(session.close)
+            return sent
+        self._proxy.restart()
+        call(session, items)
+        self._face(session.close)
+        return replace(self._proxy.sent)
+
+    def _get(self, _: Any, items: Any) -> None:
+        assert self._face(items.get_by_id, 1).id == 1
+
+    def _list(self, _: Any, items: Any) -> None:
+        assert len(self._face(items.list, PAGE)) == PER_PAGE
+
+    def _page(self, _: Any, items: Any) -> None:
+        page = self._face(items.list_paginated, PAGE)
+        assert len(page.items) == PER_PAGE
+        assert page.total >= ROWS
+
+    def _create(self, _: Any, items: Any) -> None:
+        self._face(items.create, {"id": next(self._numbers), "name": "new"})
+
+    def _update(self, _: Any, items: Any) -> None:
+        self._face(items.update, 1, {"name": f"changed {next(self._numbers)}"})
+
+    def _block(self, session: Any, items: Any, **options: bool) -> None:
+        """Three creates and two updates."""
+        with block(self._face, session, **options):
+            for write in (self._create, self._create, self._update, self._create, self._update):
+                write(session, items)
+
+    def _block_without_savepoints(self, session: Any, items: Any) -> None:
+        self._block(session, items, savepoints=False)
+
+
+def expected() -> dict[tuple[str, str], list[str]]:
+    """The lines of the table: for each circumstance and driver, the counts."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in EXPECTED.strip().splitlines()]
+    return {(circumstance, driver): counts for circumstance, driver, *counts in lines[1:]}
+
+
+CASES = expected()
+
+
+@pytest.mark.usefixtures("rows")
+@pytest.mark.parametrize(("circumstance", "driver"), CASES)
+def test_each_call_costs_exactly_these_messages(
+    proxy: CountingProxy, urls: dict[str, URL], postgres_server: str, circumstance: str, driver: str
+) -> None:
+    policies = RLS_OF.get(circumstance)
+    url = urls[policies] if policies else make_url(postgres_server).set(database=urls["unsigned"].database)
+    with face_of(driver, url, proxy) as face, listened(face, circumstance):
+        calls = Calls(face, sessions(face, circumstance), proxy, inside=circumstance == "inside")
+        assert calls.counts() == CASES[circumstance, driver]
