@@ -35,9 +35,11 @@ def recorded() -> Iterator[list[SentByDriver]]:
     sent: list[SentByDriver] = []
     send = driver._sent
 
-    def record(dialect: Any, pooled: Any, to_send: Any, sql: str, arguments: Any, *, is_within: bool) -> Any:
+    def record(
+        dialect: Any, link: Any, to_send: Any, sql: str, *arguments: Any, is_within: bool, **options: Any
+    ) -> Any:
         sent.append(SentByDriver(sql, is_within))
-        return send(dialect, pooled, to_send, sql, arguments, is_within=is_within)
+        return send(dialect, link, to_send, sql, *arguments, is_within=is_within, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(driver, "_sent", record)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from importlib import import_module
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from sqlalchemy import Dialect
@@ -136,12 +138,12 @@ class Driver(ABC):
         This value is None if it is unknown whether the types are the same.
         """
 
-    def enter_autocommit(self, link: Link) -> bool:  # noqa: ARG002 - see above
-        """Let the database commit each statement by itself; returns whether `leave_autocommit` must be called."""
+    def enter_autocommit(self, link: Link, *, is_write: bool) -> bool:  # noqa: ARG002 - see above
+        """Let the database commit the next statement by itself; returns whether `leave_autocommit` must be called."""
         return False
 
-    def leave_autocommit(self, link: Link) -> None:  # noqa: B027 - as for `begin`
-        """Undo `enter_autocommit`, also after a failed statement."""
+    def leave_autocommit(self, link: Link, *, failed: bool = False) -> None:  # noqa: B027 - as for `begin`
+        """Undo `enter_autocommit`, also after a statement that has ``failed``."""
 
     @abstractmethod
     def run(self, link: Link, script: str) -> None:
@@ -231,13 +233,26 @@ class _Psycopg(_Waiting):
         result = cursor.pgresult
         return self._wait(cursor.fetchall()), tuple([result.ftype(place) for place in range(result.nfields)])
 
-    def enter_autocommit(self, link: Link) -> bool:
+    def open(self, link: Link, opening: Opening) -> tuple[str, Arguments]:
+        sql, arguments = self._opening_statement(opening)
+        if has_pipeline():
+            self._wait(self._pipelined(link.driver, sql, arguments))
+        else:
+            self._wait(link.driver.execute(sql, arguments))
+        return sql, arguments
+
+    def _pipelined(self, driver: Any, sql: str, arguments: Arguments) -> object:
+        """Send the statement together with the BEGIN that psycopg sends before it, in one round trip."""
+        with driver.pipeline():
+            return driver.execute(sql, arguments)
+
+    def enter_autocommit(self, link: Link, *, is_write: bool) -> bool:  # noqa: ARG002 - as above
         if link.driver.autocommit:
             return False
         self._wait(link.driver.set_autocommit(True))
         return True
 
-    def leave_autocommit(self, link: Link) -> None:
+    def leave_autocommit(self, link: Link, *, failed: bool = False) -> None:  # noqa: ARG002 - as above
         if not link.driver.closed:
             self._wait(link.driver.set_autocommit(False))
 
@@ -247,6 +262,12 @@ class _Psycopg(_Waiting):
     def oids(self, link: Link, sql: str, types: Any, count: int) -> Sequence[int | None]:  # noqa: ARG002
         oids: Sequence[int] = types
         return oids
+
+
+class _AsyncPsycopg(_Psycopg):
+    async def _pipelined(self, driver: Any, sql: str, arguments: Arguments) -> object:
+        async with driver.pipeline():
+            return await driver.execute(sql, arguments)
 
 
 class _Sqlite(_Waiting):
@@ -265,12 +286,15 @@ class _Sqlite(_Waiting):
     def send(self, link: Link, sql: str, arguments: Arguments) -> tuple[Rows, object]:
         return link.driver.execute(sql, arguments).fetchall(), True
 
-    def enter_autocommit(self, link: Link) -> bool:  # noqa: ARG002 - as above
-        return True
+    def enter_autocommit(self, link: Link, *, is_write: bool) -> bool:
+        # A failed statement can leave changes, if a trigger fails by RAISE(FAIL). So a write needs a transaction.
+        if is_write and link.driver.isolation_level is None:
+            self._wait(link.driver.execute("BEGIN"))
+        return is_write
 
-    def leave_autocommit(self, link: Link) -> None:
-        if self.in_transaction(link):  # sqlite3 has begun it, as it does unless isolation_level is None
-            self._wait(link.driver.commit())
+    def leave_autocommit(self, link: Link, *, failed: bool = False) -> None:
+        if self.in_transaction(link):
+            self._wait(link.driver.rollback() if failed else link.driver.commit())
 
     def run(self, link: Link, script: str) -> None:
         self._wait(link.driver.execute(script))
@@ -284,13 +308,19 @@ class _Aiosqlite(_Sqlite):
         return await_only(link.driver.execute_fetchall(sql, arguments)), True
 
 
+@cache
+def has_pipeline() -> bool:
+    """Whether psycopg's libpq has pipelines, as since version 14."""
+    return bool(import_module("psycopg").Pipeline.is_supported())
+
+
 def _at_once(result: object) -> object:
     return result
 
 
 _DRIVERS: Mapping[tuple[str, bool], Driver] = {
     ("asyncpg", True): _Asyncpg(),
-    ("psycopg", True): _Psycopg(await_only),
+    ("psycopg", True): _AsyncPsycopg(await_only),
     ("psycopg", False): _Psycopg(_at_once),
     ("pysqlite", False): _Sqlite(_at_once),
     ("aiosqlite", True): _Aiosqlite(await_only),

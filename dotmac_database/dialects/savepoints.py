@@ -22,10 +22,14 @@ NAME = "dotmac_write"
 _SAVEPOINTS = "dotmac_database.savepoints"
 """The key in a pooled connection's ``info`` of its `_Savepoints`."""
 
-_ENDS_SAVEPOINTS = re.compile(
-    r"\s*(?:RELEASE|ROLLBACK|ABORT|COMMIT|END)\b(?!.*\bsa_savepoint_)", re.IGNORECASE | re.DOTALL
+_CONCERNS_SAVEPOINTS = re.compile(
+    r"\b(?:SAVEPOINT|RELEASE|ROLLBACK|ABORT|COMMIT)\b(?!.*\bsa_savepoint_)|(?:^|;|\*/|\n)\s*END\b",
+    re.IGNORECASE | re.DOTALL,
 )
-"""A statement that may end savepoints, and is not one of SQLAlchemy's, which are noted by its events."""
+"""A statement that may set or end savepoints, and is not one of SQLAlchemy's, which are noted by its events.
+
+If another statement contains these words, the driver's savepoint stays until the transaction ends, which is harmless.
+"""
 
 
 @dataclass(slots=True)
@@ -77,9 +81,9 @@ def forget_savepoints(info: dict[str, Any]) -> None:
 
 
 def note_sent(info: dict[str, Any], statement: str) -> None:
-    """Note that a statement was sent that may have ended the driver's savepoint, such as a ROLLBACK TO in raw SQL."""
+    """Note that a statement was sent that may have set or ended savepoints, such as a ROLLBACK TO in raw SQL."""
     savepoints: _Savepoints | None = info.get(_SAVEPOINTS)
-    if savepoints is not None and _ENDS_SAVEPOINTS.match(statement):
+    if savepoints is not None and _CONCERNS_SAVEPOINTS.search(statement):
         savepoints.levels = [False] * len(savepoints.levels)
 
 

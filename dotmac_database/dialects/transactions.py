@@ -64,6 +64,7 @@ def watch(bind: Engine | Connection | None) -> None:
         event.listen(engine, "engine_connect", _equip)
         event.listen(engine, "begin", _count_changes)
         event.listen(engine, "savepoint", _begin_first)
+        event.listen(engine, "rollback_savepoint", _clear_savepoint)
         event.listen(engine, "rollback", _clear)
         event.listen(engine, "begin", _clear)
         return
@@ -158,6 +159,18 @@ def refuses_commit(session: Session) -> bool:
 def is_aborted(connection: Connection) -> bool:
     """Whether a statement has failed in the connection's transaction, and was not undone."""
     return not connection.invalidated and _ABORTED in connection.info
+
+
+def has_vanished(connection: Connection) -> bool:
+    """Whether SQLite has ended the connection's transaction by itself, because of an error.
+
+    A trigger can do that, and some errors do: https://www.sqlite.org/lang_transaction.html#response_to_errors_within_a_transaction
+    """
+    if connection.dialect.name != "sqlite" or connection.closed or connection.invalidated:
+        return False
+    driver: Any = connection.connection.driver_connection
+    in_autocommit = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+    return not in_autocommit and CHANGES_AT_BEGIN in connection.info and not driver.in_transaction
 
 
 def connections_of(session: Session) -> list[Connection]:

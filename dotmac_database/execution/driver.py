@@ -8,6 +8,7 @@ or the connection turns out to be unsuitable, the functions return None, and the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Dialect, Engine
@@ -22,7 +23,7 @@ from ..dialects.errors import loses_connection
 from ..dialects.savepoints import NAME, secure, undo
 from ..dialects.sqlite_engine import shared_pool
 from ..dialects.stale_plans import go_back, is_stale_plan, mark_opening, mark_point, note_stale, point_of
-from ..dialects.transactions import BUSY, equip_pooled, mark_aborted, unmark_aborted
+from ..dialects.transactions import BUSY, equip_pooled, is_aborted, mark_aborted, total_changes, unmark_aborted
 from ..errors import SessionEndedError, TransactionError
 from ..models.traits import Traits
 from ..sqlalchemy_internals import (
@@ -36,7 +37,7 @@ from .compiling import DriverStatement, Processors, driver_statement
 from .objects import inserted, objects_of
 from .routes import Boundary, Route, engine_of
 from .state import state_of
-from .work import lost_in_write, rollback
+from .work import lost_in_write, rollback, vanished
 
 M = TypeVar("M")
 Row = Sequence[object]
@@ -161,7 +162,7 @@ def _records(
             return None  # other code began a transaction that could be rolled back
         equip_pooled(engine.dialect, pooled)
         arguments = to_send.arguments(parameters)
-        return _sent(engine.dialect, link, to_send, to_send.sql, arguments, is_within=False)
+        return _sent(engine.dialect, link, to_send, to_send.sql, arguments, is_within=False, is_write=not repeatable)
     except Exception as error:
         lost = loses_connection(engine.dialect, pooled, error)
         if lost:
@@ -190,7 +191,7 @@ def _observed_records(
         if not to_send.driver.is_usable(link) or to_send.driver.in_transaction(link):
             return None  # as in `_records`
         try:
-            rows = _observed(connection, link, to_send, parameters, is_within=False)
+            rows = _observed(connection, link, to_send, parameters, is_within=False, is_write=not repeatable)
             if connection.in_transaction():
                 connection.commit()
             elif to_send.driver.in_transaction(link):
@@ -205,7 +206,13 @@ def _observed_records(
 
 
 def _observed(
-    connection: Connection, link: Link, to_send: DriverStatement, parameters: Mapping[str, object], *, is_within: bool
+    connection: Connection,
+    link: Link,
+    to_send: DriverStatement,
+    parameters: Mapping[str, object],
+    *,
+    is_within: bool,
+    is_write: bool = False,
 ) -> Sequence[Row]:
     """The rows of a statement, between the calls of the engine's listeners to statements.
 
@@ -220,7 +227,7 @@ def _observed(
         for listener in listeners.before:
             sql, arguments = listener(connection, context.cursor, sql, arguments, context, False)
         is_within = is_within or to_send.driver.in_transaction(link)
-        rows = _sent(connection.dialect, link, to_send, sql, arguments, is_within=is_within)
+        rows = _sent(connection.dialect, link, to_send, sql, arguments, is_within=is_within, is_write=is_write)
         for listener in listeners.after:
             listener(connection, context.cursor, sql, arguments, context, False)
     except SessionEndedError:
@@ -255,6 +262,8 @@ def _records_within(
     info, begun = pooled.info, driver.in_transaction(link)
     opens = secured = False
     observed = statement_listeners(connection.engine) is not None
+    changes = total_changes(connection) if driver.undoes_statement else None
+    before = _Before(begun, is_aborted(connection), changes)
     settings = state_of(session).settings
     if settings is not None and begun:
         settings.announce(connection)
@@ -283,7 +292,7 @@ def _records_within(
         if lost or opens:
             connection.invalidate(error)
         elif secured:
-            _undo(session, connection, link, to_send, begun=begun)
+            _undo(session, connection, link, to_send, before)
         elif is_write or not driver.undoes_statement:
             mark_aborted(connection)
         if observed:
@@ -311,22 +320,36 @@ def _is_lost(connection: Connection, pooled: Pooled, error: Exception) -> bool:
     return isinstance(cause, Exception) and loses_connection(connection.dialect, pooled, cause)
 
 
-def _undo(session: Session, connection: Connection, link: Link, to_send: DriverStatement, *, begun: bool) -> None:
-    """Undo a failed statement alone. ``begun``: the transaction had begun before it."""
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """The state of a transaction before a statement: whether it has begun, and whether it can't be committed.
+
+    ``changes`` is the number of rows that SQLite's connection has changed.
+    """
+
+    begun: bool
+    aborted: bool
+    changes: int | None
+
+
+def _undo(session: Session, connection: Connection, link: Link, to_send: DriverStatement, before: _Before) -> None:
+    """Undo a failed statement alone."""
     driver = to_send.driver
     try:
         if driver.undoes_statement:
-            if begun and not driver.in_transaction(link):
+            # A trigger can end the transaction, or keep what it has written before it failed (RAISE(FAIL)).
+            if before.begun and (not driver.in_transaction(link) or total_changes(connection) != before.changes):
                 rollback(session)
-                raise TransactionError("The database has rolled the whole transaction back because of an error.")
-        elif begun:
+                raise vanished()
+        elif before.begun:
             undo(driver, link)
         else:
             link.adapted.rollback()  # nothing came before the statement
             settings = state_of(session).settings
             if settings is not None:
                 settings.forget()
-        unmark_aborted(connection)
+        if not before.aborted:
+            unmark_aborted(connection)
     except TransactionError:
         raise
     except Exception as error:
@@ -335,19 +358,26 @@ def _undo(session: Session, connection: Connection, link: Link, to_send: DriverS
 
 
 def _sent(
-    dialect: Dialect, link: Link, to_send: DriverStatement, sql: str, arguments: Arguments, *, is_within: bool
+    dialect: Dialect,
+    link: Link,
+    to_send: DriverStatement,
+    sql: str,
+    arguments: Arguments,
+    *,
+    is_within: bool,
+    is_write: bool = False,
 ) -> Sequence[Row]:
     """The rows of a statement. It is sent again if the server's plan is stale and no earlier work is lost by that.
 
     With ``is_within``, a transaction is begun first unless the connection has one already.
     """
     driver = to_send.driver
-    leaves = not is_within and driver.enter_autocommit(link)
+    leaves = not is_within and driver.enter_autocommit(link, is_write=is_write)
     try:
         rows, types = _sent_again(dialect, link, driver, sql, arguments, is_within=is_within)
     except Exception:
         if leaves:
-            driver.leave_autocommit(link)
+            driver.leave_autocommit(link, failed=True)
         raise
     if leaves:
         driver.leave_autocommit(link)

@@ -16,6 +16,7 @@ from ..dialects.transactions import (
     connections_of,
     ensure_begun,
     equip,
+    has_vanished,
     in_use,
     is_aborted,
     is_busy,
@@ -168,7 +169,9 @@ def _dooming(session: Session) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for connection in connections_of(session):
+        # A failed flush has rolled the innermost transaction back, and it can't be used any more.
+        transaction = session.get_nested_transaction() or session.get_transaction()
+        for connection in connections_of(session) if transaction is not None and transaction.is_active else ():
             if not connection.invalidated:
                 mark_aborted(connection)
         raise
@@ -245,9 +248,17 @@ def savepoint(session: Session) -> Iterator[None]:
             except BaseException:
                 held = loaded_values(session)
                 raise
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, Exception) and any(map(has_vanished, connections_of(session))):
+            rollback(session)
+            raise vanished() from cause_of(error)
         restore_values(session, held)
         raise
+
+
+def vanished() -> TransactionError:
+    """The error for a transaction that the database has ended because of an error of one of its statements."""
+    return TransactionError("The database has rolled the whole transaction back because of an error.")
 
 
 def note_savepoint_begun(session: Session) -> None:

@@ -18,7 +18,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import DDL, CheckConstraint, ForeignKey, delete, event, insert, make_url, select, text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
@@ -379,17 +378,9 @@ def test_exactly_the_successful_writes_are_committed(face: Face, way: str, case:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("case", SAVEPOINTS)
-def test_with_savepoints_of_others(face: Face, way: str, case: str, request: pytest.FixtureRequest) -> None:
-    if case in ENDED_BY_DRIVER and way == "driver" and is_postgresql(face):
-        expect_fault(request, RELEASES_OTHERS, DBAPIError if case.startswith("raw") else DatabaseError)
+def test_with_savepoints_of_others(face: Face, way: str, case: str) -> None:
     with way_of(face.engine, way), face.session(expire_on_commit=False) as session:
         run(face, session, Within("begin", SAVEPOINTS[case]))
-
-
-RELEASES_OTHERS = (
-    "The driver's RELEASE SAVEPOINT dotmac_write also ends each later savepoint of raw SQL, since note_sent notes only "
-    "statements that end savepoints, and not a raw SAVEPOINT."
-)
 
 
 def is_postgresql(face: Face) -> bool:
@@ -398,9 +389,7 @@ def is_postgresql(face: Face) -> bool:
 
 @pytest.mark.parametrize("comment", ["/* a comment */ ", "-- a comment\n", " "])
 @pytest.mark.parametrize("way", WAYS)
-def test_raw_sql_behind_a_comment(face: Face, way: str, comment: str, request: pytest.FixtureRequest) -> None:
-    if is_postgresql(face) and way == "driver" and comment != " ":
-        expect_fault(request, "_ENDS_SAVEPOINTS does not match a statement that begins with a comment.", DatabaseError)
+def test_raw_sql_behind_a_comment(face: Face, way: str, comment: str) -> None:
     with way_of(face.engine, way), face.session(expire_on_commit=False) as session:
         with block(face, session):
             model = Run(face, session)
@@ -415,45 +404,19 @@ def test_raw_sql_behind_a_comment(face: Face, way: str, comment: str, request: p
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("case", DOOMED)
-def test_blocks_without_savepoints(face: Face, way: str, case: str, request: pytest.FixtureRequest) -> None:
-    is_sqlite = not is_postgresql(face)
-    if case == "a nested block leaves by a refusal" and (is_sqlite or way == "sqlalchemy"):
-        expect_fault(request, MARK_STAYS, TransactionError)
-    if case == "within savepoints, a block leaves by a refusal" and is_sqlite and way == "sqlalchemy":
-        expect_fault(request, MARK_STAYS, TransactionError)
+def test_blocks_without_savepoints(face: Face, way: str, case: str) -> None:
     with way_of(face.engine, way), face.session(expire_on_commit=False) as session:
         run(face, session, DOOMED[case])
         assert not session.in_transaction()
         run_again(face, session)
 
 
-MARK_STAYS = (
-    "The mark of the failed write outlives the rollback to the savepoint of its nested block, so that the outer block "
-    "is refused: on SQLite no listener clears it, and a failed flush rolls back before _dooming sets it."
-)
-
-
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("case", CAUGHT_IN_NESTED)
-def test_a_failure_that_is_caught_in_a_nested_block_without_savepoints(
-    face: Face, way: str, case: str, request: pytest.FixtureRequest
-) -> None:
-    if not (is_postgresql(face) and way == "sqlalchemy" and case == "of a block with savepoints"):
-        expect_fault(request, RELEASED_ANYWAY, (TransactionError, pytest.fail.Exception))
+def test_a_failure_that_is_caught_in_a_nested_block_without_savepoints(face: Face, way: str, case: str) -> None:
     with way_of(face.engine, way), face.session(expire_on_commit=False) as session:
         run(face, session, CAUGHT_IN_NESTED[case])
         run_again(face, session)
-
-
-RELEASED_ANYWAY = (
-    "SyncBlock._release does not check refuses_commit. On SQLite the doomed nested block ends without an error; on "
-    "PostgreSQL its RELEASE fails, and the savepoint is not rolled back, so that the outer block can't go on."
-)
-
-
-def expect_fault(request: pytest.FixtureRequest, reason: str, raises: Any = None) -> None:
-    """Expect that the test fails because of a known fault."""
-    request.applymarker(pytest.mark.xfail(strict=True, raises=raises, reason=reason))
 
 
 def run_again(face: Face, session: Any) -> None:
@@ -475,13 +438,9 @@ def row(number: int, word: str | None = None) -> dict[str, Any]:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("place", ["block", "nested block"])
-def test_a_block_whose_transaction_a_trigger_rolls_back(
-    sqlite_face: Face, way: str, place: str, request: pytest.FixtureRequest
-) -> None:
+def test_a_block_whose_transaction_a_trigger_rolls_back(sqlite_face: Face, way: str, place: str) -> None:
     """Its end is refused, even if the exception of the write is caught."""
     face = sqlite_face
-    if way == "sqlalchemy":
-        expect_fault(request, ROLLED_BACK_UNNOTICED)
     with way_of(face.engine, way), face.session(expire_on_commit=False) as session:
         rows = face.repository(session, Row, "a")
         with pytest.raises(TransactionError), block(face, session):  # noqa: PT012 - the end of the block raises
@@ -495,12 +454,8 @@ def test_a_block_whose_transaction_a_trigger_rolls_back(
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("place", ["block", "begin", "autobegun"])
-def test_the_error_of_a_trigger_that_rolls_the_transaction_back(
-    sqlite_face: Face, way: str, place: str, request: pytest.FixtureRequest
-) -> None:
+def test_the_error_of_a_trigger_that_rolls_the_transaction_back(sqlite_face: Face, way: str, place: str) -> None:
     face = sqlite_face
-    if way == "sqlalchemy":
-        expect_fault(request, ROLLED_BACK_UNNOTICED)
     with way_of(face.engine, way), face.session(expire_on_commit=False) as session:
         rows = face.repository(session, Row, "a", auto_commit=place != "autobegun")
         with pytest.raises(TransactionError), outer_block(face, session, place):  # noqa: PT012 - the block may raise, too
@@ -509,12 +464,6 @@ def test_the_error_of_a_trigger_that_rolls_the_transaction_back(
         face(rows.create, row(4))
         face(session.commit)
     assert committed(face) == {1: 1, 4: 1}
-
-
-ROLLED_BACK_UNNOTICED = (
-    "work.savepoint does not notice that SQLite has ended the whole transaction: the error is that of the statement, "
-    "and later work is committed without the work before."
-)
 
 
 def outer_block(face: Face, session: Any, place: str) -> AbstractContextManager[Any]:
@@ -526,23 +475,20 @@ def outer_block(face: Face, session: Any, place: str) -> AbstractContextManager[
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("inside", [False, True], ids=["outside", "inside"])
-def test_a_trigger_that_fails_without_undoing_the_row(
-    sqlite_face: Face, way: str, inside: bool, request: pytest.FixtureRequest
-) -> None:
+def test_a_trigger_that_fails_without_undoing_the_row(sqlite_face: Face, way: str, inside: bool) -> None:
+    """By the driver there is no savepoint that would undo the row, so the whole transaction is rolled back."""
     face = sqlite_face
-    if way == "driver":
-        expect_fault(
-            request, "RAISE(FAIL) does not undo the row, but _Sqlite.undoes_statement is True.", AssertionError
-        )
+    refused = way == "driver" and inside
     with way_of(face.engine, way), face.session(expire_on_commit=False) as session:
         rows = face.repository(session, Row, "a")
-        with block(face, session) if inside else nullcontext():
+        block_ends = pytest.raises(TransactionError) if refused else nullcontext()
+        with block_ends, block(face, session) if inside else nullcontext():
             if inside:
                 face(rows.create, row(2))
-            with pytest.raises(DatabaseError):
+            with pytest.raises(TransactionError if refused else DatabaseError):
                 face(rows.create, row(3, "fail"))
             face(rows.create, row(4))
-    assert committed(face).keys() == ({1, 2, 4} if inside else {1, 4})
+    assert committed(face).keys() == ({1} if refused else {1, 2, 4} if inside else {1, 4})
 
 
 actions = st.sampled_from(("create", "duplicate", "check", "update", "bad_update", "raw", "flush", "read"))
@@ -586,8 +532,6 @@ def test_random_steps(face: Face, way: str, sequence: list[Step], outer: str) ->
 @PROFILE
 @given(sequence=sequences("block", "begin_nested", "raw"))
 def test_random_steps_with_raw_savepoints(face: Face, way: str, sequence: list[Step]) -> None:
-    if way == "driver" and is_postgresql(face):
-        pytest.xfail(RELEASES_OTHERS)  # at once: the cases of ENDED_BY_DRIVER are strict
     emptied(face)
     with way_of(face.engine, way), face.session(expire_on_commit=False) as session:
         run(face, session, Within("block", (*do("read"), *sequence)))
