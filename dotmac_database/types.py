@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,7 +50,7 @@ class UTCDateTime(TypeDecorator[datetime]):
         """Convert a stored value."""
         return None if value is None else as_utc(value)
 
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         """As SQLAlchemy's, which calls `process_result_value`, but with one call for a value that is in UTC already."""
         if type(self).process_result_value is not UTCDateTime.process_result_value:
             return super().result_processor(dialect, coltype)

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import sessionmaker
 
 from dotmac_database.engines import Database, create_database
+from dotmac_database.execution import routes
 from dotmac_database.repositories import create_async_repository, create_repository
 from dotmac_database.tenancy import guard_tenants
 
@@ -25,6 +26,21 @@ from .models import Base
 from .postgres import OwnServer
 
 _COUNTER = itertools.count()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--without-driver", action="store_true", help="let SQLAlchemy execute all statements")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_driver(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With ``--without-driver``, no statement is sent by a driver without SQLAlchemy's execution."""
+    if not request.config.getoption("--without-driver"):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(routes, "driver_of", lambda _dialect: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,7 @@ class Pooled(Protocol):
     @property
     def info(self) -> dict[str, Any]:
         """What is remembered of the connection as long as it is open."""
+        ...
 
     def close(self) -> None:
         """Return the connection to the pool."""

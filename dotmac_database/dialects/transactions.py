@@ -17,7 +17,8 @@ from .savepoints import forget_savepoints, note_savepoint, note_savepoint_ended
 from .sqlite_functions import register_functions
 from .stale_plans import watch_plans
 
-_ABORTED = "dotmac_database.aborted"
+ABORTED = "dotmac_database.aborted"
+"""The key that a pooled connection's ``info`` has if a statement has failed in its transaction, and was not undone."""
 _EQUIPPED = "dotmac_database.equipped"
 CHANGES_AT_BEGIN = "dotmac_database.changes"
 CANCEL_TIMEOUT = 2.0
@@ -122,18 +123,18 @@ def _mark(context: ExceptionContext) -> None:
 
 def mark_aborted(connection: Connection) -> None:
     """Remember that a statement has failed, so that the transaction can only be rolled back."""
-    connection.info[_ABORTED] = True
+    connection.info[ABORTED] = True
 
 
 def unmark_aborted(connection: Connection) -> None:
     """Note that the failed statement was undone, so that the transaction can go on."""
-    connection.info.pop(_ABORTED, None)
+    connection.info.pop(ABORTED, None)
 
 
 def _clear(connection: Connection) -> None:
     if connection.invalidated:
         return  # an invalidated connection has no info, and to read it here would make the rollback fail
-    connection.info.pop(_ABORTED, None)
+    connection.info.pop(ABORTED, None)
     forget_savepoints(connection.info)
 
 
@@ -158,7 +159,7 @@ def refuses_commit(session: Session) -> bool:
 
 def is_aborted(connection: Connection) -> bool:
     """Whether a statement has failed in the connection's transaction, and was not undone."""
-    return not connection.invalidated and _ABORTED in connection.info
+    return not connection.invalidated and ABORTED in connection.info
 
 
 def has_vanished(connection: Connection) -> bool:

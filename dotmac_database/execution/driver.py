@@ -23,7 +23,7 @@ from ..dialects.errors import loses_connection
 from ..dialects.savepoints import NAME, secure, undo
 from ..dialects.sqlite_engine import shared_pool
 from ..dialects.stale_plans import go_back, is_stale_plan, mark_opening, mark_point, note_stale, point_of
-from ..dialects.transactions import BUSY, equip_pooled, is_aborted, mark_aborted, total_changes, unmark_aborted
+from ..dialects.transactions import ABORTED, BUSY, equip_pooled, mark_aborted, total_changes, unmark_aborted
 from ..errors import SessionEndedError, TransactionError
 from ..models.traits import Traits
 from ..sqlalchemy_internals import (
@@ -263,7 +263,7 @@ def _records_within(
     opens = secured = False
     observed = statement_listeners(connection.engine) is not None
     changes = total_changes(connection) if driver.undoes_statement else None
-    before = _Before(begun, is_aborted(connection), changes)
+    aborted = ABORTED in info
     settings = state_of(session).settings
     if settings is not None and begun:
         settings.announce(connection)
@@ -292,7 +292,7 @@ def _records_within(
         if lost or opens:
             connection.invalidate(error)
         elif secured:
-            _undo(session, connection, link, to_send, before)
+            _undo(session, connection, link, to_send, _Before(begun, aborted, changes))
         elif is_write or not driver.undoes_statement:
             mark_aborted(connection)
         if observed:
