@@ -53,18 +53,43 @@ class Proxy:
         self.sent = Sent()
         self.port = 0
         self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = int(self._server.sockets[0].getsockname()[1])
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    def _accept(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(client, to_client))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         server, to_server = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            with suppress(ConnectionError):
+                await self._forward(client, to_client, server, to_server)
+        finally:
+            for writer in (to_server, to_client):
+                writer.close()
+                with suppress(ConnectionError):
+                    await writer.wait_closed()
+
+    async def _forward(
+        self,
+        client: asyncio.StreamReader,
+        to_client: asyncio.StreamWriter,
+        server: asyncio.StreamReader,
+        to_server: asyncio.StreamWriter,
+    ) -> None:
         messages = _Messages()
         waiting = False
 
@@ -87,5 +112,4 @@ class Proxy:
                 await to_client.drain()
             to_client.close()
 
-        with suppress(ConnectionError):
-            await asyncio.gather(forward_requests(), forward_responses())
+        await asyncio.gather(forward_requests(), forward_responses())

@@ -8,7 +8,6 @@ or the connection turns out to be unsuitable, the functions return None, and the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Dialect, Engine
@@ -24,7 +23,7 @@ from ..dialects.savepoints import NAME, secure, undo
 from ..dialects.sqlite_engine import shared_pool
 from ..dialects.stale_plans import go_back, is_stale_plan, mark_opening, mark_point, note_stale, point_of
 from ..dialects.transactions import ABORTED, BUSY, equip_pooled, mark_aborted, total_changes, unmark_aborted
-from ..errors import SessionEndedError, TransactionError
+from ..errors import SessionEndedError
 from ..models.traits import Traits
 from ..sqlalchemy_internals import (
     execution_context,
@@ -254,50 +253,31 @@ def _records_within(
     ``is_protected``: if the statement fails, only the statement is undone. Else the transaction can only be rolled back
     after a failed write, on PostgreSQL also after a failed read.
     """
-    driver = to_send.driver
-    pooled: Pooled = connection.connection
-    link = link_of(pooled)
-    if not driver.is_usable(link) or driver.commits_each(link):
+    link = link_of(connection.connection)
+    if not to_send.driver.is_usable(link) or to_send.driver.commits_each(link):
         return None
-    info, begun = pooled.info, driver.in_transaction(link)
-    opens = secured = False
-    observed = statement_listeners(connection.engine) is not None
-    changes = total_changes(connection) if driver.undoes_statement else None
-    aborted = ABORTED in info
+    attempt = _Attempt(session, connection, link, to_send)
+    info = link.pooled.info
     settings = state_of(session).settings
-    if settings is not None and begun:
+    if settings is not None and attempt.begun:
         settings.announce(connection)
     info[BUSY] = True
     try:
-        if settings is not None and not begun:
-            opening = settings.opening(connection)
-            opens = opening is not None
-            if opening is not None:
-                _open(connection, link, to_send, opening)
-            opens = False
-        if is_protected and begun and not driver.undoes_statement:
-            secure(driver, link)
-            mark_point(pooled, NAME)
-        secured = is_protected
-        if observed:
+        if settings is not None and not attempt.begun:
+            attempt.open(settings.opening(connection))
+        if is_protected:
+            attempt.secure()
+        if attempt.observed:
             return _observed(connection, link, to_send, parameters, is_within=True)
         arguments = to_send.arguments(parameters)
         return _sent(connection.dialect, link, to_send, to_send.sql, arguments, is_within=True)
     except SessionEndedError:
         raise
     except Exception as error:
-        if connection.closed or connection.invalidated:
-            raise SessionEndedError from error
-        lost = _is_lost(connection, pooled, error)
-        if lost or opens:
-            connection.invalidate(error)
-        elif secured:
-            _undo(session, connection, link, to_send, _Before(begun, aborted, changes))
-        elif is_write or not driver.undoes_statement:
-            mark_aborted(connection)
-        if observed:
-            raise  # it is what SQLAlchemy raises, or a listener
-        raise driver.error(connection.dialect, to_send.sql, error, lost=lost) from error
+        failure = attempt.failed(error, is_write=is_write)
+        if failure is error:
+            raise
+        raise failure from error
     except BaseException as ended:
         if not connection.closed and shared_pool(connection.engine) is None:
             connection.invalidate(ended)
@@ -306,55 +286,83 @@ def _records_within(
         info.pop(BUSY, None)
 
 
-def _open(connection: Connection, link: Link, to_send: DriverStatement, opening: Opening) -> None:
-    """Begin the connection's transaction with settings."""
-    point_of(connection.dialect, link.pooled, link.driver)  # makes the connection forget its stale plans
-    sql, arguments = to_send.driver.open(link, opening)
-    _refuse_lost(link)
-    mark_opening(link.pooled, sql, arguments)
+class _Attempt:
+    """A statement that is sent in a transaction, and what must be known to undo it."""
 
+    def __init__(self, session: Session, connection: Connection, link: Link, to_send: DriverStatement) -> None:
+        self._session, self._connection, self._link, self._to_send = session, connection, link, to_send
+        self._driver = to_send.driver
+        self.observed = statement_listeners(connection.engine) is not None
+        self.begun = self._driver.in_transaction(link)
+        self._aborted = ABORTED in link.pooled.info
+        self._changes = total_changes(connection) if self._driver.undoes_statement else None
+        self._opens = self._secured = False
 
-def _is_lost(connection: Connection, pooled: Pooled, error: Exception) -> bool:
-    """Whether the error, of the driver or of SQLAlchemy, means that the connection is lost."""
-    cause = error.orig if isinstance(error, sa.DBAPIError) else error
-    return isinstance(cause, Exception) and loses_connection(connection.dialect, pooled, cause)
+    def open(self, opening: Opening | None) -> None:
+        """Begin the transaction with settings, if there are any."""
+        if opening is None:
+            return
+        self._opens = True
+        pooled = self._link.pooled
+        point_of(self._connection.dialect, pooled, self._link.driver)  # makes the connection forget its stale plans
+        sql, arguments = self._driver.open(self._link, opening)
+        _refuse_lost(self._link)
+        mark_opening(pooled, sql, arguments)
+        self._opens = False
 
+    def secure(self) -> None:
+        """Make sure that a failure of the statement can be undone alone."""
+        if self.begun and not self._driver.undoes_statement:
+            secure(self._driver, self._link)
+            mark_point(self._link.pooled, NAME)
+        self._secured = True
 
-@dataclass(frozen=True, slots=True)
-class _Before:
-    """The state of a transaction before a statement: whether it has begun, and whether it can't be committed.
+    def failed(self, error: Exception, *, is_write: bool) -> Exception:
+        """The exception to raise for the error of the driver, or of SQLAlchemy if there are listeners to statements.
 
-    ``changes`` is the number of rows that SQLite's connection has changed.
-    """
+        The statement is undone if it is secured; else the transaction can only be rolled back.
+        """
+        connection = self._connection
+        if isinstance(error, sa.DBAPIError) and error.connection_invalidated:
+            return error  # SQLAlchemy has called the listeners with it, and invalidated the connection
+        if connection.closed or connection.invalidated:
+            return SessionEndedError()
+        cause = error.orig if isinstance(error, sa.DBAPIError) else error
+        lost = isinstance(cause, Exception) and loses_connection(connection.dialect, self._link.pooled, cause)
+        if lost or self._opens:
+            connection.invalidate(error)
+        elif self._secured:
+            self._undo()
+        elif is_write or not (self._driver.undoes_statement or self.observed):
+            mark_aborted(connection)
+        if self.observed:
+            return error  # it is what SQLAlchemy raises, or the exception of a listener
+        return self._driver.error(connection.dialect, self._to_send.sql, error, lost=lost)
 
-    begun: bool
-    aborted: bool
-    changes: int | None
-
-
-def _undo(session: Session, connection: Connection, link: Link, to_send: DriverStatement, before: _Before) -> None:
-    """Undo a failed statement alone."""
-    driver = to_send.driver
-    try:
+    def _undo(self) -> None:
+        driver, link, connection = self._driver, self._link, self._connection
         if driver.undoes_statement:
             # A trigger can end the transaction, or keep what it has written before it failed (RAISE(FAIL)).
-            if before.begun and (not driver.in_transaction(link) or total_changes(connection) != before.changes):
-                rollback(session)
+            if self.begun and (not driver.in_transaction(link) or total_changes(connection) != self._changes):
+                rollback(self._session)
                 raise vanished()
-        elif before.begun:
-            undo(driver, link)
-        else:
-            link.adapted.rollback()  # nothing came before the statement
-            settings = state_of(session).settings
-            if settings is not None:
-                settings.forget()
-        if not before.aborted:
-            unmark_aborted(connection)
-    except TransactionError:
-        raise
-    except Exception as error:
-        connection.invalidate(error)
-        raise
+            return self._unmark()
+        try:
+            if self.begun:
+                undo(driver, link)
+            else:
+                link.adapted.rollback()  # nothing came before the statement
+        except Exception as error:
+            connection.invalidate(error)
+            raise
+        settings = state_of(self._session).settings
+        if not self.begun and settings is not None:
+            settings.forget()
+        return self._unmark()
+
+    def _unmark(self) -> None:
+        if not self._aborted:
+            unmark_aborted(self._connection)
 
 
 def _sent(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import NullPool
 
-from dotmac_database import DatabaseTransaction, DuplicateEntityError
+from dotmac_database import DatabaseTransaction, DatabaseUnavailableError, DuplicateEntityError
 from dotmac_database.engines import sync_url
 from dotmac_database.execution import driver as direct
 from tests.conftest import DRIVERS, Face, Faces
@@ -176,6 +176,33 @@ def test_listeners_to_errors_get_the_same(face: Face, by_driver: list[str], insi
     with heard_by(face.engine, "before_execute", lambda *_: None):
         assert errors() == from_driver
     assert by_driver == []
+
+
+@pytest.mark.parametrize("way", ["driver", "sqlalchemy"])
+@pytest.mark.parametrize("operation", ["count", "update"])
+def test_a_connection_that_is_lost_inside_is_reported(face: Face, way: str, operation: str) -> None:
+    """The operation raises the error, and the block is left by it."""
+    if face.engine.dialect.name != "postgresql":
+        pytest.skip("PostgreSQL's")
+    others = [heard_by(face.engine, "before_execute", lambda *_: None)] if way == "sqlalchemy" else []
+    with ExitStack() as stack:
+        for each in (*others, heard_by(face.engine, "after_cursor_execute", lambda *_: None)):
+            stack.enter_context(each)
+        with pytest.raises(DatabaseUnavailableError), prepared(face, inside=True) as notes:  # noqa: PT012 - see above
+            end_connections(face)
+            OPERATIONS[operation](face, notes)
+        with face.session() as session:
+            assert face(face.repository(session, Note).count) == 1
+
+
+def end_connections(face: Face) -> None:
+    """Let the server end all other connections to the database, and wait until they have ended."""
+    others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+    own = create_engine(sync_url(face.database.url), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with own.connect() as connection:
+        connection.execute(text(f"SELECT pg_terminate_backend(pid) {others}"))
+        while connection.scalar(text(f"SELECT count(*) {others}")):
+            connection.execute(text("SELECT pg_stat_clear_snapshot()"))
 
 
 @pytest.mark.parametrize("inside", [False, True])
