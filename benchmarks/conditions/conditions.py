@@ -25,7 +25,7 @@ from .on_postgresql import (
 )
 from .on_sqlite import on_aiosqlite, on_sqlite
 from .site import Site
-from .telemetry import with_listener, with_opentelemetry
+from .telemetry import with_listener, with_observer, with_opentelemetry
 from .ways import Ways
 
 
@@ -49,6 +49,7 @@ CONDITIONS = (
     Condition("guarded", "guarded sessions", 0.5, guarded),
     Condition("two-databases", "two databases in turn", 0.5, in_two_databases),
     Condition("listener", "a listener to statements", 0.6, with_listener),
+    Condition("observer", "the same, marked as observer", 0.6, with_observer),
     Condition("opentelemetry", "OpenTelemetry", 0.6, with_opentelemetry),
     Condition("open-transaction", "inside an open transaction", 0.7, in_open_transaction),
     Condition("rls", "row-level security", 0.7, behind_policies),

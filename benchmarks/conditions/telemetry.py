@@ -17,10 +17,11 @@ from .site import Site, async_engine
 from .ways import Ways
 
 
-def listen(engine: Engine) -> None:
+def listen(engine: Engine, *, observes: bool = False) -> None:
     """Measure the time of each statement, by the recipe of SQLAlchemy's documentation.
 
-    https://docs.sqlalchemy.org/en/21/faq/performance.html#query-profiling
+    https://docs.sqlalchemy.org/en/21/faq/performance.html#query-profiling ``observes``: the listeners are marked, so
+    that the toolkit knows that they only observe.
     """
     durations: deque[float] = deque(maxlen=1000)
 
@@ -36,6 +37,8 @@ def listen(engine: Engine) -> None:
     ) -> None:
         durations.append(time.perf_counter() - conn.info["query_start_time"].pop(-1))
 
+    note_start.dotmac_observes = note_end.dotmac_observes = observes  # type: ignore[attr-defined]  # any attribute is allowed
+
 
 @asynccontextmanager
 async def with_listener(site: Site) -> AsyncIterator[Ways]:
@@ -43,6 +46,15 @@ async def with_listener(site: Site) -> AsyncIterator[Ways]:
     site.tidied(User)
     async with async_engine(site.url("asyncpg")) as engine:
         listen(engine.sync_engine)
+        yield ways_on(engine, site.main)
+
+
+@asynccontextmanager
+async def with_observer(site: Site) -> AsyncIterator[Ways]:
+    """A listener of the app's own that is marked as an observer."""
+    site.tidied(User)
+    async with async_engine(site.url("asyncpg")) as engine:
+        listen(engine.sync_engine, observes=True)
         yield ways_on(engine, site.main)
 
 
