@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
-from importlib import import_module
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from sqlalchemy import Dialect
@@ -234,19 +232,6 @@ class _Psycopg(_Waiting):
         result = cursor.pgresult
         return self._wait(cursor.fetchall()), tuple([result.ftype(place) for place in range(result.nfields)])
 
-    def open(self, link: Link, opening: Opening) -> tuple[str, Arguments]:
-        sql, arguments = self._opening_statement(opening)
-        if has_pipeline():
-            self._wait(self._pipelined(link.driver, sql, arguments))
-        else:
-            self._wait(link.driver.execute(sql, arguments))
-        return sql, arguments
-
-    def _pipelined(self, driver: Any, sql: str, arguments: Arguments) -> object:
-        """Send the statement together with the BEGIN that psycopg sends before it, in one round trip."""
-        with driver.pipeline():
-            return driver.execute(sql, arguments)
-
     def enter_autocommit(self, link: Link, *, is_write: bool) -> bool:  # noqa: ARG002 - as above
         if link.driver.autocommit:
             return False
@@ -263,12 +248,6 @@ class _Psycopg(_Waiting):
     def oids(self, link: Link, sql: str, types: Any, count: int) -> Sequence[int | None]:  # noqa: ARG002
         oids: Sequence[int] = types
         return oids
-
-
-class _AsyncPsycopg(_Psycopg):
-    async def _pipelined(self, driver: Any, sql: str, arguments: Arguments) -> object:
-        async with driver.pipeline():
-            return await driver.execute(sql, arguments)
 
 
 class _Sqlite(_Waiting):
@@ -309,19 +288,13 @@ class _Aiosqlite(_Sqlite):
         return await_only(link.driver.execute_fetchall(sql, arguments)), True
 
 
-@cache
-def has_pipeline() -> bool:
-    """Whether psycopg's libpq has pipelines, as since version 14."""
-    return bool(import_module("psycopg").Pipeline.is_supported())
-
-
 def _at_once(result: object) -> object:
     return result
 
 
 _DRIVERS: Mapping[tuple[str, bool], Driver] = {
     ("asyncpg", True): _Asyncpg(),
-    ("psycopg", True): _AsyncPsycopg(await_only),
+    ("psycopg", True): _Psycopg(await_only),
     ("psycopg", False): _Psycopg(_at_once),
     ("pysqlite", False): _Sqlite(_at_once),
     ("aiosqlite", True): _Aiosqlite(await_only),
