@@ -160,7 +160,8 @@ def tables() -> MetaData:
 
 
 @pytest.fixture(scope="module")
-def _filled(_database: Database, dialect: str) -> Database:
+def _filled(_database: Database, dialect: str) -> Iterator[Database]:
+    """The rows, which go with their tables: a run in parallel may come back to this database after the other one."""
     rows = _COUNTING[dialect].format(n=ROWS)
     statements = [
         _EVENTS.format(deleted="i % 50 = 0") + rows,
@@ -168,14 +169,16 @@ def _filled(_database: Database, dialect: str) -> Database:
         'INSERT INTO "Shelf" (id, "order") SELECT i, i FROM ' + rows,
     ]
     if dialect == "postgresql":
-        statements += [_PAPERS + _COUNTING[dialect].format(n=20_000), "CREATE EXTENSION pg_trgm"]
+        statements += [_PAPERS + _COUNTING[dialect].format(n=20_000), "CREATE EXTENSION IF NOT EXISTS pg_trgm"]
     models.Base.metadata.create_all(_database.engine)
     Zoo.metadata.create_all(_database.engine)
     with _database.engine.begin() as connection:
         for statement in statements:
             connection.execute(text(statement))
         connection.exec_driver_sql("ANALYZE")
-    return _database
+    yield _database
+    for metadata in (Zoo.metadata, models.Base.metadata, Base.metadata):
+        metadata.drop_all(_database.engine)
 
 
 @pytest.fixture
