@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from dotmac_database import TenantIsolationError, bind_tenant
 from dotmac_database.engines import Database
-from tests.conftest import Face
+from tests.conftest import Face, empty
 
 from .conftest import Guarded
 from .people import TENANTS, PeopleBase, contents, fill
@@ -54,10 +54,12 @@ def alone(_database: Database) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
-def mixed(_database: Database) -> Database:
+def mixed(_database: Database, tables: MetaData) -> Iterator[Database]:
+    """The rows, which go again: a run in parallel may come back to this database after the other one."""
     with _database.engine.begin() as connection:
         fill(connection, *TENANTS)
-    return _database
+    yield _database
+    empty(_database, tables)
 
 
 @pytest.fixture
