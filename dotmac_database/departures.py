@@ -222,24 +222,22 @@ def has_session_listener(session: Session, shortcut: Shortcut) -> bool:
     return False
 
 
-def engine_departure(target: Engine | Connection, shortcut: Shortcut) -> Departure | None:
-    """As `departure`, but only of an engine or a connection."""
+def engine_departure(engine: Engine, shortcut: Shortcut) -> Departure | None:
+    """As `session_departure`, for an engine."""
     if _ABSENT is not None:
         return Departure.INTERNALS
-    engine = target.engine
     if type(engine) not in _ENGINES or not _ENGINE_METHODS.isdisjoint(vars(engine)) or not _dialect_is_known(engine):
         return Departure.ENGINE_CLASS
     if shortcut.by_driver:
-        if not all(map(_is_harmless_option, target.get_execution_options())) or engine.get_execution_options():
+        if engine.get_execution_options():
             return Departure.ENGINE_OPTIONS
         if engine.logger.isEnabledFor(logging.INFO):
             return Departure.ENGINE_LOG
-    connection = target is not engine and _has_unknown_listener(target.dispatch, shortcut.engine, shortcut)
-    return Departure.ENGINE_LISTENER if connection or _engine_listened(engine, shortcut) else None
+    return Departure.ENGINE_LISTENER if _engine_listened(engine, shortcut) else None
 
 
 def connection_departure(connection: Connection, shortcut: Shortcut) -> Departure | None:
-    """What a connection adds to the departures of its engine: its options, and the listeners to itself alone."""
+    """As `session_departure`, for what a connection adds to its engine: its options, and the listeners to it alone."""
     if not all(map(_is_harmless_option, connection.get_execution_options())):
         return Departure.ENGINE_OPTIONS
     # SQLAlchemy makes the collection of an event only when it is needed, so an event without one has no own listeners.

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import REGCLASS
 from sqlalchemy.sql import column
 from sqlalchemy.util import await_only
 
-from ..departures import COPY_BY_DRIVER, engine_departure
+from ..departures import COPY_BY_DRIVER, connection_departure, engine_departure
 from ..sqlalchemy_internals import doubles_percents
 from .errors import loses_connection
 from .own_statements import OWN
@@ -28,7 +28,11 @@ def copies(connection: Connection, table: Table) -> bool:
     (telemetry, a log) or is of another class: these would not see a COPY, since the driver sends it. For the same
     reason COPY does not begin SQLAlchemy's transaction, but the statement that is sent here does.
     """
-    if connection.dialect.name != "postgresql" or engine_departure(connection, COPY_BY_DRIVER):
+    if (
+        connection.dialect.name != "postgresql"
+        or engine_departure(connection.engine, COPY_BY_DRIVER)
+        or connection_departure(connection, COPY_BY_DRIVER)
+    ):
         return False
     preparer = connection.dialect.identifier_preparer
     name = _single_percents(preparer, preparer.format_table(table))

@@ -375,14 +375,15 @@ def _sent(
     is_within: bool,
     is_write: bool = False,
 ) -> Sequence[Row]:
-    """The rows of a statement. It is sent again if the server's plan is stale and no earlier work is lost by that.
+    """The rows of a statement, with their values as SQLAlchemy's types convert them.
 
-    With ``is_within``, a transaction is begun first unless the connection has one already.
+    With ``is_within``, a transaction is begun first unless the connection has one already. Without it, the database
+    commits the statement by itself.
     """
     driver = to_send.driver
     leaves = not is_within and driver.enter_autocommit(link, is_write=is_write)
     try:
-        rows, types = _sent_again(dialect, link, driver, sql, arguments, is_within=is_within)
+        rows, types = _with_fresh_plan(dialect, link, driver, sql, arguments, is_within=is_within)
     except Exception:
         if leaves:
             driver.leave_autocommit(link, failed=True)
@@ -392,9 +393,10 @@ def _sent(
     return _converted(rows, _processors(dialect, link, to_send, sql, types)) if rows else rows
 
 
-def _sent_again(
+def _with_fresh_plan(
     dialect: Dialect, link: Link, driver: Driver, sql: str, arguments: Arguments, *, is_within: bool
 ) -> tuple[Rows, object]:
+    """What `Driver.send` returns. If the server's plan is stale and no earlier work is lost, it is sent again."""
     point = point_of(dialect, link.pooled, link.driver)
     if is_within:
         driver.begin(link)

@@ -126,12 +126,14 @@ def read_route(session: Session, traits: Traits[M] | None, refusal: Reason | Non
     needs one, and nothing refuses the driver
     the same, but something refuses the driver              SQLAlchemy   session's transaction
     nothing refuses the driver (`_driver_refusal`)          driver       AUTOCOMMIT
-    the isolation level or a departure of the session,      SQLAlchemy   session's transaction
+    the isolation level or a departure of the session,      either       session's transaction
     other than a listener, needs a transaction
-    the database is not PostgreSQL, or a listener to the    SQLAlchemy   its own transaction
+    the database is not PostgreSQL, or a listener to the    either       its own transaction
     session or a departure of the engine needs BEGIN
     else                                                    SQLAlchemy   AUTOCOMMIT
     ======================================================  ===========  =====================
+
+    Either: the driver if nothing refuses it within a transaction, else SQLAlchemy.
     """
     state = state_of(session)
     reason: Reason | None = _session_transaction_reason(session, state)
@@ -139,24 +141,28 @@ def read_route(session: Session, traits: Traits[M] | None, refusal: Reason | Non
         refusal = refusal or _driver_refusal(session, traits, READ_INSIDE, by_itself=False)
         sender = Sender.DRIVER if refusal is None else Sender.STATEMENT
         return Route(sender, Boundary.SESSION_TRANSACTION, reason)
+    may_be_driver = refusal is None
     if refusal is None:
         refusal = _driver_refusal(session, traits, READ_BY_DRIVER, by_itself=True)
         if refusal is None:
             return DIRECT
-        can_be_within = _driver_refusal(session, traits, READ_INSIDE, by_itself=False) is None
-        sender = Sender.DRIVER if can_be_within else Sender.STATEMENT
-    else:
-        sender = Sender.STATEMENT
+    boundary, reason = _boundary_alone(session)
+    if boundary is Boundary.AUTOCOMMIT:
+        return Route(Sender.STATEMENT, boundary, refusal)
+    by_driver = may_be_driver and _driver_refusal(session, traits, READ_INSIDE, by_itself=False) is None
+    return Route(Sender.DRIVER if by_driver else Sender.STATEMENT, boundary, reason or refusal)
+
+
+def _boundary_alone(session: Session) -> tuple[Boundary, Reason | None]:
+    """The boundary of a read outside of a transaction that the driver can't send in AUTOCOMMIT, and the reason."""
     reason = _transaction_need(session, READ_ALONE)
     if reason is not None and reason is not Departure.SESSION_LISTENER:
-        return Route(sender, Boundary.SESSION_TRANSACTION, reason)
+        return Boundary.SESSION_TRANSACTION, reason
     engine = engine_of(session)
     if not saves_begin(engine):
-        return Route(sender, Boundary.OWN_TRANSACTION, refusal)
+        return Boundary.OWN_TRANSACTION, None
     reason = reason or engine_departure(engine, READ_ALONE)
-    if reason is not None:
-        return Route(sender, Boundary.OWN_TRANSACTION, reason)
-    return Route(Sender.STATEMENT, Boundary.AUTOCOMMIT, refusal)
+    return Boundary.AUTOCOMMIT if reason is None else Boundary.OWN_TRANSACTION, reason
 
 
 def write_route(
@@ -201,16 +207,16 @@ def write_route(
     else:
         boundary, reason = Boundary.OWN_TRANSACTION, _own_transaction_reason(session, state)
     is_own = boundary is Boundary.OWN_TRANSACTION
-    needs_transaction = refusal is None
+    by_itself = reason is None
+    may_be_driver = refusal is None and by_itself
     if refusal is None:
-        by_itself = reason is None
         shortcut = WRITE_BY_DRIVER if by_itself else WRITE_INSIDE
         refusal = _driver_refusal(session, traits, shortcut, by_itself=by_itself, is_checked=is_checked)
         if refusal is None:
             return DIRECT if by_itself else Route(Sender.DRIVER, boundary, reason)
     if is_own and is_single and state.settings is None and _can_omit_begin(session):
         boundary = Boundary.AUTOCOMMIT
-    elif is_own and needs_transaction and _driver_refusal(session, traits, WRITE_INSIDE, by_itself=False) is None:
+    elif may_be_driver and _driver_refusal(session, traits, WRITE_INSIDE, by_itself=False) is None:
         sender = Sender.DRIVER
     return Route(sender, boundary, refusal or reason)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+from sqlalchemy import Connection
 from sqlalchemy import exc as sa
 from sqlalchemy.orm import Session, SessionTransactionOrigin
 
@@ -110,6 +111,12 @@ def refuse_in_use(session: Session) -> None:
     """Raise `TransactionError` if another task is running a statement in the session's transaction."""
     if in_use(session):
         raise _another_task()
+
+
+def refuse_aborted(connections: Iterable[Connection]) -> None:
+    """Raise `TransactionError` if a statement has failed in the transaction of one of the connections."""
+    if any(map(is_aborted, connections)):
+        raise TransactionError("A statement of this transaction failed; it can only be rolled back.")
 
 
 def _is_shared(error: BaseException) -> bool:
@@ -294,8 +301,7 @@ def commit(session: Session, model: type | None = None) -> None:
             session.flush()
         flushed = True
         connections = connections_of(session)
-        if any(map(is_aborted, connections)):
-            raise TransactionError("A statement of this transaction failed; it can only be rolled back.")
+        refuse_aborted(connections)
         if any(map(is_busy, connections)):
             raise _another_task()
         _commit_keeping(session)

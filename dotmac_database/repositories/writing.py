@@ -50,19 +50,16 @@ class WriteMethods(RowWriter[M, SyncDb]):
         """
         writer = self._writer(user_id)
         values = writer.refuse_nulls(self.values_for_create(writer.for_create(data).values), new=True)
-        entity: M | None = None
-        refusal: Reason | None = Circumstance.CONDITIONS if self._conditioned else Circumstance.MODEL
-        if not self._conditioned:
-            bound, entity = self._insert_of(writer, values)
-            if bound is not None:
-                route = self._write_route(Sender.UNIT_OF_WORK, is_checked=True)  # by `_insert_of`
-                by_driver = route.sender is Sender.DRIVER
-                created = self._by_driver(route, bound, is_insert=True, entity=entity) if by_driver else None
-                if created is not None:
-                    return created[0]
-                refusal = Circumstance.STATEMENT if by_driver else route.reason
-            elif isinstance(data, self.model_class):
-                self._unlink(data, values)
+        conditioned = self._conditioned
+        refusal: Reason | None = Circumstance.CONDITIONS if conditioned else Circumstance.MODEL
+        bound, entity = (None, None) if conditioned else self._insert_of(writer, values)
+        if bound is not None:
+            route = self._write_route(Sender.UNIT_OF_WORK, is_checked=True)  # by `_insert_of`
+            by_driver = route.sender is Sender.DRIVER
+            created = self._by_driver(route, bound, is_insert=True, entity=entity) if by_driver else None
+            if created is not None:
+                return created[0]
+            refusal = Circumstance.STATEMENT if by_driver else route.reason
         elif isinstance(data, self.model_class):
             self._unlink(data, values)
         route = self._write_route(Sender.UNIT_OF_WORK, refusal, is_single=self._is_one_insert(values))

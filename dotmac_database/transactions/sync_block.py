@@ -11,10 +11,10 @@ from ..dialects import translated
 from ..dialects.features import has_transaction_settings, is_always_serializable
 from ..dialects.isolation import begin_options, set_timeouts
 from ..dialects.own_statements import OWN
-from ..dialects.transactions import refuses_commit
+from ..dialects.transactions import connections_of
 from ..errors import TransactionError
 from ..execution.state import Held, loaded_values, refuse_ended, restore_values, sole_bind, state_of
-from ..execution.work import begin_for_savepoint, commit, refuse_in_use, rollback
+from ..execution.work import begin_for_savepoint, commit, refuse_aborted, refuse_in_use, rollback
 from .hooks import awaits_commit
 from .options import TransactionOptions
 
@@ -158,8 +158,7 @@ class SyncBlock:
     def _begin(self) -> SessionTransaction | None:
         session = self._session
         if self._nested:
-            if refuses_commit(session):
-                raise TransactionError("A statement of this transaction failed; it can only be rolled back.")
+            refuse_aborted(connections_of(session))
             begin_for_savepoint(session)
             return session.begin_nested()
         if self._lazy:
@@ -199,8 +198,7 @@ class SyncBlock:
             raise TransactionError("The savepoint of this block was ended inside it by an explicit commit or rollback.")
         if not savepoint.is_active:
             raise TransactionError("An earlier error has ended the savepoint of this block; it is rolled back.")
-        if refuses_commit(self._session):
-            raise TransactionError("A statement of this transaction failed; it can only be rolled back.")
+        refuse_aborted(connections_of(self._session))
         savepoint.commit()
 
     def _is_closed(self) -> bool:

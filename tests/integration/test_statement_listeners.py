@@ -13,8 +13,8 @@ from sqlalchemy.pool import NullPool
 
 from dotmac_database import DatabaseTransaction, DatabaseUnavailableError, DuplicateEntityError
 from dotmac_database.engines import sync_url
-from dotmac_database.execution import driver as direct
 from tests.conftest import DRIVERS, Face, Faces
+from tests.ways import SentByDriver, recorded
 
 
 class ListenedBase(DeclarativeBase): ...
@@ -44,17 +44,10 @@ def face(request: pytest.FixtureRequest, faces: Faces) -> Iterator[Face]:
 
 
 @pytest.fixture
-def by_driver(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def by_driver() -> Iterator[list[SentByDriver]]:
     """The statements that the driver has sent."""
-    sent: list[str] = []
-    real = direct._sent
-
-    def spy(dialect: Any, pooled: Any, to_send: Any, sql: str, *args: Any, **options: Any) -> Any:
-        sent.append(sql)
-        return real(dialect, pooled, to_send, sql, *args, **options)
-
-    monkeypatch.setattr(direct, "_sent", spy)
-    return sent
+    with recorded() as sent:
+        yield sent
 
 
 @contextmanager
@@ -128,9 +121,11 @@ def seen_by_listeners(face: Face, operation: str, *, inside: bool) -> list[dict[
 
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_listeners_get_the_same_from_the_driver(face: Face, by_driver: list[str], operation: str, inside: bool) -> None:
+def test_listeners_get_the_same_from_the_driver(
+    face: Face, by_driver: list[SentByDriver], operation: str, inside: bool
+) -> None:
     from_driver = seen_by_listeners(face, operation, inside=inside)
-    assert len([sql for sql in by_driver if sql == from_driver[0]["sql"]]) >= 1
+    assert len([each for each in by_driver if each.sql == from_driver[0]["sql"]]) >= 1
     for sent in from_driver:
         assert sent.get("own", True)
     with face.session() as session:
@@ -148,7 +143,7 @@ def test_listeners_get_the_same_from_the_driver(face: Face, by_driver: list[str]
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_listeners_to_errors_get_the_same(face: Face, by_driver: list[str], inside: bool) -> None:
+def test_listeners_to_errors_get_the_same(face: Face, by_driver: list[SentByDriver], inside: bool) -> None:
     def errors() -> list[Any]:
         seen: list[Any] = []
 
@@ -207,7 +202,9 @@ def end_connections(face: Face) -> None:
 
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_listener_may_replace_the_sql(face: Face, by_driver: list[str], operation: str, inside: bool) -> None:
+def test_a_listener_may_replace_the_sql(
+    face: Face, by_driver: list[SentByDriver], operation: str, inside: bool
+) -> None:
     def commented(_c: Any, _cursor: Any, sql: str, parameters: Any, _context: Any, _many: bool) -> tuple[str, Any]:
         return f"{sql} /* of a listener */", parameters
 
@@ -217,7 +214,7 @@ def test_a_listener_may_replace_the_sql(face: Face, by_driver: list[str], operat
     ):
         by_driver.clear()
         result = OPERATIONS[operation](face, notes)
-    assert all(sql.endswith("/* of a listener */") for sql in by_driver)
+    assert all(each.sql.endswith("/* of a listener */") for each in by_driver)
     assert len(by_driver) == 1
     assert {"get": "one", "create": "seven", "update": "two"}.get(operation, "") == getattr(result, "words", "")
 
