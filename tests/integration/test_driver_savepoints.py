@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import DDL, CheckConstraint, ForeignKey, delete, event, insert, make_url, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
@@ -385,6 +386,19 @@ def test_with_savepoints_of_others(face: Face, way: str, case: str) -> None:
 
 def is_postgresql(face: Face) -> bool:
     return face.engine.dialect.name == "postgresql"
+
+
+def test_a_write_replaces_the_savepoint_of_the_last_one(face: Face) -> None:
+    """Otherwise each write would nest the transaction deeper."""
+    if not is_postgresql(face):
+        pytest.skip("PostgreSQL's")
+    with way_of(face.engine, "driver"), face.session(expire_on_commit=False) as session:
+        model = Run(face, session)
+        with pytest.raises(TransactionError), block(face, session):  # noqa: PT012 - the end of the block raises
+            model.steps(do("create create create create"))
+            model.execute("RELEASE SAVEPOINT dotmac_write")
+            with pytest.raises(DBAPIError, match="dotmac_write"):
+                model.execute("RELEASE SAVEPOINT dotmac_write")
 
 
 @pytest.mark.parametrize("comment", ["/* a comment */ ", "-- a comment\n", " "])

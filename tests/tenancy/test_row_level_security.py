@@ -17,6 +17,8 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import Session
 
 from dotmac_database import (
+    DatabaseTransaction,
+    DuplicateEntityError,
     RowLevelSecurity,
     TenantRequiredError,
     UnscopedStatementError,
@@ -408,6 +410,17 @@ def test_a_transaction_begins_with_exactly_the_tenants_name(behind: Guarded, ten
     current = "SELECT current_setting('{}')"
     assert behind.run(session, lambda s: s.scalar(text(current.format(SETTING)))) == tenant
     assert behind.run(session, lambda s: s.scalar(text(current.format(ALL_TENANTS_SETTING)))) == ""
+
+
+def test_after_a_failed_first_write_the_transaction_still_has_its_tenant(behind: Guarded) -> None:
+    """The whole transaction was rolled back, and its tenant with it, so SQLAlchemy's next statement sends it again."""
+    session = _bound(behind, "a")
+    face = behind.face
+    open_block = DatabaseTransaction.async_transaction if face.is_async else DatabaseTransaction.sync_transaction
+    with face.entered(open_block(session)):
+        with pytest.raises(DuplicateEntityError):
+            face(face.repository(session, Account, "a").create, {"id": 1, "name": "again"})
+        assert behind.run(session, _raw) == [1, 3]
 
 
 @pytest.mark.parametrize("signed", [False, True])
