@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 from operator import attrgetter
@@ -160,6 +160,9 @@ CHANGE = Shortcut(
 If SQLAlchemy executes the statement, it still calls the listeners to the execution and to the loading of the returned
 rows. If the driver sends it, `WRITE_BY_DRIVER` and `READ_BY_DRIVER` are checked as well.
 """
+
+CHANGE_OF_OBJECT = replace(CHANGE, attributes=INSERT_OF_OBJECT.attributes)
+"""As `CHANGE`, but the object was loaded and changed before, so that its listeners and validators were called."""
 
 WRITE_BY_DRIVER = Shortcut(by_driver=True, reporting=Reporting.OBSERVERS)
 """A write of one row that the driver sends without SQLAlchemy, outside of a transaction.

@@ -55,12 +55,16 @@ def fetch(
     parameters: Mapping[str, object],
     traits: Traits[M],
     fields: Sequence[str] | None,
+    *,
+    refresh: bool = False,
 ) -> list[tuple[object, ...]] | None:
     """The rows of a read, which takes one statement.
 
     Each row begins with a dict of these ``fields``, or with an object if ``fields`` is empty. With ``fields=None`` it
-    has only values. Returns None if the statement was not sent, or if the connection was lost outside of a transaction,
-    since a read may be sent again. Raises SQLAlchemy's `DBAPIError`, whose ``orig`` is the driver's exception.
+    has only values. Objects that the session already holds are refreshed if ``refresh`` is True, or if the read is not
+    in the session's transaction. Returns None if the statement was not sent, or if the connection was lost outside of a
+    transaction, since a read may be sent again. Raises SQLAlchemy's `DBAPIError`, whose ``orig`` is the driver's
+    exception.
     """
     engine = engine_of(session)
     to_send = driver_statement(statement, engine.dialect, traits, fields)
@@ -76,7 +80,7 @@ def fetch(
         rows = _records_within(session, connection, to_send, parameters)
     if rows is None or fields is None:
         return None if rows is None else [tuple(row) for row in rows]
-    width, refreshes = len(to_send.keys), route.boundary is not Boundary.SESSION_TRANSACTION
+    width, refreshes = len(to_send.keys), refresh or route.boundary is not Boundary.SESSION_TRANSACTION
     firsts: list[Any] = (
         [dict(zip(to_send.keys, row[:width], strict=True)) for row in rows]
         if fields
@@ -102,7 +106,8 @@ def write(
 ) -> list[M] | None:
     """The objects of the rows that a write returns. The write is one statement.
 
-    ``is_insert``: it inserts one row. ``entity`` is the row's object, if it was constructed before.
+    ``is_insert``: it inserts one row. ``entity`` is the row's object, if it was constructed before; for an UPDATE it is
+    the object whose changes the statement writes, and which is the session's only object with changes.
 
     With the boundary AUTOCOMMIT, the database commits it by itself; if the connection is lost, `TransactionError` with
     ``outcome="unknown"`` is raised. Else it is part of the session's transaction, which is begun if there is none, and
@@ -118,7 +123,7 @@ def write(
         if rows is None or not is_insert:
             return None if rows is None else objects_of(session, traits, to_send.keys, rows)
         return [inserted(session, traits, to_send.keys, rows[0], entity)]
-    if not has_nothing_to_flush(session):
+    if (is_insert or entity is None) and not has_nothing_to_flush(session):
         return None  # the changes that wait may belong to the same rows
     begins = not session.in_transaction()
     try:

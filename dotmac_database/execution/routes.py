@@ -1,8 +1,8 @@
-"""Decides how a statement is sent, and gives the reason. No other module decides this, except `work.LOCKING`.
+"""Decides how a statement is sent, and gives the reason. No other module decides this.
 
-`read_route` and `write_route` choose the fastest route that has the same effect as SQLAlchemy's ordinary one. A route
-consists of what sends the statement (`Sender`) and the transaction in which it is sent (`Boundary`). The logger of this
-module writes each route with its reason at level DEBUG.
+`read_route`, `locking_route` and `write_route` choose the fastest route that has the same effect as SQLAlchemy's
+ordinary one. A route consists of what sends the statement (`Sender`) and the transaction in which it is sent
+(`Boundary`). The logger of this module writes each route with its reason at level DEBUG.
 """
 
 from __future__ import annotations
@@ -151,6 +151,13 @@ def read_route(session: Session, traits: Traits[M] | None, refusal: Reason | Non
         return Route(Sender.STATEMENT, boundary, refusal)
     by_driver = may_be_driver and _driver_refusal(session, traits, READ_INSIDE, by_itself=False) is None
     return Route(Sender.DRIVER if by_driver else Sender.STATEMENT, boundary, reason or refusal)
+
+
+def locking_route(session: Session, traits: Traits[M] | None, refusal: Reason | None = None) -> Route:
+    """The route of a read that locks rows, which is always in the session's transaction. See `read_route`."""
+    refusal = refusal or _driver_refusal(session, traits, READ_INSIDE, by_itself=False)
+    sender = Sender.DRIVER if refusal is None else Sender.STATEMENT
+    return Route(sender, Boundary.SESSION_TRANSACTION, refusal or Circumstance.LOCKS)
 
 
 def _boundary_alone(session: Session) -> tuple[Boundary, Reason | None]:

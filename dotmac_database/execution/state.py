@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeAlias
 from sqlalchemy import Connection, Engine, inspect
 from sqlalchemy import exc as sa
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-from sqlalchemy.orm import InstanceState, LoaderCallableStatus, Session, scoped_session
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm import InstanceState, LoaderCallableStatus, PassiveFlag, Session, scoped_session
+from sqlalchemy.orm.attributes import get_history, set_committed_value
 
 from ..dialects.drivers import Opening
 from ..dialects.transactions import watch
@@ -113,6 +113,18 @@ def keep(session: Session, *entities: object) -> None:
     state = state_of(session)
     if session.expire_on_commit and not state.asynchronous:
         state.preserved.extend(entities)
+
+
+def changes_of(session: Session, entity: object) -> dict[str, object] | None:
+    """The changed attributes of an object that is in the session; None: other objects have changes as well."""
+    if session.new or session.deleted or any(each is not entity for each in session.dirty):
+        return None
+    state: InstanceState[object] = inspect(entity)
+    return {
+        key: state.dict.get(key)
+        for key in state.committed_state
+        if get_history(entity, key, PassiveFlag.PASSIVE_NO_INITIALIZE).has_changes()
+    }
 
 
 Held = tuple[object, dict[str, object]]

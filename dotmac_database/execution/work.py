@@ -28,14 +28,13 @@ from ..dialects.transactions import (
 from ..errors import DatabaseError, TransactionError
 from ..sqlalchemy_internals import has_nothing_to_flush
 from .ended import end_for_good
-from .routes import Boundary, Circumstance, Route, Sender, log_route, read_route
+from .routes import Boundary, Route, log_route, read_route
 from .state import Held, has_several_engines, loaded_values, refuse_ended, restore_values, state_of
 
 T = TypeVar("T")
 
 _IN_TRANSACTION: Mapping[str, object] = {}
 _ALONE: Mapping[str, object] = {"populate_existing": True}
-LOCKING = Route(Sender.STATEMENT, Boundary.SESSION_TRANSACTION, Circumstance.LOCKS)
 
 
 Work = Callable[[Mapping[str, object]], T]
@@ -66,7 +65,9 @@ def read(
         return _read_alone(session, route, work)
 
 
-def locking(session: Session, work: Callable[[], T], model: type | None = None, *, commits_by_hand: bool = False) -> T:
+def locking(
+    session: Session, route: Route, work: Callable[[], T], model: type | None = None, *, commits_by_hand: bool = False
+) -> T:
     """Run reads that lock rows. Raises the toolkit's exceptions.
 
     The locks end with the transaction. Therefore `TransactionError` is raised if no transaction is open, unless the
@@ -76,7 +77,7 @@ def locking(session: Session, work: Callable[[], T], model: type | None = None, 
         refuse_ended(session)
         if not (commits_by_hand or state_of(session).open_blocks or session.in_transaction()):
             raise TransactionError("Rows can be locked within a transaction only: open a DatabaseTransaction.")
-        log_route(model, LOCKING)
+        log_route(model, route)
         return _read_inside(session, lambda _: work(), recover=False)
 
 
@@ -245,22 +246,22 @@ def begin_for_savepoint(session: Session) -> None:
 def savepoint(session: Session) -> Iterator[None]:
     """A savepoint in the open transaction, which costs two statements. A failure undoes only this block."""
     begin_for_savepoint(session)
-    equip(session)
-    held: list[Held] = []
-    try:
-        with session.begin_nested():
-            note_savepoint_begun(session)
-            try:
-                yield
-            except BaseException:
-                held = loaded_values(session)
-                raise
-    except BaseException as error:
-        if isinstance(error, Exception) and any(map(has_vanished, connections_of(session))):
-            rollback(session)
-            raise vanished() from cause_of(error)
-        restore_values(session, held)
-        raise
+    with _values_before_rollback(session) as held:
+        try:
+            with session.begin_nested():
+                note_savepoint_begun(session)
+                try:
+                    yield
+                except BaseException:
+                    if not held:
+                        held.extend(loaded_values(session))
+                    raise
+        except BaseException as error:
+            if isinstance(error, Exception) and any(map(has_vanished, connections_of(session))):
+                rollback(session)
+                raise vanished() from cause_of(error)
+            restore_values(session, held)
+            raise
 
 
 def vanished() -> TransactionError:

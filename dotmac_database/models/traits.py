@@ -36,7 +36,7 @@ from sqlalchemy.orm import ColumnProperty, InstrumentedAttribute, Mapper, Relati
 from sqlalchemy.orm.exc import UnmappedClassError
 from sqlalchemy.types import TypeEngine
 
-from ..departures import CHANGE, INSERT, INSERT_OF_OBJECT, READ_COLUMNS, mapper_departure
+from ..departures import CHANGE, CHANGE_OF_OBJECT, INSERT, INSERT_OF_OBJECT, READ_COLUMNS, mapper_departure
 from ..errors import MisuseError
 from ..sqlalchemy_internals import DEFAULT_CONSTRUCTOR
 from ..types import UTCDateTime
@@ -345,6 +345,11 @@ class Traits(Generic[M]):
     def direct_writes(self) -> bool:
         """Whether a statement can update a row: no code of the app depends on the unit of work."""
         return self._one_plain_table and not self.mapper.validators and mapper_departure(self.mapper, CHANGE) is None
+
+    @property
+    def updates_objects(self) -> bool:
+        """Whether a statement can write the changes of an object, whose attributes were set before."""
+        return self._one_plain_table and mapper_departure(self.mapper, CHANGE_OF_OBJECT) is None
 
     @cached_property
     def direct_deletes(self) -> bool:

@@ -9,11 +9,22 @@ from typing import Any, TypeVar
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm.attributes import set_committed_value
 
+from ..departures import CHANGE, has_session_listener
 from ..dialects import translated
 from ..errors import TenantIsolationError, ValidationError
-from ..execution.driver import write
-from ..execution.routes import DIRECT, Reason, Route, Sender, log_route, write_route
-from ..execution.state import keep
+from ..execution.driver import fetch, write
+from ..execution.routes import (
+    DIRECT,
+    Boundary,
+    Circumstance,
+    Reason,
+    Route,
+    Sender,
+    locking_route,
+    log_route,
+    write_route,
+)
+from ..execution.state import changes_of, keep
 from ..execution.work import commit_own, writing
 from ..statements.data import Values, is_sql
 from ..statements.inheritance import deletions, levels_of
@@ -23,7 +34,7 @@ from ..tenancy.context import ALL_TENANTS
 from ..tenancy.related import stamp_by_related
 from .core import SyncDb
 from .making import ObjectMaker, assign
-from .running import StatementRunner
+from .running import Rows, StatementRunner
 
 M = TypeVar("M")
 
@@ -102,9 +113,31 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
         if entity is None or self._if_expected_version([entity], expected) is None:
             return None
         self._set(entity, values)
-        self._flush()
-        self._complete(entity)
-        return entity
+        written = self._written_by_driver(writer, key, entity)
+        if written is None:
+            self._flush()
+            self._complete(entity)
+        return entity if written is None else next(iter(written), None)
+
+    def _written_by_driver(self, writer: Writer, key: tuple[object, ...], entity: M) -> Sequence[M] | None:
+        """A list with the object of a locked row, whose changes the driver has written; an empty list: the row is gone.
+
+        None: a flush must write the changes, or there are none.
+        """
+        traits, session = self.traits, self._session
+        if self._conditioned or not traits.updates_objects or has_session_listener(session, CHANGE):
+            return None
+        changes = changes_of(session, entity)
+        if not changes or not changes.keys() <= traits.columns.keys() - {traits.tenant, *traits.primary_key}:
+            return None
+        route = write_route(session, traits, auto_commit=False)
+        if route.sender is not Sender.DRIVER or writer.holds_sql(changes):
+            return None
+        log_route(self.model_class, route)
+        bound = writer.update_by_key(key, changes, None)
+        # The surrounding transaction or savepoint undoes a failed statement together with the lock.
+        inside = Route(route.sender, Boundary.SESSION_TRANSACTION, route.reason)
+        return write(session, inside, bound.statement, bound.parameters, traits, entity=entity)
 
     def _if_expected_version(self, rows: Sequence[M], expected: object) -> M | None:
         version = self.traits.version
@@ -120,7 +153,14 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
         return self._scalars(Bound(statement, bound.parameters), {"populate_existing": True})
 
     def _locked(self, reader: Reader, key: tuple[object, ...]) -> M | None:
-        return next(iter(self._current(reader, key, lock=True)), None)
+        """The row with this key, locked until the transaction ends. An object that the session holds is refreshed."""
+        route = locking_route(self._session, self.traits, Circumstance.CONDITIONS if self._conditioned else None)
+        rows: Rows | None = None
+        if route.sender is Sender.DRIVER:
+            bound = reader.locked_by_key(key)
+            rows = fetch(self._session, route, bound.statement, bound.parameters, self.traits, (), refresh=True)
+        objects: Sequence[M] = self._current(reader, key, lock=True) if rows is None else [row[0] for row in rows]
+        return next(iter(objects), None)
 
     def _set(self, entity: M, values: Values) -> None:
         discriminator = self.traits.discriminator

@@ -14,7 +14,6 @@ from ..dialects.features import estimates_rows
 from ..errors import MisuseError
 from ..execution.driver import can_send
 from ..execution.routes import Circumstance, Route, Sender
-from ..execution.work import LOCKING
 from ..query import OptionsLike, QueryOptions, options_of
 from ..statements.ordering import Order, cursor_order, order_of
 from ..statements.reads import Bound, Reader
@@ -76,8 +75,6 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
         query = options_of(options)
         reader = self._reader(query.include_deleted)
         bound = reader.loading(self._explainable(reader, query)[0], query.relationships)
-        if self._lock is not None:
-            return LOCKING
         route = self._route(bound)
         if route.sender is Sender.DRIVER and not can_send(self._session, bound.statement, self.traits, self._fields):
             return self._route(bound, Circumstance.STATEMENT)

@@ -11,7 +11,7 @@ from sqlalchemy import Result
 from ..dialects import translated
 from ..errors import EntityNotFoundError
 from ..execution.driver import fetch
-from ..execution.routes import DIRECT, Circumstance, Reason, Route, Sender, log_route, read_route
+from ..execution.routes import DIRECT, Circumstance, Reason, Route, Sender, locking_route, log_route, read_route
 from ..execution.state import keep
 from ..execution.work import locking, read
 from ..statements.inheritance import nothing
@@ -35,7 +35,11 @@ class StatementRunner(RepositoryCore[M, SyncDb]):
         if self._lock is None:
             return read(self._session, work, self.model_class, route=route, recover=self.auto_commit)
         return locking(
-            self._session, lambda: self._locked_read(work), self.model_class, commits_by_hand=not self.auto_commit
+            self._session,
+            route or locking_route(self._session, None),
+            lambda: self._locked_read(work),
+            self.model_class,
+            commits_by_hand=not self.auto_commit,
         )
 
     def _locked_read(self, work: Callable[[Mapping[str, object]], T]) -> T:
@@ -70,7 +74,7 @@ class StatementRunner(RepositoryCore[M, SyncDb]):
 
     def _fetched(self, bound: Bound, *, plain: bool = False) -> Rows:
         """The rows of a read: tuples that begin with an entity or a dict; with ``plain``, tuples of values only."""
-        route = None if self._lock is not None else self._route(bound)
+        route = self._route(bound)
         fields = None if plain else self._fields
         if route is DIRECT:
             log_route(self.model_class, DIRECT)
@@ -81,8 +85,11 @@ class StatementRunner(RepositoryCore[M, SyncDb]):
             route = self._route(bound, Circumstance.STATEMENT)
 
         def work(execution_options: Mapping[str, object]) -> Rows:
-            if route is not None and route.sender is Sender.DRIVER:
-                rows = fetch(self._session, route, bound.statement, bound.parameters, self.traits, fields)
+            if route.sender is Sender.DRIVER:
+                locks = self._lock is not None
+                rows = fetch(
+                    self._session, route, bound.statement, bound.parameters, self.traits, fields, refresh=locks
+                )
                 if rows is not None:
                     return rows
             if plain:
@@ -92,9 +99,10 @@ class StatementRunner(RepositoryCore[M, SyncDb]):
         return self._read(work, route)
 
     def _route(self, bound: Bound, refusal: Reason | None = None) -> Route:
-        """The route of a read that locks nothing. ``refusal`` is the reason, if any, why the driver can't send it."""
+        """The route of a read. ``refusal`` is the reason, if any, why the driver can't send it."""
         if self._conditioned:
             refusal = Circumstance.CONDITIONS
         elif bound.execution_options:
             refusal = Circumstance.STATEMENT
-        return read_route(self._session, self.traits, refusal)
+        decide = read_route if self._lock is None else locking_route
+        return decide(self._session, self.traits, refusal)

@@ -158,7 +158,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
     def update(self, entity_id: Any, data: Any, user_id: str | None = None, *, expected_version: Any = None) -> M:
         """Write the fields that are set in ``data`` and return the row. One UPDATE … RETURNING, then COMMIT.
 
-        If the class has validators, listeners or several tables, the write is a SELECT … FOR UPDATE and a flush.
+        If the class has validators, listeners or several tables, the write is a SELECT … FOR UPDATE and an UPDATE.
         Raises `EntityNotFoundError` if there is no such row, `StaleEntityError` if the row's version is not
         ``expected_version``, and `ValidationError` for an unknown key.
         """

@@ -387,6 +387,12 @@ class Reader:
             {**self.scope.parameters, **self.key_parameters(key)},
         )
 
+    def locked_by_key(self, key: tuple[object, ...]) -> Bound:
+        """The same SELECT, with FOR UPDATE."""
+        bound = self.by_key(key)
+        statement = self.cached(("locked key",), lambda: for_update(self.traits, self.whole(bound.statement)))
+        return Bound(statement, bound.parameters)
+
     def has_key(self, key: tuple[object, ...]) -> Bound:
         """The SELECT of 1 if there is a row with a primary key, else of no row."""
         return Bound(

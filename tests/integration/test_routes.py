@@ -163,7 +163,7 @@ def expected(driver: str, condition: Condition, *, reads: bool) -> Route:
         return Route(Sender.DRIVER, Boundary.AUTOCOMMIT)
     if boundary is None:
         boundary = Boundary.AUTOCOMMIT if "sqlite" not in driver else OWN
-    by_driver = isinstance(reason, Circumstance) and reason not in (Circumstance.CONDITIONS, Circumstance.LOCKS)
+    by_driver = isinstance(reason, Circumstance) and reason is not Circumstance.CONDITIONS
     by_driver |= reason is Departure.SESSION_LISTENER  # this listener is called when the transaction begins
     return Route(Sender.DRIVER if by_driver else Sender.STATEMENT, boundary, reason)
 
