@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from sqlalchemy import Dialect
@@ -119,16 +120,9 @@ class Driver(ABC):
         If this fails, the connection must be closed.
         """
         self.begin(link)
-        sql, arguments = self._opening_statement(opening)
+        sql, arguments = _statement_of(opening, named=self.named)
         self.send(link, sql, arguments)
         return sql, arguments
-
-    def _opening_statement(self, opening: Opening) -> tuple[str, Arguments]:
-        values = opening.values()
-        if self.named:
-            names = [f"v{place}" for place in range(len(values))]
-            return opening.sql(f"%({name})s" for name in names), dict(zip(names, values, strict=True))
-        return opening.sql(f"${place + 1}" for place in range(len(values))), tuple(values)
 
     @abstractmethod
     def send(self, link: Link, sql: str, arguments: Arguments) -> tuple[Rows, object]:
@@ -183,11 +177,8 @@ class _Asyncpg(Driver):
     def open(self, link: Link, opening: Opening) -> tuple[str, Arguments]:
         if opening.is_secret:
             return super().open(link, opening)
-        # As hexadecimal digits, the values need no quoting, whatever the server's settings for literals are.
-        digits = (value.encode().hex() for value in opening.values())
-        script = opening.sql(f"pg_catalog.convert_from(pg_catalog.decode('{each}', 'hex'), 'UTF8')" for each in digits)
-        begin_with(link.driver, link.adapted, script)
-        return self._opening_statement(opening)
+        begin_with(link.driver, link.adapted, _script_of(opening))
+        return _statement_of(opening, named=self.named)
 
     def send(self, link: Link, sql: str, arguments: Arguments) -> tuple[Rows, object]:
         driver = link.driver
@@ -205,6 +196,26 @@ class _Asyncpg(Driver):
 
     def error(self, dialect: Dialect, sql: str, cause: Exception, *, lost: bool) -> sa.StatementError:  # noqa: ARG002
         return sa.DBAPIError(sql, None, cause, connection_invalidated=lost)
+
+
+@lru_cache(maxsize=1024)
+def _statement_of(opening: Opening, *, named: bool) -> tuple[str, Arguments]:
+    """The statement that sets the settings, with its arguments in the form of the driver."""
+    values = opening.values()
+    if named:
+        names = [f"v{place}" for place in range(len(values))]
+        return opening.sql(f"%({name})s" for name in names), dict(zip(names, values, strict=True))
+    return opening.sql(f"${place + 1}" for place in range(len(values))), tuple(values)
+
+
+@lru_cache(maxsize=1024)
+def _script_of(opening: Opening) -> str:
+    """The statement that sets the settings, without parameters.
+
+    As hexadecimal digits, the values need no quoting, whatever the server's settings for literals are.
+    """
+    digits = (value.encode().hex() for value in opening.values())
+    return opening.sql(f"pg_catalog.convert_from(pg_catalog.decode('{each}', 'hex'), 'UTF8')" for each in digits)
 
 
 class _Waiting(Driver):
