@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, Insert, NestedTransaction, Select, St
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.event import attr as event_attributes
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstanceState, Mapper, Session, decl_base
+from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction, decl_base
 from sqlalchemy.orm import session as sessions
 from sqlalchemy.orm.mapper import _all_registries
 from sqlalchemy.pool import Pool, QueuePool, _ConnectionFairy
@@ -105,6 +105,15 @@ def close_for_good(session: Session) -> bool:
 def has_nothing_to_flush(session: Session) -> bool:
     """Whether a flush would do nothing, or a flush is already running."""
     return session._flushing or session._is_clean()
+
+
+def begin_nested_unflushed(session: Session) -> SessionTransaction:
+    """As `Session.begin_nested`, without its flush, so that a failed flush can be undone by this savepoint."""
+    session._flushing = True
+    try:
+        return session.begin_nested()
+    finally:
+        session._flushing = False
 
 
 def note_inserted(session: Session, states: Iterable[InstanceState[M]]) -> None:

@@ -9,6 +9,8 @@ within one of them, another savepoint is needed.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +18,8 @@ from sqlalchemy import Connection
 
 from .drivers import Driver, Link
 
-NAME = "dotmac_write"
-"""The name of the driver's savepoint."""
+_NAME = "dotmac_write"
+"""The beginning of the names of the driver's savepoints."""
 
 _SAVEPOINTS = "dotmac_database.savepoints"
 """The key in a pooled connection's ``info`` of its `_Savepoints`."""
@@ -36,28 +38,48 @@ If another statement contains these words, the driver's savepoint stays until th
 class _Savepoints:
     """The savepoints of an open transaction.
 
-    ``levels``: for the transaction, and then for each open savepoint of SQLAlchemy's, whether the driver's savepoint
-    was set in it and is still there. ``ended`` is the name of SQLAlchemy's savepoint that has ended last.
+    ``levels``: for the transaction, and then for each open savepoint of SQLAlchemy's and each block of `deeper`, if
+    the driver's savepoint was set in it and is still there. ``ended`` is the name of SQLAlchemy's savepoint that has
+    ended last.
     """
 
     levels: list[bool] = field(default_factory=lambda: [False])
     ended: str | None = None
 
 
-def secure(driver: Driver, link: Link) -> None:
-    """Set the savepoint. Sends one message. The connection must be in a transaction."""
+def secure(driver: Driver, link: Link) -> str:
+    """Set the savepoint, and return its name. Sends one message. The connection must be in a transaction."""
     levels = _of(link.pooled.info).levels
-    script = f"SAVEPOINT {NAME}"
+    name = _name_in(levels)
+    script = f"SAVEPOINT {name}"
     if levels[-1]:
-        script = f"RELEASE SAVEPOINT {NAME}; {script}"
+        script = f"RELEASE SAVEPOINT {name}; {script}"
     levels[-1] = False  # if the script fails, it is unknown which savepoint is left
     driver.run(link, script)
     levels[-1] = True
+    return name
 
 
 def undo(driver: Driver, link: Link) -> None:
     """Roll back to the savepoint, which stays. Sends one message."""
-    driver.run(link, f"ROLLBACK TO SAVEPOINT {NAME}")
+    driver.run(link, f"ROLLBACK TO SAVEPOINT {_name_in(_of(link.pooled.info).levels)}")
+
+
+@contextmanager
+def deeper(info: dict[str, Any]) -> Iterator[None]:
+    """A block in which writes have a savepoint of their own, inside the one that was set last."""
+    levels = _of(info).levels
+    depth = len(levels)
+    levels.append(False)
+    try:
+        yield
+    finally:
+        del levels[depth:]
+
+
+def _name_in(levels: list[bool]) -> str:
+    """The name of the driver's savepoint at the innermost level. Each level has another one, so none hides another."""
+    return _NAME if len(levels) == 1 else f"{_NAME}_{len(levels)}"
 
 
 def note_savepoint(connection: Connection, *_: object) -> None:
@@ -84,7 +106,7 @@ def note_sent(info: dict[str, Any], statement: str) -> None:
     """Note that a statement was sent that may have set or ended savepoints, such as a ROLLBACK TO in raw SQL."""
     savepoints: _Savepoints | None = info.get(_SAVEPOINTS)
     if savepoints is not None and _CONCERNS_SAVEPOINTS.search(statement):
-        savepoints.levels = [False] * len(savepoints.levels)
+        savepoints.levels[:] = [False] * len(savepoints.levels)
 
 
 def _of(info: dict[str, Any]) -> _Savepoints:

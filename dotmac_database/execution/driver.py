@@ -7,7 +7,8 @@ or the connection turns out to be unsuitable, the functions return None, and the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Dialect, Engine
@@ -17,9 +18,9 @@ from sqlalchemy.orm.base import instance_state
 
 from ..departures import READ_INSIDE, WRITE_INSIDE, connection_departure, statement_listeners
 from ..dialects.driver_internals import as_dbapi_error
-from ..dialects.drivers import Arguments, Driver, Link, Opening, Pooled, Rows, link_of
+from ..dialects.drivers import Arguments, Driver, Link, Opening, Pooled, Rows, driver_of, link_of
 from ..dialects.errors import loses_connection
-from ..dialects.savepoints import NAME, secure, undo
+from ..dialects.savepoints import deeper, secure, undo
 from ..dialects.sqlite_engine import shared_pool
 from ..dialects.stale_plans import go_back, is_stale_plan, mark_opening, mark_point, note_stale, point_of
 from ..dialects.transactions import ABORTED, BUSY, equip_pooled, mark_aborted, total_changes, unmark_aborted
@@ -35,7 +36,7 @@ from ..sqlalchemy_internals import (
 from .compiling import DriverStatement, Processors, driver_statement
 from .objects import inserted, objects_of
 from .routes import Boundary, Route, engine_of
-from .state import state_of
+from .state import discard_changes, state_of
 from .work import lost_in_write, rollback, vanished
 
 M = TypeVar("M")
@@ -77,7 +78,8 @@ def fetch(
         connection = session.connection() if has_nothing_to_flush(session) else None
         if connection is None or connection_departure(connection, READ_INSIDE):
             return None  # SQLAlchemy flushes before it reads
-        rows = _records_within(session, connection, to_send, parameters)
+        is_protected = route.boundary is Boundary.SAVEPOINT
+        rows = _records_within(session, connection, to_send, parameters, is_protected=is_protected)
     if rows is None or fields is None:
         return None if rows is None else [tuple(row) for row in rows]
     width, refreshes = len(to_send.keys), refresh or route.boundary is not Boundary.SESSION_TRANSACTION
@@ -137,6 +139,40 @@ def write(
         raise
     note_inserted(session, [instance_state(new)])
     return [new]
+
+
+def sets_savepoints(session: Session) -> bool:
+    """Whether the driver sets a savepoint before its next protected statement in the session's transaction."""
+    connection = session.connection()
+    driver, link = driver_of(connection.dialect), link_of(connection.connection)
+    if driver is None or driver.undoes_statement or not driver.is_usable(link):
+        return False
+    return driver.in_transaction(link) and not driver.commits_each(link)
+
+
+@contextmanager
+def undoing(session: Session) -> Iterator[None]:
+    """If this block fails, undo it and the driver's last statement, which was protected by a savepoint.
+
+    The session had no changes before the block. The changes of its objects are undone as well.
+    """
+    connection = session.connection()
+    driver, link = driver_of(connection.dialect), link_of(connection.connection)
+    assert driver is not None, "it has sent the statement"
+    try:
+        with deeper(link.pooled.info):
+            yield
+    except BaseException:
+        if connection.closed or connection.invalidated or link.pooled.dbapi_connection is not link.adapted:
+            raise  # with the connection, the transaction is lost
+        try:
+            undo(driver, link)
+        except BaseException as failure:
+            connection.invalidate(failure)
+            raise
+        unmark_aborted(connection)
+        discard_changes(session)
+        raise
 
 
 def _written(
@@ -318,8 +354,7 @@ class _Attempt:
     def secure(self) -> None:
         """Make sure that a failure of the statement can be undone alone."""
         if self.begun and not self._driver.undoes_statement:
-            secure(self._driver, self._link)
-            mark_point(self._link.pooled, NAME)
+            mark_point(self._link.pooled, secure(self._driver, self._link))
         self._secured = True
 
     def failed(self, error: Exception, *, is_write: bool) -> Exception:

@@ -127,6 +127,18 @@ def changes_of(session: Session, entity: object) -> dict[str, object] | None:
     }
 
 
+def discard_changes(session: Session) -> None:
+    """Undo what waits for a flush: objects are neither new nor deleted, and have the values of the database."""
+    for entity in session.new:
+        if entity in session:  # another object may have taken it along
+            session.expunge(entity)
+    session.add_all(session.deleted)
+    held = loaded_values(session)
+    for entity in session.dirty:
+        session.expire(entity)
+    restore_values(session, held)
+
+
 Held = tuple[object, dict[str, object]]
 
 

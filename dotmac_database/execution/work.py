@@ -26,7 +26,7 @@ from ..dialects.transactions import (
     throw_away,
 )
 from ..errors import DatabaseError, TransactionError
-from ..sqlalchemy_internals import has_nothing_to_flush
+from ..sqlalchemy_internals import begin_nested_unflushed, has_nothing_to_flush
 from .ended import end_for_good
 from .routes import Boundary, Route, log_route, read_route
 from .state import Held, has_several_engines, loaded_values, refuse_ended, restore_values, state_of
@@ -243,12 +243,15 @@ def begin_for_savepoint(session: Session) -> None:
 
 
 @contextmanager
-def savepoint(session: Session) -> Iterator[None]:
-    """A savepoint in the open transaction, which costs two statements. A failure undoes only this block."""
+def savepoint(session: Session, *, flush: bool = True) -> Iterator[None]:
+    """A savepoint in the open transaction, which costs two statements. A failure undoes only this block.
+
+    Without ``flush``, changes that wait are part of the block; otherwise they are flushed before it.
+    """
     begin_for_savepoint(session)
     with _values_before_rollback(session) as held:
         try:
-            with session.begin_nested():
+            with session.begin_nested() if flush else begin_nested_unflushed(session):
                 note_savepoint_begun(session)
                 try:
                     yield

@@ -214,9 +214,9 @@ class WriteMethods(RowWriter[M, SyncDb]):
     def _changed_directly(
         self, route: Route, writer: Writer, key: tuple[object, ...], values: Values, expected: object
     ) -> Sequence[M] | None:
-        """A list with the row that an UPDATE by the driver changed, or an empty list. None: the UPDATE was not sent."""
+        """A list with the row that the driver has changed, or an empty list. None: nothing was sent."""
         if route.sender is not Sender.DRIVER:
-            return None
+            return self._changed_in_savepoint(route, writer, key, values, expected)
         return self._by_driver(route, writer.update_by_key(key, values, expected))
 
     def _change(

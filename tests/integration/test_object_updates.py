@@ -7,16 +7,17 @@ in a block and in a block without savepoints, by the driver and by SQLAlchemy; t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, String, event, func
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, object_session, relationship, validates
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, String, event, func, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, object_session, relationship, validates
 from sqlalchemy.orm.attributes import flag_modified
 
-from dotmac_database import AuditMixin, DatabaseError, TenantMixin
+from dotmac_database import AuditMixin, DatabaseError, DuplicateEntityError, TenantMixin, create_repository
 from tests.conftest import DRIVERS, Face, Faces
 from tests.ways import WAYS, block, create_tables, recorded, way_of
 
@@ -136,6 +137,42 @@ def flags_a_value(guest: Guest, value: Any) -> Any:
     return value
 
 
+def writes_by_a_repository(guest: Guest, value: Any) -> Any:
+    rooms = create_repository(cast("Session", object_session(guest)), Room, "a")
+    rooms.create({"id": 88})
+    rooms.update(88, {"name": "of the validator"})
+    return value
+
+
+def raises_after_a_repository(guest: Guest, value: Any) -> Any:
+    writes_by_a_repository(guest, value)
+    return raises(guest, value)
+
+
+def catches_a_failure(guest: Guest, value: Any) -> Any:
+    session: Any = object_session(guest)
+    with suppress(DBAPIError), session.begin_nested():
+        session.execute(INSERT_AGAIN)
+    return value
+
+
+def fails_in_sql(guest: Guest, value: Any) -> Any:
+    session: Any = object_session(guest)
+    session.execute(INSERT_AGAIN)
+    return value
+
+
+def sets_a_raw_savepoint(guest: Guest, value: Any) -> Any:
+    session: Any = object_session(guest)
+    with session.no_autoflush:
+        session.execute(text("SAVEPOINT of_the_validator"))
+        session.execute(text("INSERT INTO object_rooms (id, name, tenant_id) VALUES (66, 'raw', 'a')"))
+    return value
+
+
+INSERT_AGAIN = text("INSERT INTO object_rooms (id, name, tenant_id) VALUES (1, 'again', 'a')")
+
+
 @dataclass(frozen=True)
 class Case:
     """What the validator does, what is written, and whether the driver can write what the validator has changed."""
@@ -163,6 +200,13 @@ CASES: dict[str, Case] = {
     "changes the relationship": Case(changes_the_relationship, NAMED, by_driver=False),
     "changes another object": Case(changes_another_object, NAMED, by_driver=False),
     "deletes another object": Case(deletes_another_object, NAMED, by_driver=False),
+    "writes by a repository": Case(writes_by_a_repository, NAMED),
+    "a duplicate after a repository": Case(writes_by_a_repository, {"name": "two"}),
+    "raises after a repository": Case(raises_after_a_repository, NAMED, by_driver=False),
+    "catches a failure": Case(catches_a_failure, NAMED),
+    "fails in SQL": Case(fails_in_sql, NAMED, by_driver=False),
+    "a raw savepoint": Case(sets_a_raw_savepoint, NAMED),
+    "a duplicate after a raw savepoint": Case(sets_a_raw_savepoint, {"name": "two"}),
     "changes the key": Case(changes_the_key, NAMED, by_driver=False),
     "changes the tenant": Case(changes_the_tenant, NAMED, by_driver=False),
     "sets an expression": Case(sets_an_expression, NAMED, by_driver=False),
@@ -224,6 +268,8 @@ def outcome_of(face: Face, case: Case, options: dict[str, Any] | None) -> dict[s
                 found["changed"] = state_of(changed)
             except (DatabaseError, RefusalError) as error:
                 found["error"] = type(error), str(error)
+            except DBAPIError as error:
+                found["error"] = type(error), type(error.orig)
             finally:
                 Guest.behaviour = staticmethod(lambda guest, value: value)  # type: ignore[method-assign]
             if "error" in found and options == {"savepoints": False}:
@@ -233,6 +279,9 @@ def outcome_of(face: Face, case: Case, options: dict[str, Any] | None) -> dict[s
                 found["pending"] = [len(inner.new), len(inner.dirty), len(inner.deleted)]
                 found["held"], found["room"] = state_of(held), state_of(room)
                 assert found["held"], "it was expired"
+                if options != {"savepoints": False}:
+                    with pytest.raises(DuplicateEntityError):
+                        face(guests.create, {"id": 5, "name": "two"})
                 face(guests.create, {"id": 4, "name": "four"})
     with face.session() as session:
         rows = [
