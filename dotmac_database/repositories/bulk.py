@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeVar, overload
 
 from sqlalchemy import Column, insert, select
@@ -16,11 +17,28 @@ from sqlalchemy.sql.elements import Null
 from ..dialects.copying import copy
 from ..dialects.own_statements import OWN
 from ..errors import DuplicateEntityError, MisuseError, ValidationError
-from ..execution.routes import Circumstance, Reason, Route, Sender, bulk_sender, change_refusal, rows_sender
+from ..execution.routes import (
+    ARRAYS_FROM,
+    Circumstance,
+    Reason,
+    Route,
+    Sender,
+    bulk_sender,
+    change_refusal,
+    rows_sender,
+)
 from ..execution.state import keep
 from ..models.traits import VersionSource
 from ..query import FiltersLike, filters_of
-from ..statements.bulk import BATCH, Unnested, update_many
+from ..statements.bulk import (
+    BATCH,
+    Unnested,
+    each_parameters,
+    update_by_arrays,
+    update_each,
+    update_many,
+    updates_by_arrays,
+)
 from ..statements.data import NewRow, Values
 from ..statements.filters import Analysis
 from ..statements.inheritance import matching, spreads
@@ -415,19 +433,51 @@ class BulkMethods(RowWriter[M, SyncDb]):
 
     def _update_many(self, writer: Writer, changes: Mapping[tuple[object, ...], Values]) -> int:
         keys = list(changes)
-        written = set[tuple[object, ...]]()
-        for places, members in writer.runs(list(changes.values())):
-            for bound in update_many(writer, [keys[place] for place in places], members):
+        total = 0
+        for places, members in writer.runs(list(changes.values()), keep_none=True):
+            some = keys if len(places) == len(keys) else [keys[place] for place in places]
+            if self._dialect.counts_each and not self._conditioned:
+                total += self._update_each(writer, some, members)
+                continue
+            by_arrays = len(members) >= ARRAYS_FROM and updates_by_arrays(writer, members[0])
+            written = set[tuple[object, ...]]()
+            for bound in (update_by_arrays if by_arrays else update_many)(writer, some, members):
                 written.update(map(tuple, self._result(bound, {"synchronize_session": False}).all()))
-        self._apply_to_objects({key: changes[key] for key in keys if key in written})
-        return len(written)
+            self._apply_to_objects({key: changes[key] for key in some if key in written})
+            total += len(written)
+        return total
+
+    def _update_each(self, writer: Writer, keys: Sequence[tuple[object, ...]], members: builtins.list[Values]) -> int:
+        """Update rows by one statement, which the driver repeats for each row."""
+        names = sorted(members[0])
+        parameters = each_parameters(writer, names, keys, members)
+        of = {"mapper": self.traits.mapper}
+        result: Any = self._session.execute(
+            update_each(writer, names), parameters, execution_options=self._options, bind_arguments=of
+        )
+        total = int(result.rowcount)
+        if total == len(keys):
+            self._apply_to_objects(dict(zip(keys, members, strict=True)))
+            return total
+        # It is unknown which rows were updated, so the objects are read again.
+        held = [key for key in keys if self._held_by_key(key) is not None]
+        everywhere = replace(writer.reader, scope=replace(writer.reader.scope, include_deleted=True))
+        for start in range(0, len(held), BATCH):
+            self._scalars(everywhere.by_keys(held[start : start + BATCH]), {"populate_existing": True})
+        return total
+
+    def _held_by_key(self, key: tuple[object, ...]) -> M | None:
+        """The object with this primary key that the session holds."""
+        held: M | None = self._session.identity_map.get(self.traits.mapper.identity_key_from_primary_key(key))
+        return held
 
     def _apply_to_objects(self, changes: Mapping[tuple[object, ...], Values]) -> None:
         """Set the values that were written on the objects that the session holds."""
-        held = self._session.identity_map
         version = self.traits.version
+        if not len(self._session.identity_map):
+            return
         for key, values in changes.items():
-            entity = held.get(self.traits.mapper.identity_key_from_primary_key(key))
+            entity = self._held_by_key(key)
             if entity is None:
                 continue
             for name, value in values.items():
