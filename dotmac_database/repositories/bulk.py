@@ -6,6 +6,7 @@ import builtins
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Literal, TypeVar, overload
 
 from sqlalchemy import Column, insert, select
@@ -44,11 +45,12 @@ from ..statements.filters import Analysis
 from ..statements.inheritance import matching, spreads
 from ..statements.new_keys import new_keys
 from ..statements.reads import Bound, for_update
+from ..statements.rows import Rows, new_rows, rows_of
 from ..statements.upserts import VersionStep, conflict_columns, meets_living_only, upsert
 from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS
 from .changing import FRESH, RowWriter
-from .core import SyncDb
+from .core import RepositoryCore, SyncDb
 from .deleting import follow_database
 
 M = TypeVar("M")
@@ -92,21 +94,52 @@ class BulkMethods(RowWriter[M, SyncDb]):
         INSERT can't create objects (`Traits.inserted_in_bulk`).
         """
         writer = self._writer(user_id)
-        prepared = [self._new_row(writer, row, index).values for index, row in enumerate(rows)]
-        if not prepared:
+        remaining = iter(rows)
+        first = builtins.list(islice(remaining, BATCH))
+        if not first:
             return [] if returning else 0
+        groups = self._new_rows(writer, first, 0)
+        total = 0
+        created: builtins.list[M] = []
         with self._writing(self._many_route()):
+            while first:
+                total += len(first)
+                if returning:
+                    created += self._created(writer, groups, len(first))
+                else:
+                    for members in groups:
+                        self._insert_many(writer, members)
+                first = builtins.list(islice(remaining, BATCH))
+                groups = self._new_rows(writer, first, total)
             if not returning:
-                for _, members in writer.runs(prepared):
-                    self._insert_many(writer, members)
-                return len(prepared)
-            created: dict[int, M] = {}
-            for places, members in writer.runs(prepared):
-                created.update(zip(places, self._inserted(writer, members), strict=True))
-            entities = [created[place] for place in range(len(prepared))]
-            self._compute(entities)
-            keep(self._session, *entities)
+                return total
+            keep(self._session, *created)
+        return created
+
+    def _created(self, writer: Writer, groups: Sequence[Rows], many: int) -> builtins.list[M]:
+        """Insert ``many`` rows, and return them in the order of the data."""
+        if len(groups) == 1:
+            entities = builtins.list(self._inserted(writer, groups[0]))
+        else:
+            by_place: dict[int, M] = {}
+            for members in groups:
+                by_place.update(zip(members.places, self._inserted(writer, members), strict=True))
+            entities = [by_place[place] for place in sorted(by_place)]
+        assert len(entities) == many
+        self._compute(entities)
         return entities
+
+    def _new_rows(self, writer: Writer, data: Sequence[object], first: int) -> Sequence[Rows]:
+        """New rows in groups with the same fields; ``first`` is the position of the first row in the call's data."""
+        if not data:
+            return []
+        hook = getattr(self.values_for_create, "__func__", None)
+        if hook is RepositoryCore.values_for_create and not self.traits.constructs:
+            groups = new_rows(writer, data, first)
+            if groups is not None:
+                return groups
+        prepared = [self._new_row(writer, row, index).values for index, row in enumerate(data, first)]
+        return [rows_of([first + place for place in places], members) for places, members in writer.runs(prepared)]
 
     def upsert(self, data: Any, conflict_fields: Sequence[str], user_id: str | None = None) -> M:
         """Insert one row, or update the row that has the same ``conflict_fields``. One statement.
@@ -289,17 +322,17 @@ class BulkMethods(RowWriter[M, SyncDb]):
         bound = reader.loading(Bound(statement, {**reader.scope.parameters, **analysis.parameters}), ())
         return self._scalars(Bound(bound.statement, bound.parameters), {"populate_existing": True})
 
-    def _inserted(self, writer: Writer, members: builtins.list[Values]) -> Iterable[M]:
+    def _inserted(self, writer: Writer, members: Rows) -> Iterable[M]:
         """Insert rows, and return them in the given order."""
         if not self.traits.inserted_in_bulk:
             yield from self._added(members)
             return
         execution_options = {**FRESH, **self._options}
-        keys = new_keys(writer, members[0])
+        keys = new_keys(writer, members.columns)
         if keys is None:
             # SQLAlchemy matches the returned rows itself if it can. If not, it sends one statement for each row.
             yield from self._session.scalars(
-                writer.insert(returning=True), members, execution_options=execution_options
+                writer.insert(returning=True), members.dicts(), execution_options=execution_options
             )
             return
         own = {**self._options, OWN: True} if keys.is_own else self._options
@@ -310,31 +343,30 @@ class BulkMethods(RowWriter[M, SyncDb]):
                 bound.statement, bound.parameters, execution_options=own, bind_arguments=of
             ).all()
 
-        for start in range(0, len(members), BATCH):
-            batch = keys.completed(members[start : start + BATCH], select_keys)
-            rows = Unnested(writer, batch)
-            if rows_sender(len(batch), arrays=rows.possible) is Sender.ARRAYS:
-                columns, source = rows.source(batch)
-                statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
-                with_returning = writer.reader.whole(statement.returning(self.model_class))
-                entities = self._session.scalars(with_returning, execution_options=execution_options)
-            else:
-                in_order = keys.counted is not None and not self._dialect.inserts_in_order
-                sized = {**execution_options, "insertmanyvalues_page_size": BATCH}
-                statement = writer.insert(returning=True, in_order=in_order)
-                entities = self._session.scalars(statement, list(batch), execution_options=sized)
-            yield from keys.in_order(entities, batch)
+        batch = keys.completed(members, select_keys)
+        rows = Unnested(writer, batch.columns)
+        if rows_sender(len(batch), arrays=rows.possible) is Sender.ARRAYS:
+            columns, source = rows.source(batch)
+            statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
+            with_returning = writer.reader.whole(statement.returning(self.model_class))
+            entities = self._session.scalars(with_returning, execution_options=execution_options)
+        else:
+            in_order = keys.counted is not None and not self._dialect.inserts_in_order
+            sized = {**execution_options, "insertmanyvalues_page_size": BATCH}
+            statement = writer.insert(returning=True, in_order=in_order)
+            entities = self._session.scalars(statement, batch.dicts(), execution_options=sized)
+        yield from keys.in_order(entities, batch)
 
-    def _added(self, members: builtins.list[Values]) -> builtins.list[M]:
+    def _added(self, members: Rows) -> builtins.list[M]:
         """Insert new objects by the unit of work, which sends as many in one statement as it can."""
-        entities = [self._new_object(values) for values in members]
+        entities = [self._new_object(values) for values in members.dicts()]
         self._session.add_all(entities)
         self._flush()
         return entities
 
-    def _insert_many(self, writer: Writer, members: builtins.list[Values]) -> None:
+    def _insert_many(self, writer: Writer, members: Rows) -> None:
         session, traits = self._session, self.traits
-        rows = Unnested(writer, members)
+        rows = Unnested(writer, members.columns)
         sender, reason = bulk_sender(session, traits, rows.columns, len(members), arrays=rows.possible)
         why = "" if reason is None else reason.value
         _log.debug("%s: %d rows are inserted %s. %s", traits.name, len(members), sender.value, why)
@@ -342,16 +374,14 @@ class BulkMethods(RowWriter[M, SyncDb]):
             case Sender.UNIT_OF_WORK:
                 self._added(members)
             case Sender.VALUES:
-                session.execute(writer.insert(returning=False), members, execution_options=self._options)
+                session.execute(writer.insert(returning=False), members.dicts(), execution_options=self._options)
             case Sender.COPY:
                 connection = session.connection({"mapper": traits.mapper})
-                for start in range(0, len(members), BATCH):
-                    copy(connection, traits.tables[0], *rows.lists(members[start : start + BATCH]))
+                copy(connection, traits.tables[0], *rows.lists(members))
             case _:
-                for start in range(0, len(members), BATCH):
-                    columns, source = rows.source(members[start : start + BATCH])
-                    statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
-                    session.execute(statement, execution_options=self._options)
+                columns, source = rows.source(members)
+                statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
+                session.execute(statement, execution_options=self._options)
 
     def _upserted(
         self,
@@ -365,11 +395,11 @@ class BulkMethods(RowWriter[M, SyncDb]):
             yield from self._upserted_by_generator(writer, members, conflict, unset)
             return
         statement = upsert(writer, [key for key in members[0] if key not in unset], conflict)
-        rows = Unnested(writer, members)
+        rows = Unnested(writer, members[0])
         execution_options = {**FRESH, **self._options}
         if rows_sender(len(members), arrays=rows.possible) is Sender.ARRAYS:
-            for start in range(0, len(members), BATCH):
-                columns, source = rows.source(members[start : start + BATCH])
+            for batch in rows_of(range(len(members)), members).batches(BATCH):
+                columns, source = rows.source(batch)
                 arrays = statement.from_select(columns, source, include_defaults=False)
                 yield from self._returned(writer, arrays, execution_options)
             return

@@ -9,11 +9,12 @@ from sqlalchemy import Column, Select, bindparam, column, func, select, update, 
 from sqlalchemy import types as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from ..models.expressions import default_value, makes_value
+from ..models.expressions import makes_value
 from ..types import UTCDateTime
 from .data import Values
-from .new_keys import is_read_as_written
+from .new_keys import defaults_of, is_read_as_written
 from .reads import Bound
+from .rows import Rows
 from .writes import Writer
 
 BATCH = 10_000
@@ -155,15 +156,15 @@ class Unnested:
     Unlike COPY, it obeys row-level security. ``possible`` is True if the dialect and the columns' types support it.
     """
 
-    def __init__(self, writer: Writer, rows: Sequence[Values]) -> None:
+    def __init__(self, writer: Writer, names: Iterable[str]) -> None:
         self.writer = writer
-        self.names = sorted(rows[0])
+        self.names = sorted(names)
         traits = writer.traits
         self.columns: list[Column[object]] = [traits.columns[name] for name in self.names]
         self.defaults = [
             (key, each.default)
             for key, each in traits.columns.items()
-            if key not in rows[0] and each.default is not None
+            if key not in self.names and each.default is not None
         ]
         self.possible = (
             writer.reader.dialect.has_arrays
@@ -174,12 +175,13 @@ class Unnested:
             )
         )
 
-    def lists(self, rows: Sequence[Values]) -> tuple[list[Column[object]], list[list[object]]]:
-        """The columns, and for each column the list of its values."""
+    def lists(self, rows: Rows) -> tuple[list[Column[object]], list[list[object]]]:
+        """The columns, and for each column the list of its values. A default's function is called for each row."""
         columns = [*self.columns, *(self.writer.traits.columns[key] for key, _ in self.defaults)]
-        return columns, self._arrays(rows)
+        lists = [rows.columns[name] for name in self.names]
+        return columns, [*lists, *(defaults_of(default, len(rows)) for _, default in self.defaults)]
 
-    def source(self, rows: Sequence[Values]) -> tuple[list[Column[object]], Select[object]]:
+    def source(self, rows: Rows) -> tuple[list[Column[object]], Select[object]]:
         """The columns, and a SELECT of the rows in the given order, in which the database then assigns serial keys."""
         columns, lists = self.lists(rows)
         arrays = [
@@ -188,12 +190,6 @@ class Unnested:
         ]
         table = _unnested(columns, arrays)
         return columns, select(*list(table.c)[: len(columns)]).order_by(table.c.place)
-
-    def _arrays(self, rows: Sequence[Values]) -> list[list[object]]:
-        """For each column the list of its values. A default that is a Python function is called once for each row."""
-        arrays: list[list[object]] = [[row[name] for row in rows] for name in self.names]
-        arrays += [[default_value(default) for _ in rows] for _, default in self.defaults]
-        return arrays
 
 
 def _has_array_type(type_: sa.TypeEngine[object]) -> bool:
