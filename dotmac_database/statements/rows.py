@@ -15,7 +15,7 @@ from sqlalchemy import types as sa
 
 from ..errors import DatabaseError
 from ..models.living import flag_value
-from ..models.traits import VersionSource
+from ..models.traits import Traits, VersionSource
 from ..tenancy.context import ALL_TENANTS
 from ..types import UTCDateTime, undecorated, utc_now
 from .coercion import Coercer, binds_by_itself
@@ -41,6 +41,10 @@ class Rows:
             return [{} for _ in self.places]
         return [dict(zip(names, row)) for row in zip(*self.columns.values(), strict=True)]  # noqa: B905 - one for each name
 
+    def by_table(self, traits: Traits[Any]) -> list[Values]:
+        """As `dicts`, but by the keys of the table's columns."""
+        return Rows(self.places, {traits.columns[key].key: values for key, values in self.columns.items()}).dicts()
+
     def batches(self, size: int) -> Iterator[Rows]:
         """The rows in batches of at most ``size`` rows."""
         if len(self) <= size:
@@ -64,38 +68,39 @@ class _OneByOneError(Exception):
     """Rows that must be prepared one by one, for example because one of them is refused."""
 
 
-def new_rows(writer: Writer, data: Sequence[object], first: int) -> list[Rows] | None:
+def new_rows(writer: Writer, data: Sequence[object], first: int, *, new: bool = True) -> list[Rows] | None:
     """New rows, validated as `Writer.for_create` and `Writer.refuse_nulls` do it, in groups with the same fields.
 
-    ``first`` is the position of the first row. As in `Writer.runs`, a None means the column's default. Returns None if
-    the rows must be prepared one by one, which then raises the error for the first row that is refused.
+    ``first`` is the position of the first row. As in `Writer.runs`, a None means the column's default. ``new`` is False
+    for an upsert, which writes the None, and which needs to know the defaults of Pydantic classes. Returns None if the
+    rows must be prepared one by one, which then raises the error for the first row that is refused.
     """
     groups: dict[tuple[object, ...], tuple[list[int], list[Any]]] = {}
     try:
         for place, row in enumerate(data, first):
-            fields = row if type(row) is dict else new_data_of(writer.traits, row)[0]
+            fields, unset = (row, None) if type(row) is dict else new_data_of(writer.traits, row)
+            if unset and not new:
+                return None
             names = tuple(fields)
             group = groups.get(names)
             if group is None:
                 group = groups[names] = ([], [])
             group[0].append(place)
             group[1].append(fields)
-        parts = [
-            part
-            for names, (places, members) in groups.items()
-            for part in _without_defaulted(writer, _NewRows(writer, names, places, members).rows())
-        ]
+        parts = [_NewRows(writer, *names_and_rows, new=new).rows() for names_and_rows in groups.items()]
     except (_OneByOneError, DatabaseError, ValueError):
         return None
-    return _merged(parts)
+    return _merged([part for rows in parts for part in _without_defaulted(writer, rows)] if new else parts)
 
 
 class _NewRows:
     """The validation of new rows with the same fields."""
 
-    def __init__(self, writer: Writer, names: Sequence[object], places: list[int], members: list[Any]) -> None:
-        self.writer, self.traits = writer, writer.traits
-        self.names, self.places, self.members = names, places, members
+    def __init__(
+        self, writer: Writer, names: Sequence[object], rows: tuple[list[int], list[Any]], *, new: bool
+    ) -> None:
+        self.writer, self.traits, self.names, self.new = writer, writer.traits, names, new
+        self.places, self.members = rows
         self.columns: dict[str, list[Any]] = {}
 
     def rows(self) -> Rows:
@@ -117,7 +122,7 @@ class _NewRows:
         kinds = set(map(type, values))
         type_ = self.traits.columns[key].type
         if type(None) in kinds:
-            if key in self.traits.never_null and key in self.traits.required:
+            if key in self.traits.never_null and not (self.new and key not in self.traits.required):
                 raise _OneByOneError
             if len(kinds) > 1 or type_.should_evaluate_none:
                 values = [self.writer.null(key) if each is None else coerce(each) for each in values]

@@ -297,6 +297,13 @@ class Writer:
             return statement
         return self.reader.whole(statement.returning(self.traits.model, sort_by_parameter_order=in_order))
 
+    def insert_by_table(self, *, returning: bool, in_order: bool = True) -> Any:
+        """As `insert`, for parameters by the keys of the table's columns. It returns columns instead of objects."""
+        statement = insert(self.traits.tables[0])
+        if not returning:
+            return statement
+        return statement.returning(*self.traits.columns.values(), sort_by_parameter_order=in_order)
+
     def insert_of(self, values: Values) -> Bound | None:
         """INSERT of one row, which returns the row, with the same values as an INSERT by the ORM.
 
