@@ -517,7 +517,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
         total = 0
         for places, members in writer.runs(list(changes.values()), keep_none=True):
             some = keys if len(places) == len(keys) else [keys[place] for place in places]
-            if self._dialect.counts_each and not self._conditioned:
+            if self._dialect.counts_each and not self._conditioned and self._by_table():
                 total += self._update_each(writer, some, members)
                 continue
             by_arrays = len(members) >= ARRAYS_FROM and updates_by_arrays(writer, members[0])
