@@ -1,4 +1,4 @@
-"""Measure the cases A to K for each contender, after a comparison of the rows that each contender returns.
+"""Measure the cases A to K and U for each contender, after a comparison of the rows that each contender returns.
 
 The contenders take turns within a round, so that a slow moment of the machine affects all of them. A figure is the
 median over the rounds; its spread is half the distance between the quartiles. A proxy counts the statements and round
@@ -43,8 +43,8 @@ class Case:
         self.times, self.rounds, self.compare = times, rounds, compare
 
 
-def cases(keys: list[UUID], deep: Any, upserts: list[dict[str, Any]], last_page: int) -> list[Case]:
-    """The cases of docs/performance.md."""
+def cases(keys: list[UUID], many: list[UUID], deep: Any, upserts: list[dict[str, Any]], last_page: int) -> list[Case]:
+    """The cases of docs/performance.md. ``many`` are the keys of the rows that case U updates."""
     return [
         Case("A", "get by id", lambda c, n: c.get(keys[n % len(keys)]), 50, 21),
         Case("B20", "list 20, filtered", lambda c, n: c.listed(20), 30, 15),
@@ -56,7 +56,9 @@ def cases(keys: list[UUID], deep: Any, upserts: list[dict[str, Any]], last_page:
         Case("F", "create, committed", lambda c, n: c.create(new_rows(1)[0]), 30, 15, compare=False),
         Case("H", "update, committed", lambda c, n: c.update(keys[n % len(keys)], n), 30, 15),
         Case("G", "create 10,000", lambda c, n: c.create_many(new_rows(10_000)), 1, 5),
+        Case("GR", "create 10,000, returned", lambda c, n: c.create_returning(new_rows(10_000)), 1, 5),
         Case("J", "upsert 1,000", lambda c, n: c.upsert_many(upserts), 1, 9),
+        Case("U", "update 1,000 by key", lambda c, n: c.update_many([{"id": key, "score": n} for key in many]), 1, 9),
     ]
 
 
@@ -150,9 +152,10 @@ async def prepared(pool: asyncpg.Pool, rows: int) -> list[Case]:
     await pool.execute(FILL.format(rows=rows), timeout=600)
     await pool.execute("VACUUM ANALYZE bench_users", timeout=600)
     sample = await pool.fetch(
-        "SELECT id FROM bench_users WHERE tenant_id = $1 ORDER BY md5(id::text) LIMIT 500", TENANT
+        "SELECT id FROM bench_users WHERE tenant_id = $1 ORDER BY md5(id::text) LIMIT 1500", TENANT
     )
-    keys = [UUID(str(row["id"])) for row in sample]
+    sampled = [UUID(str(row["id"])) for row in sample]
+    keys, many = sampled[:500], sampled[500:]
     depth = rows // 50 * 9 // 10
     position = await pool.fetchrow(
         "SELECT created_at, id FROM bench_users WHERE tenant_id = $1 ORDER BY created_at, id OFFSET $2 LIMIT 1",
@@ -161,7 +164,7 @@ async def prepared(pool: asyncpg.Pool, rows: int) -> list[Case]:
     )
     upserts = new_rows(1000)
     active = await pool.fetchval("SELECT count(*) FROM bench_users WHERE tenant_id = $1 AND status = 'active'", TENANT)
-    return cases(keys, (position["created_at"], UUID(str(position["id"]))), upserts, active // 20)
+    return cases(keys, many, (position["created_at"], UUID(str(position["id"]))), upserts, active // 20)
 
 
 def show(case: Case, outcome: dict[str, Any], names: list[str]) -> None:
@@ -185,7 +188,7 @@ def show(case: Case, outcome: dict[str, Any], names: list[str]) -> None:
             f"{name} {figure} (±{spread:.0%}, {figures['cpu_us']:,.0f} µs CPU, "
             f"{figures['statements']:,} in {figures['trips']})"
         )
-    print(f"{case.letter:<5}{case.title:<22}" + " | ".join(cells), flush=True)
+    print(f"{case.letter:<5}{case.title:<25}" + " | ".join(cells), flush=True)
 
 
 def compare_ratios(old: dict[str, Any], new: dict[str, Any]) -> None:
@@ -202,7 +205,7 @@ def compare_ratios(old: dict[str, Any], new: dict[str, Any]) -> None:
             continue
         then = before["toolkit"]["median_us"] / before["asyncpg"]["median_us"]
         now = outcome["toolkit"]["median_us"] / outcome["asyncpg"]["median_us"]
-        print(f"{letter:<5}{outcome['title']:<22}{then:.2f} → {now:.2f} ({now / then - 1:+.0%})")
+        print(f"{letter:<5}{outcome['title']:<25}{then:.2f} → {now:.2f} ({now / then - 1:+.0%})")
 
 
 def main() -> int:

@@ -108,6 +108,27 @@ class Raw(Contender):
             await connection.copy_records_to_table("bench_users", records=records, columns=names)
         return len(rows)
 
+    async def create_returning(self, rows: list[dict[str, Any]]) -> int:
+        """By an array for each column: COPY returns no rows, so it could not return what the database computes."""
+        from dotmac_database.types import utc_now
+
+        sql = (
+            "INSERT INTO bench_users (tenant_id, id, name, email, status, score, bio, created_at, is_deleted)"
+            " SELECT $1, u.id, u.name, u.email, 'active', u.score, u.bio, $7, false"
+            " FROM unnest($2::uuid[], $3::text[], $4::text[], $5::int[], $6::text[]) AS u(id, name, email, score, bio)"
+            f" RETURNING {NAMES}"
+        )
+        columns = [[row[name] for row in rows] for name in ("name", "email", "score", "bio")]
+        return len(await self.pool.fetch(sql, TENANT, [uuid4() for _ in rows], *columns, utc_now()))
+
+    async def update_many(self, rows: list[dict[str, Any]]) -> int:
+        sql = (
+            "UPDATE bench_users SET score = u.score FROM unnest($1::uuid[], $2::int[]) AS u(id, score)"
+            " WHERE bench_users.id = u.id AND tenant_id = $3 AND NOT is_deleted"
+        )
+        done = await self.pool.execute(sql, [row["id"] for row in rows], [row["score"] for row in rows], TENANT)
+        return int(done.split()[-1])
+
     async def upsert_many(self, rows: list[dict[str, Any]]) -> int:
         from dotmac_database.types import utc_now
 
@@ -190,14 +211,29 @@ class ByHand(Contender):
             await session.commit()
             return len(rows)
 
+    async def create_returning(self, rows: list[dict[str, Any]]) -> int:
+        async with self.sessions() as session:
+            returning = insert(self.model).returning(self.model, sort_by_parameter_order=True)
+            data = [{"tenant_id": TENANT, "id": uuid4(), **row} for row in rows]
+            users = (await session.scalars(returning, data)).all()
+            await session.commit()
+            return len(users)
+
+    async def update_many(self, rows: list[dict[str, Any]]) -> int:
+        async with self.sessions() as session:
+            await session.execute(update(self.model), rows)
+            await session.commit()
+            return len(rows)
+
     async def upsert_many(self, rows: list[dict[str, Any]]) -> int:
         async with self.sessions() as session:
-            statement = upsert(self.model).values([{"tenant_id": TENANT, "id": uuid4(), **row} for row in rows])
+            statement = upsert(self.model)
             changes = {name: statement.excluded[name] for name in ("name", "score", "bio")}
             returning = statement.on_conflict_do_update(index_elements=["tenant_id", "email"], set_=changes).returning(
                 self.model
             )
-            users = (await session.scalars(returning, execution_options={"populate_existing": True})).all()
+            data = [{"tenant_id": TENANT, "id": uuid4(), **row} for row in rows]
+            users = (await session.scalars(returning, data, execution_options={"populate_existing": True})).all()
             await session.commit()
             return len(users)
 
@@ -300,6 +336,14 @@ class Toolkit(Contender):
     async def create_many(self, rows: list[dict[str, Any]]) -> int:
         async with self.sessions() as session:
             return await self._users(session).bulk_create(rows, returning=False)
+
+    async def create_returning(self, rows: list[dict[str, Any]]) -> int:
+        async with self.sessions() as session:
+            return len(await self._users(session).bulk_create(rows))
+
+    async def update_many(self, rows: list[dict[str, Any]]) -> int:
+        async with self.sessions() as session:
+            return await self._users(session).bulk_update(rows)
 
     async def upsert_many(self, rows: list[dict[str, Any]]) -> int:
         async with self.sessions() as session:

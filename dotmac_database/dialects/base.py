@@ -59,6 +59,8 @@ class Dialect(ABC):
     """Whether the rows of VALUES are inserted in their order, so that generated keys increase in the same order."""
     has_arrays: ClassVar[bool] = False
     """Whether a parameter can be an array, from which ``unnest`` makes rows."""
+    counts_each: ClassVar[bool] = False
+    """Whether the drivers repeat a statement for many rows without a round trip for each, and count the rows."""
     types: ClassVar[SqlDialect]
     """SQLAlchemy's dialect. It is used to find the type that this database has for a generic type."""
 

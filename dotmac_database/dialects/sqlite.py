@@ -138,6 +138,7 @@ class Sqlite(Dialect):
     name: ClassVar[str] = "sqlite"
     max_parameters: ClassVar[int] = 30_000  # SQLITE_MAX_VARIABLE_NUMBER is 32,766
     locks_whole: ClassVar[bool] = True
+    counts_each: ClassVar[bool] = True
     types: ClassVar[Any] = SQLiteDialect()
     inserts_in_order: ClassVar[bool] = True  # unless the largest possible key is in use: sqlite.org/autoinc.html
 

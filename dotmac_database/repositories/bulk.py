@@ -5,6 +5,8 @@ from __future__ import annotations
 import builtins
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Any, Literal, TypeVar, overload
 
 from sqlalchemy import Column, insert, select
@@ -13,24 +15,44 @@ from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql import Executable
 from sqlalchemy.sql.elements import Null
 
+from ..departures import READ_BY_DRIVER, WRITE_INSIDE, mapper_departure, session_departure
 from ..dialects.copying import copy
 from ..dialects.own_statements import OWN
 from ..errors import DuplicateEntityError, MisuseError, ValidationError
-from ..execution.routes import Circumstance, Reason, Route, Sender, bulk_sender, change_refusal, rows_sender
+from ..execution.objects import objects_of
+from ..execution.routes import (
+    ARRAYS_FROM,
+    Circumstance,
+    Reason,
+    Route,
+    Sender,
+    bulk_sender,
+    change_refusal,
+    rows_sender,
+)
 from ..execution.state import keep
 from ..models.traits import VersionSource
 from ..query import FiltersLike, filters_of
-from ..statements.bulk import BATCH, Unnested, update_many
+from ..statements.bulk import (
+    BATCH,
+    Unnested,
+    each_parameters,
+    update_by_arrays,
+    update_each,
+    update_many,
+    updates_by_arrays,
+)
 from ..statements.data import NewRow, Values
 from ..statements.filters import Analysis
 from ..statements.inheritance import matching, spreads
 from ..statements.new_keys import new_keys
 from ..statements.reads import Bound, for_update
+from ..statements.rows import Rows, new_rows, rows_of
 from ..statements.upserts import VersionStep, conflict_columns, meets_living_only, upsert
 from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS
 from .changing import FRESH, RowWriter
-from .core import SyncDb
+from .core import RepositoryCore, SyncDb
 from .deleting import follow_database
 
 M = TypeVar("M")
@@ -74,21 +96,51 @@ class BulkMethods(RowWriter[M, SyncDb]):
         INSERT can't create objects (`Traits.inserted_in_bulk`).
         """
         writer = self._writer(user_id)
-        prepared = [self._new_row(writer, row, index).values for index, row in enumerate(rows)]
-        if not prepared:
+        remaining = iter(rows)
+        first = builtins.list(islice(remaining, BATCH))
+        if not first:
             return [] if returning else 0
+        groups = self._new_rows(writer, first, 0)
+        total = 0
+        created: builtins.list[M] = []
         with self._writing(self._many_route()):
+            while groups:
+                total += len(first)
+                if returning:
+                    created += self._created(writer, groups, len(first))
+                else:
+                    self._insert_all(writer, groups)
+                first, groups = [], []  # so that only one batch is in memory
+                first = builtins.list(islice(remaining, BATCH))
+                groups = self._new_rows(writer, first, total)
             if not returning:
-                for _, members in writer.runs(prepared):
-                    self._insert_many(writer, members)
-                return len(prepared)
-            created: dict[int, M] = {}
-            for places, members in writer.runs(prepared):
-                created.update(zip(places, self._inserted(writer, members), strict=True))
-            entities = [created[place] for place in range(len(prepared))]
-            self._compute(entities)
-            keep(self._session, *entities)
+                return total
+            keep(self._session, *created)
+        return created
+
+    def _created(self, writer: Writer, groups: Sequence[Rows], many: int) -> builtins.list[M]:
+        """Insert ``many`` rows, and return them in the order of the data."""
+        if len(groups) == 1:
+            entities = builtins.list(self._inserted(writer, groups[0]))
+        else:
+            by_place: dict[int, M] = {}
+            for members in groups:
+                by_place.update(zip(members.places, self._inserted(writer, members), strict=True))
+            entities = [by_place[place] for place in sorted(by_place)]
+        assert len(entities) == many
+        self._compute(entities)
         return entities
+
+    def _new_rows(self, writer: Writer, data: Sequence[object], first: int) -> Sequence[Rows]:
+        """New rows in groups with the same fields; ``first`` is the position of the first row in the call's data."""
+        if not data:
+            return []
+        if self._takes_columns:
+            groups = new_rows(writer, data, first)
+            if groups is not None:
+                return groups
+        prepared = [self._new_row(writer, row, index).values for index, row in enumerate(data, first)]
+        return [rows_of([first + place for place in places], members) for places, members in writer.runs(prepared)]
 
     def upsert(self, data: Any, conflict_fields: Sequence[str], user_id: str | None = None) -> M:
         """Insert one row, or update the row that has the same ``conflict_fields``. One statement.
@@ -114,20 +166,23 @@ class BulkMethods(RowWriter[M, SyncDb]):
             raise MisuseError(
                 f"{self.traits.name} is not mapped to one plain table, so one statement can't upsert its rows."
             )
-        upserts = list(rows)
-        places: Sequence[int | None] = [None] if len(upserts) == 1 else range(len(upserts))
-        new = [self._new_row(writer, row, index, new=False) for index, row in zip(places, upserts, strict=True)]
-        prepared = [row.values for row in new]
+        upserts = builtins.list(rows)
+        groups = self._upsert_groups(writer, upserts)
         conflict = conflict_columns(writer, conflict_fields)
         keys = [self.traits.mapper.get_property_by_column(column).key for column in conflict]
-        identities = [tuple(row.get(key) for key in keys) for row in prepared]
+        identities: builtins.list[tuple[object, ...]] = [()] * len(upserts)
+        for _, members in groups:
+            nothing = [None] * len(members)
+            values = zip(*(members.columns.get(key, nothing) for key in keys), strict=True)
+            for place, identity in zip(members.places, values, strict=True):
+                identities[place] = identity
         if len(set(identities)) != len(identities):
             raise ValidationError(f"{self.traits.name}: two rows have the same {', '.join(conflict_fields)}.")
         by_identity: dict[tuple[object, ...], M] = {}
         with self._writing(self._many_route()):
-            for unset, members in _alike(writer, new):
+            for unset, members in groups:
                 for entity in self._upserted(writer, members, conflict, unset):
-                    by_identity[tuple(getattr(entity, key) for key in keys)] = entity
+                    by_identity[tuple([getattr(entity, key) for key in keys])] = entity
             entities = [by_identity.get(identity) for identity in identities]
             if any(entity is None for entity in entities):
                 for entity in by_identity.values():
@@ -139,6 +194,22 @@ class BulkMethods(RowWriter[M, SyncDb]):
             self._compute(written)
             keep(self._session, *written)
         return written
+
+    def _upsert_groups(self, writer: Writer, data: Sequence[object]) -> builtins.list[tuple[frozenset[str], Rows]]:
+        """The rows of an upsert in groups with the same fields, each with the fields that are only defaults."""
+        if len(data) > 1 and self._takes_columns:
+            groups = new_rows(writer, data, 0, new=False)
+            if groups is not None:
+                return [(frozenset(), members) for members in groups]
+        places: Sequence[int | None] = [None] if len(data) == 1 else range(len(data))
+        prepared = [self._new_row(writer, row, index, new=False) for index, row in zip(places, data, strict=True)]
+        return builtins.list(_alike(writer, prepared))
+
+    @property
+    def _takes_columns(self) -> bool:
+        """Whether new rows can be validated column by column: no hook or constructor must be called for each row."""
+        hook = getattr(self.values_for_create, "__func__", None)
+        return hook is RepositoryCore.values_for_create and not self.traits.constructs
 
     def bulk_update(self, rows: Iterable[Any], user_id: str | None = None) -> int:
         """Update many rows atomically. Each given row contains its primary key. Returns the number of rows found.
@@ -271,17 +342,17 @@ class BulkMethods(RowWriter[M, SyncDb]):
         bound = reader.loading(Bound(statement, {**reader.scope.parameters, **analysis.parameters}), ())
         return self._scalars(Bound(bound.statement, bound.parameters), {"populate_existing": True})
 
-    def _inserted(self, writer: Writer, members: builtins.list[Values]) -> Iterable[M]:
+    def _inserted(self, writer: Writer, members: Rows) -> Iterable[M]:
         """Insert rows, and return them in the given order."""
         if not self.traits.inserted_in_bulk:
             yield from self._added(members)
             return
         execution_options = {**FRESH, **self._options}
-        keys = new_keys(writer, members[0])
+        keys = new_keys(writer, members.columns)
         if keys is None:
             # SQLAlchemy matches the returned rows itself if it can. If not, it sends one statement for each row.
             yield from self._session.scalars(
-                writer.insert(returning=True), members, execution_options=execution_options
+                writer.insert(returning=True), members.dicts(), execution_options=execution_options
             )
             return
         own = {**self._options, OWN: True} if keys.is_own else self._options
@@ -292,76 +363,87 @@ class BulkMethods(RowWriter[M, SyncDb]):
                 bound.statement, bound.parameters, execution_options=own, bind_arguments=of
             ).all()
 
-        for start in range(0, len(members), BATCH):
-            batch = keys.completed(members[start : start + BATCH], select_keys)
-            rows = Unnested(writer, batch)
-            if rows_sender(len(batch), arrays=rows.possible) is Sender.ARRAYS:
-                columns, source = rows.source(batch)
-                statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
-                with_returning = writer.reader.whole(statement.returning(self.model_class))
-                entities = self._session.scalars(with_returning, execution_options=execution_options)
-            else:
-                in_order = keys.counted is not None and not self._dialect.inserts_in_order
-                sized = {**execution_options, "insertmanyvalues_page_size": BATCH}
-                statement = writer.insert(returning=True, in_order=in_order)
-                entities = self._session.scalars(statement, list(batch), execution_options=sized)
-            yield from keys.in_order(entities, batch)
+        batch = keys.completed(members, select_keys)
+        rows = Unnested(writer, batch.columns)
+        by_table = self._by_table()
+        if rows_sender(len(batch), arrays=rows.possible) is Sender.ARRAYS:
+            columns, source = rows.source(batch)
+            statement = insert(self.traits.tables[0] if by_table else self.model_class)
+            statement = statement.from_select(columns, source, include_defaults=False)
+            of_class = self.traits.columns.values() if by_table else (self.model_class,)
+            with_returning = writer.reader.whole(statement.returning(*of_class))
+            entities = self._returned(writer, with_returning, execution_options, by_table=by_table)
+        else:
+            in_order = keys.counted is not None and not self._dialect.inserts_in_order
+            sized = {**execution_options, "insertmanyvalues_page_size": BATCH}
+            make = writer.insert_by_table if by_table else writer.insert
+            statement = make(returning=True, in_order=in_order)
+            data = batch.by_table(self.traits) if by_table else batch.dicts()
+            entities = self._returned(writer, statement, sized, data, by_table=by_table)
+        yield from keys.in_order(entities, batch)
 
-    def _added(self, members: builtins.list[Values]) -> builtins.list[M]:
+    def _added(self, members: Rows) -> builtins.list[M]:
         """Insert new objects by the unit of work, which sends as many in one statement as it can."""
-        entities = [self._new_object(values) for values in members]
+        entities = [self._new_object(values) for values in members.dicts()]
         self._session.add_all(entities)
         self._flush()
         return entities
 
-    def _insert_many(self, writer: Writer, members: builtins.list[Values]) -> None:
+    def _insert_all(self, writer: Writer, groups: Iterable[Rows]) -> None:
+        """Insert rows that are not returned."""
+        for members in groups:
+            self._insert_many(writer, members)
+
+    def _insert_many(self, writer: Writer, members: Rows) -> None:
         session, traits = self._session, self.traits
-        rows = Unnested(writer, members)
+        rows = Unnested(writer, members.columns)
         sender, reason = bulk_sender(session, traits, rows.columns, len(members), arrays=rows.possible)
         why = "" if reason is None else reason.value
         _log.debug("%s: %d rows are inserted %s. %s", traits.name, len(members), sender.value, why)
         match sender:
             case Sender.UNIT_OF_WORK:
                 self._added(members)
+            case Sender.VALUES if self._by_table():
+                statement, data = writer.insert_by_table(returning=False), members.by_table(traits)
+                session.execute(
+                    statement, data, execution_options=self._options, bind_arguments={"mapper": traits.mapper}
+                )
             case Sender.VALUES:
-                session.execute(writer.insert(returning=False), members, execution_options=self._options)
+                session.execute(writer.insert(returning=False), members.dicts(), execution_options=self._options)
             case Sender.COPY:
                 connection = session.connection({"mapper": traits.mapper})
-                for start in range(0, len(members), BATCH):
-                    copy(connection, traits.tables[0], *rows.lists(members[start : start + BATCH]))
+                copy(connection, traits.tables[0], *rows.lists(members))
             case _:
-                for start in range(0, len(members), BATCH):
-                    columns, source = rows.source(members[start : start + BATCH])
-                    statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
-                    session.execute(statement, execution_options=self._options)
+                columns, source = rows.source(members)
+                statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
+                session.execute(statement, execution_options=self._options)
 
     def _upserted(
-        self,
-        writer: Writer,
-        members: builtins.list[Values],
-        conflict: builtins.list[Column[object]],
-        unset: frozenset[str],
-    ) -> Iterator[M]:
+        self, writer: Writer, members: Rows, conflict: builtins.list[Column[object]], unset: frozenset[str]
+    ) -> Iterable[M]:
         """Upsert rows that have the same fields: one statement per batch."""
-        if self.traits.version_source is VersionSource.GENERATOR:
-            yield from self._upserted_by_generator(writer, members, conflict, unset)
+        traits = self.traits
+        if traits.version_source is VersionSource.GENERATOR:
+            yield from self._upserted_by_generator(writer, members.dicts(), conflict, unset)
             return
-        statement = upsert(writer, [key for key in members[0] if key not in unset], conflict)
-        rows = Unnested(writer, members)
+        by_table = self._by_table()
+        statement = upsert(writer, [key for key in members.columns if key not in unset], conflict, by_table=by_table)
+        rows = Unnested(writer, members.columns)
         execution_options = {**FRESH, **self._options}
         if rows_sender(len(members), arrays=rows.possible) is Sender.ARRAYS:
-            for start in range(0, len(members), BATCH):
-                columns, source = rows.source(members[start : start + BATCH])
+            for batch in members.batches(BATCH):
+                columns, source = rows.source(batch)
                 arrays = statement.from_select(columns, source, include_defaults=False)
-                yield from self._returned(writer, arrays, execution_options)
+                yield from self._returned(writer, arrays, execution_options, by_table=by_table)
             return
-        if not self.traits.inserted_in_bulk:
-            size = max(1, self._dialect.max_parameters // len(members[0]))
-            for start in range(0, len(members), size):
-                yield from self._returned(writer, statement.values(members[start : start + size]), execution_options)
+        if not traits.inserted_in_bulk:
+            size = max(1, self._dialect.max_parameters // len(members.columns))
+            for batch in members.batches(size):
+                yield from self._returned(writer, statement.values(batch.dicts()), execution_options)
             return
         sized = {**execution_options, "render_nulls": True, "insertmanyvalues_page_size": BATCH}
-        yield from self._returned(writer, statement, sized, members)
+        data = members.by_table(traits) if by_table else members.dicts()
+        yield from self._returned(writer, statement, sized, data, by_table=by_table)
 
     def _upserted_by_generator(
         self,
@@ -405,29 +487,78 @@ class BulkMethods(RowWriter[M, SyncDb]):
         statement: Executable,
         execution_options: Mapping[str, object],
         members: builtins.list[Values] | None = None,
+        *,
+        by_table: bool = False,
     ) -> Iterable[M]:
         """The objects of the written rows. A second statement is sent if RETURNING gives only their keys."""
-        result = self._session.execute(statement, members, execution_options=execution_options)
-        if self.traits.returned:
+        session, traits = self._session, self.traits
+        of = {"mapper": traits.mapper}
+        result = session.execute(statement, members, execution_options=execution_options, bind_arguments=of)
+        if by_table:
+            return objects_of(session, traits, builtins.list(traits.columns), result.all())
+        if traits.returned:
             return result.scalars()
         keys = [tuple(row) for row in result]
         return self._scalars(writer.reader.by_keys(keys), {"populate_existing": True}) if keys else ()
 
+    def _by_table(self) -> bool:
+        """Whether a statement on the table does the same as one on the class, which needs more time for each row.
+
+        The objects of the rows are then made as for statements that the driver sends.
+        """
+        return (
+            self.traits.plain
+            and session_departure(self._session, WRITE_INSIDE) is None
+            and mapper_departure(self.traits.mapper, READ_BY_DRIVER) is None
+        )
+
     def _update_many(self, writer: Writer, changes: Mapping[tuple[object, ...], Values]) -> int:
         keys = list(changes)
-        written = set[tuple[object, ...]]()
-        for places, members in writer.runs(list(changes.values())):
-            for bound in update_many(writer, [keys[place] for place in places], members):
+        total = 0
+        for places, members in writer.runs(list(changes.values()), keep_none=True):
+            some = keys if len(places) == len(keys) else [keys[place] for place in places]
+            if self._dialect.counts_each and not self._conditioned and self._by_table():
+                total += self._update_each(writer, some, members)
+                continue
+            by_arrays = len(members) >= ARRAYS_FROM and updates_by_arrays(writer, members[0])
+            written = set[tuple[object, ...]]()
+            for bound in (update_by_arrays if by_arrays else update_many)(writer, some, members):
                 written.update(map(tuple, self._result(bound, {"synchronize_session": False}).all()))
-        self._apply_to_objects({key: changes[key] for key in keys if key in written})
-        return len(written)
+            self._apply_to_objects({key: changes[key] for key in some if key in written})
+            total += len(written)
+        return total
+
+    def _update_each(self, writer: Writer, keys: Sequence[tuple[object, ...]], members: builtins.list[Values]) -> int:
+        """Update rows by one statement, which the driver repeats for each row."""
+        names = sorted(members[0])
+        parameters = each_parameters(writer, names, keys, members)
+        of = {"mapper": self.traits.mapper}
+        result: Any = self._session.execute(
+            update_each(writer, names), parameters, execution_options=self._options, bind_arguments=of
+        )
+        total = int(result.rowcount)
+        if total == len(keys):
+            self._apply_to_objects(dict(zip(keys, members, strict=True)))
+            return total
+        # It is unknown which rows were updated, so the objects are read again.
+        held = [key for key in keys if self._held_by_key(key) is not None]
+        everywhere = replace(writer.reader, scope=replace(writer.reader.scope, include_deleted=True))
+        for start in range(0, len(held), BATCH):
+            self._scalars(everywhere.by_keys(held[start : start + BATCH]), {"populate_existing": True})
+        return total
+
+    def _held_by_key(self, key: tuple[object, ...]) -> M | None:
+        """The object with this primary key that the session holds."""
+        held: M | None = self._session.identity_map.get(self.traits.mapper.identity_key_from_primary_key(key))
+        return held
 
     def _apply_to_objects(self, changes: Mapping[tuple[object, ...], Values]) -> None:
         """Set the values that were written on the objects that the session holds."""
-        held = self._session.identity_map
         version = self.traits.version
+        if not len(self._session.identity_map):
+            return
         for key, values in changes.items():
-            entity = held.get(self.traits.mapper.identity_key_from_primary_key(key))
+            entity = self._held_by_key(key)
             if entity is None:
                 continue
             for name, value in values.items():
@@ -458,11 +589,13 @@ class BulkMethods(RowWriter[M, SyncDb]):
             )
 
 
-def _alike(writer: Writer, rows: Sequence[NewRow]) -> Iterator[tuple[frozenset[str], builtins.list[Values]]]:
+def _alike(writer: Writer, rows: Sequence[NewRow]) -> Iterator[tuple[frozenset[str], Rows]]:
     """The rows in groups that can be upserted together: with the same fields, of which the same are only defaults."""
-    groups: dict[frozenset[str], builtins.list[Values]] = {}
-    for row in rows:
-        groups.setdefault(row.unset, []).append(row.values)
-    for unset, members in groups.items():
-        for _, alike in writer.runs(members, keep_none=True):
-            yield unset, alike
+    groups: dict[frozenset[str], tuple[builtins.list[int], builtins.list[Values]]] = {}
+    for place, row in enumerate(rows):
+        places, members = groups.setdefault(row.unset, ([], []))
+        places.append(place)
+        members.append(row.values)
+    for unset, (places, members) in groups.items():
+        for indexes, alike in writer.runs(members, keep_none=True):
+            yield unset, rows_of([places[index] for index in indexes], alike)

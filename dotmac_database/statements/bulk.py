@@ -1,18 +1,20 @@
-"""Statements that write many rows: an UPDATE that joins VALUES, and an INSERT from arrays that PostgreSQL unnests."""
+"""Statements that write many rows: an UPDATE that joins VALUES, and UPDATEs and INSERTs from arrays of PostgreSQL."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Column, Select, bindparam, column, func, select, update, values
 from sqlalchemy import types as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from ..models.expressions import default_value, makes_value
+from ..models.expressions import makes_value
 from ..types import UTCDateTime
 from .data import Values
+from .new_keys import defaults_of, is_read_as_written
 from .reads import Bound
+from .rows import Rows
 from .writes import Writer
 
 BATCH = 10_000
@@ -67,21 +69,102 @@ def update_many(writer: Writer, keys: Sequence[tuple[object, ...]], rows: Sequen
         yield Bound(statement, dict(reader.scope.parameters))
 
 
+def update_by_arrays(writer: Writer, keys: Sequence[tuple[object, ...]], rows: Sequence[Values]) -> Iterator[Bound]:
+    """As `update_many`, by UPDATE … FROM unnest(…): one array for each column, one statement for each batch.
+
+    The statement depends only on the fields, so that it is built once. `updates_by_arrays` says whether it is possible.
+    """
+    names = tuple(sorted(rows[0]))
+    statement = writer.reader.cached(("update by arrays", names), lambda: _update(writer, names), has_filters=False)
+    width = len(writer.traits.primary_key)
+    for start in range(0, len(keys), BATCH):
+        parameters = dict(writer.reader.scope.parameters)
+        batch = keys[start : start + BATCH]
+        for place in range(width):
+            parameters[f"c{place}"] = [key[place] for key in batch]
+        for place, name in enumerate(names, width):
+            parameters[f"c{place}"] = [row[name] for row in rows[start : start + BATCH]]
+        yield Bound(statement, parameters)
+
+
+def _update(writer: Writer, names: Sequence[str]) -> Any:
+    """The statement of `update_by_arrays`."""
+    traits = writer.traits
+    columns = [traits.columns[name] for name in (*traits.primary_key, *names)]
+    table = _unnested(columns, [bindparam(f"c{place}", type_=ARRAY(each.type)) for place, each in enumerate(columns)])
+    fields = list(table.c)
+    matches = [traits.attribute(name) == field for name, field in zip(traits.primary_key, fields, strict=False)]
+    changes = dict(zip(names, fields[len(matches) :], strict=False))
+    return (
+        update(traits.model)
+        .where(*matches, *writer.reader.scope.root(traits))
+        .values({**changes, **writer.next_version()})
+        .returning(*(traits.attribute(name) for name in traits.primary_key))
+    )
+
+
+def update_each(writer: Writer, names: Sequence[str]) -> Any:
+    """UPDATE of one row by its key, which is sent with a list of `each_parameters`. It returns nothing."""
+    traits = writer.traits
+
+    def make() -> object:
+        changes = {
+            traits.columns[name]: bindparam(f"v{place}", type_=traits.columns[name].type)
+            for place, name in enumerate(names)
+        }
+        versions = {traits.columns[name]: version for name, version in writer.next_version().items()}
+        where = [*writer.reader.key_conditions(), *writer.reader.scope.root(traits)]
+        return update(traits.tables[0]).where(*where).values({**changes, **versions})
+
+    return writer.reader.cached(("update each", tuple(names)), make, has_filters=False)
+
+
+def each_parameters(
+    writer: Writer, names: Sequence[str], keys: Sequence[tuple[object, ...]], rows: Sequence[Values]
+) -> list[Values]:
+    """The parameters of `update_each` for each row."""
+    scope, places = writer.reader.scope.parameters, [(f"v{place}", name) for place, name in enumerate(names)]
+    key_parameters = writer.reader.key_parameters
+    return [
+        {**scope, **key_parameters(key), **{parameter: row[name] for parameter, name in places}}
+        for key, row in zip(keys, rows, strict=True)
+    ]
+
+
+def updates_by_arrays(writer: Writer, names: Iterable[str]) -> bool:
+    """Whether an UPDATE can get the keys and the values of these fields as arrays.
+
+    A key must be read as it was written, since a row is found by it.
+    """
+    columns = writer.traits.columns
+    return (
+        writer.reader.dialect.has_arrays
+        and all(is_read_as_written(columns[key].type) for key in writer.traits.primary_key)
+        and all(_has_array_type(columns[name].type) for name in (*writer.traits.primary_key, *names))
+    )
+
+
+def _unnested(columns: Sequence[Column[Any]], arrays: Sequence[Any]) -> Any:
+    """The table of the rows in these arrays, with the columns ``c0``, ``c1``, … and their ``place``."""
+    fields: list[Any] = [column(f"c{place}", each.type) for place, each in enumerate(columns)]
+    return func.unnest(*arrays).table_valued(*fields, with_ordinality="place", name="dotmac_rows").render_derived()
+
+
 class Unnested:
     """INSERT … SELECT FROM unnest(…) for rows with the same fields: one array for each column, for any number of rows.
 
     Unlike COPY, it obeys row-level security. ``possible`` is True if the dialect and the columns' types support it.
     """
 
-    def __init__(self, writer: Writer, rows: Sequence[Values]) -> None:
+    def __init__(self, writer: Writer, names: Iterable[str]) -> None:
         self.writer = writer
-        self.names = sorted(rows[0])
+        self.names = sorted(names)
         traits = writer.traits
         self.columns: list[Column[object]] = [traits.columns[name] for name in self.names]
         self.defaults = [
             (key, each.default)
             for key, each in traits.columns.items()
-            if key not in rows[0] and each.default is not None
+            if key not in self.names and each.default is not None
         ]
         self.possible = (
             writer.reader.dialect.has_arrays
@@ -92,28 +175,21 @@ class Unnested:
             )
         )
 
-    def lists(self, rows: Sequence[Values]) -> tuple[list[Column[object]], list[list[object]]]:
-        """The columns, and for each column the list of its values."""
+    def lists(self, rows: Rows) -> tuple[list[Column[object]], list[list[object]]]:
+        """The columns, and for each column the list of its values. A default's function is called for each row."""
         columns = [*self.columns, *(self.writer.traits.columns[key] for key, _ in self.defaults)]
-        return columns, self._arrays(rows)
+        lists = [rows.columns[name] for name in self.names]
+        return columns, [*lists, *(defaults_of(default, len(rows)) for _, default in self.defaults)]
 
-    def source(self, rows: Sequence[Values]) -> tuple[list[Column[object]], Select[object]]:
+    def source(self, rows: Rows) -> tuple[list[Column[object]], Select[object]]:
         """The columns, and a SELECT of the rows in the given order, in which the database then assigns serial keys."""
         columns, lists = self.lists(rows)
         arrays = [
             bindparam(f"c{place}", values, type_=ARRAY(each.type))
             for place, (each, values) in enumerate(zip(columns, lists, strict=True))
         ]
-        fields: list[Any] = [column(f"c{place}", each.type) for place, each in enumerate(columns)]
-        unnested = func.unnest(*arrays).table_valued(*fields, with_ordinality="place", name="dotmac_rows")
-        table = unnested.render_derived()
+        table = _unnested(columns, arrays)
         return columns, select(*list(table.c)[: len(columns)]).order_by(table.c.place)
-
-    def _arrays(self, rows: Sequence[Values]) -> list[list[object]]:
-        """For each column the list of its values. A default that is a Python function is called once for each row."""
-        arrays: list[list[object]] = [[row[name] for row in rows] for name in self.names]
-        arrays += [[default_value(default) for _ in rows] for _, default in self.defaults]
-        return arrays
 
 
 def _has_array_type(type_: sa.TypeEngine[object]) -> bool:

@@ -57,13 +57,18 @@ def coercer(type_: sa.TypeEngine[object], *, storing: bool = False) -> Coercer:
     if isinstance(type_, UTCDateTime) or is_sqlmodels_timestamp(type_):
         return _timestamp
     if isinstance(type_, sa.TypeDecorator):
-        if any(getattr(type(type_), hook) is not getattr(sa.TypeDecorator, hook) for hook in _BINDING):
+        if binds_by_itself(type_):
             return checked_depth if isinstance(undecorated(type_), sa.JSON) else _unchanged
         return coercer(type_.impl_instance, storing=storing)
     for kind, make in _MAKERS:
         if isinstance(type_, kind):
             return make(type_, storing)
     return _unchanged
+
+
+def binds_by_itself(type_: sa.TypeDecorator[object]) -> bool:
+    """Whether a decorator converts the values that are bound, so that it gets them unchanged."""
+    return any(getattr(type(type_), hook) is not getattr(sa.TypeDecorator, hook) for hook in _BINDING)
 
 
 def comparer(type_: sa.TypeEngine[object], dialect: Dialect) -> Coercer:

@@ -17,13 +17,13 @@ from ..models.traits import Traits
 
 Values = dict[str, Any]
 
-_DATA_TYPES = frozenset((str, int, float, bool, type(None), UUID, datetime, date, Decimal, bytes, dict, list))
+DATA_TYPES = frozenset((str, int, float, bool, type(None), UUID, datetime, date, Decimal, bytes, dict, list))
 """The most frequent types of values. None of them is an SQL expression, so `is_sql` can answer at once."""
 
 
 def is_sql(value: object) -> bool:
     """Whether a value is an SQL expression from the app's code, instead of data."""
-    return type(value) not in _DATA_TYPES and (isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"))
+    return type(value) not in DATA_TYPES and (isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"))
 
 
 def data_of(traits: Traits[object], data: object) -> Mapping[Any, Any]:

@@ -5,7 +5,7 @@ No database promises an order for RETURNING, so each returned row must be recogn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,11 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import ColumnClause, TextClause
 from sqlalchemy.sql.selectable import SelectBase, TableClause
 
-from ..models.expressions import default_value, makes_value
+from ..models.expressions import makes_value
 from ..models.traits import Traits
 from ..sqlalchemy_internals import has_parameters
-from .data import Values
 from .reads import Bound
+from .rows import Rows
 from .writes import Writer
 
 
@@ -42,25 +42,27 @@ class NewKeys:
     is_own: bool
     """Whether all expressions are server defaults. These belong to the schema, so guarded sessions don't check them."""
 
-    def completed(self, rows: Sequence[Values], run: Callable[[Bound], Iterable[Any]]) -> Sequence[Values]:
+    def completed(self, rows: Rows, run: Callable[[Bound], Iterable[Any]]) -> Rows:
         """The rows with all columns of the key but the counted one. ``run`` sends a statement, and returns its rows."""
-        if self.defaults:
-            rows = [{**row, **{key: default_value(default) for key, default in self.defaults}} for row in rows]
+        keys = {key: defaults_of(default, len(rows)) for key, default in self.defaults}
         if self.generation is not None:
-            keys = run(Bound(self.generation, {"dotmac_many": len(rows)}))
-            rows = [{**row, **dict(zip(self.generated, key, strict=True))} for row, key in zip(rows, keys, strict=True)]
-        return rows
+            generated = run(Bound(self.generation, {"dotmac_many": len(rows)}))
+            keys |= dict(zip(self.generated, map(list, zip(*generated, strict=True)), strict=True))
+        return rows.with_columns(keys)
 
-    def in_order(self, entities: Iterable[object], rows: Sequence[Values]) -> list[Any]:
+    def in_order(self, entities: Iterable[object], rows: Rows) -> list[Any]:
         """The new entities in the order of the rows from which they were made."""
         if self.counted is not None:
             counted = self.counted
             return sorted(entities, key=lambda entity: getattr(entity, counted))
         by_key = {self.traits.key_of(entity): entity for entity in entities}
-        keys = self.traits.primary_key
-        if len(keys) == 1:
-            return [by_key[row[keys[0]]] for row in rows]
-        return [by_key[tuple(row[key] for key in keys)] for row in rows]
+        keys = [rows.columns[key] for key in self.traits.primary_key]
+        return [by_key[key] for key in (keys[0] if len(keys) == 1 else zip(*keys, strict=True))]
+
+
+def defaults_of(default: Any, many: int) -> list[Any]:
+    """The default of a column for each of ``many`` rows."""
+    return [default.arg(None) for _ in range(many)] if default.is_callable else [default.arg] * many
 
 
 def new_keys(writer: Writer, names: Collection[str]) -> NewKeys | None:

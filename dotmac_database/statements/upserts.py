@@ -65,16 +65,17 @@ def upsert(
     row_keys: Sequence[str],
     conflict: Sequence[Any],
     *,
-    returning: bool = True,
+    by_table: bool = False,
     step: VersionStep | None = None,
 ) -> Any:
     """INSERT … ON CONFLICT DO UPDATE. A conflicting row of another tenant is not changed.
 
     A conflicting row that is soft-deleted is updated and restored. ``step`` is for a class with generated versions
-    (`VersionSource.GENERATOR`): a conflicting row is updated only if its version is ``step.last``.
+    (`VersionSource.GENERATOR`): a conflicting row is updated only if its version is ``step.last``. ``by_table``: it
+    returns the columns of the table instead of objects.
     """
     traits = writer.traits
-    statement = writer.reader.dialect.insert(traits.model)
+    statement = writer.reader.dialect.insert(traits.tables[0] if by_table else traits.model)
     changes = _changes(writer, statement.excluded, row_keys, conflict) | _next_version_on_conflict(
         writer, row_keys, step
     )
@@ -87,8 +88,8 @@ def upsert(
         set_=changes,
         where=_can_be_updated(writer, statement.excluded, step),
     )
-    if not returning:
-        return statement
+    if by_table:
+        return statement.returning(*traits.columns.values())
     if not traits.returned:
         return statement.returning(*(traits.attribute(key) for key in traits.primary_key))
     return writer.reader.whole(statement.returning(traits.model))

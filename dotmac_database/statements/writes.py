@@ -128,13 +128,13 @@ class Writer:
         values: Values = {}
         fields = self._fields
         for name, value in data.items():
-            key, coerce = fields.get(name) or self._field(name)
+            key, coerce = fields.get(name) or self.field(name)
             if coerce is None:
                 if key in self.traits.relationships:
                     self._check_related(key, value)
                 values[key] = value
             elif value is None:
-                values[key] = self._null(key)
+                values[key] = self.null(key)
             else:
                 try:
                     values[key] = coerce(value)
@@ -142,14 +142,20 @@ class Writer:
                     values[key] = self._expression(key, value, expected)
         return values
 
-    def _field(self, name: object) -> tuple[str, Coercer | None]:
-        """The entry of `_fields` for a name that is not in it yet."""
+    def field(self, name: object) -> tuple[str, Coercer | None]:
+        """The key of a field's name, and the coercer of its column. None: the key is not a column's.
+
+        Raises `ValidationError` if it is not a field's name.
+        """
+        entry: tuple[str, Coercer | None] | None = self._fields.get(name)
+        if entry is not None:
+            return entry
         key = self.canonical(name)
         is_column = key in self.traits.columns
         entry = self._fields[name] = (key, coercer(self.traits.columns[key].type, storing=True) if is_column else None)
         return entry
 
-    def _null(self, key: str) -> object:
+    def null(self, key: str) -> object:
         """The value that is stored as SQL NULL. (In a JSON column None would be stored as the JSON value ``null``.)"""
         type_ = self.traits.columns[key].type
         return null() if is_json(type_) and type_.should_evaluate_none else None
@@ -178,7 +184,7 @@ class Writer:
         raise MisuseError(f"{self.traits.name} has no field {shown(name)!r}{hint}", field=shown(name))
 
     def _coerced(self, key: str, value: object) -> object:
-        _, coerce = self._fields.get(key) or self._field(key)
+        _, coerce = self._fields.get(key) or self.field(key)
         return value if coerce is None else self._stored(key, coerce, value)
 
     def _stored(self, key: str, coerce: Coercer, value: object) -> object:
@@ -290,6 +296,13 @@ class Writer:
         if not returning:
             return statement
         return self.reader.whole(statement.returning(self.traits.model, sort_by_parameter_order=in_order))
+
+    def insert_by_table(self, *, returning: bool, in_order: bool = True) -> Any:
+        """As `insert`, for parameters by the keys of the table's columns. It returns columns instead of objects."""
+        statement = insert(self.traits.tables[0])
+        if not returning:
+            return statement
+        return statement.returning(*self.traits.columns.values(), sort_by_parameter_order=in_order)
 
     def insert_of(self, values: Values) -> Bound | None:
         """INSERT of one row, which returns the row, with the same values as an INSERT by the ORM.

@@ -16,8 +16,8 @@ READ, WRITE = 1, 1
 
 
 def words(sent: list[str]) -> list[str]:
-    """Each statement's first word; an upsert is told from an insert."""
-    return ["UPSERT" if "ON CONFLICT" in each else each.split()[0] for each in sent]
+    """Each statement's first word; an upsert is told from an insert, and an update may begin with its values."""
+    return ["UPSERT" if "ON CONFLICT" in each else each.split()[0].replace("WITH", "UPDATE") for each in sent]
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ WRITES: dict[str, tuple[Callable[[Face, Any, Any], Any], list[str]]] = {
     "restore": (lambda face, users, user: face(users.restore, user.id), ["UPDATE"]),
     "bulk_update": (
         lambda face, users, user: face(users.bulk_update, [{"id": user.id, "score": 9}]),
-        ["WITH"],
+        ["UPDATE"],
     ),
     "update_where": (
         lambda face, users, user: face(users.update_where, [F("score", "gt", 1)], {"score": 0}),
