@@ -5,7 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: example test matrices check bench bench-conditions clean
+# The tests start many Python processes. Without compiled files, each would compile the packages anew, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: example test matrices check ruff mypy pyright imports bench bench-conditions clean
 
 example: $(READY)
 	$(BIN)/python -m example_app
@@ -16,11 +19,21 @@ test: $(READY) check
 matrices: $(READY)
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m matrix
 
+# The two type checkers use one core each, so they run beside each other.
 check: $(READY)
+	$(MAKE) --jobs=2 --output-sync=target --no-print-directory pyright mypy ruff imports
+
+ruff:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+mypy:
 	$(BIN)/mypy
+
+pyright:
 	$(BIN)/pyright
+
+imports:
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.peers

@@ -3,6 +3,8 @@
 ``nox`` runs everything; ``nox -s oldest -- tests/unit -x`` runs one session, with arguments for pytest.
 """
 
+import os
+
 import nox
 from nox.command import CommandFailed
 
@@ -16,6 +18,21 @@ PYTEST = ("python", "-m", "pytest", "-q", "-n", "3", "--dist", "worksteal")
 
 UV_ERROR = 2
 """uv's exit code for errors such as an index that can't be reached. Versions that can't be resolved are 1."""
+
+# The switches of tests/fast_ways.py, one for each run of the session `ways`.
+SWITCHES = (
+    "--without=driver",
+    "--without=autocommit",
+    "--without=copy",
+    "--without=arrays",
+    "--without=update-statements",
+    "--without=page-totals",
+    "--without=row-comparisons",
+    "--without=joined-messages",
+    "--without=columns",
+    "--always=copy",
+    "--always=arrays",
+)
 
 # CI runs these tests a second time, on the oldest libraries, within 75 seconds: the tests of the code that uses the
 # drivers directly, of the compiler that confines statements, and of private names of other libraries.
@@ -56,6 +73,13 @@ def oldest(session: nox.Session) -> None:
     """Run the tests on the oldest libraries that pyproject.toml allows."""
     install_oldest(session)
     session.run(*PYTEST, *session.posargs)
+
+
+@nox.session(python=False)
+@nox.parametrize("switch", [nox.param(each, id=each.removeprefix("--")) for each in SWITCHES])
+def ways(session: nox.Session, switch: str) -> None:
+    """Run the tests with a fast way switched off, or forced, with the libraries of `.venv`."""
+    session.run(f"{os.getcwd()}/.venv/bin/python", *PYTEST[1:], switch, *session.posargs, external=True)
 
 
 @nox.session(name="oldest-in-ci", python="3.11")

@@ -18,29 +18,78 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import sessionmaker
 
 from dotmac_database.engines import Database, create_database
-from dotmac_database.execution import routes
 from dotmac_database.repositories import create_async_repository, create_repository
 from dotmac_database.tenancy import guard_tenants
 
+from .fast_ways import ALWAYS, OFF, touched
 from .models import Base
 from .postgres import OwnServer
 
 _COUNTER = itertools.count()
 
 
+_DESELECTED = pytest.StashKey[int]()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--without-driver", action="store_true", help="let SQLAlchemy execute all statements")
+    group = parser.getgroup("fast ways")
+    off = "switch a fast way off, and deselect the tests that assert it; can be repeated"
+    group.addoption("--without", action="append", default=[], choices=tuple(OFF), metavar="WAY", help=off)
+    always = "take a fast way also where it is not faster, and deselect the tests that assert its limit"
+    group.addoption("--always", action="append", default=[], choices=tuple(ALWAYS), metavar="WAY", help=always)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    marker = "fast_way(*ways): asserts these fast ways themselves; deselected if one of them is switched"
+    config.addinivalue_line("markers", marker)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def without_driver(request: pytest.FixtureRequest) -> Iterator[None]:
-    """With ``--without-driver``, no statement is sent by a driver without SQLAlchemy's execution."""
-    if not request.config.getoption("--without-driver"):
-        yield
-        return
+def switched_ways(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Switches the ways of ``--without`` and ``--always``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(routes, "driver_of", lambda _dialect: None)
+        for way in request.config.getoption("--always"):
+            ALWAYS[way](patch)
+        for way in request.config.getoption("--without"):
+            OFF[way](patch)
         yield
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the tests that assert a way that is switched."""
+    switched = {
+        each for way in (*config.getoption("--without"), *config.getoption("--always")) for each in touched(way)
+    }
+    if not switched:
+        return
+    asserting = [item for item in items if any(switched & {*each.args} for each in item.iter_markers("fast_way"))]
+    config.stash[_DESELECTED] = len(asserting)
+    config.hook.pytest_deselected(items=asserting)
+    kept = set(items).difference(asserting)
+    items[:] = [item for item in items if item in kept]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["deselected"] = session.config.stash.get(_DESELECTED, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over the number from a worker of xdist, which does not report it. It is the same in each worker."""
+    node.config.stash[_DESELECTED] = getattr(node, "workeroutput", {}).get("deselected", 0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how many tests were deselected."""
+    for option in ("without", "always"):
+        for way in config.getoption(f"--{option}"):
+            terminalreporter.write_line(
+                f"--{option} {way}: {OFF[way].__doc__ if option == 'without' else ALWAYS[way].__doc__}"
+            )
+    if config.stash.get(_DESELECTED, 0):
+        terminalreporter.write_line(f"{config.stash[_DESELECTED]} tests that assert these ways were deselected.")
 
 
 @pytest.fixture(scope="session")

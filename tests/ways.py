@@ -20,6 +20,9 @@ from .conftest import Face
 WAYS = ("driver", "sqlalchemy")
 """The driver alone, and SQLAlchemy."""
 
+EACH_WAY = pytest.mark.parametrize("way", [pytest.param("driver", marks=pytest.mark.fast_way("driver")), "sqlalchemy"])
+"""Runs a test by each of `WAYS`."""
+
 
 @dataclass(frozen=True)
 class SentByDriver:

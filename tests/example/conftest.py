@@ -45,10 +45,14 @@ def api(app: FastAPI) -> Iterator[Api]:
         runner.run(app.state.plugin.database.dispose_async())
 
 
+SQLITE_WAITS = 60
+"""How many seconds a connection to SQLite waits for another load. On a busy machine a load takes longer than 5 s."""
+
+
 @pytest.fixture
 def empty(database_url: str) -> Iterator[Database]:
     """The module's database without tables."""
-    database = create_database(database_url)
+    database = create_database(database_url, busy_timeout=SQLITE_WAITS)
     Base.metadata.drop_all(database.engine)
     yield database
     database.dispose()

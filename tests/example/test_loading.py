@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from example_app.loading import Loaded, load
 from example_app.models import Airport, Country, Inspection, Topic, User
 from example_app.people import inspection_rows, user_rows
 from tests.conftest import counted
+from tests.example.conftest import SQLITE_WAITS
 
 REAL = airportsdata.load("ICAO")
 
@@ -38,6 +40,7 @@ class FirstLoad:
 
     database: Database
     loaded: Loaded
+    cpu_seconds: float
     told: dict[str, list[tuple[int, int]]]
     sent: list[str]
 
@@ -46,9 +49,10 @@ class FirstLoad:
 def first(database_url: str) -> Iterator[FirstLoad]:
     database = create_database(database_url)
     told: dict[str, list[tuple[int, int]]] = {}
+    begun = time.process_time()
     with counted(database.engine) as sent:
         loaded = load(database, lambda what, done, total: told.setdefault(what, []).append((done, total)))
-    yield FirstLoad(database, loaded, told, sent)
+    yield FirstLoad(database, loaded, time.process_time() - begun, told, sent)
     database.dispose()
 
 
@@ -58,8 +62,9 @@ class TestLoaded:
         assert found["airports"] == len(REAL) > 28_000
         assert found["countries"] == len({each["country"] for each in REAL.values()}) > 200
         assert first.loaded.rows == sum(found.values())
-        # Measured on two cores: 1.6 s on SQLite, 2 s on PostgreSQL. The rest is for a machine that does more.
-        assert first.loaded.seconds < 15
+        # Measured: 2 s. Other processes of a busy machine do not count, so this is CPU time.
+        assert first.cpu_seconds < 15
+        assert first.loaded.seconds > 0
 
     def test_the_progress_is_told_to_the_end(self, first: FirstLoad) -> None:
         assert list(first.told) == ["countries", "airports", "users", "inspections"]
@@ -115,7 +120,7 @@ class TestLoading:
         assert not inspect(empty.engine).get_table_names()
 
     def test_two_that_start_together_load_once(self, empty: Database) -> None:
-        second = create_database(empty.url)
+        second = create_database(empty.url, busy_timeout=SQLITE_WAITS)
         try:
             with ThreadPoolExecutor(2) as pool:
                 rows = sorted(loaded.rows for loaded in pool.map(load, (empty, second)))

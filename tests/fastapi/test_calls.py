@@ -317,6 +317,7 @@ def measured(
     return runner.run(both())
 
 
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("driver", [*SYNC, *ASYNC])
 def test_the_plugin_needs_no_more_calls_and_no_more_threads(

@@ -32,8 +32,14 @@ from tests.fastapi.conftest import checked_out, serving
 
 TENANT = {"X-Tenant-ID": "a"}
 
-post = partial(httpx.post, headers=TENANT, timeout=30)
-"""POST for the tenant. httpx's own timeout of 5 s can pass on a busy machine."""
+SERVER_WAITS = 30
+"""How many seconds a request waits at most for a connection of the pool, and then again for SQLite's lock."""
+
+CLIENT_WAITS = 3 * SERVER_WAITS
+"""A client that waited no longer than the server would report its own timeout instead of the server's response."""
+
+post = partial(httpx.post, headers=TENANT, timeout=CLIENT_WAITS)
+"""POST for the tenant."""
 
 
 class Base(DeclarativeBase):
@@ -60,8 +66,8 @@ def plugin(database: Database) -> DatabasePlugin:
         tenant=tenant_from_header("X-Tenant-ID"),
         pool_size=5,
         max_overflow=0,
-        pool_timeout=30,
-        busy_timeout=30,
+        pool_timeout=SERVER_WAITS,
+        busy_timeout=SERVER_WAITS,
     )
 
 
@@ -226,7 +232,7 @@ def test_300_concurrent_requests_share_a_pool_of_5(
 ) -> None:
     async def burst(url: str) -> list[int]:
         limits = httpx.Limits(max_connections=300)
-        async with httpx.AsyncClient(base_url=url, timeout=60, headers=TENANT, limits=limits) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=CLIENT_WAITS, headers=TENANT, limits=limits) as client:
             paths = [f"{'/sync' if number % 2 else ''}/notes?text=t{number}" for number in range(300)]
             return [answer.status_code for answer in await asyncio.gather(*(client.post(path) for path in paths))]
 
@@ -258,10 +264,10 @@ def test_clients_that_leave_keep_no_connection(app: FastAPI, plugin: DatabasePlu
             entered.clear()
             with socket.create_connection((host, int(port))) as wire:
                 wire.sendall(b"POST /slow HTTP/1.1\r\nHost: t\r\nX-Tenant-ID: a\r\nContent-Length: 0\r\n\r\n")
-                assert entered.wait(5)
+                assert entered.wait(CLIENT_WAITS)
         for _ in range(8):
-            assert left.acquire(timeout=10)
-        deadline = time.monotonic() + 5
+            assert left.acquire(timeout=CLIENT_WAITS)
+        deadline = time.monotonic() + CLIENT_WAITS
         while checked_out(plugin) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert checked_out(plugin) == 0
@@ -278,9 +284,9 @@ def test_clients_that_leave_a_stream_keep_no_connection(app: FastAPI, plugin: Da
 
     with serving(app) as url:
         for _ in range(5):
-            with httpx.stream("GET", f"{url}/stream", headers=TENANT, timeout=30) as lines:
+            with httpx.stream("GET", f"{url}/stream", headers=TENANT, timeout=CLIENT_WAITS) as lines:
                 assert next(lines.iter_lines()).startswith('{"count":')
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + CLIENT_WAITS
         while checked_out(plugin) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert checked_out(plugin) == 0
@@ -298,7 +304,7 @@ def test_the_app_starts_without_its_database(dialect: str) -> None:
         return len(await notes.list())
 
     with serving(app) as url:
-        assert httpx.get(f"{url}/docs", timeout=30).status_code == 200
-        answer = httpx.get(url, headers=TENANT, timeout=30)
+        assert httpx.get(f"{url}/docs", timeout=CLIENT_WAITS).status_code == 200
+        answer = httpx.get(url, headers=TENANT, timeout=CLIENT_WAITS)
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) > 0

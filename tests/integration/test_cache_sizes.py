@@ -21,6 +21,8 @@ from dotmac_database.models.traits import MAX_SHAPES, traits_of
 from tests.conftest import DRIVERS, Face
 from tests.ways import create_tables, way_of
 
+pytestmark = pytest.mark.fast_way("driver")
+
 COLUMNS = tuple(f"number_{place}" for place in range(8))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from asyncpg.prepared_stmt import PreparedStatement
 from asyncpg.transaction import Transaction
 from sqlalchemy import exc as sa
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -28,6 +29,7 @@ from dotmac_database import (
 from dotmac_database.dialects import lost_connection, translate
 from dotmac_database.retry.transient import is_transient
 from tests.conftest import Face
+from tests.fast_ways import OFF
 
 
 class Base(DeclarativeBase):
@@ -73,6 +75,17 @@ def fail_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[type, str], list[str
     return install
 
 
+@pytest.fixture(params=[pytest.param(asyncpg.Connection, marks=pytest.mark.fast_way("driver")), PreparedStatement])
+def sender(request: pytest.FixtureRequest, face: Face, monkeypatch: pytest.MonkeyPatch) -> type:
+    """The class whose ``fetch`` sends the statements: that of the driver's way, and that of SQLAlchemy's."""
+    sender: type = request.param
+    if sender is PreparedStatement:
+        OFF["driver"](monkeypatch)
+    with face.session() as session:
+        face(create_async_repository(session, Thing).count)  # else the statements of a first connection would fail
+    return sender
+
+
 def test_it_is_a_lost_connection() -> None:
     error = sa.DBAPIError.instance(None, None, asyncpg.InternalClientError("cannot switch to state 11"), Exception)
     assert lost_connection(error)
@@ -81,11 +94,11 @@ def test_it_is_a_lost_connection() -> None:
     assert not lost_connection(sa.DBAPIError.instance(None, None, ValueError("other"), Exception))
 
 
-def test_a_write_has_an_unknown_outcome(face: Face, fail_once: Any) -> None:
+def test_a_write_has_an_unknown_outcome(face: Face, fail_once: Any, sender: type) -> None:
     async def run() -> None:
         async with face.database.async_sessions() as session:
             things = create_async_repository(session, Thing)
-            failed = fail_once(asyncpg.Connection, "fetch")
+            failed = fail_once(sender, "fetch")
             with pytest.raises(TransactionError) as caught:
                 await things.create({"id": 1, "name": "a"})
             assert failed
@@ -95,26 +108,26 @@ def test_a_write_has_an_unknown_outcome(face: Face, fail_once: Any) -> None:
     face(run)
 
 
-def test_a_read_is_sent_again(face: Face, fail_once: Any) -> None:
+def test_a_read_is_sent_again(face: Face, fail_once: Any, sender: type) -> None:
     async def run() -> None:
         async with face.database.async_sessions() as session:
             things = create_async_repository(session, Thing)
             await things.create({"id": 1, "name": "a"})
-            failed = fail_once(asyncpg.Connection, "fetch")
+            failed = fail_once(sender, "fetch")
             assert [each.id for each in await things.list()] == [1]
             assert failed
 
     face(run)
 
 
-def test_a_transaction_is_run_again_unless_its_commit_failed(face: Face, fail_once: Any) -> None:
+def test_a_transaction_is_run_again_unless_its_commit_failed(face: Face, fail_once: Any, sender: type) -> None:
     manager: Any = TransactionManager(face.database.async_sessions, policy=RetryPolicy(max_attempts=3, base_delay=0.01))
 
     async def write(session: AsyncSession) -> None:
         await create_async_repository(session, Thing).create({"name": "a"})
 
     async def run() -> None:
-        failed = fail_once(asyncpg.Connection, "fetch")
+        failed = fail_once(sender, "fetch")
         await manager.async_execute_with_retry(write)
         assert failed
         failed = fail_once(Transaction, "commit")

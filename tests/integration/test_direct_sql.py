@@ -194,6 +194,7 @@ def test_an_expression_that_is_written_is_the_sessions(face: Face, sent: list[st
         assert found.number == {"subselect": 6, "select": 6}.get(value, 7)
 
 
+@pytest.mark.fast_way("driver")
 @pytest.mark.usefixtures("invoices")
 def test_a_hybrid_with_a_subselect_is_the_sessions(face: Face, sent: list[str]) -> None:
     with face.session() as session:

@@ -35,7 +35,7 @@ from dotmac_database import (
 )
 from tests.confined import SECRETS, confined_database
 from tests.conftest import DRIVERS, Face, Faces
-from tests.ways import WAYS, block, way_of
+from tests.ways import EACH_WAY, block, way_of
 
 
 class Base(DeclarativeBase):
@@ -370,14 +370,14 @@ def run(face: Face, session: Any, step: Within) -> None:
     assert committed(face) == model.rows
 
 
-@pytest.mark.parametrize("way", WAYS)
+@EACH_WAY
 @pytest.mark.parametrize("case", CASES)
 def test_exactly_the_successful_writes_are_committed(face: Face, way: str, case: str) -> None:
     with way_of(face.engine, way), face.session(expire_on_commit=False) as session:
         run(face, session, Within("block", CASES[case]))
 
 
-@pytest.mark.parametrize("way", WAYS)
+@EACH_WAY
 @pytest.mark.parametrize("case", SAVEPOINTS)
 def test_with_savepoints_of_others(face: Face, way: str, case: str) -> None:
     with way_of(face.engine, way), face.session(expire_on_commit=False) as session:
@@ -388,6 +388,7 @@ def is_postgresql(face: Face) -> bool:
     return face.engine.dialect.name == "postgresql"
 
 
+@pytest.mark.fast_way("driver")
 def test_a_write_replaces_the_savepoint_of_the_last_one(face: Face) -> None:
     """Otherwise each write would nest the transaction deeper."""
     if not is_postgresql(face):
@@ -402,7 +403,7 @@ def test_a_write_replaces_the_savepoint_of_the_last_one(face: Face) -> None:
 
 
 @pytest.mark.parametrize("comment", ["/* a comment */ ", "-- a comment\n", " "])
-@pytest.mark.parametrize("way", WAYS)
+@EACH_WAY
 def test_raw_sql_behind_a_comment(face: Face, way: str, comment: str) -> None:
     with way_of(face.engine, way), face.session(expire_on_commit=False) as session:
         with block(face, session):
@@ -416,7 +417,7 @@ def test_raw_sql_behind_a_comment(face: Face, way: str, comment: str) -> None:
         assert committed(face) == model.rows
 
 
-@pytest.mark.parametrize("way", WAYS)
+@EACH_WAY
 @pytest.mark.parametrize("case", DOOMED)
 def test_blocks_without_savepoints(face: Face, way: str, case: str) -> None:
     with way_of(face.engine, way), face.session(expire_on_commit=False) as session:
@@ -425,7 +426,7 @@ def test_blocks_without_savepoints(face: Face, way: str, case: str) -> None:
         run_again(face, session)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@EACH_WAY
 @pytest.mark.parametrize("case", CAUGHT_IN_NESTED)
 def test_a_failure_that_is_caught_in_a_nested_block_without_savepoints(face: Face, way: str, case: str) -> None:
     with way_of(face.engine, way), face.session(expire_on_commit=False) as session:
@@ -450,7 +451,7 @@ def row(number: int, word: str | None = None) -> dict[str, Any]:
     return {"id": number, "code": f"c{number}", "word": word}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@EACH_WAY
 @pytest.mark.parametrize("place", ["block", "nested block"])
 def test_a_block_whose_transaction_a_trigger_rolls_back(sqlite_face: Face, way: str, place: str) -> None:
     """Its end is refused, even if the exception of the write is caught."""
@@ -466,7 +467,7 @@ def test_a_block_whose_transaction_a_trigger_rolls_back(sqlite_face: Face, way: 
         run_again(face, session)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@EACH_WAY
 @pytest.mark.parametrize("place", ["block", "begin", "autobegun"])
 def test_the_error_of_a_trigger_that_rolls_the_transaction_back(sqlite_face: Face, way: str, place: str) -> None:
     face = sqlite_face
@@ -487,7 +488,7 @@ def outer_block(face: Face, session: Any, place: str) -> AbstractContextManager[
     return block(face, session) if place == "block" else face.entered(session.begin())
 
 
-@pytest.mark.parametrize("way", WAYS)
+@EACH_WAY
 @pytest.mark.parametrize("inside", [False, True], ids=["outside", "inside"])
 def test_a_trigger_that_fails_without_undoing_the_row(sqlite_face: Face, way: str, inside: bool) -> None:
     """By the driver there is no savepoint that would undo the row, so the whole transaction is rolled back."""
@@ -532,7 +533,7 @@ PROFILE = settings(
 )
 
 
-@pytest.mark.parametrize("way", WAYS)
+@EACH_WAY
 @PROFILE
 @given(sequence=sequences("block", "begin_nested"), outer=st.sampled_from(("block", "begin")))
 def test_random_steps(face: Face, way: str, sequence: list[Step], outer: str) -> None:
@@ -542,7 +543,7 @@ def test_random_steps(face: Face, way: str, sequence: list[Step], outer: str) ->
         run(face, session, Within(outer, steps))
 
 
-@pytest.mark.parametrize("way", WAYS)
+@EACH_WAY
 @PROFILE
 @given(sequence=sequences("block", "begin_nested", "raw"))
 def test_random_steps_with_raw_savepoints(face: Face, way: str, sequence: list[Step]) -> None:
@@ -573,7 +574,7 @@ def confined(request: pytest.FixtureRequest, confined_url: str) -> Iterator[Face
 CONFINED_CASES = {**CASES, **{name: each for name, each in SAVEPOINTS.items() if not name.startswith("raw")}}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@EACH_WAY
 def test_with_row_level_security(confined: Face, confined_url: str, postgres_server: str, way: str) -> None:
     """The tenant is set again if the transaction is rolled back because its first statement has failed."""
     secret = SECRETS["signed" if "_signed" in confined_url else "unsigned"]

@@ -11,6 +11,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tests.conftest import DRIVERS, Face, Faces
 from tests.ways import block, create_tables, way_of
 
+pytestmark = pytest.mark.fast_way("driver")
+
 
 class Base(DeclarativeBase):
     """The table that changes."""

@@ -187,6 +187,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == routes.__name__]
 
 
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_the_route_of_each_condition(
     driver: str, face: Face, name: str, sent_by_driver: list[str], caplog: pytest.LogCaptureFixture
@@ -246,6 +247,7 @@ def test_the_route_is_a_sentence() -> None:
 ROWS = [(5, Sender.VALUES), (100, Sender.ARRAYS), (600, Sender.COPY)]
 
 
+@pytest.mark.fast_way("copy", "arrays")
 @pytest.mark.parametrize(("count", "sender"), ROWS)
 def test_the_log_names_the_sender_of_many_rows(
     driver: str, face: Face, count: int, sender: Sender, caplog: pytest.LogCaptureFixture
@@ -272,6 +274,7 @@ def test_a_held_object_whose_row_is_gone_is_created_in_one_transaction(face: Fac
         assert face(face.repository(session, Thing).get_by_id, 1).name == "two"
 
 
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.parametrize("owner", ["SQLAlchemy", "asyncpg"])
 def test_a_private_name_that_is_gone_breaks_no_call(
     driver: str, face: Face, owner: str, sent_by_driver: list[str], monkeypatch: pytest.MonkeyPatch

@@ -170,6 +170,7 @@ def test_a_callback_after_the_commit_comes_after_it(face: Face, user: Any) -> No
         assert face(users.get_by_id, user.id).score == 3
 
 
+@pytest.mark.fast_way("autocommit")
 def test_a_guarded_session_writes_its_own_tenants_row_alone(face: Face, user: Any) -> None:
     with face.guarded() as session, counted(face.engine) as sent:
         others = face.repository(session, User, "b")
@@ -181,6 +182,7 @@ def test_a_guarded_session_writes_its_own_tenants_row_alone(face: Face, user: An
     assert rows(face) == 1
 
 
+@pytest.mark.fast_way("autocommit")
 def test_a_connection_lost_in_the_statement_leaves_the_outcome_open(face: Face, user: Any) -> None:
     """The server ends the connection while the UPDATE waits for a lock: nobody can tell whether it was committed."""
     engine = face.database.engine

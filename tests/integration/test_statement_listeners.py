@@ -119,6 +119,7 @@ def seen_by_listeners(face: Face, operation: str, *, inside: bool) -> list[dict[
     return own
 
 
+@pytest.mark.fast_way("driver")
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_listeners_get_the_same_from_the_driver(
@@ -142,6 +143,7 @@ def test_listeners_get_the_same_from_the_driver(
     assert from_driver == from_sqlalchemy
 
 
+@pytest.mark.fast_way("driver")
 @pytest.mark.parametrize("inside", [False, True])
 def test_listeners_to_errors_get_the_same(face: Face, by_driver: list[SentByDriver], inside: bool) -> None:
     def errors() -> list[Any]:
@@ -200,6 +202,7 @@ def end_connections(face: Face) -> None:
             connection.execute(text("SELECT pg_stat_clear_snapshot()"))
 
 
+@pytest.mark.fast_way("driver", "page-totals")
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_listener_may_replace_the_sql(

@@ -56,6 +56,7 @@ READS: dict[str, tuple[Callable[[Face, Any, Any], Any], list[str]]] = {
 }
 
 
+@pytest.mark.fast_way("autocommit", "page-totals")
 @pytest.mark.parametrize("method", READS)
 def test_a_read_is_a_statement_of_its_own(face: Face, user: Any, method: str) -> None:
     call, expected = READS[method]
@@ -119,6 +120,7 @@ def as_sent(face: Face, method: str, expected: list[str]) -> list[str]:
     return expected if alone else ["BEGIN", *expected, "COMMIT"]
 
 
+@pytest.mark.fast_way("autocommit")
 @pytest.mark.parametrize("method", WRITES)
 def test_a_write_is_one_statement_that_is_committed(face: Face, user: Any, method: str) -> None:
     call, expected = WRITES[method]

@@ -49,6 +49,7 @@ def test_every_kind_gives_the_same_rows_and_neighbours(face: Face, total: str, p
     assert (found.has_prev, found.has_next) == (page > 1, page < 3)
 
 
+@pytest.mark.fast_way("page-totals")
 @pytest.mark.parametrize("total", ["exact", "bounded", "estimate"])
 def test_within_the_bound_every_total_is_exact_in_one_statement(face: Face, total: str) -> None:
     found, sent = paged(face, 2, 10, total)
@@ -68,6 +69,7 @@ def test_none_counts_nothing(face: Face) -> None:
     assert "count" not in sent[0]
 
 
+@pytest.mark.fast_way("page-totals")
 def test_a_bounded_total_stops_at_the_bound(face: Face) -> None:
     found, sent = paged(face, 1, 5, "bounded", bound=10)
     assert (found.total, found.total_is_exact, found.has_next, len(sent)) == (10, False, True, 1)
@@ -80,6 +82,7 @@ def test_a_bounded_total_is_no_less_than_what_was_seen(face: Face) -> None:
     assert (found.total, found.total_is_exact, found.has_next) == (21, False, True)
 
 
+@pytest.mark.fast_way("page-totals")
 def test_the_last_page_knows_the_total_whatever_the_bound(face: Face) -> None:
     found, sent = paged(face, 5, 5, "estimate", bound=10)
     assert (found.total, found.total_is_exact, found.has_next, len(sent)) == (25, True, False, 1)
@@ -90,6 +93,7 @@ def test_a_page_past_the_end_beyond_the_bound_is_at_least_the_bound(face: Face) 
     assert (found.items, found.total, found.total_is_exact, found.has_next) == ([], 10, False, False)
 
 
+@pytest.mark.fast_way("page-totals")
 def test_an_estimate_is_the_planners_of_this_very_filter(face: Face, dialect: str) -> None:
     if dialect == "postgresql":
         with face.database.engine.begin() as connection:

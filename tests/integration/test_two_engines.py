@@ -145,6 +145,7 @@ def test_nothing_grows_with_the_number_of_engines(postgres_url: str) -> None:
     assert all(now <= then for now, then in zip(kept(), before, strict=True))
 
 
+@pytest.mark.fast_way("driver")
 def test_a_plan_dies_with_its_statement(postgres_url: str) -> None:
     """Many shapes: what was dropped for others is not kept with the engine's dialect."""
 

@@ -126,6 +126,7 @@ def test_cursors_lead_on_in_either_kind_of_read(face: Face, users: Any, sorts: l
     assert [row["name"] for row in back.items] == names[12:16]
 
 
+@pytest.mark.fast_way("page-totals")
 def test_one_statement_reads_what_is_named_and_the_session_holds_nothing(face: Face, users: Any) -> None:
     with counted(face.engine) as sent:
         rows = face(users.values("name", "score", "name").list_paginated, {"pagination": {"per_page": 3}}).items
