@@ -2,9 +2,13 @@
 
 ``rows``: each operation in tables with different numbers of rows, in 10 tenants. ``tenants``: each operation in a table
 with the largest of these numbers, in different numbers of tenants. The measured tenant has a tenth of the rows in the
-first part, and always the same rows in the second. The rows that both ways return are compared before the measurement.
-Buffers are the pages of 8 KiB of the table and its indexes that PostgreSQL reads and changes for one call; they are
-counted, and do not depend on the machine.
+first part, and always the same number in the second. The rows that both ways return are compared before the
+measurement. Buffers are the pages of 8 KiB of the table and its indexes that PostgreSQL reads and changes for one call;
+they are counted, and do not depend on the machine.
+
+``memory``: the peak of memory of reading all rows and of creating many, each in a process of its own. ``shapes``: calls
+and requests with random filters, orders, fields, lists and tenants; no cache may exceed its bound, and memory must stay
+flat.
 
 The exit status is 1 if something grows that must not.
 """
@@ -12,48 +16,12 @@ The exit status is 1 if something grows that must not.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
-from tests.postgres import OwnServer
-
-from . import sizes
-from .axes import Axis, measured_axis
 from .operations import OPERATIONS
-from .report import show_line
-
-PARTS = ("rows", "tenants")
-
-
-async def axes(server: OwnServer, arguments: argparse.Namespace) -> list[Axis]:
-    """The chosen axes."""
-    chosen = [each for each in OPERATIONS if arguments.operation in (None, each.name)]
-    places = {
-        "rows": sizes.of_rows(arguments.rows),
-        "tenants": sizes.of_tenants(arguments.tenants, max(arguments.rows)),
-    }
-    parts = [part for part in places if arguments.only in (None, part)]
-    return [await measured_axis(part, server, places[part], chosen, arguments.rounds, show_line) for part in parts]
-
-
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The figures of the chosen parts."""
-    server = OwnServer(shared_buffers="2GB", max_wal_size="4GB").start()
-    try:
-        return {axis.name: axis.as_json() for axis in asyncio.run(axes(server, arguments))}
-    finally:
-        server.stop()
-
-
-def grows(figures: dict[str, Any]) -> bool:
-    """Whether anything grows that must not."""
-    lines = [
-        line for part in ("rows", "tenants") if part in figures for line in Axis.from_json(figures[part]).lines.values()
-    ]
-    return any(line.is_beyond for line in lines)
+from .parts import PARTS, failures, measured
 
 
 def main() -> int:
@@ -64,12 +32,23 @@ def main() -> int:
     parser.add_argument("--only", choices=PARTS, help="measure one part")
     parser.add_argument("--operation", choices=[each.name for each in OPERATIONS], help="measure one operation")
     parser.add_argument("--rounds", type=int, default=30, help="number of turns of each way at each size, at least 3")
+    parser.add_argument("--calls", type=int, default=25_000, help="number of calls of each of the four runs of shapes")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    parser.add_argument("--figures", type=Path, help="take the figures of parts that are not measured from this file")
+    parser.add_argument("--plots", type=Path, help="draw the figures as SVG files in this folder")
     arguments = parser.parse_args()
-    figures = run(arguments)
+    figures = json.loads(arguments.figures.read_text()) if arguments.figures else {}
+    chosen = [part for part in PARTS if arguments.only == part or (arguments.only is None and part not in figures)]
+    figures |= measured(chosen, arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
-    return int(grows(figures))
+    if arguments.plots:
+        from .plots import draw  # matplotlib is needed for nothing else
+
+        draw(figures, arguments.plots)
+    grown = failures(figures)
+    print("".join(f"\nGROWS: {failure}" for failure in grown))
+    return int(bool(grown))
 
 
 if __name__ == "__main__":

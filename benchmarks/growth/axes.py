@@ -48,6 +48,15 @@ class Axis:
     numbers: list[int]
     lines: dict[str, Line]
 
+    @property
+    def failures(self) -> list[str]:
+        """The operations that read more in a larger table, although they do not have to."""
+        return [
+            f"{line.title}: {line.growth:.1f} times the buffers at {self.numbers[-1]:,} {self.name}"
+            for line in self.lines.values()
+            if line.is_beyond
+        ]
+
     def as_json(self) -> dict[str, Any]:
         """The figures for a JSON file."""
         return asdict(self)

@@ -31,8 +31,9 @@ class Endurance:
     """A run. Blocks are the blocks of memory that Python has allocated: ``sys.getallocatedblocks()``.
 
     ``samples``: the number of calls, the blocks, and the memory of the process in MiB, with whatever is in the caches.
-    ``blocks``: the blocks after each quarter, when the caches were emptied. ``largest``: the largest size of each cache.
-    ``exceeded``: caches that exceeded their bounds. ``outcomes``: how often calls had which outcome.
+    ``blocks``: the blocks after each quarter, when the caches were emptied. ``largest``: the largest size of each
+    cache, and its bound. ``exceeded``: caches that exceeded their bounds. ``outcomes``: how often calls had which
+    outcome.
     """
 
     name: str

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 from .axes import Axis, Line
+from .endurance import Endurance
+from .memory import Peak
 
 
 def header(axis: Axis) -> str:
@@ -20,3 +24,22 @@ def show_line(axis: Axis, line: Line) -> None:
         sent = f"{side[-1].statements} in {side[-1].trips}"
         mark = "  grows!" if name == "toolkit" and line.is_beyond else ""
         print(f"{line.title if name == 'toolkit' else '':<20}{name:<10}{sent:>12}" + "".join(cells) + mark, flush=True)
+
+
+def show_peak(peak: Peak) -> None:
+    """Print the memory of one way."""
+    traced = "" if peak.traced is None else f", traced {peak.traced:,.1f} MiB"
+    print(f"{peak.title:<50}{peak.rows:>10,} rows{peak.resident:>10,.1f} MiB{peak.seconds:>8.1f} s{traced}", flush=True)
+
+
+def show_run(run: Endurance) -> None:
+    """Print a run with random shapes."""
+    outcomes = ", ".join(f"{count:,} {name}" for name, count in run.outcomes.items())
+    print(f"\n{run.name}: {run.calls:,} calls ({outcomes})")
+    print(f"  blocks after each quarter: {', '.join(f'{blocks:,}' for blocks in run.blocks)}")
+    print(f"  highest in each quarter: {', '.join(f'{blocks:,}' for blocks in run.peaks)}")
+    for place, (entries, bound) in run.largest.items():
+        print(f"  {place:<70}{entries:>8,}{'' if bound is None else f' of {bound:,}'}")
+    for failure in run.failures:
+        print(f"  GROWS: {failure}")
+    sys.stdout.flush()

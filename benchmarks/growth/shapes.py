@@ -68,12 +68,8 @@ POST = Kind(
     {"author.name": "text", "author.score": "number", "author.status": "status", "tags.name": "text"},
     ("author", "tags", "replies"),
 )
-TAG = Kind(
-    Tag, "number", {"id": "number", "name": "text"}, ("name",), ("name",), {"posts.title": "text"}, ("posts",)
-)
-COUNTRY = Kind(
-    Country, "code", {"code": "text", "name": "text"}, ("code", "name"), ("code", "name"), {}, (), ("code",)
-)
+TAG = Kind(Tag, "number", {"id": "number", "name": "text"}, ("name",), ("name",), {"posts.title": "text"}, ("posts",))
+COUNTRY = Kind(Country, "code", {"code": "text", "name": "text"}, ("code", "name"), ("code", "name"), {}, (), ("code",))
 KINDS = (USER, POST, TAG, COUNTRY)
 
 
