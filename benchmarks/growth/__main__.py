@@ -30,7 +30,8 @@ def main() -> int:
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="numbers of rows")
     parser.add_argument("--tenants", type=int, nargs="+", default=[10, 1000, 100_000], help="numbers of tenants")
     parser.add_argument("--only", choices=PARTS, help="measure one part")
-    parser.add_argument("--operation", choices=[each.name for each in OPERATIONS], help="measure one operation")
+    names = [each.name for each in OPERATIONS]
+    parser.add_argument("--operation", choices=names, nargs="+", default=names, help="measure only some operations")
     parser.add_argument("--rounds", type=int, default=30, help="number of turns of each way at each size, at least 3")
     parser.add_argument("--calls", type=int, default=25_000, help="number of calls of each of the four runs of shapes")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")

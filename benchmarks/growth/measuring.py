@@ -26,6 +26,8 @@ SELECT coalesce(heap_blks_hit + heap_blks_read, 0) + coalesce(idx_blks_hit + idx
 FROM pg_statio_user_tables WHERE relname = 'bench_users'
 """
 _COUNTED_CALLS = 40
+"""The most calls whose buffers are counted."""
+
 _TURNS = 3
 """The turns of each way at one size, before the next size has its turns. So a slow moment affects all sizes."""
 
@@ -55,12 +57,12 @@ class Place:
     ways: Ways
     over_proxy: Ways
 
-    async def buffers(self, operation: Operation, way: Way) -> float:
+    async def buffers(self, operation: Operation, way: Way, calls: int) -> float:
         """The buffers of the table and its indexes that one call reads or changes, as PostgreSQL counts them."""
         before = await self._blocks()
-        for _ in range(_COUNTED_CALLS):
+        for _ in range(calls):
             await operation.work(way, next(_NUMBERS))
-        return (await self._blocks() - before) / _COUNTED_CALLS
+        return (await self._blocks() - before) / calls
 
     async def _blocks(self) -> int:
         async with self.engine.connect() as connection:  # the only connection of the pool, which the ways use too
@@ -107,7 +109,7 @@ async def grown(each: Grown, places: list[Place], proxy: Proxy, rounds: int) -> 
     for place, cell in zip(places, cells, strict=True):
         figures = {}
         for name in ("toolkit", "by_hand"):
-            buffers = await place.buffers(each.operation, getattr(place.ways, name))
+            buffers = await place.buffers(each.operation, getattr(place.ways, name), min(_COUNTED_CALLS, 2 * rounds))
             sent = await counted(each.operation, getattr(place.over_proxy, name), proxy)
             figures[name] = _figures(getattr(cell, name), buffers, sent)
         outcomes.append(figures)

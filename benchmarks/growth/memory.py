@@ -1,8 +1,8 @@
 """The peak of memory of one call: ``python -m benchmarks.growth.memory WAY URL ROWS``, in a process of its own.
 
-It prints a line of JSON: the seconds, and the MiB by which the resident memory of the process was higher than before
-the call, at its peak. With ``--trace`` it has instead the highest number of MiB that Python had allocated
-(`tracemalloc`). These are two runs, because tracing needs time and memory itself.
+It prints a line of JSON: the seconds, those of CPU time, and the MiB by which the resident memory of the process was
+higher than before the call, at its peak. With ``--trace`` it has instead the highest number of MiB that Python had
+allocated (`tracemalloc`). These are two runs, because tracing needs time and memory itself.
 """
 
 from __future__ import annotations
@@ -160,12 +160,13 @@ MOST_OF_STREAM = 1.2
 
 @dataclass
 class Peak:
-    """The peak of one way for a number of rows, in MiB. ``traced`` is None if the way was not traced."""
+    """The peak of one way for a number of rows, in MiB, and its time. ``traced`` is None if it was not traced."""
 
     way: str
     title: str
     rows: int
     seconds: float
+    cpu: float
     resident: float
     traced: float | None = None
 
@@ -202,14 +203,18 @@ async def _peak(way: Way, url: str, rows: int, *, trace: bool) -> dict[str, floa
         gc.collect()
         if trace:
             tracemalloc.start()
-        before, started = _new_mark(), time.perf_counter()
+        before, started, cpu_started = _new_mark(), time.perf_counter(), time.process_time()
         async with sessions() as session:
             count = await way.work(session, rows)
         if count != rows:
             raise RuntimeError(f"{way.title}: {count:,} rows, not {rows:,}")
         if trace:
             return {"traced": tracemalloc.get_traced_memory()[1] / 2**20}
-        return {"seconds": time.perf_counter() - started, "resident": _mark() - before}
+        return {
+            "seconds": time.perf_counter() - started,
+            "cpu": time.process_time() - cpu_started,
+            "resident": _mark() - before,
+        }
 
 
 def _new_mark() -> float:

@@ -23,7 +23,7 @@ PARTS = ("rows", "tenants", "memory", "shapes")
 
 def axis(name: str, arguments: Namespace) -> Axis:
     """The figures of ``rows`` or ``tenants``."""
-    chosen = [each for each in OPERATIONS if arguments.operation in (None, each.name)]
+    chosen = [each for each in OPERATIONS if each.name in arguments.operation]
     of_size = {
         "rows": sizes.of_rows(arguments.rows),
         "tenants": sizes.of_tenants(arguments.tenants, max(arguments.rows)),

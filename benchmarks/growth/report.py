@@ -11,7 +11,7 @@ from .memory import Peak
 
 def header(axis: Axis) -> str:
     """The first line of an axis."""
-    numbers = "".join(f"{number:>24,}" for number in axis.numbers)
+    numbers = "".join(f"{number:>27,}" for number in axis.numbers)
     return f"\n{axis.name + ': median ms, CPU ms, buffers':<42}{numbers}"
 
 
@@ -20,7 +20,7 @@ def show_line(axis: Axis, line: Line) -> None:
     if len(axis.lines) == 1:
         print(header(axis))
     for name, side in (("toolkit", line.toolkit), ("by hand", line.by_hand)):
-        cells = (f"{each.median / 1e3:>9.2f}{each.cpu / 1e3:>7.2f}{each.buffers:>8,.1f}" for each in side)
+        cells = (f"{each.median / 1e3:>9.2f}{each.cpu / 1e3:>8.2f}{each.buffers:>10,.1f}" for each in side)
         sent = f"{side[-1].statements} in {side[-1].trips}"
         mark = "  grows!" if name == "toolkit" and line.is_beyond else ""
         print(f"{line.title if name == 'toolkit' else '':<20}{name:<10}{sent:>12}" + "".join(cells) + mark, flush=True)
@@ -29,7 +29,8 @@ def show_line(axis: Axis, line: Line) -> None:
 def show_peak(peak: Peak) -> None:
     """Print the memory of one way."""
     traced = "" if peak.traced is None else f", traced {peak.traced:,.1f} MiB"
-    print(f"{peak.title:<50}{peak.rows:>10,} rows{peak.resident:>10,.1f} MiB{peak.seconds:>8.1f} s{traced}", flush=True)
+    times = f"{peak.seconds:>8.1f} s ({peak.cpu:,.1f} s CPU)"
+    print(f"{peak.title:<50}{peak.rows:>10,} rows{peak.resident:>10,.1f} MiB{times}{traced}", flush=True)
 
 
 def show_run(run: Endurance) -> None:
