@@ -1,0 +1,1 @@
+"""How time and memory grow with rows, tenants and random shapes of calls: ``python -m benchmarks.growth``."""
