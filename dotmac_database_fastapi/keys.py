@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
 from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import Path
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
+from sqlalchemy import types as sa
 from starlette.requests import Request
 
 from dotmac_database import DatabaseError, Traits, ValidationError
@@ -28,6 +30,9 @@ SEGMENT: JsonObject = {
 }
 """The JSON Schema of a text that can be one path segment: not ``.`` or ``..``, and without a slash."""
 
+_REACHABLE = frozenset((sa.Integer, sa.BigInteger, sa.SmallInteger, sa.Uuid, sa.UUID))
+"""The types whose values can all be in a path."""
+
 _IN_PATHS = "/:@!$&'()*+,;=~"
 """The characters that are not percent-encoded in a path of several segments."""
 
@@ -44,6 +49,11 @@ class PathKey:
     def path(self) -> str:
         """The template of the key's segments, after the path of the collection."""
         return "".join(f"/{{{name}}}" for name in self.names)
+
+    @cached_property
+    def always_reachable(self) -> bool:
+        """Whether every value of the key can be in a path."""
+        return all(type(self.traits.columns[part].type) in _REACHABLE for part in self.parts)
 
     def location(self, request: Request, entity: object, data: BaseModel) -> str:
         """The absolute path of a row in the collection at this request's path, with the app's root path.
