@@ -9,7 +9,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import EnumMeta
 from operator import itemgetter
-from typing import Annotated, Any, TypeAlias, get_args
+from typing import Annotated, Any, TypeAlias, cast, get_args
 from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -50,7 +50,7 @@ class Renderer:
         self.certain = False
         if read_schema is None:
             self.columns = tuple(schema.model_fields)
-            self._rows, self._plain = _reader(self.columns), _Shape(_row_type(schema))
+            self._rows, self._plain = _reader(self.columns, _uuids(schema)), _Shape(_row_type(schema))
             self.certain = all(_is_plain(traits.columns[key], field) for key, field in schema.model_fields.items())
 
     def loading(self, repository: Repository) -> Repository:
@@ -73,7 +73,7 @@ class Renderer:
         except (PydanticSerializationError, ValidationError):
             if self._rows is None or not committed:
                 raise
-            return to_json(self._rows([entity])[0], fallback=str)
+            return to_json({key: getattr(entity, key) for key in self.columns or ()}, fallback=str)
 
     def page(self, page: Page) -> bytes:
         """The JSON of a page."""
@@ -106,20 +106,43 @@ _PLAIN = frozenset((bool, int, float, str, Decimal, UUID, date, datetime))
 
 def _is_plain(column: AnyColumn, field: FieldInfo) -> bool:
     """Whether the column's values are read and serialized without code of the user's."""
-    annotation: Annotation = field.annotation
-    types = {each for each in get_args(annotation) or (annotation,) if each is not type(None)}
     own = type(column.type).__module__.startswith("dotmac_database.")
     return (
-        all(each in _PLAIN or isinstance(each, EnumMeta) for each in types)
-        and not any(hasattr(each, "__get_pydantic_core_schema__") for each in field.metadata)  # as serializers have
+        all(each in _PLAIN or isinstance(each, EnumMeta) for each in _alternatives(field))
+        and not _serializes(field)
         and (own or not converts(column.type))
     )
 
 
 def _row_type(schema: type[BaseModel]) -> Annotation:
-    """The type of a row as a dict, which needs no validation."""
+    """The type of a row as a dict, which needs no validation. Its UUIDs are texts: see `_uuids`."""
     make: Annotation = TypedDict  # type checkers need literal fields, and these are known only at run time
-    return make("Row", {key: _annotation(field) for key, field in schema.model_fields.items()})
+    texts = {key: _text(schema.model_fields[key]) for key in _uuids(schema)}
+    return make("Row", {key: texts.get(key) or _annotation(field) for key, field in schema.model_fields.items()})
+
+
+def _uuids(schema: type[BaseModel]) -> list[str]:
+    """The columns with UUIDs, which become texts before they are serialized.
+
+    The JSON is the same, and Pydantic is slow with the UUIDs of asyncpg, which are instances of a subclass.
+    """
+    alternatives = {key: _alternatives(field) for key, field in schema.model_fields.items()}
+    return [key for key, field in schema.model_fields.items() if alternatives[key] == {UUID} and not _serializes(field)]
+
+
+def _text(field: FieldInfo) -> Annotation:
+    """The type of a UUID's text, which is None only where the schema allows None."""
+    return str | None if type(None) in get_args(field.annotation) else str
+
+
+def _alternatives(field: FieldInfo) -> set[Annotation]:
+    """The types of a field's values, without None."""
+    return set(get_args(field.annotation) or (field.annotation,)) - {type(None)}
+
+
+def _serializes(field: FieldInfo) -> bool:
+    """Whether the metadata of a field can have a serializer."""
+    return any(hasattr(each, "__get_pydantic_core_schema__") for each in field.metadata)
 
 
 def _annotation(field: FieldInfo) -> Annotation:
@@ -127,19 +150,31 @@ def _annotation(field: FieldInfo) -> Annotation:
     return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 
-def _reader(keys: tuple[str, ...]) -> Callable[[Sequence[object]], list[object]]:
-    """A function that makes dicts of these columns from entities. Rows that are already dicts are not changed."""
+def _reader(keys: tuple[str, ...], uuids: Sequence[str]) -> Callable[[Sequence[object]], list[dict[str, Any]]]:
+    """A function that makes dicts of these columns from entities, or from rows that are dicts already.
+
+    The ``uuids`` become texts. A value that is none raises `PydanticSerializationError`.
+    """
     # itemgetter returns a tuple only for two or more keys.
     values: Callable[[Mapping[str, object]], tuple[object, ...]] = (
         itemgetter(*keys) if len(keys) > 1 else lambda row: tuple(row[key] for key in keys)
     )
 
-    def read(entities: Sequence[object]) -> list[object]:
+    def read(entities: Sequence[object]) -> list[dict[str, Any]]:
         if entities and type(entities[0]) is dict:
-            return list(entities)
-        try:
-            return [dict(zip(keys, values(instance_dict(entity)), strict=True)) for entity in entities]
-        except KeyError:  # a column that is not loaded, such as a deferred one
-            return [{key: getattr(entity, key) for key in keys} for entity in entities]
+            rows = [{**cast("dict[str, Any]", entity)} for entity in entities]
+        else:
+            try:
+                rows = [dict(zip(keys, values(instance_dict(entity)), strict=True)) for entity in entities]
+            except KeyError:  # a column that is not loaded, such as a deferred one
+                rows = [{key: getattr(entity, key) for key in keys} for entity in entities]
+        for key in uuids:
+            for row in rows:
+                value = row[key]
+                if isinstance(value, UUID):
+                    row[key] = str(value)
+                elif value is not None:
+                    raise PydanticSerializationError(f"{key} is no UUID")
+        return rows
 
     return read
