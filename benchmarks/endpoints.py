@@ -140,7 +140,8 @@ def hand_tuned(url: str) -> FastAPI:
 
     app, pool = FastAPI(), asyncpg.create_pool(url, min_size=1, max_size=2)
     app.state.dispose = pool.close
-    names = ", ".join(UserRead.model_fields)
+    keys = tuple(UserRead.model_fields)
+    names = ", ".join(keys)
     own = "tenant_id = $1 AND NOT is_deleted AND status = $2"
     page_sql = (
         f"SELECT {names}, (SELECT count(*) FROM bench_users WHERE {own}) AS total FROM bench_users WHERE {own}"
@@ -159,7 +160,7 @@ def hand_tuned(url: str) -> FastAPI:
         rows = await (await pool).fetch(
             page_sql, request.headers["x-tenant-id"], status, per_page, (page - 1) * per_page
         )
-        items = [dict(zip(UserRead.model_fields, row, strict=False)) for row in rows]
+        items = [dict(zip(keys, row, strict=False)) for row in rows]
         return answer({"items": items, "total": rows[0]["total"]})
 
     @app.post("/users")

@@ -168,7 +168,9 @@ def _is_idle(session: Session) -> bool:
 
     `on_commit` and `on_rollback` listen to the session's transactions.
     """
-    return not session.in_transaction() and not session.dispatch.after_transaction_create
+    # SQLAlchemy makes the dispatcher of a session when a listener is registered on it.
+    listens = "dispatch" in vars(session) and bool(session.dispatch.after_transaction_create)
+    return not listens and not session.in_transaction()
 
 
 def has_committed(connection: HTTPConnection) -> bool:

@@ -137,8 +137,9 @@ class _AsyncBlock(Generic[A]):
     def __init__(self, session: A, options: TransactionOptions | None, **kind: bool) -> None:
         self._session = session
         self._plain: AsyncSession = session() if isinstance(session, async_scoped_session) else session
-        state_of(sync_session(self._plain)).asynchronous = True
-        self._block = SyncBlock(sync_session(self._plain), options, **kind)
+        inner = sync_session(self._plain)
+        state_of(inner).asynchronous = True
+        self._block = SyncBlock(inner, options, **kind)
 
     async def __aenter__(self) -> A:
         try:
