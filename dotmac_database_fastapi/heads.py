@@ -32,10 +32,12 @@ def add_get(router: APIRouter, path: str, endpoint: Callable[..., Any], **option
 def add_options(router: APIRouter) -> None:
     """Add OPTIONS to each path of a router: a 204 with the ``Allow`` header. It is not in the OpenAPI document.
 
-    The methods are looked up at each request, since other routers of the app may add methods to a path.
+    The methods are looked up at each request, since other routers of the app may add methods to a path. The routes for
+    HEAD are moved to the end, because FastAPI compares a request with each route before the one that it matches.
     """
     for path in dict.fromkeys(route.path.removeprefix(router.prefix) for route in router.routes):  # type: ignore[attr-defined]  # BaseRoute has no path, and each route here has one
         router.add_api_route(path, _options, methods=["OPTIONS"], name="options", include_in_schema=False)
+    router.routes.sort(key=lambda route: getattr(route, "methods", None) == {"HEAD"})
 
 
 async def _options(request: Request) -> Response:

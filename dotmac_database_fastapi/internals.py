@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections import UserDict
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import FunctionType
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -61,6 +61,14 @@ def ending_stack(connection: HTTPConnection) -> AsyncExitStack:
     """
     stack: AsyncExitStack = connection.scope[_WITH_RESPONSE if is_generator(connection) else _WITH_ENDPOINT]
     return stack
+
+
+def is_first_exit(connection: HTTPConnection, exit_: object) -> bool:
+    """Whether ``exit_`` is the first function that is called when the endpoint has returned."""
+    stack = connection.scope.get(_WITH_ENDPOINT)
+    # A private attribute of the standard library, as in Python 3.11 to 3.14: pairs whose second part is the function.
+    exits: Sequence[tuple[bool, object]] = getattr(stack, "_exit_callbacks", ())
+    return len(exits) > 0 and exits[-1][1] == exit_
 
 
 def is_generator(connection: HTTPConnection) -> bool:

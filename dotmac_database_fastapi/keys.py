@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
 from typing import Annotated
 from urllib.parse import quote
+from uuid import UUID
 
 from fastapi import Path
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
+from sqlalchemy import types as sa
 from starlette.requests import Request
 
 from dotmac_database import DatabaseError, Traits, ValidationError
@@ -28,6 +31,9 @@ SEGMENT: JsonObject = {
 }
 """The JSON Schema of a text that can be one path segment: not ``.`` or ``..``, and without a slash."""
 
+_REACHABLE = frozenset((sa.Integer, sa.BigInteger, sa.SmallInteger, sa.Uuid, sa.UUID))
+"""The types whose values can all be in a path."""
+
 _IN_PATHS = "/:@!$&'()*+,;=~"
 """The characters that are not percent-encoded in a path of several segments."""
 
@@ -44,6 +50,11 @@ class PathKey:
     def path(self) -> str:
         """The template of the key's segments, after the path of the collection."""
         return "".join(f"/{{{name}}}" for name in self.names)
+
+    @cached_property
+    def always_reachable(self) -> bool:
+        """Whether every value of the key can be in a path."""
+        return all(type(self.traits.columns[part].type) in _REACHABLE for part in self.parts)
 
     def location(self, request: Request, entity: object, data: BaseModel) -> str:
         """The absolute path of a row in the collection at this request's path, with the app's root path.
@@ -67,14 +78,21 @@ class PathKey:
 
     def refuse_unreachable(self, data: BaseModel) -> None:
         """Raise `ValidationError` if the client sent a key, or a column of one, that can't be in a path."""
-        _segments(self._sent(data))
+        sent = self._sent(data)
+        if sent:
+            _segments(sent)
 
     def _sent(self, data: BaseModel) -> dict[str, object]:
         """The key columns that the client sent, under their own names even if it used synonyms."""
-        synonyms = self.traits.mapper.synonyms
-        sent = {synonyms[name].name if name in synonyms else name: name for name in data.model_fields_set}
-        values = {part: getattr(data, sent[part]) for part in self.parts if part in sent}
+        sent = data.model_fields_set
+        values = {part: getattr(data, name) for name, part in self._spellings.items() if name in sent}
         return {part: value for part, value in values.items() if value is not None}
+
+    @cached_property
+    def _spellings(self) -> dict[str, str]:
+        """The key columns by their own names and by their synonyms."""
+        synonyms = ((name, synonym.name) for name, synonym in self.traits.mapper.synonyms.items())
+        return {part: part for part in self.parts} | {name: part for name, part in synonyms if part in self.parts}
 
     def dependency(self) -> Callable[..., Awaitable[dict[str, object]]]:
         """A dependency that gives the key's values in the path, by attribute name."""
@@ -133,6 +151,8 @@ def _segment(part: str, value: object) -> str:
 
 def _written(value: object) -> str:
     """A key column's value as text: bytes as base64, times and durations as in JSON."""
+    if type(value) is int or isinstance(value, UUID):
+        return str(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return in_url(value)
     return str(to_jsonable_python(value, fallback=str))

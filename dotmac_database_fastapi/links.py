@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from typing import Any
 from urllib.parse import quote, unquote_plus
 
@@ -37,8 +38,11 @@ def link_header(
         targets = {rel: {**size, "cursor": to} for rel, to in cursors.items() if to is not None or rel == "first"}
     if len(request.scope["query_string"]) * len(targets) > MAX_LINKS:
         return None
-    header = ", ".join(f'<{_changed(request, change)}>; rel="{rel}"' for rel, change in targets.items())
-    return header if 0 < len(header) <= MAX_LINKS else None
+    if not targets:
+        return None
+    path, remaining = _path(request), _remaining(request, next(iter(targets.values())))
+    header = ", ".join(f'<{_url(path, remaining, change)}>; rel="{rel}"' for rel, change in targets.items())
+    return header if len(header) <= MAX_LINKS else None
 
 
 def _numbered(page: PaginationResult[Any], max_offset: int | None) -> dict[str, dict[str, str | None]]:
@@ -60,15 +64,22 @@ def _numbered(page: PaginationResult[Any], max_offset: int | None) -> dict[str, 
     }
 
 
-def _changed(request: Request, change: dict[str, str | None]) -> str:
-    """The path and query string that the client sent, with the parameters in ``change`` replaced or removed."""
-    remaining = [
+def _path(request: Request) -> str:
+    # A URL reference that begins with two slashes would name another host (RFC 3986, section 4.2).
+    return "/" + quote(request.scope["path"].lstrip("/"), safe=_IN_PATH)
+
+
+def _remaining(request: Request, changed: Container[str]) -> list[str]:
+    """The parameters that the client sent, as they are in a query string, without those that are ``changed``."""
+    return [
         quote(pair, safe=_IN_QUERY)
         for pair in request.scope["query_string"].split(b"&")
-        if pair and unquote_plus(pair.partition(b"=")[0].decode("latin-1")) not in change
+        if pair and unquote_plus(pair.partition(b"=")[0].decode("latin-1")) not in changed
     ]
+
+
+def _url(path: str, remaining: list[str], change: dict[str, str | None]) -> str:
+    """The path and query string that the client sent, with the parameters in ``change`` replaced or removed."""
     added = [f"{name}={quote(value, safe='')}" for name, value in change.items() if value is not None]
     query = "&".join(remaining + added)
-    # A URL reference that begins with two slashes would name another host (RFC 3986, section 4.2).
-    path = "/" + quote(request.scope["path"].lstrip("/"), safe=_IN_PATH)
     return f"{path}?{query}" if query else path

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from functools import cached_property
+from uuid import UUID
 
 import pydantic
 from starlette.requests import HTTPConnection
@@ -280,6 +282,17 @@ class SearchParams:
 _DEFAULTS = ListOptions()
 
 
+_MAX_PARSED, _MAX_LENGTH = 256, 512
+"""The most query strings of a list whose options are cached, and the most bytes of one of them."""
+
+_FIXED = (bool, int, str, Enum, UUID)
+"""The types of values that the same text always gives, and that nobody can change."""
+
+
+def _are_fixed(filters: Iterable[QueryFilter | FilterGroup]) -> bool:
+    return all(isinstance(each, QueryFilter) and isinstance(each.value, _FIXED) for each in filters)
+
+
 class ListParams:
     """All query parameters of a list: filters, a search, the order and the page.
 
@@ -309,9 +322,15 @@ class ListParams:
         self.known = own | self.filters.known
         self.schema: type = schema or read_schema_of(model)
         self._keys = frozenset(traits_of(model).primary_key)
+        self._parsed: dict[bytes, QueryOptions] = {}
 
     def read(self, connection: HTTPConnection) -> QueryOptions:
         """The options in the request's query string. Raises `RequestValidationError` with all errors."""
+        written: bytes = connection.scope.get("query_string", b"")
+        parsed = self._parsed.get(written)
+        return parsed if parsed is not None else self._read(connection, written)
+
+    def _read(self, connection: HTTPConnection, written: bytes) -> QueryOptions:
         values, faults = values_of(connection), QueryErrors()
         filters: list[QueryFilter | FilterGroup] = []
         if values:
@@ -324,7 +343,17 @@ class ListParams:
         if "cursor_pagination" in page:
             self._check_carried(sorts, values, faults)
         faults.refuse()
-        return QueryOptions(filters=filters, sorts=sorts or self.default_sort, **page)
+        options = QueryOptions(filters=filters, sorts=sorts or self.default_sort, **page)
+        if (
+            len(written) <= _MAX_LENGTH
+            and "cursor" not in values
+            and values.keys() <= self.known
+            and _are_fixed(filters)
+        ):
+            if len(self._parsed) >= _MAX_PARSED:
+                self._parsed.clear()
+            self._parsed[written] = options
+        return options
 
     def refuse(self, connection: HTTPConnection, refused: ValidationError) -> None:
         """Raise `RequestValidationError` for the parameter whose value a repository refused, if there is one."""

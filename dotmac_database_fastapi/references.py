@@ -42,6 +42,8 @@ class References:
 
     async def before_create(self, repository: Repository, data: BaseModel) -> Checked:
         """Check the foreign keys in ``data``, a Pydantic object. One statement, if there are any."""
+        if not self.all:
+            return {}
         values = {**self._fields(data, set_only=False), **self._fields(data)}
         # A column that is not given may have a default, which `after` checks in the written row.
         unset = dict.fromkeys(self.traits.null_unless_set)
@@ -53,6 +55,8 @@ class References:
         Missing columns of a composite key, and the tenant, are read from the stored row with one more statement. That
         row is locked: otherwise two requests that each change one column could together write an unchecked key.
         """
+        if not self.all:
+            return {}
         values = self._fields(data)
         changed = [each for each in self.all if values.keys() & set(each.fields)]
         unnamed = repository.tenant_id is ALL_TENANTS and self.traits.tenant not in values
@@ -66,6 +70,8 @@ class References:
 
         No statement, unless a default, a hook or anything but the request's data has set a key.
         """
+        if not self.all:
+            return
         plain = type(repository) in (AsyncRepository, AsyncTenantRepository)
         looked = self.all if created or not plain else tuple(checked)
         values = await self._stored(repository, entity, looked)

@@ -30,7 +30,7 @@ from dotmac_database import (
 )
 
 from .identity import RequestIdentity
-from .internals import ending_stack, fail_endpoint
+from .internals import ending_stack, fail_endpoint, is_first_exit
 from .source import Source
 
 T = TypeVar("T")
@@ -93,17 +93,17 @@ async def _opened_once(
     connection: HTTPConnection, key: tuple[object, object], unit: AbstractAsyncContextManager[T]
 ) -> T:
     """One session for a request: the first call opens it, and later ones share it until the request's stack ends it."""
-    open_sessions: dict[tuple[object, object], Any] = connection.scope.setdefault(_SCOPE, {})
-    if key in open_sessions:
-        shared: T = open_sessions[key]
-        return shared
+    open_sessions: dict[tuple[object, object], _Ending[Any]] = connection.scope.setdefault(_SCOPE, {})
+    ending: _Ending[T] | None = open_sessions.get(key)
+    if ending is not None:
+        return ending.session
     try:
         session = await unit.__aenter__()
     except BaseException as failure:
         fail_endpoint(connection, failure)
         raise
-    open_sessions[key] = session
-    ending_stack(connection).push_async_exit(_Ending(connection, key, session, unit).exit)
+    ending = open_sessions[key] = _Ending(connection, key, session, unit)
+    ending_stack(connection).push_async_exit(ending.exit)
     return session
 
 
@@ -118,9 +118,9 @@ class _Ending(Generic[T]):
     ) -> None:
         self._connection = connection
         self._key = key
-        self._session = session
+        self.session = session
         self._is_async = isinstance(session, (AsyncSession, async_scoped_session))
-        self._unit = unit
+        self.unit = unit
 
     async def exit(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -132,9 +132,9 @@ class _Ending(Generic[T]):
         try:
             if self._is_async and not _is_idle(session):
                 with CancelScope(shield=True):
-                    await self._unit.__aexit__(kind, error, traceback)
+                    await self.unit.__aexit__(kind, error, traceback)
             else:  # no COMMIT is awaited, or it runs in a thread, which is shielded
-                await self._unit.__aexit__(kind, error, traceback)
+                await self.unit.__aexit__(kind, error, traceback)
         except BaseException as failure:
             fail_endpoint(self._connection, failure)
             raise
@@ -144,10 +144,23 @@ class _Ending(Generic[T]):
             self._connection.scope[_COMMITTED] = True
 
     def _sync_session(self) -> Session:
-        session: Any = self._session
+        session: Any = self.session
         if isinstance(session, (scoped_session, async_scoped_session)):
             session = session()
         return session.sync_session if isinstance(session, AsyncSession) else session
+
+
+def can_end_with_write(connection: HTTPConnection, session: object) -> bool:
+    """Whether a write on this session may be committed at once, if it is the endpoint's last work.
+
+    The session must be the request's own, and not one that the app supplies. Its COMMIT must come first when the
+    endpoint has returned: what ends before it, such as a dependency of the user's, could still fail or write.
+    """
+    open_sessions: dict[tuple[object, object], _Ending[Any]] = connection.scope.get(_SCOPE, {})
+    for ending in open_sessions.values():
+        if ending.session is session:
+            return type(ending.unit) is _AsyncUnit and is_first_exit(connection, ending.exit)
+    return False
 
 
 def _is_idle(session: Session) -> bool:
@@ -155,7 +168,9 @@ def _is_idle(session: Session) -> bool:
 
     `on_commit` and `on_rollback` listen to the session's transactions.
     """
-    return not session.in_transaction() and not session.dispatch.after_transaction_create
+    # SQLAlchemy makes the dispatcher of a session when a listener is registered on it.
+    listens = "dispatch" in vars(session) and bool(session.dispatch.after_transaction_create)
+    return not listens and not session.in_transaction()
 
 
 def has_committed(connection: HTTPConnection) -> bool:

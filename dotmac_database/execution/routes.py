@@ -193,6 +193,8 @@ def write_route(
     ============================================================  ================================
     a transaction is open in a block with ``savepoints=False``    session's transaction
     a transaction is open                                         savepoint
+    the outermost `DatabaseTransaction` is lazy, this is its      AUTOCOMMIT
+    last write, and the driver can send it by itself
     a `DatabaseTransaction` is open, but has not begun yet;       session's transaction, which the
     or ``auto_commit`` is off                                     write begins
     the driver sends the write, but a commit would expire         its own transaction
@@ -208,6 +210,12 @@ def write_route(
         boundary = Boundary.SAVEPOINT if state.savepoints else Boundary.SESSION_TRANSACTION
         reason = Circumstance.OPEN_TRANSACTION
     elif state.open_blocks:
+        if state.last_write and state.lazy and state.open_blocks == 1 and auto_commit and refusal is None:
+            reason = _own_transaction_reason(session, state) or _driver_refusal(
+                session, traits, WRITE_BY_DRIVER, by_itself=True, is_checked=is_checked
+            )
+            if reason is None:
+                return DIRECT
         boundary, reason = Boundary.SESSION_TRANSACTION, Circumstance.OPEN_BLOCK
     elif not auto_commit:
         boundary, reason = Boundary.SESSION_TRANSACTION, Circumstance.NO_AUTO_COMMIT

@@ -48,6 +48,7 @@ class SessionState:
     `AsyncSession`, whose objects the toolkit never expires, since expired attributes can't be loaded implicitly there.
     ``reading_alone``: a read outside of a transaction is running, and its end does not count as a commit, so that it
     calls no callbacks. ``writing_alone``: a write is running whose single statement the server commits by itself.
+    ``last_write``: nothing follows the next write in the open block, and nothing can fail after it.
     """
 
     open_blocks: int = 0
@@ -58,6 +59,7 @@ class SessionState:
     asynchronous: bool = False
     reading_alone: bool = False
     writing_alone: bool = False
+    last_write: bool = False
 
 
 def sync_session(session: Any) -> Session:

@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 from ..errors import TransactionError
-from ..execution.state import state_of, sync_session
+from ..execution.state import AnySession, state_of, sync_session
 from ..retry.transient import database_error
+from .hooks import has_callbacks
 from .options import TransactionOptions
 from .sync_block import SyncBlock
 
@@ -85,6 +86,30 @@ class DatabaseTransaction:
             raise TransactionError("A Session takes sync_transaction.")
         return _AsyncBlock(session, options, lazy=lazy, nested=nested, savepoints=savepoints)
 
+    @staticmethod
+    def last_write(session: AnySession) -> AbstractContextManager[bool]:
+        """A block for the last write in a lazy `DatabaseTransaction`: one call of a repository's method.
+
+        Use it only if nothing can fail after the write, since the write may then be committed already. If nothing was
+        begun before, and the write is one statement that needs no transaction, it is sent without BEGIN and COMMIT: one
+        message instead of three. The session is then in no transaction afterwards. Otherwise this block has no effect.
+        ``with ... as`` gives False if that is known before the write, since the session has callbacks (`on_commit`).
+        """
+        return _LastWrite(sync_session(session))
+
+
+class _LastWrite(AbstractContextManager[bool]):
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._state = state_of(session)
+
+    def __enter__(self) -> bool:
+        allowed = self._state.last_write = not has_callbacks(self._session)
+        return allowed
+
+    def __exit__(self, *_: object) -> None:
+        self._state.last_write = False
+
 
 class _Block(Generic[S]):
     def __init__(self, session: S, options: TransactionOptions | None, **kind: bool) -> None:
@@ -112,8 +137,9 @@ class _AsyncBlock(Generic[A]):
     def __init__(self, session: A, options: TransactionOptions | None, **kind: bool) -> None:
         self._session = session
         self._plain: AsyncSession = session() if isinstance(session, async_scoped_session) else session
-        state_of(sync_session(self._plain)).asynchronous = True
-        self._block = SyncBlock(sync_session(self._plain), options, **kind)
+        inner = sync_session(self._plain)
+        state_of(inner).asynchronous = True
+        self._block = SyncBlock(inner, options, **kind)
 
     async def __aenter__(self) -> A:
         try:

@@ -85,6 +85,11 @@ def awaits_commit(session: Session) -> bool:
     return hooks is not None and bool(hooks.early.commit)
 
 
+def has_callbacks(session: Session) -> bool:
+    """Whether a callback was ever registered on the session."""
+    return _INFO in session.info
+
+
 def _register(session: Session, callback: Callback, end: Literal["commit", "rollback"]) -> None:
     if not callable(callback):
         raise ValidationError("The callback must be a function that can be called without arguments.")

@@ -45,7 +45,7 @@ class SyncBlock:
         self._outer_savepoints = True
         self._state = state_of(session)
         self._options = options or _NO_OPTIONS
-        self._option_names = self._options.names()
+        self._option_names = () if options is None else options.names()
         self._lazy = lazy
         self._always_nested = nested
         self._nested = False
@@ -68,14 +68,19 @@ class SyncBlock:
     def begin(self) -> None:
         """Begin the transaction or savepoint. Raises `TransactionError` for options that can't be set at this point."""
         refuse_ended(self._session)
+        self._nested = self._is_inside()
+        if self._option_names:
+            with translated():
+                self._check_options()
+        self._state.open_blocks += 1
+        self._outer_savepoints, self._state.savepoints = self._state.savepoints, self._savepoints
+        self._counted = self._open = True
+        # A rollback expires loaded attributes. An AsyncSession could not load them again implicitly.
+        self._held = loaded_values(self._session) if self._state.asynchronous else []
+        if self._lazy and not self._nested:
+            self._state.lazy = True
+            return
         with translated():
-            self._nested = self._is_inside()
-            self._check_options()
-            self._state.open_blocks += 1
-            self._outer_savepoints, self._state.savepoints = self._state.savepoints, self._savepoints
-            self._counted = self._open = True
-            # A rollback expires loaded attributes. An AsyncSession could not load them again implicitly.
-            self._held = loaded_values(self._session) if self._state.asynchronous else []
             try:
                 self._owned = self._begin()
             except BaseException:
@@ -86,6 +91,10 @@ class SyncBlock:
         """Commit, or release the savepoint. If this raises an exception, call `abandon`."""
         refuse_ended(self._session)
         self._own_next_transaction()
+        if not self._nested and self.has_nothing_to_commit:
+            self._leave()
+            self._open = False
+            return
         if not self._nested:
             # This is checked before `_leave` closes the block: after that, a write of another task with ``auto_commit``
             # would commit the session's transaction.
@@ -94,7 +103,7 @@ class SyncBlock:
         with translated():
             if self._nested:
                 self._release()
-            elif not self.has_nothing_to_commit:
+            else:
                 self._check_not_ended()
                 commit(self._session)
         self._open = False
@@ -134,9 +143,11 @@ class SyncBlock:
 
     def _is_inside(self) -> bool:
         transaction = self._session.get_transaction()
-        if self._state.open_blocks or self._session.in_nested_transaction():
+        if self._state.open_blocks or transaction is None:
+            return bool(self._state.open_blocks)
+        if self._always_nested or self._session.in_nested_transaction():
             return True
-        return transaction is not None and (self._always_nested or transaction.origin is SessionTransactionOrigin.BEGIN)
+        return transaction.origin is SessionTransactionOrigin.BEGIN
 
     def _check_options(self) -> None:
         options = self._option_names
@@ -161,9 +172,6 @@ class SyncBlock:
             refuse_aborted(connections_of(session))
             begin_for_savepoint(session)
             return session.begin_nested()
-        if self._lazy:
-            self._state.lazy = True
-            return None
         if session.in_transaction():
             return session.get_transaction()
         transaction = session.begin()

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Unpack
 
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from sqlalchemy import String
 
-from dotmac_database import EntityNotFoundError, StaleEntityError, Traits, traits_of
+from dotmac_database import (
+    AsyncRepository,
+    DatabaseTransaction,
+    EntityNotFoundError,
+    StaleEntityError,
+    Traits,
+    traits_of,
+)
 
 from ..aliases import Endpoint, JsonObject, Repository
 from ..answers import ETAG, IF_MATCH, LOCATION, REPLAYED, describe_endpoint, plural
@@ -23,6 +33,7 @@ from ..query_string import ListParams
 from ..references import References
 from ..rendering import Renderer
 from ..schemas import create_schema_of, update_schema_of
+from ..sessions import can_end_with_write
 from .lists import add_list, rows_of
 
 
@@ -59,7 +70,8 @@ def crud_router(
     renderer = Renderer(model, chosen.read_schema)
     add_list(router, model, params, get_rows, renderer)
     traits: Traits[object] = traits_of(model)
-    resource = _Resource(router, traits, get_rows, renderer, PathKey(traits), References(traits))
+    of_users = of_router.get("route_class", APIRoute) is not APIRoute
+    resource = _Resource(router, traits, get_rows, renderer, PathKey(traits), References(traits), of_users)
     source = None if chosen.plugin is None else chosen.plugin.source
     replays = Replays(source, chosen.idempotency_ttl) if chosen.idempotency else None
     resource.add_create(chosen.create_schema or create_schema_of(model), replays)
@@ -72,6 +84,9 @@ def crud_router(
     return router
 
 
+_COMMITTED_LATER = nullcontext(False)
+
+
 @dataclass(frozen=True)
 class _Resource:
     router: APIRouter
@@ -80,15 +95,19 @@ class _Resource:
     renderer: Renderer
     key: PathKey
     references: References
+    wrapped: bool
+    """Whether a route class of the user's runs code after the endpoint, before the transaction's COMMIT."""
 
     def add_create(self, schema: type[BaseModel], replays: Replays | None) -> None:
         async def create_row(request: Request, data: BaseModel, repository: Repository) -> Response:
             self.key.refuse_unreachable(data)
             checked = await self.references.before_create(repository, data)
-            entity = await repository.create(data)
+            with self._last_write(request, repository, "create", also=self.key.always_reachable) as last:
+                entity = await repository.create(data)
             await self.references.after(repository, entity, checked, created=True)
             entity = await self._loaded(repository, entity)
-            return self._response(entity, 201, {"Location": self.key.location(request, entity, data)})
+            headers = {"Location": self.key.location(request, entity, data)}
+            return self._response(entity, 201, headers, committed=last and not repository.db.in_transaction())
 
         async def create(
             request: Request, data: BaseModel, repository: Repository = Depends(self.get_rows)
@@ -140,9 +159,11 @@ class _Resource:
             key = self.key.of(parts, repository.tenant_id)
             expected = await self._expected(request, repository, key)
             checked = await self.references.before_update(repository, key, data)
-            entity = await repository.update(key, data, expected_version=expected)
+            with self._last_write(request, repository, "update") as last:
+                entity = await repository.update(key, data, expected_version=expected)
             await self.references.after(repository, entity, checked, created=False)
-            return self._response(await self._loaded(repository, entity))
+            entity = await self._loaded(repository, entity)
+            return self._response(entity, committed=last and not repository.db.in_transaction())
 
         update.__annotations__["data"] = schema
         problems = {400, 404, 409, 422, *self._of_tenant(schema), *self._of_version}
@@ -158,7 +179,9 @@ class _Resource:
             expected = await self._expected(request, repository, key)
             # Without If-Match the argument is omitted: a user's repository may override delete() without it.
             version: dict[str, Any] = {} if expected is None else {"expected_version": expected}
-            if not await repository.delete(key, **version):
+            with self._last_write(request, repository, "delete"):
+                exists = await repository.delete(key, **version)
+            if not exists:
                 raise self._missing()
             return Response(status_code=204)
 
@@ -168,10 +191,12 @@ class _Resource:
         get_key = self.key.dependency()
 
         async def restore(
-            parts: JsonObject = Depends(get_key), repository: Repository = Depends(self.get_rows)
+            request: Request, parts: JsonObject = Depends(get_key), repository: Repository = Depends(self.get_rows)
         ) -> Response:
-            entity = await repository.restore(self.key.of(parts, repository.tenant_id))
-            return self._response(await self._loaded(repository, entity))
+            with self._last_write(request, repository, "restore") as last:
+                entity = await repository.restore(self.key.of(parts, repository.tenant_id))
+            entity = await self._loaded(repository, entity)
+            return self._response(entity, committed=last and not repository.db.in_transaction())
 
         self._add("POST", f"{self.key.path}/restore", restore, 200, "Restore", {404, 409, 422})
 
@@ -212,10 +237,36 @@ class _Resource:
             openapi_extra={"parameters": [IF_MATCH]} if conditional else None,
         )
 
-    def _response(self, entity: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    def _response(
+        self, entity: object, status: int = 200, headers: dict[str, str] | None = None, *, committed: bool = False
+    ) -> Response:
         tag = etag_of(self.traits, entity)
         headers = {**(headers or {}), **({"ETag": tag} if tag else {})}
-        return Response(self.renderer.one(entity), status, headers, "application/json")
+        return Response(self.renderer.one(entity, committed=committed), status, headers, "application/json")
+
+    def _last_write(
+        self, request: Request, repository: Repository, method: str, *, also: bool = True
+    ) -> AbstractContextManager[bool]:
+        """A block for the endpoint's write, which may be committed at once if nothing can fail after it.
+
+        ``also`` is a further condition. ``with ... as`` gives whether the write may be committed at once.
+        """
+        ends = (
+            also
+            and self._can_end_with_write
+            and getattr(type(repository), method) is getattr(AsyncRepository, method)
+            and not self.traits.listens_to_loads
+            and can_end_with_write(request, repository.db)
+        )
+        return DatabaseTransaction.last_write(repository.db) if ends else _COMMITTED_LATER
+
+    @cached_property
+    def _can_end_with_write(self) -> bool:
+        """Whether nothing that the endpoints do after a write can fail, as far as this depends on the class."""
+        version = self.traits.version
+        has_text = version is not None and isinstance(self.traits.columns[version].type, String)  # may fit no header
+        is_certain = self.renderer.certain and self.traits.plain and not has_text
+        return is_certain and not self.wrapped and not self.references.all
 
     async def _loaded(self, repository: Repository, entity: object) -> object:
         """The entity with the relationships that the schema contains."""

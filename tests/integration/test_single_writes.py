@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -168,6 +169,54 @@ def test_a_callback_after_the_commit_comes_after_it(face: Face, user: Any) -> No
         face(users.update, user.id, {"score": 3})
         assert told == ["first"]
         assert face(users.get_by_id, user.id).score == 3
+
+
+def last(face: Face, session: Any, write: Any, *arguments: Any) -> list[bool]:
+    """Call a write as the last one of its block: whether a transaction is open afterwards, and after the block."""
+    block = DatabaseTransaction.async_transaction if face.is_async else DatabaseTransaction.sync_transaction
+    with face.entered(block(session, lazy=True)):
+        with DatabaseTransaction.last_write(session):
+            face(write, *arguments)
+        begun = [session.in_transaction()]
+    return [*begun, session.in_transaction()]
+
+
+@pytest.mark.fast_way("autocommit")
+def test_the_last_write_of_a_lazy_block_is_committed_at_once(face: Face, user: Any) -> None:
+    with face.session() as session:
+        users = face.repository(session, User, "a")
+        assert last(face, session, users.create, {"name": "m"}) == [False, False]
+        assert last(face, session, users.update, user.id, {"score": 2}) == [False, False]
+        assert last(face, session, users.delete, user.id) == [False, False]
+        with pytest.raises(DuplicateEntityError):
+            last(face, session, users.create, {"name": "m", "id": user.id})
+        assert not session.in_transaction()
+    assert rows(face) == 1
+
+
+@pytest.mark.parametrize("why", ["callback", "listener", "not lazy", "inner", "written", "auto_commit"])
+def test_the_last_write_is_part_of_the_transaction_if_that_has_more_than_one_statement(
+    face: Face, user: Any, why: str
+) -> None:
+    block = DatabaseTransaction.async_transaction if face.is_async else DatabaseTransaction.sync_transaction
+    with face.session() as session:
+        users = face.repository(session, User, "a")
+        if why == "callback":
+            on_commit(session, list)
+        elif why == "listener":
+            event.listen(sync_of(face, session), "before_commit", lambda *_: None)
+        elif why == "auto_commit":
+            users.auto_commit = False
+        with suppress(LookupError), face.entered(block(session, lazy=why != "not lazy")):
+            if why == "written":
+                face(users.create, {"name": "l"})
+            with face.entered(block(session, lazy=True)) if why == "inner" else nullcontext():
+                with DatabaseTransaction.last_write(session):
+                    face(users.create, {"name": "m"})
+                assert session.in_transaction()
+            raise LookupError
+        assert not session.in_transaction()
+    assert rows(face) == 1
 
 
 @pytest.mark.fast_way("autocommit")
