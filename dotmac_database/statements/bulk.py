@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Select, bindparam, column, func, select, update, values
+from sqlalchemy import Column, SelectBase, bindparam, column, func, select, update, values
 from sqlalchemy import types as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -181,7 +181,7 @@ class Unnested:
         lists = [rows.columns[name] for name in self.names]
         return columns, [*lists, *(defaults_of(default, len(rows)) for _, default in self.defaults)]
 
-    def source(self, rows: Rows) -> tuple[list[Column[object]], Select[Any]]:
+    def source(self, rows: Rows) -> tuple[list[Column[object]], SelectBase]:
         """The columns, and a SELECT of the rows in the given order, in which the database then assigns serial keys."""
         columns, lists = self.lists(rows)
         arrays = [
