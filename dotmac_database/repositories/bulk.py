@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import builtins
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from operator import itemgetter
 from typing import Any, Literal, TypeVar, overload
 
 from sqlalchemy import Column, insert, select
@@ -47,7 +48,7 @@ from ..statements.filters import Analysis
 from ..statements.inheritance import matching, spreads
 from ..statements.new_keys import new_keys
 from ..statements.reads import Bound, for_update
-from ..statements.rows import Rows, new_rows, rows_of
+from ..statements.rows import Key, Rows, changed_rows, new_rows, rows_of
 from ..statements.upserts import VersionStep, conflict_columns, meets_living_only, upsert
 from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS
@@ -218,27 +219,47 @@ class BulkMethods(RowWriter[M, SyncDb]):
         validators, several tables), each row is changed by itself. Rows with nothing but their key are skipped.
         """
         writer = self._writer(user_id)
+        data = builtins.list(rows)
+        hook = getattr(self.values_for_update, "__func__", None)
+        groups = changed_rows(writer, data) if hook is RepositoryCore.values_for_update else None
+        if groups is None:
+            groups = self._changes(writer, data)
+        if not groups:
+            return 0
+        refusal = change_refusal(self._session, self.traits, [members.columns for _, members in groups])
+        with self._writing(self._many_route(refusal)):
+            if refusal is not None:
+                each = [
+                    (place, key, values)
+                    for keys, members in groups
+                    for place, key, values in zip(members.places, keys, members.dicts(), strict=True)
+                ]
+                each.sort(key=itemgetter(0))
+                return sum(self._change_one(writer, key, values) for _, key, values in each)
+            return sum(self._update_many(writer, keys, members) for keys, members in groups)
+
+    def _changes(self, writer: Writer, data: Iterable[object]) -> builtins.list[tuple[builtins.list[Key], Rows]]:
+        """The changes of many rows, validated one by one, in groups with the same fields."""
         reader, names = writer.reader, self.traits.primary_key
-        changes: dict[tuple[object, ...], Values] = {}
-        for index, row in enumerate(rows):
+        changes = builtins.list[tuple[int, Key, Values]]()
+        keys = set[Key]()
+        for index, row in enumerate(data):
             values = writer.for_update(row)
             if self.traits.tenant in names and self.tenant_id is not ALL_TENANTS:
                 values[self.traits.tenant] = self.tenant_id
             if any(name not in values for name in names):
                 raise ValidationError(f"Each row must name its primary key: {', '.join(names)}.", field=names[0])
             key = reader.key(tuple(values.pop(name) for name in names))
-            if key in changes:
+            if key in keys:
                 raise ValidationError(f"Two rows name the same {self.traits.name}.", field=names[0])
+            keys.add(key)
             if values:
                 values = self.values_for_update(writer.stamped(values))
-                changes[key] = writer.refuse_nulls(values, new=False, index=index)
-        if not changes:
-            return 0
-        refusal = change_refusal(self._session, self.traits, changes.values())
-        with self._writing(self._many_route(refusal)):
-            if refusal is not None:
-                return sum(self._change_one(writer, key, values) for key, values in changes.items())
-            return self._update_many(writer, changes)
+                changes.append((index, key, writer.refuse_nulls(values, new=False, index=index)))
+        return [
+            ([changes[place][1] for place in places], rows_of([changes[place][0] for place in places], members))
+            for places, members in writer.runs([values for *_, values in changes], keep_none=True)
+        ]
 
     def _change_one(self, writer: Writer, key: tuple[object, ...], values: Values) -> bool:
         """Change one row by an UPDATE if possible. Returns False if there is no such row."""
@@ -512,25 +533,20 @@ class BulkMethods(RowWriter[M, SyncDb]):
             and mapper_departure(self.traits.mapper, READ_BY_DRIVER) is None
         )
 
-    def _update_many(self, writer: Writer, changes: Mapping[tuple[object, ...], Values]) -> int:
-        keys = list(changes)
-        total = 0
-        for places, members in writer.runs(list(changes.values()), keep_none=True):
-            some = keys if len(places) == len(keys) else [keys[place] for place in places]
-            if self._dialect.counts_each and not self._conditioned and self._by_table():
-                total += self._update_each(writer, some, members)
-                continue
-            by_arrays = len(members) >= ARRAYS_FROM and updates_by_arrays(writer, members[0])
-            written = set[tuple[object, ...]]()
-            for bound in (update_by_arrays if by_arrays else update_many)(writer, some, members):
-                written.update(map(tuple, self._result(bound, {"synchronize_session": False}).all()))
-            self._apply_to_objects({key: changes[key] for key in some if key in written})
-            total += len(written)
-        return total
+    def _update_many(self, writer: Writer, keys: builtins.list[Key], members: Rows) -> int:
+        """Update rows with the same fields, and the objects that the session holds. Returns the number of rows."""
+        if self._dialect.counts_each and not self._conditioned and self._by_table():
+            return self._update_each(writer, keys, members)
+        by_arrays = len(members) >= ARRAYS_FROM and updates_by_arrays(writer, members.columns)
+        written = set[Key]()
+        for bound in (update_by_arrays if by_arrays else update_many)(writer, keys, members):
+            written.update(map(tuple, self._result(bound, {"synchronize_session": False}).all()))
+        self._apply_to_objects(keys, members, written)
+        return len(written)
 
-    def _update_each(self, writer: Writer, keys: Sequence[tuple[object, ...]], members: builtins.list[Values]) -> int:
+    def _update_each(self, writer: Writer, keys: builtins.list[Key], members: Rows) -> int:
         """Update rows by one statement, which the driver repeats for each row."""
-        names = sorted(members[0])
+        names = sorted(members.columns)
         parameters = each_parameters(writer, names, keys, members)
         of = {"mapper": self.traits.mapper}
         result: Any = self._session.execute(
@@ -538,7 +554,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
         )
         total = int(result.rowcount)
         if total == len(keys):
-            self._apply_to_objects(dict(zip(keys, members, strict=True)))
+            self._apply_to_objects(keys, members, keys)
             return total
         # It is unknown which rows were updated, so the objects are read again.
         held = [key for key in keys if self._held_by_key(key) is not None]
@@ -547,18 +563,19 @@ class BulkMethods(RowWriter[M, SyncDb]):
             self._scalars(everywhere.by_keys(held[start : start + BATCH]), {"populate_existing": True})
         return total
 
-    def _held_by_key(self, key: tuple[object, ...]) -> M | None:
+    def _held_by_key(self, key: Key) -> M | None:
         """The object with this primary key that the session holds."""
         held: M | None = self._session.identity_map.get(self.traits.mapper.identity_key_from_primary_key(key))
         return held
 
-    def _apply_to_objects(self, changes: Mapping[tuple[object, ...], Values]) -> None:
+    def _apply_to_objects(self, keys: Sequence[Key], members: Rows, written: Collection[Key]) -> None:
         """Set the values that were written on the objects that the session holds."""
         version = self.traits.version
         if not len(self._session.identity_map):
             return
-        for key, values in changes.items():
-            entity = self._held_by_key(key)
+        written = frozenset(written)
+        for key, values in zip(keys, members.dicts(), strict=True):
+            entity = self._held_by_key(key) if key in written else None
             if entity is None:
                 continue
             for name, value in values.items():

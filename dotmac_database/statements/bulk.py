@@ -36,14 +36,14 @@ _ARRAY_TYPES = (
 """The types for which every driver sends an array like single values. `Enum`, a subclass of `String`, is excluded."""
 
 
-def update_many(writer: Writer, keys: Sequence[tuple[object, ...]], rows: Sequence[Values]) -> Iterator[Bound]:
+def update_many(writer: Writer, keys: Sequence[tuple[object, ...]], changes: Rows) -> Iterator[Bound]:
     """UPDATE … FROM (VALUES …) for rows that all have the same fields.
 
     It yields as many statements as the dialect's limit of parameters requires. Each statement returns the primary keys
     of the rows that it has updated.
     """
     traits, reader = writer.traits, writer.reader
-    names = sorted(rows[0])
+    names, rows = sorted(changes.columns), changes.dicts()
     fields = [*traits.primary_key, *names]
     size = max(1, reader.dialect.max_parameters // len(fields) - 1)
     columns = [column(f"n{place}", traits.columns[name].type) for place, name in enumerate(fields)]
@@ -59,32 +59,27 @@ def update_many(writer: Writer, keys: Sequence[tuple[object, ...]], rows: Sequen
         table = values(*columns, name="dotmac_rows").data(data).cte("dotmac_changes")
         new_values = [reader.dialect.typed(each, each.type) for each in table.c]
         matches = [traits.attribute(name) == new_values[place] for place, name in enumerate(traits.primary_key)]
-        changes = {name: new_values[width + place] for place, name in enumerate(names)}
+        values_of_row = {name: new_values[width + place] for place, name in enumerate(names)}
         statement = (
             update(traits.model)
             .where(*matches, *reader.scope.root(traits))
-            .values({**changes, **writer.next_version()})
+            .values({**values_of_row, **writer.next_version()})
             .returning(*(traits.attribute(name) for name in traits.primary_key))
         )
         yield Bound(statement, dict(reader.scope.parameters))
 
 
-def update_by_arrays(writer: Writer, keys: Sequence[tuple[object, ...]], rows: Sequence[Values]) -> Iterator[Bound]:
+def update_by_arrays(writer: Writer, keys: Sequence[tuple[object, ...]], rows: Rows) -> Iterator[Bound]:
     """As `update_many`, by UPDATE … FROM unnest(…): one array for each column, one statement for each batch.
 
     The statement depends only on the fields, so that it is built once. `updates_by_arrays` says whether it is possible.
     """
-    names = tuple(sorted(rows[0]))
+    names = tuple(sorted(rows.columns))
     statement = writer.reader.cached(("update by arrays", names), lambda: _update(writer, names), has_filters=False)
-    width = len(writer.traits.primary_key)
+    lists = [*map(list, zip(*keys, strict=True)), *(rows.columns[name] for name in names)]
     for start in range(0, len(keys), BATCH):
-        parameters = dict(writer.reader.scope.parameters)
-        batch = keys[start : start + BATCH]
-        for place in range(width):
-            parameters[f"c{place}"] = [key[place] for key in batch]
-        for place, name in enumerate(names, width):
-            parameters[f"c{place}"] = [row[name] for row in rows[start : start + BATCH]]
-        yield Bound(statement, parameters)
+        arrays = {f"c{place}": values[start : start + BATCH] for place, values in enumerate(lists)}
+        yield Bound(statement, {**writer.reader.scope.parameters, **arrays})
 
 
 def _update(writer: Writer, names: Sequence[str]) -> Any:
@@ -120,14 +115,15 @@ def update_each(writer: Writer, names: Sequence[str]) -> Any:
 
 
 def each_parameters(
-    writer: Writer, names: Sequence[str], keys: Sequence[tuple[object, ...]], rows: Sequence[Values]
+    writer: Writer, names: Sequence[str], keys: Sequence[tuple[object, ...]], rows: Rows
 ) -> list[Values]:
     """The parameters of `update_each` for each row."""
-    scope, places = writer.reader.scope.parameters, [(f"v{place}", name) for place, name in enumerate(names)]
-    key_parameters = writer.reader.key_parameters
+    scope, reader = writer.reader.scope.parameters, writer.reader
+    fields = [*reader.key_parameters(keys[0]), *(f"v{place}" for place in range(len(names)))]
+    values = zip(*(rows.columns[name] for name in names), strict=True)
     return [
-        {**scope, **key_parameters(key), **{parameter: row[name] for parameter, name in places}}
-        for key, row in zip(keys, rows, strict=True)
+        {**scope, **dict(zip(fields, (*key, *row), strict=True))}
+        for key, row in zip((reader.key_parameters(key).values() for key in keys), values, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Many rows with the same fields, as one list of values for each column, and how new rows are validated in this form.
+"""Many rows with the same fields, as one list of values for each column, and how rows are validated in this form.
 
 A pass over one column costs a fraction of what the same work costs row by row: most columns have values of one type,
 and one comparison shows that none of them has to be converted.
@@ -6,9 +6,9 @@ and one comparison shows that none of them has to be converted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
 from sqlalchemy import types as sa
@@ -18,8 +18,8 @@ from ..models.living import flag_value
 from ..models.traits import Traits, VersionSource
 from ..tenancy.context import ALL_TENANTS
 from ..types import UTCDateTime, undecorated, utc_now
-from .coercion import Coercer, binds_by_itself
-from .data import DATA_TYPES, Values, new_data_of
+from .coercion import Coercer, binds_by_itself, coercer
+from .data import DATA_TYPES, Values, data_of, new_data_of
 from .writes import Writer
 
 
@@ -81,20 +81,56 @@ def new_rows(writer: Writer, data: Sequence[object], first: int, *, new: bool = 
             fields, unset = (row, None) if type(row) is dict else new_data_of(writer.traits, row)
             if unset and not new:
                 return None
-            names = tuple(fields)
-            group = groups.get(names)
-            if group is None:
-                group = groups[names] = ([], [])
-            group[0].append(place)
-            group[1].append(fields)
-        parts = [_NewRows(writer, *names_and_rows, new=new).rows() for names_and_rows in groups.items()]
+            _add(groups, place, fields)
+        parts = [_Rows(writer, *names_and_rows, new=new).rows() for names_and_rows in groups.items()]
     except (_OneByOneError, DatabaseError, ValueError):
         return None
     return _merged([part for rows in parts for part in _without_defaulted(writer, rows)] if new else parts)
 
 
-class _NewRows:
-    """The validation of new rows with the same fields."""
+Key: TypeAlias = tuple[object, ...]
+
+
+def changed_rows(writer: Writer, data: Sequence[object]) -> list[tuple[list[Key], Rows]] | None:
+    """The changes of many rows, validated as `Writer.for_update` and `Writer.refuse_nulls` do it.
+
+    They are in groups with the same fields, each with the primary keys of its rows. Rows with nothing but their key are
+    left out. Returns None if the rows must be prepared one by one, as for `new_rows`.
+    """
+    groups: dict[tuple[object, ...], tuple[list[int], list[Any]]] = {}
+    keys = set[Key]()
+    changes = list[tuple[list[Key], Rows]]()
+    try:
+        for place, row in enumerate(data):
+            _add(groups, place, data_of(writer.traits, row))
+        for names, rows in groups.items():
+            group = _Rows(writer, names, rows, new=False)
+            changed = group.changes()
+            own = group.keys()
+            keys.update(own)
+            if changed.columns:
+                group.stamp_change()
+                changes.append((own, changed))
+    except (_OneByOneError, DatabaseError, ValueError):
+        return None
+    fields = {frozenset(rows.columns) for _, rows in changes}
+    return changes if len(keys) == len(data) and len(fields) == len(changes) else None
+
+
+def _add(
+    groups: dict[tuple[object, ...], tuple[list[int], list[Any]]], place: int, fields: Mapping[Any, object]
+) -> None:
+    """Add a row to the group of the rows that have the same fields in the same order."""
+    names = tuple(fields)
+    group = groups.get(names)
+    if group is None:
+        group = groups[names] = ([], [])
+    group[0].append(place)
+    group[1].append(fields)
+
+
+class _Rows:
+    """The validation of rows with the same fields."""
 
     def __init__(
         self, writer: Writer, names: Sequence[object], rows: tuple[list[int], list[Any]], *, new: bool
@@ -104,18 +140,53 @@ class _NewRows:
         self.columns: dict[str, list[Any]] = {}
 
     def rows(self) -> Rows:
-        """The rows with all values that the toolkit sets."""
-        for name in self.names:
-            key, coerce = self.writer.field(name)
-            if coerce is None or key in self.columns:
-                raise _OneByOneError
-            self.columns[key] = self._coerced(key, coerce, [row[name] for row in self.members])
+        """New rows with all values that the toolkit sets."""
+        self._read()
         self._stamp_tenant()
         self._stamp_class()
         self._stamp_audit()
         self._stamp_version()
         self._stamp_key()
         return Rows(self.places, self.columns)
+
+    def _read(self) -> None:
+        """Make the columns of the given values."""
+        for name in self.names:
+            key, coerce = self.writer.field(name)
+            if coerce is None or key in self.columns:
+                raise _OneByOneError
+            self.columns[key] = self._coerced(key, coerce, [row[name] for row in self.members])
+
+    def changes(self) -> Rows:
+        """The changes of rows, which still have their primary keys."""
+        self._read()
+        traits = self.traits
+        if traits.version in self.columns and traits.version_source is not VersionSource.DATABASE:
+            raise _OneByOneError
+        if traits.tenant is not None and self.writer.reader.scope.tenant is not ALL_TENANTS:
+            self._stamp_tenant()
+            if traits.tenant not in traits.primary_key:
+                del self.columns[traits.tenant]
+        return Rows(self.places, self.columns)
+
+    def keys(self) -> list[Key]:
+        """The primary keys of the rows, which are removed from the columns."""
+        parts = []
+        for key in self.traits.primary_key:
+            type_, values = self.traits.columns[key].type, self.columns.pop(key, [None])
+            kinds = set(map(type, values))
+            if type(None) in kinds:
+                raise _OneByOneError
+            parts.append(values if _is_coerced(type_, kinds, values) else list(map(coercer(type_), values)))
+        return list(zip(*parts, strict=True))
+
+    def stamp_change(self) -> None:
+        """Set the audit columns of a change."""
+        if self.traits.updated_at is not None:
+            moments: list[Any] = [utc_now() for _ in self.members]
+            self._stamp(self.traits.updated_at, lambda: self._moments(self.traits.updated_at or "", moments))
+        if self.writer.actor is not None:
+            self._stamp(self.traits.updated_by, lambda: [self.writer.actor] * len(self.members))
 
     def _coerced(self, key: str, coerce: Coercer, values: list[Any]) -> list[Any]:
         """The converted values of a column."""

@@ -16,6 +16,7 @@ from sqlalchemy import func, literal, null
 from dotmac_database import ALL_TENANTS, ValidationError
 from dotmac_database.actors import acting_as
 from dotmac_database.repositories import bulk
+from dotmac_database.statements.rows import changed_rows
 from tests.conftest import Face
 from tests.models import Post, Status, User
 
@@ -118,6 +119,51 @@ def test_the_ordinary_cases_are_prepared_by_column(face: Face, monkeypatch: pyte
     monkeypatch.setattr(bulk, "rows_of", None)
     for case in ("text", "integers of other types", "enums", "JSON", "some defaults", "several orders", "objects"):
         assert type(prepared(face, "a", FIELDS[case])) is list
+
+
+def changes(face: Face, tenant: Any, data: list[Any], prepare: Any) -> Any:
+    """The changes by primary key and without times, or the error. None: the rows must be prepared one by one."""
+    with face.session() as session:
+        repository = face.repository(session, User, tenant)
+        core = repository._twin if face.is_async else repository
+        with acting_as("somebody"):
+            try:
+                groups = prepare(core, core._writer(None), data)
+            except Exception as error:  # noqa: BLE001 - the errors are compared
+                return type(error), str(error), getattr(error, "field", None)
+    return groups and sorted(
+        (key, place, list(map(_comparable, _sorted(row).items())))
+        for keys, group in groups
+        for key, place, row in zip(keys, group.places, group.dicts(), strict=True)
+    )
+
+
+CHANGES: dict[str, list[Any]] = {
+    **{case: [{"id": KEY, **row} for row in rows[:1]] for case, rows in FIELDS.items() if type(rows[0]) is dict},
+    **{
+        f"several, {case}": [{"id": str(UUID(int=n)), **row} for n, row in enumerate(rows)]
+        for case, rows in FIELDS.items()
+        if all(type(row) is dict for row in rows)
+    },
+    "a row without a key": [{"id": KEY, "name": "a"}, {"name": "b"}],
+    "no key": [{"name": "a"}],
+    "a key that is None": [{"id": None, "name": "a"}],
+    "a key twice": [{"id": KEY, "name": "a"}, {"id": str(KEY), "name": "b"}],
+    "a row without a change": [{"id": KEY}, {"id": UUID(int=1), "name": "b"}],
+    "a wrong key": [{"id": "x", "name": "a"}],
+    "no rows": [],
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+@pytest.mark.parametrize("tenant", ["a", ALL_TENANTS], ids=["a", "all"])
+def test_both_ways_prepare_the_same_changes(face: Face, case: str, tenant: Any) -> None:
+    data = CHANGES[case]
+    one_by_one = changes(face, tenant, data, lambda core, writer, rows: core._changes(writer, rows))
+    by_column = changes(face, tenant, data, lambda _, writer, rows: changed_rows(writer, rows))
+    assert by_column is None or by_column == one_by_one
+    if case in ("several, text", "several, enums", "several, JSON", "a row without a change"):
+        assert type(by_column) is list
 
 
 class Tracked(dict[str, Any]):
