@@ -127,7 +127,7 @@ class _Ending(Generic[T]):
     ) -> None:
         """Commit, or roll back if there is an error, and close the session."""
         del self._connection.scope[_SCOPE][self._key]
-        session = self._sync_session()
+        session = self.session.sync_session if isinstance(self.session, AsyncSession) else self._sync_session()
         begun = session.in_transaction()
         try:
             if self._is_async and not _is_idle(session):
@@ -206,7 +206,8 @@ class _AsyncUnit(AbstractAsyncContextManager[AsyncSession]):
         try:
             with self._caller:
                 await self._block.__aexit__(kind, error, traceback)
-                _raise_missing(error)
+                if error is not None:
+                    _raise_missing(error)
         finally:
             await self._close()
 
@@ -396,6 +397,8 @@ class _Caller:
     def __init__(self, session: AnySession, identity: RequestIdentity, bind: Bind = _bind_own) -> None:
         self._identity = identity
         self._undo: ExitStack | None = None
+        if identity.tenant is None and identity.actor is None:
+            return
         scope = bind(session, identity)
         if identity.actor is None and scope is None:
             return

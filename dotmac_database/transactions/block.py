@@ -143,9 +143,7 @@ class _AsyncBlock(Generic[A]):
 
     async def __aenter__(self) -> A:
         try:
-            if self._block.begin_sends_nothing:
-                self._block.begin()
-            else:
+            if not self._block.begin_silently():
                 await self._plain.run_sync(lambda _: self._block.begin())
         except BaseException:
             await self._abandon()

@@ -55,10 +55,12 @@ class SyncBlock:
         self._open = False
         self._held: list[Held] = []
 
-    @property
-    def begin_sends_nothing(self) -> bool:
-        """Whether `begin` will send nothing."""
-        return not self._option_names and not self._is_inside()
+    def begin_silently(self) -> bool:
+        """Begin the block if that sends nothing, and return whether it has begun."""
+        if self._option_names or self._is_inside():
+            return False
+        self._begin_at(nested=False)
+        return True
 
     @property
     def has_nothing_to_commit(self) -> bool:
@@ -67,8 +69,11 @@ class SyncBlock:
 
     def begin(self) -> None:
         """Begin the transaction or savepoint. Raises `TransactionError` for options that can't be set at this point."""
+        self._begin_at(nested=self._is_inside())
+
+    def _begin_at(self, *, nested: bool) -> None:
         refuse_ended(self._session)
-        self._nested = self._is_inside()
+        self._nested = nested
         if self._option_names:
             with translated():
                 self._check_options()
@@ -76,7 +81,8 @@ class SyncBlock:
         self._outer_savepoints, self._state.savepoints = self._state.savepoints, self._savepoints
         self._counted = self._open = True
         # A rollback expires loaded attributes. An AsyncSession could not load them again implicitly.
-        self._held = loaded_values(self._session) if self._state.asynchronous else []
+        holds = self._state.asynchronous and len(self._session.identity_map) > 0
+        self._held = loaded_values(self._session) if holds else []
         if self._lazy and not self._nested:
             self._state.lazy = True
             return
@@ -90,7 +96,8 @@ class SyncBlock:
     def succeed(self) -> None:
         """Commit, or release the savepoint. If this raises an exception, call `abandon`."""
         refuse_ended(self._session)
-        self._own_next_transaction()
+        if self._always_nested:
+            self._own_next_transaction()
         if not self._nested and self.has_nothing_to_commit:
             self._leave()
             self._open = False
@@ -104,7 +111,8 @@ class SyncBlock:
             if self._nested:
                 self._release()
             else:
-                self._check_not_ended()
+                if self._owned is not None:
+                    self._check_not_ended()
                 commit(self._session)
         self._open = False
 
@@ -194,7 +202,7 @@ class SyncBlock:
 
     def _check_not_ended(self) -> None:
         """Raise `TransactionError` if an explicit commit or rollback has ended the block's transaction."""
-        if self._owned is not None and self._session.get_transaction() is not self._owned:
+        if self._session.get_transaction() is not self._owned:
             raise TransactionError(
                 "The transaction of this block was ended inside it by an explicit commit or rollback; "
                 "later work in the block is rolled back."

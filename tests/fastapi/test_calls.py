@@ -48,11 +48,11 @@ NORWAY = {"code": "no", "name": "Norway"}
 SYNC, ASYNC = ("sqlite3", "psycopg"), ("aiosqlite", "asyncpg")
 KINDS = ("nothing", "get", "list", "post")
 
-ABOVE = {("aiosqlite", "post"), ("asyncpg", "post")}
+ABOVE = {("aiosqlite", "post")}
 """What may still be above, because of what the transaction block and the repository do (see docs/performance.md)."""
 
 if tuple(map(int, fastapi.__version__.split(".")[:2])) < (0, 165):  # it needs fewer calls for a dependency
-    ABOVE |= {("sqlite3", "post"), ("aiosqlite", "nothing"), ("asyncpg", "nothing")}
+    ABOVE |= {("sqlite3", "post"), ("asyncpg", "post"), ("aiosqlite", "nothing"), ("asyncpg", "nothing")}
 
 
 class CountryData(BaseModel):

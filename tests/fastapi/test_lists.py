@@ -12,7 +12,8 @@ from uuid import UUID
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, TypeAdapter, computed_field
 from sqlalchemy import event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -28,6 +29,7 @@ from dotmac_database import (
     PaginationParams,
     PaginationResult,
     QueryFilter,
+    QueryOptions,
     SortField,
     SortOrder,
     ValidationError,
@@ -45,6 +47,7 @@ from dotmac_database_fastapi import (
     sort_query,
 )
 from dotmac_database_fastapi.query_string import ListParams
+from dotmac_database_fastapi.rendering import Renderer
 from dotmac_database_fastapi.schemas import read_schema_of
 from tests.fastapi.conftest import Api, MakePlugin
 from tests.models import Country, Post, Status, User
@@ -281,6 +284,27 @@ class TestFilters:
         params = ListParams(Book)
         assert {"page__eq", "page__gt"} <= set(params.filters.declared)
         assert "page" not in params.filters.declared
+
+    def test_a_query_string_is_parsed_once_if_its_values_are_plain(self) -> None:
+        params = ListParams(User)
+
+        def read(query: bytes) -> list[QueryOptions]:
+            scope = {"type": "http", "query_string": query, "headers": [], "app": FastAPI()}
+            return [params.read(Request(scope)), params.read(Request(scope))]
+
+        first, again = read(b"status=NEW&score__gte=3&sort=-name&page=2")
+        assert first is again
+        assert read(b"sort=name")[0] is not first
+        for changing in (b"status__in=NEW,ACTIVE", b"seen_at__gt=2026-01-01T00:00:00Z"):
+            first, again = read(changing)
+            assert first == again
+            assert first is not again
+        for _ in range(2):  # an error is never remembered as a success
+            with pytest.raises(RequestValidationError):
+                read(b"status=unknown")
+        for number in range(300):
+            read(b"score=%d" % number)
+        assert len(params._parsed) <= 256
 
     def test_unknown_fields_are_refused_where_they_are_declared(self) -> None:
         for declare in (filter_query, sort_query, options_query):
@@ -558,3 +582,27 @@ class TestKindsOfOrder:
     def test_a_list_without_a_search_knows_no_relevance(self, app: FastAPI, api: Api) -> None:
         app.include_router(list_router(Post, prefix="/posts"))
         assert api.get("/posts?sort=relevance", tenant="a").status_code == 422
+
+
+class Ticket(Library):
+    __tablename__ = "library_tickets"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    other: Mapped[UUID | None]
+    strict: Mapped[UUID]
+
+
+@pytest.mark.parametrize("kind", ["uuid", "asyncpg"])
+def test_a_uuid_is_written_as_pydantic_writes_it(kind: str) -> None:
+    asyncpg = pytest.importorskip("asyncpg.pgproto.pgproto")
+    make = UUID if kind == "uuid" else asyncpg.UUID
+    renderer = Renderer(Ticket)
+    values = {"id": make(str(UUID(int=1))), "other": None, "strict": make(str(UUID(int=2**128 - 1)))}
+    expected = read_schema_of(Ticket)(**values).model_dump_json().encode()
+    assert renderer.one(Ticket(**values)) == expected
+    page = renderer.page(PaginationResult([values], 1, 1, 20))
+    assert page.startswith(b'{"items":[' + expected + b"]")
+    # Other values are validated, as without the conversion: a text that is a UUID is read, and another is refused.
+    assert renderer.one(Ticket(**{**values, "id": f"{{{UUID(int=1)}}}"})) == expected
+    with pytest.raises(ValueError, match="strict"):
+        renderer.one(Ticket(**{**values, "strict": "none"}))
