@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: example test matrices check bench bench-conditions clean
+.PHONY: example test matrices check bench bench-conditions bench-growth clean
 
 example: $(READY)
 	$(BIN)/python -m example_app
@@ -28,6 +28,9 @@ bench: $(VENV)/.peers
 
 bench-conditions: $(READY)
 	$(BIN)/python -m benchmarks.conditions --detail
+
+bench-growth: $(VENV)/.peers
+	$(BIN)/python -m benchmarks.growth --plots docs/plots
 
 $(VENV)/.peers: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
