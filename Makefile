@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # The tests start many Python processes. Without compiled files, each would compile the packages anew, for seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: example test matrices check ruff mypy pyright imports bench bench-conditions clean
+.PHONY: example test matrices check ruff mypy pyright imports bench bench-conditions bench-growth clean
 
 example: $(READY)
 	$(BIN)/python -m example_app
@@ -41,6 +41,9 @@ bench: $(VENV)/.peers
 
 bench-conditions: $(READY)
 	$(BIN)/python -m benchmarks.conditions --detail
+
+bench-growth: $(VENV)/.peers
+	$(BIN)/python -m benchmarks.growth --plots docs/plots
 
 $(VENV)/.peers: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

@@ -17,7 +17,7 @@ from .measuring import Figures
 from .memory import Peak
 
 INK, TOOLKIT, BY_HAND = "#57606a", "#2f81f7", "#d9730d"
-_MORE = ("#1a7f37", "#a371f7")
+_MORE = ("#2da44e", "#a371f7")
 _DARK_INK = "#adbac7"
 _DARK = f"""<style>
 @media (prefers-color-scheme: dark) {{
@@ -113,9 +113,11 @@ def _widen(panel: Axes) -> None:
     if missing > 1:
         low, high = low / missing**0.5, high * missing**0.5
     panel.set_ylim(low, high)
-    ticks = [tick * 10**power for power in range(-2, 6) for tick in (1, 2, 5)]
-    inside = [tick for tick in ticks if low <= tick <= high]
-    chosen = inside if len(inside) <= 5 else [tick for tick in inside if f"{tick:e}".startswith("1")]
+    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
+        ticks = [step * 10**power for power in range(-2, 6) for step in steps]
+        chosen = [tick for tick in ticks if low <= tick <= high]
+        if len(chosen) > 1:
+            break
     panel.set_yticks(chosen, [f"{tick:,.10g}" for tick in chosen])
 
 
