@@ -177,7 +177,7 @@ class Unnested:
         lists = [rows.columns[name] for name in self.names]
         return columns, [*lists, *(defaults_of(default, len(rows)) for _, default in self.defaults)]
 
-    def source(self, rows: Rows) -> tuple[list[Column[object]], Select[object]]:
+    def source(self, rows: Rows) -> tuple[list[Column[object]], Select[Any]]:
         """The columns, and a SELECT of the rows in the given order, in which the database then assigns serial keys."""
         columns, lists = self.lists(rows)
         arrays = [
