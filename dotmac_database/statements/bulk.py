@@ -177,7 +177,7 @@ class Unnested:
         lists = [rows.columns[name] for name in self.names]
         return columns, [*lists, *(defaults_of(default, len(rows)) for _, default in self.defaults)]
 
-    def source(self, rows: Rows) -> tuple[list[Column[object]], Select[Any]]:
+    def source(self, rows: Rows) -> tuple[list[Column[object]], Select[object]]:
         """The columns, and a SELECT of the rows in the given order, in which the database then assigns serial keys."""
         columns, lists = self.lists(rows)
         arrays = [
@@ -185,7 +185,8 @@ class Unnested:
             for place, (each, values) in enumerate(zip(columns, lists, strict=True))
         ]
         table = _unnested(columns, arrays)
-        return columns, select(*list(table.c)[: len(columns)]).order_by(table.c.place)
+        source: Any = select(*list(table.c)[: len(columns)]).order_by(table.c.place)
+        return columns, source
 
 
 def _has_array_type(type_: sa.TypeEngine[object]) -> bool:
