@@ -85,7 +85,8 @@ class BulkMethods(RowWriter[M, SyncDb]):
     ) -> builtins.list[M] | int:
         """Insert many rows atomically: one INSERT per batch for each set of fields that the rows have.
 
-        A batch has at most 10,000 rows, and without arrays, as on SQLite, also a limited number of values. If the
+        A batch has at most 10,000 rows, and without arrays, as on SQLite, also a limited number of values. The rows of
+        a batch are read and validated before it is sent, and released afterwards. If the
         database generates the key by an expression (such as a random UUID), one SELECT for each batch gets the keys
         first. SQLAlchemy may need a statement for each row if the returned rows can't be matched with the given ones by
         their keys: if a trigger makes the key, if the database pads it, or if a row is in several tables.

@@ -185,7 +185,8 @@ class Unnested:
             for place, (each, values) in enumerate(zip(columns, lists, strict=True))
         ]
         table = _unnested(columns, arrays)
-        return columns, select(*list(table.c)[: len(columns)]).order_by(table.c.place)
+        source: Any = select(*list(table.c)[: len(columns)]).order_by(table.c.place)
+        return columns, source
 
 
 def _has_array_type(type_: sa.TypeEngine[object]) -> bool:

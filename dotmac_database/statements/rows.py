@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os import urandom
 from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
@@ -269,12 +270,18 @@ class _Rows:
         _, coerce = self.writer.field(key)
         assert coerce is not None, "a UUID has a coercer"
         if values is None:
-            keys: list[Any] = [uuid4() for _ in self.members]
+            keys: list[Any] = _random_uuids(len(self.members))
             self.columns[key] = (
                 keys if _is_coerced(self.traits.columns[key].type, {UUID}, keys) else [*map(coerce, keys)]
             )
         else:
             self.columns[key] = [coerce(uuid4()) if each is None else each for each in values]
+
+
+def _random_uuids(many: int) -> list[Any]:
+    """As many values of ``uuid4()``, whose random bytes are read from the system at once."""
+    random = urandom(16 * many)
+    return [UUID(bytes=random[start : start + 16], version=4) for start in range(0, 16 * many, 16)]
 
 
 def _is_coerced(type_: sa.TypeEngine[Any], kinds: set[type], values: list[Any]) -> bool:
