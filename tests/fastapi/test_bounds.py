@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,17 +28,20 @@ from dotmac_database import (
     create_repository,
 )
 from dotmac_database_fastapi import (
+    DatabasePlugin,
     bounds,
     crud_router,
     filter_query,
     get_repository,
     list_router,
     options_query,
+    register_exception_handlers,
     sort_query,
+    tenant_from_header,
 )
 from dotmac_database_fastapi.readable import shown_by, shows
 from tests.conftest import counted
-from tests.fastapi.conftest import Api
+from tests.fastapi.conftest import Api, checked_out
 
 
 class Base(DeclarativeBase):
@@ -130,6 +134,30 @@ def people(database: Database) -> None:
 
 @pytest.fixture
 def api(app: FastAPI, api: Api) -> Api:
+    add_paths(app)
+    return api
+
+
+@pytest.fixture
+def shared(_shared: Api, database: Database) -> Api:
+    """As `api`, for all tests that add nothing to the app: to make an app takes longer than to call it."""
+    return _shared
+
+
+@pytest.fixture(scope="module")
+def _shared(_database: Database) -> Iterator[Api]:
+    plugin = DatabasePlugin(_database.url, tenant=tenant_from_header("X-Tenant-ID"))
+    app = FastAPI(lifespan=plugin.lifespan)
+    register_exception_handlers(app)
+    add_paths(app)
+    with asyncio.Runner() as runner:
+        yield Api(app, runner)
+        held = checked_out(plugin)
+        runner.run(plugin.database.dispose_async())
+    assert not held, "a connection was left checked out"
+
+
+def add_paths(app: FastAPI) -> None:
     """Each thing that reads a query string, on a path of its own."""
     app.include_router(list_router(Person, prefix="/list", search=("name",)))
     app.include_router(crud_router(Person, prefix="/crud", search=("name",)))
@@ -145,8 +173,6 @@ def api(app: FastAPI, api: Api) -> Api:
     @app.get("/options")
     async def options(given: QueryOptions = Depends(options_query(Person, search=("name",)))) -> int:
         return len(given.filters)
-
-    return api
 
 
 PATHS = ["/list", "/crud", "/filters", "/sorts", "/options"]
@@ -213,8 +239,8 @@ SPECIMENS: dict[str, tuple[list[str], str]] = {
         for path in paths
     ],
 )
-def test_too_much_is_refused_in_a_few_words(api: Api, compared: list[str], path: str, query: str) -> None:
-    refused(api.get(f"{path}?{query}", tenant="a"))
+def test_too_much_is_refused_in_a_few_words(shared: Api, compared: list[str], path: str, query: str) -> None:
+    refused(shared.get(f"{path}?{query}", tenant="a"))
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -226,13 +252,13 @@ def test_nothing_is_sent_for_what_is_refused(api: Api, plugin: Any, path: str) -
 
 @pytest.mark.usefixtures("people")
 @pytest.mark.parametrize("path", FILTERING)
-def test_as_much_as_may_be_is_taken(api: Api, path: str) -> None:
+def test_as_much_as_may_be_is_taken(shared: Api, path: str) -> None:
     hundred = "&".join(["name__in=n1"] * 100)
     thousand = "name__in=" + ",".join(["n1"] * 999) + "&salary__gte=0"
     for query in (hundred, f"&&&{hundred}&&&", thousand):
-        assert api.get(f"{path}?{query}", tenant="a").status_code == 200
+        assert shared.get(f"{path}?{query}", tenant="a").status_code == 200
     for query, named in ((f"{hundred}&name__in=n1", "query"), (f"{thousand}&salary__lte=9", "name__in")):
-        refused(api.get(f"{path}?{query}", tenant="a"), named)
+        refused(shared.get(f"{path}?{query}", tenant="a"), named)
 
 
 def test_an_answer_says_how_many_faults_it_leaves_out(api: Api) -> None:
@@ -479,18 +505,18 @@ def nested(levels: int, opening: str, closing: str) -> str:
 
 @pytest.mark.parametrize("brackets", [('{"a":', "}"), ("[", "]")])
 @pytest.mark.parametrize("levels", [65, 255, 900, 5_000, 100_000])
-def test_a_body_nests_only_so_deep(api: Api, brackets: tuple[str, str], levels: int) -> None:
-    made = api.post("/crud", tenant="a", json={"name": "x"}).json()["id"]
+def test_a_body_nests_only_so_deep(shared: Api, brackets: tuple[str, str], levels: int) -> None:
+    made = shared.post("/crud", tenant="a", json={"name": "x"}).json()["id"]
     value = nested(levels, *brackets)
     headers = {"content-type": "application/json"}
     for method, path in (("POST", "/crud"), ("PATCH", f"/crud/{made}")):
         for body in (f'{{"name":"y","settings":{value}}}', f'{{"name":{value}}}', value):
-            answer = api.request(method, path, tenant="a", content=body, headers=headers)
+            answer = shared.request(method, path, tenant="a", content=body, headers=headers)
             assert answer.status_code == 422, answer.text[:300]
             assert answer.headers["content-type"] == "application/problem+json"
             if levels < 1_000 and "settings" in body:
                 assert answer.json()["fields"] == ["settings"]
-    assert [row["settings"] for row in api.get("/crud", tenant="a").json()["items"]] == [None]
+    assert [row["settings"] for row in shared.get("/crud", tenant="a").json()["items"]] == [None]
 
 
 @pytest.mark.parametrize("brackets", [('{"a":', "}"), ("[", "]")])
@@ -511,22 +537,22 @@ def test_as_deep_as_may_be_is_stored_and_listed(api: Api, brackets: tuple[str, s
     ],
 )
 @pytest.mark.parametrize("field", ["settings", "name", "salary", "ratio"])
-def test_what_no_database_takes_is_refused(api: Api, field: str, value: str) -> None:
-    made = api.post("/crud", tenant="a", json={"name": "x"}).json()["id"]
+def test_what_no_database_takes_is_refused(shared: Api, field: str, value: str) -> None:
+    made = shared.post("/crud", tenant="a", json={"name": "x"}).json()["id"]
     headers = {"content-type": "application/json"}
     for method, path in (("POST", "/crud"), ("PATCH", f"/crud/{made}")):
         rest = "" if field == "name" else ', "name": "y"'
-        answer = api.request(method, path, tenant="a", content=f'{{"{field}": {value}{rest}}}', headers=headers)
+        answer = shared.request(method, path, tenant="a", content=f'{{"{field}": {value}{rest}}}', headers=headers)
         assert answer.status_code == 422, answer.text
         assert answer.headers["content-type"] == "application/problem+json"
         json.loads(answer.content, parse_constant=pytest.fail)
-    assert api.get("/crud", tenant="a").json()["total"] == 1
+    assert shared.get("/crud", tenant="a").json()["total"] == 1
 
 
 @pytest.mark.parametrize("key", [r"\ud800", r"a\u0000b", "x" * 10_000])
-def test_a_key_that_is_no_text_is_refused(api: Api, key: str) -> None:
+def test_a_key_that_is_no_text_is_refused(shared: Api, key: str) -> None:
     headers = {"content-type": "application/json"}
-    refused(api.post("/crud", tenant="a", content=f'{{"name": "x", "{key}": 1}}', headers=headers))
+    refused(shared.post("/crud", tenant="a", content=f'{{"name": "x", "{key}": 1}}', headers=headers))
 
 
 @pytest.mark.usefixtures("people")
@@ -538,7 +564,7 @@ def test_a_key_that_is_no_text_is_refused(api: Api, key: str) -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["/list?q=", "/list?name__search="])
-def test_nothing_that_is_typed_is_an_error(api: Api, path: str, words: str) -> None:
-    answer = api.get(path + quote(words), tenant="a")
+def test_nothing_that_is_typed_is_an_error(shared: Api, path: str, words: str) -> None:
+    answer = shared.get(path + quote(words), tenant="a")
     assert answer.status_code == 200, answer.text
     assert answer.json()["total"] in (0, 6)

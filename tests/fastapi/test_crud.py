@@ -145,6 +145,7 @@ class TestChange:
             assert answer.headers["content-type"] == "application/problem+json"
             assert api.get(f"/users/{key}", tenant="a").headers["etag"] == '"1"'
 
+    @pytest.mark.fast_way("update-statements")
     def test_a_conditional_deletion_is_one_statement(self, api: Api, plugin: Any) -> None:
         key = made(api)
         with counted(plugin.database.async_engine.sync_engine) as sent:

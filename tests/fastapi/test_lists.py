@@ -542,6 +542,7 @@ class TestRowsAsColumns:
         app.include_router(list_router(Book, prefix="/books", repository=Shouting))
         assert [book["page"] for book in api.get("/books").json()["items"]] == [-1, -2]
 
+    @pytest.mark.fast_way("columns")
     def test_otherwise_no_object_is_made(self, app: FastAPI, api: Api) -> None:
         made: list[Any] = []
 

@@ -192,6 +192,7 @@ class TestReads:
         # The engine's first connection asks for the isolation level, which decides.
         assert held[3:] == [0, 1, 1]
 
+    @pytest.mark.fast_way("autocommit")
     def test_a_request_that_reads_sends_its_statement_alone(
         self, app: FastAPI, api: Api, plugin: DatabasePlugin, dialect: str
     ) -> None:

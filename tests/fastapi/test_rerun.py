@@ -222,7 +222,7 @@ class TestLostRaces:
     def test_a_deadlock(self, app: FastAPI, api: Api, make_plugin: MakePlugin, other: Any) -> None:
         plugin = make_plugin(name="weak", isolation_level="READ COMMITTED")
         meeting = Meeting(2)
-        router = Router()
+        router = Router(PATIENT)
 
         @router.put("/{first}/{second}")
         async def locked(first: int, second: int, session: Any = Depends(plugin.get_session)) -> None:
@@ -237,7 +237,8 @@ class TestLostRaces:
             return await asyncio.gather(api.arequest("PUT", "/1/2"), api.arequest("PUT", "/2/1"))
 
         assert [answer.status_code for answer in api.run(both())] == [200, 200]
-        assert sorted(meeting.seen.values()) == [1, 2]
+        # The request that is rolled back can lock its first row again before the other one does: another deadlock.
+        assert sum(meeting.seen.values()) > 2
         assert [count(other, 1), count(other, 2)] == [2, 2]
 
 

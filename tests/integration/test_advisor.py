@@ -272,6 +272,7 @@ def test_it_sends_the_explanation_and_one_look_at_the_catalogue_and_reads_no_row
     assert "events" not in catalogue.replace("pragma_index", "")
 
 
+@pytest.mark.fast_way("row-comparisons")
 def test_a_page_after_a_cursor_is_one_range_of_the_index(face: Face, database: Database) -> None:
     options: dict[str, Any] = {"sorts": [{"field": "at"}], "cursor_pagination": {"limit": 20}}
     with face.session() as session:

@@ -119,7 +119,7 @@ def seen_by_listeners(face: Face, operation: str, *, inside: bool) -> list[dict[
     return own
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "update-statements")
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_listeners_get_the_same_from_the_driver(

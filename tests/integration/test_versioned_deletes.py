@@ -105,6 +105,7 @@ def test_a_row_is_deleted_at_its_version_alone(face: Face, name: str, softly: bo
         assert face(rows.exists, 2)
 
 
+@pytest.mark.fast_way("update-statements")
 @pytest.mark.parametrize(("name", "softly"), [("Plain", True), ("Soft", True), ("Soft", False), ("Counted", True)])
 def test_it_is_one_statement(face: Face, name: str, softly: bool) -> None:
     with face.session() as session:

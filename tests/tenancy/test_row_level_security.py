@@ -423,6 +423,7 @@ def test_after_a_failed_first_write_the_transaction_still_has_its_tenant(behind:
         assert behind.run(session, _raw) == [1, 3]
 
 
+@pytest.mark.fast_way("joined-messages")
 @pytest.mark.parametrize("signed", [False, True])
 def test_a_signed_tenant_is_in_no_text_that_other_sessions_can_read(owner: Database, signed: bool) -> None:
     """PostgreSQL shows the text of a session's last statement to other sessions of its role, but not the values."""
