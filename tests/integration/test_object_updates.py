@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, String, event, func, text
+from sqlalchemy import JSON, CheckConstraint, Engine, ForeignKey, String, create_engine, event, func, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, object_session, relationship, validates
 from sqlalchemy.orm.attributes import flag_modified
 
 from dotmac_database import AuditMixin, DatabaseError, DuplicateEntityError, TenantMixin, create_repository
+from dotmac_database.engines import sync_url
 from tests.conftest import DRIVERS, Face, Faces
-from tests.ways import WAYS, block, create_tables, recorded, way_of
+from tests.ways import WAYS, block, recorded, way_of
 
 
 class Base(DeclarativeBase):
@@ -234,15 +236,41 @@ def face(request: pytest.FixtureRequest, faces: Faces, monkeypatch: pytest.Monke
     assert face.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
-def fill(face: Face) -> None:
-    """Two rows of tenant a, one of tenant b, and a room."""
-    create_tables(face, Base.metadata)
-    with face.session() as session:
-        for tenant, rows in {"a": [(1, "one"), (2, "two")], "b": [(9, "nine")]}.items():
-            guests = face.repository(session, Guest, tenant)
-            for key, name in rows:
-                face(guests.create, {"id": key, "name": name, "notes": {}})
-        face(face.repository(session, Room, "a").create, {"id": 1})
+@pytest.fixture(scope="module")
+def engines(faces: Faces) -> Iterator[dict[str, Engine]]:
+    """The engines by which the tables were created and are filled, by their URL."""
+    engines: dict[str, Engine] = {}
+    yield engines
+    for engine in engines.values():
+        engine.dispose()
+
+
+@pytest.fixture
+def fill(face: Face, engines: dict[str, Engine]) -> Callable[[], None]:
+    """A function that leaves two rows of tenant a, one of tenant b, and a room."""
+    url = sync_url(face.database.url)
+    engine = engines.get(str(url))
+    if engine is None:
+        engine = engines[str(url)] = create_engine(url)
+        Base.metadata.create_all(engine)
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    common = {"age": 1, "notes": {}, "version": 1, "created_at": now, "updated_at": now}
+    rows = [
+        {"id": key, "name": name, "tenant_id": tenant, **common}
+        for key, name, tenant in ((1, "one", "a"), (2, "two", "a"), (9, "nine", "b"))
+    ]
+
+    def refill() -> None:
+        with engine.begin() as connection:
+            for table in reversed(Base.metadata.sorted_tables):
+                connection.execute(table.delete())
+            connection.execute(
+                Base.metadata.tables["object_rooms"].insert(), {"id": 1, "name": "empty", "tenant_id": "a"}
+            )
+            connection.execute(Base.metadata.tables["object_guests"].insert(), rows)
+
+    refill()
+    return refill
 
 
 def state_of(entity: Any) -> dict[str, Any]:
@@ -295,11 +323,13 @@ def outcome_of(face: Face, case: Case, options: dict[str, Any] | None) -> dict[s
 
 @pytest.mark.parametrize("circumstance", CIRCUMSTANCES)
 @pytest.mark.parametrize("name", CASES)
-def test_an_update_of_an_object_is_the_same_either_way(face: Face, name: str, circumstance: str) -> None:
+def test_an_update_of_an_object_is_the_same_either_way(
+    face: Face, fill: Callable[[], None], name: str, circumstance: str
+) -> None:
     case, options = CASES[name], CIRCUMSTANCES[circumstance]
     outcomes, updates = {}, {}
     for way in WAYS:
-        fill(face)
+        fill()
         with way_of(face.engine, way) as sent:
             outcomes[way] = outcome_of(face, case, options)
         updates[way] = [each.sql for each in sent if each.sql.startswith("UPDATE object_guests")]
@@ -307,8 +337,8 @@ def test_an_update_of_an_object_is_the_same_either_way(face: Face, name: str, ci
     assert bool(updates["driver"]) == case.by_driver
 
 
+@pytest.mark.usefixtures("fill")
 def test_a_listener_to_updates_gets_a_flush(face: Face) -> None:
-    fill(face)
     seen: list[str] = []
 
     def listener(_mapper: Any, _connection: Any, guest: Guest) -> None:
@@ -324,8 +354,8 @@ def test_a_listener_to_updates_gets_a_flush(face: Face) -> None:
     assert not any(each.sql.startswith("UPDATE") for each in sent)
 
 
+@pytest.mark.usefixtures("fill")
 def test_a_listener_to_flushes_gets_a_flush(face: Face) -> None:
-    fill(face)
     seen: list[str] = []
     with recorded() as sent, face.session() as session:
         inner = session.sync_session if face.is_async else session
@@ -335,10 +365,10 @@ def test_a_listener_to_flushes_gets_a_flush(face: Face) -> None:
     assert not any(each.sql.startswith("UPDATE") for each in sent)
 
 
+@pytest.mark.usefixtures("fill")
 def test_the_row_is_locked_before_the_validator_sees_it(face: Face) -> None:
     if "sqlite" in face.engine.url.drivername:
         pytest.skip("SQLite locks the whole database")
-    fill(face)
     with recorded() as sent, face.session() as session:
         face(face.repository(session, Guest, "a").update, 1, {"name": "new"})
     assert [each.sql.split()[0] for each in sent] == ["SELECT", "UPDATE"]
