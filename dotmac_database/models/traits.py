@@ -141,6 +141,13 @@ class Traits(Generic[M]):
         return frozenset(key for key in parts if key is not None)
 
     @cached_property
+    def set_automatically(self) -> tuple[str, ...]:
+        """The keys of the columns that the toolkit or the mapper sets in each new row, or changes with the row."""
+        parts = (self.tenant, self.discriminator, self.created_at, self.updated_at, self.created_by, self.updated_by)
+        keys = (*parts, self.is_deleted, self.version, self.makes_uuid)
+        return tuple(dict.fromkeys(key for key in keys if key is not None))
+
+    @cached_property
     def private(self) -> frozenset[str]:
         """The keys of private columns (``info={"private": True}``), and of column properties that contain one."""
         return frozenset(

@@ -6,19 +6,17 @@ and one comparison shows that none of them has to be converted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from os import urandom
 from typing import Any, TypeAlias
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import types as sa
 
 from ..errors import DatabaseError
-from ..models.living import flag_value
-from ..models.traits import Traits, VersionSource
+from ..models.traits import Traits
 from ..tenancy.context import ALL_TENANTS
-from ..types import UTCDateTime, undecorated, utc_now
+from ..types import undecorated
 from .coercion import Coercer, binds_by_itself, coercer
 from .data import DATA_TYPES, Values, data_of, new_data_of
 from .writes import Writer
@@ -110,7 +108,7 @@ def changed_rows(writer: Writer, data: Sequence[object]) -> list[tuple[list[Key]
             own = group.keys()
             keys.update(own)
             if changed.columns:
-                group.stamp_change()
+                writer.stamp_change(changed.columns, len(changed))
                 changes.append((own, changed))
     except (_OneByOneError, DatabaseError, ValueError):
         return None
@@ -143,11 +141,7 @@ class _Rows:
     def rows(self) -> Rows:
         """New rows with all values that the toolkit sets."""
         self._read()
-        self._stamp_tenant()
-        self._stamp_class()
-        self._stamp_audit()
-        self._stamp_version()
-        self._stamp_key()
+        self.writer.stamp_new(self.columns, len(self.members))
         return Rows(self.places, self.columns)
 
     def _read(self) -> None:
@@ -161,13 +155,12 @@ class _Rows:
     def changes(self) -> Rows:
         """The changes of rows, which still have their primary keys."""
         self._read()
-        traits = self.traits
-        if traits.version in self.columns and traits.version_source is not VersionSource.DATABASE:
-            raise _OneByOneError
-        if traits.tenant is not None and self.writer.reader.scope.tenant is not ALL_TENANTS:
-            self._stamp_tenant()
-            if traits.tenant not in traits.primary_key:
-                del self.columns[traits.tenant]
+        self.writer.refuse_version(self.columns)
+        tenant = self.writer.reader.scope.tenant
+        if self.traits.tenant is not None and tenant is not ALL_TENANTS:
+            self.writer.refuse_tenants(self.columns.pop(self.traits.tenant, ()))
+            if self.traits.tenant in self.traits.primary_key:
+                self.columns[self.traits.tenant] = [tenant] * len(self.members)
         return Rows(self.places, self.columns)
 
     def keys(self) -> list[Key]:
@@ -181,20 +174,12 @@ class _Rows:
             parts.append(values if _is_coerced(type_, kinds, values) else list(map(coercer(type_), values)))
         return list(zip(*parts, strict=True))
 
-    def stamp_change(self) -> None:
-        """Set the audit columns of a change."""
-        if self.traits.updated_at is not None:
-            moments: list[Any] = [utc_now() for _ in self.members]
-            self._stamp(self.traits.updated_at, lambda: self._moments(self.traits.updated_at or "", moments))
-        if self.writer.actor is not None:
-            self._stamp(self.traits.updated_by, lambda: [self.writer.actor] * len(self.members))
-
     def _coerced(self, key: str, coerce: Coercer, values: list[Any]) -> list[Any]:
         """The converted values of a column."""
         kinds = set(map(type, values))
         type_ = self.traits.columns[key].type
         if type(None) in kinds:
-            if key in self.traits.never_null and not (self.new and key not in self.traits.required):
+            if self.writer.refuses_none(key, new=self.new):
                 raise _OneByOneError
             if len(kinds) > 1 or type_.should_evaluate_none:
                 values = [self.writer.null(key) if each is None else coerce(each) for each in values]
@@ -205,83 +190,6 @@ class _Rows:
         ):
             raise _OneByOneError
         return values
-
-    def _stamp(self, key: str | None, make: Callable[[], list[Any]]) -> None:
-        if key is not None and key not in self.columns:
-            self.columns[key] = make()
-
-    def _stamp_tenant(self) -> None:
-        key, tenant = self.traits.tenant, self.writer.reader.scope.tenant
-        if key is None:
-            return
-        values = self.columns.get(key)
-        if tenant is ALL_TENANTS:
-            if values is None or any(each is None for each in values):
-                raise _OneByOneError
-        elif values is not None and any(each is not None and each != tenant for each in values):
-            raise _OneByOneError
-        else:
-            self.columns[key] = [tenant] * len(self.members)
-
-    def _stamp_class(self) -> None:
-        key = self.traits.discriminator
-        if self.traits.abstract or key in self.columns:
-            raise _OneByOneError
-        identity = self.traits.mapper.polymorphic_identity
-        if key is not None and identity is not None:
-            self.columns[key] = [identity] * len(self.members)
-
-    def _stamp_audit(self) -> None:
-        traits, many = self.traits, len(self.members)
-        if traits.created_at is not None or traits.updated_at is not None:
-            moments: list[Any] = [utc_now() for _ in self.members]
-            for key in (traits.created_at, traits.updated_at):
-                if key is not None and key not in self.columns:
-                    self.columns[key] = self._moments(key, moments)
-        if self.writer.actor is not None:
-            self._stamp(traits.created_by, lambda: [self.writer.actor] * many)
-            self._stamp(traits.updated_by, lambda: [self.writer.actor] * many)
-        mark = traits.is_deleted
-        if mark is not None and traits.columns[mark].default is None:
-            self._stamp(mark, lambda: [flag_value(traits.columns[mark], deleted=False)] * many)
-
-    def _moments(self, key: str, moments: list[Any]) -> list[Any]:
-        if isinstance(self.traits.columns[key].type, UTCDateTime):
-            return moments
-        _, coerce = self.writer.field(key)
-        return moments if coerce is None else list(map(coerce, moments))
-
-    def _stamp_version(self) -> None:
-        key, source = self.traits.version, self.traits.version_source
-        if key is None:
-            return
-        if source is VersionSource.TOOLKIT:
-            if self.traits.columns[key].default is None:
-                self._stamp(key, lambda: [1] * len(self.members))
-        elif source is not VersionSource.DATABASE:
-            generate: Any = self.traits.mapper.version_id_generator
-            self.columns[key] = [generate(None) for _ in self.members]
-
-    def _stamp_key(self) -> None:
-        key = self.traits.makes_uuid
-        if key is None:
-            return
-        values = self.columns.get(key)
-        _, coerce = self.writer.field(key)
-        assert coerce is not None, "a UUID has a coercer"
-        if values is None:
-            keys: list[Any] = _random_uuids(len(self.members))
-            self.columns[key] = (
-                keys if _is_coerced(self.traits.columns[key].type, {UUID}, keys) else [*map(coerce, keys)]
-            )
-        else:
-            self.columns[key] = [coerce(uuid4()) if each is None else each for each in values]
-
-
-def _random_uuids(many: int) -> list[Any]:
-    """As many values of ``uuid4()``, whose random bytes are read from the system at once."""
-    random = urandom(16 * many)
-    return [UUID(bytes=random[start : start + 16], version=4) for start in range(0, 16 * many, 16)]
 
 
 def _is_coerced(type_: sa.TypeEngine[Any], kinds: set[type], values: list[Any]) -> bool:

@@ -4,100 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
 
 from sqlalchemy import (
     bindparam,
     delete,
     func,
     insert,
-    null,
     update,
 )
 from sqlalchemy.sql.elements import Null
 
 from ..departures import CHANGE, INSERT, mapper_departure
-from ..errors import MisuseError, TenantIsolationError, TenantRequiredError, ValidationError
+from ..errors import MisuseError, TenantIsolationError, ValidationError
 from ..models.expressions import default_value
 from ..models.living import flag_value
-from ..models.traits import Traits, VersionSource
+from ..models.traits import VersionSource
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.related import tenant_of_related
 from ..tenancy.values import same
-from ..types import UTCDateTime, utc_now
-from .coercion import Coercer, coercer
+from ..types import utc_now
 from .data import NewRow, Values, data_of, is_sql, new_data_of
 from .filters import Analysis
-from .paths import is_json
-from .reads import Bound, Reader
-from .suggestions import shown, suggestion
+from .reads import Bound
+from .stamps import Stamps
 
 _MISSING = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Writer:
+class Writer(Stamps):
     """Validates values, and builds the write statements of one class for one tenant."""
-
-    reader: Reader
-    actor: str | None = None
-
-    @property
-    def traits(self) -> Traits[object]:
-        """The class's traits."""
-        return self.reader.traits
-
-    @property
-    def _fields(self) -> dict[object, tuple[str, Coercer | None]]:
-        """A cache: for each name of a field, its key and the coercer of its column. None: the key is not a column's."""
-        return self.reader.traits.fields
 
     def for_create(self, data: object) -> NewRow:
         """The values of a new row: validated, converted, with tenant and audit columns. ``data`` is not changed."""
         traits = self.reader.traits
         fields, unset = new_data_of(traits, data)
         values = self.checked(fields)
-        self._stamp_tenant(values)
-        self._stamp_class(values)
-        if traits.created_at is not None or traits.updated_at is not None:
-            now = utc_now()
-            self._stamp(values, traits.created_at, now)
-            self._stamp(values, traits.updated_at, now)
-        if self.actor is not None:
-            self._stamp(values, traits.created_by, self.actor)
-            self._stamp(values, traits.updated_by, self.actor)
-        if traits.is_deleted is not None and traits.columns[traits.is_deleted].default is None:
-            self._stamp(values, traits.is_deleted, flag_value(traits.columns[traits.is_deleted], deleted=False))
-        if traits.version is not None:
-            self._stamp_version(values, traits.version)
-        uuid_key = traits.makes_uuid
-        if uuid_key is not None and values.get(uuid_key) is None:
-            values[uuid_key] = self._coerced(uuid_key, uuid4())
+        if traits.tenant is not None and self.reader.scope.tenant is ALL_TENANTS:
+            self._take_tenant_of_related(values, traits.tenant)
+        columns = {key: [values[key]] for key in traits.set_automatically if key in values}
+        self.stamp_new(columns, 1)
+        for key, (value,) in columns.items():
+            values[key] = value
         return NewRow(values, frozenset(self._fields[name][0] for name in unset) if unset else unset)
 
     def for_update(self, data: object) -> Values:
         """The values of an update, validated and converted. `stamped` adds the audit columns."""
         traits = self.reader.traits
         values = self.checked(data_of(traits, data))
-        if traits.version in values and traits.version_source is not VersionSource.DATABASE:
-            raise ValidationError(
-                f"{traits.name}.{traits.version} is set automatically; pass expected_version= to check it.",
-                field=traits.version,
-            )
-        if traits.tenant is not None:
-            self._check_tenant(values.get(traits.tenant))
-            if self.reader.scope.tenant is not ALL_TENANTS:
-                values.pop(traits.tenant, None)
+        self.refuse_version(values)
+        if traits.tenant in values and self.reader.scope.tenant is not ALL_TENANTS:
+            self.refuse_tenants((values.pop(traits.tenant),))
         return values
 
     def stamped(self, values: Values) -> Values:
         """The changes of an update, with the audit columns. Audit columns that the changes contain are not replaced."""
-        self._stamp(values, self.traits.updated_at, utc_now())
-        if self.actor is not None:
-            self._stamp(values, self.traits.updated_by, self.actor)
+        columns = {key: [values[key]] for key in self.traits.set_automatically if key in values}
+        self.stamp_change(columns, 1)
+        for key, (value,) in columns.items():
+            values[key] = value
         return values
 
     def refuse_nulls(self, values: Values, *, new: bool, index: int | None = None) -> Values:
@@ -110,7 +77,7 @@ class Writer:
         for key in traits.never_null:
             value = values.get(key, _MISSING)
             # In a new row, None means the column's default, if it has one. `Null` is the SQL NULL of a JSON column.
-            null_ = type(value) is Null or (value is None and not (new and key not in traits.required))
+            null_ = type(value) is Null or (value is None and self.refuses_none(key, new=new))
             if null_ and not self._can_be_replaced(new):
                 row = "" if index is None else f" (row {index})"
                 if key in traits.private:
@@ -139,84 +106,12 @@ class Writer:
                 try:
                     values[key] = coerce(value)
                 except ValueError as expected:
-                    values[key] = self._expression(key, value, expected)
+                    values[key] = self.expression(key, value, expected)
         return values
-
-    def field(self, name: object) -> tuple[str, Coercer | None]:
-        """The key of a field's name, and the coercer of its column. None: the key is not a column's.
-
-        Raises `ValidationError` if it is not a field's name.
-        """
-        entry: tuple[str, Coercer | None] | None = self._fields.get(name)
-        if entry is not None:
-            return entry
-        key = self.canonical(name)
-        is_column = key in self.traits.columns
-        entry = self._fields[name] = (key, coercer(self.traits.columns[key].type, storing=True) if is_column else None)
-        return entry
-
-    def null(self, key: str) -> object:
-        """The value that is stored as SQL NULL. (In a JSON column None would be stored as the JSON value ``null``.)"""
-        type_ = self.traits.columns[key].type
-        return null() if is_json(type_) and type_.should_evaluate_none else None
 
     def holds_sql(self, values: Values) -> bool:
         """Whether one of the values is an SQL expression. The NULL of a JSON column is not: it is sent like data."""
         return any(map(is_sql, values.values())) and any(self.is_expression(*item) for item in values.items())
-
-    def is_expression(self, key: str, value: object) -> bool:
-        """Whether the value of a key is an SQL expression. The NULL of a JSON column is not."""
-        return is_sql(value) and not (type(value) is Null and is_json(self.traits.columns[key].type))
-
-    def canonical(self, name: object) -> str:
-        """The key of a field's name, which can be a synonym. Raises `ValidationError` if it is not a field's name."""
-        mapper = self.traits.mapper
-        if isinstance(name, str):
-            synonym = mapper.synonyms.get(name)
-            key = synonym.name if synonym is not None else name
-            if key in self.traits.columns or key in self.traits.relationships:
-                return key
-            descriptor = mapper.all_orm_descriptors.get(key)
-            if key not in mapper.column_attrs and getattr(descriptor, "fset", None) is not None:
-                return key
-        names = {*self.traits.columns, *self.traits.relationships} - self.traits.private
-        hint = suggestion(name, names)
-        raise MisuseError(f"{self.traits.name} has no field {shown(name)!r}{hint}", field=shown(name))
-
-    def _coerced(self, key: str, value: object) -> object:
-        _, coerce = self._fields.get(key) or self.field(key)
-        return value if coerce is None else self._stored(key, coerce, value)
-
-    def _stored(self, key: str, coerce: Coercer, value: object) -> object:
-        try:
-            return coerce(value)
-        except ValueError as expected:
-            return self._expression(key, value, expected)
-
-    def _expression(self, key: str, value: object, expected: ValueError) -> object:
-        """A value that can't be coerced, if it is an SQL expression of the app. Otherwise raises `ValidationError`."""
-        if is_sql(value):
-            return value
-        raise ValidationError(f"{self.traits.name}.{key} takes {expected}.", field=key) from None
-
-    def _stamp(self, values: Values, key: str | None, value: object) -> None:
-        """Set the column of a role, unless the class has none (``key=None``) or the data contains it."""
-        if key is None or key in values:
-            return
-        type_ = self.traits.columns[key].type
-        if isinstance(value, datetime) and not isinstance(type_, UTCDateTime):
-            value = self._coerced(key, value)
-        values[key] = value
-
-    def _stamp_version(self, values: Values, key: str) -> None:
-        """Set the first version of a new row. A version that the ORM generates replaces one in the data."""
-        source = self.traits.version_source
-        if source is VersionSource.TOOLKIT:
-            if self.traits.columns[key].default is None:
-                values.setdefault(key, 1)
-        elif source is not VersionSource.DATABASE:
-            first: Any = self.traits.mapper.version_id_generator
-            values[key] = first(None)
 
     def _check_related(self, key: str, value: object) -> None:
         """Raise `TenantIsolationError` if the value of a relationship contains an object of another tenant."""
@@ -227,51 +122,14 @@ class Writer:
         if related is not None and not same(related, tenant):
             raise TenantIsolationError(f"{self.traits.name}.{key}: a related object belongs to another tenant.")
 
-    def _stamp_tenant(self, values: Values) -> None:
-        key = self.traits.tenant
-        if key is None:
-            return
-        tenant = self.reader.scope.tenant
-        if tenant is ALL_TENANTS:
-            self._take_tenant_of_related(values, key)
-            if values.get(key) is None:
-                raise TenantRequiredError(f"{self.traits.name}.{key} must name the tenant of the row.", field=key)
-            return
-        self._check_tenant(values.get(key, tenant))
-        values[key] = tenant
-
     def _take_tenant_of_related(self, values: Values, key: str) -> None:
         related = tenant_of_related(self.traits, values)
         if related is None:
             return
         if values.get(key) is None:
-            values[key] = self._coerced(key, related)
+            values[key] = self.coerced(key, related)
         elif not same(values[key], related):
             raise TenantIsolationError(f"{self.traits.name}: a related object belongs to another tenant.")
-
-    def _stamp_class(self, values: Values) -> None:
-        """Set the discriminator of a new row, which INSERT … SELECT and COPY would not set.
-
-        Raises `ValidationError` if the class is abstract, or if the data has the discriminator of another class.
-        """
-        traits = self.reader.traits
-        if traits.abstract:
-            names = [each.class_.__name__ for each in traits.mapper.self_and_descendants if each is not traits.mapper]
-            raise ValidationError(f"{traits.name} is abstract: create one of {', '.join(sorted(names))}.")
-        key = traits.discriminator
-        if key is None:
-            return
-        identity = traits.mapper.polymorphic_identity
-        value = values.get(key)
-        if value is None and identity is not None:
-            values[key] = identity
-        elif value is not None and (is_sql(value) or value != identity):
-            raise ValidationError(f"{traits.name}.{key}: the data names another class.", field=key)
-
-    def _check_tenant(self, value: object) -> None:
-        tenant = self.reader.scope.tenant
-        if tenant is not ALL_TENANTS and value is not None and value != tenant:
-            raise TenantIsolationError(f"{self.traits.name}: the data names another tenant.")
 
     def runs(self, rows: Sequence[Values], *, keep_none: bool = False) -> list[tuple[list[int], list[Values]]]:
         """The rows in groups with the same keys. Each group has the positions of its rows, and the rows.
@@ -322,7 +180,7 @@ class Writer:
             if key not in row_values and column.default is not None:
                 value = plain[key] if key in plain else default_value(column.default)
                 # The default is rounded to the column's scale, because the value would be read in this form.
-                row_values[key] = self._coerced(key, value) if type(value) is Decimal else value
+                row_values[key] = self.coerced(key, value) if type(value) is Decimal else value
         names = tuple(row_values)
 
         def make() -> object:
@@ -392,7 +250,7 @@ class Writer:
             raise MisuseError(
                 f"{self.traits.name} has no version, so expected_version can't be checked.", field="expected_version"
             )
-        return self._coerced(key, version)
+        return self.coerced(key, version)
 
     def update_where(self, analysis: Analysis, values: Values) -> Bound:
         """UPDATE of all rows that match the filters."""
@@ -412,5 +270,5 @@ class Writer:
         if traits.is_deleted is not None:
             values[traits.is_deleted] = flag_value(traits.columns[traits.is_deleted], deleted=deleted)
         if traits.deleted_at is not None:
-            self._stamp(values, traits.deleted_at, utc_now() if deleted else None)
+            values[traits.deleted_at] = self.coerced(traits.deleted_at, utc_now()) if deleted else None
         return self.stamped(values)
