@@ -139,30 +139,26 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
             return None
         log_route(self.model_class, route)
         with translated(self.model_class):
-            bound = writer.reader.locked_by_key(key)
-            protected = locked._replace(boundary=Boundary.SAVEPOINT)
-            rows: Rows | None = fetch(
-                session, protected, bound.statement, bound.parameters, self.traits, (), refresh=True
-            )
+            rows = self._locked_by_driver(locked._replace(boundary=Boundary.SAVEPOINT), writer.reader, key)
             if rows is None:
                 return None
-            entities: Sequence[M] = [row[0] for row in rows]
-            entity = self._if_expected_version(entities, expected)
-            if entity is not None:
-                with undoing(session):
-                    self._set(entity, values)
-                    written = self._written_by_driver(writer, key, entity)
-                    if written is None:
-                        with savepoint(session, flush=False):
-                            self._flush()
-                            self._complete(entity)
-                        written = [entity]
-                    entities = written
-            else:
-                entities = []
-        keep(session, *entities)
+            entity = self._if_expected_version(rows, expected)
+            written: Sequence[M] = [] if entity is None else self._set_and_written(writer, key, entity, values)
+        keep(session, *written)
         commit_own(session, auto_commit=self.auto_commit, model=self.model_class)
-        return entities
+        return written
+
+    def _set_and_written(self, writer: Writer, key: tuple[object, ...], entity: M, values: Values) -> Sequence[M]:
+        """A list with the object of a locked row, changed inside the driver's savepoint, which a failure rolls back."""
+        with undoing(self._session):
+            self._set(entity, values)
+            written = self._written_by_driver(writer, key, entity)
+            if written is not None:
+                return written
+            with savepoint(self._session, flush=False):
+                self._flush()
+                self._complete(entity)
+        return [entity]
 
     def _written_by_driver(self, writer: Writer, key: tuple[object, ...], entity: M) -> Sequence[M] | None:
         """A list with the object of a locked row, whose changes the driver has written; an empty list: the row is gone.
@@ -200,12 +196,16 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
     def _locked(self, reader: Reader, key: tuple[object, ...]) -> M | None:
         """The row with this key, locked until the transaction ends. An object that the session holds is refreshed."""
         route = locking_route(self._session, self.traits, Circumstance.CONDITIONS if self._conditioned else None)
-        rows: Rows | None = None
-        if route.sender is Sender.DRIVER:
-            bound = reader.locked_by_key(key)
-            rows = fetch(self._session, route, bound.statement, bound.parameters, self.traits, (), refresh=True)
-        objects: Sequence[M] = self._current(reader, key, lock=True) if rows is None else [row[0] for row in rows]
-        return next(iter(objects), None)
+        rows = self._locked_by_driver(route, reader, key) if route.sender is Sender.DRIVER else None
+        return next(iter(self._current(reader, key, lock=True) if rows is None else rows), None)
+
+    def _locked_by_driver(self, route: Route, reader: Reader, key: tuple[object, ...]) -> Sequence[M] | None:
+        """A list with the locked row, or an empty list, read by the driver along this route. None: nothing was sent."""
+        bound = reader.locked_by_key(key)
+        rows: Rows | None = fetch(
+            self._session, route, bound.statement, bound.parameters, self.traits, (), refresh=True
+        )
+        return rows if rows is None else [row[0] for row in rows]
 
     def _set(self, entity: M, values: Values) -> None:
         discriminator = self.traits.discriminator
