@@ -88,9 +88,11 @@ class Counts:
         gc.collect()
         gc.disable()
         self.counting = True
+        sys.setprofile(self.profile)
         try:
             yield
         finally:
+            sys.setprofile(None)
             self.counting = False
             gc.enable()
 
@@ -106,12 +108,10 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counts]:
         return await run_sync(*args, **options)
 
     monkeypatch.setattr(anyio.to_thread, "run_sync", counted)
-    before = sys.getprofile(), threading.getprofile()
+    before = threading.getprofile()
     threading.setprofile(counts.profile)
-    sys.setprofile(counts.profile)
     yield counts
-    sys.setprofile(before[0])
-    threading.setprofile(before[1])  # type: ignore[arg-type]  # None removes the function
+    threading.setprofile(before)  # type: ignore[arg-type]  # None removes the function
 
 
 def plain_sync(url: URL) -> FastAPI:
@@ -286,8 +286,8 @@ def url_of(faces: Faces) -> Callable[[str], URL]:
 
     def url(driver: str) -> URL:
         database = faces[driver].database
-        Base.metadata.drop_all(database.engine)
-        Base.metadata.create_all(database.engine)
+        Country.__table__.drop(database.engine, checkfirst=True)  # type: ignore[attr-defined]
+        Country.__table__.create(database.engine)  # type: ignore[attr-defined]
         with database.sessions.begin() as session:
             session.add_all([Country(code=f"{number:02x}", name="Norway") for number in range(30)])
         return database.url
