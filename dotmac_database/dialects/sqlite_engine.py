@@ -15,6 +15,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from ..types import as_utc
 from .sqlite_functions import register_functions, register_unicode
+from .transactions import send_begin
 
 
 class _ZonedDateTime(DATETIME):
@@ -144,6 +145,6 @@ def prepare(engine: Engine, *, busy_timeout: float, isolation_level: str | None 
                 "read where nothing can be awaited: load it with the row."
             )
         if connection.get_execution_options().get("isolation_level", isolation_level) != "AUTOCOMMIT":
-            connection.exec_driver_sql("BEGIN")
+            send_begin(connection)
 
     begun.dotmac_internal = True  # type: ignore[attr-defined]  # see `dotmac_database.departures`

@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 
 from dotmac_database import ConnectionOptions, Database, ValidationError, create_database
 from dotmac_database.engines import async_url, make_async_engine, make_engine, sync_url
+from tests.conftest import Faces
 
 
 class Colour(enum.Enum):
@@ -463,3 +464,16 @@ def test_a_transaction_pooler_is_no_trouble(pooler: str, driver: str) -> None:
                 assert connection.execute(select(sa.literal(1) + 1)).scalar() == 2
                 connection.commit()
     database.dispose()
+
+
+@pytest.mark.parametrize("driver", ["sqlite3", "aiosqlite"])
+def test_a_begin_that_fails_raises_sqlalchemys_error(faces: Faces, driver: str) -> None:
+    """BEGIN is not sent by SQLAlchemy's execution."""
+    face = faces[driver]
+    with face.session() as session:
+        connection = face(session.connection)
+        driven = (connection.sync_connection if face.is_async else connection).connection.driver_connection
+        face(session.rollback)
+        face(driven.close)
+        with pytest.raises((sa.exc.ProgrammingError, sa.exc.OperationalError)):
+            face(session.execute, sa.text("SELECT 1"))
