@@ -79,6 +79,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _objects_that_stay() -> Iterator[None]:
+    """Let the garbage collector ignore what a module leaves behind, too: mapped classes, apps and cached statements."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     gc.unfreeze()
