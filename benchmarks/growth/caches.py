@@ -49,6 +49,8 @@ class Caches:
         self._models = models
         self._engines = engines
         self._records: list[Any] = []
+        # Those of other classes, as in a test run.
+        self._other_statements = len(traits_module._CACHED_STATEMENTS)
         for engine in engines:
             event.listen(engine, "connect", self._note)
 
@@ -81,7 +83,7 @@ class Caches:
             sizes[f"driver's statements of engine {number}"] = Size(
                 len(own.get(compiling._DRIVER_STATEMENTS, ())), most
             )
-            sizes[_CACHED_STATEMENTS] = Size(sizes[_CACHED_STATEMENTS].entries, most)
+            sizes[_CACHED_STATEMENTS] = Size(sizes[_CACHED_STATEMENTS].entries, self._other_statements + most)
         for number, record in enumerate(self._records):
             entries = len(record.info.get(driver._PROCESSORS, ()))
             sizes[f"conversions of connection {number}"] = Size(entries, driver._MAX_PROCESSORS)
