@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import Any, Generic, TypeAlias, TypeVar
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 from sqlalchemy import (
     JSON,
@@ -33,6 +33,7 @@ from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.exc import NoInspectionAvailable
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import ColumnProperty, InstrumentedAttribute, Mapper, RelationshipProperty, configure_mappers
+from sqlalchemy.orm.base import manager_of_class, opt_manager_of_class
 from sqlalchemy.orm.exc import UnmappedClassError
 from sqlalchemy.types import TypeEngine
 
@@ -480,7 +481,8 @@ def is_of_cached_shape(statement: Any) -> bool:
     return statement in _CACHED_STATEMENTS
 
 
-_CACHE: WeakKeyDictionary[type, Traits[Any]] = WeakKeyDictionary()
+_TRAITS = "dotmac_database.traits"
+"""The key of a class's traits in the ``info`` of its `ClassManager`, which lives as long as the class is mapped."""
 
 
 def traits_of(model: type[M]) -> Traits[M]:
@@ -489,9 +491,11 @@ def traits_of(model: type[M]) -> Traits[M]:
     Raises `ValidationError` if it is not a mapped class, names a missing column or two version columns, or has a
     `LivingUnique` whose column is not the one that reads look at.
     """
-    traits = _CACHE.get(model)
+    manager = opt_manager_of_class(model) if isinstance(model, type) else None
+    traits: Traits[M] | None = None if manager is None else manager.info.get(_TRAITS)
     if traits is None:
-        traits = _CACHE[model] = _read(model)
+        traits = _read(model)
+        manager_of_class(model).info[_TRAITS] = traits
     return traits
 
 

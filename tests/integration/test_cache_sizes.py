@@ -6,6 +6,7 @@ import gc
 import itertools
 import random
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -253,3 +254,17 @@ def used_after(face: Face, model: Any, seed: int) -> int:
     vars(face.engine.dialect)[compiling._COMPILED].clear()
     gc.collect()
     return tracemalloc.get_traced_memory()[0]
+
+
+def test_a_class_that_nothing_uses_is_released(url_of: Callable[[str], str]) -> None:
+    """What the toolkit knows of a class lives as long as the class."""
+
+    def used() -> weakref.ref[Any]:
+        model = model_of("cached_for_a_while")
+        with opened("sqlite3", url_of("sqlite3"), model) as face:
+            Shapes(face, model, 0).run(50)
+        return weakref.ref(model)
+
+    released = used()
+    gc.collect()
+    assert released() is None
