@@ -18,15 +18,12 @@ from functools import cache
 from operator import attrgetter
 from types import FunctionType
 from typing import Any, NamedTuple, TypeVar
-from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Dialect, Engine
-from sqlalchemy.engine.base import OptionEngine
-from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.ext.asyncio import AsyncSession, async_session
+from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.instrumentation import ClassManager
 
+from .known_methods import ENGINE_METHODS, ENGINES, KNOWN_SIZE, MAX_CLASSES, dialect_is_known, session_is_known
 from .sqlalchemy_internals import (
     SHORTCUTS,
     EmptyListener,
@@ -191,9 +188,9 @@ def session_departure(session: Session, shortcut: Shortcut) -> Departure | None:
         return Departure.INTERNALS
     if has_ended(session):
         return Departure.SESSION_ENDED
-    if session.info.get(_KNOWN_SIZE) != len(vars(session)) and not is_known(session):
+    if session.info.get(KNOWN_SIZE) != len(vars(session)) and not session_is_known(session):
         return Departure.SESSION_CLASS
-    if session.binds or type(session.bind) not in _ENGINES:
+    if session.binds or type(session.bind) not in ENGINES:
         return Departure.SESSION_BINDS
     if session.execution_options or session.twophase or not (session.autobegin and session.autoflush):
         return Departure.SESSION_OPTIONS
@@ -219,7 +216,7 @@ def has_session_listener(session: Session, shortcut: Shortcut) -> bool:
     collections = () if listeners is None else listeners(listeners_to_class(Session, of))
     if _any_unknown(collections, shortcut):
         return True
-    if len(_KNOWN_BY_CLASS) >= _MAX_CLASSES:
+    if len(_KNOWN_BY_CLASS) >= MAX_CLASSES:
         _KNOWN_BY_CLASS.clear()
     _KNOWN_BY_CLASS[of, shortcut] = KnownListeners([each for each in collections if isinstance(each, EmptyListener)])
     return False
@@ -229,7 +226,7 @@ def engine_departure(engine: Engine, shortcut: Shortcut) -> Departure | None:
     """As `session_departure`, for an engine."""
     if _ABSENT is not None:
         return Departure.INTERNALS
-    if type(engine) not in _ENGINES or not _ENGINE_METHODS.isdisjoint(vars(engine)) or not _dialect_is_known(engine):
+    if type(engine) not in ENGINES or not ENGINE_METHODS.isdisjoint(vars(engine)) or not dialect_is_known(engine):
         return Departure.ENGINE_CLASS
     if shortcut.by_driver:
         if engine.get_execution_options():
@@ -394,13 +391,7 @@ the engine.
 """
 
 _KNOWN_BY_CLASS: dict[tuple[type, Shortcut], KnownListeners] = {}
-"""The known listeners of each session class and shortcut, at most `_MAX_CLASSES`."""
-
-_MAX_CLASSES = 1024
-"""The maximum number of entries in a cache by session class; a full cache is cleared.
-
-Each guarded sessionmaker makes a session class, so an app that makes many of them would fill the cache.
-"""
+"""The known listeners of each session class and shortcut, at most `MAX_CLASSES`."""
 
 
 def mapper_departure(mapper: Mapper[M], shortcut: Shortcut) -> Departure | None:
@@ -515,89 +506,6 @@ def _affected_listeners(
     return attrgetter(*names) if len(names) > 1 else lambda target: (getattr(target, names[0]),)
 
 
-_KNOWN_SIZE = "dotmac_database.known"
-"""The key in a session's ``info`` of the number of attributes that the session had when it was checked.
-
-If a method of the session is replaced later, the session gets one more attribute, and is checked again.
-"""
-
-
-def is_known(session: Session) -> bool:
-    """Whether the session and its `AsyncSession` have only methods of SQLAlchemy's or of `_HARMLESS_SUBCLASSES`.
-
-    If so, the number of the session's attributes is noted in its ``info``.
-    """
-    if not _has_known_methods(type(session)) or not _SESSION_METHODS.isdisjoint(vars(session)):
-        return False
-    outer = async_session(session)
-    if outer is not None and not (_has_known_methods(type(outer)) and _ASYNC_METHODS.isdisjoint(vars(outer))):
-        return False
-    session.info[_KNOWN_SIZE] = len(vars(session))
-    return True
-
-
-def _methods(of: type) -> frozenset[str]:
-    return frozenset(name for name in dir(of) if not name.startswith("__") and _is_code(getattr(of, name)))
-
-
-def _is_code(value: object) -> bool:
-    return callable(value) or isinstance(value, property)
-
-
-_SESSION_METHODS = _methods(Session)
-_ASYNC_METHODS = _methods(AsyncSession) - {"sync_session_class"}
-_SPECIAL = ("__getattribute__", "__setattr__", "__new__")
-_METHODS_AT_IMPORT: dict[type, tuple[Callable[[type], object], object]] = {
-    base: (getter, getter(base))
-    for base, names in ((Session, _SESSION_METHODS), (AsyncSession, _ASYNC_METHODS))
-    for getter in (attrgetter(*sorted(names)),)
-}
-"""For each of SQLAlchemy's two session classes, a function that gets its methods, and the methods it had at import."""
-
-_main_methods: Callable[[type], object] = attrgetter(
-    *("execute", "scalars", "scalar", "connection", "get_bind", "flush", "commit", "rollback", "add", "get", "refresh"),
-    *("close", "begin", "begin_nested", "__getattribute__"),
-)
-"""Gets the methods of a class that are compared at each check, since the class can be patched after the first one."""
-
-_CHECKED_CLASSES: dict[type, object] = {}
-"""The `_main_methods` of each session class when it was checked. None: it overrides a method of SQLAlchemy's."""
-
-_HARMLESS_SUBCLASSES = frozenset(
-    (
-        ("sqlmodel.orm.session", "Session"),
-        ("sqlmodel.ext.asyncio.session", "AsyncSession"),
-        ("dotmac_database.tenancy.guard.sessions", "_guarded_class.<locals>.GuardedSession"),
-    )
-)
-"""Session classes that may override methods: theirs do not change a repository's statements."""
-
-
-def _has_known_methods(of: type) -> bool:
-    methods = _CHECKED_CLASSES.get(of, of)
-    if methods is of:
-        if len(_CHECKED_CLASSES) >= _MAX_CLASSES:
-            _CHECKED_CLASSES.clear()
-        methods = _CHECKED_CLASSES[of] = _known_methods(of)
-    return methods is not None and _main_methods(of) == methods
-
-
-def _known_methods(of: type) -> object:
-    base = AsyncSession if issubclass(of, AsyncSession) else Session
-    getter, own = _METHODS_AT_IMPORT[base]
-    if getter(base) != own:
-        return None
-    names = {*(_ASYNC_METHODS if base is AsyncSession else _SESSION_METHODS), *_SPECIAL, "__getattr__"}
-    for each in of.__mro__[: of.__mro__.index(base)]:
-        if (each.__module__, each.__qualname__) in _HARMLESS_SUBCLASSES:
-            continue
-        if any(value is not vars(base).get(name) for name, value in vars(each).items() if name in names):
-            return None
-    return _main_methods(of)
-
-
-_ENGINES = (Engine, OptionEngine)
-_ENGINE_METHODS = _methods(Engine)
 _CONNECTIONS: object = None if _ABSENT else listeners_to_class(Connection, Connection)
 """The listeners to all connections."""
 
@@ -609,24 +517,3 @@ def _is_harmless_option(name: str) -> bool:
     begin with ``dotmac_`` are the toolkit's own.
     """
     return name == "isolation_level" or name.startswith("dotmac_")
-
-
-_DIALECT_METHODS = frozenset(name for name in _methods(DefaultDialect) if not name.startswith("_"))
-"""The public methods of a dialect.
-
-Private ones are not checked: SQLAlchemy stores the memoized result of a private method as an attribute with its name.
-"""
-_DIALECTS: WeakKeyDictionary[Dialect, int] = WeakKeyDictionary()
-"""The number of attributes that each dialect had when it was checked. Replacing a method later adds an attribute."""
-
-
-def _dialect_is_known(engine: Engine) -> bool:
-    dialect = engine.dialect
-    size = len(vars(dialect))
-    if _DIALECTS.get(dialect) == size:
-        return True
-    own = all(each.__module__.startswith("sqlalchemy.") for each in type(dialect).__mro__[:-1])
-    if not own or not _DIALECT_METHODS.isdisjoint(vars(dialect)):
-        return False
-    _DIALECTS[dialect] = size
-    return True

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 from sqlalchemy import Engine, event
 
-from dotmac_database import departures
+from dotmac_database import known_methods
 from dotmac_database.execution import compiling, driver
 from dotmac_database.models import traits as traits_module
 from dotmac_database.models.traits import traits_of
@@ -21,8 +21,8 @@ _PACKAGES = ("dotmac_database", "dotmac_database_fastapi")
 _CONTAINERS = (dict, set, list, WeakKeyDictionary, WeakValueDictionary, WeakSet)
 _CACHED_STATEMENTS = "dotmac_database.models.traits._CACHED_STATEMENTS"
 _BOUNDS = {
-    "dotmac_database.departures._KNOWN_BY_CLASS": departures._MAX_CLASSES,
-    "dotmac_database.departures._CHECKED_CLASSES": departures._MAX_CLASSES,
+    "dotmac_database.departures._KNOWN_BY_CLASS": known_methods.MAX_CLASSES,
+    "dotmac_database.known_methods._CHECKED_CLASSES": known_methods.MAX_CLASSES,
     "dotmac_database.tenancy.rls.verification.expectations._PRINTED": expectations._LIMIT,
     "dotmac_database_fastapi.internals._KNOWN": internals._MOST_KEPT,
     "dotmac_database_fastapi.internals._DEPENDANTS": internals._MOST_KEPT,

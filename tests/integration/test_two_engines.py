@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from dotmac_database import AsyncRepository, Database, QueryFilter, create_database, departures
+from dotmac_database import AsyncRepository, Database, QueryFilter, create_database, departures, known_methods
 from dotmac_database.execution import compiling
 
 
@@ -134,7 +134,7 @@ def test_nothing_grows_with_the_number_of_engines(postgres_url: str) -> None:
 
     def kept() -> list[int]:
         collected()
-        where: list[Any] = [departures._KNOWN_BY_CLASS, departures._DIALECTS, departures._CHECKED_CLASSES]
+        where: list[Any] = [departures._KNOWN_BY_CLASS, known_methods._DIALECTS, known_methods._CHECKED_CLASSES]
         return [len(each) for each in where]
 
     asyncio.run(main())
