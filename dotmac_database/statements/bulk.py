@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, SelectBase, bindparam, column, func, select, update, values
+from sqlalchemy import Column, SelectBase, bindparam, column, func, insert, select, update, values
 from sqlalchemy import types as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -146,6 +147,44 @@ def _unnested(columns: Sequence[Column[Any]], arrays: Sequence[Any]) -> Any:
     return func.unnest(*arrays).table_valued(*fields, with_ordinality="place", name="dotmac_rows").render_derived()
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Rows to insert as the parameters of a SELECT: an array for each column, or one value if it is that of all rows.
+
+    ``repeated`` says which columns have one value.
+    """
+
+    columns: Sequence[Column[object]]
+    repeated: Sequence[bool]
+    parameters: Values
+
+    @property
+    def shape(self) -> tuple[tuple[str, bool], ...]:
+        """What determines the text of the SELECT."""
+        return tuple(zip((each.key for each in self.columns), self.repeated, strict=True))
+
+    def into(self, statement: Any) -> Any:
+        """The INSERT with a SELECT of the rows in the given order, in which the database then assigns serial keys."""
+        # With "auto", the ORM would take the arrays for the values of a row.
+        statement = statement.execution_options(dml_strategy="orm")
+        return statement.from_select(self.columns, self._select(), include_defaults=False)
+
+    def _select(self) -> SelectBase:
+        pairs = list(enumerate(zip(self.columns, self.repeated, strict=True)))
+        arrays = [
+            bindparam(f"dotmac_{place}", type_=ARRAY(each.type))
+            for place, (each, is_repeated) in pairs
+            if not is_repeated
+        ]
+        table = _unnested([each for _, (each, is_repeated) in pairs if not is_repeated], arrays)
+        fields = iter(table.c)
+        selected = [
+            bindparam(f"dotmac_{place}", type_=each.type) if is_repeated else next(fields)
+            for place, (each, is_repeated) in pairs
+        ]
+        return select(*selected).order_by(table.c.place)
+
+
 class Unnested:
     """INSERT … SELECT FROM unnest(…) for rows with the same fields: one array for each column, for any number of rows.
 
@@ -177,16 +216,47 @@ class Unnested:
         lists = [rows.columns[name] for name in self.names]
         return columns, [*lists, *(defaults_of(default, len(rows)) for _, default in self.defaults)]
 
-    def source(self, rows: Rows) -> tuple[list[Column[object]], SelectBase]:
-        """The columns, and a SELECT of the rows in the given order, in which the database then assigns serial keys."""
+    def source(self, rows: Rows) -> Source:
+        """The rows as parameters.
+
+        A value that the toolkit or a default sets in all rows is sent once. Values of the data are not compared, since
+        each set of columns with equal values would need another statement.
+        """
         columns, lists = self.lists(rows)
-        arrays = [
-            bindparam(f"c{place}", values, type_=ARRAY(each.type))
-            for place, (each, values) in enumerate(zip(columns, lists, strict=True))
-        ]
-        table = _unnested(columns, arrays)
-        source: Any = select(*list(table.c)[: len(columns)]).order_by(table.c.place)
-        return columns, source
+        traits = self.writer.traits
+        can_repeat = traits.set_alike | {key for key, default in self.defaults if default.is_scalar}
+        keys = [*self.names, *(key for key, _ in self.defaults)]
+        repeated = [key in can_repeat and _are_same(values) for key, values in zip(keys, lists, strict=True)]
+        if all(repeated):
+            repeated[0] = False  # the length of an array says how many rows there are
+        parameters = {
+            f"dotmac_{place}": values[0] if is_repeated else values
+            for place, (values, is_repeated) in enumerate(zip(lists, repeated, strict=True))
+        }
+        return Source(columns, repeated, parameters)
+
+
+def insert_from(writer: Writer, source: Source, *, by_table: bool = False, returning: bool) -> Bound:
+    """INSERT … SELECT of the rows of the source. It is built once for each shape.
+
+    With ``returning`` it returns objects or, ``by_table``, the columns of the table.
+    """
+    traits, reader = writer.traits, writer.reader
+
+    def make() -> object:
+        statement = source.into(insert(traits.tables[0] if by_table else traits.model))
+        if not returning:
+            return statement
+        return reader.whole(statement.returning(*(traits.columns.values() if by_table else (traits.model,))))
+
+    shape = ("insert by arrays", source.shape, by_table, returning)
+    return Bound(reader.cached(shape, make, has_filters=False), source.parameters)
+
+
+def _are_same(values: Sequence[object]) -> bool:
+    """Whether the values are one and the same object."""
+    first = values[0]
+    return values[-1] is first and all(each is first for each in values)
 
 
 def _has_array_type(type_: sa.TypeEngine[object]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint, and_, bindparam, false, null, or_
@@ -12,6 +12,7 @@ from ..models.expressions import default_value
 from ..models.living import flag_value, living_condition
 from ..models.traits import VersionSource
 from ..tenancy.context import ALL_TENANTS
+from .bulk import Source
 from .data import Values
 from .writes import Writer
 
@@ -58,6 +59,26 @@ def _uniques(writer: Writer) -> set[frozenset[Any]]:
                 uniques.add(frozenset(index.columns))
         uniques |= {frozenset([column]) for column in table.columns if column.unique}
     return uniques
+
+
+def upsert_many(
+    writer: Writer, fields: Iterable[str], conflict: Sequence[Any], source: Source | None = None, *, by_table: bool
+) -> Any:
+    """As `upsert`, for the rows of ``source``, or for a list of parameters. ``fields`` are the fields to update.
+
+    The statement is built once for each shape, unless a function makes the new version of a conflicting row.
+    """
+    names = tuple(sorted(fields))
+
+    def make() -> Any:
+        statement = upsert(writer, names, conflict, by_table=by_table)
+        return statement if source is None else source.into(statement)
+
+    if _makes_version(writer, names):
+        return make()
+    on = tuple(column.key for column in conflict)
+    shape = ("upsert", names, on, None if source is None else source.shape, by_table)
+    return writer.reader.cached(shape, make, has_filters=False)
 
 
 def upsert(
@@ -147,12 +168,30 @@ def _next_version_on_conflict(writer: Writer, row_keys: Sequence[str], step: Ver
     column = writer.traits.columns[key]
     if step is not None:
         return {column.name: bindparam(None, step.next, type_=column.type, unique=True)}
-    onupdate = column.onupdate
-    if writer.traits.version_source is VersionSource.DATABASE and key not in row_keys and onupdate is not None:
+    if _has_onupdate(writer, row_keys):
         # SQLAlchemy does not apply the onupdate of a column in ON CONFLICT DO UPDATE.
-        return {column.name: default_value(onupdate)}
+        return {column.name: default_value(column.onupdate)}
     changes = writer.next_version()
     return {column.name: changes[key]} if changes else {}
+
+
+def _has_onupdate(writer: Writer, row_keys: Sequence[str]) -> bool:
+    """Whether the column's own ``onupdate`` makes the next version of a conflicting row."""
+    key, traits = writer.traits.version, writer.traits
+    return (
+        key is not None
+        and traits.version_source is VersionSource.DATABASE
+        and key not in row_keys
+        and traits.columns[key].onupdate is not None
+    )
+
+
+def _makes_version(writer: Writer, row_keys: Sequence[str]) -> bool:
+    """Whether a function must be called for the next version of a conflicting row."""
+    if not _has_onupdate(writer, row_keys):
+        return False
+    onupdate: Any = writer.traits.columns[writer.traits.version or ""].onupdate
+    return bool(onupdate.is_callable)
 
 
 def _of_class(writer: Writer) -> Any:
