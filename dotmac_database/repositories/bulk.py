@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Literal, TypeVar, overload
 
 from sqlalchemy import Column, select
@@ -184,8 +184,9 @@ class BulkMethods(RowWriter[M, SyncDb]):
         by_identity: dict[tuple[object, ...], M] = {}
         with self._writing(self._many_route()):
             for unset, members in groups:
-                for entity in self._upserted(writer, members, conflict, unset):
-                    by_identity[tuple([getattr(entity, key) for key in keys])] = entity
+                upserted = builtins.list(self._upserted(writer, members, conflict, unset))
+                values = zip(*(map(attrgetter(key), upserted) for key in keys), strict=True)
+                by_identity.update(zip(values, upserted, strict=True))
             entities = [by_identity.get(identity) for identity in identities]
             if any(entity is None for entity in entities):
                 for entity in by_identity.values():

@@ -255,8 +255,7 @@ def insert_from(writer: Writer, source: Source, *, by_table: bool = False, retur
 
 def _are_same(values: Sequence[object]) -> bool:
     """Whether the values are one and the same object."""
-    first = values[0]
-    return values[-1] is first and all(each is first for each in values)
+    return values[0] is values[-1] and len(set(map(id, values))) == 1
 
 
 def _has_array_type(type_: sa.TypeEngine[object]) -> bool:
