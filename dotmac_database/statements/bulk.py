@@ -8,8 +8,9 @@ from typing import Any
 
 from sqlalchemy import Column, SelectBase, bindparam, column, func, insert, select, update, values
 from sqlalchemy import types as sa
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import INTERVAL
 
+from ..dialects.base import Dialect
 from ..models.expressions import makes_value
 from ..types import UTCDateTime
 from .data import Values
@@ -32,9 +33,13 @@ _ARRAY_TYPES = (
     sa.Float,
     sa.Numeric,
     sa.LargeBinary,
-    UTCDateTime,
+    sa.JSON,
+    INTERVAL,
 )
-"""The types for which every driver sends an array like single values. `Enum`, a subclass of `String`, is excluded."""
+"""The types for which every driver sends an array like single values; `Enum` is a subclass of `String`.
+
+Not the arrays themselves, since PostgreSQL's ``unnest`` takes an array of arrays apart down to the single values.
+"""
 
 
 def update_many(writer: Writer, keys: Sequence[tuple[object, ...]], changes: Rows) -> Iterator[Bound]:
@@ -87,7 +92,10 @@ def _update(writer: Writer, names: Sequence[str]) -> Any:
     """The statement of `update_by_arrays`."""
     traits = writer.traits
     columns = [traits.columns[name] for name in (*traits.primary_key, *names)]
-    table = _unnested(columns, [bindparam(f"c{place}", type_=ARRAY(each.type)) for place, each in enumerate(columns)])
+    array_of = writer.reader.dialect.array_of
+    table = _unnested(
+        columns, [bindparam(f"c{place}", type_=array_of(each.type)) for place, each in enumerate(columns)]
+    )
     fields = list(table.c)
     matches = [traits.attribute(name) == field for name, field in zip(traits.primary_key, fields, strict=False)]
     changes = dict(zip(names, fields[len(matches) :], strict=False))
@@ -137,7 +145,7 @@ def updates_by_arrays(writer: Writer, names: Iterable[str]) -> bool:
     return (
         writer.reader.dialect.has_arrays
         and all(is_read_as_written(columns[key].type) for key in writer.traits.primary_key)
-        and all(_has_array_type(columns[name].type) for name in (*writer.traits.primary_key, *names))
+        and all(_has_array_type(writer, columns[name]) for name in (*writer.traits.primary_key, *names))
     )
 
 
@@ -157,6 +165,7 @@ class Source:
     columns: Sequence[Column[object]]
     repeated: Sequence[bool]
     parameters: Values
+    dialect: Dialect
 
     @property
     def shape(self) -> tuple[tuple[str, bool], ...]:
@@ -172,7 +181,7 @@ class Source:
     def _select(self) -> SelectBase:
         pairs = list(enumerate(zip(self.columns, self.repeated, strict=True)))
         arrays = [
-            bindparam(f"dotmac_{place}", type_=ARRAY(each.type))
+            bindparam(f"dotmac_{place}", type_=self.dialect.array_of(each.type))
             for place, (each, is_repeated) in pairs
             if not is_repeated
         ]
@@ -204,9 +213,9 @@ class Unnested:
         self.possible = (
             writer.reader.dialect.has_arrays
             and len(traits.tables) == 1
-            and all(_has_array_type(each.type) for each in self.columns)
+            and all(_has_array_type(writer, each) for each in self.columns)
             and all(
-                makes_value(default) and _has_array_type(traits.columns[key].type) for key, default in self.defaults
+                makes_value(default) and _has_array_type(writer, traits.columns[key]) for key, default in self.defaults
             )
         )
 
@@ -233,7 +242,7 @@ class Unnested:
             f"dotmac_{place}": values[0] if is_repeated else values
             for place, (values, is_repeated) in enumerate(zip(lists, repeated, strict=True))
         }
-        return Source(columns, repeated, parameters)
+        return Source(columns, repeated, parameters, self.writer.reader.dialect)
 
 
 def insert_from(writer: Writer, source: Source, *, by_table: bool = False, returning: bool) -> Bound:
@@ -258,13 +267,15 @@ def _are_same(values: Sequence[object]) -> bool:
     return values[0] is values[-1] and len(set(map(id, values))) == 1
 
 
-def _has_array_type(type_: sa.TypeEngine[object]) -> bool:
-    """Whether a list of values of this type can be sent as an array: see `_ARRAY_TYPES`."""
-    plain = type_
-    while isinstance(plain, sa.TypeDecorator) and _keeps_values(plain):
-        plain = plain.impl_instance
-    return isinstance(plain, _ARRAY_TYPES) and not isinstance(plain, sa.Enum)
-
-
-def _keeps_values(decorator: sa.TypeDecorator[object]) -> bool:
-    return type(decorator).process_bind_param is sa.TypeDecorator.process_bind_param
+def _has_array_type(writer: Writer, column: Column[object]) -> bool:
+    """Whether a list of the column's values can be sent as an array: see `_ARRAY_TYPES`."""
+    each: sa.TypeEngine[object] = column.type
+    while isinstance(each, sa.TypeDecorator) and not isinstance(each, UTCDateTime):
+        if type(each).process_bind_param is not sa.TypeDecorator.process_bind_param:
+            return False  # it is unknown which values the driver would get
+        if type(each).bind_expression is not sa.TypeDecorator.bind_expression:
+            return False  # SQLAlchemy does not apply the expression to the items of an array
+        each = each.impl_instance
+    stored = writer.reader.dialect.underlying(column.type)
+    has_expression = type(stored).bind_expression is not sa.TypeEngine.bind_expression
+    return isinstance(stored, _ARRAY_TYPES) and not has_expression

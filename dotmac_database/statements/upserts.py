@@ -74,7 +74,8 @@ def upsert_many(
         statement = upsert(writer, names, conflict, by_table=by_table)
         return statement if source is None else source.into(statement)
 
-    if _makes_version(writer, names):
+    onupdate = _onupdate(writer, names)
+    if onupdate is not None and onupdate.is_callable:
         return make()
     on = tuple(column.key for column in conflict)
     shape = ("upsert", names, on, None if source is None else source.shape, by_table)
@@ -168,30 +169,20 @@ def _next_version_on_conflict(writer: Writer, row_keys: Sequence[str], step: Ver
     column = writer.traits.columns[key]
     if step is not None:
         return {column.name: bindparam(None, step.next, type_=column.type, unique=True)}
-    if _has_onupdate(writer, row_keys):
+    onupdate = _onupdate(writer, row_keys)
+    if onupdate is not None:
         # SQLAlchemy does not apply the onupdate of a column in ON CONFLICT DO UPDATE.
-        return {column.name: default_value(column.onupdate)}
+        return {column.name: default_value(onupdate)}
     changes = writer.next_version()
     return {column.name: changes[key]} if changes else {}
 
 
-def _has_onupdate(writer: Writer, row_keys: Sequence[str]) -> bool:
-    """Whether the column's own ``onupdate`` makes the next version of a conflicting row."""
+def _onupdate(writer: Writer, row_keys: Sequence[str]) -> Any:
+    """The ``onupdate`` of the column, if it makes the next version of a conflicting row."""
     key, traits = writer.traits.version, writer.traits
-    return (
-        key is not None
-        and traits.version_source is VersionSource.DATABASE
-        and key not in row_keys
-        and traits.columns[key].onupdate is not None
-    )
-
-
-def _makes_version(writer: Writer, row_keys: Sequence[str]) -> bool:
-    """Whether a function must be called for the next version of a conflicting row."""
-    if not _has_onupdate(writer, row_keys):
-        return False
-    onupdate: Any = writer.traits.columns[writer.traits.version or ""].onupdate
-    return bool(onupdate.is_callable)
+    if key is None or traits.version_source is not VersionSource.DATABASE or key in row_keys:
+        return None
+    return traits.columns[key].onupdate
 
 
 def _of_class(writer: Writer) -> Any:
