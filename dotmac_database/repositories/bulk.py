@@ -391,7 +391,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
         rows = Unnested(writer, batch.columns)
         by_table = self._by_table()
         if rows_sender(len(batch), arrays=rows.possible) is Sender.ARRAYS:
-            bound = insert_from(writer, rows.source(batch), by_table=by_table, returning=True)
+            bound = insert_from(writer, rows.arrays(batch), by_table=by_table, returning=True)
             entities = self._returned(writer, bound.statement, execution_options, bound.parameters, by_table=by_table)
         else:
             in_order = keys.counted is not None and not self._dialect.inserts_in_order
@@ -434,7 +434,7 @@ class BulkMethods(RowWriter[M, SyncDb]):
                 connection = session.connection({"mapper": traits.mapper})
                 copy(connection, traits.tables[0], *rows.lists(members))
             case _:
-                bound = insert_from(writer, rows.source(members), returning=False)
+                bound = insert_from(writer, rows.arrays(members), returning=False)
                 session.execute(bound.statement, bound.parameters, execution_options=self._options)
 
     def _upserted(
@@ -451,9 +451,9 @@ class BulkMethods(RowWriter[M, SyncDb]):
         execution_options = {**FRESH, **self._options}
         if rows_sender(len(members), arrays=rows.possible) is Sender.ARRAYS:
             for batch in members.batches(BATCH):
-                source = rows.source(batch)
-                statement = upsert_many(writer, fields, conflict, source, by_table=by_table)
-                yield from self._returned(writer, statement, execution_options, source.parameters, by_table=by_table)
+                arrays = rows.arrays(batch)
+                statement = upsert_many(writer, fields, conflict, arrays, by_table=by_table)
+                yield from self._returned(writer, statement, execution_options, arrays.parameters, by_table=by_table)
             return
         statement = upsert_many(writer, fields, conflict, by_table=by_table)
         if not traits.inserted_in_bulk:

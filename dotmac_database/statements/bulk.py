@@ -84,7 +84,7 @@ def update_by_arrays(writer: Writer, keys: Sequence[tuple[object, ...]], rows: R
     statement = writer.reader.cached(("update by arrays", names), lambda: _update(writer, names), has_filters=False)
     lists = [*map(list, zip(*keys, strict=True)), *(rows.columns[name] for name in names)]
     for start in range(0, len(keys), BATCH):
-        arrays = {f"c{place}": values[start : start + BATCH] for place, values in enumerate(lists)}
+        arrays = {f"dotmac_{place}": values[start : start + BATCH] for place, values in enumerate(lists)}
         yield Bound(statement, {**writer.reader.scope.parameters, **arrays})
 
 
@@ -94,7 +94,7 @@ def _update(writer: Writer, names: Sequence[str]) -> Any:
     columns = [traits.columns[name] for name in (*traits.primary_key, *names)]
     array_of = writer.reader.dialect.array_of
     table = _unnested(
-        columns, [bindparam(f"c{place}", type_=array_of(each.type)) for place, each in enumerate(columns)]
+        columns, [bindparam(f"dotmac_{place}", type_=array_of(each.type)) for place, each in enumerate(columns)]
     )
     fields = list(table.c)
     matches = [traits.attribute(name) == field for name, field in zip(traits.primary_key, fields, strict=False)]
@@ -156,7 +156,7 @@ def _unnested(columns: Sequence[Column[Any]], arrays: Sequence[Any]) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RowArrays:
     """Rows to insert as the parameters of a SELECT: an array for each column, or one value if it is that of all rows.
 
     ``repeated`` says which columns have one value.
@@ -225,7 +225,7 @@ class Unnested:
         lists = [rows.columns[name] for name in self.names]
         return columns, [*lists, *(defaults_of(default, len(rows)) for _, default in self.defaults)]
 
-    def source(self, rows: Rows) -> Source:
+    def arrays(self, rows: Rows) -> RowArrays:
         """The rows as parameters.
 
         A value that the toolkit or a default sets in all rows is sent once. Values of the data are not compared, since
@@ -242,29 +242,30 @@ class Unnested:
             f"dotmac_{place}": values[0] if is_repeated else values
             for place, (values, is_repeated) in enumerate(zip(lists, repeated, strict=True))
         }
-        return Source(columns, repeated, parameters, self.writer.reader.dialect)
+        return RowArrays(columns, repeated, parameters, self.writer.reader.dialect)
 
 
-def insert_from(writer: Writer, source: Source, *, by_table: bool = False, returning: bool) -> Bound:
-    """INSERT … SELECT of the rows of the source. It is built once for each shape.
+def insert_from(writer: Writer, arrays: RowArrays, *, by_table: bool = False, returning: bool) -> Bound:
+    """INSERT … SELECT of the rows of the arrays. It is built once for each shape.
 
     With ``returning`` it returns objects or, ``by_table``, the columns of the table.
     """
     traits, reader = writer.traits, writer.reader
 
     def make() -> object:
-        statement = source.into(insert(traits.tables[0] if by_table else traits.model))
+        statement = arrays.into(insert(traits.tables[0] if by_table else traits.model))
         if not returning:
             return statement
         return reader.whole(statement.returning(*(traits.columns.values() if by_table else (traits.model,))))
 
-    shape = ("insert by arrays", source.shape, by_table, returning)
-    return Bound(reader.cached(shape, make, has_filters=False), source.parameters)
+    shape = ("insert by arrays", arrays.shape, by_table, returning)
+    return Bound(reader.cached(shape, make, has_filters=False), arrays.parameters)
 
 
 def _are_same(values: Sequence[object]) -> bool:
-    """Whether the values are one and the same object."""
-    return values[0] is values[-1] and len(set(map(id, values))) == 1
+    """Whether the values are one and the same object. Not None: in an array, a NULL always has a type."""
+    first = values[0]
+    return first is not None and first is values[-1] and len(set(map(id, values))) == 1
 
 
 def _has_array_type(writer: Writer, column: Column[object]) -> bool:

@@ -12,7 +12,7 @@ from ..models.expressions import default_value
 from ..models.living import flag_value, living_condition
 from ..models.traits import VersionSource
 from ..tenancy.context import ALL_TENANTS
-from .bulk import Source
+from .bulk import RowArrays
 from .data import Values
 from .writes import Writer
 
@@ -62,9 +62,9 @@ def _uniques(writer: Writer) -> set[frozenset[Any]]:
 
 
 def upsert_many(
-    writer: Writer, fields: Iterable[str], conflict: Sequence[Any], source: Source | None = None, *, by_table: bool
+    writer: Writer, fields: Iterable[str], conflict: Sequence[Any], arrays: RowArrays | None = None, *, by_table: bool
 ) -> Any:
-    """As `upsert`, for the rows of ``source``, or for a list of parameters. ``fields`` are the fields to update.
+    """As `upsert`, for the rows of ``arrays``, or for a list of parameters. ``fields`` are the fields to update.
 
     The statement is built once for each shape, unless a function makes the new version of a conflicting row.
     """
@@ -72,13 +72,13 @@ def upsert_many(
 
     def make() -> Any:
         statement = upsert(writer, names, conflict, by_table=by_table)
-        return statement if source is None else source.into(statement)
+        return statement if arrays is None else arrays.into(statement)
 
     onupdate = _onupdate(writer, names)
     if onupdate is not None and onupdate.is_callable:
         return make()
     on = tuple(column.key for column in conflict)
-    shape = ("upsert", names, on, None if source is None else source.shape, by_table)
+    shape = ("upsert", names, on, None if arrays is None else arrays.shape, by_table)
     return writer.reader.cached(shape, make, has_filters=False)
 
 

@@ -9,7 +9,7 @@ import itertools
 from typing import Any
 
 import pytest
-from sqlalchemy import MetaData, String, UniqueConstraint, event, text
+from sqlalchemy import Integer, MetaData, String, UniqueConstraint, event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from dotmac_database import ALL_TENANTS, DuplicateEntityError, TenantIsolationError, ValidationError
@@ -57,6 +57,19 @@ class Stamped(Base):
     word: Mapped[str | None]
     version: Mapped[int] = mapped_column(default=0, onupdate=lambda: next(_numbers))
     __mapper_args__ = {"version_id_col": version, "version_id_generator": False}  # noqa: RUF012 - SQLAlchemy's way
+
+
+class Authored(TenantMixin, AuditMixin, Base):
+    """An audit user that is a number, and columns with the names of the parameters and columns of arrays."""
+
+    __tablename__ = "same_authored"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    created_by: Mapped[int | None] = mapped_column(Integer)  # type: ignore[assignment]  # the mixin's is a text
+    updated_by: Mapped[int | None] = mapped_column(Integer)  # type: ignore[assignment]  # the mixin's is a text
+    c0: Mapped[int | None]
+    c1: Mapped[int | None]
+    place: Mapped[int | None]
 
 
 class Bare(TenantMixin, Base):
@@ -189,3 +202,25 @@ def test_rows_with_nothing_else(face: Face, returning: bool) -> None:
         assert face(rows.count) == MANY
     with face.database.engine.connect() as connection:
         assert set(connection.execute(text("SELECT tenant_id FROM same_bare")).scalars()) == {"a"}
+
+
+@pytest.mark.parametrize("author", [None, 7])
+def test_an_audit_user_that_is_a_number_or_unknown(face: Face, author: int | None) -> None:
+    with face.session() as session:
+        rows = face.repository(session, Authored, "a")
+        data = [{"id": n, "created_by": author, "c0": n, "c1": -n, "place": n} for n in range(1, MANY)]
+        for call in (
+            lambda: face(rows.bulk_create, data),
+            lambda: face(rows.bulk_upsert, data, ["id"]),
+        ):
+            written = call()
+            assert [(each.id, each.created_by, each.c0, each.c1, each.place) for each in written] == [
+                tuple(row.values()) for row in data
+            ]
+        changes = [{"id": n, "updated_by": author, "c1": n, "place": 5} for n in range(1, MANY)]
+        assert face(rows.bulk_update, changes) == MANY - 1
+        session.expunge_all()
+        stored = face(rows.list, {"sorts": [{"field": "id"}], "pagination": {"per_page": 100}})
+    assert [(each.updated_by, each.c0, each.c1, each.place) for each in stored] == [
+        (author, n, n, 5) for n in range(1, MANY)
+    ]
