@@ -50,6 +50,18 @@ class UTCDateTime(TypeDecorator[datetime]):
         """Convert a stored value."""
         return None if value is None else as_utc(value)
 
+    def bind_processor(self, dialect: Dialect) -> Any:
+        """As SQLAlchemy's, which calls `process_bind_param`, but with one call for a value that is in UTC already."""
+        if type(self).process_bind_param is not UTCDateTime.process_bind_param:
+            return super().bind_processor(dialect)
+        store = self.impl_instance.bind_processor(dialect)
+
+        def process(value: Any) -> Any:
+            utc = value if value is None or value.tzinfo is UTC else as_utc(value)
+            return utc if store is None else store(utc)
+
+        return process
+
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         """As SQLAlchemy's, which calls `process_result_value`, but with one call for a value that is in UTC already."""
         if type(self).process_result_value is not UTCDateTime.process_result_value:

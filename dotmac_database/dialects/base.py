@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 from sqlalchemy import (
+    ARRAY,
     Connection,
     Enum,
     Float,
@@ -154,6 +155,10 @@ class Dialect(ABC):
     def typed(self, column: Column, type_: TypeEngine[object]) -> Column:  # noqa: ARG002 - only PostgreSQL needs the type
         """A column of VALUES, cast to this type if the database would infer another type from the values."""
         return column
+
+    def array_of(self, type_: TypeEngine[object]) -> TypeEngine[Sequence[object]]:
+        """The type of a parameter that is an array of values of this type. It needs a dialect that `has_arrays`."""
+        return ARRAY(type_, dimensions=1)
 
     @abstractmethod
     def numbers(self, many: Any) -> Any:

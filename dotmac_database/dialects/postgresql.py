@@ -73,11 +73,6 @@ class _TextWithoutLength(TypeDecorator[str]):
         return self.item.bind_processor(dialect)
 
 
-def _list_of(type_: TypeEngine[object]) -> ARRAY[object]:
-    """The type of an array of values. The dimension is given, since a value can itself be a list in Python."""
-    return ARRAY(_item(type_), dimensions=1)
-
-
 def _item(type_: TypeEngine[Any]) -> TypeEngine[Any]:
     """The type of the items of an array. A text type loses its length: a cast to VARCHAR(5)[] would truncate texts."""
     plain = underlying(type_, Postgresql.types)
@@ -119,10 +114,10 @@ class Postgresql(Dialect):
         return cast(func.ts_rank_cd(_words(column), func.websearch_to_tsquery(_CONFIG, query)), Double())
 
     def _among(self, column: Column, type_: TypeEngine[object], name: str) -> Condition:
-        return column == any_(bindparam(name, type_=_list_of(type_)))
+        return column == any_(bindparam(name, type_=self.array_of(type_)))
 
     def _row_among(self, columns: Sequence[Column], name: str) -> Condition:
-        arrays = [bindparam(f"{name}_{place}", type_=_list_of(each.type)) for place, each in enumerate(columns)]
+        arrays = [bindparam(f"{name}_{place}", type_=self.array_of(each.type)) for place, each in enumerate(columns)]
         names = [f"n{place}" for place in range(len(columns))]
         rows = func.unnest(*arrays).table_valued(*names, name="dotmac_rows").render_derived()
         return tuple_(*columns).in_(select(*(rows.c[each] for each in names)))
@@ -179,6 +174,10 @@ class Postgresql(Dialect):
             return cast(column, ARRAY(Text()))
         enum = enum_of(type_)
         return column if enum is not None and not enum.native_enum else cast(column, type_)
+
+    def array_of(self, type_: TypeEngine[object]) -> TypeEngine[Sequence[object]]:
+        # The dimension is given, since a value can itself be a list in Python.
+        return ARRAY(_item(type_), dimensions=1)
 
     def numbers(self, many: object) -> object:
         return func.generate_series(1, many).table_valued("number", name="dotmac_numbers")

@@ -149,6 +149,12 @@ class Traits(Generic[M]):
         return tuple(dict.fromkeys(key for key in keys if key is not None))
 
     @cached_property
+    def set_alike(self) -> frozenset[str]:
+        """The keys of the columns that the toolkit usually sets to one value in all new rows of a call."""
+        parts = (self.tenant, self.discriminator, self.created_by, self.updated_by, self.is_deleted, self.version)
+        return frozenset(key for key in parts if key is not None)
+
+    @cached_property
     def private(self) -> frozenset[str]:
         """The keys of private columns (``info={"private": True}``), and of column properties that contain one."""
         return frozenset(

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, Literal, TypeVar, overload
 
-from sqlalchemy import Column, insert, select
+from sqlalchemy import Column, select
 from sqlalchemy import inspect as sa_inspect
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql import Executable
@@ -38,6 +38,7 @@ from ..statements.bulk import (
     BATCH,
     Unnested,
     each_parameters,
+    insert_from,
     update_by_arrays,
     update_each,
     update_many,
@@ -49,7 +50,7 @@ from ..statements.inheritance import matching, spreads
 from ..statements.new_keys import new_keys
 from ..statements.reads import Bound, for_update
 from ..statements.rows import Key, Rows, changed_rows, new_rows, rows_of
-from ..statements.upserts import VersionStep, conflict_columns, meets_living_only, upsert
+from ..statements.upserts import VersionStep, conflict_columns, meets_living_only, upsert, upsert_many
 from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS
 from .changing import FRESH, RowWriter
@@ -183,8 +184,9 @@ class BulkMethods(RowWriter[M, SyncDb]):
         by_identity: dict[tuple[object, ...], M] = {}
         with self._writing(self._many_route()):
             for unset, members in groups:
-                for entity in self._upserted(writer, members, conflict, unset):
-                    by_identity[tuple([getattr(entity, key) for key in keys])] = entity
+                upserted = builtins.list(self._upserted(writer, members, conflict, unset))
+                values = zip(*(map(attrgetter(key), upserted) for key in keys), strict=True)
+                by_identity.update(zip(values, upserted, strict=True))
             entities = [by_identity.get(identity) for identity in identities]
             if any(entity is None for entity in entities):
                 for entity in by_identity.values():
@@ -389,12 +391,8 @@ class BulkMethods(RowWriter[M, SyncDb]):
         rows = Unnested(writer, batch.columns)
         by_table = self._by_table()
         if rows_sender(len(batch), arrays=rows.possible) is Sender.ARRAYS:
-            columns, source = rows.source(batch)
-            statement = insert(self.traits.tables[0] if by_table else self.model_class)
-            statement = statement.from_select(columns, source, include_defaults=False)
-            of_class = self.traits.columns.values() if by_table else (self.model_class,)
-            with_returning = writer.reader.whole(statement.returning(*of_class))
-            entities = self._returned(writer, with_returning, execution_options, by_table=by_table)
+            bound = insert_from(writer, rows.arrays(batch), by_table=by_table, returning=True)
+            entities = self._returned(writer, bound.statement, execution_options, bound.parameters, by_table=by_table)
         else:
             in_order = keys.counted is not None and not self._dialect.inserts_in_order
             sized = {**execution_options, "insertmanyvalues_page_size": BATCH}
@@ -436,9 +434,8 @@ class BulkMethods(RowWriter[M, SyncDb]):
                 connection = session.connection({"mapper": traits.mapper})
                 copy(connection, traits.tables[0], *rows.lists(members))
             case _:
-                columns, source = rows.source(members)
-                statement = insert(self.model_class).from_select(columns, source, include_defaults=False)
-                session.execute(statement, execution_options=self._options)
+                bound = insert_from(writer, rows.arrays(members), returning=False)
+                session.execute(bound.statement, bound.parameters, execution_options=self._options)
 
     def _upserted(
         self, writer: Writer, members: Rows, conflict: builtins.list[Column[object]], unset: frozenset[str]
@@ -449,15 +446,16 @@ class BulkMethods(RowWriter[M, SyncDb]):
             yield from self._upserted_by_generator(writer, members.dicts(), conflict, unset)
             return
         by_table = self._by_table()
-        statement = upsert(writer, [key for key in members.columns if key not in unset], conflict, by_table=by_table)
+        fields = members.columns.keys() - unset
         rows = Unnested(writer, members.columns)
         execution_options = {**FRESH, **self._options}
         if rows_sender(len(members), arrays=rows.possible) is Sender.ARRAYS:
             for batch in members.batches(BATCH):
-                columns, source = rows.source(batch)
-                arrays = statement.from_select(columns, source, include_defaults=False)
-                yield from self._returned(writer, arrays, execution_options, by_table=by_table)
+                arrays = rows.arrays(batch)
+                statement = upsert_many(writer, fields, conflict, arrays, by_table=by_table)
+                yield from self._returned(writer, statement, execution_options, arrays.parameters, by_table=by_table)
             return
+        statement = upsert_many(writer, fields, conflict, by_table=by_table)
         if not traits.inserted_in_bulk:
             size = max(1, self._dialect.max_parameters // len(members.columns))
             for batch in members.batches(size):
@@ -508,14 +506,14 @@ class BulkMethods(RowWriter[M, SyncDb]):
         writer: Writer,
         statement: Executable,
         execution_options: Mapping[str, object],
-        members: builtins.list[Values] | None = None,
+        parameters: Mapping[str, Any] | builtins.list[Values] | None = None,
         *,
         by_table: bool = False,
     ) -> Iterable[M]:
         """The objects of the written rows. A second statement is sent if RETURNING gives only their keys."""
         session, traits = self._session, self.traits
         of = {"mapper": traits.mapper}
-        result = session.execute(statement, members, execution_options=execution_options, bind_arguments=of)
+        result = session.execute(statement, parameters, execution_options=execution_options, bind_arguments=of)
         if by_table:
             return objects_of(session, traits, builtins.list(traits.columns), result.all())
         if traits.returned:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, SelectBase, bindparam, column, func, select, update, values
+from sqlalchemy import Column, SelectBase, bindparam, column, func, insert, select, update, values
 from sqlalchemy import types as sa
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import INTERVAL
 
+from ..dialects.base import Dialect
 from ..models.expressions import makes_value
 from ..types import UTCDateTime
 from .data import Values
@@ -31,9 +33,13 @@ _ARRAY_TYPES = (
     sa.Float,
     sa.Numeric,
     sa.LargeBinary,
-    UTCDateTime,
+    sa.JSON,
+    INTERVAL,
 )
-"""The types for which every driver sends an array like single values. `Enum`, a subclass of `String`, is excluded."""
+"""The types for which every driver sends an array like single values; `Enum` is a subclass of `String`.
+
+Not the arrays themselves, since PostgreSQL's ``unnest`` takes an array of arrays apart down to the single values.
+"""
 
 
 def update_many(writer: Writer, keys: Sequence[tuple[object, ...]], changes: Rows) -> Iterator[Bound]:
@@ -78,7 +84,7 @@ def update_by_arrays(writer: Writer, keys: Sequence[tuple[object, ...]], rows: R
     statement = writer.reader.cached(("update by arrays", names), lambda: _update(writer, names), has_filters=False)
     lists = [*map(list, zip(*keys, strict=True)), *(rows.columns[name] for name in names)]
     for start in range(0, len(keys), BATCH):
-        arrays = {f"c{place}": values[start : start + BATCH] for place, values in enumerate(lists)}
+        arrays = {f"dotmac_{place}": values[start : start + BATCH] for place, values in enumerate(lists)}
         yield Bound(statement, {**writer.reader.scope.parameters, **arrays})
 
 
@@ -86,7 +92,10 @@ def _update(writer: Writer, names: Sequence[str]) -> Any:
     """The statement of `update_by_arrays`."""
     traits = writer.traits
     columns = [traits.columns[name] for name in (*traits.primary_key, *names)]
-    table = _unnested(columns, [bindparam(f"c{place}", type_=ARRAY(each.type)) for place, each in enumerate(columns)])
+    array_of = writer.reader.dialect.array_of
+    table = _unnested(
+        columns, [bindparam(f"dotmac_{place}", type_=array_of(each.type)) for place, each in enumerate(columns)]
+    )
     fields = list(table.c)
     matches = [traits.attribute(name) == field for name, field in zip(traits.primary_key, fields, strict=False)]
     changes = dict(zip(names, fields[len(matches) :], strict=False))
@@ -136,7 +145,7 @@ def updates_by_arrays(writer: Writer, names: Iterable[str]) -> bool:
     return (
         writer.reader.dialect.has_arrays
         and all(is_read_as_written(columns[key].type) for key in writer.traits.primary_key)
-        and all(_has_array_type(columns[name].type) for name in (*writer.traits.primary_key, *names))
+        and all(_has_array_type(writer, columns[name]) for name in (*writer.traits.primary_key, *names))
     )
 
 
@@ -144,6 +153,45 @@ def _unnested(columns: Sequence[Column[Any]], arrays: Sequence[Any]) -> Any:
     """The table of the rows in these arrays, with the columns ``c0``, ``c1``, … and their ``place``."""
     fields: list[Any] = [column(f"c{place}", each.type) for place, each in enumerate(columns)]
     return func.unnest(*arrays).table_valued(*fields, with_ordinality="place", name="dotmac_rows").render_derived()
+
+
+@dataclass(frozen=True, slots=True)
+class RowArrays:
+    """Rows to insert as the parameters of a SELECT: an array for each column, or one value if it is that of all rows.
+
+    ``repeated`` says which columns have one value.
+    """
+
+    columns: Sequence[Column[object]]
+    repeated: Sequence[bool]
+    parameters: Values
+    dialect: Dialect
+
+    @property
+    def shape(self) -> tuple[tuple[str, bool], ...]:
+        """What determines the text of the SELECT."""
+        return tuple(zip((each.key for each in self.columns), self.repeated, strict=True))
+
+    def into(self, statement: Any) -> Any:
+        """The INSERT with a SELECT of the rows in the given order, in which the database then assigns serial keys."""
+        # With "auto", the ORM would take the arrays for the values of a row.
+        statement = statement.execution_options(dml_strategy="orm")
+        return statement.from_select(self.columns, self._select(), include_defaults=False)
+
+    def _select(self) -> SelectBase:
+        pairs = list(enumerate(zip(self.columns, self.repeated, strict=True)))
+        arrays = [
+            bindparam(f"dotmac_{place}", type_=self.dialect.array_of(each.type))
+            for place, (each, is_repeated) in pairs
+            if not is_repeated
+        ]
+        table = _unnested([each for _, (each, is_repeated) in pairs if not is_repeated], arrays)
+        fields = iter(table.c)
+        selected = [
+            bindparam(f"dotmac_{place}", type_=each.type) if is_repeated else next(fields)
+            for place, (each, is_repeated) in pairs
+        ]
+        return select(*selected).order_by(table.c.place)
 
 
 class Unnested:
@@ -165,9 +213,9 @@ class Unnested:
         self.possible = (
             writer.reader.dialect.has_arrays
             and len(traits.tables) == 1
-            and all(_has_array_type(each.type) for each in self.columns)
+            and all(_has_array_type(writer, each) for each in self.columns)
             and all(
-                makes_value(default) and _has_array_type(traits.columns[key].type) for key, default in self.defaults
+                makes_value(default) and _has_array_type(writer, traits.columns[key]) for key, default in self.defaults
             )
         )
 
@@ -177,25 +225,58 @@ class Unnested:
         lists = [rows.columns[name] for name in self.names]
         return columns, [*lists, *(defaults_of(default, len(rows)) for _, default in self.defaults)]
 
-    def source(self, rows: Rows) -> tuple[list[Column[object]], SelectBase]:
-        """The columns, and a SELECT of the rows in the given order, in which the database then assigns serial keys."""
+    def arrays(self, rows: Rows) -> RowArrays:
+        """The rows as parameters.
+
+        A value that the toolkit or a default sets in all rows is sent once. Values of the data are not compared, since
+        each set of columns with equal values would need another statement.
+        """
         columns, lists = self.lists(rows)
-        arrays = [
-            bindparam(f"c{place}", values, type_=ARRAY(each.type))
-            for place, (each, values) in enumerate(zip(columns, lists, strict=True))
-        ]
-        table = _unnested(columns, arrays)
-        source: Any = select(*list(table.c)[: len(columns)]).order_by(table.c.place)
-        return columns, source
+        traits = self.writer.traits
+        can_repeat = traits.set_alike | {key for key, default in self.defaults if default.is_scalar}
+        keys = [*self.names, *(key for key, _ in self.defaults)]
+        repeated = [key in can_repeat and _are_same(values) for key, values in zip(keys, lists, strict=True)]
+        if all(repeated):
+            repeated[0] = False  # the length of an array says how many rows there are
+        parameters = {
+            f"dotmac_{place}": values[0] if is_repeated else values
+            for place, (values, is_repeated) in enumerate(zip(lists, repeated, strict=True))
+        }
+        return RowArrays(columns, repeated, parameters, self.writer.reader.dialect)
 
 
-def _has_array_type(type_: sa.TypeEngine[object]) -> bool:
-    """Whether a list of values of this type can be sent as an array: see `_ARRAY_TYPES`."""
-    plain = type_
-    while isinstance(plain, sa.TypeDecorator) and _keeps_values(plain):
-        plain = plain.impl_instance
-    return isinstance(plain, _ARRAY_TYPES) and not isinstance(plain, sa.Enum)
+def insert_from(writer: Writer, arrays: RowArrays, *, by_table: bool = False, returning: bool) -> Bound:
+    """INSERT … SELECT of the rows of the arrays. It is built once for each shape.
+
+    With ``returning`` it returns objects or, ``by_table``, the columns of the table.
+    """
+    traits, reader = writer.traits, writer.reader
+
+    def make() -> object:
+        statement = arrays.into(insert(traits.tables[0] if by_table else traits.model))
+        if not returning:
+            return statement
+        return reader.whole(statement.returning(*(traits.columns.values() if by_table else (traits.model,))))
+
+    shape = ("insert by arrays", arrays.shape, by_table, returning)
+    return Bound(reader.cached(shape, make, has_filters=False), arrays.parameters)
 
 
-def _keeps_values(decorator: sa.TypeDecorator[object]) -> bool:
-    return type(decorator).process_bind_param is sa.TypeDecorator.process_bind_param
+def _are_same(values: Sequence[object]) -> bool:
+    """Whether the values are one and the same object. Not None: in an array, a NULL always has a type."""
+    first = values[0]
+    return first is not None and first is values[-1] and len(set(map(id, values))) == 1
+
+
+def _has_array_type(writer: Writer, column: Column[object]) -> bool:
+    """Whether a list of the column's values can be sent as an array: see `_ARRAY_TYPES`."""
+    each: sa.TypeEngine[object] = column.type
+    while isinstance(each, sa.TypeDecorator) and not isinstance(each, UTCDateTime):
+        if type(each).process_bind_param is not sa.TypeDecorator.process_bind_param:
+            return False  # it is unknown which values the driver would get
+        if type(each).bind_expression is not sa.TypeDecorator.bind_expression:
+            return False  # SQLAlchemy does not apply the expression to the items of an array
+        each = each.impl_instance
+    stored = writer.reader.dialect.underlying(column.type)
+    has_expression = type(stored).bind_expression is not sa.TypeEngine.bind_expression
+    return isinstance(stored, _ARRAY_TYPES) and not has_expression

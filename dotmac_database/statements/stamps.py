@@ -13,6 +13,8 @@ from os import urandom
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Uuid
+
 from ..errors import TenantIsolationError, TenantRequiredError, ValidationError
 from ..models.living import flag_value
 from ..models.traits import VersionSource
@@ -124,7 +126,9 @@ class Stamps(Fields):
     def _keys(self, key: str, values: list[Any] | None, many: int) -> list[Any]:
         """The keys of new rows: random UUIDs for those that have none."""
         if values is None:
-            return [self.coerced(key, uuid) for uuid in _random_uuids(many)]
+            uuids, type_ = _random_uuids(many), self.traits.columns[key].type
+            takes_uuid = isinstance(type_, Uuid) and type_.as_uuid
+            return uuids if takes_uuid else [self.coerced(key, uuid) for uuid in uuids]
         return [self.coerced(key, *_random_uuids(1)) if each is None else each for each in values]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint, and_, bindparam, false, null, or_
@@ -12,6 +12,7 @@ from ..models.expressions import default_value
 from ..models.living import flag_value, living_condition
 from ..models.traits import VersionSource
 from ..tenancy.context import ALL_TENANTS
+from .bulk import RowArrays
 from .data import Values
 from .writes import Writer
 
@@ -58,6 +59,27 @@ def _uniques(writer: Writer) -> set[frozenset[Any]]:
                 uniques.add(frozenset(index.columns))
         uniques |= {frozenset([column]) for column in table.columns if column.unique}
     return uniques
+
+
+def upsert_many(
+    writer: Writer, fields: Iterable[str], conflict: Sequence[Any], arrays: RowArrays | None = None, *, by_table: bool
+) -> Any:
+    """As `upsert`, for the rows of ``arrays``, or for a list of parameters. ``fields`` are the fields to update.
+
+    The statement is built once for each shape, unless a function makes the new version of a conflicting row.
+    """
+    names = tuple(sorted(fields))
+
+    def make() -> Any:
+        statement = upsert(writer, names, conflict, by_table=by_table)
+        return statement if arrays is None else arrays.into(statement)
+
+    onupdate = _onupdate(writer, names)
+    if onupdate is not None and onupdate.is_callable:
+        return make()
+    on = tuple(column.key for column in conflict)
+    shape = ("upsert", names, on, None if arrays is None else arrays.shape, by_table)
+    return writer.reader.cached(shape, make, has_filters=False)
 
 
 def upsert(
@@ -147,12 +169,20 @@ def _next_version_on_conflict(writer: Writer, row_keys: Sequence[str], step: Ver
     column = writer.traits.columns[key]
     if step is not None:
         return {column.name: bindparam(None, step.next, type_=column.type, unique=True)}
-    onupdate = column.onupdate
-    if writer.traits.version_source is VersionSource.DATABASE and key not in row_keys and onupdate is not None:
+    onupdate = _onupdate(writer, row_keys)
+    if onupdate is not None:
         # SQLAlchemy does not apply the onupdate of a column in ON CONFLICT DO UPDATE.
         return {column.name: default_value(onupdate)}
     changes = writer.next_version()
     return {column.name: changes[key]} if changes else {}
+
+
+def _onupdate(writer: Writer, row_keys: Sequence[str]) -> Any:
+    """The ``onupdate`` of the column, if it makes the next version of a conflicting row."""
+    key, traits = writer.traits.version, writer.traits
+    if key is None or traits.version_source is not VersionSource.DATABASE or key in row_keys:
+        return None
+    return traits.columns[key].onupdate
 
 
 def _of_class(writer: Writer) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Identity, MetaData, Numeric, String, event, func, select, text
+from sqlalchemy import ARRAY, Identity, MetaData, Numeric, String, event, func, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from dotmac_database import (
@@ -23,7 +23,7 @@ from dotmac_database import (
 from dotmac_database.repositories import bulk
 from dotmac_database.tenancy.rls.row_level_security import SETTING
 from tests.conftest import Face
-from tests.models import Post, User
+from tests.models import Post, Status, User
 
 MANY = 1200
 
@@ -55,6 +55,15 @@ class Counter(Odd):
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
     name: Mapped[str]
+
+
+class Listed(Odd):
+    """A column with a type that can't be sent in an array."""
+
+    __tablename__ = "lists"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    words: Mapped[list[str]] = mapped_column(ARRAY(String))
 
 
 @pytest.fixture(scope="module")
@@ -254,10 +263,23 @@ def test_what_only_the_database_may_write_is_refused_as_by_insert(face: Face, co
         assert copied == [MANY]
 
 
+def test_documents_and_enums_are_copied(face: Face, copied: list[int]) -> None:
+    with face.session() as session:
+        people = face.repository(session, User, "a")
+        rows = [{**row, "settings": {"ü": [n, None]} if n % 2 else None} for n, row in enumerate(users(MANY))]
+        assert face(people.bulk_create, rows, returning=False) == MANY
+        assert copied == [MANY]
+    with face.database.sessions() as session:
+        query = select(User.name, User.settings, User.status)
+        stored = {name: (settings, status) for name, settings, status in session.execute(query)}
+    assert stored == {row["name"]: (row["settings"], Status.NEW) for row in rows}
+
+
+@pytest.mark.usefixtures("odd")
 def test_types_that_need_more_go_by_insert(face: Face, copied: list[int]) -> None:
     with face.session() as session:
-        rows = [{**row, "settings": {"n": 1}} for row in users(MANY)]
-        assert face(face.repository(session, User, "a").bulk_create, rows, returning=False) == MANY
+        rows = [{"words": ["a", f"b{n}"]} for n in range(MANY)]
+        assert face(face.repository(session, Listed).bulk_create, rows, returning=False) == MANY
     assert not copied
 
 

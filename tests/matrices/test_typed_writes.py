@@ -14,16 +14,17 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Identity, MetaData, delete, insert, select
+from sqlalchemy import Identity, MetaData, delete, func, insert, null, select, text
 from sqlalchemy import types as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, mapped_column, sessionmaker
+from sqlalchemy.sql.elements import Null
 
 from dotmac_database import create_async_repository, create_database, create_repository
 from dotmac_database.engines import Database
 
-from .column_types import Guid
+from .column_types import KINDS, SQLITE, Guid
 from .rings import DRIVERS
 
 
@@ -43,6 +44,39 @@ class Reversed(sa.TypeDecorator[str]):
 
     def process_result_value(self, value: Any, dialect: Any) -> Any:
         return value if value is None else value[::-1]
+
+
+class Sealed(sa.TypeDecorator[Any]):
+    """A document that is stored within another one."""
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        return {"sealed": value}
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        return value if value is None else value["sealed"]
+
+
+class Shown(sa.TypeDecorator[Any]):
+    """A document that is only read in another form."""
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        return value
+
+
+class Quiet(sa.TypeDecorator[str]):
+    """Text that the database converts to lower case."""
+
+    impl = sa.String(20)
+    cache_ok = True
+
+    def bind_expression(self, bindvalue: Any) -> Any:
+        return func.lower(bindvalue)
 
 
 class Base(DeclarativeBase):
@@ -150,6 +184,11 @@ def update(repository: Any, values: list[Any], keys: list[int]) -> Iterator[Any]
         yield repository.update(key, {"value": value})
 
 
+def update_all(repository: Any, values: list[Any], keys: list[int]) -> Iterator[Any]:
+    for key, value in zip(keys, values, strict=True):
+        yield repository.update(key, {"value": value})
+
+
 def bulk_update(repository: Any, values: list[Any], keys: list[int]) -> Iterator[Any]:
     yield repository.bulk_update([{"id": key, "value": value} for key, value in zip(keys, values, strict=True)])
 
@@ -162,6 +201,60 @@ def update_where(repository: Any, values: list[Any], keys: list[int]) -> Iterato
 METHODS = (create, bulk_create, bulk_create_counted, upsert, bulk_upsert, update, bulk_update, update_where)
 OF_EACH = (create, upsert, update, update_where)
 """The methods that write one row, or one value, in a call."""
+
+
+_DOCUMENTS = [{"ü": "é☃😀", "n": [None, 1.5]}, [], [[1], []], "", "ü\n\\", 0, False, {}, None, null()]
+_SEALED = [each for each in _DOCUMENTS if not isinstance(each, Null)]
+_MOODS = [Mood.GLAD, Mood.SAD, None]
+_CENTURIES = [timedelta(days=-400_000, microseconds=7), timedelta(microseconds=-1), timedelta(days=31), None]
+COMPARED: dict[str, tuple[Any, list[Any]]] = {
+    **{kind.name: (kind.type(), [*kind.values, None]) for kind in KINDS if kind.values and kind.on != (SQLITE,)},
+    "json": (sa.JSON(), _DOCUMENTS),
+    "json_without_null": (sa.JSON(none_as_null=True), _DOCUMENTS),
+    "json_varied": (sa.JSON().with_variant(pg.JSONB(), "postgresql"), _DOCUMENTS),
+    "pg_json": (pg.JSON(), _DOCUMENTS),
+    "pg_jsonb": (pg.JSONB(), _DOCUMENTS),
+    "json_shown": (Shown(), _DOCUMENTS),
+    "json_sealed": (Sealed(), _SEALED),
+    "json_or_text": (sa.String(20).with_variant(pg.JSONB(), "postgresql"), ["1", '"ü"', None]),
+    "native_mood": (sa.Enum(Mood, name="compared_mood"), _MOODS),
+    "mood_by_value": (
+        sa.Enum(Mood, name="compared_value", values_callable=lambda kind: [e.value for e in kind]),
+        _MOODS,
+    ),
+    "plain_mood": (sa.Enum(Mood, native_enum=False, length=12), _MOODS),
+    "words": (sa.Enum("ü b", "a,'\"{}", "NULL", "", name="compared_words"), ["ü b", "a,'\"{}", "NULL", "", None]),
+    "plain_words": (sa.Enum("ü b", "a,'\"{}", "NULL", native_enum=False), ["ü b", "a,'\"{}", "NULL", None]),
+    "interval_long": (sa.Interval(), _CENTURIES),
+    "interval_native": (pg.INTERVAL(), _CENTURIES),
+    "interval_days": (pg.INTERVAL(fields="DAY"), _CENTURIES),
+    "interval_milliseconds": (pg.INTERVAL(precision=3), _CENTURIES),
+    "interval_of_dates": (sa.Interval(native=False), [timedelta(days=3, microseconds=5), timedelta(0), None]),
+    "scaled": (sa.Numeric(12, 4), [Decimal("1.5"), Decimal("1.5000"), Decimal("0E+3"), Decimal("-0.0001"), None]),
+    "unscaled": (sa.Numeric(), [Decimal("1.5"), Decimal("1.5000"), Decimal("12E+3"), Decimal("1E-30"), None]),
+    "lower": (Quiet(), ["Ab", "Ü", None]),
+    "text_arrays": (pg.ARRAY(sa.Text()), [["a", None, "ü,{}\"'\\", "NULL"], [], None]),
+    "nested_arrays": (pg.ARRAY(sa.Integer(), dimensions=2), [[[1, 2], [3, None]], [], None]),
+    "mood_arrays": (pg.ARRAY(sa.Enum(Mood, name="compared_moods")), [[Mood.GLAD], [], None]),
+    "json_arrays": (pg.ARRAY(pg.JSONB()), [[{"a": [1]}, "ü"], [], None]),
+}
+"""For each name: a column type, and the values with which rows are updated."""
+
+
+_POSTGRESQL_KINDS = {kind.name for kind in KINDS if SQLITE not in kind.on}
+
+
+def _is_generic(name: str) -> bool:
+    """Whether every database has the type."""
+    type_ = COMPARED[name][0]
+    own = isinstance(type_, sa.ARRAY) or type(type_).__module__.startswith("sqlalchemy.dialects.postgresql")
+    return not own and name not in _POSTGRESQL_KINDS
+
+
+COMPARED_MODELS = {
+    name: mapped(Base if _is_generic(name) else PostgresqlBase, f"compared_{name}", type_)
+    for name, (type_, _) in COMPARED.items()
+}
 
 
 class Typed:
@@ -177,6 +270,7 @@ class Typed:
         self.names = [*TYPES, *(POSTGRESQL_TYPES if postgresql else ())]
         for base in (Base, PostgresqlBase) if postgresql else (Base,):
             base.metadata.create_all(self.plain.engine)
+        self.compared = [name for name in COMPARED if postgresql or _is_generic(name)]
         maker: Any = async_sessionmaker if self.is_async else sessionmaker
         self.maker = maker(self.database.async_engine if self.is_async else self.database.engine)
 
@@ -207,6 +301,33 @@ class Typed:
             code = next(iter(wrong), -1)
             return f"{len(wrong)} rows, of which {code} is {stored.get(code)!r} and not {expected.get(code)!r}"
         return None
+
+    def differences(self, name: str, size: int) -> list[str]:
+        """How the rows that `bulk_update` has written differ from those that `update` has written, as text."""
+        model, (_, each) = COMPARED_MODELS[name], COMPARED[name]
+        values = [each[place % len(each)] for place in range(size)]
+        many = len(each)
+        with self.plain.sessions() as session:
+            session.execute(delete(model))
+            session.execute(insert(model), [{"code": code} for code in range(many + size)])
+            session.commit()
+            keys = list(session.scalars(select(model.id).order_by(model.code)))
+        for method, written, given in ((update_all, keys[:many], each), (bulk_update, keys[many:], values)):
+            try:
+                self._run(model, method, given, written)
+            except Exception as error:  # noqa: BLE001 - every exception is an error of the cell
+                return [f"{name}, {method.__name__}: {type(error).__name__}: {str(error)[:150]}"]
+        sqlite = self.plain.engine.dialect.name == "sqlite"
+        shown = "typeof(value) || quote(value)" if sqlite else "value::text"
+        with self.plain.engine.connect() as connection:
+            stored = [
+                row[0] for row in connection.execute(text(f"SELECT {shown} FROM {model.__tablename__} ORDER BY code"))
+            ]
+        return [
+            f"{name}, {values[place]!r}: {stored[many + place]!r} instead of {stored[place % many]!r}"
+            for place in range(size)
+            if stored[many + place] != stored[place % many]
+        ]
 
     def _run(self, model: Any, method: Any, values: list[Any], keys: list[int]) -> None:
         if not self.is_async:
@@ -255,6 +376,12 @@ def test_rows_enough_for_copy(typed: Typed) -> None:
         pytest.skip("COPY is PostgreSQL's")
     wrong = faults(typed, {bulk_create_counted: 501}, ("some",))
     assert not wrong, wrong
+
+
+def test_bulk_update_writes_what_update_writes(typed: Typed) -> None:
+    """With enough rows for arrays, for each value of each type."""
+    wrong = [line for name in typed.compared for line in typed.differences(name, 30)]
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.matrix

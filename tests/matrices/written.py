@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, ForeignKey, Identity, Integer, String, UniqueConstraint, Uuid, event
+from sqlalchemy import JSON, ForeignKey, Identity, Integer, String, TypeDecorator, UniqueConstraint, Uuid, event
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column, validates
 from sqlalchemy.sql.functions import GenericFunction
@@ -95,12 +95,22 @@ class Extending(Owned, Base):
     id: Mapped[int] = mapped_column(ForeignKey("roots.id"), primary_key=True)
 
 
+class Noted(TypeDecorator[Any]):
+    """A document that the app converts, so that it can't be sent in an array."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        return value
+
+
 class Documented(Owned, Base):
     """A column with a type that can't be sent in an array."""
 
     __tablename__ = "documented"
     id: Mapped[int] = mapped_column(primary_key=True)
-    notes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), default=dict)
+    notes: Mapped[dict[str, Any] | None] = mapped_column(Noted, default=dict)
 
 
 class Watched(Owned, Base):
