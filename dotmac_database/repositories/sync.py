@@ -15,6 +15,8 @@ from .batches import BatchMethods
 from .bulk import BulkMethods
 from .core import SyncDb
 from .explaining import ExplainMethods
+from .filtered import FilteredMethods
+from .upserting import UpsertMethods
 from .values import ValueReads
 from .writing import WriteMethods
 
@@ -24,6 +26,8 @@ M = TypeVar("M")
 class BaseRepository(
     BatchMethods[M, SyncDb],
     BulkMethods[M, SyncDb],
+    UpsertMethods[M, SyncDb],
+    FilteredMethods[M, SyncDb],
     WriteMethods[M, SyncDb],
     ExplainMethods[M, SyncDb],
     AggregateMethods[M, SyncDb],
