@@ -101,6 +101,7 @@ def post(api: Api, name: str = "one", path: str = "/things") -> Any:
 
 
 class TestOneStatement:
+    @pytest.mark.fast_way("driver", "autocommit")
     def test_each_write_is_one_statement(
         self, app: FastAPI, api: Api, caplog: Any, names: Callable[[], list[str]]
     ) -> None:
@@ -141,6 +142,7 @@ class TestOneStatement:
         assert stale.status_code == 412
         assert names() == ["one", "two"]
 
+    @pytest.mark.fast_way("driver", "autocommit")
     def test_a_read_of_a_dependency_before_it_changes_nothing(
         self, app: FastAPI, api: Api, caplog: Any, names: Callable[[], list[str]]
     ) -> None:
@@ -174,6 +176,7 @@ class TestWhatFollowsTheWrite:
         assert alone == [False, False]
         assert names() == ([] if fails else ["at the end", "one"])
 
+    @pytest.mark.fast_way("driver", "autocommit")
     def test_a_dependency_that_ends_after_the_response(
         self, app: FastAPI, api: Api, caplog: Any, names: Callable[[], list[str]]
     ) -> None:
@@ -400,6 +403,7 @@ class TestCallbacks:
         assert post(api).status_code == 418
         assert names() == []
 
+    @pytest.mark.fast_way("driver", "autocommit")
     def test_an_idempotency_key_is_recorded_with_the_row(self, app: FastAPI, api: Api, caplog: Any) -> None:
         app.include_router(crud_router(Thing, prefix="/things", idempotency=True))
         with routes(caplog) as alone:
@@ -431,6 +435,7 @@ async def until(condition: Callable[[], object]) -> None:
 class TestServer:
     """What only PostgreSQL does."""
 
+    @pytest.mark.fast_way("driver")  # a flush returns the values that it has sent
     def test_a_stored_row_that_violates_the_schema_is_a_success(
         self, app: FastAPI, api: Api, database: Database, names: Callable[[], list[str]]
     ) -> None:
@@ -471,6 +476,7 @@ class TestServer:
         api.run(cancelled())
         assert names() == []
 
+    @pytest.mark.fast_way("driver", "autocommit")
     def test_a_connection_that_is_lost_in_the_statement_is_an_unknown_outcome(
         self, app: FastAPI, api: Api, database: Database
     ) -> None:

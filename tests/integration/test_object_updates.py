@@ -321,6 +321,7 @@ def outcome_of(face: Face, case: Case, options: dict[str, Any] | None) -> dict[s
     return found
 
 
+@pytest.mark.fast_way("driver")
 @pytest.mark.parametrize("circumstance", CIRCUMSTANCES)
 @pytest.mark.parametrize("name", CASES)
 def test_an_update_of_an_object_is_the_same_either_way(
@@ -365,6 +366,7 @@ def test_a_listener_to_flushes_gets_a_flush(face: Face) -> None:
     assert not any(each.sql.startswith("UPDATE") for each in sent)
 
 
+@pytest.mark.fast_way("driver")
 @pytest.mark.usefixtures("fill")
 def test_the_row_is_locked_before_the_validator_sees_it(face: Face) -> None:
     if "sqlite" in face.engine.url.drivername:
