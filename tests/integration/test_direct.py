@@ -253,7 +253,7 @@ def state_of(entity: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.usefixtures("kinds")
 def test_every_type_is_as_sqlalchemy_gives_it(face: Face, sent: list[str]) -> None:
     with face.session() as session:
@@ -298,7 +298,7 @@ READS: dict[str, tuple[Callable[[Face, Any], Any], int]] = {
 }
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.usefixtures("kinds")
 @pytest.mark.parametrize("read", READS)
 def test_every_read_gives_what_sqlalchemy_gives(face: Face, sent: list[str], read: str) -> None:
@@ -323,7 +323,7 @@ def test_every_read_gives_what_sqlalchemy_gives(face: Face, sent: list[str], rea
         assert told(call(face, face.repository(session, Pet, "a"))) == quick
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.usefixtures("kinds")
 def test_an_object_that_the_session_holds_is_the_same_and_fresh(face: Face, sent: list[str]) -> None:
     with face.session() as session:
@@ -349,7 +349,7 @@ def test_an_object_that_the_session_holds_is_the_same_and_fresh(face: Face, sent
         assert face(face.repository(session, Owner, "a").get_by_id, 1).name == "changed"
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.usefixtures("kinds")
 def test_what_is_read_can_be_written_and_loaded_from(face: Face, sent: list[str]) -> None:
     with face.session() as session:
@@ -424,7 +424,7 @@ def test_classes_that_are_more_than_their_columns_are_the_orms(
     assert not sent
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.usefixtures("kinds")
 def test_inside_a_transaction_it_is_the_transactions(face: Face, sent: list[str]) -> None:
     with face.session() as session:
@@ -438,7 +438,7 @@ def test_inside_a_transaction_it_is_the_transactions(face: Face, sent: list[str]
         assert len(sent) == 1
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.usefixtures("kinds")
 def test_a_guarded_session_reads_its_own_tenants_rows(face: Face, sent: list[str]) -> None:
     with face.session() as session:
@@ -450,7 +450,7 @@ def test_a_guarded_session_reads_its_own_tenants_rows(face: Face, sent: list[str
     assert len(sent) == 2
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.usefixtures("kinds")
 def test_a_table_that_changes_is_read_on(face: Face, sent: list[str]) -> None:
     """The server refuses prepared statements of a table that has changed; they are prepared anew."""
@@ -464,7 +464,7 @@ def test_a_table_that_changes_is_read_on(face: Face, sent: list[str]) -> None:
     assert len(sent) == 2
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.usefixtures("kinds")
 def test_a_connection_that_the_server_ends_is_replaced(face: Face, sent: list[str]) -> None:
     with face.session() as session:
@@ -481,7 +481,7 @@ def test_a_connection_that_the_server_ends_is_replaced(face: Face, sent: list[st
         assert len(sent) == 1
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.usefixtures("kinds")
 def test_errors_are_the_toolkits_and_the_connection_goes_back(face: Face, sent: list[str]) -> None:
     database = create_database(face.database.url, statement_timeout=0.2)
@@ -503,7 +503,7 @@ def test_errors_are_the_toolkits_and_the_connection_goes_back(face: Face, sent: 
     assert len(sent) == 2
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.usefixtures("kinds")
 def test_a_cancelled_read_leaves_the_pool_whole(face: Face, sent: list[str]) -> None:
     async def run() -> None:
@@ -523,7 +523,7 @@ def test_a_cancelled_read_leaves_the_pool_whole(face: Face, sent: list[str]) -> 
     assert len(sent) == 2
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 def test_engines_for_poolers_keep_to_sqlalchemys_statements(face: Face, sent: list[str]) -> None:
     database = create_database(face.database.url, transaction_pooler=True)
 
@@ -583,7 +583,7 @@ WRITES: dict[str, Callable[[Face, Any], Any]] = {
 }
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.usefixtures("kinds")
 @pytest.mark.parametrize("write", WRITES)
 def test_writes_do_what_sqlalchemys_do(face: Face, written: list[str], write: str) -> None:
@@ -709,7 +709,7 @@ class Expressed(Kinds):
     name: Mapped[str] = mapped_column(default=func.upper("by default"))
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.usefixtures("kinds")
 @pytest.mark.parametrize("model", [Made, Checked, Heard, Born])
 def test_who_has_a_say_in_new_objects_is_asked(face: Face, written: list[str], model: Any) -> None:
@@ -750,7 +750,7 @@ class Counted(Kinds):
         self.origin = "loaded"
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.usefixtures("kinds")
 @pytest.mark.parametrize("slow", [False, True])
 def test_listeners_to_loads_are_called_once_for_each_object(face: Face, by_driver: Any, slow: bool) -> None:
@@ -813,7 +813,7 @@ def test_a_repository_with_conditions_of_its_own(face: Face, pet: Pet, written: 
     assert not written
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 def test_a_write_whose_connection_is_lost_has_an_unknown_outcome(face: Face, pet: Pet, written: list[str]) -> None:
     async def run() -> None:
         async with face.database.async_sessions() as session:
@@ -838,7 +838,7 @@ def test_a_write_whose_connection_is_lost_has_an_unknown_outcome(face: Face, pet
     assert len(written) == 2
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 def test_a_row_within_a_transaction_is_the_transactions(face: Face, pet: Pet, monkeypatch: pytest.MonkeyPatch) -> None:
     within: list[str] = []
     real = direct._records_within

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,8 +11,8 @@ from sqlalchemy.ext.hybrid import Comparator, hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from dotmac_database import QueryFilter, TenantMixin, VersionMixin
-from dotmac_database.execution import driver as direct
 from tests.conftest import Face
+from tests.ways import SentByDriver, recorded
 
 
 class Written(DeclarativeBase):
@@ -139,18 +139,10 @@ def tables() -> Any:
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def sent() -> Iterator[list[SentByDriver]]:
     """The statements that went by the driver alone."""
-    statements: list[str] = []
-    for name in ("_records", "_records_within"):
-        real = getattr(direct, name)
-
-        def spy(engine: Any, plan: Any, *given: Any, _real: Any = real, **options: Any) -> Any:
-            statements.append(plan.sql)
-            return _real(engine, plan, *given, **options)
-
-        monkeypatch.setattr(direct, name, spy)
-    return statements
+    with recorded() as statements:
+        yield statements
 
 
 def next_number() -> Any:
@@ -183,7 +175,9 @@ def invoices(face: Face) -> None:
 @pytest.mark.usefixtures("invoices")
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("write", WRITES)
-def test_an_expression_that_is_written_is_the_sessions(face: Face, sent: list[str], write: str, value: str) -> None:
+def test_an_expression_that_is_written_is_the_sessions(
+    face: Face, sent: list[SentByDriver], write: str, value: str
+) -> None:
     if write == "create a subselect" and value == "case":
         pytest.skip("A new row has no other column's value.")
     with face.session() as session:
@@ -194,9 +188,9 @@ def test_an_expression_that_is_written_is_the_sessions(face: Face, sent: list[st
         assert found.number == {"subselect": 6, "select": 6}.get(value, 7)
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.usefixtures("invoices")
-def test_a_hybrid_with_a_subselect_is_the_sessions(face: Face, sent: list[str]) -> None:
+def test_a_hybrid_with_a_subselect_is_the_sessions(face: Face, sent: list[SentByDriver]) -> None:
     with face.session() as session:
         rows = face.repository(session, Invoice, "a")
         assert len(face(rows.list, {"filters": [QueryFilter("highest", value=5)]})) == 1
@@ -208,7 +202,7 @@ def test_a_hybrid_with_a_subselect_is_the_sessions(face: Face, sent: list[str]) 
 
 
 @pytest.mark.usefixtures("invoices")
-def test_a_relationship_with_a_subselect_is_the_sessions(face: Face, sent: list[str]) -> None:
+def test_a_relationship_with_a_subselect_is_the_sessions(face: Face, sent: list[SentByDriver]) -> None:
     with face.session() as session:
         rows = face.repository(session, Line, "a")
         assert len(face(rows.list, {"filters": [QueryFilter("first.number", value=5)]})) == 1
@@ -218,7 +212,7 @@ def test_a_relationship_with_a_subselect_is_the_sessions(face: Face, sent: list[
 
 @pytest.mark.parametrize("field", ["compared", "worded"])
 @pytest.mark.usefixtures("invoices")
-def test_hybrids_of_other_kinds_are_the_sessions(face: Face, sent: list[str], field: str) -> None:
+def test_hybrids_of_other_kinds_are_the_sessions(face: Face, sent: list[SentByDriver], field: str) -> None:
     with face.session() as session:
         rows = face.repository(session, Strange)
         face(rows.create, {"id": 1, "number": 3})

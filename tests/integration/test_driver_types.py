@@ -248,7 +248,7 @@ def differences(one: Any, other: Any, path: str = "") -> list[str]:
 
 
 # The oldest SQLAlchemy that is allowed warns of its own HSTORE.
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.filterwarnings("ignore:Type object .*HSTORE.* does not include operator")
 @pytest.mark.parametrize("inside", [False, True], ids=["outside", "inside"])
 @pytest.mark.parametrize("write", ["create", "update"])
@@ -289,7 +289,7 @@ def check_states(result: dict[str, Any]) -> None:
         assert set(state["values"]) == set(empty)
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.parametrize("write", ["create", "update"])
 def test_a_wide_class_is_written_by_the_driver(face: Face, write: str) -> None:
     """A statement with many filters is not cached, and therefore SQLAlchemy's. Columns are no filters."""

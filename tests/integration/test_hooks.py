@@ -246,7 +246,7 @@ def test_an_event_is_sent_as_by_hand(place: Place, family: Any, name: str) -> No
     assert name in EXCUSED or missed == []
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 def test_where_nothing_is_hooked_in_the_driver_is_used(place: Place, passed_by: list[str]) -> None:
     used: dict[str, list[str]] = {}
     for operation, run in OPERATIONS.items():
@@ -594,11 +594,14 @@ WAYS = [
 ]
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_event_of_a_later_version_is_not_passed_by(
-    places: dict[str, Place], passed_by: list[str], monkeypatch: pytest.MonkeyPatch, family: str
+    places: dict[str, Place], passed_by: list[str], request: pytest.FixtureRequest, family: str
 ) -> None:
+    monkeypatch = pytest.MonkeyPatch()
+    request.addfinalizer(departures._affected_listeners.cache_clear)
+    request.addfinalizer(monkeypatch.undo)  # called before the other
     place = places["asyncpg"]
     place.start()
     events: Any = FAMILIES[family]
@@ -634,8 +637,6 @@ def test_an_event_of_a_later_version_is_not_passed_by(
         without_driver(
             place, session, passed_by, [each for each in OPERATIONS if family in KNOWN_TO_COPY or each != "copy"]
         )
-    monkeypatch.undo()
-    departures._affected_listeners.cache_clear()
 
 
 KNOWN_TO_COPY = ("session", "dialect", "pool")
@@ -695,7 +696,7 @@ def tracer(package: str) -> Any:
     return listener
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.parametrize(
     "package", ["opentelemetry.instrumentation.sqlalchemy.engine", "sentry_sdk.integrations", None]
 )
@@ -724,7 +725,7 @@ def test_who_only_looks_on_needs_no_transaction(server: Place, passed_by: list[s
     assert passed_by == []
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "autocommit")
 @pytest.mark.parametrize("guarded", [False, True])
 def test_sessions_of_sqlmodel_and_of_the_guard_are_known(
     places: dict[str, Place], passed_by: list[str], guarded: bool
