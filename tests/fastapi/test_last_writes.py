@@ -101,7 +101,7 @@ def post(api: Api, name: str = "one", path: str = "/things") -> Any:
 
 
 class TestOneStatement:
-    @pytest.mark.fast_way("driver", "autocommit")
+    @pytest.mark.fast_way("driver", "autocommit", "update-statements")
     def test_each_write_is_one_statement(
         self, app: FastAPI, api: Api, caplog: Any, names: Callable[[], list[str]]
     ) -> None:

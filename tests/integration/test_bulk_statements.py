@@ -46,6 +46,7 @@ def test_ten_thousand_rows_are_a_handful_of_statements(face: Face, model: type[A
     assert len(writes(sent)) <= 4
 
 
+@pytest.mark.fast_way("update-statements")
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("guarded", [False, True])
 def test_rows_that_are_given_back(face: Face, model: type[Any], guarded: bool) -> None:

@@ -141,6 +141,7 @@ def test_a_key_that_is_compared_as_a_span(face: Face) -> None:
         assert face(rows.bulk_update, [{"moment": each, "word": "w"} for each in moments]) == 30
 
 
+@pytest.mark.fast_way("update-statements")
 def test_ten_thousand_updates_are_one_statement(face: Face) -> None:
     with face.session() as session:
         rows = face.repository(session, Part, "a")

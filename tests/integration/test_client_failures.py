@@ -94,7 +94,7 @@ def test_it_is_a_lost_connection() -> None:
     assert not lost_connection(sa.DBAPIError.instance(None, None, ValueError("other"), Exception))
 
 
-@pytest.mark.fast_way("autocommit")
+@pytest.mark.fast_way("autocommit", "update-statements")
 def test_a_write_has_an_unknown_outcome(face: Face, fail_once: Any, sender: type) -> None:
     async def run() -> None:
         async with face.database.async_sessions() as session:

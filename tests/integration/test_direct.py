@@ -583,7 +583,7 @@ WRITES: dict[str, Callable[[Face, Any], Any]] = {
 }
 
 
-@pytest.mark.fast_way("driver", "autocommit")
+@pytest.mark.fast_way("driver", "autocommit", "update-statements")
 @pytest.mark.usefixtures("kinds")
 @pytest.mark.parametrize("write", WRITES)
 def test_writes_do_what_sqlalchemys_do(face: Face, written: list[str], write: str) -> None:
@@ -750,7 +750,7 @@ class Counted(Kinds):
         self.origin = "loaded"
 
 
-@pytest.mark.fast_way("driver", "autocommit")
+@pytest.mark.fast_way("driver", "autocommit", "update-statements")
 @pytest.mark.usefixtures("kinds")
 @pytest.mark.parametrize("slow", [False, True])
 def test_listeners_to_loads_are_called_once_for_each_object(face: Face, by_driver: Any, slow: bool) -> None:
@@ -813,7 +813,7 @@ def test_a_repository_with_conditions_of_its_own(face: Face, pet: Pet, written: 
     assert not written
 
 
-@pytest.mark.fast_way("driver", "autocommit")
+@pytest.mark.fast_way("driver", "autocommit", "update-statements")
 def test_a_write_whose_connection_is_lost_has_an_unknown_outcome(face: Face, pet: Pet, written: list[str]) -> None:
     async def run() -> None:
         async with face.database.async_sessions() as session:
@@ -838,7 +838,7 @@ def test_a_write_whose_connection_is_lost_has_an_unknown_outcome(face: Face, pet
     assert len(written) == 2
 
 
-@pytest.mark.fast_way("driver", "autocommit")
+@pytest.mark.fast_way("driver", "autocommit", "update-statements")
 def test_a_row_within_a_transaction_is_the_transactions(face: Face, pet: Pet, monkeypatch: pytest.MonkeyPatch) -> None:
     within: list[str] = []
     real = direct._records_within

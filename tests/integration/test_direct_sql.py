@@ -172,6 +172,7 @@ def invoices(face: Face) -> None:
         face(face.repository(session, Line, "a").create, {"id": 1, "invoice_id": 1})
 
 
+@pytest.mark.fast_way("update-statements")
 @pytest.mark.usefixtures("invoices")
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("write", WRITES)

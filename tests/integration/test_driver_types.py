@@ -248,7 +248,7 @@ def differences(one: Any, other: Any, path: str = "") -> list[str]:
 
 
 # The oldest SQLAlchemy that is allowed warns of its own HSTORE.
-@pytest.mark.fast_way("driver", "autocommit")
+@pytest.mark.fast_way("driver", "autocommit", "update-statements")
 @pytest.mark.filterwarnings("ignore:Type object .*HSTORE.* does not include operator")
 @pytest.mark.parametrize("inside", [False, True], ids=["outside", "inside"])
 @pytest.mark.parametrize("write", ["create", "update"])

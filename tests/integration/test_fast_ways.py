@@ -93,7 +93,7 @@ WRITES: dict[str, Callable[[Any], tuple[Any, ...]]] = {
 }
 
 
-@pytest.mark.fast_way("driver")
+@pytest.mark.fast_way("driver", "update-statements")
 @pytest.mark.parametrize("inside", [False, True], ids=["alone", "inside"])
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_the_driver_sends_each_read_and_single_write(faces: Faces, driver: str, inside: bool) -> None:
@@ -200,6 +200,7 @@ ASSERTING = [
 ]
 
 
+@pytest.mark.fast_way("update-statements")
 @pytest.mark.parametrize("way", ASSERTING)
 def test_a_way_is_taken_unless_it_is_switched_off(faces: Faces, way: str, caplog: pytest.LogCaptureFixture) -> None:
     for is_off in (False, True):

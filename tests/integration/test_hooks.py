@@ -246,7 +246,7 @@ def test_an_event_is_sent_as_by_hand(place: Place, family: Any, name: str) -> No
     assert name in EXCUSED or missed == []
 
 
-@pytest.mark.fast_way("driver", "autocommit")
+@pytest.mark.fast_way("driver", "autocommit", "update-statements")
 def test_where_nothing_is_hooked_in_the_driver_is_used(place: Place, passed_by: list[str]) -> None:
     used: dict[str, list[str]] = {}
     for operation, run in OPERATIONS.items():
@@ -696,7 +696,7 @@ def tracer(package: str) -> Any:
     return listener
 
 
-@pytest.mark.fast_way("driver", "autocommit")
+@pytest.mark.fast_way("driver", "autocommit", "update-statements")
 @pytest.mark.parametrize(
     "package", ["opentelemetry.instrumentation.sqlalchemy.engine", "sentry_sdk.integrations", None]
 )
@@ -725,7 +725,7 @@ def test_who_only_looks_on_needs_no_transaction(server: Place, passed_by: list[s
     assert passed_by == []
 
 
-@pytest.mark.fast_way("driver", "autocommit")
+@pytest.mark.fast_way("driver", "autocommit", "update-statements")
 @pytest.mark.parametrize("guarded", [False, True])
 def test_sessions_of_sqlmodel_and_of_the_guard_are_known(
     places: dict[str, Place], passed_by: list[str], guarded: bool

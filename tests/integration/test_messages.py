@@ -281,7 +281,7 @@ def expected() -> dict[tuple[str, str], list[str]]:
 CASES = expected()
 
 
-@pytest.mark.fast_way("driver", "autocommit", "page-totals", "joined-messages")
+@pytest.mark.fast_way("driver", "autocommit", "page-totals", "joined-messages", "update-statements")
 @pytest.mark.usefixtures("rows")
 @pytest.mark.parametrize(("circumstance", "driver"), CASES)
 def test_each_call_costs_exactly_these_messages(

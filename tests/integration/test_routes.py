@@ -187,7 +187,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == routes.__name__]
 
 
-@pytest.mark.fast_way("driver", "autocommit")
+@pytest.mark.fast_way("driver", "autocommit", "update-statements")
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_the_route_of_each_condition(
     driver: str, face: Face, name: str, sent_by_driver: list[str], caplog: pytest.LogCaptureFixture

@@ -181,7 +181,7 @@ def last(face: Face, session: Any, write: Any, *arguments: Any) -> list[bool]:
     return [*begun, session.in_transaction()]
 
 
-@pytest.mark.fast_way("driver", "autocommit")
+@pytest.mark.fast_way("driver", "autocommit", "update-statements")
 def test_the_last_write_of_a_lazy_block_is_committed_at_once(face: Face, user: Any) -> None:
     with face.session() as session:
         users = face.repository(session, User, "a")
@@ -219,7 +219,7 @@ def test_the_last_write_is_part_of_the_transaction_if_that_has_more_than_one_sta
     assert rows(face) == 1
 
 
-@pytest.mark.fast_way("driver", "autocommit")
+@pytest.mark.fast_way("driver", "autocommit", "update-statements")
 def test_a_guarded_session_writes_its_own_tenants_row_alone(face: Face, user: Any) -> None:
     with face.guarded() as session, counted(face.engine) as sent:
         others = face.repository(session, User, "b")
@@ -231,7 +231,7 @@ def test_a_guarded_session_writes_its_own_tenants_row_alone(face: Face, user: An
     assert rows(face) == 1
 
 
-@pytest.mark.fast_way("driver", "autocommit")
+@pytest.mark.fast_way("driver", "autocommit", "update-statements")
 def test_a_connection_lost_in_the_statement_leaves_the_outcome_open(face: Face, user: Any) -> None:
     """The server ends the connection while the UPDATE waits for a lock: nobody can tell whether it was committed."""
     engine = face.database.engine

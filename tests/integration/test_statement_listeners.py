@@ -202,7 +202,7 @@ def end_connections(face: Face) -> None:
             connection.execute(text("SELECT pg_stat_clear_snapshot()"))
 
 
-@pytest.mark.fast_way("driver", "page-totals")
+@pytest.mark.fast_way("driver", "page-totals", "update-statements")
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_listener_may_replace_the_sql(

@@ -120,7 +120,7 @@ def as_sent(face: Face, method: str, expected: list[str]) -> list[str]:
     return expected if alone else ["BEGIN", *expected, "COMMIT"]
 
 
-@pytest.mark.fast_way("autocommit")
+@pytest.mark.fast_way("autocommit", "update-statements")
 @pytest.mark.parametrize("method", WRITES)
 def test_a_write_is_one_statement_that_is_committed(face: Face, user: Any, method: str) -> None:
     call, expected = WRITES[method]
