@@ -1,17 +1,20 @@
-# `make example` runs the example, `make test` everything that must pass. Each sets up what it needs, once.
+# `make example` runs the example (PORT=8080 chooses the port), `make test` everything that must pass. Each sets up what it
+# needs, once.
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+EXAMPLE := $(VENV)/.example
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
 # The tests start many Python processes. Without compiled files, each would compile the packages anew, for seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: example test matrices check ruff mypy pyright imports bench bench-conditions bench-growth clean
 
-example: $(READY)
-	$(BIN)/python -m example_app
+example: $(EXAMPLE)
+	@$(BIN)/python -m example_app $(if $(PORT),--port $(PORT))
 
 test: $(READY) check
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal
@@ -46,13 +49,21 @@ bench-growth: $(VENV)/.peers
 	$(BIN)/python -m benchmarks.growth --plots docs/plots
 
 $(VENV)/.peers: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(INSTALL) '.[bench]'
 	touch $@
 
 $(READY): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@
+	@echo "Installing the toolkit and its development tools into $(VENV): some 600 MB, a minute or two ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(INSTALL) '.[dev]'
+	@touch $@ $(EXAMPLE)
+
+# What `make test` installs contains what the example needs.
+$(EXAMPLE): pyproject.toml
+	@echo "Installing the toolkit and what the example needs into $(VENV): some 160 MB, half a minute ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(INSTALL) '.[example]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import webbrowser
 from collections.abc import Callable
+from contextlib import suppress
 
 import uvicorn
 from fastapi import FastAPI
@@ -47,7 +48,8 @@ def address_of(listener: socket.socket) -> str:
 def serve(app: FastAPI, listener: socket.socket, ready: Callable[[], None]) -> None:
     """Serve ``app`` on the socket until Ctrl+C. ``ready`` is called once the server accepts requests."""
     config = uvicorn.Config(app, log_level="warning", ws="none")
-    Server(config, ready).run(sockets=[listener])
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again after it has stopped; the example then ends well
+        Server(config, ready).run(sockets=[listener])
 
 
 def open_browser(url: str) -> None:
