@@ -68,6 +68,24 @@ IF_MATCH = {
     "schema": {"type": "string"},
 }
 
+IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "ETags that the client has. If the row still has one of them, the response is a 304 without a body.",
+    "schema": {"type": "string"},
+}
+PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "required": False,
+    "description": "`return=minimal`: the response to a successful write has no body (RFC 7240).",
+    "schema": {"type": "string"},
+}
+PREFERENCE_APPLIED = {
+    "Preference-Applied": header("The preference that the response follows.", enum=["return=minimal"])
+}
+
 PROBLEM_JSON = "application/problem+json"
 
 PROBLEM: JsonObject = {

@@ -1,10 +1,11 @@
-"""The ``ETag`` of a row, which is its version, and the versions in an ``If-Match`` header (RFC 9110)."""
+"""The ``ETag`` of a row, which is its version, and the tags in ``If-Match`` and ``If-None-Match`` (RFC 9110)."""
 
 from __future__ import annotations
 
 import re
 from datetime import datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 from pydantic import TypeAdapter
 from starlette.requests import Request
@@ -27,20 +28,48 @@ def matched_versions(request: Request) -> frozenset[str] | None:
 
     Weak tags never match (RFC 9110, section 13.1.1), and neither does malformed text.
     """
-    tags = ",".join(request.headers.getlist("if-match")).strip()
-    if not tags:
+    tags = _tags(request, "if-match")
+    if tags is None or any(tag is _ANY for tag in tags):
         return None
-    versions, position = set[str](), 0
-    while position < len(tags):
-        tag = _TAG.match(tags, position)
+    return frozenset(tag.value for tag in tags if not tag.is_weak)
+
+
+def is_unchanged(request: Request, tag: str | None) -> bool:
+    """Whether ``If-None-Match`` names this ``ETag``, so that a GET is a 304 (RFC 9110, section 13.1.2).
+
+    Weak tags match, too. ``*`` matches each row that has an ``ETag``. Malformed text matches none.
+    """
+    if tag is None or "if-none-match" not in request.headers:
+        return False
+    return any(each is _ANY or each.value == tag.strip('"') for each in _tags(request, "if-none-match") or ())
+
+
+class _Tag(NamedTuple):
+    """A tag in a header, without its quotes."""
+
+    value: str
+    is_weak: bool = False
+
+
+_ANY = _Tag("any row")
+"""The ``*`` in a header, which stands for any tag. It is recognised by its identity."""
+
+
+def _tags(request: Request, header: str) -> list[_Tag] | None:
+    """The tags in a header; with ``*`` only `_ANY`. None: there is no header. Malformed text has no tags."""
+    text = ",".join(request.headers.getlist(header)).strip()
+    if not text:
+        return None
+    tags, position = list[_Tag](), 0
+    while position < len(text):
+        tag = _TAG.match(text, position)
         if tag is None:
-            return frozenset()
+            return []
         if tag["any"]:
-            return None
-        if not tag["weak"]:
-            versions.add(tag["tag"])
+            return [_ANY]
+        tags.append(_Tag(tag["tag"], bool(tag["weak"])))
         position = tag.end()
-    return frozenset(versions)
+    return tags
 
 
 def expected_version(traits: Traits[object], versions: frozenset[str]) -> object:

@@ -47,7 +47,7 @@ PURGE_BATCH = 500
 PURGE_INTERVAL = 600.0
 """The seconds between two deletions of expired keys, in each process and router, unless a deletion's batch was full."""
 
-_KEPT = ("location", "etag", "content-type")
+_KEPT = ("location", "etag", "preference-applied", "content-type")
 
 
 class Replays:

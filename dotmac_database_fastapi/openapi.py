@@ -86,6 +86,7 @@ class _Document:
     def complete(self) -> None:
         """Add what is missing, and keep what the user has documented."""
         for each in self.operations:
+            _add_merge_patch(each)
             tenants = [self._add_caller(each, source) for source in each.sources]
             if self.problems:
                 self._add_problems(each, any(tenants))
@@ -223,6 +224,13 @@ class _Document:
                 # The name is used by two classes, or a router is included twice: the path distinguishes them.
                 name = re.sub(r"\W+", "_", f"{name}_{each.path.strip('/')}").rstrip("_")
             each.document["operationId"] = name
+
+
+def _add_merge_patch(operation: _Operation) -> None:
+    """Document that a generated PATCH is a JSON Merge Patch (RFC 7396), which has a media type of its own."""
+    content = operation.document.get("requestBody", {}).get("content", {})
+    if operation.answers is not None and operation.method == "patch" and "application/json" in content:
+        content.setdefault("application/merge-patch+json", deepcopy(content["application/json"]))
 
 
 def _tenant_types(models: tuple[type, ...]) -> Iterator[ColumnType]:

@@ -21,7 +21,7 @@ from dotmac_database import CursorPaginationResult, PaginationResult, Traits, tr
 
 from .aliases import Annotation, AnyColumn, Repository
 from .declared import converts
-from .readable import deferred_in
+from .readable import deferred_in, shown_by
 from .schemas import read_schema_of
 
 Page: TypeAlias = PaginationResult[Any] | CursorPaginationResult[Any]
@@ -33,7 +33,8 @@ class Renderer:
     A schema of the user's validates each row and computes its fields, as FastAPI's ``response_model`` does. A derived
     schema has plain columns, which are serialized without validation. ``relationships`` are those that the schema
     contains. ``columns`` are the only columns that it needs; None if it needs entities. ``certain``: a row can be
-    serialized whatever its values are, because no code of the user's has a part in it.
+    serialized whatever its values are, because no code of the user's has a part in it. ``of_row_alone``: the JSON of a
+    row depends on its own columns alone, and not on related rows or on the time.
     """
 
     def __init__(self, model: type, read_schema: type | None = None) -> None:
@@ -51,6 +52,8 @@ class Renderer:
             self.columns = tuple(schema.model_fields)
             self._rows, self._plain = _reader(self.columns, _uuids(schema)), _Shape(_row_type(schema))
             self.certain = all(_is_plain(traits.columns[key], field) for key, field in schema.model_fields.items())
+        shown = shown_by(schema).keys()
+        self.of_row_alone = bool(shown) and shown <= traits.columns.keys() and not _computes(schema)
 
     def loading(self, repository: Repository) -> Repository:
         """The repository, changed to load the deferred columns that the schema contains."""
@@ -84,6 +87,11 @@ class Renderer:
                 return _dump(self._plain.pages[kind], plain)
         checked = self._checked.pages[kind]
         return _dump(checked, checked.validate_python(page, from_attributes=True))
+
+
+def _computes(schema: Annotation) -> bool:
+    """Whether a schema may add values of its own: computed fields, or what a class that is not Pydantic's returns."""
+    return not (isinstance(schema, type) and issubclass(schema, BaseModel)) or bool(schema.model_computed_fields)
 
 
 class _Shape:

@@ -22,13 +22,24 @@ from dotmac_database import (
 )
 
 from ..aliases import Endpoint, JsonObject, Repository
-from ..answers import ETAG, IF_MATCH, LOCATION, REPLAYED, describe_endpoint, plural
+from ..answers import (
+    ETAG,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    LOCATION,
+    PREFER,
+    PREFERENCE_APPLIED,
+    REPLAYED,
+    describe_endpoint,
+    plural,
+)
 from ..bodies import router_of
-from ..etags import etag_of, expected_version, matched_versions
+from ..etags import etag_of, expected_version, is_unchanged, matched_versions
 from ..heads import add_get, add_options
 from ..idempotency import IDEMPOTENCY_KEY, Replays
 from ..keys import PathKey
 from ..options import CrudKeywords, CrudOptions, showing, with_keywords
+from ..preferences import APPLIED, prefers_minimal
 from ..query_string import ListParams
 from ..references import References
 from ..rendering import Renderer
@@ -107,7 +118,7 @@ class _Resource:
             await self.references.after(repository, entity, checked, created=True)
             entity = await self._loaded(repository, entity)
             headers = {"Location": self.key.location(request, entity, data)}
-            return self._response(entity, 201, headers, committed=last and not repository.db.in_transaction())
+            return self._written(request, entity, repository, 201, headers, is_last=last)
 
         async def create(
             request: Request, data: BaseModel, repository: Repository = Depends(self.get_rows)
@@ -138,11 +149,16 @@ class _Resource:
         get_key = self.key.dependency()
 
         async def read(
-            parts: JsonObject = Depends(get_key), repository: Repository = Depends(self.get_rows)
+            request: Request, parts: JsonObject = Depends(get_key), repository: Repository = Depends(self.get_rows)
         ) -> Response:
             key = self.key.of(parts, repository.tenant_id)
             rows = self.renderer.loading(repository)
-            return self._response(await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships))
+            entity = await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships)
+            if self._has_tag_of_all:
+                tag = etag_of(self.traits, entity)
+                if tag is not None and is_unchanged(request, tag):
+                    return Response(status_code=304, headers={"ETag": tag})
+            return self._response(entity)
 
         self._add("GET", self.key.path, read, 200, "Get", {404, 422})
 
@@ -163,7 +179,7 @@ class _Resource:
                 entity = await repository.update(key, data, expected_version=expected)
             await self.references.after(repository, entity, checked, created=False)
             entity = await self._loaded(repository, entity)
-            return self._response(entity, committed=last and not repository.db.in_transaction())
+            return self._written(request, entity, repository, is_last=last)
 
         update.__annotations__["data"] = schema
         problems = {400, 404, 409, 422, *self._of_tenant(schema), *self._of_version}
@@ -196,7 +212,7 @@ class _Resource:
             with self._last_write(request, repository, "restore") as last:
                 entity = await repository.restore(self.key.of(parts, repository.tenant_id))
             entity = await self._loaded(repository, entity)
-            return self._response(entity, committed=last and not repository.db.in_transaction())
+            return self._written(request, entity, repository, is_last=last)
 
         self._add("POST", f"{self.key.path}/restore", restore, 200, "Restore", {404, 409, 422})
 
@@ -219,11 +235,7 @@ class _Resource:
     ) -> None:
         name = self.traits.name
         describe_endpoint(endpoint, f"{word.lower()}{name}", problems)
-        shown = {**(headers or {}), **({} if self.traits.version is None else {"ETag": ETAG})}
-        documented = {"model": self.renderer.schema, "description": f"The {name}."} if status != 204 else {}
-        if documented and shown:
-            documented["headers"] = shown
-        conditional = method in ("PATCH", "DELETE") and self.traits.version is not None
+        parameters, responses = self._documented(method, status, headers or {})
         add = add_get if method == "GET" else partial(APIRouter.add_api_route, methods=[method])
         add(
             self.router,
@@ -233,9 +245,31 @@ class _Resource:
             name=f"{endpoint.__name__}_{name.lower()}",
             summary=f"{word} {name}",
             response_model=None,
-            responses={status: documented} if documented else None,
-            openapi_extra={"parameters": [IF_MATCH]} if conditional else None,
+            responses=responses or None,
+            openapi_extra={"parameters": parameters} if parameters else None,
         )
+
+    def _documented(
+        self, method: str, status: int, headers: JsonObject
+    ) -> tuple[list[JsonObject], dict[int | str, JsonObject]]:
+        """The header parameters of an operation, and its responses, for OpenAPI."""
+        tag = {} if self.traits.version is None else {"ETag": ETAG}
+        shown = {**headers, **tag}
+        parameters, responses = list[JsonObject](), dict[int | str, JsonObject]()
+        if status != 204:
+            row = {"model": self.renderer.schema, "description": f"The {self.traits.name}."}
+            responses[status] = {**row, "headers": shown} if shown else row
+        if method in ("PATCH", "DELETE") and tag:
+            parameters.append(IF_MATCH)
+        if method == "GET" and self._has_tag_of_all:
+            parameters.append(IF_NONE_MATCH)
+            responses[304] = {"description": "The row still has this ETag.", "headers": tag}
+        if method in ("POST", "PATCH"):
+            parameters.append(PREFER)
+            if status == 200:
+                description = "The change was made. The request preferred a response without a body."
+                responses[204] = {"description": description, "headers": {**shown, **PREFERENCE_APPLIED}}
+        return parameters, responses
 
     def _response(
         self, entity: object, status: int = 200, headers: dict[str, str] | None = None, *, committed: bool = False
@@ -243,6 +277,31 @@ class _Resource:
         tag = etag_of(self.traits, entity)
         headers = {**(headers or {}), **({"ETag": tag} if tag else {})}
         return Response(self.renderer.one(entity, committed=committed), status, headers, "application/json")
+
+    def _written(
+        self,
+        request: Request,
+        entity: object,
+        repository: Repository,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+        *,
+        is_last: bool,
+    ) -> Response:
+        """The response to a write: the row, or no body if the request prefers that.
+
+        ``is_last``: the write may be committed already.
+        """
+        if not prefers_minimal(request):
+            return self._response(entity, status, headers, committed=is_last and not repository.db.in_transaction())
+        tag = etag_of(self.traits, entity)
+        headers = {**(headers or {}), **({"ETag": tag} if tag else {}), **APPLIED}
+        return Response(status_code=204 if status == 200 else status, headers=headers)
+
+    @cached_property
+    def _has_tag_of_all(self) -> bool:
+        """Whether the ``ETag`` changes with everything that the response to a GET contains."""
+        return self.traits.version is not None and self.renderer.of_row_alone
 
     def _last_write(
         self, request: Request, repository: Repository, method: str, *, also: bool = True
