@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from enum import Enum
-from typing import Any, TypedDict, TypeVar
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
 from fastapi import params
 from fastapi.routing import APIRoute
@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from dotmac_database import TotalKind
+from dotmac_database import TotalKind, ValidationError
 
 from .bounds import MAX_OFFSET
 from .pages import MAX_ROUTER_PAGE_SIZE, PAGE_SIZE, TOTALS
@@ -63,6 +63,12 @@ class ListOptions:
         object.__setattr__(self, "totals", frozenset(self.totals))
 
 
+Operation: TypeAlias = Literal["list", "read", "create", "update", "delete", "restore"]
+"""What a generated router can do with rows."""
+
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CrudOptions(ListOptions):
     """The options of a list, and those of writing its rows (see `crud_router`)."""
@@ -75,6 +81,31 @@ class CrudOptions(ListOptions):
     """Whether a POST that is repeated with the same ``Idempotency-Key`` gets the first response."""
     idempotency_ttl: float | timedelta | None = None
     """How long the keys are kept, in seconds or as a timedelta. None: as long as the plugin says."""
+    operations: Collection[Operation] = OPERATIONS
+    """The operations that the router has. ``restore`` needs a class with soft deletion."""
+    permissions: Mapping[Operation, params.Depends] | params.Depends | None = field(default=None, hash=False)
+    """A dependency for each operation, which refuses a request by an exception, or one for all. An operation that is
+    not in the mapping needs no permission. None: no operation does."""
+    update_method: Literal["PATCH", "PUT"] = "PATCH"
+    """The method of an update. A PUT changes the same as a PATCH: the fields that are in the body."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "operations", frozenset(self.operations))
+        named = self.permissions if isinstance(self.permissions, Mapping) else {}
+        for option, names in (("operations", self.operations), ("permissions", named)):
+            for name in names:
+                if name not in OPERATIONS:
+                    known = ", ".join(OPERATIONS)
+                    raise ValidationError(
+                        f"{option}: there is no operation {name!r}. There are: {known}.", field=option
+                    )
+
+    def dependencies_of(self, operation: Operation) -> list[params.Depends]:
+        """The dependency that an operation's permission is, as ``dependencies`` of its route."""
+        permissions = self.permissions
+        permission = permissions.get(operation) if isinstance(permissions, Mapping) else permissions
+        return [] if permission is None else [permission]
 
 
 class RouterKeywords(TypedDict, total=False):
@@ -117,6 +148,9 @@ class CrudKeywords(_Keywords, total=False):
 
     idempotency: bool
     idempotency_ttl: float | timedelta | None
+    operations: Collection[Operation]
+    permissions: Mapping[Operation, params.Depends] | params.Depends | None
+    update_method: Literal["PATCH", "PUT"]
 
 
 O = TypeVar("O", bound=ListOptions)  # noqa: E741 - not read as a zero here

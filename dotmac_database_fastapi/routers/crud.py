@@ -38,7 +38,7 @@ from ..etags import etag_of, expected_version, is_unchanged, matched_versions
 from ..heads import add_get, add_options
 from ..idempotency import IDEMPOTENCY_KEY, Replays
 from ..keys import PathKey
-from ..options import CrudKeywords, CrudOptions, showing, with_keywords
+from ..options import CrudKeywords, CrudOptions, Operation, showing, with_keywords
 from ..preferences import APPLIED, prefers_minimal
 from ..query_string import ListParams
 from ..references import References
@@ -70,8 +70,13 @@ def crud_router(
     nothing (see `once`). The repeated request must have the same tenant, actor, method, path, query string and body,
     else it is a 422. Keys are kept for ``idempotency_ttl`` (seconds or a timedelta; None: the plugin's).
 
+    ``operations`` are those that the router has, of ``list``, ``read``, ``create``, ``update``, ``delete`` and
+    ``restore``. ``permissions`` has a dependency for each of them, or is one for all; it refuses a request by an
+    exception, before anything is read or written. The request's own session and repositories are at its hand.
+    ``update_method="PUT"`` keeps the method of an API that exists; it changes what a PATCH would.
+
     The options are given as arguments, or as ``options``; an argument replaces the field of ``options``. The other
-    arguments are those of `list_router`.
+    arguments are those of `list_router`. Raises `ValidationError` for an unknown operation.
     """
     schemas = {"create_schema": create_schema, "update_schema": update_schema, "read_schema": read_schema}
     named = {name: schema for name, schema in schemas.items() if schema is not None}
@@ -79,17 +84,22 @@ def crud_router(
     router = router_of(prefix, of_router, tag=plural(model.__name__))
     params, get_rows = ListParams(model, chosen), rows_of(model, chosen)
     renderer = Renderer(model, chosen.read_schema)
-    add_list(router, model, params, get_rows, renderer)
+    if "list" in chosen.operations:
+        add_list(router, model, params, get_rows, renderer, chosen.dependencies_of("list"))
     traits: Traits[object] = traits_of(model)
     of_users = of_router.get("route_class", APIRoute) is not APIRoute
-    resource = _Resource(router, traits, get_rows, renderer, PathKey(traits), References(traits), of_users)
+    resource = _Resource(router, chosen, traits, get_rows, renderer, PathKey(traits), References(traits), of_users)
     source = None if chosen.plugin is None else chosen.plugin.source
     replays = Replays(source, chosen.idempotency_ttl) if chosen.idempotency else None
-    resource.add_create(chosen.create_schema or create_schema_of(model), replays)
-    resource.add_read()
-    resource.add_update(chosen.update_schema or update_schema_of(model))
-    resource.add_delete()
-    if traits.soft_deletes:
+    if "create" in chosen.operations:
+        resource.add_create(chosen.create_schema or create_schema_of(model), replays)
+    if "read" in chosen.operations:
+        resource.add_read()
+    if "update" in chosen.operations:
+        resource.add_update(chosen.update_schema or update_schema_of(model))
+    if "delete" in chosen.operations:
+        resource.add_delete()
+    if "restore" in chosen.operations and traits.soft_deletes:
         resource.add_restore()
     add_options(router)
     return router
@@ -101,6 +111,7 @@ _COMMITTED_LATER = nullcontext(False)
 @dataclass(frozen=True)
 class _Resource:
     router: APIRouter
+    options: CrudOptions
     traits: Traits[object]
     get_rows: Endpoint
     renderer: Renderer
@@ -143,7 +154,7 @@ class _Resource:
         headers = {"Location": LOCATION, **({} if replays is None else {"Idempotency-Replayed": REPLAYED})}
         # 400: the body is not valid UTF-8. 403: a schema of the user's may contain the tenant, and name another one.
         problems = {400, 409, 422, *self._of_tenant(schema)}
-        self._add("POST", "" if self.router.prefix else "/", endpoint, 201, "Create", problems, headers)
+        self._add("create", "POST", "" if self.router.prefix else "/", endpoint, 201, problems, headers)
 
     def add_read(self) -> None:
         get_key = self.key.dependency()
@@ -160,7 +171,7 @@ class _Resource:
                     return Response(status_code=304, headers={"ETag": tag})
             return self._response(entity)
 
-        self._add("GET", self.key.path, read, 200, "Get", {404, 422})
+        self._add("read", "GET", self.key.path, read, 200, {404, 422})
 
     def add_update(self, schema: type[BaseModel]) -> None:
         get_key = self.key.dependency()
@@ -183,7 +194,7 @@ class _Resource:
 
         update.__annotations__["data"] = schema
         problems = {400, 404, 409, 422, *self._of_tenant(schema), *self._of_version}
-        self._add("PATCH", self.key.path, update, 200, "Update", problems)
+        self._add("update", self.options.update_method, self.key.path, update, 200, problems)
 
     def add_delete(self) -> None:
         get_key = self.key.dependency()
@@ -201,7 +212,7 @@ class _Resource:
                 raise self._missing()
             return Response(status_code=204)
 
-        self._add("DELETE", self.key.path, delete, 204, "Delete", {404, 409, 422, *self._of_version})
+        self._add("delete", "DELETE", self.key.path, delete, 204, {404, 409, 422, *self._of_version})
 
     def add_restore(self) -> None:
         get_key = self.key.dependency()
@@ -214,7 +225,7 @@ class _Resource:
             entity = await self._loaded(repository, entity)
             return self._written(request, entity, repository, is_last=last)
 
-        self._add("POST", f"{self.key.path}/restore", restore, 200, "Restore", {404, 409, 422})
+        self._add("restore", "POST", f"{self.key.path}/restore", restore, 200, {404, 409, 422})
 
     def _of_tenant(self, schema: type[BaseModel]) -> set[int]:
         return {403} if self.traits.tenant in schema.model_fields else set()
@@ -225,17 +236,17 @@ class _Resource:
 
     def _add(
         self,
+        operation: Operation,
         method: str,
         path: str,
         endpoint: Endpoint,
         status: int,
-        word: str,
         problems: set[int],
         headers: JsonObject | None = None,
     ) -> None:
-        name = self.traits.name
-        describe_endpoint(endpoint, f"{word.lower()}{name}", problems)
-        parameters, responses = self._documented(method, status, headers or {})
+        name, verb = self.traits.name, "get" if operation == "read" else operation
+        describe_endpoint(endpoint, f"{verb}{name}", problems)
+        parameters, responses = self._documented(operation, status, headers or {})
         add = add_get if method == "GET" else partial(APIRouter.add_api_route, methods=[method])
         add(
             self.router,
@@ -243,14 +254,15 @@ class _Resource:
             endpoint,
             status_code=status,
             name=f"{endpoint.__name__}_{name.lower()}",
-            summary=f"{word} {name}",
+            summary=f"{verb.title()} {name}",
             response_model=None,
             responses=responses or None,
+            dependencies=self.options.dependencies_of(operation),
             openapi_extra={"parameters": parameters} if parameters else None,
         )
 
     def _documented(
-        self, method: str, status: int, headers: JsonObject
+        self, operation: Operation, status: int, headers: JsonObject
     ) -> tuple[list[JsonObject], dict[int | str, JsonObject]]:
         """The header parameters of an operation, and its responses, for OpenAPI."""
         tag = {} if self.traits.version is None else {"ETag": ETAG}
@@ -259,12 +271,12 @@ class _Resource:
         if status != 204:
             row = {"model": self.renderer.schema, "description": f"The {self.traits.name}."}
             responses[status] = {**row, "headers": shown} if shown else row
-        if method in ("PATCH", "DELETE") and tag:
+        if operation in ("update", "delete") and tag:
             parameters.append(IF_MATCH)
-        if method == "GET" and self._has_tag_of_all:
+        if operation == "read" and self._has_tag_of_all:
             parameters.append(IF_NONE_MATCH)
             responses[304] = {"description": "The row still has this ETag.", "headers": tag}
-        if method in ("POST", "PATCH"):
+        if operation in ("create", "update", "restore"):
             parameters.append(PREFER)
             if status == 200:
                 description = "The change was made. The request preferred a response without a body."

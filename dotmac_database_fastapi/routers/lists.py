@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol, Unpack
 
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.params import Depends as Depended
 
 from dotmac_database import AsyncRepository, QueryOptions, ValidationError
 
@@ -59,8 +61,15 @@ def rows_of(model: type, options: ListOptions) -> Endpoint:
     return get(options.repository or model)
 
 
-def add_list(router: APIRouter, model: type, params: ListParams, get_rows: Endpoint, renderer: Renderer) -> None:
-    """Add the endpoint of the list to a router."""
+def add_list(
+    router: APIRouter,
+    model: type,
+    params: ListParams,
+    get_rows: Endpoint,
+    renderer: Renderer,
+    dependencies: Sequence[Depended] = (),
+) -> None:
+    """Add the endpoint of the list to a router. ``dependencies`` are those of its routes, for GET and for HEAD."""
     loads = renderer.relationships
 
     async def list_rows(request: Request, repository: Repository = Depends(get_rows)) -> Response:
@@ -98,6 +107,7 @@ def add_list(router: APIRouter, model: type, params: ListParams, get_rows: Endpo
             }
         },
         openapi_extra={"parameters": params.openapi_parameters()},
+        dependencies=dependencies,
     )
 
 
