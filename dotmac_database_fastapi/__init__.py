@@ -1,6 +1,7 @@
 """The toolkit's FastAPI plugin: request sessions and repositories, query parameters, generated routers, problems."""
 
 from .dependencies import get_repository, get_session, get_sync_repository, get_sync_session
+from .entities import get_entity
 from .handlers import register_exception_handlers
 from .health import health_router
 from .options import CrudOptions, ListOptions
@@ -21,6 +22,7 @@ __all__ = [
     "PluginError",
     "crud_router",
     "filter_query",
+    "get_entity",
     "get_repository",
     "get_session",
     "get_sync_repository",

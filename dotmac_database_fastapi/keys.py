@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated
 from urllib.parse import quote
@@ -41,10 +41,17 @@ _IN_PATHS = "/:@!$&'()*+,;=~"
 class PathKey:
     """The primary key of a class in a path. The tenant column is not in the path: its value is the request's tenant."""
 
-    def __init__(self, traits: Traits[object]) -> None:
+    def __init__(self, traits: Traits[object], names: Sequence[str] | None = None) -> None:
+        """``names`` are the path's parameters. None: ``id``, or those of the columns of a composite key."""
         self.traits = traits
         self.parts = [key for key in traits.primary_key if key != traits.tenant] or list(traits.primary_key)
-        self.names = ["id"] if len(self.parts) == 1 else self.parts
+        self.names = list(names) if names is not None else ["id"] if len(self.parts) == 1 else self.parts
+        if len(self.names) != len(self.parts):
+            raise ValidationError(
+                f"{traits.name}: the key in the path has the columns {', '.join(self.parts)}, so that it needs as many "
+                f"parameters, and not {', '.join(self.names)}.",
+                field="param",
+            )
 
     @property
     def path(self) -> str:

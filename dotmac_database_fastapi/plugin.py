@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, overload
@@ -25,6 +25,7 @@ from dotmac_database import (
 
 from .aliases import Endpoint
 from .dependencies import A, Dependencies, M, S, models_of
+from .entities import entity_of
 from .idempotency import DAY, checked_ttl
 from .identity import RequestIdentity
 from .openapi import describe
@@ -155,6 +156,30 @@ class DatabasePlugin:
     def get_sync_repository(self, target: type) -> Endpoint:
         """As `get_repository`, on the request's sync session, for ``def`` endpoints."""
         return self._dependencies.get_sync_repository(target)
+
+    @overload
+    def get_entity(
+        self,
+        target: type[AsyncRepository[M, Any]],
+        param: str | Sequence[str] = "id",
+        *,
+        lock: bool = False,
+        relationships: Sequence[str] = (),
+    ) -> Callable[..., Awaitable[M]]: ...
+    @overload
+    def get_entity(
+        self,
+        target: type[M],
+        param: str | Sequence[str] = "id",
+        *,
+        lock: bool = False,
+        relationships: Sequence[str] = (),
+    ) -> Callable[..., Awaitable[M]]: ...
+    def get_entity(
+        self, target: type, param: str | Sequence[str] = "id", *, lock: bool = False, relationships: Sequence[str] = ()
+    ) -> Endpoint:
+        """As the function `get_entity`, on this plugin's session."""
+        return entity_of(self.get_repository(target), target, param, lock=lock, relationships=relationships)
 
     def install(self, app: FastAPI) -> None:
         """Add the plugin to ``app``. The app's own lifespan runs inside the plugin's."""
