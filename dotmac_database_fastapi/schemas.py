@@ -56,9 +56,16 @@ def update_schema_of(model: type) -> type[BaseModel]:
 
 @lru_cache(maxsize=1024)
 def read_schema_of(model: type) -> type[BaseModel]:
-    """The schema of a row in responses: all public columns."""
+    """The schema of a row in responses: all public columns except the tenant's and those of soft deletion.
+
+    They have the same values in all rows that a client can read.
+    """
     traits: Traits[object] = traits_of(model)
-    fields = {key: (_annotation(traits, key, column), ...) for key, column in public_columns(traits).items()}
+    alike = {traits.tenant, traits.is_deleted, traits.deleted_at}
+    if traits.primary_key == (traits.tenant,):
+        alike.remove(traits.tenant)
+    columns = {key: column for key, column in public_columns(traits).items() if key not in alike}
+    fields = {key: (_annotation(traits, key, column), ...) for key, column in columns.items()}
     return _model(model, "Read", fields, _READ)
 
 
