@@ -38,12 +38,9 @@ class UserCreate(BaseModel):
 class UserRead(UserCreate):
     model_config = ConfigDict(from_attributes=True)
 
-    tenant_id: str
     id: UUID
     status: str
     created_at: datetime
-    is_deleted: bool
-    deleted_at: datetime | None
 
 
 class Page(BaseModel):
