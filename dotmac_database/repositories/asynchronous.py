@@ -19,12 +19,16 @@ from sqlalchemy.util import await_only
 from ..advisor import QueryPlan
 from ..execution.routes import Route
 from ..paging.cursors import CursorKey
-from ..paging.pages import CursorPaginationResult, PaginationResult
+from ..paging.pages import CursorPaginationResult, OffsetResult, PaginationResult
 from ..query import (
     BatchProgress,
     FiltersLike,
     MeasuresLike,
+    NumberedOptions,
+    OffsetOptions,
+    OffsetParams,
     OptionsLike,
+    QueryOptions,
     options_of,
 )
 from ..statements.reads import Seek
@@ -149,11 +153,20 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         """As `BaseRepository.list`."""
         return await self._run(BaseRepository.list, options)
 
-    async def page(self, options: OptionsLike = None) -> PaginationResult[M] | CursorPaginationResult[M]:
+    @overload
+    async def page(self, options: QueryOptions[OffsetParams] | OffsetOptions) -> OffsetResult[M]: ...
+    @overload
+    async def page(self, options: NumberedOptions = None) -> PaginationResult[M] | CursorPaginationResult[M]: ...
+    async def page(
+        self, options: OptionsLike = None
+    ) -> PaginationResult[M] | CursorPaginationResult[M] | OffsetResult[M]:
         """As `BaseRepository.page`."""
         query = options_of(options)
-        seeking = query.cursor_pagination is not None
-        return await self.cursor_paginate(query) if seeking else await self.list_paginated(query)
+        if query.cursor_pagination is not None:
+            return await self.cursor_paginate(query)
+        if isinstance(query.pagination, OffsetParams):
+            return await self._run(BaseRepository._offset_page, query)
+        return await self.list_paginated(query)
 
     async def list_paginated(self, options: OptionsLike = None) -> PaginationResult[M]:
         """As `BaseRepository.list_paginated`."""

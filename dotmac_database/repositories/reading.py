@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from ..errors import InvalidCursorError, MisuseError, ValidationError
 from ..execution.state import keep
-from ..paging.pages import CursorPaginationResult, PaginationResult
+from ..paging.pages import CursorPaginationResult, OffsetResult, PaginationResult
 from ..query import (
     CursorPaginationParams,
     FiltersLike,
+    NumberedOptions,
+    OffsetOptions,
+    OffsetParams,
     OptionsLike,
     PaginationParams,
     QueryFilter,
@@ -128,28 +131,58 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         bound = reader.rows(
             query.filters,
             order_of(self.traits, query.sorts),
-            limit=page.per_page if page else None,
+            limit=page.limit if page else None,
             offset=page.offset if page else 0,
         )
         return self._entities(reader.loading(bound, query.relationships))
 
-    def page(self, options: OptionsLike = None) -> PaginationResult[M] | CursorPaginationResult[M]:
+    @overload
+    def page(self, options: QueryOptions[OffsetParams]) -> OffsetResult[M]: ...
+    @overload
+    def page(  # pyright: ignore[reportOverlappingOverload]  # the dict of an OffsetParams is a Mapping, too
+        self, options: OffsetOptions
+    ) -> OffsetResult[M]: ...
+    @overload
+    def page(self, options: NumberedOptions = None) -> PaginationResult[M] | CursorPaginationResult[M]: ...
+    def page(self, options: OptionsLike = None) -> PaginationResult[M] | CursorPaginationResult[M] | OffsetResult[M]:
         """The page of the options: by `cursor_paginate` if they have ``cursor_pagination``, else by `list_paginated`.
 
-        Options without a page give the first numbered page.
+        With `OffsetParams` it is an `OffsetResult`, whose total is exact: one statement, and a second one for the total
+        if ``skip`` is beyond the last row. Options without a page give the first numbered page.
         """
         query = options_of(options)
-        return self.list_paginated(query) if query.cursor_pagination is None else self.cursor_paginate(query)
+        if query.cursor_pagination is not None:
+            return self.cursor_paginate(query)
+        return self._offset_page(query) if isinstance(query.pagination, OffsetParams) else self.list_paginated(query)
+
+    def _offset_page(self, query: QueryOptions) -> OffsetResult[M]:
+        page = query.pagination
+        assert isinstance(page, OffsetParams)
+        reader = self._reader(query.include_deleted)
+        order = order_of(self.traits, query.sorts)
+        bound = reader.rows(query.filters, order, limit=page.limit, offset=page.skip, bound=0)
+        rows = self._fetched(reader.loading(bound, query.relationships))
+        if rows or not page.skip:
+            total = int(rows[0][1]) if rows else 0
+        else:
+            total = int(self._fetched(reader.count(query.filters), plain=True)[0][0])
+        items = [row[0] for row in rows]
+        keep(self._session, *items)
+        return OffsetResult(items, total, page.skip, page.limit)
 
     def list_paginated(self, options: OptionsLike = None) -> PaginationResult[M]:
         """One numbered page with the total number of rows, in one statement.
 
         A second statement is sent for the total of a page beyond the last row, and for an estimate (see
-        `PaginationParams`).
+        `PaginationParams`). Raises `MisuseError` for `OffsetParams`, because their page has no number.
         """
         query = options_of(options)
         _refuse_cursor(query)
         page = query.pagination or PaginationParams()
+        if isinstance(page, OffsetParams):
+            raise MisuseError(
+                "A page by OffsetParams has no number; read it with page() or list().", field="pagination"
+            )
         reader = self._reader(query.include_deleted)
         total = PageTotal(page, reader, query.filters)
         rows_of_page = reader.rows(

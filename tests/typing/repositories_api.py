@@ -20,6 +20,8 @@ from dotmac_database import (
     BaseRepository,
     BaseTenantRepository,
     CursorPaginationResult,
+    OffsetParams,
+    OffsetResult,
     PaginationParams,
     PaginationResult,
     QueryFilter,
@@ -68,6 +70,10 @@ def sync(session: Session, key: UUID) -> None:
     assert_type(users.list_paginated(QueryOptions(pagination=PaginationParams(1, 20, "none"))), PaginationResult[User])
     assert_type(users.cursor_paginate(QueryOptions(sorts=[SortField("name")])), CursorPaginationResult[User])
     assert_type(users.page({}), PaginationResult[User] | CursorPaginationResult[User])
+    assert_type(users.page(QueryOptions(pagination=OffsetParams(5, 10))), OffsetResult[User])
+    assert_type(users.page({"pagination": {"skip": 5, "limit": 10}}), OffsetResult[User])
+    assert_type(users.page({"pagination": {"page": 5}}), PaginationResult[User] | CursorPaginationResult[User])
+    assert_type(users.list(QueryOptions(pagination=OffsetParams(5, 10))), list[User])
     assert_type(users.stream(), Iterator[User])
     assert_type(users.count(any_of(QueryFilter("name", value="x"))), int)
     assert_type(users.exists(key), bool)
@@ -97,6 +103,8 @@ async def asynchronous(session: AsyncSession, key: UUID) -> None:
     assert_type(await users.get_by_id(key), User | None)
     assert_type(await users.list_paginated(), PaginationResult[User])
     assert_type(await users.bulk_create([{"name": "x"}], returning=False), int)
+    assert_type(await users.page(QueryOptions(pagination=OffsetParams(5, 10))), OffsetResult[User])
+    assert_type(await users.page(), PaginationResult[User] | CursorPaginationResult[User])
     assert_type(users.stream(), AsyncIterator[User])
     assert_type(await users.values("name").first(), dict[str, Any] | None)
     assert_type(await users.for_update(nowait=True).get_by_id_or_raise(key), User)
