@@ -13,6 +13,7 @@ from inspect import isawaitable
 from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 from weakref import WeakKeyDictionary
 
+from sqlalchemy import Select
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.util import await_only
 
@@ -153,6 +154,10 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         """As `BaseRepository.list`."""
         return await self._run(BaseRepository.list, options)
 
+    def select(self, options: OptionsLike = None) -> Select[M]:
+        """As `BaseRepository.select`; this method itself is no coroutine."""
+        return BaseRepository.select(self._twin, options)
+
     @overload
     async def page(self, options: QueryOptions[OffsetParams] | OffsetOptions) -> OffsetResult[M]: ...
     @overload
@@ -273,16 +278,32 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         return await self._run(BaseRepository.bulk_update, rows, user_id)
 
     async def update_where(
-        self, filters: FiltersLike, data: Any, user_id: str | None = None, *, allow_all: bool = False
+        self,
+        filters: FiltersLike,
+        data: Any,
+        user_id: str | None = None,
+        *,
+        allow_all: bool = False,
+        at_most: int | None = None,
     ) -> int:
         """As `BaseRepository.update_where`."""
-        return await self._run(BaseRepository.update_where, filters, data, user_id, allow_all=allow_all)
+        return await self._run(
+            BaseRepository.update_where, filters, data, user_id, allow_all=allow_all, at_most=at_most
+        )
 
     async def delete_where(
-        self, filters: FiltersLike, soft_delete: bool = True, user_id: str | None = None, *, allow_all: bool = False
+        self,
+        filters: FiltersLike,
+        soft_delete: bool = True,
+        user_id: str | None = None,
+        *,
+        allow_all: bool = False,
+        at_most: int | None = None,
     ) -> int:
         """As `BaseRepository.delete_where`."""
-        return await self._run(BaseRepository.delete_where, filters, soft_delete, user_id, allow_all=allow_all)
+        return await self._run(
+            BaseRepository.delete_where, filters, soft_delete, user_id, allow_all=allow_all, at_most=at_most
+        )
 
 
 class AsyncTenantRepository(AsyncRepository[M, AsyncDb]):

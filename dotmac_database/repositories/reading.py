@@ -6,6 +6,8 @@ import builtins
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar, overload
 
+from sqlalchemy import Select
+
 from ..errors import InvalidCursorError, MisuseError, ValidationError
 from ..execution.state import keep
 from ..paging.pages import CursorPaginationResult, OffsetResult, PaginationResult
@@ -24,6 +26,7 @@ from ..query import (
 )
 from ..statements.ordering import cursor_order, order_of
 from ..statements.reads import Seek
+from ..statements.selects import select_of
 from .core import SyncDb
 from .seeking import CursorMarks, KeysetReader
 from .totals import PageTotal
@@ -135,6 +138,18 @@ class ReadMethods(KeysetReader[M, SyncDb]):
             offset=page.offset if page else 0,
         )
         return self._entities(reader.loading(bound, query.relationships))
+
+    def select(self, options: OptionsLike = None) -> Select[M]:
+        """The statement of `list`, to extend and to run on ``db``. Nothing is sent.
+
+        It contains the tenant's condition, the filters and their values, and excludes soft-deleted rows, whatever is
+        added to it: ``db.scalars(users.select().join(User.posts).where(Post.words > 5))``. The classes that are joined
+        are confined to the tenant too, but their soft-deleted rows are not excluded. With `ALL_TENANTS` a guarded
+        session must run it in an `unscoped` block. Raises `MisuseError` for ``cursor_pagination``.
+        """
+        query = options_of(options)
+        _refuse_cursor(query)
+        return select_of(self._reader(query.include_deleted), query, self.model_class)
 
     @overload
     def page(self, options: QueryOptions[OffsetParams]) -> OffsetResult[M]: ...

@@ -154,12 +154,13 @@ class Reader:
     def cached(self, shape: tuple[object, ...], make: Callable[[], S], *, has_filters: bool = True) -> S:
         """The cached result of ``make()`` for this shape.
 
-        Statements with a repository's own conditions are not cached. Statements with many filters are not cached
-        either, because clients could request any number of different ones, and each takes 0.2 MB. Without filters
-        (``has_filters``), a second part of the shape that is a tuple has the names of columns, which may be many.
+        Statements with a repository's own conditions, or with the tenant's value, are not cached. Statements with many
+        filters are not cached either, because clients could request any number of different ones, and each takes
+        0.2 MB. Without filters (``has_filters``), a second part of the shape that is a tuple has the names of columns,
+        which may be many.
         """
         too_long = has_filters and len(shape) > 1 and type(shape[1]) is tuple and len(shape[1]) > MAX_CACHED_FILTERS
-        if self.scope.conditions or too_long:
+        if self.scope.conditions or self.scope.inline or too_long:
             return make()
         return self.traits.cached((self.dialect.name, self.scope.shape, self.lock, self.fields, *shape), make)
 
