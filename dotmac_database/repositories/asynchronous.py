@@ -252,6 +252,10 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         """As `BaseRepository.bulk_upsert`."""
         return await self._run(BaseRepository.bulk_upsert, rows, conflict_fields, user_id)
 
+    async def get_or_create(self, data: Any, match_fields: Sequence[str], user_id: str | None = None) -> tuple[M, bool]:
+        """As `BaseRepository.get_or_create`."""
+        return await self._run(BaseRepository.get_or_create, data, match_fields, user_id)
+
     async def update(self, entity_id: Any, data: Any, user_id: str | None = None, *, expected_version: Any = None) -> M:
         """As `BaseRepository.update`."""
         return await self._run(BaseRepository.update, entity_id, data, user_id, expected_version=expected_version)

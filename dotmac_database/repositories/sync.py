@@ -16,9 +16,9 @@ from .bulk import BulkMethods
 from .core import SyncDb
 from .explaining import ExplainMethods
 from .filtered import FilteredMethods
+from .obtaining import ObtainMethods
 from .upserting import UpsertMethods
 from .values import ValueReads
-from .writing import WriteMethods
 
 M = TypeVar("M")
 
@@ -28,7 +28,7 @@ class BaseRepository(
     BulkMethods[M, SyncDb],
     UpsertMethods[M, SyncDb],
     FilteredMethods[M, SyncDb],
-    WriteMethods[M, SyncDb],
+    ObtainMethods[M, SyncDb],
     ExplainMethods[M, SyncDb],
     AggregateMethods[M, SyncDb],
 ):

@@ -394,6 +394,20 @@ class Reader:
         statement = self.cached(("locked key",), lambda: for_update(self.traits, self.whole(bound.statement)))
         return Bound(statement, bound.parameters)
 
+    def by_values(self, values: Mapping[str, object]) -> Bound:
+        """The SELECT of the rows with these values in some columns, none of which is None."""
+        types = {key: self.traits.columns[key].type for key in values}
+        conditions = [self._key_condition(key, type_) for key, type_ in types.items()]
+        spans = {key: self.dialect.span(type_) for key, type_ in types.items()}
+        parameters = {f"dotmac_{key}": value for key, value in values.items()}
+        parameters |= {f"dotmac_{key}_": values[key] for key, span in spans.items() if span and not span.single}
+        statement = self.cached(
+            ("values", tuple(values)),
+            lambda: self._locked(select(self.traits.model).where(*conditions, *self.scope.root(self.traits))),
+            has_filters=False,
+        )
+        return Bound(statement, {**parameters, **self.scope.parameters})
+
     def has_key(self, key: tuple[object, ...]) -> Bound:
         """The SELECT of 1 if there is a row with a primary key, else of no row."""
         return Bound(

@@ -82,6 +82,7 @@ def sync(session: Session, key: UUID) -> None:
     assert_type(users.bulk_create([{"name": "x"}]), list[User])
     assert_type(users.bulk_create([{"name": "x"}], returning=False), int)
     assert_type(users.upsert({"name": "x"}, ["name"]), User)
+    assert_type(users.get_or_create({"name": "x"}, ["name"]), tuple[User, bool])
     assert_type(users.update(key, {"name": "y"}, expected_version=1), User)
     assert_type(users.delete(key), bool)
     assert_type(users.update_where([QueryFilter("name", value="x")], {"name": "y"}, at_most=5), int)
