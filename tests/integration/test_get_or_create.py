@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pydantic
 import pytest
-from sqlalchemy import MetaData, UniqueConstraint, event, func, select
+from sqlalchemy import DateTime, ForeignKey, MetaData, Numeric, UniqueConstraint, event, func, select
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker, validates
 
@@ -67,6 +71,43 @@ class Living(TenantMixin, SoftDeleteMixin, Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     email: Mapped[str]
+
+
+class Kind(enum.Enum):
+    ONE = "one"
+    TWO = "two"
+
+
+class Reading(Base):
+    """A composite key with the tenant, whose columns are stored in other forms than those of the data."""
+
+    __tablename__ = "readings"
+    __tenant_column__ = "org"
+
+    org: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[Kind] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(DateTime(timezone=True), primary_key=True)
+    amount: Mapped[Decimal] = mapped_column("amount_stored", Numeric(10, 2), primary_key=True)
+    ratio: Mapped[float] = mapped_column(primary_key=True)
+    key: Mapped[UUID] = mapped_column(primary_key=True)
+
+
+class Vehicle(TenantMixin, Base):
+    __tablename__ = "vehicles"
+    __table_args__ = (UniqueConstraint("tenant_id", "plate"),)
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "vehicle"}  # noqa: RUF012 - SQLAlchemy's form
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    plate: Mapped[str]
+
+
+class Truck(Vehicle):
+    __tablename__ = "trucks"
+    __mapper_args__ = {"polymorphic_identity": "truck"}  # noqa: RUF012 - SQLAlchemy's form
+
+    id: Mapped[int] = mapped_column(ForeignKey("vehicles.id"), primary_key=True)
+    load: Mapped[int]
 
 
 class Currency(Base):
@@ -185,6 +226,39 @@ def test_a_deleted_row(face: Face, kind: str, boundary: str) -> None:
         assert face(living.get_or_create, {"email": "x", "tenant_id": "a"}, ["email"])[1] is True
         assert face(living.get_or_create, {"email": "x", "tenant_id": "a"}, ["email"])[1] is False
     assert (many(face, Member), many(face, Living)) == (1, 2)
+
+
+def test_values_are_looked_for_in_their_stored_form(face: Face) -> None:
+    key = "6f1c7d3e-7d0c-4f0a-9a55-0d3b7b9c1f00"
+    moment = "2026-01-02T03:04:05.678901+02:00"
+    data = {"kind": "two", "at": moment, "amount": "1.5", "ratio": 0.1, "key": key}
+    fields = ["kind", "at", "amount", "ratio", "key"]
+    with face.session() as session:
+        for tenant in (1, "2"):
+            readings = face.repository(session, Reading, tenant)
+            row, created = face(readings.get_or_create, data, fields)
+            assert (row.org, row.kind, row.amount, created) == (int(tenant), Kind.TWO, Decimal("1.50"), True)
+            assert (
+                face(readings.get_or_create, {**data, "amount": Decimal("1.50"), "kind": Kind.TWO}, fields)[1] is False
+            )
+    assert many(face, Reading) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_joined_inheritance(face: Face, kind: str) -> None:
+    with opened(face, kind, Truck) as (session, trucks):
+        data = {"plate": "x", "load": 3, "tenant_id": "a"}
+        assert face(trucks.get_or_create, data, ["plate"])[1] is True
+        row, created = face(trucks.get_or_create, data, ["plate"])
+        assert (row.load, created) == (3, False)
+        face(session.commit)
+    with opened(face, kind, Vehicle) as (session, vehicles):
+        row, created = face(vehicles.get_or_create, {"plate": "x", "tenant_id": "a"}, ["plate"])
+        assert (type(row), created) == (Truck, False)
+        face(vehicles.create, {"plate": "y", "tenant_id": "a"})
+        face(session.commit)
+    with opened(face, kind, Truck) as (_session, trucks), pytest.raises(DuplicateEntityError):
+        face(trucks.get_or_create, {"plate": "y", "load": 3, "tenant_id": "a"}, ["plate"])
 
 
 def test_another_unique_constraint(face: Face) -> None:

@@ -20,6 +20,9 @@ from dotmac_database import (
     SortField,
     TenantIsolationError,
     ValidationError,
+    all_of,
+    any_of,
+    none_of,
     unscoped,
 )
 from dotmac_database.testing import AsyncMockRepository, MockRepository
@@ -180,6 +183,58 @@ def test_relationships_are_loaded_within_the_scope(seeded: Face, kind: str) -> N
             (ann,) = face(session.scalars, statement)
             assert [post.title for post in ann.posts] == ["a to a"]
         assert len([each for each in sent if each.startswith("SELECT")]) == 2
+
+
+FILTERS: list[Any] = [
+    QueryFilter("name", "eq", "Ann"),
+    QueryFilter("name", "ne", "Ann"),
+    QueryFilter("score", "gte", 66),
+    QueryFilter("score", "between", (65, 66)),
+    QueryFilter("score", "in", list(range(3000))),
+    QueryFilter("name", "not_in", ["Ann"]),
+    QueryFilter("name", "like", "An"),
+    QueryFilter("name", "not_ilike", "a%"),
+    QueryFilter("name", "starts_with", "B"),
+    QueryFilter("name", "search", "ann"),
+    QueryFilter("email", "is_null"),
+    QueryFilter("status", "eq", "new"),
+    QueryFilter("balance", "lte", "0.00"),
+    QueryFilter("ratio", "eq", 0.1),
+    QueryFilter("created_at", "gt", "2020-01-01"),
+    QueryFilter("settings.theme", "eq", "dark"),
+    QueryFilter("settings.sizes", "contains", [1]),
+    QueryFilter("posts.title", "starts_with", "a"),
+    QueryFilter("posts.author.name", "eq", "Ann"),
+    any_of(QueryFilter("name", value="Ann"), all_of(QueryFilter("score", "gt", 65), QueryFilter("active", value=True))),
+    none_of(QueryFilter("name", value="Ann")),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("each", FILTERS, ids=lambda each: f"{getattr(each, 'field', each)}")
+def test_each_filter_as_in_list(seeded: Face, kind: str, each: Any) -> None:
+    face = seeded
+    with opened(face, kind) as (session, users):
+        first = face(users.first).id
+        values = {"settings": {"theme": "dark", "sizes": [1, 2]}, "ratio": 0.1}
+        face(users.update, first, values)
+        options = {"filters": [each], "sorts": [{"field": "name"}]}
+        listed = [row.id for row in face(users.list, options)]
+        assert [row.id for row in face(session.scalars, users.select(options))] == listed
+        assert len(listed) == face(users.count, [each])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sort_by_relevance_and_by_a_path(seeded: Face, kind: str) -> None:
+    face = seeded
+    with opened(face, kind, Post) as (session, posts):
+        for options in (
+            {"filters": [QueryFilter("title", "search", "to")], "sorts": [{"field": "title", "by": "relevance"}]},
+            {"sorts": [{"field": "author.name", "order": "desc"}, {"field": "title"}]},
+        ):
+            listed = [row.id for row in face(posts.list, options)]
+            assert listed
+            assert [row.id for row in face(session.scalars, posts.select(options))] == listed
 
 
 def test_nothing_is_sent(face: Face) -> None:
