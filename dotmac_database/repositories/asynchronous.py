@@ -256,6 +256,18 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         """As `BaseRepository.get_or_create`."""
         return await self._run(BaseRepository.get_or_create, data, match_fields, user_id)
 
+    async def link(self, entity_id: object, relationship: str, ids: Iterable[object]) -> int:
+        """As `BaseRepository.link`."""
+        return await self._run(BaseRepository.link, entity_id, relationship, ids)
+
+    async def unlink(self, entity_id: object, relationship: str, ids: Iterable[object]) -> int:
+        """As `BaseRepository.unlink`."""
+        return await self._run(BaseRepository.unlink, entity_id, relationship, ids)
+
+    async def set_links(self, entity_id: object, relationship: str, ids: Iterable[object]) -> tuple[int, int]:
+        """As `BaseRepository.set_links`."""
+        return await self._run(BaseRepository.set_links, entity_id, relationship, ids)
+
     async def update(self, entity_id: Any, data: Any, user_id: str | None = None, *, expected_version: Any = None) -> M:
         """As `BaseRepository.update`."""
         return await self._run(BaseRepository.update, entity_id, data, user_id, expected_version=expected_version)

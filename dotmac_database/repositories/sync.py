@@ -16,6 +16,7 @@ from .bulk import BulkMethods
 from .core import SyncDb
 from .explaining import ExplainMethods
 from .filtered import FilteredMethods
+from .linking import LinkMethods
 from .obtaining import ObtainMethods
 from .upserting import UpsertMethods
 from .values import ValueReads
@@ -29,6 +30,7 @@ class BaseRepository(
     UpsertMethods[M, SyncDb],
     FilteredMethods[M, SyncDb],
     ObtainMethods[M, SyncDb],
+    LinkMethods[M, SyncDb],
     ExplainMethods[M, SyncDb],
     AggregateMethods[M, SyncDb],
 ):

@@ -31,12 +31,12 @@ def select_of(
     page = query.pagination
     limit, offset = (None, 0) if page is None else (page.limit, page.offset)
     rows = reader.rows(query.filters, order_of(reader.traits, query.sorts), limit=limit, offset=offset)
-    statement: Select[M] = reader.loading(Bound(_with_values(rows)), query.relationships).statement
+    statement: Select[M] = reader.loading(Bound(with_values(rows)), query.relationships).statement
     tenant = reader.scope.tenant
     return statement if tenant is None or tenant is ALL_TENANTS else statement.options(TenantCriteria(tenant))
 
 
-def _with_values(bound: Bound) -> Select[object]:
+def with_values(bound: Bound) -> Select[object]:
     """The statement with its parameters' values, and with unique names of the parameters.
 
     The values that `Select.params` sets belong to names, which two statements can share.

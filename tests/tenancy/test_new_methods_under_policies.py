@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Column, ForeignKey, Table, select
 from sqlalchemy.ext.asyncio import async_sessionmaker
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, sessionmaker
 
 from dotmac_database import (
     ALL_TENANTS,
     Database,
     DuplicateEntityError,
+    EntityNotFoundError,
     OffsetParams,
     QueryFilter,
     QueryOptions,
@@ -40,6 +41,19 @@ class Handle(TenantMixin, Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     note: Mapped[str | None]
+    by_policy: Mapped[list[Handle]] = relationship(
+        secondary=lambda: pairs,
+        primaryjoin=lambda: Handle.id == pairs.c.one,
+        secondaryjoin=lambda: Handle.id == pairs.c.other,
+    )
+
+
+pairs = Table(
+    "pairs",
+    Base.metadata,
+    Column("one", ForeignKey("handles.id"), primary_key=True),
+    Column("other", ForeignKey("handles.id"), primary_key=True),
+)
 
 
 @pytest.fixture(scope="module", params=SECRETS)
@@ -72,6 +86,33 @@ def opened(face: Face, policies: RowLevelSecurity) -> Iterator[Any]:
         yield session
     finally:
         face(session.close)
+
+
+def test_links(face_of_role: Face, policies: RowLevelSecurity) -> None:
+    face = face_of_role
+    ids: dict[str, list[int]] = {}
+    for tenant in "ab":
+        with opened(face, policies) as session:
+            handles = face.repository(session, Handle, tenant)
+            ids[tenant] = [face(handles.create, {"name": f"link {tenant}{n}"}).id for n in range(3)]
+    one, *others = ids["a"]
+    with opened(face, policies) as session:
+        handles = face.repository(session, Handle, "a")
+        assert face(handles.link, one, "by_policy", others) == 2
+        for method in (handles.link, handles.unlink, handles.set_links):
+            for parent, target in ((one, ids["b"][0]), (ids["b"][0], one), (ids["b"][0], ids["b"][1])):
+                with pytest.raises(EntityNotFoundError):
+                    face(method, parent, "by_policy", [target])
+        assert face(handles.unlink, one, "by_policy", others[:1]) == 1
+        assert face(handles.set_links, one, "by_policy", [one]) == (1, 1)
+        assert face(handles.set_links, one, "by_policy", []) == (0, 1)
+    with opened(face, policies) as session, unscoped(session, reason="test"):
+        handles = face.repository(session, Handle, ALL_TENANTS)
+        with pytest.raises(EntityNotFoundError):
+            face(handles.link, one, "by_policy", [ids["b"][0]])
+        assert face(handles.link, one, "by_policy", others) == 2
+        assert face(handles.set_links, one, "by_policy", []) == (0, 2)
+        assert face(handles.delete_where, [QueryFilter("name", "ne", "")]) == 6
 
 
 def test_no_method_reaches_another_tenant(face_of_role: Face, policies: RowLevelSecurity) -> None:

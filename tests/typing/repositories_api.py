@@ -83,6 +83,8 @@ def sync(session: Session, key: UUID) -> None:
     assert_type(users.bulk_create([{"name": "x"}], returning=False), int)
     assert_type(users.upsert({"name": "x"}, ["name"]), User)
     assert_type(users.get_or_create({"name": "x"}, ["name"]), tuple[User, bool])
+    assert_type(users.link(key, "posts", [key]), int)
+    assert_type(users.set_links(key, "posts", [key]), tuple[int, int])
     assert_type(users.update(key, {"name": "y"}, expected_version=1), User)
     assert_type(users.delete(key), bool)
     assert_type(users.update_where([QueryFilter("name", value="x")], {"name": "y"}, at_most=5), int)
