@@ -26,7 +26,7 @@ from .errors import (
 from .execution.routes import Boundary, Route, Sender
 from .health import DatabaseHealthChecker, HealthCheckResult, HealthStatus
 from .models import AuditMixin, LivingUnique, SoftDeleteMixin, TenantMixin, Traits, VersionMixin, traits_of
-from .paging.pages import CursorPaginationResult, Estimate, PaginationResult
+from .paging.pages import CursorPaginationResult, Estimate, OffsetResult, PaginationResult
 from .paging.paginators import DatabasePaginator, PaginationHelper, PerformancePaginator
 from .query import (
     MAX_PAGE_SIZE,
@@ -35,6 +35,7 @@ from .query import (
     CursorPaginationParams,
     FilterGroup,
     FilterOperator,
+    OffsetParams,
     PaginationParams,
     QueryFilter,
     QueryOptions,
@@ -135,6 +136,8 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "LooseKey",
     "MAX_PAGE_SIZE",
     "MisuseError",
+    "OffsetParams",
+    "OffsetResult",
     "PaginationHelper",
     "PaginationParams",
     "PaginationResult",

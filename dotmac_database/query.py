@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Generic, Literal, Required, TypeAlias, TypedDict, TypeVar
 
 import pydantic
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, GetPydanticSchema, Tag
 from pydantic.dataclasses import dataclass
+from typing_extensions import TypeVar as TypeVarWithDefault
 
 from .errors import ValidationError
 
@@ -139,6 +140,27 @@ class PaginationParams:
         """The number of rows before this page."""
         return (self.page - 1) * self.per_page
 
+    @property
+    def limit(self) -> int:
+        """The most rows of this page: ``per_page``, by the name that `OffsetParams` has for it."""
+        return self.per_page
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class OffsetParams:
+    """The rows after the first ``skip`` ones, at most ``limit``, which is 1 to 1000.
+
+    Unlike `PaginationParams`, it can begin at any row.
+    """
+
+    skip: int = Field(default=0, ge=0)
+    limit: int = Field(default=100, ge=1, le=MAX_PAGE_SIZE)
+
+    @property
+    def offset(self) -> int:
+        """The number of rows before this page: ``skip``, by the name that `PaginationParams` has for it."""
+        return self.skip
+
 
 @dataclass(frozen=True, config=_CONFIG)
 class CursorPaginationParams:
@@ -166,8 +188,31 @@ def _as_names(value: object) -> object:
     return () if value is None else (value,) if isinstance(value, str) else value
 
 
+def _page_kind(value: object) -> str:
+    """The name of the class of a page: a dict with ``skip`` or ``limit`` is an `OffsetParams`."""
+    names = value.keys() if isinstance(value, Mapping) else ()
+    is_offset = isinstance(value, OffsetParams) or "skip" in names or "limit" in names
+    return OffsetParams.__name__ if is_offset else PaginationParams.__name__
+
+
+_PAGE_KINDS = frozenset((OffsetParams.__name__, PaginationParams.__name__))
+
+_Pagination: TypeAlias = Annotated[
+    Annotated[PaginationParams, Tag(PaginationParams.__name__)] | Annotated[OffsetParams, Tag(OffsetParams.__name__)],
+    Discriminator(_page_kind),
+]
+PageT = TypeVarWithDefault(
+    "PageT", bound=PaginationParams | OffsetParams | None, default=PaginationParams | None, covariant=True
+)
+"""The class of the options' ``pagination``, from which type checkers know the result of `page`."""
+
+
+_NO_PAGE: Any = None
+"""The default of ``pagination``. `Any`, because type checkers can't know that the default of `PageT` includes None."""
+
+
 @dataclass(frozen=True, config=_CONFIG)
-class QueryOptions:
+class QueryOptions(Generic[PageT]):
     """The filters, the order and the page of a read.
 
     ``relationships`` are loaded by additional statements: one for each, and for each 10,000 rows. Dotted paths name
@@ -176,7 +221,7 @@ class QueryOptions:
 
     filters: Annotated[Sequence[Filter], BeforeValidator(_as_tuple)] = ()
     sorts: Annotated[Sequence[SortField], BeforeValidator(_as_tuple)] = ()
-    pagination: PaginationParams | None = None
+    pagination: Annotated[PageT, GetPydanticSchema(lambda _, handler: handler(_Pagination | None))] = _NO_PAGE
     cursor_pagination: CursorPaginationParams | None = None
     include_deleted: bool = False
     relationships: Annotated[Sequence[str], BeforeValidator(_as_names)] = ()
@@ -195,7 +240,25 @@ class Aggregate:
     distinct: bool = False
 
 
-OptionsLike: TypeAlias = QueryOptions | Mapping[str, Any] | None
+class OffsetFields(TypedDict, total=False):
+    """The fields of `OffsetParams`."""
+
+    skip: Required[int]
+    limit: int
+
+
+class OffsetOptions(TypedDict, total=False):
+    """The fields of `QueryOptions` with an `OffsetParams`."""
+
+    filters: Filter | Sequence[Filter | Mapping[str, Any]] | None
+    sorts: SortField | Sequence[SortField | Mapping[str, Any]] | None
+    pagination: Required[OffsetParams | OffsetFields]
+    include_deleted: bool
+    relationships: str | Sequence[str]
+
+
+NumberedOptions: TypeAlias = QueryOptions | Mapping[str, Any] | None
+OptionsLike: TypeAlias = QueryOptions[Any] | Mapping[str, Any] | None
 MeasuresLike: TypeAlias = Mapping[str, Aggregate | str | tuple[str, str] | Mapping[str, Any]]
 FiltersLike: TypeAlias = Filter | Iterable[Filter | Mapping[str, Any]] | None
 
@@ -205,7 +268,7 @@ _MEASURES: pydantic.TypeAdapter[dict[str, Aggregate]] = pydantic.TypeAdapter(dic
 _FILTERS: pydantic.TypeAdapter[list[Filter]] = pydantic.TypeAdapter(list[Filter])
 
 
-def options_of(options: OptionsLike) -> QueryOptions:
+def options_of(options: OptionsLike) -> QueryOptions[Any]:
     """``options`` as a `QueryOptions`, from a dict or None. Without filters and a page, they select all rows."""
     if isinstance(options, QueryOptions):
         return options
@@ -249,13 +312,18 @@ def _validated(adapter: pydantic.TypeAdapter[T], value: object, what: str) -> T:
 
 
 def _place(error: pydantic.ValidationError) -> str:
-    return ".".join(str(part) for part in error.errors(include_input=False, include_url=False)[0]["loc"])
+    return _path(error.errors(include_input=False, include_url=False)[0]["loc"])
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """The dotted path of an error. Pydantic's location also has the class of the page, which is no field."""
+    return ".".join(str(part) for part in location if part not in _PAGE_KINDS)
 
 
 def _error_text(error: pydantic.ValidationError) -> str:
     """The errors as ``place: message``, without the input."""
     faults = error.errors(include_input=False, include_url=False)
-    return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
+    return "; ".join(f"{_path(fault['loc'])}: {fault['msg']}" for fault in faults)
 
 
 @plain_dataclass(frozen=True, slots=True)

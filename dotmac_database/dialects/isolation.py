@@ -36,6 +36,14 @@ def statement_is_transaction(engine: Engine) -> bool:
     return level in ("READ COMMITTED", "AUTOCOMMIT") or engine.dialect.name == "sqlite"
 
 
+def sees_snapshot(connection: Connection) -> bool:
+    """Whether the transaction can't see what others commit after its first statement. One statement on PostgreSQL."""
+    return connection.dialect.name == "postgresql" and connection.get_isolation_level() in (
+        "REPEATABLE READ",
+        "SERIALIZABLE",
+    )
+
+
 def begin_options(*, isolation_level: str | None, read_only: bool, deferrable: bool) -> Mapping[str, object]:
     """The execution options that add these settings to PostgreSQL's BEGIN. SQLAlchemy resets them afterwards."""
     options: dict[str, object] = {}

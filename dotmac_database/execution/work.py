@@ -267,6 +267,17 @@ def savepoint(session: Session, *, flush: bool = True) -> Iterator[None]:
             raise
 
 
+@contextmanager
+def with_savepoints(session: Session) -> Iterator[None]:
+    """Give each write of this block a savepoint, also in a `DatabaseTransaction` with ``savepoints=False``."""
+    state = state_of(session)
+    outer, state.savepoints = state.savepoints, True
+    try:
+        yield
+    finally:
+        state.savepoints = outer
+
+
 def vanished() -> TransactionError:
     """The error for a transaction that the database has ended because of an error of one of its statements."""
     return TransactionError("The database has rolled the whole transaction back because of an error.")

@@ -1,6 +1,6 @@
 """The results of paginated reads.
 
-An endpoint may return a `PaginationResult` or a `CursorPaginationResult`, and declare for example
+An endpoint may return one of these results, and declare for example
 ``PaginationResult[UserRead]``: Pydantic converts the items, which may be entities, to ``UserRead``.
 """
 
@@ -87,7 +87,30 @@ class PaginationResult(_Page[T]):
         """The schema of the page as an object with all its fields (a method that Pydantic calls)."""
         number, nullable = cs.int_schema(), cs.nullable_schema(cs.int_schema())
         rest = {"total": nullable, "page": number, "per_page": number, "pages": nullable}
-        return _page_schema(source, handler, rest, _numbered_page_fields, _numbered_page)
+        return _page_schema(source, handler, rest, _numbered_page_fields, _numbered_page, estimates=True)
+
+
+class OffsetResult(_Page[T]):
+    """The rows after the first ``skip`` ones, at most ``limit``, and the total number of rows.
+
+    If ``skip`` is beyond the last row, there are no items, and the total is right.
+    """
+
+    total: int
+    skip: int
+    limit: int
+
+    def __init__(self, items: list[T], total: int, skip: int, limit: int) -> None:
+        vars(self).update(
+            items=items, total=total, skip=skip, limit=limit, has_next=skip + len(items) < total, has_prev=skip > 0
+        )
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
+        """The schema of the page as an object with all its fields (a method that Pydantic calls)."""
+        number = cs.int_schema()
+        rest = {"total": number, "skip": number, "limit": number}
+        return _page_schema(source, handler, rest, _offset_page_fields, _offset_page)
 
 
 class CursorPaginationResult(_Page[T]):
@@ -120,8 +143,13 @@ def _page_schema(
     rest: Mapping[str, cs.CoreSchema],
     parts: Callable[[object], object],
     page: Callable[[Any], object],
+    *,
+    estimates: bool = False,
 ) -> cs.CoreSchema:
-    """The Pydantic schema of a page: its fields are validated, then the page is constructed from them."""
+    """The Pydantic schema of a page: its fields are validated, then the page is constructed from them.
+
+    ``estimates``: the total can be an estimate.
+    """
     item = next(iter(get_args(source)), Any)
     fields = {
         "items": cs.typed_dict_field(cs.list_schema(handler.generate_schema(item))),
@@ -129,7 +157,7 @@ def _page_schema(
         "has_next": cs.typed_dict_field(cs.bool_schema()),
         "has_prev": cs.typed_dict_field(cs.bool_schema()),
     }
-    if "total" in rest:
+    if estimates:
         fields["total_is_exact"] = cs.typed_dict_field(cs.bool_schema(), required=False)
     whole = cs.typed_dict_schema(fields)
     kind = getattr(source, "__origin__", source)
@@ -153,6 +181,15 @@ class _NumberedPage(TypedDict):
     total_is_exact: NotRequired[bool]
 
 
+class _OffsetPage(TypedDict):
+    """The validated fields of a page after a number of rows."""
+
+    items: list[object]
+    total: int
+    skip: int
+    limit: int
+
+
 class _CursorPage(TypedDict):
     """The validated fields of a page between two cursors."""
 
@@ -173,6 +210,14 @@ def _numbered_page(parts: _NumberedPage) -> PaginationResult[object]:
     if total is not None and "total_is_exact" in parts:
         total = Estimate(total, exact=parts["total_is_exact"])
     return PaginationResult(parts["items"], total, parts["page"], parts["per_page"], more=parts["has_next"])
+
+
+def _offset_page_fields(page: object) -> object:
+    return vars(page) if isinstance(page, OffsetResult) else page
+
+
+def _offset_page(parts: _OffsetPage) -> OffsetResult[object]:
+    return OffsetResult(parts["items"], parts["total"], parts["skip"], parts["limit"])
 
 
 def _cursor_page_fields(page: object) -> object:

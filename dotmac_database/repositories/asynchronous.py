@@ -13,18 +13,23 @@ from inspect import isawaitable
 from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 from weakref import WeakKeyDictionary
 
+from sqlalchemy import Select
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.util import await_only
 
 from ..advisor import QueryPlan
 from ..execution.routes import Route
 from ..paging.cursors import CursorKey
-from ..paging.pages import CursorPaginationResult, PaginationResult
+from ..paging.pages import CursorPaginationResult, OffsetResult, PaginationResult
 from ..query import (
     BatchProgress,
     FiltersLike,
     MeasuresLike,
+    NumberedOptions,
+    OffsetOptions,
+    OffsetParams,
     OptionsLike,
+    QueryOptions,
     options_of,
 )
 from ..statements.reads import Seek
@@ -149,11 +154,24 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         """As `BaseRepository.list`."""
         return await self._run(BaseRepository.list, options)
 
-    async def page(self, options: OptionsLike = None) -> PaginationResult[M] | CursorPaginationResult[M]:
+    def select(self, options: OptionsLike = None) -> Select[M]:
+        """As `BaseRepository.select`; this method itself is no coroutine."""
+        return BaseRepository.select(self._twin, options)
+
+    @overload
+    async def page(self, options: QueryOptions[OffsetParams] | OffsetOptions) -> OffsetResult[M]: ...
+    @overload
+    async def page(self, options: NumberedOptions = None) -> PaginationResult[M] | CursorPaginationResult[M]: ...
+    async def page(
+        self, options: OptionsLike = None
+    ) -> PaginationResult[M] | CursorPaginationResult[M] | OffsetResult[M]:
         """As `BaseRepository.page`."""
         query = options_of(options)
-        seeking = query.cursor_pagination is not None
-        return await self.cursor_paginate(query) if seeking else await self.list_paginated(query)
+        if query.cursor_pagination is not None:
+            return await self.cursor_paginate(query)
+        if isinstance(query.pagination, OffsetParams):
+            return await self._run(BaseRepository._offset_page, query)
+        return await self.list_paginated(query)
 
     async def list_paginated(self, options: OptionsLike = None) -> PaginationResult[M]:
         """As `BaseRepository.list_paginated`."""
@@ -234,6 +252,22 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         """As `BaseRepository.bulk_upsert`."""
         return await self._run(BaseRepository.bulk_upsert, rows, conflict_fields, user_id)
 
+    async def get_or_create(self, data: Any, match_fields: Sequence[str], user_id: str | None = None) -> tuple[M, bool]:
+        """As `BaseRepository.get_or_create`."""
+        return await self._run(BaseRepository.get_or_create, data, match_fields, user_id)
+
+    async def link(self, entity_id: object, relationship: str, ids: Iterable[object]) -> int:
+        """As `BaseRepository.link`."""
+        return await self._run(BaseRepository.link, entity_id, relationship, ids)
+
+    async def unlink(self, entity_id: object, relationship: str, ids: Iterable[object]) -> int:
+        """As `BaseRepository.unlink`."""
+        return await self._run(BaseRepository.unlink, entity_id, relationship, ids)
+
+    async def set_links(self, entity_id: object, relationship: str, ids: Iterable[object]) -> tuple[int, int]:
+        """As `BaseRepository.set_links`."""
+        return await self._run(BaseRepository.set_links, entity_id, relationship, ids)
+
     async def update(self, entity_id: Any, data: Any, user_id: str | None = None, *, expected_version: Any = None) -> M:
         """As `BaseRepository.update`."""
         return await self._run(BaseRepository.update, entity_id, data, user_id, expected_version=expected_version)
@@ -260,16 +294,32 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         return await self._run(BaseRepository.bulk_update, rows, user_id)
 
     async def update_where(
-        self, filters: FiltersLike, data: Any, user_id: str | None = None, *, allow_all: bool = False
+        self,
+        filters: FiltersLike,
+        data: Any,
+        user_id: str | None = None,
+        *,
+        allow_all: bool = False,
+        at_most: int | None = None,
     ) -> int:
         """As `BaseRepository.update_where`."""
-        return await self._run(BaseRepository.update_where, filters, data, user_id, allow_all=allow_all)
+        return await self._run(
+            BaseRepository.update_where, filters, data, user_id, allow_all=allow_all, at_most=at_most
+        )
 
     async def delete_where(
-        self, filters: FiltersLike, soft_delete: bool = True, user_id: str | None = None, *, allow_all: bool = False
+        self,
+        filters: FiltersLike,
+        soft_delete: bool = True,
+        user_id: str | None = None,
+        *,
+        allow_all: bool = False,
+        at_most: int | None = None,
     ) -> int:
         """As `BaseRepository.delete_where`."""
-        return await self._run(BaseRepository.delete_where, filters, soft_delete, user_id, allow_all=allow_all)
+        return await self._run(
+            BaseRepository.delete_where, filters, soft_delete, user_id, allow_all=allow_all, at_most=at_most
+        )
 
 
 class AsyncTenantRepository(AsyncRepository[M, AsyncDb]):

@@ -85,7 +85,7 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
         page, cursor_page = query.pagination, query.cursor_pagination
         if cursor_page is None:
             order = order_of(self.traits, query.sorts)
-            limit = page.per_page if page else None
+            limit = page.limit if page else None
             return reader.rows(query.filters, order, limit=limit, offset=page.offset if page else 0), order
         if page is not None:
             raise MisuseError("A page is either numbered or after a cursor.", field="pagination")

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
+
+from sqlalchemy import Select
 
 from ..errors import InvalidCursorError, MisuseError, ValidationError
 from ..execution.state import keep
-from ..paging.pages import CursorPaginationResult, PaginationResult
+from ..paging.pages import CursorPaginationResult, OffsetResult, PaginationResult
 from ..query import (
     CursorPaginationParams,
     FiltersLike,
+    NumberedOptions,
+    OffsetOptions,
+    OffsetParams,
     OptionsLike,
     PaginationParams,
     QueryFilter,
@@ -21,6 +26,7 @@ from ..query import (
 )
 from ..statements.ordering import cursor_order, order_of
 from ..statements.reads import Seek
+from ..statements.selects import select_of
 from .core import SyncDb
 from .seeking import CursorMarks, KeysetReader
 from .totals import PageTotal
@@ -128,28 +134,70 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         bound = reader.rows(
             query.filters,
             order_of(self.traits, query.sorts),
-            limit=page.per_page if page else None,
+            limit=page.limit if page else None,
             offset=page.offset if page else 0,
         )
         return self._entities(reader.loading(bound, query.relationships))
 
-    def page(self, options: OptionsLike = None) -> PaginationResult[M] | CursorPaginationResult[M]:
-        """The page of the options: by `cursor_paginate` if they have ``cursor_pagination``, else by `list_paginated`.
+    def select(self, options: OptionsLike = None) -> Select[M]:
+        """The statement of `list`, to extend and to run on ``db``. Nothing is sent.
 
-        Options without a page give the first numbered page.
+        It contains the tenant's condition, the filters and their values, and excludes soft-deleted rows, whatever is
+        added to it: ``db.scalars(users.select().join(User.posts).where(Post.words > 5))``. The classes that are joined
+        are confined to the tenant too, but their soft-deleted rows are not excluded. With `ALL_TENANTS` a guarded
+        session must run it in an `unscoped` block. Raises `MisuseError` for ``cursor_pagination``.
         """
         query = options_of(options)
-        return self.list_paginated(query) if query.cursor_pagination is None else self.cursor_paginate(query)
+        _refuse_cursor(query)
+        return select_of(self._reader(query.include_deleted), query, self.model_class)
+
+    @overload
+    def page(self, options: QueryOptions[OffsetParams]) -> OffsetResult[M]: ...
+    @overload
+    def page(  # pyright: ignore[reportOverlappingOverload]  # the dict of an OffsetParams is a Mapping, too
+        self, options: OffsetOptions
+    ) -> OffsetResult[M]: ...
+    @overload
+    def page(self, options: NumberedOptions = None) -> PaginationResult[M] | CursorPaginationResult[M]: ...
+    def page(self, options: OptionsLike = None) -> PaginationResult[M] | CursorPaginationResult[M] | OffsetResult[M]:
+        """The page of the options: by `cursor_paginate` if they have ``cursor_pagination``, else by `list_paginated`.
+
+        With `OffsetParams` it is an `OffsetResult`, whose total is exact: one statement, and a second one for the total
+        if ``skip`` is beyond the last row. Options without a page give the first numbered page.
+        """
+        query = options_of(options)
+        if query.cursor_pagination is not None:
+            return self.cursor_paginate(query)
+        return self._offset_page(query) if isinstance(query.pagination, OffsetParams) else self.list_paginated(query)
+
+    def _offset_page(self, query: QueryOptions) -> OffsetResult[M]:
+        page = query.pagination
+        assert isinstance(page, OffsetParams)
+        reader = self._reader(query.include_deleted)
+        order = order_of(self.traits, query.sorts)
+        bound = reader.rows(query.filters, order, limit=page.limit, offset=page.skip, bound=0)
+        rows = self._fetched(reader.loading(bound, query.relationships))
+        if rows or not page.skip:
+            total = int(rows[0][1]) if rows else 0
+        else:
+            total = int(self._fetched(reader.count(query.filters), plain=True)[0][0])
+        items = [row[0] for row in rows]
+        keep(self._session, *items)
+        return OffsetResult(items, total, page.skip, page.limit)
 
     def list_paginated(self, options: OptionsLike = None) -> PaginationResult[M]:
         """One numbered page with the total number of rows, in one statement.
 
         A second statement is sent for the total of a page beyond the last row, and for an estimate (see
-        `PaginationParams`).
+        `PaginationParams`). Raises `MisuseError` for `OffsetParams`, because their page has no number.
         """
         query = options_of(options)
         _refuse_cursor(query)
         page = query.pagination or PaginationParams()
+        if isinstance(page, OffsetParams):
+            raise MisuseError(
+                "A page by OffsetParams has no number; read it with page() or list().", field="pagination"
+            )
         reader = self._reader(query.include_deleted)
         total = PageTotal(page, reader, query.filters)
         rows_of_page = reader.rows(

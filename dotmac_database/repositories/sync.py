@@ -16,9 +16,10 @@ from .bulk import BulkMethods
 from .core import SyncDb
 from .explaining import ExplainMethods
 from .filtered import FilteredMethods
+from .linking import LinkMethods
+from .obtaining import ObtainMethods
 from .upserting import UpsertMethods
 from .values import ValueReads
-from .writing import WriteMethods
 
 M = TypeVar("M")
 
@@ -28,7 +29,8 @@ class BaseRepository(
     BulkMethods[M, SyncDb],
     UpsertMethods[M, SyncDb],
     FilteredMethods[M, SyncDb],
-    WriteMethods[M, SyncDb],
+    ObtainMethods[M, SyncDb],
+    LinkMethods[M, SyncDb],
     ExplainMethods[M, SyncDb],
     AggregateMethods[M, SyncDb],
 ):

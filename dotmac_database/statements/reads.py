@@ -154,12 +154,13 @@ class Reader:
     def cached(self, shape: tuple[object, ...], make: Callable[[], S], *, has_filters: bool = True) -> S:
         """The cached result of ``make()`` for this shape.
 
-        Statements with a repository's own conditions are not cached. Statements with many filters are not cached
-        either, because clients could request any number of different ones, and each takes 0.2 MB. Without filters
-        (``has_filters``), a second part of the shape that is a tuple has the names of columns, which may be many.
+        Statements with a repository's own conditions, or with the tenant's value, are not cached. Statements with many
+        filters are not cached either, because clients could request any number of different ones, and each takes
+        0.2 MB. Without filters (``has_filters``), a second part of the shape that is a tuple has the names of columns,
+        which may be many.
         """
         too_long = has_filters and len(shape) > 1 and type(shape[1]) is tuple and len(shape[1]) > MAX_CACHED_FILTERS
-        if self.scope.conditions or too_long:
+        if self.scope.conditions or self.scope.inline or too_long:
             return make()
         return self.traits.cached((self.dialect.name, self.scope.shape, self.lock, self.fields, *shape), make)
 
@@ -392,6 +393,20 @@ class Reader:
         bound = self.by_key(key)
         statement = self.cached(("locked key",), lambda: for_update(self.traits, self.whole(bound.statement)))
         return Bound(statement, bound.parameters)
+
+    def by_values(self, values: Mapping[str, object]) -> Bound:
+        """The SELECT of the rows with these values in some columns, none of which is None."""
+        types = {key: self.traits.columns[key].type for key in values}
+        conditions = [self._key_condition(key, type_) for key, type_ in types.items()]
+        spans = {key: self.dialect.span(type_) for key, type_ in types.items()}
+        parameters = {f"dotmac_{key}": value for key, value in values.items()}
+        parameters |= {f"dotmac_{key}_": values[key] for key, span in spans.items() if span and not span.single}
+        statement = self.cached(
+            ("values", tuple(values)),
+            lambda: self._locked(select(self.traits.model).where(*conditions, *self.scope.root(self.traits))),
+            has_filters=False,
+        )
+        return Bound(statement, {**parameters, **self.scope.parameters})
 
     def has_key(self, key: tuple[object, ...]) -> Bound:
         """The SELECT of 1 if there is a row with a primary key, else of no row."""

@@ -21,12 +21,14 @@ class Scope:
     """The scope of one repository's statements.
 
     ``tenant`` is a tenant, `ALL_TENANTS`, or None. None means that no tenant is known: statements on tenant-scoped
-    classes are then refused. ``conditions`` are those of the repository's hook.
+    classes are then refused. ``conditions`` are those of the repository's hook. ``inline``: all expressions contain the
+    tenant's value, because the statement is sent by someone who does not know its parameters.
     """
 
     tenant: object = None
     include_deleted: bool = False
     conditions: tuple[ColumnElement[bool], ...] = ()
+    inline: bool = False
 
     @property
     def shape(self) -> tuple[bool, bool, bool]:
@@ -36,7 +38,8 @@ class Scope:
     @property
     def parameters(self) -> dict[str, object]:
         """The parameters of the scope's conditions."""
-        return {} if self.tenant is None or self.tenant is ALL_TENANTS else {TENANT_PARAMETER: self.tenant}
+        without = self.inline or self.tenant is None or self.tenant is ALL_TENANTS
+        return {} if without else {TENANT_PARAMETER: self.tenant}
 
     def root(self, traits: Traits[Any]) -> list[ColumnElement[bool]]:
         """All conditions on the rows of the repository's class, with those of the hook."""
@@ -54,7 +57,11 @@ class Scope:
             if self.tenant is None:
                 raise TenantNotGivenError(f"{traits.name} belongs to tenants, and no tenant is given.")
             column = getattr(entity, traits.tenant)
-            value = self.tenant if bound else ScopeParameter(TENANT_PARAMETER, type_=column.type, required=True)
+            value = (
+                self.tenant
+                if bound or self.inline
+                else ScopeParameter(TENANT_PARAMETER, type_=column.type, required=True)
+            )
             conditions.append(column == value)
         if not self.include_deleted:
             conditions.extend(not_deleted_conditions(traits, entity))

@@ -24,16 +24,16 @@ class VersionStep(NamedTuple):
     next: object
 
 
-def conflict_columns(writer: Writer, fields: Sequence[str]) -> list[Any]:
+def conflict_columns(writer: Writer, fields: Sequence[str], argument: str = "conflict_fields") -> list[Any]:
     """The columns of the unique constraint on ``fields``, or on ``fields`` and the tenant column.
 
-    Raises `ValidationError` if there is no such constraint.
+    Raises `ValidationError` if there is no such constraint. ``argument`` is the fields' name in the message.
     """
     names = [fields] if isinstance(fields, str) else list(fields)
     keys = [writer.canonical(name) for name in names]
     unknown = next((key for key in keys if key not in writer.traits.columns), None)
     if unknown is not None or not keys:
-        raise MisuseError(f"{writer.traits.name}: conflict_fields must name columns.", field=unknown)
+        raise MisuseError(f"{writer.traits.name}: {argument} must name columns.", field=unknown)
     columns = {writer.traits.columns[key] for key in keys}
     uniques = _uniques(writer)
     if frozenset(columns) in uniques:

@@ -20,6 +20,8 @@ from dotmac_database import (
     BaseRepository,
     BaseTenantRepository,
     CursorPaginationResult,
+    OffsetParams,
+    OffsetResult,
     PaginationParams,
     PaginationResult,
     QueryFilter,
@@ -68,6 +70,11 @@ def sync(session: Session, key: UUID) -> None:
     assert_type(users.list_paginated(QueryOptions(pagination=PaginationParams(1, 20, "none"))), PaginationResult[User])
     assert_type(users.cursor_paginate(QueryOptions(sorts=[SortField("name")])), CursorPaginationResult[User])
     assert_type(users.page({}), PaginationResult[User] | CursorPaginationResult[User])
+    assert_type(users.page(QueryOptions(pagination=OffsetParams(5, 10))), OffsetResult[User])
+    assert_type(session.scalars(users.select().where(User.name == "x")).all(), Sequence[User])
+    assert_type(users.page({"pagination": {"skip": 5, "limit": 10}}), OffsetResult[User])
+    assert_type(users.page({"pagination": {"page": 5}}), PaginationResult[User] | CursorPaginationResult[User])
+    assert_type(users.list(QueryOptions(pagination=OffsetParams(5, 10))), list[User])
     assert_type(users.stream(), Iterator[User])
     assert_type(users.count(any_of(QueryFilter("name", value="x"))), int)
     assert_type(users.exists(key), bool)
@@ -75,9 +82,12 @@ def sync(session: Session, key: UUID) -> None:
     assert_type(users.bulk_create([{"name": "x"}]), list[User])
     assert_type(users.bulk_create([{"name": "x"}], returning=False), int)
     assert_type(users.upsert({"name": "x"}, ["name"]), User)
+    assert_type(users.get_or_create({"name": "x"}, ["name"]), tuple[User, bool])
+    assert_type(users.link(key, "posts", [key]), int)
+    assert_type(users.set_links(key, "posts", [key]), tuple[int, int])
     assert_type(users.update(key, {"name": "y"}, expected_version=1), User)
     assert_type(users.delete(key), bool)
-    assert_type(users.update_where([QueryFilter("name", value="x")], {"name": "y"}), int)
+    assert_type(users.update_where([QueryFilter("name", value="x")], {"name": "y"}, at_most=5), int)
     assert_type(users.for_update(skip_locked=True).first(), User | None)
     assert_type(users.with_tenant("b").list(), list[User])
     assert_type(users.with_tenant(ALL_TENANTS).count(), int)
@@ -97,6 +107,9 @@ async def asynchronous(session: AsyncSession, key: UUID) -> None:
     assert_type(await users.get_by_id(key), User | None)
     assert_type(await users.list_paginated(), PaginationResult[User])
     assert_type(await users.bulk_create([{"name": "x"}], returning=False), int)
+    assert_type((await session.scalars(users.select())).all(), Sequence[User])
+    assert_type(await users.page(QueryOptions(pagination=OffsetParams(5, 10))), OffsetResult[User])
+    assert_type(await users.page(), PaginationResult[User] | CursorPaginationResult[User])
     assert_type(users.stream(), AsyncIterator[User])
     assert_type(await users.values("name").first(), dict[str, Any] | None)
     assert_type(await users.for_update(nowait=True).get_by_id_or_raise(key), User)

@@ -1,0 +1,52 @@
+"""Builds SELECTs that users extend and send themselves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+from sqlalchemy import BindParameter, Select
+from sqlalchemy.sql.visitors import replacement_traverse
+
+from ..query import OffsetParams, PaginationParams, QueryOptions
+from ..tenancy.context import ALL_TENANTS
+from ..tenancy.criteria import TenantCriteria
+from .ordering import order_of
+from .reads import Bound, Reader
+
+M = TypeVar("M")
+
+
+def select_of(
+    reader: Reader,
+    query: QueryOptions[PaginationParams | OffsetParams | None],
+    model: type[M],  # noqa: ARG001 - it gives the result its type
+) -> Select[M]:
+    """The SELECT of the matching rows of ``model`` in order, which contains all its values.
+
+    Each value is a parameter with a name of its own, so that the SELECT can be combined with those of other
+    repositories. The tenant's condition also applies to the classes that the user joins later.
+    """
+    reader = replace(reader, scope=replace(reader.scope, inline=True))
+    page = query.pagination
+    limit, offset = (None, 0) if page is None else (page.limit, page.offset)
+    rows = reader.rows(query.filters, order_of(reader.traits, query.sorts), limit=limit, offset=offset)
+    statement: Select[M] = reader.loading(Bound(with_values(rows)), query.relationships).statement
+    tenant = reader.scope.tenant
+    return statement if tenant is None or tenant is ALL_TENANTS else statement.options(TenantCriteria(tenant))
+
+
+def with_values(bound: Bound) -> Select[object]:
+    """The statement with its parameters' values, and with unique names of the parameters.
+
+    The values that `Select.params` sets belong to names, which two statements can share.
+    """
+
+    def replaced(element: object, **_: object) -> BindParameter[object] | None:
+        if not isinstance(element, BindParameter) or element.key not in bound.parameters:
+            return None
+        value, type_ = bound.parameters[element.key], element.type
+        return BindParameter(None, value, type_=type_, unique=True, expanding=element.expanding)
+
+    statement: Select[object] = replacement_traverse(bound.statement, {}, replaced)
+    return statement
