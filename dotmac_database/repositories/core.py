@@ -16,6 +16,7 @@ from ..dialects import dialect_named
 from ..dialects.transactions import watch
 from ..errors import MisuseError, TenantNotGivenError, TenantRequiredError, ValidationError
 from ..execution.state import state_of, sync_session
+from ..execution.strict import STRICT_LOADING
 from ..models.traits import Traits, traits_of
 from ..paging.cursors import CursorCodec, CursorKey
 from ..statements.coercion import coercer
@@ -48,6 +49,7 @@ class RepositoryCore(Generic[M, Db]):
     _lock: Lock | None = None
     _fields: tuple[str, ...] = ()
     _undeferred: frozenset[str] = frozenset()
+    _strict: bool = False
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -82,6 +84,7 @@ class RepositoryCore(Generic[M, Db]):
         self._session: Session = sync_session(db)
         state_of(self._session).asynchronous |= self.asynchronous
         self._codec = CursorCodec(cursor_key)
+        self._strict = STRICT_LOADING in self._session.info
         bind = self._session.get_bind(self.traits.mapper)
         watch(bind)  # a session class of the user's may choose an engine that does not have the toolkit's listeners yet
         self._dialect = dialect_named(bind.dialect.name)
@@ -170,6 +173,16 @@ class RepositoryCore(Generic[M, Db]):
             if path.json or path.key is None or path.key not in path.owner.mapper.column_attrs:
                 raise MisuseError(f"{self.traits.name}.{name} is no column.", field=name)
         return self._with(_undeferred=frozenset(fields) or self.traits.deferred)
+
+    def strict(self) -> Self:
+        """A copy whose entities raise `LazyLoadError` instead of sending a lazy load.
+
+        This holds for the relationships and the deferred or expired columns of each entity that the copy reads or
+        writes, and of the entities in the relationships that are loaded then. An entity that the session already holds
+        becomes strict too, and an entity that is strict stays so. What a read loads (``relationships``, `undefer`) can
+        be used, and `Session.refresh`, `merge`, `delete` and a flush load what they need. No statement is added.
+        """
+        return self._with(_strict=True)
 
     def conditions(self) -> Sequence[ColumnElement[bool]]:
         """Hook: conditions that are added to every statement of this repository, besides the tenant's condition."""

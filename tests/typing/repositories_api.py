@@ -81,6 +81,7 @@ def sync(session: Session, key: UUID) -> None:
     assert_type(users.for_update(skip_locked=True).first(), User | None)
     assert_type(users.with_tenant("b").list(), list[User])
     assert_type(users.with_tenant(ALL_TENANTS).count(), int)
+    assert_type(users.strict().first(), User | None)
     assert_type(users.values("name").list(), list[dict[str, Any]])
     assert_type(users.aggregate({"n": "count", "last": ("max", "name")}, group_by="name"), list[dict[str, Any]])
     assert_type(users.distinct_values("name"), list[Any])
