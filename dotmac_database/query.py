@@ -195,6 +195,17 @@ class Aggregate:
     distinct: bool = False
 
 
+@dataclass(frozen=True, config=_CONFIG)
+class Count:
+    """The number of an entity's related rows: ``values("name", posts=Count("posts"))``.
+
+    Only rows within the repository's scope are counted, and with ``filters`` only those that match.
+    """
+
+    relationship: str
+    filters: Annotated[Sequence[Filter], BeforeValidator(_as_tuple)] = ()
+
+
 OptionsLike: TypeAlias = QueryOptions | Mapping[str, Any] | None
 MeasuresLike: TypeAlias = Mapping[str, Aggregate | str | tuple[str, str] | Mapping[str, Any]]
 FiltersLike: TypeAlias = Filter | Iterable[Filter | Mapping[str, Any]] | None
@@ -245,14 +256,14 @@ def _validated(adapter: pydantic.TypeAdapter[T], value: object, what: str) -> T:
     try:
         return adapter.validate_python(value)
     except pydantic.ValidationError as error:
-        raise ValidationError(f"{what}: {_error_text(error)}", field=_place(error)) from error
+        raise ValidationError(f"{what}: {error_text(error)}", field=_place(error)) from error
 
 
 def _place(error: pydantic.ValidationError) -> str:
     return ".".join(str(part) for part in error.errors(include_input=False, include_url=False)[0]["loc"])
 
 
-def _error_text(error: pydantic.ValidationError) -> str:
+def error_text(error: pydantic.ValidationError) -> str:
     """The errors as ``place: message``, without the input."""
     faults = error.errors(include_input=False, include_url=False)
     return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)

@@ -22,6 +22,7 @@ from ..paging.cursors import CursorKey
 from ..paging.pages import CursorPaginationResult, PaginationResult
 from ..query import (
     BatchProgress,
+    Count,
     FiltersLike,
     MeasuresLike,
     OptionsLike,
@@ -30,7 +31,7 @@ from ..query import (
 from ..statements.reads import Seek
 from .core import AsyncDb, RepositoryCore
 from .sync import BaseRepository, BaseTenantRepository
-from .values import AsyncValueReads
+from .values import AsyncValueReads, Row, projection
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -122,9 +123,13 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         """As `BaseRepository.count`."""
         return await self._run(BaseRepository.count, filters, include_deleted)
 
-    def values(self, *fields: str) -> AsyncValueReads:
+    @overload
+    def values(self, into: type[T], /, **counts: Count) -> AsyncValueReads[T]: ...
+    @overload
+    def values(self, *fields: str, **counts: Count) -> AsyncValueReads[Row]: ...
+    def values(self, *fields: str | type[object], **counts: Count) -> AsyncValueReads[Any]:  # type: ignore[misc]  # mypy: *fields takes into
         """As `BaseRepository.values`; this method itself is no coroutine."""
-        return AsyncValueReads(self._projected(fields))
+        return AsyncValueReads(*projection(self, fields, counts))
 
     async def aggregate(
         self,

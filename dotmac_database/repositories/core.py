@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar, get_args, get_origin
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
@@ -19,7 +19,9 @@ from ..execution.state import state_of, sync_session
 from ..execution.strict import STRICT_LOADING
 from ..models.traits import Traits, traits_of
 from ..paging.cursors import CursorCodec, CursorKey
+from ..query import Count
 from ..statements.coercion import coercer
+from ..statements.counts import Counted, counted
 from ..statements.data import Values
 from ..statements.paths import resolve
 from ..statements.reads import Lock, Reader
@@ -49,6 +51,7 @@ class RepositoryCore(Generic[M, Db]):
     _lock: Lock | None = None
     _fields: tuple[str, ...] = ()
     _undeferred: frozenset[str] = frozenset()
+    _counts: tuple[Counted, ...] = ()
     _strict: bool = False
 
     def __init_subclass__(cls, **kwargs: object) -> None:
@@ -125,9 +128,9 @@ class RepositoryCore(Generic[M, Db]):
         other._clear_caches()
         return other
 
-    def _projected(self, fields: Sequence[str]) -> Self:
-        """A copy whose reads return dicts of these columns."""
-        if not fields:
+    def _projected(self, fields: Sequence[str], counts: Mapping[str, Count]) -> Self:
+        """A copy whose reads return dicts of these columns and counts."""
+        if not (fields or counts):
             raise MisuseError("Name the fields to read.", field="fields")
         for name in fields:
             path = resolve(self.traits, name)  # raises for an unknown field, and suggests a similar one
@@ -135,7 +138,9 @@ class RepositoryCore(Generic[M, Db]):
                 raise MisuseError(
                     f"{self.traits.name}.{name} is no column or expression of the class's own rows.", field=name
                 )
-        return self._with(_fields=tuple(dict.fromkeys(fields)))
+        return self._with(
+            _fields=tuple(dict.fromkeys((*fields, *counts))), _counts=counted(self.traits, counts, self._dialect)
+        )
 
     def with_tenant(self, tenant_id: Any) -> Self:
         """A copy for another tenant, on the same session.
@@ -214,7 +219,7 @@ class RepositoryCore(Generic[M, Db]):
             return reader
         conditions = tuple(self.conditions())
         scope = Scope(self.tenant_id, include_deleted, conditions)
-        reader = Reader(self.traits, scope, self._dialect, self._lock, self._fields, self._undeferred)
+        reader = Reader(self.traits, scope, self._dialect, self._lock, self._fields, self._undeferred, self._counts)
         if not self._conditioned:
             self._readers[include_deleted] = reader
         return reader

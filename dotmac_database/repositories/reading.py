@@ -102,7 +102,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         """The first matching row, or None. The order is that of the sorts, then of the primary key. One statement."""
         query = options_of(options)
         reader = self._reader(query.include_deleted)
-        order = order_of(self.traits, query.sorts)
+        order = order_of(self.traits, query.sorts, self._counts)
         bound = reader.loading(reader.rows(query.filters, order, limit=1), query.relationships)
         return next(iter(self._entities(bound)), None)
 
@@ -127,7 +127,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         page = query.pagination
         bound = reader.rows(
             query.filters,
-            order_of(self.traits, query.sorts),
+            order_of(self.traits, query.sorts, self._counts),
             limit=page.per_page if page else None,
             offset=page.offset if page else 0,
         )
@@ -154,7 +154,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         total = PageTotal(page, reader, query.filters)
         rows_of_page = reader.rows(
             query.filters,
-            order_of(self.traits, query.sorts),
+            order_of(self.traits, query.sorts, self._counts),
             limit=page.per_page + total.looks_ahead,
             offset=page.offset,
             bound=total.count_limit,
@@ -182,7 +182,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
             )
         page = query.cursor_pagination or CursorPaginationParams()
         reader = self._reader(query.include_deleted)
-        order = cursor_order(self.traits, query.sorts, page)
+        order = cursor_order(self.traits, query.sorts, page, self._counts)
         terms = reader.terms(order)
         marks: CursorMarks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, query)}
         seek, raw = self._seek(page.cursor, terms, marks)
@@ -233,7 +233,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         if batch_size < 1:
             raise MisuseError("batch_size must be at least 1.", field="batch_size")
         reader = self._reader(query.include_deleted)
-        order = order_of(self.traits, query.sorts)
+        order = order_of(self.traits, query.sorts, self._counts)
         terms = reader.terms(order)
         rows = self._following(reader, query, order, batch_size, seek)
         following = Seek("after", reader.position(rows[-1], terms)) if len(rows) == batch_size else None

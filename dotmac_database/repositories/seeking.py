@@ -43,13 +43,16 @@ class KeysetReader(StatementRunner[M, SyncDb]):
             + ("" if each.by == "value" else f":{each.by}")
             for each in order
         )
-        return f"{self.traits.mapper.local_table}|{terms}".encode()
+        counts = [each.shape for each in self._counts if (each.name, "count") in {(one.field, one.by) for one in order}]
+        return f"{self.traits.mapper.local_table}|{terms}{counts or ''}".encode()
 
     def _cursor_scope(self, reader: Reader, query: QueryOptions) -> bytes:
         if not self._codec.signs:
             return b""
         analysis = reader.analysed(query.filters)
-        return repr((self.tenant_id, query.include_deleted, analysis.shape, analysis.values)).encode()
+        counts = [(each.shape, each.analysis.values) for each in self._counts]
+        belongs = (self.tenant_id, query.include_deleted, analysis.shape, analysis.values, *counts)
+        return repr(belongs).encode()
 
     def _seek(
         self, cursor: str | None, terms: Sequence[OrderedTerm], marks: CursorMarks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, assert_type
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from dotmac_database import (
     AsyncTenantRepository,
     BaseRepository,
     BaseTenantRepository,
+    Count,
     CursorPaginationResult,
     PaginationParams,
     PaginationResult,
@@ -31,6 +33,7 @@ from dotmac_database import (
     create_repository,
     guard_tenants,
 )
+from dotmac_database.repositories.values import ValueReads
 from dotmac_database.testing import AsyncMockRepository, MockRepository
 from dotmac_database_fastapi import get_repository, get_sync_repository
 
@@ -44,6 +47,11 @@ class User(TenantMixin, Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str]
+
+
+@dataclass
+class Card:
+    name: str
 
 
 class Users(BaseTenantRepository[User]):
@@ -83,6 +91,11 @@ def sync(session: Session, key: UUID) -> None:
     assert_type(users.with_tenant(ALL_TENANTS).count(), int)
     assert_type(users.strict().first(), User | None)
     assert_type(users.values("name").list(), list[dict[str, Any]])
+    assert_type(users.values("name", posts=Count("posts")).first(), dict[str, Any] | None)
+    assert_type(users.values(Card, posts=Count("posts")), ValueReads[Card])
+    assert_type(users.values(Card).list(), list[Card])
+    assert_type(users.values(Card).page(), PaginationResult[Card] | CursorPaginationResult[Card])
+    assert_type(users.values(Card).stream(), Iterator[Card])
     assert_type(users.aggregate({"n": "count", "last": ("max", "name")}, group_by="name"), list[dict[str, Any]])
     assert_type(users.distinct_values("name"), list[Any])
     assert_type(users.in_batches(lambda batch: batch.clear(), batch_size=10), int)
@@ -100,6 +113,8 @@ async def asynchronous(session: AsyncSession, key: UUID) -> None:
     assert_type(await users.bulk_create([{"name": "x"}], returning=False), int)
     assert_type(users.stream(), AsyncIterator[User])
     assert_type(await users.values("name").first(), dict[str, Any] | None)
+    assert_type(await users.values(Card, posts=Count("posts")).cursor_paginate(), CursorPaginationResult[Card])
+    assert_type(users.values(Card).stream(), AsyncIterator[Card])
     assert_type(await users.for_update(nowait=True).get_by_id_or_raise(key), User)
     assert_type(await AsyncUsers(session, tenant_id="a").first(), User | None)
     assert_type(await AsyncMockRepository(User, tenant_id="a").list(), list[User])
