@@ -171,7 +171,10 @@ class QueryOptions:
     """The filters, the order and the page of a read.
 
     ``relationships`` are loaded by additional statements: one for each, and for each 10,000 rows. Dotted paths name
-    nested relationships. ``include_deleted`` includes soft-deleted rows, but never rows of another tenant.
+    nested relationships. A dict from a path to options (or None) filters, sorts and, by ``pagination``, limits the
+    related rows within each parent, by one statement for all parents. A flush writes only what is added to such a
+    collection or removed from it, and `BaseRepository.delete` still finds all related rows. ``include_deleted``
+    includes soft-deleted rows, but never rows of another tenant.
     """
 
     filters: Annotated[Sequence[Filter], BeforeValidator(_as_tuple)] = ()
@@ -179,7 +182,7 @@ class QueryOptions:
     pagination: PaginationParams | None = None
     cursor_pagination: CursorPaginationParams | None = None
     include_deleted: bool = False
-    relationships: Annotated[Sequence[str], BeforeValidator(_as_names)] = ()
+    relationships: Annotated[Mapping[str, QueryOptions | None] | Sequence[str], BeforeValidator(_as_names)] = ()
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -207,6 +210,7 @@ class Count:
 
 
 OptionsLike: TypeAlias = QueryOptions | Mapping[str, Any] | None
+RelationshipsLike: TypeAlias = Sequence[str] | Mapping[str, QueryOptions | Mapping[str, Any] | None] | None
 MeasuresLike: TypeAlias = Mapping[str, Aggregate | str | tuple[str, str] | Mapping[str, Any]]
 FiltersLike: TypeAlias = Filter | Iterable[Filter | Mapping[str, Any]] | None
 
@@ -223,6 +227,13 @@ def options_of(options: OptionsLike) -> QueryOptions:
     if not options:
         return _NO_OPTIONS
     return _validated(_OPTIONS, options, "options")
+
+
+def plain_relationships(relationships: RelationshipsLike) -> Mapping[str, QueryOptions | None] | Sequence[str]:
+    """``relationships`` as `QueryOptions` has them, from dicts of options or None."""
+    if isinstance(relationships, Mapping):
+        return {path: None if each is None else options_of(each) for path, each in relationships.items()}
+    return relationships or ()
 
 
 def filters_of(filters: FiltersLike) -> Sequence[Filter]:

@@ -26,6 +26,7 @@ from ..query import (
     FiltersLike,
     MeasuresLike,
     OptionsLike,
+    RelationshipsLike,
     options_of,
 )
 from ..statements.reads import Seek
@@ -82,31 +83,31 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         return await self._async_session.run_sync(lambda _: method(self._twin, *args, **kwargs))
 
     async def get_by_id(
-        self, entity_id: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
+        self, entity_id: Any, include_deleted: bool = False, relationships: RelationshipsLike = None
     ) -> M | None:
         """As `BaseRepository.get_by_id`."""
         return await self._run(BaseRepository.get_by_id, entity_id, include_deleted, relationships)
 
     async def get_by_id_or_raise(
-        self, entity_id: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
+        self, entity_id: Any, include_deleted: bool = False, relationships: RelationshipsLike = None
     ) -> M:
         """As `BaseRepository.get_by_id_or_raise`."""
         return await self._run(BaseRepository.get_by_id_or_raise, entity_id, include_deleted, relationships)
 
     async def get_many(
-        self, ids: Iterable[Any], include_deleted: bool = False, relationships: Sequence[str] | None = None
+        self, ids: Iterable[Any], include_deleted: bool = False, relationships: RelationshipsLike = None
     ) -> builtins.list[M]:
         """As `BaseRepository.get_many`."""
         return await self._run(BaseRepository.get_many, ids, include_deleted, relationships)
 
     async def get_by_field(
-        self, field_name: str, value: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
+        self, field_name: str, value: Any, include_deleted: bool = False, relationships: RelationshipsLike = None
     ) -> M | None:
         """As `BaseRepository.get_by_field`."""
         return await self._run(BaseRepository.get_by_field, field_name, value, include_deleted, relationships)
 
     async def list_by_field(
-        self, field_name: str, value: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
+        self, field_name: str, value: Any, include_deleted: bool = False, relationships: RelationshipsLike = None
     ) -> builtins.list[M]:
         """As `BaseRepository.list_by_field`."""
         return await self._run(BaseRepository.list_by_field, field_name, value, include_deleted, relationships)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from ..errors import InvalidCursorError, MisuseError, ValidationError
@@ -16,8 +16,10 @@ from ..query import (
     PaginationParams,
     QueryFilter,
     QueryOptions,
+    RelationshipsLike,
     filters_of,
     options_of,
+    plain_relationships,
 )
 from ..statements.ordering import cursor_order, order_of
 from ..statements.reads import Seek
@@ -32,18 +34,18 @@ class ReadMethods(KeysetReader[M, SyncDb]):
     """Reads. Without an open transaction, a read begins none if possible; see `dotmac_database.execution.routes`."""
 
     def get_by_id(
-        self, entity_id: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
+        self, entity_id: Any, include_deleted: bool = False, relationships: RelationshipsLike = None
     ) -> M | None:
         """The row with this primary key, or None. A composite key is a tuple.
 
         One statement, even if the session already holds the object, and one more for each relationship.
         """
         reader = self._reader(include_deleted)
-        bound = reader.loading(reader.by_key(reader.key(entity_id)), relationships or ())
-        return next(iter(self._entities(bound)), None)
+        bound = reader.by_key(reader.key(entity_id))
+        return next(iter(self._entities(reader, bound, relationships)), None)
 
     def get_by_id_or_raise(
-        self, entity_id: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
+        self, entity_id: Any, include_deleted: bool = False, relationships: RelationshipsLike = None
     ) -> M:
         """As `get_by_id`, but raises `EntityNotFoundError` if there is no such row, or it is another tenant's."""
         entity = self.get_by_id(entity_id, include_deleted, relationships)
@@ -52,15 +54,15 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         return entity
 
     def get_many(
-        self, ids: Iterable[Any], include_deleted: bool = False, relationships: Sequence[str] | None = None
+        self, ids: Iterable[Any], include_deleted: bool = False, relationships: RelationshipsLike = None
     ) -> builtins.list[M]:
         """The rows with these primary keys, in the order of the keys; missing rows are omitted. One statement."""
         reader = self._reader(include_deleted)
         keys = [reader.key(entity_id) for entity_id in ids]
         if not keys:
             return []
-        bound = reader.loading(reader.by_keys(list(dict.fromkeys(keys))), relationships or ())
-        by_key = {reader.key(self.traits.key_of(entity)): entity for entity in self._entities(bound)}
+        entities = self._entities(reader, reader.by_keys(list(dict.fromkeys(keys))), relationships)
+        by_key = {reader.key(self.traits.key_of(entity)): entity for entity in entities}
         return [by_key[key] for key in keys if key in by_key]
 
     def get_by_field(
@@ -68,7 +70,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         field_name: str,
         value: Any,
         include_deleted: bool = False,
-        relationships: Sequence[str] | None = None,
+        relationships: RelationshipsLike = None,
     ) -> M | None:
         """The row whose field has this value (None: NULL), or None if there is no such row. One statement.
 
@@ -78,7 +80,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
             QueryOptions(
                 filters=[QueryFilter(field_name, value=value)],
                 include_deleted=include_deleted,
-                relationships=relationships or (),
+                relationships=plain_relationships(relationships),
             )
         )
 
@@ -87,14 +89,14 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         field_name: str,
         value: Any,
         include_deleted: bool = False,
-        relationships: Sequence[str] | None = None,
+        relationships: RelationshipsLike = None,
     ) -> builtins.list[M]:
         """All rows whose field has this value (None: NULL), in the order of the primary key. One statement."""
         return self.list(
             QueryOptions(
                 filters=[QueryFilter(field_name, value=value)],
                 include_deleted=include_deleted,
-                relationships=relationships or (),
+                relationships=plain_relationships(relationships),
             )
         )
 
@@ -103,8 +105,8 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         query = options_of(options)
         reader = self._reader(query.include_deleted)
         order = order_of(self.traits, query.sorts, self._counts)
-        bound = reader.loading(reader.rows(query.filters, order, limit=1), query.relationships)
-        return next(iter(self._entities(bound)), None)
+        bound = reader.rows(query.filters, order, limit=1)
+        return next(iter(self._entities(reader, bound, query.relationships)), None)
 
     def exists(self, entity_id: Any, include_deleted: bool = False) -> bool:
         """Whether there is a row with this primary key. One statement, which reads no columns."""
@@ -131,7 +133,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
             limit=page.per_page if page else None,
             offset=page.offset if page else 0,
         )
-        return self._entities(reader.loading(bound, query.relationships))
+        return self._entities(reader, bound, query.relationships)
 
     def page(self, options: OptionsLike = None) -> PaginationResult[M] | CursorPaginationResult[M]:
         """The page of the options: by `cursor_paginate` if they have ``cursor_pagination``, else by `list_paginated`.
@@ -159,9 +161,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
             offset=page.offset,
             bound=total.count_limit,
         )
-        rows_of_page = reader.loading(rows_of_page, query.relationships)
-
-        rows = self._fetched(rows_of_page)
+        rows = self._loading(reader, rows_of_page, query.relationships)
         total_rows = total.of(rows, lambda bound: self._fetched(bound, plain=True)[0][0])
         items = [row[0] for row in rows[: page.per_page]]
         keep(self._session, *items)

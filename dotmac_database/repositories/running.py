@@ -68,11 +68,6 @@ class StatementRunner(RepositoryCore[M, SyncDb]):
     def _joins(self) -> bool:
         return self.traits.joins_collections and not self._fields
 
-    def _entities(self, bound: Bound) -> builtins.list[M]:
-        entities: builtins.list[M] = [row[0] for row in self._fetched(bound)]
-        keep(self._session, *entities)
-        return entities
-
     def _note_written(self, *entities: M) -> None:
         """Note that a write returns these objects, which a commit must not expire, and which may have to be strict."""
         keep(self._session, *entities)

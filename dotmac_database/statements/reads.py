@@ -204,12 +204,12 @@ class Reader:
             parameters["dotmac_offset"] = offset
         if bound > 0:
             parameters["dotmac_bound"] = bound + 1
-        parameters |= self._search_parameters(filters, order)
+        parameters |= self.search_parameters(filters, order)
         for each in self.counts:
             parameters |= each.parameters
         return Bound(self.cached(shape, lambda: self._rows(analysis, order, shape)), parameters)
 
-    def _search_parameters(self, filters: Sequence[Filter], order: Order) -> dict[str, str]:
+    def search_parameters(self, filters: Sequence[Filter], order: Order) -> dict[str, str]:
         """The search words of the sorts by relevance, by the names of their parameters."""
         parameters: dict[str, str] = {}
         for place, each in enumerate(order):
@@ -287,7 +287,7 @@ class Reader:
         parameters = {**self.scope.parameters, **analysis.parameters, "dotmac_limit": limit}
         if seek is not None and seek.part != "nulls":
             parameters |= {f"k{index}": value for index, value in enumerate(seek.values) if value is not None}
-        parameters |= self._search_parameters(filters, order)
+        parameters |= self.search_parameters(filters, order)
         for each in self.counts:
             parameters |= each.parameters
         shape = ("page", analysis.shape, order, None if seek is None else seek.shape)
