@@ -95,11 +95,10 @@ def related(
     analysis = reader.analysed(options.filters)
     order = order_of_related(reader, options)
     page = options.pagination
-    owner = aliased(parent.traits.model)
-    columns: list[Any] = [getattr(owner, name) for name in parent.traits.primary_key]
 
     def build() -> Statement:
-        target = reader.traits
+        target, owner = reader.traits, aliased(parent.traits.model)
+        columns: list[Any] = [getattr(owner, name) for name in parent.traits.primary_key]
         own = [target.attribute(name) for name in target.primary_key]
         number: Statement = func.row_number().over(
             partition_by=columns, order_by=order_by([each.term for each in reader.terms(order)])
@@ -124,7 +123,9 @@ def related(
         return statement
 
     parameters = {**reader.scope.parameters, **analysis.parameters, **reader.search_parameters(options.filters, order)}
-    parameters |= parent.dialect.row_parameters(columns, "dotmac_keys", keys)
+    parent_key: list[Any] = [parent.traits.attribute(name) for name in parent.traits.primary_key]
+    parameters |= parent.dialect.row_parameters(parent_key, "dotmac_keys", keys)
     if page is not None:
         parameters |= {"dotmac_offset": page.offset, "dotmac_last": page.offset + page.per_page}
-    return Bound(build(), parameters)
+    belongs = (parent.traits.model, relationship.key, parent.scope.shape)
+    return Bound(reader.cached(("related", analysis.shape, order, page is not None, belongs), build), parameters)
