@@ -10,7 +10,16 @@ import pytest
 from sqlalchemy import ForeignKey, ForeignKeyConstraint, MetaData, func, inspect, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from dotmac_database import ALL_TENANTS, QueryFilter, QueryOptions, SortField, SortOrder, TenantMixin, ValidationError
+from dotmac_database import (
+    ALL_TENANTS,
+    Count,
+    QueryFilter,
+    QueryOptions,
+    SortField,
+    SortOrder,
+    TenantMixin,
+    ValidationError,
+)
 from dotmac_database.testing import AsyncMockRepository, MockRepository
 from tests.conftest import Face, counted
 from tests.models import Base, Post, Tag, User, post_tags
@@ -201,6 +210,18 @@ def test_composite_keys_and_inheritance(face: Face, kind: str) -> None:
     with repository_of(face, kind, Tall) as repository:
         found = face(repository.get_by_id, (1, 2), relationships=names)
         assert [book.title for book in found.books] == ["22x", "22"]
+    for model, number in ((Shelf, 2), (Tall, 1)):
+        with repository_of(face, kind, model) as repository:
+            some = Count("books", filters=[QueryFilter("title", "ends_with", "x"), QueryFilter("shelf.room", value=1)])
+            reads = repository.values("number", all=Count("books"), some=some)
+            rows = face(reads.list, {"sorts": [SortField("all"), SortField("some"), SortField("number")]})
+            assert rows == [{"number": each, "all": 6, "some": 3} for each in (1, 2)[-number:]]
+    with repository_of(face, kind, Atlas) as repository:
+        rows = face(repository.values("title", n=Count("shelf")).list, {"sorts": [SortField("n"), SortField("title")]})
+        assert [row["n"] for row in rows] == [1] * 6
+        names = {"shelf": {"filters": [QueryFilter("number", value=2)]}}
+        found = face(repository.list, {"relationships": names, "sorts": [SortField("title")]})
+        assert [each.shelf and type(each.shelf) for each in found] == [None] * 3 + [Tall] * 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
