@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from .dialects import postgresql_engine, sqlite_engine
 from .dialects.features import has_transaction_settings, needs_event_loop
 from .errors import ValidationError
+from .execution.strict import STRICT_LOADING
 
 T = TypeVar("T")
 
@@ -254,12 +255,14 @@ def make_async_engine(url: str | URL, options: ConnectionOptions | None = None, 
 class Database:
     """One database, with its engines and session factories, which are created at their first use. Nothing is global.
 
-    Sessions do not expire objects on commit, so that a repository's results stay readable.
+    Sessions do not expire objects on commit, so that a repository's results stay readable. ``strict_loading``: all
+    repositories on the sessions are strict; see `BaseRepository.strict`.
     """
 
     url: URL
     options: ConnectionOptions = field(default_factory=ConnectionOptions)
     engine_options: dict[str, Any] = field(default_factory=dict)
+    strict_loading: bool = False
     _lock: RLock = field(default_factory=RLock, init=False, repr=False)
 
     def _once(self, name: str, make: Callable[[], T]) -> T:
@@ -287,12 +290,19 @@ class Database:
     @property
     def sessions(self) -> sessionmaker[Session]:
         """The factory of sync sessions."""
-        return self._once("sessions", lambda: sessionmaker(self.engine, expire_on_commit=False))
+        return self._once("sessions", lambda: sessionmaker(self.engine, expire_on_commit=False, info=self._info))
 
     @property
     def async_sessions(self) -> async_sessionmaker[AsyncSession]:
         """The factory of async sessions."""
-        return self._once("async_sessions", lambda: async_sessionmaker(self.async_engine, expire_on_commit=False))
+        return self._once(
+            "async_sessions", lambda: async_sessionmaker(self.async_engine, expire_on_commit=False, info=self._info)
+        )
+
+    @property
+    def _info(self) -> dict[str, object]:
+        """The ``info`` with which sessions begin."""
+        return {STRICT_LOADING: True} if self.strict_loading else {}
 
     @property
     def limits_time(self) -> bool:
@@ -319,13 +329,14 @@ class Database:
 _CONNECTION = frozenset(ConnectionOptions.__dataclass_fields__)
 
 
-def create_database(url: str | URL, **options: Any) -> Database:
+def create_database(url: str | URL, *, strict_loading: bool = False, **options: Any) -> Database:
     """A `Database` for ``url``, which does not connect yet.
 
     ``options`` are those of `ConnectionOptions` and of SQLAlchemy's ``create_engine`` (``pool_size``, ``max_overflow``,
-    ``pool_timeout``, ``pool_recycle``, ``echo``, …). Raises `ValidationError` for a database other than PostgreSQL or
-    SQLite.
+    ``pool_timeout``, ``pool_recycle``, ``echo``, …). With ``strict_loading``, all repositories on the sessions of the
+    database are strict: their entities raise `LazyLoadError` instead of sending a lazy load. Raises `ValidationError`
+    for a database other than PostgreSQL or SQLite.
     """
     own = {name: value for name, value in options.items() if name in _CONNECTION}
     rest = {name: value for name, value in options.items() if name not in _CONNECTION}
-    return Database(_parsed(url), ConnectionOptions(**own), rest)
+    return Database(_parsed(url), ConnectionOptions(**own), rest, strict_loading)

@@ -12,6 +12,7 @@ DatabaseError
 ├── TenantIsolationError            42501 from a row-level policy
 │   └── UnscopedStatementError
 ├── SessionEndedError
+├── LazyLoadError                   a lazy load of an object that a strict repository returned
 ├── StaleEntityError
 ├── TransactionError
 ├── CircuitOpenError
@@ -101,6 +102,18 @@ class SessionEndedError(DatabaseError):
 
     A background task needs its own session, plugin.session(tenant=...).
     """
+
+
+class LazyLoadError(DatabaseError):
+    """An attribute was used that is not loaded, and the object was read or written by a strict repository.
+
+    ``model`` and ``attribute`` are the names of the class and of the attribute.
+    """
+
+    def __init__(self, message: str | None = None, *, model: str | None = None, attribute: str | None = None) -> None:
+        super().__init__(message)
+        self.model = model
+        self.attribute = attribute
 
 
 class StaleEntityError(DatabaseError):

@@ -216,7 +216,10 @@ class QueryOptions(Generic[PageT]):
     """The filters, the order and the page of a read.
 
     ``relationships`` are loaded by additional statements: one for each, and for each 10,000 rows. Dotted paths name
-    nested relationships. ``include_deleted`` includes soft-deleted rows, but never rows of another tenant.
+    nested relationships. A dict from a path to options (or None) filters, sorts and, by ``pagination``, limits the
+    related rows within each parent, by one statement for all parents. A flush writes only what is added to such a
+    collection or removed from it, and `BaseRepository.delete` still finds all related rows. ``include_deleted``
+    includes soft-deleted rows, but never rows of another tenant.
     """
 
     filters: Annotated[Sequence[Filter], BeforeValidator(_as_tuple)] = ()
@@ -224,7 +227,7 @@ class QueryOptions(Generic[PageT]):
     pagination: Annotated[PageT, GetPydanticSchema(lambda _, handler: handler(_Pagination | None))] = _NO_PAGE
     cursor_pagination: CursorPaginationParams | None = None
     include_deleted: bool = False
-    relationships: Annotated[Sequence[str], BeforeValidator(_as_names)] = ()
+    relationships: Annotated[Mapping[str, QueryOptions | None] | Sequence[str], BeforeValidator(_as_names)] = ()
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -238,6 +241,17 @@ class Aggregate:
     function: Literal["count", "sum", "avg", "min", "max"] = "count"
     field: str | None = None
     distinct: bool = False
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Count:
+    """The number of an entity's related rows: ``values("name", posts=Count("posts"))``.
+
+    Only rows within the repository's scope are counted, and with ``filters`` only those that match.
+    """
+
+    relationship: str
+    filters: Annotated[Sequence[Filter], BeforeValidator(_as_tuple)] = ()
 
 
 class OffsetFields(TypedDict, total=False):
@@ -254,11 +268,12 @@ class OffsetOptions(TypedDict, total=False):
     sorts: SortField | Sequence[SortField | Mapping[str, Any]] | None
     pagination: Required[OffsetParams | OffsetFields]
     include_deleted: bool
-    relationships: str | Sequence[str]
+    relationships: str | RelationshipsLike
 
 
 NumberedOptions: TypeAlias = QueryOptions | Mapping[str, Any] | None
 OptionsLike: TypeAlias = QueryOptions[Any] | Mapping[str, Any] | None
+RelationshipsLike: TypeAlias = Sequence[str] | Mapping[str, QueryOptions | Mapping[str, Any] | None] | None
 MeasuresLike: TypeAlias = Mapping[str, Aggregate | str | tuple[str, str] | Mapping[str, Any]]
 FiltersLike: TypeAlias = Filter | Iterable[Filter | Mapping[str, Any]] | None
 
@@ -275,6 +290,13 @@ def options_of(options: OptionsLike) -> QueryOptions[Any]:
     if not options:
         return _NO_OPTIONS
     return _validated(_OPTIONS, options, "options")
+
+
+def plain_relationships(relationships: RelationshipsLike) -> Mapping[str, QueryOptions | None] | Sequence[str]:
+    """``relationships`` as `QueryOptions` has them, from dicts of options or None."""
+    if isinstance(relationships, Mapping):
+        return {path: None if each is None else options_of(each) for path, each in relationships.items()}
+    return relationships or ()
 
 
 def filters_of(filters: FiltersLike) -> Sequence[Filter]:
@@ -308,7 +330,7 @@ def _validated(adapter: pydantic.TypeAdapter[T], value: object, what: str) -> T:
     try:
         return adapter.validate_python(value)
     except pydantic.ValidationError as error:
-        raise ValidationError(f"{what}: {_error_text(error)}", field=_place(error)) from error
+        raise ValidationError(f"{what}: {error_text(error)}", field=_place(error)) from error
 
 
 def _place(error: pydantic.ValidationError) -> str:
@@ -320,7 +342,7 @@ def _path(location: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in location if part not in _PAGE_KINDS)
 
 
-def _error_text(error: pydantic.ValidationError) -> str:
+def error_text(error: pydantic.ValidationError) -> str:
     """The errors as ``place: message``, without the input."""
     faults = error.errors(include_input=False, include_url=False)
     return "; ".join(f"{_path(fault['loc'])}: {fault['msg']}" for fault in faults)

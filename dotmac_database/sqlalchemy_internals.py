@@ -11,16 +11,17 @@ logged, and every statement is sent in SQLAlchemy's ordinary way.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine, Insert, NestedTransaction, Select, String, TextClause
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.event import attr as event_attributes
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction, decl_base
+from sqlalchemy.orm import InstanceState, Mapper, PassiveFlag, Session, SessionTransaction, attributes, decl_base
 from sqlalchemy.orm import session as sessions
 from sqlalchemy.orm.mapper import _all_registries
 from sqlalchemy.pool import Pool, QueuePool, _ConnectionFairy
@@ -309,6 +310,44 @@ def raise_as_connect_error(error: BaseException, engine: Engine) -> None:
 def doubles_percents(preparer: IdentifierPreparer) -> bool:
     """Whether a dialect doubles percent signs in quoted names."""
     return bool(preparer._double_percents)
+
+
+class AttributeLoad(NamedTuple):
+    """A lazy load that the use of an attribute causes."""
+
+    state: InstanceState[object]
+    key: str
+
+
+_LOADS_BY_METHODS = frozenset(
+    method.__code__ for method in (Session.flush, Session.merge, Session.delete, Session.refresh)
+)
+"""The methods of sessions that load attributes because they need them."""
+
+
+_LOADS_ATTRIBUTE = attributes._AttributeImpl._fire_loader_callables.__code__
+
+
+def attribute_load() -> AttributeLoad | None:
+    """The load of an attribute during which this function is called.
+
+    None: there is no such load, or the caller of SQLAlchemy did not use the attribute itself. It called a method of the
+    session, or is the toolkit.
+    """
+    load: AttributeLoad | None = None
+    frame = inspect.currentframe()
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__"))
+        if frame.f_code is _LOADS_ATTRIBUTE:
+            if frame.f_locals["passive"] & PassiveFlag.NO_RAISE:
+                return None  # SQLAlchemy's own raiseload() would not refuse it
+            load = AttributeLoad(frame.f_locals["state"], frame.f_locals["key"])
+        elif frame.f_code in _LOADS_BY_METHODS:
+            return None
+        elif load is not None and not module.startswith("sqlalchemy."):
+            return None if module.startswith("dotmac_database.") else load
+        frame = frame.f_back
+    return load
 
 
 @dataclass(frozen=True, slots=True)

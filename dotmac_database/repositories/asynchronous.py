@@ -23,6 +23,7 @@ from ..paging.cursors import CursorKey
 from ..paging.pages import CursorPaginationResult, OffsetResult, PaginationResult
 from ..query import (
     BatchProgress,
+    Count,
     FiltersLike,
     MeasuresLike,
     NumberedOptions,
@@ -30,12 +31,13 @@ from ..query import (
     OffsetParams,
     OptionsLike,
     QueryOptions,
+    RelationshipsLike,
     options_of,
 )
 from ..statements.reads import Seek
 from .core import AsyncDb, RepositoryCore
 from .sync import BaseRepository, BaseTenantRepository
-from .values import AsyncValueReads
+from .values import AsyncValueReads, Row, projection
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -86,31 +88,31 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         return await self._async_session.run_sync(lambda _: method(self._twin, *args, **kwargs))
 
     async def get_by_id(
-        self, entity_id: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
+        self, entity_id: Any, include_deleted: bool = False, relationships: RelationshipsLike = None
     ) -> M | None:
         """As `BaseRepository.get_by_id`."""
         return await self._run(BaseRepository.get_by_id, entity_id, include_deleted, relationships)
 
     async def get_by_id_or_raise(
-        self, entity_id: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
+        self, entity_id: Any, include_deleted: bool = False, relationships: RelationshipsLike = None
     ) -> M:
         """As `BaseRepository.get_by_id_or_raise`."""
         return await self._run(BaseRepository.get_by_id_or_raise, entity_id, include_deleted, relationships)
 
     async def get_many(
-        self, ids: Iterable[Any], include_deleted: bool = False, relationships: Sequence[str] | None = None
+        self, ids: Iterable[Any], include_deleted: bool = False, relationships: RelationshipsLike = None
     ) -> builtins.list[M]:
         """As `BaseRepository.get_many`."""
         return await self._run(BaseRepository.get_many, ids, include_deleted, relationships)
 
     async def get_by_field(
-        self, field_name: str, value: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
+        self, field_name: str, value: Any, include_deleted: bool = False, relationships: RelationshipsLike = None
     ) -> M | None:
         """As `BaseRepository.get_by_field`."""
         return await self._run(BaseRepository.get_by_field, field_name, value, include_deleted, relationships)
 
     async def list_by_field(
-        self, field_name: str, value: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
+        self, field_name: str, value: Any, include_deleted: bool = False, relationships: RelationshipsLike = None
     ) -> builtins.list[M]:
         """As `BaseRepository.list_by_field`."""
         return await self._run(BaseRepository.list_by_field, field_name, value, include_deleted, relationships)
@@ -127,9 +129,13 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         """As `BaseRepository.count`."""
         return await self._run(BaseRepository.count, filters, include_deleted)
 
-    def values(self, *fields: str) -> AsyncValueReads:
+    @overload
+    def values(self, into: type[T], /, **counts: Count) -> AsyncValueReads[T]: ...
+    @overload
+    def values(self, *fields: str, **counts: Count) -> AsyncValueReads[Row]: ...
+    def values(self, *fields: str | type[object], **counts: Count) -> AsyncValueReads[Any]:  # type: ignore[misc]  # mypy: *fields takes into
         """As `BaseRepository.values`; this method itself is no coroutine."""
-        return AsyncValueReads(self._projected(fields))
+        return AsyncValueReads(*projection(self, fields, counts))
 
     async def aggregate(
         self,

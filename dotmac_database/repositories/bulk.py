@@ -17,7 +17,6 @@ from ..dialects.copying import copy
 from ..dialects.own_statements import OWN
 from ..errors import ValidationError
 from ..execution.routes import ARRAYS_FROM, Sender, bulk_sender, change_refusal, rows_sender
-from ..execution.state import keep
 from ..statements.bulk import (
     BATCH,
     Unnested,
@@ -92,7 +91,7 @@ class BulkMethods(ManyRowsWriter[M, SyncDb]):
                 groups = self._new_rows(writer, first, total)
             if not returning:
                 return total
-            keep(self._session, *created)
+            self._note_written(*created)
         return created
 
     def _created(self, writer: Writer, groups: Sequence[Rows], many: int) -> list[M]:

@@ -24,7 +24,8 @@ from ..execution.routes import (
     log_route,
     write_route,
 )
-from ..execution.state import changes_of, keep
+from ..execution.state import changes_of
+from ..execution.strict import make_strict
 from ..execution.work import commit_own, savepoint, writing
 from ..statements.data import Values, is_sql
 from ..statements.inheritance import deletions, levels_of
@@ -72,8 +73,10 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
                 session, route, bound.statement, bound.parameters, self.traits, is_insert=is_insert, entity=entity
             )
         if rows is not None and route is not DIRECT:
-            keep(session, *rows)
+            self._note_written(*rows)
             commit_own(session, auto_commit=self.auto_commit, model=self.model_class)
+        elif rows is not None and self._strict:
+            make_strict(session, rows)
         return rows
 
     def _writing(self, route: Route) -> AbstractContextManager[Callable[[], None]]:
@@ -144,7 +147,7 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
                 return None
             entity = self._if_expected_version(rows, expected)
             written: Sequence[M] = [] if entity is None else self._set_and_written(writer, key, entity, values)
-        keep(session, *written)
+        self._note_written(*written)
         commit_own(session, auto_commit=self.auto_commit, model=self.model_class)
         return written
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar, get_args, get_origin
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
@@ -16,9 +16,12 @@ from ..dialects import dialect_named
 from ..dialects.transactions import watch
 from ..errors import MisuseError, TenantNotGivenError, TenantRequiredError, ValidationError
 from ..execution.state import state_of, sync_session
+from ..execution.strict import STRICT_LOADING
 from ..models.traits import Traits, traits_of
 from ..paging.cursors import CursorCodec, CursorKey
+from ..query import Count
 from ..statements.coercion import coercer
+from ..statements.counts import Counted, counted
 from ..statements.data import Values
 from ..statements.paths import resolve
 from ..statements.reads import Lock, Reader
@@ -48,6 +51,8 @@ class RepositoryCore(Generic[M, Db]):
     _lock: Lock | None = None
     _fields: tuple[str, ...] = ()
     _undeferred: frozenset[str] = frozenset()
+    _counts: tuple[Counted, ...] = ()
+    _strict: bool = False
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -82,6 +87,7 @@ class RepositoryCore(Generic[M, Db]):
         self._session: Session = sync_session(db)
         state_of(self._session).asynchronous |= self.asynchronous
         self._codec = CursorCodec(cursor_key)
+        self._strict = STRICT_LOADING in self._session.info
         bind = self._session.get_bind(self.traits.mapper)
         watch(bind)  # a session class of the user's may choose an engine that does not have the toolkit's listeners yet
         self._dialect = dialect_named(bind.dialect.name)
@@ -122,9 +128,9 @@ class RepositoryCore(Generic[M, Db]):
         other._clear_caches()
         return other
 
-    def _projected(self, fields: Sequence[str]) -> Self:
-        """A copy whose reads return dicts of these columns."""
-        if not fields:
+    def _projected(self, fields: Sequence[str], counts: Mapping[str, Count]) -> Self:
+        """A copy whose reads return dicts of these columns and counts."""
+        if not (fields or counts):
             raise MisuseError("Name the fields to read.", field="fields")
         for name in fields:
             path = resolve(self.traits, name)  # raises for an unknown field, and suggests a similar one
@@ -132,7 +138,9 @@ class RepositoryCore(Generic[M, Db]):
                 raise MisuseError(
                     f"{self.traits.name}.{name} is no column or expression of the class's own rows.", field=name
                 )
-        return self._with(_fields=tuple(dict.fromkeys(fields)))
+        return self._with(
+            _fields=tuple(dict.fromkeys((*fields, *counts))), _counts=counted(self.traits, counts, self._dialect)
+        )
 
     def with_tenant(self, tenant_id: Any) -> Self:
         """A copy for another tenant, on the same session.
@@ -171,6 +179,16 @@ class RepositoryCore(Generic[M, Db]):
                 raise MisuseError(f"{self.traits.name}.{name} is no column.", field=name)
         return self._with(_undeferred=frozenset(fields) or self.traits.deferred)
 
+    def strict(self) -> Self:
+        """A copy whose entities raise `LazyLoadError` instead of sending a lazy load.
+
+        This holds for the relationships and the deferred or expired columns of each entity that the copy reads or
+        writes, and of the entities in the relationships that are loaded then. An entity that the session already holds
+        becomes strict too, and an entity that is strict stays so. What a read loads (``relationships``, `undefer`) can
+        be used, and `Session.refresh`, `merge`, `delete` and a flush load what they need. No statement is added.
+        """
+        return self._with(_strict=True)
+
     def conditions(self) -> Sequence[ColumnElement[bool]]:
         """Hook: conditions that are added to every statement of this repository, besides the tenant's condition."""
         return ()
@@ -201,7 +219,7 @@ class RepositoryCore(Generic[M, Db]):
             return reader
         conditions = tuple(self.conditions())
         scope = Scope(self.tenant_id, include_deleted, conditions)
-        reader = Reader(self.traits, scope, self._dialect, self._lock, self._fields, self._undeferred)
+        reader = Reader(self.traits, scope, self._dialect, self._lock, self._fields, self._undeferred, self._counts)
         if not self._conditioned:
             self._readers[include_deleted] = reader
         return reader

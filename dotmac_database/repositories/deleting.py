@@ -14,6 +14,7 @@ from sqlalchemy.orm.interfaces import RelationshipDirection
 from ..departures import CHANGE, Departure, has_session_listener, mapper_departure
 from ..dialects import dialect_named
 from ..errors import ConstraintViolationError, TenantIsolationError
+from ..execution.partial import unload_partial
 from ..execution.routes import Circumstance, Reason
 from ..models.traits import Traits, tenant_key, traits_of
 from ..sqlalchemy_internals import remove_deleted
@@ -63,6 +64,7 @@ class UnitOfWorkDeletion:
         if state in self._states:
             return
         self._states.add(state)
+        unload_partial(state)
         for relationship in state.mapper.relationships:
             rule = rule_of(relationship)
             if relationship.direction is RelationshipDirection.ONETOMANY and rule is not Rule.NOTHING:

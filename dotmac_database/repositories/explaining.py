@@ -17,6 +17,7 @@ from ..execution.routes import Circumstance, Route, Sender
 from ..query import OptionsLike, QueryOptions, options_of
 from ..statements.ordering import Order, cursor_order, order_of
 from ..statements.reads import Bound, Reader
+from ..statements.related import branches_of
 from .core import SyncDb
 from .seeking import CursorMarks, KeysetReader
 
@@ -40,7 +41,9 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
             raise MisuseError("SQLite's EXPLAIN does not measure.", field="analyze")
         reader = self._reader(query.include_deleted)
         bound, order = self._explainable(reader, query)
-        statement = Explain(reader.loading(bound, query.relationships).statement, analyze=analyze)
+        statement = Explain(
+            reader.loading(bound, [*branches_of(self.traits, query.relationships).plain]).statement, analyze=analyze
+        )
         limited = (query.pagination or query.cursor_pagination) is not None
         mapper = self.traits.mapper
         bind_arguments: Any = {"mapper": mapper, "bind": self._session.get_bind(mapper)}
@@ -54,7 +57,7 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
 
             # This comes before EXPLAIN, because SQLite's EXPLAIN does not notice that another connection has created an
             # index, but a query does, and then EXPLAIN knows the index too.
-            advice = Advisor(reader, catalogue).advice(query.filters, order, query.relationships, limited=limited)
+            advice = Advisor(reader, catalogue).advice(query.filters, order, [*query.relationships], limited=limited)
             result: Any = self._session.execute(
                 statement, bound.parameters, execution_options=options, bind_arguments=bind_arguments
             )
@@ -74,7 +77,9 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
         """
         query = options_of(options)
         reader = self._reader(query.include_deleted)
-        bound = reader.loading(self._explainable(reader, query)[0], query.relationships)
+        bound = reader.loading(
+            self._explainable(reader, query)[0], [*branches_of(self.traits, query.relationships).plain]
+        )
         route = self._route(bound)
         if route.sender is Sender.DRIVER and not can_send(self._session, bound.statement, self.traits, self._fields):
             return self._route(bound, Circumstance.STATEMENT)
@@ -84,12 +89,12 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
         """The statement that the options would send, and its order."""
         page, cursor_page = query.pagination, query.cursor_pagination
         if cursor_page is None:
-            order = order_of(self.traits, query.sorts)
+            order = order_of(self.traits, query.sorts, self._counts)
             limit = page.limit if page else None
             return reader.rows(query.filters, order, limit=limit, offset=page.offset if page else 0), order
         if page is not None:
             raise MisuseError("A page is either numbered or after a cursor.", field="pagination")
-        order = cursor_order(self.traits, query.sorts, cursor_page)
+        order = cursor_order(self.traits, query.sorts, cursor_page, self._counts)
         marks: CursorMarks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, query)}
         seek, _ = self._seek(cursor_page.cursor, reader.terms(order), marks)
         part = reader.ranges(order, seek)[0]

@@ -74,7 +74,8 @@ class ObtainMethods(WriteMethods[M, SyncDb]):
 
     def _matched(self, match: Values, *, include_deleted: bool = False) -> M | None:
         reader = self._reader(include_deleted)
-        entities = self._entities(reader.loading(reader.by_values(match), ()))
+        entities: list[M] = [row[0] for row in self._fetched(reader.loading(reader.by_values(match), ()))]
+        self._note_written(*entities)
         return next(iter(entities), None)
 
     def _refuse_deleted(self, error: DuplicateEntityError, match: Values) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar, overload
 
 from sqlalchemy import Select
@@ -21,8 +21,10 @@ from ..query import (
     PaginationParams,
     QueryFilter,
     QueryOptions,
+    RelationshipsLike,
     filters_of,
     options_of,
+    plain_relationships,
 )
 from ..statements.ordering import cursor_order, order_of
 from ..statements.reads import Seek
@@ -38,18 +40,18 @@ class ReadMethods(KeysetReader[M, SyncDb]):
     """Reads. Without an open transaction, a read begins none if possible; see `dotmac_database.execution.routes`."""
 
     def get_by_id(
-        self, entity_id: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
+        self, entity_id: Any, include_deleted: bool = False, relationships: RelationshipsLike = None
     ) -> M | None:
         """The row with this primary key, or None. A composite key is a tuple.
 
         One statement, even if the session already holds the object, and one more for each relationship.
         """
         reader = self._reader(include_deleted)
-        bound = reader.loading(reader.by_key(reader.key(entity_id)), relationships or ())
-        return next(iter(self._entities(bound)), None)
+        bound = reader.by_key(reader.key(entity_id))
+        return next(iter(self._entities(reader, bound, relationships)), None)
 
     def get_by_id_or_raise(
-        self, entity_id: Any, include_deleted: bool = False, relationships: Sequence[str] | None = None
+        self, entity_id: Any, include_deleted: bool = False, relationships: RelationshipsLike = None
     ) -> M:
         """As `get_by_id`, but raises `EntityNotFoundError` if there is no such row, or it is another tenant's."""
         entity = self.get_by_id(entity_id, include_deleted, relationships)
@@ -58,15 +60,15 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         return entity
 
     def get_many(
-        self, ids: Iterable[Any], include_deleted: bool = False, relationships: Sequence[str] | None = None
+        self, ids: Iterable[Any], include_deleted: bool = False, relationships: RelationshipsLike = None
     ) -> builtins.list[M]:
         """The rows with these primary keys, in the order of the keys; missing rows are omitted. One statement."""
         reader = self._reader(include_deleted)
         keys = [reader.key(entity_id) for entity_id in ids]
         if not keys:
             return []
-        bound = reader.loading(reader.by_keys(list(dict.fromkeys(keys))), relationships or ())
-        by_key = {reader.key(self.traits.key_of(entity)): entity for entity in self._entities(bound)}
+        entities = self._entities(reader, reader.by_keys(list(dict.fromkeys(keys))), relationships)
+        by_key = {reader.key(self.traits.key_of(entity)): entity for entity in entities}
         return [by_key[key] for key in keys if key in by_key]
 
     def get_by_field(
@@ -74,7 +76,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         field_name: str,
         value: Any,
         include_deleted: bool = False,
-        relationships: Sequence[str] | None = None,
+        relationships: RelationshipsLike = None,
     ) -> M | None:
         """The row whose field has this value (None: NULL), or None if there is no such row. One statement.
 
@@ -84,7 +86,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
             QueryOptions(
                 filters=[QueryFilter(field_name, value=value)],
                 include_deleted=include_deleted,
-                relationships=relationships or (),
+                relationships=plain_relationships(relationships),
             )
         )
 
@@ -93,14 +95,14 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         field_name: str,
         value: Any,
         include_deleted: bool = False,
-        relationships: Sequence[str] | None = None,
+        relationships: RelationshipsLike = None,
     ) -> builtins.list[M]:
         """All rows whose field has this value (None: NULL), in the order of the primary key. One statement."""
         return self.list(
             QueryOptions(
                 filters=[QueryFilter(field_name, value=value)],
                 include_deleted=include_deleted,
-                relationships=relationships or (),
+                relationships=plain_relationships(relationships),
             )
         )
 
@@ -108,9 +110,9 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         """The first matching row, or None. The order is that of the sorts, then of the primary key. One statement."""
         query = options_of(options)
         reader = self._reader(query.include_deleted)
-        order = order_of(self.traits, query.sorts)
-        bound = reader.loading(reader.rows(query.filters, order, limit=1), query.relationships)
-        return next(iter(self._entities(bound)), None)
+        order = order_of(self.traits, query.sorts, self._counts)
+        bound = reader.rows(query.filters, order, limit=1)
+        return next(iter(self._entities(reader, bound, query.relationships)), None)
 
     def exists(self, entity_id: Any, include_deleted: bool = False) -> bool:
         """Whether there is a row with this primary key. One statement, which reads no columns."""
@@ -133,11 +135,11 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         page = query.pagination
         bound = reader.rows(
             query.filters,
-            order_of(self.traits, query.sorts),
+            order_of(self.traits, query.sorts, self._counts),
             limit=page.limit if page else None,
             offset=page.offset if page else 0,
         )
-        return self._entities(reader.loading(bound, query.relationships))
+        return self._entities(reader, bound, query.relationships)
 
     def select(self, options: OptionsLike = None) -> Select[M]:
         """The statement of `list`, to extend and to run on ``db``. Nothing is sent.
@@ -174,9 +176,9 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         page = query.pagination
         assert isinstance(page, OffsetParams)
         reader = self._reader(query.include_deleted)
-        order = order_of(self.traits, query.sorts)
+        order = order_of(self.traits, query.sorts, self._counts)
         bound = reader.rows(query.filters, order, limit=page.limit, offset=page.skip, bound=0)
-        rows = self._fetched(reader.loading(bound, query.relationships))
+        rows = self._loading(reader, bound, query.relationships)
         if rows or not page.skip:
             total = int(rows[0][1]) if rows else 0
         else:
@@ -202,14 +204,12 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         total = PageTotal(page, reader, query.filters)
         rows_of_page = reader.rows(
             query.filters,
-            order_of(self.traits, query.sorts),
+            order_of(self.traits, query.sorts, self._counts),
             limit=page.per_page + total.looks_ahead,
             offset=page.offset,
             bound=total.count_limit,
         )
-        rows_of_page = reader.loading(rows_of_page, query.relationships)
-
-        rows = self._fetched(rows_of_page)
+        rows = self._loading(reader, rows_of_page, query.relationships)
         total_rows = total.of(rows, lambda bound: self._fetched(bound, plain=True)[0][0])
         items = [row[0] for row in rows[: page.per_page]]
         keep(self._session, *items)
@@ -230,7 +230,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
             )
         page = query.cursor_pagination or CursorPaginationParams()
         reader = self._reader(query.include_deleted)
-        order = cursor_order(self.traits, query.sorts, page)
+        order = cursor_order(self.traits, query.sorts, page, self._counts)
         terms = reader.terms(order)
         marks: CursorMarks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, query)}
         seek, raw = self._seek(page.cursor, terms, marks)
@@ -281,7 +281,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         if batch_size < 1:
             raise MisuseError("batch_size must be at least 1.", field="batch_size")
         reader = self._reader(query.include_deleted)
-        order = order_of(self.traits, query.sorts)
+        order = order_of(self.traits, query.sorts, self._counts)
         terms = reader.terms(order)
         rows = self._following(reader, query, order, batch_size, seek)
         following = Seek("after", reader.position(rows[-1], terms)) if len(rows) == batch_size else None

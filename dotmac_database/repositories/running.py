@@ -13,6 +13,7 @@ from ..errors import EntityNotFoundError
 from ..execution.driver import fetch
 from ..execution.routes import DIRECT, Circumstance, Reason, Route, Sender, locking_route, log_route, read_route
 from ..execution.state import keep
+from ..execution.strict import make_strict
 from ..execution.work import locking, read
 from ..statements.inheritance import nothing
 from ..statements.reads import Bound
@@ -67,13 +68,20 @@ class StatementRunner(RepositoryCore[M, SyncDb]):
     def _joins(self) -> bool:
         return self.traits.joins_collections and not self._fields
 
-    def _entities(self, bound: Bound) -> builtins.list[M]:
-        entities: builtins.list[M] = [row[0] for row in self._fetched(bound)]
+    def _note_written(self, *entities: M) -> None:
+        """Note that a write returns these objects, which a commit must not expire, and which may have to be strict."""
         keep(self._session, *entities)
-        return entities
+        if self._strict:
+            make_strict(self._session, entities)
 
     def _fetched(self, bound: Bound, *, plain: bool = False) -> Rows:
         """The rows of a read: tuples that begin with an entity or a dict; with ``plain``, tuples of values only."""
+        rows = self._sent(bound, plain=plain)
+        if self._strict and not (plain or self._fields):
+            make_strict(self._session, [row[0] for row in rows])
+        return rows
+
+    def _sent(self, bound: Bound, *, plain: bool) -> Rows:
         route = self._route(bound)
         fields = None if plain else self._fields
         if route is DIRECT:

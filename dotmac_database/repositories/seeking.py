@@ -10,7 +10,8 @@ from ..query import QueryOptions
 from ..statements.ordering import Order, OrderedTerm
 from ..statements.reads import Reader, Seek
 from .core import SyncDb
-from .running import Rows, StatementRunner
+from .relating import RelationshipLoader
+from .running import Rows
 
 M = TypeVar("M")
 
@@ -22,7 +23,7 @@ class CursorMarks(TypedDict):
     scope: bytes
 
 
-class KeysetReader(StatementRunner[M, SyncDb]):
+class KeysetReader(RelationshipLoader[M, SyncDb]):
     """Keyset reads, and the cursors for them. All its methods are private."""
 
     def _following(self, reader: Reader, query: QueryOptions, order: Order, limit: int, seek: Seek | None) -> Rows:
@@ -34,7 +35,7 @@ class KeysetReader(StatementRunner[M, SyncDb]):
         for part in reader.ranges(order, seek):
             if len(rows) < limit:
                 bound = reader.page(query.filters, order, limit - len(rows), part)
-                rows += self._fetched(reader.loading(bound, query.relationships))
+                rows += self._loading(reader, bound, query.relationships)
         return rows
 
     def _binding(self, order: Order) -> bytes:
@@ -43,13 +44,16 @@ class KeysetReader(StatementRunner[M, SyncDb]):
             + ("" if each.by == "value" else f":{each.by}")
             for each in order
         )
-        return f"{self.traits.mapper.local_table}|{terms}".encode()
+        counts = [each.shape for each in self._counts if (each.name, "count") in {(one.field, one.by) for one in order}]
+        return f"{self.traits.mapper.local_table}|{terms}{counts or ''}".encode()
 
     def _cursor_scope(self, reader: Reader, query: QueryOptions) -> bytes:
         if not self._codec.signs:
             return b""
         analysis = reader.analysed(query.filters)
-        return repr((self.tenant_id, query.include_deleted, analysis.shape, analysis.values)).encode()
+        counts = [(each.shape, each.analysis.values) for each in self._counts]
+        belongs = (self.tenant_id, query.include_deleted, analysis.shape, analysis.values, *counts)
+        return repr(belongs).encode()
 
     def _seek(
         self, cursor: str | None, terms: Sequence[OrderedTerm], marks: CursorMarks

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, overload
 
 from sqlalchemy import and_, case, func, select, true
 
+from ..query import Count
 from ..statements.reads import Bound
 from ..statements.scope import not_deleted_conditions
 from ..types import utc_now
@@ -19,9 +20,10 @@ from .filtered import FilteredMethods
 from .linking import LinkMethods
 from .obtaining import ObtainMethods
 from .upserting import UpsertMethods
-from .values import ValueReads
+from .values import Row, ValueReads, projection
 
 M = TypeVar("M")
+T = TypeVar("T")
 
 
 class BaseRepository(
@@ -43,15 +45,25 @@ class BaseRepository(
     for type checkers: ``BaseRepository[User, SQLModelSession]``.
     """
 
-    def values(self, *fields: str) -> ValueReads:
+    @overload
+    def values(self, into: type[T], /, **counts: Count) -> ValueReads[T]: ...
+    @overload
+    def values(self, *fields: str, **counts: Count) -> ValueReads[Row]: ...
+    def values(self, *fields: str | type[object], **counts: Count) -> ValueReads[Any]:  # type: ignore[misc]  # mypy: *fields takes into
         """The repository's reads of rows, with each row as a dict of these columns instead of an entity.
 
         They return the same rows in the same order at lower cost: only the named columns are read, and the session
         keeps nothing. If a subclass overrides a read, its method is called, and its rows are dicts. The ORM's load
         events are not fired. Fields may also be hybrids with an SQL expression, synonyms and ``column_property``, whose
         SQL is confined to the tenant. Raises `ValidationError` for anything else.
+
+        Instead of fields, pass a dataclass or a Pydantic class that is not mapped: ``values(UserCard)``. The columns
+        that its fields name are read, and each row is an object of the class. A field that names no column and no count
+        keeps its default; without a default, `ValidationError` is raised.
+
+        ``posts=Count("posts")`` adds the number of related rows, and its name can be sorted by. No statement is added.
         """
-        return ValueReads(self._projected(fields))
+        return ValueReads(*projection(self, fields, counts))
 
 
 class BaseTenantRepository(BaseRepository[M, SyncDb]):

@@ -10,7 +10,6 @@ from sqlalchemy import Column, select
 
 from ..errors import DuplicateEntityError, MisuseError, ValidationError
 from ..execution.routes import Sender, rows_sender
-from ..execution.state import keep
 from ..models.traits import VersionSource
 from ..statements.bulk import BATCH, Unnested
 from ..statements.data import NewRow, Values
@@ -80,7 +79,7 @@ class UpsertMethods(ManyRowsWriter[M, SyncDb]):
                 raise DuplicateEntityError(f"{self.traits.name} exists already{named}.", fields=public)
             written = [entity for entity in entities if entity is not None]
             self._compute(written)
-            keep(self._session, *written)
+            self._note_written(*written)
         return written
 
     def _upsert_groups(self, writer: Writer, data: Sequence[object]) -> list[tuple[frozenset[str], Rows]]:

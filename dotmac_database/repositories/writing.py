@@ -21,7 +21,6 @@ from ..execution.routes import (
     log_route,
     needs_flush,
 )
-from ..execution.state import keep
 from ..models.traits import traits_of
 from ..statements.data import Values
 from ..statements.inheritance import of_key, spreads
@@ -65,7 +64,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
         route = self._write_route(Sender.UNIT_OF_WORK, refusal, is_single=self._is_one_insert(values))
         with self._writing(route) as without_begin:
             entity = self._flushed(values, entity, without_begin)
-            keep(self._session, entity)
+            self._note_written(entity)
         return entity
 
     def _insert_of(self, writer: Writer, values: Values) -> tuple[Bound | None, M | None]:
@@ -182,7 +181,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
                 self._unlink(data, values)
                 self._release_members(data, values)
             entity = self._change(writer, key, values, expected_version, by_flush=by_flush)
-            keep(self._session, entity)
+            self._note_written(entity)
         return entity
 
     def restore(self, entity_id: Any, user_id: str | None = None) -> M:
@@ -201,7 +200,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
             if not by_flush:
                 without_begin()
             entity = self._change(writer, key, values, None, by_flush=by_flush)
-            keep(self._session, entity)
+            self._note_written(entity)
         return entity
 
     def _change_route(self, values: Values) -> Route:

@@ -331,12 +331,14 @@ def search_terms(filters: Iterable[Filter], field: str) -> str | None:
     return None
 
 
-def build(traits: Traits[object], shapes: Sequence[object], scope: Scope, dialect: Dialect) -> list[Condition]:
+def build(
+    traits: Traits[object], shapes: Sequence[object], scope: Scope, dialect: Dialect, prefix: str = "p"
+) -> list[Condition]:
     """The conditions of analysed filters. Their parameters are named ``p0``, ``p1``, … in the shape's order.
 
     The scope also applies to the rows that a path reaches through relationships.
     """
-    names = (f"p{index}" for index in range(2**31))
+    names = (f"{prefix}{index}" for index in range(2**31))
     return [_build(traits, shape, scope, dialect, names) for shape in shapes]
 
 

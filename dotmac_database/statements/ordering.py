@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isnan
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ARRAY, Double, LargeBinary, String, bindparam, func, literal
 from sqlalchemy.dialects.postgresql import TSVECTOR
@@ -20,6 +20,7 @@ from ..models.traits import Traits
 from ..query import CursorPaginationParams, SortBy, SortField, SortOrder
 from .bounds import MAX_SORTS
 from .coercion import checked_text, coercer
+from .counts import Counted
 from .keyset import Term
 from .paths import FieldPath, along, is_json, is_text, resolve
 from .scope import Scope
@@ -31,7 +32,7 @@ class OrderShape(NamedTuple):
     field: str
     descending: bool
     nulls_first: bool
-    by: SortBy = "value"
+    by: SortBy | Literal["count"] = "value"
 
 
 Order = tuple[OrderShape, ...]
@@ -44,7 +45,7 @@ class OrderedTerm:
     path: FieldPath
     term: Term
     dialect: Dialect
-    by: SortBy = "value"
+    by: SortBy | Literal["count"] = "value"
 
     @cached_property
     def raw(self) -> TypeEngine[object] | None:
@@ -98,6 +99,8 @@ class OrderedTerm:
             return None
         if isinstance(self.raw, (AsStored, AsText)):
             return _checked(_can_be_stored(value, self.raw), value)
+        if self.by == "count":
+            return _checked(type(value) is int and 0 <= value < 2**63, value)
         type_ = self.path.type if self.raw is None else self.raw
         enum = enum_of(type_)
         if self.by == "relevance":
@@ -137,8 +140,8 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def order_of(traits: Traits[Any], sorts: Sequence[SortField]) -> Order:
-    """The total order of ``sorts``; without sorts, the primary key ascending.
+def order_of(traits: Traits[Any], sorts: Sequence[SortField], counts: Sequence[Counted] = ()) -> Order:
+    """The total order of ``sorts``; without sorts, the primary key ascending. A sort can name one of the ``counts``.
 
     If a field is repeated, only its first sort counts. The columns of the primary key that are added have the direction
     of the last sort. Raises `ValidationError` for a field that can't be sorted by, and for too many sorts.
@@ -148,6 +151,12 @@ def order_of(traits: Traits[Any], sorts: Sequence[SortField]) -> Order:
     order: list[OrderShape] = []
     seen: set[tuple[object, ...]] = set()
     for sort in sorts:
+        descending = sort.order is SortOrder.DESC
+        if any(sort.field == each.name for each in counts):
+            if (sort.field, "count") not in seen:
+                order.append(OrderShape(sort.field, descending, descending, "count"))
+            seen.add((sort.field, "count"))
+            continue
         path = resolve(traits, sort.field)
         same = (path.steps, path.key, path.json, sort.by)
         if same in seen:
@@ -155,7 +164,6 @@ def order_of(traits: Traits[Any], sorts: Sequence[SortField]) -> Order:
         seen.add(same)
         check_sortable(path, traits)
         _check_by(path, sort.by, traits)
-        descending = sort.order is SortOrder.DESC
         nulls_first = descending if sort.nulls is None else sort.nulls == "first"
         order.append(OrderShape(sort.field, descending, nulls_first, sort.by))
     descending = order[-1].descending if order else False
@@ -164,7 +172,9 @@ def order_of(traits: Traits[Any], sorts: Sequence[SortField]) -> Order:
     return tuple(order)
 
 
-def cursor_order(traits: Traits[Any], sorts: Sequence[SortField], page: CursorPaginationParams) -> Order:
+def cursor_order(
+    traits: Traits[Any], sorts: Sequence[SortField], page: CursorPaginationParams, counts: Sequence[Counted] = ()
+) -> Order:
     """The order of a cursor page: that of the sorts; without sorts, that of the cursor field.
 
     The cursor field ``"id"`` stands for the primary key if the class has no attribute ``id``. Raises `ValidationError`
@@ -174,9 +184,9 @@ def cursor_order(traits: Traits[Any], sorts: Sequence[SortField], page: CursorPa
         direction = SortOrder.ASC if page.ascending else SortOrder.DESC
         means_key = page.cursor_field == "id" and not traits.mapper.has_property("id")
         sorts = [SortField(key, direction) for key in (traits.primary_key if means_key else (page.cursor_field,))]
-    order = order_of(traits, sorts)
+    order = order_of(traits, sorts, counts)
     for each in order:
-        if resolve(traits, each.field).private:
+        if each.by != "count" and resolve(traits, each.field).private:
             raise MisuseError(
                 f"{traits.name}.{each.field} is private, and a cursor contains the values of the fields that it is "
                 "sorted by; read numbered pages, or sort by another field.",
@@ -199,9 +209,25 @@ def check_sortable(path: FieldPath, traits: Traits[object]) -> None:
         raise MisuseError(f"{traits.name}.{path.text} has no order to sort by.", field=path.text)
 
 
-def terms_of(traits: Traits[object], order: Order, scope: Scope, dialect: Dialect) -> tuple[OrderedTerm, ...]:
+def terms_of(
+    traits: Traits[object], order: Order, scope: Scope, dialect: Dialect, counts: Sequence[Counted] = ()
+) -> tuple[OrderedTerm, ...]:
     """The SQL of an order. A column of a related row is a scalar subquery, which neither removes nor repeats rows."""
-    return tuple(_term(traits, each, search_parameter(place), scope, dialect) for place, each in enumerate(order))
+    by_name = {each.name: each for each in counts}
+    return tuple(
+        _counted_term(traits, each, by_name[each.field], scope, dialect)
+        if each.by == "count"
+        else _term(traits, each, search_parameter(place), scope, dialect)
+        for place, each in enumerate(order)
+    )
+
+
+def _counted_term(
+    traits: Traits[object], shape: OrderShape, count: Counted, scope: Scope, dialect: Dialect
+) -> OrderedTerm:
+    expression: ColumnElement[Any] = count.expression(traits, scope, dialect)
+    term = Term(expression, shape.descending, nullable=False, nulls_first=False)
+    return OrderedTerm(count.path(traits), term, dialect, "count")
 
 
 def search_parameter(place: int) -> str:

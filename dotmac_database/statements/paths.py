@@ -161,6 +161,11 @@ def _resolve(root: Traits[object], text: str) -> FieldPath:
     return FieldPath(text, tuple(steps), owner, None)
 
 
+def has_value(traits: Traits[object], name: str) -> bool:
+    """Whether the class has a column, a hybrid with SQL or a synonym of this name."""
+    return "." not in name and name not in traits.relationships and _is_field(traits, _canonical(traits, name))
+
+
 def _is_step(step: str) -> bool:
     """Whether every dialect can find a key of this name in a JSON object."""
     try:

@@ -21,6 +21,7 @@ from ..tenancy.context import ALL_TENANTS
 from ..tenancy.criteria import TenantCriteria
 from .bounds import MAX_CACHED_FILTERS
 from .coercion import coercer, short_repr
+from .counts import Counted
 from .filters import Analysis, analyse, build, search_terms
 from .keyset import Term, after, nulls_follow, order_by, reversed_terms
 from .ordering import Order, OrderedTerm, search_parameter, terms_of
@@ -120,6 +121,8 @@ class Reader:
     fields: tuple[str, ...] = ()
     undeferred: frozenset[str] = frozenset()
     """Dotted paths of the deferred columns that are loaded with their rows."""
+    counts: tuple[Counted, ...] = ()
+    """The counts of related rows. Their names are also in ``fields``."""
 
     @property
     def selected(self) -> Any:
@@ -130,6 +133,9 @@ class Reader:
 
     def _field(self, name: str) -> Any:
         """The expression of a field in the dict."""
+        for each in self.counts:
+            if each.name == name:
+                return each.expression(self.traits, self.scope, self.dialect).label(name)
         if name in self.traits.columns:
             return self.traits.attribute(name)
         return resolve(self.traits, name).on(self.traits.model).label(name)
@@ -139,7 +145,7 @@ class Reader:
 
         If not, the statement selects the value as an additional column.
         """
-        return term.on_row and (not self.fields or term.path.key in self.fields)
+        return term.by == "count" or (term.on_row and (not self.fields or term.path.key in self.fields))
 
     def position(self, row: Any, terms: Sequence[OrderedTerm]) -> tuple[object, ...]:
         """The position of a row in the order: the value of each term."""
@@ -160,9 +166,13 @@ class Reader:
         which may be many.
         """
         too_long = has_filters and len(shape) > 1 and type(shape[1]) is tuple and len(shape[1]) > MAX_CACHED_FILTERS
+        fields: tuple[object, ...] = self.fields
+        if self.counts:
+            fields += tuple(each.shape for each in self.counts)
+            too_long = too_long or any(len(each.analysis.shape) > MAX_CACHED_FILTERS for each in self.counts)
         if self.scope.conditions or self.scope.inline or too_long:
             return make()
-        return self.traits.cached((self.dialect.name, self.scope.shape, self.lock, self.fields, *shape), make)
+        return self.traits.cached((self.dialect.name, self.scope.shape, self.lock, fields, *shape), make)
 
     def analysed(self, filters: Sequence[Filter]) -> Analysis:
         """The analysis of the filters."""
@@ -170,7 +180,9 @@ class Reader:
 
     def terms(self, order: Order) -> tuple[OrderedTerm, ...]:
         """The SQL of the order."""
-        return self.cached(("terms", order), lambda: terms_of(self.traits, order, self.scope, self.dialect))
+        return self.cached(
+            ("terms", order), lambda: terms_of(self.traits, order, self.scope, self.dialect, self.counts)
+        )
 
     def where(self, analysis: Analysis) -> list[Any]:
         """The conditions of the scope and of the filters."""
@@ -193,10 +205,12 @@ class Reader:
             parameters["dotmac_offset"] = offset
         if bound > 0:
             parameters["dotmac_bound"] = bound + 1
-        parameters |= self._search_parameters(filters, order)
+        parameters |= self.search_parameters(filters, order)
+        for each in self.counts:
+            parameters |= each.parameters
         return Bound(self.cached(shape, lambda: self._rows(analysis, order, shape)), parameters)
 
-    def _search_parameters(self, filters: Sequence[Filter], order: Order) -> dict[str, str]:
+    def search_parameters(self, filters: Sequence[Filter], order: Order) -> dict[str, str]:
         """The search words of the sorts by relevance, by the names of their parameters."""
         parameters: dict[str, str] = {}
         for place, each in enumerate(order):
@@ -274,7 +288,9 @@ class Reader:
         parameters = {**self.scope.parameters, **analysis.parameters, "dotmac_limit": limit}
         if seek is not None and seek.part != "nulls":
             parameters |= {f"k{index}": value for index, value in enumerate(seek.values) if value is not None}
-        parameters |= self._search_parameters(filters, order)
+        parameters |= self.search_parameters(filters, order)
+        for each in self.counts:
+            parameters |= each.parameters
         shape = ("page", analysis.shape, order, None if seek is None else seek.shape)
         return Bound(self.cached(shape, lambda: self._page(analysis, terms, seek)), parameters)
 

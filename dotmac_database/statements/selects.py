@@ -8,11 +8,13 @@ from typing import TypeVar
 from sqlalchemy import BindParameter, Select
 from sqlalchemy.sql.visitors import replacement_traverse
 
+from ..errors import MisuseError
 from ..query import OffsetParams, PaginationParams, QueryOptions
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.criteria import TenantCriteria
 from .ordering import order_of
 from .reads import Bound, Reader
+from .related import branches_of
 
 M = TypeVar("M")
 
@@ -31,7 +33,13 @@ def select_of(
     page = query.pagination
     limit, offset = (None, 0) if page is None else (page.limit, page.offset)
     rows = reader.rows(query.filters, order_of(reader.traits, query.sorts), limit=limit, offset=offset)
-    statement: Select[M] = reader.loading(Bound(with_values(rows)), query.relationships).statement
+    paths = branches_of(reader.traits, query.relationships)
+    if paths.has_options:
+        raise MisuseError(
+            "A relationship with options of its own takes a statement after the read: name the path without options.",
+            field="relationships",
+        )
+    statement: Select[M] = reader.loading(Bound(with_values(rows)), [*paths.plain]).statement
     tenant = reader.scope.tenant
     return statement if tenant is None or tenant is ALL_TENANTS else statement.options(TenantCriteria(tenant))
 

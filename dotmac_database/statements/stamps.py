@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from os import urandom
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import Uuid
@@ -23,8 +23,11 @@ from ..types import UTCDateTime, utc_now
 from .data import Values, is_sql
 from .fields import Fields
 
-Columns = dict[str, list[Any]]
-"""For each field, by attribute key, the list of its values."""
+Column: TypeAlias = list[Any]
+"""The values of one field in all rows."""
+
+Columns: TypeAlias = dict[str, Column]
+"""For each field, by attribute key, its values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class Stamps(Fields):
                 field=traits.version,
             )
 
-    def _tenants(self, key: str, values: list[Any] | None, many: int) -> list[Any]:
+    def _tenants(self, key: str, values: Column | None, many: int) -> Column:
         tenant = self.reader.scope.tenant
         if tenant is not ALL_TENANTS:
             if values is not None:
@@ -123,7 +126,7 @@ class Stamps(Fields):
             first: Any = self.traits.mapper.version_id_generator
             columns[key] = [first(None) for _ in range(many)]
 
-    def _keys(self, key: str, values: list[Any] | None, many: int) -> list[Any]:
+    def _keys(self, key: str, values: Column | None, many: int) -> Column:
         """The keys of new rows: random UUIDs for those that have none."""
         if values is None:
             uuids, type_ = _random_uuids(many), self.traits.columns[key].type

@@ -23,6 +23,7 @@ from dotmac_database import (
     DuplicateEntityError,
     EntityNotFoundError,
     InvalidCursorError,
+    LazyLoadError,
     MisuseError,
     SessionEndedError,
     StaleEntityError,
@@ -55,6 +56,7 @@ CASES: list[tuple[DatabaseError, int, dict[str, Any]]] = [
     (TransactionError("secret"), 500, {"code": "internal"}),
     (TransactionError("secret", outcome="unknown", transient=True), 500, {"code": "internal"}),
     (SessionEndedError("secret"), 500, {"code": "internal"}),
+    (LazyLoadError("secret"), 500, {"code": "internal"}),
     (DatabaseError("secret"), 500, {"code": "internal"}),
 ]
 

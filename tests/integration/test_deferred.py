@@ -15,6 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_colu
 
 from dotmac_database import (
     CursorPaginationParams,
+    LazyLoadError,
     QueryFilter,
     QueryOptions,
     SoftDeleteMixin,
@@ -188,6 +189,36 @@ def test_what_a_write_gives_back_is_readable_without_another_statement(
         again = face(session.get, model, entity.id, options=every)
         assert held == {key: getattr(again, key) for key in held}
     assert (held["kind"], held["made"], held["tenant_id"]) == ("plain", 7, "a")
+
+
+def test_a_strict_repository_refuses_the_loads_of_deferred_columns(face: Face, model: Any) -> None:
+    with face.session() as session:
+        repository = face.repository(session, model, "a").strict()
+        for write in WRITES:
+            if "upsert" in write.__name__ and model is Child:
+                continue
+            entity = write(face, repository)
+            with counted(face.engine) as sent:
+                for each in sa_inspect(model).column_attrs:
+                    getattr(entity, each.key)
+            assert sent == []
+            face(repository.delete_where, [], soft_delete=False, allow_all=True)
+        key = create(face, repository).id
+    for undeferred in ((), ("body",)):
+        with face.session() as session:
+            repository = face.repository(session, model, "a").strict()
+            if undeferred:
+                repository = repository.undefer(*undeferred)
+            entity = face(repository.get_by_id, key)
+            with counted(face.engine) as sent:
+                if undeferred:
+                    assert entity.body == "b"
+                else:
+                    with pytest.raises(LazyLoadError, match=r'body .*undefer\("body"\)'):
+                        entity.body  # noqa: B018 - the use loads it
+                with pytest.raises(LazyLoadError, match=r'first .*undefer\("first"\)'):
+                    entity.first  # noqa: B018
+            assert sent == []
 
 
 def test_reads_leave_out_what_is_put_off_and_use_it_all_the_same(face: Face, model: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, assert_type
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from dotmac_database import (
     AsyncTenantRepository,
     BaseRepository,
     BaseTenantRepository,
+    Count,
     CursorPaginationResult,
     OffsetParams,
     OffsetResult,
@@ -33,6 +35,7 @@ from dotmac_database import (
     create_repository,
     guard_tenants,
 )
+from dotmac_database.repositories.values import ValueReads
 from dotmac_database.testing import AsyncMockRepository, MockRepository
 from dotmac_database_fastapi import get_repository, get_sync_repository
 
@@ -46,6 +49,11 @@ class User(TenantMixin, Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str]
+
+
+@dataclass
+class Card:
+    name: str
 
 
 class Users(BaseTenantRepository[User]):
@@ -91,7 +99,16 @@ def sync(session: Session, key: UUID) -> None:
     assert_type(users.for_update(skip_locked=True).first(), User | None)
     assert_type(users.with_tenant("b").list(), list[User])
     assert_type(users.with_tenant(ALL_TENANTS).count(), int)
+    assert_type(users.strict().first(), User | None)
+    assert_type(users.get_by_id(key, relationships={"posts": {"pagination": {"per_page": 3}}}), User | None)
+    assert_type(users.list({"relationships": {"posts": QueryOptions(), "posts.author": None}}), list[User])
+    assert_type(users.list(QueryOptions(relationships={"posts": QueryOptions()})), list[User])
     assert_type(users.values("name").list(), list[dict[str, Any]])
+    assert_type(users.values("name", posts=Count("posts")).first(), dict[str, Any] | None)
+    assert_type(users.values(Card, posts=Count("posts")), ValueReads[Card])
+    assert_type(users.values(Card).list(), list[Card])
+    assert_type(users.values(Card).page(), PaginationResult[Card] | CursorPaginationResult[Card])
+    assert_type(users.values(Card).stream(), Iterator[Card])
     assert_type(users.aggregate({"n": "count", "last": ("max", "name")}, group_by="name"), list[dict[str, Any]])
     assert_type(users.distinct_values("name"), list[Any])
     assert_type(users.in_batches(lambda batch: batch.clear(), batch_size=10), int)
@@ -112,6 +129,8 @@ async def asynchronous(session: AsyncSession, key: UUID) -> None:
     assert_type(await users.page(), PaginationResult[User] | CursorPaginationResult[User])
     assert_type(users.stream(), AsyncIterator[User])
     assert_type(await users.values("name").first(), dict[str, Any] | None)
+    assert_type(await users.values(Card, posts=Count("posts")).cursor_paginate(), CursorPaginationResult[Card])
+    assert_type(users.values(Card).stream(), AsyncIterator[Card])
     assert_type(await users.for_update(nowait=True).get_by_id_or_raise(key), User)
     assert_type(await AsyncUsers(session, tenant_id="a").first(), User | None)
     assert_type(await AsyncMockRepository(User, tenant_id="a").list(), list[User])

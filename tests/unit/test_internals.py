@@ -147,6 +147,8 @@ OWNERS: dict[str, Callable[[], Any]] = {
     "_assign_proxied": lambda: AsyncSession,
     "_all_registries": lambda: import_module("sqlalchemy.orm.mapper"),
     "_declarative_constructor": lambda: decl_base,
+    "_AttributeImpl": lambda: import_module("sqlalchemy.orm.attributes"),
+    "_fire_loader_callables": lambda: import_module("sqlalchemy.orm.attributes")._AttributeImpl,
     "_identity_class": mapper,
     "_add_unpresent": lambda: _WeakInstanceDict,
     "_reset": lambda: InstanceState,
