@@ -32,6 +32,7 @@ from ..tenancy.values import column_value
 from .paths import relationship_of
 from .reads import Bound, Reader
 from .selects import with_values
+from .upserts import is_on_columns
 
 KEYS = "dotmac_keys"
 
@@ -134,7 +135,11 @@ def _is_unique(table: Table, columns: set[Column[object]]) -> bool:
     """Whether the table can't contain a link twice."""
     keys = [set(table.primary_key.columns)]
     keys += [set(each.columns) for each in table.constraints if isinstance(each, UniqueConstraint)]
-    keys += [set(each.columns) for each in table.indexes if each.unique and not _has_condition(each.dialect_options)]
+    keys += [
+        set(each.columns)
+        for each in table.indexes
+        if each.unique and is_on_columns(each) and not _has_condition(each.dialect_options)
+    ]
     return any(key and key <= columns for key in keys)
 
 

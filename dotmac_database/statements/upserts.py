@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint, and_, bindparam, false, null, or_
+from sqlalchemy import (
+    Column,
+    Index,
+    PrimaryKeyConstraint,
+    Table,
+    UnaryExpression,
+    UniqueConstraint,
+    and_,
+    bindparam,
+    false,
+    null,
+    or_,
+)
 
 from ..errors import MisuseError
 from ..models.expressions import default_value
@@ -55,10 +67,25 @@ def _uniques(writer: Writer) -> set[frozenset[Any]]:
             if isinstance(constraint, (UniqueConstraint, PrimaryKeyConstraint)):
                 uniques.add(frozenset(constraint.columns))
         for index in table.indexes:
-            if index.unique and (not _partial(index) or living_condition(index) is not None):
+            is_for_all = not _partial(index) or living_condition(index) is not None
+            if index.unique and is_for_all and is_on_columns(index):
                 uniques.add(frozenset(index.columns))
         uniques |= {frozenset([column]) for column in table.columns if column.unique}
     return uniques
+
+
+def is_on_columns(index: Index) -> bool:
+    """Whether the values of an index are those of its columns, and not those of an expression such as ``lower(email)``.
+
+    The order of a column (DESC, NULLS FIRST) makes no difference.
+    """
+    return all(isinstance(_without_order(each), Column) for each in index.expressions)
+
+
+def _without_order(expression: object) -> object:
+    while isinstance(expression, UnaryExpression) and expression.modifier is not None:
+        expression = expression.element
+    return expression
 
 
 def upsert_many(
@@ -198,7 +225,9 @@ def _of_class(writer: Writer) -> Any:
 def _living_among(table: Table, conflict: Sequence[object]) -> object:
     """The condition of the partial unique index on these columns; None if they are unique without a condition."""
     columns = set(conflict)
-    indexes = [index for index in table.indexes if index.unique and set(index.columns) == columns]
+    indexes = [
+        index for index in table.indexes if index.unique and set(index.columns) == columns and is_on_columns(index)
+    ]
     if not indexes or any(living_condition(index) is None for index in indexes):
         return None
     constraints = (each for each in table.constraints if isinstance(each, (UniqueConstraint, PrimaryKeyConstraint)))

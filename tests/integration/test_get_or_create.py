@@ -14,7 +14,7 @@ from uuid import UUID
 
 import pydantic
 import pytest
-from sqlalchemy import DateTime, ForeignKey, MetaData, Numeric, UniqueConstraint, event, func, select
+from sqlalchemy import DateTime, ForeignKey, Index, MetaData, Numeric, UniqueConstraint, event, func, select
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker, validates
 
@@ -71,6 +71,20 @@ class Living(TenantMixin, SoftDeleteMixin, Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     email: Mapped[str]
+
+
+class Indexed(TenantMixin, Base):
+    """One unique index is on an expression, and the other on columns in an order."""
+
+    __tablename__ = "indexed"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str]
+    rank: Mapped[int]
+
+
+Index("indexed_email", Indexed.tenant_id, func.lower(Indexed.email), unique=True)
+Index("indexed_rank", Indexed.tenant_id, Indexed.rank.desc(), unique=True)
 
 
 class Kind(enum.Enum):
@@ -286,6 +300,17 @@ def test_another_unique_constraint(face: Face) -> None:
 def test_what_is_refused(face: Face, data: dict[str, Any], fields: list[str], message: str) -> None:
     with opened(face, "plain", Member) as (_session, members), pytest.raises(ValidationError, match=message):
         face(members.get_or_create, data, fields)
+
+
+@pytest.mark.parametrize("method", ["get_or_create", "upsert"])
+def test_an_index_on_an_expression_is_not_one_on_its_column(face: Face, method: str) -> None:
+    data = {"email": "a@x", "rank": 1}
+    with opened(face, "plain", Indexed) as (_session, rows):
+        with pytest.raises(ValidationError, match="no unique constraint is on email; there are: id; rank, tenant_id"):
+            face(getattr(rows, method), data, ["email"])
+        face(getattr(rows, method), data, ["rank"])
+        face(getattr(rows, method), data, ["rank"])
+        assert face(rows.count) == 1
 
 
 def test_hooks_constructors_and_validators(face: Face) -> None:
