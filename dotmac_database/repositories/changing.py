@@ -24,7 +24,7 @@ from ..execution.routes import (
     log_route,
     write_route,
 )
-from ..execution.state import changes_of
+from ..execution.state import changes_of, keep
 from ..execution.strict import make_strict
 from ..execution.work import commit_own, savepoint, writing
 from ..statements.data import Values, is_sql
@@ -72,11 +72,13 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
             rows = write(
                 session, route, bound.statement, bound.parameters, self.traits, is_insert=is_insert, entity=entity
             )
-        if rows is not None and route is not DIRECT:
-            self._note_written(*rows)
-            commit_own(session, auto_commit=self.auto_commit, model=self.model_class)
-        elif rows is not None and self._strict:
+        if rows is None:
+            return None
+        if self._strict:
             make_strict(session, rows)
+        if route is not DIRECT:
+            keep(session, *rows)
+            commit_own(session, auto_commit=self.auto_commit, model=self.model_class)
         return rows
 
     def _writing(self, route: Route) -> AbstractContextManager[Callable[[], None]]:
