@@ -105,6 +105,7 @@ def sent_values(face: Face, call: Any) -> list[Any]:
     return parameters
 
 
+@pytest.mark.fast_way("arrays")
 def test_the_values_of_the_toolkit_are_sent_once(face: Face) -> None:
     if face.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has no arrays")

@@ -127,6 +127,7 @@ def items(many: int) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.fast_way("copy", "arrays")
 @pytest.mark.usefixtures("odd")
 def test_the_rows_are_what_inserts_would_have_made(face: Face, copied: list[int]) -> None:
     with face.session() as session:
@@ -151,6 +152,7 @@ def test_the_rows_are_what_inserts_would_have_made(face: Face, copied: list[int]
         }
 
 
+@pytest.mark.fast_way("copy", "arrays")
 def test_tenants_keys_and_audit_columns_are_stamped(face: Face, copied: list[int]) -> None:
     with face.session() as session:
         rows = [{key: value for key, value in row.items() if key != "status"} for row in posts(MANY)]
@@ -160,12 +162,14 @@ def test_tenants_keys_and_audit_columns_are_stamped(face: Face, copied: list[int
         assert face(face.repository(session, Post, "b").count) == 0
 
 
+@pytest.mark.fast_way("copy", "arrays")
 def test_large_loads_are_sent_in_batches(face: Face, copied: list[int]) -> None:
     with face.session() as session:
         face(face.repository(session, Post, "a").bulk_create, posts(10_500), returning=False)
         assert copied == [10_000, 500]
 
 
+@pytest.mark.fast_way("copy", "arrays")
 def test_a_duplicate_undoes_it_all_and_names_the_field(face: Face, copied: list[int]) -> None:
     with face.session() as session:
         repository = face.repository(session, Post, "a")
@@ -179,6 +183,7 @@ def test_a_duplicate_undoes_it_all_and_names_the_field(face: Face, copied: list[
         assert face(repository.bulk_create, posts(MANY), returning=False) == MANY
 
 
+@pytest.mark.fast_way("copy", "arrays")
 def test_other_constraints(face: Face, copied: list[int]) -> None:
     with face.session() as session:
         rows = [{**row, "author_id": UUID(int=7)} for row in posts(MANY)]
@@ -188,6 +193,7 @@ def test_other_constraints(face: Face, copied: list[int]) -> None:
         assert copied
 
 
+@pytest.mark.fast_way("copy", "arrays")
 def test_inside_a_transaction_it_is_a_part_of_it(face: Face, copied: list[int]) -> None:
     block = DatabaseTransaction.async_transaction if face.is_async else DatabaseTransaction.sync_transaction
     with face.session() as session:
@@ -204,6 +210,7 @@ def test_inside_a_transaction_it_is_a_part_of_it(face: Face, copied: list[int]) 
         assert face(repository.count) == MANY + 1
 
 
+@pytest.mark.fast_way("copy", "arrays")
 def test_a_guarded_session_copies_its_own_tenants_rows(face: Face, copied: list[int]) -> None:
     with face.guarded() as session:
         repository = face.repository(session, Post, "a")
@@ -236,6 +243,7 @@ def test_row_level_security_gets_inserts(face: Face, copied: list[int]) -> None:
             connection.execute(text("DROP ROLE copier"))
 
 
+@pytest.mark.fast_way("arrays")
 def test_listeners_hear_of_every_statement(face: Face, copied: list[int]) -> None:
     heard: list[str] = []
 
@@ -252,6 +260,7 @@ def test_listeners_hear_of_every_statement(face: Face, copied: list[int]) -> Non
     assert any("unnest" in statement for statement in heard)
 
 
+@pytest.mark.fast_way("copy", "arrays")
 @pytest.mark.usefixtures("odd")
 def test_what_only_the_database_may_write_is_refused_as_by_insert(face: Face, copied: list[int]) -> None:
     with face.session() as session:
@@ -263,6 +272,7 @@ def test_what_only_the_database_may_write_is_refused_as_by_insert(face: Face, co
         assert copied == [MANY]
 
 
+@pytest.mark.fast_way("copy", "arrays")
 def test_documents_and_enums_are_copied(face: Face, copied: list[int]) -> None:
     with face.session() as session:
         people = face.repository(session, User, "a")

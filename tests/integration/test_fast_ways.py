@@ -93,7 +93,7 @@ WRITES: dict[str, Callable[[Any], tuple[Any, ...]]] = {
 }
 
 
-@pytest.mark.fast_way("driver", "update-statements")
+@pytest.mark.fast_way("driver", "update-statements", "page-totals")
 @pytest.mark.parametrize("inside", [False, True], ids=["alone", "inside"])
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_the_driver_sends_each_read_and_single_write(faces: Faces, driver: str, inside: bool) -> None:
