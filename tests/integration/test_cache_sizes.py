@@ -9,6 +9,7 @@ import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from statistics import median
 from typing import Any
 
 import pytest
@@ -241,10 +242,11 @@ def test_the_memory_stays_flat(name: str, url_of: Callable[[str], str], monkeypa
             Shapes(face, model, 0).run(200)
         tracemalloc.start()
         try:
-            used = [used_after(face, model, seed) for seed in range(1, 4)]
+            used = [used_after(face, model, seed) for seed in range(1, 7)]
         finally:
             tracemalloc.stop()
-        assert max(used[1:]) - used[0] < 300_000
+        # What grows, grows each time. What is loaded once, by this or by another thread, is not meant.
+        assert median(after - before for before, after in itertools.pairwise(used)) < 50_000
 
 
 def used_after(face: Face, model: Any, seed: int) -> int:
