@@ -290,18 +290,19 @@ class Database:
     @property
     def sessions(self) -> sessionmaker[Session]:
         """The factory of sync sessions."""
-        return self._once("sessions", lambda: sessionmaker(self.engine, expire_on_commit=False, info=self._info))
+        return self._once("sessions", lambda: sessionmaker(self.engine, expire_on_commit=False, info=self.session_info))
 
     @property
     def async_sessions(self) -> async_sessionmaker[AsyncSession]:
         """The factory of async sessions."""
         return self._once(
-            "async_sessions", lambda: async_sessionmaker(self.async_engine, expire_on_commit=False, info=self._info)
+            "async_sessions",
+            lambda: async_sessionmaker(self.async_engine, expire_on_commit=False, info=self.session_info),
         )
 
     @property
-    def _info(self) -> dict[str, object]:
-        """The ``info`` with which sessions begin."""
+    def session_info(self) -> dict[str, object]:
+        """The ``info`` for sessions of factories of your own, which have the database's ``strict_loading`` by it."""
         return {STRICT_LOADING: True} if self.strict_loading else {}
 
     @property

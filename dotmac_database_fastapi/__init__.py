@@ -1,9 +1,18 @@
 """The toolkit's FastAPI plugin: request sessions and repositories, query parameters, generated routers, problems."""
 
-from .dependencies import get_repository, get_session, get_sync_repository, get_sync_session
+from .dependencies import (
+    get_caller,
+    get_identity_session,
+    get_repository,
+    get_session,
+    get_sync_identity_session,
+    get_sync_repository,
+    get_sync_session,
+)
 from .entities import get_entity
 from .handlers import register_exception_handlers
 from .health import health_router
+from .identity import Caller
 from .options import CrudOptions, ListOptions
 from .params import CursorQuery, PageQuery, filter_query, options_query, sort_query
 from .plugin import DatabasePlugin
@@ -14,6 +23,7 @@ from .tenants import BadTenantError, tenant_from_header, tenant_from_path, tenan
 
 __all__ = [
     "BadTenantError",
+    "Caller",
     "CrudOptions",
     "CursorQuery",
     "DatabasePlugin",
@@ -22,9 +32,12 @@ __all__ = [
     "PluginError",
     "crud_router",
     "filter_query",
+    "get_caller",
     "get_entity",
+    "get_identity_session",
     "get_repository",
     "get_session",
+    "get_sync_identity_session",
     "get_sync_repository",
     "get_sync_session",
     "health_router",

@@ -15,12 +15,12 @@ from starlette.requests import HTTPConnection
 from dotmac_database import AsyncRepository, BaseRepository, traits_of
 
 from .aliases import Endpoint
-from .identity import RequestIdentity, identity_of
+from .identity import Caller, RequestIdentity, declare_need, identity_of
 from .internals import OperationRoute, calls_of, dependencies_of, follow_override, surround_overrides
 from .refusals import REFUSALS, raise_identity
 from .registry import only_source, source_of
 from .repository_factory import AnyRepository, AnySession, Build, builder
-from .sessions import lent_session, request_session, request_sync_session
+from .sessions import identity_session, identity_sync_session, lent_session, request_session, request_sync_session
 from .source import Source
 
 M = TypeVar("M")
@@ -38,6 +38,9 @@ class Dependencies:
 
     get_session: Callable[..., Awaitable[AsyncSession]]
     get_sync_session: Callable[..., Awaitable[Session]]
+    get_identity_session: Callable[..., Awaitable[AsyncSession]]
+    get_sync_identity_session: Callable[..., Awaitable[Session]]
+    get_caller: Callable[..., Awaitable[Caller]]
 
     def __init__(self, source: Source | None = None) -> None:
         # These functions are not generators, so Depends() can name them with any scope, and FastAPI does not have to
@@ -54,9 +57,28 @@ class Dependencies:
             identity = await _identified(chosen, connection, response, get_sync_session)
             return await request_sync_session(chosen, connection, identity)
 
+        async def get_identity_session(connection: HTTPConnection) -> AsyncSession:
+            """An async session for the dependencies that find the tenant and the actor."""
+            return await identity_session(source or source_of(connection), connection)
+
+        async def get_sync_identity_session(connection: HTTPConnection) -> Session:
+            """A sync session for the dependencies that find the tenant and the actor."""
+            return await identity_sync_session(source or source_of(connection), connection)
+
+        async def get_caller(connection: HTTPConnection, response: Response) -> Caller:
+            """The request's tenant and actor."""
+            identity = await _identified(source or source_of(connection), connection, response, get_caller)
+            return Caller(identity.tenant, identity.person)
+
         for replaceable in (get_session, get_sync_session):
             surround_overrides(replaceable, lambda replacement: _lending(source, replacement))
             setattr(replaceable, _SOURCE, source)
+            declare_need(replaceable, tenant=True)
+        setattr(get_caller, _SOURCE, source)
+        declare_need(get_caller, tenant=True)
+        self.get_identity_session = get_identity_session
+        self.get_sync_identity_session = get_sync_identity_session
+        self.get_caller = get_caller
         self._source = source
         self.get_session = get_session
         self.get_sync_session = get_sync_session
@@ -114,7 +136,8 @@ class Dependencies:
         follow_override(repository, get_session, instead=on_session)
         repository.__name__ = f"{target.__name__}_repository"
         setattr(repository, _SOURCE, source)
-        _MODELS[repository] = getattr(target, "declared_model", None) or target
+        model = _MODELS[repository] = getattr(target, "declared_model", None) or target
+        declare_need(repository, tenant=issubclass(model, base) or traits_of(model).tenant is not None)
         self._repositories[target, base.__name__] = repository
         return repository
 
@@ -194,5 +217,8 @@ _ONLY_PLUGIN = Dependencies()
 
 get_session = _ONLY_PLUGIN.get_session
 get_sync_session = _ONLY_PLUGIN.get_sync_session
+get_identity_session = _ONLY_PLUGIN.get_identity_session
+get_sync_identity_session = _ONLY_PLUGIN.get_sync_identity_session
+get_caller = _ONLY_PLUGIN.get_caller
 get_repository = _ONLY_PLUGIN.get_repository
 get_sync_repository = _ONLY_PLUGIN.get_sync_repository

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Generic, Protocol, TypeGuard
 
+from sqlalchemy import inspect
+from sqlalchemy.orm import InstanceState
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
+from typing_extensions import TypeVar
 
 from dotmac_database import ALL_TENANTS, MisuseError, TenantRequiredError
 
 from .aliases import Endpoint
-from .internals import overridden, solve
+from .internals import SolvedDependencies, calls_of_route, overridden, solve
 from .refusals import REFUSALS, rank
 from .source import Source
 from .tenants import BadTenantError, MissingTenantError, TenantSource
 
+T = TypeVar("T", default=object)
+A = TypeVar("A", default=object)
+
 _SCOPE = "dotmac_database.identities"
+_NEEDS = "dotmac_database_needs_tenant"
+"""The attribute of a dependency that says whether it needs the request's tenant."""
+
+IDENTITY_SESSIONS = "dotmac_database.identity_sessions"
+"""The key of the request's scope under which the open sessions for its identity are."""
 
 
 class TenantNotAskedError(TenantRequiredError, MisuseError):
@@ -24,9 +36,21 @@ class TenantNotAskedError(TenantRequiredError, MisuseError):
 
 
 @dataclass(frozen=True, slots=True)
+class Caller(Generic[T, A]):
+    """Who makes a request: what the plugin's tenant and actor dependencies have returned (see `get_caller`).
+
+    ``tenant`` is None if the request names no tenant, ``actor`` if it has none.
+    """
+
+    tenant: T
+    actor: A
+
+
+@dataclass(frozen=True, slots=True)
 class RequestIdentity:
     """The tenant and the actor of a request. ``missing`` is the exception to raise if a tenant is needed but not named.
 
+    ``actor`` is the name for the audit columns. ``person`` is what the dependency has returned, such as a user's row.
     ``request`` is the method and the path, which are logged if the tenant is `ALL_TENANTS`; None outside of a request.
     """
 
@@ -34,6 +58,7 @@ class RequestIdentity:
     actor: str | None = None
     missing: TenantRequiredError | None = None
     request: str | None = None
+    person: object = None
 
     def refusal(self, reason: str) -> TenantRequiredError:
         """The exception for a missing tenant: a 400 if the request should have named one, else a 500."""
@@ -43,18 +68,40 @@ class RequestIdentity:
         )
 
 
-_NOBODY = RequestIdentity()
+NOBODY = RequestIdentity()
 
 
 async def identity_of(source: Source, connection: HTTPConnection, response: Response | None = None) -> RequestIdentity:
     """The request's tenant and actor. The source's dependencies are solved once for a request."""
     if source.tenant is None and source.actor is None:
-        return _NOBODY
-    known: dict[int, RequestIdentity] = connection.scope.setdefault(_SCOPE, {})
-    identity = known.get(id(source))
+        return NOBODY
+    known: dict[int, RequestIdentity | None] = connection.scope.setdefault(_SCOPE, {})
+    key = id(source)
+    if key not in known:
+        known[key] = None
+        try:
+            known[key] = await _solved(source, connection, response)
+        finally:
+            if known[key] is None:
+                del known[key]
+    identity = known[key]
     if identity is None:
-        identity = known[id(source)] = await _solved(source, connection, response)
+        raise MisuseError(
+            "The dependency that names the tenant or the actor needs the request's session or repository, which needs "
+            "the tenant first: take Depends(get_identity_session) in it."
+        )
     return identity
+
+
+def declare_need(dependency: Endpoint, *, tenant: bool) -> None:
+    """Register whether a dependency needs the request's tenant."""
+    setattr(dependency, _NEEDS, tenant)
+
+
+def needs_tenant(calls: Iterable[Endpoint]) -> bool:
+    """Whether one of a route's dependencies needs the tenant, or none of them is known to do without it."""
+    needs = [need for call in calls if isinstance(need := getattr(call, _NEEDS, None), bool)]
+    return any(needs) or not needs
 
 
 def forget_identities(connection: HTTPConnection) -> None:
@@ -62,11 +109,42 @@ def forget_identities(connection: HTTPConnection) -> None:
     connection.scope.pop(_SCOPE, None)
 
 
+class IdentitySession(Protocol):
+    """A session that a dependency for the tenant or the actor has opened."""
+
+    def end(self) -> Awaitable[None]:
+        """End the session, and detach its objects."""
+        ...
+
+
 async def _solved(source: Source, connection: HTTPConnection, response: Response | None) -> RequestIdentity:
-    tenant, actor, missing = None, None, None
-    refusals: list[Exception] = []
+    sessions: dict[object, IdentitySession] = connection.scope.setdefault(IDENTITY_SESSIONS, {})
+    before = set(sessions)
     try:
-        tenant = await _value(source.tenant, connection, response)
+        return await _answers(source, connection, response)
+    finally:
+        # The request's own session needs a connection too, and a request must not wait for a second one.
+        for key in sessions.keys() - before:
+            await sessions[key].end()
+
+
+async def _answers(source: Source, connection: HTTPConnection, response: Response | None) -> RequestIdentity:
+    tenant: object = None
+    actor: object = None
+    missing: TenantRequiredError | None = None
+    refusals: list[Exception] = []
+    cache: SolvedDependencies = {}
+    ask = source.tenant
+    if ask is not None and not isinstance(ask, TenantSource) and not needs_tenant(calls_of_route(connection)):
+        ask, missing = (
+            None,
+            TenantNotAskedError(
+                "The route depends only on repositories of classes without a tenant, so its request is not asked for "
+                "one: depend on get_session, or on the repository of the tenant-scoped class."
+            ),
+        )
+    try:
+        tenant = await _value(ask, connection, response, cache)
     except REFUSALS as refused:
         # A missing tenant is an error only if a tenant-scoped model is used; a malformed one is always an error.
         if _is_missing(refused):
@@ -74,7 +152,7 @@ async def _solved(source: Source, connection: HTTPConnection, response: Response
         else:
             refusals.append(refused)
     try:
-        actor = await _value(source.actor, connection, response)
+        actor = await _value(source.actor, connection, response, cache)
     except REFUSALS as refused:
         refusals.append(refused)
     if refusals:
@@ -85,7 +163,17 @@ async def _solved(source: Source, connection: HTTPConnection, response: Response
     if tenant is ALL_TENANTS:
         # The path is logged as a Python literal, because it may contain line breaks, and logs are read line by line.
         request = f"{connection.scope.get('method', 'WEBSOCKET')} {connection.scope['path']!r}"
-    return RequestIdentity(tenant, None if actor is None else str(actor), missing, request)
+    return RequestIdentity(tenant, _name_of(actor), missing, request, actor)
+
+
+def _name_of(actor: object) -> str | None:
+    """The actor's name in audit columns: a row of a mapped class is named by its primary key."""
+    if actor is None or isinstance(actor, str):
+        return actor
+    state = inspect(actor, raiseerr=False)
+    if isinstance(state, InstanceState) and state.identity is not None:
+        return ", ".join(map(str, state.identity))
+    return str(actor)
 
 
 def _is_missing(refused: Exception) -> TypeGuard[TenantRequiredError]:
@@ -94,9 +182,11 @@ def _is_missing(refused: Exception) -> TypeGuard[TenantRequiredError]:
     return isinstance(refused, TenantRequiredError) and not isinstance(refused, MisuseError)
 
 
-async def _value(dependency: Endpoint | None, connection: HTTPConnection, response: Response | None) -> object:
+async def _value(
+    dependency: Endpoint | None, connection: HTTPConnection, response: Response | None, cache: SolvedDependencies
+) -> object:
     if dependency is None:
         return None
     if isinstance(dependency, TenantSource) and not overridden(connection, dependency):
         return dependency.read(connection)
-    return await solve(dependency, connection, response)
+    return await solve(dependency, connection, response, cache)

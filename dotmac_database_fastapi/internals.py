@@ -37,6 +37,10 @@ Overrides: TypeAlias = Mapping[Any, Endpoint]
 """An app's ``dependency_overrides``."""
 
 
+SolvedDependencies: TypeAlias = dict[Any, Any]
+"""The values of dependencies that FastAPI has solved."""
+
+
 class OperationRoute(Protocol):
     """The route of an operation, or FastAPI's view of it with the options of the routers that include it."""
 
@@ -212,8 +216,15 @@ def dependant_of(dependency: Endpoint, path: str) -> Dependant:
     return dependant
 
 
-async def solve(dependency: Endpoint, connection: HTTPConnection, response: Response | None = None) -> object:
+async def solve(
+    dependency: Endpoint,
+    connection: HTTPConnection,
+    response: Response | None = None,
+    cache: SolvedDependencies | None = None,
+) -> object:
     """The value of a dependency for this request, as if the endpoint depended on it; the app's overrides apply.
+
+    Dependencies that are solved with the same ``cache`` share what both depend on, as those of one endpoint do.
 
     Raises what the dependency raises, and `RequestValidationError` if its parameters are invalid.
     """
@@ -223,6 +234,7 @@ async def solve(dependency: Endpoint, connection: HTTPConnection, response: Resp
         dependant=dependant_of(dependency, path),
         response=response,
         dependency_overrides_provider=connection.scope.get("app"),
+        dependency_cache=cache,
         async_exit_stack=connection.scope.get(_WITH_RESPONSE) or AsyncExitStack(),
         embed_body_fields=False,
     )
@@ -238,7 +250,7 @@ def solve_after(connection: HTTPConnection, call: Endpoint) -> Iterator[Awaitabl
     dependencies that need it are skipped.
     """
     dependant: Dependant | None = getattr(route_of(connection), "dependant", None)
-    cache: dict[Any, Any] = {}
+    cache: SolvedDependencies = {}
     for waiting in () if dependant is None else _after(dependant, call, connection.scope.get("app")) or ():
         yield solve_dependencies(
             request=connection,  # type: ignore[arg-type]  # a Request or a WebSocket; HTTPConnection is their base
@@ -271,6 +283,17 @@ def operations(app: FastAPI) -> Iterator[tuple[str, str, OperationRoute]]:
         if getattr(route, "dependant", None) is not None:
             for method in sorted(route.methods or ()):
                 yield route.path_format, method.lower(), route
+
+
+def calls_of_route(connection: HTTPConnection) -> Iterator[Endpoint]:
+    """The callables of all dependencies of the request's route, with the app's overrides and their dependencies."""
+    dependant: Dependant | None = getattr(route_of(connection), "dependant", None)
+    if dependant is None:
+        return
+    yield from calls_of(dependant)
+    overrides = getattr(connection.scope.get("app"), "dependency_overrides", None)
+    for replacement in _replacements(dependant, overrides) if overrides else ():
+        yield from calls_of(replacement)
 
 
 def default_operation_id(route: Any) -> str:

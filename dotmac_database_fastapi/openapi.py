@@ -26,7 +26,8 @@ from .declared import plain_type
 from .dependencies import served_by
 from .errors import problems_of
 from .fields import text_type
-from .internals import OperationRoute, caller_document, default_operation_id, operations, own_query
+from .identity import needs_tenant
+from .internals import OperationRoute, caller_document, calls_of, default_operation_id, operations, own_query
 from .registry import sources_of
 from .source import Source
 from .tenants import TenantSource
@@ -114,7 +115,10 @@ class _Document:
         if source is None:
             return False
         parameters = operation.document.setdefault("parameters", [])
-        for dependency in (source.tenant, source.actor):
+        tenant = source.tenant
+        if not isinstance(tenant, TenantSource) and not needs_tenant(calls_of(operation.route.dependant)):
+            tenant = None
+        for dependency in (tenant, source.actor):
             if isinstance(dependency, TenantSource):
                 parameter = dependency.openapi_parameter()
                 if parameter is not None:
@@ -125,7 +129,7 @@ class _Document:
                 self._add_dependency(operation, dependency)
         if not parameters:
             del operation.document["parameters"]
-        return source.tenant is not None
+        return tenant is not None
 
     def _add_dependency(self, operation: _Operation, dependency: Callable[..., object]) -> None:
         """Add the parameters, security requirements and components of a dependency that is solved at run time."""

@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -25,7 +25,7 @@ from dotmac_database import (
 
 from .aliases import Endpoint
 from .dependencies import A, Dependencies, M, S, models_of
-from .entities import entity_of
+from .entities import EntityKeywords, entity_of
 from .idempotency import DAY, checked_ttl
 from .identity import RequestIdentity
 from .openapi import describe
@@ -55,7 +55,7 @@ class DatabasePlugin:
     ``rls`` names the tenant to PostgreSQL in each transaction. ``tenant_free`` names the views, tables and functions
     that requests may read although no mapped class describes them (see `guard_tenants`). ``name`` distinguishes the
     plugins of an app. ``options`` are those of `create_database`: ``pool_size``, ``max_overflow``, ``pool_timeout``,
-    ``connect_timeout``, ….
+    ``connect_timeout``, ``strict_loading``, ….
 
     On PostgreSQL a statement may take ``statement_timeout`` seconds, and a transaction may be idle for
     ``idle_in_transaction_timeout`` seconds; beyond that the request fails with `DatabaseTimeoutError`, a 503. None sets
@@ -113,6 +113,9 @@ class DatabasePlugin:
         self._dependencies = Dependencies(self.source)
         self.get_session = self._dependencies.get_session
         self.get_sync_session = self._dependencies.get_sync_session
+        self.get_identity_session = self._dependencies.get_identity_session
+        self.get_sync_identity_session = self._dependencies.get_sync_identity_session
+        self.get_caller = self._dependencies.get_caller
 
     def __repr__(self) -> str:
         return f"DatabasePlugin({self.database.url.render_as_string()!r}, name={self.name!r})"
@@ -162,24 +165,17 @@ class DatabasePlugin:
         self,
         target: type[AsyncRepository[M, Any]],
         param: str | Sequence[str] = "id",
-        *,
-        lock: bool = False,
-        relationships: Sequence[str] = (),
+        **options: Unpack[EntityKeywords],
     ) -> Callable[..., Awaitable[M]]: ...
     @overload
     def get_entity(
-        self,
-        target: type[M],
-        param: str | Sequence[str] = "id",
-        *,
-        lock: bool = False,
-        relationships: Sequence[str] = (),
+        self, target: type[M], param: str | Sequence[str] = "id", **options: Unpack[EntityKeywords]
     ) -> Callable[..., Awaitable[M]]: ...
     def get_entity(
-        self, target: type, param: str | Sequence[str] = "id", *, lock: bool = False, relationships: Sequence[str] = ()
+        self, target: type, param: str | Sequence[str] = "id", **options: Unpack[EntityKeywords]
     ) -> Endpoint:
         """As the function `get_entity`, on this plugin's session."""
-        return entity_of(self.get_repository(target), target, param, lock=lock, relationships=relationships)
+        return entity_of(self.get_repository(target), target, param, options)
 
     def install(self, app: FastAPI) -> None:
         """Add the plugin to ``app``. The app's own lifespan runs inside the plugin's."""

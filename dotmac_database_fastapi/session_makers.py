@@ -11,6 +11,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from dotmac_database import Database, RowLevelSecurity, guard_tenants
 
+from .aliases import JsonObject
+
 SessionClass: type[Session] = Session
 AsyncSessionClass: type[AsyncSession] = AsyncSession
 
@@ -43,18 +45,18 @@ class SessionMakers:
     @cached_property
     def async_maker(self) -> async_sessionmaker[AsyncSession]:
         """The factory of guarded async sessions."""
-        maker = async_sessionmaker(
-            self._database.async_engine, class_=AsyncSessionClass, expire_on_commit=False, close_resets_only=False
-        )
+        maker = async_sessionmaker(self._database.async_engine, class_=AsyncSessionClass, **self._options)
         return guard_tenants(maker, rls=self._rls, tenant_free=self._tenant_free)
 
     @cached_property
     def sync_maker(self) -> sessionmaker[Session]:
         """The factory of guarded sync sessions, on an engine of its own for the same database."""
-        maker = sessionmaker(
-            self._database.engine, class_=SessionClass, expire_on_commit=False, close_resets_only=False
-        )
+        maker = sessionmaker(self._database.engine, class_=SessionClass, **self._options)
         return guard_tenants(maker, rls=self._rls, tenant_free=self._tenant_free)
+
+    @property
+    def _options(self) -> JsonObject:
+        return {"expire_on_commit": False, "close_resets_only": False, "info": self._database.session_info}
 
     def new_async_session(self) -> AsyncSession:
         """A guarded session for the running event loop.

@@ -25,17 +25,19 @@ from dotmac_database import (
     acting_as,
     bind_tenant,
     is_guarded,
+    restrict_to_reads,
     tenant_scope,
     unscoped,
 )
 
-from .identity import RequestIdentity
+from .identity import IDENTITY_SESSIONS, NOBODY, IdentitySession, RequestIdentity
 from .internals import ending_stack, fail_endpoint, is_first_exit
 from .source import Source
 
 T = TypeVar("T")
 A = TypeVar("A", bound=AsyncSession | async_scoped_session[Any])
 S = TypeVar("S", bound=Session | scoped_session[Any])
+O = TypeVar("O", Session, AsyncSession)  # noqa: E741 - not read as a zero here
 AnySession: TypeAlias = Session | scoped_session[Any] | AsyncSession | async_scoped_session[Any]
 Bind: TypeAlias = Callable[[AnySession, RequestIdentity], AbstractContextManager[None] | None]
 
@@ -73,6 +75,52 @@ async def request_session(source: Source, connection: HTTPConnection, identity: 
 async def request_sync_session(source: Source, connection: HTTPConnection, identity: RequestIdentity) -> Session:
     """The request's sync session, for ``def`` endpoints; its COMMIT runs in a thread."""
     return await _opened_once(connection, (id(source), "sync"), _ThreadedUnit(source, identity))
+
+
+async def identity_session(source: Source, connection: HTTPConnection) -> AsyncSession:
+    """A session without a tenant that only reads, for the dependencies that find the tenant and the actor."""
+    return await _opened_for_identity(connection, (id(source), "async"), _AsyncUnit(source, NOBODY))
+
+
+async def identity_sync_session(source: Source, connection: HTTPConnection) -> Session:
+    """As `identity_session`, on a `Session`."""
+    return await _opened_for_identity(connection, (id(source), "sync"), _ThreadedUnit(source, NOBODY))
+
+
+async def _opened_for_identity(
+    connection: HTTPConnection, key: tuple[object, object], unit: AbstractAsyncContextManager[O]
+) -> O:
+    sessions: dict[object, IdentitySession] = connection.scope.setdefault(IDENTITY_SESSIONS, {})
+    known = sessions.get(key)
+    if isinstance(known, _IdentitySession):
+        return known.session  # type: ignore[no-any-return]  # the key names the kind of session
+    session = await unit.__aenter__()
+    restrict_to_reads(session)
+    opened = sessions[key] = _IdentitySession(sessions, key, session, unit)
+    ending_stack(connection).push_async_callback(opened.end)
+    return session
+
+
+class _IdentitySession(IdentitySession):
+    """An open session for the identity. It ends with the identity's dependencies, else with the endpoint."""
+
+    def __init__(
+        self,
+        sessions: dict[object, IdentitySession],
+        key: object,
+        session: AnySession,
+        unit: AbstractAsyncContextManager[AnySession],
+    ) -> None:
+        self._sessions = sessions
+        self._key = key
+        self.session: Any = session
+        self._unit = unit
+
+    async def end(self) -> None:
+        """End the session, and detach its objects. The second call has no effect."""
+        if self._sessions.get(self._key) is self:
+            del self._sessions[self._key]
+            await self._unit.__aexit__(None, None, None)
 
 
 async def lent_session(connection: HTTPConnection, identity: RequestIdentity, session: T) -> T:

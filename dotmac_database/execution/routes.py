@@ -35,7 +35,7 @@ from ..dialects.copying import copies
 from ..dialects.drivers import driver_of
 from ..dialects.isolation import saves_begin, statement_is_transaction
 from ..models.traits import Traits
-from .state import SessionState, state_of
+from .state import SessionState, refuse_write, state_of
 
 M = TypeVar("M")
 
@@ -205,6 +205,8 @@ def write_route(
     ============================================================  ================================
     """
     state = state_of(session)
+    if state.read_only:
+        refuse_write()
     reason: Reason | None
     if session.in_transaction():
         boundary = Boundary.SAVEPOINT if state.savepoints else Boundary.SESSION_TRANSACTION

@@ -6,7 +6,7 @@ The state is stored on the sync session, which is also behind every `AsyncSessio
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 from sqlalchemy import Connection, Engine, inspect
 from sqlalchemy import exc as sa
@@ -50,6 +50,7 @@ class SessionState:
     calls no callbacks. ``writing_alone``: a write is running whose single statement the server commits by itself.
     ``last_write``: nothing follows the next write in the open block, and nothing can fail after it.
     ``strict``: the session has the listener of `strict`, since it has strict objects.
+    ``read_only``: the session refuses to write.
     """
 
     open_blocks: int = 0
@@ -62,6 +63,7 @@ class SessionState:
     writing_alone: bool = False
     last_write: bool = False
     strict: bool = False
+    read_only: bool = False
 
 
 def sync_session(session: Any) -> Session:
@@ -83,6 +85,11 @@ def state_of(session: Session) -> SessionState:
         for bind in (session.bind, *session.binds.values()):
             watch(bind)
     return state
+
+
+def refuse_write() -> NoReturn:
+    """Raise `MisuseError`: a session that only reads was asked to write."""
+    raise MisuseError("The session only reads: it can't write, and it sends no raw SQL, which could write.")
 
 
 def refuse_ended(session: Session) -> None:

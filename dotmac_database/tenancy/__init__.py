@@ -3,7 +3,7 @@
 ``alembic`` has the operations for migrations. It is not imported here, since it requires Alembic.
 """
 
-from .context import ALL_TENANTS, bind_tenant, is_guarded, tenant_scope, unscoped
+from .context import ALL_TENANTS, bind_tenant, is_guarded, restrict_to_reads, tenant_scope, unscoped
 from .guard.sessions import guard_tenants
 from .keys import LooseKey, check_tenant_keys, loose_keys, tenant_foreign_key, tenant_primary_key, tenant_unique
 from .rls.row_level_security import RowLevelSecurity
@@ -19,6 +19,7 @@ __all__ = [
     "guard_tenants",
     "is_guarded",
     "loose_keys",
+    "restrict_to_reads",
     "tenant_foreign_key",
     "tenant_primary_key",
     "tenant_scope",

@@ -19,7 +19,7 @@ from weakref import WeakSet
 from sqlalchemy.orm import InstanceState, Session
 
 from ..errors import TenantIsolationError, TenantNotGivenError, ValidationError
-from ..execution.state import AnySession, sync_session
+from ..execution.state import AnySession, state_of, sync_session
 from .holdings import holds_tenant_data, release_added, release_others, stamp_pending, unload_tenant_rows
 from .values import same, valid_tenant
 
@@ -62,7 +62,7 @@ class TenantBinding:
     ``announced`` is the tenant setting that row-level security has in the open transaction; None: no setting yet.
     ``tenant_free`` are the names of tables and functions that are declared to contain no tenant's rows. ``last`` is the
     last tenant of the session: the session's objects belong to that tenant. ``waits`` returns whether callbacks wait
-    for the commit.
+    for the commit. ``read_only``: statements that write are refused.
     """
 
     rls: RowLevelSecurity | None = None
@@ -73,6 +73,7 @@ class TenantBinding:
     announced: object = None
     last: object = None
     waits: Callable[[], bool] | None = None
+    read_only: bool = False
     attached: WeakSet[InstanceState[object]] = field(default_factory=WeakSet)
 
     @property
@@ -119,6 +120,15 @@ def bind_tenant(session: AnySession, tenant: Any) -> None:
     if tenant is ALL_TENANTS:
         raise ValidationError("A session serves one tenant; to work across them use unscoped(session, reason=…).")
     _rebind(bound, binding, valid_tenant(tenant))
+
+
+def restrict_to_reads(session: AnySession) -> None:
+    """Have a guarded session refuse writes until it is closed: `MisuseError`, before anything is sent. No I/O.
+
+    Raw SQL is refused too, since it could write. Raises `TenantIsolationError` for a session that is not guarded.
+    """
+    restricted = sync_session(session)
+    _guarded(restricted).read_only = state_of(restricted).read_only = True
 
 
 def is_guarded(session: AnySession) -> bool:

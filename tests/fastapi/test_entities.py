@@ -9,10 +9,24 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 from fastapi import Depends, FastAPI
+from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from dotmac_database import AsyncTenantRepository, Database, SoftDeleteMixin, TenantMixin, ValidationError
-from dotmac_database_fastapi import DatabasePlugin, get_entity, get_repository, get_session
+from dotmac_database import (
+    ALL_TENANTS,
+    AsyncTenantRepository,
+    Database,
+    SoftDeleteMixin,
+    TenantMixin,
+    ValidationError,
+)
+from dotmac_database_fastapi import (
+    DatabasePlugin,
+    get_entity,
+    get_repository,
+    get_session,
+    register_exception_handlers,
+)
 from tests.conftest import counted
 from tests.fastapi.conftest import Api
 
@@ -101,6 +115,63 @@ def test_only_a_row_of_the_tenant(
     assert statuses == expected
     assert api.get(f"/things/{keys['other']}", tenant="b").json() == "other"
     assert api.get(f"/things/{keys['one']}").status_code == 400  # no tenant
+
+
+@pytest.mark.parametrize("target", [Thing, Things])
+@pytest.mark.parametrize("lock", [False, True])
+@pytest.mark.parametrize("loaded", [(), ("owner",)])
+@pytest.mark.parametrize("guarded", [True, False])
+def test_forbidden_is_told_from_missing(
+    app: FastAPI,
+    api: Api,
+    keys: dict[str, UUID],
+    plugin: DatabasePlugin,
+    database: Database,
+    target: Any,
+    lock: bool,
+    loaded: tuple[str, ...],
+    guarded: bool,
+) -> None:
+    get = get_entity(target, "thing_id", lock=lock, relationships=loaded, forbidden=403)
+
+    @app.get("/things/{thing_id}")
+    async def read(thing: Thing = Depends(get), session: Any = Depends(get_session)) -> list[str]:
+        return sorted(each.tenant_id for each in session.identity_map.values())
+
+    if not guarded:
+        app.dependency_overrides[get_session] = lambda: plugin_session
+
+    expected = {"one": 200, "deleted": 404, "hidden": 404 if target is Things else 200, "other": 403, "none": 404}
+    for name, status in expected.items():
+        with counted(plugin.database.async_engine.sync_engine) as sent:
+            plugin_session = async_sessionmaker(plugin.database.async_engine)()
+            answer = api.get(f"/things/{keys.get(name, uuid4())}", tenant="a")
+            api.run(plugin_session.close())
+        assert answer.status_code == status, name
+        if status == 200:
+            assert set(answer.json()) == {"a"}
+            assert len([each for each in sent if "SELECT" in each]) <= 1 + len(loaded)
+        else:
+            assert answer.json()["code"] == {403: "tenant_isolation", 404: "not_found"}[status]
+
+
+def test_forbidden_for_all_tenants_and_where_it_has_no_meaning(
+    app: FastAPI, make_plugin: Any, runner: asyncio.Runner, keys: dict[str, UUID]
+) -> None:
+    for target in (Seat, Country):
+        with pytest.raises(ValidationError, match="forbidden"):
+            get_entity(target, "code" if target is Country else ("row", "number"), forbidden=403)
+    plugin = make_plugin(tenant=lambda: ALL_TENANTS, name="all")
+    all_tenants = FastAPI(lifespan=plugin.lifespan)
+    register_exception_handlers(all_tenants)
+
+    @all_tenants.get("/things/{id}")
+    async def read(thing: Thing = Depends(get_entity(Thing, forbidden=403))) -> str:
+        return thing.tenant_id
+
+    api = Api(all_tenants, runner)
+    assert [api.get(f"/things/{keys[name]}").json() for name in ("one", "other")] == ["a", "b"]
+    assert api.get(f"/things/{uuid4()}").status_code == 404
 
 
 def test_a_composite_key_and_a_class_without_a_tenant(app: FastAPI, api: Api, keys: dict[str, UUID]) -> None:

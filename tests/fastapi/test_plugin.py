@@ -18,6 +18,7 @@ from dotmac_database import (
     AsyncTenantRepository,
     BaseTenantRepository,
     Database,
+    LazyLoadError,
     ValidationError,
     bind_tenant,
 )
@@ -275,3 +276,26 @@ def test_a_table_that_no_class_maps_is_read_where_it_is_declared(
 
     assert Api(app, runner).get("/tables").status_code == status
     runner.run(plugin.database.dispose_async())
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_strict_loading(make_plugin: MakePlugin, runner: asyncio.Runner, strict: bool) -> None:
+    """With it, a lazy load says so, in the async session as in the sync one."""
+    plugin = make_plugin(strict_loading=strict)
+    app = FastAPI(lifespan=plugin.lifespan)
+
+    @app.get("/async")
+    async def read(users: Any = Depends(get_repository(User))) -> int:
+        user = await users.create({"name": "ada", "email": "a@b.c"})
+        return await users.db.run_sync(lambda session: len(user.posts))
+
+    @app.get("/sync")
+    def read_sync(users: Any = Depends(get_sync_repository(User))) -> int:
+        return len(users.create({"name": "ada", "email": "a@b.d"}).posts)
+
+    for path in ("/async", "/sync"):
+        if strict:
+            with pytest.raises(LazyLoadError, match="posts"):
+                Api(app, runner).get(path, tenant="a")
+        else:
+            assert Api(app, runner).get(path, tenant="a").json() == 0

@@ -7,7 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 from weakref import WeakSet, ref
 
-from sqlalchemy import Column, Connection, Delete, Engine, Executable, Insert, Table, Update, event
+from sqlalchemy import (
+    Column,
+    Connection,
+    Delete,
+    Engine,
+    Executable,
+    Insert,
+    SelectBase,
+    Table,
+    Update,
+    UpdateBase,
+    event,
+)
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import ExecutableDDLElement
@@ -17,6 +29,7 @@ from ...dialects.drivers import Opening
 from ...dialects.features import has_policies
 from ...dialects.own_statements import OWN
 from ...errors import TenantIsolationError
+from ...execution.state import refuse_write
 from ...sqlalchemy_internals import values_of
 from ..context import UNKNOWN, TenantBinding, binding_of
 from ..parameters import SERVED_TENANT
@@ -122,6 +135,8 @@ def _check_sent(
 ) -> None:
     if context is not None and CLEANING in context.execution_options:
         return
+    if binding.read_only and not _only_reads(context):
+        refuse_write()
     protected = binding.rls is not None and has_policies(connection.dialect.name)
     if not binding.open and (context is None or OWN not in context.execution_options):
         judge(_facts(binding, statement, context, has_policies=protected)).enforce()
@@ -129,6 +144,17 @@ def _check_sent(
         if binding.announced is not _ANNOUNCING and _is_raw(context):
             mark_raw(connection, statement, binding.rls.harmless_functions)
         _announce(binding, connection)
+
+
+def _only_reads(context: DefaultExecutionContext | None) -> bool:
+    """Whether a statement can't write: it is the toolkit's own, or a SELECT without text and without other commands."""
+    if context is None or OWN in context.execution_options:
+        return context is not None
+    compiled = context.compiled
+    if not isinstance(compiled, ConfiningCompiler) or compiled.opaque is not None:
+        return False
+    changes = (cte.element for cte in compiled.ctes or ())
+    return isinstance(compiled.statement, SelectBase) and not any(isinstance(each, UpdateBase) for each in changes)
 
 
 def _is_raw(context: DefaultExecutionContext | None) -> bool:
