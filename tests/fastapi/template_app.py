@@ -1,8 +1,8 @@
 """The 23 routes of FastAPI's full-stack template, on the generated routers.
 
-https://github.com/fastapi/full-stack-fastapi-template: users who log in by JWT, and their items. A user sees only their own
-items, so the owner is the tenant of an item; a superuser sees all. The answers are the template's: ``{data, count}``, ``skip``
-and ``limit``, PUT, 200 for a new row, a message for a deleted one, and a 403 for another user's row.
+https://github.com/fastapi/full-stack-fastapi-template: users who log in by JWT, and their items. A user sees only their
+own items, so the owner is the tenant of an item; a superuser sees all. The answers are the template's: ``{data,
+count}``, ``skip`` and ``limit``, PUT, 200 for a new row, a message for a deleted one, and a 403 for another user's row.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from uuid import UUID, uuid4
 
 import jwt
-from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path
 from fastapi.responses import HTMLResponse
 from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
 from pydantic import BaseModel
@@ -222,13 +222,13 @@ async def superuser(user: User = Depends(me)) -> User:
     return user
 
 
-async def self_or_superuser(id: UUID, user: User = Depends(me)) -> None:
-    if user.id != id and not user.is_superuser:
+async def self_or_superuser(user_id: UUID = Path(alias="id"), user: User = Depends(me)) -> None:
+    if user.id != user_id and not user.is_superuser:
         raise HTTPException(403, "The user doesn't have enough privileges")
 
 
-async def another_user(id: UUID, user: User = Depends(superuser)) -> None:
-    if user.id == id:
+async def another_user(user_id: UUID = Path(alias="id"), user: User = Depends(superuser)) -> None:
+    if user.id == user_id:
         raise HTTPException(403, "Super users are not allowed to delete themselves")
 
 
