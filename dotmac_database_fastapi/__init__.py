@@ -4,7 +4,7 @@ from .dependencies import get_repository, get_session, get_sync_repository, get_
 from .entities import get_entity
 from .handlers import register_exception_handlers
 from .health import health_router
-from .options import CrudOptions, ListOptions
+from .options import OPERATIONS, CrudOptions, ListOptions
 from .params import CursorQuery, PageQuery, filter_query, options_query, sort_query
 from .plugin import DatabasePlugin
 from .registry import PluginError
@@ -12,12 +12,13 @@ from .rerun import rerun_route
 from .routers import crud_router, list_router
 from .tenants import BadTenantError, tenant_from_header, tenant_from_path, tenant_from_subdomain
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for constants
     "BadTenantError",
     "CrudOptions",
     "CursorQuery",
     "DatabasePlugin",
     "ListOptions",
+    "OPERATIONS",
     "PageQuery",
     "PluginError",
     "crud_router",
