@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from inspect import isawaitable
 from typing import Any
 
@@ -13,6 +12,7 @@ from sqlalchemy import inspect as sa_inspect
 from dotmac_database import MisuseError, ValidationError
 
 from .aliases import Data, Endpoint, Repository
+from .refused_rows import row_at
 
 NAMES = ("before_create", "after_create", "before_update", "after_update", "before_delete", "after_delete")
 
@@ -41,9 +41,8 @@ class Hooks:
                     raise ValidationError(f"hooks: {name} is not a function.", field="hooks")
                 self._hooks[name] = hook
             elif name.startswith(("before_", "after_")):
-                similar = get_close_matches(name, NAMES, 1)
-                meant = f"Did you mean {similar[0]!r}?" if similar else f"There are: {', '.join(NAMES)}."
-                raise ValidationError(f"hooks: there is no hook {name!r}. {meant}", field="hooks")
+                known = ", ".join(NAMES)
+                raise ValidationError(f"hooks: there is no hook {name!r}. There are: {known}.", field="hooks")
 
     def has(self, operation: str) -> bool:
         """Whether there is a hook before or after this operation: ``create``, ``update`` or ``delete``."""
@@ -61,19 +60,27 @@ class Hooks:
         """Call the hook before the row with this primary key is deleted."""
         await self._call("before_delete", key, repository)
 
-    async def after(self, operation: str, subjects: Sequence[object], repository: Repository) -> None:
-        """Call the hook after an operation, for each of the entities, or for each of the deleted primary keys.
+    async def after(self, operation: str, subject: object, repository: Repository) -> None:
+        """Call the hook after an operation on the entity, or on the deleted primary key.
 
-        What the hook has changed in the session is flushed, so that the entities have their new values.
+        What the hook has changed in the session is flushed, so that the entity has its new values.
         """
-        name = f"after_{operation}"
-        if name not in self._hooks:
-            return
-        for subject in subjects:
-            await self._call(name, subject, repository)
+        if f"after_{operation}" in self._hooks:
+            await self._call(f"after_{operation}", subject, repository)
+            await self._flush([] if operation == "delete" else [subject], repository)
+
+    async def after_many(self, operation: str, entities: Sequence[object], repository: Repository) -> None:
+        """As `after`, for each of many entities. An error of the toolkit has the ``index`` of its row."""
+        if f"after_{operation}" in self._hooks:
+            for index, entity in enumerate(entities):
+                with row_at(index):
+                    await self._call(f"after_{operation}", entity, repository)
+            await self._flush(entities, repository)
+
+    async def _flush(self, entities: Sequence[object], repository: Repository) -> None:
         session, columns = repository.db, repository.traits.columns.keys()
         await session.flush()
-        for entity in subjects if operation != "delete" else ():
+        for entity in entities:
             state: Any = sa_inspect(entity)
             expired = state.expired_attributes & columns
             if expired and state.persistent:

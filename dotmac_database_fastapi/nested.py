@@ -21,7 +21,7 @@ from .references import References
 from .refused_rows import rows_of, written_together
 from .rendering import Renderer
 from .row_data import with_values, without_fields
-from .schemas import child_schema_of
+from .schemas import child_schema_of, list_of
 
 Children = Mapping[str, Sequence[Any]]
 """For each relationship, the data of the children, or their entities, in the order of the request."""
@@ -45,19 +45,20 @@ class Nested:
     def create_schema(self, schema: Schema) -> Schema:
         """The schema of a new row with its children. A field of the relationship's name in ``schema`` is kept."""
         fields: JsonObject = {
-            name: (Annotated[list[each.schema], Field(max_length=MAX_ROWS)], [])  # type: ignore[name-defined]  # a class that is known at run time
+            name: (Annotated[list_of(each.schema), Field(max_length=MAX_ROWS)], [])
             for name, each in self._all.items()
             if name not in schema.model_fields
         }
         if not fields:
             return schema
-        return create_model(schema.__name__, __base__=schema, __module__=schema.__module__, **fields)
+        name = f"{schema.__name__}With{''.join(map(str.title, fields))}"
+        return create_model(name, __base__=schema, __module__=schema.__module__, **fields)
 
     def read_schema(self, renderer: Renderer) -> Schema:
         """The schema of the response to the POST: a derived read schema, and the children. Others stay as they are."""
         if not self or renderer.columns is None:
             return renderer.schema
-        fields: JsonObject = {name: (list[each.renderer.schema], ...) for name, each in self._all.items()}
+        fields: JsonObject = {name: (list_of(each.renderer.schema), ...) for name, each in self._all.items()}
         return create_model(
             f"{self.traits.name}Created", __base__=renderer.schema, __module__=self.traits.model.__module__, **fields
         )
@@ -109,7 +110,7 @@ class _Relationship:
             values[key] = getattr(parent, repository.traits.tenant or key)
         rows = [with_values(child, values) for child in children]
         own = create_async_repository(repository.db, self.traits.model, None if key is None else tenant)
-        with rows_of(self.name):
+        with rows_of(self.name, self.filled):
             checked = await self.references.before_create_many(own, rows)
             created: Sequence[object] = await written_together(
                 own,

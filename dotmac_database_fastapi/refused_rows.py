@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias, TypeVar
 
@@ -38,12 +38,16 @@ def row_at(index: int) -> Iterator[None]:
 
 
 @contextmanager
-def rows_of(relationship: str) -> Iterator[None]:
-    """A block for the rows of a relationship. The fields of errors become paths, such as ``lines.sku``."""
+def rows_of(relationship: str, filled: Collection[str] = ()) -> Iterator[None]:
+    """A block for the rows of a relationship. The fields of errors become paths, such as ``lines.sku``.
+
+    ``filled`` are fields that the client did not send, which errors do not name.
+    """
     try:
         yield
     except (DuplicateEntityError, ConstraintViolationError) as refused:
-        refused.fields = tuple(f"{relationship}.{field}" for field in refused.fields) or (relationship,)
+        sent = tuple(f"{relationship}.{field}" for field in refused.fields if field not in filled)
+        refused.fields = sent or (relationship,)
         raise
     except MisuseError:
         raise  # its field is looked for in the request

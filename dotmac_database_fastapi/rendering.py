@@ -23,7 +23,7 @@ from dotmac_database import CursorPaginationResult, PaginationResult, Traits, tr
 from .aliases import Annotation, AnyColumn, Repository
 from .declared import converts
 from .readable import deferred_in, shown_by
-from .schemas import read_schema_of
+from .schemas import list_of, read_schema_of
 
 Page: TypeAlias = PaginationResult[Any] | CursorPaginationResult[Any]
 
@@ -106,7 +106,7 @@ class _Shape:
     """The type adapters for rows of one type, and for lists and pages of them."""
 
     def __init__(self, item: Annotation) -> None:
-        self._item = item
+        self._item: Annotation = item
         kinds: tuple[Annotation, ...] = (PaginationResult, CursorPaginationResult)
         self.one: TypeAdapter[object] = TypeAdapter(item)
         self.pages: dict[type, TypeAdapter[object]] = {kind: TypeAdapter(kind[item]) for kind in kinds}
@@ -114,7 +114,7 @@ class _Shape:
     @cached_property
     def many(self) -> TypeAdapter[object]:
         """For a list of rows."""
-        return TypeAdapter(list[self._item])
+        return TypeAdapter(list_of(self._item))
 
 
 def _dump(adapter: TypeAdapter[object], value: object) -> bytes:

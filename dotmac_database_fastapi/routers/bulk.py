@@ -16,7 +16,7 @@ from ..idempotency import IDEMPOTENCY_KEY, Replays
 from ..preferences import APPLIED, prefers_minimal
 from ..refused_rows import row_at, written_together
 from ..row_data import with_values
-from ..schemas import keyed_schema_of
+from ..schemas import keyed_schema_of, list_of
 from .resource import Resource, written_responses
 
 
@@ -38,7 +38,7 @@ def add_bulk_create(resource: Resource, schema: Schema, replays: Replays | None)
             lambda some: repository.bulk_create(some, returning=False),
         )
         await references.after_many(repository, entities, checked, created=True)
-        await hooks.after("create", entities, repository)
+        await hooks.after_many("create", entities, repository)
         if resource.renderer.relationships:
             keys = [resource.traits.key_of(entity) for entity in entities]
             entities = await _stored(resource, repository, keys)
@@ -87,7 +87,7 @@ def add_bulk_update(resource: Resource, schema: Schema) -> None:
         await written_together(repository, rows, lambda: repository.bulk_update(rows), repository.bulk_update)
         entities = await _stored(resource, repository, keys)
         await references.after_many(repository, entities, checked, created=False)
-        await hooks.after("update", entities, repository)
+        await hooks.after_many("update", entities, repository)
         return _response(resource, request, entities, 200)
 
     problems = {400, 404, 409, 422, *resource.problems_of_tenant(schema)}
@@ -137,11 +137,10 @@ def _add(
     problems: set[int],
     headers: JsonObject,
 ) -> None:
-    body: Any = Annotated[list[schema], Body(min_length=1, max_length=MAX_ROWS)]  # type: ignore[valid-type]  # a class that is known at run time
+    body: Any = Annotated[list_of(schema), Body(min_length=1, max_length=MAX_ROWS)]
     endpoint.__annotations__["data"] = body
     names = plural(resource.traits.name)
-    shown: Any = list[resource.renderer.schema]  # type: ignore[name-defined]  # as above
-    response = {"model": shown, "description": f"The {names}, in the order of the request."}
+    response = {"model": list_of(resource.renderer.schema), "description": f"The {names}, in the order of the request."}
     parameters, responses = written_responses(status, response, headers)
     resource.add(
         "bulk_create" if verb == "create" else "bulk_update",

@@ -33,7 +33,7 @@ def add_create(resource: Resource, schema: Schema, nested: Nested, replays: Repl
         await references.after(repository, entity, checked, created=True)
         created = await nested.create(repository, entity, children) if nested else {}
         if not is_plain:
-            await hooks.after("create", [entity], repository)
+            await hooks.after("create", entity, repository)
         entity = await resource.loaded(repository, entity)
         headers = {"Location": key.location(request, entity, data)}
         if prefers_minimal(request):
@@ -107,7 +107,7 @@ def add_update(resource: Resource, schema: Schema) -> None:
             entity = await repository.update(key, row, expected_version=expected)
         await references.after(repository, entity, checked, created=False)
         if not is_plain:
-            await hooks.after("update", [entity], repository)
+            await hooks.after("update", entity, repository)
         entity = await resource.loaded(repository, entity)
         return _written(resource, request, entity, repository, is_last=last)
 
@@ -136,7 +136,7 @@ def add_delete(resource: Resource) -> None:
         if not exists:
             raise resource.missing()
         if not is_plain:
-            await hooks.after("delete", [key], repository)
+            await hooks.after("delete", key, repository)
         return Response(status_code=204)
 
     _add(resource, "delete", "DELETE", resource.key.path, delete, 204, {404, 409, 422, *_of_version(resource)}, {})
