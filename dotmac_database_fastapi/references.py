@@ -119,8 +119,8 @@ class References:
         if not self.all:
             return
         pairs = zip(entities, checked, strict=True)
-        found = [await self._unchecked(repository, entity, before, created=created) for entity, before in pairs]
-        await self._check_many(repository, [values for values, _ in found], [others for _, others in found])
+        written = [await self._unchecked(repository, entity, before, created=created) for entity, before in pairs]
+        await self._check_many(repository, [values for values, _ in written], [others for _, others in written])
 
     async def _unchecked(
         self, repository: Repository, entity: object, checked: Checked, *, created: bool

@@ -69,12 +69,12 @@ class TenantReference:
 
     def target_key(self, traits: Traits[object], values: Mapping[str, object]) -> tuple[object, ...]:
         """The key in ``values``, without the tenant, as the columns that it refers to store it."""
-        given = (
+        parts = (
             _value(traits, key or "", column, values.get(key or ""))
             for key, column, _ in self._pairs
             if key != traits.tenant
         )
-        return self.coerced(traits, tuple(given))
+        return self.coerced(traits, tuple(parts))
 
     def coerced(self, traits: Traits[object], key: Sequence[object]) -> tuple[object, ...]:
         """A key, without the tenant, with values of the types of the columns that it refers to."""
@@ -236,8 +236,8 @@ def _first_unknown(
     keys, known = list(places), set[tuple[object, ...]]()
     for start in range(0, len(keys), _KEYS_OF_STATEMENT):
         statement, parameters = reference.among(traits, tenant, dialect, keys[start : start + _KEYS_OF_STATEMENT])
-        found = _read(session, traits, statement, tenant_id, parameters)
-        known.update(reference.coerced(traits, row) for row in found)
+        existing = _read(session, traits, statement, tenant_id, parameters)
+        known.update(reference.coerced(traits, row) for row in existing)
     # The database can take values for equal that differ in Python, such as padded ones or those of other collations.
     others = [place for key, place in places.items() if key not in known]
     for start in range(0, len(others), _ALTERNATIVES):

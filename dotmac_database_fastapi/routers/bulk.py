@@ -74,15 +74,15 @@ def add_bulk_update(resource: Resource, schema: Schema) -> None:
     hooks, references, parts = resource.hooks, resource.references, resource.key.parts
 
     async def bulk_update(request: Request, data: Any, repository: Repository = Depends(resource.get_rows)) -> Response:
-        given = [{part: getattr(each, part) for part in parts} for each in data]
-        _refuse_repeated(given)
-        keys = [resource.key.of(each, repository.tenant_id) for each in given]
+        key_values = [{part: getattr(each, part) for part in parts} for each in data]
+        _refuse_repeated(key_values)
+        keys = [resource.key.of(each, repository.tenant_id) for each in key_values]
         stored = await _stored(resource, repository, keys)
         rows: list[Data] = []
         for index, each in enumerate(data):
             with row_at(index):
                 row = await hooks.before_update(keys[index], each, repository)
-                rows.append(with_values(row, given[index]))
+                rows.append(with_values(row, key_values[index]))
         checked = await references.before_update_many(repository, rows, stored)
         await written_together(repository, rows, lambda: repository.bulk_update(rows), repository.bulk_update)
         entities = await _stored(resource, repository, keys)

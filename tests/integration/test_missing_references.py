@@ -183,7 +183,7 @@ class TestManyRows:
         for many in (1, 1000):
             with counted(face.engine) as sent:
                 assert first(session, Item, [{"plain_id": A, "dog_id": A}] * many) is None
-            assert sum(each.startswith("SELECT item") or each.startswith("SELECT ") for each in sent) <= 3
+            assert sum(each.startswith("SELECT ") for each in sent) <= 3
         with counted(face.engine) as sent:
             assert first(session, Item, [{"plain_id": A}, *({"plain_id": 100 + n} for n in range(1000))]) == (
                 1,
