@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import Body, Depends, Request, Response
@@ -13,11 +13,21 @@ from ..aliases import Data, Endpoint, JsonObject, Repository, Schema
 from ..answers import REPLAYED, plural
 from ..bounds import MAX_ROWS
 from ..idempotency import IDEMPOTENCY_KEY, Replays
+from ..options import Operation
 from ..preferences import APPLIED, prefers_minimal
 from ..refused_rows import row_at, written_together
 from ..row_data import with_values
 from ..schemas import keyed_schema_of, list_of
 from .resource import Resource, written_responses
+
+BULK = "bulk"
+"""The last segment of the path of both endpoints. So it can't be the key of a row."""
+
+
+def methods_of_bulk(operations: Collection[Operation]) -> list[str]:
+    """The methods that the path has with these operations."""
+    methods: dict[Operation, str] = {"bulk_create": "POST", "bulk_update": "PATCH"}
+    return [method for operation, method in methods.items() if operation in operations]
 
 
 def add_bulk_create(resource: Resource, schema: Schema, replays: Replays | None) -> None:
@@ -145,7 +155,7 @@ def _add(
     resource.add(
         "bulk_create" if verb == "create" else "bulk_update",
         "POST" if verb == "create" else "PATCH",
-        f"{resource.path.rstrip('/')}/bulk",
+        f"/{BULK}",
         endpoint,
         status,
         problems,

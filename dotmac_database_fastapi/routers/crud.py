@@ -12,7 +12,7 @@ from dotmac_database import Traits, traits_of
 
 from ..answers import plural
 from ..bodies import router_of
-from ..heads import add_options
+from ..heads import add_options, refuse_other_methods
 from ..hooks import Hooks
 from ..idempotency import Replays
 from ..keys import PathKey
@@ -22,7 +22,7 @@ from ..query_string import ListParams
 from ..references import References
 from ..rendering import Renderer
 from ..schemas import create_schema_of, update_schema_of
-from .bulk import add_bulk_create, add_bulk_update
+from .bulk import BULK, add_bulk_create, add_bulk_update, methods_of_bulk
 from .items import add_create, add_delete, add_read, add_restore, add_update
 from .links import add_links
 from .lists import add_list, rows_of
@@ -81,7 +81,7 @@ def crud_router(
         traits,
         get_rows,
         renderer,
-        PathKey(traits),
+        PathKey(traits, reserved=[BULK] if methods_of_bulk(chosen.operations) else ()),
         References(traits),
         Hooks(chosen.hooks),
         wrapped=of_router.get("route_class", APIRoute) is not APIRoute,
@@ -103,6 +103,9 @@ def _add_operations(resource: Resource, model: type) -> None:
         add_bulk_create(resource, chosen.create_schema or create_schema_of(model), replays)
     if "bulk_update" in operations:
         add_bulk_update(resource, chosen.update_schema or update_schema_of(model))
+    methods = methods_of_bulk(operations)
+    if methods:
+        refuse_other_methods(resource.router, f"/{BULK}", methods)
     if "read" in operations:
         add_read(resource)
     if "update" in operations:

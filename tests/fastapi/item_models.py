@@ -94,6 +94,14 @@ class Slot(Base):
     holder: Mapped[str | None]
 
 
+class Word(TenantMixin, Base):
+    """The client makes the key."""
+
+    __tablename__ = "item_words"
+
+    word: Mapped[str] = mapped_column(primary_key=True)
+
+
 TENANTS = ("a", "b")
 OWN, DELETED, OTHER = 1, 2, 3
 """The rows of tenant a; those of tenant b have keys that are 10 higher."""

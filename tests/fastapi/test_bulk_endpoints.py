@@ -15,7 +15,7 @@ from dotmac_database import AsyncTenantRepository, idempotency_metadata
 from dotmac_database_fastapi import OPERATIONS, crud_router
 from tests.conftest import counted
 from tests.fastapi.conftest import Api
-from tests.fastapi.item_models import Customer, Order, Slot, World, stored, world_of
+from tests.fastapi.item_models import Customer, Order, Slot, Word, World, stored, world_of
 
 EVERY = [*OPERATIONS, "bulk_create", "bulk_update"]
 CONTROL = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
@@ -64,6 +64,7 @@ def served(world: World) -> Iterator[Api]:
         app.include_router(crud_router(Order, "/mine", operations=EVERY, repository=OwnRepository))
         app.include_router(crud_router(Order, "/related", read_schema=ReadOrder, operations=EVERY))
         app.include_router(crud_router(Slot, "/slots", operations=EVERY))
+        app.include_router(crud_router(Word, "/words", operations=EVERY))
         app.include_router(crud_router(Customer, "/customers", operations=["bulk_create"]))
         app.include_router(crud_router(Customer, "", operations=["bulk_create"]))
         yield api
@@ -152,10 +153,18 @@ class TestRows:
         assert post(api, [{"name": "x"}], "/customers/bulk").status_code == 201
 
     def test_the_methods_of_the_path(self, api: Api) -> None:
-        answer = api.request("OPTIONS", "/orders/bulk")
-        assert answer.status_code == 204
-        assert {"POST", "PATCH"} <= set(answer.headers["allow"].split(", "))
-        assert api.get("/customers/bulk", tenant="a").status_code == 405
+        for path, allowed in (("/orders/bulk", "OPTIONS, PATCH, POST"), ("/customers/bulk", "OPTIONS, POST")):
+            for method in ("OPTIONS", "GET", "HEAD", "PUT", "DELETE"):
+                answer = api.request(method, path, tenant="a")
+                assert answer.status_code == (204 if method == "OPTIONS" else 405)
+                assert answer.headers["allow"] == allowed
+
+    def test_no_row_has_the_path_as_its_key(self, api: Api) -> None:
+        for path, body in (("/words", {"word": "bulk"}), ("/words/bulk", [{"word": "x"}, {"word": "bulk"}])):
+            answer = api.post(path, tenant="a", json=body)
+            assert (answer.status_code, answer.json()["fields"]) == (422, ["word"])
+        assert answer.json()["index"] == 1
+        assert api.delete("/words/bulk", tenant="a").status_code == 405
 
 
 REFUSED: dict[str, tuple[str, int, int | None, str, list[dict[str, Any]]]] = {
