@@ -51,7 +51,7 @@ def add_bulk_create(resource: Resource, schema: Schema, replays: Replays | None)
         await hooks.after_many("create", entities, repository)
         if resource.renderer.relationships:
             keys = [resource.traits.key_of(entity) for entity in entities]
-            entities = await _stored(resource, repository, keys)
+            entities = await _locked(resource, repository, keys, resource.renderer.relationships)
         return _response(resource, request, entities, 201)
 
     async def create(request: Request, data: Any, repository: Repository = Depends(resource.get_rows)) -> Response:
@@ -87,7 +87,7 @@ def add_bulk_update(resource: Resource, schema: Schema) -> None:
         key_values = [{part: getattr(each, part) for part in parts} for each in data]
         _refuse_repeated(key_values)
         keys = [resource.key.of(each, repository.tenant_id) for each in key_values]
-        stored = await _stored(resource, repository, keys)
+        stored = await _locked(resource, repository, keys)
         rows: list[Data] = []
         for index, each in enumerate(data):
             with row_at(index):
@@ -95,7 +95,7 @@ def add_bulk_update(resource: Resource, schema: Schema) -> None:
                 rows.append(with_values(row, key_values[index]))
         checked = await references.before_update_many(repository, rows, stored)
         await written_together(repository, rows, lambda: repository.bulk_update(rows), repository.bulk_update)
-        entities = await _stored(resource, repository, keys)
+        entities = await _locked(resource, repository, keys, resource.renderer.relationships)
         await references.after_many(repository, entities, checked, created=False)
         await hooks.after_many("update", entities, repository)
         return _response(resource, request, entities, 200)
@@ -116,15 +116,17 @@ def _refuse_repeated(keys: Sequence[Mapping[str, object]]) -> None:
         seen.add(values)
 
 
-async def _stored(resource: Resource, repository: Repository, keys: Sequence[object]) -> list[object]:
-    """The rows with these primary keys, locked, with the relationships and all columns that the schema contains.
+async def _locked(
+    resource: Resource, repository: Repository, keys: Sequence[object], relationships: Sequence[str] = ()
+) -> list[object]:
+    """The rows with these primary keys as they are now, locked, with all columns and these relationships.
 
     One statement, and one for each relationship. Raises `EntityNotFoundError` for the first row that does not exist.
     """
     rows = repository.for_update()
     if resource.traits.deferred:
         rows = rows.undefer()
-    entities: list[object] = await rows.get_many(keys, relationships=resource.renderer.relationships)
+    entities: list[object] = await rows.get_many(keys, relationships=relationships)
     if len(entities) < len(keys):
         existing = set(map(resource.traits.key_of, entities))
         with row_at(next((index for index, key in enumerate(keys) if key not in existing), 0)):

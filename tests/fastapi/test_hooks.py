@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.fastapi.conftest import Api
 from tests.fastapi.item_models import Order, World, stored, world_of
 
 EVERY = [*OPERATIONS, "bulk_create", "bulk_update"]
+ROOT = Path(__file__).parent.parent.parent
 NAMES = ("before_create", "after_create", "before_update", "after_update", "before_delete", "after_delete")
 
 
@@ -291,6 +293,23 @@ def test_what_is_no_hook_is_refused_when_the_router_is_made(name: str) -> None:
     hooks, message = WRONG[name]
     with pytest.raises(ValidationError, match=message):
         crud_router(Order, "/orders", hooks=hooks)
+
+
+def test_the_example_of_the_documents_runs(world: World) -> None:
+    section = (ROOT / "docs/fastapi.md").read_text().partition("### Many rows, links, children and hooks")[2]
+    example = section.partition("```python\n")[2].partition("```")[0]
+    world.refill()
+    with world.api() as (app, api):
+        exec(example, {"app": app, "crud_router": crud_router, "Order": Order, "HTTPException": HTTPException})
+        answer = api.post("/orders", tenant="a", json={"number": "x"})
+        assert (answer.status_code, answer.json()["note"]) == (201, "new")
+        before = stored(world.owner)
+        rows = [{"number": "y"}, {"number": "z", "total": 2000}]
+        assert api.post("/orders/bulk", tenant="a", json=rows).status_code == 403
+        assert stored(world.owner) == before
+        assert api.request("PUT", f"/orders/{answer.json()['id']}/labels/1", tenant="a").status_code == 204
+        made = api.post("/carts", tenant="a", json={"number": "c", "lines": [{"sku": "s"}]})
+        assert [line["sku"] for line in made.json()["lines"]] == ["s"]
 
 
 def test_other_attributes_of_the_object_are_its_own() -> None:
