@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from dotmac_database import ValidationError, idempotency_metadata
 from dotmac_database_fastapi import OPERATIONS, crud_router
 from tests.fastapi.conftest import Api
-from tests.fastapi.item_models import Order, World, stored, world_of
+from tests.fastapi.item_models import Customer, Order, World, stored, world_of
 
 EVERY = [*OPERATIONS, "bulk_create", "bulk_update"]
 ROOT = Path(__file__).parent.parent.parent
@@ -123,7 +123,25 @@ def failing(world: World) -> Iterator[Api]:
     with world.api() as (app, api):
         for hook in NAMES:
             app.include_router(crud_router(Order, f"/{hook}/orders", operations=EVERY, hooks=Failing(hook)))
+            app.include_router(crud_router(Customer, f"/{hook}/customers", hooks=Failing(hook)))
         yield api
+
+
+@pytest.mark.parametrize("hook", [hook for hook in NAMES if hook.startswith("after")])
+def test_a_write_that_could_be_committed_at_once_waits_for_its_hook(world: World, failing: Api, hook: str) -> None:
+    """Nothing refers to rows of tenants, so that without a hook the write would be a transaction by itself."""
+    world.refill()
+    before = stored(world.owner)
+    Failing.kind = "HTTPException"
+    sent = {
+        "after_create": "POST /customers",
+        "after_update": "PATCH /customers/1",
+        "after_delete": "DELETE /customers/1",
+    }
+    method, _, path = sent[hook].partition(" ")
+    answer = failing.request(method, f"/{hook}{path}", tenant="a", json=None if method == "DELETE" else {"name": "x"})
+    assert answer.status_code == 418
+    assert stored(world.owner) == before
 
 
 @pytest.mark.parametrize("hook", NAMES)
