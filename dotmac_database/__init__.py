@@ -58,9 +58,12 @@ from .repositories import (
 )
 from .retry import RetryAttempt, RetryBudget, RetryHook, RetryPolicy, RetryStrategy, is_transient, with_retry
 from .retry.breaker import CircuitBreaker, CircuitChange, CircuitHook
+from .statements.links import check_link
 from .statements.references import (
     TenantReference,
+    async_first_missing_reference,
     async_missing_references,
+    first_missing_reference,
     missing_references,
     tenant_references,
 )
@@ -182,15 +185,18 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "all_of",
     "any_of",
     "async_advisory_lock",
+    "async_first_missing_reference",
     "async_missing_references",
     "async_once",
     "async_purge_idempotency_keys",
     "bind_tenant",
+    "check_link",
     "check_tenant_keys",
     "create_async_repository",
     "create_database",
     "create_repository",
     "current_actor",
+    "first_missing_reference",
     "guard_tenants",
     "idempotency_metadata",
     "is_guarded",

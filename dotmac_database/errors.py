@@ -31,7 +31,13 @@ Outcome = Literal["rolled_back", "unknown"]
 
 
 class DatabaseError(Exception):
-    """The base class of the toolkit's exceptions."""
+    """The base class of the toolkit's exceptions.
+
+    ``index`` is the position of the refused row in the data of a method for many rows. It is None if there was only one
+    row, or if it is unknown which row was refused.
+    """
+
+    index: int | None = None
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip())

@@ -13,7 +13,7 @@ from .entities import get_entity
 from .handlers import register_exception_handlers
 from .health import health_router
 from .identity import Caller
-from .options import CrudOptions, ListOptions
+from .options import OPERATIONS, CrudOptions, ListOptions
 from .params import CursorQuery, PageQuery, filter_query, options_query, sort_query
 from .plugin import DatabasePlugin
 from .registry import PluginError
@@ -21,13 +21,14 @@ from .rerun import rerun_route
 from .routers import crud_router, list_router
 from .tenants import BadTenantError, tenant_from_header, tenant_from_path, tenant_from_subdomain
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for constants
     "BadTenantError",
     "Caller",
     "CrudOptions",
     "CursorQuery",
     "DatabasePlugin",
     "ListOptions",
+    "OPERATIONS",
     "PageQuery",
     "PluginError",
     "crud_router",

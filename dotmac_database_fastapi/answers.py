@@ -46,6 +46,15 @@ def plural(name: str) -> str:
     return f"{name}es" if re.search(r"(?:s|x|z|ch|sh)\Z", name) else f"{name}s"
 
 
+def singular(name: str) -> str:
+    """The singular of a relationship's name by the regular rules: ``tag``, ``country``, ``box``."""
+    if name.endswith("ies"):
+        return f"{name[:-3]}y"
+    if re.search(r"(?:s|x|z|ch|sh)es\Z", name):
+        return name[:-2]
+    return name.removesuffix("s") if not name.endswith("ss") else name
+
+
 def header(description: str, **schema: JsonValue) -> JsonObject:
     """The OpenAPI object of a response header."""
     return {"description": description, "schema": {"type": "string", **schema}}
@@ -99,6 +108,11 @@ PROBLEM: JsonObject = {
         "status": {"type": "integer", "minimum": 400, "maximum": 599},
         "detail": {"type": "string", "description": "An explanation of the problem, for people."},
         "code": {"type": "string", "description": "The kind of the problem, for programs."},
+        "index": {
+            "type": "integer",
+            "minimum": 0,
+            "description": "The position of the refused row in an array.",
+        },
         "fields": {"type": "array", "items": {"type": "string"}, "description": "The fields with the problem."},
         "errors": {
             "type": "array",

@@ -29,6 +29,9 @@ MAX_FAULTS = 10
 MAX_SUGGESTIONS = 3
 """The most unknown names for which a similar known name is searched: each search takes as long as a plain request."""
 
+MAX_ROWS = 1_000
+"""The most rows in a JSON array of a request's body."""
+
 MAX_OFFSET = 10_000
 """The default for the most rows that a numbered page may skip. The database reads all rows that are skipped."""
 

@@ -112,7 +112,7 @@ async def database_error(request: Request, error: Exception) -> Response:
     if status == 500:
         _log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
         return problem(status, code)
-    return problem(status, code, str(error), fields=_fields(error))
+    return problem(status, code, str(error), index=error.index, fields=_fields(error))
 
 
 def _is_named_by_client(request: Request, error: MisuseError) -> bool:

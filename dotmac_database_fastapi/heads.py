@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from .internals import allowed_methods
@@ -38,6 +39,21 @@ def add_options(router: APIRouter) -> None:
     for path in dict.fromkeys(route.path.removeprefix(router.prefix) for route in router.routes):  # type: ignore[attr-defined]  # BaseRoute has no path, and each route here has one
         router.add_api_route(path, _options, methods=["OPTIONS"], name="options", include_in_schema=False)
     router.routes.sort(key=lambda route: getattr(route, "methods", None) == {"HEAD"})
+
+
+def refuse_other_methods(router: APIRouter, path: str, methods: Collection[str]) -> None:
+    """Refuse all methods of a path but these by a 405. Without it, a later path with parameters would serve them."""
+    allow = {"Allow": ", ".join(sorted({*methods, "OPTIONS"}))}
+
+    async def options() -> Response:
+        return Response(status_code=204, headers=allow)
+
+    async def refuse() -> Response:
+        raise HTTPException(405, headers=allow)
+
+    others = sorted({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE"}.difference(methods))
+    router.add_api_route(path, options, methods=["OPTIONS"], name="options", include_in_schema=False)
+    router.add_api_route(path, refuse, methods=others, name="refuse", include_in_schema=False)
 
 
 async def _options(request: Request) -> Response:

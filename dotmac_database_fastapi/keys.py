@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated
 from urllib.parse import quote
@@ -41,9 +41,15 @@ _IN_PATHS = "/:@!$&'()*+,;=~"
 class PathKey:
     """The primary key of a class in a path. The tenant column is not in the path: its value is the request's tenant."""
 
-    def __init__(self, traits: Traits[object], names: Sequence[str] | None = None) -> None:
-        """``names`` are the path's parameters. None: ``id``, or those of the columns of a composite key."""
+    def __init__(
+        self, traits: Traits[object], names: Sequence[str] | None = None, *, reserved: Collection[str] = ()
+    ) -> None:
+        """``names`` are the path's parameters. None: ``id``, or those of the columns of a composite key.
+
+        ``reserved`` are segments after the path of the collection that are no keys.
+        """
         self.traits = traits
+        self.reserved = frozenset(reserved)
         self.parts = [key for key in traits.primary_key if key != traits.tenant] or list(traits.primary_key)
         self.names = list(names) if names is not None else ["id"] if len(self.parts) == 1 else self.parts
         if len(self.names) != len(self.parts):
@@ -74,7 +80,7 @@ class PathKey:
         if path != root and not path.startswith(f"{root}/"):
             path = root + path
         try:
-            segments = _segments({part: getattr(entity, part) for part in self.parts})
+            segments = self._segments({part: getattr(entity, part) for part in self.parts})
         except ValidationError as refused:
             if refused.field in self._sent(data):
                 raise
@@ -87,7 +93,16 @@ class PathKey:
         """Raise `ValidationError` if the client sent a key, or a column of one, that can't be in a path."""
         sent = self._sent(data)
         if sent:
-            _segments(sent)
+            self._segments(sent)
+
+    def _segments(self, key: Mapping[str, object]) -> list[str]:
+        """The columns of a key as path segments. Raises `ValidationError` for a key that can't be in a path."""
+        segments = _segments(key)
+        if len(self.parts) == 1 and segments[0] in self.reserved:
+            raise ValidationError(
+                f"The path {segments[0]!r} is not that of a row; choose another key.", field=self.parts[0]
+            )
+        return segments
 
     def _sent(self, data: BaseModel) -> dict[str, object]:
         """The key columns that the client sent, under their own names even if it used synonyms."""

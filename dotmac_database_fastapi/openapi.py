@@ -233,7 +233,8 @@ class _Document:
 def _add_merge_patch(operation: _Operation) -> None:
     """Document that a generated PATCH is a JSON Merge Patch (RFC 7396), which has a media type of its own."""
     content = operation.document.get("requestBody", {}).get("content", {})
-    if operation.answers is not None and operation.method == "patch" and "application/json" in content:
+    is_of_a_row = content.get("application/json", {}).get("schema", {}).get("type") != "array"
+    if operation.answers is not None and operation.method == "patch" and content and is_of_a_row:
         content.setdefault("application/merge-patch+json", deepcopy(content["application/json"]))
 
 

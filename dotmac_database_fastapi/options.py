@@ -63,10 +63,16 @@ class ListOptions:
         object.__setattr__(self, "totals", frozenset(self.totals))
 
 
-Operation: TypeAlias = Literal["list", "read", "create", "update", "delete", "restore"]
+Operation: TypeAlias = Literal[
+    "list", "read", "create", "update", "delete", "restore", "bulk_create", "bulk_update", "link"
+]
 """What a generated router can do with rows."""
 
-OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+OPERATIONS: tuple[Operation, ...] = ("list", "read", "create", "update", "delete", "restore")
+"""The operations that a generated router has by default."""
+
+_SIMILAR: Mapping[Operation, Operation] = {"bulk_create": "create", "bulk_update": "update", "link": "update"}
+"""The operation whose permission another one needs if it has none of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +88,18 @@ class CrudOptions(ListOptions):
     idempotency_ttl: float | timedelta | None = None
     """How long the keys are kept, in seconds or as a timedelta. None: as long as the plugin says."""
     operations: Collection[Operation] = OPERATIONS
-    """The operations that the router has. ``restore`` needs a class with soft deletion."""
+    """The operations that the router has. ``restore`` needs a class with soft deletion, and ``link`` needs ``links``.
+    ``bulk_create``, ``bulk_update`` and ``link`` are not in the default."""
     permissions: Mapping[Operation, params.Depends] | params.Depends | None = field(default=None, hash=False)
-    """A dependency for each operation, which refuses a request by an exception, or one for all. An operation that is
-    not in the mapping needs no permission. None: no operation does."""
+    """A dependency for each operation, which refuses a request by an exception, or one for all. ``bulk_create`` falls
+    back on ``create``, ``bulk_update`` and ``link`` on ``update``. Another operation that is not in the mapping needs
+    no permission. None: no operation does."""
+    hooks: object | None = field(default=None, hash=False)
+    """An object whose methods are called before and after each row that is written (see `Hooks`). None: no hooks."""
+    links: Sequence[str] = ()
+    """The to-many relationships by which rows can be linked. They need the operation ``link``."""
+    nested: Sequence[str] = ()
+    """The one-to-many relationships whose rows the body of a POST may contain."""
     update_method: Literal["PATCH", "PUT"] = "PATCH"
     """The method of an update. A PUT changes the same as a PATCH: the fields that are in the body."""
 
@@ -95,16 +109,32 @@ class CrudOptions(ListOptions):
         named = self.permissions if isinstance(self.permissions, Mapping) else {}
         for option, names in (("operations", self.operations), ("permissions", named)):
             for name in names:
-                if name not in OPERATIONS:
-                    known = ", ".join(OPERATIONS)
+                if name not in get_args(Operation):
+                    known = ", ".join(get_args(Operation))
                     raise ValidationError(
                         f"{option}: there is no operation {name!r}. There are: {known}.", field=option
                     )
+        for option in ("links", "nested"):
+            names = getattr(self, option)
+            if isinstance(names, str):
+                raise ValidationError(f"{option}: a sequence of names was expected, not a text.", field=option)
+            object.__setattr__(self, option, tuple(dict.fromkeys(names)))
+        if self.links and "link" not in self.operations:
+            raise ValidationError("links: name 'link' in operations, too.", field="links")
+        if "link" in self.operations and not self.links:
+            raise ValidationError("operations: 'link' needs links, the relationships to link by.", field="operations")
+        if self.nested and "create" not in self.operations:
+            raise ValidationError("nested: name 'create' in operations, too.", field="nested")
+        if self.nested and "bulk_create" in self.operations:
+            raise ValidationError("nested: rows with children can't be created in bulk.", field="nested")
 
     def dependencies_of(self, operation: Operation) -> list[params.Depends]:
         """The dependency that an operation's permission is, as ``dependencies`` of its route."""
         permissions = self.permissions
-        permission = permissions.get(operation) if isinstance(permissions, Mapping) else permissions
+        if isinstance(permissions, Mapping):
+            permission = permissions.get(operation) or permissions.get(_SIMILAR.get(operation, operation))
+        else:
+            permission = permissions
         return [] if permission is None else [permission]
 
 
@@ -150,6 +180,9 @@ class CrudKeywords(_Keywords, total=False):
     idempotency_ttl: float | timedelta | None
     operations: Collection[Operation]
     permissions: Mapping[Operation, params.Depends] | params.Depends | None
+    hooks: object | None
+    links: Sequence[str]
+    nested: Sequence[str]
     update_method: Literal["PATCH", "PUT"]
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
 from enum import EnumMeta
+from functools import cached_property
 from operator import itemgetter
 from typing import Annotated, Any, TypeAlias, cast, get_args
 from uuid import UUID
@@ -22,7 +23,7 @@ from dotmac_database import CursorPaginationResult, PaginationResult, Traits, tr
 from .aliases import Annotation, AnyColumn, Repository
 from .declared import converts
 from .readable import deferred_in, shown_by
-from .schemas import read_schema_of
+from .schemas import list_of, read_schema_of
 
 Page: TypeAlias = PaginationResult[Any] | CursorPaginationResult[Any]
 
@@ -77,6 +78,13 @@ class Renderer:
                 raise
             return to_json({key: getattr(entity, key) for key in self.columns or ()}, fallback=str)
 
+    def many(self, entities: Sequence[object]) -> bytes:
+        """The JSON array of some rows."""
+        with suppress(PydanticSerializationError):
+            if self._rows is not None and self._plain is not None:
+                return _dump(self._plain.many, self._rows(entities))
+        return _dump(self._checked.many, self._checked.many.validate_python(list(entities), from_attributes=True))
+
     def page(self, page: Page) -> bytes:
         """The JSON of a page."""
         kind = PaginationResult if isinstance(page, PaginationResult) else CursorPaginationResult
@@ -95,12 +103,18 @@ def _computes(schema: Annotation) -> bool:
 
 
 class _Shape:
-    """The type adapters for rows of one type, and for pages of them."""
+    """The type adapters for rows of one type, and for lists and pages of them."""
 
     def __init__(self, item: Annotation) -> None:
+        self._item: Annotation = item
         kinds: tuple[Annotation, ...] = (PaginationResult, CursorPaginationResult)
         self.one: TypeAdapter[object] = TypeAdapter(item)
         self.pages: dict[type, TypeAdapter[object]] = {kind: TypeAdapter(kind[item]) for kind in kinds}
+
+    @cached_property
+    def many(self) -> TypeAdapter[object]:
+        """For a list of rows."""
+        return TypeAdapter(list_of(self._item))
 
 
 def _dump(adapter: TypeAdapter[object], value: object) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Annotated, Any, get_args, get_origin
 
@@ -38,10 +38,26 @@ def create_schema_of(model: type) -> type[BaseModel]:
     It has all public columns except those of the tenant, audit, soft deletion and version, and except the primary key,
     unless only the client can supply it.
     """
+    return _model(model, "Create", _new_fields(model), _WRITTEN)
+
+
+def child_schema_of(parent: type, model: type, filled: frozenset[str]) -> type[BaseModel]:
+    """As `create_schema_of`, for a new row of ``model`` in the body of its parent, whose key fills some columns."""
+    return _child_schema(parent, model, filled)
+
+
+@lru_cache(maxsize=1024)
+def _child_schema(parent: type, model: type, filled: frozenset[str]) -> type[BaseModel]:
+    fields = {key: field for key, field in _new_fields(model).items() if key not in filled}
+    return create_model(
+        f"{parent.__name__}{model.__name__}Create", __config__=_WRITTEN, __module__=model.__module__, **fields
+    )
+
+
+def _new_fields(model: type) -> JsonObject:
     traits: Traits[object] = traits_of(model)
     columns = {**_natural_key(traits), **_written(traits)}
-    fields = {key: _created(traits, key, column) for key, column in columns.items()}
-    return _model(model, "Create", fields, _WRITTEN)
+    return {key: _created(traits, key, column) for key, column in columns.items()}
 
 
 @lru_cache(maxsize=1024)
@@ -52,6 +68,18 @@ def update_schema_of(model: type) -> type[BaseModel]:
         key: (_annotation(traits, key, column, stored=True), _unset()) for key, column in _written(traits).items()
     }
     return _model(model, "Update", fields, _WRITTEN)
+
+
+def keyed_schema_of(model: type, schema: type[BaseModel], parts: Iterable[str]) -> type[BaseModel]:
+    """The schema of a change that contains the primary key of its row, whose columns ``parts`` are required."""
+    return _keyed_schema(model, schema, tuple(parts))
+
+
+@lru_cache(maxsize=1024)
+def _keyed_schema(model: type, schema: type[BaseModel], parts: tuple[str, ...]) -> type[BaseModel]:
+    traits: Traits[object] = traits_of(model)
+    fields: JsonObject = {key: (_annotation(traits, key, traits.columns[key], stored=True), ...) for key in parts}
+    return create_model(f"{schema.__name__}WithKey", __base__=schema, __module__=schema.__module__, **fields)
 
 
 @lru_cache(maxsize=1024)
@@ -67,6 +95,12 @@ def read_schema_of(model: type) -> type[BaseModel]:
     columns = {key: column for key, column in public_columns(traits).items() if key not in alike}
     fields = {key: (_annotation(traits, key, column), ...) for key, column in columns.items()}
     return _model(model, "Read", fields, _READ)
+
+
+def list_of(item: Annotation) -> Annotation:
+    """The type of a list of such items, which type checkers accept only for types that they know."""
+    kind: Annotation = list
+    return kind[item]
 
 
 def _model(model: type, word: str, fields: Mapping[str, Any], config: ConfigDict) -> type[BaseModel]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from operator import itemgetter
@@ -15,7 +16,7 @@ from sqlalchemy.sql.elements import Null
 
 from ..dialects.copying import copy
 from ..dialects.own_statements import OWN
-from ..errors import ValidationError
+from ..errors import DatabaseError, ValidationError
 from ..execution.routes import ARRAYS_FROM, Sender, bulk_sender, change_refusal, rows_sender
 from ..statements.bulk import (
     BATCH,
@@ -40,6 +41,16 @@ from .many import ManyRowsWriter
 M = TypeVar("M")
 
 _log = logging.getLogger(__name__)
+
+
+@contextmanager
+def _row(index: int) -> Iterator[None]:
+    """A block that validates the row at this position, which a `DatabaseError` then names."""
+    try:
+        yield
+    except DatabaseError as refused:
+        refused.index = index
+        raise
 
 
 class BulkMethods(ManyRowsWriter[M, SyncDb]):
@@ -115,7 +126,10 @@ class BulkMethods(ManyRowsWriter[M, SyncDb]):
             groups = new_rows(writer, data, first)
             if groups is not None:
                 return groups
-        prepared = [self._new_row(writer, row, index).values for index, row in enumerate(data, first)]
+        prepared = []
+        for index, row in enumerate(data, first):
+            with _row(index):
+                prepared.append(self._new_row(writer, row, index).values)
         return [rows_of([first + place for place in places], members) for places, members in writer.runs(prepared)]
 
     def bulk_update(self, rows: Iterable[Any], user_id: str | None = None) -> int:
@@ -150,18 +164,19 @@ class BulkMethods(ManyRowsWriter[M, SyncDb]):
         changes = list[tuple[int, Key, Values]]()
         keys = set[Key]()
         for index, row in enumerate(data):
-            values = writer.for_update(row)
-            if self.traits.tenant in names and self.tenant_id is not ALL_TENANTS:
-                values[self.traits.tenant] = self.tenant_id
-            if any(name not in values for name in names):
-                raise ValidationError(f"Each row must name its primary key: {', '.join(names)}.", field=names[0])
-            key = reader.key(tuple(values.pop(name) for name in names))
-            if key in keys:
-                raise ValidationError(f"Two rows name the same {self.traits.name}.", field=names[0])
-            keys.add(key)
-            if values:
-                values = self.values_for_update(writer.stamped(values))
-                changes.append((index, key, writer.refuse_nulls(values, new=False, index=index)))
+            with _row(index):
+                values = writer.for_update(row)
+                if self.traits.tenant in names and self.tenant_id is not ALL_TENANTS:
+                    values[self.traits.tenant] = self.tenant_id
+                if any(name not in values for name in names):
+                    raise ValidationError(f"Each row must name its primary key: {', '.join(names)}.", field=names[0])
+                key = reader.key(tuple(values.pop(name) for name in names))
+                if key in keys:
+                    raise ValidationError(f"Two rows name the same {self.traits.name}.", field=names[0])
+                keys.add(key)
+                if values:
+                    values = self.values_for_update(writer.stamped(values))
+                    changes.append((index, key, writer.refuse_nulls(values, new=False, index=index)))
         return [
             ([changes[place][1] for place in places], rows_of([changes[place][0] for place in places], members))
             for places, members in writer.runs([values for *_, values in changes], keep_none=True)

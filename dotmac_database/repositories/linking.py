@@ -11,7 +11,7 @@ from sqlalchemy.sql import ColumnElement
 
 from ..actors import current_actor
 from ..dialects.own_statements import OWN
-from ..errors import EntityNotFoundError, MisuseError
+from ..errors import EntityNotFoundError
 from ..execution.routes import Circumstance, Sender, change_refusal
 from ..statements.data import Values
 from ..statements.inheritance import nothing
@@ -78,8 +78,8 @@ class LinkMethods(RowWriter[M, SyncDb]):
         self, entity_id: object, relationship: str, ids: Iterable[object], *, adds: bool, removes: bool
     ) -> tuple[int, int]:
         link = link_of(self.traits, relationship)
-        if removes and link.secondary is None:
-            self._refuse_required(link)
+        if removes:
+            link.refuse_required()
         key = self._reader().key(entity_id)
         keys_of = Reader(link.target_traits, Scope(ALL_TENANTS), self._dialect).key
         keys = list(dict.fromkeys(map(keys_of, ids)))
@@ -90,15 +90,6 @@ class LinkMethods(RowWriter[M, SyncDb]):
             counts = write(ends, adds=adds, removes=removes)
             self._expire(link)
         return counts
-
-    def _refuse_required(self, link: Link) -> None:
-        traits = link.target_traits
-        for _, child in link.changed:
-            if not traits.columns[child].nullable:
-                raise MisuseError(
-                    f"{self.traits.name}.{link.name}: {traits.name}.{child} can't be NULL, so no link can be removed.",
-                    field=link.name,
-                )
 
     def _ends(self, link: Link, key: tuple[object, ...], keys: Sequence[tuple[object, ...]]) -> _Ends:
         """Lock the parent, and check that the targets exist. Raises `EntityNotFoundError`."""

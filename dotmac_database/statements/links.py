@@ -63,6 +63,26 @@ class Link:
         pairs = ((key, mapper.get_property_by_column(column).key) for key, column in self.parent)
         return tuple((key, child) for key, child in pairs if child != self.target_traits.tenant)
 
+    def refuse_required(self) -> None:
+        """Raise `ValidationError` if no link can be removed, because a child's foreign key can't be NULL."""
+        traits = self.target_traits
+        for _, child in self.changed if self.secondary is None else ():
+            if not traits.columns[child].nullable:
+                raise MisuseError(
+                    f"{self.traits.name}.{self.name}: {traits.name}.{child} can't be NULL, so no link can be removed.",
+                    field=self.name,
+                )
+
+
+def check_link(model: type, relationship: str) -> type:
+    """Check that the repositories of a mapped class can link and unlink rows by a relationship. Returns its class.
+
+    Raises `ValidationError` where `link` and `unlink` would, whatever the rows are. Sends no statement.
+    """
+    link = link_of(traits_of(model), relationship)
+    link.refuse_required()
+    return link.target_traits.model
+
 
 def link_of(traits: Traits[Any], name: str) -> Link:
     """The link of a relationship. Raises `ValidationError` if rows can't be linked by it."""

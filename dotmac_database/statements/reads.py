@@ -439,16 +439,18 @@ class Reader:
         )
 
     def by_keys(self, keys: Sequence[tuple[object, ...]]) -> Bound:
-        """The SELECT of the rows with some primary keys, in any order."""
+        """The SELECT of the rows with some primary keys, in any order.
+
+        Rows are locked in the order of their keys, so that two transactions that lock the same rows are no deadlock.
+        """
         columns: list[Any] = [self.traits.attribute(name) for name in self.traits.primary_key]
-        statement = self.cached(
-            ("keys",),
-            lambda: self._locked(
-                select(self.traits.model).where(
-                    self.dialect.row_among(columns, "dotmac_keys"), *self.scope.root(self.traits)
-                )
-            ),
-        )
+
+        def make() -> Select[object]:
+            where = [self.dialect.row_among(columns, "dotmac_keys"), *self.scope.root(self.traits)]
+            statement: Select[object] = select(self.traits.model).where(*where)
+            return statement if self.lock is None else self._locked(statement.order_by(*columns))
+
+        statement = self.cached(("keys",), make)
         keys_given = self.dialect.row_parameters(columns, "dotmac_keys", keys)
         return Bound(statement, {**self.scope.parameters, **keys_given})
 

@@ -10,9 +10,12 @@ from sqlalchemy import Column, ForeignKeyConstraint, Table, and_, exists, false,
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql import ColumnElement
+from sqlalchemy.types import TypeEngine
 
+from ..dialects import dialect_named
+from ..dialects.base import Dialect
 from ..dialects.own_statements import OWN
-from ..errors import TenantIsolationError, TenantNotGivenError, TenantRequiredError, ValidationError
+from ..errors import DatabaseError, TenantIsolationError, TenantNotGivenError, TenantRequiredError, ValidationError
 from ..execution.state import sync_session
 from ..execution.work import read
 from ..models.traits import Traits, traits_of
@@ -63,6 +66,36 @@ class TenantReference:
             value = column_value(tenant, column) if own else _value(traits, key or "", column, values.get(key or ""))
             conditions.append(target == literal(value, column.type))
         return exists(select(literal(1)).select_from(self._table).where(*conditions, *self._living))
+
+    def target_key(self, traits: Traits[object], values: Mapping[str, object]) -> tuple[object, ...]:
+        """The key in ``values``, without the tenant, as the columns that it refers to store it."""
+        parts = (
+            _value(traits, key or "", column, values.get(key or ""))
+            for key, column, _ in self._pairs
+            if key != traits.tenant
+        )
+        return self.coerced(traits, tuple(parts))
+
+    def coerced(self, traits: Traits[object], key: Sequence[object]) -> tuple[object, ...]:
+        """A key, without the tenant, with values of the types of the columns that it refers to."""
+        return tuple(map(_converted, (column.type for column in self._targets(traits)), key))
+
+    def among(
+        self, traits: Traits[object], tenant: object, dialect: Dialect, keys: Sequence[tuple[object, ...]]
+    ) -> tuple[object, Mapping[str, object]]:
+        """The SELECT of those of the keys (see `target_key`) to which the tenant has a row, and its parameters."""
+        columns = self._targets(traits)
+        own = [
+            target == literal(column_value(tenant, column), column.type)
+            for key, column, target in self._pairs
+            if key is not None and key == traits.tenant
+        ]
+        among = dialect.row_among(columns, "dotmac_keys")
+        statement = select(*columns).where(self._owned(self._table, self._owner, tenant), *own, among, *self._living)
+        return statement, dialect.row_parameters(columns, "dotmac_keys", keys)
+
+    def _targets(self, traits: Traits[object]) -> list[Column[object]]:
+        return [target for key, _, target in self._pairs if key is None or key != traits.tenant]
 
     def _owned(self, table: Table, owner: Column[object] | None, tenant: object) -> ColumnElement[bool]:
         """The condition that a row belongs to the tenant, by its column ``owner``; None: by the row's parents."""
@@ -116,7 +149,7 @@ def missing_references(
         sync = sync_session(session)
         tenant = _tenant(sync, traits, values, tenant_id)
         statement: object = select(*(each.condition(traits, values, tenant) for each in to_check))
-        answers = _answers(sync, traits, statement, tenant_id)
+        [answers] = _read(sync, traits, statement, tenant_id)
         wrong |= {each for each, answer in zip(to_check, answers, strict=True) if not answer}
     return tuple(each for each in complete if each in wrong)
 
@@ -126,6 +159,95 @@ async def async_missing_references(
 ) -> tuple[TenantReference, ...]:
     """As `missing_references`, for an `AsyncSession`."""
     return await session.run_sync(missing_references, model, values, tenant_id=tenant_id)
+
+
+def first_missing_reference(
+    session: Session, model: type, rows: Sequence[Mapping[str, object]], *, tenant_id: object = None
+) -> tuple[int, TenantReference] | None:
+    """The position of the first of many rows with a foreign key that `missing_references` would return, and that key.
+
+    None if there is no such row. Sends one statement for each foreign key of the class, for every 10,000 different
+    values and, with `ALL_TENANTS`, for each tenant in ``rows``. A few more statements are sent if a value is not found
+    in the form in which it was given. An error for a value has the ``index`` of its row.
+    """
+    traits: Traits[object] = traits_of(model)
+    sync = sync_session(session)
+    missing = list[tuple[int, TenantReference]]()
+    for reference in tenant_references(model):
+        place = _first_missing(sync, traits, reference, rows, tenant_id)
+        if place is not None:
+            missing.append((place, reference))
+            rows = rows[:place]  # only an earlier row would matter
+    return missing[-1] if missing else None
+
+
+async def async_first_missing_reference(
+    session: AsyncSession, model: type, rows: Sequence[Mapping[str, object]], *, tenant_id: object = None
+) -> tuple[int, TenantReference] | None:
+    """As `first_missing_reference`, for an `AsyncSession`."""
+    return await session.run_sync(first_missing_reference, model, rows, tenant_id=tenant_id)
+
+
+_KEYS_OF_STATEMENT = 10_000
+_ALTERNATIVES = 20
+"""The most values that one statement looks up one by one."""
+
+
+def _first_missing(
+    session: Session,
+    traits: Traits[object],
+    reference: TenantReference,
+    rows: Sequence[Mapping[str, object]],
+    tenant_id: object,
+) -> int | None:
+    """The position of the first row whose foreign key is wrong."""
+    groups: dict[object, dict[tuple[object, ...], int]] = {}
+    wrong: int | None = None
+    for place, values in enumerate(rows):
+        is_named = reference.names_a_row(values) if all(field in values for field in reference.fields) else False
+        if is_named is None:
+            wrong = place
+            break
+        if is_named:
+            try:
+                tenant = _tenant(session, traits, values, tenant_id)
+                key = reference.target_key(traits, values)
+            except DatabaseError as refused:
+                refused.index = place
+                raise
+            groups.setdefault(tenant, {}).setdefault(key, place)
+    for tenant, places in groups.items():
+        unknown = _first_unknown(session, traits, reference, places, rows, tenant, tenant_id)
+        wrong = min((each for each in (wrong, unknown) if each is not None), default=None)
+    return wrong
+
+
+def _first_unknown(
+    session: Session,
+    traits: Traits[object],
+    reference: TenantReference,
+    places: Mapping[tuple[object, ...], int],
+    rows: Sequence[Mapping[str, object]],
+    tenant: object,
+    tenant_id: object,
+) -> int | None:
+    """The first of the places whose key refers to no row of the tenant."""
+    dialect = dialect_named(session.get_bind(traits.mapper).dialect.name)
+    keys, known = list(places), set[tuple[object, ...]]()
+    for start in range(0, len(keys), _KEYS_OF_STATEMENT):
+        statement, parameters = reference.among(traits, tenant, dialect, keys[start : start + _KEYS_OF_STATEMENT])
+        existing = _read(session, traits, statement, tenant_id, parameters)
+        known.update(reference.coerced(traits, row) for row in existing)
+    # The database can take values for equal that differ in Python, such as padded ones or those of other collations.
+    others = [place for key, place in places.items() if key not in known]
+    for start in range(0, len(others), _ALTERNATIVES):
+        batch = others[start : start + _ALTERNATIVES]
+        statement = select(*(reference.condition(traits, rows[place], tenant).label(f"r{place}") for place in batch))
+        [answers] = _read(session, traits, statement, tenant_id)
+        for place, exists_ in zip(batch, answers, strict=True):
+            if not exists_:
+                return place
+    return None
 
 
 def _tenant(session: Session, traits: Traits[object], values: Mapping[str, object], tenant_id: object) -> object:
@@ -140,15 +262,22 @@ def _tenant(session: Session, traits: Traits[object], values: Mapping[str, objec
     return valid_tenant(tenant_id)
 
 
-def _answers(session: Session, traits: Traits[object], statement: Any, tenant_id: object) -> Sequence[object]:
+def _read(
+    session: Session,
+    traits: Traits[object],
+    statement: Any,
+    tenant_id: object,
+    parameters: Mapping[str, object] | None = None,
+) -> Sequence[Sequence[object]]:
     if tenant_id is not None:
         confine(session, tenant_id)
 
-    def work(execution_options: Mapping[str, object]) -> Sequence[object]:
+    def work(execution_options: Mapping[str, object]) -> Sequence[Sequence[object]]:
         # A guarded session would refuse the statement, because it names tables instead of mapped classes. The option
         # OWN skips this check. That is safe, because each table has the tenant's condition.
         own = {**execution_options, OWN: True}
-        return session.execute(statement, execution_options=own, bind_arguments={"mapper": traits.mapper}).one()
+        result = session.execute(statement, parameters, execution_options=own, bind_arguments={"mapper": traits.mapper})
+        return result.all()
 
     return read(session, work, traits.model)
 
@@ -216,6 +345,14 @@ def _value(traits: Traits[object], field: str, column: Column[object], value: ob
         return coercer(column.type)(value)
     except ValueError as expected:
         raise ValidationError(f"{traits.name}.{field} takes {expected}.", field=field) from None
+
+
+def _converted(type_: TypeEngine[Any], value: object) -> object:
+    """The value as the type has it in Python; unchanged if that is impossible, as no row is then found by it."""
+    try:
+        return coercer(type_)(value)
+    except ValueError:
+        return value
 
 
 def _living(table: Table) -> Iterator[ColumnElement[bool]]:

@@ -2,50 +2,31 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, Unpack
+from typing import Unpack
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from sqlalchemy import String
 
-from dotmac_database import (
-    AsyncRepository,
-    DatabaseTransaction,
-    EntityNotFoundError,
-    StaleEntityError,
-    Traits,
-    traits_of,
-)
+from dotmac_database import Traits, traits_of
 
-from ..aliases import Endpoint, JsonObject, Repository
-from ..answers import (
-    ETAG,
-    IF_MATCH,
-    IF_NONE_MATCH,
-    LOCATION,
-    PREFER,
-    PREFERENCE_APPLIED,
-    REPLAYED,
-    describe_endpoint,
-    plural,
-)
+from ..answers import plural
 from ..bodies import router_of
-from ..etags import etag_of, expected_version, is_unchanged, matched_versions
-from ..heads import add_get, add_options
-from ..idempotency import IDEMPOTENCY_KEY, Replays
+from ..heads import add_options, refuse_other_methods
+from ..hooks import Hooks
+from ..idempotency import Replays
 from ..keys import PathKey
-from ..options import CrudKeywords, CrudOptions, Operation, showing, with_keywords
-from ..preferences import APPLIED, prefers_minimal
+from ..nested import Nested
+from ..options import CrudKeywords, CrudOptions, showing, with_keywords
 from ..query_string import ListParams
 from ..references import References
 from ..rendering import Renderer
 from ..schemas import create_schema_of, update_schema_of
-from ..sessions import can_end_with_write
+from .bulk import BULK, add_bulk_create, add_bulk_update, methods_of_bulk
+from .items import add_create, add_delete, add_read, add_restore, add_update
+from .links import add_links
 from .lists import add_list, rows_of
+from .resource import Resource
 
 
 @showing(CrudOptions)
@@ -70,13 +51,20 @@ def crud_router(
     nothing (see `once`). The repeated request must have the same tenant, actor, method, path, query string and body,
     else it is a 422. Keys are kept for ``idempotency_ttl`` (seconds or a timedelta; None: the plugin's).
 
-    ``operations`` are those that the router has, of ``list``, ``read``, ``create``, ``update``, ``delete`` and
-    ``restore``. ``permissions`` has a dependency for each of them, or is one for all; it refuses a request by an
-    exception, before anything is read or written. The request's own session and repositories are at its hand.
+    ``operations`` are those that the router has. By default these are ``list``, ``read``, ``create``, ``update``,
+    ``delete`` and ``restore``. Three more must be named: ``bulk_create`` and ``bulk_update`` are ``POST`` and ``PATCH``
+    of ``/bulk``, with a JSON array of 1 to 1,000 rows, of which all are written or none. ``link`` is ``PUT`` and
+    ``DELETE`` of ``/{id}/tags/{tag_id}`` for each of the to-many relationships ``links``. ``nested`` are one-to-many
+    relationships whose rows the body of a POST may contain, at most 1,000 of each; they are created with their parent.
+    ``hooks`` is an object whose methods are called before and after each row that is written (see `Hooks`).
+
+    ``permissions`` has a dependency for each operation, or is one for all; it refuses a request by an exception, before
+    anything is read or written. The request's own session and repositories are at its hand. The bulk operations need
+    the permissions of ``create`` and ``update`` unless they have their own, and ``link`` that of ``update``.
     ``update_method="PUT"`` keeps the method of an API that exists; it changes what a PATCH would.
 
     The options are given as arguments, or as ``options``; an argument replaces the field of ``options``. The other
-    arguments are those of `list_router`. Raises `ValidationError` for an unknown operation.
+    arguments are those of `list_router`. Raises `ValidationError` for an unknown operation, relationship or hook.
     """
     schemas = {"create_schema": create_schema, "update_schema": update_schema, "read_schema": read_schema}
     named = {name: schema for name, schema in schemas.items() if schema is not None}
@@ -87,282 +75,44 @@ def crud_router(
     if "list" in chosen.operations:
         add_list(router, model, params, get_rows, renderer, chosen.dependencies_of("list"))
     traits: Traits[object] = traits_of(model)
-    of_users = of_router.get("route_class", APIRoute) is not APIRoute
-    resource = _Resource(router, chosen, traits, get_rows, renderer, PathKey(traits), References(traits), of_users)
-    source = None if chosen.plugin is None else chosen.plugin.source
-    replays = Replays(source, chosen.idempotency_ttl) if chosen.idempotency else None
-    if "create" in chosen.operations:
-        resource.add_create(chosen.create_schema or create_schema_of(model), replays)
-    if "read" in chosen.operations:
-        resource.add_read()
-    if "update" in chosen.operations:
-        resource.add_update(chosen.update_schema or update_schema_of(model))
-    if "delete" in chosen.operations:
-        resource.add_delete()
-    if "restore" in chosen.operations and traits.soft_deletes:
-        resource.add_restore()
+    resource = Resource(
+        router,
+        chosen,
+        traits,
+        get_rows,
+        renderer,
+        PathKey(traits, reserved=[BULK] if methods_of_bulk(chosen.operations) else ()),
+        References(traits),
+        Hooks(chosen.hooks),
+        wrapped=of_router.get("route_class", APIRoute) is not APIRoute,
+    )
+    _add_operations(resource, model)
     add_options(router)
     return router
 
 
-_COMMITTED_LATER = nullcontext(False)
-
-
-@dataclass(frozen=True)
-class _Resource:
-    router: APIRouter
-    options: CrudOptions
-    traits: Traits[object]
-    get_rows: Endpoint
-    renderer: Renderer
-    key: PathKey
-    references: References
-    wrapped: bool
-    """Whether a route class of the user's runs code after the endpoint, before the transaction's COMMIT."""
-
-    def add_create(self, schema: type[BaseModel], replays: Replays | None) -> None:
-        async def create_row(request: Request, data: BaseModel, repository: Repository) -> Response:
-            self.key.refuse_unreachable(data)
-            checked = await self.references.before_create(repository, data)
-            with self._last_write(request, repository, "create", also=self.key.always_reachable) as last:
-                entity = await repository.create(data)
-            await self.references.after(repository, entity, checked, created=True)
-            entity = await self._loaded(repository, entity)
-            headers = {"Location": self.key.location(request, entity, data)}
-            return self._written(request, entity, repository, 201, headers, is_last=last)
-
-        async def create(
-            request: Request, data: BaseModel, repository: Repository = Depends(self.get_rows)
-        ) -> Response:
-            return await create_row(request, data, repository)
-
-        async def create_once(
-            request: Request,
-            data: BaseModel,
-            repository: Repository = Depends(self.get_rows),
-            idempotency_key: str | None = IDEMPOTENCY_KEY,
-        ) -> Response:
-            if idempotency_key is None or replays is None:
-                return await create_row(request, data, repository)
-            return await replays.answered_once(
-                request, repository.db, idempotency_key, lambda: create_row(request, data, repository)
-            )
-
-        endpoint: Endpoint = create if replays is None else create_once
-        endpoint.__annotations__["data"] = schema
-        endpoint.__name__ = "create"
-        headers = {"Location": LOCATION, **({} if replays is None else {"Idempotency-Replayed": REPLAYED})}
-        # 400: the body is not valid UTF-8. 403: a schema of the user's may contain the tenant, and name another one.
-        problems = {400, 409, 422, *self._of_tenant(schema)}
-        self._add("create", "POST", "" if self.router.prefix else "/", endpoint, 201, problems, headers)
-
-    def add_read(self) -> None:
-        get_key = self.key.dependency()
-
-        async def read(
-            request: Request, parts: JsonObject = Depends(get_key), repository: Repository = Depends(self.get_rows)
-        ) -> Response:
-            key = self.key.of(parts, repository.tenant_id)
-            rows = self.renderer.loading(repository)
-            entity = await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships)
-            if self._has_tag_of_all:
-                tag = etag_of(self.traits, entity)
-                if tag is not None and is_unchanged(request, tag):
-                    return Response(status_code=304, headers={"ETag": tag})
-            return self._response(entity)
-
-        self._add("read", "GET", self.key.path, read, 200, {404, 422})
-
-    def add_update(self, schema: type[BaseModel]) -> None:
-        get_key = self.key.dependency()
-
-        async def update(
-            request: Request,
-            data: BaseModel,
-            parts: JsonObject = Depends(get_key),
-            repository: Repository = Depends(self.get_rows),
-        ) -> Response:
-            self.key.refuse_unreachable(data)
-            key = self.key.of(parts, repository.tenant_id)
-            expected = await self._expected(request, repository, key)
-            checked = await self.references.before_update(repository, key, data)
-            with self._last_write(request, repository, "update") as last:
-                entity = await repository.update(key, data, expected_version=expected)
-            await self.references.after(repository, entity, checked, created=False)
-            entity = await self._loaded(repository, entity)
-            return self._written(request, entity, repository, is_last=last)
-
-        update.__annotations__["data"] = schema
-        problems = {400, 404, 409, 422, *self._of_tenant(schema), *self._of_version}
-        self._add("update", self.options.update_method, self.key.path, update, 200, problems)
-
-    def add_delete(self) -> None:
-        get_key = self.key.dependency()
-
-        async def delete(
-            request: Request, parts: JsonObject = Depends(get_key), repository: Repository = Depends(self.get_rows)
-        ) -> Response:
-            key = self.key.of(parts, repository.tenant_id)
-            expected = await self._expected(request, repository, key)
-            # Without If-Match the argument is omitted: a user's repository may override delete() without it.
-            version: dict[str, Any] = {} if expected is None else {"expected_version": expected}
-            with self._last_write(request, repository, "delete"):
-                exists = await repository.delete(key, **version)
-            if not exists:
-                raise self._missing()
-            return Response(status_code=204)
-
-        self._add("delete", "DELETE", self.key.path, delete, 204, {404, 409, 422, *self._of_version})
-
-    def add_restore(self) -> None:
-        get_key = self.key.dependency()
-
-        async def restore(
-            request: Request, parts: JsonObject = Depends(get_key), repository: Repository = Depends(self.get_rows)
-        ) -> Response:
-            with self._last_write(request, repository, "restore") as last:
-                entity = await repository.restore(self.key.of(parts, repository.tenant_id))
-            entity = await self._loaded(repository, entity)
-            return self._written(request, entity, repository, is_last=last)
-
-        self._add("restore", "POST", f"{self.key.path}/restore", restore, 200, {404, 409, 422})
-
-    def _of_tenant(self, schema: type[BaseModel]) -> set[int]:
-        return {403} if self.traits.tenant in schema.model_fields else set()
-
-    @property
-    def _of_version(self) -> set[int]:
-        return set() if self.traits.version is None else {412}
-
-    def _add(
-        self,
-        operation: Operation,
-        method: str,
-        path: str,
-        endpoint: Endpoint,
-        status: int,
-        problems: set[int],
-        headers: JsonObject | None = None,
-    ) -> None:
-        name, verb = self.traits.name, "get" if operation == "read" else operation
-        describe_endpoint(endpoint, f"{verb}{name}", problems)
-        parameters, responses = self._documented(operation, status, headers or {})
-        add = add_get if method == "GET" else partial(APIRouter.add_api_route, methods=[method])
-        add(
-            self.router,
-            path,
-            endpoint,
-            status_code=status,
-            name=f"{endpoint.__name__}_{name.lower()}",
-            summary=f"{verb.title()} {name}",
-            response_model=None,
-            responses=responses or None,
-            dependencies=self.options.dependencies_of(operation),
-            openapi_extra={"parameters": parameters} if parameters else None,
-        )
-
-    def _documented(
-        self, operation: Operation, status: int, headers: JsonObject
-    ) -> tuple[list[JsonObject], dict[int | str, JsonObject]]:
-        """The header parameters of an operation, and its responses, for OpenAPI."""
-        tag = {} if self.traits.version is None else {"ETag": ETAG}
-        shown = {**headers, **tag}
-        parameters, responses = list[JsonObject](), dict[int | str, JsonObject]()
-        if status != 204:
-            row = {"model": self.renderer.schema, "description": f"The {self.traits.name}."}
-            responses[status] = {**row, "headers": shown} if shown else row
-        if operation in ("update", "delete") and tag:
-            parameters.append(IF_MATCH)
-        if operation == "read" and self._has_tag_of_all:
-            parameters.append(IF_NONE_MATCH)
-            responses[304] = {"description": "The row still has this ETag.", "headers": tag}
-        if operation in ("create", "update", "restore"):
-            parameters.append(PREFER)
-            if status == 200:
-                description = "The change was made. The request preferred a response without a body."
-                responses[204] = {"description": description, "headers": {**shown, **PREFERENCE_APPLIED}}
-        return parameters, responses
-
-    def _response(
-        self, entity: object, status: int = 200, headers: dict[str, str] | None = None, *, committed: bool = False
-    ) -> Response:
-        tag = etag_of(self.traits, entity)
-        headers = {**(headers or {}), **({"ETag": tag} if tag else {})}
-        return Response(self.renderer.one(entity, committed=committed), status, headers, "application/json")
-
-    def _written(
-        self,
-        request: Request,
-        entity: object,
-        repository: Repository,
-        status: int = 200,
-        headers: dict[str, str] | None = None,
-        *,
-        is_last: bool,
-    ) -> Response:
-        """The response to a write: the row, or no body if the request prefers that.
-
-        ``is_last``: the write may be committed already.
-        """
-        if not prefers_minimal(request):
-            return self._response(entity, status, headers, committed=is_last and not repository.db.in_transaction())
-        tag = etag_of(self.traits, entity)
-        headers = {**(headers or {}), **({"ETag": tag} if tag else {}), **APPLIED}
-        return Response(status_code=204 if status == 200 else status, headers=headers)
-
-    @cached_property
-    def _has_tag_of_all(self) -> bool:
-        """Whether the ``ETag`` changes with everything that the response to a GET contains."""
-        return self.traits.version is not None and self.renderer.of_row_alone
-
-    def _last_write(
-        self, request: Request, repository: Repository, method: str, *, also: bool = True
-    ) -> AbstractContextManager[bool]:
-        """A block for the endpoint's write, which may be committed at once if nothing can fail after it.
-
-        ``also`` is a further condition. ``with ... as`` gives whether the write may be committed at once.
-        """
-        ends = (
-            also
-            and self._can_end_with_write
-            and getattr(type(repository), method) is getattr(AsyncRepository, method)
-            and not self.traits.listens_to_loads
-            and can_end_with_write(request, repository.db)
-        )
-        return DatabaseTransaction.last_write(repository.db) if ends else _COMMITTED_LATER
-
-    @cached_property
-    def _can_end_with_write(self) -> bool:
-        """Whether nothing that the endpoints do after a write can fail, as far as this depends on the class."""
-        version = self.traits.version
-        has_text = version is not None and isinstance(self.traits.columns[version].type, String)  # may fit no header
-        is_certain = self.renderer.certain and self.traits.plain and not has_text
-        return is_certain and not self.wrapped and not self.references.all
-
-    async def _loaded(self, repository: Repository, entity: object) -> object:
-        """The entity with the relationships that the schema contains."""
-        if not self.renderer.relationships:
-            return entity
-        key = self.traits.key_of(entity)
-        rows = self.renderer.loading(repository)
-        return await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships)
-
-    async def _expected(self, request: Request, repository: Repository, key: object) -> object:
-        """The version that ``If-Match`` requires; None: any version."""
-        versions = matched_versions(request)
-        if versions is None:
-            return None
-        if len(versions) == 1:
-            try:
-                return expected_version(self.traits, versions)
-            except StaleEntityError:
-                if not await repository.exists(key):
-                    raise self._missing() from None
-                raise
-        current = await self.renderer.loading(repository).get_by_id_or_raise(key)
-        tag = etag_of(self.traits, current)
-        held = frozenset() if tag is None else versions & {tag.strip('"')}
-        return expected_version(self.traits, held)
-
-    def _missing(self) -> EntityNotFoundError:
-        return EntityNotFoundError(f"There is no such {self.traits.name}.", model=self.traits.name)
+def _add_operations(resource: Resource, model: type) -> None:
+    """Add the chosen operations, except the list. The paths of the bulk operations come before those with a key."""
+    chosen, operations = resource.options, resource.options.operations
+    source = None if chosen.plugin is None else chosen.plugin.source
+    replays = Replays(source, chosen.idempotency_ttl) if chosen.idempotency else None
+    nested = Nested(resource.traits, chosen.nested)
+    if "create" in operations:
+        add_create(resource, chosen.create_schema or create_schema_of(model), nested, replays)
+    if "bulk_create" in operations:
+        add_bulk_create(resource, chosen.create_schema or create_schema_of(model), replays)
+    if "bulk_update" in operations:
+        add_bulk_update(resource, chosen.update_schema or update_schema_of(model))
+    methods = methods_of_bulk(operations)
+    if methods:
+        refuse_other_methods(resource.router, f"/{BULK}", methods)
+    if "read" in operations:
+        add_read(resource)
+    if "update" in operations:
+        add_update(resource, chosen.update_schema or update_schema_of(model))
+    if "delete" in operations:
+        add_delete(resource)
+    if "restore" in operations and resource.traits.soft_deletes:
+        add_restore(resource)
+    for relationship in chosen.links:
+        add_links(resource, relationship)

@@ -15,6 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from dotmac_database.models import AuditMixin, SoftDeleteMixin, TenantMixin, VersionMixin
 from dotmac_database_fastapi import (
+    OPERATIONS,
     DatabasePlugin,
     crud_router,
     health_router,
@@ -158,9 +159,12 @@ def create_app(url: Any) -> FastAPI:
         metadata.create_all(engine)
     app = FastAPI(title="Contract", version="1", lifespan=plugin.lifespan)
     register_exception_handlers(app)
-    for model, prefix in ((Customer, "/customers"), (Order, "/orders"), (Country, "/countries"), (Seat, "/seats")):
-        app.include_router(crud_router(model, prefix=prefix))
-    app.include_router(crud_router(odd, prefix="/odd"))
+    every: Any = [*OPERATIONS, "bulk_create", "bulk_update"]
+    for model, prefix in ((Order, "/orders"), (Country, "/countries"), (Seat, "/seats"), (odd, "/odd")):
+        app.include_router(crud_router(model, prefix=prefix, operations=every))
+    linking: Any = [*every, "link"]
+    app.include_router(crud_router(Customer, prefix="/customers", operations=linking, links=("orders",)))
+    app.include_router(crud_router(Customer, prefix="/parents", operations=["create"], nested=("orders",)))
     app.include_router(list_router(Customer, prefix="/searched", search=("name", "email")))
     app.include_router(health_router())
     return app

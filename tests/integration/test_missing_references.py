@@ -16,8 +16,10 @@ from dotmac_database import (
     TenantIsolationError,
     TenantRequiredError,
     ValidationError,
+    async_first_missing_reference,
     async_missing_references,
     bind_tenant,
+    first_missing_reference,
     missing_references,
     unscoped,
 )
@@ -138,3 +140,76 @@ def test_values_that_are_no_keys(sessions: Any, missing: Missing) -> None:
     assert missing(session, Item, {"plain_id": "1"}) == set()
     with pytest.raises(ValidationError, match=r"Item\.plain_id"):
         missing(session, Item, {"plain_id": "one"})
+
+
+class TestManyRows:
+    """`first_missing_reference`: the first of many rows that names no row of the tenant."""
+
+    @pytest.fixture
+    def first(self, face: Face) -> Callable[..., Any]:
+        def ask(session: Any, model: type, rows: Any, tenant: Any = "a") -> Any:
+            call: Any = async_first_missing_reference if face.is_async else first_missing_reference
+            found = face(call, session, model, rows, tenant_id=tenant)
+            return found and (found[0], found[1].fields)
+
+        return ask
+
+    @pytest.mark.parametrize("field", ALL_KEYS)
+    def test_the_first_one_is_named(self, sessions: Any, first: Any, field: str) -> None:
+        session = sessions()
+        own = [{field: A}] * 3
+        assert first(session, Item, own) is None
+        for key in (B, UNKNOWN):
+            assert first(session, Item, [*own, {field: key}, {field: A}, {field: UNKNOWN}]) == (3, (field,))
+        assert first(session, Item, []) is None
+        assert first(session, Item, [{field: None}, {}]) is None
+
+    def test_of_several_keys_the_first_row_counts(self, sessions: Any, first: Any) -> None:
+        rows = [{"plain_id": A}, {"plain_id": A, "dog_id": B}, {"plain_id": B}]
+        assert first(sessions(), Item, rows) == (1, ("dog_id",))
+        assert first(sessions(), Item, rows[::-1]) == (0, ("plain_id",))
+
+    def test_keys_of_two_columns(self, sessions: Any, first: Any) -> None:
+        session = sessions()
+        own: dict[str, Any] = {"aisle": A, "shelf": A}
+        assert first(session, Item, [own, {"aisle": A, "shelf": None}, {"aisle": B}]) is None
+        for aisle, shelf in ((A, B), (B, A), (B, B), (A, UNKNOWN)):
+            assert first(session, Item, [own, {"aisle": aisle, "shelf": shelf}]) == (1, ("aisle", "shelf"))
+        half = {"full_aisle": A, "full_shelf": None}
+        assert first(session, Item, [own, half]) == (1, ("full_aisle", "full_shelf"))
+
+    def test_the_statements_do_not_grow_with_the_rows(self, sessions: Any, face: Face, first: Any) -> None:
+        session = sessions()
+        for many in (1, 1000):
+            with counted(face.engine) as sent:
+                assert first(session, Item, [{"plain_id": A, "dog_id": A}] * many) is None
+            assert sum(each.startswith("SELECT ") for each in sent) <= 3
+        with counted(face.engine) as sent:
+            assert first(session, Item, [{"plain_id": A}, *({"plain_id": 100 + n} for n in range(1000))]) == (
+                1,
+                ("plain_id",),
+            )
+        assert sum(each.startswith("SELECT ") for each in sent) <= 3
+
+    def test_a_deleted_row_is_no_row(self, sessions: Any, first: Any, database: Database) -> None:
+        with database.engine.begin() as connection:
+            connection.execute(Plain.__table__.update().where(Plain.id == A).values(is_deleted=True))  # type: ignore[attr-defined]
+        assert first(sessions(), Item, [{}, {"plain_id": A}]) == (1, ("plain_id",))
+
+    def test_across_tenants_it_is_the_rows(self, sessions: Any, face: Face, first: Any) -> None:
+        session = sessions()
+        plain: Session = session.sync_session if face.is_async else session
+        rows = [{"tenant_id": "a", "plain_id": A}, {"tenant_id": "b", "plain_id": B}, {"tenant_id": "b", "plain_id": A}]
+        if not hasattr(type(plain), "dotmac_guarded"):
+            assert first(session, Item, rows, ALL_TENANTS) == (2, ("plain_id",))
+            return
+        with unscoped(session, reason="a test"):
+            assert first(session, Item, rows, ALL_TENANTS) == (2, ("plain_id",))
+            assert first(session, Item, rows[:2], ALL_TENANTS) is None
+
+    def test_values_that_are_no_keys(self, sessions: Any, first: Any) -> None:
+        session = sessions()
+        assert first(session, Item, [{"plain_id": "1"}]) is None
+        with pytest.raises(ValidationError, match=r"Item\.plain_id") as refused:
+            first(session, Item, [{"plain_id": 1}, {"plain_id": "one"}])
+        assert refused.value.index == 1

@@ -1,0 +1,141 @@
+"""What the generated endpoints of one class have in common: its repository, schemas, key, checks and hooks."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+from fastapi import APIRouter, Request, Response
+from sqlalchemy import String
+
+from dotmac_database import AsyncRepository, DatabaseTransaction, EntityNotFoundError, Traits
+
+from ..aliases import Endpoint, JsonObject, Repository, Schema
+from ..answers import PREFER, PREFERENCE_APPLIED, describe_endpoint
+from ..etags import etag_of
+from ..heads import add_get
+from ..hooks import Hooks
+from ..keys import PathKey
+from ..options import CrudOptions, Operation
+from ..preferences import APPLIED
+from ..references import References
+from ..rendering import Renderer
+from ..sessions import can_end_with_write
+
+_COMMITTED_LATER = nullcontext(False)
+
+
+@dataclass(frozen=True)
+class Resource:
+    """The rows of a class, as the endpoints of a generated router serve them."""
+
+    router: APIRouter
+    options: CrudOptions
+    traits: Traits[object]
+    get_rows: Endpoint
+    renderer: Renderer
+    key: PathKey
+    references: References
+    hooks: Hooks
+    wrapped: bool
+    """Whether a route class of the user's runs code after the endpoint, before the transaction's COMMIT."""
+
+    def add(
+        self,
+        operation: Operation,
+        method: str,
+        path: str,
+        endpoint: Endpoint,
+        status: int,
+        problems: set[int],
+        *,
+        operation_id: str,
+        summary: str,
+        responses: dict[int | str, JsonObject],
+        parameters: list[JsonObject],
+    ) -> None:
+        """Add an endpoint to the router, with its permission and what OpenAPI says of it."""
+        describe_endpoint(endpoint, operation_id, problems)
+        add = add_get if method == "GET" else partial(APIRouter.add_api_route, methods=[method])
+        add(
+            self.router,
+            path,
+            endpoint,
+            status_code=status,
+            name=f"{endpoint.__name__}_{self.traits.name.lower()}",
+            summary=summary,
+            response_model=None,
+            responses=responses or None,
+            dependencies=self.options.dependencies_of(operation),
+            openapi_extra={"parameters": parameters} if parameters else None,
+        )
+
+    @property
+    def path(self) -> str:
+        """The path of the collection, below the router's prefix."""
+        return "" if self.router.prefix else "/"
+
+    def problems_of_tenant(self, schema: Schema) -> set[int]:
+        """The problems of a schema of the user's that may contain the tenant, and name another one."""
+        return {403} if self.traits.tenant in schema.model_fields else set()
+
+    def last_write(
+        self, request: Request, repository: Repository, method: str, *, also: bool = True
+    ) -> AbstractContextManager[bool]:
+        """A block for the endpoint's write, which may be committed at once if nothing can fail after it.
+
+        ``also`` is a further condition. ``with ... as`` gives whether the write may be committed at once.
+        """
+        ends = (
+            also
+            and self._can_end_with_write
+            and getattr(type(repository), method) is getattr(AsyncRepository, method)
+            and not self.traits.listens_to_loads
+            and can_end_with_write(request, repository.db)
+        )
+        return DatabaseTransaction.last_write(repository.db) if ends else _COMMITTED_LATER
+
+    @cached_property
+    def _can_end_with_write(self) -> bool:
+        """Whether nothing that the endpoints do after a write can fail, as far as this depends on the class."""
+        version = self.traits.version
+        has_text = version is not None and isinstance(self.traits.columns[version].type, String)  # may fit no header
+        is_certain = self.renderer.certain and self.traits.plain and not has_text
+        return is_certain and not self.wrapped and not self.references.all
+
+    async def loaded(self, repository: Repository, entity: object) -> object:
+        """The entity with the relationships that the schema contains."""
+        if not self.renderer.relationships:
+            return entity
+        key = self.traits.key_of(entity)
+        rows = self.renderer.loading(repository)
+        return await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships)
+
+    def response(self, body: bytes, entity: object, status: int, headers: dict[str, str] | None = None) -> Response:
+        """The response with the JSON of a row."""
+        return Response(body, status, self._tagged(entity, headers), "application/json")
+
+    def minimal(self, entity: object, status: int, headers: dict[str, str] | None = None) -> Response:
+        """The response to a write without a body, because the request prefers that."""
+        status = 204 if status == 200 else status
+        return Response(status_code=status, headers={**self._tagged(entity, headers), **APPLIED})
+
+    def _tagged(self, entity: object, headers: dict[str, str] | None) -> dict[str, str]:
+        tag = etag_of(self.traits, entity)
+        return {**(headers or {}), **({"ETag": tag} if tag else {})}
+
+    def missing(self) -> EntityNotFoundError:
+        """The error for a row that does not exist in the tenant."""
+        return EntityNotFoundError(f"There is no such {self.traits.name}.", model=self.traits.name)
+
+
+def written_responses(
+    status: int, body: JsonObject, headers: JsonObject
+) -> tuple[list[JsonObject], dict[int | str, JsonObject]]:
+    """The parameters and responses of a write for OpenAPI: with ``body``, or without one if the client prefers that."""
+    responses: dict[int | str, JsonObject] = {status: {**body, "headers": headers} if headers else body}
+    if status == 200:
+        description = "The change was made. The request preferred a response without a body."
+        responses[204] = {"description": description, "headers": {**headers, **PREFERENCE_APPLIED}}
+    return [PREFER], responses
