@@ -137,7 +137,8 @@ def _at(
 def _make_uniform(operation: Operation) -> None:
     """Describe what FastAPI declares of the toolkit's parameters as generated operations do, and order the responses.
 
-    FastAPI repeats a parameter's description in its schema, and knows no comma-separated lists.
+    FastAPI repeats a parameter's description in its schema, and knows no comma-separated lists. A default value becomes
+    words: Swagger UI and generated clients would send it, and parameters such as page and limit exclude each other.
     """
     for parameter in operation.document.get("parameters", ()):
         if _is_query(operation, parameter):
@@ -147,6 +148,9 @@ def _make_uniform(operation: Operation) -> None:
                 schema.pop("title", None)
             if schema.get("type") == "array":
                 parameter |= {"style": "form", "explode": False}
+            if "default" in schema:
+                words = f"{parameter.get('description', '')} Default: {schema.pop('default')}."
+                parameter["description"] = words.lstrip()
     responses: JsonObject = operation.document.get("responses", {})
     # "default" stands behind all numbers.
     in_order = sorted(responses.items(), key=lambda item: item[0])
