@@ -131,3 +131,5 @@ DESCRIPTIONS = {
     422: "A value in the request is invalid.",
     503: "The database can't serve the request now.",
 }
+
+OTHER_PROBLEM = "Any other problem."

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 
 from ..aliases import JsonObject
-from ..answers import DESCRIPTIONS, PROBLEM, PROBLEM_JSON, RETRY_AFTER
+from ..answers import DESCRIPTIONS, OTHER_PROBLEM, PROBLEM, PROBLEM_JSON, RETRY_AFTER
 from ..tenants import TenantSource
 from .operations import Operation
 
@@ -47,7 +47,7 @@ class Problems:
                     response.setdefault("headers", {})["Retry-After"] = RETRY_AFTER
         if foreign:
             # For what the user's own code raises, and for errors of the repositories that it uses.
-            responses.setdefault("default", {"description": "Any other problem.", **self._problem()})
+            responses.setdefault("default", {"description": OTHER_PROBLEM, **self._problem()})
             response = responses.get("422", {})
             if operation.answers is None and _is_fastapis(response) and not self._validation:
                 response["content"].update(self._problem()["content"])

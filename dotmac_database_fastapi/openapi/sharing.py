@@ -16,7 +16,7 @@ from itertools import count
 from typing import TypeAlias
 
 from ..aliases import JsonObject
-from ..answers import PROBLEM_JSON
+from ..answers import DESCRIPTIONS, OTHER_PROBLEM, PROBLEM_JSON
 from ..errors import phrase_of
 from .operations import Operation
 
@@ -106,12 +106,15 @@ def _headers(operation: Operation) -> Iterator[_Use]:
 
 
 def _problems(operation: Operation) -> Iterator[_Use]:
-    """The responses that are problems and nothing else."""
+    """The responses that are problems and nothing else, in the toolkit's own words."""
     responses: JsonObject = operation.document.get("responses", {})
     if operation.is_ours:
         for status, response in responses.items():
-            if _is_problem(response):
+            if _is_problem(response) and response.get("description") in _OWN_WORDS:
                 yield _Use(_response_name(status), response, _at(responses, status))
+
+
+_OWN_WORDS = {*DESCRIPTIONS.values(), OTHER_PROBLEM}
 
 
 def _is_problem(response: JsonObject) -> bool:
