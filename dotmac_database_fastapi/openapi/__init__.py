@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..aliases import JsonObject
 from ..errors import own_codes
 from ..internals import after_openapi, replaced_openapi
-from ..registry import sources_of
+from ..registry import described_sources
 from .document import complete
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def describe(app: FastAPI) -> None:
 def _complete(app: FastAPI, document: JsonObject) -> None:
     """Complete a document in place, unless this is done already, and nothing has changed in the app since."""
     completed: _Completed | None = vars(app).get(_COMPLETED)
-    state = (*sources_of(app).values(), *app.exception_handlers.values(), own_codes(app))
+    state = (*described_sources(app), *app.exception_handlers.values(), own_codes(app))
     original = None
     if completed is not None and completed.document is document:
         if completed.state == state:

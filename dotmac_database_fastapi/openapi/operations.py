@@ -12,7 +12,7 @@ from ..aliases import JsonObject
 from ..answers import EndpointDescription, answers_of
 from ..dependencies import served_by
 from ..internals import OperationRoute, default_operation_id, operations, own_query
-from ..registry import sources_of
+from ..registry import described_sources
 from ..source import Source
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Operation:
 
 def read_operations(app: FastAPI, document: JsonObject) -> Iterator[Operation]:
     """All operations of the document, in the order of the app's routes."""
-    own = tuple(sources_of(app).values())
+    own = described_sources(app)
     for path, method, route in operations(app):
         described = document.get("paths", {}).get(path, {}).get(method)
         if described is not None:

@@ -66,6 +66,13 @@ def write_documents(documents: dict[str, Any], folder: Path) -> None:
         (folder / f"{name}.json").write_text(json.dumps(document))
 
 
+def blocks_of_docs(language: str) -> list[str]:
+    """The blocks of a language in the section of the documentation about clients."""
+    text = (Path(__file__).parents[2] / "docs" / "fastapi.md").read_text()
+    section = text.partition("## OpenAPI and generated clients")[2].partition("\n## ")[0]
+    return re.findall(rf"^```{language}\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+
+
 def check_answers(document: Any, output: str) -> None:
     """Check the record of a client: each operation was called, and each status that it answered is documented.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.clients.conftest import APPS, check_answers, write_documents
+from dotmac_database_fastapi import register_exception_handlers
+from tests.clients import library_app
+from tests.clients.conftest import APPS, blocks_of_docs, check_answers, write_documents
 from tests.clients.installing import installed, run
 
 HERE = Path(__file__).parent / "python"
@@ -66,3 +69,13 @@ def test_a_client_calls_every_operation(
     name: str, python: Path, programs: Path, documents: dict[str, Any], serve: Callable[[str], str]
 ) -> None:
     check_answers(documents[name], run(python, programs / f"call_{name}.py", serve(name), folder=programs))
+
+
+def test_the_document_is_written_as_the_docs_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = library_app.create_app("sqlite://")
+    (block,) = blocks_of_docs("python")
+    exec(block, {"app": app, "register_exception_handlers": register_exception_handlers})
+    document = json.loads((tmp_path / "openapi.json").read_text())
+    assert document == app.openapi()
+    assert "sold_out" in document["components"]["schemas"]["ProblemCode"]["enum"]

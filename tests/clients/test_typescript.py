@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.conftest import APPS, check_answers, write_documents
+from tests.clients.conftest import APPS, blocks_of_docs, check_answers, write_documents
 from tests.clients.installing import installed, run
 
 HERE = Path(__file__).parent / "typescript"
@@ -42,6 +42,8 @@ def programs(documents: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
     (folder / "node_modules").symlink_to(packages())
     for each in (HERE / "package.json", HERE / "tsconfig.json", *HERE.glob("*.ts")):
         shutil.copy(each, folder)
+    (block,) = blocks_of_docs("ts")
+    (folder / "docs.ts").write_text(block.replace("./types.js", "./library-types.js"))
     write_documents(documents, folder)
     generator = folder / "node_modules" / "openapi-typescript" / "bin" / "cli.js"
     for name in APPS:

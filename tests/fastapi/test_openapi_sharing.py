@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from copy import deepcopy
 from typing import Annotated, Any
 
@@ -89,6 +90,40 @@ def test_the_document_is_complete_before_the_app_runs(make_plugin: MakePlugin, r
             assert operation["security"] == [{"HTTPBearer": []}], (method, path)
             assert "x-actor" in [each["name"] for each in operation["parameters"]], (method, path)
     assert before["paths"]["/tags"]["get"]["operationId"] == "listTags"
+
+
+PLUGIN = plugin_without_database(tenant=tenant_of_token)
+
+
+@asynccontextmanager
+async def of_module(app: FastAPI) -> AsyncIterator[None]:
+    async with PLUGIN.lifespan(app):
+        yield
+
+
+def of_function() -> Any:
+    plugin = plugin_without_database(tenant=tenant_of_token)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with plugin.lifespan(app):
+            yield
+
+    return lifespan
+
+
+@pytest.mark.parametrize("lifespan", [of_module, of_function()])
+def test_a_lifespan_of_the_apps_own_names_the_plugin(lifespan: Any, runner: Any) -> None:
+    app = FastAPI(lifespan=lifespan)
+    add_routes(app)
+    before = deepcopy(app.openapi())
+    assert before["paths"]["/tags"]["get"]["security"] == [{"HTTPBearer": []}]
+
+    async def lifetime() -> Any:
+        async with app.router.lifespan_context(app):
+            return app.openapi()
+
+    assert runner.run(lifetime()) == before
 
 
 def test_a_document_that_was_read_early_is_completed_again() -> None:
