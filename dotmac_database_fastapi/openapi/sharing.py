@@ -138,24 +138,38 @@ def _at(
 
 
 def _make_uniform(operation: Operation) -> None:
-    """Describe what FastAPI declares of the toolkit's parameters as generated operations do, and order the responses.
-
-    FastAPI repeats a parameter's description in its schema, and knows no comma-separated lists. A default value becomes
-    words: Swagger UI and generated clients would send it, and parameters such as page and limit exclude each other.
-    """
+    """Describe what FastAPI declares of the shared parameters as generated operations do, and order the responses."""
     for parameter in operation.document.get("parameters", ()):
-        if _is_query(operation, parameter):
-            schema: JsonObject = parameter["schema"]
-            if "description" in parameter and schema.get("description") == parameter["description"]:
-                del schema["description"]
-                schema.pop("title", None)
-            if schema.get("type") == "array":
-                parameter |= {"style": "form", "explode": False}
-            if "default" in schema:
-                words = f"{parameter.get('description', '')} Default: {schema.pop('default')}."
-                parameter["description"] = words.lstrip()
+        if "$ref" not in parameter and (operation.answers is not None or _is_ours(operation, parameter)):
+            _tidy(parameter)
+            if _is_query(operation, parameter):
+                _tidy_query(parameter)
     responses: JsonObject = operation.document.get("responses", {})
-    # "default" stands behind all numbers.
-    in_order = sorted(responses.items(), key=lambda item: item[0])
+    in_order = sorted(responses.items())  # "default" comes after all numbers
     responses.clear()
     responses.update(in_order)
+
+
+def _tidy(parameter: JsonObject) -> None:
+    """Remove what FastAPI says twice, and null, which has no form in a URL or a header."""
+    schema: JsonObject = parameter["schema"]
+    if "description" in parameter and schema.get("description") == parameter["description"]:
+        del schema["description"]
+    match schema.get("anyOf"):
+        case [value, {"type": "null"}] if not parameter.get("required"):
+            del schema["anyOf"]
+            schema |= value
+
+
+def _tidy_query(parameter: JsonObject) -> None:
+    """Say that a list is separated by commas, which FastAPI can't, and make words of the default value.
+
+    Swagger UI and generated clients would send it, and parameters such as page and limit exclude each other.
+    """
+    schema: JsonObject = parameter["schema"]
+    schema.pop("title", None)
+    if schema.get("type") == "array":
+        parameter |= {"style": "form", "explode": False}
+    if "default" in schema:
+        words = f"{parameter.get('description', '')} Default: {schema.pop('default')}."
+        parameter["description"] = words.lstrip()

@@ -39,6 +39,10 @@ async def actor_of_header(x_actor: Annotated[str, Header()]) -> str:
     return x_actor
 
 
+async def optional_actor(x_actor: Annotated[str | None, Header(max_length=9)] = None) -> str | None:
+    return x_actor
+
+
 def plugin_without_database(**options: Any) -> DatabasePlugin:
     """A plugin of an app that is never run."""
     return DatabasePlugin("sqlite+aiosqlite://", **{"tenant": TENANT, **options})
@@ -288,6 +292,17 @@ def test_generated_clients_send_no_parameters_that_exclude_each_other(app: FastA
     parameters = inlined(app.openapi())["paths"]["/tags"]["get"]["parameters"]
     assert [each["name"] for each in parameters if "default" in each["schema"]] == []
     assert "Default: 20." in next(each["description"] for each in parameters if each["name"] == "limit")
+
+
+def test_no_parameter_is_null_since_none_can_be_sent() -> None:
+    """Generated clients that take null for a header fail when they send it."""
+    app = FastAPI(lifespan=plugin_without_database(actor=optional_actor).lifespan)
+    app.include_router(crud_router(Tag, prefix="/tags", idempotency=True))
+    parameters = inlined(app.openapi())["paths"]["/tags"]["post"]["parameters"]
+    schemas = {each["name"]: each["schema"] for each in parameters}
+    assert schemas["x-actor"] == {"type": "string", "maxLength": 9, "title": "X-Actor"}
+    assert schemas["Idempotency-Key"]["type"] == "string"
+    assert "null" not in json.dumps(parameters)
 
 
 @pytest.mark.parametrize("model", [User, Post])
