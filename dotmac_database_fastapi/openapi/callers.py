@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 
 from pydantic import TypeAdapter
 from sqlalchemy import types as sa
@@ -37,7 +38,7 @@ def _add_caller(operation: Operation, source: Source, components: JsonObject) ->
             parameter = dependency.openapi_parameter()
             if parameter is not None:
                 kinds = list(_tenant_types(operation.models))
-                schema = _tenant_schema(kinds) or parameter["schema"]
+                schema = _tenant_schema(kinds) or deepcopy(parameter["schema"])
                 parameter = {**parameter, "schema": schema, "required": bool(kinds)}
                 _add(operation, parameter, components)
         elif dependency is not None:

@@ -40,9 +40,9 @@ from airports.models import (
     UserRead,
     UserUpdate,
 )
-from checks import RECORDED, Answer, address, empty, ok, report
+from checks import PATIENT, RECORDED, Answer, address, empty, ok, report
 
-client = Client(address(), httpx_args=RECORDED)
+client = Client(address(), httpx_args=RECORDED, timeout=PATIENT)
 COUNTRY = "IS"
 
 

@@ -2,7 +2,7 @@
 
 from datetime import date
 
-from checks import RECORDED, Answer, address, empty, ok, report
+from checks import PATIENT, RECORDED, Answer, address, empty, ok, report
 from library import AuthenticatedClient, Client
 from library.api.authors import create_author, delete_author, get_author, list_authors, restore_author, update_author
 from library.api.books import create_book, delete_book, get_book, list_books, restore_book, update_book
@@ -25,9 +25,9 @@ from library.models import (
 )
 from library.types import Unset
 
-acme = AuthenticatedClient(address(), token="acme.ann", httpx_args=RECORDED)
-other = AuthenticatedClient(address(), token="other.bob", httpx_args=RECORDED)
-stranger = Client(address(), httpx_args=RECORDED)
+acme = AuthenticatedClient(address(), token="acme.ann", httpx_args=RECORDED, timeout=PATIENT)
+other = AuthenticatedClient(address(), token="other.bob", httpx_args=RECORDED, timeout=PATIENT)
+stranger = Client(address(), httpx_args=RECORDED, timeout=PATIENT)
 
 
 def refused(answer: Answer, status: int, code: ProblemCode) -> Problem:

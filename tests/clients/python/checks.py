@@ -32,6 +32,9 @@ def _record(response: httpx.Response) -> None:
 RECORDED: dict[str, Any] = {"event_hooks": {"response": [_record]}}
 """Arguments for httpx, by which each answer is recorded."""
 
+PATIENT = httpx.Timeout(60)
+"""A busy machine may need longer than httpx waits by default."""
+
 
 def address() -> str:
     """The address of the app, the program's only argument."""
