@@ -33,7 +33,7 @@ def add_callers(operation: Operation, components: JsonObject) -> None:
 
 def _add_caller(operation: Operation, source: Source, components: JsonObject) -> None:
     parameters = operation.document.setdefault("parameters", [])
-    for dependency in (source.tenant, source.actor):
+    for dependency in operation.caller_of(source):
         if isinstance(dependency, TenantSource):
             parameter = dependency.openapi_parameter()
             if parameter is not None:

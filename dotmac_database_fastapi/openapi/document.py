@@ -38,5 +38,7 @@ def complete(app: FastAPI, document: JsonObject) -> None:
 def _add_merge_patch(operation: Operation) -> None:
     """Document that a generated PATCH is a JSON Merge Patch (RFC 7396), which has a media type of its own."""
     content = operation.document.get("requestBody", {}).get("content", {})
-    if operation.answers is not None and operation.method == "patch" and "application/json" in content:
-        content.setdefault("application/merge-patch+json", deepcopy(content["application/json"]))
+    body = content.get("application/json")
+    is_list = body is not None and body.get("schema", {}).get("type") == "array"  # each element is a patch of its own
+    if operation.answers is not None and operation.method == "patch" and body is not None and not is_list:
+        content.setdefault("application/merge-patch+json", deepcopy(body))

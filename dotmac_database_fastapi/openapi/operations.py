@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..aliases import JsonObject
+from ..aliases import Endpoint, JsonObject
 from ..answers import EndpointDescription, answers_of
 from ..dependencies import served_by
 from ..internals import OperationRoute, default_operation_id, operations, own_query
@@ -42,6 +42,10 @@ class Operation:
     def is_ours(self) -> bool:
         """Whether the toolkit has a part in the operation: it is generated, or uses a session or a repository."""
         return self.answers is not None or bool(self.sources)
+
+    def caller_of(self, source: Source) -> tuple[Endpoint | None, Endpoint | None]:
+        """The dependencies of a source that name the operation's tenant and its actor."""
+        return source.tenant, source.actor
 
 
 def read_operations(app: FastAPI, document: JsonObject) -> Iterator[Operation]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from copy import deepcopy
+from types import NoneType
 
 from ..aliases import JsonObject
 from ..answers import DESCRIPTIONS, OTHER_PROBLEM, PROBLEM, PROBLEM_JSON, RETRY_AFTER
@@ -31,11 +32,10 @@ class Problems:
             return
         statuses = set() if operation.answers is None else set(operation.answers.problems)
         foreign = operation.answers is None or bool(operation.document.get("security"))
-        sources = [each for each in operation.sources if each is not None]
+        callers = [operation.caller_of(each) for each in operation.sources if each is not None]
         if operation.sources:
-            statuses |= {503, *(400 for each in sources if each.tenant is not None)}
-            named = [dependency for each in sources for dependency in (each.tenant, each.actor)]
-            foreign |= any(each is not None and not isinstance(each, TenantSource) for each in named)
+            statuses |= {503, *(400 for tenant, _ in callers if tenant is not None)}
+            foreign |= any(not isinstance(each, (TenantSource, NoneType)) for caller in callers for each in caller)
         responses = operation.document.setdefault("responses", {})
         for status in sorted(statuses):
             response = responses.setdefault(str(status), {})
