@@ -101,7 +101,7 @@ PROBLEM: JsonObject = {
     "title": "Problem",
     "description": "An error response (RFC 9457).",
     "type": "object",
-    "required": ["type", "title", "status"],
+    "required": ["type", "title", "status", "code"],
     "properties": {
         "type": {"type": "string", "description": "about:blank: the problem has no meaning beyond its status."},
         "title": {"type": "string", "description": "The status in words."},
@@ -118,13 +118,18 @@ PROBLEM: JsonObject = {
             "type": "array",
             "description": "The errors in the request.",
             "items": {
+                "title": "ProblemError",
                 "type": "object",
                 "required": ["loc", "msg", "type"],
                 "properties": {
                     "loc": {"type": "array", "items": {"type": "string"}, "description": "The place of the error."},
                     "msg": {"type": "string"},
                     "type": {"type": "string"},
-                    "ctx": {"type": "object", "description": "The bounds or values that are allowed."},
+                    "ctx": {
+                        "type": "object",
+                        "additionalProperties": True,
+                        "description": "The bounds or values that are allowed.",
+                    },
                 },
             },
         },
@@ -140,3 +145,5 @@ DESCRIPTIONS = {
     422: "A value in the request is invalid.",
     503: "The database can't serve the request now.",
 }
+
+OTHER_PROBLEM = "Any other problem."

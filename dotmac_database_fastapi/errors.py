@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
@@ -77,13 +77,19 @@ def problem(
 
 
 def _response(status: int, members: Mapping[str, Any], headers: Mapping[str, str] | None) -> ProblemResponse:
-    body = {"type": "about:blank", "title": _phrase(status), **members, "status": status}
+    body = {"type": "about:blank", "title": phrase_of(status), **members, "status": status}
     members = {name: value for name, value in body.items() if value not in (None, (), [])}
     return ProblemResponse(members, status_code=status, headers=dict(headers or {}))
 
 
-def _phrase(status: int) -> str:
+_PHRASES = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
+"""The reason phrases of RFC 9110, where Python before 3.13 has older ones."""
+
+
+def phrase_of(status: int) -> str:
     """The reason phrase of a status; a generic one for a status that no specification defines."""
+    if status in _PHRASES:
+        return _PHRASES[status]
     try:
         return HTTPStatus(status).phrase
     except ValueError:
@@ -184,12 +190,43 @@ async def http_error(request: Request, error: Exception) -> Response:
     status, detail = error.status_code, error.detail
     if status < 400:
         return await http_exception_handler(request, error)
-    title = _phrase(status)
-    code = re.sub(r"\W+", "_", title.lower())
+    title, code = phrase_of(status), _code_of(status)
     if isinstance(detail, str):
         return problem(status, code, None if detail == title else detail, headers=error.headers)
     members = detail if isinstance(detail, dict) else {"errors": detail}
     return _response(status, {"code": code, **jsonable_encoder(members)}, error.headers)
+
+
+def _code_of(status: int) -> str:
+    """The code of an `HTTPException` that names none: the words of its status."""
+    return re.sub(r"\W+", "_", phrase_of(status).lower())
+
+
+_CODES: tuple[str, ...] = (
+    *(code for _, _, code in _STATUSES),
+    "conflict",
+    *(_code_of(status) for status in HTTPStatus if status >= 400),
+    *(_code_of(status) for status in (499, 599)),
+)
+_OWN_CODES = "dotmac_database_codes"
+
+
+def declare_codes(app: FastAPI, codes: Collection[str]) -> None:
+    """Add codes of the app's own to those that its document has. Raises `ValidationError` unless they are texts."""
+    if isinstance(codes, str) or not all(isinstance(code, str) and code for code in codes):
+        raise ValidationError(f"codes={codes!r}: a list of texts is expected.", field="codes")
+    setattr(app.state, _OWN_CODES, tuple(dict.fromkeys((*own_codes(app), *codes))))
+
+
+def own_codes(app: FastAPI) -> tuple[str, ...]:
+    """The codes of the app's own problems, which it has declared."""
+    declared: tuple[str, ...] = getattr(app.state, _OWN_CODES, ())
+    return declared
+
+
+def codes_of(app: FastAPI) -> list[str]:
+    """All codes that a problem of the app may have: the toolkit's, those of the statuses of HTTP, and the app's own."""
+    return list(dict.fromkeys((*_CODES, *own_codes(app))))
 
 
 async def unexpected_error(_request: Request, _error: Exception) -> Response:

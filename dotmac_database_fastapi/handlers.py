@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
@@ -11,7 +12,7 @@ from starlette.exceptions import HTTPException
 from dotmac_database import DatabaseError
 
 from .bounds import RefusedRequestError
-from .errors import database_error, http_error, request_error, unexpected_error
+from .errors import database_error, declare_codes, http_error, request_error, unexpected_error
 from .openapi import describe
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _FASTAPIS = (http_exception_handler, request_validation_exception_handler)
 
 
-def register_exception_handlers(app: FastAPI, *, validation: bool = True) -> None:
+def register_exception_handlers(app: FastAPI, *, validation: bool = True, codes: Collection[str] = ()) -> None:
     """Turn the toolkit's exceptions, FastAPI's validation error, `HTTPException` and all others into problems.
 
     404: not found. 409: duplicate, constraint, stale. 412: stale, if the request has ``If-Match``. 422: validation.
@@ -32,7 +33,12 @@ def register_exception_handlers(app: FastAPI, *, validation: bool = True) -> Non
     The user's own handlers take precedence, whether they are registered before or after. With ``validation=False`` the
     app's own endpoints keep FastAPI's 422; errors of the generated routers and of the toolkit's parameters are still
     problems.
+
+    Each problem has a ``code``, and the OpenAPI document lists all codes. ``codes`` are those of the app's own, of its
+    exceptions such as ``HTTPException(409, {"code": "sold_out"})``; clients that are generated from the document may
+    refuse a code that it does not list. Raises `ValidationError` unless they are texts.
     """
+    declare_codes(app, codes)
     handlers: dict[type[Exception], Any] = {
         DatabaseError: database_error,
         RefusedRequestError: request_error,

@@ -31,7 +31,7 @@ _SCHEMA = {
     "properties": {
         "status": {"type": "string", "enum": [each.value for each in HealthStatus]},
         "message": {"type": "string"},
-        "details": {"type": "object"},
+        "details": {"type": "object", "additionalProperties": True},
         "error": {"type": ["string", "null"]},
     },
 }
@@ -43,7 +43,12 @@ _RESPONSES: dict[int | str, JsonObject] = {
     200: {"description": "The database works.", **_CONTENT},
     503: {"description": "The database does not work, or its check failed.", **_CONTENT},
 }
-_ALIVE_SCHEMA = {"type": "object", "required": ["status"], "properties": {"status": {"const": "alive"}}}
+_ALIVE_SCHEMA = {
+    "title": "ProcessHealth",
+    "type": "object",
+    "required": ["status"],
+    "properties": {"status": {"type": "string", "const": "alive"}},
+}
 _ALIVE: dict[int | str, JsonObject] = {
     200: {"description": "The process responds.", "content": {"application/json": {"schema": _ALIVE_SCHEMA}}}
 }

@@ -98,10 +98,15 @@ def declare_need(dependency: Endpoint, *, tenant: bool) -> None:
     setattr(dependency, _NEEDS, tenant)
 
 
-def needs_tenant(calls: Iterable[Endpoint]) -> bool:
-    """Whether one of a route's dependencies needs the tenant, or none of them is known to do without it."""
+def tenant_of(source: Source, calls: Iterable[Endpoint]) -> Endpoint | None:
+    """The dependency that names the tenant for a route with these dependencies; None: the route needs no tenant.
+
+    A tenant that is read from the request itself is always read, since that can't fail without a tenant.
+    """
+    if source.tenant is None or isinstance(source.tenant, TenantSource):
+        return source.tenant
     needs = [need for call in calls if isinstance(need := getattr(call, _NEEDS, None), bool)]
-    return any(needs) or not needs
+    return source.tenant if any(needs) or not needs else None
 
 
 def forget_identities(connection: HTTPConnection) -> None:
@@ -134,14 +139,11 @@ async def _answers(source: Source, connection: HTTPConnection, response: Respons
     missing: TenantRequiredError | None = None
     refusals: list[Exception] = []
     cache: SolvedDependencies = {}
-    ask = source.tenant
-    if ask is not None and not isinstance(ask, TenantSource) and not needs_tenant(calls_of_route(connection)):
-        ask, missing = (
-            None,
-            TenantNotAskedError(
-                "The route depends only on repositories of classes without a tenant, so its request is not asked for "
-                "one: depend on get_session, or on the repository of the tenant-scoped class."
-            ),
+    ask = tenant_of(source, calls_of_route(connection))
+    if ask is not source.tenant:
+        missing = TenantNotAskedError(
+            "The route depends only on repositories of classes without a tenant, so its request is not asked for "
+            "one: depend on get_session, or on the repository of the tenant-scoped class."
         )
     try:
         tenant = await _value(ask, connection, response, cache)

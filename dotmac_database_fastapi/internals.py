@@ -10,6 +10,7 @@ import inspect
 from collections import UserDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import update_wrapper
 from types import FunctionType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -306,6 +307,41 @@ def caller_document(dependency: Endpoint, path: str) -> tuple[JsonObject, JsonOb
     route = routing.APIRoute(path, _asking(dependency), methods=["GET"])
     document = get_openapi(title="", version="", routes=[route])
     return document["paths"][route.path_format]["get"], document.get("components", {})
+
+
+def after_openapi(complete: Callable[[FastAPI, JsonObject], None]) -> None:
+    """Have ``complete`` called with each document that an app generates, before it is returned.
+
+    FastAPI's documented way is to replace ``app.openapi``. But a plugin may see its app only when the app starts, and
+    a client is often generated from an app that never starts.
+    """
+    original = FastAPI.openapi
+
+    def openapi(self: FastAPI) -> JsonObject:
+        document = original(self)
+        complete(self, document)
+        return document
+
+    update_wrapper(openapi, original)
+    FastAPI.openapi = openapi  # type: ignore[method-assign]  # every app's documents, see above
+
+
+def replaced_openapi(app: FastAPI, complete: Callable[[FastAPI, JsonObject], None]) -> None:
+    """As `after_openapi`, for an app with an ``openapi`` function of its own. Calling this again has no effect."""
+    original = app.openapi
+    if hasattr(original, _COMPLETES) or ("openapi" not in vars(app) and type(app).openapi is FastAPI.openapi):
+        return
+
+    def openapi() -> JsonObject:
+        document = original()
+        complete(app, document)
+        return document
+
+    setattr(openapi, _COMPLETES, True)
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+
+
+_COMPLETES = "dotmac_database_completes"
 
 
 def calls_of(dependant: Dependant) -> Iterator[Endpoint]:

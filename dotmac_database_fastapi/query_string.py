@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import cached_property
@@ -239,7 +240,7 @@ class SortParams:
         """Each parameter's name, schema and description."""
         if not self.choices:
             return
-        choices = {"type": "string", "enum": list(self.choices)}
+        choices = {"type": "string", "enum": list(self.choices), **self._member_names()}
         schema = {"type": "array", "items": choices, "maxItems": MAX_SORTS}
         yield (
             "sort",
@@ -249,6 +250,15 @@ class SortParams:
                 f"{_FOLDED} after the name of a text field ignores upper and lower case."
             ),
         )
+
+    def _member_names(self) -> JsonObject:
+        """Names for the members of an enum, as generators of clients read them: they can make none of ``-id``.
+
+        Omitted if two of them would be one name for a generator that changes case and dots.
+        """
+        members = [f"{name[1:]}_desc" if name[0] == "-" else name for name in self.choices]
+        distinct = {re.sub(r"[\W_]+", "_", name).upper() for name in members}
+        return {"x-enum-varnames": members} if len(distinct) == len(members) else {}
 
 
 class SearchParams:

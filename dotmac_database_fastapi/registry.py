@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from types import FunctionType
 
 from fastapi import FastAPI
 from starlette.requests import HTTPConnection
@@ -65,6 +66,31 @@ def sources_of(app: FastAPI | None) -> dict[str, Source]:
         for source in _in_lifespan(app.router.lifespan_context):
             sources.setdefault(source.name, source)
     return sources
+
+
+def described_sources(app: FastAPI) -> tuple[Source, ...]:
+    """The sources of an app's plugins for its document, which may be needed before the app runs.
+
+    A lifespan of the user's, ``async with plugin.lifespan(app): …``, registers the plugin only when it runs. Until then
+    these are the sources of all plugins that it names.
+    """
+    registered = tuple(sources_of(app).values())
+    return registered or tuple(dict.fromkeys(_named_by(app.router.lifespan_context)))
+
+
+def _named_by(context: object, depth: int = 64) -> Iterator[Source]:
+    """The sources of the plugins among the variables of a lifespan: those of its closure, at any depth, and globals."""
+    source = getattr(context, "source", None)
+    if isinstance(source, Source):
+        yield source
+    elif depth and isinstance(context, FunctionType):
+        for cell in context.__closure__ or ():
+            with suppress(ValueError):  # as below
+                yield from _named_by(cell.cell_contents, depth - 1)
+        for name in context.__code__.co_names:
+            source = getattr(context.__globals__.get(name), "source", None)
+            if isinstance(source, Source):
+                yield source
 
 
 def _registered(app: FastAPI | None) -> dict[str, Source]:

@@ -56,6 +56,23 @@ class Api:
         return self.runner.run(work)
 
 
+def inlined(document: dict[str, Any]) -> Any:
+    """An OpenAPI document with parameters, headers, responses and enums in the place of references to them."""
+
+    def put(value: Any) -> Any:
+        if isinstance(value, list):
+            return [put(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        *_, kind, name = ("", *str(value.get("$ref")).split("/"))
+        component = document.get("components", {}).get(kind, {}).get(name, {})
+        if kind in ("parameters", "headers", "responses") or "enum" in component:
+            return put({**{key: each for key, each in value.items() if key != "$ref"}, **component})
+        return {key: put(each) for key, each in value.items()}
+
+    return put(document)
+
+
 @pytest.fixture
 def runner() -> Iterator[asyncio.Runner]:
     with asyncio.Runner() as runner:

@@ -49,7 +49,7 @@ from dotmac_database_fastapi import (
 from dotmac_database_fastapi.query_string import ListParams
 from dotmac_database_fastapi.rendering import Renderer
 from dotmac_database_fastapi.schemas import read_schema_of
-from tests.fastapi.conftest import Api, MakePlugin
+from tests.fastapi.conftest import Api, MakePlugin, inlined
 from tests.models import Country, Post, Status, User
 
 
@@ -392,7 +392,7 @@ class TestDependencies:
             filters: Any = Depends(filter_query(User)), sorts: Any = Depends(sort_query(User, "name"))
         ) -> None: ...
 
-        document = api.get("/openapi.json").json()
+        document = inlined(api.get("/openapi.json").json())
         for path in ("/own", "/users"):
             declared = {each["name"]: each["schema"] for each in document["paths"][path]["get"]["parameters"]}
             assert declared["status"]["enum"] == ["new", "active", "closed"]

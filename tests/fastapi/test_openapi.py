@@ -13,7 +13,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table
 from sqlalchemy.orm import registry
 
 from dotmac_database_fastapi import DatabasePlugin, crud_router, get_repository, register_exception_handlers
-from tests.fastapi.conftest import Api, MakePlugin
+from tests.fastapi.conftest import Api, MakePlugin, inlined
 from tests.models import Country, Seat, Tag, User
 from tests.models import Tag as TenantTag
 
@@ -36,7 +36,7 @@ async def actor_of_header(x_actor: Annotated[str, Header()]) -> str:
 
 
 def operation(app: FastAPI, method: str, path: str) -> dict[str, Any]:
-    told: dict[str, Any] = app.openapi()["paths"][path][method]
+    told: dict[str, Any] = inlined(app.openapi())["paths"][path][method]
     return told
 
 
@@ -145,7 +145,7 @@ def test_operation_ids(plugin: DatabasePlugin, name: Callable[[Any], str] | None
     register_exception_handlers(app)
     app.include_router(crud_router(Tag, prefix="/tags"))
     assert operation(app, "get", "/tags")["operationId"] == expected
-    paths = app.openapi()["paths"].values()
+    paths = inlined(app.openapi())["paths"].values()
     ids = [told["operationId"] for path in paths for told in path.values()]
     assert len(ids) == len(set(ids))
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 from dotmac_database import Database, ValidationError
 from dotmac_database_fastapi import DatabasePlugin, crud_router, filter_query, list_router, options_query, sort_query
-from tests.fastapi.conftest import Api, MakePlugin
+from tests.fastapi.conftest import Api, MakePlugin, inlined
 from tests.models import Post, Tag, User
 
 KINDS: dict[str, Any] = {
@@ -42,7 +42,7 @@ def mapped(kind: str, nullable: bool, columns: int = COLUMNS) -> type[Any]:
 
 
 def documented(app: FastAPI, path: str) -> list[str]:
-    return [each["name"] for each in app.openapi()["paths"][path]["get"]["parameters"]]
+    return [each["name"] for each in inlined(app.openapi())["paths"][path]["get"]["parameters"]]
 
 
 @pytest.mark.parametrize("nullable", [False, True])
@@ -96,7 +96,7 @@ def test_the_most_used_operators_are_documented_and_the_others_named(
     app: FastAPI, name: str, expected: set[str]
 ) -> None:
     app.include_router(list_router(User, prefix="/users"))
-    parameters = app.openapi()["paths"]["/users"]["get"]["parameters"]
+    parameters = inlined(app.openapi())["paths"]["/users"]["get"]["parameters"]
     own = {each["name"]: each for each in parameters if each["name"].split("__")[0] == name}
     assert set(own) == expected
     assert "__not_in" in own[name]["description"]
@@ -148,7 +148,7 @@ def with_references(app: FastAPI) -> dict[str, Any]:
     return document
 
 
-def test_long_lists_of_values_of_one_name_are_two_components() -> None:
+def test_lists_of_values_of_one_name_are_components_each() -> None:
     towns = [f"town {number}" for number in range(40)]
     app = FastAPI()
     plugin = DatabasePlugin("sqlite+aiosqlite://", tenant=None)
@@ -160,9 +160,12 @@ def test_long_lists_of_values_of_one_name_are_two_components() -> None:
         app.include_router(list_router(model, prefix=f"/{number}", plugin=plugin))
     document = with_references(app)
     schemas = document["components"]["schemas"]
-    assert [schemas[name]["enum"] for name in ("TownValue", "TownValue2")] == [towns, towns[1:]]
-    few = {each["name"]: each["schema"] for each in document["paths"]["/2"]["get"]["parameters"]}
-    assert few["town"]["enum"] == towns[:10]
+    names = "TownValue", "TownValue2", "TownValue3"
+    assert [schemas[name]["enum"] for name in names] == [towns, towns[1:], towns[:10]]
+    # A row repeats a few values, and refers to many.
+    rows = [schemas[f"House{number}Read"]["properties"]["town"]["anyOf"][0] for number in range(3)]
+    assert rows[:2] == [{"$ref": f"#/components/schemas/{name}"} for name in names[:2]]
+    assert rows[2]["enum"] == towns[:10]
 
 
 def test_a_router_with_a_long_list_of_values_serves_two_apps(make_plugin: MakePlugin) -> None:
@@ -214,6 +217,8 @@ def test_arrays_that_are_filtered_by_are_left_out_of_sorts(
     @app.get("/wide")
     async def wide(options: Any = Depends(options_query(TAGGED, *fields))) -> None: ...
 
-    parameters = {each["name"]: each["schema"] for each in app.openapi()["paths"]["/wide"]["get"]["parameters"]}
+    parameters = {
+        each["name"]: each["schema"] for each in inlined(app.openapi())["paths"]["/wide"]["get"]["parameters"]
+    }
     assert {each for each in parameters if each.startswith("column_0")}
     assert set(parameters["sort"]["items"]["enum"] if sorts else parameters.get("sort", ())) == sorts

@@ -14,7 +14,7 @@ from dotmac_database_fastapi import CrudOptions, ListOptions, crud_router, list_
 from dotmac_database_fastapi.options import CrudKeywords, ListKeywords, RouterKeywords
 
 from ..models import User
-from .conftest import Api
+from .conftest import Api, inlined
 
 ROUTERS: list[tuple[Any, type[ListOptions], Any]] = [
     (list_router, ListOptions, ListKeywords),
@@ -25,7 +25,7 @@ ROUTERS: list[tuple[Any, type[ListOptions], Any]] = [
 def document_of(router: Any) -> Any:
     app = FastAPI()
     app.include_router(router)
-    return app.openapi()
+    return inlined(app.openapi())
 
 
 @pytest.mark.parametrize(("function", "options", "keywords"), ROUTERS)

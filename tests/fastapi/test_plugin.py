@@ -32,7 +32,7 @@ from dotmac_database_fastapi import (
     register_exception_handlers,
 )
 from tests.conftest import _COUNTER
-from tests.fastapi.conftest import Api, MakePlugin
+from tests.fastapi.conftest import Api, MakePlugin, inlined
 from tests.models import Base, Country, Tag, User
 
 
@@ -108,7 +108,7 @@ class TestInstalling:
 
         async def whole_life() -> dict[str, Any]:
             async with app.router.lifespan_context(app):
-                return (await Api(app, runner).arequest("GET", "/openapi.json")).json()["paths"]
+                return inlined((await Api(app, runner).arequest("GET", "/openapi.json")).json())["paths"]
 
         for paths in (runner.run(whole_life()), runner.run(whole_life())):
             named = {
