@@ -37,15 +37,17 @@ from ..bodies import router_of
 from ..etags import etag_of, expected_version, is_unchanged, matched_versions
 from ..heads import add_get, add_options
 from ..idempotency import IDEMPOTENCY_KEY, Replays
+from ..internals import accept_query
 from ..keys import PathKey
 from ..options import CrudKeywords, CrudOptions, Operation, showing, with_keywords
 from ..preferences import APPLIED, prefers_minimal
-from ..query_string import ListParams
+from ..query_string import ListParams, openapi_parameters, selection_of
 from ..references import References
 from ..rendering import Renderer
 from ..schemas import create_schema_of, update_schema_of
+from ..selected_rows import RowRenderer, SelectionRenderers
 from ..sessions import can_end_with_write
-from .lists import add_list, rows_of
+from .lists import add_list, renderers_of, rows_of
 
 
 @showing(CrudOptions)
@@ -83,12 +85,14 @@ def crud_router(
     chosen, of_router = with_keywords(options or CrudOptions(), {**keywords, **named})
     router = router_of(prefix, of_router, tag=plural(model.__name__))
     params, get_rows = ListParams(model, chosen), rows_of(model, chosen)
-    renderer = Renderer(model, chosen.read_schema)
+    renderer, selects = renderers_of(model, chosen, params)
     if "list" in chosen.operations:
-        add_list(router, model, params, get_rows, renderer, chosen.dependencies_of("list"))
+        permitted, has_etag = chosen.dependencies_of("list"), chosen.list_etag
+        add_list(router, model, params, get_rows, renderer, permitted, selects=selects, list_etag=has_etag)
     traits: Traits[object] = traits_of(model)
     of_users = of_router.get("route_class", APIRoute) is not APIRoute
-    resource = _Resource(router, chosen, traits, get_rows, renderer, PathKey(traits), References(traits), of_users)
+    key, references = PathKey(traits), References(traits)
+    resource = _Resource(router, chosen, traits, get_rows, renderer, key, references, of_users, selects)
     source = None if chosen.plugin is None else chosen.plugin.source
     replays = Replays(source, chosen.idempotency_ttl) if chosen.idempotency else None
     if "create" in chosen.operations:
@@ -119,6 +123,8 @@ class _Resource:
     references: References
     wrapped: bool
     """Whether a route class of the user's runs code after the endpoint, before the transaction's COMMIT."""
+    selects: SelectionRenderers | None
+    """The renderers of selected rows; None: a request can't select anything."""
 
     def add_create(self, schema: type[BaseModel], replays: Replays | None) -> None:
         async def create_row(request: Request, data: BaseModel, repository: Repository) -> Response:
@@ -157,20 +163,24 @@ class _Resource:
         self._add("create", "POST", "" if self.router.prefix else "/", endpoint, 201, problems, headers)
 
     def add_read(self) -> None:
-        get_key = self.key.dependency()
+        get_key, selects = self.key.dependency(), self.selects
 
         async def read(
             request: Request, parts: JsonObject = Depends(get_key), repository: Repository = Depends(self.get_rows)
         ) -> Response:
             key = self.key.of(parts, repository.tenant_id)
-            rows = self.renderer.loading(repository)
-            entity = await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships)
-            if self._has_tag_of_all:
+            shown: RowRenderer = self.renderer
+            if selects is not None:
+                shown = selects.of(selection_of(request, selects.params))
+            entity = await shown.get(repository, key)
+            if self._has_tag_of_all(shown):
                 tag = etag_of(self.traits, entity)
                 if tag is not None and is_unchanged(request, tag):
                     return Response(status_code=304, headers={"ETag": tag})
-            return self._response(entity)
+            return self._response(entity, shown=shown)
 
+        if selects is not None:
+            accept_query(read, selects.params.known)
         self._add("read", "GET", self.key.path, read, 200, {404, 422})
 
     def add_update(self, schema: type[BaseModel]) -> None:
@@ -268,12 +278,16 @@ class _Resource:
         tag = {} if self.traits.version is None else {"ETag": ETAG}
         shown = {**headers, **tag}
         parameters, responses = list[JsonObject](), dict[int | str, JsonObject]()
+        selects = self.selects if operation == "read" else None
+        if selects is not None:
+            parameters += openapi_parameters(selects.params.openapi())
         if status != 204:
-            row = {"model": self.renderer.schema, "description": f"The {self.traits.name}."}
+            schema = self.renderer.schema if selects is None else selects.params.documented
+            row = {"model": schema, "description": f"The {self.traits.name}."}
             responses[status] = {**row, "headers": shown} if shown else row
         if operation in ("update", "delete") and tag:
             parameters.append(IF_MATCH)
-        if operation == "read" and self._has_tag_of_all:
+        if operation == "read" and self._has_tag_of_all(self.renderer):
             parameters.append(IF_NONE_MATCH)
             responses[304] = {"description": "The row still has this ETag.", "headers": tag}
         if operation in ("create", "update", "restore"):
@@ -284,11 +298,18 @@ class _Resource:
         return parameters, responses
 
     def _response(
-        self, entity: object, status: int = 200, headers: dict[str, str] | None = None, *, committed: bool = False
+        self,
+        entity: object,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+        *,
+        committed: bool = False,
+        shown: RowRenderer | None = None,
     ) -> Response:
         tag = etag_of(self.traits, entity)
         headers = {**(headers or {}), **({"ETag": tag} if tag else {})}
-        return Response(self.renderer.one(entity, committed=committed), status, headers, "application/json")
+        body = (shown or self.renderer).one(entity, committed=committed)
+        return Response(body, status, headers, "application/json")
 
     def _written(
         self,
@@ -310,10 +331,9 @@ class _Resource:
         headers = {**(headers or {}), **({"ETag": tag} if tag else {}), **APPLIED}
         return Response(status_code=204 if status == 200 else status, headers=headers)
 
-    @cached_property
-    def _has_tag_of_all(self) -> bool:
+    def _has_tag_of_all(self, shown: RowRenderer) -> bool:
         """Whether the ``ETag`` changes with everything that the response to a GET contains."""
-        return self.traits.version is not None and self.renderer.of_row_alone
+        return self.traits.version is not None and shown.of_row_alone
 
     def _last_write(
         self, request: Request, repository: Repository, method: str, *, also: bool = True
@@ -343,9 +363,7 @@ class _Resource:
         """The entity with the relationships that the schema contains."""
         if not self.renderer.relationships:
             return entity
-        key = self.traits.key_of(entity)
-        rows = self.renderer.loading(repository)
-        return await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships)
+        return await self.renderer.get(repository, self.traits.key_of(entity))
 
     async def _expected(self, request: Request, repository: Repository, key: object) -> object:
         """The version that ``If-Match`` requires; None: any version."""
