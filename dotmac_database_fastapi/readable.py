@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, get_args, get_type_hints
 
@@ -92,6 +92,24 @@ def deferred_in(
     yield from (f"{way}{name}" for name in sorted(traits.deferred) if computes or name in shown)
     for name, target, each in _related(traits, schema, outer):
         yield from deferred_in(target, each, f"{way}{name}.", (*outer, schema))
+
+
+def on_each_path(traits: Traits[object], relationships: Iterable[str], deferred: Iterable[str]) -> frozenset[str]:
+    """The dotted paths to these deferred columns, and to the same columns on the other paths to their classes.
+
+    If two paths lead to one object, it is made of the row that the first of them reads.
+    """
+    owners = {"": traits}
+    for path in relationships:
+        way, _, name = path.rpartition(".")
+        owners[path] = traits_of(owners[way].relationships[name].mapper.class_)
+    columns = {(owners[way].mapper.base_mapper, key) for way, _, key in (path.rpartition(".") for path in deferred)}
+    return frozenset(
+        f"{way}.{key}" if way else key
+        for way, owner in owners.items()
+        for key in owner.deferred
+        if (owner.mapper.base_mapper, key) in columns
+    )
 
 
 def _related(

@@ -21,7 +21,7 @@ from dotmac_database import CursorPaginationResult, PaginationResult, Traits, tr
 
 from .aliases import Annotation, AnyColumn, Repository
 from .declared import converts
-from .readable import deferred_in, relationships_in, shown_by
+from .readable import deferred_in, on_each_path, relationships_in, shown_by
 from .schemas import read_schema_of
 
 Page: TypeAlias = PaginationResult[Any] | CursorPaginationResult[Any]
@@ -42,7 +42,8 @@ class Renderer:
         self.schema: type = schema
         traits: Traits[object] = traits_of(model)
         self.relationships = relationships_in(traits, schema)
-        self._deferred = frozenset(deferred_in(traits, schema)) | (traits.deferred & {traits.version})
+        deferred = {*deferred_in(traits, schema), *(traits.deferred & {traits.version})}
+        self._deferred = on_each_path(traits, self.relationships, deferred)
         self.page_models: tuple[Annotation, Annotation] = (PaginationResult[schema], CursorPaginationResult[schema])
         self._checked = Shape(schema)
         self._rows = self._plain = None

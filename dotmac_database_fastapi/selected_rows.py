@@ -23,7 +23,7 @@ from dotmac_database import (
 
 from .aliases import Annotation, JsonObject, Repository
 from .derived_rows import DerivedRows
-from .readable import attribute_of, field_of
+from .readable import attribute_of, field_of, on_each_path
 from .rendering import Page, Renderer, Shape, dump, with_items
 from .selection import Selection, SelectionParams
 from .variants import Schema, including, optional_fields, runs_code, tree_of
@@ -215,7 +215,8 @@ class _DerivedRenderer(_SelectedRenderer):
         """The repository, changed to load the deferred columns that the rows need."""
         version = self.traits.deferred & {self.traits.version}
         deferred = version.union(self._derived.deferred(self._keys, self._included))
-        return repository.undefer(*deferred) if deferred else repository
+        paths = on_each_path(self.traits, self.relationships, deferred)
+        return repository.undefer(*paths) if paths else repository
 
     def one(self, entity: object, *, committed: bool = False) -> bytes:
         """The JSON of one row."""

@@ -6,6 +6,7 @@ A variant is a subclass of the schema, so that the validators, serializers and c
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import fields as fields_in
 from functools import partial
 from types import UnionType, new_class
 from typing import Annotated, TypeAlias, Union, get_args, get_origin
@@ -100,8 +101,9 @@ def runs_code(schema: Schema) -> bool:
 
     What is in the metadata of one field, such as an ``AfterValidator``, uses the value of this field alone.
     """
-    kinds = vars(schema.__pydantic_decorators__).values()
-    return any(kinds) or schema.__pydantic_custom_init__ or schema.__pydantic_post_init__ is not None
+    decorators = schema.__pydantic_decorators__
+    has_any = any(getattr(decorators, kind.name) for kind in fields_in(decorators))
+    return has_any or schema.__pydantic_custom_init__ or schema.__pydantic_post_init__ is not None
 
 
 def _related(
