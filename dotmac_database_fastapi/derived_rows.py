@@ -46,13 +46,14 @@ class DerivedRows:
         become texts, unless the values are to be ``raw``. A UUID column's value of another type raises
         `PydanticSerializationError`.
         """
-        made = reader(tuple(keys), () if raw else [key for key in keys if key in self._uuids])(rows)
+        dicts = reader(tuple(keys), () if raw else [key for key in keys if key in self._uuids])(rows)
         for name, below in included.items():
             is_many, target = self._below[name]
-            values = [members_of(getattr(row, name)) for row in rows]
-            members = {id(each): each for value in values for each in value}
-            dicts = dict(zip(members, target.read([*members.values()], target.keys, below, raw=raw), strict=True))
-            for row, value in zip(made, values, strict=True):
-                related = [dicts[id(each)] for each in value]
-                row[name] = related if is_many else next(iter(related), None)
-        return made
+            related = [getattr(row, name) for row in rows]
+            members = [members_of(each) if is_many else [] if each is None else [each] for each in related]
+            different = {id(each): each for several in members for each in several}
+            read = dict(zip(different, target.read([*different.values()], target.keys, below, raw=raw), strict=True))
+            for values, several in zip(dicts, members, strict=True):
+                below_row = [read[id(each)] for each in several]
+                values[name] = below_row if is_many else next(iter(below_row), None)
+        return dicts

@@ -5,7 +5,7 @@ A variant is a subclass of the schema, so that the validators, serializers and c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields as fields_in
 from functools import partial
 from types import UnionType, new_class
@@ -80,10 +80,10 @@ def documented(traits: Traits[object], schema: Schema, allowed: Tree, *, fields:
     for name, below in allowed.items():
         declared |= _related(traits, schema, name, partial(documented, allowed=below) if below else None)
 
-    def optional(made: Schema) -> frozenset[str]:
-        keys = made.model_fields.keys() if fields else {field_of(made, name) for name in allowed}
-        computed = made.model_computed_fields.items() if fields else ()
-        names = {each.serialization_alias or key for key, each in made.model_fields.items() if key in keys}
+    def optional(variant: Schema) -> frozenset[str]:
+        keys = variant.model_fields.keys() if fields else {field_of(variant, name) for name in allowed}
+        computed = variant.model_computed_fields.items() if fields else ()
+        names = {each.serialization_alias or key for key, each in variant.model_fields.items() if key in keys}
         return frozenset(names | {each.alias or key for key, each in computed})
 
     description = f"What a request has selected of a row: {traits.name}."
@@ -92,7 +92,10 @@ def documented(traits: Traits[object], schema: Schema, allowed: Tree, *, fields:
 
 def optional_fields(schema: Schema) -> Schema:
     """The schema with a default for each field, so that it accepts a part of a row."""
-    redeclared = {key: _redeclared(each, each.annotation, default=None) for key, each in schema.model_fields.items()}
+    redeclared = {
+        key: _redeclared(each, each.annotation, default=None, validate_default=False)
+        for key, each in schema.model_fields.items()
+    }
     return _subclass(schema, schema.__name__, redeclared)
 
 
@@ -123,7 +126,8 @@ def _related(
         row = derived_schema(target)
         row = row if change is None else change(target, row)
         many: Annotation = Annotated[list[row], BeforeValidator(members_of)]  # type: ignore[valid-type]  # known at run time
-        return {name: (many if relationship.uselist else row | None, Field())}
+        options: JsonObject = {"validation_alias": name}  # whatever name the schema's alias_generator would give it
+        return {name: (many if relationship.uselist else row | None, Field(**options))}
     if change is None:
         return {}
     field = schema.model_fields[key]
@@ -136,13 +140,9 @@ def derived_schema(traits: Traits[object]) -> Schema:
     return read_schema_of(model)
 
 
-def members_of(value: object) -> list[object]:
-    """The related rows in a relationship's value: a row, None, or a collection, which may be a dict."""
-    if isinstance(value, Mapping):
-        return [*value.values()]
-    if isinstance(value, Collection):
-        return [*value]
-    return [] if value is None else [value]
+def members_of(collection: Iterable[object]) -> list[object]:
+    """The rows in a relationship's collection, which may be a dict."""
+    return [*(collection.values() if isinstance(collection, Mapping) else collection)]
 
 
 def _substituted(annotation: Annotation, change: Callable[[Schema], Schema]) -> Annotation:
@@ -159,12 +159,10 @@ def _substituted(annotation: Annotation, change: Callable[[Schema], Schema]) -> 
 def _redeclared(field: FieldInfo, annotation: Annotation, **changes: object) -> tuple[Annotation, FieldInfo]:
     """The same field with another type and some other options, to be declared in a subclass."""
     options: JsonObject = {name: getattr(field, name) for name in _OPTIONS}
-    default = "default" if field.default_factory is None else "default_factory"
+    default = "default_factory" if field.default_factory and "default" not in changes else "default"
     options[default] = getattr(field, default)
-    if "default" in changes:
-        options.pop("default_factory", None)
-    made: FieldInfo = Field(**{**options, **changes, "validate_default": False})
-    return Annotated[(annotation, *field.metadata)] if field.metadata else annotation, made
+    options |= changes
+    return Annotated[(annotation, *field.metadata)] if field.metadata else annotation, Field(**options)
 
 
 _OPTIONS = (
@@ -189,8 +187,9 @@ def _by_alias_alone(schema: Schema, declared: Declared) -> tuple[Schema, Declare
             choices: list[str | AliasPath] = alias.choices if isinstance(alias, AliasChoices) else [alias]
             choices = [] if config.get("validate_by_alias") is False else choices
             declared[key] = _redeclared(field, field.annotation, validation_alias=AliasChoices(*choices, key))
-    alone = ConfigDict(validate_by_name=False, populate_by_name=False, validate_by_alias=True)
-    return _base(schema, model_config=alone), declared
+    namespace = {"model_config": ConfigDict(validate_by_name=False, populate_by_name=False, validate_by_alias=True)}
+    base: Schema = new_class(schema.__name__, (schema,), {}, lambda own: own.update(namespace))
+    return base, declared
 
 
 def _with_optional(schema: Schema, optional: Callable[[Schema], frozenset[str]]) -> Schema:
@@ -211,14 +210,8 @@ def _with_optional(schema: Schema, optional: Callable[[Schema], frozenset[str]])
     return Described
 
 
-def _base(schema: Schema, **attributes: object) -> Schema:
-    """A subclass with these attributes, from which a variant is made."""
-    namespace = {"__module__": schema.__module__, **attributes}
-    made: Schema = new_class(schema.__name__, (schema,), {}, lambda own: own.update(namespace))
-    return made
-
-
 def _subclass(schema: Schema, name: str, declared: Declared, doc: str | None = None) -> Schema:
     # The module distinguishes two schemas of one name in OpenAPI.
-    made: Schema = create_model(name, __base__=schema, __module__=schema.__module__, __doc__=doc, **declared)  # type: ignore[call-overload]  # the fields are known at run time
-    return made
+    options: JsonObject = {"__base__": schema, "__module__": schema.__module__, "__doc__": doc, **declared}
+    variant: Schema = create_model(name, **options)
+    return variant

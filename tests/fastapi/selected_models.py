@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator
@@ -20,6 +21,7 @@ class Team(TenantMixin, SoftDeleteMixin, Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str]
+    token: Mapped[UUID]
 
 
 class Author(TenantMixin, SoftDeleteMixin, Base):
@@ -46,8 +48,8 @@ class Tag(TenantMixin, SoftDeleteMixin, Base):
     __tablename__ = "selected_tags"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(sa.String(3))
-    """Longer texts are in the table, too: the rows are inserted by hand, and SQLite does not check the length."""
+    name: Mapped[str]
+    labels: Mapped[list[str]] = mapped_column(sa.JSON)
 
 
 class Post(TenantMixin, SoftDeleteMixin, VersionMixin, Base):
@@ -122,7 +124,7 @@ TENANTS = {"a": 0, "b": 100}
 AUTHORS = {"live": 1, "deleted": 2, "of a deleted team": 3, "foreign": 4, "nobody": None}
 """The kinds of authors that the posts of each tenant have, with their ids: those of tenant b are 100 more."""
 
-ROWS = len(AUTHORS)
+TOKEN = UUID(int=7)
 
 
 def author_id(tenant: str, kind: str) -> int | None:
@@ -137,21 +139,22 @@ def rows() -> dict[str, list[dict[str, Any]]]:
     for tenant, first in TENANTS.items():
         other = TENANTS["b" if tenant == "a" else "a"]
         common = {"tenant_id": tenant, "is_deleted": False}
-        made["teams"] += [{**common, "id": first + n, "name": f"team {n}", "is_deleted": n == 2} for n in (1, 2)]
+        marked = {n: {**common, "id": first + n, "is_deleted": n == 2} for n in (1, 2, 3)}
+        made["teams"] += [{**marked[n], "name": f"team {n}", "token": TOKEN} for n in (1, 2)]
         teams = {1: first + 1, 2: first + 1, 3: first + 2}
         made["authors"] += [
             {**common, "id": first + n, "name": f"author {n}", "motto": f"m{n}", "team_id": team, "is_deleted": n == 2}
             for n, team in teams.items()
         ]
-        made["tags"] += [{**common, "id": first + n, "name": f"t{n}", "is_deleted": n == 2} for n in (1, 2, 3)]
+        made["tags"] += [{**marked[n], "name": f"t{n}", "labels": ["x"]} for n in (1, 2, 3)]
         for place, kind in enumerate(AUTHORS):
             refers = {"author_id": author_id(tenant, kind), "editor_id": author_id(tenant, kind)}
             number, own = first + 1 + place, {"version": 1, "body": f"b{place}", "words": (place * 3) % 4}
             made["posts"].append({**common, **refers, **own, "id": number, "title": f"post {place}"})
             linked = (first + 1, first + 2, other + 1) if place % 2 == 0 else ()
             made["post_tags"] += [{"post_id": number, "tag_id": tag} for tag in linked]
-        gone = {**common, "id": first + 50, "title": "gone", "is_deleted": True, "version": 1, "words": 1}
-        made["posts"].append({**gone, "body": None, "author_id": first + 1, "editor_id": None})
+        hidden = {**common, "id": first + 50, "title": "gone", "is_deleted": True, "version": 1, "words": 1}
+        made["posts"].append({**hidden, "body": None, "author_id": first + 1, "editor_id": None})
     return made
 
 

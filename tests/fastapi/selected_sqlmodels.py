@@ -1,5 +1,8 @@
 """The classes of `selected_models`, as SQLModel's."""
 
+from uuid import UUID
+
+from sqlalchemy import JSON
 from sqlmodel import Field, Relationship, SQLModel
 
 from dotmac_database.sqlmodel import SoftDeleteMixin, TenantMixin, VersionMixin
@@ -13,6 +16,7 @@ class SqlTeam(TenantMixin, SoftDeleteMixin, SQLModel, table=True):
 
     id: int | None = Field(default=None, primary_key=True)
     name: str
+    token: UUID
 
 
 class SqlAuthor(TenantMixin, SoftDeleteMixin, SQLModel, table=True):
@@ -40,6 +44,8 @@ class SqlTag(TenantMixin, SoftDeleteMixin, SQLModel, table=True):
 
     id: int | None = Field(default=None, primary_key=True)
     name: str
+    labels: set[str] = Field(sa_type=JSON)
+    """The values are lists, which must be converted before they are serialized as sets."""
 
 
 class SqlPost(TenantMixin, SoftDeleteMixin, VersionMixin, SQLModel, table=True):

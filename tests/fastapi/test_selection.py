@@ -17,11 +17,11 @@ from tests.confined import confined_database
 from tests.conftest import counted
 from tests.fastapi.conftest import Api, checked_out
 
-from .selected_models import AUTHORS, TENANTS, Base, ComputedOut, Post, PostOut, author_id, fill
+from .selected_models import AUTHORS, TENANTS, TOKEN, Base, ComputedOut, Post, PostOut, author_id, fill
 
 pytest.importorskip("sqlmodel")
 
-from .selected_sqlmodels import SqlPost  # after the check that SQLModel is there
+from .selected_sqlmodels import SqlPost, SqlTag  # after the check that SQLModel is there
 
 PLACES = ("sqlite", "postgresql", "rls")
 KINDS: dict[str, tuple[type, type | None]] = {
@@ -116,7 +116,8 @@ def expected(kind: str, tenant: str, selection: str) -> list[dict[str, Any]]:
         derived = kind in ("derived", "sqlmodel")
         row: dict[str, Any] = {"id": first + 1 + place}
         row["title" if derived else "heading"] = f"post {place}"
-        team = {"id": first + 1, "name": "team 1"} if author == "live" else None
+        token = {"token": str(TOKEN)} if derived else {}
+        team = {"id": first + 1, "name": "team 1", **token} if author == "live" else None
         key = author_id(tenant, author)
         seen = author in ("live", "of a deleted team")
         if not fields:
@@ -127,7 +128,7 @@ def expected(kind: str, tenant: str, selection: str) -> list[dict[str, Any]]:
                 row |= {"body": f"b{place}", "loud": f"post {place}!b{place}"}
                 row["editor"] = {"id": key, "motto": f"m{key and key % 100}", "team": team} if seen else None
         if include:
-            row["tags"] = [{"id": first + 1, "name": "t1"}] if place % 2 == 0 else []
+            row["tags"] = [{"id": first + 1, "name": "t1", "labels": ["x"]}] if place % 2 == 0 else []
             named = {"id": key, "name" if derived else "fullName": f"author {key and key % 100}", "team": team}
             if derived:
                 named |= {"motto": f"m{key and key % 100}", "team_id": first + (1 if author == "live" else 2)}
@@ -205,3 +206,13 @@ def test_which_statements_are_sent(place: Place, kind: str, route: str) -> None:
     assert len(sent("")) == 1 + always
     assert len(sent("include=author")) == 2 + always
     assert len(sent("include=author.team,tags")) == 4 + always
+
+
+@pytest.mark.parametrize("route", ["/tags?per_page=1&{}", "/tags?limit=1&{}", "/tags/1?{}"])
+def test_a_value_that_must_be_converted(place: Place, route: str) -> None:
+    if "tags" not in place.apis:
+        place.apis["tags"] = place.api(crud_router(SqlTag, "/tags", fields=["id", "name", "labels"]))
+    for query, expected in (("fields=labels", {"labels": ["x"]}), ("fields=name", {"name": "t1"})):
+        answer = place.apis["tags"].get(route.replace("{}", query), tenant="a")
+        assert answer.status_code == 200, answer.text
+        assert (answer.json()["items"][0] if "items" in answer.json() else answer.json()) == expected

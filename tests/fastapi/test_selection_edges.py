@@ -59,6 +59,7 @@ class Owner(TenantMixin, Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str]
     pets: Mapped[list[Animal]] = relationship(back_populates="owner", order_by="Animal.id")
+    loved_pets: Mapped[list[Animal]] = relationship(viewonly=True, order_by="Animal.id")
     watched: DynamicMapped[Animal] = relationship(viewonly=True)
     hidden: Mapped[list[Animal]] = relationship(info={"private": True}, viewonly=True)
     _inner: Mapped[list[Animal]] = relationship(viewonly=True)
@@ -92,6 +93,14 @@ class Camel(BaseModel):
     id: int
     owner_id: int | None
     called: str = Field(validation_alias="name")
+
+
+class CamelOwner(BaseModel):
+    """A schema whose fields are read by their aliases alone, which are names of no attributes."""
+
+    model_config = ConfigDict(from_attributes=True, alias_generator=to_camel)
+
+    name: str
 
 
 class AnimalOut(BaseModel):
@@ -247,6 +256,11 @@ CASES: dict[str, tuple[Any, str, Any]] = {
         "rows/1?fields=ownerId&include=owner",
         {"ownerId": 1, "owner": ANN},
     ),
+    "a generated alias": (
+        lambda: list_router(Owner, "/rows", read_schema=CamelOwner, include=["loved_pets"]),
+        "rows?include=loved_pets",
+        [{"name": "Ann", "lovedPets": [ANIMAL, DOG]}],
+    ),
     "a computed field": (
         lambda: list_router(Owner, "/rows", read_schema=OwnerOut, fields=["LOUD", "id"], include=["pets.owner"]),
         "rows?fields=LOUD",
@@ -349,7 +363,7 @@ WRONG: dict[str, tuple[type, dict[str, Any], str]] = {
     "one below": (
         Animal,
         {"include": ["owner.name"]},
-        "Owner has no relationship 'name'; it has hidden, pets",
+        "Owner has no relationship 'name'; it has hidden, loved_pets, pets",
     ),
     "a column": (Animal, {"include": ["name"]}, "Animal has no relationship 'name'"),
     "a private relationship": (Owner, {"include": ["hidden"]}, "Owner.hidden is private: a client can't include it"),
@@ -436,3 +450,18 @@ def test_a_thousand_rows_send_as_many_statements_as_one(
         assert [row["owner"]["pets"][0]["id"] for row in answer.json()["items"]] == list(range(1, limit + 1))
         numbers.append(len([each for each in sent if each.startswith("SELECT")]))
     assert numbers[0] == numbers[1] == 3
+
+
+@pytest.mark.usefixtures("rows")
+@pytest.mark.parametrize("query", ["", "include=pets", "fields=name&include=pets"])
+def test_a_value_that_does_not_fit_its_column(app: FastAPI, api: Api, database: Database, query: str) -> None:
+    """SQLite stores longer texts than a class declares. They are in the response, as in a plain list."""
+    if database.engine.dialect.name != "sqlite":
+        return
+    with database.engine.begin() as connection:
+        connection.execute(sa.update(Base.metadata.tables["edge_animals"]).values(name="longer than nine"))
+    app.include_router(crud_router(Owner, "/rows", fields=["name"], include=["pets"]))
+    for path in ("/rows", "/rows/1"):
+        answer = api.get(f"{path}?{query}", tenant="a")
+        assert answer.status_code == 200
+        assert ("longer than nine" in answer.text) is ("pets" in query)
