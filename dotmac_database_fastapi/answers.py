@@ -61,6 +61,7 @@ def header(description: str, **schema: JsonValue) -> JsonObject:
 
 
 ETAG = header("The row's version, for If-Match.")
+ETAG_OF_LIST = header("A weak tag of the page, for If-None-Match.")
 LINK = header("The first, previous, next and last page, as far as they exist (RFC 8288).")
 LOCATION = header("The path of the new row.")
 REPLAYED = header("Present if this is the stored response of an earlier request with the same key.", enum=["true"])
@@ -83,6 +84,10 @@ IF_NONE_MATCH = {
     "required": False,
     "description": "ETags that the client has. If the row still has one of them, the response is a 304 without a body.",
     "schema": {"type": "string"},
+}
+IF_NONE_MATCH_OF_LIST = {
+    **IF_NONE_MATCH,
+    "description": "ETags that the client has. If the page has one of them, the response is a 304 without a body.",
 }
 PREFER = {
     "name": "Prefer",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from functools import lru_cache
+from hashlib import blake2b
 from typing import NamedTuple
 
 from pydantic import TypeAdapter
@@ -19,8 +20,16 @@ _TAG = re.compile(r'\s*(?:(?P<any>\*)|(?P<weak>W/)?"(?P<tag>[^"]*)")\s*(?:,|\Z)'
 
 
 def etag_of(traits: Traits[object], entity: object) -> str | None:
-    """The entity's ``ETag``, in quotes; None if the class has no version column."""
-    return None if traits.version is None else f'"{_written(getattr(entity, traits.version))}"'
+    """The ``ETag`` of an entity, or of a row that is a dict, in quotes; None if the class has no version column."""
+    if traits.version is None:
+        return None
+    version: object = entity[traits.version] if type(entity) is dict else getattr(entity, traits.version)
+    return f'"{_written(version)}"'
+
+
+def etag_of_body(body: bytes) -> str:
+    """The weak ``ETag`` of a response with this body. Equal bodies have equal tags."""
+    return f'W/"{blake2b(body, digest_size=16).hexdigest()}"'
 
 
 def matched_versions(request: Request) -> frozenset[str] | None:
@@ -41,7 +50,10 @@ def is_unchanged(request: Request, tag: str | None) -> bool:
     """
     if tag is None or "if-none-match" not in request.headers:
         return False
-    return any(each is _ANY or each.value == tag.strip('"') for each in _tags(request, "if-none-match") or ())
+    return any(
+        each is _ANY or each.value == tag.removeprefix("W/").strip('"')
+        for each in _tags(request, "if-none-match") or ()
+    )
 
 
 class _Tag(NamedTuple):

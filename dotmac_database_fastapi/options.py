@@ -51,6 +51,12 @@ class ListOptions:
     """How the rows are counted if a client does not say (see `PaginationParams`)."""
     totals: Collection[TotalKind] = TOTALS
     """The kinds of total that clients may choose, besides ``total``."""
+    fields: Sequence[str] = ()
+    """The fields that clients may select by ``?fields=id,name``. Empty: each row has all of its fields."""
+    include: Sequence[str] = ()
+    """The relationships that clients may ask for by ``?include=author,author.team``. They are in no row otherwise."""
+    list_etag: bool = False
+    """Whether lists have a weak ``ETag``, so that a list that has not changed is a 304."""
     repository: type | None = None
     """A repository class to use instead of the default."""
     plugin: Plugin | None = None
@@ -58,7 +64,7 @@ class ListOptions:
 
     def __post_init__(self) -> None:
         # Equal options are one key of a cache, whether a field was given as a list or as a tuple.
-        for name in ("filters", "sorts", "search"):
+        for name in ("filters", "sorts", "search", "fields", "include"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "totals", frozenset(self.totals))
 
@@ -163,6 +169,9 @@ class _Keywords(RouterKeywords, total=False):
     max_offset: int | None
     total: TotalKind
     totals: Collection[TotalKind]
+    fields: Sequence[str]
+    include: Sequence[str]
+    list_etag: bool
     repository: type | None
     plugin: Plugin | None
 

@@ -32,6 +32,7 @@ from .pages import PAGE_PARAMETERS, PageParams, ParameterDoc, allowed_totals
 from .readable import shows
 from .registry import sources_of
 from .schemas import read_schema_of
+from .selection import Selection, SelectionParams
 
 _TRUTH = pydantic.TypeAdapter(bool)
 _NULLS = (FilterOperator.IS_NULL, FilterOperator.IS_NOT_NULL)
@@ -314,7 +315,11 @@ class ListParams:
 
     def __init__(self, model: type, options: ListOptions = _DEFAULTS, *, sorts_among: Iterable[str] = ()) -> None:
         search, schema = options.search, options.read_schema
+        selects = bool(options.fields or options.include)
+        selection = SelectionParams(model, schema, options.fields, options.include) if selects else None
+        self.selection = selection
         own = PAGE_PARAMETERS | SortParams.known | (SearchParams.known if search else frozenset())
+        own |= frozenset() if selection is None else selection.known
         self.filters = FilterParams(model, options.filters, reserved=own, schema=schema)
         self.sorts = SortParams(sortable_fields(model, options.sorts, sorts_among, schema), search)
         self.search = SearchParams(model, search) if search else None
@@ -330,7 +335,7 @@ class ListParams:
         if self.default_sort:
             sortable_fields(model, [each.field for each in self.default_sort])
         self.known = own | self.filters.known
-        self.schema: type = schema or read_schema_of(model)
+        self.schema: type = schema or read_schema_of(model) if selection is None else selection.documented
         self._keys = frozenset(traits_of(model).primary_key)
         self._parsed: dict[bytes, QueryOptions] = {}
 
@@ -350,6 +355,8 @@ class ListParams:
                 filters += self.search.read(values, faults)
         sorts = self.sorts.read(values, faults)
         page = self.page.read(values, faults)
+        if self.selection is not None:
+            self.selection.read(values, faults)
         if "cursor_pagination" in page:
             self._check_carried(sorts, values, faults)
         faults.refuse()
@@ -364,6 +371,10 @@ class ListParams:
                 self._parsed.clear()
             self._parsed[written] = options
         return options
+
+    def selected(self, connection: HTTPConnection) -> Selection:
+        """The selection in a query string without errors: `read` has checked it."""
+        return Selection() if self.selection is None else self.selection.read(values_of(connection), QueryErrors())
 
     def refuse(self, connection: HTTPConnection, refused: ValidationError) -> None:
         """Raise `RequestValidationError` for the parameter whose value a repository refused, if there is one."""
@@ -389,17 +400,36 @@ class ListParams:
         """Each parameter's name, schema and description."""
         yield from self.page.openapi()
         yield from self.sorts.openapi()
+        if self.selection is not None:
+            yield from self.selection.openapi()
         if self.search is not None:
             yield from self.search.openapi()
         yield from self.filters.openapi()
 
     def openapi_parameters(self) -> list[JsonObject]:
-        """The OpenAPI parameter objects. A parameter that is a list is one comma-separated value."""
-        return [
-            {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
-            | ({"style": "form", "explode": False} if schema.get("type") == "array" else {})
-            for name, schema, description in self.openapi()
-        ]
+        """The OpenAPI parameter objects."""
+        return openapi_parameters(self.openapi())
+
+
+def openapi_parameters(documented: Iterable[ParameterDoc]) -> list[JsonObject]:
+    """The OpenAPI objects of query parameters. A parameter that is a list is one comma-separated value."""
+    return [
+        {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+        | ({"style": "form", "explode": False} if schema.get("type") == "array" else {})
+        for name, schema, description in documented
+    ]
+
+
+def selection_of(connection: HTTPConnection, params: SelectionParams) -> Selection:
+    """The selection of a request whose query string has nothing else.
+
+    Raises `RequestValidationError` with all errors, also for unknown parameters.
+    """
+    values, faults = values_of(connection), QueryErrors()
+    refuse_unknown(connection, values, params.known, faults)
+    selection = params.read(values, faults)
+    faults.refuse()
+    return selection
 
 
 def _sorts_of(text: str) -> tuple[SortField, ...]:

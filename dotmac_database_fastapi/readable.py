@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, get_args, get_type_hints
 
@@ -50,33 +50,86 @@ def shows(schema: Annotation, path: str) -> bool:
     fields = shown_by(schema)
     if first not in fields:
         return False
-    inner = list(_schemas(fields[first]))
+    inner = list(schemas_in(fields[first]))
     return not rest or not inner or any(shows(each, rest) for each in inner)
 
 
-def deferred_in(traits: Traits[object], schema: Annotation) -> Iterator[str]:
+def attribute_of(schema: type[BaseModel], key: str) -> str | None:
+    """The attribute of a row from which a field is read first; None if it is excluded from serialization."""
+    return next(_read_from(key, schema.model_fields[key]), None)
+
+
+def field_of(schema: type[BaseModel], attribute: str) -> str | None:
+    """The schema's field that is read from this attribute of a row; None if there is none."""
+    return next((key for key, each in schema.model_fields.items() if attribute in _read_from(key, each)), None)
+
+
+def relationships_in(traits: Traits[object], schema: Annotation) -> tuple[str, ...]:
+    """Dotted paths to the relationships that a schema contains, and that the schemas of related rows contain."""
+    return tuple(dict.fromkeys(_relationships(traits, schema, "", ())))
+
+
+def _relationships(
+    traits: Traits[object], schema: Annotation, way: str, outer: tuple[Annotation, ...]
+) -> Iterator[str]:
+    yield from (f"{way}{name}" for name in shown_by(schema) if name in traits.relationships)
+    for name, target, each in _related(traits, schema, outer):
+        yield from _relationships(target, each, f"{way}{name}.", (*outer, schema))
+
+
+def deferred_in(
+    traits: Traits[object], schema: Annotation, way: str = "", outer: tuple[Annotation, ...] = ()
+) -> Iterator[str]:
     """Dotted paths to the deferred columns that a schema contains, of a row and of its related rows.
 
     If a schema contains anything but columns and relationships, it may compute that from any deferred column, so all
-    are included.
+    are included. ``way`` is the beginning of the paths, and ``outer`` are the schemas that it has passed.
     """
     shown = shown_by(schema)
     computes = not shown or any(
         name not in traits.columns and name not in traits.relationships for name in shown.keys() - traits.private
     )
-    yield from (name for name in sorted(traits.deferred) if computes or name in shown)
-    for name in shown.keys() & traits.relationships.keys():
-        target: Traits[object] = traits_of(traits.relationships[name].mapper.class_)
-        for each in _schemas(shown[name]):
-            inner = shown_by(each)
-            yield from (f"{name}.{key}" for key in sorted(target.deferred) if key in inner)
+    yield from (f"{way}{name}" for name in sorted(traits.deferred) if computes or name in shown)
+    for name, target, each in _related(traits, schema, outer):
+        yield from deferred_in(target, each, f"{way}{name}.", (*outer, schema))
 
 
-def _schemas(annotation: Annotation) -> Iterator[type]:
+def on_each_path(traits: Traits[object], relationships: Iterable[str], deferred: Iterable[str]) -> frozenset[str]:
+    """The dotted paths to these deferred columns, and to the same columns on the other paths to their classes.
+
+    If two paths lead to one object, it is made of the row that the first of them reads.
+    """
+    owners = {"": traits}
+    for path in relationships:
+        way, _, name = path.rpartition(".")
+        owners[path] = traits_of(owners[way].relationships[name].mapper.class_)
+    columns = {(owners[way].mapper.base_mapper, key) for way, _, key in (path.rpartition(".") for path in deferred)}
+    return frozenset(
+        f"{way}.{key}" if way else key
+        for way, owner in owners.items()
+        for key in owner.deferred
+        if (owner.mapper.base_mapper, key) in columns
+    )
+
+
+def _related(
+    traits: Traits[object], schema: Annotation, outer: tuple[Annotation, ...]
+) -> Iterator[tuple[str, Traits[object], type]]:
+    """The relationships of a schema, each with the traits and the schema of its rows.
+
+    A schema that contains itself is not followed: its rows could be nested to any depth.
+    """
+    for name, annotation in shown_by(schema).items():
+        if name in traits.relationships:
+            target: Traits[object] = traits_of(traits.relationships[name].mapper.class_)
+            yield from ((name, target, each) for each in schemas_in(annotation) if each not in (*outer, schema))
+
+
+def schemas_in(annotation: Annotation) -> Iterator[type]:
     """The schemas within an annotation: ``list[Author] | None`` has ``Author``."""
     if isinstance(annotation, type) and not get_args(annotation):
         if issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation) or is_typeddict(annotation):
             yield annotation
         return
     for each in get_args(annotation):
-        yield from _schemas(each)
+        yield from schemas_in(each)

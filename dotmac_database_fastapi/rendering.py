@@ -22,7 +22,7 @@ from dotmac_database import CursorPaginationResult, PaginationResult, Traits, tr
 
 from .aliases import Annotation, AnyColumn, Repository
 from .declared import converts
-from .readable import deferred_in, shown_by
+from .readable import deferred_in, on_each_path, relationships_in, shown_by
 from .schemas import list_of, read_schema_of
 
 Page: TypeAlias = PaginationResult[Any] | CursorPaginationResult[Any]
@@ -42,16 +42,17 @@ class Renderer:
         schema: Annotation = read_schema or read_schema_of(model)
         self.schema: type = schema
         traits: Traits[object] = traits_of(model)
-        self.relationships = tuple(name for name in getattr(schema, "model_fields", {}) if name in traits.relationships)
-        self._deferred = frozenset(deferred_in(traits, schema)) | (traits.deferred & {traits.version})
+        self.relationships = relationships_in(traits, schema)
+        deferred = {*deferred_in(traits, schema), *(traits.deferred & {traits.version})}
+        self._deferred = on_each_path(traits, self.relationships, deferred)
         self.page_models: tuple[Annotation, Annotation] = (PaginationResult[schema], CursorPaginationResult[schema])
-        self._checked = _Shape(schema)
+        self._checked = Shape(schema)
         self._rows = self._plain = None
         self.columns: tuple[str, ...] | None = None
         self.certain = False
         if read_schema is None:
             self.columns = tuple(schema.model_fields)
-            self._rows, self._plain = _reader(self.columns, _uuids(schema)), _Shape(_row_type(schema))
+            self._rows, self._plain = reader(self.columns, uuids_of(schema)), Shape(row_type(schema))
             self.certain = all(_is_plain(traits.columns[key], field) for key, field in schema.model_fields.items())
         shown = shown_by(schema).keys()
         self.of_row_alone = bool(shown) and shown <= traits.columns.keys() and not _computes(schema)
@@ -59,6 +60,10 @@ class Renderer:
     def loading(self, repository: Repository) -> Repository:
         """The repository, changed to load the deferred columns that the schema contains."""
         return repository.undefer(*self._deferred) if self._deferred else repository
+
+    async def get(self, repository: Repository, key: object) -> object:
+        """The row with a primary key, with what the schema contains. Raises `EntityNotFoundError`."""
+        return await self.loading(repository).get_by_id_or_raise(key, relationships=self.relationships)
 
     def one(self, entity: object, *, committed: bool = False) -> bytes:
         """The JSON of one row.
@@ -70,9 +75,9 @@ class Renderer:
         # until the row is read again. Then the row is validated, below.
         with suppress(PydanticSerializationError):
             if self._rows is not None and self._plain is not None:
-                return _dump(self._plain.one, self._rows([entity])[0])
+                return dump(self._plain.one, self._rows([entity])[0])
         try:
-            return _dump(self._checked.one, self._checked.one.validate_python(entity, from_attributes=True))
+            return dump(self._checked.one, self._checked.one.validate_python(entity, from_attributes=True))
         except (PydanticSerializationError, ValidationError):
             if self._rows is None or not committed:
                 raise
@@ -82,19 +87,17 @@ class Renderer:
         """The JSON array of some rows."""
         with suppress(PydanticSerializationError):
             if self._rows is not None and self._plain is not None:
-                return _dump(self._plain.many, self._rows(entities))
-        return _dump(self._checked.many, self._checked.many.validate_python(list(entities), from_attributes=True))
+                return dump(self._plain.many, self._rows(entities))
+        return dump(self._checked.many, self._checked.many.validate_python(list(entities), from_attributes=True))
 
     def page(self, page: Page) -> bytes:
         """The JSON of a page."""
         kind = PaginationResult if isinstance(page, PaginationResult) else CursorPaginationResult
         with suppress(PydanticSerializationError):
             if self._rows is not None and self._plain is not None:
-                plain = object.__new__(type(page))  # four times as fast as copy()
-                vars(plain).update(vars(page), items=self._rows(page.items))
-                return _dump(self._plain.pages[kind], plain)
+                return dump(self._plain.pages[kind], with_items(page, self._rows(page.items)))
         checked = self._checked.pages[kind]
-        return _dump(checked, checked.validate_python(page, from_attributes=True))
+        return dump(checked, checked.validate_python(page, from_attributes=True))
 
 
 def _computes(schema: Annotation) -> bool:
@@ -102,7 +105,7 @@ def _computes(schema: Annotation) -> bool:
     return not (isinstance(schema, type) and issubclass(schema, BaseModel)) or bool(schema.model_computed_fields)
 
 
-class _Shape:
+class Shape:
     """The type adapters for rows of one type, and for lists and pages of them."""
 
     def __init__(self, item: Annotation) -> None:
@@ -117,7 +120,15 @@ class _Shape:
         return TypeAdapter(list_of(self._item))
 
 
-def _dump(adapter: TypeAdapter[object], value: object) -> bytes:
+def with_items(page: Page, items: list[Any]) -> Page:
+    """A copy of a page with other items."""
+    copied = object.__new__(type(page))  # four times as fast as copy()
+    vars(copied).update(vars(page), items=items)
+    return copied
+
+
+def dump(adapter: TypeAdapter[object], value: object) -> bytes:
+    """The JSON of a value. Raises `PydanticSerializationError` if it is not of the adapter's type."""
     return adapter.dump_json(value, by_alias=True, warnings="error")
 
 
@@ -135,14 +146,18 @@ def _is_plain(column: AnyColumn, field: FieldInfo) -> bool:
     )
 
 
-def _row_type(schema: type[BaseModel]) -> Annotation:
-    """The type of a row as a dict, which needs no validation. Its UUIDs are texts: see `_uuids`."""
+def row_type(schema: type[BaseModel], related: Mapping[str, Annotation] | None = None) -> Annotation:
+    """The type of a row as a dict, which needs no validation. Its UUIDs are texts: see `uuids_of`.
+
+    ``related`` are the types of related rows, by name. With them, each key of the dict may be missing.
+    """
     make: Annotation = TypedDict  # type checkers need literal fields, and these are known only at run time
-    texts = {key: _text(schema.model_fields[key]) for key in _uuids(schema)}
-    return make("Row", {key: texts.get(key) or _annotation(field) for key, field in schema.model_fields.items()})
+    texts = {key: _text(schema.model_fields[key]) for key in uuids_of(schema)}
+    own = {key: texts.get(key) or _annotation(field) for key, field in schema.model_fields.items()}
+    return make("Row", {**own, **(related or {})}, total=related is None)
 
 
-def _uuids(schema: type[BaseModel]) -> list[str]:
+def uuids_of(schema: type[BaseModel]) -> list[str]:
     """The columns with UUIDs, which become texts before they are serialized.
 
     The JSON is the same, and Pydantic is slow with the UUIDs of asyncpg, which are instances of a subclass.
@@ -171,7 +186,7 @@ def _annotation(field: FieldInfo) -> Annotation:
     return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 
-def _reader(keys: tuple[str, ...], uuids: Sequence[str]) -> Callable[[Sequence[object]], list[dict[str, Any]]]:
+def reader(keys: tuple[str, ...], uuids: Sequence[str]) -> Callable[[Sequence[object]], list[dict[str, Any]]]:
     """A function that makes dicts of these columns from entities, or from rows that are dicts already.
 
     The ``uuids`` become texts. A value that is none raises `PydanticSerializationError`.

@@ -20,12 +20,11 @@ from ..nested import Nested
 from ..options import CrudKeywords, CrudOptions, showing, with_keywords
 from ..query_string import ListParams
 from ..references import References
-from ..rendering import Renderer
 from ..schemas import create_schema_of, update_schema_of
 from .bulk import BULK, add_bulk_create, add_bulk_update, methods_of_bulk
 from .items import add_create, add_delete, add_read, add_restore, add_update
 from .links import add_links
-from .lists import add_list, rows_of
+from .lists import add_list, renderers_of, rows_of
 from .resource import Resource
 
 
@@ -71,9 +70,10 @@ def crud_router(
     chosen, of_router = with_keywords(options or CrudOptions(), {**keywords, **named})
     router = router_of(prefix, of_router, tag=plural(model.__name__))
     params, get_rows = ListParams(model, chosen), rows_of(model, chosen)
-    renderer = Renderer(model, chosen.read_schema)
+    renderer, selects = renderers_of(model, chosen, params)
     if "list" in chosen.operations:
-        add_list(router, model, params, get_rows, renderer, chosen.dependencies_of("list"))
+        permitted, has_etag = chosen.dependencies_of("list"), chosen.list_etag
+        add_list(router, model, params, get_rows, renderer, permitted, selects=selects, list_etag=has_etag)
     traits: Traits[object] = traits_of(model)
     resource = Resource(
         router,
@@ -85,6 +85,7 @@ def crud_router(
         References(traits),
         Hooks(chosen.hooks),
         wrapped=of_router.get("route_class", APIRoute) is not APIRoute,
+        selects=selects,
     )
     _add_operations(resource, model)
     add_options(router)

@@ -12,9 +12,12 @@ from ..aliases import Data, Endpoint, JsonObject, Repository, Schema
 from ..answers import ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION, REPLAYED
 from ..etags import etag_of, expected_version, is_unchanged, matched_versions
 from ..idempotency import IDEMPOTENCY_KEY, Replays
+from ..internals import accept_query
 from ..nested import Nested
 from ..options import Operation
 from ..preferences import prefers_minimal
+from ..query_string import openapi_parameters, selection_of
+from ..selected_rows import RowRenderer
 from .resource import Resource, written_responses
 
 
@@ -69,21 +72,24 @@ def add_create(resource: Resource, schema: Schema, nested: Nested, replays: Repl
 
 def add_read(resource: Resource) -> None:
     """Add ``GET`` of a row."""
-    get_key, renderer = resource.key.dependency(), resource.renderer
-    has_tag_of_all = _has_tag_of_all(resource)
+    get_key, selects = resource.key.dependency(), resource.selects
 
     async def read(
         request: Request, parts: JsonObject = Depends(get_key), repository: Repository = Depends(resource.get_rows)
     ) -> Response:
         key = resource.key.of(parts, repository.tenant_id)
-        rows = renderer.loading(repository)
-        entity = await rows.get_by_id_or_raise(key, relationships=renderer.relationships)
-        if has_tag_of_all:
+        shown: RowRenderer = resource.renderer
+        if selects is not None:
+            shown = selects.of(selection_of(request, selects.params))
+        entity = await shown.get(repository, key)
+        if _has_tag_of_all(resource, shown):
             tag = etag_of(resource.traits, entity)
             if tag is not None and is_unchanged(request, tag):
                 return Response(status_code=304, headers={"ETag": tag})
-        return resource.response(renderer.one(entity), entity, 200)
+        return resource.response(shown.one(entity), entity, 200)
 
+    if selects is not None:
+        accept_query(read, selects.params.known)
     _add(resource, "read", "GET", resource.key.path, read, 200, {404, 422}, _tag(resource))
 
 
@@ -186,9 +192,9 @@ async def _expected(resource: Resource, request: Request, repository: Repository
     return expected_version(resource.traits, held)
 
 
-def _has_tag_of_all(resource: Resource) -> bool:
+def _has_tag_of_all(resource: Resource, shown: RowRenderer) -> bool:
     """Whether the ``ETag`` changes with everything that the response to a GET contains."""
-    return resource.traits.version is not None and resource.renderer.of_row_alone
+    return resource.traits.version is not None and shown.of_row_alone
 
 
 def _of_version(resource: Resource) -> set[int]:
@@ -213,15 +219,18 @@ def _add(
 ) -> None:
     """Add an endpoint of one row. ``shown`` is the schema of the response; None: the read schema."""
     name, verb = resource.traits.name, "get" if operation == "read" else operation
-    row = {"model": shown or resource.renderer.schema, "description": f"The {name}."}
     parameters, responses = list[JsonObject](), dict[int | str, JsonObject]()
+    if operation == "read" and resource.selects is not None:
+        shown = resource.selects.params.documented
+        parameters += openapi_parameters(resource.selects.params.openapi())
+    row = {"model": shown or resource.renderer.schema, "description": f"The {name}."}
     if operation == "read":
         responses[status] = {**row, "headers": headers} if headers else row
     elif status != 204:
         parameters, responses = written_responses(status, row, headers)
     if operation in ("update", "delete") and resource.traits.version is not None:
         parameters = [IF_MATCH, *parameters]
-    if operation == "read" and _has_tag_of_all(resource):
+    if operation == "read" and _has_tag_of_all(resource, resource.renderer):
         parameters.append(IF_NONE_MATCH)
         responses[304] = {"description": "The row still has this ETag.", "headers": headers}
     resource.add(

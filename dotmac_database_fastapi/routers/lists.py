@@ -9,18 +9,20 @@ from typing import Protocol, Unpack
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.params import Depends as Depended
 
-from dotmac_database import AsyncRepository, QueryOptions, ValidationError
+from dotmac_database import QueryOptions, ValidationError
 
-from ..aliases import Endpoint, Repository
-from ..answers import LINK, describe_endpoint, plural
+from ..aliases import Endpoint, JsonObject, Repository
+from ..answers import ETAG_OF_LIST, IF_NONE_MATCH_OF_LIST, LINK, describe_endpoint, plural
 from ..bodies import router_of
 from ..dependencies import get_repository
+from ..etags import etag_of_body, is_unchanged
 from ..heads import add_get, add_options
 from ..internals import accept_query
 from ..links import link_header
 from ..options import ListKeywords, ListOptions, showing, with_keywords
 from ..query_string import ListParams
 from ..rendering import Page, Renderer
+from ..selected_rows import RowRenderer, SelectionRenderers, reads_plainly
 
 
 @showing(ListOptions)
@@ -43,14 +45,20 @@ def list_router(
     are counted (see `PaginationParams`); the default is ``total``. An estimate comes from statistics of the whole
     table, so it reveals the number of other tenants' rows: clients may choose it only if it is in ``totals``.
 
+    ``fields`` and ``include`` are the fields and the relationships (dotted paths) that clients may select by the
+    parameters of these names. With ``fields``, only these columns are read, as far as ``read_schema`` permits. An
+    included relationship takes one statement for each 10,000 rows, and is in no row otherwise. With ``list_etag``, a
+    list has a weak ``ETag``, and is a 304 for a client that has it already.
+
     ``repository`` is a repository class to use instead of the default. ``plugin`` is needed if the app has several. The
-    other keyword arguments are those of `APIRouter` (``tags``, …). Raises `ValidationError` for fields that are missing
-    or private, and for an array in ``sorts``.
+    other keyword arguments are those of `APIRouter` (``tags``, …). Raises `ValidationError` for fields and
+    relationships that are missing or private, and for an array in ``sorts``.
     """
     chosen, of_router = with_keywords(options or ListOptions(), keywords)
     router = router_of(prefix, of_router, tag=plural(model.__name__))
     params = ListParams(model, chosen)
-    add_list(router, model, params, rows_of(model, chosen), Renderer(model, chosen.read_schema))
+    renderer, selects = renderers_of(model, chosen, params)
+    add_list(router, model, params, rows_of(model, chosen), renderer, selects=selects, list_etag=chosen.list_etag)
     add_options(router)
     return router
 
@@ -61,6 +69,14 @@ def rows_of(model: type, options: ListOptions) -> Endpoint:
     return get(options.repository or model)
 
 
+def renderers_of(model: type, options: ListOptions, params: ListParams) -> tuple[Renderer, SelectionRenderers | None]:
+    """The renderer of rows without a selection; and those of selected rows, if requests can select anything."""
+    if params.selection is None:
+        return Renderer(model, options.read_schema), None
+    selects = SelectionRenderers(model, options.read_schema, params.selection)
+    return selects.base, selects
+
+
 def add_list(
     router: APIRouter,
     model: type,
@@ -68,18 +84,24 @@ def add_list(
     get_rows: Endpoint,
     renderer: Renderer,
     dependencies: Sequence[Depended] = (),
+    *,
+    selects: SelectionRenderers | None = None,
+    list_etag: bool = False,
 ) -> None:
-    """Add the endpoint of the list to a router. ``dependencies`` are those of its routes, for GET and for HEAD."""
-    loads = renderer.relationships
+    """Add the endpoint of the list to a router. ``dependencies`` are those of its routes, for GET and for HEAD.
+
+    ``selects`` are the renderers of selected rows; None: a request can't select anything.
+    """
 
     async def list_rows(request: Request, repository: Repository = Depends(get_rows)) -> Response:
         options = params.read(request)
-        if loads:
-            options = replace(options, relationships=loads)
-        if renderer.columns is not None and _reads_plainly(repository):
-            rows: _Pages = repository.values(*renderer.columns)
+        shown: RowRenderer = renderer if selects is None else selects.of(params.selected(request))
+        if shown.relationships:
+            options = replace(options, relationships=shown.relationships)
+        if shown.columns is not None and reads_plainly(repository, "list_paginated", "cursor_paginate"):
+            rows: _Pages = repository.values(*shown.columns)
         else:
-            rows = renderer.loading(repository)
+            rows = shown.loading(repository)
         try:
             page = await rows.page(options)
         except ValidationError as refused:
@@ -88,8 +110,18 @@ def add_list(
             raise
         limit = None if options.cursor_pagination is None else options.cursor_pagination.limit
         link = link_header(request, page, limit=limit, max_offset=params.page.max_offset)
-        return Response(renderer.page(page), media_type="application/json", headers={"Link": link} if link else None)
+        body, headers = shown.page(page), {"Link": link} if link else {}
+        if list_etag:
+            headers["ETag"] = tag = etag_of_body(body)
+            if is_unchanged(request, tag):
+                return Response(status_code=304, headers=headers)
+        return Response(body, media_type="application/json", headers=headers)
 
+    numbered, following = (renderer if selects is None else selects).page_models
+    parameters, unchanged = params.openapi_parameters(), dict[int | str, JsonObject]()
+    if list_etag:
+        parameters.append(IF_NONE_MATCH_OF_LIST)
+        unchanged[304] = {"description": "The page still has this ETag.", "headers": {"ETag": ETAG_OF_LIST}}
     accept_query(list_rows, params.known)
     describe_endpoint(list_rows, f"list{plural(model.__name__)}", {400, 422})
     add_get(
@@ -101,12 +133,13 @@ def add_list(
         response_model=None,
         responses={
             200: {
-                "model": renderer.page_models[0] | renderer.page_models[1],
+                "model": numbered | following,
                 "description": "A page.",
-                "headers": {"Link": LINK},
-            }
+                "headers": {"Link": LINK, **({"ETag": ETAG_OF_LIST} if list_etag else {})},
+            },
+            **unchanged,
         },
-        openapi_extra={"parameters": params.openapi_parameters()},
+        openapi_extra={"parameters": parameters},
         dependencies=dependencies,
     )
 
@@ -117,13 +150,3 @@ class _Pages(Protocol):
     async def page(self, options: QueryOptions, /) -> Page:
         """A page of the rows."""
         ...
-
-
-def _reads_plainly(repository: Repository) -> bool:
-    """Whether the rows can be read as dicts: no override or listener of the user's needs entities."""
-    return (
-        isinstance(repository, AsyncRepository)
-        and type(repository).list_paginated is AsyncRepository.list_paginated
-        and type(repository).cursor_paginate is AsyncRepository.cursor_paginate
-        and not repository.traits.listens_to_loads
-    )

@@ -21,6 +21,7 @@ from ..options import CrudOptions, Operation
 from ..preferences import APPLIED
 from ..references import References
 from ..rendering import Renderer
+from ..selected_rows import SelectionRenderers
 from ..sessions import can_end_with_write
 
 _COMMITTED_LATER = nullcontext(False)
@@ -40,6 +41,8 @@ class Resource:
     hooks: Hooks
     wrapped: bool
     """Whether a route class of the user's runs code after the endpoint, before the transaction's COMMIT."""
+    selects: SelectionRenderers | None
+    """The renderers of selected rows; None: a request can't select anything."""
 
     def add(
         self,
@@ -108,9 +111,7 @@ class Resource:
         """The entity with the relationships that the schema contains."""
         if not self.renderer.relationships:
             return entity
-        key = self.traits.key_of(entity)
-        rows = self.renderer.loading(repository)
-        return await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships)
+        return await self.renderer.get(repository, self.traits.key_of(entity))
 
     def response(self, body: bytes, entity: object, status: int, headers: dict[str, str] | None = None) -> Response:
         """The response with the JSON of a row."""
