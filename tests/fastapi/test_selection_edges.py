@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, computed_field, mo
 from pydantic.alias_generators import to_camel
 from sqlalchemy import event
 from sqlalchemy.orm import DeclarativeBase, DynamicMapped, Mapped, attribute_keyed_dict, mapped_column, relationship
+from sqlalchemy.orm.attributes import set_committed_value
 
 from dotmac_database import AsyncTenantRepository, Database, TenantMixin, ValidationError, VersionMixin
 from dotmac_database_fastapi import crud_router, list_router
@@ -160,15 +161,21 @@ class Typed(TypedDict):
 
 
 class Rooms(AsyncTenantRepository[Room]):
-    """A repository of the user's, whose methods need entities."""
+    """A repository of the user's, whose methods change the entities that they return."""
 
     async def get_by_id(self, *args: Any, **options: Any) -> Any:
-        room = await super().get_by_id(*args, **options)
-        return room if room is None or isinstance(room, Room) else 1 / 0
+        room: Any = await super().get_by_id(*args, **options)
+        return self.changed(room)
 
     async def list_paginated(self, options: Any = None) -> Any:
         page = await super().list_paginated(options)
-        return page if all(isinstance(each, Room) for each in page.items) else 1 / 0
+        for room in page.items:
+            self.changed(room)
+        return page
+
+    def changed(self, room: Room) -> Room:
+        set_committed_value(room, "name", f"the {room.name}")
+        return room
 
 
 @pytest.fixture(scope="module")
@@ -224,12 +231,12 @@ CASES: dict[str, tuple[Any, str, Any]] = {
     "a repository of the user's": (
         lambda: crud_router(Room, "/rows", repository=Rooms, fields=["name", "version"]),
         "rows/1?fields=name",
-        {"name": "room 1"},
+        {"name": "the room 1"},
     ),
     "its list": (
         lambda: crud_router(Room, "/rows", repository=Rooms, fields=["name", "version"]),
-        "rows?fields=version",
-        [{"version": 3}, {"version": 3}],
+        "rows?fields=name",
+        [{"name": "the room 1"}, {"name": "the room 2"}],
     ),
     "a subclass": (
         lambda: crud_router(Dog, "/rows", fields=["tricks", "name"], include=["owner"]),

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from dotmac_database import AsyncRepository, AsyncTenantRepository, BaseRepository, QueryFilter, QueryOptions, SortField
 from dotmac_database_fastapi import (
+    OPERATIONS,
     CrudOptions,
     DatabasePlugin,
     ListOptions,
@@ -48,10 +49,13 @@ def routers(plugin: DatabasePlugin) -> None:
     list_router(User, "/users", read_schema=UserRead, repository=Users, dependencies=[Depends(guard)])
     crud_router(User, "/users", UserRead, read_schema=UserRead, idempotency=True, idempotency_ttl=60)
     crud_router(User, options=CrudOptions(sorts=("name",), plugin=plugin), include_in_schema=False)
+    crud_router(User, operations=[*OPERATIONS, "bulk_create", "link"], links=["posts"], hooks=Users)
+    crud_router(User, nested=("posts",), permissions={"bulk_update": Depends(guard)})
     health_router(plugin=plugin, tags=["health"])
 
     list_router(User, fliters=["name"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     list_router(User, page_size="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    crud_router(User, operations=["bulk_craete"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     list_router(User, idempotency=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     list_router(User, totals={"exakt"})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     ListOptions(fliters=["name"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
