@@ -282,7 +282,7 @@ _NO_OPTIONS = QueryOptions()
 _OPTIONS = pydantic.TypeAdapter(QueryOptions)
 _MEASURES: pydantic.TypeAdapter[dict[str, Aggregate]] = pydantic.TypeAdapter(dict[str, Aggregate])
 _FILTERS: pydantic.TypeAdapter[list[Filter]] = pydantic.TypeAdapter(list[Filter])
-_SORTS: pydantic.TypeAdapter[list[SortField]] = pydantic.TypeAdapter(list[SortField])
+_SORTS: pydantic.TypeAdapter[Sequence[SortField]] = pydantic.TypeAdapter(list[SortField])
 
 
 def options_of(options: OptionsLike) -> QueryOptions[Any]:

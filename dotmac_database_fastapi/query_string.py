@@ -24,6 +24,7 @@ from dotmac_database import (
 
 from .aliases import JsonObject
 from .bounds import MAX_FILTER_VALUES, MAX_SEARCH, MAX_SORTS, QueryErrors, Values, shown, single, values_of
+from .facets import FacetParams
 from .fields import LISTS, TEXT_PATTERN, ClientField, fields_of, sortable_fields
 from .internals import accepted_query, dependant_of, query_parameters, route_of
 from .options import ListOptions
@@ -305,6 +306,8 @@ class ListParams:
     def __init__(self, model: type, options: ListOptions = _DEFAULTS, *, sorts_among: Iterable[str] = ()) -> None:
         search, schema = options.search, options.read_schema
         own = PAGE_PARAMETERS | SortParams.known | (SearchParams.known if search else frozenset())
+        self.facets = FacetParams(model, options.facets, schema) if options.facets else None
+        own |= frozenset() if self.facets is None else self.facets.known
         self.filters = FilterParams(model, options.filters, reserved=own, schema=schema)
         self.sorts = SortParams(sortable_fields(model, options.sorts, sorts_among, schema), search)
         self.search = SearchParams(model, search) if search else None
@@ -340,6 +343,8 @@ class ListParams:
                 filters += self.search.read(values, faults)
         sorts = self.sorts.read(values, faults)
         page = self.page.read(values, faults)
+        if self.facets is not None:
+            self.facets.read(values, faults)
         if "cursor_pagination" in page:
             self._check_carried(sorts, values, faults)
         faults.refuse()
@@ -354,6 +359,12 @@ class ListParams:
                 self._parsed.clear()
             self._parsed[written] = options
         return options
+
+    def facets_of(self, connection: HTTPConnection) -> Sequence[str]:
+        """The facets in the query string of a request whose options were read."""
+        if self.facets is None or b"facets" not in connection.scope["query_string"]:
+            return ()
+        return self.facets.read(values_of(connection), QueryErrors())
 
     def refuse(self, connection: HTTPConnection, refused: ValidationError) -> None:
         """Raise `RequestValidationError` for the parameter whose value a repository refused, if there is one."""
@@ -381,6 +392,8 @@ class ListParams:
         yield from self.sorts.openapi()
         if self.search is not None:
             yield from self.search.openapi()
+        if self.facets is not None:
+            yield from self.facets.openapi()
         yield from self.filters.openapi()
 
     def openapi_parameters(self) -> list[JsonObject]:

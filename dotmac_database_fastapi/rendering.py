@@ -77,6 +77,13 @@ class Renderer:
                 raise
             return to_json({key: getattr(entity, key) for key in self.columns or ()}, fallback=str)
 
+    def values(self, entity: object) -> Mapping[str, object]:
+        """The JSON of one row, as Python values."""
+        with suppress(PydanticSerializationError):
+            if self._rows is not None and self._plain is not None:
+                return _values(self._plain.one, self._rows([entity])[0])
+        return _values(self._checked.one, self._checked.one.validate_python(entity, from_attributes=True))
+
     def page(self, page: Page) -> bytes:
         """The JSON of a page."""
         kind = PaginationResult if isinstance(page, PaginationResult) else CursorPaginationResult
@@ -105,6 +112,11 @@ class _Shape:
 
 def _dump(adapter: TypeAdapter[object], value: object) -> bytes:
     return adapter.dump_json(value, by_alias=True, warnings="error")
+
+
+def _values(adapter: TypeAdapter[object], value: object) -> Mapping[str, object]:
+    values: Mapping[str, object] = adapter.dump_python(value, mode="json", by_alias=True, warnings="error")
+    return values
 
 
 _PLAIN = frozenset((bool, int, float, str, Decimal, UUID, date, datetime))

@@ -35,6 +35,7 @@ from ..answers import (
 )
 from ..bodies import router_of
 from ..etags import etag_of, expected_version, is_unchanged, matched_versions
+from ..exports import Exports
 from ..heads import add_get, add_options
 from ..idempotency import IDEMPOTENCY_KEY, Replays
 from ..keys import PathKey
@@ -85,7 +86,8 @@ def crud_router(
     params, get_rows = ListParams(model, chosen), rows_of(model, chosen)
     renderer = Renderer(model, chosen.read_schema)
     if "list" in chosen.operations:
-        add_list(router, model, params, get_rows, renderer, chosen.dependencies_of("list"))
+        exports = Exports(model, chosen, renderer)
+        add_list(router, model, params, get_rows, renderer, exports, chosen.dependencies_of("list"))
     traits: Traits[object] = traits_of(model)
     of_users = of_router.get("route_class", APIRoute) is not APIRoute
     resource = _Resource(router, chosen, traits, get_rows, renderer, PathKey(traits), References(traits), of_users)

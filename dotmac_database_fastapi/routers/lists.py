@@ -15,6 +15,8 @@ from ..aliases import Endpoint, Repository
 from ..answers import LINK, describe_endpoint, plural
 from ..bodies import router_of
 from ..dependencies import get_repository
+from ..exports import VARY, Exports
+from ..facets import with_facets
 from ..heads import add_get, add_options
 from ..internals import accept_query
 from ..links import link_header
@@ -43,14 +45,22 @@ def list_router(
     are counted (see `PaginationParams`); the default is ``total``. An estimate comes from statistics of the whole
     table, so it reveals the number of other tenants' rows: clients may choose it only if it is in ``totals``.
 
+    With ``facets=("status",)`` clients may ask for the number of rows of each value, ``?facets=status``: under the
+    page's own filters, most first, at most 100 values, in one more statement for each field.
+
+    With ``Accept: text/csv`` or ``application/x-ndjson`` the response is a stream of all matching rows, in constant
+    memory, unless ``exports`` leaves that format out. A repository class that overrides how pages are read has no
+    exports, because they could show what it hides, until it overrides ``stream`` too or ``exports`` names formats.
+
     ``repository`` is a repository class to use instead of the default. ``plugin`` is needed if the app has several. The
     other keyword arguments are those of `APIRouter` (``tags``, …). Raises `ValidationError` for fields that are missing
-    or private, and for an array in ``sorts``.
+    or private, for an array in ``sorts``, and for JSON, an array or bytes in ``facets``.
     """
     chosen, of_router = with_keywords(options or ListOptions(), keywords)
     router = router_of(prefix, of_router, tag=plural(model.__name__))
     params = ListParams(model, chosen)
-    add_list(router, model, params, rows_of(model, chosen), Renderer(model, chosen.read_schema))
+    renderer = Renderer(model, chosen.read_schema)
+    add_list(router, model, params, rows_of(model, chosen), renderer, Exports(model, chosen, renderer))
     add_options(router)
     return router
 
@@ -67,12 +77,18 @@ def add_list(
     params: ListParams,
     get_rows: Endpoint,
     renderer: Renderer,
+    exports: Exports,
     dependencies: Sequence[Depended] = (),
 ) -> None:
     """Add the endpoint of the list to a router. ``dependencies`` are those of its routes, for GET and for HEAD."""
     loads = renderer.relationships
+    vary = VARY if exports.formats else {}
 
     async def list_rows(request: Request, repository: Repository = Depends(get_rows)) -> Response:
+        if vary:
+            chosen = exports.chosen(request)
+            if chosen is not None:
+                return exports.response(request, repository, params, chosen)
         options = params.read(request)
         if loads:
             options = replace(options, relationships=loads)
@@ -88,8 +104,15 @@ def add_list(
             raise
         limit = None if options.cursor_pagination is None else options.cursor_pagination.limit
         link = link_header(request, page, limit=limit, max_offset=params.page.max_offset)
-        return Response(renderer.page(page), media_type="application/json", headers={"Link": link} if link else None)
+        body = renderer.page(page)
+        if params.facets is not None and (names := params.facets_of(request)):
+            body = with_facets(body, await params.facets.counted(repository, options, names))
+        return Response(body, media_type="application/json", headers={**vary, "Link": link} if link else vary)
 
+    numbered, seeking = renderer.page_models
+    if params.facets is not None:
+        numbered, seeking = params.facets.page_model(numbered), params.facets.page_model(seeking)
+    exported = exports.openapi_response()
     accept_query(list_rows, params.known)
     describe_endpoint(list_rows, f"list{plural(model.__name__)}", {400, 422})
     add_get(
@@ -101,9 +124,10 @@ def add_list(
         response_model=None,
         responses={
             200: {
-                "model": renderer.page_models[0] | renderer.page_models[1],
+                "model": numbered | seeking,
                 "description": "A page.",
-                "headers": {"Link": LINK},
+                **exported,
+                "headers": {"Link": LINK, **exported.get("headers", {})},
             }
         },
         openapi_extra={"parameters": params.openapi_parameters()},

@@ -129,13 +129,18 @@ def test_groups_come_in_a_named_order_and_number(face: Face) -> None:
     for nulls, first in (("first", None), ("last", 1)):
         sort = {"field": "score", "nulls": nulls}
         assert aggregate(face, {"n": "count"}, group_by="score", sorts=[sort])[0]["score"] == first
-    by_extreme = aggregate(face, {"top": ("max", "score")}, group_by="status", sorts=[SortField("top", SortOrder.DESC), SortField("status", SortOrder.DESC)])
+    by_extreme = aggregate(
+        face,
+        {"top": ("max", "score")},
+        group_by="status",
+        sorts=[SortField("top", SortOrder.DESC), SortField("status", SortOrder.DESC)],
+    )
     assert [each["status"] for each in by_extreme] == [Status.CLOSED, Status.ACTIVE, Status.NEW]
 
 
 @pytest.mark.parametrize("unusable", [{"sorts": SortField("m")}, {"sorts": SortField("score")}, {"limit": 0}])
 def test_an_order_or_number_of_groups_that_is_refused(face: Face, unusable: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="value 'm' .* n, status|value 'score'|limit"):
+    with pytest.raises(ValidationError, match=r"value 'm' .* n, status|value 'score'|limit"):
         aggregate(face, {"n": "count"}, group_by="status", **unusable)
 
 
