@@ -68,8 +68,8 @@ class Exports:
         actor, which begins when the request's session has ended. One statement is sent for every `ROWS_PER_STATEMENT`
         rows, and the connection returns to the pool after each.
         """
-        options = params.read(request)
         _refuse_pages(request, params)
+        options = params.read(request)
         _refuse_old_http(request)
         chunks = None
         if request.method != "HEAD":
@@ -148,7 +148,7 @@ _DESCRIPTIONS: dict[ExportFormat, str] = {
     "ndjson": "All matching rows, each as JSON in a line.",
 }
 DISPOSITION = documented_header("The name of the file, in an export.")
-VARIES = documented_header("The response depends on the Accept header.", enum=[VARY["Vary"]])
+VARIES = documented_header("The response depends on the Accept header.")
 
 
 async def _batched(rows: AsyncIterator[object]) -> AsyncGenerator[list[object], None]:

@@ -102,20 +102,17 @@ class FacetParams:
 
     def page_model(self, page: Annotation) -> Annotation:
         """The type of a page, as OpenAPI documents it, with the optional property ``facets``."""
-        documented: Any = {
-            name: (list[FacetValue[self._types[name]]], Field(default=None, json_schema_extra=_optional))  # type: ignore[name-defined]  # known at run time
-            for name in self.names
-        }
-        facets = create_model(f"{self._model.__name__}Facets", __module__=self._model.__module__, **documented)
+        own, module = self._model.__name__, self._model.__module__
+        documented: Any = {}
+        for name, annotation in self._types.items():
+            title = "".join(word[:1].upper() + word[1:] for word in name.split("_"))
+            value = create_model(
+                f"{own}{title}Facet", __module__=module, value=(annotation | None, ...), count=(int, ...)
+            )
+            documented[name] = list[value], Field(default=None, json_schema_extra=_optional)  # type: ignore[valid-type]  # known at run time
+        facets = create_model(f"{own}Facets", __module__=module, **documented)
         kind: Annotation = get_origin(page)
         return _faceted(kind, facets)[get_args(page)]
-
-
-class FacetValue(BaseModel, Generic[T]):
-    """A value of a field, and the number of rows that have it."""
-
-    value: T | None
-    count: int
 
 
 def with_facets(page: bytes, facets: bytes) -> bytes:
