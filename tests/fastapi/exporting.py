@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import enum
 import io
 import json
+import os
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pytest
 import sqlalchemy as sa
+from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_serializer
 from sqlalchemy import JSON, ForeignKey, Numeric, TypeDecorator
+from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlmodel import Field as Column
 from sqlmodel import SQLModel
 
-from dotmac_database import AsyncTenantRepository, QueryFilter, QueryOptions, SoftDeleteMixin, TenantMixin
+from dotmac_database import (
+    AsyncTenantRepository,
+    QueryFilter,
+    QueryOptions,
+    RowLevelSecurity,
+    SoftDeleteMixin,
+    TenantMixin,
+    create_database,
+    guard_tenants,
+)
 from dotmac_database.sqlmodel import SoftDeleteMixin as SQLModelSoftDelete
 from dotmac_database.sqlmodel import TenantMixin as SQLModelTenant
+from dotmac_database_fastapi import DatabasePlugin, get_session, register_exception_handlers, tenant_from_header
+from tests.confined import confined_database
+from tests.fastapi.conftest import Api, checked_out
 
 
 class Base(DeclarativeBase):
@@ -195,3 +214,69 @@ def cell_of(value: Any, number: bool) -> str:
             return json.dumps(value, separators=(",", ":"))
         case _:
             return str(value)
+
+
+@dataclass
+class Place:
+    """A database with the rows, the options of a plugin for it, and whether its app supplies the session."""
+
+    url: str
+    options: dict[str, Any] = field(default_factory=dict)
+    lends: bool = False
+
+
+PLACES = ("sqlite", "asyncpg", "rls", "guarded")
+"""The kinds of places. ``guarded``: the session is the app's own, which is guarded and used by all requests."""
+
+RLS = RowLevelSecurity(Base.metadata)
+
+
+@contextmanager
+def place_named(request: pytest.FixtureRequest, folder: Path) -> Iterator[Place]:
+    """The place of this kind, which is the parameter of a fixture, with the rows."""
+    if request.param == "rls":
+        server = request.getfixturevalue("postgres_server")
+        name = f"exports_{os.getpid()}"
+        with confined_database(server, name, RLS) as url:
+            _fill_at(sa.make_url(server).set(database=name))
+            yield Place(url, {"rls": RLS})
+        return
+    url = f"sqlite:///{folder}/{request.param}.db"
+    if request.param == "asyncpg":
+        url = request.getfixturevalue("postgres_url")
+    _fill_at(url)
+    yield Place(url, lends=request.param == "guarded")
+
+
+def _fill_at(url: str | sa.URL) -> None:
+    database = create_database(url)
+    with database.engine.begin() as connection:
+        Base.metadata.create_all(connection)
+        fill(connection)
+    database.dispose()
+
+
+class PlaceApi(Api):
+    """A client of an app on a place, which knows the app's plugin."""
+
+    plugin: DatabasePlugin
+
+
+@contextmanager
+def served_on(place: Place, runner: asyncio.Runner, **options: Any) -> Iterator[PlaceApi]:
+    """A client of an app on the place, whose connections must all be back in the pool at the end."""
+    options = {"tenant": tenant_from_header("X-Tenant-ID"), **place.options, **options}
+    plugin = DatabasePlugin(place.url, **options)
+    app = FastAPI(lifespan=plugin.lifespan)
+    register_exception_handlers(app)
+    lent: Any = None
+    if place.lends:
+        lent = guard_tenants(async_sessionmaker(plugin.database.async_engine, expire_on_commit=False))()
+        app.dependency_overrides[get_session] = lambda: lent
+    api = PlaceApi(app, runner)
+    api.plugin = plugin
+    yield api
+    if lent is not None:
+        runner.run(lent.close())
+    assert checked_out(plugin) == 0
+    runner.run(plugin.database.dispose_async())

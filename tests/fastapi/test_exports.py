@@ -4,102 +4,44 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
-from fastapi import FastAPI
-from sqlalchemy.ext.asyncio import async_sessionmaker
 
-from dotmac_database import (
-    RowLevelSecurity,
-    create_database,
-    guard_tenants,
-)
 from dotmac_database_fastapi import (
-    DatabasePlugin,
-    get_session,
     list_router,
-    register_exception_handlers,
-    tenant_from_header,
 )
-from tests.confined import confined_database
 from tests.conftest import counted
-from tests.fastapi.conftest import Api
 from tests.fastapi.exporting import (
     NAMES,
+    PLACES,
     Account,
     AccountRead,
     Accounts,
-    Base,
     Member,
+    Place,
+    PlaceApi,
     Streaming,
     cell_of,
-    fill,
     parsed,
+    place_named,
+    served_on,
 )
 
 CSV, NDJSON = {"accept": "text/csv"}, {"accept": "application/x-ndjson"}
 EXPORTS = {"csv": CSV, "ndjson": NDJSON}
-RLS = RowLevelSecurity(Base.metadata)
 
 
-@pytest.fixture(scope="module")
-def tables() -> sa.MetaData:
-    return Base.metadata
-
-
-@dataclass
-class Place:
-    """A database with the rows, the options of a plugin for it, and whether its app supplies the session."""
-
-    url: str
-    options: dict[str, Any] = field(default_factory=dict)
-    lends: bool = False
-
-
-@pytest.fixture(scope="module", params=["sqlite", "asyncpg", "rls", "guarded"])
+@pytest.fixture(scope="module", params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """``guarded``: the session is the app's own, which is guarded and used by all requests."""
-    if request.param == "rls":
-        server = request.getfixturevalue("postgres_server")
-        with confined_database(server, "exports_confined", RLS) as url:
-            owner = create_database(sa.make_url(server).set(database="exports_confined"))
-            with owner.engine.begin() as connection:
-                fill(connection)
-            owner.dispose()
-            yield Place(url, {"rls": RLS})
-        return
-    if request.param == "asyncpg":
-        url = request.getfixturevalue("postgres_url")
-    else:
-        url = f"sqlite:///{tmp_path_factory.mktemp('exports')}/{request.param}.db"
-    database = create_database(url)
-    Base.metadata.create_all(database.engine)
-    with database.engine.begin() as connection:
-        fill(connection)
-    database.dispose()
-    yield Place(url, {}, lends=request.param == "guarded")
+    with place_named(request, tmp_path_factory.mktemp("exports")) as place:
+        yield place
 
 
 @pytest.fixture
-def served(place: Place, runner: asyncio.Runner) -> Iterator[Api]:
-    """A client of an app on the place, whose connections must all be back in the pool at the end."""
-    plugin = DatabasePlugin(place.url, tenant=tenant_from_header("X-Tenant-ID"), **place.options)
-    app = FastAPI(lifespan=plugin.lifespan)
-    register_exception_handlers(app)
-    lent: Any = None
-    if place.lends:
-        lent = guard_tenants(async_sessionmaker(plugin.database.async_engine, expire_on_commit=False))()
-        app.dependency_overrides[get_session] = lambda: lent
-    api = Api(app, runner)
-    api.plugin = plugin  # type: ignore[attr-defined]
-    yield api
-    if lent is not None:
-        runner.run(lent.close())
-    assert plugin.database.async_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
-    runner.run(plugin.database.dispose_async())
+def served(place: Place, runner: asyncio.Runner) -> Iterator[PlaceApi]:
+    with served_on(place, runner) as api:
+        yield api
 
 
 KINDS: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
@@ -112,7 +54,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
 """The class, the options, and the names of the rows that a client may see."""
 
 
-def test_the_matrix(served: Api) -> None:
+def test_the_matrix(served: PlaceApi) -> None:
     """Every format of every kind of list, for two tenants whose rows look alike, has the rows of the list's JSON."""
     for kind, (model, options, _) in KINDS.items():
         served.app.include_router(
@@ -145,7 +87,7 @@ def _cells(item: dict[str, Any]) -> dict[str, str]:
     return {name: cell_of(value, name in numbers) for name, value in item.items() if name != "lines"}
 
 
-def test_csv_has_the_header_also_without_rows(served: Api) -> None:
+def test_csv_has_the_header_also_without_rows(served: PlaceApi) -> None:
     served.app.include_router(list_router(Account, "/accounts", read_schema=AccountRead))
     header = "id,fullName,grade,balance,long,doubled\r\n"
     assert served.get("/accounts?name=nobody", tenant="a", headers=CSV).text == header
@@ -155,12 +97,12 @@ def test_csv_has_the_header_also_without_rows(served: Api) -> None:
     assert first == f"{header}3,'=Cid,HIGH,-1.50,'=long,-3.00\r\n"
 
 
-def test_formulas_may_be_left(served: Api) -> None:
+def test_formulas_may_be_left(served: PlaceApi) -> None:
     served.app.include_router(list_router(Account, "/accounts", read_schema=AccountRead, csv_formulas=True))
     assert "\r\n3,=Cid,HIGH,-1.50,=long,-3.00\r\n" in served.get("/accounts", tenant="a", headers=CSV).text
 
 
-def test_relationships_are_in_json_lines(served: Api) -> None:
+def test_relationships_are_in_json_lines(served: PlaceApi) -> None:
     served.app.include_router(list_router(Account, "/accounts", read_schema=AccountRead))
     rows = parsed(served.get("/accounts", tenant="b", headers=NDJSON).text, "")
     assert [row["lines"] for row in rows] == [[{"text": "x"}, {"text": "x"}], [], [], [], []]
@@ -170,14 +112,14 @@ PAGES = {"page": "1", "per_page": "5", "total": "none", "limit": "5", "cursor": 
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_parameters_of_a_page_are_refused(served: Api, name: str) -> None:
+def test_parameters_of_a_page_are_refused(served: PlaceApi, name: str) -> None:
     served.app.include_router(list_router(Account, "/accounts", facets=["grade"]))
     for headers in EXPORTS.values():
         got = served.get(f"/accounts?{name}={PAGES[name]}", tenant="a", headers=headers)
         assert (got.status_code, got.json()["errors"][0]["loc"]) == (422, ["query", name])
 
 
-def test_all_parameters_of_pages_are_named(served: Api) -> None:
+def test_all_parameters_of_pages_are_named(served: PlaceApi) -> None:
     served.app.include_router(list_router(Account, "/accounts"))
     got = served.get("/accounts?page=1&limit=5&nmae=x", tenant="a", headers=CSV)
     assert [each["loc"][1] for each in got.json()["errors"]] == ["limit", "page"]
@@ -185,14 +127,14 @@ def test_all_parameters_of_pages_are_named(served: Api) -> None:
     assert (got.status_code, "'name'" in got.text) == (422, True)
 
 
-def test_a_request_without_a_tenant(served: Api) -> None:
+def test_a_request_without_a_tenant(served: PlaceApi) -> None:
     served.app.include_router(list_router(Account, "/accounts"))
     assert served.get("/accounts", headers=CSV).status_code == 400
 
 
-def test_head_has_the_headers_and_reads_nothing(served: Api) -> None:
+def test_head_has_the_headers_and_reads_nothing(served: PlaceApi) -> None:
     served.app.include_router(list_router(Account, "/accounts"))
-    engine = served.plugin.database.async_engine.sync_engine  # type: ignore[attr-defined]
+    engine = served.plugin.database.async_engine.sync_engine
     for headers in EXPORTS.values():
         get = served.get("/accounts", tenant="a", headers=headers)
         with counted(engine) as sent:
