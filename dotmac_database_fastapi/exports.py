@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from fastapi import HTTPException, Request
@@ -37,6 +37,29 @@ VARY = {"Vary": "Accept"}
 """The header of each response that depends on ``Accept``."""
 
 
+@dataclass(frozen=True)
+class Lines:
+    """How rows are read and written, as the renderer's schema shows them. ``csv`` has the columns of that schema."""
+
+    renderer: Renderer
+    csv: CsvRows
+
+    def streamed(self, rows: Repository, options: QueryOptions) -> AsyncIterator[object]:
+        """The matching rows: as dicts if the schema is derived and nothing of the user's needs entities."""
+        plain = type(rows).stream is AsyncRepository.stream and not rows.traits.listens_to_loads
+        if self.renderer.columns is not None and plain:
+            return rows.values(*self.renderer.columns).stream(options, ROWS_PER_STATEMENT)
+        return self.renderer.loading(rows).stream(options, ROWS_PER_STATEMENT)
+
+    def in_csv(self, rows: list[object]) -> bytes:
+        """The lines of some rows as CSV."""
+        return self.csv.lines(map(self.renderer.values, rows))
+
+    def in_json(self, rows: list[object]) -> bytes:
+        """The lines of some rows as NDJSON."""
+        return b"".join(self.renderer.one(row) + b"\n" for row in rows)
+
+
 class Exports:
     """The formats in which a router's list can be read as a whole, and the responses in these formats.
 
@@ -48,9 +71,8 @@ class Exports:
     def __init__(self, model: type, options: ListOptions, renderer: Renderer) -> None:
         columns = columns_of(traits_of(model), renderer.schema)
         self.formats = _offered(options, has_columns=bool(columns))
-        self._csv = CsvRows(columns, formulas=options.csv_formulas)
+        self._lines = Lines(renderer, CsvRows(columns, formulas=options.csv_formulas))
         self._plugin = options.plugin
-        self._renderer = renderer
         self._model = model
         self._build = builder(options.repository or model, AsyncRepository)
         self._name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", plural(model.__name__)).lower()
@@ -71,66 +93,45 @@ class Exports:
         _refuse_pages(request, params)
         options = params.read(request)
         _refuse_old_http(request)
-        chunks = None
-        if request.method != "HEAD":
-            options = replace(
-                options, pagination=None, cursor_pagination=None, relationships=self._renderer.relationships
-            )
-            chunks = self._chunks(request, params, repository, later_session(request, repository.db), options, chosen)
+        lines = self._lines
+        header, write = (lines.csv.header, lines.in_csv) if chosen == "csv" else (b"", lines.in_json)
+        loads = lines.renderer.relationships
+        options = replace(options, pagination=None, cursor_pagination=None, relationships=loads)
+
+        async def chunks(later: AbstractAsyncContextManager[AsyncSession]) -> AsyncGenerator[bytes, None]:
+            """The chunks of the body. The first one has the first rows."""
+            first = header
+            try:
+                async with later as session:
+                    rows = repository if session is repository.db else await self._again(request, repository, session)
+                    async for some in _batched(lines.streamed(rows, options)):
+                        yield first + write(some)
+                        first = b""
+            except ValidationError as refused:
+                if type(refused) is ValidationError:
+                    params.refuse(request, refused)
+                raise
+            if first:
+                yield first
+
         return CheckedStream(
-            chunks,
+            None if request.method == "HEAD" else chunks(later_session(request, repository.db)),
             media_type="text/csv; header=present" if chosen == "csv" else MEDIA_TYPES[chosen],
             headers={"Content-Disposition": _attachment(f"{self._name}.{chosen}"), **VARY},
         )
-
-    async def _chunks(
-        self,
-        request: Request,
-        params: ListParams,
-        repository: Repository,
-        block: AbstractAsyncContextManager[AsyncSession],
-        options: QueryOptions,
-        chosen: ExportFormat,
-    ) -> AsyncGenerator[bytes, None]:
-        """The chunks of the body. The first one has the first rows."""
-        header, write = (self._csv.header, self._csv_lines) if chosen == "csv" else (b"", self._json_lines)
-        try:
-            async with block as session:
-                rows = repository if session is repository.db else await self._again(request, repository, session)
-                async for some in _batched(self._stream(rows, options)):
-                    yield header + write(some)
-                    header = b""
-        except ValidationError as refused:
-            if type(refused) is ValidationError:
-                params.refuse(request, refused)
-            raise
-        if header:
-            yield header
 
     async def _again(self, request: Request, repository: Repository, session: AsyncSession) -> Repository:
         """A repository like the request's on another session, for the same tenant."""
         source = source_of(request) if self._plugin is None else self._plugin.source
         identity = await identity_of(source, request)  # the one that the request's repository has: it is kept
         rows = self._build(session, identity, source.cursor_key)
-        if not isinstance(rows, AsyncRepository) or type(rows) is not type(repository):
+        like = type(rows) is type(repository) and rows.tenant_id == repository.tenant_id
+        if not like or not isinstance(rows, AsyncRepository):
             raise PluginError(
                 f"The app overrides the repository of {self._model.__name__} by a {type(repository).__name__} on the "
                 "request's session, which ends before an export is sent. Name that class as repository= of the router."
             )
         return rows
-
-    def _stream(self, rows: Repository, options: QueryOptions) -> AsyncIterator[object]:
-        """The matching rows: as dicts if the list's schema is derived and nothing of the user's needs entities."""
-        plain = type(rows).stream is AsyncRepository.stream and not rows.traits.listens_to_loads
-        if self._renderer.columns is not None and plain:
-            return rows.values(*self._renderer.columns).stream(options, ROWS_PER_STATEMENT)
-        return self._renderer.loading(rows).stream(options, ROWS_PER_STATEMENT)
-
-    def _csv_lines(self, rows: list[object]) -> bytes:
-        return self._csv.lines(map(self._renderer.values, rows))
-
-    def _json_lines(self, rows: list[object]) -> bytes:
-        return b"".join(self._renderer.one(row) + b"\n" for row in rows)
 
     def openapi_response(self) -> JsonObject:
         """The content and the headers that the exports add to the list's response in OpenAPI."""

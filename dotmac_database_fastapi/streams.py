@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from anyio import create_task_group
 from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
+_log = logging.getLogger(__name__)
+
+_REFUSED: Message = {"type": "http.response.pathsend", "path": ""}
+"""A message that no server accepts after the first part of a body, and that middlewares pass on.
+
+It breaks a response. An exception alone does not: Starlette's `BaseHTTPMiddleware`, the base of
+``@app.middleware("http")``, sends the end of the body before it raises the app's exception. So a client would take a
+part of a file for the whole one. But it passes this message on, as the last one, and the server raises an exception for
+it. (The message is of an extension: https://asgi.readthedocs.io/en/latest/extensions.html#path-send)
+"""
+
 
 class CheckedStream(StreamingResponse):
     """Sends the chunks of an async generator, which is always run, and closed, in the request's own task.
 
     The first chunk is made before the response begins: if that fails, the exception handlers of the app respond. If a
-    later chunk fails, the exception reaches the server, which closes the connection without the end of the body. When
-    the client has gone away, no further chunk is made, and the generator is closed. Without chunks (None), as for HEAD,
-    only the headers are sent.
+    later chunk fails, the server closes the connection without the end of the body. When the client has gone away, no
+    further chunk is made, and the generator is closed. Without chunks (None), as for HEAD, only the headers are sent.
     """
 
     def __init__(
@@ -27,6 +38,7 @@ class CheckedStream(StreamingResponse):
         if chunks is not None:
             self.body_iterator = chunks
         self._chunks = chunks
+        self._has_begun = False
         self._is_gone = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's parameters
@@ -42,6 +54,8 @@ class CheckedStream(StreamingResponse):
                 failure = error
             tasks.cancel_scope.cancel()
         if failure is not None:
+            if self._has_begun and not self._is_gone:
+                await _break(send, failure)
             raise failure
         if self.background is not None:
             await self.background()
@@ -54,6 +68,7 @@ class CheckedStream(StreamingResponse):
         else:
             async with aclosing(self._chunks) as chunks:
                 first = await anext(chunks, b"")
+                self._has_begun = True
                 await _sent(send, start)
                 if first:
                     await _sent(send, _part(first))
@@ -71,6 +86,17 @@ class CheckedStream(StreamingResponse):
         while (await receive())["type"] != "http.disconnect":
             continue
         self._is_gone = True
+
+
+async def _break(send: Send, failure: Exception) -> None:
+    """Have the server close the connection without the end of the body."""
+    try:
+        with suppress(Exception):  # the server's refusal; the failure is raised next
+            await send(_REFUSED)
+    except BaseException:
+        # A middleware has got the refusal, and cancels this task. So nobody else learns of the failure.
+        _log.error("A response is incomplete: %s", failure, exc_info=failure)
+        raise
 
 
 def _part(chunk: bytes) -> Message:

@@ -27,6 +27,7 @@ from dotmac_database_fastapi import (
     get_session,
     list_router,
     register_exception_handlers,
+    rerun_route,
 )
 from tests.conftest import counted
 from tests.fastapi.conftest import Api, MakePlugin
@@ -105,6 +106,13 @@ def test_rows_of_unknown_fields_are_no_csv(app: FastAPI, api: Api) -> None:
 
 def refused() -> None:
     raise HTTPException(403)
+
+
+@pytest.mark.usefixtures("accounts")
+def test_a_route_class_that_runs_endpoints_again(app: FastAPI, api: Api) -> None:
+    app.include_router(list_router(Account, "/accounts", route_class=rerun_route()))
+    assert len(parsed(api.get("/accounts", tenant="a", headers=NDJSON).text, "")) == 5
+    assert api.request("HEAD", "/accounts", tenant="a", headers=NDJSON).status_code == 200
 
 
 @pytest.mark.usefixtures("accounts")
