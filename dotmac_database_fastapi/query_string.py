@@ -362,9 +362,7 @@ class ListParams:
 
     def facets_of(self, connection: HTTPConnection) -> Sequence[str]:
         """The facets in the query string of a request whose options were read."""
-        if self.facets is None or b"facets" not in connection.scope["query_string"]:
-            return ()
-        return self.facets.read(values_of(connection), QueryErrors())
+        return () if self.facets is None else self.facets.read(values_of(connection), QueryErrors())
 
     def refuse(self, connection: HTTPConnection, refused: ValidationError) -> None:
         """Raise `RequestValidationError` for the parameter whose value a repository refused, if there is one."""

@@ -143,3 +143,31 @@ def test_head_has_the_headers_and_reads_nothing(served: PlaceApi) -> None:
         assert head.headers == get.headers
     assert served.request("HEAD", "/accounts?page=1", tenant="a", headers=CSV).status_code == 422
     assert served.request("HEAD", "/accounts", headers=CSV).status_code == 400
+
+
+def test_concurrent_requests_of_two_tenants_never_cross(place: Place, runner: asyncio.Runner) -> None:
+    """On one connection, for which the body of an export must wait without the request's own."""
+    if place.lends:
+        pytest.skip("the session is one for all requests, which can't use it at once")
+    with served_on(place, runner, pool_size=1, max_overflow=0) as api:
+        api.app.include_router(list_router(Account, "/accounts", facets=["name"]))
+        asked = [
+            (tenant, headers, query)
+            for tenant in ("a", "b")
+            for headers, query in ((CSV, ""), (NDJSON, ""), ({}, "?facets=name"))
+        ] * 8
+
+        async def all_at_once() -> Any:
+            return await asyncio.gather(
+                *(
+                    api.arequest("GET", f"/accounts{query}", tenant=tenant, headers=headers)
+                    for tenant, headers, query in asked
+                )
+            )
+
+        for (tenant, headers, _), got in zip(asked, api.run(all_at_once()), strict=True):
+            rows = parsed(got.text, headers["accept"]) if headers else got.json()["items"]
+            first = 1 if tenant == "a" else 101
+            assert sorted(int(row["id"]) for row in rows) == list(range(first, first + 5))
+            if not headers:
+                assert [each["count"] for each in got.json()["facets"]["name"]] == [1] * 5
