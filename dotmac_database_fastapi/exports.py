@@ -19,7 +19,7 @@ from .answers import plural
 from .bounds import QueryErrors, values_of
 from .csv_rows import CsvRows, columns_of
 from .facets import FacetParams
-from .formats import FORMATS, MEDIA_TYPES, ExportFormat, preferred_format
+from .formats import FORMATS, MEDIA_TYPES, ExportFormat
 from .identity import identity_of
 from .options import ListOptions
 from .query_string import ListParams
@@ -76,10 +76,6 @@ class Exports:
         self._model = model
         self._build = builder(options.repository or model, AsyncRepository)
         self._name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", plural(model.__name__)).lower()
-
-    def chosen(self, request: Request) -> ExportFormat | None:
-        """The format that the request prefers; None: JSON."""
-        return preferred_format(request, self.formats)
 
     def response(
         self, request: Request, repository: Repository, params: ListParams, chosen: ExportFormat

@@ -40,7 +40,8 @@ def checked_formats(formats: Collection[ExportFormat]) -> frozenset[ExportFormat
 def preferred_format(connection: HTTPConnection, offered: tuple[ExportFormat, ...]) -> ExportFormat | None:
     """The offered format that the request prefers; None: JSON.
 
-    Without the header, and if the client accepts neither JSON nor an offered format, it is JSON. Of types with the same
+    Without the header it is JSON. It is JSON too if the client accepts neither JSON nor an offered format: instead of a
+    406, a server may disregard the header (section 12.5.1), as the other endpoints of an app do. Of types with the same
     quality, the one that the header names most specifically is preferred, and JSON before others. So ``*/*`` and the
     header of a browser mean JSON, and ``text/csv, */*`` means CSV.
     """

@@ -54,7 +54,7 @@ class CheckedStream(StreamingResponse):
                 failure = error
             tasks.cancel_scope.cancel()
         if failure is not None:
-            if self._has_begun and not self._is_gone:
+            if self._has_begun and not isinstance(failure, ClientDisconnect):
                 await _break(send, failure)
             raise failure
         if self.background is not None:

@@ -17,6 +17,7 @@ from ..bodies import router_of
 from ..dependencies import get_repository
 from ..exports import VARY, Exports
 from ..facets import with_facets
+from ..formats import preferred_format
 from ..heads import add_get, add_options
 from ..internals import accept_query
 from ..links import link_header
@@ -82,13 +83,12 @@ def add_list(
 ) -> None:
     """Add the endpoint of the list to a router. ``dependencies`` are those of its routes, for GET and for HEAD."""
     loads = renderer.relationships
-    vary = VARY if exports.formats else {}
+    formats = exports.formats
+    vary = VARY if formats else {}
 
     async def list_rows(request: Request, repository: Repository = Depends(get_rows)) -> Response:
-        if vary:
-            chosen = exports.chosen(request)
-            if chosen is not None:
-                return exports.response(request, repository, params, chosen)
+        if formats and (chosen := preferred_format(request, formats)) is not None:
+            return exports.response(request, repository, params, chosen)
         options = params.read(request)
         if loads:
             options = replace(options, relationships=loads)

@@ -161,6 +161,6 @@ def create_app(url: Any) -> FastAPI:
     for model, prefix in ((Customer, "/customers"), (Order, "/orders"), (Country, "/countries"), (Seat, "/seats")):
         app.include_router(crud_router(model, prefix=prefix))
     app.include_router(crud_router(odd, prefix="/odd"))
-    app.include_router(list_router(Customer, prefix="/searched", search=("name", "email")))
+    app.include_router(list_router(Customer, prefix="/searched", search=("name", "email"), facets=("colour", "score")))
     app.include_router(health_router())
     return app
