@@ -275,12 +275,14 @@ NumberedOptions: TypeAlias = QueryOptions | Mapping[str, Any] | None
 OptionsLike: TypeAlias = QueryOptions[Any] | Mapping[str, Any] | None
 RelationshipsLike: TypeAlias = Sequence[str] | Mapping[str, QueryOptions | Mapping[str, Any] | None] | None
 MeasuresLike: TypeAlias = Mapping[str, Aggregate | str | tuple[str, str] | Mapping[str, Any]]
+SortsLike: TypeAlias = SortField | Sequence[SortField | Mapping[str, Any]] | None
 FiltersLike: TypeAlias = Filter | Iterable[Filter | Mapping[str, Any]] | None
 
 _NO_OPTIONS = QueryOptions()
 _OPTIONS = pydantic.TypeAdapter(QueryOptions)
 _MEASURES: pydantic.TypeAdapter[dict[str, Aggregate]] = pydantic.TypeAdapter(dict[str, Aggregate])
 _FILTERS: pydantic.TypeAdapter[list[Filter]] = pydantic.TypeAdapter(list[Filter])
+_SORTS: pydantic.TypeAdapter[Sequence[SortField]] = pydantic.TypeAdapter(list[SortField])
 
 
 def options_of(options: OptionsLike) -> QueryOptions[Any]:
@@ -308,6 +310,11 @@ def filters_of(filters: FiltersLike) -> Sequence[Filter]:
             checked: list[Filter] = members
             return checked
     return _validated(_FILTERS, members, "filters")
+
+
+def sorts_of(sorts: SortsLike) -> Sequence[SortField]:
+    """``sorts`` as a sequence, from None, one sort, or a sequence of sorts and dicts."""
+    return _validated(_SORTS, _as_tuple(sorts), "sorts") if sorts else ()
 
 
 def aggregates_of(measures: MeasuresLike) -> dict[str, Aggregate]:

@@ -23,6 +23,9 @@ MAX_FILTER_VALUES = 1_000
 MAX_SEARCH = 10_000
 """The most characters that ``q`` may have."""
 
+MAX_FACET_VALUES = 100
+"""The most values of a facet."""
+
 MAX_FAULTS = 10
 """The most errors that a problem lists."""
 

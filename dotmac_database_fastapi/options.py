@@ -22,6 +22,7 @@ from starlette.routing import BaseRoute
 from dotmac_database import TotalKind, ValidationError
 
 from .bounds import MAX_OFFSET
+from .formats import ExportFormat, checked_formats
 from .pages import MAX_ROUTER_PAGE_SIZE, PAGE_SIZE, TOTALS
 from .source import Plugin
 
@@ -57,6 +58,13 @@ class ListOptions:
     """The relationships that clients may ask for by ``?include=author,author.team``. They are in no row otherwise."""
     list_etag: bool = False
     """Whether lists have a weak ``ETag``, so that a list that has not changed is a 304."""
+    facets: Sequence[str] = ()
+    """The fields whose values clients may have counted, by ``facets=``. Empty: there is no parameter ``facets``."""
+    exports: Collection[ExportFormat] | None = None
+    """The formats in which clients may read all rows, by ``Accept``. Empty: none, so ``Accept`` has no effect. None:
+    both, unless they could show what the list does not: see `list_router`."""
+    csv_formulas: bool = False
+    """Whether the texts of a CSV file may begin as a formula does. If not, an apostrophe precedes such texts."""
     repository: type | None = None
     """A repository class to use instead of the default."""
     plugin: Plugin | None = None
@@ -64,9 +72,11 @@ class ListOptions:
 
     def __post_init__(self) -> None:
         # Equal options are one key of a cache, whether a field was given as a list or as a tuple.
-        for name in ("filters", "sorts", "search", "fields", "include"):
+        for name in ("filters", "sorts", "search", "fields", "include", "facets"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "totals", frozenset(self.totals))
+        if self.exports is not None:
+            object.__setattr__(self, "exports", checked_formats(self.exports))
 
 
 Operation: TypeAlias = Literal[
@@ -172,6 +182,9 @@ class _Keywords(RouterKeywords, total=False):
     fields: Sequence[str]
     include: Sequence[str]
     list_etag: bool
+    facets: Sequence[str]
+    exports: Collection[ExportFormat] | None
+    csv_formulas: bool
     repository: type | None
     plugin: Plugin | None
 

@@ -25,6 +25,7 @@ from dotmac_database import (
 
 from .aliases import JsonObject
 from .bounds import MAX_FILTER_VALUES, MAX_SEARCH, MAX_SORTS, QueryErrors, Values, shown, single, values_of
+from .facets import FacetParams
 from .fields import LISTS, TEXT_PATTERN, ClientField, fields_of, sortable_fields
 from .internals import accepted_query, dependant_of, query_parameters, route_of
 from .options import ListOptions
@@ -319,7 +320,9 @@ class ListParams:
         selection = SelectionParams(model, schema, options.fields, options.include) if selects else None
         self.selection = selection
         own = PAGE_PARAMETERS | SortParams.known | (SearchParams.known if search else frozenset())
-        own |= frozenset() if selection is None else selection.known
+        self.facets = FacetParams(model, options.facets, schema) if options.facets else None
+        for each in (selection, self.facets):
+            own |= frozenset() if each is None else each.known
         self.filters = FilterParams(model, options.filters, reserved=own, schema=schema)
         self.sorts = SortParams(sortable_fields(model, options.sorts, sorts_among, schema), search)
         self.search = SearchParams(model, search) if search else None
@@ -357,6 +360,8 @@ class ListParams:
         page = self.page.read(values, faults)
         if self.selection is not None:
             self.selection.read(values, faults)
+        if self.facets is not None:
+            self.facets.read(values, faults)
         if "cursor_pagination" in page:
             self._check_carried(sorts, values, faults)
         faults.refuse()
@@ -375,6 +380,10 @@ class ListParams:
     def selected(self, connection: HTTPConnection) -> Selection:
         """The selection in a query string without errors: `read` has checked it."""
         return Selection() if self.selection is None else self.selection.read(values_of(connection), QueryErrors())
+
+    def facets_of(self, connection: HTTPConnection) -> Sequence[str]:
+        """The facets in the query string of a request whose options were read."""
+        return () if self.facets is None else self.facets.read(values_of(connection), QueryErrors())
 
     def refuse(self, connection: HTTPConnection, refused: ValidationError) -> None:
         """Raise `RequestValidationError` for the parameter whose value a repository refused, if there is one."""
@@ -404,6 +413,8 @@ class ListParams:
             yield from self.selection.openapi()
         if self.search is not None:
             yield from self.search.openapi()
+        if self.facets is not None:
+            yield from self.facets.openapi()
         yield from self.filters.openapi()
 
     def openapi_parameters(self) -> list[JsonObject]:

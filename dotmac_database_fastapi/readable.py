@@ -20,7 +20,7 @@ from .aliases import Annotation
 def shown_by(schema: Annotation) -> dict[str, Annotation]:
     """The attributes that a schema reads and serializes, with their types in the schema."""
     if isinstance(schema, type) and issubclass(schema, BaseModel):
-        return {name: each.annotation for key, each in schema.model_fields.items() for name in _read_from(key, each)}
+        return {name: each.annotation for key, each in schema.model_fields.items() for name in read_from(key, each)}
     if dataclasses.is_dataclass(schema) or is_typeddict(schema):
         return get_type_hints(schema)
     try:
@@ -30,7 +30,17 @@ def shown_by(schema: Annotation) -> dict[str, Annotation]:
     return dict.fromkeys(described.get("properties", ()), Any)
 
 
-def _read_from(key: str, field: FieldInfo) -> Iterator[str]:
+def field_reading(schema: Annotation, name: str) -> tuple[str, FieldInfo, type[BaseModel]] | None:
+    """The field of a Pydantic schema that shows an attribute: its name, itself, and the schema. None: there is none."""
+    if not (isinstance(schema, type) and issubclass(schema, BaseModel)):
+        return None
+    for key, field in schema.model_fields.items():
+        if name in read_from(key, field):
+            return key, field, schema
+    return None
+
+
+def read_from(key: str, field: FieldInfo) -> Iterator[str]:
     """The names of the attributes that a field may be read from; none if it is excluded from serialization."""
     if field.exclude is True:
         return

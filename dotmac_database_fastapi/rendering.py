@@ -90,6 +90,13 @@ class Renderer:
                 return dump(self._plain.many, self._rows(entities))
         return dump(self._checked.many, self._checked.many.validate_python(list(entities), from_attributes=True))
 
+    def values(self, entity: object) -> Mapping[str, object]:
+        """The JSON of one row, as Python values."""
+        with suppress(PydanticSerializationError):
+            if self._rows is not None and self._plain is not None:
+                return _values(self._plain.one, self._rows([entity])[0])
+        return _values(self._checked.one, self._checked.one.validate_python(entity, from_attributes=True))
+
     def page(self, page: Page) -> bytes:
         """The JSON of a page."""
         kind = PaginationResult if isinstance(page, PaginationResult) else CursorPaginationResult
@@ -130,6 +137,11 @@ def with_items(page: Page, items: list[Any]) -> Page:
 def dump(adapter: TypeAdapter[object], value: object) -> bytes:
     """The JSON of a value. Raises `PydanticSerializationError` if it is not of the adapter's type."""
     return adapter.dump_json(value, by_alias=True, warnings="error")
+
+
+def _values(adapter: TypeAdapter[object], value: object) -> Mapping[str, object]:
+    values: Mapping[str, object] = adapter.dump_python(value, mode="json", by_alias=True, warnings="error")
+    return values
 
 
 _PLAIN = frozenset((bool, int, float, str, Decimal, UUID, date, datetime))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, nullcontext
 from types import TracebackType
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -211,6 +211,20 @@ def can_end_with_write(connection: HTTPConnection, session: object) -> bool:
     return False
 
 
+def later_session(connection: HTTPConnection, session: AsyncSession) -> AbstractAsyncContextManager[AsyncSession]:
+    """A block with a session for work after one of the request's sessions has ended, such as the body of a response.
+
+    It is a unit of work like that of ``session``, for the same tenant and actor: on a session of its own, or on
+    ``session`` again if the app supplies that. A session that does not end with the request is given unchanged.
+    """
+    open_sessions: dict[tuple[object, object], _Ending[Any]] = connection.scope.get(_SCOPE, {})
+    for ending in open_sessions.values():
+        if ending.session is session and isinstance(ending.unit, (_AsyncUnit, _LentAsyncUnit)):
+            again: AbstractAsyncContextManager[AsyncSession] = ending.unit.again()
+            return again
+    return nullcontext(session)
+
+
 def _is_idle(session: Session) -> bool:
     """Whether nothing was begun in a session, and no callback waits for a commit.
 
@@ -233,6 +247,10 @@ class _AsyncUnit(AbstractAsyncContextManager[AsyncSession]):
         self._source = source
         self._identity = identity
         self._options = options
+
+    def again(self) -> _AsyncUnit:
+        """A block like this one, which may begin after it."""
+        return _AsyncUnit(self._source, self._identity, self._options)
 
     async def __aenter__(self) -> AsyncSession:
         session = self._session = self._source.makers.new_async_session()
@@ -349,6 +367,10 @@ class _LentAsyncUnit(AbstractAsyncContextManager[A]):
     def __init__(self, session: A, identity: RequestIdentity) -> None:
         self._session = session
         self._identity = identity
+
+    def again(self) -> _LentAsyncUnit[A]:
+        """A block like this one, which may begin after it."""
+        return _LentAsyncUnit(self._session, self._identity)
 
     async def __aenter__(self) -> A:
         self._caller = _Caller(self._session, self._identity, _bind_lent)

@@ -32,6 +32,7 @@ from ..query import (
     OptionsLike,
     QueryOptions,
     RelationshipsLike,
+    SortsLike,
     options_of,
 )
 from ..statements.reads import Seek
@@ -144,10 +145,18 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         *,
         group_by: str | Sequence[str] = (),
         include_deleted: bool = False,
+        sorts: SortsLike = (),
+        limit: int | None = None,
     ) -> builtins.list[dict[str, Any]]:
         """As `BaseRepository.aggregate`."""
         return await self._run(
-            BaseRepository.aggregate, measures, filters, group_by=group_by, include_deleted=include_deleted
+            BaseRepository.aggregate,
+            measures,
+            filters,
+            group_by=group_by,
+            include_deleted=include_deleted,
+            sorts=sorts,
+            limit=limit,
         )
 
     async def distinct_values(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import (
     Date,
@@ -20,6 +20,7 @@ from sqlalchemy import (
     Select,
     String,
     Time,
+    bindparam,
     func,
     literal_column,
     select,
@@ -30,12 +31,13 @@ from sqlalchemy.sql import ColumnElement
 from ..dialects.base import Dialect, enum_of
 from ..errors import MisuseError
 from ..models.traits import Traits
-from ..query import Aggregate, Filter
+from ..query import Aggregate, Filter, SortField, SortOrder
 from ..types import undecorated
 from .keyset import Term, order_by
 from .ordering import check_sortable
 from .paths import FieldPath, along, resolve
 from .reads import Bound, Reader
+from .suggestions import shown, suggestion
 
 Convert = Callable[[Any], Any]
 
@@ -66,11 +68,17 @@ class Grouped:
 
 
 def grouped(
-    reader: Reader, measures: Mapping[str, Aggregate], groups: Sequence[str], filters: Sequence[Filter]
+    reader: Reader,
+    measures: Mapping[str, Aggregate],
+    groups: Sequence[str],
+    filters: Sequence[Filter],
+    sorts: Sequence[SortField] = (),
+    limit: int | None = None,
 ) -> Grouped:
     """The SELECT of the aggregates of each group; without groups, of all rows.
 
-    The groups are sorted by their fields, ascending, with NULLs last.
+    The groups are sorted by ``sorts``, which name groups and measures, and then by their fields, ascending, with NULLs
+    last. There are at most ``limit`` of them (None: all).
     """
     traits, dialect = reader.traits, reader.dialect
     names = (*groups, *measures)
@@ -84,17 +92,43 @@ def grouped(
         check_sortable(path, traits)
     for name, measure in measures.items():
         _check(traits, name, measure)
-    shape = ("grouped", analysis.shape, tuple(groups), tuple(measures.values()))
+    order = tuple(_place(traits, each, names) for each in sorts)
+    shape = ("grouped", analysis.shape, tuple(groups), tuple(measures.values()), order, limit is None)
 
     def build() -> Select[object]:
-        return _build(reader, list(measures.values()), paths, reader.where(analysis))
+        statement = _build(reader, list(measures.values()), paths, reader.where(analysis), order)
+        return statement if limit is None else statement.limit(bindparam("dotmac_limit"))
 
     converters = (*(None for _ in groups), *(_converter(traits, measure, dialect) for measure in measures.values()))
-    bound = Bound(reader.cached(shape, build), {**reader.scope.parameters, **analysis.parameters})
+    parameters = {**reader.scope.parameters, **analysis.parameters}
+    if limit is not None:
+        parameters["dotmac_limit"] = limit
+    bound = Bound(reader.cached(shape, build), parameters)
     return Grouped(reader.confined(bound), names, converters)
 
 
-def _build(reader: Reader, measures: Sequence[Aggregate], paths: Sequence[FieldPath], where: list[Any]) -> Select[Any]:
+_Place: TypeAlias = tuple[int, bool, bool]
+"""A sort: the index among the groups and measures, whether it is descending, and whether NULLs come first."""
+
+
+def _place(traits: Traits[object], sort: SortField, names: Sequence[str]) -> _Place:
+    """The place of a sort. Raises `ValidationError` if it names neither a group nor a measure."""
+    if sort.field not in names or sort.by != "value":
+        raise MisuseError(
+            f"{traits.name}: a group has no value {shown(sort.field)!r} to sort by{suggestion(sort.field, names)}",
+            field=sort.field,
+        )
+    descending = sort.order is SortOrder.DESC
+    return names.index(sort.field), descending, descending if sort.nulls is None else sort.nulls == "first"
+
+
+def _build(
+    reader: Reader,
+    measures: Sequence[Aggregate],
+    paths: Sequence[FieldPath],
+    where: list[Any],
+    order: Sequence[_Place],
+) -> Select[Any]:
     traits, dialect = reader.traits, reader.dialect
     keys = [_value(reader, path, "any") for path in paths]
     values = [_operand(reader, measure) for measure in measures]
@@ -103,10 +137,12 @@ def _build(reader: Reader, measures: Sequence[Aggregate], paths: Sequence[FieldP
     inner = select(*labels).select_from(traits.model).where(*where).subquery("dotmac_rows")
     group_columns = [inner.c[f"g{index}"] for index in range(len(keys))]
     measure_columns = [_aggregate(measure, inner.c[f"v{index}"]) for index, measure in enumerate(measures)]
-    terms = [
-        Term(dialect.order_key(each), descending=False, nullable=True, nulls_first=False) for each in group_columns
-    ]
     columns: list[Any] = [*group_columns, *measure_columns]
+    places = [*order, *((index, False, False) for index in range(len(group_columns)))]
+    terms = [
+        Term(dialect.order_key(columns[index]), descending, nullable=True, nulls_first=nulls_first)
+        for index, descending, nulls_first in places
+    ]
     statement: Any = select(*columns)  # type checkers have an overload for each number of columns
     return statement.select_from(inner).group_by(*group_columns).order_by(*order_by(terms))  # type: ignore[no-any-return]  # as above
 

@@ -165,6 +165,6 @@ def create_app(url: Any) -> FastAPI:
     linking: Any = [*every, "link"]
     app.include_router(crud_router(Customer, prefix="/customers", operations=linking, links=("orders",)))
     app.include_router(crud_router(Customer, prefix="/parents", operations=["create"], nested=("orders",)))
-    app.include_router(list_router(Customer, prefix="/searched", search=("name", "email")))
+    app.include_router(list_router(Customer, prefix="/searched", search=("name", "email"), facets=("colour", "score")))
     app.include_router(health_router())
     return app

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from dotmac_database import ALL_TENANTS, Aggregate, QueryFilter, ValidationError
+from dotmac_database import ALL_TENANTS, Aggregate, QueryFilter, SortField, SortOrder, ValidationError
 from tests.conftest import Face, counted
 from tests.models import Post, Status, User
 
 pytestmark = pytest.mark.usefixtures("filled")
+MOST = SortField("n", SortOrder.DESC)
 MOMENT = datetime(2024, 5, 1, 12, 30, 0, 123456, tzinfo=UTC)
 
 
@@ -112,6 +113,35 @@ def test_groups_come_in_the_order_of_their_fields(face: Face) -> None:
         (2, Status.CLOSED, 1),
         (None, Status.ACTIVE, 1),
     ]
+
+
+def test_groups_come_in_a_named_order_and_number(face: Face) -> None:
+    most = aggregate(face, {"n": "count"}, group_by="status", sorts=MOST)
+    assert [(each["status"], each["n"]) for each in most] == [
+        (Status.ACTIVE, 2),
+        (Status.NEW, 1),
+        (Status.CLOSED, 1),
+    ]
+    assert aggregate(face, {"n": "count"}, group_by="status", sorts=MOST, limit=2) == most[:2]
+    assert aggregate(face, {"n": "count"}, group_by="status", sorts=[{"field": "n", "order": "desc"}], limit=9) == most
+    latest = aggregate(face, {"n": "count"}, group_by="status", sorts=[SortField("status", SortOrder.DESC)], limit=1)
+    assert latest == [{"status": Status.CLOSED, "n": 1}]
+    for nulls, first in (("first", None), ("last", 1)):
+        sort = {"field": "score", "nulls": nulls}
+        assert aggregate(face, {"n": "count"}, group_by="score", sorts=[sort])[0]["score"] == first
+    by_extreme = aggregate(
+        face,
+        {"top": ("max", "score")},
+        group_by="status",
+        sorts=[SortField("top", SortOrder.DESC), SortField("status", SortOrder.DESC)],
+    )
+    assert [each["status"] for each in by_extreme] == [Status.CLOSED, Status.ACTIVE, Status.NEW]
+
+
+@pytest.mark.parametrize("unusable", [{"sorts": SortField("m")}, {"sorts": SortField("score")}, {"limit": 0}])
+def test_an_order_or_number_of_groups_that_is_refused(face: Face, unusable: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"value 'm' .* n, status|value 'score'|limit"):
+        aggregate(face, {"n": "count"}, group_by="status", **unusable)
 
 
 def test_groups_through_relationships_and_documents(face: Face) -> None:
