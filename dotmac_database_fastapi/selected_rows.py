@@ -69,11 +69,13 @@ class RowRenderer(Protocol):
 
 def reads_plainly(repository: Repository, *methods: str) -> bool:
     """Whether rows can be read as dicts: no override of these methods or listener of the user's needs entities."""
-    return (
-        isinstance(repository, AsyncRepository)
-        and all(getattr(type(repository), name) is getattr(AsyncRepository, name) for name in methods)
-        and not repository.traits.listens_to_loads
-    )
+    if not isinstance(repository, AsyncRepository) or repository.traits.listens_to_loads:
+        return False
+    own = type(repository)
+    for name in methods:  # a generator would add calls to each request
+        if getattr(own, name) is not getattr(AsyncRepository, name):
+            return False
+    return True
 
 
 class SelectionRenderers:

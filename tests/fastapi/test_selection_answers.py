@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -226,3 +228,19 @@ class TestDocument:
         app = FastAPI()
         app.include_router(crud_router(Post, "/posts"))
         assert "Selection" not in json.dumps(app.openapi())
+
+
+def test_the_example_of_the_docs(app: FastAPI, api: Api, rows: None) -> None:
+    text = (Path(__file__).parent.parent.parent / "docs" / "fastapi.md").read_text()
+    section = text.partition("### Fields and related rows")[2].partition("\n### ")[0]
+    (block,) = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    exec(block, {"app": app, "crud_router": crud_router, "Post": Post})
+    keys = {}
+    for path in re.findall(r"^\| `GET (\S+)`", section, re.MULTILINE):
+        answer = api.get(path, tenant="a")
+        assert answer.status_code == 200, answer.text
+        keys[path] = (answer.json()["items"][0] if "items" in answer.json() else answer.json()).keys()
+    assert len(keys) == 4
+    assert keys["/posts?fields=id,title"] == {"id", "title"}
+    assert keys["/posts?include=author,tags"] - keys["/posts"] == {"author", "tags"}
+    assert keys["/posts/1?include=author.team"] - keys["/posts"] == {"author"}
