@@ -3,9 +3,9 @@
 import assert from "node:assert/strict";
 import createClient from "openapi-fetch";
 import type { paths } from "./airports-types.js";
-import { address, empty, header, ok, recorder, refused, report } from "./checks.js";
+import { address, empty, header, type Json, ok, recorder, refused, report } from "./checks.js";
 
-const client = createClient<paths>({ baseUrl: address() });
+const client = createClient<paths, Json>({ baseUrl: address() });
 client.use(recorder);
 
 const tenant = { "X-Tenant-ID": "IS" };

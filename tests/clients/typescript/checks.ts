@@ -5,6 +5,9 @@ import type { Middleware } from "openapi-fetch";
 
 const answers: [method: string, path: string, status: number][] = [];
 
+/** The media types that the clients read. A list can have others, such as CSV, whose data would be a text. */
+export type Json = "application/json" | "application/problem+json";
+
 /** Records the method, the path of the document, and the status of each answer. */
 export const recorder: Middleware = {
   onResponse({ request, response, schemaPath }) {

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import createClient from "openapi-fetch";
-import { address, empty, header, ok, recorder, refused, report } from "./checks.js";
+import { address, empty, header, type Json, ok, recorder, refused, report } from "./checks.js";
 import type { components, paths } from "./library-types.js";
 
 type Author = components["schemas"]["AuthorRead"];
@@ -10,7 +10,7 @@ type ProblemCode = components["schemas"]["ProblemCode"];
 
 function client(token?: string) {
   const headers = token === undefined ? {} : { Authorization: `Bearer ${token}` };
-  const made = createClient<paths>({ baseUrl: address(), headers });
+  const made = createClient<paths, Json>({ baseUrl: address(), headers });
   made.use(recorder);
   return made;
 }
