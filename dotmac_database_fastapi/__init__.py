@@ -4,19 +4,22 @@ from .dependencies import get_repository, get_session, get_sync_repository, get_
 from .entities import get_entity
 from .handlers import register_exception_handlers
 from .health import health_router
-from .options import CrudOptions, ListOptions
+from .options import REACT_ADMIN, CrudOptions, ListOptions
 from .params import CursorQuery, PageQuery, filter_query, options_query, sort_query
 from .plugin import DatabasePlugin
 from .registry import PluginError
 from .rerun import rerun_route
 from .routers import crud_router, list_router
+from .statuses import DeleteBody
 from .tenants import BadTenantError, tenant_from_header, tenant_from_path, tenant_from_subdomain
 
 __all__ = [
+    "REACT_ADMIN",
     "BadTenantError",
     "CrudOptions",
     "CursorQuery",
     "DatabasePlugin",
+    "DeleteBody",
     "ListOptions",
     "PageQuery",
     "PluginError",

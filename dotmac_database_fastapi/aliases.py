@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import Column
 from sqlalchemy import types as sa
 
-from dotmac_database import AsyncRepository
+from dotmac_database import AsyncRepository, CursorPaginationResult, OffsetResult, PaginationResult
 
 Annotation: TypeAlias = Any
 """A type as Pydantic takes it: a class, or a form such as ``Annotated[int, Field(gt=0)] | None``. (`TypeForm` of PEP
@@ -22,6 +22,9 @@ AnyColumn: TypeAlias = Column[Any]
 
 Repository: TypeAlias = AsyncRepository[Any, Any]
 """The repository of a request, of whichever class and session."""
+
+AnyPage: TypeAlias = PaginationResult[Any] | CursorPaginationResult[Any] | OffsetResult[Any]
+"""The result of a paginated read, of whichever kind."""
 
 Endpoint: TypeAlias = Callable[..., Any]
 """An endpoint or a dependency, as FastAPI calls it: by the names of its parameters."""

@@ -50,7 +50,7 @@ def shows(schema: Annotation, path: str) -> bool:
     fields = shown_by(schema)
     if first not in fields:
         return False
-    inner = list(_schemas(fields[first]))
+    inner = list(schemas_in(fields[first]))
     return not rest or not inner or any(shows(each, rest) for each in inner)
 
 
@@ -67,16 +67,16 @@ def deferred_in(traits: Traits[object], schema: Annotation) -> Iterator[str]:
     yield from (name for name in sorted(traits.deferred) if computes or name in shown)
     for name in shown.keys() & traits.relationships.keys():
         target: Traits[object] = traits_of(traits.relationships[name].mapper.class_)
-        for each in _schemas(shown[name]):
+        for each in schemas_in(shown[name]):
             inner = shown_by(each)
             yield from (f"{name}.{key}" for key in sorted(target.deferred) if key in inner)
 
 
-def _schemas(annotation: Annotation) -> Iterator[type]:
+def schemas_in(annotation: Annotation) -> Iterator[type]:
     """The schemas within an annotation: ``list[Author] | None`` has ``Author``."""
     if isinstance(annotation, type) and not get_args(annotation):
         if issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation) or is_typeddict(annotation):
             yield annotation
         return
     for each in get_args(annotation):
-        yield from _schemas(each)
+        yield from schemas_in(each)

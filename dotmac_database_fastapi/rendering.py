@@ -8,7 +8,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import EnumMeta
 from operator import itemgetter
-from typing import Annotated, Any, TypeAlias, cast, get_args
+from typing import Annotated, Any, cast, get_args
 from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -17,14 +17,12 @@ from pydantic_core import PydanticSerializationError, to_json
 from sqlalchemy.orm.base import instance_dict
 from typing_extensions import TypedDict
 
-from dotmac_database import CursorPaginationResult, PaginationResult, Traits, traits_of
+from dotmac_database import CursorPaginationResult, OffsetResult, PaginationResult, Traits, traits_of
 
-from .aliases import Annotation, AnyColumn, Repository
+from .aliases import Annotation, AnyColumn, AnyPage, Repository
 from .declared import converts
 from .readable import deferred_in, shown_by
 from .schemas import read_schema_of
-
-Page: TypeAlias = PaginationResult[Any] | CursorPaginationResult[Any]
 
 
 class Renderer:
@@ -43,7 +41,6 @@ class Renderer:
         traits: Traits[object] = traits_of(model)
         self.relationships = tuple(name for name in getattr(schema, "model_fields", {}) if name in traits.relationships)
         self._deferred = frozenset(deferred_in(traits, schema)) | (traits.deferred & {traits.version})
-        self.page_models: tuple[Annotation, Annotation] = (PaginationResult[schema], CursorPaginationResult[schema])
         self._checked = _Shape(schema)
         self._rows = self._plain = None
         self.columns: tuple[str, ...] | None = None
@@ -77,9 +74,10 @@ class Renderer:
                 raise
             return to_json({key: getattr(entity, key) for key in self.columns or ()}, fallback=str)
 
-    def page(self, page: Page) -> bytes:
+    def page(self, page: AnyPage) -> bytes:
         """The JSON of a page."""
-        kind = PaginationResult if isinstance(page, PaginationResult) else CursorPaginationResult
+        numbered = PaginationResult if isinstance(page, PaginationResult) else CursorPaginationResult
+        kind = OffsetResult if isinstance(page, OffsetResult) else numbered
         with suppress(PydanticSerializationError):
             if self._rows is not None and self._plain is not None:
                 plain = object.__new__(type(page))  # four times as fast as copy()
@@ -88,6 +86,22 @@ class Renderer:
         checked = self._checked.pages[kind]
         return _dump(checked, checked.validate_python(page, from_attributes=True))
 
+    def rows(self, entities: Sequence[object]) -> bytes:
+        """The JSON of several rows, as an array."""
+        with suppress(PydanticSerializationError):
+            if self._rows is not None and self._plain is not None:
+                return _dump(self._plain.pages[list], self._rows(entities))
+        return _dump(self._checked.pages[list], self._validated(entities))
+
+    def with_objects(self, page: AnyPage) -> AnyPage:
+        """The page, with the objects that the schema makes of its rows."""
+        checked = object.__new__(type(page))
+        vars(checked).update(vars(page), items=self._validated(page.items))
+        return checked
+
+    def _validated(self, entities: Sequence[object]) -> object:
+        return self._checked.pages[list].validate_python(entities, from_attributes=True)
+
 
 def _computes(schema: Annotation) -> bool:
     """Whether a schema may add values of its own: computed fields, or what a class that is not Pydantic's returns."""
@@ -95,12 +109,23 @@ def _computes(schema: Annotation) -> bool:
 
 
 class _Shape:
-    """The type adapters for rows of one type, and for pages of them."""
+    """The type adapters for rows of one type, and for pages and lists of them."""
 
     def __init__(self, item: Annotation) -> None:
-        kinds: tuple[Annotation, ...] = (PaginationResult, CursorPaginationResult)
         self.one: TypeAdapter[object] = TypeAdapter(item)
-        self.pages: dict[type, TypeAdapter[object]] = {kind: TypeAdapter(kind[item]) for kind in kinds}
+        self.pages = _Adapters(item)
+
+
+class _Adapters(dict[type, TypeAdapter[object]]):
+    """The type adapters for pages and lists of one type of rows, by the generic class. Each is created when needed."""
+
+    def __init__(self, item: Annotation) -> None:
+        self._item = item
+
+    def __missing__(self, kind: type) -> TypeAdapter[object]:
+        generic: Annotation = kind
+        adapter = self[kind] = TypeAdapter(generic[self._item])
+        return adapter
 
 
 def _dump(adapter: TypeAdapter[object], value: object) -> bytes:

@@ -219,8 +219,9 @@ def _numbered_page(parts: _NumberedPage) -> PaginationResult[object]:
 
 def _total(parts: _NumberedPage | _OffsetPage) -> int | None:
     total = parts["total"]
-    is_marked = total is not None and "total_is_exact" in parts
-    return Estimate(total, exact=parts["total_is_exact"]) if is_marked else total
+    if total is None or "total_is_exact" not in parts:
+        return total
+    return Estimate(total, exact=parts["total_is_exact"])
 
 
 def _offset_page_fields(page: object) -> object:

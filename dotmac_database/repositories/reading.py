@@ -175,7 +175,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
     def _offset_page(self, query: QueryOptions) -> OffsetResult[M]:
         page = query.pagination
         assert isinstance(page, OffsetParams)
-        items, total, more = self._counted(query, page)
+        items, total, more = self._rows_and_total(query, page)
         return OffsetResult(items, total, page.skip, page.limit, more=more)
 
     def list_paginated(self, options: OptionsLike = None) -> PaginationResult[M]:
@@ -191,10 +191,10 @@ class ReadMethods(KeysetReader[M, SyncDb]):
             raise MisuseError(
                 "A page by OffsetParams has no number; read it with page() or list().", field="pagination"
             )
-        items, total, more = self._counted(query, page)
+        items, total, more = self._rows_and_total(query, page)
         return PaginationResult(items=items, total=total, page=page.page, per_page=page.per_page, more=more)
 
-    def _counted(
+    def _rows_and_total(
         self, query: QueryOptions, page: PaginationParams | OffsetParams
     ) -> tuple[builtins.list[M], int | None, bool | None]:
         """The rows of a page, the total, and whether there are more rows (None: it follows from the total)."""

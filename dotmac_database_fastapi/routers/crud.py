@@ -33,18 +33,21 @@ from ..answers import (
     describe_endpoint,
     plural,
 )
-from ..bodies import router_of
+from ..bodies import collection_path, router_of
 from ..etags import etag_of, expected_version, is_unchanged, matched_versions
 from ..heads import add_get, add_options
 from ..idempotency import IDEMPOTENCY_KEY, Replays
 from ..keys import PathKey
 from ..options import CrudKeywords, CrudOptions, Operation, showing, with_keywords
+from ..page_forms import PageForm
 from ..preferences import APPLIED, prefers_minimal
-from ..query_string import ListParams
+from ..read_only import without_read_only
 from ..references import References
 from ..rendering import Renderer
 from ..schemas import create_schema_of, update_schema_of
 from ..sessions import can_end_with_write
+from ..simple_rest import list_params
+from ..statuses import BODILESS, DeleteBody, delete_json, documented_delete, statuses_of
 from .lists import add_list, rows_of
 
 
@@ -82,10 +85,12 @@ def crud_router(
     named = {name: schema for name, schema in schemas.items() if schema is not None}
     chosen, of_router = with_keywords(options or CrudOptions(), {**keywords, **named})
     router = router_of(prefix, of_router, tag=plural(model.__name__))
-    params, get_rows = ListParams(model, chosen), rows_of(model, chosen)
+    params, get_rows = list_params(model, chosen), rows_of(model, chosen)
     renderer = Renderer(model, chosen.read_schema)
+    path = collection_path(router, chosen.trailing_slash)
     if "list" in chosen.operations:
-        add_list(router, model, params, get_rows, renderer, chosen.dependencies_of("list"))
+        form = PageForm(model, chosen, params, renderer)
+        add_list(router, model, params, get_rows, form, path, chosen.dependencies_of("list"))
     traits: Traits[object] = traits_of(model)
     of_users = of_router.get("route_class", APIRoute) is not APIRoute
     resource = _Resource(router, chosen, traits, get_rows, renderer, PathKey(traits), References(traits), of_users)
@@ -96,7 +101,9 @@ def crud_router(
     if "read" in chosen.operations:
         resource.add_read()
     if "update" in chosen.operations:
-        resource.add_update(chosen.update_schema or update_schema_of(model))
+        changes = chosen.update_schema or update_schema_of(model)
+        ignores = chosen.read_only_fields == "ignore"
+        resource.add_update(without_read_only(changes, renderer.schema) if ignores else changes)
     if "delete" in chosen.operations:
         resource.add_delete()
     if "restore" in chosen.operations and traits.soft_deletes:
@@ -129,7 +136,7 @@ class _Resource:
             await self.references.after(repository, entity, checked, created=True)
             entity = await self._loaded(repository, entity)
             headers = {"Location": self.key.location(request, entity, data)}
-            return self._written(request, entity, repository, 201, headers, is_last=last)
+            return self._written(request, entity, repository, self.statuses["create"], headers, is_last=last)
 
         async def create(
             request: Request, data: BaseModel, repository: Repository = Depends(self.get_rows)
@@ -154,7 +161,8 @@ class _Resource:
         headers = {"Location": LOCATION, **({} if replays is None else {"Idempotency-Replayed": REPLAYED})}
         # 400: the body is not valid UTF-8. 403: a schema of the user's may contain the tenant, and name another one.
         problems = {400, 409, 422, *self._of_tenant(schema)}
-        self._add("create", "POST", "" if self.router.prefix else "/", endpoint, 201, problems, headers)
+        path = collection_path(self.router, self.options.trailing_slash)
+        self._add("create", "POST", path, endpoint, self.statuses["create"], problems, headers)
 
     def add_read(self) -> None:
         get_key = self.key.dependency()
@@ -190,11 +198,11 @@ class _Resource:
                 entity = await repository.update(key, data, expected_version=expected)
             await self.references.after(repository, entity, checked, created=False)
             entity = await self._loaded(repository, entity)
-            return self._written(request, entity, repository, is_last=last)
+            return self._written(request, entity, repository, self.statuses["update"], is_last=last)
 
         update.__annotations__["data"] = schema
         problems = {400, 404, 409, 422, *self._of_tenant(schema), *self._of_version}
-        self._add("update", self.options.update_method, self.key.path, update, 200, problems)
+        self._add("update", self.options.update_method, self.key.path, update, self.statuses["update"], problems)
 
     def add_delete(self) -> None:
         get_key = self.key.dependency()
@@ -206,13 +214,15 @@ class _Resource:
             expected = await self._expected(request, repository, key)
             # Without If-Match the argument is omitted: a user's repository may override delete() without it.
             version: dict[str, Any] = {} if expected is None else {"expected_version": expected}
+            body = None if self.options.delete_body is None else await self._body_of_delete(repository, key)
             with self._last_write(request, repository, "delete"):
                 exists = await repository.delete(key, **version)
             if not exists:
                 raise self._missing()
-            return Response(status_code=204)
+            return Response(body, self.statuses["delete"], media_type=None if body is None else "application/json")
 
-        self._add("delete", "DELETE", self.key.path, delete, 204, {404, 409, 422, *self._of_version})
+        problems = {404, 409, 422, *self._of_version}
+        self._add("delete", "DELETE", self.key.path, delete, self.statuses["delete"], problems)
 
     def add_restore(self) -> None:
         get_key = self.key.dependency()
@@ -223,9 +233,10 @@ class _Resource:
             with self._last_write(request, repository, "restore") as last:
                 entity = await repository.restore(self.key.of(parts, repository.tenant_id))
             entity = await self._loaded(repository, entity)
-            return self._written(request, entity, repository, is_last=last)
+            return self._written(request, entity, repository, self.statuses["restore"], is_last=last)
 
-        self._add("restore", "POST", f"{self.key.path}/restore", restore, 200, {404, 409, 422})
+        path = f"{self.key.path}/restore"
+        self._add("restore", "POST", path, restore, self.statuses["restore"], {404, 409, 422})
 
     def _of_tenant(self, schema: type[BaseModel]) -> set[int]:
         return {403} if self.traits.tenant in schema.model_fields else set()
@@ -268,9 +279,16 @@ class _Resource:
         tag = {} if self.traits.version is None else {"ETag": ETAG}
         shown = {**headers, **tag}
         parameters, responses = list[JsonObject](), dict[int | str, JsonObject]()
-        if status != 204:
+        if operation == "delete":
+            body = self.options.delete_body
+            if body is not None:
+                described = documented_delete(body, self.renderer.schema)
+                responses[status] = {"description": f"The {self.traits.name} was deleted.", **described}
+        elif status not in BODILESS:
             row = {"model": self.renderer.schema, "description": f"The {self.traits.name}."}
             responses[status] = {**row, "headers": shown} if shown else row
+        elif shown:
+            responses[status] = {"description": "The change was made.", "headers": shown}
         if operation in ("update", "delete") and tag:
             parameters.append(IF_MATCH)
         if operation == "read" and self._has_tag_of_all:
@@ -295,7 +313,7 @@ class _Resource:
         request: Request,
         entity: object,
         repository: Repository,
-        status: int = 200,
+        status: int,
         headers: dict[str, str] | None = None,
         *,
         is_last: bool,
@@ -304,11 +322,28 @@ class _Resource:
 
         ``is_last``: the write may be committed already.
         """
-        if not prefers_minimal(request):
+        if status not in BODILESS and not prefers_minimal(request):
             return self._response(entity, status, headers, committed=is_last and not repository.db.in_transaction())
         tag = etag_of(self.traits, entity)
-        headers = {**(headers or {}), **({"ETag": tag} if tag else {}), **APPLIED}
+        applied = {} if status in BODILESS else APPLIED
+        headers = {**(headers or {}), **({"ETag": tag} if tag else {}), **applied}
         return Response(status_code=204 if status == 200 else status, headers=headers)
+
+    async def _body_of_delete(self, repository: Repository, key: object) -> bytes:
+        """The JSON of the ``delete_body``. Raises `EntityNotFoundError` if it is the row, and there is no such row."""
+        if self.options.delete_body is not DeleteBody.ROW:
+            return self._fixed_body
+        rows = self.renderer.loading(repository)
+        return self.renderer.one(await rows.get_by_id_or_raise(key, relationships=self.renderer.relationships))
+
+    @cached_property
+    def _fixed_body(self) -> bytes:
+        return delete_json(self.options.delete_body)
+
+    @cached_property
+    def statuses(self) -> dict[str, int]:
+        """The status of each write's response."""
+        return statuses_of(self.options.status_codes, self.options.delete_body)
 
     @cached_property
     def _has_tag_of_all(self) -> bool:

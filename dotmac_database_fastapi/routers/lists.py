@@ -11,16 +11,17 @@ from fastapi.params import Depends as Depended
 
 from dotmac_database import AsyncRepository, QueryOptions, ValidationError
 
-from ..aliases import Endpoint, Repository
-from ..answers import LINK, describe_endpoint, plural
-from ..bodies import router_of
+from ..aliases import AnyPage, Endpoint, Repository
+from ..answers import describe_endpoint, plural
+from ..bodies import collection_path, router_of
 from ..dependencies import get_repository
 from ..heads import add_get, add_options
 from ..internals import accept_query
-from ..links import link_header
 from ..options import ListKeywords, ListOptions, showing, with_keywords
+from ..page_forms import PageForm
 from ..query_string import ListParams
-from ..rendering import Page, Renderer
+from ..rendering import Renderer
+from ..simple_rest import list_params
 
 
 @showing(ListOptions)
@@ -49,8 +50,9 @@ def list_router(
     """
     chosen, of_router = with_keywords(options or ListOptions(), keywords)
     router = router_of(prefix, of_router, tag=plural(model.__name__))
-    params = ListParams(model, chosen)
-    add_list(router, model, params, rows_of(model, chosen), Renderer(model, chosen.read_schema))
+    params, renderer = list_params(model, chosen), Renderer(model, chosen.read_schema)
+    form = PageForm(model, chosen, params, renderer)
+    add_list(router, model, params, rows_of(model, chosen), form, collection_path(router, chosen.trailing_slash))
     add_options(router)
     return router
 
@@ -66,10 +68,12 @@ def add_list(
     model: type,
     params: ListParams,
     get_rows: Endpoint,
-    renderer: Renderer,
+    form: PageForm,
+    path: str,
     dependencies: Sequence[Depended] = (),
 ) -> None:
     """Add the endpoint of the list to a router. ``dependencies`` are those of its routes, for GET and for HEAD."""
+    renderer = form.renderer
     loads = renderer.relationships
 
     async def list_rows(request: Request, repository: Repository = Depends(get_rows)) -> Response:
@@ -87,25 +91,18 @@ def add_list(
                 params.refuse(request, refused)
             raise
         limit = None if options.cursor_pagination is None else options.cursor_pagination.limit
-        link = link_header(request, page, limit=limit, max_offset=params.page.max_offset)
-        return Response(renderer.page(page), media_type="application/json", headers={"Link": link} if link else None)
+        return Response(form.json(page), media_type="application/json", headers=form.headers(request, page, limit))
 
     accept_query(list_rows, params.known)
     describe_endpoint(list_rows, f"list{plural(model.__name__)}", {400, 422})
     add_get(
         router,
-        "" if router.prefix else "/",
+        path,
         list_rows,
         name=f"list_{model.__name__.lower()}",
         summary=f"List {model.__name__}",
         response_model=None,
-        responses={
-            200: {
-                "model": renderer.page_models[0] | renderer.page_models[1],
-                "description": "A page.",
-                "headers": {"Link": LINK},
-            }
-        },
+        responses=form.responses(),
         openapi_extra={"parameters": params.openapi_parameters()},
         dependencies=dependencies,
     )
@@ -114,7 +111,7 @@ def add_list(
 class _Pages(Protocol):
     """A repository, or its rows as dicts."""
 
-    async def page(self, options: QueryOptions, /) -> Page:
+    async def page(self, options: QueryOptions, /) -> AnyPage:
         """A page of the rows."""
         ...
 
@@ -123,6 +120,7 @@ def _reads_plainly(repository: Repository) -> bool:
     """Whether the rows can be read as dicts: no override or listener of the user's needs entities."""
     return (
         isinstance(repository, AsyncRepository)
+        and type(repository).page is AsyncRepository.page
         and type(repository).list_paginated is AsyncRepository.list_paginated
         and type(repository).cursor_paginate is AsyncRepository.cursor_paginate
         and not repository.traits.listens_to_loads
