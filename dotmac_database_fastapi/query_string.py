@@ -329,6 +329,12 @@ class ListParams:
         self.known = own | self.filters.known
         self._keys = frozenset(traits_of(model).primary_key)
         self._parsed: dict[bytes, QueryOptions] = {}
+        hidden = next((each.field for each in self.default_sort if not self._may_carry(each)), None)
+        if options.paging == "cursor" and hidden is not None:
+            raise ValidationError(
+                f"default_sort: a cursor contains the values of its sort fields, and clients can't see {hidden!r}.",
+                field="default_sort",
+            )
 
     def read(self, connection: HTTPConnection) -> QueryOptions:
         """The options in the request's query string. Raises `RequestValidationError` with all errors."""
@@ -383,12 +389,16 @@ class ListParams:
         """Refuse a cursor page sorted by a field that the list does not show, because a cursor contains its values."""
         name = "sort" if sorts else min(values.keys() & {"limit", "cursor"}, default="sort")
         for each in sorts or self.default_sort:
-            if each.field not in self._keys and not shows(self.schema, each.field):
+            if not self._may_carry(each):
                 faults.add(
                     name,
                     f"A cursor contains the values of its sort fields, and clients can't see {each.field!r}; "
                     "read numbered pages, or sort by a field that is shown.",
                 )
+
+    def _may_carry(self, sort: SortField) -> bool:
+        """Whether a cursor may contain the values of a sort field."""
+        return sort.field in self._keys or shows(self.schema, sort.field)
 
     def openapi(self) -> Iterator[ParameterDoc]:
         """Each parameter's name, schema and description."""
