@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
 
-from pydantic import BaseModel, GetJsonSchemaHandler, model_validator
+from pydantic import AliasChoices, BaseModel, GetJsonSchemaHandler, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
 from .aliases import Annotation, JsonObject
@@ -17,9 +19,17 @@ def without_read_only(schema: type[BaseModel], row: Annotation) -> type[BaseMode
 
     OpenAPI shows them as ``readOnly``.
     """
-    own = {name for name, field in schema.model_fields.items()}
-    own |= {field.alias for field in schema.model_fields.values() if field.alias is not None}
+    own = {name for key, field in schema.model_fields.items() for name in _read_as(key, field)}
+    if schema.model_config.get("populate_by_name") or schema.model_config.get("validate_by_name"):
+        own |= schema.model_fields.keys()
     return _ignoring(schema, frozenset(_written_names(row) - own))
+
+
+def _read_as(key: str, field: FieldInfo) -> Iterator[str]:
+    """The names that a field has in the JSON of a request."""
+    alias = field.validation_alias or field.alias or key
+    for choice in alias.choices if isinstance(alias, AliasChoices) else [alias]:
+        yield choice if isinstance(choice, str) else str(choice.path[0])
 
 
 def _written_names(row: Annotation) -> set[str]:
