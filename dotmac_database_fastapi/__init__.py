@@ -13,8 +13,7 @@ from .routers import crud_router, list_router
 from .statuses import DeleteBody
 from .tenants import BadTenantError, tenant_from_header, tenant_from_path, tenant_from_subdomain
 
-__all__ = [
-    "REACT_ADMIN",
+__all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for constants
     "BadTenantError",
     "CrudOptions",
     "CursorQuery",
@@ -23,6 +22,7 @@ __all__ = [
     "ListOptions",
     "PageQuery",
     "PluginError",
+    "REACT_ADMIN",
     "crud_router",
     "filter_query",
     "get_entity",

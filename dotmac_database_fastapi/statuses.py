@@ -33,13 +33,13 @@ DeleteBodyLike: TypeAlias = BaseModel | JsonValue | DeleteBody
 """What a router may respond with to a DELETE: the row, or always the same object. None: nothing."""
 
 
-def statuses_of(given: Mapping[WriteOperation, int] | None, delete_body: DeleteBodyLike) -> dict[str, int]:
+def statuses_of(codes: Mapping[WriteOperation, int] | None, delete_body: DeleteBodyLike) -> dict[str, int]:
     """The status of each write's response: those of a router's ``status_codes``, or the usual ones.
 
     With a ``delete_body``, the usual status of a DELETE is 200. Raises `ValidationError` for an operation that there is
     not, a status that is no success, and a DELETE whose status and body contradict each other.
     """
-    chosen = dict(given or {})
+    chosen = dict(codes or {})
     for operation, status in chosen.items():
         if operation not in _STATUSES:
             known = ", ".join(_STATUSES)
