@@ -25,7 +25,7 @@ from .bounds import MAX_OFFSET
 from .envelopes import Envelope
 from .pages import MAX_ROUTER_PAGE_SIZE, TOTALS, Paging, checked_paging
 from .source import Plugin
-from .statuses import DeleteBody, DeleteBodyLike, WriteOperation, statuses_of
+from .statuses import DeleteBody, DeleteBodyLike, WriteOperation, check_codes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ class CrudOptions(ListOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "operations", frozenset(self.operations))
-        statuses_of(self.status_codes, self.delete_body)
+        check_codes(self.status_codes)
         named = self.permissions if isinstance(self.permissions, Mapping) else {}
         for option, names in (("operations", self.operations), ("permissions", named)):
             for name in names:

@@ -33,27 +33,31 @@ DeleteBodyLike: TypeAlias = BaseModel | JsonValue | DeleteBody
 """What a router may respond with to a DELETE: the row, or always the same object. None: nothing."""
 
 
-def statuses_of(codes: Mapping[WriteOperation, int] | None, delete_body: DeleteBodyLike) -> dict[str, int]:
-    """The status of each write's response: those of a router's ``status_codes``, or the usual ones.
-
-    With a ``delete_body``, the usual status of a DELETE is 200. Raises `ValidationError` for an operation that there is
-    not, a status that is no success, and a DELETE whose status and body contradict each other.
-    """
-    chosen = dict(codes or {})
-    for operation, status in chosen.items():
+def check_codes(codes: Mapping[WriteOperation, int] | None) -> None:
+    """Raise `ValidationError` for an operation whose status can't be chosen, and for a status that is no success."""
+    for operation, status in (codes or {}).items():
         if operation not in _STATUSES:
             known = ", ".join(_STATUSES)
             _refuse(f"{operation!r} is no operation whose status can be chosen. There are: {known}.")
         if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status < 300:
             _refuse(f"{operation} needs a status of success, from 200 to 299, and not {status!r}.")
+
+
+def statuses_of(codes: Mapping[WriteOperation, int] | None, delete_body: DeleteBodyLike) -> dict[str, int]:
+    """The status of each write's response: those of a router's ``status_codes``, or the usual ones.
+
+    With a ``delete_body``, the usual status of a DELETE is 200.
+    """
     usual = _STATUSES if delete_body is None else {**_STATUSES, "delete": 200}
-    statuses = {**usual, **{str(operation): status for operation, status in chosen.items()}}
-    status, has_body = statuses["delete"], delete_body is not None
-    if has_body and status in BODILESS:
+    return {**usual, **{str(operation): status for operation, status in (codes or {}).items()}}
+
+
+def check_delete(status: int, body: DeleteBodyLike) -> None:
+    """Raise `ValidationError` if the status and the body of a DELETE's response contradict each other."""
+    if body is not None and status in BODILESS:
         _refuse(f"a response with the status {status} has no body; leave out delete_body, or choose 200.")
-    if not has_body and status not in BODILESS:
+    if body is None and status not in BODILESS:
         _refuse(f"a response with the status {status} needs a body; give one as delete_body, or choose 204.")
-    return statuses
 
 
 def _refuse(message: str) -> None:

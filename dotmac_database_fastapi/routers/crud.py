@@ -47,7 +47,7 @@ from ..rendering import Renderer
 from ..schemas import create_schema_of, update_schema_of
 from ..sessions import can_end_with_write
 from ..simple_rest import list_params
-from ..statuses import BODILESS, DeleteBody, delete_json, documented_delete, statuses_of
+from ..statuses import BODILESS, DeleteBody, check_delete, delete_json, documented_delete, statuses_of
 from .lists import add_list, rows_of
 
 
@@ -76,10 +76,14 @@ def crud_router(
     ``operations`` are those that the router has, of ``list``, ``read``, ``create``, ``update``, ``delete`` and
     ``restore``. ``permissions`` has a dependency for each of them, or is one for all; it refuses a request by an
     exception, before anything is read or written. The request's own session and repositories are at its hand.
-    ``update_method="PUT"`` keeps the method of an API that exists; it changes what a PATCH would.
+    ``update_method="PUT"`` keeps the method of an API that exists; it changes what a PATCH would. So do
+    ``status_codes`` (``{"create": 200}``) and ``delete_body``, the body of the response to a DELETE, whose status is
+    then 200. ``read_only_fields="ignore"`` lets an update contain the whole row. `REACT_ADMIN` has the options for
+    React Admin's ``ra-data-simple-rest``.
 
     The options are given as arguments, or as ``options``; an argument replaces the field of ``options``. The other
-    arguments are those of `list_router`. Raises `ValidationError` for an unknown operation.
+    arguments are those of `list_router`. Raises `ValidationError` for an unknown operation, and for a status that is no
+    success, or that contradicts ``delete_body``.
     """
     schemas = {"create_schema": create_schema, "update_schema": update_schema, "read_schema": read_schema}
     named = {name: schema for name, schema in schemas.items() if schema is not None}
@@ -205,6 +209,7 @@ class _Resource:
         self._add("update", self.options.update_method, self.key.path, update, self.statuses["update"], problems)
 
     def add_delete(self) -> None:
+        check_delete(self.statuses["delete"], self.options.delete_body)
         get_key = self.key.dependency()
 
         async def delete(

@@ -44,9 +44,17 @@ def list_router(
     are counted (see `PaginationParams`); the default is ``total``. An estimate comes from statistics of the whole
     table, so it reveals the number of other tenants' rows: clients may choose it only if it is in ``totals``.
 
+    ``paging`` chooses one kind of page: ``"page"``, ``"offset"`` (``skip`` and ``limit`` give an `OffsetResult`),
+    ``"cursor"``, or ``"range"``, the convention of React Admin's ``ra-data-simple-rest``: ``range``, ``sort`` and
+    ``filter`` are JSON, and the response is an array with ``Content-Range``. ``envelope`` is what makes the JSON of a
+    page: a Pydantic class, which is validated from the attributes of the result, and which, if it is generic, is
+    parametrised with the read schema; or a function, which gets the result with rows that are objects of the read
+    schema. It is tried on pages without rows when the router is made. ``trailing_slash`` ends the list's path with a
+    slash.
+
     ``repository`` is a repository class to use instead of the default. ``plugin`` is needed if the app has several. The
     other keyword arguments are those of `APIRouter` (``tags``, …). Raises `ValidationError` for fields that are missing
-    or private, and for an array in ``sorts``.
+    or private, for an array in ``sorts``, and for an envelope that can't be made of one of the list's pages.
     """
     chosen, of_router = with_keywords(options or ListOptions(), keywords)
     router = router_of(prefix, of_router, tag=plural(model.__name__))
