@@ -56,6 +56,8 @@ class Enveloped:
         self.name = getattr(envelope, "__qualname__", None) or type(envelope).__qualname__
         self.reads_rows = _is_model(envelope) and (bool(_parameters(envelope)) or row_schema_in(envelope) is not None)
         """Whether the envelope itself validates the rows. Else it gets rows that the read schema has validated."""
+        if _is_model(envelope) and not self.reads_rows:
+            _check_rows(envelope)
         self.type: Annotation = _parametrised(envelope, row) if _is_model(envelope) else _returned(envelope)
         """The type of the JSON. `Any`: the envelope is a function that does not say."""
         self._function: Callable[..., object] | None = None if _is_model(envelope) else envelope
@@ -115,6 +117,15 @@ def _is_model(envelope: object) -> typing.TypeGuard[type[BaseModel]]:
 def _parameters(envelope: type[BaseModel]) -> tuple[Annotation, ...]:
     """The type variables of a generic class that have no values yet."""
     return envelope.__pydantic_generic_metadata__["parameters"]
+
+
+def _check_rows(envelope: type[BaseModel]) -> None:
+    """Raise `ValidationError` if the rows of an envelope have a type that a read schema's objects can't have."""
+    annotation = shown_by(envelope).get("items")
+    row, *_ = (*typing.get_args(annotation), Any)
+    if row not in (Any, object) and not list(schemas_in(annotation)):
+        message = f"envelope: the rows of {envelope.__qualname__} are {row!r}; name their schema: list[UserRead]."
+        raise ValidationError(message, field="envelope")
 
 
 def _parametrised(envelope: type[BaseModel], row: Annotation) -> Annotation:

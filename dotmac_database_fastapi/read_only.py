@@ -49,7 +49,8 @@ def _ignoring(schema: type[BaseModel], names: AbstractSet[str]) -> type[BaseMode
         return {name: value for name, value in sent.items() if name not in names} if isinstance(sent, dict) else sent
 
     def describe(cls: Annotation, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonObject:
-        described: JsonObject = super(changed, cls).__get_pydantic_json_schema__(core, handler)
+        parent: Annotation = super(changed, cls)
+        described: JsonObject = parent.__get_pydantic_json_schema__(core, handler)
         shown = {name: {"readOnly": True, "description": "Ignored."} for name in sorted(names)}
         handler.resolve_ref_schema(described).setdefault("properties", {}).update(shown)
         return described

@@ -378,6 +378,10 @@ class Pair(Two[T], Generic[T, U]):
     other: U
 
 
+class Dicts(BaseModel):
+    data: list[dict[str, Any]] = Field(validation_alias="items")
+
+
 class Opaque:
     """A class that Pydantic does not know."""
 
@@ -402,6 +406,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"envelope": unknown_type, "paging": "page"}, r"annotations of unknown_type name 'Missing'"),
     ({"envelope": later, "paging": "page"}, r"later is a coroutine function"),
     ({"envelope": Pair, "paging": "page"}, r"Pair has 2 type variables"),
+    ({"envelope": Dicts, "paging": "page"}, r"the rows of Dicts are dict\[str, typing\.Any\]; name their schema"),
     ({"envelope": Opaque, "paging": "page"}, r"Pydantic can't serialize what Opaque gives"),
     ({"envelope": PersonPublic, "paging": "page"}, r"PersonPublic can't be made of a page with total='exact': id"),
     ({"paging": "number"}, r"There is no paging 'number'; choose page, offset, cursor, range\."),
