@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import json
 from typing import Any
@@ -18,7 +19,7 @@ from fastapi import Depends, FastAPI
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from dotmac_database import Database, SoftDeleteMixin, TenantMixin
-from dotmac_database_fastapi import list_router
+from dotmac_database_fastapi import DatabasePlugin, list_router, register_exception_handlers
 from tests.fastapi.conftest import Api
 
 
@@ -240,6 +241,22 @@ def test_parameters_of_the_app_are_no_filters(app: FastAPI, api: Api) -> None:
     app.include_router(list_router(Story, "/mine", paging="range"), dependencies=[Depends(mine)])
     assert len(api.get("/mine?mine=1", tenant="a").json()) == 25
     assert api.get('/mine?mine=1&filter={"mine":1}', tenant="a").status_code == 422
+
+
+def test_a_parameter_of_one_app_is_unknown_in_another(
+    plugin: DatabasePlugin, runner: asyncio.Runner, database: Database
+) -> None:
+    def mine(mine: int = 0) -> int:
+        return mine
+
+    router = list_router(Story, "/stories", paging="range")
+    statuses = []
+    for dependencies in ([Depends(mine)], []):
+        app = FastAPI(lifespan=plugin.lifespan)
+        register_exception_handlers(app)
+        app.include_router(router, dependencies=dependencies)
+        statuses.append(Api(app, runner).get('/stories?sort=["id","ASC"]&mine=1', tenant="a").status_code)
+    assert statuses == [200, 422]
 
 
 @pytest.mark.usefixtures("stories")
