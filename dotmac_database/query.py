@@ -150,11 +150,13 @@ class PaginationParams:
 class OffsetParams:
     """The rows after the first ``skip`` ones, at most ``limit``, which is 1 to 1000.
 
-    Unlike `PaginationParams`, it can begin at any row.
+    Unlike `PaginationParams`, it can begin at any row. ``total`` and ``bound`` are as there.
     """
 
     skip: int = Field(default=0, ge=0)
     limit: int = Field(default=100, ge=1, le=MAX_PAGE_SIZE)
+    total: TotalKind = "exact"
+    bound: int = Field(default=10_000, ge=1)
 
     @property
     def offset(self) -> int:
@@ -259,6 +261,8 @@ class OffsetFields(TypedDict, total=False):
 
     skip: Required[int]
     limit: int
+    total: TotalKind
+    bound: int
 
 
 class OffsetOptions(TypedDict, total=False):

@@ -13,12 +13,13 @@ from .entities import get_entity
 from .handlers import register_exception_handlers
 from .health import health_router
 from .identity import Caller
-from .options import OPERATIONS, CrudOptions, ListOptions
+from .options import OPERATIONS, REACT_ADMIN, CrudOptions, ListOptions
 from .params import CursorQuery, PageQuery, filter_query, options_query, sort_query
 from .plugin import DatabasePlugin
 from .registry import PluginError
 from .rerun import rerun_route
 from .routers import crud_router, list_router
+from .statuses import DeleteBody
 from .tenants import BadTenantError, tenant_from_header, tenant_from_path, tenant_from_subdomain
 
 __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for constants
@@ -27,10 +28,12 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "CrudOptions",
     "CursorQuery",
     "DatabasePlugin",
+    "DeleteBody",
     "ListOptions",
     "OPERATIONS",
     "PageQuery",
     "PluginError",
+    "REACT_ADMIN",
     "crud_router",
     "filter_query",
     "get_caller",

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from sqlalchemy import Column
 from sqlalchemy import types as sa
 
-from dotmac_database import AsyncRepository
+from dotmac_database import AsyncRepository, CursorPaginationResult, OffsetResult, PaginationResult
 
 Annotation: TypeAlias = Any
 """A type as Pydantic takes it: a class, or a form such as ``Annotated[int, Field(gt=0)] | None``. (`TypeForm` of PEP
@@ -29,6 +29,9 @@ Repository: TypeAlias = AsyncRepository[Any, Any]
 
 Data: TypeAlias = BaseModel | Mapping[str, Any]
 """The data of a row, as a repository takes it: an object of a schema, or a dict that a hook of the user's returned."""
+
+AnyPage: TypeAlias = PaginationResult[Any] | CursorPaginationResult[Any] | OffsetResult[Any]
+"""The result of a paginated read, of whichever kind."""
 
 Endpoint: TypeAlias = Callable[..., Any]
 """An endpoint or a dependency, as FastAPI calls it: by the names of its parameters."""

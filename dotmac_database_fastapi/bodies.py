@@ -24,6 +24,11 @@ def router_of(prefix: str, options: Mapping[str, Any], *, tag: str) -> APIRouter
     return APIRouter(prefix=prefix, **{**options, "tags": tags, "route_class": route_class})
 
 
+def collection_path(router: APIRouter, trailing_slash: bool) -> str:
+    """The path of the collection below the router's prefix. Without a prefix, it is a slash."""
+    return "/" if trailing_slash or not router.prefix else ""
+
+
 @lru_cache(maxsize=64)
 def refusing_route_class(route_class: type[APIRoute]) -> type[APIRoute]:
     """A subclass of ``route_class`` in which two kinds of refused requests get a better response.

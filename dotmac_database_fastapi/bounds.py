@@ -71,6 +71,8 @@ class QueryErrors:
     """The number of further errors, which are counted but not stored."""
     suggestions: int = MAX_SUGGESTIONS
     """The number of names for which a similar one may still be searched."""
+    within: dict[str, str] = field(default_factory=dict)
+    """The query parameter that contains a named value, for values that are members of its JSON."""
 
     def add(self, name: str, message: str, kind: str = "value_error", value: Any = None) -> None:
         """Add one error of one parameter."""
@@ -81,9 +83,9 @@ class QueryErrors:
             value = [shown(each) for each in value[:MAX_FAULTS]]
         elif value is not None:
             value = shown(value)
-        self.errors.append(
-            {"type": kind, "loc": ("query", shown(name)), "msg": shown(message, MAX_MESSAGE), "input": value}
-        )
+        parameter = self.within.get(name)
+        place = ("query", shown(name)) if parameter is None else ("query", parameter, shown(name))
+        self.errors.append({"type": kind, "loc": place, "msg": shown(message, MAX_MESSAGE), "input": value})
 
     def add_all(self, name: str, error: pydantic.ValidationError, value: Any) -> None:
         """Add the errors that Pydantic found in a parameter's value."""

@@ -26,19 +26,21 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?(E[+-]?[0-9]+)?")
 
 
-def columns_of(traits: Traits[object], schema: Annotation) -> dict[str, bool]:
+def columns_of(traits: Traits[object], schema: Annotation, keys: Sequence[str] = ()) -> dict[str, bool]:
     """The columns of a schema's rows in CSV, by their names in JSON, and whether a column can hold decimal numbers.
 
-    Relationships are omitted. Empty: the rows are not of a kind whose fields are known.
+    Relationships are omitted. Empty: the rows are not of a kind whose fields are known. ``keys`` are the only fields of
+    a Pydantic schema to include, in their order; empty: all.
     """
     if isinstance(schema, type) and issubclass(schema, BaseModel) and not issubclass(schema, RootModel):
         fields = {
-            field.serialization_alias or field.alias or key: field.annotation
+            key: (field.serialization_alias or field.alias or key, field.annotation)
             for key, field in schema.model_fields.items()
             if field.exclude is not True and traits.relationships.keys().isdisjoint(read_from(key, field))
         }
-        computed = {each.alias or key: each.return_type for key, each in schema.model_computed_fields.items()}
-        return {name: _holds_decimals(annotation) for name, annotation in (fields | computed).items()}
+        fields |= {key: (each.alias or key, each.return_type) for key, each in schema.model_computed_fields.items()}
+        named = [fields[key] for key in keys or fields if key in fields]
+        return {name: _holds_decimals(annotation) for name, annotation in named}
     if dataclasses.is_dataclass(schema) or is_typeddict(schema):
         return {
             name: _holds_decimals(annotation)

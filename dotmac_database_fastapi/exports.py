@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass, replace
 from urllib.parse import quote
@@ -11,7 +11,7 @@ from urllib.parse import quote
 from fastapi import HTTPException, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from dotmac_database import AsyncRepository, QueryOptions, ValidationError, traits_of
+from dotmac_database import AsyncRepository, QueryOptions, Traits, ValidationError, traits_of
 
 from .aliases import JsonObject, Repository
 from .answers import header as documented_header
@@ -26,6 +26,7 @@ from .query_string import ListParams
 from .registry import PluginError, source_of
 from .rendering import Renderer
 from .repository_factory import builder
+from .selected_rows import RowRenderer
 from .sessions import later_session
 from .streams import CheckedStream
 
@@ -39,9 +40,9 @@ VARY = {"Vary": "Accept"}
 
 @dataclass(frozen=True)
 class Lines:
-    """How rows are read and written, as the renderer's schema shows them. ``csv`` has the columns of that schema."""
+    """How the rows of a request are read and written. ``csv`` has their columns."""
 
-    renderer: Renderer
+    renderer: RowRenderer
     csv: CsvRows
 
     def streamed(self, rows: Repository, options: QueryOptions) -> AsyncIterator[object]:
@@ -69,27 +70,38 @@ class Exports:
     """
 
     def __init__(self, model: type, options: ListOptions, renderer: Renderer) -> None:
-        columns = columns_of(traits_of(model), renderer.schema)
+        self._traits: Traits[object] = traits_of(model)
+        columns = columns_of(self._traits, renderer.schema)
         self.formats = _offered(options, has_columns=bool(columns))
-        self._lines = Lines(renderer, CsvRows(columns, formulas=options.csv_formulas))
+        self.headers = VARY if self.formats else {}
+        """The headers of the list's other responses."""
+        self._renderer = renderer
+        self._rows = CsvRows(columns, formulas=options.csv_formulas)
+        self._formulas = options.csv_formulas
         self._plugin = options.plugin
         self._model = model
         self._build = builder(options.repository or model, AsyncRepository)
         self._name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", plural(model.__name__)).lower()
 
     def response(
-        self, request: Request, repository: Repository, params: ListParams, chosen: ExportFormat
+        self,
+        request: Request,
+        repository: Repository,
+        params: ListParams,
+        chosen: ExportFormat,
+        shown: Callable[[Request, Renderer], RowRenderer],
     ) -> CheckedStream:
         """The stream of all rows that match the request's filters and search, in its order.
 
-        ``repository`` is the request's. The rows are read in a unit of work of their own, for the same tenant and
-        actor, which begins when the request's session has ended. One statement is sent for every `ROWS_PER_STATEMENT`
-        rows, and the connection returns to the pool after each.
+        ``repository`` is the request's, and ``shown`` gives the renderer of the rows as the request selects them. The
+        rows are read in a unit of work of their own, for the same tenant and actor, which begins when the request's
+        session has ended. One statement is sent for every `ROWS_PER_STATEMENT` rows, and the connection returns to the
+        pool after each.
         """
-        _refuse_pages(request, params)
+        _refuse_others(request, params, chosen)
         options = params.read(request)
         _refuse_old_http(request)
-        lines = self._lines
+        lines = self._lines(request, params, shown(request, self._renderer))
         header, write = (lines.csv.header, lines.in_csv) if chosen == "csv" else (b"", lines.in_json)
         loads = lines.renderer.relationships
         options = replace(options, pagination=None, cursor_pagination=None, relationships=loads)
@@ -115,6 +127,13 @@ class Exports:
             media_type="text/csv; header=present" if chosen == "csv" else MEDIA_TYPES[chosen],
             headers={"Content-Disposition": _attachment(f"{self._name}.{chosen}"), **VARY},
         )
+
+    def _lines(self, request: Request, params: ListParams, renderer: RowRenderer) -> Lines:
+        names = params.selected(request).fields
+        if params.selection is None or not names:
+            return Lines(renderer, self._rows)
+        columns = columns_of(self._traits, self._renderer.schema, [params.selection.fields[name] for name in names])
+        return Lines(renderer, CsvRows(columns, formulas=self._formulas))
 
     async def _again(self, request: Request, repository: Repository, session: AsyncSession) -> Repository:
         """A repository like the request's on another session, for the same tenant."""
@@ -182,9 +201,11 @@ def _may_hide_rows(repository: type | None) -> bool:
     )
 
 
-def _refuse_pages(request: Request, params: ListParams) -> None:
-    """Raise `RequestValidationError` for parameters that concern a page: an export has all rows."""
+def _refuse_others(request: Request, params: ListParams, chosen: ExportFormat) -> None:
+    """Raise `RequestValidationError` for parameters that an export can't have: those of a page, and CSV ``include``."""
     values, faults = values_of(request), QueryErrors()
+    if chosen == "csv" and "include" in values and "include" in params.known:
+        faults.add("include", "CSV can't contain related rows; leave include out, or accept application/x-ndjson.")
     for name in sorted(values.keys() & (params.page.known | FacetParams.known) & params.known):
         faults.add(name, f"An export has all matching rows, so {name!r} has no meaning; leave it out.")
     faults.refuse()

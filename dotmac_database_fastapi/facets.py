@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, Generic, TypeAlias, TypeVar, get_args, get_origin
+from functools import cached_property
+from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import BaseModel, Field, GetJsonSchemaHandler, TypeAdapter, ValidationError, create_model
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, PydanticSerializationError, to_json, to_jsonable_python
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 from sqlalchemy import types as sa
 
 from dotmac_database import QueryOptions, SortField, SortOrder, Traits, traits_of
@@ -102,8 +103,9 @@ class FacetParams:
             ),
         )
 
-    def page_model(self, page: Annotation) -> Annotation:
-        """The type of a page, as OpenAPI documents it, with the optional property ``facets``."""
+    @cached_property
+    def schema(self) -> type[BaseModel]:
+        """The schema of the facets, as OpenAPI documents it. Each of them is there if it was requested."""
         own, module = self._model.__name__, self._model.__module__
         documented: Any = {}
         for name, annotation in self._types.items():
@@ -112,9 +114,7 @@ class FacetParams:
                 f"{own}{title}Facet", __module__=module, value=(annotation | None, ...), count=(int, ...)
             )
             documented[name] = list[value], Field(default=None, json_schema_extra=_optional)  # type: ignore[valid-type]  # known at run time
-        facets = create_model(f"{own}Facets", __module__=module, **documented)
-        kind: Annotation = get_origin(page)
-        return _faceted(kind, facets)[get_args(page)]
+        return create_model(f"{own}Facets", __module__=module, **documented)
 
 
 def with_facets(page: bytes, facets: bytes) -> bytes:
@@ -124,23 +124,6 @@ def with_facets(page: bytes, facets: bytes) -> bytes:
 
 def _optional(schema: JsonObject) -> None:
     schema.pop("default", None)
-
-
-def _faceted(kind: Annotation, facets: type[BaseModel]) -> Annotation:
-    """A subclass of a class of pages, whose JSON Schema has the facets, too."""
-
-    class Faceted(kind, Generic[T]):  # type: ignore[misc]  # a base that is known at run time only
-        """A page with facets, for OpenAPI."""
-
-        @classmethod
-        def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonObject:
-            """Pydantic's own schema with the property (a method that Pydantic calls)."""
-            described = handler(schema)
-            handler.resolve_ref_schema(described)["properties"]["facets"] = handler(TypeAdapter(facets).core_schema)
-            return described
-
-    Faceted.__name__ = Faceted.__qualname__ = f"Faceted{kind.__name__}"
-    return Faceted
 
 
 def _type_of(model: type, schema: type | None, name: str) -> Annotation:

@@ -9,8 +9,9 @@ from urllib.parse import quote, unquote_plus
 
 from starlette.requests import Request
 
-from dotmac_database import CursorPaginationResult, PaginationResult
+from dotmac_database import OffsetResult, PaginationResult
 
+from .aliases import AnyPage
 from .bounds import MAX_LINKS
 
 _IN_PATH = "/:@!$&'()*+,;=~"
@@ -19,7 +20,7 @@ _IN_QUERY = _IN_PATH + "?%"
 
 def link_header(
     request: Request,
-    page: PaginationResult[Any] | CursorPaginationResult[Any],
+    page: AnyPage,
     *,
     limit: int | None = None,
     max_offset: int | None = None,
@@ -32,6 +33,8 @@ def link_header(
     targets: dict[str, dict[str, str | None]]
     if isinstance(page, PaginationResult):
         targets = _numbered(page, max_offset)
+    elif isinstance(page, OffsetResult):
+        targets = _by_offset(page, max_offset)
     else:
         size = {} if limit is None else {"limit": str(limit)}
         cursors = {"first": None, "prev": page.prev_cursor, "next": page.next_cursor}
@@ -61,6 +64,24 @@ def _numbered(page: PaginationResult[Any], max_offset: int | None) -> dict[str, 
         rel: {"page": str(number), "per_page": str(page.per_page)}
         for rel, number in numbers.items()
         if number <= furthest
+    }
+
+
+def _by_offset(page: OffsetResult[Any], max_offset: int | None) -> dict[str, dict[str, str | None]]:
+    offsets: dict[str, int] = {}
+    last = (page.total - 1) // page.limit * page.limit if page.total and page.total_is_exact else None
+    if page.items or page.total != 0:
+        offsets["first"] = 0
+        if page.has_prev:
+            before = max(page.skip - page.limit, 0)
+            offsets["prev"] = before if last is None else min(before, last)
+        if page.has_next:
+            offsets["next"] = page.skip + page.limit
+        if last is not None:
+            offsets["last"] = last
+    furthest = math.inf if max_offset is None else max_offset
+    return {
+        rel: {"skip": str(offset), "limit": str(page.limit)} for rel, offset in offsets.items() if offset <= furthest
     }
 
 

@@ -22,9 +22,11 @@ from starlette.routing import BaseRoute
 from dotmac_database import TotalKind, ValidationError
 
 from .bounds import MAX_OFFSET
+from .envelopes import Envelope
 from .formats import ExportFormat, checked_formats
-from .pages import MAX_ROUTER_PAGE_SIZE, PAGE_SIZE, TOTALS
+from .pages import MAX_ROUTER_PAGE_SIZE, TOTALS, Paging, checked_paging
 from .source import Plugin
+from .statuses import DeleteBody, DeleteBodyLike, WriteOperation, check_codes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +44,14 @@ class ListOptions:
     """The fields that ``q=`` searches. Empty: there is no parameter ``q``."""
     default_sort: str = ""
     """The order if a client names none, such as ``"-created_at,name"``. Empty: by the primary key."""
-    page_size: int = PAGE_SIZE
-    """The rows of a page if a client names no number."""
+    paging: Paging | None = None
+    """The kind of the pages: ``"page"``, ``"offset"``, ``"cursor"`` or ``"range"`` (see `Paging`). None: numbered
+    pages and cursor pages, as the client requests."""
+    envelope: Envelope | None = None
+    """What makes the JSON of a page: a Pydantic class, or a function (see `list_router`). None: the page itself."""
+    page_size: int | None = None
+    """The rows of a page if a client names no number. None: 20, of a page by offset 100, of a range as many as
+    ``max_page_size``; but at most ``max_page_size``."""
     max_page_size: int = MAX_ROUTER_PAGE_SIZE
     """The most rows of a page."""
     max_offset: int | None = MAX_OFFSET
@@ -65,6 +73,8 @@ class ListOptions:
     both, unless they could show what the list does not: see `list_router`."""
     csv_formulas: bool = False
     """Whether the texts of a CSV file may begin as a formula does. If not, an apostrophe precedes such texts."""
+    trailing_slash: bool = False
+    """Whether the path of the collection ends with a slash: ``/users/``."""
     repository: type | None = None
     """A repository class to use instead of the default."""
     plugin: Plugin | None = None
@@ -77,6 +87,21 @@ class ListOptions:
         object.__setattr__(self, "totals", frozenset(self.totals))
         if self.exports is not None:
             object.__setattr__(self, "exports", checked_formats(self.exports))
+        checked_paging(self.paging)
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        """Raise `ValidationError` for options that contradict each other."""
+        if self.paging == "range" and (self.envelope is not None or self.total == "none"):
+            raise ValidationError(
+                "paging='range' responds with an array of rows and the total in a header, so that it has no envelope, "
+                "and total can't be 'none'.",
+                field="paging",
+            )
+        fitted = "envelope" if self.envelope is not None else "paging='range'" if self.paging == "range" else None
+        for name in ("fields", "include", "facets") if fitted else ():
+            if getattr(self, name):
+                raise ValidationError(f"{name}: a list with {fitted} has whole rows and no facets.", field=name)
 
 
 Operation: TypeAlias = Literal[
@@ -118,10 +143,20 @@ class CrudOptions(ListOptions):
     """The one-to-many relationships whose rows the body of a POST may contain."""
     update_method: Literal["PATCH", "PUT"] = "PATCH"
     """The method of an update. A PUT changes the same as a PATCH: the fields that are in the body."""
+    read_only_fields: Literal["refuse", "ignore"] = "refuse"
+    """What an update does with fields that ``read_schema`` shows and ``update_schema`` does not have, such as the
+    primary key: refuse them (422), or ignore them, because some clients send back the whole row."""
+    status_codes: Mapping[WriteOperation, int] | None = field(default=None, hash=False)
+    """The statuses of successful writes that differ from the usual ones: 201 of ``create``, 204 of ``delete``, 200 of
+    ``update`` and ``restore``. A 204 has no body."""
+    delete_body: DeleteBodyLike = field(default=None, hash=False)
+    """The body of the response to a DELETE: a Pydantic object or a JSON value, or `DeleteBody.ROW`. The status is then
+    200. None: there is no body, and the status is 204."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "operations", frozenset(self.operations))
+        check_codes(self.status_codes)
         named = self.permissions if isinstance(self.permissions, Mapping) else {}
         for option, names in (("operations", self.operations), ("permissions", named)):
             for name in names:
@@ -154,6 +189,10 @@ class CrudOptions(ListOptions):
         return [] if permission is None else [permission]
 
 
+REACT_ADMIN = CrudOptions(paging="range", update_method="PUT", read_only_fields="ignore", delete_body=DeleteBody.ROW)
+"""The options with which React Admin's data provider ``ra-data-simple-rest`` works: ``options=REACT_ADMIN``."""
+
+
 class RouterKeywords(TypedDict, total=False):
     """The keyword arguments of `APIRouter` that the router functions pass on to it."""
 
@@ -174,7 +213,9 @@ class _Keywords(RouterKeywords, total=False):
     sorts: Sequence[str]
     search: Sequence[str]
     default_sort: str
-    page_size: int
+    paging: Paging | None
+    envelope: Envelope | None
+    page_size: int | None
     max_page_size: int
     max_offset: int | None
     total: TotalKind
@@ -185,6 +226,7 @@ class _Keywords(RouterKeywords, total=False):
     facets: Sequence[str]
     exports: Collection[ExportFormat] | None
     csv_formulas: bool
+    trailing_slash: bool
     repository: type | None
     plugin: Plugin | None
 
@@ -206,6 +248,9 @@ class CrudKeywords(_Keywords, total=False):
     links: Sequence[str]
     nested: Sequence[str]
     update_method: Literal["PATCH", "PUT"]
+    read_only_fields: Literal["refuse", "ignore"]
+    status_codes: Mapping[WriteOperation, int] | None
+    delete_body: DeleteBodyLike
 
 
 O = TypeVar("O", bound=ListOptions)  # noqa: E741 - not read as a zero here

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import cached_property
+from typing import cast
 from uuid import UUID
 
 import pydantic
@@ -25,11 +26,12 @@ from dotmac_database import (
 
 from .aliases import JsonObject
 from .bounds import MAX_FILTER_VALUES, MAX_SEARCH, MAX_SORTS, QueryErrors, Values, shown, single, values_of
+from .envelopes import enveloped, row_schema_in
 from .facets import FacetParams
 from .fields import LISTS, TEXT_PATTERN, ClientField, fields_of, sortable_fields
 from .internals import accepted_query, dependant_of, query_parameters, route_of
 from .options import ListOptions
-from .pages import PAGE_PARAMETERS, PageParams, ParameterDoc, allowed_totals
+from .pages import PageParams, ParameterDoc, allowed_totals, page_size_of
 from .readable import shows
 from .registry import sources_of
 from .schemas import read_schema_of
@@ -315,32 +317,41 @@ class ListParams:
     """
 
     def __init__(self, model: type, options: ListOptions = _DEFAULTS, *, sorts_among: Iterable[str] = ()) -> None:
-        search, schema = options.search, options.read_schema
+        search, schema = options.search, row_schema_in(options.envelope) or options.read_schema
         selects = bool(options.fields or options.include)
-        selection = SelectionParams(model, schema, options.fields, options.include) if selects else None
-        self.selection = selection
-        own = PAGE_PARAMETERS | SortParams.known | (SearchParams.known if search else frozenset())
+        self.selection = SelectionParams(model, schema, options.fields, options.include) if selects else None
         self.facets = FacetParams(model, options.facets, schema) if options.facets else None
-        for each in (selection, self.facets):
+        self.schema: type = schema or read_schema_of(model) if self.selection is None else self.selection.documented
+        totals = allowed_totals(options.total, options.totals)
+        if options.envelope is not None:
+            totals = enveloped(options.envelope, self.schema).possible_totals(options.paging, options.total, totals)
+        self.page = PageParams(
+            traits_of(model).primary_key[0],
+            page_size_of(options.paging, options.page_size, options.max_page_size),
+            options.max_page_size,
+            options.total,
+            totals,
+            options.max_offset,
+            options.paging,
+        )
+        own = self.page.known | SortParams.known | (SearchParams.known if search else frozenset())
+        for each in (self.selection, self.facets):
             own |= frozenset() if each is None else each.known
         self.filters = FilterParams(model, options.filters, reserved=own, schema=schema)
         self.sorts = SortParams(sortable_fields(model, options.sorts, sorts_among, schema), search)
         self.search = SearchParams(model, search) if search else None
-        self.page = PageParams(
-            traits_of(model).primary_key[0],
-            min(options.page_size, options.max_page_size),
-            options.max_page_size,
-            options.total,
-            allowed_totals(options.total, options.totals),
-            options.max_offset,
-        )
         self.default_sort = _sorts_of(options.default_sort)
         if self.default_sort:
             sortable_fields(model, [each.field for each in self.default_sort])
         self.known = own | self.filters.known
-        self.schema: type = schema or read_schema_of(model) if selection is None else selection.documented
         self._keys = frozenset(traits_of(model).primary_key)
         self._parsed: dict[bytes, QueryOptions] = {}
+        hidden = next((each.field for each in self.default_sort if not self._may_carry(each)), None)
+        if options.paging == "cursor" and hidden is not None:
+            raise ValidationError(
+                f"default_sort: a cursor contains the values of its sort fields, and clients can't see {hidden!r}.",
+                field="default_sort",
+            )
 
     def read(self, connection: HTTPConnection) -> QueryOptions:
         """The options in the request's query string. Raises `RequestValidationError` with all errors."""
@@ -349,10 +360,10 @@ class ListParams:
         return parsed if parsed is not None else self._read(connection, written)
 
     def _read(self, connection: HTTPConnection, written: bytes) -> QueryOptions:
-        values, faults = values_of(connection), QueryErrors()
+        faults = QueryErrors()
+        values = self._values(connection, faults)
         filters: list[QueryFilter | FilterGroup] = []
         if values:
-            refuse_unknown(connection, values, self.known, faults)
             filters += self.filters.read(values, faults)
             if self.search is not None:
                 filters += self.search.read(values, faults)
@@ -365,7 +376,8 @@ class ListParams:
         if "cursor_pagination" in page:
             self._check_carried(sorts, values, faults)
         faults.refuse()
-        options = QueryOptions(filters=filters, sorts=sorts or self.default_sort, **page)
+        # The type of the page depends on the router's options.
+        options = cast("QueryOptions", QueryOptions(filters=filters, sorts=sorts or self.default_sort, **page))
         if (
             len(written) <= _MAX_LENGTH
             and "cursor" not in values
@@ -385,9 +397,17 @@ class ListParams:
         """The facets in the query string of a request whose options were read."""
         return () if self.facets is None else self.facets.read(values_of(connection), QueryErrors())
 
+    def _values(self, connection: HTTPConnection, faults: QueryErrors) -> Values:
+        """The values of the query string by parameter; each unknown parameter is reported."""
+        values = values_of(connection)
+        if values:
+            refuse_unknown(connection, values, self.known, faults)
+        return values
+
     def refuse(self, connection: HTTPConnection, refused: ValidationError) -> None:
         """Raise `RequestValidationError` for the parameter whose value a repository refused, if there is one."""
-        values, faults = values_of(connection), QueryErrors()
+        faults = QueryErrors()
+        values = self._values(connection, faults)
         for name, texts in values.items():
             field, operator = self.filters.accepted.get(name, (None, None))
             if field is not None and (field.name, operator) == (refused.field, refused.operator):
@@ -396,14 +416,18 @@ class ListParams:
 
     def _check_carried(self, sorts: Sequence[SortField], values: Values, faults: QueryErrors) -> None:
         """Refuse a cursor page sorted by a field that the list does not show, because a cursor contains its values."""
-        name = "sort" if sorts else min(values.keys() & {"limit", "cursor"})
+        name = "sort" if sorts else min(values.keys() & {"limit", "cursor"}, default="sort")
         for each in sorts or self.default_sort:
-            if each.field not in self._keys and not shows(self.schema, each.field):
+            if not self._may_carry(each):
                 faults.add(
                     name,
                     f"A cursor contains the values of its sort fields, and clients can't see {each.field!r}; "
                     "read numbered pages, or sort by a field that is shown.",
                 )
+
+    def _may_carry(self, sort: SortField) -> bool:
+        """Whether a cursor may contain the values of a sort field."""
+        return sort.field in self._keys or shows(self.schema, sort.field)
 
     def openapi(self) -> Iterator[ParameterDoc]:
         """Each parameter's name, schema and description."""

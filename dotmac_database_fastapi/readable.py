@@ -66,12 +66,12 @@ def shows(schema: Annotation, path: str) -> bool:
 
 def attribute_of(schema: type[BaseModel], key: str) -> str | None:
     """The attribute of a row from which a field is read first; None if it is excluded from serialization."""
-    return next(_read_from(key, schema.model_fields[key]), None)
+    return next(read_from(key, schema.model_fields[key]), None)
 
 
 def field_of(schema: type[BaseModel], attribute: str) -> str | None:
     """The schema's field that is read from this attribute of a row; None if there is none."""
-    return next((key for key, each in schema.model_fields.items() if attribute in _read_from(key, each)), None)
+    return next((key for key, each in schema.model_fields.items() if attribute in read_from(key, each)), None)
 
 
 def relationships_in(traits: Traits[object], schema: Annotation) -> tuple[str, ...]:

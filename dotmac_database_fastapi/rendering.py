@@ -7,9 +7,8 @@ from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
 from enum import EnumMeta
-from functools import cached_property
 from operator import itemgetter
-from typing import Annotated, Any, TypeAlias, cast, get_args
+from typing import Annotated, Any, cast, get_args
 from uuid import UUID
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -18,14 +17,12 @@ from pydantic_core import PydanticSerializationError, to_json
 from sqlalchemy.orm.base import instance_dict
 from typing_extensions import TypedDict
 
-from dotmac_database import CursorPaginationResult, PaginationResult, Traits, traits_of
+from dotmac_database import CursorPaginationResult, OffsetResult, PaginationResult, Traits, traits_of
 
-from .aliases import Annotation, AnyColumn, Repository
+from .aliases import Annotation, AnyColumn, AnyPage, Repository
 from .declared import converts
 from .readable import deferred_in, on_each_path, relationships_in, shown_by
-from .schemas import list_of, read_schema_of
-
-Page: TypeAlias = PaginationResult[Any] | CursorPaginationResult[Any]
+from .schemas import read_schema_of
 
 
 class Renderer:
@@ -45,7 +42,6 @@ class Renderer:
         self.relationships = relationships_in(traits, schema)
         deferred = {*deferred_in(traits, schema), *(traits.deferred & {traits.version})}
         self._deferred = on_each_path(traits, self.relationships, deferred)
-        self.page_models: tuple[Annotation, Annotation] = (PaginationResult[schema], CursorPaginationResult[schema])
         self._checked = Shape(schema)
         self._rows = self._plain = None
         self.columns: tuple[str, ...] | None = None
@@ -87,8 +83,8 @@ class Renderer:
         """The JSON array of some rows."""
         with suppress(PydanticSerializationError):
             if self._rows is not None and self._plain is not None:
-                return dump(self._plain.many, self._rows(entities))
-        return dump(self._checked.many, self._checked.many.validate_python(list(entities), from_attributes=True))
+                return dump(self._plain.pages[list], self._rows(entities))
+        return dump(self._checked.pages[list], self._validated(entities))
 
     def values(self, entity: object) -> Mapping[str, object]:
         """The JSON of one row, as Python values."""
@@ -97,14 +93,22 @@ class Renderer:
                 return _values(self._plain.one, self._rows([entity])[0])
         return _values(self._checked.one, self._checked.one.validate_python(entity, from_attributes=True))
 
-    def page(self, page: Page) -> bytes:
+    def page(self, page: AnyPage) -> bytes:
         """The JSON of a page."""
-        kind = PaginationResult if isinstance(page, PaginationResult) else CursorPaginationResult
+        kind = kind_of(page)
         with suppress(PydanticSerializationError):
             if self._rows is not None and self._plain is not None:
                 return dump(self._plain.pages[kind], with_items(page, self._rows(page.items)))
         checked = self._checked.pages[kind]
         return dump(checked, checked.validate_python(page, from_attributes=True))
+
+    def with_objects(self, page: AnyPage) -> AnyPage:
+        """The page, with the objects that the schema makes of its rows."""
+        return with_items(page, self._validated(page.items))
+
+    def _validated(self, entities: Sequence[object]) -> list[object]:
+        validated = self._checked.pages[list].validate_python(list(entities), from_attributes=True)
+        return cast("list[object]", validated)
 
 
 def _computes(schema: Annotation) -> bool:
@@ -113,21 +117,33 @@ def _computes(schema: Annotation) -> bool:
 
 
 class Shape:
-    """The type adapters for rows of one type, and for lists and pages of them."""
+    """The type adapters for rows of one type, and for pages and lists of them."""
 
     def __init__(self, item: Annotation) -> None:
-        self._item: Annotation = item
-        kinds: tuple[Annotation, ...] = (PaginationResult, CursorPaginationResult)
         self.one: TypeAdapter[object] = TypeAdapter(item)
-        self.pages: dict[type, TypeAdapter[object]] = {kind: TypeAdapter(kind[item]) for kind in kinds}
-
-    @cached_property
-    def many(self) -> TypeAdapter[object]:
-        """For a list of rows."""
-        return TypeAdapter(list_of(self._item))
+        self.pages = _Adapters(item)
 
 
-def with_items(page: Page, items: list[Any]) -> Page:
+class _Adapters(dict[type, TypeAdapter[object]]):
+    """The type adapters for pages and lists of one type of rows, by the generic class. Each is created when needed."""
+
+    def __init__(self, item: Annotation) -> None:
+        self._item = item
+
+    def __missing__(self, kind: type) -> TypeAdapter[object]:
+        generic: Annotation = kind
+        adapter = self[kind] = TypeAdapter(generic[self._item])
+        return adapter
+
+
+def kind_of(page: AnyPage) -> type:
+    """The generic class of a page."""
+    if isinstance(page, OffsetResult):
+        return OffsetResult
+    return PaginationResult if isinstance(page, PaginationResult) else CursorPaginationResult
+
+
+def with_items(page: AnyPage, items: list[Any]) -> AnyPage:
     """A copy of a page with other items."""
     copied = object.__new__(type(page))  # four times as fast as copy()
     vars(copied).update(vars(page), items=items)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import Any, Protocol
@@ -12,19 +12,17 @@ from pydantic_core import PydanticSerializationError
 
 from dotmac_database import (
     AsyncRepository,
-    CursorPaginationResult,
     EntityNotFoundError,
-    PaginationResult,
     QueryFilter,
     QueryOptions,
     Traits,
     traits_of,
 )
 
-from .aliases import Annotation, JsonObject, Repository
+from .aliases import Annotation, AnyPage, JsonObject, Repository
 from .derived_rows import DerivedRows
 from .readable import attribute_of, field_of, on_each_path
-from .rendering import Page, Renderer, Shape, dump, with_items
+from .rendering import Renderer, Shape, dump, kind_of, with_items
 from .selection import Selection, SelectionParams
 from .variants import Schema, including, optional_fields, runs_code, tree_of
 
@@ -62,7 +60,11 @@ class RowRenderer(Protocol):
         """The JSON of one row."""
         ...
 
-    def page(self, page: Page) -> bytes:
+    def values(self, entity: object) -> Mapping[str, object]:
+        """The JSON of one row, as Python values."""
+        ...
+
+    def page(self, page: AnyPage) -> bytes:
         """The JSON of a page."""
         ...
 
@@ -72,7 +74,7 @@ def reads_plainly(repository: Repository, *methods: str) -> bool:
     if not isinstance(repository, AsyncRepository) or repository.traits.listens_to_loads:
         return False
     own = type(repository)
-    for name in methods:  # a generator would add calls to each request
+    for name in methods:  # noqa: SIM110 - a generator would add calls to each request
         if getattr(own, name) is not getattr(AsyncRepository, name):
             return False
     return True
@@ -90,8 +92,6 @@ class SelectionRenderers:
         self.variant = lru_cache(maxsize=MAX_VARIANTS)(self._variant)
         self._derived = DerivedRows(self.traits, params.tree) if read_schema is None else None
         self.base = Renderer(model) if read_schema is None else self.variant(()).renderer
-        shown: Annotation = params.documented
-        self.page_models: tuple[Annotation, Annotation] = (PaginationResult[shown], CursorPaginationResult[shown])
 
     def of(self, selection: Selection) -> RowRenderer:
         """The renderer of a request's rows."""
@@ -139,11 +139,11 @@ class Variant:
 
     def values(
         self, adapter: TypeAdapter[list[BaseModel]], rows: Sequence[object], keys: Sequence[str]
-    ) -> list[object]:
+    ) -> list[JsonObject]:
         """The JSON values of these rows, with these keys of the schema alone."""
         omitted: JsonObject = {"__all__": self._keys.difference(keys)}
         validated = adapter.validate_python(rows, from_attributes=True)
-        values: list[object] = adapter.dump_python(
+        values: list[JsonObject] = adapter.dump_python(
             validated, mode="json", by_alias=True, warnings="error", exclude=omitted
         )
         return values
@@ -188,17 +188,17 @@ class _SelectedRenderer:
         """The JSON of one row."""
         return dump(_JSON.one, self._values([entity])[0])
 
-    def page(self, page: Page) -> bytes:
-        """The JSON of a page."""
-        return dump(_JSON.pages[_kind_of(page)], with_items(page, self._values(page.items)))
+    def values(self, entity: object) -> Mapping[str, object]:
+        """The JSON of one row, as Python values."""
+        return self._values([entity])[0]
 
-    def _values(self, rows: Sequence[object]) -> list[object]:
+    def page(self, page: AnyPage) -> bytes:
+        """The JSON of a page."""
+        return dump(_JSON.pages[kind_of(page)], with_items(page, self._values(page.items)))
+
+    def _values(self, rows: Sequence[object]) -> list[JsonObject]:
         """The JSON values of validated rows."""
         raise NotImplementedError
-
-
-def _kind_of(page: Page) -> type:
-    return PaginationResult if isinstance(page, PaginationResult) else CursorPaginationResult
 
 
 class _DerivedRenderer(_SelectedRenderer):
@@ -226,16 +226,16 @@ class _DerivedRenderer(_SelectedRenderer):
             return dump(self._renderers.shape.one, self._dicts([entity])[0])
         return super().one(entity, committed=committed)
 
-    def page(self, page: Page) -> bytes:
+    def page(self, page: AnyPage) -> bytes:
         """The JSON of a page."""
         with suppress(PydanticSerializationError):
-            return dump(self._renderers.shape.pages[_kind_of(page)], with_items(page, self._dicts(page.items)))
+            return dump(self._renderers.shape.pages[kind_of(page)], with_items(page, self._dicts(page.items)))
         return super().page(page)
 
     def _dicts(self, rows: Sequence[object], *, raw: bool = False) -> list[JsonObject]:
         return self._derived.read(_narrowed(rows, self._keys), self._keys, self._included, raw=raw)
 
-    def _values(self, rows: Sequence[object]) -> list[object]:
+    def _values(self, rows: Sequence[object]) -> list[JsonObject]:
         variant = self._renderers.variant(self.relationships)
         return variant.values(variant.parts, self._dicts(rows, raw=True), (*self._keys, *self._included))
 
@@ -262,7 +262,7 @@ class _NarrowedRenderer(_SelectedRenderer):
         """The repository, changed to load the deferred columns that the schema contains."""
         return self._variant.renderer.loading(repository)
 
-    def _values(self, rows: Sequence[object]) -> list[object]:
+    def _values(self, rows: Sequence[object]) -> list[JsonObject]:
         variant, columns = self._variant, self.columns
         if columns is not None and rows and type(rows[0]) is dict:
             return variant.values(variant.parts, _narrowed(rows, columns), self._keys)

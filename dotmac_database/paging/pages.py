@@ -55,7 +55,18 @@ class _Page(Generic[T]):
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
 
-class PaginationResult(_Page[T]):
+class _CountedPage(_Page[T]):
+    """A page with the total number of rows."""
+
+    total: int | None
+
+    @property
+    def total_is_exact(self) -> bool:
+        """Whether ``total`` is an exact count."""
+        return self.total is not None and getattr(self.total, "exact", True)
+
+
+class PaginationResult(_CountedPage[T]):
     """One numbered page. A page beyond the last one has no items, and the right total.
 
     ``total`` and ``pages`` are None if no total was requested, and may be estimates if ``total_is_exact`` is False: see
@@ -63,7 +74,6 @@ class PaginationResult(_Page[T]):
     ``more`` is None. The JSON includes ``total_is_exact`` unless the total is of the kind ``"exact"``.
     """
 
-    total: int | None
     page: int
     per_page: int
     pages: int | None
@@ -77,11 +87,6 @@ class PaginationResult(_Page[T]):
             items=items, total=total, page=page, per_page=per_page, pages=pages, has_next=has_next, has_prev=page > 1
         )
 
-    @property
-    def total_is_exact(self) -> bool:
-        """Whether ``total`` is an exact count."""
-        return self.total is not None and getattr(self.total, "exact", True)
-
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
         """The schema of the page as an object with all its fields (a method that Pydantic calls)."""
@@ -90,27 +95,26 @@ class PaginationResult(_Page[T]):
         return _page_schema(source, handler, rest, _numbered_page_fields, _numbered_page, estimates=True)
 
 
-class OffsetResult(_Page[T]):
+class OffsetResult(_CountedPage[T]):
     """The rows after the first ``skip`` ones, at most ``limit``, and the total number of rows.
 
-    If ``skip`` is beyond the last row, there are no items, and the total is right.
+    If ``skip`` is beyond the last row, there are no items, and the total is right. ``total``, ``total_is_exact`` and
+    ``more`` are as in `PaginationResult`.
     """
 
-    total: int
     skip: int
     limit: int
 
-    def __init__(self, items: list[T], total: int, skip: int, limit: int) -> None:
-        vars(self).update(
-            items=items, total=total, skip=skip, limit=limit, has_next=skip + len(items) < total, has_prev=skip > 0
-        )
+    def __init__(self, items: list[T], total: int | None, skip: int, limit: int, *, more: bool | None = None) -> None:
+        has_next = skip + len(items) < (total or 0) if more is None else more
+        vars(self).update(items=items, total=total, skip=skip, limit=limit, has_next=has_next, has_prev=skip > 0)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> cs.CoreSchema:
         """The schema of the page as an object with all its fields (a method that Pydantic calls)."""
         number = cs.int_schema()
-        rest = {"total": number, "skip": number, "limit": number}
-        return _page_schema(source, handler, rest, _offset_page_fields, _offset_page)
+        rest = {"total": cs.nullable_schema(number), "skip": number, "limit": number}
+        return _page_schema(source, handler, rest, _offset_page_fields, _offset_page, estimates=True)
 
 
 class CursorPaginationResult(_Page[T]):
@@ -185,9 +189,11 @@ class _OffsetPage(TypedDict):
     """The validated fields of a page after a number of rows."""
 
     items: list[object]
-    total: int
+    total: int | None
     skip: int
     limit: int
+    has_next: bool
+    total_is_exact: NotRequired[bool]
 
 
 class _CursorPage(TypedDict):
@@ -199,25 +205,31 @@ class _CursorPage(TypedDict):
 
 
 def _numbered_page_fields(page: object) -> object:
-    if not isinstance(page, PaginationResult):
-        return page
+    return _counted_page_fields(page) if isinstance(page, PaginationResult) else page
+
+
+def _counted_page_fields(page: _CountedPage[object]) -> dict[str, object]:
     parts = vars(page)
     return parts if type(page.total) is int else {**parts, "total_is_exact": page.total_is_exact}
 
 
 def _numbered_page(parts: _NumberedPage) -> PaginationResult[object]:
+    return PaginationResult(parts["items"], _total(parts), parts["page"], parts["per_page"], more=parts["has_next"])
+
+
+def _total(parts: _NumberedPage | _OffsetPage) -> int | None:
     total = parts["total"]
-    if total is not None and "total_is_exact" in parts:
-        total = Estimate(total, exact=parts["total_is_exact"])
-    return PaginationResult(parts["items"], total, parts["page"], parts["per_page"], more=parts["has_next"])
+    if total is None or "total_is_exact" not in parts:
+        return total
+    return Estimate(total, exact=parts["total_is_exact"])
 
 
 def _offset_page_fields(page: object) -> object:
-    return vars(page) if isinstance(page, OffsetResult) else page
+    return _counted_page_fields(page) if isinstance(page, OffsetResult) else page
 
 
 def _offset_page(parts: _OffsetPage) -> OffsetResult[object]:
-    return OffsetResult(parts["items"], parts["total"], parts["skip"], parts["limit"])
+    return OffsetResult(parts["items"], _total(parts), parts["skip"], parts["limit"], more=parts["has_next"])
 
 
 def _cursor_page_fields(page: object) -> object:

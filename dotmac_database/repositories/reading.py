@@ -164,8 +164,8 @@ class ReadMethods(KeysetReader[M, SyncDb]):
     def page(self, options: OptionsLike = None) -> PaginationResult[M] | CursorPaginationResult[M] | OffsetResult[M]:
         """The page of the options: by `cursor_paginate` if they have ``cursor_pagination``, else by `list_paginated`.
 
-        With `OffsetParams` it is an `OffsetResult`, whose total is exact: one statement, and a second one for the total
-        if ``skip`` is beyond the last row. Options without a page give the first numbered page.
+        With `OffsetParams` it is an `OffsetResult`: one statement, and a second one for the total if ``skip`` is beyond
+        the last row, and for an estimate. Options without a page give the first numbered page.
         """
         query = options_of(options)
         if query.cursor_pagination is not None:
@@ -175,17 +175,8 @@ class ReadMethods(KeysetReader[M, SyncDb]):
     def _offset_page(self, query: QueryOptions) -> OffsetResult[M]:
         page = query.pagination
         assert isinstance(page, OffsetParams)
-        reader = self._reader(query.include_deleted)
-        order = order_of(self.traits, query.sorts, self._counts)
-        bound = reader.rows(query.filters, order, limit=page.limit, offset=page.skip, bound=0)
-        rows = self._loading(reader, bound, query.relationships)
-        if rows or not page.skip:
-            total = int(rows[0][1]) if rows else 0
-        else:
-            total = int(self._fetched(reader.count(query.filters), plain=True)[0][0])
-        items = [row[0] for row in rows]
-        keep(self._session, *items)
-        return OffsetResult(items, total, page.skip, page.limit)
+        items, total, more = self._rows_and_total(query, page)
+        return OffsetResult(items, total, page.skip, page.limit, more=more)
 
     def list_paginated(self, options: OptionsLike = None) -> PaginationResult[M]:
         """One numbered page with the total number of rows, in one statement.
@@ -200,21 +191,27 @@ class ReadMethods(KeysetReader[M, SyncDb]):
             raise MisuseError(
                 "A page by OffsetParams has no number; read it with page() or list().", field="pagination"
             )
-        reader = self._reader(query.include_deleted)
+        items, total, more = self._rows_and_total(query, page)
+        return PaginationResult(items=items, total=total, page=page.page, per_page=page.per_page, more=more)
+
+    def _rows_and_total(
+        self, query: QueryOptions, page: PaginationParams | OffsetParams
+    ) -> tuple[builtins.list[M], int | None, bool | None]:
+        """The rows of a page, the total, and whether there are more rows (None: it follows from the total)."""
+        reader, size = self._reader(query.include_deleted), page.limit
         total = PageTotal(page, reader, query.filters)
         rows_of_page = reader.rows(
             query.filters,
             order_of(self.traits, query.sorts, self._counts),
-            limit=page.per_page + total.looks_ahead,
+            limit=size + total.looks_ahead,
             offset=page.offset,
             bound=total.count_limit,
         )
         rows = self._loading(reader, rows_of_page, query.relationships)
         total_rows = total.of(rows, lambda bound: self._fetched(bound, plain=True)[0][0])
-        items = [row[0] for row in rows[: page.per_page]]
+        items = [row[0] for row in rows[:size]]
         keep(self._session, *items)
-        more = len(rows) > page.per_page if total.looks_ahead else None
-        return PaginationResult(items=items, total=total_rows, page=page.page, per_page=page.per_page, more=more)
+        return items, total_rows, len(rows) > size if total.looks_ahead else None
 
     def cursor_paginate(self, options: OptionsLike = None) -> CursorPaginationResult[M]:
         """The page after or before a cursor, without a total. One statement, equally fast at any depth.

@@ -1,4 +1,4 @@
-"""The total number of rows of a numbered page: exact, bounded, estimated or none."""
+"""The total number of rows of a page with a number or an offset: exact, bounded, estimated or none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from ..dialects.explain import expected_rows
 from ..dialects.features import estimates_rows
 from ..paging.pages import Estimate
-from ..query import Filter, PaginationParams
+from ..query import Filter, OffsetParams, PaginationParams
 from ..statements.reads import Bound, Reader
 
 
@@ -20,7 +20,7 @@ class PageTotal:
     A second statement is sent if the page has no rows because it is beyond the last row, and for an estimate.
     """
 
-    page: PaginationParams
+    page: PaginationParams | OffsetParams
     reader: Reader
     filters: Sequence[Filter]
 
@@ -47,7 +47,7 @@ class PageTotal:
         if self.count_limit == 0 or counted <= self.count_limit:
             return int(counted) if self.count_limit == 0 else Estimate(counted, exact=True)
         rows_seen = self.page.offset + len(rows) if rows else 0
-        if rows and len(rows) <= self.page.per_page:
+        if rows and len(rows) <= self.page.limit:
             return Estimate(rows_seen, exact=True)
         expected = 0
         if self.page.total == "estimate" and estimates_rows(self.reader.dialect.name):

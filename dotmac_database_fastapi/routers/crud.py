@@ -18,13 +18,13 @@ from ..idempotency import Replays
 from ..keys import PathKey
 from ..nested import Nested
 from ..options import CrudKeywords, CrudOptions, showing, with_keywords
-from ..query_string import ListParams
+from ..read_only import without_read_only
 from ..references import References
 from ..schemas import create_schema_of, update_schema_of
 from .bulk import BULK, add_bulk_create, add_bulk_update, methods_of_bulk
 from .items import add_create, add_delete, add_read, add_restore, add_update
 from .links import add_links
-from .lists import add_list, renderers_of, rows_of
+from .lists import Listing, add_list
 from .resource import Resource
 
 
@@ -60,32 +60,34 @@ def crud_router(
     ``permissions`` has a dependency for each operation, or is one for all; it refuses a request by an exception, before
     anything is read or written. The request's own session and repositories are at its hand. The bulk operations need
     the permissions of ``create`` and ``update`` unless they have their own, and ``link`` that of ``update``.
-    ``update_method="PUT"`` keeps the method of an API that exists; it changes what a PATCH would.
+    ``update_method="PUT"`` keeps the method of an API that exists; it changes what a PATCH would. So do
+    ``status_codes`` (``{"create": 200}``) and ``delete_body``, the body of the response to a DELETE, whose status is
+    then 200. ``read_only_fields="ignore"`` lets an update contain the whole row. `REACT_ADMIN` has the options for
+    React Admin's ``ra-data-simple-rest``.
 
     The options are given as arguments, or as ``options``; an argument replaces the field of ``options``. The other
-    arguments are those of `list_router`. Raises `ValidationError` for an unknown operation, relationship or hook.
+    arguments are those of `list_router`. Raises `ValidationError` for an unknown operation, relationship or hook, and
+    for a status that is no success, or that contradicts ``delete_body``.
     """
     schemas = {"create_schema": create_schema, "update_schema": update_schema, "read_schema": read_schema}
     named = {name: schema for name, schema in schemas.items() if schema is not None}
     chosen, of_router = with_keywords(options or CrudOptions(), {**keywords, **named})
     router = router_of(prefix, of_router, tag=plural(model.__name__))
-    params, get_rows = ListParams(model, chosen), rows_of(model, chosen)
-    renderer, selects = renderers_of(model, chosen, params)
+    listing = Listing(model, chosen)
     if "list" in chosen.operations:
-        permitted, has_etag = chosen.dependencies_of("list"), chosen.list_etag
-        add_list(router, model, params, get_rows, renderer, permitted, selects=selects, list_etag=has_etag)
+        add_list(router, listing, chosen.dependencies_of("list"))
     traits: Traits[object] = traits_of(model)
     resource = Resource(
         router,
         chosen,
         traits,
-        get_rows,
-        renderer,
+        listing.get_rows,
+        listing.renderer,
         PathKey(traits, reserved=[BULK] if methods_of_bulk(chosen.operations) else ()),
         References(traits),
         Hooks(chosen.hooks),
         wrapped=of_router.get("route_class", APIRoute) is not APIRoute,
-        selects=selects,
+        selects=listing.selects,
     )
     _add_operations(resource, model)
     add_options(router)
@@ -110,7 +112,9 @@ def _add_operations(resource: Resource, model: type) -> None:
     if "read" in operations:
         add_read(resource)
     if "update" in operations:
-        add_update(resource, chosen.update_schema or update_schema_of(model))
+        changes = chosen.update_schema or update_schema_of(model)
+        ignores = chosen.read_only_fields == "ignore"
+        add_update(resource, without_read_only(changes, resource.renderer.schema) if ignores else changes)
     if "delete" in operations:
         add_delete(resource)
     if "restore" in operations and resource.traits.soft_deletes:

@@ -18,13 +18,14 @@ from ..options import Operation
 from ..preferences import prefers_minimal
 from ..query_string import openapi_parameters, selection_of
 from ..selected_rows import RowRenderer
+from ..statuses import BODILESS, DeleteBody, check_delete, delete_json, documented_delete
 from .resource import Resource, written_responses
 
 
 def add_create(resource: Resource, schema: Schema, nested: Nested, replays: Replays | None) -> None:
     """Add ``POST`` to the collection, whose body may contain the children of ``nested``."""
     key, references, hooks = resource.key, resource.references, resource.hooks
-    is_plain = not nested and not hooks.has("create")
+    is_plain, status = not nested and not hooks.has("create"), resource.statuses["create"]
 
     async def create_row(request: Request, data: Any, repository: Repository) -> Response:
         key.refuse_unreachable(data)
@@ -39,11 +40,11 @@ def add_create(resource: Resource, schema: Schema, nested: Nested, replays: Repl
             await hooks.after("create", entity, repository)
         entity = await resource.loaded(repository, entity)
         headers = {"Location": key.location(request, entity, data)}
-        if prefers_minimal(request):
-            return resource.minimal(entity, 201, headers)
+        if status in BODILESS or prefers_minimal(request):
+            return resource.minimal(entity, status, headers)
         body = resource.renderer.one(entity, committed=last and not repository.db.in_transaction())
         body = nested.shown(resource.renderer, body, created) if nested else body
-        return resource.response(body, entity, 201, headers)
+        return resource.response(body, entity, status, headers)
 
     async def create(request: Request, data: Any, repository: Repository = Depends(resource.get_rows)) -> Response:
         return await create_row(request, data, repository)
@@ -67,7 +68,7 @@ def add_create(resource: Resource, schema: Schema, nested: Nested, replays: Repl
     # 400: the body is not valid UTF-8. 403: a schema of the user's may contain the tenant, and name another one.
     problems = {400, 409, 422, *resource.problems_of_tenant(schema)}
     shown = nested.read_schema(resource.renderer)
-    _add(resource, "create", "POST", resource.path, endpoint, 201, problems, {**headers, **_tag(resource)}, shown)
+    _add(resource, "create", "POST", resource.path, endpoint, status, problems, {**headers, **_tag(resource)}, shown)
 
 
 def add_read(resource: Resource) -> None:
@@ -96,7 +97,7 @@ def add_read(resource: Resource) -> None:
 def add_update(resource: Resource, schema: Schema) -> None:
     """Add ``PATCH`` of a row, or ``PUT``."""
     get_key, references, hooks = resource.key.dependency(), resource.references, resource.hooks
-    is_plain = not hooks.has("update")
+    is_plain, status = not hooks.has("update"), resource.statuses["update"]
 
     async def update(
         request: Request,
@@ -115,18 +116,21 @@ def add_update(resource: Resource, schema: Schema) -> None:
         if not is_plain:
             await hooks.after("update", entity, repository)
         entity = await resource.loaded(repository, entity)
-        return _written(resource, request, entity, repository, is_last=last)
+        return _written(resource, request, entity, repository, status, is_last=last)
 
     update.__annotations__["data"] = schema
     problems = {400, 404, 409, 422, *resource.problems_of_tenant(schema), *_of_version(resource)}
     method = resource.options.update_method
-    _add(resource, "update", method, resource.key.path, update, 200, problems, _tag(resource))
+    _add(resource, "update", method, resource.key.path, update, status, problems, _tag(resource))
 
 
 def add_delete(resource: Resource) -> None:
     """Add ``DELETE`` of a row."""
     get_key, hooks = resource.key.dependency(), resource.hooks
-    is_plain = not hooks.has("delete")
+    is_plain, status = not hooks.has("delete"), resource.statuses["delete"]
+    deleted = resource.options.delete_body
+    check_delete(status, deleted)
+    fixed = None if deleted is None or deleted is DeleteBody.ROW else delete_json(deleted)
 
     async def delete(
         request: Request, parts: JsonObject = Depends(get_key), repository: Repository = Depends(resource.get_rows)
@@ -137,20 +141,24 @@ def add_delete(resource: Resource) -> None:
         version: dict[str, Any] = {} if expected is None else {"expected_version": expected}
         if not is_plain:
             await hooks.before_delete(key, repository)
+        body = fixed
+        if deleted is DeleteBody.ROW:
+            body = resource.renderer.one(await resource.renderer.get(repository, key))
         with resource.last_write(request, repository, "delete", also=is_plain):
             exists = await repository.delete(key, **version)
         if not exists:
             raise resource.missing()
         if not is_plain:
             await hooks.after("delete", key, repository)
-        return Response(status_code=204)
+        return Response(body, status, media_type=None if body is None else "application/json")
 
-    _add(resource, "delete", "DELETE", resource.key.path, delete, 204, {404, 409, 422, *_of_version(resource)}, {})
+    problems = {404, 409, 422, *_of_version(resource)}
+    _add(resource, "delete", "DELETE", resource.key.path, delete, status, problems, {})
 
 
 def add_restore(resource: Resource) -> None:
     """Add ``POST /{id}/restore``, which undoes a soft deletion."""
-    get_key = resource.key.dependency()
+    get_key, status = resource.key.dependency(), resource.statuses["restore"]
 
     async def restore(
         request: Request, parts: JsonObject = Depends(get_key), repository: Repository = Depends(resource.get_rows)
@@ -158,20 +166,20 @@ def add_restore(resource: Resource) -> None:
         with resource.last_write(request, repository, "restore") as last:
             entity = await repository.restore(resource.key.of(parts, repository.tenant_id))
         entity = await resource.loaded(repository, entity)
-        return _written(resource, request, entity, repository, is_last=last)
+        return _written(resource, request, entity, repository, status, is_last=last)
 
     path = f"{resource.key.path}/restore"
-    _add(resource, "restore", "POST", path, restore, 200, {404, 409, 422}, _tag(resource))
+    _add(resource, "restore", "POST", path, restore, status, {404, 409, 422}, _tag(resource))
 
 
 def _written(
-    resource: Resource, request: Request, entity: object, repository: Repository, *, is_last: bool
+    resource: Resource, request: Request, entity: object, repository: Repository, status: int, *, is_last: bool
 ) -> Response:
     """The response to a change of a row. ``is_last``: the write may be committed already."""
-    if prefers_minimal(request):
-        return resource.minimal(entity, 200)
+    if status in BODILESS or prefers_minimal(request):
+        return resource.minimal(entity, status)
     body = resource.renderer.one(entity, committed=is_last and not repository.db.in_transaction())
-    return resource.response(body, entity, 200)
+    return resource.response(body, entity, status)
 
 
 async def _expected(resource: Resource, request: Request, repository: Repository, key: object) -> object:
@@ -226,7 +234,12 @@ def _add(
     row = {"model": shown or resource.renderer.schema, "description": f"The {name}."}
     if operation == "read":
         responses[status] = {**row, "headers": headers} if headers else row
-    elif status != 204:
+    elif operation == "delete":
+        deleted = resource.options.delete_body
+        if deleted is not None:
+            described = documented_delete(deleted, resource.renderer.schema)
+            responses[status] = {"description": f"The {name} was deleted.", **described}
+    else:
         parameters, responses = written_responses(status, row, headers)
     if operation in ("update", "delete") and resource.traits.version is not None:
         parameters = [IF_MATCH, *parameters]

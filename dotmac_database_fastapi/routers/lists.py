@@ -1,4 +1,4 @@
-"""`list_router`: lists the rows of a class in pages, filtered and sorted."""
+"""`list_router`: lists the rows of a class in pages, filtered and sorted, and exports them as a whole."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from fastapi.params import Depends as Depended
 
 from dotmac_database import QueryOptions, ValidationError
 
-from ..aliases import Endpoint, JsonObject, Repository
-from ..answers import ETAG_OF_LIST, IF_NONE_MATCH_OF_LIST, LINK, describe_endpoint, plural
-from ..bodies import router_of
+from ..aliases import AnyPage, Endpoint, Repository
+from ..answers import IF_NONE_MATCH_OF_LIST, describe_endpoint, plural
+from ..bodies import collection_path, router_of
 from ..dependencies import get_repository
-from ..etags import etag_of_body, is_unchanged
+from ..exports import Exports
+from ..formats import preferred_format
 from ..heads import add_get, add_options
 from ..internals import accept_query
-from ..links import link_header
 from ..options import ListKeywords, ListOptions, showing, with_keywords
-from ..query_string import ListParams
-from ..rendering import Page, Renderer
+from ..page_forms import PageForm
+from ..rendering import Renderer
 from ..selected_rows import RowRenderer, SelectionRenderers, reads_plainly
+from ..simple_rest import list_params
 
 
 @showing(ListOptions)
@@ -50,95 +51,99 @@ def list_router(
     included relationship takes one statement for each 10,000 rows, and is in no row otherwise. With ``list_etag``, a
     list has a weak ``ETag``, and is a 304 for a client that has it already.
 
+    With ``facets=("status",)`` clients may ask for the number of rows of each value, ``?facets=status``: under the
+    page's own filters, most first, at most 100 values, in one more statement for each field.
+
+    With ``Accept: text/csv`` or ``application/x-ndjson`` the response is a stream of all matching rows, in constant
+    memory, unless ``exports`` leaves that format out. A repository class that overrides how pages are read has no
+    exports, because they could show what it hides, until it overrides ``stream`` too or ``exports`` names formats.
+
+    ``paging`` chooses one kind of page: ``"page"``, ``"offset"`` (``skip`` and ``limit`` give an `OffsetResult`),
+    ``"cursor"``, or ``"range"``, the convention of React Admin's ``ra-data-simple-rest``: ``range``, ``sort`` and
+    ``filter`` are JSON, and the response is an array with ``Content-Range``. ``envelope`` is what makes the JSON of a
+    page: a Pydantic class, which is validated from the attributes of the result, and which, if it is generic, is
+    parametrised with the read schema; or a function, which gets the result with rows that are objects of the read
+    schema. It is tried on pages without rows when the router is made. Lists with an envelope or ranges have neither
+    ``fields``, ``include`` nor ``facets``. ``trailing_slash`` ends the list's path with a slash.
+
     ``repository`` is a repository class to use instead of the default. ``plugin`` is needed if the app has several. The
     other keyword arguments are those of `APIRouter` (``tags``, …). Raises `ValidationError` for fields and
-    relationships that are missing or private, and for an array in ``sorts``.
+    relationships that are missing or private, for an array in ``sorts``, for JSON, an array or bytes in ``facets``, and
+    for an envelope that can't be made of one of the list's pages.
     """
     chosen, of_router = with_keywords(options or ListOptions(), keywords)
     router = router_of(prefix, of_router, tag=plural(model.__name__))
-    params = ListParams(model, chosen)
-    renderer, selects = renderers_of(model, chosen, params)
-    add_list(router, model, params, rows_of(model, chosen), renderer, selects=selects, list_etag=chosen.list_etag)
+    add_list(router, Listing(model, chosen))
     add_options(router)
     return router
 
 
-def rows_of(model: type, options: ListOptions) -> Endpoint:
-    """The dependency that gives the repository of a generated router."""
-    get = get_repository if options.plugin is None else options.plugin.get_repository
-    return get(options.repository or model)
+class Listing:
+    """The rows of a class as a generated router lists them.
 
-
-def renderers_of(model: type, options: ListOptions, params: ListParams) -> tuple[Renderer, SelectionRenderers | None]:
-    """The renderer of rows without a selection; and those of selected rows, if requests can select anything."""
-    if params.selection is None:
-        return Renderer(model, options.read_schema), None
-    selects = SelectionRenderers(model, options.read_schema, params.selection)
-    return selects.base, selects
-
-
-def add_list(
-    router: APIRouter,
-    model: type,
-    params: ListParams,
-    get_rows: Endpoint,
-    renderer: Renderer,
-    dependencies: Sequence[Depended] = (),
-    *,
-    selects: SelectionRenderers | None = None,
-    list_etag: bool = False,
-) -> None:
-    """Add the endpoint of the list to a router. ``dependencies`` are those of its routes, for GET and for HEAD.
-
-    ``selects`` are the renderers of selected rows; None: a request can't select anything.
+    ``params`` are the parameters of the query string, and ``get_rows`` is the dependency that gives the repository.
+    ``renderer`` serializes rows of which a request selects nothing, and ``selects`` those of which it selects
+    something; None: no request can.
     """
 
-    async def list_rows(request: Request, repository: Repository = Depends(get_rows)) -> Response:
-        options = params.read(request)
-        shown: RowRenderer = renderer if selects is None else selects.of(params.selected(request))
+    def __init__(self, model: type, options: ListOptions) -> None:
+        self.model = model
+        self.options = options
+        self.params = list_params(model, options)
+        get = get_repository if options.plugin is None else options.plugin.get_repository
+        self.get_rows: Endpoint = get(options.repository or model)
+        selection, schema = self.params.selection, options.read_schema
+        self.selects = None if selection is None else SelectionRenderers(model, schema, selection)
+        self.renderer = Renderer(model, schema) if self.selects is None else self.selects.base
+
+    def shown(self, request: Request, renderer: Renderer) -> RowRenderer:
+        """The renderer of a request's rows: ``renderer``, unless the request selects something."""
+        return renderer if self.selects is None else self.selects.of(self.params.selected(request))
+
+
+def add_list(router: APIRouter, listing: Listing, dependencies: Sequence[Depended] = ()) -> None:
+    """Add the endpoint of the list to a router. ``dependencies`` are those of its routes, for GET and for HEAD."""
+    params, options = listing.params, listing.options
+    form = PageForm(listing.model, options, params, listing.renderer)
+    exports = Exports(listing.model, options, form.renderer)
+    formats = exports.formats
+    vary = exports.headers
+
+    async def list_rows(request: Request, repository: Repository = Depends(listing.get_rows)) -> Response:
+        if formats and (chosen := preferred_format(request, formats)) is not None:
+            return exports.response(request, repository, params, chosen, listing.shown)
+        query = params.read(request)
+        shown = listing.shown(request, form.renderer)
         if shown.relationships:
-            options = replace(options, relationships=shown.relationships)
-        if shown.columns is not None and reads_plainly(repository, "list_paginated", "cursor_paginate"):
+            query = replace(query, relationships=shown.relationships)
+        if shown.columns is not None and reads_plainly(repository, "page", "list_paginated", "cursor_paginate"):
             rows: _Pages = repository.values(*shown.columns)
         else:
             rows = shown.loading(repository)
         try:
-            page = await rows.page(options)
+            page = await rows.page(query)
         except ValidationError as refused:
             if type(refused) is ValidationError:
                 params.refuse(request, refused)
             raise
-        limit = None if options.cursor_pagination is None else options.cursor_pagination.limit
-        link = link_header(request, page, limit=limit, max_offset=params.page.max_offset)
-        body, headers = shown.page(page), {"Link": link} if link else {}
-        if list_etag:
-            headers["ETag"] = tag = etag_of_body(body)
-            if is_unchanged(request, tag):
-                return Response(status_code=304, headers=headers)
-        return Response(body, media_type="application/json", headers=headers)
+        names = () if params.facets is None else params.facets_of(request)
+        facets = await params.facets.counted(repository, query, names) if params.facets is not None and names else None
+        limit = None if query.cursor_pagination is None else query.cursor_pagination.limit
+        return form.response(request, page, shown, limit=limit, facets=facets, headers=vary)
 
-    numbered, following = (renderer if selects is None else selects).page_models
-    parameters, unchanged = params.openapi_parameters(), dict[int | str, JsonObject]()
-    if list_etag:
+    parameters = params.openapi_parameters()
+    if options.list_etag:
         parameters.append(IF_NONE_MATCH_OF_LIST)
-        unchanged[304] = {"description": "The page still has this ETag.", "headers": {"ETag": ETAG_OF_LIST}}
     accept_query(list_rows, params.known)
-    describe_endpoint(list_rows, f"list{plural(model.__name__)}", {400, 422})
+    describe_endpoint(list_rows, f"list{plural(listing.model.__name__)}", {400, 422})
     add_get(
         router,
-        "" if router.prefix else "/",
+        collection_path(router, options.trailing_slash),
         list_rows,
-        name=f"list_{model.__name__.lower()}",
-        summary=f"List {model.__name__}",
+        name=f"list_{listing.model.__name__.lower()}",
+        summary=f"List {listing.model.__name__}",
         response_model=None,
-        responses={
-            200: {
-                "model": numbered | following,
-                "description": "A page.",
-                "headers": {"Link": LINK, **({"ETag": ETAG_OF_LIST} if list_etag else {})},
-            },
-            **unchanged,
-        },
+        responses=form.responses(exports.openapi_response()),
         openapi_extra={"parameters": parameters},
         dependencies=dependencies,
     )
@@ -147,6 +152,6 @@ def add_list(
 class _Pages(Protocol):
     """A repository, or its rows as dicts."""
 
-    async def page(self, options: QueryOptions, /) -> Page:
+    async def page(self, options: QueryOptions, /) -> AnyPage:
         """A page of the rows."""
         ...

@@ -13,6 +13,7 @@ from dotmac_database import AsyncRepository, DatabaseTransaction, EntityNotFound
 
 from ..aliases import Endpoint, JsonObject, Repository, Schema
 from ..answers import PREFER, PREFERENCE_APPLIED, describe_endpoint
+from ..bodies import collection_path
 from ..etags import etag_of
 from ..heads import add_get
 from ..hooks import Hooks
@@ -23,6 +24,7 @@ from ..references import References
 from ..rendering import Renderer
 from ..selected_rows import SelectionRenderers
 from ..sessions import can_end_with_write
+from ..statuses import BODILESS, statuses_of
 
 _COMMITTED_LATER = nullcontext(False)
 
@@ -77,7 +79,12 @@ class Resource:
     @property
     def path(self) -> str:
         """The path of the collection, below the router's prefix."""
-        return "" if self.router.prefix else "/"
+        return collection_path(self.router, self.options.trailing_slash)
+
+    @cached_property
+    def statuses(self) -> dict[str, int]:
+        """The status of each write's response."""
+        return statuses_of(self.options.status_codes, self.options.delete_body)
 
     def problems_of_tenant(self, schema: Schema) -> set[int]:
         """The problems of a schema of the user's that may contain the tenant, and name another one."""
@@ -118,9 +125,10 @@ class Resource:
         return Response(body, status, self._tagged(entity, headers), "application/json")
 
     def minimal(self, entity: object, status: int, headers: dict[str, str] | None = None) -> Response:
-        """The response to a write without a body, because the request prefers that."""
+        """The response to a write without a body: the request prefers that, or the status requires it."""
+        applied = {} if status in BODILESS else APPLIED
         status = 204 if status == 200 else status
-        return Response(status_code=status, headers={**self._tagged(entity, headers), **APPLIED})
+        return Response(status_code=status, headers={**self._tagged(entity, headers), **applied})
 
     def _tagged(self, entity: object, headers: dict[str, str] | None) -> dict[str, str]:
         tag = etag_of(self.traits, entity)
@@ -135,7 +143,10 @@ def written_responses(
     status: int, body: JsonObject, headers: JsonObject
 ) -> tuple[list[JsonObject], dict[int | str, JsonObject]]:
     """The parameters and responses of a write for OpenAPI: with ``body``, or without one if the client prefers that."""
-    responses: dict[int | str, JsonObject] = {status: {**body, "headers": headers} if headers else body}
+    headed = {"headers": headers} if headers else {}
+    responses: dict[int | str, JsonObject] = {status: {**body, **headed}}
+    if status in BODILESS:
+        responses = {status: {"description": "The change was made.", **headed}}
     if status == 200:
         description = "The change was made. The request preferred a response without a body."
         responses[204] = {"description": description, "headers": {**headers, **PREFERENCE_APPLIED}}

@@ -73,6 +73,33 @@ def test_one_statement_and_one_more_beyond_the_end(face: Face) -> None:
         assert len([each for each in sent if each.startswith("SELECT")]) == 1
 
 
+KINDS: list[tuple[str, int, int | None, bool, bool]] = [
+    ("exact", 0, 7, True, True),
+    ("exact", 5, 7, True, False),
+    ("bounded", 0, 3, False, True),
+    ("bounded", 5, 7, True, False),
+    ("bounded", 9, 3, False, False),
+    ("none", 0, None, False, True),
+    ("none", 5, None, False, False),
+    ("none", 9, None, False, False),
+]
+"""The kind of total, the rows that are skipped, the total with a bound of 3, whether it is exact, and `has_next`."""
+
+
+@pytest.mark.parametrize("kind", ["rows", "values", "mock"])
+@pytest.mark.parametrize(("total", "skip", "expected", "exact", "more"), KINDS)
+def test_kinds_of_total(
+    face: Face, kind: str, total: str, skip: int, expected: int | None, exact: bool, more: bool
+) -> None:
+    with face.session() as session:
+        tags = _tags(face, session, kind)
+        face(tags.bulk_create, [{"name": name} for name in "gfedcba"])
+        read = tags.values("name") if kind == "values" else tags
+        page = face(read.page, {"pagination": {"skip": skip, "limit": 2, "total": total, "bound": 3}})
+        assert (page.total, page.total_is_exact, page.has_next) == (expected, exact, more)
+        assert len(page.items) == (2 if skip < 7 else 0)
+
+
 @pytest.mark.parametrize(
     ("page", "field"),
     [({"skip": -1}, "skip"), ({"limit": 0}, "limit"), ({"skip": 0, "limit": 1001}, "limit"), ({"skip": "x"}, "skip")],
@@ -125,7 +152,9 @@ def test_a_result_is_a_value() -> None:
     fields = {"items": [1, 2], "total": 7, "skip": 2, "limit": 2, "has_next": True, "has_prev": True}
     assert adapter.dump_python(page) == fields
     assert adapter.validate_python(fields) == page
-    assert set(adapter.json_schema(mode="serialization")["properties"]) == set(fields)
+    assert set(adapter.json_schema(mode="serialization")["properties"]) == {*fields, "total_is_exact"}
+    uncounted = OffsetResult([1], None, 0, 1, more=True)
+    assert adapter.validate_python(adapter.dump_python(uncounted)) == uncounted
 
 
 def test_an_overridden_method_is_used_for_its_own_kind(face: Face) -> None:

@@ -6,14 +6,24 @@ from collections.abc import Awaitable, Callable
 from typing import assert_type
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from dotmac_database import AsyncRepository, AsyncTenantRepository, BaseRepository, QueryFilter, QueryOptions, SortField
+from dotmac_database import (
+    AsyncRepository,
+    AsyncTenantRepository,
+    BaseRepository,
+    PaginationResult,
+    QueryFilter,
+    QueryOptions,
+    SortField,
+)
 from dotmac_database_fastapi import (
     OPERATIONS,
+    REACT_ADMIN,
     CrudOptions,
     DatabasePlugin,
+    DeleteBody,
     ListOptions,
     crud_router,
     filter_query,
@@ -37,6 +47,17 @@ class UserRead(BaseModel):
     name: str
 
 
+class UsersPublic(BaseModel):
+    """An envelope."""
+
+    data: list[UserRead] = Field(validation_alias="items")
+
+
+def enveloped(page: PaginationResult[UserRead]) -> dict[str, object]:
+    """An envelope as a function."""
+    return {"data": page.items, "count": page.total}
+
+
 async def guard() -> None:
     """A dependency."""
 
@@ -51,6 +72,11 @@ def routers(plugin: DatabasePlugin) -> None:
     crud_router(User, options=CrudOptions(sorts=("name",), plugin=plugin), include_in_schema=False)
     crud_router(User, operations=[*OPERATIONS, "bulk_create", "link"], links=["posts"], hooks=Users)
     crud_router(User, nested=("posts",), permissions={"bulk_update": Depends(guard)})
+    list_router(User, "/users", paging="offset", envelope=UsersPublic, page_size=None)
+    list_router(User, "/users", paging="page", envelope=enveloped, trailing_slash=True)
+    crud_router(User, "/users", status_codes={"create": 200}, delete_body=UserRead(name="x"), read_only_fields="ignore")
+    crud_router(User, "/users", delete_body={"deleted": [1, None]})
+    crud_router(User, "/users", options=REACT_ADMIN, delete_body=DeleteBody.ROW)
     health_router(plugin=plugin, tags=["health"])
 
     list_router(User, fliters=["name"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
@@ -58,6 +84,9 @@ def routers(plugin: DatabasePlugin) -> None:
     crud_router(User, operations=["bulk_craete"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     list_router(User, idempotency=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     list_router(User, totals={"exakt"})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    list_router(User, paging="number")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    list_router(User, envelope="items")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    crud_router(User, status_codes={"list": 200})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
     ListOptions(fliters=["name"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
