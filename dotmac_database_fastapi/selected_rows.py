@@ -72,7 +72,7 @@ def reads_plainly(repository: Repository, *methods: str) -> bool:
     if not isinstance(repository, AsyncRepository) or repository.traits.listens_to_loads:
         return False
     own = type(repository)
-    for name in methods:  # a generator would add calls to each request
+    for name in methods:  # noqa: SIM110 - a generator would add calls to each request
         if getattr(own, name) is not getattr(AsyncRepository, name):
             return False
     return True
