@@ -57,9 +57,11 @@ WRITES: dict[str, tuple[str, str, Any, int]] = {
 }
 
 
+STATUSES = [(None, False), (None, True), (200, False), (200, True), (202, False), (202, True), (204, False)]
+
+
 @pytest.mark.usefixtures("things")
-@pytest.mark.parametrize("minimal", [False, True])
-@pytest.mark.parametrize("status", [None, 200, 201, 202, 204])
+@pytest.mark.parametrize(("status", "minimal"), STATUSES)
 @pytest.mark.parametrize("operation", WRITES)
 def test_the_status_of_a_write(app: FastAPI, api: Api, operation: str, status: int | None, minimal: bool) -> None:
     method, path, body, usual = WRITES[operation]
@@ -172,7 +174,7 @@ def test_a_replay_has_the_chosen_status(app: FastAPI, api: Api, database: Databa
 
 
 @pytest.mark.usefixtures("things")
-@pytest.mark.parametrize("paging", [None, "page", "offset", "cursor", "range"])
+@pytest.mark.parametrize("paging", [None, "offset", "range"])
 def test_a_trailing_slash(app: FastAPI, api: Api, paging: Any) -> None:
     app.include_router(crud_router(Thing, "/things", trailing_slash=True, paging=paging))
     assert set(app.openapi()["paths"]) == {"/things/", "/things/{id}", "/things/{id}/restore"}

@@ -133,13 +133,16 @@ FILTERS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.usefixtures("stories")
-@pytest.mark.parametrize(("filters", "query"), FILTERS, ids=[json.dumps(each[0]) for each in FILTERS])
-def test_a_filter_is_that_of_an_ordinary_list(api: Api, filters: dict[str, Any], query: str) -> None:
-    for tenant in "abc":
-        answer = api.get(asked(filter=filters, sort=["id", "ASC"]), tenant=tenant)
-        expected = api.get(f"/plain?per_page=100&sort=id&{query}", tenant=tenant)
-        assert (answer.status_code, answer.json()) == (200, expected.json()["items"])
-        assert answer.headers["content-range"].rpartition("/")[2] == str(expected.json()["total"])
+def test_a_filter_is_that_of_an_ordinary_list(api: Api) -> None:
+    wrong = []
+    for filters, query in FILTERS:
+        for tenant in "abc":
+            answer = api.get(asked(filter=filters, sort=["id", "ASC"]), tenant=tenant)
+            expected = api.get(f"/plain?per_page=100&sort=id&{query}", tenant=tenant).json()
+            total = answer.headers.get("content-range", "").rpartition("/")[2]
+            if (answer.status_code, answer.json(), total) != (200, expected["items"], str(expected["total"])):
+                wrong.append((filters, tenant, answer.text))
+    assert not wrong
 
 
 RANGES: list[tuple[Any, list[int], str]] = [
@@ -217,15 +220,16 @@ REFUSED: list[tuple[dict[str, Any], list[str], str]] = [
 ]
 
 
-@pytest.mark.usefixtures("stories")
-@pytest.mark.parametrize(("parameters", "place", "words"), REFUSED, ids=[str(each[0])[:40] for each in REFUSED])
-def test_what_is_refused_is_named(api: Api, parameters: Any, place: list[str], words: str) -> None:
-    answer = api.get(asked(**parameters), tenant="a")
-    assert answer.status_code == 422
-    assert answer.headers["content-type"] == "application/problem+json"
-    faults = [fault for fault in answer.json()["errors"] if fault["loc"] == ["query", *place]]
-    assert faults, answer.json()
-    assert words in faults[0]["msg"]
+def test_what_is_refused_is_named(api: Api) -> None:
+    wrong = []
+    for parameters, place, words in REFUSED:
+        answer = api.get(asked(**parameters), tenant="a")
+        assert answer.status_code == 422, parameters
+        assert answer.headers["content-type"] == "application/problem+json"
+        messages = [fault["msg"] for fault in answer.json()["errors"] if fault["loc"] == ["query", *place]]
+        if not messages or words not in messages[0]:
+            wrong.append((parameters, answer.json()))
+    assert not wrong
 
 
 def test_a_parameter_that_is_repeated(api: Api) -> None:
