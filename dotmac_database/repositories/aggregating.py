@@ -6,6 +6,7 @@ import builtins
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from ..field_names import FieldName, name_for, names_for
 from ..query import FiltersLike, MeasuresLike, aggregates_of, filters_of
 from ..statements.aggregates import grouped
 from .core import SyncDb
@@ -22,7 +23,7 @@ class AggregateMethods(StatementRunner[M, SyncDb]):
         measures: MeasuresLike,
         filters: FiltersLike = None,
         *,
-        group_by: str | Sequence[str] = (),
+        group_by: FieldName | Sequence[FieldName] = (),
         include_deleted: bool = False,
     ) -> builtins.list[dict[str, Any]]:
         """Aggregates over the matching rows, by group; without groups, one dict for all rows. One statement.
@@ -32,13 +33,14 @@ class AggregateMethods(StatementRunner[M, SyncDb]):
         their fields, NULLs last. Sums and averages of decimals are decimals, averages of other numbers are floats; both
         are None if there are no values, as in SQL. Raises `ValidationError` for a field that the function can't take.
         """
-        groups = (group_by,) if isinstance(group_by, str) else tuple(group_by)
+        groups = names_for(self.model_class, group_by)
         query = grouped(self._reader(include_deleted), aggregates_of(measures), groups, filters_of(filters))
         return query.rows(self._read(lambda execution_options: self._execute(query.bound, execution_options).all()))
 
     def distinct_values(
-        self, field_name: str, filters: FiltersLike = None, *, include_deleted: bool = False
+        self, field_name: FieldName, filters: FiltersLike = None, *, include_deleted: bool = False
     ) -> builtins.list[Any]:
         """The distinct values of a field among the matching rows, in ascending order; None, if present, is last."""
         groups = self.aggregate({}, filters, group_by=field_name, include_deleted=include_deleted)
-        return [group[field_name] for group in groups]
+        name = name_for(self.model_class, field_name)
+        return [group[name] for group in groups]

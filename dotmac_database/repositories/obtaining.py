@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from ..dialects.isolation import sees_snapshot
 from ..errors import DuplicateEntityError, TransactionError, ValidationError
 from ..execution.work import with_savepoints
+from ..field_names import FieldName
 from ..statements.data import Values
 from ..statements.upserts import conflict_columns, meets_living_only
 from ..statements.writes import Writer
@@ -20,7 +21,7 @@ M = TypeVar("M")
 class ObtainMethods(WriteMethods[M, SyncDb]):
     """Reads a row, or creates it if it does not exist."""
 
-    def get_or_create(self, data: Any, match_fields: Sequence[str], user_id: str | None = None) -> tuple[M, bool]:
+    def get_or_create(self, data: Any, match_fields: Iterable[FieldName], user_id: str | None = None) -> tuple[M, bool]:
         """The row whose ``match_fields`` have the values of ``data``, or a new one by `create`; and whether it is new.
 
         The fields must be those of a unique constraint or index; the tenant column may be omitted. If many callers ask
