@@ -30,7 +30,11 @@ def name_of(field: FieldName) -> str:
     """The name of a field. Raises `MisuseError` for what is neither a text nor an attribute of a mapped class."""
     if isinstance(field, str):
         return field
-    if not isinstance(field, QueryableAttribute) or not isinstance(field.class_, type):
+    if (
+        not isinstance(field, QueryableAttribute)
+        or not isinstance(field.class_, type)
+        or not isinstance(field.key, str)
+    ):
         raise MisuseError(
             f"The name of a field, or an attribute of a mapped class, was expected, not {type(field).__name__}."
         )
@@ -71,8 +75,11 @@ Name: TypeAlias = Annotated[
     str,
     GetPydanticSchema(
         lambda _, handler: core_schema.union_schema(
-            # A text takes no call of Python.
-            [handler(str), core_schema.no_info_plain_validator_function(name_of)],
+            [
+                core_schema.is_instance_schema(AttributeName),  # as a text, it would lose its owner
+                handler(str),
+                core_schema.no_info_plain_validator_function(name_of),
+            ],
             mode="left_to_right",
             custom_error_type="field_name",
             custom_error_message="Input should be the name of a field, or an attribute of a mapped class",
