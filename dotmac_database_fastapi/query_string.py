@@ -11,6 +11,7 @@ import pydantic
 from starlette.requests import HTTPConnection
 
 from dotmac_database import (
+    FieldName,
     FilterGroup,
     FilterOperator,
     QueryFilter,
@@ -83,7 +84,7 @@ class FilterParams:
     def __init__(
         self,
         model: type,
-        names: Iterable[str] = (),
+        names: Iterable[FieldName] = (),
         *,
         reserved: frozenset[str] = frozenset(),
         schema: type | None = None,
@@ -200,7 +201,7 @@ class SortParams:
 
     known = frozenset({"sort"})
 
-    def __init__(self, fields: Mapping[str, ClientField], searched: Sequence[str] = ()) -> None:
+    def __init__(self, fields: Mapping[str, ClientField], searched: Sequence[FieldName] = ()) -> None:
         self.names = tuple(fields)
         ascending: dict[str, tuple[SortField, ...]] = {}
         for name, each in fields.items():
@@ -256,7 +257,7 @@ class SearchParams:
 
     known = frozenset({"q"})
 
-    def __init__(self, model: type, names: Sequence[str]) -> None:
+    def __init__(self, model: type, names: Sequence[FieldName]) -> None:
         self.names = tuple(fields_of(model, names))
 
     def read(self, values: Values, faults: QueryErrors) -> list[FilterGroup]:
@@ -302,7 +303,7 @@ class ListParams:
     unknown kind of total.
     """
 
-    def __init__(self, model: type, options: ListOptions = _DEFAULTS, *, sorts_among: Iterable[str] = ()) -> None:
+    def __init__(self, model: type, options: ListOptions = _DEFAULTS, *, sorts_among: Iterable[FieldName] = ()) -> None:
         search, schema = options.search, options.read_schema
         own = PAGE_PARAMETERS | SortParams.known | (SearchParams.known if search else frozenset())
         self.filters = FilterParams(model, options.filters, reserved=own, schema=schema)
