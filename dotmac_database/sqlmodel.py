@@ -8,7 +8,7 @@ fields and columns of the mixins stand behind all others, in the order of the ba
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import SerializeAsAny
 from sqlalchemy import String, false, text
@@ -54,7 +54,10 @@ def _move_fields_of_mixins(model: type[SQLModel]) -> None:
 # ready-made sa_column could not be used here, because it could belong to one table only.
 
 if TYPE_CHECKING:  # for type checkers, a mixin is an SQLModel and nothing else
-    _Mixin = SQLModel
+
+    class _Mixin(SQLModel):
+        # SQLModel declares a method of this name, so that Pyright would refuse ``__tablename__ = "users"``.
+        __tablename__: ClassVar[Any]
 
 else:
 

@@ -131,7 +131,9 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         return await self._run(BaseRepository.count, filters, include_deleted)
 
     @overload
-    def values(self, into: type[T], /, **counts: Count) -> AsyncValueReads[T]: ...
+    def values(  # pyright: ignore[reportOverlappingOverload]  # for type checkers, a class can be a FieldName, too
+        self, into: type[T], /, **counts: Count
+    ) -> AsyncValueReads[T]: ...
     @overload
     def values(self, *fields: FieldName, **counts: Count) -> AsyncValueReads[Row]: ...
     def values(self, *fields: FieldName, **counts: Count) -> AsyncValueReads[Any]:  # type: ignore[misc]  # mypy: *fields takes into

@@ -47,7 +47,9 @@ class BaseRepository(
     """
 
     @overload
-    def values(self, into: type[T], /, **counts: Count) -> ValueReads[T]: ...
+    def values(  # pyright: ignore[reportOverlappingOverload]  # for type checkers, a class can be a FieldName, too
+        self, into: type[T], /, **counts: Count
+    ) -> ValueReads[T]: ...
     @overload
     def values(self, *fields: FieldName, **counts: Count) -> ValueReads[Row]: ...
     def values(self, *fields: FieldName, **counts: Count) -> ValueReads[Any]:  # type: ignore[misc]  # mypy: *fields takes into

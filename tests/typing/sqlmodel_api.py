@@ -29,6 +29,7 @@ from dotmac_database import (
     QueryOptions,
     SortField,
     create_repository,
+    tenant_unique,
 )
 from dotmac_database import TenantMixin as DeclarativeTenantMixin
 from dotmac_database.sqlmodel import AuditMixin, SoftDeleteMixin, TenantMixin, VersionMixin
@@ -46,6 +47,9 @@ class UserBase(SQLModel):
 
 
 class User(TenantMixin, AuditMixin, SoftDeleteMixin, VersionMixin, UserBase, table=True):
+    __tablename__ = "users"
+    __table_args__ = (tenant_unique("email"),)
+
     id: UUID = Field(default_factory=uuid4, primary_key=True)
     age: int | None = None
     posts: list["Post"] = Relationship(back_populates="author")
@@ -54,7 +58,7 @@ class User(TenantMixin, AuditMixin, SoftDeleteMixin, VersionMixin, UserBase, tab
 class Post(TenantMixin, SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     title: str
-    author_id: UUID | None = Field(default=None, foreign_key="user.id")
+    author_id: UUID | None = Field(default=None, foreign_key="users.id")
     author: User | None = Relationship(back_populates="posts")
 
 
