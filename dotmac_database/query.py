@@ -388,7 +388,7 @@ def plain_relationships(relationships: RelationshipsLike) -> Mapping[str, QueryO
     """``relationships`` as `QueryOptions` has them, from dicts of options, one name, or None."""
     if isinstance(relationships, Mapping):
         return {name_of(path): None if each is None else options_of(each) for path, each in relationships.items()}
-    return [name_of(each) for each in one_or_more(relationships)]
+    return () if relationships is None else [name_of(each) for each in one_or_more(relationships)]
 
 
 def filters_of(filters: FiltersLike) -> Sequence[Filter]:

@@ -2,6 +2,9 @@
 
 # Without `from __future__ import annotations`: SQLModel reads the class of a relationship from the annotation itself.
 
+import copy
+import dataclasses
+import pickle
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any, get_args
@@ -412,6 +415,14 @@ def test_undefer_and_deep_pages(face: Face, authors: Any) -> None:
     deep = _paginator(face, PerformancePaginator, "deep_pagination_optimize")
     for field in (model.name, "name"):
         assert _names(face(deep, authors.db, authors.select().order_by(None), 1, 2, field)[0]) == "ab"
+
+
+def test_a_copy_keeps_the_class_of_an_attribute() -> None:
+    """So that an attribute of another class is refused also after the options were copied."""
+    made = QueryFilter(Author.name, value="x")
+    for copied in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made), dataclasses.replace(made, value="y")):
+        assert copied.field == "name"
+        assert copied.field.owner is Author
 
 
 def test_the_values_of_operators_are_complete() -> None:
