@@ -25,6 +25,7 @@ from .errors import (
     ValidationError,
 )
 from .execution.routes import Boundary, Route, Sender
+from .field_names import FieldName, name_of, names_for
 from .health import DatabaseHealthChecker, HealthCheckResult, HealthStatus
 from .models import AuditMixin, LivingUnique, SoftDeleteMixin, TenantMixin, Traits, VersionMixin, traits_of
 from .paging.pages import CursorPaginationResult, Estimate, OffsetResult, PaginationResult
@@ -130,6 +131,7 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "DuplicateEntityError",
     "EntityNotFoundError",
     "Estimate",
+    "FieldName",
     "FilterGroup",
     "FilterOperator",
     "Finding",
@@ -203,6 +205,8 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "is_transient",
     "loose_keys",
     "missing_references",
+    "name_of",
+    "names_for",
     "none_of",
     "on_commit",
     "on_rollback",

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Generic, Literal, Required, TypeAlias, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Required, TypeAlias, TypedDict, TypeVar
 
 import pydantic
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, GetPydanticSchema, Tag
 from pydantic.dataclasses import dataclass
+from sqlalchemy.orm import Mapped
 from typing_extensions import TypeVar as TypeVarWithDefault
 
 from .errors import ValidationError
+from .field_names import FieldName, Name, name_of, one_or_more
 
 T = TypeVar("T")
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -57,6 +59,32 @@ class FilterOperator(StrEnum):
     SEARCH = "search"
 
 
+OperatorName: TypeAlias = Literal[
+    "eq",
+    "ne",
+    "gt",
+    "gte",
+    "lt",
+    "lte",
+    "in",
+    "not_in",
+    "between",
+    "like",
+    "not_like",
+    "ilike",
+    "not_ilike",
+    "starts_with",
+    "ends_with",
+    "is_null",
+    "is_not_null",
+    "contains",
+    "contained_by",
+    "overlaps",
+    "search",
+]
+"""The values of `FilterOperator`, any of which stands for its operator."""
+
+
 class SortOrder(StrEnum):
     """The direction of a sort."""
 
@@ -68,14 +96,21 @@ class SortOrder(StrEnum):
 class QueryFilter:
     """One condition on one field.
 
-    ``field`` can be a dotted path. A path through a relationship (``"author.name"``) matches a row if at least one
-    related row matches. A path can also lead into a JSON column (``"settings.theme"``). ``value`` is converted to the
-    column's Python type.
+    ``field`` can be an attribute of the class (``User.name``), or a dotted path. A path through a relationship
+    (``"author.name"``) matches a row if at least one related row matches. A path can also lead into a JSON column
+    (``"settings.theme"``). ``operator`` can be its value (``"gte"``). ``value`` is converted to the column's Python
+    type.
     """
 
-    field: str
+    field: Name
     operator: FilterOperator = FilterOperator.EQ
     value: Any = None
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, field: FieldName, operator: FilterOperator | OperatorName = FilterOperator.EQ, value: object = None
+        ) -> None: ...
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -112,13 +147,24 @@ class SortField:
     """Order by one field. ``nulls=None``: on all dialects, NULLs are last in ascending and first in descending order.
 
     ``by`` says how a text is sorted: by its ``"value"``; ``"folded"``, which ignores case; or by its ``"relevance"`` to
-    the words of a SEARCH filter on the field. In descending order, the most relevant row comes first.
+    the words of a SEARCH filter on the field. In descending order, the most relevant row comes first. Where sorts are
+    taken, ``"name"`` is ``SortField("name")``, and ``"-name"`` is that in descending order.
     """
 
-    field: str
+    field: Name
     order: SortOrder = SortOrder.ASC
     nulls: Literal["first", "last"] | None = None
     by: SortBy = "value"
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            field: FieldName,
+            order: SortOrder | Literal["asc", "desc"] = SortOrder.ASC,
+            nulls: Literal["first", "last"] | None = None,
+            by: SortBy = "value",
+        ) -> None: ...
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -174,20 +220,38 @@ class CursorPaginationParams:
 
     limit: int = Field(default=20, ge=1, le=MAX_PAGE_SIZE)
     cursor: str | None = None
-    cursor_field: str = "id"
+    cursor_field: Name = "id"
     ascending: bool = True
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, limit: int = 20, cursor: str | None = None, cursor_field: FieldName = "id", ascending: bool = True
+        ) -> None: ...
 
 
 def _as_tuple(value: object) -> object:
-    """A single filter, group or sort as a tuple; None as an empty one. Other values are returned unchanged."""
+    """A single filter or group as a tuple; None as an empty one. Other values are returned unchanged."""
     if value is None:
         return ()
-    return (value,) if isinstance(value, (QueryFilter, FilterGroup, SortField)) else value
+    return (value,) if isinstance(value, (QueryFilter, FilterGroup)) else value
+
+
+def _as_sorts(value: object) -> object:
+    """Sorts in a list, from names and attributes too (``"-name"``, ``User.name``); a mapping as one sort."""
+    if isinstance(value, (SortField, Mapping)):
+        return (value,)
+    return [each if isinstance(each, (SortField, Mapping)) else _as_sort(each) for each in one_or_more(value)]
+
+
+def _as_sort(field: FieldName) -> SortField:
+    name = name_of(field)
+    return SortField(name[1:], SortOrder.DESC) if name.startswith("-") else SortField(field)
 
 
 def _as_names(value: object) -> object:
     """A single name as a tuple; None as an empty one. Other values are returned unchanged."""
-    return () if value is None else (value,) if isinstance(value, str) else value
+    return value if isinstance(value, Mapping) else one_or_more(value)
 
 
 def _page_kind(value: object) -> str:
@@ -222,14 +286,28 @@ class QueryOptions(Generic[PageT]):
     related rows within each parent, by one statement for all parents. A flush writes only what is added to such a
     collection or removed from it, and `BaseRepository.delete` still finds all related rows. ``include_deleted``
     includes soft-deleted rows, but never rows of another tenant.
+
+    A sort can be a name or an attribute (``"name"``, ``User.name``); ``"-name"`` is descending.
     """
 
     filters: Annotated[Sequence[Filter], BeforeValidator(_as_tuple)] = ()
-    sorts: Annotated[Sequence[SortField], BeforeValidator(_as_tuple)] = ()
+    sorts: Annotated[Sequence[SortField], BeforeValidator(_as_sorts)] = ()
     pagination: Annotated[PageT, GetPydanticSchema(lambda _, handler: handler(_Pagination | None))] = _NO_PAGE
     cursor_pagination: CursorPaginationParams | None = None
     include_deleted: bool = False
-    relationships: Annotated[Mapping[str, QueryOptions | None] | Sequence[str], BeforeValidator(_as_names)] = ()
+    relationships: Annotated[Mapping[Name, QueryOptions | None] | Sequence[Name], BeforeValidator(_as_names)] = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            filters: FiltersLike = (),
+            sorts: SortsLike = (),
+            pagination: PageT = _NO_PAGE,
+            cursor_pagination: CursorPaginationParams | None = None,
+            include_deleted: bool = False,
+            relationships: RelationshipsLike = (),
+        ) -> None: ...
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -241,8 +319,17 @@ class Aggregate:
     """
 
     function: Literal["count", "sum", "avg", "min", "max"] = "count"
-    field: str | None = None
+    field: Name | None = None
     distinct: bool = False
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            function: Literal["count", "sum", "avg", "min", "max"] = "count",
+            field: FieldName | None = None,
+            distinct: bool = False,
+        ) -> None: ...
 
 
 @dataclass(frozen=True, config=_CONFIG)
@@ -252,8 +339,12 @@ class Count:
     Only rows within the repository's scope are counted, and with ``filters`` only those that match.
     """
 
-    relationship: str
+    relationship: Name
     filters: Annotated[Sequence[Filter], BeforeValidator(_as_tuple)] = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(self, relationship: FieldName, filters: FiltersLike = ()) -> None: ...
 
 
 class OffsetFields(TypedDict, total=False):
@@ -269,17 +360,17 @@ class OffsetOptions(TypedDict, total=False):
     """The fields of `QueryOptions` with an `OffsetParams`."""
 
     filters: Filter | Sequence[Filter | Mapping[str, Any]] | None
-    sorts: SortField | Sequence[SortField | Mapping[str, Any]] | None
+    sorts: SortsLike
     pagination: Required[OffsetParams | OffsetFields]
     include_deleted: bool
-    relationships: str | RelationshipsLike
+    relationships: RelationshipsLike
 
 
 NumberedOptions: TypeAlias = QueryOptions | Mapping[str, Any] | None
 OptionsLike: TypeAlias = QueryOptions[Any] | Mapping[str, Any] | None
-RelationshipsLike: TypeAlias = Sequence[str] | Mapping[str, QueryOptions | Mapping[str, Any] | None] | None
-MeasuresLike: TypeAlias = Mapping[str, Aggregate | str | tuple[str, str] | Mapping[str, Any]]
-SortsLike: TypeAlias = SortField | Sequence[SortField | Mapping[str, Any]] | None
+RelationshipsLike: TypeAlias = str | Mapped[Any] | Sequence[FieldName] | Mapping[Any, OptionsLike] | None
+SortsLike: TypeAlias = SortField | str | Mapped[Any] | Sequence[FieldName] | Mapping[str, Any] | None
+MeasuresLike: TypeAlias = Mapping[str, Aggregate | str | tuple[str, FieldName] | Mapping[str, Any]]
 FiltersLike: TypeAlias = Filter | Iterable[Filter | Mapping[str, Any]] | None
 
 _NO_OPTIONS = QueryOptions()
@@ -299,10 +390,10 @@ def options_of(options: OptionsLike) -> QueryOptions[Any]:
 
 
 def plain_relationships(relationships: RelationshipsLike) -> Mapping[str, QueryOptions | None] | Sequence[str]:
-    """``relationships`` as `QueryOptions` has them, from dicts of options or None."""
+    """``relationships`` as `QueryOptions` has them, from dicts of options, one name, or None."""
     if isinstance(relationships, Mapping):
-        return {path: None if each is None else options_of(each) for path, each in relationships.items()}
-    return relationships or ()
+        return {name_of(path): None if each is None else options_of(each) for path, each in relationships.items()}
+    return () if relationships is None else [name_of(each) for each in one_or_more(relationships)]
 
 
 def filters_of(filters: FiltersLike) -> Sequence[Filter]:

@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import types as sa
 from sqlalchemy.dialects.postgresql import CIDR, INET
 
-from dotmac_database import FilterOperator, Traits, ValidationError, traits_of
+from dotmac_database import FieldName, FilterOperator, Traits, ValidationError, names_for, traits_of
 
 from .aliases import Annotation, AnyColumn, ColumnType, JsonObject
 from .binary import Base64InUrl
@@ -365,19 +365,19 @@ def public_columns(traits: Traits[object]) -> dict[str, AnyColumn]:
     }
 
 
-def fields_of(model: type, names: Iterable[str], schema: type | None = None) -> dict[str, ClientField]:
+def fields_of(model: type, names: Iterable[FieldName], schema: type | None = None) -> dict[str, ClientField]:
     """The named fields of ``model``. Without names, those of ``schema`` (None: of the derived read schema).
 
     Without names, the tenant and soft-delete columns are excluded. Raises `ValidationError` for an unknown field, and
     for a private column.
     """
     traits: Traits[object] = traits_of(model)
-    named = list(names) or list(_default_fields(traits, schema))
+    named = names_for(model, names) or list(_default_fields(traits, schema))
     return {name: _field(traits, name) for name in named}
 
 
 def sortable_fields(
-    model: type, names: Collection[str], among: Iterable[str] = (), schema: type | None = None
+    model: type, names: Collection[FieldName], among: Iterable[FieldName] = (), schema: type | None = None
 ) -> dict[str, ClientField]:
     """The named fields. Without names, those of ``among`` that rows can be sorted by; without both, of `fields_of`.
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from dotmac_database import TotalKind, ValidationError
+from dotmac_database import FieldName, TotalKind, ValidationError, name_of
 
 from .bounds import MAX_OFFSET
 from .envelopes import Envelope
@@ -35,12 +35,12 @@ class ListOptions:
 
     read_schema: type | None = None
     """The schema of a row in responses. None: the derived schema, with all public columns."""
-    filters: Sequence[str] = ()
+    filters: Sequence[FieldName] = ()
     """The fields that clients may filter by. Empty: those of ``read_schema``, except the tenant, soft-delete and
     private columns."""
-    sorts: Sequence[str] = ()
+    sorts: Sequence[FieldName] = ()
     """The fields that clients may sort by. Empty: as for ``filters``, without arrays."""
-    search: Sequence[str] = ()
+    search: Sequence[FieldName] = ()
     """The fields that ``q=`` searches. Empty: there is no parameter ``q``."""
     default_sort: str = ""
     """The order if a client names none, such as ``"-created_at,name"``. Empty: by the primary key."""
@@ -83,7 +83,7 @@ class ListOptions:
     def __post_init__(self) -> None:
         # Equal options are one key of a cache, whether a field was given as a list or as a tuple.
         for name in ("filters", "sorts", "search", "fields", "include", "facets"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            object.__setattr__(self, name, tuple(map(name_of, getattr(self, name))))
         object.__setattr__(self, "totals", frozenset(self.totals))
         if self.exports is not None:
             object.__setattr__(self, "exports", checked_formats(self.exports))
@@ -209,9 +209,9 @@ class RouterKeywords(TypedDict, total=False):
 
 
 class _Keywords(RouterKeywords, total=False):
-    filters: Sequence[str]
-    sorts: Sequence[str]
-    search: Sequence[str]
+    filters: Sequence[FieldName]
+    sorts: Sequence[FieldName]
+    search: Sequence[FieldName]
     default_sort: str
     paging: Paging | None
     envelope: Envelope | None

@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection
 from dotmac_database import (
     MAX_PAGE_SIZE,
     CursorPaginationParams,
+    FieldName,
     PaginationParams,
     QueryFilter,
     QueryOptions,
@@ -54,14 +55,14 @@ CursorQuery: TypeAlias = Annotated[CursorPaginationParams, Depends(_cursor_query
 
 
 @lru_cache(maxsize=1024)
-def filter_query(model: type, *fields: str) -> Callable[..., Awaitable[list[QueryFilter]]]:
+def filter_query(model: type, *fields: FieldName) -> Callable[..., Awaitable[list[QueryFilter]]]:
     """A dependency that parses ``status=active``, ``score__gte=10``, ``status__in=a,b`` into ``list[QueryFilter]``.
 
-    ``fields`` are the fields that clients may filter by, including dotted paths. Without them, clients may filter by
-    the fields of the derived read schema, except the tenant, soft-delete and private columns. An unknown query
-    parameter is a 422 that names it, and so is an invalid value. At most 100 query parameters and 1,000 values are
-    accepted, and a problem lists ten errors. Raises `ValidationError` at once for a field that ``model`` does not have,
-    and for a private one.
+    ``fields`` are the fields that clients may filter by: names, including dotted paths, or attributes (``User.name``).
+    Without them, clients may filter by the fields of the derived read schema, except the tenant, soft-delete and
+    private columns. An unknown query parameter is a 422 that names it, and so is an invalid value. At most 100 query
+    parameters and 1,000 values are accepted, and a problem lists ten errors. Raises `ValidationError` at once for a
+    field that ``model`` does not have, and for a private one.
     """
     params = FilterParams(model, fields)
 
@@ -76,7 +77,7 @@ def filter_query(model: type, *fields: str) -> Callable[..., Awaitable[list[Quer
 
 
 @lru_cache(maxsize=1024)
-def sort_query(model: type, *fields: str) -> Callable[..., Awaitable[list[SortField]]]:
+def sort_query(model: type, *fields: FieldName) -> Callable[..., Awaitable[list[SortField]]]:
     """A dependency that parses ``sort=-created_at,name``, at most 20 fields, into ``list[SortField]``.
 
     ``fields`` and errors are as in `filter_query`; a field that is an array is a `ValidationError` too.
@@ -95,9 +96,9 @@ def sort_query(model: type, *fields: str) -> Callable[..., Awaitable[list[SortFi
 
 def options_query(
     model: type,
-    *fields: str,
-    sorts: Sequence[str] = (),
-    search: Sequence[str] = (),
+    *fields: FieldName,
+    sorts: Sequence[FieldName] = (),
+    search: Sequence[FieldName] = (),
     page_size: int = PAGE_SIZE,
     max_page_size: int = MAX_PAGE_SIZE,
     max_offset: int | None = MAX_OFFSET,

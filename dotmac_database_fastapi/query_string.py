@@ -13,6 +13,7 @@ import pydantic
 from starlette.requests import HTTPConnection
 
 from dotmac_database import (
+    FieldName,
     FilterGroup,
     FilterOperator,
     QueryFilter,
@@ -88,7 +89,7 @@ class FilterParams:
     def __init__(
         self,
         model: type,
-        names: Iterable[str] = (),
+        names: Iterable[FieldName] = (),
         *,
         reserved: frozenset[str] = frozenset(),
         schema: type | None = None,
@@ -205,7 +206,7 @@ class SortParams:
 
     known = frozenset({"sort"})
 
-    def __init__(self, fields: Mapping[str, ClientField], searched: Sequence[str] = ()) -> None:
+    def __init__(self, fields: Mapping[str, ClientField], searched: Sequence[FieldName] = ()) -> None:
         self.names = tuple(fields)
         ascending: dict[str, tuple[SortField, ...]] = {}
         for name, each in fields.items():
@@ -270,7 +271,7 @@ class SearchParams:
 
     known = frozenset({"q"})
 
-    def __init__(self, model: type, names: Sequence[str]) -> None:
+    def __init__(self, model: type, names: Sequence[FieldName]) -> None:
         self.names = tuple(fields_of(model, names))
 
     def read(self, values: Values, faults: QueryErrors) -> list[FilterGroup]:
@@ -316,7 +317,7 @@ class ListParams:
     unknown kind of total.
     """
 
-    def __init__(self, model: type, options: ListOptions = _DEFAULTS, *, sorts_among: Iterable[str] = ()) -> None:
+    def __init__(self, model: type, options: ListOptions = _DEFAULTS, *, sorts_among: Iterable[FieldName] = ()) -> None:
         search, schema = options.search, row_schema_in(options.envelope) or options.read_schema
         selects = bool(options.fields or options.include)
         self.selection = SelectionParams(model, schema, options.fields, options.include) if selects else None

@@ -45,14 +45,33 @@ def ensure_begun(connection: Connection) -> None:
 
 def send_begin(connection: Connection) -> None:
     """Send BEGIN to SQLite by the driver: SQLAlchemy's execution costs more than twice as much."""
+    _send(connection, "BEGIN")
+
+
+def end_snapshot(connection: Connection) -> None:
+    """Begin SQLite's transaction anew if it has only read. Other databases need nothing of the kind.
+
+    A transaction that has read sees the database as it was then. It can't write any more once another transaction has:
+    https://www.sqlite.org/rescode.html#busy_snapshot. One that begins with a write waits for the other one instead.
+    """
+    if connection.dialect.name != "sqlite" or connection.invalidated:
+        return
+    driver: Any = connection.connection.driver_connection
+    before = connection.info.get(CHANGES_AT_BEGIN)
+    if driver.in_transaction and before is not None and before == total_changes(connection):
+        _send(connection, "ROLLBACK")
+        _send(connection, "BEGIN")
+
+
+def _send(connection: Connection, command: str) -> None:
     driver, pooled = driver_of(connection.dialect), connection.connection
     if driver is None:
-        connection.exec_driver_sql("BEGIN")
+        connection.exec_driver_sql(command)
         return
     try:
-        driver.run(link_of(pooled), "BEGIN")
+        driver.run(link_of(pooled), command)
     except (connection.dialect.loaded_dbapi.Error, ValueError):  # a ValueError is aiosqlite's, for a closed connection
-        connection.exec_driver_sql("BEGIN")  # which fails too, with SQLAlchemy's error
+        connection.exec_driver_sql(command)  # which fails too, with SQLAlchemy's error
 
 
 def _begin_first(connection: Connection, *_: Any) -> None:

@@ -15,6 +15,7 @@ from ..dialects.stale_plans import mark_savepoint
 from ..dialects.transactions import (
     BEFORE_UNDO,
     connections_of,
+    end_snapshot,
     ensure_begun,
     equip,
     has_vanished,
@@ -276,6 +277,20 @@ def with_savepoints(session: Session) -> Iterator[None]:
         yield
     finally:
         state.savepoints = outer
+
+
+def has_sent_nothing(session: Session) -> bool:
+    """Whether the next statement is the first one of the session's transaction, and no flush precedes it."""
+    return not (connections_of(session) or session.in_nested_transaction()) and has_nothing_to_flush(session)
+
+
+def end_snapshots(session: Session) -> None:
+    """Begin the session's transaction anew on SQLite, if it has only read.
+
+    Then it waits for transactions that have written meanwhile, where it could not write otherwise.
+    """
+    for connection in connections_of(session):
+        end_snapshot(connection)
 
 
 def vanished() -> TransactionError:

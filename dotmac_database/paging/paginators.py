@@ -19,6 +19,7 @@ from ..dialects.explain import planned_rows
 from ..dialects.features import estimates_rows
 from ..errors import InvalidCursorError, MisuseError, ValidationError
 from ..execution.state import sync_session
+from ..field_names import FieldName
 from ..models.traits import Traits, traits_of
 from ..query import MAX_PAGE_SIZE, CursorPaginationParams, SortField, SortOrder
 from ..sqlalchemy_internals import is_grouped, order_clauses
@@ -79,7 +80,7 @@ class DatabasePaginator:
     def cursor_paginate_query(
         session: Session,
         query: AnyQuery,
-        cursor_field: str,
+        cursor_field: FieldName,
         limit: int,
         cursor: str | None = None,
         ascending: bool = True,
@@ -115,7 +116,7 @@ class DatabasePaginator:
     async def async_cursor_paginate_query(
         session: AsyncSession,
         query: AnyQuery,
-        cursor_field: str,
+        cursor_field: FieldName,
         limit: int,
         cursor: str | None = None,
         ascending: bool = True,
@@ -155,7 +156,7 @@ class PerformancePaginator:
 
     @staticmethod
     def deep_pagination_optimize(
-        session: Session, query: AnyQuery, page: int, per_page: int, cursor_field: str = "id"
+        session: Session, query: AnyQuery, page: int, per_page: int, cursor_field: FieldName = "id"
     ) -> tuple[Items, int]:
         """The items of a page, as from `paginate_query`, and the exact total. Two statements.
 
@@ -181,7 +182,7 @@ class PerformancePaginator:
 
     @staticmethod
     async def async_deep_pagination_optimize(
-        session: AsyncSession, query: AnyQuery, page: int, per_page: int, cursor_field: str = "id"
+        session: AsyncSession, query: AnyQuery, page: int, per_page: int, cursor_field: FieldName = "id"
     ) -> tuple[Items, int]:
         """As `deep_pagination_optimize`."""
         return await _run(session, PerformancePaginator.deep_pagination_optimize, query, page, per_page, cursor_field)

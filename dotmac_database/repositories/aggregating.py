@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from ..errors import MisuseError
+from ..field_names import FieldName, name_for, names_for
 from ..query import FiltersLike, MeasuresLike, SortsLike, aggregates_of, filters_of, sorts_of
 from ..statements.aggregates import grouped
 from .core import SyncDb
@@ -23,7 +24,7 @@ class AggregateMethods(StatementRunner[M, SyncDb]):
         measures: MeasuresLike,
         filters: FiltersLike = None,
         *,
-        group_by: str | Sequence[str] = (),
+        group_by: FieldName | Sequence[FieldName] = (),
         include_deleted: bool = False,
         sorts: SortsLike = (),
         limit: int | None = None,
@@ -39,14 +40,15 @@ class AggregateMethods(StatementRunner[M, SyncDb]):
         """
         if limit is not None and limit < 1:
             raise MisuseError("limit must be at least 1, or None.", field="limit")
-        groups = (group_by,) if isinstance(group_by, str) else tuple(group_by)
+        groups = names_for(self.model_class, group_by)
         reader, order = self._reader(include_deleted), sorts_of(sorts)
         query = grouped(reader, aggregates_of(measures), groups, filters_of(filters), order, limit)
         return query.rows(self._read(lambda execution_options: self._execute(query.bound, execution_options).all()))
 
     def distinct_values(
-        self, field_name: str, filters: FiltersLike = None, *, include_deleted: bool = False
+        self, field_name: FieldName, filters: FiltersLike = None, *, include_deleted: bool = False
     ) -> builtins.list[Any]:
         """The distinct values of a field among the matching rows, in ascending order; None, if present, is last."""
         groups = self.aggregate({}, filters, group_by=field_name, include_deleted=include_deleted)
-        return [group[field_name] for group in groups]
+        name = name_for(self.model_class, field_name)
+        return [group[name] for group in groups]

@@ -19,6 +19,7 @@ from sqlalchemy.util import await_only
 
 from ..advisor import QueryPlan
 from ..execution.routes import Route
+from ..field_names import FieldName
 from ..paging.cursors import CursorKey
 from ..paging.pages import CursorPaginationResult, OffsetResult, PaginationResult
 from ..query import (
@@ -107,13 +108,13 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         return await self._run(BaseRepository.get_many, ids, include_deleted, relationships)
 
     async def get_by_field(
-        self, field_name: str, value: Any, include_deleted: bool = False, relationships: RelationshipsLike = None
+        self, field_name: FieldName, value: Any, include_deleted: bool = False, relationships: RelationshipsLike = None
     ) -> M | None:
         """As `BaseRepository.get_by_field`."""
         return await self._run(BaseRepository.get_by_field, field_name, value, include_deleted, relationships)
 
     async def list_by_field(
-        self, field_name: str, value: Any, include_deleted: bool = False, relationships: RelationshipsLike = None
+        self, field_name: FieldName, value: Any, include_deleted: bool = False, relationships: RelationshipsLike = None
     ) -> builtins.list[M]:
         """As `BaseRepository.list_by_field`."""
         return await self._run(BaseRepository.list_by_field, field_name, value, include_deleted, relationships)
@@ -131,10 +132,12 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         return await self._run(BaseRepository.count, filters, include_deleted)
 
     @overload
-    def values(self, into: type[T], /, **counts: Count) -> AsyncValueReads[T]: ...
+    def values(  # pyright: ignore[reportOverlappingOverload]  # for type checkers, a class can be a FieldName, too
+        self, into: type[T], /, **counts: Count
+    ) -> AsyncValueReads[T]: ...
     @overload
-    def values(self, *fields: str, **counts: Count) -> AsyncValueReads[Row]: ...
-    def values(self, *fields: str | type[object], **counts: Count) -> AsyncValueReads[Any]:  # type: ignore[misc]  # mypy: *fields takes into
+    def values(self, *fields: FieldName, **counts: Count) -> AsyncValueReads[Row]: ...
+    def values(self, *fields: FieldName, **counts: Count) -> AsyncValueReads[Any]:  # type: ignore[misc]  # mypy: *fields takes into
         """As `BaseRepository.values`; this method itself is no coroutine."""
         return AsyncValueReads(*projection(self, fields, counts))
 
@@ -143,7 +146,7 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         measures: MeasuresLike,
         filters: FiltersLike = None,
         *,
-        group_by: str | Sequence[str] = (),
+        group_by: FieldName | Sequence[FieldName] = (),
         include_deleted: bool = False,
         sorts: SortsLike = (),
         limit: int | None = None,
@@ -160,7 +163,7 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         )
 
     async def distinct_values(
-        self, field_name: str, filters: FiltersLike = None, *, include_deleted: bool = False
+        self, field_name: FieldName, filters: FiltersLike = None, *, include_deleted: bool = False
     ) -> builtins.list[Any]:
         """As `BaseRepository.distinct_values`."""
         return await self._run(BaseRepository.distinct_values, field_name, filters, include_deleted=include_deleted)
@@ -257,29 +260,31 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
             lambda _: BaseRepository.bulk_create(self._twin, rows, user_id, returning=returning)
         )
 
-    async def upsert(self, data: Any, conflict_fields: Sequence[str], user_id: str | None = None) -> M:
+    async def upsert(self, data: Any, conflict_fields: Iterable[FieldName], user_id: str | None = None) -> M:
         """As `BaseRepository.upsert`."""
         return await self._run(BaseRepository.upsert, data, conflict_fields, user_id)
 
     async def bulk_upsert(
-        self, rows: Iterable[Any], conflict_fields: Sequence[str], user_id: str | None = None
+        self, rows: Iterable[Any], conflict_fields: Iterable[FieldName], user_id: str | None = None
     ) -> builtins.list[M]:
         """As `BaseRepository.bulk_upsert`."""
         return await self._run(BaseRepository.bulk_upsert, rows, conflict_fields, user_id)
 
-    async def get_or_create(self, data: Any, match_fields: Sequence[str], user_id: str | None = None) -> tuple[M, bool]:
+    async def get_or_create(
+        self, data: Any, match_fields: Iterable[FieldName], user_id: str | None = None
+    ) -> tuple[M, bool]:
         """As `BaseRepository.get_or_create`."""
         return await self._run(BaseRepository.get_or_create, data, match_fields, user_id)
 
-    async def link(self, entity_id: object, relationship: str, ids: Iterable[object]) -> int:
+    async def link(self, entity_id: object, relationship: FieldName, ids: Iterable[object]) -> int:
         """As `BaseRepository.link`."""
         return await self._run(BaseRepository.link, entity_id, relationship, ids)
 
-    async def unlink(self, entity_id: object, relationship: str, ids: Iterable[object]) -> int:
+    async def unlink(self, entity_id: object, relationship: FieldName, ids: Iterable[object]) -> int:
         """As `BaseRepository.unlink`."""
         return await self._run(BaseRepository.unlink, entity_id, relationship, ids)
 
-    async def set_links(self, entity_id: object, relationship: str, ids: Iterable[object]) -> tuple[int, int]:
+    async def set_links(self, entity_id: object, relationship: FieldName, ids: Iterable[object]) -> tuple[int, int]:
         """As `BaseRepository.set_links`."""
         return await self._run(BaseRepository.set_links, entity_id, relationship, ids)
 

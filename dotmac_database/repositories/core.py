@@ -17,6 +17,7 @@ from ..dialects.transactions import watch
 from ..errors import MisuseError, TenantNotGivenError, TenantRequiredError, ValidationError
 from ..execution.state import state_of, sync_session
 from ..execution.strict import STRICT_LOADING
+from ..field_names import FieldName, names_for
 from ..models.traits import Traits, traits_of
 from ..paging.cursors import CursorCodec, CursorKey
 from ..query import Count
@@ -167,17 +168,18 @@ class RepositoryCore(Generic[M, Db]):
             raise ValidationError("nowait and skip_locked exclude each other.", field="skip_locked")
         return self._with(_lock=Lock(nowait, skip_locked))
 
-    def undefer(self, *fields: str) -> Self:
+    def undefer(self, *fields: FieldName) -> Self:
         """A copy whose reads also load these deferred columns; without names, all deferred columns of the class.
 
         A dotted path names a column of a relationship that the read loads. No statement is added. Writes always return
         entities with all deferred columns loaded. Raises `ValidationError` for a name that is no column.
         """
-        for name in fields:
+        names = names_for(self.model_class, fields)
+        for name in names:
             path = resolve(self.traits, name)
             if path.json or path.key is None or path.key not in path.owner.mapper.column_attrs:
                 raise MisuseError(f"{self.traits.name}.{name} is no column.", field=name)
-        return self._with(_undeferred=frozenset(fields) or self.traits.deferred)
+        return self._with(_undeferred=frozenset(names) or self.traits.deferred)
 
     def strict(self) -> Self:
         """A copy whose entities raise `LazyLoadError` instead of sending a lazy load.

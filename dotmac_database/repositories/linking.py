@@ -13,6 +13,7 @@ from ..actors import current_actor
 from ..dialects.own_statements import OWN
 from ..errors import EntityNotFoundError
 from ..execution.routes import Circumstance, Sender, change_refusal
+from ..field_names import FieldName, name_for
 from ..statements.data import Values
 from ..statements.inheritance import nothing
 from ..statements.links import Link, LinkStatements, link_of, targets_of
@@ -53,21 +54,21 @@ class LinkMethods(RowWriter[M, SyncDb]):
     versions are written as by `update`; if their class has listeners, they are loaded and flushed.
     """
 
-    def link(self, entity_id: object, relationship: str, ids: Iterable[object]) -> int:
+    def link(self, entity_id: object, relationship: FieldName, ids: Iterable[object]) -> int:
         """Link the rows with the primary keys ``ids`` to a row, and return how many links are new.
 
         A child by a foreign key leaves its former parent. See `LinkMethods`.
         """
         return self._link(entity_id, relationship, ids, adds=True, removes=False)[0]
 
-    def unlink(self, entity_id: object, relationship: str, ids: Iterable[object]) -> int:
+    def unlink(self, entity_id: object, relationship: FieldName, ids: Iterable[object]) -> int:
         """Remove the links of a row to the rows with the primary keys ``ids``, and return how many were removed.
 
         The foreign keys of children become NULL; `ValidationError` is raised if they can't. See `LinkMethods`.
         """
         return self._link(entity_id, relationship, ids, adds=False, removes=True)[1]
 
-    def set_links(self, entity_id: object, relationship: str, ids: Iterable[object]) -> tuple[int, int]:
+    def set_links(self, entity_id: object, relationship: FieldName, ids: Iterable[object]) -> tuple[int, int]:
         """Link a row to the rows with the primary keys ``ids`` and to no others. Returns how many were added, removed.
 
         Links to soft-deleted rows remain. As `link` and `unlink` otherwise, with two statements that write.
@@ -75,9 +76,9 @@ class LinkMethods(RowWriter[M, SyncDb]):
         return self._link(entity_id, relationship, ids, adds=True, removes=True)
 
     def _link(
-        self, entity_id: object, relationship: str, ids: Iterable[object], *, adds: bool, removes: bool
+        self, entity_id: object, relationship: FieldName, ids: Iterable[object], *, adds: bool, removes: bool
     ) -> tuple[int, int]:
-        link = link_of(self.traits, relationship)
+        link = link_of(self.traits, name_for(self.model_class, relationship))
         if removes:
             link.refuse_required()
         key = self._reader().key(entity_id)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from ..dialects.isolation import sees_snapshot
 from ..errors import DuplicateEntityError, TransactionError, ValidationError
-from ..execution.work import with_savepoints
+from ..execution.work import end_snapshots, has_sent_nothing, with_savepoints
+from ..field_names import FieldName
 from ..statements.data import Values
 from ..statements.upserts import conflict_columns, meets_living_only
 from ..statements.writes import Writer
@@ -20,7 +21,7 @@ M = TypeVar("M")
 class ObtainMethods(WriteMethods[M, SyncDb]):
     """Reads a row, or creates it if it does not exist."""
 
-    def get_or_create(self, data: Any, match_fields: Sequence[str], user_id: str | None = None) -> tuple[M, bool]:
+    def get_or_create(self, data: Any, match_fields: Iterable[FieldName], user_id: str | None = None) -> tuple[M, bool]:
         """The row whose ``match_fields`` have the values of ``data``, or a new one by `create`; and whether it is new.
 
         The fields must be those of a unique constraint or index; the tenant column may be omitted. If many callers ask
@@ -35,15 +36,20 @@ class ObtainMethods(WriteMethods[M, SyncDb]):
 
         A failed INSERT is rolled back to its savepoint, also in a block with ``savepoints=False``, which is not doomed
         by it. A transaction that is REPEATABLE READ or SERIALIZABLE can't see a row that another one has committed
-        since it began. Then a transient `TransactionError` is raised, so that `TransactionManager` runs it again.
+        since it began. Then a transient `TransactionError` is raised, so that `TransactionManager` runs it again. On
+        SQLite this holds for a transaction that has read before this call, and has written nothing: it can't write
+        after another one has.
         """
         traits, writer = self.traits, self._writer(user_id)
         conflict = conflict_columns(writer, match_fields, "match_fields")
         keys = [traits.mapper.get_property_by_column(column).key for column in conflict]
         match = self._match(writer, data, keys)
+        is_first = has_sent_nothing(self._session)
         entity = self._matched(match)
         if entity is not None:
             return entity, False
+        if is_first:
+            end_snapshots(self._session)
         try:
             with with_savepoints(self._session):
                 return self.create(data, user_id), True

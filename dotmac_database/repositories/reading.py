@@ -10,6 +10,7 @@ from sqlalchemy import Select
 
 from ..errors import InvalidCursorError, MisuseError, ValidationError
 from ..execution.state import keep
+from ..field_names import FieldName
 from ..paging.pages import CursorPaginationResult, OffsetResult, PaginationResult
 from ..query import (
     CursorPaginationParams,
@@ -73,7 +74,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
 
     def get_by_field(
         self,
-        field_name: str,
+        field_name: FieldName,
         value: Any,
         include_deleted: bool = False,
         relationships: RelationshipsLike = None,
@@ -92,7 +93,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
 
     def list_by_field(
         self,
-        field_name: str,
+        field_name: FieldName,
         value: Any,
         include_deleted: bool = False,
         relationships: RelationshipsLike = None,

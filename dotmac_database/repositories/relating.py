@@ -15,6 +15,7 @@ from sqlalchemy.orm.collections import collection_adapter
 from ..execution.partial import note_partial
 from ..execution.state import keep
 from ..execution.strict import make_strict
+from ..field_names import names_for
 from ..models.traits import traits_of
 from ..query import RelationshipsLike
 from ..statements.reads import Bound, Reader
@@ -37,7 +38,8 @@ class RelationshipLoader(StatementRunner[M, SyncDb]):
         A relationship with options takes one statement after the read, for any number of rows.
         """
         if not isinstance(relationships, Mapping):
-            return self._fetched(reader.loading(bound, relationships or ()))
+            names = names_for(self.model_class, relationships) if relationships else ()
+            return self._fetched(reader.loading(bound, names))
         branch = branches_of(self.traits, relationships)
         rows = self._fetched(reader.loading(bound, [*branch.plain]))
         if branch.has_options and rows:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar, overload
 
 from sqlalchemy import and_, case, func, select, true
 
+from ..field_names import FieldName
 from ..query import Count
 from ..statements.reads import Bound
 from ..statements.scope import not_deleted_conditions
@@ -46,10 +47,12 @@ class BaseRepository(
     """
 
     @overload
-    def values(self, into: type[T], /, **counts: Count) -> ValueReads[T]: ...
+    def values(  # pyright: ignore[reportOverlappingOverload]  # for type checkers, a class can be a FieldName, too
+        self, into: type[T], /, **counts: Count
+    ) -> ValueReads[T]: ...
     @overload
-    def values(self, *fields: str, **counts: Count) -> ValueReads[Row]: ...
-    def values(self, *fields: str | type[object], **counts: Count) -> ValueReads[Any]:  # type: ignore[misc]  # mypy: *fields takes into
+    def values(self, *fields: FieldName, **counts: Count) -> ValueReads[Row]: ...
+    def values(self, *fields: FieldName, **counts: Count) -> ValueReads[Any]:  # type: ignore[misc]  # mypy: *fields takes into
         """The repository's reads of rows, with each row as a dict of these columns instead of an entity.
 
         They return the same rows in the same order at lower cost: only the named columns are read, and the session

@@ -10,6 +10,7 @@ from sqlalchemy import Column, select
 
 from ..errors import DuplicateEntityError, MisuseError, ValidationError
 from ..execution.routes import Sender, rows_sender
+from ..field_names import FieldName, names_for
 from ..models.traits import VersionSource
 from ..statements.bulk import BATCH, Unnested
 from ..statements.data import NewRow, Values
@@ -30,7 +31,7 @@ _TRIES = 10
 class UpsertMethods(ManyRowsWriter[M, SyncDb]):
     """Methods that insert rows or update them. Each call is atomic."""
 
-    def upsert(self, data: Any, conflict_fields: Sequence[str], user_id: str | None = None) -> M:
+    def upsert(self, data: Any, conflict_fields: Iterable[FieldName], user_id: str | None = None) -> M:
         """Insert one row, or update the row that has the same ``conflict_fields``. One statement.
 
         The fields must be those of a unique constraint; the tenant column may be omitted. If the existing row is
@@ -42,19 +43,22 @@ class UpsertMethods(ManyRowsWriter[M, SyncDb]):
         """
         return self.bulk_upsert([data], conflict_fields, user_id)[0]
 
-    def bulk_upsert(self, rows: Iterable[Any], conflict_fields: Sequence[str], user_id: str | None = None) -> list[M]:
+    def bulk_upsert(
+        self, rows: Iterable[Any], conflict_fields: Iterable[FieldName], user_id: str | None = None
+    ) -> list[M]:
         """`upsert` many rows atomically, and return them in the given order.
 
         One statement per batch for each set of fields that the rows have.
         """
         writer = self._writer(user_id)
+        conflict_names = names_for(self.model_class, conflict_fields)
         if len(self.traits.tables) != 1 or not self.traits.takes_statements:
             raise MisuseError(
                 f"{self.traits.name} is not mapped to one plain table, so one statement can't upsert its rows."
             )
         upserts = list(rows)
         groups = self._upsert_groups(writer, upserts)
-        conflict = conflict_columns(writer, conflict_fields)
+        conflict = conflict_columns(writer, conflict_names)
         keys = [self.traits.mapper.get_property_by_column(column).key for column in conflict]
         identities: list[tuple[object, ...]] = [()] * len(upserts)
         for _, members in groups:
@@ -63,7 +67,7 @@ class UpsertMethods(ManyRowsWriter[M, SyncDb]):
             for place, identity in zip(members.places, values, strict=True):
                 identities[place] = identity
         if len(set(identities)) != len(identities):
-            raise ValidationError(f"{self.traits.name}: two rows have the same {', '.join(conflict_fields)}.")
+            raise ValidationError(f"{self.traits.name}: two rows have the same {', '.join(conflict_names)}.")
         by_identity: dict[tuple[object, ...], M] = {}
         with self._writing(self._many_route()):
             for unset, members in groups:
@@ -74,7 +78,7 @@ class UpsertMethods(ManyRowsWriter[M, SyncDb]):
             if any(entity is None for entity in entities):
                 for entity in by_identity.values():
                     self._session.expire(entity)  # its values are about to be rolled back
-                public = tuple(name for name in conflict_fields if name not in self.traits.private)
+                public = tuple(name for name in conflict_names if name not in self.traits.private)
                 named = f": {', '.join(public)}" if public else ""
                 raise DuplicateEntityError(f"{self.traits.name} exists already{named}.", fields=public)
             written = [entity for entity in entities if entity is not None]

@@ -8,6 +8,7 @@ from copy import copy
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 from ..errors import MisuseError
+from ..field_names import FieldName, name_for
 from ..paging.pages import CursorPaginationResult, PaginationResult
 from ..query import Count, OptionsLike, QueryOptions, options_of
 from ..statements.paths import has_value, unknown
@@ -122,14 +123,14 @@ def _as_it_is(row: Row) -> Row:
 
 
 def projection(
-    repository: C, fields: Sequence[str | type[object]], counts: Mapping[str, Count]
+    repository: C, fields: Sequence[FieldName], counts: Mapping[str, Count]
 ) -> tuple[C, Callable[[Row], Any]]:
     """The repository whose rows are dicts of the fields and counts, and the function that makes the result of a row.
 
     Raises `ValidationError` for a field of a class that is neither a column nor a count, and has no default.
     """
-    classes = [each for each in fields if isinstance(each, type)]
-    names = [each for each in fields if not isinstance(each, type)]
+    classes: list[type[object]] = [each for each in fields if isinstance(each, type)]
+    names = [name_for(repository.model_class, each) for each in fields if not isinstance(each, type)]
     if not classes:
         return repository._projected(names, counts), _as_it_is
     if len(fields) > 1:

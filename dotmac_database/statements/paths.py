@@ -21,6 +21,7 @@ from sqlalchemy.types import TypeEngine
 from ..dialects.base import Dialect, enum_of
 from ..dialects.spans import Span
 from ..errors import MisuseError
+from ..field_names import check_owner
 from ..models.expressions import element_of, hybrid_sql, is_private
 from ..models.traits import Traits, traits_of
 from ..types import undecorated
@@ -130,6 +131,8 @@ def resolve(traits: Traits[Any], text: str) -> FieldPath:
         raise MisuseError(
             f"{traits.name} has no field {shown(text)!r}: a name has at most {MAX_PATH} characters.", field=shown(text)
         )
+    if type(text) is not str:
+        check_owner(traits.model, text)
     return traits.cached(("path", text), lambda: _resolve(traits, text))
 
 
@@ -205,6 +208,7 @@ def unknown(root: Traits[object], text: str, part: str, owner: Traits[object], w
 
 def relationship_of(traits: Traits[object], name: str, text: str) -> RelationshipProperty[object]:
     """The relationship ``name`` of the class; raises `ValidationError` for any other name."""
+    check_owner(traits.model, name)
     relationship = traits.relationships.get(name)
     if relationship is None:
         hint = suggestion(name, list(traits.relationships), listed=False)

@@ -10,8 +10,9 @@ from sqlalchemy import and_, bindparam, func, select
 from sqlalchemy.orm import RelationshipProperty, aliased
 
 from ..errors import MisuseError
+from ..field_names import name_for, one_or_more
 from ..models.traits import Traits, traits_of
-from ..query import QueryOptions, RelationshipsLike, options_of
+from ..query import OptionsLike, QueryOptions, RelationshipsLike, options_of
 from .keyset import order_by
 from .ordering import Order, order_of
 from .paths import relationship_of
@@ -50,8 +51,10 @@ def branches_of(traits: Traits[M], relationships: RelationshipsLike) -> Branch:
 
 
 def _add(traits: Traits[object], root: Branch, relationships: RelationshipsLike) -> None:
-    by_path = relationships if isinstance(relationships, Mapping) else dict.fromkeys(relationships or ())
-    for path, each in by_path.items():
+    by_path: Mapping[object, OptionsLike]
+    by_path = relationships if isinstance(relationships, Mapping) else dict.fromkeys(one_or_more(relationships))
+    for key, each in by_path.items():
+        path = name_for(traits.model, key)
         first, *further = path.split(".")
         relationship = relationship_of(traits, first, path)
         branch = root.branches.setdefault(first, Branch())

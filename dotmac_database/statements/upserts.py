@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 
 from ..errors import MisuseError
+from ..field_names import FieldName, names_for
 from ..models.expressions import default_value
 from ..models.living import flag_value, living_condition
 from ..models.traits import VersionSource
@@ -36,13 +37,12 @@ class VersionStep(NamedTuple):
     next: object
 
 
-def conflict_columns(writer: Writer, fields: Sequence[str], argument: str = "conflict_fields") -> list[Any]:
+def conflict_columns(writer: Writer, fields: Iterable[FieldName], argument: str = "conflict_fields") -> list[Any]:
     """The columns of the unique constraint on ``fields``, or on ``fields`` and the tenant column.
 
     Raises `ValidationError` if there is no such constraint. ``argument`` is the fields' name in the message.
     """
-    names = [fields] if isinstance(fields, str) else list(fields)
-    keys = [writer.canonical(name) for name in names]
+    keys = [writer.canonical(name) for name in names_for(writer.traits.model, fields)]
     unknown = next((key for key in keys if key not in writer.traits.columns), None)
     if unknown is not None or not keys:
         raise MisuseError(f"{writer.traits.name}: {argument} must name columns.", field=unknown)

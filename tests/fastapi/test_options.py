@@ -10,10 +10,18 @@ import pytest
 from fastapi import FastAPI
 
 from dotmac_database import MAX_PAGE_SIZE, ValidationError
-from dotmac_database_fastapi import CrudOptions, ListOptions, crud_router, list_router, options_query
+from dotmac_database_fastapi import (
+    CrudOptions,
+    ListOptions,
+    crud_router,
+    filter_query,
+    list_router,
+    options_query,
+    sort_query,
+)
 from dotmac_database_fastapi.options import CrudKeywords, ListKeywords, RouterKeywords
 
-from ..models import User
+from ..models import Post, User
 from .conftest import Api, inlined
 
 ROUTERS: list[tuple[Any, type[ListOptions], Any]] = [
@@ -54,6 +62,21 @@ def test_an_options_object_gives_the_same_router_as_its_keywords() -> None:
     assert document_of(crud_router(User, "/users", options=CrudOptions(**given))) == document_of(
         crud_router(User, "/users", **given)
     )
+
+
+def test_a_field_may_be_named_by_its_attribute() -> None:
+    names: dict[str, Any] = {"filters": ["name", "score"], "sorts": ["score"], "search": ["name"]}
+    attributes: dict[str, Any] = {"filters": [User.name, "score"], "sorts": [User.score], "search": [User.name]}
+    assert document_of(list_router(User, "/users", **names)) == document_of(list_router(User, "/users", **attributes))
+    assert ListOptions(**names) == ListOptions(**attributes)
+    for make in (filter_query, sort_query, options_query):
+        shown = [inspect.signature(make(User, field)).parameters.keys() for field in ("score", User.score)]
+        assert shown[0] == shown[1]
+        with pytest.raises(ValidationError, match=r"Post\.title is an attribute of Post, not of User"):
+            make(User, Post.title)
+    for option in ("filters", "sorts", "search"):
+        with pytest.raises(ValidationError, match=r"Post\.title is an attribute of Post, not of User"):
+            list_router(User, **{option: [Post.title]})  # type: ignore[misc]  # a keyword from a loop
 
 
 def test_a_keyword_replaces_the_field_of_the_options() -> None:
