@@ -85,13 +85,22 @@ def _details(result: HealthCheckResult, history: HealthHistory) -> Iterator[str]
 def _rows(details: Mapping[str, object], before: str = "") -> Iterator[tuple[str, str]]:
     """The details as names and values; the names of nested details are joined. Lists stay JSON."""
     for name, value in details.items():
-        label = f"{before}{name.replace('_', ' ')}"
+        label, unit = _without_unit(name)
+        label = f"{before}{label.replace('_', ' ')}"
         if isinstance(value, Mapping):
             yield from _rows(value, f"{label} · ")
         elif isinstance(value, (list, tuple)):
             yield label, json.dumps(value, default=str) if value else "none"
+        elif unit == "bytes" and isinstance(value, int):
+            yield label, f"{value / 1e6:,.1f} MB"
         else:
-            yield label, "unknown" if value is None else str(value)
+            yield label, "unknown" if value is None else f"{value} {unit}".rstrip()
+
+
+def _without_unit(name: str) -> tuple[str, str]:
+    """The name of a detail without its unit, and the unit; empty if the name has none."""
+    label, _, unit = name.rpartition("_")
+    return (label, unit) if label and unit in ("ms", "s", "bytes") else (name, "")
 
 
 def _refreshing(refresh: int) -> str:

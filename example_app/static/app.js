@@ -11,7 +11,7 @@ import { AirportMap } from "./map.js";
 import { Question } from "./question.js";
 
 const at = (id) => document.getElementById(id);
-const state = { country: "", names: new Map(), numbers: "", asked: 0 };
+const state = { country: "", names: new Map(), numbers: "", count: "", asked: 0 };
 
 const address = new Address({ onMove: (values) => moved(values).catch(failed) });
 const question = new Question(at("query"), { onAsk: ask });
@@ -67,6 +67,7 @@ async function enter(country, values = {}) {
   // A list of facets would bring the regions with their numbers: then this is its place.
   const regions = request("/api/airports/regions", { tenant });
   if (values.region) offer(country, await regions, values.region);
+  if (state.country !== country) return;
   list.show(country, question.filters, question.sort);
   summarize(country);
   const [points, users] = await Promise.all([
@@ -123,6 +124,7 @@ async function showMatches() {
   map.setShown(found && new Set(found.points.map(([icao]) => icao)));
   if (detail.icao) map.select(detail.icao, detail.covers(at("map")));
   const count = `${found ? `${number.format(found.points.length)} of ` : ""}${counted(map.points.length, "airport")}`;
+  state.count = count;
   at("count").textContent = count;
   at("map").setAttribute("aria-label", `Map of ${count} in ${state.names.get(state.country)}`);
 }
@@ -131,10 +133,9 @@ async function showMatches() {
 
 // An airport that is opened is a step, and the next one takes its place: Back closes it.
 async function pick(icao) {
-  const opens = !detail.icao;
   if (!(await show(icao))) return;
-  if (opens) address.go(view(icao), { closes: true });
-  else keep();
+  if (address.read().airport) keep();
+  else address.go(view(icao), { closes: true });
 }
 
 async function show(icao) {
@@ -148,6 +149,7 @@ async function show(icao) {
     keep();
     return false;
   }
+  at("count").textContent = state.count;
   list.reveal(icao);
   map.select(icao, detail.covers(at("map")));
   return true;

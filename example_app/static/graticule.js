@@ -1,7 +1,8 @@
 // The lines of latitude and longitude of a view, with their degrees.
 
 const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30];
-const APART = 84; // pixels at least
+// In pixels, at least.
+const APART = 84;
 
 export function graticule(context, view, { line, text }) {
   const stepFor = (pixels) => STEPS.find((each) => each * pixels > APART) ?? STEPS.at(-1);

@@ -1,9 +1,11 @@
 // Which part of the world a map shows: equirectangular, true at the country's middle latitude.
 
-const PADDING = 36; // above and below, where the numbers are; as much on both sides of a wide map
+// Above and below, where the numbers are, and as much on both sides of a wide map.
+const PADDING = 36;
 const CLOSEST = 200;
 const FRAMED_CLOSEST = 12;
-const LEAST_EXTENT = 0.5; // degrees, so that a country with one airport is no point without a place
+// In degrees, so that a country with one airport is no point without a place.
+const LEAST_EXTENT = 0.5;
 const MAIN_SHARE = 0.85;
 
 export class View {
@@ -14,8 +16,9 @@ export class View {
     this.middle = [0, 0];
     this.flat = 1;
     this.west = -180;
-    this.moved = false; // by hand
-    this.hands = 0; // how often
+    // Whether the user has moved it since it was last chosen, and how often in all.
+    this.moved = false;
+    this.hands = 0;
   }
 
   // `places` are latitudes and longitudes; the result are points on the plane.
