@@ -140,5 +140,5 @@ def _digits(difference: int) -> str:
 
 
 if __name__ == "__main__":
-    made = coastline(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
-    TARGET.write_text(json.dumps(made, separators=(",", ":")) + "\n", encoding="utf-8")
+    coast = coastline(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    TARGET.write_text(json.dumps(coast, separators=(",", ":")) + "\n", encoding="utf-8")

@@ -104,11 +104,11 @@ def statements_router(log: StatementLog) -> APIRouter:
     router = APIRouter(tags=["how it is done"])
 
     @router.get(f"{_PATH}{{token}}")
-    async def statements(token: str) -> dict[str, list[str]]:
+    async def read_statements(token: str) -> dict[str, list[str]]:
         """The statements that the toolkit sent for one of the last requests, in their order, without parameters."""
-        found = log.get(token)
-        if found is None:
+        statements = log.get(token)
+        if statements is None:
             raise HTTPException(404, "These statements are unknown, or too old.")
-        return {"statements": found}
+        return {"statements": statements}
 
     return router

@@ -98,6 +98,7 @@ function showNumbers(away) {
   const text = away ? `${state.numbers} · ${number.format(away)} outside this view` : state.numbers;
   if (at("numbers").textContent !== text) at("numbers").textContent = text;
   at("zoom-fit").hidden = !map.view.canFit;
+  at("zoom-fit").setAttribute("aria-label", map.view.isWhole ? "Main part of the country" : "Whole country");
 }
 
 // -- what is asked of its airports ---------------------------------------------------------------------------------

@@ -349,7 +349,7 @@ class TestBack:
         first, second = page.rows[:2]
         page.run("for (const row of [...document.querySelectorAll('#airports .row')].slice(0, 2)) row.click()")
         page.until(lambda: f"airport={second}" in page.browser.current_url)
-        assert page.text(".codes").startswith(second)
+        page.until(lambda: page.text(".codes").startswith(second))
         page.browser.back()
         page.until(lambda: not page.is_open)
         assert page.rows[:2] == [first, second]

@@ -192,6 +192,7 @@ class TestTheHistory:
             history.add(result_of(1.0))
             clock.now += 0.05
         assert len(history.samples()) == 12
+        assert len(history._samples) == 12
         assert all(age <= 60 for age, _ in history.samples())
 
     def test_it_forgets_what_is_old(self) -> None:
