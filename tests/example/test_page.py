@@ -416,7 +416,7 @@ class TestTheMap:
             "return [[7, 9], [7, map.height - 9], [map.width - 9, map.height - 7]].map("
             "  ([x, y]) => pen.getImageData(x, y, 1, 1).data[3] < 128)"
         )
-        assert seas.count(True) >= 2, seas
+        assert seas == [True, True, True]
 
     @pytest.mark.parametrize("country", ["FJ", "RU", "AQ"])
     def test_there_is_land_wherever_the_globe_is_cut(self, page: Page, country: str) -> None:
@@ -480,7 +480,8 @@ class TestTheMap:
         page.one("#zoom-in").click()
         page.until(lambda: page.drawing() != home)
         rows, count, before = page.rows, page.count, page.drawing()
-        page.pick(3)
+        # The panel would cover the easternmost, so the map moves.
+        page.pick(max(range(len(rows)), key=lambda at: REAL[rows[at]]["lon"]))
         page.until(lambda: page.drawing() != before)
         page.one(".detail .close").click()
         page.until(lambda: not page.is_open and page.drawing() == before)
