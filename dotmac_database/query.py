@@ -409,7 +409,7 @@ def filters_of(filters: FiltersLike) -> Sequence[Filter]:
 
 def sorts_of(sorts: SortsLike) -> Sequence[SortField]:
     """``sorts`` as a sequence, from None, one sort, or a sequence of sorts and dicts."""
-    return _validated(_SORTS, _as_tuple(sorts), "sorts") if sorts else ()
+    return () if sorts is None else _validated(_SORTS, _as_sorts(sorts), "sorts")
 
 
 def aggregates_of(measures: MeasuresLike) -> dict[str, Aggregate]:

@@ -13,6 +13,7 @@ from dotmac_database_fastapi import DatabasePlugin, health_router, register_exce
 
 from .routes import api_router
 from .settings import Settings
+from .statements import StatementLog, StatementMiddleware, note_statements, statements_router
 
 STATIC = Path(__file__).parent / "static"
 _PAGE_HEADERS = {
@@ -43,6 +44,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # The page shows the details of the health check. If strangers can reach your app, omit ``details``, or give it a
     # dependency that protects the details.
     app.include_router(health_router(plugin=plugin, details=True))
+    log = StatementLog()
+    note_statements(plugin.database.async_engine.sync_engine)
+    app.add_middleware(StatementMiddleware, log=log)
+    app.include_router(statements_router(log))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_api_route("/", page, methods=["GET"], include_in_schema=False)
     app.state.plugin = plugin

@@ -42,14 +42,16 @@ def subject_of(target: Any, *, is_async: bool) -> Subject:
     """The engine and the pools of a session, an engine or a `Database`.
 
     If a `Database` has two engines, an engine with open connections is preferred. If that does not decide, it is the
-    async engine for an async caller (``is_async``), and the sync engine for a sync caller.
+    async engine for an async caller (``is_async``), and the sync engine for a sync caller. The pool of the other engine
+    is counted only if it has open connections, too.
     """
     if not isinstance(target, Database):
         engine = _sync_engine(target)
         return Subject(engine, (engine.pool,))
     engines = [_sync_engine(each) for each in target.engines] or [_first_engine(target)]
     engines.sort(key=lambda each: (not _opened(each.pool), each.dialect.is_async is not is_async))
-    return Subject(engines[0], tuple(each.pool for each in engines))
+    used = (each for each in engines[1:] if _opened(each.pool))
+    return Subject(engines[0], (engines[0].pool, *(each.pool for each in used)))
 
 
 def capacity(pool: QueuePool) -> int | None:

@@ -1,5 +1,7 @@
 // The API, as the page asks it. Every request names its tenant: the country.
 
+import { record } from "./how.js";
+
 export class Problem extends Error {
   constructor(status, body) {
     super(body?.detail || body?.title || "The server did not answer.");
@@ -8,7 +10,8 @@ export class Problem extends Error {
   }
 }
 
-export async function request(path, { tenant, actor, version, method = "GET", body, signal } = {}) {
+// `panel` is the part of the page that shows this request under "How is this done?".
+export async function request(path, { tenant, actor, version, method = "GET", body, signal, panel } = {}) {
   const headers = {};
   if (tenant) headers["X-Tenant-ID"] = tenant;
   if (actor) headers["X-User"] = actor;
@@ -21,6 +24,7 @@ export async function request(path, { tenant, actor, version, method = "GET", bo
     if (error.name === "AbortError") throw error;
     throw new Problem(0, null);
   }
+  if (panel) record(panel, { method, path, headers, status: response.status, statements: response.headers.get("X-Statements") });
   const found = response.status === 204 ? null : await response.json().catch(() => null);
   if (!response.ok) throw new Problem(response.status, found);
   return found;
@@ -30,23 +34,3 @@ export function query(values) {
   const kept = Object.entries(values).filter(([, value]) => value !== "" && value !== null && value !== undefined);
   return kept.length ? `?${new URLSearchParams(kept)}` : "";
 }
-
-// The health check answers 503 with the same body as 200.
-export async function health() {
-  try {
-    const response = await fetch("/health/db");
-    return await response.json();
-  } catch {
-    return { status: "unhealthy", message: "The server does not answer.", details: {} };
-  }
-}
-
-export function element(tag, properties = {}, ...children) {
-  const { dataset, ...plain } = properties;
-  const made = Object.assign(document.createElement(tag), plain);
-  Object.assign(made.dataset, dataset ?? {});
-  made.append(...children);
-  return made;
-}
-
-export const number = new Intl.NumberFormat("en");

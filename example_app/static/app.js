@@ -1,31 +1,39 @@
 // The page: a country, its airports as a list and on a map, one of them in detail, the database's health.
 
-import { element, health, number, query, request } from "./api.js";
+import { Address } from "./address.js";
+import { query, request } from "./api.js";
 import { Detail } from "./detail.js";
+import { counted, element, number } from "./element.js";
+import { Health } from "./health.js";
+import { How } from "./how.js";
 import { AirportList } from "./list.js";
 import { AirportMap } from "./map.js";
+import { Question } from "./question.js";
 
 const at = (id) => document.getElementById(id);
-const fields = { words: at("words"), region: at("region"), sort: at("sort"), above: at("above"), iata: at("iata"), open: at("open") };
-const state = { country: "", names: new Map(), asked: 0 };
+const state = { country: "", names: new Map(), numbers: "", count: "", asked: 0 };
 
-const map = new AirportMap(at("map"), { onPick: (icao) => pick(icao) });
+const address = new Address({ onMove: (values) => moved(values).catch(failed) });
+const question = new Question(at("query"), { onAsk: ask });
+const map = new AirportMap(at("map"), { onPick: (icao) => pick(icao), onLook: (away) => showNumbers(away) });
 const list = new AirportList({
   list: at("airports"),
   more: at("more"),
   scroller: at("scroller"),
   onPick: (icao) => pick(icao),
-  onBusy: (busy) => document.querySelector(".listed").classList.toggle("busy", busy),
+  onBusy: (busy) => at("listed").classList.toggle("busy", busy),
 });
 const detail = new Detail({
   dialog: at("detail"),
   template: at("detail-template"),
+  under: at("listed"),
+  onLeave: leave,
   onClose: (icao) => {
-    map.cover(0);
-    mark("");
+    list.select("");
+    map.unselect();
     list.rowOf(icao)?.focus();
   },
-  onChange: () => showNumbers(state.country),
+  onChange: () => summarize(state.country),
 });
 
 // -- a country ---------------------------------------------------------------------------------------------------
@@ -36,96 +44,78 @@ async function start() {
   at("country").replaceChildren(
     ...items.map((country) => new Option(`${country.name} (${number.format(country.airports)})`, country.code)),
   );
-  const asked = new URLSearchParams(location.search);
-  const wishes = [asked.get("country"), remembered(), new Intl.Locale(navigator.language).region, "IS"];
+  const values = address.read();
+  const wishes = [values.country, remembered(), new Intl.Locale(navigator.language).region, "IS"];
   const country = wishes.find((code) => state.names.has(code)) ?? items[0]?.code;
   if (!country) {
     at("more").textContent = "There are no airports yet: start the example with python -m example_app.";
     return;
   }
-  at("country").value = country;
-  for (const [name, field] of Object.entries(fields)) {
-    if (field.type === "checkbox") field.checked = asked.has(name);
-    else if (name !== "region" && asked.has(name)) field.value = asked.get(name);
-  }
-  await enter(country, { region: asked.get("region") ?? "", icao: asked.get("airport") });
+  await enter(country, values);
 }
 
-async function enter(country, { region = "", icao = "" } = {}) {
+async function enter(country, values = {}) {
   state.country = country;
   detail.close();
   remember(country);
+  at("country").value = country;
   document.title = `Airports of ${state.names.get(country)}`;
   list.list.setAttribute("aria-label", `Airports of ${state.names.get(country)}`);
-  fields.region.replaceChildren(new Option("All", ""));
+  question.fill(values);
+  question.offer([]);
   const tenant = country;
+  // A list of facets would bring the regions with their numbers: then this is its place.
   const regions = request("/api/airports/regions", { tenant });
-  if (region) await fill(country, await regions, region);
-  list.show(country, filters(), fields.sort.value);
-  showNumbers(country);
+  if (values.region) offer(country, await regions, values.region);
+  if (state.country !== country) return;
+  list.show(country, question.filters, question.sort);
+  summarize(country);
   const [points, users] = await Promise.all([
-    request("/api/airports/map", { tenant }),
+    request("/api/airports/map", { tenant, panel: "map" }),
     request("/api/users?limit=100", { tenant }),
-    region || regions.then((found) => fill(country, found, "")),
+    values.region || regions.then((found) => offer(country, found, "")),
   ]);
   if (state.country !== country) return;
   map.setPoints(points.points);
   detail.setCountry(country, users.items);
   await showMatches();
-  if (icao) await pick(icao);
+  if (values.airport) await show(values.airport);
 }
 
-function fill(country, regions, chosen) {
-  if (state.country !== country) return;
-  fields.region.append(...regions.map((region) => new Option(region, region)));
-  fields.region.value = regions.includes(chosen) ? chosen : "";
+function offer(country, regions, chosen) {
+  if (state.country === country) question.offer(regions, chosen);
 }
 
-function counted(size, noun) {
-  return `${number.format(size)} ${noun}${size === 1 ? "" : "s"}`;
-}
-
-async function showNumbers(country) {
-  const numbers = await request("/api/summary", { tenant: country }).catch(() => null);
+async function summarize(country) {
+  const numbers = await request("/api/summary", { tenant: country, panel: "map" }).catch(() => null);
   if (!numbers || state.country !== country) return;
   const open = numbers.open_inspections;
-  at("numbers").textContent =
-    `${counted(numbers.airports, "airport")} · ${numbers.staff} staff · ${counted(open, "open inspection")}`;
+  state.numbers = `${counted(numbers.airports, "airport")} · ${numbers.staff} staff · ${counted(open, "open inspection")}`;
+  map.draw();
+}
+
+function showNumbers(away) {
+  const text = away ? `${state.numbers} · ${number.format(away)} outside this view` : state.numbers;
+  if (at("numbers").textContent !== text) at("numbers").textContent = text;
+  at("zoom-fit").hidden = !map.view.canFit;
+  at("zoom-fit").setAttribute("aria-label", map.view.isWhole ? "Main part of the country" : "Whole country");
 }
 
 // -- what is asked of its airports ---------------------------------------------------------------------------------
 
-// As the server folds names when it loads them: small letters, no accents. Words may have anything between them.
-function folded(text) {
-  const plain = text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
-  return plain.replace(/[%_\\]/g, " ").trim().split(/\s+/).filter(Boolean);
-}
-
-function filters() {
-  const words = folded(fields.words.value);
-  return {
-    keywords__like: words.length ? `%${words.join("%")}%` : "",
-    region: fields.region.value,
-    elevation_ft__gte: fields.above.validity.valid ? fields.above.value : "",
-    iata__is_null: fields.iata.checked ? "false" : "",
-    "inspections.status": fields.open.checked ? "open" : "",
-  };
-}
-
 function ask() {
-  list.show(state.country, filters(), fields.sort.value);
+  list.show(state.country, question.filters, question.sort);
   showMatches();
-  keepAddress();
+  keep();
 }
 
 async function showMatches() {
   const turn = (state.asked += 1);
-  const asked = query(filters());
-  const all = map.points.length;
+  const asked = query(question.filters);
   let found = null;
   if (asked) {
     try {
-      found = await request(`/api/airports/map${asked}`, { tenant: state.country });
+      found = await request(`/api/airports/map${asked}`, { tenant: state.country, panel: "map" });
     } catch (error) {
       if (turn === state.asked) at("count").textContent = error.message;
       return;
@@ -133,77 +123,66 @@ async function showMatches() {
   }
   if (turn !== state.asked) return;
   map.setShown(found && new Set(found.points.map(([icao]) => icao)));
-  const count = `${found ? `${number.format(found.points.length)} of ` : ""}${counted(all, "airport")}`;
+  if (detail.icao) map.select(detail.icao, detail.covers(at("map")));
+  const count = `${found ? `${number.format(found.points.length)} of ` : ""}${counted(map.points.length, "airport")}`;
+  state.count = count;
   at("count").textContent = count;
   at("map").setAttribute("aria-label", `Map of ${count} in ${state.names.get(state.country)}`);
 }
 
 // -- one airport ---------------------------------------------------------------------------------------------------
 
+// An airport that is opened is a step, and the next one takes its place: Back closes it.
 async function pick(icao) {
-  mark(icao);
-  try {
-    await detail.open(icao);
-    map.cover(detail.width);
-    map.select(icao);
-  } catch (error) {
-    mark("");
-    at("count").textContent = error.message;
-  }
+  if (!(await show(icao))) return;
+  if (address.read().airport) keep();
+  else address.go(view(icao), { closes: true });
 }
 
-function mark(icao) {
+async function show(icao) {
   list.select(icao);
+  try {
+    if (!(await detail.open(icao))) return false;
+  } catch (error) {
+    detail.close();
+    list.select("");
+    at("count").textContent = error.message;
+    keep();
+    return false;
+  }
+  at("count").textContent = state.count;
   list.reveal(icao);
-  map.select(icao);
-  keepAddress(icao);
+  map.select(icao, detail.covers(at("map")));
+  return true;
 }
 
-function keepAddress(icao = detail.icao) {
-  const { words, region, sort, above, iata, open } = fields;
-  const kept = query({
-    country: state.country,
-    words: words.value.trim(),
-    region: region.value,
-    sort: sort.value === "name" ? "" : sort.value,
-    above: above.value,
-    iata: iata.checked ? "1" : "",
-    open: open.checked ? "1" : "",
-    airport: icao,
-  });
-  history.replaceState(null, "", kept);
+function leave() {
+  if (address.closes) {
+    address.back();
+    return;
+  }
+  detail.close();
+  keep();
 }
 
-// -- the database --------------------------------------------------------------------------------------------------
-
-const FACTS = {
-  latency_ms: ["Round trip", (value) => `${value.toFixed(2)} ms`],
-  "server.version": ["Server", (value, details) => `${details.journal_mode ? "SQLite" : "PostgreSQL"} ${value}`],
-  "storage.size_bytes": ["Size", megabytes],
-  "storage.disk_free_bytes": ["Free on disk", megabytes],
-  journal_mode: ["Journal", String],
-  integrity: ["Integrity", String],
-  "connections.used": ["Connections", (value, details) => `${value} of ${details.connections.allowed}`],
-  "pool.checked_out": ["Pool in use", (value, details) => `${value} of ${details.pool.size}`],
-};
-
-function megabytes(bytes) {
-  return bytes > 1e9 ? `${number.format(Math.round(bytes / 1e9))} GB` : `${(bytes / 1e6).toFixed(1)} MB`;
+// Back and Forward. What was asked of the same country stays as it is.
+async function moved(values) {
+  const country = state.names.has(values.country) ? values.country : state.country;
+  if (country !== state.country) {
+    await enter(country, values);
+    return;
+  }
+  if (values.airport) await show(values.airport);
+  else detail.close();
+  keep();
 }
 
-async function showHealth() {
-  if (document.hidden) return;
-  const found = await health();
-  at("health").dataset.status = found.status;
-  at("health-text").textContent = found.status;
-  at("health-message").textContent = found.message;
-  const rows = Object.entries(FACTS).flatMap(([path, [name, told]]) => {
-    const value = path.split(".").reduce((held, key) => held?.[key], found.details);
-    return value === undefined || value === null
-      ? []
-      : [element("dt", { textContent: name }), element("dd", { textContent: told(value, found.details) })];
-  });
-  at("health-facts").replaceChildren(...rows);
+function view(icao = detail.icao) {
+  return { country: state.country, ...question.values, airport: icao };
+}
+
+function keep() {
+  address.keep(view());
 }
 
 // -- keeping the country over visits; a browser may forbid it ------------------------------------------------------
@@ -218,35 +197,22 @@ function remembered() {
 
 // -- hands ---------------------------------------------------------------------------------------------------------
 
-function afterwards(work, milliseconds) {
-  let timer;
-  return () => {
-    clearTimeout(timer);
-    timer = setTimeout(work, milliseconds);
-  };
-}
-
 function failed(error) {
   const again = element("button", { type: "button", textContent: "Try again", onclick: () => location.reload() });
   at("more").replaceChildren(error.message, " ", again);
 }
 
-const soon = afterwards(ask, 180);
-fields.words.addEventListener("input", soon);
-fields.above.addEventListener("input", soon);
-for (const name of ["region", "sort", "iata", "open"]) fields[name].addEventListener("change", ask);
-at("query").addEventListener("submit", (event) => {
-  event.preventDefault();
-  ask();
-});
 at("country").addEventListener("change", () => {
-  enter(at("country").value).then(() => keepAddress(), failed);
+  const country = at("country").value;
+  address.go({ country });
+  enter(country).then(keep, failed);
 });
 at("zoom-in").addEventListener("click", () => map.closer());
 at("zoom-out").addEventListener("click", () => map.farther());
 at("zoom-fit").addEventListener("click", () => map.fit());
+new ResizeObserver(() => detail.icao && map.select(detail.icao, detail.covers(at("map")))).observe(at("map"));
 
-showHealth();
-setInterval(showHealth, 20_000);
-document.addEventListener("visibilitychange", showHealth);
+new How(at("list-how"), "list");
+new How(at("map-how"), "map");
+new Health({ button: at("health"), text: at("health-text"), message: at("health-message"), facts: at("health-facts") });
 start().catch(failed);

@@ -1,21 +1,24 @@
 // One airport and its inspections. A change names the version that it was made from; a stale one is refused with 412.
 
-import { element, number, query, request } from "./api.js";
+import { query, request } from "./api.js";
+import { element, number } from "./element.js";
+import { forget, How } from "./how.js";
 
 const TOPICS = { runway: "Runway", lighting: "Lighting", fire_safety: "Fire safety", wildlife: "Wildlife", security: "Security" };
-const WIDE = matchMedia("(min-width: 860px)");
+const PANEL = "detail";
 
 const day = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeZone: "UTC" });
 const moment = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" });
 
 export class Detail {
-  constructor({ dialog, template, onClose, onChange }) {
-    Object.assign(this, { dialog, template, onClose, onChange });
+  // `onLeave` is called when the user wants to close it, `onClose` when it is closed. `under` is what it may lie over.
+  constructor({ dialog, template, under, onLeave, onClose, onChange }) {
+    Object.assign(this, { dialog, template, under, onLeave, onClose, onChange });
     this.tenant = "";
+    this.icao = "";
     this.staff = [];
-    dialog.addEventListener("close", () => this.closed());
-    dialog.addEventListener("keydown", (event) => event.key === "Escape" && WIDE.matches && dialog.close());
-    WIDE.addEventListener("change", () => this.icao && this.present());
+    document.addEventListener("keydown", (event) => this.pressed(event));
+    new ResizeObserver(() => this.arrange()).observe(document.body);
   }
 
   setCountry(tenant, staff) {
@@ -27,49 +30,51 @@ export class Detail {
   async open(icao) {
     const tenant = this.tenant;
     this.icao = icao;
+    forget(PANEL);
     const [airport, inspections] = await Promise.all([
-      request(`/api/airports/${encodeURIComponent(icao)}`, { tenant }),
-      request(`/api/inspections${query({ airport_icao: icao, limit: 100, sort: "-due_on" })}`, { tenant }),
+      request(`/api/airports/${encodeURIComponent(icao)}`, { tenant, panel: PANEL }),
+      request(`/api/inspections${query({ airport_icao: icao, limit: 100, sort: "-due_on" })}`, { tenant, panel: PANEL }),
     ]);
-    if (this.icao !== icao || this.tenant !== tenant) return;
+    if (this.icao !== icao || this.tenant !== tenant) return false;
     this.dialog.replaceChildren(this.template.content.cloneNode(true));
+    new How(this.find(".how"), PANEL);
     this.fill(airport);
     this.list = this.find(".inspections");
     this.list.replaceChildren(...inspections.items.map((each) => this.item(each)));
     this.emptied();
-    this.present();
+    if (!this.dialog.open) this.dialog.show();
+    this.arrange();
     this.dialog.scrollTop = 0;
     this.find("#detail-name").focus({ preventScroll: true });
-  }
-
-  // Beside the rest in a wide window; in a narrow one over it, which then can't be reached.
-  present() {
-    if (this.dialog.open) {
-      if (this.dialog.matches(":modal") !== WIDE.matches) return;
-      this.turning = true;
-      this.dialog.close();
-    }
-    if (WIDE.matches) this.dialog.show();
-    else this.dialog.showModal();
+    return true;
   }
 
   close() {
-    if (this.dialog.open) this.dialog.close();
-  }
-
-  // How much of the map it covers, in pixels.
-  get width() {
-    return this.dialog.open && WIDE.matches ? this.dialog.offsetWidth + 14 : 0;
-  }
-
-  closed() {
-    if (this.turning) {
-      this.turning = false;
-      return;
-    }
     const icao = this.icao;
     this.icao = "";
+    if (!this.dialog.open) return;
+    this.dialog.close();
+    this.arrange();
     this.onClose(icao);
+  }
+
+  // How much of an element it covers from the right, in pixels.
+  covers(element) {
+    if (!this.dialog.open) return 0;
+    const [own, other] = [this.dialog.getBoundingClientRect(), element.getBoundingClientRect()];
+    const beside = own.left >= other.right || own.right <= other.left || own.top >= other.bottom || own.bottom <= other.top;
+    return beside ? 0 : other.right - own.left;
+  }
+
+  // What lies under it can't be reached by the keyboard either.
+  arrange() {
+    this.under.inert = this.covers(this.under) > 0;
+  }
+
+  pressed(event) {
+    if (event.key !== "Escape" || !this.dialog.open || event.defaultPrevented) return;
+    if (document.querySelector(":popover-open") || event.target.matches?.("input[type=search]")) return;
+    this.onLeave();
   }
 
   find(selector) {
@@ -80,7 +85,7 @@ export class Detail {
     this.find(".codes").textContent = [airport.icao, airport.iata].filter(Boolean).join(" · ");
     this.find("#detail-name").textContent = airport.name;
     this.find(".detail .place").textContent = [airport.city, airport.region].filter(Boolean).join(", ");
-    this.find(".close").addEventListener("click", () => this.close());
+    this.find(".close").addEventListener("click", () => this.onLeave());
     const facts = {
       Elevation: `${number.format(airport.elevation_ft)} ft (${number.format(Math.round(airport.elevation_ft * 0.3048))} m)`,
       "Time there": timeIn(airport.timezone),
@@ -185,7 +190,7 @@ export class Detail {
   restore(inspection) {
     return this.attempt(async () => {
       const path = `/api/inspections/${inspection.id}/restore`;
-      this.insert(await request(path, { tenant: this.tenant, actor: this.actor, method: "POST" }));
+      this.insert(await request(path, { tenant: this.tenant, actor: this.actor, method: "POST", panel: PANEL }));
     });
   }
 
@@ -195,7 +200,7 @@ export class Detail {
     await this.attempt(async () => {
       const values = Object.fromEntries(new FormData(form));
       const body = { ...values, note: values.note || null, airport_icao: this.icao };
-      this.insert(await request("/api/inspections", { tenant: this.tenant, actor: this.actor, method: "POST", body }));
+      this.insert(await request("/api/inspections", { tenant: this.tenant, actor: this.actor, method: "POST", body, panel: PANEL }));
       form.note.value = "";
       this.find(".adding").open = false;
     });
@@ -210,7 +215,7 @@ export class Detail {
 
   send(inspection, options) {
     const { tenant, actor } = this;
-    return request(`/api/inspections/${inspection.id}`, { tenant, actor, version: inspection.version, ...options });
+    return request(`/api/inspections/${inspection.id}`, { tenant, actor, version: inspection.version, panel: PANEL, ...options });
   }
 
   // Somebody was quicker: nothing was written, so show what there is now and let the user decide again.

@@ -1,6 +1,7 @@
 // The list: cursor pages, the next one fetched before the last row comes into view.
 
-import { element, number, query, request } from "./api.js";
+import { query, request } from "./api.js";
+import { element, number } from "./element.js";
 
 const PAGE = 50;
 
@@ -13,16 +14,8 @@ export class AirportList {
     this.selected = "";
     this.list.addEventListener("click", (event) => this.clicked(event));
     this.list.addEventListener("keydown", (event) => this.moved(event));
-    this.observe();
-    matchMedia("(min-width: 860px)").addEventListener("change", () => this.observe());
-  }
-
-  // In a wide window the list scrolls by itself, in a narrow one with the page.
-  observe() {
-    this.observer?.disconnect();
-    const own = getComputedStyle(this.scroller).overflowY === "auto";
     this.observer = new IntersectionObserver((seen) => seen.at(-1).isIntersecting && this.next(), {
-      root: own ? this.scroller : null,
+      root: this.scroller,
       rootMargin: "800px 0px",
     });
     this.observer.observe(this.more);
@@ -45,7 +38,7 @@ export class AirportList {
     this.onBusy(true);
     try {
       const path = `/api/airports${query({ ...filters, sort, limit: PAGE, cursor: this.cursor })}`;
-      const page = await request(path, { tenant, signal: running.signal });
+      const page = await request(path, { tenant, signal: running.signal, panel: "list" });
       if (running.signal.aborted) return;
       this.running = null;
       this.add(page);

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from example_app.app import STATIC
 from example_app.data import folded
+from example_app.statements import StatementLog
 from tests.fastapi.conftest import Api
 
 REAL = airportsdata.load("ICAO")
@@ -207,6 +210,41 @@ class TestInspections:
         assert next(iter(changes)) in response.json()["detail"]
 
 
+class TestStatements:
+    def test_a_response_names_the_statements_behind_it(self, api: Api) -> None:
+        response = api.get("/api/airports?limit=5&region=Westfjords", tenant="IS")
+        statements = api.get(f"/api/statements/{response.headers['x-statements']}").json()["statements"]
+        (select,) = [each for each in statements if each.startswith("SELECT")]
+        assert "FROM airports" in select
+        assert "Westfjords" not in str(statements)
+        assert "'IS'" not in str(statements)
+
+    def test_each_request_has_its_own(self, api: Api) -> None:
+        async def both() -> list[Any]:
+            paths = ["/api/airports/map", "/api/users?limit=3", "/api/airports/BIRK", "/api/countries?limit=3"] * 5
+            return await asyncio.gather(*(api.arequest("GET", path, tenant="IS") for path in paths))
+
+        tables = ["airports", "users", "airports", "countries"] * 5
+        for response, table in zip(api.run(both()), tables, strict=True):
+            statements = api.get(f"/api/statements/{response.headers['x-statements']}").json()["statements"]
+            assert {each.partition("FROM ")[2].split()[0] for each in statements if "FROM" in each} == {table}
+
+    def test_what_is_too_old_is_forgotten(self) -> None:
+        log = StatementLog()
+        first, statements = log.begin()
+        assert log.get(first) is statements
+        for _ in range(500):
+            last, _ = log.begin()
+        assert log.get(first) is None
+        assert log.get(last) == []
+
+    def test_an_unknown_token_and_other_paths_tell_nothing(self, api: Api) -> None:
+        unknown = api.get("/api/statements/nothing")
+        assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
+        assert "x-statements" not in unknown.headers
+        assert "x-statements" not in api.get("/health/db").headers
+
+
 class TestHealthAndPage:
     def test_the_databases_health_is_told_with_details(self, api: Api) -> None:
         response = api.get("/health/db")
@@ -224,6 +262,14 @@ class TestHealthAndPage:
         for file in STATIC.iterdir():
             text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
             assert "//" not in re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE), file.name
+
+    def test_the_coast_is_small_and_names_its_source_and_licence(self) -> None:
+        file = STATIC / "coast.json"
+        assert file.stat().st_size < 60_000
+        coast = json.loads(file.read_text(encoding="utf-8"))
+        assert "Natural Earth" in coast["source"]
+        assert "public domain" in coast["licence"]
+        assert "Natural Earth" in (STATIC.parent / "README.md").read_text(encoding="utf-8")
 
     def test_the_api_is_documented(self, api: Api) -> None:
         paths = api.get("/openapi.json").json()["paths"]

@@ -124,6 +124,47 @@ class Page:
             )
         )
 
+    def pixels(self, colour: str) -> list[int]:
+        """How many pixels of the map have exactly the colour of this variable, and where: left, right, top, bottom."""
+        return list(
+            self.run(
+                "const map = document.querySelector('#map');"
+                "const hex = getComputedStyle(document.documentElement).getPropertyValue('--' + arguments[0]).trim();"
+                "const [r, g, b] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));"
+                "const {data} = map.getContext('2d').getImageData(0, 0, map.width, map.height);"
+                "const found = [0, map.width, -1, map.height, -1];"
+                "for (let at = 0; at < data.length; at += 4) {"
+                "  if (data[at + 3] < 255 || data[at] !== r || data[at + 1] !== g || data[at + 2] !== b) continue;"
+                "  const [x, y] = [(at / 4) % map.width, Math.floor(at / 4 / map.width)];"
+                "  found[0] += 1;"
+                "  found[1] = Math.min(found[1], x); found[2] = Math.max(found[2], x);"
+                "  found[3] = Math.min(found[3], y); found[4] = Math.max(found[4], y);"
+                "}"
+                "return found;",
+                colour,
+            )
+        )
+
+    def box(self, selector: str) -> dict[str, float]:
+        """Where an element is in the window."""
+        return dict(self.run("return document.querySelector(arguments[0]).getBoundingClientRect().toJSON()", selector))
+
+    def drawing(self) -> str:
+        """The map as it is painted."""
+        return str(self.run("return document.querySelector('#map').toDataURL()"))
+
+    def pick(self, at: int = 0) -> str:
+        """Click a row, and wait for its airport."""
+        icao = self.rows[at]
+        self.run("document.querySelectorAll('#airports .row')[arguments[0]].click()", at)
+        self.until(lambda: self.text(".codes").startswith(icao) and f"airport={icao}" in self.browser.current_url)
+        return icao
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an airport is shown."""
+        return bool(self.run("return document.querySelector('#detail').open"))
+
     def complaints(self, *expected: str) -> list[str]:
         """What the browser's console says is wrong, but for what is expected."""
         said = [entry["message"] for entry in self.browser.get_log("browser") if entry["level"] == "SEVERE"]
@@ -280,6 +321,294 @@ class TestInspections:
             page.one(".inspections .turn").click()
             page.until(lambda: page.text(".inspections .badge") == "closed")
             assert other.get(path).json()["version"] == 3
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+class TestBack:
+    def test_back_closes_the_airport_and_forward_opens_it(self, page: Page, size: tuple[int, int]) -> None:
+        page.open("?country=IS", size)
+        before = page.rows
+        icao = page.pick(1)
+        page.browser.back()
+        page.until(lambda: not page.is_open)
+        assert "airport=" not in page.browser.current_url
+        assert page.rows == before, "the page was left, or its list was loaded anew"
+        page.browser.forward()
+        page.until(lambda: page.is_open and page.text(".codes").startswith(icao))
+
+    def test_another_airport_is_no_further_step(self, page: Page, size: tuple[int, int]) -> None:
+        page.open("?country=IS", size)
+        page.pick(0)
+        page.pick(2)
+        page.browser.back()
+        page.until(lambda: not page.is_open)
+        assert page.browser.title == "Airports of Iceland"
+
+    def test_two_quick_clicks_are_one_step(self, page: Page, size: tuple[int, int]) -> None:
+        page.open("?country=IS", size)
+        first, second = page.rows[:2]
+        page.run("for (const row of [...document.querySelectorAll('#airports .row')].slice(0, 2)) row.click()")
+        page.until(lambda: f"airport={second}" in page.browser.current_url)
+        page.until(lambda: page.text(".codes").startswith(second))
+        page.browser.back()
+        page.until(lambda: not page.is_open)
+        assert page.rows[:2] == [first, second]
+
+    def test_closing_it_goes_back_as_well(self, page: Page, size: tuple[int, int]) -> None:
+        page.open("?country=IS", size)
+        icao = page.pick(1)
+        page.one(".detail .close").click()
+        page.until(lambda: not page.is_open and "airport=" not in page.browser.current_url)
+        page.until(lambda: page.browser.switch_to.active_element.get_attribute("data-icao") == icao)
+        page.pick(2)
+        page.browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+        page.until(lambda: not page.is_open and "airport=" not in page.browser.current_url)
+        # Back leads to what was before the country, and not to the airports.
+        assert not page.run("return history.state?.closes")
+
+    def test_what_was_asked_meanwhile_stays(self, page: Page, size: tuple[int, int]) -> None:
+        page.open("?country=IS", size)
+        page.pick(0)
+        if size is WIDE:
+            page.type("#words", "Mývatn")
+            page.until(lambda: page.rows == ["BIRL"])
+        else:
+            assert page.run("return document.querySelector('#listed').inert"), "the list lies under the airport"
+        page.browser.back()
+        page.until(lambda: not page.is_open)
+        assert (page.rows == ["BIRL"]) is (size is WIDE)
+        assert ("words=" in page.browser.current_url) is (size is WIDE)
+        assert not page.run("return document.querySelector('#listed').inert")
+
+    def test_an_airport_that_was_linked_is_closed_in_its_place(self, page: Page, size: tuple[int, int]) -> None:
+        page.open("?country=IS&airport=BIRK", size)
+        page.until(lambda: page.is_open)
+        page.one(".detail .close").click()
+        page.until(lambda: not page.is_open)
+        assert page.browser.current_url == f"{page.url}?country=IS"
+
+    def test_back_leads_to_the_country_before(self, page: Page, size: tuple[int, int]) -> None:
+        page.open("?country=IS&words=airport", size)
+        page.until(lambda: " of " in page.count)
+        count = page.count
+        page.choose("#country", "DK")
+        page.until(lambda: page.count == f"{len(real('DK'))} airports")
+        page.browser.back()
+        page.until(lambda: page.count == count)
+        assert page.browser.title == "Airports of Iceland"
+        assert page.one("#country").get_attribute("value") == "IS"
+        assert page.one("#words").get_attribute("value") == "airport"
+
+
+class TestTheMap:
+    def test_it_has_land_and_sea(self, page: Page) -> None:
+        page.open("?country=IS")
+        land = page.until(lambda: page.pixels("land")[0])
+        everything = page.run("return document.querySelector('#map').width * document.querySelector('#map').height")
+        assert 0.15 < land / everything < 0.6
+
+    @pytest.mark.parametrize("country", ["IS", "NZ"])
+    def test_around_an_island_is_the_sea(self, page: Page, country: str) -> None:
+        page.open(f"?country={country}")
+        page.until(lambda: page.pixels("land")[0])
+        seas = page.run(
+            "const map = document.querySelector('#map'); const pen = map.getContext('2d');"
+            "return [[7, 9], [7, map.height - 9], [map.width - 9, map.height - 7]].map("
+            "  ([x, y]) => pen.getImageData(x, y, 1, 1).data[3] < 128)"
+        )
+        assert seas == [True, True, True]
+
+    @pytest.mark.parametrize("country", ["FJ", "RU", "AQ"])
+    def test_there_is_land_wherever_the_globe_is_cut(self, page: Page, country: str) -> None:
+        page.open(f"?country={country}")
+        page.until(lambda: page.pixels("land")[0])
+        land, everything = page.pixels("land"), page.box("#map")
+        assert land[2] - land[1] > everything["width"] * 0.2
+        assert land[4] - land[3] > everything["height"] * 0.2
+
+    def test_the_usa_are_as_large_as_the_map(self, page: Page) -> None:
+        page.open("?country=US")
+        page.until(page.painted)
+        dots = page.run(
+            "const map = document.querySelector('#map');"
+            "const {data} = map.getContext('2d').getImageData(0, 0, map.width, map.height);"
+            "const columns = new Map();"
+            "for (let at = 0; at < data.length; at += 4)"
+            "  if (data[at] < 110 && data[at + 1] > 120 && data[at + 2] > 120) {"
+            "    const x = (at / 4) % map.width; columns.set(x, (columns.get(x) ?? 0) + 1); }"
+            "return columns.size / map.width;"
+        )
+        assert dots > 0.85
+        assert "outside this view" in page.text("#numbers")
+        page.one("#zoom-fit").click()
+        page.until(lambda: "outside" not in page.text("#numbers"))
+        page.one("#zoom-fit").click()
+        page.until(lambda: "outside" in page.text("#numbers"))
+
+    def test_what_matches_comes_into_view(self, page: Page) -> None:
+        page.open("?country=US")
+        page.until(lambda: "outside" in page.text("#numbers"))
+        before = page.text("#numbers")
+        page.choose("#region", "Alaska")
+        page.until(lambda: " of " in page.count and "outside" not in page.text("#numbers"))
+        page.choose("#region", "")
+        page.until(lambda: page.text("#numbers") == before)
+
+    @pytest.mark.parametrize(("country", "icao"), [("US", "KJFK"), ("CL", "SCIP")])
+    @pytest.mark.parametrize("size", [WIDE, PHONE, (900, 700), (640, 400)], ids=["wide", "phone", "tablet", "low"])
+    def test_the_airport_is_not_under_its_panel(
+        self, page: Page, size: tuple[int, int], country: str, icao: str
+    ) -> None:
+        page.open(f"?country={country}&airport={icao}", size)
+        page.until(lambda: page.is_open and page.pixels("ink")[0] > 30)
+        _, left, right, top, bottom = page.pixels("ink")
+        panel, shown = page.box("#detail"), page.box("#map")
+        if size is WIDE:
+            assert 0 < left < right <= panel["left"] - shown["left"]
+        elif size is PHONE:
+            assert panel["top"] >= shown["bottom"] - 1
+        else:
+            assert panel["right"] <= shown["left"] + 1
+        assert 0 < top < bottom < shown["height"]
+
+    def test_closing_the_airport_brings_zoom_and_hits_back(self, page: Page) -> None:
+        page.open("?country=US")
+        page.type("#words", "county")
+        page.until(lambda: " of " in page.count and "busy" not in page.one(".listed").get_attribute("class"))
+        page.until(lambda: page.pixels("land")[0])
+        home = page.drawing()
+        page.one("#zoom-in").click()
+        page.until(lambda: page.drawing() != home)
+        rows, count, before = page.rows, page.count, page.drawing()
+        # The panel would cover the easternmost, so the map moves.
+        page.pick(max(range(len(rows)), key=lambda at: REAL[rows[at]]["lon"]))
+        page.until(lambda: page.drawing() != before)
+        page.one(".detail .close").click()
+        page.until(lambda: not page.is_open and page.drawing() == before)
+        assert (page.rows, page.count) == (rows, count)
+
+    def test_an_airport_that_can_not_be_shown_leaves_the_view_as_it_was(self, page: Page) -> None:
+        page.open("?country=IS&airport=ZZZZ")
+        page.until(lambda: "ZZZZ" in page.count or "no" in page.count.lower())
+        assert not page.is_open
+        page.until(lambda: "airport=" not in page.browser.current_url)
+        assert page.complaints("404") == []
+
+
+def test_on_a_phone_search_and_map_stay_while_the_rows_scroll(page: Page) -> None:
+    page.open("?country=GB", PHONE)
+    first = page.rows[0]
+    page.scroll_through(len(real("GB")))
+    row = f"[data-icao='{first}']"
+    assert page.box(row)["bottom"] < 0
+    for selector in ("#words", "#map", "#country", "#more-fields"):
+        box = page.box(selector)
+        assert 0 <= box["top"] < box["bottom"] <= PHONE[1], selector
+
+
+def test_on_a_phone_the_filters_unfold(page: Page) -> None:
+    page.open("?country=IS", PHONE)
+    assert not page.one("#region").is_displayed()
+    page.one("#more-fields").click()
+    page.until(lambda: page.one("#region").is_displayed())
+    assert page.one("#more-fields").get_attribute("aria-expanded") == "true"
+    page.one("#iata").click()
+    page.until(lambda: page.text("#more-fields") == "Filters (1)" and " of " in page.count)
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize("country", ["RU"])
+def test_no_select_cuts_its_words_off(page: Page, size: tuple[int, int], country: str) -> None:
+    page.open(f"?country={country}", size)
+    page.until(lambda: len(Select(page.one("#region")).options) > 1)
+    if size is PHONE:
+        page.one("#more-fields").click()
+    cut = (
+        "const pen = document.createElement('canvas').getContext('2d');"
+        "return [...document.querySelectorAll(arguments[0])].flatMap((select) => {"
+        "  const style = getComputedStyle(select);"
+        "  pen.font = `${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;"
+        "  const room = select.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight) - 18;"
+        "  return [...select.options].map((each) => each.text).filter((text) => pen.measureText(text).width > room);"
+        "})"
+    )
+    assert page.run(cut, "#country, #query select") == []
+    page.pick(0)
+    page.one(".adding summary").click()
+    page.until(lambda: page.one(".adding select").is_displayed())
+    assert page.run(cut, ".detail select") == []
+
+
+@pytest.mark.parametrize(
+    ("panel", "request_line", "statement"),
+    [
+        ("#list-how", "GET /api/airports?region=Northeast&sort=name&limit=50", "FROM airports"),
+        ("#map-how", "GET /api/airports/map?region=Northeast", "FROM airports"),
+        (".detail .how", "GET /api/inspections?airport_icao=", "FROM inspections"),
+    ],
+    ids=["list", "map", "airport"],
+)
+def test_each_panel_shows_how_it_is_done(page: Page, panel: str, request_line: str, statement: str) -> None:
+    page.open("?country=IS&region=Northeast")
+    page.until(lambda: " of " in page.count)
+    page.pick(0)
+    page.run("document.querySelector(arguments[0]).querySelector('summary').click()", panel)
+    page.until(lambda: request_line in page.text(panel))
+    page.until(lambda: statement in page.text(panel))
+    assert "X-Tenant-ID: IS" in page.text(panel)
+    sql = page.run(
+        "return [...document.querySelectorAll(arguments[0] + ' .sql')].map((each) => each.textContent).join()", panel
+    )
+    assert "Northeast" not in sql
+    assert "'IS'" not in sql
+
+
+def test_a_write_is_shown_as_it_was_done(page: Page) -> None:
+    icao = untouched()[4]
+    page.open(f"?country=IS&airport={icao}")
+    page.until(lambda: page.is_open)
+    page.run("document.querySelector('.detail .how summary').click()")
+    page.one(".adding summary").click()
+    page.until(lambda: page.one(".adding [name=note]").is_displayed())
+    page.type(".adding [name=note]", "A note of the test")
+    page.one(".adding button").click()
+    page.until(lambda: "POST /api/inspections" in page.text(".detail .how"))
+    page.until(lambda: "INSERT INTO inspections" in page.text(".detail .how"))
+    assert "COMMIT" in page.text(".detail .how")
+    assert "A note of the test" not in page.text(".detail .how")
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE, (390, 844)], ids=["wide", "360", "390"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_health_page_is_readable(page: Page, size: tuple[int, int], scheme: str) -> None:
+    page.browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size is not WIDE},
+    )
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    try:
+        page.browser.get(f"{page.url}health/db?refresh=0")
+        assert page.text("h1") == "Database healthy"
+        assert "Latency" in page.text("main")
+        assert page.run("return document.documentElement.scrollWidth") <= size[0]
+        # Its style is allowed by its own policy, and its plots have a size.
+        paper = page.run("return getComputedStyle(document.body).backgroundColor")
+        assert paper == {"light": "rgb(246, 245, 241)", "dark": "rgb(17, 23, 26)"}[scheme]
+        assert page.box("svg")["width"] > size[0] * 0.5
+        assert page.run(
+            "return [...document.querySelectorAll('p, dd')].every((each) => each.scrollWidth <= innerWidth)"
+        )
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_the_health_page_is_one_click_away(page: Page) -> None:
+    page.open()
+    page.one("#health").click()
+    page.until(lambda: page.one("#health-details a").is_displayed())
+    page.one("#health-details a").click()
+    page.until(lambda: page.text("h1") == "Database healthy")
 
 
 def test_the_databases_health_is_shown(page: Page) -> None:

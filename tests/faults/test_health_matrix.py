@@ -349,7 +349,10 @@ def test_of_two_engines_the_one_in_use_is_asked_and_both_pools_count(server: Own
             assert result.message.startswith("the app's connection pool is full: 1 of 1")
             assert "pools" not in result.details
             assert database.engines == [database.engine]
-            async with database.async_engine.connect() as connection:
+            unused = database.async_engine
+            assert len(database.engines) == 2
+            assert "pools" not in (await checker.async_check_connectivity(database)).details
+            async with unused.connect() as connection:
                 await connection.execute(text("SELECT 1"))
                 both = await checker.async_check_health(database)
             assert both.message.count("connection pool is full") == 2
