@@ -235,13 +235,10 @@ async def another_user(user_id: UUID = Path(alias="id"), user: User = Depends(su
 class UserHooks:
     """Hashes passwords, and tells of an e-mail that is used already before the database does."""
 
-    taken = 400
-
     async def before_create(self, data: Any, repository: Users) -> dict[str, Any]:
-        values = data.model_dump()
-        if await repository.get_by_field("email", values["email"]) is not None:
-            raise HTTPException(self.taken, "The user with this email already exists in the system")
-        return {**values, "hashed_password": hashed(values.pop("password"))}
+        if await repository.get_by_field("email", data.email) is not None:
+            raise HTTPException(400, "The user with this email already exists in the system")
+        return {**data.model_dump(exclude={"password"}), "hashed_password": hashed(data.password)}
 
     async def before_update(self, entity_id: object, data: Any, repository: Users) -> dict[str, Any]:
         values = data.model_dump(exclude_unset=True)
