@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from dotmac_database import AsyncRepository, QueryOptions, Traits, ValidationError, traits_of
 
+from .accepting import VARY
 from .aliases import JsonObject, Repository
 from .answers import header as documented_header
 from .answers import plural
@@ -33,9 +34,6 @@ from .streams import CheckedStream
 ROWS_PER_STATEMENT = 1000
 ROWS_PER_CHUNK = 250
 """How many rows are serialized at once. Other requests of the process wait for so long."""
-
-VARY = {"Vary": "Accept"}
-"""The header of each response that depends on ``Accept``."""
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,15 @@
-"""The formats of an export, and which one the ``Accept`` header of a request prefers (RFC 9110, section 12.5.1)."""
+"""The formats of an export."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator
-from functools import lru_cache
+from collections.abc import Collection
 from typing import Literal, TypeAlias, get_args
 
 from starlette.requests import HTTPConnection
 
 from dotmac_database import ValidationError
+
+from .accepting import preferred_type
 
 ExportFormat: TypeAlias = Literal["csv", "ndjson"]
 """The name of a format in which all rows of a list can be read."""
@@ -18,13 +18,7 @@ FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 
 MEDIA_TYPES: dict[ExportFormat, str] = {"csv": "text/csv", "ndjson": "application/x-ndjson"}
 
-_JSON = "application/json"
-_MAX_CACHED = 512
-"""The longest header whose result is cached, in bytes."""
-
-_ELEMENT = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
-_PARAMETER = re.compile(r';\s*([^\s;="]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s;"]*)\s*')
-_QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
+_OF_TYPES: dict[str, ExportFormat] = {name: each for each, name in MEDIA_TYPES.items()}
 
 
 def checked_formats(formats: Collection[ExportFormat]) -> frozenset[ExportFormat]:
@@ -38,55 +32,5 @@ def checked_formats(formats: Collection[ExportFormat]) -> frozenset[ExportFormat
 
 
 def preferred_format(connection: HTTPConnection, offered: tuple[ExportFormat, ...]) -> ExportFormat | None:
-    """The offered format that the request prefers; None: JSON.
-
-    Without the header it is JSON. It is JSON too if the client accepts neither JSON nor an offered format: instead of a
-    406, a server may disregard the header (section 12.5.1), as the other endpoints of an app do. Of types with the same
-    quality, the one that the header names most specifically is preferred, and JSON before others. So ``*/*`` and the
-    header of a browser mean JSON, and ``text/csv, */*`` means CSV.
-    """
-    header = b""
-    for name, value in connection.scope["headers"]:
-        if name == b"accept":
-            header = header + b"," + value if header else value
-    if not header:
-        return None
-    return _preferred(header, offered) if len(header) <= _MAX_CACHED else _preferred.__wrapped__(header, offered)
-
-
-@lru_cache(maxsize=256)
-def _preferred(header: bytes, offered: tuple[ExportFormat, ...]) -> ExportFormat | None:
-    ranges = list(_ranges(header.decode("latin-1")))
-    best, choice = _match(_JSON, ranges), None
-    for each in offered:
-        match = _match(MEDIA_TYPES[each], ranges)
-        if match > best:
-            best, choice = match, each
-    return choice
-
-
-def _ranges(header: str) -> Iterator[tuple[str, float]]:
-    """The media ranges of the header with their qualities. Malformed ones are omitted, and other parameters too."""
-    for element in _ELEMENT.findall(header):
-        media_range, _, _ = element.partition(";")
-        quality = 1.0
-        for name, value in _PARAMETER.findall(element[len(media_range) :]):
-            if name.lower() == "q":
-                quality = float(value) if _QUALITY.fullmatch(value) else -1.0
-                break
-        if quality >= 0:
-            yield media_range.strip().lower(), quality
-
-
-def _match(media_type: str, ranges: list[tuple[str, float]]) -> tuple[float, int]:
-    """The quality of a media type, by the most specific range that matches it, and how specific that range is.
-
-    (0, 0) if no range matches it, or if its quality is 0.
-    """
-    kind = media_type.partition("/")[0]
-    for specificity, name in ((3, media_type), (2, f"{kind}/*"), (1, "*/*")):
-        qualities = [quality for each, quality in ranges if each == name]
-        if qualities:
-            quality = max(qualities)
-            return (quality, specificity) if quality else (0.0, 0)
-    return (0.0, 0)
+    """The offered format that the request prefers; None: JSON."""
+    return _OF_TYPES.get(preferred_type(connection, tuple(MEDIA_TYPES[each] for each in offered)))

@@ -13,10 +13,10 @@ from fastapi import Response
 
 from dotmac_database import HealthCheckResult
 
+from ..accepting import HTML, VARY
 from ..aliases import JsonObject
 from ..answers import header
 from .history import HealthHistory
-from .negotiation import HTML, VARY
 from .plots import plots
 from .results import NO_STORE, PUBLIC
 from .style import STYLE

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from dotmac_database import Database, DatabaseHealthChecker, HealthCheckResult
 
+from ..accepting import HTML, VARY, preferred_type
 from ..aliases import Endpoint, JsonObject
 from ..answers import describe_endpoint
 from ..bodies import router_of
@@ -19,7 +20,6 @@ from ..registry import source_of
 from ..source import Plugin, Source
 from .groups import check_group, sources_of_groups
 from .history import HealthHistory
-from .negotiation import VARY, prefers_html
 from .page import REFRESH, page_response, with_page
 from .results import GROUP_RESULT, RESULT, content_of, json_response, responses_of
 
@@ -92,7 +92,7 @@ def health_router(
         source = source_for(request)
         result = await checker_for(source).async_check_health(source.database)
         history = note(source, result)
-        if prefers_html(request):
+        if preferred_type(request, (HTML,)) == HTML:
             return page_response(result, history if see else None, refresh)
         return json_response(content_of(result, details=bool(see)), works=result.works, **VARY)
 
