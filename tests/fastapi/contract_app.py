@@ -162,5 +162,7 @@ def create_app(url: Any) -> FastAPI:
         app.include_router(crud_router(model, prefix=prefix))
     app.include_router(crud_router(odd, prefix="/odd"))
     app.include_router(list_router(Customer, prefix="/searched", search=("name", "email")))
+    selected: dict[str, Any] = {"fields": ("id", "title"), "include": ("customer.orders",), "list_etag": True}
+    app.include_router(crud_router(Order, prefix="/selected", **selected))
     app.include_router(health_router())
     return app
