@@ -166,5 +166,7 @@ def create_app(url: Any) -> FastAPI:
     app.include_router(crud_router(Customer, prefix="/customers", operations=linking, links=("orders",)))
     app.include_router(crud_router(Customer, prefix="/parents", operations=["create"], nested=("orders",)))
     app.include_router(list_router(Customer, prefix="/searched", search=("name", "email"), facets=("colour", "score")))
+    selected: dict[str, Any] = {"fields": ("id", "title"), "include": ("customer.orders",), "list_etag": True}
+    app.include_router(crud_router(Order, prefix="/selected", **selected))
     app.include_router(health_router())
     return app
