@@ -64,33 +64,31 @@ async def written_together(
 ) -> T:
     """Write many rows by ``write``; if a row is refused, find out which one.
 
-    ``again`` writes some of the first rows. It is called in savepoints that are rolled back, at most once for each
-    time that the number of rows can be halved: ten times for 1,000 rows. So the error is that of the first row that
-    can't be written after the rows before it. The ``index`` stays None if that is unknown: if only all rows together
-    are refused, or if the repository is of a class of the user's, whose methods must not be called again.
+    ``again`` writes some of the first rows. It is called in savepoints that are rolled back, once for each time that
+    the number of rows can be halved: ten times for 1,000 rows. So the error is that of the first row that can't be
+    written after the rows before it. Its ``index`` stays None if the repository is of a class of the user's, whose methods must
+    not be called again, or if the transaction can't go on.
     """
     try:
         return await write()
     except _OF_A_ROW as refused:
-        if refused.index is not None:
+        if refused.index is not None or type(repository) not in (AsyncRepository, AsyncTenantRepository):
             raise
-        first = await _first_refusal(repository, rows, again)
-        if first is None:
+        first = await _first_refusal(repository, rows, again, refused)
+        if first is None or first is refused:
             raise
         raise first from refused.__cause__
 
 
-async def _first_refusal(repository: Repository, rows: Sequence[Data], again: WriteSome) -> DatabaseError | None:
-    if type(repository) not in (AsyncRepository, AsyncTenantRepository):
-        return None
-    first: DatabaseError | None = None
+async def _first_refusal(
+    repository: Repository, rows: Sequence[Data], again: WriteSome, first: DatabaseError
+) -> DatabaseError | None:
+    """The error of the first row that is refused. ``first`` is the error of all rows."""
     written, refused = 0, len(rows)
-    while first is None or refused - written > 1:
-        many = refused if first is None else (written + refused) // 2
+    while refused - written > 1:
+        many = (written + refused) // 2
         refusal = await _refusal(repository, lambda: again(rows[:many]))  # noqa: B023 - called in this round
         if refusal is None:
-            if first is None:
-                return None
             written = many
         elif isinstance(refusal, _OF_A_ROW):
             first, refused = refusal, many

@@ -227,6 +227,7 @@ class TestStatements:
         # SQLite takes no arrays: its INSERT has a limited number of values.
         assert [each.split()[0] for each in many] == ["SELECT", "INSERT"], many
 
+    @pytest.mark.fast_way("update-statements")
     def test_of_a_patch(self, world: World, api: Api) -> None:
         ids = [row["id"] for row in post(api, numbers(1000)).json()]
         few = self.sent(api, "PATCH", [{"id": each, "note": "x", "customer_id": 1} for each in ids[:2]])

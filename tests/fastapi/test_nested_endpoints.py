@@ -29,11 +29,6 @@ class ReadNumber(BaseModel, from_attributes=True):
     number: str
 
 
-class NewLine(BaseModel):
-    sku: str
-    amount: int = 1
-
-
 class NewOrder(BaseModel):
     """A schema of the user's with lines of its own."""
 
