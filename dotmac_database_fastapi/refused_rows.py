@@ -66,8 +66,8 @@ async def written_together(
 
     ``again`` writes some of the first rows. It is called in savepoints that are rolled back, once for each time that
     the number of rows can be halved: ten times for 1,000 rows. So the error is that of the first row that can't be
-    written after the rows before it. Its ``index`` stays None if the repository is of a class of the user's, whose methods must
-    not be called again, or if the transaction can't go on.
+    written after the rows before it. Its ``index`` stays None if the repository is of a class of the user's, whose
+    methods must not be called again, or if the transaction can't go on.
     """
     try:
         return await write()
