@@ -12,13 +12,13 @@ from dotmac_database import ValidationError
 from ..aliases import Data, Endpoint, JsonObject, Repository, Schema
 from ..answers import REPLAYED, plural
 from ..bounds import MAX_ROWS
-from ..idempotency import IDEMPOTENCY_KEY, Replays
+from ..idempotency import Replays
 from ..options import Operation
 from ..preferences import APPLIED, prefers_minimal
 from ..refused_rows import row_at, written_together
 from ..row_data import with_values
 from ..schemas import keyed_schema_of, list_of
-from .resource import Resource, written_responses
+from .resource import Resource, posting, written_responses
 
 BULK = "bulk"
 """The last segment of the path of both endpoints. So it can't be the key of a row."""
@@ -54,22 +54,7 @@ def add_bulk_create(resource: Resource, schema: Schema, replays: Replays | None)
             entities = await _locked(resource, repository, keys, resource.renderer.relationships)
         return _response(resource, request, entities, 201)
 
-    async def create(request: Request, data: Any, repository: Repository = Depends(resource.get_rows)) -> Response:
-        return await create_rows(request, data, repository)
-
-    async def create_once(
-        request: Request,
-        data: Any,
-        repository: Repository = Depends(resource.get_rows),
-        idempotency_key: str | None = IDEMPOTENCY_KEY,
-    ) -> Response:
-        if idempotency_key is None or replays is None:
-            return await create_rows(request, data, repository)
-        return await replays.answered_once(
-            request, repository.db, idempotency_key, lambda: create_rows(request, data, repository)
-        )
-
-    endpoint: Endpoint = create if replays is None else create_once
+    endpoint = posting(create_rows, resource.get_rows, replays)
     endpoint.__name__ = "bulk_create"
     problems = {400, 409, 422, *resource.problems_of_tenant(schema)}
     headers = {} if replays is None else {"Idempotency-Replayed": REPLAYED}

@@ -11,7 +11,7 @@ from dotmac_database import StaleEntityError
 from ..aliases import Data, Endpoint, JsonObject, Repository, Schema
 from ..answers import ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION, REPLAYED
 from ..etags import etag_of, expected_version, is_unchanged, matched_versions
-from ..idempotency import IDEMPOTENCY_KEY, Replays
+from ..idempotency import Replays
 from ..internals import accept_query
 from ..nested import Nested
 from ..options import Operation
@@ -19,7 +19,7 @@ from ..preferences import prefers_minimal
 from ..query_string import openapi_parameters, selection_of
 from ..selected_rows import RowRenderer
 from ..statuses import BODILESS, DeleteBody, check_delete, delete_json, documented_delete
-from .resource import Resource, written_responses
+from .resource import Resource, posting, written_responses
 
 
 def add_create(resource: Resource, schema: Schema, nested: Nested, replays: Replays | None) -> None:
@@ -46,22 +46,7 @@ def add_create(resource: Resource, schema: Schema, nested: Nested, replays: Repl
         body = nested.shown(resource.renderer, body, created) if nested else body
         return resource.response(body, entity, status, headers)
 
-    async def create(request: Request, data: Any, repository: Repository = Depends(resource.get_rows)) -> Response:
-        return await create_row(request, data, repository)
-
-    async def create_once(
-        request: Request,
-        data: Any,
-        repository: Repository = Depends(resource.get_rows),
-        idempotency_key: str | None = IDEMPOTENCY_KEY,
-    ) -> Response:
-        if idempotency_key is None or replays is None:
-            return await create_row(request, data, repository)
-        return await replays.answered_once(
-            request, repository.db, idempotency_key, lambda: create_row(request, data, repository)
-        )
-
-    endpoint: Endpoint = create if replays is None else create_once
+    endpoint = posting(create_row, resource.get_rows, replays)
     endpoint.__annotations__["data"] = nested.create_schema(schema)
     endpoint.__name__ = "create"
     headers = {"Location": LOCATION, **({} if replays is None else {"Idempotency-Replayed": REPLAYED})}

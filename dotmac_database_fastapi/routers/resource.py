@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any, TypeAlias
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy import String
 
 from dotmac_database import AsyncRepository, DatabaseTransaction, EntityNotFoundError, Traits
@@ -17,6 +19,7 @@ from ..bodies import collection_path
 from ..etags import etag_of
 from ..heads import add_get
 from ..hooks import Hooks
+from ..idempotency import IDEMPOTENCY_KEY, Replays
 from ..keys import PathKey
 from ..options import CrudOptions, Operation
 from ..preferences import APPLIED
@@ -27,6 +30,9 @@ from ..sessions import can_end_with_write
 from ..statuses import BODILESS, statuses_of
 
 _COMMITTED_LATER = nullcontext(False)
+
+Write: TypeAlias = Callable[[Request, Any, Repository], Awaitable[Response]]
+"""Writes the data of a request by the repository."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,29 @@ class Resource:
     def missing(self) -> EntityNotFoundError:
         """The error for a row that does not exist in the tenant."""
         return EntityNotFoundError(f"There is no such {self.traits.name}.", model=self.traits.name)
+
+
+def posting(write: Write, get_rows: Endpoint, replays: Replays | None) -> Endpoint:
+    """An endpoint that writes the ``data`` of a POST. With ``replays``, an ``Idempotency-Key`` is heeded."""
+
+    async def post(request: Request, data: Any, repository: Repository = Depends(get_rows)) -> Response:
+        return await write(request, data, repository)
+
+    if replays is None:
+        return post
+
+    async def post_once(
+        request: Request,
+        data: Any,
+        repository: Repository = Depends(get_rows),
+        idempotency_key: str | None = IDEMPOTENCY_KEY,
+    ) -> Response:
+        if idempotency_key is None:
+            return await write(request, data, repository)
+        session = repository.db
+        return await replays.answered_once(request, session, idempotency_key, lambda: write(request, data, repository))
+
+    return post_once
 
 
 def written_responses(
