@@ -261,13 +261,15 @@ def test_a_server_that_freezes_on_the_way(
     monkeypatch.setattr(shared_checks, "_run_work", freezing)
     _, engine = made(driver, server.url())
     try:
-        result, took, ended = timed(face, DatabaseHealthChecker(**QUICK), "connectivity", engine)
+        # A healthy answer may take its time on a busy machine.
+        limits = QUICK if place == "before" else PATIENT
+        result, took, ended = timed(face, DatabaseHealthChecker(**limits), "connectivity", engine)
         assert until(lambda: not health_threads(), 10)
     finally:
         server.thaw()
     assert result.status is (HealthStatus.UNHEALTHY if place == "before" else HealthStatus.HEALTHY), result
-    assert took < 1.9
-    assert ended < 5
+    assert took < (1.9 if place == "before" else 6)
+    assert ended < (5 if place == "before" else 9)
 
 
 @pytest.mark.parametrize(
