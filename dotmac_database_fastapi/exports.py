@@ -180,7 +180,8 @@ async def _batched(rows: AsyncIterator[object]) -> AsyncGenerator[list[object], 
 
 def _offered(options: ListOptions, *, has_columns: bool) -> tuple[ExportFormat, ...]:
     if options.exports is None:
-        return () if _may_hide_rows(options.repository) else FORMATS if has_columns else ("ndjson",)
+        has_none = options.paging == "range" or _may_hide_rows(options.repository)
+        return () if has_none else FORMATS if has_columns else ("ndjson",)
     if "csv" in options.exports and not has_columns:
         raise ValidationError(
             "exports: the fields of read_schema are unknown, so the rows can't be CSV; name other formats.",

@@ -95,7 +95,7 @@ class _OneByOne:
 
 def _without_columns(patch: pytest.MonkeyPatch) -> None:
     """A generated list reads objects."""
-    patch.setattr(lists, "_reads_plainly", lambda _repository: False)
+    patch.setattr(lists, "reads_plainly", lambda *_: False)
 
 
 OFF: Mapping[str, Switch] = {

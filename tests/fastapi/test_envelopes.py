@@ -39,7 +39,7 @@ from dotmac_database_fastapi import (
 )
 from tests.confined import confined_database
 from tests.conftest import counted
-from tests.fastapi.conftest import Api
+from tests.fastapi.conftest import Api, inlined
 
 T = TypeVar("T")
 
@@ -569,9 +569,9 @@ def test_the_bounds_of_an_offset(people: Callable[..., Any]) -> None:
     ):
         answer = people(query, paging="offset", **options)
         assert (answer.status_code, answer.json()["limit"]) == (200, limit)
-        declared = answer.extensions["document"]["paths"]["/people"]["get"]["parameters"]
-        schema = next(each["schema"] for each in declared if each["name"] == "limit")
-        assert schema["default"] == min(limit, 100)
+        declared = inlined(answer.extensions["document"])["paths"]["/people"]["get"]["parameters"]
+        description = next(each["description"] for each in declared if each["name"] == "limit")
+        assert f"default: {min(limit, 100)}" in description.lower()
     assert people("?skip=24&limit=3", paging="offset", max_offset=20).status_code == 422
     near = people("?skip=18&limit=3", paging="offset", max_offset=20)
     assert set(near.links) == {"first", "prev"}  # further pages can't be read
@@ -607,7 +607,7 @@ def test_a_field_with_the_name_of_another_kinds_parameter_needs_no_operator() ->
 
     app = FastAPI()
     app.include_router(list_router(Book, "/books", paging="offset"))
-    names = {each["name"] for each in app.openapi()["paths"]["/books"]["get"]["parameters"]}
+    names = {each["name"] for each in inlined(app.openapi())["paths"]["/books"]["get"]["parameters"]}
     assert {"page", "skip__eq"} <= names
     assert json.dumps(app.openapi())
 

@@ -179,7 +179,7 @@ def taken_joined_messages(face: Face, session: Any, things: Any, _log: Any) -> b
 
 
 def taken_columns(face: Face, session: Any, things: Any, _log: Any) -> bool:
-    return bool(lists._reads_plainly(things))
+    return bool(lists.reads_plainly(things, "page"))
 
 
 TAKEN: dict[str, Callable[[Face, Any, Any, Any], bool]] = {

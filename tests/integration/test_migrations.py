@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from io import StringIO
 from pathlib import Path
+from types import new_class
 from typing import Any
 
 import pytest
@@ -68,19 +69,15 @@ def sqlmodel(names: dict[str, str] | None) -> MetaData:
         pass
 
     for table, mixins in MIXINS.items():
-        kind: Any = type(SQLModel)
-        kind(
-            table.title().replace(" ", ""),
-            (*(getattr(twins, each) for each in mixins), Base),
-            {
-                "__tablename__": table.replace(" ", "_"),
-                "__module__": __name__,
-                "__annotations__": {"id": int, "at": datetime | None},
-                "id": Field(primary_key=True),
-                "at": Field(default=None, sa_type=UTCDateTime),
-            },
-            table=True,
-        )
+        members: dict[str, Any] = {
+            "__tablename__": table.replace(" ", "_"),
+            "__module__": __name__,
+            "__annotations__": {"id": int, "at": datetime | None},
+            "id": Field(primary_key=True),
+            "at": Field(default=None, sa_type=UTCDateTime),
+        }
+        bases = (*(getattr(twins, each) for each in mixins), Base)
+        new_class(table.title().replace(" ", ""), bases, {"table": True}, lambda body, own=members: body.update(own))
     return Base.metadata
 
 
