@@ -145,6 +145,11 @@ def _make_uniform(operation: Operation) -> None:
             if _is_query(operation, parameter):
                 _tidy_query(parameter)
     responses: JsonObject = operation.document.get("responses", {})
+    if operation.answers is not None:
+        for content in (each for response in responses.values() for each in response.get("content", {}).values()):
+            schema: JsonObject = content.get("schema", {})
+            if schema.get("type") == "array":
+                schema.pop("title", None)  # FastAPI's words, such as "Response 200 Bulk Update Book Books Bulk Patch"
     in_order = sorted(responses.items())  # "default" comes after all numbers
     responses.clear()
     responses.update(in_order)
