@@ -1,7 +1,6 @@
 """Calls every operation of the app of `docs/endpoints.md` by the generated client, with all that requests can have."""
 
 from datetime import UTC
-from http import HTTPStatus
 from typing import TypedDict
 from uuid import UUID, uuid4
 
@@ -194,7 +193,7 @@ def selections(book: UUID, old: UUID, new: UUID) -> None:
 def pages() -> None:
     """Pages by their cursors, and exports, whose text the generated functions do not read."""
     titles: list[object] = []
-    cursor: str | None | Unset = UNSET
+    cursor: str | Unset | None = UNSET
     while cursor is not None:
         answer = list_books.sync_detailed(**ann, limit=2, sort=[ListBooksSortItem.TITLE], cursor=cursor)
         page = ok(answer, BookSelectionPage)
@@ -229,7 +228,6 @@ def problems() -> None:
     refused(list_books.sync_detailed(**ann, limit=1, cursor="x"), 400, ProblemCode.INVALID_CURSOR)
     nobody = list_tags.sync_detailed(client=client, x_tenant_id="!", x_user="ann")
     refused(nobody, 400, ProblemCode.TENANT_REQUIRED)
-    assert nobody.status_code is HTTPStatus.BAD_REQUEST
 
 
 ada = authors()
