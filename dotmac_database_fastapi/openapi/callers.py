@@ -41,6 +41,8 @@ def _add_caller(operation: Operation, source: Source, components: JsonObject) ->
                 # An actor that is named like a tenant has no column whose type is known, and is always needed.
                 kinds = list(_tenant_types(operation.models)) if dependency is tenant else []
                 schema = _tenant_schema(kinds) or deepcopy(parameter["schema"])
+                if dependency is not tenant:
+                    schema["title"] = "Actor"
                 required = bool(kinds) or dependency is actor
                 _add(operation, {**parameter, "schema": schema, "required": required}, components)
         elif dependency is not None:

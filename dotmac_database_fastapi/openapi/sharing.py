@@ -75,8 +75,9 @@ def _schemas(operation: Operation) -> Iterator[_Use]:
         for response in operation.document.get("responses", {}).values():
             for content in response.get("content", {}).values():
                 schema: JsonObject = content.get("schema", {})
-                if schema.get("type") == "object" and str(schema.get("title")).isidentifier():
-                    yield _Use(schema["title"], schema, _at(content, "schema"))
+                title = str(schema.get("title", ""))
+                if schema.get("type") == "object" and title.isidentifier():
+                    yield _Use(title, schema, _at(content, "schema"))
 
 
 def _parameters(operation: Operation) -> Iterator[_Use]:
