@@ -16,19 +16,23 @@ from .aliases import Endpoint, JsonObject
 class EndpointDescription:
     """The operation id of a generated endpoint, and the statuses of the problems with which the endpoint may respond.
 
-    ``problems`` does not include those of the database and of the tenant, which depend on the app.
+    ``problems`` does not include those of the database and of the tenant, which depend on the app. ``has_hooks``: the
+    endpoint calls the user's own code, which may raise other errors.
     """
 
     operation_id: str
     problems: frozenset[int]
+    has_hooks: bool = False
 
 
 _ANSWERS: WeakKeyDictionary[Endpoint, EndpointDescription] = WeakKeyDictionary()
 
 
-def describe_endpoint(endpoint: Endpoint, operation_id: str, problems: Iterable[int] = ()) -> None:
-    """Register the operation id of a generated endpoint and the statuses of its problems."""
-    _ANSWERS[endpoint] = EndpointDescription(operation_id, frozenset(problems))
+def describe_endpoint(
+    endpoint: Endpoint, operation_id: str, problems: Iterable[int] = (), *, has_hooks: bool = False
+) -> None:
+    """Register the operation id of a generated endpoint, the statuses of its problems, and whether it calls hooks."""
+    _ANSWERS[endpoint] = EndpointDescription(operation_id, frozenset(problems), has_hooks)
 
 
 def answers_of(endpoint: Endpoint) -> EndpointDescription | None:

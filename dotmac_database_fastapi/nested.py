@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -51,8 +51,7 @@ class Nested:
         }
         if not fields:
             return schema
-        name = f"{schema.__name__}With{''.join(map(str.title, fields))}"
-        return create_model(name, __base__=schema, __module__=schema.__module__, **fields)
+        return create_model(_with(schema, fields), __base__=schema, __module__=schema.__module__, **fields)
 
     def read_schema(self, renderer: Renderer) -> Schema:
         """The schema of the response to the POST: a derived read schema, and the children. Others stay as they are."""
@@ -60,7 +59,7 @@ class Nested:
             return renderer.schema
         fields: JsonObject = {name: (list_of(each.renderer.schema), ...) for name, each in self._all.items()}
         return create_model(
-            f"{self.traits.name}Created", __base__=renderer.schema, __module__=self.traits.model.__module__, **fields
+            _with(renderer.schema, fields), __base__=renderer.schema, __module__=self.traits.model.__module__, **fields
         )
 
     def split(self, data: Data) -> tuple[Data, Children]:
@@ -88,6 +87,12 @@ class Nested:
             for name, rows in created.items()
         ]
         return b",".join([body[:-1], *members]) + b"}"
+
+
+def _with(schema: Schema, relationships: Iterable[str]) -> str:
+    """The name of a schema with children: ``AuthorCreateWithBooks``."""
+    words = "_".join(relationships).split("_")
+    return f"{schema.__name__}With{''.join(word[:1].upper() + word[1:] for word in words)}"
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def child_schema_of(parent: type, model: type, filled: frozenset[str]) -> type[B
 def _child_schema(parent: type, model: type, filled: frozenset[str]) -> type[BaseModel]:
     fields = {key: field for key, field in _new_fields(model).items() if key not in filled}
     return create_model(
-        f"{parent.__name__}{model.__name__}Create", __config__=_WRITTEN, __module__=model.__module__, **fields
+        f"{model.__name__}CreateIn{parent.__name__}", __config__=_WRITTEN, __module__=model.__module__, **fields
     )
 
 

@@ -42,7 +42,7 @@ def with_page(responses: dict[int | str, JsonObject]) -> dict[int | str, JsonObj
     completed = deepcopy(responses)
     for response in completed.values():
         response["content"][HTML] = {"schema": {"type": "string"}}
-        response["headers"]["Vary"] = header("The representation depends on this header.", const="Accept")
+        response["headers"]["Vary"] = header("The response depends on the Accept header.")
     return completed
 
 

@@ -33,14 +33,18 @@ def add_callers(operation: Operation, components: JsonObject) -> None:
 
 def _add_caller(operation: Operation, source: Source, components: JsonObject) -> None:
     parameters = operation.document.setdefault("parameters", [])
-    for dependency in operation.caller_of(source):
+    tenant, actor = operation.caller_of(source)
+    for dependency in (tenant, actor):
         if isinstance(dependency, TenantSource):
             parameter = dependency.openapi_parameter()
             if parameter is not None:
-                kinds = list(_tenant_types(operation.models))
+                # An actor that is named like a tenant has no column whose type is known, and is always needed.
+                kinds = list(_tenant_types(operation.models)) if dependency is tenant else []
                 schema = _tenant_schema(kinds) or deepcopy(parameter["schema"])
-                parameter = {**parameter, "schema": schema, "required": bool(kinds)}
-                _add(operation, parameter, components)
+                if dependency is not tenant:
+                    schema["title"] = "Actor"
+                required = bool(kinds) or dependency is actor
+                _add(operation, {**parameter, "schema": schema, "required": required}, components)
         elif dependency is not None:
             _add_dependency(operation, dependency, components)
     if not parameters:

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 
+_PACKAGE = __name__.partition(".")[0]
+
+
+def _module_of(call: Endpoint) -> str:
+    """The module of a function, or of the class of an object that is called."""
+    return str(getattr(call, "__module__", None) or type(call).__module__)
+
+
 @dataclass(frozen=True)
 class Operation:
     """One operation of the document, with its route, sources and models.
@@ -43,6 +51,13 @@ class Operation:
     def is_ours(self) -> bool:
         """Whether the toolkit has a part in the operation: it is generated, or uses a session or a repository."""
         return self.answers is not None or bool(self.sources)
+
+    @property
+    def calls_others(self) -> bool:
+        """Whether code that is not the toolkit's takes part: the endpoint, a hook, or a dependency (a permission)."""
+        if self.answers is None or self.answers.has_hooks or self.document.get("security"):
+            return True
+        return any(_module_of(each).partition(".")[0] != _PACKAGE for each in calls_of(self.route.dependant))
 
     def caller_of(self, source: Source) -> tuple[Endpoint | None, Endpoint | None]:
         """The dependencies of a source that name the operation's tenant and its actor."""

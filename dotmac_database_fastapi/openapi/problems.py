@@ -31,10 +31,11 @@ class Problems:
         if not operation.is_ours:
             return
         statuses = set() if operation.answers is None else set(operation.answers.problems)
-        foreign = operation.answers is None or bool(operation.document.get("security"))
+        foreign = operation.calls_others
         callers = [operation.caller_of(each) for each in operation.sources if each is not None]
         if operation.sources:
-            statuses |= {503, *(400 for tenant, _ in callers if tenant is not None)}
+            refused = any(tenant is not None or isinstance(actor, TenantSource) for tenant, actor in callers)
+            statuses |= {503, 400} if refused else {503}
             foreign |= any(not isinstance(each, (TenantSource, NoneType)) for caller in callers for each in caller)
         responses = operation.document.setdefault("responses", {})
         for status in sorted(statuses):

@@ -75,8 +75,9 @@ def _schemas(operation: Operation) -> Iterator[_Use]:
         for response in operation.document.get("responses", {}).values():
             for content in response.get("content", {}).values():
                 schema: JsonObject = content.get("schema", {})
-                if schema.get("type") == "object" and str(schema.get("title")).isidentifier():
-                    yield _Use(schema["title"], schema, _at(content, "schema"))
+                title = str(schema.get("title", ""))
+                if schema.get("type") == "object" and title.isidentifier():
+                    yield _Use(title, schema, _at(content, "schema"))
 
 
 def _parameters(operation: Operation) -> Iterator[_Use]:
@@ -145,6 +146,11 @@ def _make_uniform(operation: Operation) -> None:
             if _is_query(operation, parameter):
                 _tidy_query(parameter)
     responses: JsonObject = operation.document.get("responses", {})
+    if operation.answers is not None:
+        for content in (each for response in responses.values() for each in response.get("content", {}).values()):
+            schema: JsonObject = content.get("schema", {})
+            if schema.get("type") == "array":
+                schema.pop("title", None)  # FastAPI's words, such as "Response 200 Bulk Update Book Books Bulk Patch"
     in_order = sorted(responses.items())  # "default" comes after all numbers
     responses.clear()
     responses.update(in_order)

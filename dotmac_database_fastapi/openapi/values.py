@@ -15,6 +15,10 @@ _FEW_VALUES = 10
 """The most allowed values that are repeated in each row schema; longer lists become shared components."""
 
 
+_SELECTING = ("fields", "include", "facets")
+"""Parameters that have the same name in every list, and different values for each class."""
+
+
 def share_values(document: JsonObject, operations: Iterable[Operation]) -> None:
     """Move the values that a field's filters allow into one component, and refer to it.
 
@@ -64,7 +68,14 @@ def _filters(operation: Operation) -> Iterator[tuple[str, JsonObject]]:
         if parameter.get("in") == "query" and parameter["name"] in ours:
             schema = parameter["schema"].get("items", parameter["schema"])
             if "enum" in schema:
-                yield parameter["name"].split("__")[0], schema
+                yield _name_of(operation, parameter["name"]), schema
+
+
+def _name_of(operation: Operation, parameter: str) -> str:
+    """The field of a filter. What a client may select is named with the class: ``Book.include``."""
+    if parameter in _SELECTING and operation.models:
+        return f"{operation.models[0].__name__}.{parameter}"
+    return parameter.split("__")[0]
 
 
 def _inside(value: object) -> Iterator[JsonObject]:

@@ -221,9 +221,8 @@ def _add(
         responses[status] = {**row, "headers": headers} if headers else row
     elif operation == "delete":
         deleted = resource.options.delete_body
-        if deleted is not None:
-            described = documented_delete(deleted, resource.renderer.schema)
-            responses[status] = {"description": f"The {name} was deleted.", **described}
+        described = {} if deleted is None else documented_delete(deleted, resource.renderer.schema)
+        responses[status] = {"description": f"The {name} was deleted.", **described}
     else:
         parameters, responses = written_responses(status, row, headers)
     if operation in ("update", "delete") and resource.traits.version is not None:

@@ -62,6 +62,6 @@ def add_links(resource: Resource, relationship: str) -> None:
             {404, 409, 422},
             operation_id=f"{verb}{resource.traits.name}{words}",
             summary=f"{verb.title()} {resource.traits.name} {words}",
-            responses={},
+            responses={204: {"description": f"The rows are {'linked' if verb == 'link' else 'not linked'}."}},
             parameters=[],
         )

@@ -67,7 +67,8 @@ class Resource:
         parameters: list[JsonObject],
     ) -> None:
         """Add an endpoint to the router, with its permission and what OpenAPI says of it."""
-        describe_endpoint(endpoint, operation_id, problems)
+        has_hooks = self.hooks.has(operation.removeprefix("bulk_"))
+        describe_endpoint(endpoint, operation_id, problems, has_hooks=has_hooks)
         add = add_get if method == "GET" else partial(APIRouter.add_api_route, methods=[method])
         add(
             self.router,

@@ -1,4 +1,4 @@
-"""The two apps that clients are generated for, their documents, and the answers that a client got."""
+"""The apps that clients are generated for, their documents, and the answers that a client got."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from fastapi import FastAPI
 
-from dotmac_database import create_database
+from dotmac_database import create_database, idempotency_metadata
 from example_app.app import create_app
 from example_app.loading import load
 from example_app.settings import Settings
-from tests.clients import library_app
+from tests.clients import tokens_app
+from tests.fastapi import endpoints_app
 from tests.fastapi.conftest import serving
 
-APPS = ("library", "airports")
+APPS = ("library", "tokens", "airports")
+"""The app of `docs/endpoints.md`, a small one with what that does not have, and the example."""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,8 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def apps(urls: dict[str, str]) -> dict[str, FastAPI]:
     return {
-        "library": library_app.create_app(urls["library"]),
+        "library": endpoints_app.load().app_of(urls["library"]),
+        "tokens": tokens_app.create_app(urls["tokens"]),
         "airports": create_app(Settings(database_url=urls["airports"], cursor_key="a key of the tests")),
     }
 
@@ -50,7 +54,9 @@ def serve(apps: dict[str, FastAPI], urls: dict[str, str]) -> Iterator[Callable[[
 
         def address(name: str) -> str:
             if name == "library":
-                library_app.create_tables(urls[name])
+                create_tables(urls[name], library_tables())
+            elif name == "tokens":
+                create_tables(urls[name], tokens_app.Base.metadata)
             else:
                 database = create_database(urls[name])
                 load(database)
@@ -58,6 +64,22 @@ def serve(apps: dict[str, FastAPI], urls: dict[str, str]) -> Iterator[Callable[[
             return servers.enter_context(serving(apps[name]))
 
         yield address
+
+
+def library_tables() -> sa.MetaData:
+    """The tables of the app of `docs/endpoints.md`."""
+    page, metadata = endpoints_app.load(), sa.MetaData()
+    tables = [model.__table__ for model in (page.Author, page.Tag, page.Book, page.BookTag)]
+    for table in (*tables, *idempotency_metadata.tables.values()):
+        table.to_metadata(metadata)
+    return metadata
+
+
+def create_tables(url: str, metadata: sa.MetaData) -> None:
+    """Create the tables of an app."""
+    engine = sa.create_engine(url)
+    metadata.create_all(engine)
+    engine.dispose()
 
 
 def write_documents(documents: dict[str, Any], folder: Path) -> None:

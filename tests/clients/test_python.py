@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dotmac_database_fastapi import register_exception_handlers
-from tests.clients import library_app
+from tests.clients import tokens_app
 from tests.clients.conftest import APPS, blocks_of_docs, check_answers, write_documents
 from tests.clients.installing import installed, run
 
@@ -73,7 +73,7 @@ def test_a_client_calls_every_operation(
 
 def test_the_document_is_written_as_the_docs_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    app = library_app.create_app("sqlite://")
+    app = tokens_app.create_app("sqlite://")
     (block,) = blocks_of_docs("python")
     exec(block, {"app": app, "register_exception_handlers": register_exception_handlers})
     document = json.loads((tmp_path / "openapi.json").read_text())

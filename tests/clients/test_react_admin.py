@@ -1,6 +1,7 @@
 """React Admin's data provider ``ra-data-simple-rest`` as it is on npm, against routers with the options `REACT_ADMIN`.
 
-Two tenants, whose rows look alike, call every method of the provider.
+Two tenants, whose rows look alike, call every method of the provider: for the app of this module, and for that of
+`docs/endpoints.md`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from dotmac_database_fastapi import (
     register_exception_handlers,
     tenant_from_header,
 )
+from tests.clients.conftest import library_tables
 from tests.clients.installing import installed, run
+from tests.fastapi import endpoints_app
 from tests.fastapi.conftest import serving
 
 HERE = Path(__file__).parent / "react_admin"
@@ -64,7 +67,10 @@ FILTERS = ("id", "title", "status", "customer_id", "customer.name")
 
 @pytest.fixture(scope="module")
 def tables() -> sa.MetaData:
-    return Base.metadata
+    metadata = library_tables()
+    for table in Base.metadata.tables.values():
+        table.to_metadata(metadata)
+    return metadata
 
 
 @pytest.fixture
@@ -96,8 +102,8 @@ def address(database: Database) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program that calls the provider, beside its packages."""
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the programs that call the provider, with its packages."""
 
     def commands(new: Path) -> Sequence[Sequence[str | Path]]:
         for name in ("package.json", "package-lock.json"):
@@ -110,13 +116,15 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("react_admin")
     (folder / "node_modules").symlink_to(installed(HERE / "package-lock.json", commands, unreachable) / "node_modules")
-    return Path(shutil.copy(HERE / "operations.mjs", folder))
+    for each in HERE.glob("*.mjs"):
+        shutil.copy(each, folder)
+    return folder
 
 
 def test_every_method_of_the_data_provider(
-    address: str, program: Path, customers: dict[str, list[str]], database: Database
+    address: str, programs: Path, customers: dict[str, list[str]], database: Database
 ) -> None:
-    results = {tenant: json.loads(run(str(NODE), program, address, tenant)) for tenant in "ab"}
+    results = {tenant: json.loads(run(str(NODE), programs / "operations.mjs", address, tenant)) for tenant in "ab"}
     for tenant, result in results.items():
         check(result, customers[tenant])
     assert not set(results["a"]["ids"]) & set(results["b"]["ids"])
@@ -124,6 +132,16 @@ def test_every_method_of_the_data_provider(
         orders: Any = Order.__table__
         counts = sa.select(orders.c.tenant_id, sa.func.count()).where(~orders.c.is_deleted).group_by(orders.c.tenant_id)
         assert {(tenant, count) for tenant, count in connection.execute(counts)} == {("a", 22), ("b", 22)}
+
+
+def test_the_app_of_the_docs(programs: Path, database: Database) -> None:
+    app = endpoints_app.load().app_of(database.url.render_as_string(hide_password=False))
+    with serving(app) as address:
+        for tenant in "ab":
+            run(str(NODE), programs / "library.mjs", f"{address}/admin", tenant)
+    with database.engine.connect() as connection:
+        statement = sa.text("SELECT tenant_id, count(*) FROM book GROUP BY tenant_id ORDER BY tenant_id")
+        assert [tuple(row) for row in connection.execute(statement)] == [("a", 5), ("b", 5)]
 
 
 def check(result: dict[str, Any], customers: list[str]) -> None:

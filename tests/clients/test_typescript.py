@@ -43,7 +43,7 @@ def programs(documents: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
     for each in (HERE / "package.json", HERE / "tsconfig.json", *HERE.glob("*.ts")):
         shutil.copy(each, folder)
     (block,) = blocks_of_docs("ts")
-    (folder / "docs.ts").write_text(block.replace("./types.js", "./library-types.js"))
+    (folder / "docs.ts").write_text(block.replace("./types.js", "./tokens-types.js"))
     write_documents(documents, folder)
     generator = folder / "node_modules" / "openapi-typescript" / "bin" / "cli.js"
     for name in APPS:

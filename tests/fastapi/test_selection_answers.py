@@ -204,7 +204,7 @@ class TestDocument:
         made = {name for name in schemas_of(app) if "Post" in name or "Author" in name or "T" in name[:1]}
         assert made == {
             "PostCreate", "PostUpdate", "PostRead", "PostSelection", "AuthorSelection", "TagRead", "TeamRead",
-            "PostSelectionPage",
+            "PostSelectionPage", "PostFieldsValue", "PostIncludeValue",
         }  # fmt: skip
 
     @pytest.mark.parametrize("list_etag", [False, True])

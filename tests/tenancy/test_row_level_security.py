@@ -309,15 +309,20 @@ def pgbouncer(owner: Database, tmp_path: Path) -> Iterator[int]:
         else [program, str(tmp_path / "pgbouncer.ini")]
     )
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(100):
-        try:
-            psycopg.connect(host="127.0.0.1", port=port, dbname=url.database, user=ROLE, password="dotmac").close()
-            break
-        except psycopg.OperationalError:
-            time.sleep(0.05)
-    yield port
-    process.terminate()
-    process.wait(10)
+    deadline = time.monotonic() + 60  # a busy machine starts processes slowly
+    try:
+        while True:
+            try:
+                psycopg.connect(host="127.0.0.1", port=port, dbname=url.database, user=ROLE, password="dotmac").close()
+                break
+            except psycopg.OperationalError:
+                log = tmp_path / "log"
+                assert process.poll() is None and time.monotonic() < deadline, log.exists() and log.read_text()
+                time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 def _known(user: str) -> bool:

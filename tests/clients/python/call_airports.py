@@ -11,6 +11,7 @@ from airports.api.airports import (
 )
 from airports.api.countries import list_countries, summary_api_summary_get
 from airports.api.health import get_database_health, is_alive, is_database_ready
+from airports.api.how_it_is_done import read_statements_api_statements_token_get
 from airports.api.inspections import (
     create_inspection,
     delete_inspection,
@@ -66,8 +67,10 @@ def airports() -> AirportRead:
     page = answer.parsed
     assert page is not None
     assert not isinstance(page, Problem)
-    assert page.to_dict()["total"] == summary.airports
+    assert page.total == summary.airports
     assert 'rel="next"' in answer.headers["link"]
+    log = read_statements_api_statements_token_get.sync_detailed(answer.headers["x-statements"], client=client)
+    assert b"SELECT" in log.content
     first = page.items[0]
     points = airport_map_api_airports_map_get.sync_detailed(client=client, x_tenant_id=COUNTRY, icao_in=[first.icao])
     assert [point[0] for point in ok(points, MapPoints).points] == [first.icao]
@@ -94,7 +97,7 @@ def users() -> UserRead:
     page = list_users.sync(client=client, x_tenant_id=COUNTRY, role_in=[Role.ANALYST], limit=1)
     assert page is not None
     assert not isinstance(page, Problem)
-    assert page.to_dict()["next_cursor"]
+    assert page.next_cursor
     refused(get_user.sync_detailed(jon.id, client=client, x_tenant_id="NO"), 404, ProblemCode.NOT_FOUND)
     spare = UserCreate(name="Eve", email="eve@example.org")
     eve = ok(create_user.sync_detailed(client=client, x_tenant_id=COUNTRY, body=spare), UserRead, 201)

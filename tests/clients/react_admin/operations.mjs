@@ -1,22 +1,5 @@
 // Calls every method of the data provider, for the tenant that is named, and prints their results as JSON.
-import simpleRestProvider from 'ra-data-simple-rest';
-import { fetchUtils } from 'ra-core';
-
-const [address, tenant] = process.argv.slice(2);
-
-const httpClient = (url, options = {}) => {
-    const headers = new Headers(options.headers ?? { Accept: 'application/json' });
-    headers.set('X-Tenant-ID', tenant);
-    return fetchUtils.fetchJson(url, { ...options, headers });
-};
-const provider = simpleRestProvider(address, httpClient);
-
-const page = (number, perPage) => ({ page: number, perPage });
-const by = (field, order) => ({ field, order });
-const refused = call => call.then(
-    () => { throw new Error('not refused'); },
-    error => ({ status: error.status, code: error.body.code, errors: error.body.errors }),
-);
+import { by, page, provider, refused } from './provider.mjs';
 
 const results = {};
 results.list = await provider.getList('orders', {
