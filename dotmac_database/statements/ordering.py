@@ -96,8 +96,8 @@ class OrderedTerm:
         """
         if self.is_untyped and value is not None and type(value) not in _EXACT:
             raise ValidationError(
-                f"{self.path.owner.name}.{self.path.key} has no type, so no position in its order can be found again: give the expression a type, as "
-                "in func.round(value, type_=Float()).",
+                f"{self.path.owner.name}.{self.path.key} has no type, so no position in its order can be found again: "
+                "give the expression a type, as in func.sqrt(size, type_=Double()).",
                 field=self.path.text,
             )
         return value
