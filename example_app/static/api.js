@@ -35,7 +35,8 @@ export async function download(path, { panel, onProgress, ...options }) {
     if (error.name === "AbortError" || error instanceof Problem) throw error;
     throw new Problem(0, { detail: "The download broke off. Nothing was saved." });
   } finally {
-    record(panel, entry); // at the end, when all of its statements were sent
+    // At the end, when all of its statements were sent.
+    record(panel, entry);
   }
 }
 

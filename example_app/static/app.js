@@ -94,7 +94,8 @@ async function showRegions() {
     const { facets } = await request(path, { tenant: state.country, panel: "list" });
     if (state.regions === turn) question.offer(facets.region);
   } catch {
-    if (state.regions === turn) state.regions = null; // the list shows the error, and the next change asks again
+    // The list shows the error, and the next change asks again.
+    if (state.regions === turn) state.regions = null;
   }
 }
 
