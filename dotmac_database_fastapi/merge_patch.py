@@ -61,7 +61,7 @@ class MergePatch:
     def __init__(self, traits: Traits[object], schema: Schema, columns: Mapping[str, str]) -> None:
         self._traits = traits
         self._schema = schema
-        self._columns = columns
+        self.columns = columns
 
     @property
     def body(self) -> Annotation:
@@ -94,11 +94,11 @@ class MergePatch:
         sent: object = await request.json()
         if not isinstance(sent, dict):
             return {}
-        return {name: value for name, value in sent.items() if name in self._columns and isinstance(value, dict)}
+        return {name: value for name, value in sent.items() if name in self.columns and isinstance(value, dict)}
 
     def _stored(self, row: object, name: str) -> object:
         """The JSON of a column's value, as responses have it."""
-        return to_jsonable_python(getattr(row, self._columns[name]), bytes_mode="base64", fallback=str)
+        return to_jsonable_python(getattr(row, self.columns[name]), bytes_mode="base64", fallback=str)
 
 
 @dataclass(frozen=True)

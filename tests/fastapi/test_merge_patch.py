@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, create_model
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, deferred, mapped_column
+from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field as SqlField
 from sqlmodel import SQLModel
 
-from dotmac_database import RowLevelSecurity, SoftDeleteMixin, TenantMixin, VersionMixin, create_database
+from dotmac_database import RowLevelSecurity, SoftDeleteMixin, TenantMixin, VersionMixin, create_database, traits_of
 from dotmac_database.sqlmodel import TenantMixin as SqlTenantMixin
 from dotmac_database_fastapi import crud_router
-from dotmac_database_fastapi.merge_patch import merged
+from dotmac_database_fastapi.merge_patch import merge_patch_of, merged
 from tests.confined import confined_database
 from tests.conftest import counted, empty
 from tests.fastapi.conftest import Api
@@ -38,6 +39,19 @@ class Theme(BaseModel):
     font: str | None = None
 
 
+class Stored(TypeDecorator[Theme]):
+    """A theme, which is an object in Python."""
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        return value if value is None else value.model_dump()
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        return value if value is None else Theme(**value)
+
+
 class Page(TenantMixin, SoftDeleteMixin, VersionMixin, Base):
     __tablename__ = "merged_pages"
 
@@ -47,6 +61,7 @@ class Page(TenantMixin, SoftDeleteMixin, VersionMixin, Base):
     binary: Mapped[Any] = mapped_column(sa.JSON().with_variant(JSONB(), "postgresql"), nullable=True)
     late: Mapped[Any] = deferred(mapped_column(sa.JSON, nullable=True))
     theme: Mapped[Theme | None] = mapped_column(sa.JSON)
+    stored: Mapped[Theme | None] = mapped_column(Stored)
 
 
 class Look(SQLModel):
@@ -196,6 +211,26 @@ def test_the_examples_of_the_standard_in_columns(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
+    ("alias", "names"),
+    [
+        (None, {"plain"}),
+        ("settings", {"settings"}),
+        (AliasChoices("settings", "config"), {"settings", "config"}),
+        (AliasChoices("settings", AliasPath("all", "settings")), {"settings"}),
+        (AliasPath("all", "settings"), set()),
+    ],
+)
+@pytest.mark.parametrize("by_name", [False, True])
+def test_the_names_of_a_column(alias: Any, names: set[str], by_name: bool) -> None:
+    """A value at a path is replaced: the object around it belongs to no column."""
+    field: Any = (Any, Field(default=None, validation_alias=alias))
+    schema = create_model("Change", __config__=ConfigDict(populate_by_name=by_name), plain=field, name=(str, ""))
+    found = merge_patch_of(traits_of(Page), schema)
+    wanted = names | ({"plain"} if by_name else set())
+    assert (set() if found is None else set(found.columns)) == wanted
+
+
+@pytest.mark.parametrize(
     "media_type", [MERGE, "Application/Merge-Patch+JSON; charset=utf-8", REPLACE, "application/vnd.api+json"]
 )
 def test_only_the_media_type_merges(api: Api, media_type: str) -> None:
@@ -245,6 +280,13 @@ class TestValidatedColumns:
         path = made(api, theme={"colour": "red", "size": 3, "font": "serif"})
         answer = patch(api, path, {"theme": {"size": 4, "font": None}})
         assert answer.json()["theme"] == {"colour": "red", "size": 4, "font": None}
+
+    def test_a_part_of_an_object_of_the_users_column_type(self, api: Api) -> None:
+        path = made(api, stored={"colour": "red", "font": "serif"})
+        answer = patch(api, path, {"stored": {"size": 4, "font": None}})
+        assert answer.status_code == 200, answer.text
+        assert api.get(path, tenant="a").json()["stored"] == {"colour": "red", "size": 4, "font": None}
+        assert patch(api, path, {"stored": {"colour": None}}).status_code == 422
 
     def test_a_part_of_a_nested_sqlmodel(self, api: Api) -> None:
         path = made(api, "/sites", look={"colour": "red", "parts": {"x": 1, "y": 2}}, words={"a": {"b": 1}})
