@@ -47,8 +47,6 @@ class FacetParams:
     def __init__(self, model: type, names: Sequence[str], schema: type | None = None) -> None:
         fields = fields_of(model, names)
         for name, each in fields.items():
-            if name.startswith("_"):
-                raise RefusedError(f"{model.__name__}.{name} is private, so it can't be a facet.", field=name)
             if each.through or each.in_json or isinstance(plain_type(each.type), _UNGROUPED):
                 raise RefusedError(
                     f"{model.__name__}.{name} can't be a facet: name a field of the class itself, with single values.",

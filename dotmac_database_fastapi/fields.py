@@ -393,11 +393,14 @@ def sortable_fields(
 
 
 def refuse_private(model: type, name: str) -> None:
-    """Raise `ValidationError` if a dotted path leads to a private column."""
+    """Raise `ValidationError` if a dotted path leads to a private column, or through a private relationship.
+
+    A synonym gives a column whose name begins with ``_`` a public name, but no column with ``info={"private": True}``.
+    """
     owner: Traits[object] = traits_of(model)
     for part in name.split("."):
-        part = _canonical(owner, part)
-        if part in owner.private:
+        written, part = part, _canonical(owner, part)
+        if written.startswith("_") or part in owner.private:
             raise ValidationError(
                 f"{owner.name}.{part} is private: a client can neither filter nor sort by it.", field=name
             )
@@ -433,7 +436,9 @@ def _field(root: Traits[object], name: str) -> ClientField:
         column = owner.columns.get(part)
         expression = column if column is not None else owner.public_expression(part)
         if expression is None:
-            known = sorted({*owner.columns, *owner.relationships} - owner.private)
+            known = sorted(
+                each for each in {*owner.columns, *owner.relationships} - owner.private if not each.startswith("_")
+            )
             near = get_close_matches(part, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}."
             raise ValidationError(f"{owner.name} has no field {part!r}{hint}", field=name)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
 
-from pydantic import AliasChoices, BaseModel, GetJsonSchemaHandler, model_validator
+from pydantic import AliasChoices, AliasPath, BaseModel, GetJsonSchemaHandler, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
@@ -25,11 +25,15 @@ def without_read_only(schema: type[BaseModel], row: Annotation) -> type[BaseMode
     return _ignoring(schema, frozenset(_written_names(row) - own))
 
 
-def _read_as(key: str, field: FieldInfo) -> Iterator[str]:
-    """The names that a field has in the JSON of a request."""
+def aliases_of(key: str, field: FieldInfo) -> list[str | AliasPath]:
+    """The names that a field has in the JSON of a request, and the paths to it."""
     alias = field.validation_alias or field.alias or key
-    for choice in alias.choices if isinstance(alias, AliasChoices) else [alias]:
-        yield choice if isinstance(choice, str) else str(choice.path[0])
+    return alias.choices if isinstance(alias, AliasChoices) else [alias]
+
+
+def _read_as(key: str, field: FieldInfo) -> Iterator[str]:
+    for each in aliases_of(key, field):
+        yield each if isinstance(each, str) else str(each.path[0])
 
 
 def _written_names(row: Annotation) -> set[str]:

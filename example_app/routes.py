@@ -63,6 +63,7 @@ def _generated() -> tuple[APIRouter, ...]:
             filters=AIRPORT_FILTERS,
             sorts=AIRPORT_SORTS,
             default_sort="name",
+            facets=("region",),
             page_size=50,
             tags=["airports"],
         ),

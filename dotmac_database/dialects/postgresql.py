@@ -36,6 +36,7 @@ from sqlalchemy.types import (
     Enum,
     Float,
     Integer,
+    NullType,
     Time,
     TypeDecorator,
     TypeEngine,
@@ -208,6 +209,8 @@ class Postgresql(Dialect):
             return Float(stored.precision) if not isinstance(stored, REAL) else REAL()
         if isinstance(stored, Numeric) and not stored.asdecimal:
             return Numeric()
+        if isinstance(stored, NullType):  # nothing is known to which a text could be cast
+            return None
         if not isinstance(stored, _FAITHFUL) or (isinstance(stored, (CHAR, NCHAR)) and converts(type_)):
             return AsText()
         return stored if converts(type_) else None

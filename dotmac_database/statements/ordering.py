@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
 from functools import cached_property
 from math import isnan
 from typing import Any, Literal, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import ARRAY, Double, LargeBinary, String, bindparam, func, literal
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.sql import ColumnElement
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import NullType, TypeEngine
 
 from ..dialects.base import Dialect, enum_of, lowered
 from ..dialects.spans import AsStored, AsText
@@ -76,9 +79,28 @@ class OrderedTerm:
 
     def portable(self, value: object) -> object:
         """The form of a row's value in a cursor."""
-        if value is None or not self.on_row:
-            return value
-        return self.dialect.order_value(self.path.type, value)
+        if not self.on_row:
+            return self.exact(value)
+        return value if value is None else self.dialect.order_value(self.path.type, value)
+
+    @cached_property
+    def is_untyped(self) -> bool:
+        """Whether nothing but the driver's value says which type the expression has, as in ``func.upper(name)``."""
+        return self.raw is None and self.by == "value" and not self.path.json and isinstance(self.path.type, NullType)
+
+    def exact(self, value: object) -> object:
+        """A value that the statement has selected in addition to the row.
+
+        Raises `ValidationError` for a value of an unknown type that may differ from the stored one, such as a float
+        that was a REAL: a comparison with it could find the same row again, and again.
+        """
+        if self.is_untyped and value is not None and type(value) not in _EXACT:
+            raise ValidationError(
+                f"{self.path.owner.name}.{self.path.key} has no type, so no position in its order can be found again: "
+                "give the expression a type, as in func.sqrt(size, type_=Double()).",
+                field=self.path.text,
+            )
+        return value
 
     def parameter(self, name: str, *, stored: bool = True) -> ColumnElement[object]:
         """The parameter for a comparison with the term.
@@ -99,6 +121,8 @@ class OrderedTerm:
             return None
         if isinstance(self.raw, (AsStored, AsText)):
             return _checked(_can_be_stored(value, self.raw), value)
+        if self.is_untyped:
+            return _checked(type(value) in _EXACT, value)
         if self.by == "count":
             return _checked(type(value) is int and 0 <= value < 2**63, value)
         type_ = self.path.type if self.raw is None else self.raw
@@ -115,6 +139,10 @@ class OrderedTerm:
             return self.path.coerce(value) if self.raw is None else coercer(self.raw)(value)
         except ValueError:
             raise InvalidCursorError from None
+
+
+_EXACT = (str, int, bool, Decimal, date, datetime, UUID)
+"""The types whose values the drivers of PostgreSQL read exactly, and send back so that they are equal."""
 
 
 def _checked(fits: bool, value: object) -> object:

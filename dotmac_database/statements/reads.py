@@ -153,7 +153,9 @@ class Reader:
         loaded = entity if self.fields else instance_dict(entity)
         additional = iter(selected)
         return tuple(
-            term.portable(_value(entity, loaded, term.path.key or "")) if self.holds(term) else next(additional)
+            term.portable(_value(entity, loaded, term.path.key or ""))
+            if self.holds(term)
+            else term.exact(next(additional))
             for term in terms
         )
 

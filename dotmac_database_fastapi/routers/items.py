@@ -13,6 +13,7 @@ from ..answers import ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION, REPLAYED
 from ..etags import etag_of, expected_version, is_unchanged, matched_versions
 from ..idempotency import Replays
 from ..internals import accept_query
+from ..merge_patch import merge_patch_of
 from ..nested import Nested
 from ..options import Operation
 from ..preferences import prefers_minimal
@@ -83,6 +84,8 @@ def add_update(resource: Resource, schema: Schema) -> None:
     """Add ``PATCH`` of a row, or ``PUT``."""
     get_key, references, hooks = resource.key.dependency(), resource.references, resource.hooks
     is_plain, status = not hooks.has("update"), resource.statuses["update"]
+    method = resource.options.update_method
+    patch = merge_patch_of(resource.traits, schema) if method == "PATCH" else None
 
     async def update(
         request: Request,
@@ -90,8 +93,10 @@ def add_update(resource: Resource, schema: Schema) -> None:
         parts: JsonObject = Depends(get_key),
         repository: Repository = Depends(resource.get_rows),
     ) -> Response:
-        resource.key.refuse_unreachable(data)
         key = resource.key.of(parts, repository.tenant_id)
+        if patch is not None:
+            data = await patch.data(request, data, repository, key)
+        resource.key.refuse_unreachable(data)
         expected = await _expected(resource, request, repository, key)
         row: Data = data if is_plain else await hooks.before_update(key, data, repository)
         checked = await references.before_update(repository, key, row)
@@ -103,9 +108,8 @@ def add_update(resource: Resource, schema: Schema) -> None:
         entity = await resource.loaded(repository, entity)
         return _written(resource, request, entity, repository, status, is_last=last)
 
-    update.__annotations__["data"] = schema
+    update.__annotations__["data"] = schema if patch is None else patch.body
     problems = {400, 404, 409, 422, *resource.problems_of_tenant(schema), *_of_version(resource)}
-    method = resource.options.update_method
     _add(resource, "update", method, resource.key.path, update, status, problems, _tag(resource))
 
 

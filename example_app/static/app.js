@@ -3,6 +3,7 @@
 import { Address } from "./address.js";
 import { query, request } from "./api.js";
 import { Detail } from "./detail.js";
+import { Download } from "./download.js";
 import { counted, element, number } from "./element.js";
 import { Health } from "./health.js";
 import { How } from "./how.js";
@@ -11,7 +12,7 @@ import { AirportMap } from "./map.js";
 import { Question } from "./question.js";
 
 const at = (id) => document.getElementById(id);
-const state = { country: "", names: new Map(), numbers: "", count: "", asked: 0 };
+const state = { country: "", names: new Map(), numbers: "", count: "", asked: 0, regions: null };
 
 const address = new Address({ onMove: (values) => moved(values).catch(failed) });
 const question = new Question(at("query"), { onAsk: ask });
@@ -22,6 +23,11 @@ const list = new AirportList({
   scroller: at("scroller"),
   onPick: (icao) => pick(icao),
   onBusy: (busy) => at("listed").classList.toggle("busy", busy),
+});
+const file = new Download({
+  button: at("download"),
+  note: at("download-note"),
+  asked: () => ({ country: state.country, filters: question.filters, sort: question.sort }),
 });
 const detail = new Detail({
   dialog: at("detail"),
@@ -62,18 +68,14 @@ async function enter(country, values = {}) {
   document.title = `Airports of ${state.names.get(country)}`;
   list.list.setAttribute("aria-label", `Airports of ${state.names.get(country)}`);
   question.fill(values);
-  question.offer([]);
+  file.clear();
   const tenant = country;
-  // A list of facets would bring the regions with their numbers: then this is its place.
-  const regions = request("/api/airports/regions", { tenant });
-  if (values.region) offer(country, await regions, values.region);
-  if (state.country !== country) return;
   list.show(country, question.filters, question.sort);
   summarize(country);
   const [points, users] = await Promise.all([
     request("/api/airports/map", { tenant, panel: "map" }),
     request("/api/users?limit=100", { tenant }),
-    values.region || regions.then((found) => offer(country, found, "")),
+    showRegions(),
   ]);
   if (state.country !== country) return;
   map.setPoints(points.points);
@@ -82,8 +84,19 @@ async function enter(country, values = {}) {
   if (values.airport) await show(values.airport);
 }
 
-function offer(country, regions, chosen) {
-  if (state.country === country) question.offer(regions, chosen);
+// The regions are counted without the chosen one, so that the others can be chosen.
+async function showRegions() {
+  const path = `/api/airports${query({ ...question.otherFilters, facets: "region", limit: 1 })}`;
+  const turn = `${state.country} ${path}`;
+  if (state.regions === turn) return;
+  state.regions = turn;
+  try {
+    const { facets } = await request(path, { tenant: state.country, panel: "list" });
+    if (state.regions === turn) question.offer(facets.region);
+  } catch {
+    // The list shows the error, and the next change asks again.
+    if (state.regions === turn) state.regions = null;
+  }
 }
 
 async function summarize(country) {
@@ -106,6 +119,8 @@ function showNumbers(away) {
 function ask() {
   list.show(state.country, question.filters, question.sort);
   showMatches();
+  showRegions();
+  file.clear();
   keep();
 }
 

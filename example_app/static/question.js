@@ -1,5 +1,7 @@
 // What is asked of a country's airports: the fields of the form, and the filters that they mean.
 
+import { number } from "./element.js";
+
 export class Question {
   constructor(form, { onAsk }) {
     this.form = form;
@@ -32,8 +34,11 @@ export class Question {
     this.toggle.textContent = used ? `Filters (${used})` : "Filters";
   }
 
-  // From the address. The regions are known only later, so `offer` chooses the region.
+  // From the address. The other regions are known only later, so `offer` adds them.
   fill(values) {
+    const regions = values.region ? [new Option(values.region)] : [];
+    this.fields.region.replaceChildren(new Option("All", ""), ...regions);
+    this.fields.region.value = values.region ?? "";
     for (const [name, field] of Object.entries(this.fields)) {
       if (field.type === "checkbox") field.checked = name in values;
       else if (name !== "region") field.value = values[name] ?? (name === "sort" ? "name" : "");
@@ -42,15 +47,25 @@ export class Question {
     this.note();
   }
 
-  offer(regions, chosen = "") {
+  // The regions with their numbers of airports that match the other filters, most first. The chosen one stays.
+  offer(facet) {
     const { region } = this.fields;
-    region.replaceChildren(new Option("All", ""), ...regions.map((each) => new Option(each, each)));
-    region.value = regions.includes(chosen) ? chosen : "";
-    this.note();
+    const chosen = region.value;
+    const regions = facet.filter(({ value }) => value !== null);
+    if (chosen && !regions.some(({ value }) => value === chosen)) regions.push({ value: chosen, count: 0 });
+    const options = regions.map(({ value, count }) => new Option(`${value} (${number.format(count)})`, value));
+    region.replaceChildren(new Option("All", ""), ...options);
+    region.value = chosen;
   }
 
   get sort() {
     return this.fields.sort.value;
+  }
+
+  // The filters without the region, under which all regions are counted.
+  get otherFilters() {
+    const { region, ...others } = this.filters;
+    return others;
   }
 
   get filters() {

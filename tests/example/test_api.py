@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -100,6 +103,30 @@ class TestAirports:
     def test_regions_are_the_countrys_own(self, api: Api) -> None:
         regions = api.get("/api/airports/regions", tenant="IS").json()
         assert regions == sorted({REAL[icao]["subd"] for icao in ICELAND} - {""})
+
+    @pytest.mark.parametrize(
+        ("asked", "matches"),
+        [
+            ("", lambda each: True),
+            ("&iata__is_null=false", lambda each: each["iata"]),
+            ("&region=Westfjords", lambda each: each["subd"] == "Westfjords"),
+        ],
+    )
+    def test_regions_are_counted_beside_the_list(self, api: Api, asked: str, matches: Any) -> None:
+        counts = Counter(REAL[icao]["subd"] or None for icao in ICELAND if matches(REAL[icao]))
+        facet = api.get(f"/api/airports?facets=region&limit=1{asked}", tenant="IS").json()["facets"]["region"]
+        assert {each["value"]: each["count"] for each in facet} == counts
+        numbers = [each["count"] for each in facet]
+        assert numbers == sorted(numbers, reverse=True)
+
+    def test_the_list_is_a_file_as_well(self, api: Api) -> None:
+        asked = "/api/airports?region=Northeast&sort=-elevation_ft"
+        response = api.get(asked, tenant="IS", headers={"Accept": "text/csv"})
+        assert response.headers["content-type"].startswith("text/csv")
+        rows = list(csv.DictReader(io.StringIO(response.text, newline="")))
+        listed = list(walked(api, f"{asked}&limit=7", "IS"))
+        assert rows == [{key: "" if value is None else str(value) for key, value in row.items()} for row in listed]
+        assert len(rows) == sum(REAL[icao]["subd"] == "Northeast" for icao in ICELAND)
 
     def test_another_countrys_airport_is_as_unknown_as_none(self, api: Api) -> None:
         assert api.get("/api/airports/kjfk", tenant="US").json()["iata"] == "JFK"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -284,6 +286,138 @@ class TestAsking:
         page.until(lambda: page.browser.switch_to.active_element.get_attribute("data-icao") == second)
 
 
+def regions(*, iata: bool = False) -> list[tuple[str, int]]:
+    """The regions of Iceland with their numbers of airports, most first."""
+    known = [REAL[icao] for icao in real("IS") if REAL[icao]["subd"]]
+    counts = Counter(each["subd"] for each in known if each["iata"] or not iata)
+    return sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+
+
+class TestRegions:
+    def offered(self, page: Page) -> list[str]:
+        return [each.text for each in Select(page.one("#region")).options]
+
+    def test_they_have_their_numbers_under_the_other_filters(self, page: Page) -> None:
+        page.open()
+        every = ["All", *(f"{name} ({count})" for name, count in regions())]
+        page.until(lambda: self.offered(page) == every)
+        page.choose("#region", regions()[1][0])
+        page.until(lambda: page.count.startswith(f"{regions()[1][1]} of "))
+        assert self.offered(page) == every, "another one can be chosen"
+        page.one("#iata").click()
+        fewer = ["All", *(f"{name} ({count})" for name, count in regions(iata=True))]
+        page.until(lambda: self.offered(page) == fewer)
+        assert page.one("#region").get_attribute("value") == regions()[1][0]
+
+    def test_the_chosen_one_stays_if_nothing_in_it_matches(self, page: Page) -> None:
+        page.open("?country=IS&region=Northeast")
+        page.type("#words", "reykjavik")
+        page.until(lambda: page.text("#more") == "No airport matches.")
+        page.until(lambda: "Northeast (0)" in self.offered(page))
+        assert page.one("#region").get_attribute("value") == "Northeast"
+        page.choose("#region", "")
+        page.until(lambda: page.rows and " of " in page.count)
+
+    def test_another_country_has_its_own(self, page: Page) -> None:
+        page.open("?country=IS&region=Northeast")
+        page.until(lambda: len(self.offered(page)) > 1)
+        page.choose("#country", "DK")
+        page.until(lambda: page.count == f"{len(real('DK'))} airports")
+        wanted = {REAL[icao]["subd"] for icao in real("DK")} - {""}
+        page.until(lambda: {each.rpartition(" (")[0] for each in self.offered(page)[1:]} == wanted)
+        assert page.one("#region").get_attribute("value") == ""
+
+
+class TestTheFile:
+    """The list as CSV."""
+
+    @pytest.fixture
+    def saved(self, browser: Any, tmp_path: Path) -> Callable[[str], Path | None]:
+        """A function that gives the path of a file which the browser has saved; None if it has not, or not wholly."""
+        browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+
+        def find(name: str) -> Path | None:
+            path = tmp_path / name
+            return path if path.exists() and path.stat().st_size else None
+
+        return find
+
+    def rows(self, path: Path) -> list[dict[str, str]]:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+    def test_it_has_all_airports_and_not_only_those_in_the_list(
+        self, page: Page, saved: Any, size: tuple[int, int]
+    ) -> None:
+        page.open("?country=GB", size)
+        page.one("#download").click()
+        path = page.until(lambda: saved("airports-GB.csv"))
+        rows = self.rows(path)
+        assert len(page.rows) < len(rows) == len(real("GB"))
+        assert {row["icao"] for row in rows} == real("GB")
+        page.until(lambda: page.text("#download-note") == f"airports-GB.csv, {path.stat().st_size / 1000:.1f} kB")
+        assert page.text("#download") == "Download CSV"
+
+    def test_it_has_the_filters_and_the_order_of_the_list(self, page: Page, saved: Any) -> None:
+        page.open("?country=IS&region=Northeast&sort=-elevation_ft&iata=1")
+        page.one("#download").click()
+        rows = self.rows(page.until(lambda: saved("airports-IS.csv")))
+        assert [row["icao"] for row in rows] == page.rows
+        assert {row["region"] for row in rows} == {"Northeast"}
+        page.run("document.querySelector('#list-how summary').click()")
+        page.until(lambda: "Accept: text/csv" in page.text("#list-how"))
+        assert "GET /api/airports?region=Northeast&iata__is_null=false&sort=-elevation_ft\n" in page.text("#list-how")
+        page.one("#iata").click()
+        page.until(lambda: page.text("#download-note") == "")
+
+    def test_a_server_that_is_gone_is_told(self, page: Page, saved: Any) -> None:
+        page.open("?country=IS")
+        offline = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        page.browser.execute_cdp_cmd("Network.enable", {})
+        page.browser.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
+        try:
+            page.one("#download").click()
+            page.until(lambda: "did not answer" in page.text("#download-note"))
+        finally:
+            page.browser.execute_cdp_cmd("Network.emulateNetworkConditions", {**offline, "offline": False})
+        assert page.complaints("ERR_INTERNET_DISCONNECTED") == []
+        page.one("#download").click()
+        assert len(self.rows(page.until(lambda: saved("airports-IS.csv")))) == len(real("IS"))
+
+    # The page gets a body whose parts the test sends.
+    FEED = (
+        "window.fetch = async (path, { signal }) => new Response(new ReadableStream({ start(body) {"
+        "  window.body = body;"
+        "  signal.addEventListener('abort', () => body.error(signal.reason));"
+        "} }));"
+    )
+
+    def test_a_body_that_breaks_off_is_no_file(self, page: Page, saved: Any) -> None:
+        page.open("?country=IS")
+        page.run(self.FEED)
+        page.one("#download").click()
+        page.until(lambda: page.run("return Boolean(window.body)"))
+        page.run("body.enqueue(new Uint8Array(2500))")
+        page.until(lambda: page.text("#download-note") == "Downloading … 2.5 kB")
+        page.run("body.enqueue(new Uint8Array(1e6))")
+        page.until(lambda: page.text("#download-note") == "Downloading … 1 MB")
+        page.run("body.error(new TypeError('network error'))")
+        page.until(lambda: page.text("#download-note") == "The download broke off. Nothing was saved.")
+        assert saved("airports-IS.csv") is None
+
+    def test_it_can_be_cancelled(self, page: Page, saved: Any) -> None:
+        page.open("?country=IS")
+        page.run(self.FEED)
+        page.one("#download").click()
+        page.until(lambda: page.run("return Boolean(window.body)"))
+        assert page.text("#download") == "Cancel"
+        page.one("#download").click()
+        page.until(lambda: page.text("#download-note") == "The download was cancelled.")
+        assert page.text("#download") == "Download CSV"
+        assert saved("airports-IS.csv") is None
+
+
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
 class TestInspections:
     def test_one_is_planned_closed_deleted_and_brought_back(self, page: Page, size: tuple[int, int]) -> None:
@@ -543,10 +677,11 @@ def test_no_select_cuts_its_words_off(page: Page, size: tuple[int, int], country
     ("panel", "request_line", "statement"),
     [
         ("#list-how", "GET /api/airports?region=Northeast&sort=name&limit=50", "FROM airports"),
+        ("#list-how", "GET /api/airports?facets=region&limit=1", "GROUP BY"),
         ("#map-how", "GET /api/airports/map?region=Northeast", "FROM airports"),
         (".detail .how", "GET /api/inspections?airport_icao=", "FROM inspections"),
     ],
-    ids=["list", "map", "airport"],
+    ids=["list", "regions", "map", "airport"],
 )
 def test_each_panel_shows_how_it_is_done(page: Page, panel: str, request_line: str, statement: str) -> None:
     page.open("?country=IS&region=Northeast")

@@ -14,7 +14,7 @@ import pytest
 from fastapi import Depends, FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import JSON, ForeignKey
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, synonym
 from typing_extensions import TypedDict
 
 from dotmac_database import (
@@ -54,6 +54,7 @@ class Team(TenantMixin, Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str]
     budget: Mapped[int] = mapped_column(default=1, info={"private": True})
+    _code: Mapped[str | None]
 
 
 class Person(TenantMixin, SoftDeleteMixin, Base):
@@ -64,10 +65,14 @@ class Person(TenantMixin, SoftDeleteMixin, Base):
     salary: Mapped[int | None]
     ratio: Mapped[float | None]
     password: Mapped[str] = mapped_column(default="hunter2", info={"private": True})
+    _pin: Mapped[str | None]
+    _nick: Mapped[str | None]
     settings: Mapped[Any] = mapped_column(JSON, nullable=True)
     team_id: Mapped[int | None] = mapped_column(ForeignKey("teams.id"))
 
+    nick = synonym("_nick")
     team: Mapped[Team | None] = relationship()
+    _own: Mapped[Team | None] = relationship(viewonly=True)
 
 
 class TeamRead(BaseModel):
@@ -393,7 +398,7 @@ def test_the_programmer_may_name_what_is_not_shown(app: FastAPI, api: Api) -> No
     assert api.get("/named?salary=1&sort=salary", tenant="a").json() == 2
 
 
-PRIVATE = ["password", "team.budget"]
+PRIVATE = ["password", "team.budget", "_pin", "team._code", "_own.name"]
 
 
 @pytest.mark.parametrize("field", PRIVATE)
@@ -420,11 +425,15 @@ def test_a_private_column_can_not_be_named(make: Any, field: str) -> None:
 
 
 def test_an_unknown_name_is_told_no_private_one() -> None:
-    for name in ("pasword", "team.budgt", "xyz"):
+    for name in ("pasword", "team.budgt", "pin", "team.code", "own", "xyz"):
         with pytest.raises(ValidationError, match="has no field") as caught:
             filter_query(Person, name)
-        assert "password" not in str(caught.value)
-        assert "budget" not in str(caught.value)
+        for private in ("password", "budget", "_pin", "_code", "_own"):
+            assert private not in str(caught.value)
+
+
+def test_a_column_with_a_public_name_can_be_named() -> None:
+    list_router(Person, prefix="/x", filters=("nick", "settings._theme"), sorts=("nick",))
 
 
 # -- what a cursor carries -------------------------------------------------------------------------------------------

@@ -106,10 +106,12 @@ class Item(TenantMixin, Base):
 Item.lines = column_property(
     select(func.count(Line.id)).where(Line.item_id == Item.id).correlate_except(Line).scalar_subquery()
 )
+Item.loud = column_property(func.upper(Item.name))
+Item.root = column_property(func.sqrt(Item.size))
 
 ROWS = [{"id": n + 1, "name": f"N{n}", "size": n % 4} for n in range(9)]
 PYTHON_ALONE = ("label", "initial", "is_big", "words")
-WORKING = ("title", "double", "anyhow", "lower", "line_count", "lines")
+WORKING = ("title", "double", "anyhow", "lower", "line_count", "lines", "loud")
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +182,7 @@ def expected(name: str, row: dict[str, Any]) -> Any:
         "lower": row["name"],
         "line_count": lines,
         "lines": lines,
+        "loud": row["name"].upper(),
     }[name]
 
 
@@ -216,6 +219,31 @@ def test_values_reads_it_within_the_tenant(face: Face, repository: Any, name: st
         if cursor is None:
             break
     assert found == sorted(wanted, key=lambda row: (row[name], row["id"]), reverse=True)
+
+
+@pytest.mark.parametrize("name", WORKING)
+def test_it_streams(face: Face, repository: Any, name: str) -> None:
+    for order in SortOrder:
+        options = {"sorts": [SortField(name, order)]}
+        assert face(repository.stream, options, 2) == face(repository.list, options)
+
+
+def test_a_position_that_can_not_be_found_again_is_refused(face: Face, repository: Any) -> None:
+    """PostgreSQL's REAL is read as a double that is not equal to it, and nothing says that it is one."""
+    options = {"sorts": [SortField("root")]}
+    assert [row.size for row in face(repository.list, options)] == sorted(row["size"] for row in ROWS)
+    calls = (
+        lambda: face(repository.stream, options, 2),
+        lambda: face(repository.cursor_paginate, {**options, "cursor_pagination": CursorPaginationParams(2)}),
+        lambda: face(repository.values("id").stream, options, 2),
+    )
+    for call in calls:
+        if face.engine.dialect.name == "sqlite":
+            call()
+            continue
+        with pytest.raises(ValidationError, match="root has no type") as refused:
+            call()
+        assert refused.value.field == "root"
 
 
 @pytest.mark.parametrize("name", WORKING)
