@@ -75,7 +75,7 @@ def _schemas(operation: Operation) -> Iterator[_Use]:
         for response in operation.document.get("responses", {}).values():
             for content in response.get("content", {}).values():
                 schema: JsonObject = content.get("schema", {})
-                if schema.get("type") == "object" and str(schema.get("title")).isidentifier():
+                if schema.get("type") == "object" and schema.get("title", "").isidentifier():
                     yield _Use(schema["title"], schema, _at(content, "schema"))
 
 
