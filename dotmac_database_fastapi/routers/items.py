@@ -37,7 +37,7 @@ def add_create(resource: Resource, schema: Schema, nested: Nested, replays: Repl
         await references.after(repository, entity, checked, created=True)
         created = await nested.create(repository, entity, children) if nested else {}
         if not is_plain:
-            await hooks.after("create", entity, repository)
+            await resource.call_after("create", entity, repository)
         entity = await resource.loaded(repository, entity)
         headers = {"Location": key.location(request, entity, data)}
         if status in BODILESS or prefers_minimal(request):
@@ -114,11 +114,11 @@ def add_update(resource: Resource, schema: Schema) -> None:
             entity = await repository.update(key, row, expected_version=expected)
         await references.after(repository, entity, checked, created=False)
         if not is_plain:
-            await hooks.after("update", entity, repository)
+            await resource.call_after("update", entity, repository)
         entity = await resource.loaded(repository, entity)
         return _written(resource, request, entity, repository, status, is_last=last)
 
-    update.__annotations__["data"] = schema
+    update.__annotations__["data"] = resource.changes(schema)
     problems = {400, 404, 409, 422, *resource.problems_of_tenant(schema), *_of_version(resource)}
     method = resource.options.update_method
     _add(resource, "update", method, resource.key.path, update, status, problems, _tag(resource))
