@@ -14,6 +14,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.util import greenlet_spawn
+from typing_extensions import Self
 
 from ..engines import make_engine
 from ..errors import ValidationError
@@ -93,6 +94,11 @@ class MockRepository(BaseRepository[M]):
     ) -> None:
         super().__init__(_private_session(model_class), model_class, tenant_id, auto_commit, cursor_key=cursor_key)
 
+    def for_update(self, *, nowait: bool = False, skip_locked: bool = False) -> Self:
+        """A copy whose reads are as up to date as locked ones. Nobody else uses the database, so nothing is locked."""
+        locking = super().for_update(nowait=nowait, skip_locked=skip_locked)
+        return locking._with(_lock=None, _options={**self._options, "populate_existing": True})
+
     def add_mock_data(self, rows: Iterable[Mapping[str, Any]]) -> list[M]:
         """Insert rows as `create` does, and return them in the given order."""
         return [self.create(row) for row in rows]
@@ -122,6 +128,11 @@ class AsyncMockRepository(AsyncRepository[M]):
     ) -> None:
         db = InlineAsyncSession(_private_session(model_class))
         super().__init__(db, model_class, tenant_id, auto_commit, cursor_key=cursor_key)
+
+    def for_update(self, *, nowait: bool = False, skip_locked: bool = False) -> Self:
+        """As `MockRepository.for_update`."""
+        locking = super().for_update(nowait=nowait, skip_locked=skip_locked)
+        return locking._with(_lock=None, _options={**self._options, "populate_existing": True})
 
     def add_mock_data(self, rows: Iterable[Mapping[str, Any]]) -> list[M]:
         """As `MockRepository.add_mock_data`. It is no coroutine function."""

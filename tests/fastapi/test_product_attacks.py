@@ -494,7 +494,7 @@ def test_a_mock_in_place_of_the_repository(ring: World) -> None:
             )
         )  # fmt: skip
         app.include_router(crud_router(Person, "/n", nested=("posts",)))
-        mock = AsyncMockRepository(Person, "a", auto_commit=False)
+        mock = AsyncMockRepository(Person, "a")
         app.dependency_overrides[get_repository(Person)] = lambda: mock
         made = api.post("/p", tenant="a", json={"name": "x"})
         assert made.status_code == 201, made.text
