@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from fastapi import Depends, FastAPI, Header, HTTPException
+from fastapi import Depends, Header, HTTPException
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dotmac_database import ALL_TENANTS, idempotency_metadata
@@ -27,8 +27,8 @@ from dotmac_database_fastapi import (
     rerun_route,
     tenant_from_header,
 )
+from dotmac_database_fastapi.statuses import DeleteBody
 from tests.confined import ROLE
-from tests.fastapi.conftest import Api
 from tests.fastapi.item_models import RINGS, Tables, World, world_of
 from tests.fastapi.product_models import (
     FORGED,
@@ -37,10 +37,10 @@ from tests.fastapi.product_models import (
     Dog,
     Living,
     Person,
+    PersonAlias,
     Post,
     Slot,
     Tag,
-    Team,
     fill,
     key_of,
     uuid_of,
@@ -141,7 +141,15 @@ def test_hidden_columns_can_not_be_found_out(world: World) -> None:
     with world.api() as (app, api):
         app.include_router(crud_router(Person, "/p", include=("team", "posts"), facets=("kind",), fields=("id",)))
         app.include_router(crud_router(Person, "/admin", options=REACT_ADMIN))
-        hidden = ("secret", "team.code", "posts.person.secret", "tenant_id", "team.tenant_id", "is_deleted", "deleted_at")
+        hidden = (
+            "secret",
+            "team.code",
+            "posts.person.secret",
+            "tenant_id",
+            "team.tenant_id",
+            "is_deleted",
+            "deleted_at",
+        )
         texts = []
         for name in hidden:
             for query in (f"{name}=x", f"{name}__ilike=x", f"sort={name}", f"facets={name}", f"fields={name}"):
@@ -182,9 +190,7 @@ def test_a_replay_needs_the_permission_and_the_same_caller(world: World) -> None
 
     with world.api(actor=tenant_from_header("X-User")) as (app, api):
         one = Depends(permission)
-        app.include_router(
-            crud_router(Person, "/p", operations=EVERY, permissions={"create": one}, idempotency=True)
-        )
+        app.include_router(crud_router(Person, "/p", operations=EVERY, permissions={"create": one}, idempotency=True))
         for path, body in (("/p", {"name": "x"}), ("/p/bulk", [{"name": "x"}])):
             headers = {"Idempotency-Key": "k", "X-User": "ann"}
             if path == "/p/bulk":
@@ -235,7 +241,9 @@ def test_a_failed_hook_leaves_no_record(world: World) -> None:
 
 def test_another_tenants_change_is_not_seen_in_an_etag(world: World) -> None:
     with world.api() as (app, api):
-        app.include_router(crud_router(Person, "/p", list_etag=True, include=("team", "posts", "tags"), facets=("kind",)))
+        app.include_router(
+            crud_router(Person, "/p", list_etag=True, include=("team", "posts", "tags"), facets=("kind",))
+        )
         urls = ("/p", "/p?include=team,posts,tags", "/p?facets=kind", "/p?limit=2")
         before = [api.get(url, tenant="a").headers["etag"] for url in urls]
         with world.owner.engine.begin() as connection:
@@ -248,7 +256,9 @@ def test_another_tenants_change_is_not_seen_in_an_etag(world: World) -> None:
 
 def test_an_export_has_the_conditions_of_the_repository(world: World) -> None:
     with world.api() as (app, api):
-        app.include_router(crud_router(Person, "/p", repository=Living, include=("team",), fields=("name",), facets=("name",)))
+        app.include_router(
+            crud_router(Person, "/p", repository=Living, include=("team",), fields=("name",), facets=("name",))
+        )
         for accept in ("text/csv", "application/x-ndjson", "application/json"):
             for query in ("", "?fields=name", "?include=team", "?name=hidden of-a", "?facets=name"):
                 answer = api.get(f"/p{query}", tenant="a", headers={"Accept": accept})
@@ -261,7 +271,9 @@ def test_an_export_has_the_conditions_of_the_repository(world: World) -> None:
 def test_nested_children_of_other_classes(world: World) -> None:
     with world.api() as (app, api):
         app.include_router(crud_router(Dog, "/d", nested=("toys",), idempotency=True, include=("toys",)))
-        app.include_router(crud_router(Person, "/p", nested=("posts",), include=("posts",), status_codes={"create": 200}))
+        app.include_router(
+            crud_router(Person, "/p", nested=("posts",), include=("posts",), status_codes={"create": 200})
+        )
         made = api.post("/d", tenant="a", json={"name": "d", "toys": [{"name": "t"}]})
         assert made.status_code == 201, made.text
         assert made.json()["toys"][0]["name"] == "t"
@@ -346,8 +358,11 @@ def test_two_requests_on_one_row(world: World) -> None:
 
 
 class Counted:
-    def __init__(self) -> None:
+    """Hooks that count their calls. The first row fails as if two transactions had met."""
+
+    def __init__(self, *, fails: bool = True) -> None:
         self.calls: list[str] = []
+        self.fails = fails
 
     def before_create(self, data: Any, repository: Any) -> Any:
         self.calls.append("before")
@@ -355,7 +370,7 @@ class Counted:
 
     def after_create(self, entity: Any, repository: Any) -> None:
         self.calls.append("after")
-        if self.calls.count("after") == 1:
+        if self.fails and self.calls.count("after") == 1:
             raise sa.exc.OperationalError("x", None, _Deadlock("deadlock"))
 
 
@@ -374,8 +389,12 @@ def test_run_again(world: World) -> None:
         world.refill()
         with world.api() as (app, api):
             route: Any = rerun_route()
-            app.include_router(crud_router(Person, "/x", nested=("posts",), hooks=hooks, idempotency=True, route_class=route))
-            app.include_router(crud_router(Person, "/y", operations=EVERY, hooks=hooks, idempotency=True, route_class=route))
+            app.include_router(
+                crud_router(Person, "/x", nested=("posts",), hooks=hooks, idempotency=True, route_class=route)
+            )
+            app.include_router(
+                crud_router(Person, "/y", operations=EVERY, hooks=hooks, idempotency=True, route_class=route)
+            )
             answer = api.post(path, tenant="a", json=body, headers={"Idempotency-Key": path})
             assert answer.status_code == 201, answer.text
             assert hooks.calls.count("after") > 1
@@ -409,7 +428,9 @@ def test_all_tenants(world: World) -> None:
             "team": api.patch(f"/p/{foreign}", json={"team_id": key_of("b", "other")}),
             "foreign team": api.patch(f"/p/{foreign}", json={"team_id": key_of("a", "other")}),
             "bulk": api.patch("/p/bulk", json=[{"id": own, "kind": "y"}, {"id": foreign, "kind": "z"}]),
-            "bulk team": api.patch("/p/bulk", json=[{"id": own, "kind": "y"}, {"id": foreign, "team_id": key_of("a", "own")}]),
+            "bulk team": api.patch(
+                "/p/bulk", json=[{"id": own, "kind": "y"}, {"id": foreign, "team_id": key_of("a", "own")}]
+            ),
             "link": api.request("PUT", f"/p/{own}/tags/other-of-a"),
             "foreign link": api.request("PUT", f"/p/{own}/tags/other-of-b"),
             "create": api.post("/p", json={"name": "x"}, headers={"Idempotency-Key": "k"}),
@@ -518,3 +539,196 @@ def test_a_mock_in_place_of_the_repository(ring: World) -> None:
             name: answer.text for name, answer in answers.items() if answer.status_code >= 500
         }
         assert stored(ring)["product_people"] == stored(ring)["product_people"]
+
+
+def test_an_overridden_session_serves_every_route(world: World) -> None:
+    """The session of a test: what a request writes is there for the next one, and nothing is left of it."""
+    with world.api() as (app, api):
+        app.include_router(
+            crud_router(
+                Person, "/p", operations=LINKED, links=("tags",), include=("team", "posts"), facets=("name",),
+                list_etag=True, idempotency=True, fields=("id", "name"), delete_body=DeleteBody.ROW, hooks=Counted(fails=False),
+            )
+        )  # fmt: skip
+        app.include_router(crud_router(Person, "/n", nested=("posts",), idempotency=True))
+        plugin: DatabasePlugin = app.state.plugin
+        before = stored(world)
+        own = uuid_of("a", "own")
+
+        async def work() -> None:
+            async with plugin.database.async_engine.connect() as connection:
+                outer = await connection.begin()
+                options: dict[str, Any] = {"join_transaction_mode": "create_savepoint", "expire_on_commit": False}
+                session = AsyncSession(bind=connection, **options)
+                app.dependency_overrides[get_session] = lambda: session
+                requests: list[tuple[str, str, Any, dict[str, str], int]] = [
+                    ("POST", "/p", {"name": "x"}, {"Idempotency-Key": "1"}, 201),
+                    ("POST", "/p", {"name": "x"}, {"Idempotency-Key": "1"}, 201),
+                    ("POST", "/p/bulk", [{"name": "y"}, {"name": "z"}], {"Idempotency-Key": "2"}, 201),
+                    ("POST", "/p/bulk", [{"name": "y"}, {"name": "z", "team_id": key_of("b", "own")}], {}, 409),
+                    ("POST", "/n", {"name": "v", "posts": [{"title": "t"}]}, {"Idempotency-Key": "3"}, 201),
+                    ("PATCH", "/p/bulk", [{"id": own, "kind": "x"}], {}, 200),
+                    ("PATCH", f"/p/{own}", {"kind": "z"}, {"If-Match": '"2"'}, 200),
+                    ("PUT", f"/p/{own}/tags/other-of-a", None, {}, 204),
+                    ("PUT", f"/p/{own}/tags/other-of-b", None, {}, 404),
+                    ("GET", "/p?include=team,posts&facets=name", None, {}, 200),
+                    ("GET", "/p?fields=name&limit=2", None, {}, 200),
+                    ("GET", "/p", None, {"Accept": "text/csv"}, 200),
+                    ("GET", "/p?include=posts", None, {"Accept": "application/x-ndjson"}, 200),
+                    ("HEAD", "/p", None, {"Accept": "text/csv"}, 200),
+                    ("DELETE", f"/p/{own}", None, {}, 200),
+                    ("POST", f"/p/{own}/restore", None, {}, 200),
+                ]
+                for method, path, body, headers, status in requests:
+                    answer = await api.arequest(method, path, tenant="a", json=body, headers=headers)
+                    assert answer.status_code == status, (method, path, answer.text)
+                    assert "of-b" not in answer.text
+                csv = await api.arequest("GET", "/p?sort=name", tenant="a", headers={"Accept": "text/csv"})
+                assert all(f",{name}," in csv.text for name in "vxyz")
+                assert csv.text.count(",x,") == 1
+                await session.close()
+                await outer.rollback()
+
+        api.run(work())
+        assert stored(world) == before
+
+
+def test_permissions_hold_for_every_method(world: World) -> None:
+    async def nobody() -> None:
+        raise HTTPException(403)
+
+    with world.api() as (app, api):
+        app.include_router(
+            crud_router(
+                Person, "/p", operations=LINKED, links=("tags",), permissions=Depends(nobody), idempotency=True,
+                list_etag=True, include=("team",), facets=("name",),
+            )
+        )  # fmt: skip
+        app.include_router(crud_router(Person, "/n", nested=("posts",), permissions=Depends(nobody)))
+        own, before = uuid_of("a", "own"), stored(world)
+        paths = ["/p", "/p/bulk", f"/p/{own}", f"/p/{own}/restore", f"/p/{own}/tags/other-of-a", "/n"]
+        for path in paths:
+            for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
+                for accept in ("application/json", "text/csv"):
+                    for body in (
+                        {"name": "x"},
+                        [{"name": "x"}],
+                        [{"id": own, "name": "x"}],
+                        {"name": "x", "posts": []},
+                    ):
+                        answer = api.request(method, path, tenant="a", json=body, headers={"Accept": accept})
+                        assert answer.status_code in (403, 405, 422), (method, path, answer.status_code)
+                        assert "of-a" not in answer.text
+        assert stored(world) == before
+
+
+def test_react_admin_sends_back_whole_rows(world: World) -> None:
+    """What is not read-only is never ignored, so no change is lost without an error."""
+    with world.api() as (app, api):
+        app.include_router(crud_router(Person, "/p", options=REACT_ADMIN, operations=EVERY))
+        app.include_router(
+            crud_router(Person, "/alias", options=REACT_ADMIN, operations=EVERY, read_schema=PersonAlias)
+        )
+        own = uuid_of("a", "own")
+        whole = api.get(f"/p/{own}", tenant="a").json()
+        assert api.request("PUT", f"/p/{own}", tenant="a", json={**whole, "name": "new"}).json()["name"] == "new"
+        assert api.patch("/p/bulk", tenant="a", json=[{**whole, "name": "newer"}]).json()[0]["name"] == "newer"
+        for field in ("secret", "tenant_id", "is_deleted", "nonsense"):
+            assert api.request("PUT", f"/p/{own}", tenant="a", json={**whole, field: "b"}).status_code == 422
+        whole = api.get(f"/alias/{own}", tenant="a").json()
+        for body in (whole, {**whole, "fullName": "newest"}):
+            answer = api.request("PUT", f"/alias/{own}", tenant="a", json=body)
+            assert answer.status_code == 422 or answer.json()["fullName"] == body["fullName"], answer.text
+            answer = api.patch("/alias/bulk", tenant="a", json=[body])
+            assert answer.status_code == 422 or answer.json()[0]["fullName"] == body["fullName"], answer.text
+
+
+def test_wrong_hooks_write_nothing(world: World) -> None:
+    class Wrong:
+        def __init__(self, value: Any) -> None:
+            self.value = value
+
+        def before_create(self, data: Any, repository: Any) -> Any:
+            return self.value
+
+    for value in (
+        None,
+        [],
+        3,
+        Person(name="x"),
+        {"name": "x", "nonsense": 1},
+        {},
+        {"name": None},
+        {"posts": 3, "name": "x"},
+    ):
+        with world.api() as (app, api):
+            app.include_router(crud_router(Person, "/p", operations=EVERY, hooks=Wrong(value)))
+            app.include_router(crud_router(Person, "/n", nested=("posts",), hooks=Wrong(value)))
+            before = stored(world)
+            for path, body in (
+                ("/p", {"name": "x"}),
+                ("/p/bulk", [{"name": "x"}]),
+                ("/n", {"name": "x", "posts": [{"title": "x"}]}),
+            ):
+                answer = api.post(path, tenant="a", json=body)
+                assert answer.status_code >= 400, (value, path)
+            assert stored(world) == before
+
+
+def test_hooks_change_children(world: World) -> None:
+    """Children are checked as they are written, not as they were sent."""
+
+    class Children:
+        def __init__(self, **values: Any) -> None:
+            self.values = values
+
+        def before_create(self, data: Any, repository: Any) -> Any:
+            values = data.model_dump(exclude_unset=True)
+            return {**values, "posts": [{**post, **self.values} for post in values.get("posts", [])]}
+
+    other = uuid_of("b", "own")
+    for values, status in (
+        ({"tenant_id": "b"}, 403), ({"person_id": UUID(other)}, 201), ({"team_id": key_of("b", "own")}, 409), ({"nonsense": 1}, 500),
+    ):  # fmt: skip
+        with world.api() as (app, api):
+            app.include_router(crud_router(Person, "/n", nested=("posts",), hooks=Children(**values)))
+            before = stored(world, "b")
+            answer = api.post("/n", tenant="a", json={"name": "x", "posts": [{"title": "t"}]})
+            assert answer.status_code == status, (values, answer.text)
+            assert stored(world, "b") == before
+            if status == 201:
+                assert answer.json()["posts"][0]["person_id"] == answer.json()["id"]
+
+
+def test_links_of_forged_rows(world: World) -> None:
+    """A link to another tenant's row that exists already is neither shown, found nor removed."""
+    with world.api() as (app, api):
+        app.include_router(
+            crud_router(Person, "/p", operations=LINKED, links=("tags", "posts"), include=("tags", "posts"))
+        )
+        own, before = uuid_of("a", "own"), stored(world)
+        for tag in ("own-of-b", "gone-of-b", "nothing"):
+            for method in ("PUT", "DELETE"):
+                assert api.request(method, f"/p/{own}/tags/{tag}", tenant="a").status_code == 404
+        forged = FORGED + key_of("b", "own")
+        for method in ("PUT", "DELETE"):
+            for post in (forged, key_of("b", "own"), key_of("a", "gone"), 999):
+                assert api.request(method, f"/p/{own}/posts/{post}", tenant="a").status_code == 404
+        assert stored(world) == before
+        row = api.get(f"/p/{own}?include=tags,posts", tenant="a").json()
+        assert {tag["slug"] for tag in row["tags"]} == {"own-of-a", "other-of-a", "hidden-of-a"}
+        # one's own row with a forged key can be repaired
+        mine = FORGED + key_of("a", "own")
+        assert api.request("PUT", f"/p/{own}/posts/{mine}", tenant="a").status_code == 204
+
+
+def test_forged_keys_in_updates(world: World) -> None:
+    """A row with a forged foreign key can be changed otherwise, but the key can't be confirmed."""
+    forged = str(UUID(int=FORGED + key_of("a", "own")))
+    with world.api() as (app, api):
+        app.include_router(crud_router(Person, "/p", operations=EVERY, hooks=Counted(fails=False)))
+        assert api.patch(f"/p/{forged}", tenant="a", json={"kind": "x"}).status_code == 200
+        assert api.patch("/p/bulk", tenant="a", json=[{"id": forged, "kind": "y"}]).status_code == 200
+        team = {"team_id": key_of("b", "own")}
+        assert api.patch(f"/p/{forged}", tenant="a", json=team).status_code == 409
+        assert api.patch("/p/bulk", tenant="a", json=[{"id": forged, **team}]).status_code == 409

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 from collections.abc import Iterator
@@ -14,9 +13,9 @@ import httpx
 import jsonschema_rs
 import pytest
 import sqlalchemy as sa
-from fastapi import Depends, FastAPI, HTTPException, Header
+from fastapi import FastAPI
 
-from dotmac_database import ConstraintViolationError, idempotency_metadata
+from dotmac_database import idempotency_metadata
 from dotmac_database_fastapi import OPERATIONS, DatabasePlugin, crud_router, rerun_route, tenant_from_header
 from dotmac_database_fastapi.statuses import DeleteBody
 from tests.confined import ROLE
@@ -28,7 +27,6 @@ from tests.fastapi.product_models import (
     Base,
     Counting,
     Dicts,
-    Dog,
     Envelope,
     Living,
     Passing,
@@ -37,9 +35,6 @@ from tests.fastapi.product_models import (
     PersonEnvelope,
     PersonRead,
     PersonShouted,
-    Post,
-    Slot,
-    Tag,
     enveloped,
     fill,
     key_of,
@@ -120,7 +115,7 @@ def pairwise() -> list[dict[str, str]]:
                     value: sum(frozenset({(name, value), pair}) in wanted for pair in case.items())
                     for value in choices[turn:] + choices[:turn]
                 }
-                case[name] = max(gains, key=lambda value: gains[value])  # noqa: B023 - called at once
+                case[name] = max(gains, key=lambda value: gains[value])
         wanted -= {frozenset(pair) for pair in itertools.combinations(case.items(), 2)}
         cases.append({name: case[name] for name in names})
     return cases
