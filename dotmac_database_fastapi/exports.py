@@ -205,7 +205,7 @@ def _refuse_others(request: Request, params: ListParams, chosen: ExportFormat) -
     values, faults = values_of(request), QueryErrors()
     if chosen == "csv" and "include" in values and "include" in params.known:
         faults.add("include", "CSV can't contain related rows; leave include out, or accept application/x-ndjson.")
-    for name in sorted(values.keys() & (params.page.known | FacetParams.known) & params.known):
+    for name in sorted(values.keys() & (params.of_page | FacetParams.known) & params.known):
         faults.add(name, f"An export has all matching rows, so {name!r} has no meaning; leave it out.")
     faults.refuse()
 

@@ -48,6 +48,10 @@ class Hooks:
         """Whether there is a hook before or after this operation: ``create``, ``update`` or ``delete``."""
         return f"before_{operation}" in self._hooks or f"after_{operation}" in self._hooks
 
+    def has_after(self, operation: str) -> bool:
+        """Whether there is a hook after this operation."""
+        return f"after_{operation}" in self._hooks
+
     async def before_create(self, data: Data, repository: Repository) -> Data:
         """The data of a new row."""
         return await self._data("before_create", data, data, repository)
@@ -65,13 +69,13 @@ class Hooks:
 
         What the hook has changed in the session is flushed, so that the entity has its new values.
         """
-        if f"after_{operation}" in self._hooks:
+        if self.has_after(operation):
             await self._call(f"after_{operation}", subject, repository)
             await self._flush([] if operation == "delete" else [subject], repository)
 
     async def after_many(self, operation: str, entities: Sequence[object], repository: Repository) -> None:
         """As `after`, for each of many entities. An error of the toolkit has the ``index`` of its row."""
-        if f"after_{operation}" in self._hooks:
+        if self.has_after(operation):
             for index, entity in enumerate(entities):
                 with row_at(index):
                     await self._call(f"after_{operation}", entity, repository)

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field, create_model
+from pydantic import BaseModel, Field, create_model
 from sqlalchemy import BindParameter
 from sqlalchemy.orm import RelationshipDirection
 from sqlalchemy.orm.exc import UnmappedColumnError
 from sqlalchemy.sql.visitors import iterate
 
-from dotmac_database import ALL_TENANTS, Traits, ValidationError, create_async_repository, traits_of
+from dotmac_database import ALL_TENANTS, MisuseError, Traits, ValidationError, create_async_repository, traits_of
 
 from .aliases import Data, JsonObject, Repository, Schema
 from .bounds import MAX_ROWS
@@ -107,6 +107,8 @@ class _Relationship:
     renderer: Renderer
 
     async def create(self, repository: Repository, parent: object, children: Sequence[Data]) -> Sequence[object]:
+        if not (isinstance(children, Sequence) and all(isinstance(each, BaseModel | Mapping) for each in children)):
+            raise MisuseError(f"{self.name}: a list of Pydantic objects or dicts was expected, as the data of rows.")
         if len(children) > MAX_ROWS:
             raise ValidationError(f"{self.name}: there can be at most {MAX_ROWS:,} rows.", field=self.name)
         values = {child: getattr(parent, own) for child, own in self.filled.items()}

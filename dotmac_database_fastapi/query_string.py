@@ -345,6 +345,8 @@ class ListParams:
         if self.default_sort:
             sortable_fields(model, [each.field for each in self.default_sort])
         self.known = own | self.filters.known
+        self.of_page = self.page.known
+        """The parameters of a page, which an export of all rows can't have."""
         self._keys = frozenset(traits_of(model).primary_key)
         self._parsed: dict[bytes, QueryOptions] = {}
         hidden = next((each.field for each in self.default_sort if not self._may_carry(each)), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
 
@@ -11,18 +11,20 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
 from .aliases import Annotation, JsonObject
-from .readable import shown_by
+from .readable import read_from, shown_by
 
 
 def without_read_only(schema: type[BaseModel], row: Annotation) -> type[BaseModel]:
     """The schema of an update, changed to ignore the fields that ``row``, the read schema, shows and it does not have.
 
-    OpenAPI shows them as ``readOnly``.
+    A field that it has by another name is not ignored, since the change would be lost. OpenAPI shows them as
+    ``readOnly``.
     """
     own = {name for key, field in schema.model_fields.items() for name in _read_as(key, field)}
     if schema.model_config.get("populate_by_name") or schema.model_config.get("validate_by_name"):
         own |= schema.model_fields.keys()
-    return _ignoring(schema, frozenset(_written_names(row) - own))
+    ignored = (name for name, attributes in _shown(row) if schema.model_fields.keys().isdisjoint(attributes))
+    return _ignoring(schema, frozenset(ignored) - own)
 
 
 def aliases_of(key: str, field: FieldInfo) -> list[str | AliasPath]:
@@ -36,12 +38,16 @@ def _read_as(key: str, field: FieldInfo) -> Iterator[str]:
         yield each if isinstance(each, str) else str(each.path[0])
 
 
-def _written_names(row: Annotation) -> set[str]:
-    """The names that the fields of a read schema have in its JSON."""
-    if isinstance(row, type) and issubclass(row, BaseModel):
-        fields = {field.serialization_alias or name for name, field in row.model_fields.items() if not field.exclude}
-        return fields | row.model_computed_fields.keys()
-    return set(shown_by(row))
+def _shown(row: Annotation) -> Iterator[tuple[str, Iterable[str]]]:
+    """The names that the fields of a read schema have in its JSON, each with the attributes that it may show."""
+    if not (isinstance(row, type) and issubclass(row, BaseModel)):
+        yield from ((name, (name,)) for name in shown_by(row))
+        return
+    for key, field in row.model_fields.items():
+        if not field.exclude:
+            yield field.serialization_alias or key, read_from(key, field)
+    for key, computed in row.model_computed_fields.items():
+        yield computed.alias or key, ()
 
 
 @lru_cache(maxsize=1024)

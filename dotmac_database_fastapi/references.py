@@ -122,6 +122,14 @@ class References:
         written = [await self._unchecked(repository, entity, before, created=created) for entity, before in pairs]
         await self._check_many(repository, [values for values, _ in written], [others for _, others in written])
 
+    async def held(self, repository: Repository, entities: Sequence[object]) -> list[Checked]:
+        """The foreign keys that these rows have, for a later `after_many`, which then checks those that have changed.
+
+        No statement, unless a column is deferred.
+        """
+        rows = [await self._stored(repository, entity, self.all) if self.all else {} for entity in entities]
+        return [{each: _values(each, values) for each in self.all} for values in rows]
+
     async def _unchecked(
         self, repository: Repository, entity: object, checked: Checked, *, created: bool
     ) -> tuple[dict[str, object], list[TenantReference]]:

@@ -42,6 +42,7 @@ class SimpleRestParams(ListParams):
     def __init__(self, model: type, options: ListOptions) -> None:
         super().__init__(model, options)
         self.known = _PARAMETERS
+        self.of_page = frozenset({"range"})
 
     def _values(self, connection: HTTPConnection, faults: QueryErrors) -> Values:
         written = values_of(connection)

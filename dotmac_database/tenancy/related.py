@@ -14,7 +14,7 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.sql import ClauseElement
 
-from ..errors import TenantIsolationError
+from ..errors import MisuseError, TenantIsolationError
 from ..models.traits import M, Traits, tenant_key
 from .tables import tenant_column
 from .values import column_value, same
@@ -25,11 +25,22 @@ _State: TypeAlias = InstanceState[object]
 def tenant_of_related(traits: Traits[M], values: Mapping[str, object]) -> object:
     """The tenant of the related objects in a new row's ``values``; None: they have no tenant, or it is not loaded.
 
-    ``values`` are by attribute. Raises `TenantIsolationError` if the objects belong to several tenants.
+    ``values`` are by attribute. Raises `TenantIsolationError` if the objects belong to several tenants, and
+    `MisuseError` for a value that is no object of a mapped class.
     """
-    objects = (each for key in traits.relationships.keys() & values.keys() for each in _members(values[key]))
-    _, tenant = _connected([inspect(each) for each in objects], _related, traits.name)
+    keys = traits.relationships.keys() & values.keys()
+    states = [_state_of(each, traits, key) for key in keys for each in _members(values[key])]
+    _, tenant = _connected(states, _related, traits.name)
     return tenant
+
+
+def _state_of(value: object, traits: Traits[M], key: str) -> _State:
+    state = inspect(value, raiseerr=False)
+    if not isinstance(state, InstanceState):
+        raise MisuseError(
+            f"{traits.name}.{key} needs objects of mapped classes, not {type(value).__name__}.", field=key
+        )
+    return state
 
 
 def stamp_by_related(session: Session) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy import ForeignKey, MetaData, Table, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -93,6 +93,11 @@ class MockRepository(BaseRepository[M]):
     ) -> None:
         super().__init__(_private_session(model_class), model_class, tenant_id, auto_commit, cursor_key=cursor_key)
 
+    def for_update(self, *, nowait: bool = False, skip_locked: bool = False) -> Self:
+        """A copy whose reads are as up to date as locked ones. Nobody else uses the database, so nothing is locked."""
+        locking = super().for_update(nowait=nowait, skip_locked=skip_locked)
+        return locking._with(_lock=None, _options={**self._options, "populate_existing": True})
+
     def add_mock_data(self, rows: Iterable[Mapping[str, Any]]) -> list[M]:
         """Insert rows as `create` does, and return them in the given order."""
         return [self.create(row) for row in rows]
@@ -122,6 +127,11 @@ class AsyncMockRepository(AsyncRepository[M]):
     ) -> None:
         db = InlineAsyncSession(_private_session(model_class))
         super().__init__(db, model_class, tenant_id, auto_commit, cursor_key=cursor_key)
+
+    def for_update(self, *, nowait: bool = False, skip_locked: bool = False) -> Self:
+        """As `MockRepository.for_update`."""
+        locking = super().for_update(nowait=nowait, skip_locked=skip_locked)
+        return locking._with(_lock=None, _options={**self._options, "populate_existing": True})
 
     def add_mock_data(self, rows: Iterable[Mapping[str, Any]]) -> list[M]:
         """As `MockRepository.add_mock_data`. It is no coroutine function."""

@@ -48,7 +48,7 @@ def add_bulk_create(resource: Resource, schema: Schema, replays: Replays | None)
             lambda some: repository.bulk_create(some, returning=False),
         )
         await references.after_many(repository, entities, checked, created=True)
-        await hooks.after_many("create", entities, repository)
+        await resource.call_after_many("create", entities, repository)
         if resource.renderer.relationships:
             keys = [resource.traits.key_of(entity) for entity in entities]
             entities = await _locked(resource, repository, keys, resource.renderer.relationships)
@@ -82,11 +82,11 @@ def add_bulk_update(resource: Resource, schema: Schema) -> None:
         await written_together(repository, rows, lambda: repository.bulk_update(rows), repository.bulk_update)
         entities = await _locked(resource, repository, keys, resource.renderer.relationships)
         await references.after_many(repository, entities, checked, created=False)
-        await hooks.after_many("update", entities, repository)
+        await resource.call_after_many("update", entities, repository)
         return _response(resource, request, entities, 200)
 
     problems = {400, 404, 409, 422, *resource.problems_of_tenant(schema)}
-    keyed = keyed_schema_of(resource.traits.mapper.class_, schema, parts)
+    keyed = resource.changes(keyed_schema_of(resource.traits.mapper.class_, schema, parts))
     _add(resource, "update", bulk_update, keyed, 200, problems, {})
 
 

@@ -18,7 +18,6 @@ from ..idempotency import Replays
 from ..keys import PathKey
 from ..nested import Nested
 from ..options import CrudKeywords, CrudOptions, showing, with_keywords
-from ..read_only import without_read_only
 from ..references import References
 from ..schemas import create_schema_of, update_schema_of
 from .bulk import BULK, add_bulk_create, add_bulk_update, methods_of_bulk
@@ -112,9 +111,7 @@ def _add_operations(resource: Resource, model: type) -> None:
     if "read" in operations:
         add_read(resource)
     if "update" in operations:
-        changes = chosen.update_schema or update_schema_of(model)
-        ignores = chosen.read_only_fields == "ignore"
-        add_update(resource, without_read_only(changes, resource.renderer.schema) if ignores else changes)
+        add_update(resource, chosen.update_schema or update_schema_of(model))
     if "delete" in operations:
         add_delete(resource)
     if "restore" in operations and resource.traits.soft_deletes:

@@ -38,7 +38,7 @@ def add_create(resource: Resource, schema: Schema, nested: Nested, replays: Repl
         await references.after(repository, entity, checked, created=True)
         created = await nested.create(repository, entity, children) if nested else {}
         if not is_plain:
-            await hooks.after("create", entity, repository)
+            await resource.call_after("create", entity, repository)
         entity = await resource.loaded(repository, entity)
         headers = {"Location": key.location(request, entity, data)}
         if status in BODILESS or prefers_minimal(request):
@@ -85,6 +85,7 @@ def add_update(resource: Resource, schema: Schema) -> None:
     get_key, references, hooks = resource.key.dependency(), resource.references, resource.hooks
     is_plain, status = not hooks.has("update"), resource.statuses["update"]
     method = resource.options.update_method
+    schema = resource.changes(schema)
     patch = merge_patch_of(resource.traits, schema) if method == "PATCH" else None
 
     async def update(
@@ -104,7 +105,7 @@ def add_update(resource: Resource, schema: Schema) -> None:
             entity = await repository.update(key, row, expected_version=expected)
         await references.after(repository, entity, checked, created=False)
         if not is_plain:
-            await hooks.after("update", entity, repository)
+            await resource.call_after("update", entity, repository)
         entity = await resource.loaded(repository, entity)
         return _written(resource, request, entity, repository, status, is_last=last)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -23,6 +23,7 @@ from ..idempotency import IDEMPOTENCY_KEY, Replays
 from ..keys import PathKey
 from ..options import CrudOptions, Operation
 from ..preferences import APPLIED
+from ..read_only import without_read_only
 from ..references import References
 from ..rendering import Renderer
 from ..selected_rows import SelectionRenderers
@@ -93,6 +94,11 @@ class Resource:
         """The status of each write's response."""
         return statuses_of(self.options.status_codes, self.options.delete_body)
 
+    def changes(self, schema: Schema) -> Schema:
+        """The schema of a change, which ignores the fields that nobody can change if ``read_only_fields`` says so."""
+        ignores = self.options.read_only_fields == "ignore"
+        return without_read_only(schema, self.renderer.schema) if ignores else schema
+
     def problems_of_tenant(self, schema: Schema) -> set[int]:
         """The problems of a schema of the user's that may contain the tenant, and name another one."""
         return {403} if self.traits.tenant in schema.model_fields else set()
@@ -120,6 +126,20 @@ class Resource:
         has_text = version is not None and isinstance(self.traits.columns[version].type, String)  # may fit no header
         is_certain = self.renderer.certain and self.traits.plain and not has_text
         return is_certain and not self.wrapped and not self.references.all
+
+    async def call_after(self, operation: str, entity: object, repository: Repository) -> None:
+        """Call the hook after an operation on a row, and check the foreign keys that the hook has changed."""
+        if self.hooks.has_after(operation):
+            [held] = await self.references.held(repository, [entity])
+            await self.hooks.after(operation, entity, repository)
+            await self.references.after(repository, entity, held, created=True)
+
+    async def call_after_many(self, operation: str, entities: Sequence[object], repository: Repository) -> None:
+        """As `call_after`, for many rows. An error has the ``index`` of its row."""
+        if self.hooks.has_after(operation):
+            held = await self.references.held(repository, entities)
+            await self.hooks.after_many(operation, entities, repository)
+            await self.references.after_many(repository, entities, held, created=True)
 
     async def loaded(self, repository: Repository, entity: object) -> object:
         """The entity with the relationships that the schema contains."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -164,17 +164,25 @@ def stored(database: Database) -> Stored:
         )
 
 
+class Tables(NamedTuple):
+    """Tables, and what fills them."""
+
+    metadata: sa.MetaData
+    fill: Callable[[Database], None]
+
+
 class World:
     """A database with its owner's access, and apps of the role that uses it."""
 
-    def __init__(self, url: str, owner: Database, rls: RowLevelSecurity | None) -> None:
+    def __init__(self, url: str, owner: Database, rls: RowLevelSecurity | None, tables: Tables) -> None:
         self.url = url
         self.owner = owner
         self.rls = rls
+        self.tables = tables
 
     def refill(self) -> None:
-        empty(self.owner, Base.metadata)
-        fill(self.owner)
+        empty(self.owner, self.tables.metadata)
+        self.tables.fill(self.owner)
 
     @contextmanager
     def api(self, **options: Any) -> Iterator[tuple[FastAPI, Api]]:
@@ -184,29 +192,33 @@ class World:
         app.state.plugin = plugin
         register_exception_handlers(app)
         with asyncio.Runner() as runner:
-            yield app, Api(app, runner)
-            runner.run(plugin.database.dispose_async())
+            try:
+                yield app, Api(app, runner)
+            finally:
+                runner.run(plugin.database.dispose_async())
 
 
 RINGS = ("sqlite", "postgresql", "rls")
 
 
 @contextmanager
-def world_of(request: pytest.FixtureRequest, directory: Path) -> Iterator[World]:
-    """A new database of the ring ``request.param``.
+def world_of(
+    request: pytest.FixtureRequest, directory: Path, tables: Tables = Tables(Base.metadata, fill)
+) -> Iterator[World]:
+    """A new database of the ring ``request.param``, with these tables.
 
     It is SQLite, PostgreSQL, or PostgreSQL with row-level security and a role that it confines.
     """
     ring, name = request.param, request.module.__name__.rpartition(".")[2].replace("test_", "")
     if ring == "sqlite":
         owner = create_database(f"sqlite:///{directory}/{name}.db")
-        Base.metadata.create_all(owner.engine)
-        yield World(f"sqlite:///{directory}/{name}.db", owner, None)
+        tables.metadata.create_all(owner.engine)
+        yield World(f"sqlite:///{directory}/{name}.db", owner, None, tables)
         owner.dispose()
         return
-    rls, postgres_server = RowLevelSecurity(Base.metadata), request.getfixturevalue("postgres_server")
+    rls, postgres_server = RowLevelSecurity(tables.metadata), request.getfixturevalue("postgres_server")
     with confined_database(postgres_server, name, rls) as url:
         whole = sa.make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
         owner = create_database(whole)
-        yield World(url if ring == "rls" else whole, owner, rls if ring == "rls" else None)
+        yield World(url if ring == "rls" else whole, owner, rls if ring == "rls" else None, tables)
         owner.dispose()

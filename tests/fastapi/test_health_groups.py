@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from dotmac_database import DatabaseHealthChecker, ValidationError
 from dotmac_database_fastapi import DatabasePlugin, health_router
-from tests.fastapi.conftest import Api, MakePlugin, inlined
+from tests.fastapi.conftest import Api, MakePlugin
 from tests.postgres import OwnServer
 
 
