@@ -84,7 +84,7 @@ class MergePatch:
             try:
                 return self._schema.model_validate({**sent, **values}, from_attributes=True)
             except ValidationError as refused:
-                body = Refusal(refused, sent)
+                body = Refusal(refused, sent, with_input=False)
         if isinstance(body, Refusal):
             raise body.error()
         return body
@@ -103,14 +103,18 @@ class MergePatch:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A body that does not fit the schema."""
+    """A body that does not fit the schema.
+
+    ``with_input``: the errors contain the values that were refused. Those of a merge are not all the client's.
+    """
 
     reason: ValidationError
     body: object
+    with_input: bool = True
 
     def error(self) -> RefusedRequestError:
         """The exception that FastAPI would have raised."""
-        faults = self.reason.errors(include_url=False)
+        faults = self.reason.errors(include_url=False, include_input=self.with_input)
         return RefusedRequestError([{**each, "loc": ("body", *each["loc"])} for each in faults], body=self.body)
 
 
