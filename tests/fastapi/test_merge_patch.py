@@ -16,14 +16,13 @@ from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field as SqlField
 from sqlmodel import SQLModel
 
-from dotmac_database import RowLevelSecurity, SoftDeleteMixin, TenantMixin, VersionMixin, create_database, traits_of
+from dotmac_database import Database, SoftDeleteMixin, TenantMixin, VersionMixin, traits_of
 from dotmac_database.sqlmodel import TenantMixin as SqlTenantMixin
 from dotmac_database_fastapi import DatabasePlugin, crud_router, tenant_from_header
 from dotmac_database_fastapi.merge_patch import merge_patch_of, merged
-from tests.confined import confined_database
-from tests.conftest import counted, empty
+from tests.conftest import counted
 from tests.fastapi.conftest import Api
-from tests.fastapi.item_models import World
+from tests.fastapi.item_models import RINGS, Tables, World, world_of
 
 
 class Base(DeclarativeBase):
@@ -105,24 +104,17 @@ CONTROL = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "SELECT set_co
 MERGE, REPLACE = "application/merge-patch+json", "application/json"
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql", "rls"])
+def nothing(_database: Database) -> None:
+    """No rows: each test makes its own."""
+
+
+@pytest.fixture(scope="module", params=RINGS)
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     metadata = sa.MetaData()
     for table in TABLES:
         table.to_metadata(metadata)
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('merge')}/merge.db"
-        owner = create_database(url)
-        metadata.create_all(owner.engine)
-        yield World(url, owner, None)
-        owner.dispose()
-        return
-    server, rls = request.getfixturevalue("postgres_server"), RowLevelSecurity(metadata)
-    with confined_database(server, "merge_patch", rls) as url:
-        whole = sa.make_url(server).set(database="merge_patch").render_as_string(hide_password=False)
-        owner = create_database(whole)
-        yield World(url if request.param == "rls" else whole, owner, rls if request.param == "rls" else None)
-        owner.dispose()
+    with world_of(request, tmp_path_factory.mktemp("merge"), Tables(metadata, nothing)) as world:
+        yield world
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +131,7 @@ def served(world: World) -> Iterator[Api]:
 
 @pytest.fixture
 def api(world: World, served: Api) -> Api:
-    metadata = sa.MetaData()
-    for table in TABLES:
-        table.to_metadata(metadata)
-    empty(world.owner, metadata)
+    world.refill()
     return served
 
 

@@ -317,7 +317,8 @@ def pgbouncer(owner: Database, tmp_path: Path) -> Iterator[int]:
                 break
             except psycopg.OperationalError:
                 log = tmp_path / "log"
-                assert process.poll() is None and time.monotonic() < deadline, log.exists() and log.read_text()
+                assert process.poll() is None, log.exists() and log.read_text()
+                assert time.monotonic() < deadline
                 time.sleep(0.05)
         yield port
     finally:
