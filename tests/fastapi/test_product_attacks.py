@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from fastapi import Depends, Header, HTTPException
+from fastapi import Depends, FastAPI, Header, HTTPException
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import SQLModel
 
 from dotmac_database import ALL_TENANTS, idempotency_metadata
 from dotmac_database.testing import AsyncMockRepository
@@ -29,6 +31,8 @@ from dotmac_database_fastapi import (
 )
 from dotmac_database_fastapi.statuses import DeleteBody
 from tests.confined import ROLE
+from tests.fastapi import endpoints_app
+from tests.fastapi.conftest import Api
 from tests.fastapi.item_models import RINGS, Tables, World, world_of
 from tests.fastapi.product_models import (
     FORGED,
@@ -775,3 +779,53 @@ def test_bulk_requests_that_meet_are_run_again(world: World) -> None:
         assert api.run(race()) == [200] * 8
         for key in (own, other):
             assert api.get(f"/p/{key}", tenant="a").json()["version"] == 9
+
+
+class ParentAlone:
+    """Hooks that build the parent's data anew, and do not think of its children."""
+
+    def __init__(self, *, none: bool = False) -> None:
+        self.none = none
+
+    def before_create(self, data: Any, repository: Any) -> Any:
+        return {"name": data.name, **({"posts": []} if self.none else {})}
+
+
+def test_children_are_not_lost(world: World) -> None:
+    """Children that a hook does not mention are created as they were sent; an empty list drops them."""
+    for hooks, expected in ((ParentAlone(), ["t", "u"]), (ParentAlone(none=True), [])):
+        with world.api() as (app, api):
+            app.include_router(crud_router(Person, "/n", nested=("posts",), hooks=hooks))
+            made = api.post("/n", tenant="a", json={"name": "x", "posts": [{"title": "t"}, {"title": "u"}]})
+            assert made.status_code == 201, made.text
+            assert [post["title"] for post in made.json()["posts"]] == expected
+
+
+class Mapped:
+    """Hooks that return objects of a class of SQLModel, which are mapped."""
+
+    def before_create(self, data: Any, repository: Any) -> Any:
+        return endpoints_app.load().Author(name=f"{data.name} mapped")
+
+    def before_update(self, key: Any, data: Any, repository: Any) -> Any:
+        return endpoints_app.load().Author(name=f"{data.name} mapped")
+
+
+def test_hooks_return_mapped_objects(tmp_path: Path) -> None:
+    author = endpoints_app.load().Author
+    plugin = DatabasePlugin(f"sqlite:///{tmp_path}/authors.db", tenant=tenant_from_header("X-Tenant-ID"))
+    tables = [SQLModel.metadata.tables[name] for name in ("author", "book")]
+    SQLModel.metadata.create_all(plugin.database.engine, tables=tables)
+    app = FastAPI(lifespan=plugin.lifespan)
+    app.include_router(crud_router(author, "/p", operations=EVERY, hooks=Mapped()))
+    app.include_router(crud_router(author, "/n", nested=("books",), hooks=Mapped()))
+    with asyncio.Runner() as runner:
+        api = Api(app, runner)
+        key = api.post("/p", tenant="a", json={"name": "x"}).json()["id"]
+        assert api.post("/p/bulk", tenant="a", json=[{"name": "x"}]).json()[0]["name"] == "x mapped"
+        assert api.patch(f"/p/{key}", tenant="a", json={"name": "y"}).json()["name"] == "y mapped"
+        changed = api.patch("/p/bulk", tenant="a", json=[{"id": key, "name": "z"}])
+        assert [row["name"] for row in changed.json()] == ["z mapped"]
+        nested = api.post("/n", tenant="a", json={"name": "x", "books": [{"title": "t"}]}).json()
+        assert (nested["name"], [book["title"] for book in nested["books"]]) == ("x mapped", ["t"])
+        runner.run(plugin.database.dispose_async())
