@@ -14,7 +14,7 @@ from fastapi import Depends, FastAPI, Header, HTTPException
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel
 
-from dotmac_database import ALL_TENANTS, idempotency_metadata
+from dotmac_database import ALL_TENANTS, ValidationError, idempotency_metadata
 from dotmac_database.testing import AsyncMockRepository
 from dotmac_database_fastapi import (
     OPERATIONS,
@@ -829,3 +829,41 @@ def test_hooks_return_mapped_objects(tmp_path: Path) -> None:
         nested = api.post("/n", tenant="a", json={"name": "x", "books": [{"title": "t"}]}).json()
         assert (nested["name"], [book["title"] for book in nested["books"]]) == ("x mapped", ["t"])
         runner.run(plugin.database.dispose_async())
+
+
+@pytest.mark.parametrize("field", ["secret", "team.code", "posts.person.secret"])
+@pytest.mark.parametrize(
+    "option", ["filters", "sorts", "search", "facets", "fields", "include", "default_sort", "nested"]
+)
+def test_no_option_reveals_a_private_column(option: str, field: str) -> None:
+    value: Any = field if option == "default_sort" else (field,)
+    with pytest.raises(ValidationError):
+        crud_router(Person, "/p", **{option: value})
+
+
+def test_a_repository_hides_rows_from_every_route(world: World) -> None:
+    """The conditions of a repository class hold for all requests: a hidden row is as if it did not exist."""
+    hidden = uuid_of("a", "hidden")
+    with world.api() as (app, api):
+        app.include_router(
+            crud_router(
+                Person, "/p", operations=LINKED, links=("tags",), repository=Living, facets=("name",), fields=("name",),
+                delete_body=DeleteBody.ROW, hooks=Counted(fails=False), list_etag=True,
+            )
+        )  # fmt: skip
+        before = stored(world)
+        for method, path, body in (
+            ("GET", f"/p/{hidden}", None),
+            ("GET", f"/p/{hidden}?fields=name", None),
+            ("HEAD", f"/p/{hidden}", None),
+            ("PATCH", f"/p/{hidden}", {"name": "x"}),
+            ("PATCH", "/p/bulk", [{"id": uuid_of("a", "own"), "name": "x"}, {"id": hidden, "name": "x"}]),
+            ("DELETE", f"/p/{hidden}", None),
+            ("POST", f"/p/{hidden}/restore", None),
+            ("PUT", f"/p/{hidden}/tags/own-of-a", None),
+            ("DELETE", f"/p/{hidden}/tags/own-of-a", None),
+        ):
+            answer = api.request(method, path, tenant="a", json=body)
+            assert answer.status_code == 404, (method, path, answer.text)
+            assert "hidden" not in answer.text
+        assert stored(world) == before
