@@ -20,7 +20,7 @@ from .bounds import MAX_ROWS
 from .references import References
 from .refused_rows import rows_of, written_together
 from .rendering import Renderer
-from .row_data import with_values, without_fields
+from .row_data import member, with_values, without_fields
 from .schemas import child_schema_of, list_of
 
 Children = Mapping[str, Sequence[Any]]
@@ -62,10 +62,13 @@ class Nested:
             _with(renderer.schema, fields), __base__=renderer.schema, __module__=self.traits.model.__module__, **fields
         )
 
-    def split(self, data: Data) -> tuple[Data, Children]:
-        """The data of the parent alone, and those of the children."""
-        read = data.get if isinstance(data, Mapping) else lambda name: getattr(data, name, None)
-        return without_fields(data, frozenset(self._all)), {name: read(name) or () for name in self._all}
+    def split(self, data: Data, sent: Data) -> tuple[Data, Children]:
+        """The data of the parent alone, and those of the children.
+
+        ``data`` may be what a hook has made of ``sent``. Children that it does not mention are those that were sent.
+        """
+        children: JsonObject = {name: member(data, name, member(sent, name, ())) or () for name in self._all}
+        return without_fields(data, frozenset(self._all)), children
 
     async def create(self, repository: Repository, parent: object, children: Children) -> Children:
         """Create the children of a row, and return their entities in the order of the data.

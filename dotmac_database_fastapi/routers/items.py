@@ -31,7 +31,7 @@ def add_create(resource: Resource, schema: Schema, nested: Nested, replays: Repl
     async def create_row(request: Request, data: Any, repository: Repository) -> Response:
         key.refuse_unreachable(data)
         row: Data = data if is_plain else await hooks.before_create(data, repository)
-        row, children = nested.split(row) if nested else (row, {})
+        row, children = nested.split(row, data) if nested else (row, {})
         checked = await references.before_create(repository, row)
         with resource.last_write(request, repository, "create", also=is_plain and key.always_reachable) as last:
             entity = await repository.create(row)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from fastapi import Depends, Header, HTTPException
+from fastapi import Depends, FastAPI, Header, HTTPException
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import SQLModel
 
-from dotmac_database import ALL_TENANTS, idempotency_metadata
+from dotmac_database import ALL_TENANTS, ValidationError, idempotency_metadata
 from dotmac_database.testing import AsyncMockRepository
 from dotmac_database_fastapi import (
     OPERATIONS,
@@ -29,6 +31,8 @@ from dotmac_database_fastapi import (
 )
 from dotmac_database_fastapi.statuses import DeleteBody
 from tests.confined import ROLE
+from tests.fastapi import endpoints_app
+from tests.fastapi.conftest import Api
 from tests.fastapi.item_models import RINGS, Tables, World, world_of
 from tests.fastapi.product_models import (
     FORGED,
@@ -153,9 +157,9 @@ def test_hidden_columns_can_not_be_found_out(world: World) -> None:
         texts = []
         for name in hidden:
             for query in (f"{name}=x", f"{name}__ilike=x", f"sort={name}", f"facets={name}", f"fields={name}"):
-                texts.append(api.get(f"/p?{query}", tenant="a"))
+                texts += [api.get(f"/p?{query}", tenant="a")]
             for query in (f'filter={{"{name}":"x"}}', f'sort=["{name}","ASC"]', f'filter={{"{name}__gte":"x"}}'):
-                texts.append(api.get(f"/admin?{query}", tenant="a"))
+                texts += [api.get(f"/admin?{query}", tenant="a")]
             if "." in name:
                 outer, inner = name.rsplit(".", 1)
                 texts.append(api.get(f'/admin?filter={{"{outer}":{{"{inner}":"x"}}}}', tenant="a"))
@@ -371,10 +375,10 @@ class Counted:
     def after_create(self, entity: Any, repository: Any) -> None:
         self.calls.append("after")
         if self.fails and self.calls.count("after") == 1:
-            raise sa.exc.OperationalError("x", None, _Deadlock("deadlock"))
+            raise sa.exc.OperationalError("x", None, _DeadlockError("deadlock"))
 
 
-class _Deadlock(Exception):
+class _DeadlockError(Exception):
     sqlstate = pgcode = "40001"
     sqlite_errorcode = 5
 
@@ -440,7 +444,6 @@ def test_all_tenants(world: World) -> None:
             "slots": api.patch("/s/bulk", json=[{"day": 1, "name": "x"}]),
             "delete": api.delete(f"/p/{foreign}"),
         }
-        print({name: (answer.status_code, answer.text[:160]) for name, answer in answers.items()})
         assert all(answer.status_code < 500 for answer in answers.values()), {
             name: answer.text for name, answer in answers.items() if answer.status_code >= 500
         }
@@ -455,7 +458,7 @@ def test_the_tenant_of_the_user_who_is_logged_in(world: World) -> None:
     async def organisation(
         token: str | None = Header(None), session: AsyncSession = Depends(get_identity_session)
     ) -> str:
-        await session.execute(sa.text("SELECT 1")) if False else None
+        assert session is not None
         calls.append("asked")
         if token not in TENANTS:
             raise HTTPException(401)
@@ -534,20 +537,21 @@ def test_a_mock_in_place_of_the_repository(ring: World) -> None:
             "delete": api.delete(f"/p/{key}", tenant="a"),
             "restore": api.post(f"/p/{key}/restore", tenant="a"),
         }
-        print({name: (answer.status_code, answer.text[:160]) for name, answer in answers.items()})
         assert all(answer.status_code < 500 for answer in answers.values()), {
             name: answer.text for name, answer in answers.items() if answer.status_code >= 500
         }
-        assert stored(ring)["product_people"] == stored(ring)["product_people"]
 
 
 def test_an_overridden_session_serves_every_route(world: World) -> None:
     """The session of a test: what a request writes is there for the next one, and nothing is left of it."""
+    if world.rls is not None:
+        return  # the session of a test names no tenant to the policies
     with world.api() as (app, api):
         app.include_router(
             crud_router(
                 Person, "/p", operations=LINKED, links=("tags",), include=("team", "posts"), facets=("name",),
-                list_etag=True, idempotency=True, fields=("id", "name"), delete_body=DeleteBody.ROW, hooks=Counted(fails=False),
+                list_etag=True, idempotency=True, fields=("id", "name"), delete_body=DeleteBody.ROW,
+                hooks=Counted(fails=False),
             )
         )  # fmt: skip
         app.include_router(crud_router(Person, "/n", nested=("posts",), idempotency=True))
@@ -688,7 +692,8 @@ def test_hooks_change_children(world: World) -> None:
 
     other = uuid_of("b", "own")
     for values, status in (
-        ({"tenant_id": "b"}, 403), ({"person_id": UUID(other)}, 201), ({"team_id": key_of("b", "own")}, 409), ({"nonsense": 1}, 500),
+        ({"tenant_id": "b"}, 403), ({"person_id": UUID(other)}, 201), ({"team_id": key_of("b", "own")}, 409),
+        ({"nonsense": 1}, 500),  # the app's fault, which no client can correct
     ):  # fmt: skip
         with world.api() as (app, api):
             app.include_router(crud_router(Person, "/n", nested=("posts",), hooks=Children(**values)))
@@ -732,3 +737,133 @@ def test_forged_keys_in_updates(world: World) -> None:
         team = {"team_id": key_of("b", "own")}
         assert api.patch(f"/p/{forged}", tenant="a", json=team).status_code == 409
         assert api.patch("/p/bulk", tenant="a", json=[{"id": forged, **team}]).status_code == 409
+
+
+def test_a_row_with_more_children_than_one_statement_reads(world: World) -> None:
+    """Included rows are complete, and of the tenant, however many there are."""
+    posts = Base.metadata.tables["product_posts"]
+    own = UUID(uuid_of("a", "own"))
+    with world.owner.engine.begin() as connection:
+        for tenant, first in (("a", 10_000), ("b", 30_000)):
+            row = {"tenant_id": tenant, "is_deleted": False, "version": 1, "person_id": own}
+            rows = [{**row, "id": first + number, "title": f"many of-{tenant}"} for number in range(10_001)]
+            connection.execute(posts.insert(), rows)
+    with world.api() as (app, api):
+        app.include_router(crud_router(Person, "/p", include=("posts",), fields=("id", "name")))
+        for path, accept in (
+            ("/p?include=posts&limit=1&sort=-name", "*/*"),
+            ("/p?include=posts", "application/x-ndjson"),
+        ):
+            seen = 0
+            while path:
+                answer = api.get(path, tenant="a", headers={"Accept": accept})
+                assert answer.status_code == 200
+                assert "of-b" not in answer.text
+                seen += answer.text.count("many of-a")
+                path = answer.links.get("next", {}).get("url", "")
+            assert seen == 10_001
+
+
+def test_bulk_requests_that_meet_are_run_again(world: World) -> None:
+    """Two that lock the same rows in another order: each is done once."""
+    own, other = uuid_of("a", "own"), uuid_of("a", "other")
+    with world.api() as (app, api):
+        route: Any = rerun_route(methods={"PATCH", "POST"})
+        app.include_router(crud_router(Person, "/p", operations=EVERY, route_class=route, hooks=Counted(fails=False)))
+
+        async def race() -> list[int]:
+            bodies = [[{"id": key, "kind": "x"} for key in pair] for pair in ((own, other), (other, own))] * 4
+            requests = [api.arequest("PATCH", "/p/bulk", tenant="a", json=body) for body in bodies]
+            return [answer.status_code for answer in await asyncio.gather(*requests)]
+
+        assert api.run(race()) == [200] * 8
+        for key in (own, other):
+            assert api.get(f"/p/{key}", tenant="a").json()["version"] == 9
+
+
+class ParentAlone:
+    """Hooks that build the parent's data anew, and do not think of its children."""
+
+    def __init__(self, *, none: bool = False) -> None:
+        self.none = none
+
+    def before_create(self, data: Any, repository: Any) -> Any:
+        return {"name": data.name, **({"posts": []} if self.none else {})}
+
+
+def test_children_are_not_lost(world: World) -> None:
+    """Children that a hook does not mention are created as they were sent; an empty list drops them."""
+    for hooks, expected in ((ParentAlone(), ["t", "u"]), (ParentAlone(none=True), [])):
+        with world.api() as (app, api):
+            app.include_router(crud_router(Person, "/n", nested=("posts",), hooks=hooks))
+            made = api.post("/n", tenant="a", json={"name": "x", "posts": [{"title": "t"}, {"title": "u"}]})
+            assert made.status_code == 201, made.text
+            assert [post["title"] for post in made.json()["posts"]] == expected
+
+
+class Mapped:
+    """Hooks that return objects of a class of SQLModel, which are mapped."""
+
+    def before_create(self, data: Any, repository: Any) -> Any:
+        return endpoints_app.load().Author(name=f"{data.name} mapped")
+
+    def before_update(self, key: Any, data: Any, repository: Any) -> Any:
+        return endpoints_app.load().Author(name=f"{data.name} mapped")
+
+
+def test_hooks_return_mapped_objects(tmp_path: Path) -> None:
+    author = endpoints_app.load().Author
+    plugin = DatabasePlugin(f"sqlite:///{tmp_path}/authors.db", tenant=tenant_from_header("X-Tenant-ID"))
+    tables = [SQLModel.metadata.tables[name] for name in ("author", "book")]
+    SQLModel.metadata.create_all(plugin.database.engine, tables=tables)
+    app = FastAPI(lifespan=plugin.lifespan)
+    app.include_router(crud_router(author, "/p", operations=EVERY, hooks=Mapped()))
+    app.include_router(crud_router(author, "/n", nested=("books",), hooks=Mapped()))
+    with asyncio.Runner() as runner:
+        api = Api(app, runner)
+        key = api.post("/p", tenant="a", json={"name": "x"}).json()["id"]
+        assert api.post("/p/bulk", tenant="a", json=[{"name": "x"}]).json()[0]["name"] == "x mapped"
+        assert api.patch(f"/p/{key}", tenant="a", json={"name": "y"}).json()["name"] == "y mapped"
+        changed = api.patch("/p/bulk", tenant="a", json=[{"id": key, "name": "z"}])
+        assert [row["name"] for row in changed.json()] == ["z mapped"]
+        nested = api.post("/n", tenant="a", json={"name": "x", "books": [{"title": "t"}]}).json()
+        assert (nested["name"], [book["title"] for book in nested["books"]]) == ("x mapped", ["t"])
+        runner.run(plugin.database.dispose_async())
+
+
+@pytest.mark.parametrize("field", ["secret", "team.code", "posts.person.secret"])
+@pytest.mark.parametrize(
+    "option", ["filters", "sorts", "search", "facets", "fields", "include", "default_sort", "nested"]
+)
+def test_no_option_reveals_a_private_column(option: str, field: str) -> None:
+    value: Any = field if option == "default_sort" else (field,)
+    with pytest.raises(ValidationError):
+        crud_router(Person, "/p", **{option: value})
+
+
+def test_a_repository_hides_rows_from_every_route(world: World) -> None:
+    """The conditions of a repository class hold for all requests: a hidden row is as if it did not exist."""
+    hidden = uuid_of("a", "hidden")
+    with world.api() as (app, api):
+        app.include_router(
+            crud_router(
+                Person, "/p", operations=LINKED, links=("tags",), repository=Living, facets=("name",), fields=("name",),
+                delete_body=DeleteBody.ROW, hooks=Counted(fails=False), list_etag=True,
+            )
+        )  # fmt: skip
+        before = stored(world)
+        for method, path, body in (
+            ("GET", f"/p/{hidden}", None),
+            ("GET", f"/p/{hidden}?fields=name", None),
+            ("HEAD", f"/p/{hidden}", None),
+            ("PATCH", f"/p/{hidden}", {"name": "x"}),
+            ("PATCH", "/p/bulk", [{"id": uuid_of("a", "own"), "name": "x"}, {"id": hidden, "name": "x"}]),
+            ("DELETE", f"/p/{hidden}", None),
+            ("POST", f"/p/{hidden}/restore", None),
+            ("PUT", f"/p/{hidden}/tags/own-of-a", None),
+            ("DELETE", f"/p/{hidden}/tags/own-of-a", None),
+        ):
+            answer = api.request(method, path, tenant="a", json=body)
+            assert answer.status_code == 404, (method, path, answer.text)
+            assert "hidden" not in answer.text
+        assert stored(world) == before

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,10 +13,17 @@ import httpx
 import jsonschema_rs
 import pytest
 import sqlalchemy as sa
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from dotmac_database import idempotency_metadata
-from dotmac_database_fastapi import OPERATIONS, DatabasePlugin, crud_router, rerun_route, tenant_from_header
+from dotmac_database_fastapi import (
+    OPERATIONS,
+    DatabasePlugin,
+    crud_router,
+    register_exception_handlers,
+    rerun_route,
+    tenant_from_header,
+)
 from dotmac_database_fastapi.statuses import DeleteBody
 from tests.confined import ROLE
 from tests.fastapi.conftest import Api
@@ -66,7 +73,9 @@ AXES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "facets": {"none": {}, "kind": {"facets": ("kind", "name")}},
     "list_etag": {"no": {}, "yes": {"list_etag": True}},
-    "exports": {"default": {}, "csv": {"exports": ("csv",)}, "none": {"exports": ()}, "ndjson": {"exports": ["ndjson"]}},
+    "exports": {
+        "default": {}, "csv": {"exports": ("csv",)}, "none": {"exports": ()}, "ndjson": {"exports": ["ndjson"]},
+    },
     "read_schema": {
         "derived": {},
         "user's": {"read_schema": PersonRead},
@@ -76,7 +85,9 @@ AXES: dict[str, dict[str, dict[str, Any]]] = {
     "hooks": {"none": {}, "passing": {"hooks": Passing()}, "dicts": {"hooks": Dicts()}},
     "many": {"bulk": {"operations": EVERY}, "nested": {"operations": NESTED, "nested": ("posts",)}},
     "idempotency": {"no": {}, "yes": {"idempotency": True}},
-    "status": {"usual": {}, "200": {"status_codes": {"create": 200, "update": 202}}, "204": {"status_codes": {"create": 204}}},
+    "status": {
+        "usual": {}, "200": {"status_codes": {"create": 200, "update": 202}}, "204": {"status_codes": {"create": 204}},
+    },
     "delete": {"none": {}, "row": {"delete_body": DeleteBody.ROW}, "object": {"delete_body": {"ok": True}}},
     "slash": {"no": {}, "yes": {"trailing_slash": True}},
     "method": {"PATCH": {}, "PUT": {"update_method": "PUT", "read_only_fields": "ignore"}},
@@ -124,7 +135,7 @@ def pairwise() -> list[dict[str, str]]:
 CASES = pairwise()
 
 
-@pytest.fixture(scope="module", params=RINGS)
+@pytest.fixture(scope="module")
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with world_of(request, tmp_path_factory.mktemp("products"), Tables(Base.metadata, fill)) as world:
         idempotency_metadata.create_all(world.owner.engine)
@@ -167,8 +178,6 @@ class Checked:
             documented = self.components["responses"][documented["$ref"].rpartition("/")[2]]
         contents = documented.get("content")
         assert bool(contents) == bool(answer.content) or not answer.content, where
-        for name in documented.get("headers", {}):
-            del name
         if not answer.content or kind not in ("application/json", "application/problem+json"):
             assert not answer.content or kind in contents, where
             return
@@ -191,40 +200,57 @@ class Checked:
         return self.paths[min(found, key=lambda each: each.count("{"))][method.lower()]
 
 
-@contextmanager
-def served(world: World) -> Iterator[tuple[FastAPI, Api]]:
-    with world.api() as (app, api):
-        strict = DatabasePlugin(
-            world.url,
-            rls=world.rls,
-            tenant=tenant_from_header("X-Tenant-ID"),
-            strict_loading=True,
-            cursor_key=b"0123456789abcdef",
-            name="strict",
-        )
-        plugins = {"first": app.state.plugin, "strict": strict}
-        app.state.strict = strict
-        for number, case in enumerate(CASES):
-            options: dict[str, Any] = {}
-            for name, value in case.items():
-                options |= AXES[name][value] if name != "plugin" else {"plugin": plugins[value]}
-            app.include_router(crud_router(Person, f"/p{number}", links=("tags",), tags=[f"p{number}"], **options))
-        yield app, api
-        api.run(strict.database.dispose_async())
+Plugins = dict[str, DatabasePlugin]
 
 
 @pytest.fixture(scope="module")
-def checked(world: World) -> Iterator[Checked]:
-    with served(world) as (app, api):
-        yield Checked(app, api)
+def plugins(world: World) -> Iterator[tuple[Plugins, asyncio.Runner]]:
+    """Two plugins of an app: one with strict loading and signed cursors."""
+    options: dict[str, Any] = {"rls": world.rls, "tenant": tenant_from_header("X-Tenant-ID")}
+    first = DatabasePlugin(world.url, name="first", **options)
+    strict = DatabasePlugin(world.url, name="strict", strict_loading=True, cursor_key=b"0123456789abcdef", **options)
+    with asyncio.Runner() as runner:
+        yield {"first": first, "strict": strict}, runner
+        for plugin in (first, strict):
+            runner.run(plugin.database.dispose_async())
 
 
-@pytest.mark.parametrize("number", range(len(CASES)), ids=lambda number: f"{number}")
-def test_options_together(world: World, checked: Checked, number: int) -> None:
+def router_of(number: int, plugins: Plugins) -> APIRouter:
+    options: dict[str, Any] = {}
+    for name, value in CASES[number].items():
+        options |= AXES[name][value] if name != "plugin" else {"plugin": plugins[value]}
+    return crud_router(Person, f"/p{number}", links=("tags",), tags=[f"p{number}"], **options)
+
+
+def app_of(plugins: Plugins, numbers: Iterable[int]) -> FastAPI:
+    app = FastAPI()
+    for plugin in plugins.values():
+        plugin.install(app)
+    register_exception_handlers(app)
+    for number in numbers:
+        app.include_router(router_of(number, plugins))
+    return app
+
+
+@pytest.mark.parametrize(
+    ("world", "number"),
+    [(RINGS[number % len(RINGS)], number) for number in range(len(CASES))],  # each case on one of the databases
+    indirect=["world"],
+)
+def test_options_together(world: World, plugins: tuple[Plugins, asyncio.Runner], number: int) -> None:
     world.refill()
     with world.owner.engine.begin() as connection:
         connection.execute(sa.delete(idempotency_metadata.tables["dotmac_idempotency_keys"]))
-    Scenario(checked, number, CASES[number]).run()
+    app = app_of(plugins[0], [number])
+    Scenario(Checked(app, Api(app, plugins[1])), number, CASES[number]).run()
+
+
+@pytest.mark.parametrize("world", ["sqlite"], indirect=True)
+def test_one_document_of_all_routers(plugins: tuple[Plugins, asyncio.Runner]) -> None:
+    document = app_of(plugins[0], range(len(CASES))).openapi()
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    names = [operation["operationId"] for operation in operations]
+    assert len(set(names)) == len(names)
 
 
 class Scenario:
@@ -235,7 +261,6 @@ class Scenario:
         self.base = f"/p{number}"
         self.list = f"/p{number}/" if case["slash"] == "yes" else f"/p{number}"
         self.update = case["method"]
-        self.row = {"user's": PersonRead, "code": PersonShouted, "alias": PersonAlias}.get(case["read_schema"])
         self.hidden = case["repository"] == "conditions"
         self.status = {"usual": (201, 200), "200": (200, 202), "204": (204, 200)}[case["status"]]
 
@@ -278,8 +303,7 @@ class Scenario:
                 seen |= self.names(self.rows(answer))
                 turns += 1
                 path = answer.links.get("next", {}).get("url", "")
-                if "select" in self.case and path:
-                    assert path.startswith(self.list)
+                assert not path or path.startswith(self.list)
             assert seen == self.live
         for wrong in ("secret=x", "team.code=x", "tenant_id=b", "is_deleted=true", "posts.person.secret=x"):
             self.send("GET", f"{get}?{wrong}", 422)
