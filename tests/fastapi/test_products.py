@@ -340,7 +340,9 @@ class Scenario:
     def exports(self) -> None:
         offered = {"default": {"csv", "ndjson"}, "csv": {"csv"}, "ndjson": {"ndjson"}, "none": set()}
         formats = offered[self.case["exports"]]
-        if self.case["exports"] == "default" and self.case["repository"] == "overrides":
+        if self.case["exports"] == "default" and (
+            self.case["repository"] == "overrides" or self.case["paging"] == "range"
+        ):
             formats = set()
         for name, kind in (("csv", "text/csv"), ("ndjson", "application/x-ndjson")):
             answer = self.send("GET", self.list, 200, headers={"Accept": kind})
