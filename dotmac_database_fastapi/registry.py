@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from types import FunctionType
+from types import FunctionType, MethodType
 
 from fastapi import FastAPI
 from starlette.requests import HTTPConnection
@@ -78,19 +78,13 @@ def described_sources(app: FastAPI) -> tuple[Source, ...]:
     return registered or tuple(dict.fromkeys(_named_by(app.router.lifespan_context)))
 
 
-def _named_by(context: object, depth: int = 64) -> Iterator[Source]:
+def _named_by(lifespan: object) -> Iterator[Source]:
     """The sources of the plugins among the variables of a lifespan: those of its closure, at any depth, and globals."""
-    source = getattr(context, "source", None)
-    if isinstance(source, Source):
-        yield source
-    elif depth and isinstance(context, FunctionType):
-        for cell in context.__closure__ or ():
-            with suppress(ValueError):  # as below
-                yield from _named_by(cell.cell_contents, depth - 1)
-        for name in context.__code__.co_names:
-            source = getattr(context.__globals__.get(name), "source", None)
-            if isinstance(source, Source):
-                yield source
+    for each in _closed_over(lifespan):
+        named = [each]
+        if isinstance(each, FunctionType):
+            named += [each.__globals__.get(name) for name in each.__code__.co_names]
+        yield from (source for one in named if isinstance(source := getattr(one, "source", None), Source))
 
 
 def _registered(app: FastAPI | None) -> dict[str, Source]:
@@ -103,16 +97,28 @@ def _registered(app: FastAPI | None) -> dict[str, Source]:
     return sources
 
 
-def _in_lifespan(context: object, depth: int = 64) -> Iterator[Source]:
-    """The sources of the plugins whose lifespans are in an app's lifespan.
+def _in_lifespan(lifespan: object) -> Iterator[Source]:
+    """The sources of the plugins whose lifespans are in an app's lifespan."""
+    for each in _closed_over(lifespan):
+        # The lifespan of a plugin is its bound method.
+        source = getattr(getattr(each, "__self__", None), "source", None)
+        if isinstance(source, Source):
+            yield source
 
-    FastAPI wraps an app's lifespan in a closure for each included router.
+
+def _closed_over(function: object) -> Iterator[object]:
+    """A function and the variables of its closure, at any depth.
+
+    FastAPI wraps an app's lifespan in a closure for each included router, so the depth may be large.
     """
-    # The lifespan of a plugin is its bound method.
-    source = getattr(getattr(context, "__self__", None), "source", None)
-    if isinstance(source, Source):
-        yield source
-    elif depth and callable(context):
-        for cell in getattr(context, "__closure__", None) or ():
-            with suppress(ValueError):  # a closure's cell can be empty: its variable has no value yet
-                yield from _in_lifespan(cell.cell_contents, depth - 1)
+    waiting, seen = [function], set[int]()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        if isinstance(each, (FunctionType, MethodType)):
+            for cell in reversed(each.__closure__ or ()):
+                with suppress(ValueError):  # a closure's cell can be empty: its variable has no value yet
+                    waiting.append(cell.cell_contents)

@@ -299,3 +299,12 @@ def test_strict_loading(make_plugin: MakePlugin, runner: asyncio.Runner, strict:
                 Api(app, runner).get(path, tenant="a")
         else:
             assert Api(app, runner).get(path, tenant="a").json() == 0
+
+
+def test_an_app_of_many_routers_has_its_plugin_before_it_runs(plugin: DatabasePlugin, runner: asyncio.Runner) -> None:
+    """FastAPI wraps the lifespan once for each router that is included."""
+    app = FastAPI(lifespan=plugin.lifespan)
+    for number in range(300):
+        app.include_router(APIRouter(prefix=f"/{number}"))
+    app.include_router(list_router(Country, prefix="/countries"))
+    assert Api(app, runner).get("/countries").status_code == 200
