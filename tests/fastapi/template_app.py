@@ -325,11 +325,6 @@ async def log_in(form: OAuth2PasswordRequestForm = Depends(), users: Users = use
     return Token(access_token=token_of(user))
 
 
-@byhand.post("/login/test-token", response_model=UserPublic, tags=["login"])
-async def check_token(user: User = Depends(me)) -> User:
-    return user
-
-
 @byhand.post("/password-recovery/{email}", tags=["login"])
 async def recover_password(email: str, users: Users = users_of_request) -> Message:
     user = await users.get_by_field("email", email)
@@ -353,6 +348,7 @@ async def recovery_mail(email: str, users: Users = users_of_request) -> HTMLResp
     return HTMLResponse(f"<p>{token_of(user)}</p>", headers={"subject": "Password recovery"})
 
 
+@byhand.post("/login/test-token", response_model=UserPublic, tags=["login"])
 @byhand.get("/users/me", response_model=UserPublic, tags=["users"])
 async def read_me(user: User = Depends(me)) -> User:
     return user
