@@ -108,6 +108,11 @@ async def each_request(app: FastAPI) -> None:
 
     whole = await send("GET", "/books?sort=title", 200, headers={"Accept": "text/csv"})
     assert [row["title"] for row in csv.DictReader(io.StringIO(whole.text))][-1] == "a b"
+    some = await send("GET", "/books?fields=title,id", 200, headers={"Accept": "text/csv"})
+    assert [line.count(",") for line in some.text.splitlines()] == [1] * 5
+    assert some.text.startswith("id,title\r\n")  # the order of the allow-list
+    refused = await send("GET", "/books?include=tags", 422, headers={"Accept": "text/csv"})
+    assert refused.json()["errors"][0]["loc"] == ["query", "include"]
     lines = await send("GET", "/books?include=tags", 200, headers={"Accept": "application/x-ndjson"})
     assert [json.loads(line)["tags"] for line in lines.text.splitlines()] == [[]] * 4
 
