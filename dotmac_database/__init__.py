@@ -15,6 +15,7 @@ from .errors import (
     InvalidCursorError,
     LazyLoadError,
     MisuseError,
+    PermissionDeniedError,
     SessionEndedError,
     StaleEntityError,
     TenantIsolationError,
@@ -30,6 +31,7 @@ from .health import DatabaseHealthChecker, HealthCheckResult, HealthStatus
 from .models import AuditMixin, LivingUnique, SoftDeleteMixin, TenantMixin, Traits, VersionMixin, traits_of
 from .paging.pages import CursorPaginationResult, Estimate, OffsetResult, PaginationResult
 from .paging.paginators import DatabasePaginator, PaginationHelper, PerformancePaginator
+from .policies import Policy, bind_policies
 from .query import (
     MAX_PAGE_SIZE,
     Aggregate,
@@ -152,6 +154,8 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "PaginationParams",
     "PaginationResult",
     "PerformancePaginator",
+    "PermissionDeniedError",
+    "Policy",
     "QueryFilter",
     "QueryOptions",
     "QueryPlan",
@@ -191,6 +195,7 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "async_missing_references",
     "async_once",
     "async_purge_idempotency_keys",
+    "bind_policies",
     "bind_tenant",
     "check_link",
     "check_tenant_keys",

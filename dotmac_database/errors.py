@@ -9,6 +9,7 @@ DatabaseError
 │   ├── MisuseError
 │   └── TenantRequiredError
 │       └── TenantNotGivenError
+├── PermissionDeniedError           a policy inside the tenant
 ├── TenantIsolationError            42501 from a row-level policy
 │   └── UnscopedStatementError
 ├── SessionEndedError
@@ -93,6 +94,10 @@ class TenantRequiredError(ValidationError):
 
 class TenantNotGivenError(TenantRequiredError):
     """A session or a repository for a tenant-scoped class was given no tenant."""
+
+
+class PermissionDeniedError(DatabaseError):
+    """A policy does not allow the actor to do this."""
 
 
 class TenantIsolationError(DatabaseError):

@@ -366,8 +366,8 @@ class OffsetOptions(TypedDict, total=False):
     relationships: RelationshipsLike
 
 
-NumberedOptions: TypeAlias = QueryOptions | Mapping[str, Any] | None
-OptionsLike: TypeAlias = QueryOptions[Any] | Mapping[str, Any] | None
+NumberedOptions: TypeAlias = QueryOptions | Mapping[str, Any] | Sequence[Filter] | None
+OptionsLike: TypeAlias = QueryOptions[Any] | Mapping[str, Any] | Sequence[Filter] | None
 RelationshipsLike: TypeAlias = str | Mapped[Any] | Sequence[FieldName] | Mapping[Any, OptionsLike] | None
 SortsLike: TypeAlias = SortField | str | Mapped[Any] | Sequence[FieldName] | Mapping[str, Any] | None
 MeasuresLike: TypeAlias = Mapping[str, Aggregate | str | tuple[str, FieldName] | Mapping[str, Any]]
@@ -381,11 +381,13 @@ _SORTS: pydantic.TypeAdapter[Sequence[SortField]] = pydantic.TypeAdapter(list[So
 
 
 def options_of(options: OptionsLike) -> QueryOptions[Any]:
-    """``options`` as a `QueryOptions`, from a dict or None. Without filters and a page, they select all rows."""
+    """``options`` as a `QueryOptions`, from a dict, a list of filters, or None. Without any, they select all rows."""
     if isinstance(options, QueryOptions):
         return options
     if not options:
         return _NO_OPTIONS
+    if isinstance(options, (list, tuple)):
+        return QueryOptions(filters=filters_of(options))
     return _validated(_OPTIONS, options, "options")
 
 

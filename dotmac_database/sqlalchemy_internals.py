@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine, Insert, NestedTransaction, Select, String, TextClause
+from sqlalchemy import inspect as inspect_mapped
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.event import attr as event_attributes
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -192,6 +193,12 @@ def without_annotations(element: Any) -> Any:
 def annotated_deeply(element: E, marks: Mapping[str, object]) -> E:
     """A condition with annotations on all its parts, as `with_loader_criteria` makes it."""
     return sql_util._deep_annotate(element, marks, detect_subquery_cols=True, ind_cols_on_fromclause=True)
+
+
+def on_alias(condition: E, alias: object) -> E:
+    """A condition on a mapped class as a condition on an alias of it."""
+    adapted: E = inspect_mapped(alias)._adapter.traverse(condition)
+    return adapted
 
 
 def clone(statement: Any) -> Any:

@@ -20,12 +20,14 @@ from ..execution.strict import STRICT_LOADING
 from ..field_names import FieldName, names_for
 from ..models.traits import Traits, traits_of
 from ..paging.cursors import CursorCodec, CursorKey
+from ..policies import Policy, Right, Rules, rules_of
 from ..query import Count
 from ..statements.coercion import coercer
 from ..statements.counts import Counted, counted
 from ..statements.data import Values
 from ..statements.paths import resolve
 from ..statements.reads import Lock, Reader
+from ..statements.rules import RulesInSql
 from ..statements.scope import Scope
 from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS, confine
@@ -37,6 +39,10 @@ AnySyncSession: TypeAlias = Session | scoped_session[Any]
 AnyAsyncSession: TypeAlias = AsyncSession | async_scoped_session[Any]
 SyncDb = TypeVarWithDefault("SyncDb", bound=AnySyncSession, default=Session, covariant=True)
 AsyncDb = TypeVarWithDefault("AsyncDb", bound=AnyAsyncSession, default=AsyncSession, covariant=True)
+
+
+_SESSIONS: Any = object()
+"""The default of an actor: that of the session."""
 
 
 class RepositoryCore(Generic[M, Db]):
@@ -92,6 +98,7 @@ class RepositoryCore(Generic[M, Db]):
         bind = self._session.get_bind(self.traits.mapper)
         watch(bind)  # a session class of the user's may choose an engine that does not have the toolkit's listeners yet
         self._dialect = dialect_named(bind.dialect.name)
+        self._rules: Rules | None = rules_of(self._session)
         self._bind_tenant(tenant_id)
 
     def _bind_tenant(self, tenant_id: object) -> None:
@@ -156,6 +163,20 @@ class RepositoryCore(Generic[M, Db]):
         """An alias of `with_tenant`; this repository keeps its own tenant."""
         return self.with_tenant(tenant_id)
 
+    def with_policy(self, *policies: Policy[Any], actor: object = _SESSIONS) -> Self:
+        """A copy whose statements are ruled by these policies, for ``actor``; by default for the session's actor.
+
+        A policy takes the place of the session's policy of the same model; the session's other policies still hold. No
+        statement is added. Raises `MisuseError` for two policies of one model, which are combined by ``&`` or ``|``,
+        and if there is no actor.
+        """
+        rules = self._rules
+        if actor is _SESSIONS:
+            if rules is None:
+                raise MisuseError("with_policy() needs actor=, since the session has no policies.", field="actor")
+            actor = rules.actor
+        return self._with(_rules=(Rules((), actor) if rules is None else rules).replaced(policies, actor))
+
     def for_update(self, *, nowait: bool = False, skip_locked: bool = False) -> Self:
         """A copy whose reads lock the rows that they return, until the transaction ends.
 
@@ -197,8 +218,13 @@ class RepositoryCore(Generic[M, Db]):
 
     @property
     def _conditioned(self) -> bool:
-        """Whether `conditions` is overridden. Then statements are not cached, since it may return others each time."""
-        return type(self).conditions is not RepositoryCore.conditions
+        """Whether the repository's own conditions or an actor's rules may be part of the statements.
+
+        Then statements are not cached, since the conditions may be others each time.
+        """
+        return type(self).conditions is not RepositoryCore.conditions or (
+            self._rules is not None and self._rules.concern(self.traits)
+        )
 
     def values_for_create(self, values: Values) -> Values:
         """Hook: called with the validated values of each new row; returns the values to insert."""
@@ -208,8 +234,8 @@ class RepositoryCore(Generic[M, Db]):
         """Hook: called with the validated values of an update; returns the values to write."""
         return values
 
-    def _reader(self, include_deleted: bool = False) -> Reader:
-        """The builder of read statements.
+    def _reader(self, include_deleted: bool = False, right: Right = Right.READ) -> Reader:
+        """The builder of statements that need a right on the rows, which must be readable, too.
 
         A guarded session that has no tenant yet is bound to the repository's tenant. If it has another tenant,
         `TenantIsolationError` is raised.
@@ -219,12 +245,15 @@ class RepositoryCore(Generic[M, Db]):
         reader = self._readers.get(include_deleted)
         if reader is not None:
             return reader
-        conditions = tuple(self.conditions())
-        scope = Scope(self.tenant_id, include_deleted, conditions)
+        rules = None
+        if self._rules is not None and self._rules.concern(self.traits):
+            rules = RulesInSql(self._rules, self._dialect)
+        scope = Scope(self.tenant_id, include_deleted, tuple(self.conditions()), rules=rules, right=right)
         reader = Reader(self.traits, scope, self._dialect, self._lock, self._fields, self._undeferred, self._counts)
         if not self._conditioned:
             self._readers[include_deleted] = reader
         return reader
 
-    def _writer(self, user_id: str | None, include_deleted: bool = False) -> Writer:
-        return Writer(self._reader(include_deleted), user_id if user_id is not None else current_actor())
+    def _writer(self, user_id: str | None, include_deleted: bool = False, right: Right = Right.UPDATE) -> Writer:
+        reader = self._reader(include_deleted, right)
+        return Writer(reader, user_id if user_id is not None else current_actor())

@@ -17,10 +17,10 @@ from ..execution.state import keep
 from ..execution.strict import make_strict
 from ..field_names import names_for
 from ..models.traits import traits_of
+from ..policies import Right
 from ..query import RelationshipsLike
 from ..statements.reads import Bound, Reader
 from ..statements.related import Branch, branches_of, related
-from ..statements.scope import Scope
 from .core import SyncDb
 from .running import Rows, StatementRunner
 
@@ -68,7 +68,7 @@ class RelationshipLoader(StatementRunner[M, SyncDb]):
                 each.removeprefix(beginning) for each in self._undeferred if each.startswith(beginning)
             )
             deleted = reader.scope.include_deleted or (below.options is not None and below.options.include_deleted)
-            scope = Scope(self.tenant_id, deleted)
+            scope = replace(reader.scope, include_deleted=deleted, conditions=(), right=Right.READ)
             inner = Reader(target, scope, self._dialect, undeferred=deferred)
             if below.options is not None:
                 members = self._load(reader, inner, parents, name, below, passed)

@@ -332,28 +332,34 @@ def search_terms(filters: Iterable[Filter], field: str) -> str | None:
 
 
 def build(
-    traits: Traits[object], shapes: Sequence[object], scope: Scope, dialect: Dialect, prefix: str = "p"
+    traits: Traits[object],
+    shapes: Sequence[object],
+    scope: Scope,
+    dialect: Dialect,
+    prefix: str = "p",
+    entity: object = None,
 ) -> list[Condition]:
     """The conditions of analysed filters. Their parameters are named ``p0``, ``p1``, … in the shape's order.
 
-    The scope also applies to the rows that a path reaches through relationships.
+    The scope also applies to the rows that a path reaches through relationships. ``entity`` is the class or an alias of
+    it, for conditions inside of another statement: then each related class has an alias of its own. None: the class.
     """
     names = (f"{prefix}{index}" for index in range(2**31))
-    return [_build(traits, shape, scope, dialect, names) for shape in shapes]
+    return [_build(traits, shape, scope, dialect, names, entity) for shape in shapes]
 
 
-def _build(traits: Traits[object], shape: Any, scope: Scope, dialect: Dialect, names: Iterator[str]) -> Condition:
+def _build(
+    traits: Traits[object], shape: Any, scope: Scope, dialect: Dialect, names: Iterator[str], entity: object = None
+) -> Condition:
     if isinstance(shape, GroupShape):
-        members = [_build(traits, member, scope, dialect, names) for member in shape.members]
+        members = [_build(traits, member, scope, dialect, names, entity) for member in shape.members]
         if shape.mode == "all":
             return and_(true(), *members)
         anything = or_(false(), *members)
         return not_(anything) if shape.mode == "none" else anything
     path = resolve(traits, shape.field)
-    if path.key is not None and _repeats_joined_class(traits, path.steps):
-        aliases = [aliased(step.mapper.class_) for step in path.steps]
-        inner = _compare(replace(path, entity=aliases[-1]), shape, dialect, names)
-        return _through_aliases(traits, path.steps, aliases, inner, scope)
+    if entity is not None or (path.key is not None and _repeats_joined_class(traits, path.steps)):
+        return _on_aliases(traits.model if entity is None else entity, path, shape, scope, dialect, names)
     if path.key is None:
         *outer, last = path.steps
         exists = _exists(last, and_(*scope.of(_target(last)), true()))
@@ -399,13 +405,28 @@ def _repeats_joined_class(traits: Traits[object], steps: Sequence[Any]) -> bool:
     return len(steps) > 1 and any(ways.count(each) > 1 for each in joined)
 
 
-def _through_aliases(
-    traits: Traits[object], steps: Sequence[Any], aliases: Sequence[object], condition: Condition, scope: Scope
+def _on_aliases(
+    entity: object, path: FieldPath, shape: ConditionShape, scope: Scope, dialect: Dialect, names: Iterator[str]
 ) -> Condition:
-    """As `_through`, with an explicit alias for the target of each step. ``condition`` is on the last alias."""
-    for step, source, target in zip(
-        reversed(steps), reversed((traits.model, *aliases[:-1])), reversed(aliases), strict=True
-    ):
+    """The condition of a shape on the rows of ``entity``, with an explicit alias for the target of each step."""
+    aliases = [aliased(step.mapper.class_) for step in path.steps]
+    if path.key is not None:
+        inner = _compare(replace(path, entity=[entity, *aliases][-1]), shape, dialect, names)
+        return _through_aliases(entity, path.steps, aliases, inner, scope)
+    exists = _through_aliases([entity, *aliases][-2], path.steps[-1:], aliases[-1:], true(), scope)
+    if shape.operator is not Op.IS_NOT_NULL:
+        exists = not_(exists)
+    return _through_aliases(entity, path.steps[:-1], aliases[:-1], exists, scope)
+
+
+def _through_aliases(
+    entity: object, steps: Sequence[Any], aliases: Sequence[object], condition: Condition, scope: Scope
+) -> Condition:
+    """As `_through`, from ``entity``, with an explicit alias for the target of each step.
+
+    ``condition`` is on the last alias.
+    """
+    for step, source, target in zip(reversed(steps), reversed((entity, *aliases[:-1])), reversed(aliases), strict=True):
         related = getattr(source, step.key).of_type(target)
         inner = and_(*scope.of(_target(step), target), condition)
         condition = related.any(inner) if step.uselist else related.has(inner)

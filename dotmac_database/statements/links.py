@@ -29,9 +29,9 @@ from ..models.traits import Traits, traits_of
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.tables import TABLES
 from ..tenancy.values import column_value
+from .inlining import with_values
 from .paths import relationship_of
 from .reads import Bound, Reader
-from .selects import with_values
 from .upserts import is_on_columns
 
 KEYS = "dotmac_keys"
@@ -230,7 +230,7 @@ class LinkStatements:
     def _targets(self, columns: Sequence[Any], keys: Sequence[tuple[object, ...]] | None) -> Select[object]:
         """The SELECT of columns of the targets with these keys, or of all targets, in the scope."""
         bound = targets_of(self.targets, columns, keys)
-        statement: Select[object] = with_values(bound)
+        statement: Select[object] = with_values(bound.statement, bound.parameters)
         return statement
 
 

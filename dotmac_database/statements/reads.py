@@ -162,17 +162,17 @@ class Reader:
     def cached(self, shape: tuple[object, ...], make: Callable[[], S], *, has_filters: bool = True) -> S:
         """The cached result of ``make()`` for this shape.
 
-        Statements with a repository's own conditions, or with the tenant's value, are not cached. Statements with many
-        filters are not cached either, because clients could request any number of different ones, and each takes
-        0.2 MB. Without filters (``has_filters``), a second part of the shape that is a tuple has the names of columns,
-        which may be many.
+        Statements with a repository's own conditions, an actor's rules, or the tenant's value are not cached. Those
+        with many filters are not cached either, because clients could request any number of different ones, and each
+        takes 0.2 MB. Without filters (``has_filters``), a second part of the shape that is a tuple has the names of
+        columns, which may be many.
         """
         too_long = has_filters and len(shape) > 1 and type(shape[1]) is tuple and len(shape[1]) > MAX_CACHED_FILTERS
         fields: tuple[object, ...] = self.fields
         if self.counts:
             fields += tuple(each.shape for each in self.counts)
             too_long = too_long or any(len(each.analysis.shape) > MAX_CACHED_FILTERS for each in self.counts)
-        if self.scope.conditions or self.scope.inline or too_long:
+        if self.scope.conditions or self.scope.inline or self.scope.rules is not None or too_long:
             return make()
         return self.traits.cached((self.dialect.name, self.scope.shape, self.lock, fields, *shape), make)
 

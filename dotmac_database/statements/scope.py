@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy.sql import ColumnElement
 
 from ..errors import TenantNotGivenError
 from ..models.living import not_deleted
 from ..models.traits import Traits
+from ..policies.rights import Right
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.parameters import ScopeParameter
 
 TENANT_PARAMETER = "dotmac_tenant"
+
+
+class RowRules(Protocol):
+    """The rules of one actor, as SQL."""
+
+    def conditions(self, right: Right, traits: Traits[Any], entity: Any, scope: Scope) -> list[ColumnElement[bool]]:
+        """The conditions that the actor has a right on the rows of ``entity``, which is the class or an alias."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +30,16 @@ class Scope:
 
     ``tenant`` is a tenant, `ALL_TENANTS`, or None. None means that no tenant is known: statements on tenant-scoped
     classes are then refused. ``conditions`` are those of the repository's hook. ``inline``: all expressions contain the
-    tenant's value, because the statement is sent by someone who does not know its parameters.
+    tenant's value, because the statement is sent by someone who does not know its parameters. ``rules`` are those of
+    the actor; None: there are none. ``right`` is what the statement does with the rows of the repository's class.
     """
 
     tenant: object = None
     include_deleted: bool = False
     conditions: tuple[ColumnElement[bool], ...] = ()
     inline: bool = False
+    rules: RowRules | None = None
+    right: Right = Right.READ
 
     @property
     def shape(self) -> tuple[bool, bool, bool]:
@@ -42,11 +53,14 @@ class Scope:
         return {} if without else {TENANT_PARAMETER: self.tenant}
 
     def root(self, traits: Traits[Any]) -> list[ColumnElement[bool]]:
-        """All conditions on the rows of the repository's class, with those of the hook."""
-        return [*self.of(traits), *self.conditions]
+        """All conditions on the rows of the repository's class, with those of the hook and of the ``right``."""
+        conditions = [*self.of(traits), *self.conditions]
+        if self.rules is not None and self.right is not Right.READ:
+            conditions += self.rules.conditions(self.right, traits, traits.model, self)
+        return conditions
 
     def of(self, traits: Traits[Any], entity: object = None, *, bound: bool = False) -> list[ColumnElement[bool]]:
-        """The conditions of the tenant and of soft deletion on the rows of a class, or of ``entity``, an alias of it.
+        """The conditions of tenant, soft deletion and the right to read, on a class or on ``entity``, an alias of it.
 
         ``bound``: the expression contains the tenant's value, instead of a parameter of the statement. Loader options
         need this. Raises `TenantNotGivenError` for a tenant-scoped class if no tenant is known.
@@ -65,6 +79,8 @@ class Scope:
             conditions.append(column == value)
         if not self.include_deleted:
             conditions.extend(not_deleted_conditions(traits, entity))
+        if self.rules is not None:
+            conditions += self.rules.conditions(Right.READ, traits, entity, self)
         return conditions
 
 

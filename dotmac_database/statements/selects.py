@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
-from sqlalchemy import BindParameter, Select
-from sqlalchemy.sql.visitors import replacement_traverse
+from sqlalchemy import Select
 
 from ..errors import MisuseError
 from ..query import OffsetParams, PaginationParams, QueryOptions
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.criteria import TenantCriteria
+from .inlining import with_values
 from .ordering import order_of
 from .reads import Bound, Reader
 from .related import branches_of
@@ -39,22 +39,6 @@ def select_of(
             "A relationship with options of its own takes a statement after the read: name the path without options.",
             field="relationships",
         )
-    statement: Select[M] = reader.loading(Bound(with_values(rows)), [*paths.plain]).statement
+    statement: Select[M] = reader.loading(Bound(with_values(rows.statement, rows.parameters)), [*paths.plain]).statement
     tenant = reader.scope.tenant
     return statement if tenant is None or tenant is ALL_TENANTS else statement.options(TenantCriteria(tenant))
-
-
-def with_values(bound: Bound) -> Select[object]:
-    """The statement with its parameters' values, and with unique names of the parameters.
-
-    The values that `Select.params` sets belong to names, which two statements can share.
-    """
-
-    def replaced(element: object, **_: object) -> BindParameter[object] | None:
-        if not isinstance(element, BindParameter) or element.key not in bound.parameters:
-            return None
-        value, type_ = bound.parameters[element.key], element.type
-        return BindParameter(None, value, type_=type_, unique=True, expanding=element.expanding)
-
-    statement: Select[object] = replacement_traverse(bound.statement, {}, replaced)
-    return statement

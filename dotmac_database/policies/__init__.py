@@ -1,0 +1,7 @@
+"""Rules inside a tenant: which actor may read, create, change and delete which rows and columns."""
+
+from .policy import Policy
+from .rights import Right
+from .rules import ModelRules, Rules, bind_policies, rules_of
+
+__all__ = ["ModelRules", "Policy", "Right", "Rules", "bind_policies", "rules_of"]

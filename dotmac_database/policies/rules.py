@@ -1,0 +1,150 @@
+"""The rules of one actor: the policies with the actor to whom they are applied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy.orm import Mapper, Session
+
+from ..errors import MisuseError, PermissionDeniedError
+from ..execution.state import AnySession, sync_session
+from ..models.traits import Traits
+from .policy import Actor, M, Policy
+from .rights import Right, Rule
+
+_INFO = "dotmac_database.rules"
+
+
+class ModelRules:
+    """The rules of one actor for one model. Each function of the policy is called once, at its first use."""
+
+    def __init__(self, policy: Policy[Any], actor: Actor, traits: Traits[Any]) -> None:
+        self._policy, self._actor, self._traits = policy, actor, traits
+        self._rules: dict[tuple[Right, bool], Rule] = {}
+
+    def rule(self, right: Right) -> Rule:
+        """The rule for the stored rows with which the actor may do something."""
+        key = right, False
+        if key not in self._rules:
+            self._rules[key] = self._policy.rule(right, self._actor)
+        return self._rules[key]
+
+    def stored_rule(self, right: Right) -> Rule:
+        """The rule for rows as they will be stored by a creation or an update."""
+        key = right, True
+        if key not in self._rules:
+            self._rules[key] = self._policy.stored_rule(right, self._actor)
+        return self._rules[key]
+
+    @cached_property
+    def hidden(self) -> frozenset[str]:
+        """The attributes of the columns that the actor can't see. Raises `MisuseError` for one that can't be hidden."""
+        traits, names = self._traits, self._checked(self._policy.hidden(self._actor))
+        needed = {*traits.primary_key, traits.tenant, traits.version, traits.discriminator}
+        needed |= {traits.is_deleted, traits.deleted_at}
+        for name in sorted(names & needed):
+            raise MisuseError(f"{traits.name}.{name} can't be hidden: the repository itself needs it.", field=name)
+        return names
+
+    @cached_property
+    def read_only(self) -> frozenset[str]:
+        """The attributes of the columns that the actor can't write; hidden columns are among them."""
+        return self._checked(self._policy.read_only(self._actor)) | self.hidden
+
+    def _checked(self, names: frozenset[str]) -> frozenset[str]:
+        for name in sorted(names - self._traits.columns.keys()):
+            if name not in self._traits.mapper.column_attrs:
+                raise MisuseError(f"The policy of {self._traits.name} names {name!r}, which is no column.", field=name)
+        return names
+
+
+class Rules:
+    """Policies with the actor to whom they are applied.
+
+    ``required``: a model without a policy is refused. Otherwise it is ruled by tenancy alone. A policy also holds for
+    the subclasses of its model. A subclass can have a policy of its own instead, but then rows of the parent's class
+    are refused, since they can be rows of the subclass. Raises `MisuseError` for two policies of one model, which must
+    be combined by ``&`` or ``|``.
+    """
+
+    def __init__(self, policies: Iterable[Policy[Any]], actor: Actor, *, required: bool = False) -> None:
+        self._policies: dict[type, Policy[Any]] = {}
+        self.actor, self.required = actor, required
+        self._by_mapper: dict[Mapper[Any], ModelRules | None] = {}
+        self._concerned: dict[Mapper[Any], bool] = {}
+        for policy in policies:
+            if not isinstance(policy, Policy):
+                raise MisuseError(f"A Policy was expected, not {type(policy).__name__}.", field="policies")
+            if policy.model in self._policies:
+                raise MisuseError(
+                    f"There are two policies of {policy.model.__name__}: combine them by & or |.", field="policies"
+                )
+            self._policies[policy.model] = policy
+
+    def replaced(self, policies: Iterable[Policy[Any]], actor: Actor) -> Rules:
+        """Rules in which ``policies`` take the place of those of the same models, for this actor."""
+        by_model = {**self._policies, **Rules(policies, actor)._policies}
+        return Rules(by_model.values(), actor, required=self.required)
+
+    def of(self, traits: Traits[M]) -> ModelRules | None:
+        """The rules for one model; None: it is ruled by tenancy alone. Raises `PermissionDeniedError` if required."""
+        mapper = traits.mapper
+        if mapper not in self._by_mapper:
+            self._by_mapper[mapper] = self._rules_of(traits)
+        rules = self._by_mapper[mapper]
+        if rules is None and self.required:
+            raise PermissionDeniedError(f"{traits.name} has no policy, and policies are required.")
+        return rules
+
+    def _rules_of(self, traits: Traits[M]) -> ModelRules | None:
+        mapper = traits.mapper
+        for below in mapper.self_and_descendants:
+            if below is not mapper and below.class_ in self._policies:
+                raise MisuseError(
+                    f"{below.class_.__name__} has a policy of its own, so the rows of {traits.name} can't be read "
+                    f"without it: give {traits.name} one policy for all its subclasses.",
+                    field="policies",
+                )
+        classes = [each.class_ for each in mapper.iterate_to_root() if each.class_ in self._policies]
+        if not classes:
+            return None
+        policy = self._policies[classes[0]]
+        return ModelRules(policy, self.actor, traits)
+
+    def concern(self, traits: Traits[M]) -> bool:
+        """Whether a statement on the model may need a rule: for its own rows, or for those of related models."""
+        mapper = traits.mapper
+        if mapper not in self._concerned:
+            reachable, pending = set[Mapper[Any]](), [mapper]
+            while pending:
+                each = pending.pop()
+                if each not in reachable:
+                    reachable.add(each)
+                    pending.extend(relationship.mapper for relationship in each.relationships)
+            ruled = any(
+                base.class_ in self._policies for each in reachable for base in each.base_mapper.self_and_descendants
+            )
+            self._concerned[mapper] = self.required or ruled or traits.leads_to_other_rows
+        return self._concerned[mapper]
+
+
+def bind_policies(
+    session: AnySession, policies: Iterable[Policy[Any]], *, actor: Actor, required: bool = False
+) -> None:
+    """Apply policies to all repositories that are made on a session from now on, for this actor. No I/O.
+
+    ``required``: models without a policy are refused. Statements that you write by hand are not ruled. Raises
+    `MisuseError` for two policies of one model, and if the session has policies already: one session serves one actor.
+    """
+    sync: Session = sync_session(session)
+    if _INFO in sync.info:
+        raise MisuseError("The session has policies already, and serves one actor.", field="policies")
+    sync.info[_INFO] = Rules(policies, actor, required=required)
+
+
+def rules_of(session: Session) -> Rules | None:
+    """The rules of a sync session; None: it has none."""
+    rules: Rules | None = session.info.get(_INFO)
+    return rules
