@@ -77,6 +77,9 @@ class Rules:
         self._by_mapper: dict[Mapper[Any], ModelRules | None] = {}
         self._concerned: dict[Mapper[Any], bool] = {}
         self._hidden: dict[Mapper[Any], frozenset[str]] = {}
+        self._reachable: dict[Mapper[Any], tuple[Mapper[Any], ...]] = {}
+        self.cache: dict[object, Any] = {}
+        """A cache of `statements.rule_plans`."""
         for policy in policies:
             if not isinstance(policy, Policy):
                 raise MisuseError(f"A Policy was expected, not {type(policy).__name__}.", field="policies")
@@ -91,12 +94,16 @@ class Rules:
         by_model = {**self._policies, **Rules(policies, actor)._policies}
         return Rules(by_model.values(), actor, required=self.required)
 
-    def of(self, traits: Traits[M]) -> ModelRules | None:
-        """The rules for one model; None: it is ruled by tenancy alone. Raises `PermissionDeniedError` if required."""
+    def known(self, traits: Traits[M]) -> ModelRules | None:
+        """The rules for one model; None: it has no policy."""
         mapper = traits.mapper
         if mapper not in self._by_mapper:
             self._by_mapper[mapper] = self._rules_of(traits)
-        rules = self._by_mapper[mapper]
+        return self._by_mapper[mapper]
+
+    def of(self, traits: Traits[M]) -> ModelRules | None:
+        """The rules for one model; None: it is ruled by tenancy alone. Raises `PermissionDeniedError` if required."""
+        rules = self.known(traits)
         if rules is None and self.required:
             raise PermissionDeniedError(f"{traits.name} has no policy, and policies are required.")
         return rules
@@ -146,16 +153,24 @@ class Rules:
             for column in traits.mapper.column_attrs[name].columns
         )
 
+    def reachable(self, mapper: Mapper[Any]) -> tuple[Mapper[Any], ...]:
+        """The mapper, and those to which its relationships lead, directly or indirectly."""
+        if mapper not in self._reachable:
+            reachable: dict[Mapper[Any], None] = {}
+            pending = [mapper]
+            while pending:
+                each = pending.pop()
+                if each not in reachable:
+                    reachable[each] = None
+                    pending.extend(relationship.mapper for relationship in each.relationships)
+            self._reachable[mapper] = tuple(reachable)
+        return self._reachable[mapper]
+
     def concern(self, traits: Traits[M]) -> bool:
         """Whether a statement on the model may need a rule: for its own rows, or for those of related models."""
         mapper = traits.mapper
         if mapper not in self._concerned:
-            reachable, pending = set[Mapper[Any]](), [mapper]
-            while pending:
-                each = pending.pop()
-                if each not in reachable:
-                    reachable.add(each)
-                    pending.extend(relationship.mapper for relationship in each.relationships)
+            reachable = self.reachable(mapper)
             ruled = any(
                 base.class_ in self._policies for each in reachable for base in each.base_mapper.self_and_descendants
             )

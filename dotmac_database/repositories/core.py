@@ -227,6 +227,12 @@ class RepositoryCore(Generic[M, Db]):
             self._rules is not None and self._rules.concern(self.traits)
         )
 
+    @property
+    def _is_planned(self) -> bool:
+        """Whether the conditions of a read are planned rules that hide nothing, so that a driver can send it."""
+        rules, hook = self._row_rules(), type(self).conditions
+        return hook is RepositoryCore.conditions and rules is not None and rules.is_plain(Right.READ)
+
     def values_for_create(self, values: Values) -> Values:
         """Hook: called with the validated values of each new row; returns the values to insert."""
         return values
@@ -239,7 +245,7 @@ class RepositoryCore(Generic[M, Db]):
         """The actor's rules for statements; None: no statement of the repository needs one."""
         if self._rules is None or not self._rules.concern(self.traits):
             return None
-        return RulesInSql(self._rules, self._dialect)
+        return RulesInSql(self._rules, self._dialect, self.traits)
 
     def _reader(self, include_deleted: bool = False, right: Right = Right.READ) -> Reader:
         """The builder of statements that need a right on the rows, which must be readable, too.

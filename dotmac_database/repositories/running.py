@@ -119,7 +119,7 @@ class StatementRunner(RepositoryCore[M, SyncDb]):
 
     def _route(self, bound: Bound, refusal: Reason | None = None) -> Route:
         """The route of a read. ``refusal`` is the reason, if any, why the driver can't send it."""
-        if self._conditioned:
+        if self._conditioned and not self._is_planned:
             refusal = Circumstance.CONDITIONS
         elif bound.execution_options:
             refusal = Circumstance.STATEMENT

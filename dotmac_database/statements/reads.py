@@ -172,9 +172,15 @@ class Reader:
         if self.counts:
             fields += tuple(each.shape for each in self.counts)
             too_long = too_long or any(len(each.analysis.shape) > MAX_CACHED_FILTERS for each in self.counts)
-        if self.scope.conditions or self.scope.inline or self.scope.rules is not None or too_long:
+        if self.scope.conditions or self.scope.inline or too_long:
             return make()
-        return self.traits.cached((self.dialect.name, self.scope.shape, self.lock, fields, *shape), make)
+        key = (self.dialect.name, self.scope.shape, self.lock, fields, *shape)
+        if self.scope.rules is not None:
+            ruled = self.scope.rules.shape(self.traits, self.scope.right)
+            if ruled is None:
+                return make()
+            key = (*key, ruled, self.scope.right)
+        return self.traits.cached(key, make)
 
     def analysed(self, filters: Sequence[Filter]) -> Analysis:
         """The analysis of the filters. Raises `ValidationError` for a field that the actor can't see."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +18,9 @@ from ..policies.rights import Right, Rule, RuleGroup
 from ..policies.rules import Rules
 from ..query import FilterGroup, QueryFilter
 from ..sqlalchemy_internals import on_alias
-from .filters import analyse, build
+from .filters import Analysis, analyse, build
 from .inlining import with_values
+from .rule_plans import plan_of
 from .scope import Scope
 
 _NOTHING: ColumnElement[bool] = literal_column("1") == literal_column("0")
@@ -30,11 +31,42 @@ _NOTHING: ColumnElement[bool] = literal_column("1") == literal_column("0")
 class RulesInSql:
     """The rules of an actor, for the statements of one dialect.
 
-    A condition contains its values, so a statement with one is built at each call; SQLAlchemy compiles it once.
+    ``root`` is the class of the repository. Where a `RulePlan` is possible, the conditions have named parameters, and
+    statements are cached by shape. Otherwise a condition contains its values, and a statement is built at each call.
     """
 
     rules: Rules
     dialect: Dialect
+    root: Traits[Any]
+
+    def named_conditions(
+        self, right: Right, traits: Traits[Any], entity: Any, scope: Scope
+    ) -> list[ColumnElement[bool]]:
+        """As `conditions`, with `parameters` instead of values where the statement can be cached."""
+        plan = plan_of(self.rules, self.root, scope.right, self.dialect)
+        planned = None if plan is None else plan.rules.get((traits.mapper, right))
+        if planned is None:
+            return self.conditions(right, traits, entity, scope)
+        self.rules.of(traits)  # raises if a policy is required
+        named = iter(zip(planned.prefixes(), planned.analyses, strict=True))
+        rule = planned.rule
+        return [] if rule is True else [self.condition(rule, traits, entity, scope, named)]
+
+    def parameters(self, right: Right) -> Mapping[str, object]:
+        """The values of the rules for a statement that needs a right on the rows of the repository's class."""
+        plan = plan_of(self.rules, self.root, right, self.dialect)
+        return {} if plan is None else plan.parameters
+
+    def shape(self, traits: Traits[Any], right: Right) -> object:
+        """The part of the rules that determines the text of a statement on a class; None: it can't be cached.
+
+        With another class than the repository's, the statement could need a rule that is not in the plan.
+        """
+        plan = plan_of(self.rules, self.root, right, self.dialect)
+        if plan is None or (right is not Right.READ and traits is not self.root):
+            return None
+        hidden = tuple(self.rules.hidden(traits_of(each.class_)) for each in self.rules.reachable(self.root.mapper))
+        return self.root.mapper, plan.shape, hidden
 
     def conditions(self, right: Right, traits: Traits[Any], entity: Any, scope: Scope) -> list[ColumnElement[bool]]:
         """The conditions that the actor has a right on the rows of ``entity``, which is the class or an alias.
@@ -44,6 +76,12 @@ class RulesInSql:
         rules = self.rules.of(traits)
         rule: Rule = True if rules is None else rules.rule(right)
         return [] if rule is True else [self.condition(rule, traits, entity, scope)]
+
+    def is_plain(self, right: Right) -> bool:
+        """Whether the statements on the repository's class are cached, and select all columns of each class."""
+        if plan_of(self.rules, self.root, right, self.dialect) is None:
+            return False
+        return not any(self.rules.hidden(traits_of(each.class_)) for each in self.rules.reachable(self.root.mapper))
 
     def hidden(self, traits: Traits[Any]) -> frozenset[str]:
         """The attributes of a class that the actor can't see."""
@@ -57,17 +95,31 @@ class RulesInSql:
         """The rules for objects that were read in a scope."""
         return RulesOfObjects(self, replace(scope, conditions=(), right=Right.READ))
 
-    def condition(self, rule: Rule, traits: Traits[Any], entity: Any, scope: Scope) -> ColumnElement[bool]:
-        """The condition that a row of ``entity`` meets a rule."""
+    def condition(
+        self,
+        rule: Rule,
+        traits: Traits[Any],
+        entity: Any,
+        scope: Scope,
+        named: Iterator[tuple[str, Analysis]] | None = None,
+    ) -> ColumnElement[bool]:
+        """The condition that a row of ``entity`` meets a rule.
+
+        ``named`` are the analysed filters of the rule, each with the beginning of its parameters' names. None: the
+        condition contains the values.
+        """
         if isinstance(rule, bool):
             return true() if rule else _NOTHING
         if isinstance(rule, RuleGroup):
-            members = [self.condition(each, traits, entity, scope) for each in rule.members]
+            members = [self.condition(each, traits, entity, scope, named) for each in rule.members]
             return or_(*members) if rule.is_any else and_(*members)
         if not isinstance(rule, (QueryFilter, FilterGroup)):
             return rule if entity is traits.model else on_alias(rule, entity)
-        analysis = analyse(traits, [rule], self.dialect)
-        unruled = replace(scope, rules=None, inline=True, include_deleted=False)
+        unruled = replace(scope, rules=None, include_deleted=False)
+        if named is not None:
+            prefix, analysis = next(named)
+            return and_(*build(traits, analysis.shape, unruled, self.dialect, prefix, entity))
+        analysis, unruled = analyse(traits, [rule], self.dialect), replace(unruled, inline=True)
         conditions = build(traits, analysis.shape, unruled, self.dialect, entity=entity)
         return with_values(and_(*conditions), analysis.parameters)
 

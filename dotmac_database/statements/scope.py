@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +24,17 @@ class RowRules(Protocol):
 
     def conditions(self, right: Right, traits: Traits[Any], entity: Any, scope: Scope) -> list[ColumnElement[bool]]:
         """The conditions that the actor has a right on the rows of ``entity``, which is the class or an alias."""
+
+    def named_conditions(
+        self, right: Right, traits: Traits[Any], entity: Any, scope: Scope
+    ) -> list[ColumnElement[bool]]:
+        """As `conditions`, with `parameters` instead of values where the statement can be cached."""
+
+    def parameters(self, right: Right) -> Mapping[str, object]:
+        """The values of the rules for a statement that needs a right on the rows of the repository's class."""
+
+    def shape(self, traits: Traits[Any], right: Right) -> object:
+        """The part of the rules that determines the text of a statement on a class; None: it can't be cached."""
 
     def hidden(self, traits: Traits[Any]) -> frozenset[str]:
         """The attributes of a class that the actor can't see."""
@@ -60,14 +72,24 @@ class Scope:
     def parameters(self) -> dict[str, object]:
         """The parameters of the scope's conditions."""
         without = self.inline or self.tenant is None or self.tenant is ALL_TENANTS
-        return {} if without else {TENANT_PARAMETER: self.tenant}
+        parameters: dict[str, object] = {} if without else {TENANT_PARAMETER: self.tenant}
+        return parameters if self.rules is None else {**parameters, **self.rules.parameters(self.right)}
 
     def root(self, traits: Traits[Any]) -> list[ColumnElement[bool]]:
         """All conditions on the rows of the repository's class, with those of the hook and of the ``right``."""
         conditions = [*self.of(traits), *self.conditions]
         if self.rules is not None and self.right is not Right.READ:
-            conditions += self.rules.conditions(self.right, traits, traits.model, self)
+            conditions += self._rules_for(self.right, traits, traits.model, bound=False)
         return conditions
+
+    def _rules_for(
+        self, right: Right, traits: Traits[Any], entity: object, *, bound: bool
+    ) -> list[ColumnElement[bool]]:
+        if self.rules is None:
+            return []
+        if bound or self.inline:
+            return self.rules.conditions(right, traits, entity, self)
+        return self.rules.named_conditions(right, traits, entity, self)
 
     def of(self, traits: Traits[Any], entity: object = None, *, bound: bool = False) -> list[ColumnElement[bool]]:
         """The conditions of tenant, soft deletion and the right to read, on a class or on ``entity``, an alias of it.
@@ -90,7 +112,7 @@ class Scope:
         if not self.include_deleted:
             conditions.extend(not_deleted_conditions(traits, entity))
         if self.rules is not None:
-            conditions += self.rules.conditions(Right.READ, traits, entity, self)
+            conditions += self._rules_for(Right.READ, traits, entity, bound=bound)
         return conditions
 
 
