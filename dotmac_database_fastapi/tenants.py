@@ -39,8 +39,8 @@ class _RefusedTenantError(DatabaseError, HTTPException):
     status: int
 
     def __init__(self, message: str | None = None) -> None:
-        DatabaseError.__init__(self, message)
-        HTTPException.__init__(self, status_code=self.status, detail=str(self.args[0]))
+        # Not DatabaseError's constructor: by the order of the bases it calls HTTPException's with its message alone.
+        HTTPException.__init__(self, status_code=self.status, detail=message or type(self).__doc__)
 
     def __str__(self) -> str:
         return str(self.detail)

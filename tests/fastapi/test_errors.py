@@ -34,7 +34,12 @@ from dotmac_database import (
     UnscopedStatementError,
     ValidationError,
 )
-from dotmac_database_fastapi import register_exception_handlers
+from dotmac_database_fastapi import (
+    JobHeadersError,
+    SuspendedTenantError,
+    UnknownTenantError,
+    register_exception_handlers,
+)
 from tests.fastapi.conftest import Api
 
 CASES: list[tuple[DatabaseError, int, dict[str, Any]]] = [
@@ -48,6 +53,9 @@ CASES: list[tuple[DatabaseError, int, dict[str, Any]]] = [
     (TenantRequiredError("which?"), 400, {"code": "tenant_required"}),
     (TenantNotGivenError("which?"), 400, {"code": "tenant_required"}),
     (TenantIsolationError("foreign"), 403, {"code": "tenant_isolation"}),
+    (SuspendedTenantError(), 403, {"code": "tenant_suspended"}),
+    (UnknownTenantError(), 404, {"code": "tenant_unknown"}),
+    (JobHeadersError("altered"), 403, {"code": "job_refused"}),
     (UnscopedStatementError("raw"), 403, {"code": "tenant_isolation"}),
     (DatabaseUnavailableError("at host secret"), 503, {"code": "unavailable"}),
     (DatabaseTimeoutError("slow"), 503, {"code": "timeout"}),

@@ -10,15 +10,18 @@ from uuid import UUID
 
 import pytest
 from fastapi import Depends, FastAPI
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from dotmac_database import (
     ALL_TENANTS,
     MisuseError,
-    TenantNotGivenError,
+    QueryFilter,
+    TenantRequiredError,
     ValidationError,
     acting_as,
+    bound_tenant,
     create_async_repository,
     create_repository,
     current_actor,
@@ -76,17 +79,23 @@ def make(place: tuple[str, Any], runner: asyncio.Runner) -> Iterator[Make]:
     assert not any(held)
 
 
+def orders_of(session: Session) -> Any:
+    """The repository of the orders of the session's tenant; None without a tenant."""
+    tenant = bound_tenant(session)
+    return None if tenant is None else create_repository(session, Order, tenant)
+
+
 def run(runner: asyncio.Runner, plugin: DatabasePlugin, kind: str, headers: Any, work: Any, **options: Any) -> Any:
     """The result of ``work(session, repository of orders)`` in a job with these headers."""
 
     async def by_async() -> Any:
         async with plugin.resume(headers, **options) as session:
-            return await session.run_sync(lambda sync: work(session, create_repository(sync, Order)))
+            return await session.run_sync(lambda sync: work(session, orders_of(sync)))
 
     if kind == "async":
         return runner.run(by_async())
     with plugin.sync_resume(headers, **options) as session:
-        return work(session, create_repository(session, Order))
+        return work(session, orders_of(session))
 
 
 both = pytest.mark.parametrize("kind", ["async", "sync"])
@@ -120,16 +129,18 @@ class TestCarrying:
 
         def work(session: Any, orders: Any) -> Any:
             assert (session_actor(session), current_actor(), current_request_id()) == ("Ada Løvelace",) * 2 + ("req-1",)
-            orders.update_where([("id", "gt", 0)], {"status": "done"})
+            orders.update_where([QueryFilter("id", "gt", 0)], {"status": "done"})
             return [(row.tenant_id, row.status, row.updated_by) for row in orders.list()]
 
         assert run(runner, plugin, kind, headers, work) == [(tenant, "done", "Ada Løvelace")] * 2
         assert (current_actor(), current_request_id()) == (None, None)
         with plugin.sync_session("globex" if tenant == "acme" else "acme") as session:
-            others = create_repository(session, Order).list()
+            others = create_repository(session, Order, bound_tenant(session)).list()
             assert {row.updated_by for row in others} <= {None, "Ada Løvelace"}
         with plugin.sync_session(tenant) as session:
-            create_repository(session, Order).update_where([("id", "gt", 0)], {"status": "new"})
+            create_repository(session, Order, bound_tenant(session)).update_where(
+                [QueryFilter("id", "gt", 0)], {"status": "new"}
+            )
 
     @pytest.mark.parametrize("tenant", ["acme", "a/b c%ü:\n", 7, -7, UUID(int=5), None])
     @pytest.mark.parametrize("actor", ["ada", "", "Ådä\x00 :%", None])
@@ -172,8 +183,12 @@ class TestCarrying:
     def test_a_job_without_a_tenant_has_none(self, make: Make, runner: asyncio.Runner, kind: str) -> None:
         plugin = make()
         headers = JobSigner(KEY, "default").sign(None, None, "r")
-        with pytest.raises(TenantNotGivenError):
-            run(runner, plugin, kind, headers, lambda _, orders: orders.list())
+
+        def read(session: Any, _: Any) -> Any:
+            return getattr(session, "sync_session", session).scalars(select(Order)).all()
+
+        with pytest.raises(TenantRequiredError):
+            run(runner, plugin, kind, headers, read)
 
     def test_without_a_key_both_refuse(self, make: Make, runner: asyncio.Runner) -> None:
         plugin = make(job_key=None)
@@ -311,11 +326,15 @@ class TestActors:
 
     @staticmethod
     async def by_async(session: AsyncSession, key: str) -> User | None:
-        return await create_async_repository(session, User).find_one([("id", "eq", key)])
+        return await create_async_repository(session, User, bound_tenant(session)).first(
+            {"filters": [QueryFilter("id", "eq", key)]}
+        )
 
     @staticmethod
     def by_sync(session: Session, key: str) -> User | None:
-        return create_repository(session, User).find_one([("id", "eq", key)])
+        return create_repository(session, User, bound_tenant(session)).first(
+            {"filters": [QueryFilter("id", "eq", key)]}
+        )
 
     @pytest.mark.parametrize(("kind", "load"), [("async", "by_async"), ("async", "by_sync"), ("sync", "by_sync")])
     @pytest.mark.parametrize("tenant", ["acme", "globex"])
@@ -344,7 +363,7 @@ class TestActors:
 
     def test_it_only_reads(self, make: Make, runner: asyncio.Runner) -> None:
         def load(session: Session, key: str) -> Any:
-            return create_repository(session, Order).create({"id": 98})
+            return create_repository(session, Order, bound_tenant(session)).create({"id": 98})
 
         plugin = make(load_actor=load)
         headers = JobSigner(KEY, "default").sign("acme", "ada", "r")
@@ -388,7 +407,7 @@ def test_a_job_that_fails_is_rolled_back(make: Make, runner: asyncio.Runner, kin
 
     with pytest.raises(LookupError, match="the job's own"):
         run(runner, plugin, kind, headers, work)
-    assert run(runner, plugin, kind, headers, lambda _, orders: orders.get(97)) is None
+    assert run(runner, plugin, kind, headers, lambda _, orders: orders.get_by_id(97)) is None
 
 
 def test_a_job_is_sent_after_the_commit_of_its_row(make: Make, runner: asyncio.Runner) -> None:
@@ -400,7 +419,11 @@ def test_a_job_is_sent_after_the_commit_of_its_row(make: Make, runner: asyncio.R
 
     async def enqueue(headers: dict[str, str], order_id: int) -> None:
         async with plugin.resume(headers, max_age=3600) as session:
-            seen.append((await create_async_repository(session, Order).get_or_raise(order_id)).tenant_id)
+            seen.append(
+                (
+                    await create_async_repository(session, Order, bound_tenant(session)).get_by_id_or_raise(order_id)
+                ).tenant_id
+            )
 
     @app.post("/orders/{number}")
     async def order(
@@ -416,7 +439,7 @@ def test_a_job_is_sent_after_the_commit_of_its_row(make: Make, runner: asyncio.R
     assert [api.post(f"/orders/{number}", tenant="acme").status_code for number in (95, 96)] == [200, 500]
     assert seen == ["acme"]
     with plugin.sync_session("acme") as session:
-        create_repository(session, Order).delete(95, soft_delete=False)
+        create_repository(session, Order, bound_tenant(session)).delete(95, soft_delete=False)
 
 
 def test_what_a_request_costs_without_jobs(make: Make, runner: asyncio.Runner) -> None:
