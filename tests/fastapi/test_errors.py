@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import dotmac_database
+import dotmac_database_fastapi
 from dotmac_database import (
     CircuitOpenError,
     ConstraintViolationError,
@@ -232,7 +233,6 @@ def test_a_handler_of_the_users_own_wins(runner: asyncio.Runner, kind: Any, when
 
 
 def test_every_error_has_been_thought_of() -> None:
-    tree = {
-        each for each in vars(dotmac_database).values() if isinstance(each, type) and issubclass(each, DatabaseError)
-    }
+    exported = [*vars(dotmac_database).values(), *vars(dotmac_database_fastapi).values()]
+    tree = {each for each in exported if isinstance(each, type) and issubclass(each, DatabaseError)}
     assert tree == {type(error) for error, *_ in CASES}
