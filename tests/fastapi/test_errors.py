@@ -36,6 +36,7 @@ from dotmac_database import (
     ValidationError,
 )
 from dotmac_database_fastapi import (
+    BadTenantError,
     JobHeadersError,
     SuspendedTenantError,
     UnknownTenantError,
@@ -54,6 +55,7 @@ CASES: list[tuple[DatabaseError, int, dict[str, Any]]] = [
     (TenantRequiredError("which?"), 400, {"code": "tenant_required"}),
     (TenantNotGivenError("which?"), 400, {"code": "tenant_required"}),
     (TenantIsolationError("foreign"), 403, {"code": "tenant_isolation"}),
+    (BadTenantError("which?"), 400, {"code": "tenant_required"}),
     (SuspendedTenantError(), 403, {"code": "tenant_suspended"}),
     (UnknownTenantError(), 404, {"code": "tenant_unknown"}),
     (JobHeadersError("altered"), 403, {"code": "job_refused"}),
