@@ -37,6 +37,8 @@ from dotmac_database import (
 from .answers import PROBLEM_JSON
 from .bounds import MAX_FAULTS, MAX_MESSAGE, shown
 from .internals import body_read
+from .job_headers import JobHeadersError
+from .tenants import SuspendedTenantError, UnknownTenantError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -45,6 +47,9 @@ _log = logging.getLogger(__name__)
 
 # Subclasses come before their bases. The code is for programs: it distinguishes problems that share a status.
 _STATUSES: tuple[tuple[type[DatabaseError], int, str], ...] = (
+    (UnknownTenantError, 404, "tenant_unknown"),
+    (SuspendedTenantError, 403, "tenant_suspended"),
+    (JobHeadersError, 403, "job_refused"),
     (EntityNotFoundError, 404, "not_found"),
     (DuplicateEntityError, 409, "duplicate"),
     (ConstraintViolationError, 409, "constraint"),

@@ -24,12 +24,13 @@ from .formats import FORMATS, MEDIA_TYPES, ExportFormat
 from .identity import identity_of
 from .options import ListOptions
 from .query_string import ListParams
-from .registry import PluginError, source_of
+from .registry import PluginError, only_source, source_of
 from .rendering import Renderer
 from .repository_factory import builder
 from .selected_rows import RowRenderer
 from .sessions import later_session
 from .streams import CheckedStream
+from .tenant_directory import states_for
 
 ROWS_PER_STATEMENT = 1000
 ROWS_PER_CHUNK = 250
@@ -94,7 +95,7 @@ class Exports:
         ``repository`` is the request's, and ``shown`` gives the renderer of the rows as the request selects them. The
         rows are read in a unit of work of their own, for the same tenant and actor, which begins when the request's
         session has ended. One statement is sent for every `ROWS_PER_STATEMENT` rows, and the connection returns to the
-        pool after each.
+        pool after each. A plugin's `TenantDirectory` is asked before each chunk.
         """
         _refuse_others(request, params, chosen)
         options = params.read(request)
@@ -103,6 +104,8 @@ class Exports:
         header, write = (lines.csv.header, lines.in_csv) if chosen == "csv" else (b"", lines.in_json)
         loads = lines.renderer.relationships
         options = replace(options, pagination=None, cursor_pagination=None, relationships=loads)
+        source = only_source(request) if self._plugin is None else self._plugin.source
+        states = None if source is None else states_for(source)
 
         async def chunks(later: AbstractAsyncContextManager[AsyncSession]) -> AsyncGenerator[bytes, None]:
             """The chunks of the body. The first one has the first rows."""
@@ -111,6 +114,8 @@ class Exports:
                 async with later as session:
                     rows = repository if session is repository.db else await self._again(request, repository, session)
                     async for some in _batched(lines.streamed(rows, options)):
+                        if states is not None:
+                            await states.check(rows.tenant_id)
                         yield first + write(some)
                         first = b""
             except ValidationError as refused:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Unpack, overload
@@ -23,11 +23,14 @@ from dotmac_database import (
     traits_of,
 )
 
+from .actors import ActorKey, key_of
 from .aliases import Endpoint
 from .dependencies import A, Dependencies, M, S, models_of
 from .entities import EntityKeywords, entity_of
 from .idempotency import DAY, checked_ttl
 from .identity import RequestIdentity
+from .job_headers import JobKey, JobSigner
+from .jobs import resumed, sync_resumed
 from .openapi import describe
 from .registry import PluginError, register
 from .session_makers import SessionMakers
@@ -51,7 +54,13 @@ class DatabasePlugin:
 
     Use ``app = FastAPI(lifespan=plugin.lifespan)`` or ``plugin.install(app)``; no connection is made before the first
     request. ``tenant`` and ``actor`` are FastAPI dependencies that return the request's tenant and audit user; for a
-    request without a tenant, ``tenant`` returns None or raises `TenantRequiredError`. ``cursor_key`` signs cursors.
+    request without a tenant, ``tenant`` returns None or raises `TenantRequiredError`. The actor may be any object (see
+    `session_actor`); ``actor_key`` is a function of it that returns what is stored of it in audit columns and jobs, by
+    default its primary key or ``id``, else ``str(actor)``. ``cursor_key`` signs cursors.
+    ``job_key`` signs the headers of `carry` for `resume`: bytes or a text of at least 16 bytes, or several for
+    rotation, of which the first signs. ``load_actor(session, key)`` makes the actor of a job of its key, or returns
+    None if there is no such actor any more. A coroutine function gets an `AsyncSession`, a plain function a `Session`,
+    which reads for the job's tenant. Without it the actor of a job is its key.
     ``rls`` names the tenant to PostgreSQL in each transaction. ``tenant_free`` names the views, tables and functions
     that requests may read although no mapped class describes them (see `guard_tenants`). ``name`` distinguishes the
     plugins of an app. ``options`` are those of `create_database`: ``pool_size``, ``max_overflow``, ``pool_timeout``,
@@ -79,6 +88,9 @@ class DatabasePlugin:
         cursor_key: CursorKey = None,
         name: str = "default",
         rls: RowLevelSecurity | None = None,
+        actor_key: ActorKey | None = None,
+        load_actor: Callable[..., object] | None = None,
+        job_key: JobKey | None = None,
         tenant_free: Iterable[str] = (),
         statement_timeout: float | None = STATEMENT_TIMEOUT,
         idle_in_transaction_timeout: float | None = IDLE_TIMEOUT,
@@ -108,6 +120,9 @@ class DatabasePlugin:
             actor=actor,
             cursor_key=cursor_key,
             rls=rls,
+            actor_key=actor_key,
+            load_actor=load_actor,
+            job_signer=None if job_key is None else JobSigner(job_key, name),
         )
         self.strict = strict
         self._dependencies = Dependencies(self.source)
@@ -224,7 +239,7 @@ class DatabasePlugin:
             check_tenant_keys(metadata, strict=self.strict)
 
     def session(
-        self, tenant: object = None, actor: str | None = None, *, unlimited: bool = False
+        self, tenant: object = None, actor: object = None, *, unlimited: bool = False
     ) -> AbstractAsyncContextManager[AsyncSession]:
         """A session for background tasks, streams and scripts: ``async with plugin.session(tenant="t")``.
 
@@ -233,10 +248,35 @@ class DatabasePlugin:
         works across tenants, which is logged. ``unlimited`` lifts the plugin's timeouts, for an export or a migration:
         the block's transaction then begins at once, with one more statement.
         """
-        return async_unit(self.source, RequestIdentity(tenant, actor), unlimited=unlimited)
+        return async_unit(self.source, self._identity(tenant, actor), unlimited=unlimited)
 
     def sync_session(
-        self, tenant: object = None, actor: str | None = None, *, unlimited: bool = False
+        self, tenant: object = None, actor: object = None, *, unlimited: bool = False
     ) -> AbstractContextManager[Session]:
         """As `session`, sync."""
-        return sync_unit(self.source, RequestIdentity(tenant, actor), unlimited=unlimited)
+        return sync_unit(self.source, self._identity(tenant, actor), unlimited=unlimited)
+
+    def resume(
+        self, headers: Mapping[str, object] | None, *, max_age: float | None = None, unlimited: bool = False
+    ) -> AbstractAsyncContextManager[AsyncSession]:
+        """A session for a job: ``async with plugin.resume(message.headers) as session``.
+
+        It is the session of `session` for the tenant and the actor that `carry` has put into the headers. Its block
+        has the request's id, too (`current_request_id`). Other headers are ignored. ``max_age`` is the time for which
+        the headers are valid, in seconds; None: for ever, so that a copy of them can be used at any time.
+
+        Before a connection is used, it raises `JobHeadersError` for headers that are missing, altered, expired, or
+        signed by another key or for a plugin of another name, and `PluginError` if the plugin has no ``job_key``. A
+        tenant that its `TenantDirectory` does not call active is a `SuspendedTenantError` or an `UnknownTenantError`.
+        ``load_actor`` may send statements, on a session of its own.
+        """
+        return resumed(self.source, headers, max_age, unlimited=unlimited)
+
+    def sync_resume(
+        self, headers: Mapping[str, object] | None, *, max_age: float | None = None, unlimited: bool = False
+    ) -> AbstractContextManager[Session]:
+        """As `resume`, sync, for workers such as Celery's. ``load_actor`` must be a plain function."""
+        return sync_resumed(self.source, headers, max_age, unlimited=unlimited)
+
+    def _identity(self, tenant: object, actor: object) -> RequestIdentity:
+        return RequestIdentity(tenant, key_of(actor, self.source.actor_key), person=actor)

@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
-from dotmac_database import TenantRequiredError
+from dotmac_database import DatabaseError, TenantRequiredError
 
 _NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,128}\Z")
 
@@ -31,6 +31,31 @@ class BadTenantError(TenantRequiredError, HTTPException):
 
 class MissingTenantError(BadTenantError):
     """The request names no tenant at all, which is an error only if it uses a tenant-scoped model."""
+
+
+class _RefusedTenantError(DatabaseError, HTTPException):
+    """The tenant's own state refuses the request, even without the plugin's exception handlers."""
+
+    status: int
+
+    def __init__(self, message: str | None = None) -> None:
+        # Not DatabaseError's constructor: by the order of the bases it calls HTTPException's with its message alone.
+        HTTPException.__init__(self, status_code=self.status, detail=message or type(self).__doc__)
+
+    def __str__(self) -> str:
+        return str(self.detail)
+
+
+class SuspendedTenantError(_RefusedTenantError):
+    """The tenant is suspended."""
+
+    status = 403
+
+
+class UnknownTenantError(_RefusedTenantError):
+    """There is no such tenant."""
+
+    status = 404
 
 
 class TenantSource:

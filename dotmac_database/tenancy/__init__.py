@@ -3,7 +3,7 @@
 ``alembic`` has the operations for migrations. It is not imported here, since it requires Alembic.
 """
 
-from .context import ALL_TENANTS, bind_tenant, is_guarded, restrict_to_reads, tenant_scope, unscoped
+from .context import ALL_TENANTS, bind_tenant, bound_tenant, is_guarded, restrict_to_reads, tenant_scope, unscoped
 from .guard.sessions import guard_tenants
 from .keys import LooseKey, check_tenant_keys, loose_keys, tenant_foreign_key, tenant_primary_key, tenant_unique
 from .rls.row_level_security import RowLevelSecurity
@@ -15,6 +15,7 @@ __all__ = [
     "LooseKey",
     "RowLevelSecurity",
     "bind_tenant",
+    "bound_tenant",
     "check_tenant_keys",
     "guard_tenants",
     "is_guarded",

@@ -136,6 +136,16 @@ def is_guarded(session: AnySession) -> bool:
     return binding_of(sync_session(session)) is not None
 
 
+def bound_tenant(session: AnySession) -> Any:
+    """The tenant to which a guarded session is bound; None if it is bound to none. No I/O.
+
+    `ALL_TENANTS` in an `unscoped` block of this task or thread. Raises `TenantIsolationError` for a session that is not
+    guarded.
+    """
+    binding = _guarded(sync_session(session))
+    return ALL_TENANTS if binding.open else binding.tenant
+
+
 @contextmanager
 def tenant_scope(session: AnySession, tenant: Any, *, release: bool = False) -> Iterator[None]:
     """Bind a guarded session to a tenant in this block. No I/O.

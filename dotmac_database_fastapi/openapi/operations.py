@@ -15,6 +15,7 @@ from ..identity import tenant_of
 from ..internals import OperationRoute, calls_of, default_operation_id, operations, own_query
 from ..registry import described_sources
 from ..source import Source
+from ..tenant_directory import directory_of, named_by
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -61,7 +62,14 @@ class Operation:
 
     def caller_of(self, source: Source) -> tuple[Endpoint | None, Endpoint | None]:
         """The dependencies of a source that name the operation's tenant and its actor."""
-        return tenant_of(source, calls_of(self.route.dependant)), source.actor
+        return named_by(self._tenant_of(source)), source.actor
+
+    def has_directory(self, source: Source) -> bool:
+        """Whether a directory refuses tenants that are not active."""
+        return directory_of(self._tenant_of(source)) is not None
+
+    def _tenant_of(self, source: Source) -> Endpoint | None:
+        return tenant_of(source, calls_of(self.route.dependant))
 
 
 def read_operations(app: FastAPI, document: JsonObject) -> Iterator[Operation]:

@@ -36,6 +36,8 @@ class Problems:
         if operation.sources:
             refused = any(tenant is not None or isinstance(actor, TenantSource) for tenant, actor in callers)
             statuses |= {503, 400} if refused else {503}
+            if any(each is not None and operation.has_directory(each) for each in operation.sources):
+                statuses |= {403, 404}
             foreign |= any(not isinstance(each, (TenantSource, NoneType)) for caller in callers for each in caller)
         responses = operation.document.setdefault("responses", {})
         for status in sorted(statuses):

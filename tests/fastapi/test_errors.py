@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import dotmac_database
+import dotmac_database_fastapi
 from dotmac_database import (
     CircuitOpenError,
     ConstraintViolationError,
@@ -34,7 +35,13 @@ from dotmac_database import (
     UnscopedStatementError,
     ValidationError,
 )
-from dotmac_database_fastapi import register_exception_handlers
+from dotmac_database_fastapi import (
+    BadTenantError,
+    JobHeadersError,
+    SuspendedTenantError,
+    UnknownTenantError,
+    register_exception_handlers,
+)
 from tests.fastapi.conftest import Api
 
 CASES: list[tuple[DatabaseError, int, dict[str, Any]]] = [
@@ -48,6 +55,10 @@ CASES: list[tuple[DatabaseError, int, dict[str, Any]]] = [
     (TenantRequiredError("which?"), 400, {"code": "tenant_required"}),
     (TenantNotGivenError("which?"), 400, {"code": "tenant_required"}),
     (TenantIsolationError("foreign"), 403, {"code": "tenant_isolation"}),
+    (BadTenantError("which?"), 400, {"code": "tenant_required"}),
+    (SuspendedTenantError(), 403, {"code": "tenant_suspended"}),
+    (UnknownTenantError(), 404, {"code": "tenant_unknown"}),
+    (JobHeadersError("altered"), 403, {"code": "job_refused"}),
     (UnscopedStatementError("raw"), 403, {"code": "tenant_isolation"}),
     (DatabaseUnavailableError("at host secret"), 503, {"code": "unavailable"}),
     (DatabaseTimeoutError("slow"), 503, {"code": "timeout"}),
@@ -224,7 +235,6 @@ def test_a_handler_of_the_users_own_wins(runner: asyncio.Runner, kind: Any, when
 
 
 def test_every_error_has_been_thought_of() -> None:
-    tree = {
-        each for each in vars(dotmac_database).values() if isinstance(each, type) and issubclass(each, DatabaseError)
-    }
+    exported = [*vars(dotmac_database).values(), *vars(dotmac_database_fastapi).values()]
+    tree = {each for each in exported if isinstance(each, type) and issubclass(each, DatabaseError)}
     assert tree == {type(error) for error, *_ in CASES}
