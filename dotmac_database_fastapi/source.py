@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol, TypeAlias
 
-from dotmac_database import Database, RowLevelSecurity
+from dotmac_database import Database, RowLevelSecurity, StatementBudget
 
 from .aliases import Endpoint
 from .session_makers import SessionMakers
@@ -23,7 +23,7 @@ class Source:
 
     ``tenant`` and ``actor`` are FastAPI dependencies; None: no request has a tenant, or an actor. ``cursor_key`` signs
     cursors. ``idempotency_ttl`` is how long idempotency keys are kept, unless a router
-    overrides it. ``name`` distinguishes the sources of an app.
+    overrides it. ``name`` distinguishes the sources of an app. Each request has its own copy of ``statement_budget``.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Source:
     actor: Callable[..., object] | None = None
     cursor_key: CursorKey = None
     rls: RowLevelSecurity | None = None
+    statement_budget: StatementBudget | None = None
 
 
 class Plugin(Protocol):
