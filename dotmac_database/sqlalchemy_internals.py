@@ -306,8 +306,8 @@ def max_overflow(pool: QueuePool) -> int:
 def waiting_for(pool: QueuePool) -> int:
     """How many calls wait for a connection of a pool. A call that waits in another event loop counts too."""
     queue: Any = pool._pool
-    waiting = queue._queue._getters if isinstance(queue, AsyncAdaptedQueue) else queue.not_empty._waiters
-    return len(waiting)
+    is_async = isinstance(pool._pool, AsyncAdaptedQueue)
+    return len(queue._queue._getters if is_async else queue.not_empty._waiters)
 
 
 def raise_as_connect_error(error: BaseException, engine: Engine) -> None:

@@ -214,8 +214,8 @@ def _records(
             is_write=not repeatable,
             observed=observed,
         )
-    except StatementBudgetExceeded:
-        raise
+    except (StatementBudgetExceeded, Warning):
+        raise  # an observer has refused the statement
     except Exception as error:
         lost = loses_connection(engine.dialect, pooled, error)
         if lost:

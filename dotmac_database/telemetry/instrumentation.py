@@ -161,8 +161,8 @@ def time_transactions(engine: Engine, metrics: DatabaseMetrics) -> Callable[[], 
 
     def ending(outcome: str) -> Callable[[Connection], None]:
         def end(connection: Connection) -> None:
-            started = None if connection.invalidated else connection.info.pop(_STARTED, None)
-            if started is not None and active[0]:
+            started = connection.info.pop(_STARTED, None) if active[0] and not connection.invalidated else None
+            if started is not None:
                 metrics.record_transaction(outcome, perf_counter() - started)
 
         end.dotmac_internal = True  # type: ignore[attr-defined]  # see `dotmac_database.departures`

@@ -78,10 +78,10 @@ def origin() -> Origin | None:
         known = _METHODS.get(id(code))
         if known is not None:
             method, name = frame, known
-        elif method is not None and not code.co_filename.startswith(_PACKAGE):
+        elif method is not None and not code.co_filename.startswith(_OWN):
             break
         frame = frame.f_back
-        if frame is None and method is None and current.parent is not None:
+        if frame is None and current.parent is not None:
             current = current.parent
             frame = current.gr_frame
     repository = None if method is None else method.f_locals.get("self")
