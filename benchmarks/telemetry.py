@@ -1,7 +1,7 @@
 """What telemetry costs: a get, a list of 20 and a create, on asyncpg and SQLite, without and with each part of it.
 
-The parts take turns within a round, on databases of their own, so that a slow moment affects all. A figure is the
-median over the rounds, and its ratio to the median without telemetry.
+The parts take turns within a round, on the same connection, so that a slow moment affects all. A figure is the median
+of the ratios to the turn without telemetry in the same round.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
@@ -49,58 +49,44 @@ NUMBERS = itertools.count(1_000_000)
 """The keys of new rows."""
 
 
-def nothing(_database: Database, _stack: ExitStack) -> None: ...
+Attach = Callable[[Database], AbstractContextManager[object]]
 
 
-def metrics(database: Database, stack: ExitStack) -> None:
-    instrument(database, prometheus=CollectorRegistry(), opentelemetry=False)
+def part(**options: Any) -> Attach:
+    """A block in which a database is instrumented with these options."""
+
+    @contextmanager
+    def attached(database: Database) -> Iterator[None]:
+        instrumentation = instrument(database, **options)
+        try:
+            yield
+        finally:
+            instrumentation.remove()
+
+    return attached
 
 
-def with_slow_log(database: Database, stack: ExitStack) -> None:
-    instrument(database, prometheus=CollectorRegistry(), opentelemetry=False, slow_statement=1.0)
-
-
-def budget(database: Database, stack: ExitStack) -> None:
-    """Entered by each measured round, in its own context."""
-
-
-def unsampled(database: Database, stack: ExitStack) -> None:
-    instrument(database, opentelemetry=TracerProvider(sampler=ALWAYS_OFF))
-
-
-def spans(database: Database, stack: ExitStack) -> None:
-    instrument(database, opentelemetry=TracerProvider())
-
-
-def everything(database: Database, stack: ExitStack) -> None:
-    instrument(database, prometheus=CollectorRegistry(), opentelemetry=TracerProvider(), slow_statement=1.0)
-
-
-def official(database: Database, stack: ExitStack) -> None:
+@contextmanager
+def official(database: Database) -> Iterator[None]:
     """OpenTelemetry's own instrumentation of SQLAlchemy, for comparison."""
     engine = database.engine if database.url.get_backend_name() == "sqlite" else database.async_engine.sync_engine
     instrumentor = SQLAlchemyInstrumentor()
     instrumentor.instrument(engine=engine, tracer_provider=TracerProvider(), skip_dep_check=True)
-    stack.callback(instrumentor.uninstrument)
+    try:
+        yield
+    finally:
+        instrumentor.uninstrument()
 
 
-PARTS: dict[str, Callable[[Database, ExitStack], None]] = {
-    "nothing": nothing,
-    "metrics": metrics,
-    "metrics, slow log": with_slow_log,
-    "budget": budget,
-    "spans, not sampled": unsampled,
-    "spans": spans,
-    "metrics, spans, slow log": everything,
+PARTS: dict[str, Attach] = {
+    "nothing": lambda _: nullcontext(),
+    "metrics, slow log": part(prometheus=CollectorRegistry(), opentelemetry=False, slow_statement=1.0),
+    "budget": lambda _: StatementBudget(10**9),
+    "spans, not sampled": part(opentelemetry=TracerProvider(sampler=ALWAYS_OFF)),
+    "spans": part(opentelemetry=TracerProvider()),
+    "all but the budget": part(prometheus=CollectorRegistry(), opentelemetry=TracerProvider(), slow_statement=1.0),
     "official spans": official,
 }
-
-
-class Subject(NamedTuple):
-    """A database with one part of the telemetry, and what calls an operation on it."""
-
-    part: str
-    call: Callable[[str, int], Awaitable[Any]]
 
 
 def calls(database: Database, *, is_async: bool) -> Callable[[str, int], Awaitable[Any]]:
@@ -132,48 +118,46 @@ def calls(database: Database, *, is_async: bool) -> Callable[[str, int], Awaitab
     return by_async if is_async else by_sync
 
 
-async def measured(subjects: list[Subject], operation: str, rounds: int, times: int) -> dict[str, float]:
-    """The median time of a call in µs, by part."""
-    samples: dict[str, list[float]] = {subject.part: [] for subject in subjects}
-    for subject in subjects:
-        for n in range(20):
-            await subject.call(operation, n)
+async def measured(
+    database: Database, call: Callable[[str, int], Awaitable[Any]], operation: str, rounds: int, times: int
+) -> dict[str, list[float]]:
+    """The times of a call in µs, by part, in the order of the rounds."""
+    samples: dict[str, list[float]] = {name: [] for name in PARTS}
+    names = list(PARTS)
     gc.collect()
     gc.disable()
     for turn in range(rounds):
-        start = turn % len(subjects)
-        for subject in subjects[start:] + subjects[:start]:
-            with StatementBudget(10**9) if subject.part == "budget" else ExitStack():
+        start = turn % len(names)
+        for name in names[start:] + names[:start]:
+            with PARTS[name](database):
+                for n in range(5):
+                    await call(operation, n)
                 started = time.perf_counter()
                 for n in range(times):
-                    await subject.call(operation, n)
-                samples[subject.part].append((time.perf_counter() - started) / times * 1e6)
+                    await call(operation, n)
+                samples[name].append((time.perf_counter() - started) / times * 1e6)
     gc.enable()
-    return {part: statistics.median(durations) for part, durations in samples.items()}
+    return samples
 
 
-async def run(url_of: Callable[[int], URL], title: str, rounds: int, times: int, *, is_async: bool) -> None:
-    """Print the table of one driver."""
-    with ExitStack() as stack:
-        subjects, databases = [], []
-        for number, (part, attach) in enumerate(PARTS.items()):
-            database = create_database(url_of(number), pool_size=2)
-            databases.append(database)
-            Base.metadata.drop_all(database.engine)
-            Base.metadata.create_all(database.engine)
-            with database.sessions() as session:
-                create_repository(session, Item).bulk_create(
-                    [{"id": 1 + n, "name": f"item {n}"} for n in range(1000)], returning=False
-                )
-            attach(database, stack)
-            subjects.append(Subject(part, calls(database, is_async=is_async)))
-        for operation in ("get", "list 20", "create"):
-            medians = await measured(subjects, operation, rounds, times)
-            plain = medians["nothing"]
-            cells = ", ".join(f"{part} {value / plain:.2f}" for part, value in medians.items() if part != "nothing")
-            print(f"{title}, {operation}: {plain:.0f} µs without; {cells}", flush=True)
-        for database in databases:
-            await database.dispose_async()
+async def run(url: URL, title: str, rounds: int, times: int, *, is_async: bool) -> None:
+    """Print a line of a table for each operation on one driver: the parts' ratios to the time without telemetry."""
+    database = create_database(url, pool_size=1)
+    Base.metadata.create_all(database.engine)
+    with database.sessions() as session:
+        rows = [{"id": 1 + n, "name": f"item {n}"} for n in range(1000)]
+        create_repository(session, Item).bulk_create(rows, returning=False)
+    for operation in ("get", "list 20", "create"):
+        samples = await measured(database, calls(database, is_async=is_async), operation, rounds, times)
+        plain = samples["nothing"]
+        ratios = (
+            statistics.median(each / by for each, by in zip(samples[name], plain, strict=True))
+            for name in PARTS
+            if name != "nothing"
+        )
+        cells = " | ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(f"| {title} | {operation} | {statistics.median(plain):.0f} µs | {cells} |", flush=True)
+    await database.dispose_async()
 
 
 def main() -> None:
@@ -186,17 +170,15 @@ def main() -> None:
 
 
 def measure(rounds: int, times: int) -> None:
-    """Print the tables of both drivers."""
+    """Print the table of both drivers."""
+    print("| driver | operation | without |", " | ".join(name for name in PARTS if name != "nothing"), "|")
     server = OwnServer().start()
     try:
-        shared = make_url(server.url())
-        asyncio.run(run(lambda _: shared, "asyncpg", rounds, times, is_async=True))
+        asyncio.run(run(make_url(server.url()), "asyncpg", rounds, times, is_async=True))
     finally:
         server.stop()
     with tempfile.TemporaryDirectory(prefix="dotmac-telemetry-") as folder:
-        asyncio.run(
-            run(lambda number: make_url(f"sqlite:///{folder}/{number}.db"), "sqlite3", rounds, times, is_async=False)
-        )
+        asyncio.run(run(make_url(f"sqlite:///{folder}/items.db"), "sqlite3", rounds, times, is_async=False))
 
 
 if __name__ == "__main__":

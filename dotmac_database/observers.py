@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import lru_cache
 from threading import Lock
 from time import perf_counter
 from typing import Any, Protocol
@@ -116,6 +117,7 @@ def observe(dialect: Dialect, sql: str, source: object = None) -> Statement | No
     return statement
 
 
+@lru_cache(maxsize=512)
 def _is_control(sql: str) -> bool:
     """Whether a statement only controls the transaction or the connection."""
     word = sql[:10].split(maxsplit=1)

@@ -151,19 +151,34 @@ def _log_fields(result: Instrumentation, *, tenant: bool) -> None:
 def time_transactions(engine: Engine, metrics: DatabaseMetrics) -> Callable[[], None]:
     """Measure the transactions of an engine. Returns a function that ends this.
 
-    The listeners stay, because another thread may be calling them, and SQLAlchemy does not lock them.
+    The listeners stay, because another thread may be calling them, and SQLAlchemy does not lock them. A later call for
+    the same engine uses them again.
     """
-    active = [True]
+    current: list[DatabaseMetrics] | None = vars(engine).get(_TIMED)
+    if current is None:
+        current = []
+        setattr(engine, _TIMED, current)
+        _time_transactions(engine, current)
+    current.append(metrics)
+    return lambda: current.remove(metrics)
 
+
+_TIMED = "_dotmac_timed"
+"""The attribute of an engine whose transactions are measured, with a list of where they are recorded."""
+
+
+def _time_transactions(engine: Engine, current: list[DatabaseMetrics]) -> None:
     def begin(connection: Connection) -> None:
-        if active[0] and connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        if current and connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
             connection.info[_STARTED] = perf_counter()
 
     def ending(outcome: str) -> Callable[[Connection], None]:
         def end(connection: Connection) -> None:
-            started = connection.info.pop(_STARTED, None) if active[0] and not connection.invalidated else None
+            started = connection.info.pop(_STARTED, None) if current and not connection.invalidated else None
             if started is not None:
-                metrics.record_transaction(outcome, perf_counter() - started)
+                seconds = perf_counter() - started
+                for metrics in current:
+                    metrics.record_transaction(outcome, seconds)
 
         end.dotmac_internal = True  # type: ignore[attr-defined]  # see `dotmac_database.departures`
         return end
@@ -172,4 +187,3 @@ def time_transactions(engine: Engine, metrics: DatabaseMetrics) -> Callable[[], 
     event.listen(engine, "begin", begin)
     event.listen(engine, "commit", ending("commit"))
     event.listen(engine, "rollback", ending("rollback"))
-    return lambda: active.__setitem__(0, False)

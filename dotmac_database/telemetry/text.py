@@ -41,6 +41,7 @@ def _replacement(match: re.Match[str]) -> str:
     return "" if part.startswith(("/*", "--")) else "?"
 
 
+@lru_cache(maxsize=512)
 def verb(sql: str) -> str:
     """The first word of a statement in upper case, or `OTHER`. ``WITH`` is a SELECT."""
     words = sql[:40].split(maxsplit=1)
