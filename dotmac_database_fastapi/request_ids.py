@@ -50,9 +50,9 @@ def request_id_of(scope: Scope) -> str:
     It is the value of the request's header, if the request has one such header and its value is valid. Otherwise a new
     one is made, because the id gets into logs and into the headers of jobs.
     """
-    known: str | None = scope.get(_SCOPE)
-    if known is None:
+    if _SCOPE not in scope:
         values = [value.decode("latin-1") for name, value in scope["headers"] if name.lower() == _RAW_HEADER]
         is_valid = len(values) == 1 and is_request_id(values[0])
-        known = scope[_SCOPE] = values[0] if is_valid else new_request_id()
+        scope[_SCOPE] = values[0] if is_valid else new_request_id()
+    known: str = scope[_SCOPE]
     return known
