@@ -19,6 +19,7 @@ from .errors import ValidationError
 from .execution.strict import STRICT_LOADING
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Engine | AsyncEngine)
 
 _SYNC = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 _ASYNC = {
@@ -256,14 +257,18 @@ class Database:
     """One database, with its engines and session factories, which are created at their first use. Nothing is global.
 
     Sessions do not expire objects on commit, so that a repository's results stay readable. ``strict_loading``: all
-    repositories on the sessions are strict; see `BaseRepository.strict`.
+    repositories on the sessions are strict; see `BaseRepository.strict`. ``instrumentation`` is what `instrument` has
+    attached; None: nothing. ``is_observed``: the telemetry needs to know which request runs.
     """
 
     url: URL
     options: ConnectionOptions = field(default_factory=ConnectionOptions)
     engine_options: dict[str, Any] = field(default_factory=dict)
     strict_loading: bool = False
+    instrumentation: object = field(default=None, init=False, repr=False)
+    is_observed: bool = field(default=False, init=False, repr=False)
     _lock: RLock = field(default_factory=RLock, init=False, repr=False)
+    _on_engine: list[Callable[[Engine], object]] = field(default_factory=list, init=False, repr=False)
 
     def _once(self, name: str, make: Callable[[], T]) -> T:
         with self._lock:
@@ -275,17 +280,35 @@ class Database:
     @property
     def engine(self) -> Engine:
         """The sync engine."""
-        return self._once("engine", lambda: make_engine(self.url, self.options, **self.engine_options))
+        return self._once("engine", lambda: self._announced(make_engine(self.url, self.options, **self.engine_options)))
 
     @property
     def async_engine(self) -> AsyncEngine:
         """The async engine. An SQLite database in memory is not shared with the sync engine."""
-        return self._once("async_engine", lambda: make_async_engine(self.url, self.options, **self.engine_options))
+        return self._once(
+            "async_engine", lambda: self._announced(make_async_engine(self.url, self.options, **self.engine_options))
+        )
 
     @property
     def engines(self) -> list[Engine | AsyncEngine]:
         """The engines that were created so far, the async one first."""
         return [self.__dict__[name] for name in ("async_engine", "engine") if name in self.__dict__]
+
+    def on_engine(self, callback: Callable[[Engine], object]) -> Callable[[], None]:
+        """Call ``callback`` with each engine: now with those that were created, later with the others.
+
+        An async engine is given as its sync engine. Returns a function that keeps it from being called any more.
+        """
+        with self._lock:
+            self._on_engine.append(callback)
+            for engine in self.engines:
+                callback(engine.sync_engine if isinstance(engine, AsyncEngine) else engine)
+        return lambda: self._on_engine.remove(callback)
+
+    def _announced(self, engine: E) -> E:
+        for callback in self._on_engine:
+            callback(engine.sync_engine if isinstance(engine, AsyncEngine) else engine)
+        return engine
 
     @property
     def sessions(self) -> sessionmaker[Session]:

@@ -13,6 +13,7 @@ DatabaseError
 ├── TenantIsolationError            42501 from a row-level policy
 │   └── UnscopedStatementError
 ├── SessionEndedError
+├── StatementBudgetExceeded
 ├── LazyLoadError                   a lazy load of an object that a strict repository returned
 ├── StaleEntityError
 ├── TransactionError
@@ -26,6 +27,7 @@ is one, is the ``__cause__``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 Outcome = Literal["rolled_back", "unknown"]
@@ -42,6 +44,18 @@ class DatabaseError(Exception):
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+REFUSAL_HOOKS: list[Callable[[DatabaseError], None]] = []
+"""Functions that get each `TenantIsolationError` and `TenantNotGivenError` when it is made: those of the telemetry.
+
+What refuses a tenant's statement is in many places, and each of them raises one of these.
+"""
+
+
+def _note_refusal(error: DatabaseError) -> None:
+    for hook in REFUSAL_HOOKS:
+        hook(error)
 
 
 class EntityNotFoundError(DatabaseError):
@@ -95,6 +109,10 @@ class TenantRequiredError(ValidationError):
 class TenantNotGivenError(TenantRequiredError):
     """A session or a repository for a tenant-scoped class was given no tenant."""
 
+    def __init__(self, message: str | None = None, *, field: str | None = None, operator: str | None = None) -> None:
+        super().__init__(message, field=field, operator=operator)
+        _note_refusal(self)
+
 
 class PermissionDeniedError(DatabaseError):
     """A policy does not allow the actor to do this."""
@@ -102,6 +120,10 @@ class PermissionDeniedError(DatabaseError):
 
 class TenantIsolationError(DatabaseError):
     """A row of another tenant would have been read or written."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message)
+        _note_refusal(self)
 
 
 class UnscopedStatementError(TenantIsolationError):
@@ -125,6 +147,17 @@ class LazyLoadError(DatabaseError):
         super().__init__(message)
         self.model = model
         self.attribute = attribute
+
+
+class StatementBudgetExceeded(DatabaseError):  # noqa: N818 - the name is the contract's
+    """A request or a block has sent more statements than its `StatementBudget` allows.
+
+    ``limit`` is the number of statements that are allowed.
+    """
+
+    def __init__(self, message: str | None = None, *, limit: int = 0) -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 class StaleEntityError(DatabaseError):

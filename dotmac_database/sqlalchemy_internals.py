@@ -30,6 +30,7 @@ from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql import util as sql_util
 from sqlalchemy.sql.compiler import IdentifierPreparer, ResultColumnsEntry, SQLCompiler
 from sqlalchemy.types import TypeEngine
+from sqlalchemy.util.queue import AsyncAdaptedQueue
 
 M = TypeVar("M")
 E = TypeVar("E", bound=ClauseElement)
@@ -315,6 +316,13 @@ def is_pooled(connection: object) -> bool:
 def max_overflow(pool: QueuePool) -> int:
     """How many connections a pool may open beyond its size. A negative number means that there is no limit."""
     return pool._max_overflow
+
+
+def waiting_for(pool: QueuePool) -> int:
+    """How many calls wait for a connection of a pool. A call that waits in another event loop counts too."""
+    queue: Any = pool._pool
+    is_async = isinstance(pool._pool, AsyncAdaptedQueue)
+    return len(queue._queue._getters if is_async else queue.not_empty._waiters)
 
 
 def raise_as_connect_error(error: BaseException, engine: Engine) -> None:

@@ -20,6 +20,7 @@ from .internals import OperationRoute, calls_of, dependencies_of, follow_overrid
 from .refusals import REFUSALS, raise_identity
 from .registry import only_source, source_of
 from .repository_factory import AnyRepository, AnySession, Build, builder
+from .request_telemetry import observe_request
 from .sessions import identity_session, identity_sync_session, lent_session, request_session, request_sync_session
 from .source import Source
 
@@ -167,6 +168,8 @@ def _lending(source: Source | None, replacement: Endpoint) -> Endpoint:
     async def lent(connection: HTTPConnection, response: Response, session: object = Depends(replacement)) -> object:
         chosen = source or only_source(connection)
         identity = RequestIdentity() if chosen is None else await _identified(chosen, connection, response, lent)
+        if chosen is not None and chosen.database.is_observed:
+            observe_request(chosen, connection, identity.tenant)
         return await lent_session(connection, identity, session, chosen)
 
     setattr(lent, _SOURCE, source)

@@ -18,6 +18,7 @@ from dotmac_database import (
     Database,
     PaginationHelper,
     RowLevelSecurity,
+    StatementBudget,
     check_tenant_keys,
     create_database,
     traits_of,
@@ -77,6 +78,9 @@ class DatabasePlugin:
     app starts, each key of the served tables that does not include the tenant is logged as a warning with its remedy;
     with ``strict`` it is a `TenantIsolationError` (see `check_tenant_keys`). Tenant-scoped models that are served by a
     plugin without ``tenant`` are a warning too, and with ``strict`` a `PluginError`.
+
+    Each request may send as many statements as the ``statement_budget`` allows; a number warns when there are more, and
+    a `StatementBudget` can also refuse them. None: there is no limit.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class DatabasePlugin:
         idle_in_transaction_timeout: float | None = IDLE_TIMEOUT,
         idempotency_ttl: float | timedelta = DAY,
         strict: bool = False,
+        statement_budget: StatementBudget | int | None = None,
         **options: Any,
     ) -> None:
         PaginationHelper.encode_cursor("", cursor_key)  # raises for a key that is too short, before any request uses it
@@ -110,6 +115,8 @@ class DatabasePlugin:
             idle_in_transaction_timeout=idle_in_transaction_timeout,
             **options,
         )
+        budget = StatementBudget(statement_budget) if isinstance(statement_budget, int) else statement_budget
+        database.is_observed = budget is not None
         self.source = Source(
             name=name,
             database=database,
@@ -123,6 +130,9 @@ class DatabasePlugin:
             actor_key=actor_key,
             load_actor=load_actor,
             job_signer=None if job_key is None else JobSigner(job_key, name),
+            statement_budget=StatementBudget(statement_budget)
+            if isinstance(statement_budget, int)
+            else statement_budget,
         )
         self.strict = strict
         self._dependencies = Dependencies(self.source)

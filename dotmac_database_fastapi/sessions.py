@@ -33,6 +33,7 @@ from dotmac_database import (
 
 from .identity import IDENTITY_SESSIONS, NOBODY, IdentitySession, RequestIdentity
 from .internals import ending_stack, fail_endpoint, is_first_exit
+from .request_telemetry import observe_request
 from .session_callers import CALLER, AnySession, SessionCaller
 from .source import Source
 
@@ -70,21 +71,29 @@ def _limitless(source: Source) -> TransactionOptions | None:
 
 async def request_session(source: Source, connection: HTTPConnection, identity: RequestIdentity) -> AsyncSession:
     """The request's async session, which ends when the endpoint has returned."""
+    if source.database.is_observed:
+        observe_request(source, connection, identity.tenant)
     return await _opened_once(connection, (id(source), "async"), _AsyncUnit(source, identity, None, connection.scope))
 
 
 async def request_sync_session(source: Source, connection: HTTPConnection, identity: RequestIdentity) -> Session:
     """The request's sync session, for ``def`` endpoints; its COMMIT runs in a thread."""
+    if source.database.is_observed:
+        observe_request(source, connection, identity.tenant)
     return await _opened_once(connection, (id(source), "sync"), _ThreadedUnit(source, identity, connection.scope))
 
 
 async def identity_session(source: Source, connection: HTTPConnection) -> AsyncSession:
     """A session without a tenant that only reads, for the dependencies that find the tenant and the actor."""
+    if source.database.is_observed:
+        observe_request(source, connection, None)
     return await _opened_for_identity(connection, (id(source), "async"), _AsyncUnit(source, NOBODY))
 
 
 async def identity_sync_session(source: Source, connection: HTTPConnection) -> Session:
     """As `identity_session`, on a `Session`."""
+    if source.database.is_observed:
+        observe_request(source, connection, None)
     return await _opened_for_identity(connection, (id(source), "sync"), _ThreadedUnit(source, NOBODY))
 
 

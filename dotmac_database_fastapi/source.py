@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol, TypeAlias
 
-from dotmac_database import Database, RowLevelSecurity
+from dotmac_database import Database, RowLevelSecurity, StatementBudget
 
 from .actors import ActorKey
 from .aliases import Endpoint
@@ -27,6 +27,7 @@ class Source:
     cursors. ``idempotency_ttl`` is how long idempotency keys are kept, unless a router
     overrides it. ``name`` distinguishes the sources of an app. ``actor_key`` is that of `key_of`.
     ``job_signer`` signs the headers of jobs; None: it has no key. ``load_actor`` is that of the plugin.
+    Each request has its own copy of ``statement_budget``.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Source:
     actor_key: ActorKey | None = None
     job_signer: JobSigner | None = None
     load_actor: Callable[..., object] | None = None
+    statement_budget: StatementBudget | None = None
 
 
 class Plugin(Protocol):

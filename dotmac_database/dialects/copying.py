@@ -16,6 +16,7 @@ from sqlalchemy.sql import column
 from sqlalchemy.util import await_only
 
 from ..departures import COPY_BY_DRIVER, connection_departure, engine_departure
+from ..observers import OBSERVED, observe
 from ..sqlalchemy_internals import doubles_percents
 from .errors import loses_connection
 from .own_statements import OWN
@@ -54,16 +55,23 @@ def copy(
     rows = zip(*values, strict=True)
     names = [each.name for each in columns]
     driver: Any = connection.connection.driver_connection
+    observed = observe(dialect, f"COPY {table.name}", table) if OBSERVED else None
     try:
         if dialect.driver == "asyncpg":
             await_only(driver.copy_records_to_table(table.name, records=rows, columns=names, schema_name=table.schema))
         else:
             _by_psycopg(connection, table, names, rows)
-    except Exception as error:
+    except BaseException as error:
+        if observed is not None:
+            observed.end(error)
+        if not isinstance(error, Exception):
+            raise
         lost = loses_connection(dialect, connection.connection, error)
         if lost:
             connection.invalidate(error)
         raise sa.DBAPIError(f"COPY {table.name}", None, error, connection_invalidated=lost) from error
+    if observed is not None:
+        observed.end()
 
 
 def _single_percents(preparer: Any, quoted: str) -> str:

@@ -24,8 +24,9 @@ from ..dialects.savepoints import deeper, secure, undo
 from ..dialects.sqlite_engine import shared_pool
 from ..dialects.stale_plans import go_back, is_stale_plan, mark_opening, mark_point, note_stale, point_of
 from ..dialects.transactions import ABORTED, BUSY, equip_pooled, mark_aborted, total_changes, unmark_aborted
-from ..errors import SessionEndedError
+from ..errors import SessionEndedError, StatementBudgetExceeded
 from ..models.traits import Traits
+from ..observers import OBSERVED, Statement, observe
 from ..sqlalchemy_internals import (
     execution_context,
     has_nothing_to_flush,
@@ -202,7 +203,19 @@ def _records(
             return None  # other code began a transaction that could be rolled back
         equip_pooled(engine.dialect, pooled)
         arguments = to_send.arguments(parameters)
-        return _sent(engine.dialect, link, to_send, to_send.sql, arguments, is_within=False, is_write=not repeatable)
+        observed = observe(engine.dialect, to_send.sql) if OBSERVED else None
+        return _sent(
+            engine.dialect,
+            link,
+            to_send,
+            to_send.sql,
+            arguments,
+            is_within=False,
+            is_write=not repeatable,
+            observed=observed,
+        )
+    except (StatementBudgetExceeded, Warning):
+        raise  # an observer has refused the statement
     except Exception as error:
         lost = loses_connection(engine.dialect, pooled, error)
         if lost:
@@ -230,8 +243,11 @@ def _observed_records(
         link = link_of(connection.connection)
         if not to_send.driver.is_usable(link) or to_send.driver.in_transaction(link):
             return None  # as in `_records`
+        observed = observe(engine.dialect, to_send.sql) if OBSERVED else None
         try:
-            rows = _observed(connection, link, to_send, parameters, is_within=False, is_write=not repeatable)
+            rows = _observed(
+                connection, link, to_send, parameters, is_within=False, is_write=not repeatable, observed=observed
+            )
             if connection.in_transaction():
                 connection.commit()
             elif to_send.driver.in_transaction(link):
@@ -253,6 +269,7 @@ def _observed(
     *,
     is_within: bool,
     is_write: bool = False,
+    observed: Statement | None,
 ) -> Sequence[Row]:
     """The rows of a statement, between the calls of the engine's listeners to statements.
 
@@ -267,7 +284,16 @@ def _observed(
         for listener in listeners.before:
             sql, arguments = listener(connection, context.cursor, sql, arguments, context, False)
         is_within = is_within or to_send.driver.in_transaction(link)
-        rows = _sent(connection.dialect, link, to_send, sql, arguments, is_within=is_within, is_write=is_write)
+        rows = _sent(
+            connection.dialect,
+            link,
+            to_send,
+            sql,
+            arguments,
+            is_within=is_within,
+            is_write=is_write,
+            observed=observed,
+        )
         for listener in listeners.after:
             listener(connection, context.cursor, sql, arguments, context, False)
     except SessionEndedError:
@@ -297,6 +323,7 @@ def _records_within(
     link = link_of(connection.connection)
     if not to_send.driver.is_usable(link) or to_send.driver.commits_each(link):
         return None
+    observed = observe(connection.dialect, to_send.sql) if OBSERVED else None
     attempt = _Attempt(session, connection, link, to_send)
     info = link.pooled.info
     settings = state_of(session).settings
@@ -309,9 +336,9 @@ def _records_within(
         if is_protected:
             attempt.secure()
         if attempt.observed:
-            return _observed(connection, link, to_send, parameters, is_within=True)
+            return _observed(connection, link, to_send, parameters, is_within=True, observed=observed)
         arguments = to_send.arguments(parameters)
-        return _sent(connection.dialect, link, to_send, to_send.sql, arguments, is_within=True)
+        return _sent(connection.dialect, link, to_send, to_send.sql, arguments, is_within=True, observed=observed)
     except SessionEndedError:
         raise
     except Exception as error:
@@ -414,22 +441,29 @@ def _sent(
     *,
     is_within: bool,
     is_write: bool = False,
+    observed: Statement | None = None,
 ) -> Sequence[Row]:
     """The rows of a statement, with their values as SQLAlchemy's types convert them.
 
     With ``is_within``, a transaction is begun first unless the connection has one already. Without it, the database
-    commits the statement by itself.
+    commits the statement by itself. ``observed`` is ended when the database has answered.
     """
     driver = to_send.driver
+    if observed is not None:
+        observed.start()
     leaves = not is_within and driver.enter_autocommit(link, is_write=is_write)
     try:
         rows, types = _with_fresh_plan(dialect, link, driver, sql, arguments, is_within=is_within)
-    except Exception:
-        if leaves:
+    except BaseException as error:
+        if observed is not None:
+            observed.end(error)
+        if leaves and isinstance(error, Exception):
             driver.leave_autocommit(link, failed=True)
         raise
     if leaves:
         driver.leave_autocommit(link)
+    if observed is not None:
+        observed.end()
     return _converted(rows, _processors(dialect, link, to_send, sql, types)) if rows else rows
 
 

@@ -73,6 +73,10 @@ class CircuitHook(Protocol):
         ...
 
 
+EVERY_CHANGE: list[CircuitHook] = []
+"""The hooks that are called for each change of each breaker: those of the telemetry."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Permit:
     """The permission for one call.
@@ -299,7 +303,7 @@ class CircuitBreaker:
             change.after,
             change.failures,
         )
-        for hook in self._hooks:
+        for hook in (*self._hooks, *EVERY_CHANGE):
             try:
                 hook(change)
             except Exception:  # noqa: BLE001 - a failing hook must not affect the call

@@ -53,6 +53,10 @@ class RetryHook(Protocol):
         ...
 
 
+EVERY_ATTEMPT: list[RetryHook] = []
+"""The hooks that are called after each attempt, whatever its policy: those of the telemetry."""
+
+
 class RetryBudget:
     """A limit on the retries of all calls that share it, so that they do not overload a struggling database.
 

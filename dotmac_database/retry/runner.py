@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import tenacity
 from sqlalchemy.util.concurrency import await_, in_greenlet
 
-from .policy import RetryAttempt, RetryPolicy
+from .policy import EVERY_ATTEMPT, RetryAttempt, RetryPolicy
 from .transient import is_transient
 
 R = TypeVar("R")
@@ -131,7 +131,7 @@ class _Run:
                 type(error).__name__,
                 delay,
             )
-        for hook in self._policy.hooks:
+        for hook in (*self._policy.hooks, *EVERY_ATTEMPT):
             try:
                 hook(attempt)
             except Exception:  # noqa: BLE001 - a failing hook must not affect the operation

@@ -28,6 +28,7 @@ from dotmac_database import (
     MisuseError,
     SessionEndedError,
     StaleEntityError,
+    StatementBudgetExceeded,
     TenantIsolationError,
     TenantNotGivenError,
     TenantRequiredError,
@@ -68,6 +69,7 @@ CASES: list[tuple[DatabaseError, int, dict[str, Any]]] = [
     (TransactionError("secret", outcome="unknown", transient=True), 500, {"code": "internal"}),
     (SessionEndedError("secret"), 500, {"code": "internal"}),
     (LazyLoadError("secret"), 500, {"code": "internal"}),
+    (StatementBudgetExceeded("secret"), 500, {"code": "internal"}),
     (DatabaseError("secret"), 500, {"code": "internal"}),
 ]
 

@@ -22,7 +22,7 @@ CONTRACT = frozenset(
         HealthCheckResult HealthStatus DatabaseError EntityNotFoundError DuplicateEntityError ConstraintViolationError
         ValidationError InvalidCursorError TenantRequiredError TenantIsolationError UnscopedStatementError
         StaleEntityError TransactionError CircuitOpenError DatabaseUnavailableError DatabaseTimeoutError
-        create_database
+        create_database instrument StatementBudget StatementBudgetExceeded
         """,
     )
 )

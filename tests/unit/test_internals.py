@@ -7,7 +7,9 @@ table below with an object that has it.
 from __future__ import annotations
 
 import ast
+import asyncio
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import import_module
@@ -33,6 +35,7 @@ from sqlalchemy.orm.state import InstanceState
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql import util as sql_util
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.util.queue import AsyncAdaptedQueue
 
 from dotmac_database.dialects.driver_internals import ASYNCPG
 from dotmac_database.sqlalchemy_internals import SHORTCUTS, Internal, absent
@@ -181,6 +184,10 @@ OWNERS: dict[str, Callable[[], Any]] = {
     "_type_affinity": Integer,
     "_result_columns": lambda: select(things).compile(),
     "_max_overflow": lambda: QueuePool(lambda: None),  # type: ignore[arg-type, return-value]  # nothing connects
+    "_pool": lambda: QueuePool(lambda: None),  # type: ignore[arg-type, return-value]  # nothing connects
+    "_queue": AsyncAdaptedQueue,
+    "_getters": asyncio.Queue,
+    "_waiters": threading.Condition,
     "_handle_dbapi_exception_noconnection": lambda: Connection,
     "_double_percents": lambda: create_engine("sqlite://").dialect.identifier_preparer,
     # dialects.driver_internals
