@@ -61,6 +61,7 @@ class Deliveries:
         self._reported = asyncio.Event()
         self._settled = asyncio.Event()
         self._stopping = False
+        self._ending = False
 
     @property
     def held(self) -> int:
@@ -142,11 +143,11 @@ class Deliveries:
         self._reported.set()
 
     async def keep_recording(self) -> None:
-        """Record outcomes as they come, all of those that wait at once, and renew claims until this task is cancelled.
+        """Record outcomes as they come, all of those that wait at once, and renew claims, until `end` is called.
 
         While the database can't be reached, it tries again and again.
         """
-        while True:
+        while not self._ending:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._store.lease / 3):
                     await self._reported.wait()
@@ -204,20 +205,26 @@ class Deliveries:
         """Begin no further delivery."""
         self._stopping = True
 
-    async def end(self, seconds: float) -> None:
-        """Cancel the deliveries that run, record what is known, and release the rest, within so many seconds."""
-        self._stopping = True
+    async def end(self, recording: asyncio.Task[None], seconds: float) -> None:
+        """Cancel the deliveries that run, record what is known, and release the rest, within so many seconds.
+
+        ``recording`` is the task of `keep_recording`, which ends too.
+        """
+        self._stopping = self._ending = True
         for lane in self._lanes:
             lane.cancel()
+        self._reported.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                if self._lanes:
-                    await asyncio.wait(self._lanes)
+                await asyncio.wait({recording, *self._lanes})
                 while self._outcomes:
                     if not await self._record():
                         await asyncio.sleep(_PAUSE)
                 if self._leases:
                     await self._store.release([*self._leases])
+        recording.cancel()
+        with suppress(asyncio.CancelledError):
+            await recording
 
 
 def _lanes(claimed: Iterable[Claimed]) -> list[list[Claimed]]:

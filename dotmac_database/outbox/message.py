@@ -25,8 +25,8 @@ class OutboxMessage:
 
     ``id`` is the same in each attempt, so a consumer knows a message by it that comes twice. ``key`` None: the message
     is in no order. ``payload`` is the JSON value that was published. ``tenant_id`` is the tenant of the publishing
-    session as text; None: it had none. ``created_at`` is the time of `publish` (UTC). ``attempt`` counts from 1: if it
-    is 1, nobody can have got the message before.
+    session as text; None: it had none. ``created_at`` is the time of `publish` (UTC). ``attempt`` counts from 1, and
+    counts the attempts of relays that were killed, too. If it is 1, no other attempt had begun before this one.
     """
 
     id: UUID

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from uuid import UUID
 
 from sqlalchemy import Table
@@ -166,11 +166,8 @@ class OutboxRelay:
         try:
             yield deliveries
         finally:
-            recording.cancel()
-            with suppress(asyncio.CancelledError):
-                await recording
             try:
-                await _to_its_end(deliveries.end(_ENDING))
+                await _to_its_end(deliveries.end(recording, _ENDING))
             finally:
                 self._working = None
 

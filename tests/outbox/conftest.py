@@ -159,7 +159,7 @@ class Inbox:
     async def __call__(self, message: Any) -> None:
         self.messages.append(message)
         self.arrived.set()
-        if self.failing.get(message.payload, 0):
+        if self.failing and self.failing.get(message.payload, 0):
             self.failing[message.payload] -= 1
             raise ConnectionError("refused")
 

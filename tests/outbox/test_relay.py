@@ -300,7 +300,7 @@ def test_behind_a_transaction_pooler_the_relay_polls(outbox_url: Any, places: An
 def test_relays_side_by_side_keep_the_order_of_keys(home: Place) -> None:
     async def work() -> None:
         inbox = Inbox()
-        inbox.failing = {number: 1 for number in range(0, 200, 17)}
+        inbox.failing = dict.fromkeys(range(0, 200, 17), 1)
         await publish_all(home, *((number, f"k{number % 7}") for number in range(200)))
         relays = [relay_of(home, inbox, batch=5) for _ in range(3)]
         tasks = [asyncio.create_task(relay.run()) for relay in relays]
