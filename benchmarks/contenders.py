@@ -16,11 +16,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from dotmac_database import (
     AsyncTenantRepository,
+    OutboxMessage,
+    OutboxRelay,
     QueryFilter,
     QueryOptions,
     SortField,
     SortOrder,
     create_async_repository,
+    create_database,
+    publish,
 )
 
 from .schema import COLUMNS, User
@@ -91,6 +95,36 @@ class Raw(Contender):
         )
         record = await self.pool.fetchrow(sql, TENANT, uuid4(), row["name"], row["email"], row["score"], row["bio"])
         return str(record["email"])
+
+    async def create_and_publish(self, row: dict[str, Any]) -> str:
+        users = (
+            "INSERT INTO bench_users (tenant_id, id, name, email, status, score, bio, created_at, is_deleted)"
+            f" VALUES ($1, $2, $3, $4, 'active', $5, $6, now(), false) RETURNING {NAMES}"
+        )
+        values = TENANT, uuid4(), row["name"], row["email"], row["score"], row["bio"]
+        async with self.pool.acquire() as connection, connection.transaction():
+            record = await connection.fetchrow(users, *values)
+            await self._publish(connection, 1)
+        return str(record["email"])
+
+    @staticmethod
+    async def _publish(connection: Any, count: int) -> None:
+        messages = (
+            "INSERT INTO dotmac_outbox (id, topic, key, payload, created_at)"
+            " SELECT gen_random_uuid(), 'users', n::text, to_json(n), now() FROM generate_series(1, $1) AS n"
+        )
+        await connection.execute(messages, count)
+
+    async def relayed(self, count: int) -> int:
+        """Without leases and order: each batch is locked until it is deleted."""
+        batch = "SELECT position FROM dotmac_outbox ORDER BY position LIMIT 100 FOR UPDATE SKIP LOCKED"
+        deleted = f"DELETE FROM dotmac_outbox WHERE position IN ({batch}) RETURNING payload"
+        delivered = 0
+        async with self.pool.acquire() as connection:
+            await self._publish(connection, count)
+            while rows := await connection.fetch(deleted):
+                delivered += len(rows)
+        return delivered
 
     async def update(self, key: UUID, score: int) -> int:
         sql = f"UPDATE bench_users SET score = $1 WHERE id = $2 AND tenant_id = $3 AND NOT is_deleted RETURNING {NAMES}"
@@ -273,6 +307,10 @@ class Core(ByHand):
             return int((await connection.execute(statement)).scalar_one())
 
 
+async def _deliver(message: OutboxMessage) -> None:
+    """Take no time, so that the relay alone is measured."""
+
+
 class Toolkit(Contender):
     """The toolkit, with a new session and repository for each call, as in a request."""
 
@@ -280,6 +318,8 @@ class Toolkit(Contender):
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.sessions = async_sessionmaker(engine, expire_on_commit=False)
+        self.database = create_database(engine.url)
+        self.database.__dict__["async_engine"] = engine
         self.cursors: dict[Any, str | None] = {None: None}
 
     def _users(self, session: Any) -> AsyncTenantRepository[User]:
@@ -328,6 +368,21 @@ class Toolkit(Contender):
     async def create(self, row: dict[str, Any]) -> str:
         async with self.sessions() as session:
             return str(values_of(await self._users(session).create(row))[COLUMNS.index("email")])
+
+    async def create_and_publish(self, row: dict[str, Any]) -> str:
+        async with self.sessions() as session:
+            publish(session, "users", row["score"], key="1")
+            return str(values_of(await self._users(session).create(row))[COLUMNS.index("email")])
+
+    async def relayed(self, count: int) -> int:
+        async with self.sessions() as session:
+            for number in range(count):
+                publish(session, "users", number, key=str(number))
+            await session.commit()
+        relay, delivered = OutboxRelay(self.database, _deliver), 0
+        while number := await relay.run_once():
+            delivered += number
+        return delivered
 
     async def update(self, key: UUID, score: int) -> int:
         async with self.sessions() as session:

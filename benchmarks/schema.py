@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Index, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from dotmac_database import SoftDeleteMixin, TenantMixin
+from dotmac_database import SoftDeleteMixin, TenantMixin, outbox_table
 from dotmac_database.types import UTCDateTime, utc_now
 
 
@@ -45,6 +45,7 @@ class User(UserColumns, Base):
     __table_args__ = user_indexes("bench")
 
 
+outbox_table(Base.metadata)
 COLUMNS = tuple(column.key for column in User.__table__.columns)
 
 FILL = """

@@ -30,6 +30,7 @@ from .execution.routes import Boundary, Route, Sender
 from .field_names import FieldName, name_of, names_for
 from .health import DatabaseHealthChecker, HealthCheckResult, HealthStatus
 from .models import AuditMixin, LivingUnique, SoftDeleteMixin, TenantMixin, Traits, VersionMixin, traits_of
+from .outbox import DeadLetter, OutboxMessage, OutboxRelay, outbox_table, publish
 from .paging.pages import CursorPaginationResult, Estimate, OffsetResult, PaginationResult
 from .paging.paginators import DatabasePaginator, PaginationHelper, PerformancePaginator
 from .policies import Policy, bind_policies
@@ -134,6 +135,7 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "DatabaseTimeoutError",
     "DatabaseTransaction",
     "DatabaseUnavailableError",
+    "DeadLetter",
     "DuplicateEntityError",
     "EntityNotFoundError",
     "Estimate",
@@ -155,6 +157,8 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "MisuseError",
     "OffsetParams",
     "OffsetResult",
+    "OutboxMessage",
+    "OutboxRelay",
     "PaginationHelper",
     "PaginationParams",
     "PaginationResult",
@@ -226,6 +230,8 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "on_commit",
     "on_rollback",
     "once",
+    "outbox_table",
+    "publish",
     "purge_idempotency_keys",
     "restrict_to_reads",
     "tenant_foreign_key",

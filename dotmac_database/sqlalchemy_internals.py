@@ -105,6 +105,11 @@ def close_for_good(session: Session) -> bool:
     return True
 
 
+def autobegin(session: Session) -> None:
+    """Begin the session's transaction as its first statement would, without sending anything."""
+    session._autobegin_t()
+
+
 def has_nothing_to_flush(session: Session) -> bool:
     """Whether a flush would do nothing, or a flush is already running."""
     return session._flushing or session._is_clean()

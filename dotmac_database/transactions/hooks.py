@@ -1,10 +1,10 @@
-"""Callbacks after a transaction: `on_commit` and `on_rollback`."""
+"""Callbacks after a transaction, `on_commit` and `on_rollback`, and values that are written directly before COMMIT."""
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,11 +13,15 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import await_
 from sqlalchemy.util.concurrency import in_greenlet
 
+from ..dialects import translated
 from ..errors import ValidationError
-from ..execution.state import AnySession, refuse_ended, state_of, sync_session
+from ..execution.state import AnySession, refuse_ended, refuse_write, state_of, sync_session
+from ..sqlalchemy_internals import autobegin, has_nothing_to_flush
 from ..tenancy.context import TenantBinding, binding_of, with_registered_tenant
 
 Callback = Callable[[], Any]
+Write = Callable[[Session, Sequence[Any]], None]
+"""Writes values in a session's transaction."""
 
 _log = logging.getLogger(__name__)
 _INFO = "dotmac_database.hooks"
@@ -33,10 +37,19 @@ class _Registered:
 
 @dataclass(slots=True)
 class _Waiting:
-    """The callbacks of one transaction or savepoint."""
+    """The callbacks of one transaction or savepoint, and the values that `write_before_commit` was called with."""
 
     commit: list[_Registered] = field(default_factory=list)
     rollback: list[_Registered] = field(default_factory=list)
+    values: list[tuple[Write, Any]] = field(default_factory=list)
+
+    def written(self) -> dict[Write, list[Any]]:
+        """The values of each function that writes them, in the order of the calls. They wait no longer."""
+        values, self.values = self.values, []
+        by_function: dict[Write, list[Any]] = {}
+        for write, value in values:
+            by_function.setdefault(write, []).append(value)
+        return by_function
 
 
 @dataclass(slots=True)
@@ -52,8 +65,8 @@ class _Hooks:
     committed: set[SessionTransaction | None] = field(default_factory=set)
 
     def wait(self) -> bool:
-        """Whether a callback waits for a commit."""
-        return bool(self.early.commit) or any(each.commit for each in self.waiting.values())
+        """Whether a callback, or a value to be written, waits for a commit."""
+        return bool(self.early.commit) or any(each.commit or each.values for each in self.waiting.values())
 
 
 def on_commit(session: AnySession, callback: Callback) -> None:
@@ -77,6 +90,27 @@ def on_rollback(session: AnySession, callback: Callback) -> None:
     kind of callback is called. The callback must not use the session. Everything else is as for `on_commit`.
     """
     _register(sync_session(session), callback, "rollback")
+
+
+def write_before_commit(session: AnySession, write: Write, value: object) -> None:
+    """Have ``write(session, values)`` called directly before the COMMIT of the session's transaction, with all values.
+
+    ``values`` are those of all calls with the same function, in the order of the calls, without those of savepoints
+    that were rolled back. The call is after the flush, so its statements are the last ones of the transaction, which is
+    begun here if none is open. If the COMMIT has begun, as in a listener to its flush, the value is written at once. No
+    statement is sent now.
+    """
+    plain = sync_session(session)
+    refuse_ended(plain)
+    if state_of(plain).read_only:
+        refuse_write()
+    autobegin(plain)
+    waiting = _waiting(plain, binding_of(plain))
+    hooks: _Hooks = plain.info[_INFO]
+    if plain.get_transaction() in hooks.committing and not plain.in_nested_transaction():
+        write(plain, [value])
+    else:
+        waiting.values.append((write, value))
 
 
 def awaits_commit(session: Session) -> bool:
@@ -122,8 +156,27 @@ def _created(session: Session, transaction: SessionTransaction) -> None:
 
 
 def _commits(session: Session) -> None:
-    # SQLAlchemy fires before_commit and after_commit also when a savepoint is released.
-    session.info[_INFO].committing.add(_current(session))
+    # SQLAlchemy fires before_commit and after_commit also when a savepoint is released. If an outer transaction is
+    # committed whose savepoints are open, both events of before_commit have the innermost savepoint.
+    hooks: _Hooks = session.info[_INFO]
+    current = _current(session)
+    if not session.in_nested_transaction() or current in hooks.committing:
+        _write_values(session, hooks, current)
+    hooks.committing.add(current)
+
+
+def _write_values(session: Session, hooks: _Hooks, innermost: SessionTransaction | None) -> None:
+    open_ones = [] if innermost is None else [innermost]
+    while open_ones and open_ones[0].parent is not None:
+        open_ones.insert(0, open_ones[0].parent)
+    levels = [hooks.waiting[each] for each in open_ones if each in hooks.waiting]
+    with translated():
+        while any(each.values for each in levels):
+            if not has_nothing_to_flush(session):
+                session.flush()  # listeners to the flush can add values, too
+            for level in levels:
+                for write, values in level.written().items():
+                    write(session, values)
 
 
 def _committed(session: Session) -> None:
@@ -151,6 +204,7 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
         later = hooks.waiting.setdefault(outer, _Waiting())
         later.commit += waiting.commit
         later.rollback += waiting.rollback
+        later.values += waiting.values
     elif committed:
         _call(session, waiting.commit)
     elif unknown and outer is None:

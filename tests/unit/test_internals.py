@@ -141,6 +141,7 @@ OWNERS: dict[str, Callable[[], Any]] = {
     # sqlalchemy_internals
     "_SessionCloseState": lambda: session_module,
     "_close_state": Session,
+    "_autobegin_t": Session,
     "_flushing": Session,
     "_is_clean": Session,
     "_remove_newly_deleted": Session,
