@@ -210,7 +210,7 @@ END $dotmac$"""
     def _changed(self, old: str, new: str) -> str:
         recorded, quote = self.recorded, self.quote
         read = ", ".join(f"r.{quote(each)}" for each in recorded.copied)
-        mark = "NULL" if recorded.mark is None else self._is_marked(f"r.{quote(recorded.mark)}")
+        mark = "false" if recorded.mark is None else self._is_marked(f"r.{quote(recorded.mark)}")
         rows = f"(SELECT {read}, {mark} AS mark_, {self._json('r')} AS json_ FROM %s AS r) AS %s"
         keys = [f"o.{quote(each)} = n.{quote(each)}" for each in recorded.keys]
         if recorded.tenant is not None:
