@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
 from .settings import SETTINGS_TABLE
@@ -34,6 +34,7 @@ RETENTION = "dotmac.retention"
 """The setting that is ``on`` while entries are deleted because of their age."""
 
 SUFFIX = "_history"
+_EVENTS = ("INSERT", "UPDATE", "DELETE")
 MAX_NAME = 63
 """The most bytes of a name on PostgreSQL."""
 
@@ -90,6 +91,18 @@ def drop_statements(connection: Connection, recorded: Recorded) -> list[str]:
     return _Postgresql(connection, recorded).drop()
 
 
+def is_current(connection: Connection, recorded: Recorded) -> bool:
+    """Whether the database has the triggers that `create_statements` would create. One statement."""
+    if connection.dialect.name == "sqlite":
+        return _Sqlite(connection, recorded).is_current()
+    return _Postgresql(connection, recorded).is_current()
+
+
+def needs_columns(dialect: str) -> bool:
+    """Whether the triggers name the columns of the table, and are dropped with it when a migration recreates it."""
+    return dialect == "sqlite"
+
+
 def has_history(dialect: str) -> bool:
     """Whether the database can record a history."""
     return dialect in ("postgresql", "sqlite")
@@ -113,7 +126,7 @@ class _Names:
 
     def __init__(self, connection: Connection, recorded: Recorded) -> None:
         self.preparer: IdentifierPreparer = connection.dialect.identifier_preparer
-        self.recorded = recorded
+        self.connection, self.recorded = connection, recorded
         translated = connection.get_execution_options().get("schema_translate_map") or {}
         self.schema: str | None = translated.get(recorded.schema, recorded.schema)
 
@@ -143,7 +156,7 @@ class _Postgresql(_Names):
 
     def create(self) -> list[str]:
         statements = [self._function(), self._guard_function()]
-        for event in ("INSERT", "UPDATE", "DELETE"):
+        for event in _EVENTS:
             statements += self._trigger(event)
         statements += [
             f"DROP TRIGGER IF EXISTS dotmac_history_truncate ON {self.table}",
@@ -157,6 +170,13 @@ FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION {self.guard}()
 
     def drop(self) -> list[str]:
         return [f"DROP FUNCTION IF EXISTS {each}() CASCADE" for each in (self.function, self.guard)]
+
+    def is_current(self) -> bool:
+        body = self._function().split("$dotmac$")[1]
+        query = text("""SELECT p.prosrc, (SELECT count(*) FROM pg_trigger t WHERE t.tgfoid = p.oid AND t.tgparentid = 0)
+FROM pg_proc p WHERE p.oid = to_regprocedure(:name)""")
+        found = self.connection.execute(query, {"name": f"{self.function}()"}).one_or_none()
+        return found is not None and (found[0], found[1]) == (body, len(_EVENTS) + 1)
 
     def _trigger(self, event: str) -> Iterator[str]:
         name = f"dotmac_history_{event.lower()}"
@@ -211,7 +231,8 @@ END $dotmac$"""
         recorded, quote = self.recorded, self.quote
         read = ", ".join(f"r.{quote(each)}" for each in recorded.copied)
         mark = "false" if recorded.mark is None else self._is_marked(f"r.{quote(recorded.mark)}")
-        rows = f"(SELECT {read}, {mark} AS mark_, {self._json('r')} AS json_ FROM %s AS r) AS %s"
+        # OFFSET 0 keeps the planner from computing the JSON of a row again for each of its columns.
+        rows = f"(SELECT {read}, {mark} AS mark_, {self._json('r')} AS json_ FROM %s AS r OFFSET 0) AS %s"
         keys = [f"o.{quote(each)} = n.{quote(each)}" for each in recorded.keys]
         if recorded.tenant is not None:
             column = quote(recorded.tenant)
@@ -224,7 +245,7 @@ END $dotmac$"""
       o.json_ - same.keys_, n.json_ - same.keys_
     FROM {rows % (old, "o")} FULL JOIN {rows % (new, "n")} ON {" AND ".join(keys)}
     CROSS JOIN LATERAL (
-      SELECT ARRAY(SELECT e.key FROM jsonb_each(o.json_) AS e WHERE n.json_ -> e.key = e.value) AS keys_
+      SELECT ARRAY(SELECT e.key FROM jsonb_each(o.json_) AS e WHERE n.json_ -> e.key = e.value) AS keys_ OFFSET 0
     ) AS same
     WHERE o.json_ IS DISTINCT FROM n.json_"""
 
@@ -262,6 +283,12 @@ class _Sqlite(_Names):
                 f" WHERE NOT EXISTS (SELECT 1 FROM {SETTINGS_TABLE} WHERE name = '{RETENTION}' AND value = 'on')",
             ),
         ]
+
+    def is_current(self) -> bool:
+        expected = {each for each in self.create() if each.startswith("CREATE TRIGGER")}
+        query = text("SELECT sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN (:table, :history)")
+        names = {"table": self.recorded.table, "history": history_name(self.recorded.table)}
+        return expected <= set(self.connection.execute(query, names).scalars())
 
     def drop(self) -> list[str]:
         names = ("create", "delete", "update", "move", "no_update", "no_delete")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TypeAlias
 
 from sqlalchemy import (
@@ -21,8 +22,9 @@ from sqlalchemy import (
 )
 from sqlalchemy import exc as sa
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Mapper
-from sqlalchemy.types import NullType, TypeEngine
+from sqlalchemy.types import NullType, TypeDecorator, TypeEngine
 
 from ..dialects.history_triggers import (
     MarkKind,
@@ -37,11 +39,12 @@ from ..models.expressions import is_private
 from ..models.traits import ROLES
 from ..types import UTCDateTime, undecorated
 
-SOURCE = "dotmac_history_of"
-"""The key in a history table's ``info`` of the table whose history it has."""
-
-_HISTORY = "dotmac_history"
-"""The key in a table's ``info`` of its history table."""
+_SOURCE = "_dotmac_history_of"
+_HISTORY = "_dotmac_history"
+_ROLES = "_dotmac_history_roles"
+"""The attributes of tables: of a history table the table whose history it has, and of that table its history table, and
+its tenant column with the column that marks deleted rows. Alembic would write ``info`` into migrations.
+"""
 
 ENTRY_COLUMNS = ("history_id", "at", "actor", "operation", "before", "after")
 """The columns of a history table, besides the primary key and the tenant of the row."""
@@ -49,9 +52,33 @@ ENTRY_COLUMNS = ("history_id", "at", "actor", "operation", "before", "after")
 AnyColumn: TypeAlias = Column[object]
 
 
+class _Values(TypeDecorator[object]):
+    """JSON, which is JSONB on PostgreSQL.
+
+    Alembic writes a type into a migration as its ``__module__`` and its repr, and can't write a variant with JSONB.
+    """
+
+    impl = JSON
+    cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__(none_as_null=True)
+        self.__module__ = "sa"
+
+    def __repr__(self) -> str:
+        return "JSON().with_variant(sa.dialects.postgresql.JSONB(), 'postgresql')"
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[object]:
+        """The type on a database."""
+        return _JSON.dialect_impl(dialect)
+
+
+_JSON = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+
 def history_of(table: Table) -> Table | None:
     """The history table of a table; None if it has no history."""
-    history: Table | None = table.info.get(_HISTORY)
+    history: Table | None = vars(table).get(_HISTORY)
     return history
 
 
@@ -62,7 +89,7 @@ def with_histories(tables: Iterable[Table]) -> list[Table]:
 
 def source_of(table: Table) -> Table | None:
     """The table whose history a table has; None if it is no history table."""
-    source: Table | None = table.info.get(SOURCE)
+    source: Table | None = vars(table).get(_SOURCE)
     return source
 
 
@@ -96,35 +123,33 @@ def add_history(mapper: Mapper[object]) -> None:
         Column("at", UTCDateTime, nullable=False),
         Column("actor", Text),
         Column("operation", String(20), nullable=False),
-        Column("before", JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")),
-        Column("after", JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")),
+        Column("before", _Values),
+        Column("after", _Values),
         schema=table.schema,
-        info={SOURCE: table},
     )
     Index(
         f"ix_{history.name}_row"[:63],
         *(history.c[each.name] for each in table.primary_key.columns),
         history.c.history_id,
     )
-    table.info[_HISTORY] = history
-    table.info[_ROLES] = (tenant, _mark(mapper, table))
+    setattr(history, _SOURCE, table)
+    setattr(table, _HISTORY, history)
+    setattr(table, _ROLES, (tenant, _mark(mapper, table)))
     history.add_is_dependent_on(table)
-    event.listen(history, "after_create", _create)
-    event.listen(history, "before_drop", _drop)
-
-
-_ROLES = "dotmac_history_roles"
+    # The table is bound, since `to_metadata` copies the listeners, but not the attributes.
+    event.listen(history, "after_create", partial(_create, table))
+    event.listen(history, "before_drop", partial(_drop, table))
 
 
 def tenant_of(table: Table) -> AnyColumn | None:
     """The tenant column of a table with a history; None if it has none."""
-    tenant: AnyColumn | None = table.info[_ROLES][0]
+    tenant: AnyColumn | None = vars(table)[_ROLES][0]
     return tenant
 
 
 def recorded(table: Table) -> Recorded:
     """What the triggers of a table with a history must know. It is read anew, since classes can add columns."""
-    tenant, mark = table.info[_ROLES]
+    tenant, mark = vars(table)[_ROLES]
     keys = tuple(each.name for each in table.primary_key.columns)
     private = tuple(each.name for each in table.columns if is_private(each))
     return Recorded(
@@ -147,16 +172,14 @@ def run_statements(connection: Connection, statements: Iterable[str]) -> None:
         connection.exec_driver_sql(doubled)
 
 
-def _create(history: Table, connection: Connection, **_: object) -> None:
-    source = source_of(history)
-    if source is not None and has_history(connection.dialect.name):
-        run_statements(connection, create_statements(connection, recorded(source)))
+def _create(table: Table, _history: Table, connection: Connection, **_: object) -> None:
+    if has_history(connection.dialect.name):
+        run_statements(connection, create_statements(connection, recorded(table)))
 
 
-def _drop(history: Table, connection: Connection, **_: object) -> None:
-    source = source_of(history)
-    if source is not None and has_history(connection.dialect.name):
-        run_statements(connection, drop_statements(connection, recorded(source)))
+def _drop(table: Table, _history: Table, connection: Connection, **_: object) -> None:
+    if has_history(connection.dialect.name):
+        run_statements(connection, drop_statements(connection, recorded(table)))
 
 
 def _role(mapper: Mapper[object], table: Table, role: str) -> AnyColumn | None:

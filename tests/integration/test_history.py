@@ -12,7 +12,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from dotmac_database import (
     ALL_TENANTS,
-    AuditMixin,
     DatabaseTransaction,
     HistoryMixin,
     MisuseError,

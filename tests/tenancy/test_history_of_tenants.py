@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import URL, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import async_sessionmaker
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from dotmac_database import (
     HistoryMixin,
@@ -121,15 +121,18 @@ def test_an_entry_of_another_tenant_cannot_be_forged(guarded: Guarded) -> None:
     guarded.face(session.rollback)
 
 
+def _create(session: Session) -> None:
+    Base.metadata.create_all(session.connection())
+    session.commit()
+
+
 def test_a_guarded_session_confines_the_history_without_policies(faces: Any) -> None:
     for driver in ("sqlite3", "aiosqlite", "psycopg", "asyncpg"):
         face = faces[driver]
         engine: Any = face.database.async_engine if face.is_async else face.engine
         plain: Any = (async_sessionmaker if face.is_async else sessionmaker)(engine)
         with face.session() as session:
-            create = Base.metadata.create_all
-            work = lambda session: (create(session.connection()), session.commit())  # noqa: E731
-            face(session.run_sync, work) if face.is_async else work(session)
+            face(session.run_sync, _create) if face.is_async else _create(session)
         guard_tenants(plain)
         for tenant in ("a", "b"):
             session = plain()
