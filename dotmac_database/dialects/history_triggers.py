@@ -175,8 +175,8 @@ FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION {self.guard}()
         body = self._function().split("$dotmac$")[1]
         query = text("""SELECT p.prosrc, (SELECT count(*) FROM pg_trigger t WHERE t.tgfoid = p.oid AND t.tgparentid = 0)
 FROM pg_proc p WHERE p.oid = to_regprocedure(:name)""")
-        found = self.connection.execute(query, {"name": f"{self.function}()"}).one_or_none()
-        return found is not None and (found[0], found[1]) == (body, len(_EVENTS) + 1)
+        rows = self.connection.execute(query, {"name": f"{self.function}()"}).one_or_none()
+        return rows is not None and (rows[0], rows[1]) == (body, len(_EVENTS) + 1)
 
     def _trigger(self, event: str) -> Iterator[str]:
         name = f"dotmac_history_{event.lower()}"

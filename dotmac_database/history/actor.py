@@ -30,18 +30,18 @@ def is_recorded(table: Table) -> bool:
 
 def _concerned(metadata: MetaData) -> frozenset[Table]:
     """The tables with a history, and those whose changes cascade to one."""
-    found = {table for table in metadata.tables.values() if history_of(table) is not None}
-    pending = list(found)
+    tables = {table for table in metadata.tables.values() if history_of(table) is not None}
+    pending = list(tables)
     while pending:
         table = pending.pop()
         for key in table.foreign_key_constraints:
             if key.ondelete is None and key.onupdate is None:
                 continue
             referred = metadata.tables.get(key.elements[0].target_fullname.rpartition(".")[0])
-            if referred is not None and referred not in found:
-                found.add(referred)
+            if referred is not None and referred not in tables:
+                tables.add(referred)
                 pending.append(referred)
-    return frozenset(found)
+    return frozenset(tables)
 
 
 def announce_actors() -> None:
