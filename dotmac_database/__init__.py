@@ -29,7 +29,17 @@ from .errors import (
 from .execution.routes import Boundary, Route, Sender
 from .field_names import FieldName, name_of, names_for
 from .health import DatabaseHealthChecker, HealthCheckResult, HealthStatus
-from .models import AuditMixin, LivingUnique, SoftDeleteMixin, TenantMixin, Traits, VersionMixin, traits_of
+from .history import HistoryEntry
+from .models import (
+    AuditMixin,
+    HistoryMixin,
+    LivingUnique,
+    SoftDeleteMixin,
+    TenantMixin,
+    Traits,
+    VersionMixin,
+    traits_of,
+)
 from .outbox import DeadLetter, OutboxMessage, OutboxRelay, outbox_table, publish
 from .paging.pages import CursorPaginationResult, Estimate, OffsetResult, PaginationResult
 from .paging.paginators import DatabasePaginator, PaginationHelper, PerformancePaginator
@@ -146,6 +156,8 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "FullText",
     "HealthCheckResult",
     "HealthStatus",
+    "HistoryEntry",
+    "HistoryMixin",
     "IdempotencyRecord",
     "IndexAdvice",
     "Instrumentation",

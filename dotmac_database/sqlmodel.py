@@ -124,3 +124,9 @@ class VersionMixin(_Mixin):
     """The version of a row, which each update increments, so that an update of a stale row is refused."""
 
     version: int = Field(default=1, nullable=False, sa_column_kwargs={"server_default": text("1")})
+
+
+class HistoryMixin(_Mixin):
+    """Each change of a row is recorded in the table ``<table>_history``: see `dotmac_database.HistoryMixin`."""
+
+    __dotmac_history__: ClassVar[bool] = True

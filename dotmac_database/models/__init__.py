@@ -1,7 +1,16 @@
 """Mixins for models, and the traits of mapped classes."""
 
 from .living import LivingUnique
-from .mixins import AuditMixin, SoftDeleteMixin, TenantMixin, VersionMixin
+from .mixins import AuditMixin, HistoryMixin, SoftDeleteMixin, TenantMixin, VersionMixin
 from .traits import Traits, traits_of
 
-__all__ = ["AuditMixin", "LivingUnique", "SoftDeleteMixin", "TenantMixin", "Traits", "VersionMixin", "traits_of"]
+__all__ = [
+    "AuditMixin",
+    "HistoryMixin",
+    "LivingUnique",
+    "SoftDeleteMixin",
+    "TenantMixin",
+    "Traits",
+    "VersionMixin",
+    "traits_of",
+]

@@ -1,4 +1,4 @@
-"""Mixins for declarative models. ``dotmac_database.sqlmodel`` has the same four for SQLModel.
+"""Mixins for declarative models. ``dotmac_database.sqlmodel`` has the same ones for SQLModel.
 
 A model that defines these columns without a mixin is treated the same: see `traits`.
 """
@@ -55,3 +55,14 @@ class VersionMixin(_Mixin):
     """Each update by a repository increments ``version``, so that an update of a stale row can be refused."""
 
     version: Mapped[int] = mapped_column(Integer, default=1, server_default=text("1"), nullable=False)
+
+
+class HistoryMixin(_Mixin):
+    """Each change of a row is recorded in the table ``<table>_history``, by triggers, in the same transaction.
+
+    The history table is in the metadata of the class, so that ``metadata.create_all`` and migrations create it. See
+    ``repository.history``. Columns with ``info={"private": True}`` are not recorded. Mapping raises `MisuseError` for a
+    class whose history can't be kept, such as one of joined inheritance.
+    """
+
+    __dotmac_history__ = True

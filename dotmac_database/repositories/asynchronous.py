@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from datetime import datetime
 from inspect import isawaitable
 from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 from weakref import WeakKeyDictionary
@@ -20,6 +21,7 @@ from sqlalchemy.util import await_only
 from ..advisor import QueryPlan
 from ..execution.routes import Route
 from ..field_names import FieldName
+from ..history import HistoryEntry
 from ..paging.cursors import CursorKey
 from ..paging.pages import CursorPaginationResult, OffsetResult, PaginationResult
 from ..query import (
@@ -206,6 +208,14 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
     async def explain_route(self, options: OptionsLike = None) -> Route:
         """As `BaseRepository.explain_route`."""
         return await self._run(BaseRepository.explain_route, options)
+
+    async def history(self, entity_id: Any) -> builtins.list[HistoryEntry]:
+        """As `BaseRepository.history`."""
+        return await self._run(BaseRepository.history, entity_id)
+
+    async def forget_history(self, *, before: datetime, batch: int = 1000) -> int:
+        """As `BaseRepository.forget_history`."""
+        return await self._run(BaseRepository.forget_history, before=before, batch=batch)
 
     async def stream(self, options: OptionsLike = None, batch_size: int = 1000) -> AsyncIterator[M]:
         """As `BaseRepository.stream`."""

@@ -18,6 +18,7 @@ from .bulk import BulkMethods
 from .core import SyncDb
 from .explaining import ExplainMethods
 from .filtered import FilteredMethods
+from .history import HistoryMethods
 from .linking import LinkMethods
 from .obtaining import ObtainMethods
 from .upserting import UpsertMethods
@@ -36,6 +37,7 @@ class BaseRepository(
     LinkMethods[M, SyncDb],
     ExplainMethods[M, SyncDb],
     AggregateMethods[M, SyncDb],
+    HistoryMethods[M, SyncDb],
 ):
     """Typed access to the rows of one mapped class, on a `Session`.
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Mapper, RelationshipProperty, configure_mappers
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import ColumnClause, ColumnElement, TextClause
 
+from ..history.tables import source_of, tenant_of
 from ..models.inheritance import joined_columns
 from ..models.traits import tenant_key, traits_of
 from ..sqlalchemy_internals import all_mappers, without_annotations
@@ -194,7 +195,7 @@ def _tables_of(mappers_: tuple[Mapper[object], ...]) -> Iterator[Table]:
 def _owners(
     every: tuple[Mapper[object], ...], tables: Mapping[Table, object], metadata: tuple[MetaData, ...]
 ) -> dict[Table, Owner]:
-    """The owner of each tenants' table, and of each table with a ``tenant_id`` that no class maps."""
+    """The owner of each tenants' table, its history, and each table with a ``tenant_id`` that no class maps."""
     owners: dict[Table, Owner] = {}
     scoped = [mapper for mapper in every if tenant_key(mapper) is not None]
     for mapper in scoped:
@@ -212,7 +213,11 @@ def _owners(
     mapped = set(_tables_of(every))
     for each in metadata:
         for table in each.tables.values():
-            if table not in mapped and table not in owners and "tenant_id" in table.columns:
+            source = source_of(table)
+            tenant = None if source is None else tenant_of(source)
+            if tenant is not None:
+                owners[table] = Owner(column=table.columns[tenant.name])
+            elif table not in mapped and table not in owners and "tenant_id" in table.columns:
                 owners[table] = Owner(column=table.columns["tenant_id"])
     return owners
 

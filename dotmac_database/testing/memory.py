@@ -15,6 +15,7 @@ from sqlalchemy.schema import CreateTable
 
 from ..engines import make_async_engine, make_engine
 from ..errors import ValidationError
+from ..history.tables import with_histories
 from ..models.registered import mapped_tables
 
 
@@ -75,7 +76,7 @@ def every_table(remedy: str) -> list[Table]:
     for table in mapped_tables():
         if tables.setdefault(table.fullname, table) is not table:
             raise ValidationError(f"Two mapped classes have a table {table.fullname!r}; choose one with {remedy}.")
-    return list(tables.values())
+    return with_histories(tables.values())
 
 
 def attach_schemas(engine: Engine, tables: Iterable[Table]) -> None:

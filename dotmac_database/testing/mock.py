@@ -17,6 +17,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from ..engines import make_engine
 from ..errors import ValidationError
+from ..history.tables import with_histories
 from ..models.traits import traits_of
 from ..paging.cursors import CursorKey
 from ..repositories import AsyncRepository, BaseRepository
@@ -73,7 +74,7 @@ def _reachable(start: Mapper[M]) -> list[Table]:
         pending.extend(mapper.self_and_descendants)
     for table in list(tables):
         tables.update((key.column.table, None) for key in table.foreign_keys if _resolves(key, table.metadata))
-    return list(tables)
+    return with_histories(tables)
 
 
 def _resolves(key: ForeignKey, metadata: MetaData) -> bool:
