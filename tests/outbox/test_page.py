@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 from fastapi import FastAPI, Request
 from sqlmodel import SQLModel, select
 
@@ -22,7 +21,6 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "outbox.md"
 
 
 def test_the_page_s_app_sends_a_signed_webhook(tmp_path: Path) -> None:
-    assert uvicorn
     received: list[tuple[dict[str, str], bytes]] = []
     receiver = FastAPI()
 
