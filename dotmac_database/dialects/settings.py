@@ -35,7 +35,10 @@ SETTINGS_TABLE = "dotmac_settings"
 _ANNOUNCED = "dotmac_database.announced"
 """The key in a pooled connection's ``info`` of a dict: what each provider of settings has announced."""
 
-_OPTIONS: dict[str, object] = {OWN: True, OPENING: True}
+ANNOUNCING = "dotmac_announcing"
+"""The execution option of the statements of this module, before which nothing else is announced."""
+
+_OPTIONS: dict[str, object] = {OWN: True, OPENING: True, ANNOUNCING: True}
 _LOCAL: ColumnElement[bool] = literal_column("true")
 _UPSERT = text(f"INSERT OR REPLACE INTO {SETTINGS_TABLE} (name, value) VALUES (:name, :value)")  # noqa: S608 - a constant
 _CLEARED: dict[str, Executable] = {"sqlite": text(f"DELETE FROM {SETTINGS_TABLE}")}  # noqa: S608 - a constant

@@ -27,8 +27,7 @@ from sqlalchemy.sql.elements import TextClause
 
 from ..dialects.drivers import Opening
 from ..dialects.features import has_transaction_settings
-from ..dialects.own_statements import OPENING
-from ..dialects.settings import announced, send_settings
+from ..dialects.settings import ANNOUNCING, announced, send_settings
 from ..dialects.transactions import watch
 from .state import SettingsProvider, state_of
 
@@ -123,7 +122,7 @@ def before_statement(
     session: Session | None, connection: Connection, statement: str, context: DefaultExecutionContext | None
 ) -> None:
     """Announce what a statement that SQLAlchemy is about to send needs."""
-    if context is not None and OPENING in context.execution_options:
+    if context is not None and ANNOUNCING in context.execution_options:
         return
     providers = providers_for(session, _written(statement, context) if FOR_WRITES else ())
     if providers and connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
