@@ -11,6 +11,12 @@ from sqlalchemy.sql.selectable import TableClause
 OWN = "dotmac_own"
 """The execution option of a statement that a guarded session sends unchanged."""
 
+OPENING = "dotmac_opening"
+"""The execution option of a statement that opens a transaction, such as setting the tenant.
+
+If the next statement has a stale plan, this statement is sent again before it.
+"""
+
 
 class OwnTable(TableClause):
     """A table that the toolkit adds for a class, such as an FTS5 table.

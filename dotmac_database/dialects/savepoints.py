@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from .drivers import Driver, Link
+from .settings import doubt_announced, has_announced
 
 _NAME = "dotmac_write"
 """The beginning of the names of the driver's savepoints."""
@@ -105,8 +106,10 @@ def forget_savepoints(info: dict[str, Any]) -> None:
 def note_sent(info: dict[str, Any], statement: str) -> None:
     """Note that a statement was sent that may have set or ended savepoints, such as a ROLLBACK TO in raw SQL."""
     savepoints: _Savepoints | None = info.get(_SAVEPOINTS)
-    if savepoints is not None and _CONCERNS_SAVEPOINTS.search(statement):
-        savepoints.levels[:] = [False] * len(savepoints.levels)
+    if (savepoints is not None or has_announced(info)) and _CONCERNS_SAVEPOINTS.search(statement):
+        doubt_announced(info)
+        if savepoints is not None:
+            savepoints.levels[:] = [False] * len(savepoints.levels)
 
 
 def _of(info: dict[str, Any]) -> _Savepoints:

@@ -22,13 +22,8 @@ from sqlalchemy.util import await_only
 
 from ..sqlalchemy_internals import forget_cached_metadata, is_pooled, savepoint_name
 from .driver_internals import accept_schema, expire_schema, forget_prepared
+from .own_statements import OPENING
 from .savepoints import note_sent
-
-OPENING = "dotmac_opening"
-"""The execution option of a statement that opens a transaction, such as setting the tenant.
-
-If the next statement has a stale plan, this statement is sent again before it.
-"""
 
 _POINT = "dotmac_database.point"
 _FORGOTTEN_AT = "dotmac_database.forgotten"

@@ -14,6 +14,7 @@ from sqlalchemy.util import await_only
 from .driver_internals import is_executing
 from .drivers import Pooled, driver_of, link_of
 from .savepoints import forget_savepoints, note_savepoint, note_savepoint_ended
+from .settings import doubt_announced, forget_announced
 from .sqlite_functions import register_functions
 from .stale_plans import watch_plans
 
@@ -167,11 +168,13 @@ def _clear(connection: Connection) -> None:
         return  # an invalidated connection has no info, and to read it here would make the rollback fail
     connection.info.pop(ABORTED, None)
     forget_savepoints(connection.info)
+    forget_announced(connection.info)
 
 
 def _clear_savepoint(connection: Connection, *_: object) -> None:
     if not connection.invalidated:
         unmark_aborted(connection)
+        doubt_announced(connection.info)
 
 
 _listener: Any

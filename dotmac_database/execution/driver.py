@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Dialect, Engine
+from sqlalchemy import Connection, Dialect, Engine, Table
 from sqlalchemy import exc as sa
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.base import instance_state
@@ -20,7 +20,9 @@ from ..departures import READ_INSIDE, WRITE_INSIDE, connection_departure, statem
 from ..dialects.driver_internals import as_dbapi_error
 from ..dialects.drivers import Arguments, Driver, Link, Opening, Pooled, Rows, driver_of, link_of
 from ..dialects.errors import loses_connection
+from ..dialects.features import has_transaction_settings
 from ..dialects.savepoints import deeper, secure, undo
+from ..dialects.settings import doubt_announced, forget_announced
 from ..dialects.sqlite_engine import shared_pool
 from ..dialects.stale_plans import go_back, is_stale_plan, mark_opening, mark_point, note_stale, point_of
 from ..dialects.transactions import ABORTED, BUSY, equip_pooled, mark_aborted, total_changes, unmark_aborted
@@ -36,7 +38,8 @@ from ..sqlalchemy_internals import (
 from .compiling import DriverStatement, Processors, driver_statement
 from .objects import inserted, objects_of
 from .routes import Boundary, Route, engine_of
-from .state import discard_changes, state_of
+from .settings import FOR_WRITES, announce, opening, providers_for
+from .state import SettingsProvider, discard_changes, state_of
 from .work import lost_in_write, rollback, vanished
 
 M = TypeVar("M")
@@ -129,7 +132,7 @@ def write(
         return None  # the changes that wait may belong to the same rows
     begins = not session.in_transaction()
     try:
-        rows = _written(session, route, to_send, parameters)
+        rows = _written(session, route, to_send, parameters, traits.tables)
         if rows is None or not is_insert:
             return None if rows is None else objects_of(session, traits, to_send.keys, rows)
         new = inserted(session, traits, to_send.keys, rows[0], entity)
@@ -170,19 +173,24 @@ def undoing(session: Session) -> Iterator[None]:
         except BaseException as failure:
             connection.invalidate(failure)
             raise
+        doubt_announced(link.pooled.info)
         unmark_aborted(connection)
         discard_changes(session)
         raise
 
 
 def _written(
-    session: Session, route: Route, to_send: DriverStatement, parameters: Mapping[str, object]
+    session: Session,
+    route: Route,
+    to_send: DriverStatement,
+    parameters: Mapping[str, object],
+    tables: Sequence[Table],
 ) -> Sequence[Row] | None:
     connection = session.connection()
     if connection_departure(connection, WRITE_INSIDE):
         return None
     is_protected = route.boundary is Boundary.SAVEPOINT
-    return _records_within(session, connection, to_send, parameters, is_write=True, is_protected=is_protected)
+    return _records_within(session, connection, to_send, parameters, written=tables, is_protected=is_protected)
 
 
 def _records(
@@ -286,26 +294,29 @@ def _records_within(
     to_send: DriverStatement,
     parameters: Mapping[str, object],
     *,
-    is_write: bool = False,
+    written: Sequence[Table] = (),
     is_protected: bool = False,
 ) -> Sequence[Row] | None:
     """The rows of a statement in the connection's transaction, which is begun if need be. None: nothing was sent.
 
-    ``is_protected``: if the statement fails, only the statement is undone. Else the transaction can only be rolled back
-    after a failed write, on PostgreSQL also after a failed read.
+    ``written`` are the tables to which it may write; empty: it reads. ``is_protected``: if the statement fails, only
+    the statement is undone. Else the transaction can only be rolled back after a failed write, on PostgreSQL also after
+    a failed read.
     """
     link = link_of(connection.connection)
     if not to_send.driver.is_usable(link) or to_send.driver.commits_each(link):
         return None
+    providers: Sequence[SettingsProvider] = ()
+    if state_of(session).settings or (FOR_WRITES and written):
+        providers = providers_for(session, written)
+        if to_send.driver.in_transaction(link) or not has_transaction_settings(connection.dialect.name):
+            announce(connection, providers)
     attempt = _Attempt(session, connection, link, to_send)
     info = link.pooled.info
-    settings = state_of(session).settings
-    if settings is not None and attempt.begun:
-        settings.announce(connection)
     info[BUSY] = True
     try:
-        if settings is not None and not attempt.begun:
-            attempt.open(settings.opening(connection))
+        if providers and not attempt.begun:
+            attempt.open(opening(connection, providers))
         if is_protected:
             attempt.secure()
         if attempt.observed:
@@ -315,7 +326,7 @@ def _records_within(
     except SessionEndedError:
         raise
     except Exception as error:
-        failure = attempt.failed(error, is_write=is_write)
+        failure = attempt.failed(error, is_write=bool(written))
         if failure is error:
             raise
         raise failure from error
@@ -339,14 +350,14 @@ class _Attempt:
         self._changes = total_changes(connection) if self._driver.undoes_statement else None
         self._opens = self._secured = False
 
-    def open(self, opening: Opening | None) -> None:
+    def open(self, settings: Opening | None) -> None:
         """Begin the transaction with settings, if there are any."""
-        if opening is None:
+        if settings is None:
             return
         self._opens = True
         pooled = self._link.pooled
         point_of(self._connection.dialect, pooled, self._link.driver)  # makes the connection forget its stale plans
-        sql, arguments = self._driver.open(self._link, opening)
+        sql, arguments = self._driver.open(self._link, settings)
         _refuse_lost(self._link)
         mark_opening(pooled, sql, arguments)
         self._opens = False
@@ -395,9 +406,8 @@ class _Attempt:
         except Exception as error:
             connection.invalidate(error)
             raise
-        settings = state_of(self._session).settings
-        if not self.begun and settings is not None:
-            settings.forget()
+        if not self.begun:
+            forget_announced(link.pooled.info)
         return self._unmark()
 
     def _unmark(self) -> None:

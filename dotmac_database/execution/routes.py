@@ -35,6 +35,7 @@ from ..dialects.copying import copies
 from ..dialects.drivers import driver_of
 from ..dialects.isolation import saves_begin, statement_is_transaction
 from ..models.traits import Traits
+from .settings import FOR_WRITES, write_needs
 from .state import SessionState, refuse_write, state_of
 
 M = TypeVar("M")
@@ -72,7 +73,7 @@ class Circumstance(Enum):
     OPEN_BLOCK = "A DatabaseTransaction is open."
     NO_AUTO_COMMIT = "auto_commit is off."
     EXPIRES_ON_COMMIT = "The session expires its objects at a commit."
-    TENANT_SETTING = "Row-level security needs a transaction that names the tenant."
+    SETTINGS = "Row-level security or history needs a transaction that names the tenant or the actor."
     ISOLATION_LEVEL = "The isolation level is not READ COMMITTED."
     LOCKS = "The rows are locked until the transaction ends."
     OTHER_DRIVER = "The driver is none that is used without SQLAlchemy."
@@ -213,7 +214,7 @@ def write_route(
         reason = Circumstance.OPEN_TRANSACTION
     elif state.open_blocks:
         if state.last_write and state.lazy and state.open_blocks == 1 and auto_commit and refusal is None:
-            reason = _own_transaction_reason(session, state) or _driver_refusal(
+            reason = _write_transaction_reason(session, state, traits) or _driver_refusal(
                 session, traits, WRITE_BY_DRIVER, by_itself=True, is_checked=is_checked
             )
             if reason is None:
@@ -222,7 +223,7 @@ def write_route(
     elif not auto_commit:
         boundary, reason = Boundary.SESSION_TRANSACTION, Circumstance.NO_AUTO_COMMIT
     else:
-        boundary, reason = Boundary.OWN_TRANSACTION, _own_transaction_reason(session, state)
+        boundary, reason = Boundary.OWN_TRANSACTION, _write_transaction_reason(session, state, traits)
     is_own = boundary is Boundary.OWN_TRANSACTION
     by_itself = reason is None
     may_be_driver = refusal is None and by_itself
@@ -231,7 +232,7 @@ def write_route(
         refusal = _driver_refusal(session, traits, shortcut, by_itself=by_itself, is_checked=is_checked)
         if refusal is None:
             return DIRECT if by_itself else Route(Sender.DRIVER, boundary, reason)
-    if is_own and is_single and state.settings is None and _can_omit_begin(session):
+    if is_own and is_single and not _needs_settings(state, traits) and _can_omit_begin(session):
         boundary = Boundary.AUTOCOMMIT
     elif may_be_driver and _driver_refusal(session, traits, WRITE_INSIDE, by_itself=False) is None:
         sender = Sender.DRIVER
@@ -304,9 +305,19 @@ def _session_transaction_reason(session: Session, state: SessionState) -> Circum
 
 def _own_transaction_reason(session: Session, state: SessionState) -> Circumstance | None:
     """Why a statement outside of a transaction must begin one. None: nothing that this function checks requires it."""
-    if state.settings is not None:
-        return Circumstance.TENANT_SETTING
+    if state.settings:
+        return Circumstance.SETTINGS
     return Circumstance.EXPIRES_ON_COMMIT if _expires(session, state) else None
+
+
+def _write_transaction_reason(session: Session, state: SessionState, traits: Traits[M]) -> Circumstance | None:
+    """As `_own_transaction_reason`, for a write of the class."""
+    return Circumstance.SETTINGS if _needs_settings(state, traits) else _own_transaction_reason(session, state)
+
+
+def _needs_settings(state: SessionState, traits: Traits[M]) -> bool:
+    """Whether a write of the class needs a transaction with settings."""
+    return bool(state.settings) or (bool(FOR_WRITES) and any(map(write_needs, traits.tables)))
 
 
 def _expires(session: Session, state: SessionState) -> bool:

@@ -5,8 +5,9 @@ The state is stored on the sync session, which is also behind every `AsyncSessio
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from sqlalchemy import Connection, Engine, inspect
 from sqlalchemy import exc as sa
@@ -14,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import InstanceState, LoaderCallableStatus, PassiveFlag, Session, scoped_session
 from sqlalchemy.orm.attributes import get_history, set_committed_value
 
-from ..dialects.drivers import Opening
 from ..dialects.transactions import watch
 from ..errors import MisuseError, SessionEndedError, TransactionError
 from ..sqlalchemy_internals import has_ended
@@ -23,17 +23,20 @@ AnySession: TypeAlias = Session | AsyncSession | scoped_session[Session] | async
 _INFO = "dotmac_database"
 
 
-class TransactionSettings(Protocol):
-    """Settings of a transaction, such as the tenant for row-level security."""
+@dataclass(frozen=True, eq=False)
+class SettingsProvider:
+    """What gives a transaction some settings.
 
-    def announce(self, connection: Connection) -> None:
-        """Send the settings, unless the open transaction of ``connection`` has them already."""
+    ``current`` returns the present state, which is compared with the one that was announced last; None: there is
+    nothing to announce. ``values`` makes the settings of a state, by name; for None, those that undo it. It is called
+    only when they are sent. ``is_secret``: the values must not be in the text of a statement. ``for_triggers``: SQLite
+    gets them too, in its table ``dotmac_settings``, which must exist there.
+    """
 
-    def opening(self, connection: Connection) -> Opening | None:
-        """The settings that a transaction begins with, which the caller sends; None: it needs none."""
-
-    def forget(self) -> None:
-        """Note that the transaction was rolled back, and its settings with it."""
+    current: Callable[[], object]
+    values: Callable[[object], Mapping[str, str]]
+    is_secret: bool = False
+    for_triggers: bool = False
 
 
 @dataclass(slots=True)
@@ -43,7 +46,7 @@ class SessionState:
     ``open_blocks`` is the number of open `DatabaseTransaction` blocks, including that of the plugin's request; while it
     is not zero, ``auto_commit`` only flushes. ``lazy``: the outermost block has no database transaction until its first
     write. ``preserved`` are the objects that repositories returned in this transaction: they keep their values after
-    its commit. ``settings`` are those that each transaction needs before its first statement; None: there are none.
+    its commit. ``settings`` are the providers of what each transaction needs before its first statement.
     ``savepoints``: a write in an open transaction is a savepoint. ``asynchronous``: the session belongs to an
     `AsyncSession`, whose objects the toolkit never expires, since expired attributes can't be loaded implicitly there.
     ``reading_alone``: a read outside of a transaction is running, and its end does not count as a commit, so that it
@@ -56,7 +59,7 @@ class SessionState:
     open_blocks: int = 0
     lazy: bool = False
     preserved: list[object] = field(default_factory=list)
-    settings: TransactionSettings | None = None
+    settings: tuple[SettingsProvider, ...] = ()
     savepoints: bool = True
     asynchronous: bool = False
     reading_alone: bool = False

@@ -18,6 +18,7 @@ from ..dialects.copying import copy
 from ..dialects.own_statements import OWN
 from ..errors import DatabaseError, ValidationError
 from ..execution.routes import ARRAYS_FROM, Sender, bulk_sender, change_refusal, rows_sender
+from ..execution.settings import announce, providers_for
 from ..statements.bulk import (
     BATCH,
     Unnested,
@@ -253,6 +254,7 @@ class BulkMethods(ManyRowsWriter[M, SyncDb]):
                 session.execute(writer.insert(returning=False), members.dicts(), execution_options=self._options)
             case Sender.COPY:
                 connection = session.connection({"mapper": traits.mapper})
+                announce(connection, providers_for(session, traits.tables))
                 copy(connection, traits.tables[0], *rows.lists(members))
             case _:
                 bound = insert_from(writer, rows.arrays(members), returning=False)

@@ -41,12 +41,6 @@ ALL_TENANTS: Final = _AllTenants.ALL_TENANTS
 
 AllTenants = Literal[_AllTenants.ALL_TENANTS]
 
-UNKNOWN: Final = object()
-"""The value of `TenantBinding.announced` after a rollback to a savepoint.
-
-PostgreSQL has then restored an older setting, which is not known.
-"""
-
 _INFO = "dotmac_database.tenant"
 _BLOCKS: ContextVar[frozenset[int]] = ContextVar("dotmac_database_unscoped", default=frozenset())
 _NUMBERS = count()
@@ -59,7 +53,6 @@ class TenantBinding:
     ``blocks`` are the open `unscoped` blocks, which are effective only in the task or thread that opened them.
     ``attached`` are objects that were loaded outside of this session and then added to it: their loaded state does not
     prove their tenant. ``writing`` is not zero during a flush or a bulk insert or update, which send Core statements.
-    ``announced`` is the tenant setting that row-level security has in the open transaction; None: no setting yet.
     ``tenant_free`` are the names of tables and functions that are declared to contain no tenant's rows. ``last`` is the
     last tenant of the session: the session's objects belong to that tenant. ``waits`` returns whether callbacks wait
     for the commit. ``read_only``: statements that write are refused.
@@ -70,7 +63,6 @@ class TenantBinding:
     tenant: Any = None
     blocks: set[int] = field(default_factory=set)
     writing: int = 0
-    announced: object = None
     last: object = None
     waits: Callable[[], bool] | None = None
     read_only: bool = False

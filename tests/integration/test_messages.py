@@ -22,6 +22,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
 from benchmarks.wire import Proxy, Sent
 from dotmac_database import RowLevelSecurity, TenantMixin, bind_tenant, create_database, guard_tenants
+from dotmac_database.execution.settings import FOR_WRITES, provide_for_writes
+from dotmac_database.execution.state import SettingsProvider
 from tests.confined import SECRETS, confined_database
 from tests.conftest import DRIVERS, Face
 from tests.ways import block
@@ -72,6 +74,9 @@ EXPECTED = """
 | signed policies | asyncpg       | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 12/12 | 8/8                |
 | signed policies | psycopg       | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 12/12 | 8/8                |
 | signed policies | psycopg-async | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 12/12 | 8/8                |
+| actor           | asyncpg       | 1/1 | 1/1  | 1/1  | 3/3    | 3/3    | 11/11 | 7/7                |
+| actor           | psycopg       | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
+| actor           | psycopg-async | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
 """
 
 """The counts. A block is three creates and two updates. The circumstances:
@@ -81,6 +86,7 @@ EXPECTED = """
 - observed: a listener before and a listener after each statement, which are marked as observers
 - listened: the same, not marked. They could write, so that a write needs BEGIN and COMMIT
 - inside: in an open block, whose begin and end are not counted. The block is a savepoint there
+- actor: a plain session, and a setting for writes to the table
 - policies, signed policies: a guarded session with row-level security, without and with a secret
 """
 
@@ -188,6 +194,7 @@ def listen(*_: object) -> None:
     """A listener that is not marked."""
 
 
+ACTOR = SettingsProvider(lambda: "alice", lambda value: {"dotmac.actor": str(value or "")})
 LISTENERS: dict[str, Callable[..., None]] = {"observed": observe, "listened": listen}
 
 
@@ -198,7 +205,12 @@ def listened(face: Face, circumstance: str) -> Iterator[None]:
     if listener is not None:
         event.listen(face.engine, "before_cursor_execute", listener)
         event.listen(face.engine, "after_cursor_execute", listener)
-    yield
+    if circumstance == "actor":
+        provide_for_writes(ACTOR, lambda table: table.name == Item.__tablename__)
+    try:
+        yield
+    finally:
+        FOR_WRITES[:] = [each for each in FOR_WRITES if each.provider is not ACTOR]
 
 
 class Calls:

@@ -29,7 +29,7 @@ from dotmac_database import (
 )
 from dotmac_database.dialects.drivers import driver_of, link_of
 from dotmac_database.engines import Database, create_database
-from dotmac_database.execution.state import state_of
+from dotmac_database.execution.settings import opening, providers_for
 from dotmac_database.tenancy.rls.policies import ALL_TENANTS_SETTING, SETTING
 from tests.conftest import Face, counted
 from tests.postgres import _free_port
@@ -439,14 +439,12 @@ def test_a_signed_tenant_is_in_no_text_that_other_sessions_can_read(owner: Datab
 
     def begin(session: Session) -> None:
         connection = session.connection()
-        settings = state_of(session).settings
+        settings = opening(connection, providers_for(session, ()))
         assert settings is not None
-        opening = settings.opening(connection)
-        assert opening is not None
-        assert opening.is_secret is signed
+        assert settings.is_secret is signed
         driver = driver_of(connection.dialect)
         assert driver is not None
-        driver.open(link_of(connection.connection), opening)
+        driver.open(link_of(connection.connection), settings)
 
     async def run() -> list[str]:
         maker = guard_tenants(async_sessionmaker(owner.async_engine, expire_on_commit=False), rls=rls)

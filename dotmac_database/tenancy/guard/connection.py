@@ -25,16 +25,16 @@ from sqlalchemy.orm import Session
 from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.elements import BindParameter
 
-from ...dialects.drivers import Opening
 from ...dialects.features import has_policies
 from ...dialects.own_statements import OWN
 from ...errors import TenantIsolationError
-from ...execution.state import refuse_write
+from ...execution.settings import before_statement
+from ...execution.state import SettingsProvider, refuse_write
 from ...sqlalchemy_internals import values_of
-from ..context import UNKNOWN, TenantBinding, binding_of
+from ..context import TenantBinding, binding_of
 from ..parameters import SERVED_TENANT
 from ..rls.cleaning import CLEANING, mark_raw
-from ..rls.row_level_security import announce_tenant, settings_of
+from ..rls.row_level_security import RowLevelSecurity, settings_of
 from ..tables import TABLES
 from ..values import column_value, same
 from .compiler import ConfiningCompiler, confining
@@ -58,7 +58,6 @@ def watch(session: Session, connection: Connection) -> None:
         _WATCHED.add(connection.engine)
         event.listen(connection.engine, "before_execute", _on_statement, retval=True)
         event.listen(connection.engine, "before_cursor_execute", _on_cursor, retval=True)
-        event.listen(connection.engine, "rollback_savepoint", _on_savepoint)
 
 
 def _guarding(connection: Connection) -> tuple[Session, TenantBinding] | None:
@@ -69,13 +68,6 @@ def _guarding(connection: Connection) -> tuple[Session, TenantBinding] | None:
         return None
     binding = binding_of(session)
     return None if binding is None else (session, binding)
-
-
-def _on_savepoint(connection: Connection, *_: object) -> None:
-    """A rollback to a savepoint undoes a tenant setting that was made after it."""
-    guarding = _guarding(connection)
-    if guarding is not None:
-        guarding[1].announced = UNKNOWN
 
 
 def _on_statement(
@@ -126,12 +118,16 @@ def _on_cursor(
     """Check a statement before it is sent: if it is not confined, it must not use tenants' tables or contain text."""
     guarding = _guarding(connection)
     if guarding is not None and not _CONTROL.match(statement):
-        _check_sent(guarding[1], connection, statement, context)
+        _check_sent(*guarding, connection, statement, context)
     return statement, parameters
 
 
 def _check_sent(
-    binding: TenantBinding, connection: Connection, statement: str, context: DefaultExecutionContext | None
+    session: Session,
+    binding: TenantBinding,
+    connection: Connection,
+    statement: str,
+    context: DefaultExecutionContext | None,
 ) -> None:
     if context is not None and CLEANING in context.execution_options:
         return
@@ -141,9 +137,9 @@ def _check_sent(
     if not binding.open and (context is None or OWN not in context.execution_options):
         judge(_facts(binding, statement, context, has_policies=protected)).enforce()
     if protected and binding.rls is not None:
-        if binding.announced is not _ANNOUNCING and _is_raw(context):
+        if _is_raw(context):
             mark_raw(connection, statement, binding.rls.harmless_functions)
-        _announce(binding, connection)
+        before_statement(session, connection, statement, context)
 
 
 def _only_reads(context: DefaultExecutionContext | None) -> bool:
@@ -165,62 +161,18 @@ def _is_raw(context: DefaultExecutionContext | None) -> bool:
     return not isinstance(compiled, ConfiningCompiler) or compiled.opaque is not None
 
 
-def _settings(binding: TenantBinding) -> tuple[str | None, bool]:
-    """The tenant that the session serves, and whether it may access the rows of all tenants."""
-    return None if binding.tenant is None else str(binding.tenant), binding.open
+def tenant_settings(binding: TenantBinding, rls: RowLevelSecurity) -> SettingsProvider:
+    """The settings of row-level security in a guarded session's transactions."""
 
+    def current() -> tuple[str, bool] | None:
+        state = "" if binding.tenant is None else str(binding.tenant), binding.open
+        return None if state == ("", False) else state
 
-def _announce(binding: TenantBinding, connection: Connection) -> None:
-    """Set the tenant for row-level security, before the first statement of a transaction."""
-    settings = _settings(binding)
-    if (
-        binding.announced == settings
-        or binding.announced is _ANNOUNCING
-        or (binding.announced is None and settings == (None, False))
-    ):
-        return
-    announced, binding.announced = binding.announced, _ANNOUNCING
-    try:
-        announce_tenant(connection, *settings, signer=None if binding.rls is None else binding.rls.signer)
-        announced = settings
-    finally:
-        binding.announced = announced
+    def values(state: object) -> Mapping[str, str]:
+        tenant, across = state if isinstance(state, tuple) else (None, False)
+        return settings_of(tenant, across, rls.signer)
 
-
-class TenantSettings:
-    """The settings of row-level security in a guarded session's transactions, for statements that the driver sends."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = ref(session)
-
-    def announce(self, connection: Connection) -> None:
-        """Send the tenant, unless the open transaction has it already. One statement."""
-        guarding = _guarding(connection)
-        if guarding is not None and has_policies(connection.dialect.name):
-            _announce(guarding[1], connection)
-
-    def opening(self, connection: Connection) -> Opening | None:
-        """The tenant, for the beginning of a transaction, of which it is noted that it has the tenant."""
-        guarding = _guarding(connection)
-        binding = None if guarding is None else guarding[1]
-        if binding is None or binding.rls is None or not has_policies(connection.dialect.name):
-            return None
-        settings = _settings(binding)
-        if settings == (None, False):
-            return None
-        binding.announced = settings
-        signer = binding.rls.signer
-        return Opening(tuple(settings_of(*settings, signer).items()), is_secret=signer is not None)
-
-    def forget(self) -> None:
-        """Note that the transaction was rolled back, and the tenant with it."""
-        session = self._session()
-        binding = None if session is None else binding_of(session)
-        if binding is not None:
-            binding.announced = None
-
-
-_ANNOUNCING = object()
+    return SettingsProvider(current, values, is_secret=rls.signer is not None)
 
 
 def _facts(

@@ -20,11 +20,11 @@ from ...execution.state import state_of
 from ...execution.work import discard
 from ...models.traits import tenant_key
 from ...sqlalchemy_internals import has_ended, has_nothing_to_flush
-from ..context import UNKNOWN, TenantBinding, binding_of, guard
+from ..context import TenantBinding, binding_of, guard
 from ..related import stamp_by_related
 from ..rls.row_level_security import RowLevelSecurity
 from ..values import same
-from .connection import TenantSettings, watch
+from .connection import tenant_settings, watch
 from .orm_statements import on_execute
 from .unit_of_work import check_attached, check_unit_of_work, core_writes_allowed
 
@@ -61,10 +61,10 @@ def _guarded_class(base: type[Session], rls: RowLevelSecurity | None, tenant_fre
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            guard(self, rls=rls, tenant_free=tenant_free)
+            binding = guard(self, rls=rls, tenant_free=tenant_free)
             if rls is not None:
                 # The tenant is a setting of a transaction, so no read can be sent without a transaction.
-                state_of(self).settings = TenantSettings(self)
+                state_of(self).settings = (tenant_settings(binding, rls),)
 
         def get(self, *args: Any, **kwargs: Any) -> Any:
             entity = super().get(*args, **kwargs)
@@ -96,7 +96,6 @@ def _guarded_class(base: type[Session], rls: RowLevelSecurity | None, tenant_fre
     event.listen(GuardedSession, "do_orm_execute", on_execute)
     event.listen(GuardedSession, "before_flush", _on_flush)
     event.listen(GuardedSession, "after_begin", _on_begin)
-    event.listen(GuardedSession, "after_soft_rollback", _on_rollback)
     event.listen(GuardedSession, "detached_to_persistent", _on_attached)
     return GuardedSession
 
@@ -135,11 +134,6 @@ def _on_attached(session: Session, entity: object) -> None:
 
 def _on_begin(session: Session, _transaction: object, connection: Connection) -> None:
     watch(session, connection)
-    _binding(session).announced = None
-
-
-def _on_rollback(session: Session, *_: object) -> None:
-    _binding(session).announced = UNKNOWN
 
 
 _listener: Any  # for mypy, functions do not have this attribute

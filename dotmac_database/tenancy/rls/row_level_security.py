@@ -11,8 +11,7 @@ from sqlalchemy import ColumnElement, Connection, MetaData, Table, bindparam, fu
 from sqlalchemy.types import Text
 
 from ...dialects.features import has_policies
-from ...dialects.own_statements import OWN
-from ...dialects.stale_plans import OPENING
+from ...dialects.own_statements import OPENING, OWN
 from ...errors import DatabaseError, ValidationError
 from .policies import (
     ALL_TENANTS_SETTING,
