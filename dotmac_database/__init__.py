@@ -16,6 +16,7 @@ from .errors import (
     LazyLoadError,
     MisuseError,
     PermissionDeniedError,
+    PolicyNotExpressibleError,
     SessionEndedError,
     StaleEntityError,
     TenantIsolationError,
@@ -70,11 +71,11 @@ from .statements.references import (
     missing_references,
     tenant_references,
 )
+from .row_policies import RowLevelSecurity
 from .tenancy import (
     ALL_TENANTS,
     Finding,
     LooseKey,
-    RowLevelSecurity,
     bind_tenant,
     check_tenant_keys,
     guard_tenants,
@@ -156,6 +157,7 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "PerformancePaginator",
     "PermissionDeniedError",
     "Policy",
+    "PolicyNotExpressibleError",
     "QueryFilter",
     "QueryOptions",
     "QueryPlan",
