@@ -62,6 +62,7 @@ from .repositories import (
 )
 from .retry import RetryAttempt, RetryBudget, RetryHook, RetryPolicy, RetryStrategy, is_transient, with_retry
 from .retry.breaker import CircuitBreaker, CircuitChange, CircuitHook
+from .row_policies import RowLevelSecurity
 from .statements.links import check_link
 from .statements.references import (
     TenantReference,
@@ -71,7 +72,6 @@ from .statements.references import (
     missing_references,
     tenant_references,
 )
-from .row_policies import RowLevelSecurity
 from .tenancy import (
     ALL_TENANTS,
     Finding,

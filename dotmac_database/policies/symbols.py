@@ -36,7 +36,7 @@ class Trace:
         raise error
 
 
-class ActorValue:
+class ActorValue:  # noqa: PLW1641 - it has a __hash__, which refuses
     """The symbolic actor, or a value of it. Its values can't be used in Python."""
 
     __slots__ = ("_path", "_trace")
@@ -82,6 +82,10 @@ class ActorValue:
         return _compared(self, ">=", other)
 
 
+_ARITHMETIC = (
+    *("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "divmod", "pow"),
+    *("lshift", "rshift", "and", "or", "xor"),
+)
 _IN_PYTHON = {
     "__bool__": "whether it is true",
     "__hash__": "its hash",
@@ -109,11 +113,7 @@ _IN_PYTHON = {
     "__deepcopy__": "a copy of it",
     "__reduce_ex__": "a copy of it",
     **dict.fromkeys(("__neg__", "__pos__", "__abs__", "__invert__"), "the result of a calculation"),
-    **{
-        f"__{side}{name}__": "the result of a calculation"
-        for name in "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and or xor".split()
-        for side in ("", "r", "i")
-    },
+    **{f"__{side}{name}__": "the result of a calculation" for name in _ARITHMETIC for side in ("", "r", "i")},
 }
 """What Python asks of a value, and what it would need."""
 
@@ -156,10 +156,10 @@ class ActorCondition(Grouping[Any]):
         super().__init__(element)
         self.dotmac_value = value
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> bool:  # noqa: PLE0304 - it always raises
         refuse(
             self.dotmac_value,
-            "needs the result of a comparison in Python; return the comparison, or combine it by or_(), and_() and not_()",
+            "needs the result of a comparison in Python; return it, or combine it by or_(), and_() and not_()",
         )
 
 
@@ -222,7 +222,9 @@ def _compared(value: ActorValue, operator: str, other: Any) -> Any:
         return _OPERATORS[operator](value.__clause_element__(), other)
     kind = _kind_of(value, other)
     if operator not in ("==", "!=") and kind is not Decimal:
-        refuse(value, f"orders it by {operator} with a {type(other).__name__}, which Python and PostgreSQL can differ in")
+        refuse(
+            value, f"orders it by {operator} with a {type(other).__name__}, which Python and PostgreSQL can differ in"
+        )
     exactly = Exactly(value, kind)
     return ActorCondition(_OPERATORS[operator](exactly.parameter(), exactly.literal(other)), value)
 
@@ -237,6 +239,6 @@ def _kind_of(value: ActorValue, other: object) -> type:
             return kind
     refuse(
         value,
-        f"compares it with a {type(other).__name__}; a text, an int, a Decimal, a bool, a UUID or a member of an enum is "
-        "possible",
+        f"compares it with a {type(other).__name__}; only a text, an int, a Decimal, a bool, a UUID or an enum's "
+        "member is possible",
     )

@@ -76,6 +76,8 @@ def _check(code: CodeType, trace: Trace) -> None:
     for instruction in dis.get_instructions(code):
         where = f"{code.co_filename}, line {code.co_firstlineno}"
         if any(part in instruction.opname for part in _IDENTITY):
-            trace.refuse(f'it compares by "is" ({where}), which does not see that the actor is symbolic; compare by ==.')
+            trace.refuse(
+                f'it compares by "is" ({where}), which does not see that the actor is symbolic; compare by ==.'
+            )
         if instruction.opname in _MATCHES or instruction.argval in _TYPE_NAMES:
             trace.refuse(f"it asks for the class of a value ({where}), which does not see that the actor is symbolic.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -16,7 +16,6 @@ from ..execution.state import SettingsProvider
 from ..policies.rights import Right
 from ..policies.rules import Rules, rules_of
 from ..policies.symbols import Step, path_text
-from ..tenancy.context import TenantBinding
 from ..tenancy.rls.signature import ACTOR_SETTING, Signer
 from .compiling import Reading
 from .ruled import RIGHT
@@ -35,13 +34,13 @@ class _State(NamedTuple):
 
 def actor_settings(
     session: Session,
-    binding: TenantBinding,
+    tenant: Callable[[], object],
     readings: Mapping[str, Reading],
     signer: Signer | None,
     *,
     with_rights: bool,
 ) -> SettingsProvider:
-    """The setting with the values of the session's actor. Without an actor nothing is announced.
+    """The setting with the values of the session's actor, who acts for ``tenant()``. Without an actor there is none.
 
     The values are read once for each actor, when they are first announced. ``with_rights``: the setting also says when
     an UPDATE deletes or restores rows.
@@ -52,8 +51,8 @@ def actor_settings(
         rules = rules_of(session)
         if rules is None:
             return None
-        tenant = None if binding.tenant is None else str(binding.tenant)
-        return _State(rules, tenant, session.info.get(_RIGHT) if with_rights else None)
+        served = tenant()
+        return _State(rules, None if served is None else str(served), session.info.get(_RIGHT) if with_rights else None)
 
     def values(state: object) -> Mapping[str, str]:
         if not isinstance(state, _State):

@@ -1,7 +1,7 @@
 """Compiles a rule into the text of a policy's condition, in which the actor's values are read from a setting."""
 
 # SQLAlchemy's compilers are not typed: for mypy, their methods return `Any` instead of a str.
-# mypy: disable-error-code="no-any-return"
+# mypy: disable-error-code="no-any-return, no-untyped-call"
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ARRAY, BindParameter, ColumnElement, Table, Text, literal_column, select
+from sqlalchemy import ARRAY, BindParameter, ColumnElement, Select, Table, Text, literal_column, select
 from sqlalchemy.dialects.postgresql.base import PGCompiler, PGDialect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql import operators
@@ -66,6 +66,7 @@ class _Compiler(PGCompiler):
     def __init__(self, *args: Any, **kw: Any) -> None:
         self.readings: dict[str, Reading] = {}
         self.tables: dict[Table, bool] = {}
+        self._signed = bool(getattr(kw.get("dialect", args[0] if args else None), "dotmac_signed", False))
         self._sign = 1  # -1 within NOT; 0 where a missing row can have any effect
         super().__init__(*args, **kw)
 
@@ -96,10 +97,12 @@ class _Compiler(PGCompiler):
         if isinstance(symbol, ActorValue):
             reading = Reading(path_of(symbol), form, exactly)
             self.readings[reading.key] = reading
-            return _cast(actor_sql(quoted_text(reading.key), signed=self.dialect.dotmac_signed), form)
+            return _cast(actor_sql(quoted_text(reading.key), signed=self._signed), form)
         for each in value if isinstance(value, (list, tuple)) else ():
             if isinstance(each, ActorValue):
-                refuse_value(each, "has it in a list of values; compare it by a condition of its own, in any_of() or or_()")
+                refuse_value(
+                    each, "has it in a list of values; compare it by a condition of its own, in any_of() or or_()"
+                )
         text = form.text(value)
         return "NULL" if text is None else _cast(quoted_text(text), form)
 
@@ -119,7 +122,7 @@ class _Compiler(PGCompiler):
         inverse = words != "= ANY"
         return (base.visit_not_in_op_binary if inverse else base.visit_in_op_binary)(binary, operator, **kw)
 
-    def visit_table(self, table: Any, asfrom: bool = False, **kw: Any) -> str:
+    def visit_table(self, table: Any, asfrom: Any = False, **kw: Any) -> str:  # type: ignore[override]  # it passes the rest on
         """Note a table that a subselect reads (called by SQLAlchemy)."""
         if asfrom and isinstance(table, Table) and len(self.stack) > 1:  # the outermost FROM is the policy's own table
             real = table.metadata.tables.get(table.key, table)
@@ -205,7 +208,7 @@ def compiled(rule: Rule, traits: Traits[Any], trace: Trace, *, signed: bool) -> 
 
 def _compiled(condition: ColumnElement[bool], table: Any, signed: bool) -> Compiled:
     # The table is the FROM of a SELECT around the condition, so that subselects refer to it instead of reading it.
-    around = select(literal_column("1")).select_from(table)
+    around: Select[Any] = select(literal_column("1")).select_from(table)
     dialect = _PolicyDialect(signed)
     whole: Any = around.where(condition).compile(dialect=dialect)
     start = str(around.compile(dialect=dialect)) + " \nWHERE "

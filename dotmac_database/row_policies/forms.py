@@ -45,7 +45,8 @@ class Form:
         plain = undecorated(self.type)
         named = [self.cast] if self.cast else []
         if plain is not self.type or isinstance(plain, Enum):
-            named.append(plain.enum_class.__name__ if _has_class(plain) else type(self.type).__name__)
+            has_class = isinstance(plain, Enum) and plain.enum_class is not None
+            named.append(plain.enum_class.__name__ if has_class else type(self.type).__name__)  # type: ignore[attr-defined]  # see above
         return "".join(f"::{each}" for each in named)
 
     def text(self, value: object) -> str | None:
@@ -65,10 +66,6 @@ class Form:
         except ValueError:
             return None
         return _text(bound_by(self.type, _TYPES)(value))
-
-
-def _has_class(type_: TypeEngine[Any]) -> bool:
-    return isinstance(type_, Enum) and type_.enum_class is not None
 
 
 def _type_name(type_: TypeEngine[Any]) -> str | None:
@@ -122,5 +119,3 @@ def quoted_text(text: str) -> str:
     """A text as an SQL literal, whatever the setting standard_conforming_strings says."""
     doubled = text.replace("'", "''")
     return f"'{doubled}'" if "\\" not in text else "E'" + doubled.replace("\\", "\\\\") + "'"
-
-

@@ -59,15 +59,17 @@ class _Related:
 
     def check_recursion(self, table: Table) -> None:
         """Follow what the policies of a table read, and what the policies of those tables read."""
-        ways = [(each, (table,)) for each in self._read_by(table, only_select=False)]
+        ways: list[tuple[Table, tuple[Table, ...]]] = [
+            (each, (table,)) for each in self._read_by(table, only_select=False)
+        ]
         visited = set[Table]()
         while ways:
             last, way = ways.pop()
             if last is table:
                 names = " → ".join(each.name for each in (*way, table))
                 raise PolicyNotExpressibleError(
-                    f"The policies of {table.name} can't be policies of the database: they read {names}, and PostgreSQL "
-                    "would raise \"infinite recursion detected in policy\".",
+                    f"The policies of {table.name} can't be policies of the database: they read {names}, and "
+                    'PostgreSQL would raise "infinite recursion detected in policy".',
                     field="policies",
                 )
             if last not in visited:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Table
@@ -17,6 +16,7 @@ from ..policies.rights import Right, Rule
 from ..policies.symbols import ActorValue, Trace
 from ..policies.watching import called
 from ..tenancy.rls.policies import across_tenants, quoted
+from ..tenancy.rls.row_policies import RowPolicy
 from ..tenancy.rls.signature import actor_sql
 from .compiling import Compiled, Reading, compiled
 from .forms import quoted_text
@@ -26,39 +26,6 @@ NAMES = {"SELECT": "dotmac_read", "INSERT": "dotmac_create", "UPDATE": "dotmac_u
 
 RIGHT = "right"
 """The key of the setting under which a repository announces that an UPDATE deletes or restores rows."""
-
-
-@dataclass(frozen=True)
-class RowPolicy:
-    """One policy in the database: the command, and its conditions. ``mark`` is a hash of them."""
-
-    name: str
-    command: str
-    using: str | None
-    check: str | None
-
-    @property
-    def clauses(self) -> str:
-        """The clauses USING and WITH CHECK."""
-        using = "" if self.using is None else f" USING ({self.using})"
-        return using + ("" if self.check is None else f" WITH CHECK ({self.check})")
-
-    @property
-    def mark(self) -> str:
-        """A text that differs if the conditions do. It is stored as the policy's comment."""
-        return "dotmac " + sha256(self.clauses.encode()).hexdigest()[:32]
-
-    def statement(self, table: str) -> str:
-        """The CREATE POLICY for the table with this quoted name."""
-        return f"CREATE POLICY {self.name} ON {table} AS RESTRICTIVE FOR {self.command}{self.clauses}"
-
-    def create(self, table: str) -> list[str]:
-        """The DDL that creates it on the table with this quoted name."""
-        return [
-            f"DROP POLICY IF EXISTS {self.name} ON {table}",
-            self.statement(table),
-            f"COMMENT ON POLICY {self.name} ON {table} IS '{self.mark}'",
-        ]
 
 
 @dataclass(frozen=True)
@@ -195,7 +162,7 @@ def drop_row_policies(table: str) -> list[str]:
 
 
 def ruled_tables(policies: Iterable[Policy[Any]], *, all_tenants: bool, signed: bool) -> dict[Table, RuledTable]:
-    """The ruled tables. Raises `MisuseError` for two policies of one model, which must be combined by ``&`` or ``|``."""
+    """The ruled tables. Raises `MisuseError` for two policies of one model: combine them by ``&`` or ``|``."""
     ruled: dict[Table, RuledTable] = {}
     for policy in policies:
         if not isinstance(policy, Policy):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from ..errors import MisuseError
 from ..execution.state import SettingsProvider
 from ..policies.policy import Policy
-from ..tenancy.context import TenantBinding
 from ..tenancy.rls.policies import protected_tables, quoted
 from ..tenancy.rls.row_level_security import RowLevelSecurity as TenantRowLevelSecurity
+from ..tenancy.rls.row_policies import RowPolicy
 from ..tenancy.rls.signature import ACTOR_SETTING, Secret
 from ..tenancy.rls.verification import Finding, Plan
 from .announcing import actor_settings
@@ -129,15 +129,21 @@ class RowLevelSecurity(TenantRowLevelSecurity):
                     findings.append(finding)
         return findings
 
-    def session_settings(self, session: Session, binding: TenantBinding) -> tuple[SettingsProvider, ...]:
-        """The settings of a guarded session's transactions beside those of the tenant."""
+    def row_policies(self) -> Mapping[Table, Sequence[RowPolicy]]:
+        """The policies of actors' rights, by table. Raises `PolicyNotExpressibleError`."""
+        return {table: ruled.policies for table, ruled in self._ruled.items()}
+
+    def session_settings(self, session: Session, tenant: Callable[[], object]) -> tuple[SettingsProvider, ...]:
+        """The settings of a guarded session's transactions beside those of the tenant, which ``tenant()`` returns."""
         if not self._ruled:
             return ()
         readings = {key: reading for each in self._ruled.values() for key, reading in each.readings.items()}
         with_rights = any(each.announces_deletion for each in self._ruled.values())
-        return (actor_settings(session, binding, readings, self.signer, with_rights=with_rights),)
+        return (actor_settings(session, tenant, readings, self.signer, with_rights=with_rights),)
 
     def _plan(self) -> Plan:
         """The expected state of the database."""
-        rules = {table: [each.statement(quoted(table)) for each in ruled.policies] for table, ruled in self._ruled.items()}
+        rules = {
+            table: [each.statement(quoted(table)) for each in ruled.policies] for table, ruled in self._ruled.items()
+        }
         return replace(super()._plan(), rules=rules)

@@ -40,5 +40,3 @@ def app(owner_engine: Engine, postgres_url: str) -> Iterator[Database]:
     yield database
     database.dispose()
     superuser.dispose()
-
-

@@ -5,8 +5,7 @@ https://www.postgresql.org/docs/current/ddl-rowsecurity.html
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sqlalchemy import ColumnElement, Connection, MetaData, Table, bindparam, func, literal_column, select
 from sqlalchemy.orm import Session
@@ -26,11 +25,9 @@ from .policies import (
     run_ddl,
 )
 from .raw_sql import refusal
+from .row_policies import RowPolicy
 from .signature import Secret, Signer, find_signature_holes, function_statements
 from .verification import Finding, Plan, find_findings
-
-if TYPE_CHECKING:
-    from ..context import TenantBinding
 
 __all__ = ["ALL_TENANTS_SETTING", "SETTING", "Finding", "RowLevelSecurity", "announce_tenant"]
 
@@ -177,8 +174,12 @@ class RowLevelSecurity:
             findings += [Finding(*each) for each in find_signature_holes(connection, self.signer, self.settings)]
         return [finding for finding in findings if finding.object not in accepted]
 
-    def session_settings(self, _session: Session, _binding: TenantBinding) -> tuple[SettingsProvider, ...]:
-        """The settings of a guarded session's transactions beside those of the tenant."""
+    def row_policies(self) -> Mapping[Table, Sequence[RowPolicy]]:
+        """The policies of actors' rights, by table."""
+        return {}
+
+    def session_settings(self, _session: Session, _tenant: Callable[[], object]) -> tuple[SettingsProvider, ...]:
+        """The settings of a guarded session's transactions beside those of the tenant, which ``tenant()`` returns."""
         return ()
 
     def _plan(self) -> Plan:

@@ -12,7 +12,9 @@ from .findings import Finding
 from .plans import Plan
 from .relations import Relation, renamed
 
-_STATEMENT = re.compile(r"CREATE POLICY (?P<name>\w+) ON .*? AS RESTRICTIVE FOR (?P<command>SELECT|INSERT|UPDATE|DELETE) ", re.S)
+_STATEMENT = re.compile(
+    r"CREATE POLICY (?P<name>\w+) ON .*? AS RESTRICTIVE FOR (?P<command>SELECT|INSERT|UPDATE|DELETE) ", re.DOTALL
+)
 _COMMANDS = {"SELECT": "r", "INSERT": "a", "UPDATE": "w", "DELETE": "d"}
 
 
