@@ -50,10 +50,17 @@ for metadata in (SQLModel.metadata, Base.metadata, *([Model.metadata] if "Model"
 DEFINES = re.compile(r"^ *class \w+\(.*(SQLModel|Model|TenantMixin|Base)\b", re.MULTILINE)
 """A block that defines a model."""
 
-WHOLE = ("models.md", "search.md")
+WHOLE = ("models.md", "policies-in-the-database.md", "search.md")
 """The pages of which all blocks run. Of the others, those that define models do."""
 
-PAGES = {"models.md": 8, "isolation.md": 2, "fastapi.md": 3, "endpoints.md": 1, "search.md": 4}
+PAGES = {
+    "models.md": 8,
+    "isolation.md": 2,
+    "fastapi.md": 3,
+    "endpoints.md": 1,
+    "search.md": 4,
+    "policies-in-the-database.md": 2,
+}
 """The pages with models, each with how many of its blocks run."""
 
 

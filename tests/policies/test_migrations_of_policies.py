@@ -26,7 +26,7 @@ def _migration(connection: Connection, rls: RowLevelSecurity) -> Any:
 def _run(connection: Connection, operations: Any) -> str:
     code = render_python_code(operations)
     op = Operations(MigrationContext.configure(connection))
-    body = "\n".join(line[4:] if line.startswith("    ") else line for line in code.splitlines())
+    body = "\n".join(line.removeprefix("    ") for line in code.splitlines())
     exec(body, {"op": op})
     return code
 

@@ -6,6 +6,7 @@ What a cell must do is computed from the rows in Python. Repositories on the sam
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from dotmac_database import (
+    EntityNotFoundError,
+    QueryFilter,
     RowLevelSecurity,
     UnscopedStatementError,
     bind_policies,
@@ -233,6 +236,36 @@ def test_repositories_and_the_database_agree(guarded: Guarded, owner_engine: Eng
     bind_policies(session, [], actor=actor)
     statement = text("SELECT id FROM notes WHERE NOT is_deleted ORDER BY id")
     assert guarded.run(session, lambda sync: list(sync.execute(statement).scalars())) == by_repository
+
+
+@pytest.mark.parametrize("who", ["owner", "other", "auditor"])
+def test_a_repository_deletes_and_restores_by_the_right_to_delete(guarded: Guarded, who: str) -> None:
+    actor = ACTORS[who]
+    assert actor is not None
+    session = guarded.session()
+    bind_tenant(session, "a")
+    bind_policies(session, [], actor=actor)
+
+    def attempts(sync: Session) -> dict[str, list[int]]:
+        repository = create_repository(sync, Note, tenant_id="a", auto_commit=False)
+        done: dict[str, list[int]] = {"delete": [], "restore": []}
+        for number in (1, 2, 3):
+            if repository.delete(number):
+                done["delete"].append(number)
+        done["delete where"] = [repository.delete_where([QueryFilter("id", "in", [1, 2, 3, 5])])]
+        with suppress(EntityNotFoundError):
+            done["restore"].append(repository.restore(4).id)
+        done["by hand"] = sorted(sync.execute(text("UPDATE notes SET is_deleted = true RETURNING id")).scalars())
+        sync.rollback()
+        return done
+
+    expected = admitted(deletes, actor)
+    assert guarded.run(session, attempts) == {
+        "delete": [each for each in expected if each != 4],
+        "delete where": [0],
+        "restore": [each for each in expected if each == 4],
+        "by hand": admitted(updates, actor),
+    }
 
 
 def test_another_actor_or_tenant_is_announced_anew(guarded: Guarded) -> None:
