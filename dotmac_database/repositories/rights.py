@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import update_wrapper
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ..policies import Right, rules_of
@@ -22,8 +22,7 @@ def exercises_deletion(method: Callable[Concatenate[S, P], R]) -> Callable[Conca
     A method that is called with ``soft_delete=False`` sends a DELETE instead, and is not affected.
     """
 
-    @wraps(method)
-    def exercised(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+    def exercised(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         session = self._session
         if (
             rules_of(session) is None
@@ -36,4 +35,5 @@ def exercises_deletion(method: Callable[Concatenate[S, P], R]) -> Callable[Conca
         with exercising(session, Right.DELETE):
             return method(self, *args, **kwargs)
 
+    update_wrapper(exercised, method)
     return exercised

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import ARRAY, BindParameter, ColumnElement, Select, Table, Text, literal_column, select
 from sqlalchemy.dialects.postgresql.base import PGCompiler, PGDialect
@@ -28,6 +28,9 @@ from ..statements.scope import Scope
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.rls.signature import actor_sql
 from .forms import Form, is_known, quoted_text
+
+Untyped: TypeAlias = Any
+"""A part of SQLAlchemy's compilers, which are not typed, or a parameter of a class that can be any."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Compiled:
 class _Compiler(PGCompiler):
     """Renders values as literals, and those of the actor as reads of the setting."""
 
-    def __init__(self, *args: Any, **kw: Any) -> None:
+    def __init__(self, *args: Untyped, **kw: Untyped) -> None:
         self.readings: dict[str, Reading] = {}
         self.tables: dict[Table, bool] = {}
         self._signed = bool(getattr(kw.get("dialect", args[0] if args else None), "dotmac_signed", False))
@@ -79,14 +82,14 @@ class _Compiler(PGCompiler):
         finally:
             self._sign = before
 
-    def visit_bindparam(self, bindparam: BindParameter[Any], *_: Any, **__: Any) -> str:
+    def visit_bindparam(self, bindparam: BindParameter[Untyped], *_: Untyped, **__: Untyped) -> str:
         """Render a value (called by SQLAlchemy)."""
-        type_: TypeEngine[Any] = bindparam.type
+        type_: TypeEngine[Untyped] = bindparam.type
         if isinstance(type_, ARRAY):
             return self._value(bindparam.value, type_.item_type, is_list=True)
         return self._value(bindparam.value, type_, is_list=False)
 
-    def _value(self, value: object, type_: TypeEngine[Any], *, is_list: bool) -> str:
+    def _value(self, value: object, type_: TypeEngine[Untyped], *, is_list: bool) -> str:
         exactly = value if isinstance(value, Exactly) else None
         symbol = exactly.value if exactly is not None else value
         if not is_known(type_):
@@ -106,61 +109,61 @@ class _Compiler(PGCompiler):
         text = form.text(value)
         return "NULL" if text is None else _cast(quoted_text(text), form)
 
-    def visit_in_op_binary(self, binary: Any, operator: Any, **kw: Any) -> str:
+    def visit_in_op_binary(self, binary: Untyped, operator: Untyped, **kw: Untyped) -> str:
         """Render IN with a list of values as = ANY (called by SQLAlchemy)."""
         return self._among(binary, operator, "= ANY", **kw)
 
-    def visit_not_in_op_binary(self, binary: Any, operator: Any, **kw: Any) -> str:
+    def visit_not_in_op_binary(self, binary: Untyped, operator: Untyped, **kw: Untyped) -> str:
         """Render NOT IN with a list of values as <> ALL (called by SQLAlchemy)."""
         return self._among(binary, operator, "<> ALL", **kw)
 
-    def _among(self, binary: Any, operator: Any, words: str, **kw: Any) -> str:
+    def _among(self, binary: Untyped, operator: Untyped, words: str, **kw: Untyped) -> str:
         if isinstance(binary.right, BindParameter):
             members = self._value(binary.right.value, binary.right.type, is_list=True)
             return f"{self.process(binary.left, **kw)} {words} ({members})"
-        base: Any = super()
+        base: Untyped = super()
         inverse = words != "= ANY"
         return (base.visit_not_in_op_binary if inverse else base.visit_in_op_binary)(binary, operator, **kw)
 
-    def visit_table(self, table: Any, asfrom: Any = False, **kw: Any) -> str:  # type: ignore[override]  # it passes the rest on
+    def visit_table(self, table: Untyped, asfrom: Untyped = False, **kw: Untyped) -> str:  # type: ignore[override]  # it passes the rest on
         """Note a table that a subselect reads (called by SQLAlchemy)."""
         if asfrom and isinstance(table, Table) and len(self.stack) > 1:  # the outermost FROM is the policy's own table
             real = table.metadata.tables.get(table.key, table)
             self.tables[real] = self.tables.get(real, True) and self._sign > 0
         return super().visit_table(table, asfrom=asfrom, **kw)
 
-    def visit_unary(self, unary: Any, *args: Any, **kw: Any) -> str:
+    def visit_unary(self, unary: Untyped, *args: Untyped, **kw: Untyped) -> str:
         """Render NOT, EXISTS and others (called by SQLAlchemy)."""
         keeps = unary.operator is operators.exists
         with self._within(1 if keeps else -1 if unary.operator is operators.inv else 0):
             return super().visit_unary(unary, *args, **kw)
 
-    def visit_binary(self, binary: Any, *args: Any, **kw: Any) -> str:
+    def visit_binary(self, binary: Untyped, *args: Untyped, **kw: Untyped) -> str:
         """Render a comparison (called by SQLAlchemy). Of a subselect in it, the effect is not known."""
         with self._within(0):
             return super().visit_binary(binary, *args, **kw)
 
-    def visit_function(self, func: Any, *args: Any, **kw: Any) -> str:
+    def visit_function(self, func: Untyped, *args: Untyped, **kw: Untyped) -> str:
         """Render a function (called by SQLAlchemy)."""
         with self._within(0):
             return super().visit_function(func, *args, **kw)
 
-    def visit_case(self, clause: Any, **kw: Any) -> str:
+    def visit_case(self, clause: Untyped, **kw: Untyped) -> str:
         """Render CASE (called by SQLAlchemy)."""
         with self._within(0):
             return super().visit_case(clause, **kw)
 
-    def visit_join(self, join: Any, *args: Any, **kw: Any) -> str:
+    def visit_join(self, join: Untyped, *args: Untyped, **kw: Untyped) -> str:
         """Render a join (called by SQLAlchemy)."""
         with self._within(0 if join.isouter or join.full else 1):
             return super().visit_join(join, *args, **kw)
 
-    def visit_compound_select(self, cs: Any, *args: Any, **kw: Any) -> str:
+    def visit_compound_select(self, cs: Untyped, *args: Untyped, **kw: Untyped) -> str:
         """Render UNION, EXCEPT and others (called by SQLAlchemy)."""
         with self._within(0):
             return super().visit_compound_select(cs, *args, **kw)
 
-    def visit_select(self, select_stmt: Any, *args: Any, **kw: Any) -> str:
+    def visit_select(self, select_stmt: Untyped, *args: Untyped, **kw: Untyped) -> str:
         """Render a SELECT (called by SQLAlchemy). One with HAVING can return a row because others are missing."""
         before, self.tables = self.tables, {}
         text = super().visit_select(select_stmt, *args, **kw)
@@ -178,7 +181,7 @@ class _PolicyDialect(PGDialect):
     supports_statement_cache = False
 
     def __init__(self, signed: bool) -> None:
-        make: Any = super().__init__
+        make: Untyped = super().__init__
         make(paramstyle="named")
         self.dotmac_signed = signed
 
@@ -187,7 +190,7 @@ def _cast(sql: str, form: Form) -> str:
     return sql if form.cast is None else f"CAST({sql} AS {form.cast})"
 
 
-def compiled(rule: Rule, traits: Traits[Any], trace: Trace, *, signed: bool) -> Compiled:
+def compiled(rule: Rule, traits: Traits[Untyped], trace: Trace, *, signed: bool) -> Compiled:
     """The condition of a rule on the rows of the table of ``traits``.
 
     Raises `PolicyNotExpressibleError` if the rule can't be written without the actor's values.
@@ -206,11 +209,11 @@ def compiled(rule: Rule, traits: Traits[Any], trace: Trace, *, signed: bool) -> 
         trace.refuse(f"{error}")
 
 
-def _compiled(condition: ColumnElement[bool], table: Any, signed: bool) -> Compiled:
+def _compiled(condition: ColumnElement[bool], table: Untyped, signed: bool) -> Compiled:
     # The table is the FROM of a SELECT around the condition, so that subselects refer to it instead of reading it.
-    around: Select[Any] = select(literal_column("1")).select_from(table)
+    around: Select[Untyped] = select(literal_column("1")).select_from(table)
     dialect = _PolicyDialect(signed)
-    whole: Any = around.where(condition).compile(dialect=dialect)
+    whole: Untyped = around.where(condition).compile(dialect=dialect)
     start = str(around.compile(dialect=dialect)) + " \nWHERE "
     text = str(whole)
     if not text.startswith(start):

@@ -79,8 +79,8 @@ class RuledTable:
 
     def _compiled(self, right: str, rule: Any) -> Compiled:
         trace = Trace(f"{self.traits.name}: {right}")
-        made: Rule = called(lambda: rule(ActorValue(trace)), trace)
-        return compiled(made, self.traits, trace, signed=self._signed)
+        written: Rule = called(lambda: rule(ActorValue(trace)), trace)
+        return compiled(written, self.traits, trace, signed=self._signed)
 
     @property
     def restricts_reads(self) -> bool:
