@@ -156,7 +156,7 @@ class ActorCondition(Grouping[Any]):
         super().__init__(element)
         self.dotmac_value = value
 
-    def __bool__(self) -> bool:  # noqa: PLE0304 - it always raises
+    def __bool__(self) -> NoReturn:  # noqa: PLE0304 - it always raises
         refuse(
             self.dotmac_value,
             "needs the result of a comparison in Python; return it, or combine it by or_(), and_() and not_()",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -52,7 +53,7 @@ class Form:
     def text(self, value: object) -> str | None:
         """The text for a value; None for None, and for a value that no value of the column can equal."""
         if self.is_list:
-            if isinstance(value, (str, bytes, dict)) or not hasattr(value, "__iter__"):
+            if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
                 return None
             texts = [self._item(each) for each in value]
             return "{" + ",".join("NULL" if each is None else _quoted_item(each) for each in texts) + "}"
