@@ -16,6 +16,7 @@ from .errors import (
     LazyLoadError,
     MisuseError,
     PermissionDeniedError,
+    PolicyNotExpressibleError,
     SessionEndedError,
     StaleEntityError,
     StatementBudgetExceeded,
@@ -73,6 +74,7 @@ from .repositories import (
 )
 from .retry import RetryAttempt, RetryBudget, RetryHook, RetryPolicy, RetryStrategy, is_transient, with_retry
 from .retry.breaker import CircuitBreaker, CircuitChange, CircuitHook
+from .row_policies import RowLevelSecurity
 from .statements.links import check_link
 from .statements.references import (
     TenantReference,
@@ -87,7 +89,6 @@ from .tenancy import (
     ALL_TENANTS,
     Finding,
     LooseKey,
-    RowLevelSecurity,
     bind_tenant,
     bound_tenant,
     check_tenant_keys,
@@ -177,6 +178,7 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "PerformancePaginator",
     "PermissionDeniedError",
     "Policy",
+    "PolicyNotExpressibleError",
     "QueryFilter",
     "QueryOptions",
     "QueryPlan",

@@ -7,6 +7,7 @@ DatabaseError
 ├── ValidationError (ValueError)    bad input, refused before or by the database (class 22)
 │   ├── InvalidCursorError
 │   ├── MisuseError
+│   │   └── PolicyNotExpressibleError
 │   └── TenantRequiredError
 │       └── TenantNotGivenError
 ├── PermissionDeniedError           a policy inside the tenant
@@ -100,6 +101,10 @@ class MisuseError(ValidationError):
 
 class InvalidCursorError(ValidationError):
     """The cursor is damaged, forged, or belongs to another query."""
+
+
+class PolicyNotExpressibleError(MisuseError):
+    """A policy needs in Python a value of the actor that only a setting of PostgreSQL's transaction has."""
 
 
 class TenantRequiredError(ValidationError):

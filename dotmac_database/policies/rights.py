@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement
 
 from ..errors import MisuseError
 from ..query import Filter, FilterGroup, FiltersLike, QueryFilter, filters_of
+from .symbols import ActorValue, truth_of
 
 
 class Right(Enum):
@@ -44,6 +45,8 @@ def rule_of(ruling: Ruling, what: str) -> Rule:
     Raises `MisuseError` for None and for an empty list of filters, which would admit every row although nobody has
     said so, and for anything else that is no rule, such as a coroutine.
     """
+    if isinstance(ruling, ActorValue):
+        return truth_of(ruling)
     if isinstance(ruling, (bool, ColumnElement)):
         return ruling
     expected = f"{what} must return filters, an SQLAlchemy condition, True or False"

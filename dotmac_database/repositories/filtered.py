@@ -20,6 +20,7 @@ from ..statements.writes import Writer
 from .changing import RowWriter
 from .core import SyncDb
 from .deleting import follow_database
+from .rights import exercises_deletion
 
 M = TypeVar("M")
 
@@ -61,6 +62,7 @@ class FilteredMethods(RowWriter[M, SyncDb]):
                 return self._limited(self._counted(writer.update_where(analysis, values)), at_most)
             return self._change_each(writer, analysis, values, at_most)
 
+    @exercises_deletion
     def delete_where(
         self,
         filters: FiltersLike,

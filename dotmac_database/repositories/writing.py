@@ -29,6 +29,7 @@ from ..statements.writes import Writer
 from .changing import RowWriter
 from .core import SyncDb
 from .deleting import UnitOfWorkDeletion, deletion_refusal, enforces_keys, follow_database
+from .rights import exercises_deletion
 
 M = TypeVar("M")
 
@@ -184,6 +185,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
             self._note_written(entity)
         return entity
 
+    @exercises_deletion
     def restore(self, entity_id: Any, user_id: str | None = None) -> M:
         """Undo a soft deletion and return the row. One statement. Raises `EntityNotFoundError` if there is no row."""
         if not self.traits.soft_deletes:
@@ -242,6 +244,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
                 raise ValidationError(f"{self.traits.name}.{name}: a primary key can't be changed.", field=name)
         return values
 
+    @exercises_deletion
     def delete(
         self,
         entity_id: Any,

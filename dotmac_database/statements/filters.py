@@ -19,6 +19,7 @@ from ..dialects.base import Dialect, ends_in_escape, escaped, operand_type
 from ..dialects.spans import AsWritten, Span
 from ..errors import MisuseError, ValidationError
 from ..models.traits import Traits, traits_of
+from ..policies.symbols import ActorValue, refuse
 from ..query import Filter, FilterGroup, FilterOperator, QueryFilter
 from .bounds import MAX_DEPTH, MAX_PATTERN, MAX_SEARCH, MAX_VALUES, check_size
 from .coercion import checked_text, json_text, short_repr
@@ -163,6 +164,8 @@ def _condition(path: FieldPath, each: QueryFilter, dialect: Dialect, values: lis
         return ConditionShape(path.text, _null_operator(operator, value), "any" if path.json else "", 0)
     if path.key is None:
         raise ValueError("possible: the path ends at a relationship, which supports only is_null and is_not_null")
+    if isinstance(value, ActorValue):
+        return _later_condition(path, operator, value, values, dialect)
     if value is None:
         raise ValueError("a value; use is_null to find NULLs")
     if operator in _PATTERNS or operator is Op.SEARCH or (operator is Op.CONTAINS and is_text(path.type)):
@@ -173,6 +176,19 @@ def _condition(path: FieldPath, each: QueryFilter, dialect: Dialect, values: lis
     if is_json(path.type):
         return _json_condition(path, operator, value, values)
     return _plain_condition(path, operator, value, values, dialect)
+
+
+def _later_condition(
+    path: FieldPath, operator: FilterOperator, value: ActorValue, values: list[Any], dialect: Dialect
+) -> ConditionShape:
+    """The comparison with a value of the actor that the database itself will read, so that nothing can convert it."""
+    by_value = operator in _COMPARISONS | _LISTS and not isinstance(path.type, (ARRAY, TSVECTOR))
+    direct = not (is_json(path.type) or path.compares_itself) and path.span(dialect) is None
+    ranked = operator in _RANGES and not dialect.orders_natively(path.type)
+    if not (by_value and direct) or ranked:
+        refuse(value, f"needs it in Python to compare {path.text} by {operator.value}")
+    values.append(value)
+    return ConditionShape(path.text, operator)
 
 
 def _null_operator(operator: FilterOperator, value: object) -> FilterOperator:
@@ -438,7 +454,8 @@ def _through_aliases(
 
     ``condition`` is on the last alias.
     """
-    for step, source, target in zip(reversed(steps), reversed((entity, *aliases)[:-1]), reversed(aliases), strict=True):
+    sources = (entity, *aliases)[:-1]  # none without a step
+    for step, source, target in zip(reversed(steps), reversed(sources), reversed(aliases), strict=True):
         related = getattr(source, step.key).of_type(target)
         inner = and_(*scope.of(_target(step), target), condition)
         condition = related.any(inner) if step.uselist else related.has(inner)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from itertools import count
+from typing import TypeVar
 
 from sqlalchemy import BindParameter
 from sqlalchemy.sql.elements import ClauseElement
-from sqlalchemy.sql.visitors import replacement_traverse
+from sqlalchemy.sql.visitors import cloned_traverse
 
 E = TypeVar("E", bound=ClauseElement)
+
+_NUMBERS = count()
+"""For names of parameters that no other one has. They are no part of the key under which a statement is cached."""
 
 
 def with_values(element: E, values: Mapping[str, object]) -> E:
@@ -19,11 +23,11 @@ def with_values(element: E, values: Mapping[str, object]) -> E:
     share.
     """
 
-    def replaced(part: object, **_: object) -> Any:
-        if not isinstance(part, BindParameter) or part.key not in values:
-            return None
-        return BindParameter(None, values[part.key], type_=part.type, unique=True, expanding=part.expanding)
+    def fill(parameter: BindParameter[object]) -> None:
+        # Not by `replacement_traverse`: that does not enter the EXISTS of a relationship.
+        if parameter.key in values:
+            parameter.value, parameter.required = values[parameter.key], False
+            parameter.key = f"dotmac_inlined_{next(_NUMBERS)}"
 
-    traverse: Any = replacement_traverse  # its overloads take none of SQLAlchemy's own base classes
-    changed: E = traverse(element, {}, replaced)
-    return changed
+    filled: E = cloned_traverse(element, {}, {"bindparam": fill})
+    return filled

@@ -11,7 +11,7 @@ autogenerate adds these lines for tenants' tables that have no policy in the dat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from alembic.autogenerate import renderers
 from alembic.autogenerate.api import AutogenContext
@@ -34,7 +34,9 @@ from .rls.policies import (
     type_name,
     with_all_tenants,
 )
-from .rls.signature import SCHEMA, SETTING, function_statements
+from .rls.row_level_security import RowLevelSecurity
+from .rls.row_policies import RowPolicy
+from .rls.signature import ACTOR_SETTING, ALL_TENANTS_SETTING, SCHEMA, SETTING, function_statements
 
 
 @Operations.register_operation("enable_tenant_rls")
@@ -127,6 +129,97 @@ class DisableTenantRls(MigrateOperation):
         return "disable_tenant_rls", self.schema, self.table
 
 
+@Operations.register_operation("create_row_policies")
+class CreateRowPolicies(MigrateOperation):
+    """Creates the policies of actors' rights on a table."""
+
+    def __init__(
+        self, table: str, policies: Sequence[RowPolicy], *, schema: str | None = None, signed: bool = False
+    ) -> None:
+        self.table = table
+        self.policies = [RowPolicy(*each) for each in policies]
+        self.schema = schema
+        self.signed = signed
+
+    @classmethod
+    def create_row_policies(
+        cls,
+        operations: Operations,
+        table: str,
+        policies: Sequence[RowPolicy],
+        *,
+        schema: str | None = None,
+        signed: bool = False,
+    ) -> None:
+        """Create or replace the policies of actors' rights. Does nothing on databases but PostgreSQL.
+
+        Each of ``policies`` is a name, a command, the condition of USING and that of WITH CHECK, as autogenerate writes
+        them. ``signed`` must be True if the `RowLevelSecurity` has a ``secret``.
+        """
+        operations.invoke(cls(table, policies, schema=schema, signed=signed))
+
+    def reverse(self) -> MigrateOperation:
+        """The reverse operation: drop the policies."""
+        return DropRowPolicies(self.table, [each.name for each in self.policies], schema=self.schema)
+
+    def to_diff_tuple(self) -> tuple[str, str | None, str]:
+        """The operation as a tuple, for ``alembic check``."""
+        return "create_row_policies", self.schema, self.table
+
+
+@Operations.register_operation("drop_row_policies")
+class DropRowPolicies(MigrateOperation):
+    """Drops the policies of actors' rights on a table."""
+
+    def __init__(self, table: str, names: Sequence[str], *, schema: str | None = None) -> None:
+        self.table = table
+        self.names = list(names)
+        self.schema = schema
+
+    @classmethod
+    def drop_row_policies(
+        cls, operations: Operations, table: str, names: Sequence[str], *, schema: str | None = None
+    ) -> None:
+        """Drop the policies with these names. Does nothing on databases but PostgreSQL."""
+        operations.invoke(cls(table, names, schema=schema))
+
+    def to_diff_tuple(self) -> tuple[str, str | None, str]:
+        """The operation as a tuple, for ``alembic check``."""
+        return "drop_row_policies", self.schema, self.table
+
+
+@Operations.implementation_for(CreateRowPolicies)
+def _create_row_policies(operations: Operations, operation: CreateRowPolicies) -> None:
+    if not has_policies(operations.migration_context.dialect.name):
+        return
+    if operation.signed:
+        run_ddl(operations.execute, function_statements((SETTING, ALL_TENANTS_SETTING, ACTOR_SETTING)))
+    name = quoted_name(operation.table, operation.schema)
+    for policy in operation.policies:
+        run_ddl(operations.execute, policy.create(name))
+
+
+@Operations.implementation_for(DropRowPolicies)
+def _drop_row_policies(operations: Operations, operation: DropRowPolicies) -> None:
+    if has_policies(operations.migration_context.dialect.name):
+        table = quoted_name(operation.table, operation.schema)
+        run_ddl(operations.execute, [f"DROP POLICY IF EXISTS {name} ON {table}" for name in operation.names])
+
+
+@renderers.dispatch_for(CreateRowPolicies)
+def _render_create_row_policies(_context: AutogenContext, operation: CreateRowPolicies) -> str:
+    lines = "".join(f"    {tuple(each)!r},\n" for each in operation.policies)
+    options = "" if operation.schema is None else f", schema={operation.schema!r}"
+    options += ", signed=True" if operation.signed else ""
+    return f"op.create_row_policies({operation.table!r}, [\n{lines}]{options})"
+
+
+@renderers.dispatch_for(DropRowPolicies)
+def _render_drop_row_policies(_context: AutogenContext, operation: DropRowPolicies) -> str:
+    schema = "" if operation.schema is None else f", schema={operation.schema!r}"
+    return f"op.drop_row_policies({operation.table!r}, {operation.names!r}{schema})"
+
+
 @Operations.implementation_for(EnableTenantRls)
 def _enable(operations: Operations, operation: EnableTenantRls) -> None:
     if not has_policies(operations.migration_context.dialect.name):
@@ -187,12 +280,19 @@ def enable_for(table: Table, *, all_tenants: bool = True, signed: bool = False) 
     )
 
 
-def compare_tenant_rls(metadata: MetaData, *, all_tenants: bool = True, signed: bool = False) -> Callable[..., None]:
+def compare_tenant_rls(
+    metadata: MetaData, *, all_tenants: bool = True, signed: bool = False, rls: RowLevelSecurity | None = None
+) -> Callable[..., None]:
     """A ``process_revision_directives`` that adds the missing policies of tenants' tables in ``metadata``.
 
+    ``rls``: also its policies of actors' rights, if they are missing or were made of other rules; ``all_tenants`` and
+    ``signed`` are then those of ``rls``. Rules are compared by the comments of the policies; `RowLevelSecurity.verify`
+    compares the policies themselves.
     ``signed``: a policy that accepts settings without a signature is replaced. The toolkit's own table of keys is
     ignored if Alembic compares all schemas.
     """
+    if rls is not None:
+        all_tenants, signed = rls.all_tenants, rls.signer is not None
 
     def process(context: MigrationContext, _revision: object, directives: list[alembic_ops.MigrationScript]) -> None:
         connection: Connection | None = context.connection
@@ -215,8 +315,34 @@ def compare_tenant_rls(metadata: MetaData, *, all_tenants: bool = True, signed: 
             script.upgrade_ops.ops.append(operation)
             if not _creates(script.upgrade_ops, table):
                 script.downgrade_ops.ops.insert(0, operation.reverse())
+        if rls is not None:
+            _compare_row_policies(connection, rls, script.upgrade_ops, script.downgrade_ops)
 
     return process
+
+
+def _compare_row_policies(
+    connection: Connection, rls: RowLevelSecurity, upgrade: alembic_ops.UpgradeOps, downgrade: alembic_ops.DowngradeOps
+) -> None:
+    """Add the policies of rights that are missing or have other comments, and drop those of models without rules."""
+    marks: dict[tuple[str, str], dict[str, str | None]] = {}
+    for row in connection.execute(text(_ROW_POLICIES)):
+        marks.setdefault((row.schema, row.table), {})[row.name] = row.mark
+    default = connection.dialect.default_schema_name
+    ruled = rls.row_policies()
+    for table in protected_tables(rls.metadata):
+        present = marks.get((table.schema or default or "", table.name), {})
+        policies = ruled.get(table, [])
+        if present == {each.name: each.mark for each in policies}:
+            continue
+        gone = sorted(present.keys() - {each.name for each in policies})
+        if gone:
+            upgrade.ops.append(DropRowPolicies(table.name, gone, schema=table.schema))
+        if policies:
+            operation = CreateRowPolicies(table.name, policies, schema=table.schema, signed=rls.signer is not None)
+            upgrade.ops.append(operation)
+            if not _creates(upgrade, table):
+                downgrade.ops.insert(0, operation.reverse())
 
 
 def _on_keys(operation: MigrateOperation) -> bool:
@@ -237,5 +363,10 @@ SELECT n.nspname, c.relname, EXISTS (SELECT FROM pg_depend d WHERE d.classid = '
   AND d.refclassid = 'pg_proc'::regclass AND d.refobjid = to_regprocedure(:function)) AS signed
 FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE p.polname = :policy AND c.relrowsecurity AND c.relforcerowsecurity
+"""
+_ROW_POLICIES = """
+SELECT n.nspname AS schema, c.relname AS table, p.polname AS name, obj_description(p.oid, 'pg_policy') AS mark
+FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE NOT p.polpermissive AND p.polname IN ('dotmac_read', 'dotmac_create', 'dotmac_update', 'dotmac_delete')
 """
 _PARAMETERS = {"policy": POLICY, "function": f"{SETTING}()"}

@@ -64,7 +64,10 @@ def _guarded_class(base: type[Session], rls: RowLevelSecurity | None, tenant_fre
             binding = guard(self, rls=rls, tenant_free=tenant_free)
             if rls is not None:
                 # The tenant is a setting of a transaction, so no read can be sent without a transaction.
-                state_of(self).settings = (tenant_settings(binding, rls),)
+                state_of(self).settings = (
+                    tenant_settings(binding, rls),
+                    *rls.session_settings(self, lambda: binding.tenant),
+                )
 
         def get(self, *args: Any, **kwargs: Any) -> Any:
             entity = super().get(*args, **kwargs)

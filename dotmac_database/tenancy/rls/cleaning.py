@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from .raw_sql import refusal
-from .signature import ALL_TENANTS_SETTING, SETTING
+from .signature import ACTOR_SETTING, ALL_TENANTS_SETTING, SETTING
 
 CLEANING: Final = "dotmac_cleaning"
 """The execution option of the statement that empties the settings, which is allowed without a tenant."""
@@ -27,7 +27,8 @@ _EMPTY = "dotmac_settings_to_empty"
 _REPLACE = "dotmac_connection_to_replace"
 _FAILED_TRANSACTION = "25P02"
 _SESSION_WIDE: ColumnElement[bool] = literal_column("false")
-_CLEAN = select(func.set_config(SETTING, "", _SESSION_WIDE), func.set_config(ALL_TENANTS_SETTING, "", _SESSION_WIDE))
+_SETTINGS = (SETTING, ALL_TENANTS_SETTING, ACTOR_SETTING)
+_CLEAN = select(*(func.set_config(each, "", _SESSION_WIDE) for each in _SETTINGS))
 
 
 def mark_raw(connection: Connection, sent: str, harmless: frozenset[str] = frozenset()) -> None:

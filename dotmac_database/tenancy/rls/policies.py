@@ -65,6 +65,11 @@ def _references(table: Table, protected: Sequence[Table]) -> list[ForeignKeyCons
     return sorted(of_primary_key or keys, key=lambda each: [column.name for column in each.columns])
 
 
+def parents_of(table: Table, protected: Iterable[Table]) -> list[Table]:
+    """The tables that the policy of a table without a tenant column reads."""
+    return [key.referred_table for key in _references(table, list(protected))]
+
+
 def enable_statements(
     table: Table, column: str | None = None, *, all_tenants: bool = True, signed: bool = False
 ) -> list[str]:
@@ -78,8 +83,12 @@ def enable_statements(
 
 def with_all_tenants(condition: str, *, signed: bool = False) -> str:
     """``condition`` OR the transaction's setting for access to all tenants is on."""
-    across = f"(SELECT {ALL_TENANTS_SETTING}())" if signed else f"current_setting('{ALL_TENANTS_SETTING}', true) = 'on'"
-    return f"({condition}) OR {across}"
+    return f"({condition}) OR {across_tenants(signed=signed)}"
+
+
+def across_tenants(*, signed: bool = False) -> str:
+    """The condition that the transaction's setting for access to all tenants is on."""
+    return f"(SELECT {ALL_TENANTS_SETTING}())" if signed else f"current_setting('{ALL_TENANTS_SETTING}', true) = 'on'"
 
 
 def policy_statements(name: str, condition: str) -> list[str]:

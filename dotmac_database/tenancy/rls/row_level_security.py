@@ -5,14 +5,16 @@ https://www.postgresql.org/docs/current/ddl-rowsecurity.html
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sqlalchemy import ColumnElement, Connection, MetaData, Table, bindparam, func, literal_column, select
+from sqlalchemy.orm import Session
 from sqlalchemy.types import Text
 
 from ...dialects.features import has_policies
 from ...dialects.own_statements import OPENING, OWN
 from ...errors import DatabaseError, ValidationError
+from ...execution.state import SettingsProvider
 from .policies import (
     ALL_TENANTS_SETTING,
     SETTING,
@@ -23,6 +25,7 @@ from .policies import (
     run_ddl,
 )
 from .raw_sql import refusal
+from .row_policies import RowPolicy
 from .signature import Secret, Signer, find_signature_holes, function_statements
 from .verification import Finding, Plan, find_findings
 
@@ -57,6 +60,8 @@ def settings_of(tenant: str | None, across: bool, signer: Signer | None = None) 
 class RowLevelSecurity:
     """Policies for the tenants' tables of ``metadata``. All methods are sync; use `AsyncConnection.run_sync`.
 
+    `dotmac_database.RowLevelSecurity` also has policies for the actors within a tenant.
+
     ``all_tenants``: an `unscoped` session can access all tenants' rows; for this the policies read a second setting of
     the transaction. False: only roles with BYPASSRLS or with a policy of their own can; an `unscoped` session of any
     other role gets no rows. False also removes an OR from each policy, which helps the planner.
@@ -86,6 +91,7 @@ class RowLevelSecurity:
         self.harmless_functions = frozenset(harmless_functions)
         self.all_tenants = all_tenants
         self.signer = None if secret is None else Signer(secret)
+        self.settings: tuple[str, ...] = (SETTING, ALL_TENANTS_SETTING)
 
     def refusal(self, sql: str) -> str | None:
         """Why raw SQL is refused, in words, because it might change the settings; None: it is allowed.
@@ -115,7 +121,7 @@ class RowLevelSecurity:
             for table, column in self.tables()
             for statement in enable_statements(table, column, all_tenants=self.all_tenants, signed=signed)
         ]
-        return [*function_statements(), *policies] if signed else policies
+        return [*function_statements(self.settings), *policies] if signed else policies
 
     def drop_statements(self) -> list[str]:
         """The DDL that drops the policies. The schema ``dotmac`` stays, since other metadata can use its functions."""
@@ -165,8 +171,16 @@ class RowLevelSecurity:
         _require_policies(connection)
         findings = find_findings(connection, self._plan(), attempts=attempts)
         if self.signer is not None:
-            findings += [Finding(*each) for each in find_signature_holes(connection, self.signer)]
+            findings += [Finding(*each) for each in find_signature_holes(connection, self.signer, self.settings)]
         return [finding for finding in findings if finding.object not in accepted]
+
+    def row_policies(self) -> Mapping[Table, Sequence[RowPolicy]]:
+        """The policies of actors' rights, by table."""
+        return {}
+
+    def session_settings(self, _session: Session, _tenant: Callable[[], object]) -> tuple[SettingsProvider, ...]:
+        """The settings of a guarded session's transactions beside those of the tenant, which ``tenant()`` returns."""
+        return ()
 
     def _plan(self) -> Plan:
         """The expected state of the database."""
@@ -179,8 +193,8 @@ class RowLevelSecurity:
             name_tenant=lambda connection, tenant: announce_tenant(
                 connection, tenant, across=False, signer=self.signer
             ),
-            settings=(SETTING, ALL_TENANTS_SETTING),
-            statements=function_statements() if signed else (),
+            settings=self.settings,
+            statements=function_statements(self.settings) if signed else (),
             listed=[table for table in self.metadata.tables.values() if table not in protected],
         )
 

@@ -26,6 +26,9 @@ SETTING: Final = "dotmac.tenant_id"
 ALL_TENANTS_SETTING: Final = "dotmac.all_tenants"
 """The setting that `unscoped` turns on for one transaction; policies made with ``all_tenants=False`` ignore it."""
 
+ACTOR_SETTING: Final = "dotmac.actor"
+"""The setting with the values of the actor that policies of rights read, as a JSON object, for one transaction."""
+
 SCHEMA: Final = "dotmac"
 _KEYS = f"{SCHEMA}.signing_keys"
 _SIGNATURE_LENGTH = 64  # an HMAC-SHA256 in hexadecimal digits, at the start of a signed value
@@ -94,8 +97,10 @@ _READ = text(f"SELECT current_setting('{SETTING}', true)")
 _WRITE = text(f"SELECT set_config('{SETTING}', :value, true)").bindparams(bindparam("value", type_=Text()))
 
 
-def function_statements() -> list[str]:
+def function_statements(settings: Sequence[str] = (SETTING, ALL_TENANTS_SETTING)) -> list[str]:
     """The DDL of the table of keys and of the functions that verify signatures. It contains no key.
+
+    ``settings`` are those that the policies read.
 
     It can be run repeatedly. Run it as the owner of the tables, who then owns the functions too; the application's role
     must not own them.
@@ -107,11 +112,24 @@ def function_statements() -> list[str]:
             "(number integer PRIMARY KEY, inner_block bytea NOT NULL, outer_block bytea NOT NULL)"
         ),
         f"REVOKE ALL ON {_KEYS} FROM PUBLIC",
-        *(_function(setting) for setting in (SETTING, ALL_TENANTS_SETTING)),
+        *(_function(setting) for setting in settings),
         f"REVOKE CREATE ON SCHEMA {SCHEMA} FROM PUBLIC",
         f"GRANT USAGE ON SCHEMA {SCHEMA} TO PUBLIC",
-        f"GRANT EXECUTE ON FUNCTION {SETTING}(), {ALL_TENANTS_SETTING}() TO PUBLIC",
+        f"GRANT EXECUTE ON FUNCTION {', '.join(f'{setting}()' for setting in settings)} TO PUBLIC",
     ]
+
+
+_RESULTS = {
+    SETTING: ("text", "value", "NULL"),
+    ALL_TENANTS_SETTING: ("boolean", "value = 'on'", "false"),
+    # The values name their tenant, so that those that were signed for another tenant are not accepted.
+    ACTOR_SETTING: (
+        "jsonb",
+        f"CASE WHEN value::jsonb ->> 'tenant' IS NOT DISTINCT FROM {SETTING}() THEN value::jsonb END",
+        "NULL",
+    ),
+}
+"""For each setting: the type of the function's result, the result, and the result without a right signature."""
 
 
 def _function(setting: str) -> str:
@@ -121,8 +139,7 @@ def _function(setting: str) -> str:
     the right signature. It is in PL/pgSQL, which caches the plan as long as the connection lives; a function in SQL
     would be planned again in each statement.
     """
-    value = "value" if setting == SETTING else "value = 'on'"
-    kind, otherwise = ("text", "NULL") if setting == SETTING else ("boolean", "false")
+    kind, value, otherwise = _RESULTS[setting]
     return f"""CREATE OR REPLACE FUNCTION {setting}() RETURNS {kind}
 LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
 DECLARE
@@ -141,11 +158,25 @@ END
 $function$"""
 
 
-def find_signature_holes(connection: Connection, signer: Signer) -> Iterator[tuple[str, str, str]]:
-    """The findings about the keys and functions, for the connection's role: (object, risk, remedy). Six statements."""
+def actor_sql(key: str | None = None, *, signed: bool) -> str:
+    """The SQL for the actor's value with this key (a literal), as a text; None: for all of them, as JSON.
+
+    It is a subselect, which PostgreSQL evaluates once for each statement. NULL: no actor, or no such value.
+    """
+    actor = f"{ACTOR_SETTING}()" if signed else f"NULLIF(current_setting('{ACTOR_SETTING}', true), '')::jsonb"
+    return f"(SELECT {actor})" if key is None else f"(SELECT {actor} ->> {key})"
+
+
+def find_signature_holes(
+    connection: Connection, signer: Signer, settings: Sequence[str] = (SETTING, ALL_TENANTS_SETTING)
+) -> Iterator[tuple[str, str, str]]:
+    """The findings about the keys and functions, for the connection's role: (object, risk, remedy). Six statements.
+
+    ``settings`` are those that the policies read.
+    """
     remedy = "run RowLevelSecurity.apply() as the tables' owner"
     functions = {row.name: row for row in connection.execute(text(_FUNCTIONS), {"schema": SCHEMA})}
-    for setting in (SETTING, ALL_TENANTS_SETTING):
+    for setting in settings:
         row = functions.get(setting)
         if row is None:
             yield f"function {setting}()", "it does not exist, so no signature is checked", remedy

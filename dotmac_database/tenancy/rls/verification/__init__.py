@@ -16,6 +16,7 @@ from .inheritance import inheritance_findings
 from .plans import Plan
 from .policies import policies_of, policy_findings
 from .relations import relations_of, resolve, table_findings
+from .rights import right_findings
 from .roles import reach_of, role_findings
 from .settings import setting_findings
 from .triggers import rule_findings, trigger_findings
@@ -49,7 +50,10 @@ def _findings(connection: Connection, plan: Plan, *, fresh: bool, attempts: bool
     relations = relations_of(connection, plan, reach, oids)
     policies = policies_of(connection, reach, relations)
     yield from table_findings(plan, relations, oids)
-    yield from policy_findings(plan, Expectations(connection, plan, path), relations, policies)
+    expectations = Expectations(connection, plan, path)
+    yield from policy_findings(plan, expectations, relations, policies)
+    if plan.rules:
+        yield from right_findings(connection, plan, expectations, relations)
     yield from inheritance_findings(reach, relations, policies)
     yield from grant_findings(connection, reach, relations)
     views = views_of(connection, reach, relations)

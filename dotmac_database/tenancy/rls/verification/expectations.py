@@ -8,7 +8,7 @@ standby), the texts are compared word by word instead, without casts and parenth
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
@@ -65,7 +65,8 @@ class Expectations:
         cached = _PRINTED.get(key)
         if cached is not None and cached.clause(clause) == condition:
             return True
-        printed = self._print(relation) if self._can_copy else None
+        statements = [] if relation.table is None else self._plan.enable(relation.table, relation.column)
+        printed = self._print(relation, statements) if self._can_copy else None
         if printed is None:
             return _has_same_words(statement, clause, condition, self._schema())
         if len(_PRINTED) >= _LIMIT:
@@ -73,14 +74,27 @@ class Expectations:
         _PRINTED[key] = printed
         return printed.clause(clause) == condition
 
+    def of_rule(self, relation: Relation, statement: str) -> PrintedPolicy | None:
+        """The policy of a right that a statement of the plan creates; None: no temporary table can be created."""
+        types = tuple((each.name, each.type) for each in relation.attributes)
+        key = (statement, str(self._connection.dialect.server_version_info), types, self._path)
+        if key not in _PRINTED:
+            printed = self._print(relation, [statement]) if self._can_copy else None
+            if printed is None:
+                return None
+            if len(_PRINTED) >= _LIMIT:
+                _PRINTED.clear()
+            _PRINTED[key] = printed
+        return _PRINTED[key]
+
     def _schema(self) -> str:
         return self._connection.dialect.default_schema_name or "public"
 
-    def _print(self, relation: Relation) -> PrintedPolicy | None:
+    def _print(self, relation: Relation, statements: Sequence[str]) -> PrintedPolicy | None:
         """The toolkit's policy as PostgreSQL prints it; None: no temporary table can be created."""
         savepoint = self._connection.begin_nested()
         try:
-            return self._print_on_copy(relation)
+            return self._print_on_copy(relation, statements)
         except DBAPIError as error:
             if self._connection.invalidated:
                 raise
@@ -89,14 +103,14 @@ class Expectations:
         finally:
             savepoint.rollback()
 
-    def _print_on_copy(self, relation: Relation) -> PrintedPolicy:
+    def _print_on_copy(self, relation: Relation, statements: Sequence[str]) -> PrintedPolicy:
         # The copy has the name of the table, because PostgreSQL prints the name in subselects.
         copy = f'pg_temp."{escaped(relation.relname)}"'
         columns = ", ".join(f"{each.quoted} {each.type}" for each in relation.attributes)
         self._run(f"CREATE TEMPORARY TABLE {copy} ({columns}) ON COMMIT DROP")
         self._connection.execute(text(_PREPARE), {"path": self._path})
         assert relation.table is not None
-        for statement in self._plan.enable(relation.table, relation.column):
+        for statement in statements:
             if statement.startswith("CREATE POLICY"):
                 self._run(renamed(statement, relation.table, copy))
         self._connection.execute(text("SELECT set_config('search_path', '', true)"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, Table
@@ -24,7 +24,8 @@ class Plan:
 
     ``tables`` are the tenants' tables, each with the name of its tenant column or None. ``settings`` are the settings
     that the policies read. ``statements`` create the toolkit's own functions. ``listed`` are the other tables of the
-    metadata, which contain no tenant's rows and are therefore not reported as missing from the metadata.
+    metadata, which contain no tenant's rows and are therefore not reported as missing from the metadata. ``rules``: the
+    statements that create the restrictive policies of rights, by table.
     """
 
     tables: Sequence[tuple[Table, str | None]]
@@ -33,6 +34,7 @@ class Plan:
     settings: Sequence[str]
     statements: Sequence[str] = ()
     listed: Sequence[Table] = ()
+    rules: Mapping[Table, Sequence[str]] = field(default_factory=dict)
     _functions: dict[str, str] = field(default_factory=dict, init=False, compare=False)
 
     @property
