@@ -19,6 +19,7 @@ from .plugin import DatabasePlugin
 from .registry import PluginError
 from .rerun import rerun_route
 from .routers import crud_router, list_router
+from .session_callers import session_actor
 from .statuses import DeleteBody
 from .tenants import BadTenantError, tenant_from_header, tenant_from_path, tenant_from_subdomain
 
@@ -49,6 +50,7 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "options_query",
     "register_exception_handlers",
     "rerun_route",
+    "session_actor",
     "sort_query",
     "tenant_from_header",
     "tenant_from_path",

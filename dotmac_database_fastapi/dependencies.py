@@ -167,7 +167,7 @@ def _lending(source: Source | None, replacement: Endpoint) -> Endpoint:
     async def lent(connection: HTTPConnection, response: Response, session: object = Depends(replacement)) -> object:
         chosen = source or only_source(connection)
         identity = RequestIdentity() if chosen is None else await _identified(chosen, connection, response, lent)
-        return await lent_session(connection, identity, session)
+        return await lent_session(connection, identity, session, chosen)
 
     setattr(lent, _SOURCE, source)
     return lent

@@ -6,14 +6,13 @@ from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeGuard
 
-from sqlalchemy import inspect
-from sqlalchemy.orm import InstanceState
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from typing_extensions import TypeVar
 
 from dotmac_database import ALL_TENANTS, MisuseError, TenantRequiredError
 
+from .actors import key_of
 from .aliases import Endpoint
 from .internals import SolvedDependencies, calls_of_route, overridden, solve
 from .refusals import REFUSALS, rank
@@ -50,7 +49,7 @@ class Caller(Generic[T, A]):
 class RequestIdentity:
     """The tenant and the actor of a request. ``missing`` is the exception to raise if a tenant is needed but not named.
 
-    ``actor`` is the name for the audit columns. ``person`` is what the dependency has returned, such as a user's row.
+    ``actor`` is what is stored of the actor, as in audit columns. ``person`` is the actor itself, such as a user's row.
     ``request`` is the method and the path, which are logged if the tenant is `ALL_TENANTS`; None outside of a request.
     """
 
@@ -165,17 +164,7 @@ async def _answers(source: Source, connection: HTTPConnection, response: Respons
     if tenant is ALL_TENANTS:
         # The path is logged as a Python literal, because it may contain line breaks, and logs are read line by line.
         request = f"{connection.scope.get('method', 'WEBSOCKET')} {connection.scope['path']!r}"
-    return RequestIdentity(tenant, _name_of(actor), missing, request, actor)
-
-
-def _name_of(actor: object) -> str | None:
-    """The actor's name in audit columns: a row of a mapped class is named by its primary key."""
-    if actor is None or isinstance(actor, str):
-        return actor
-    state = inspect(actor, raiseerr=False)
-    if isinstance(state, InstanceState) and state.identity is not None:
-        return ", ".join(map(str, state.identity))
-    return str(actor)
+    return RequestIdentity(tenant, key_of(actor, source.actor_key), missing, request, actor)
 
 
 def _is_missing(refused: Exception) -> TypeGuard[TenantRequiredError]:

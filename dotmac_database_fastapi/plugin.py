@@ -23,6 +23,7 @@ from dotmac_database import (
     traits_of,
 )
 
+from .actors import ActorKey, key_of
 from .aliases import Endpoint
 from .dependencies import A, Dependencies, M, S, models_of
 from .entities import EntityKeywords, entity_of
@@ -51,7 +52,9 @@ class DatabasePlugin:
 
     Use ``app = FastAPI(lifespan=plugin.lifespan)`` or ``plugin.install(app)``; no connection is made before the first
     request. ``tenant`` and ``actor`` are FastAPI dependencies that return the request's tenant and audit user; for a
-    request without a tenant, ``tenant`` returns None or raises `TenantRequiredError`. ``cursor_key`` signs cursors.
+    request without a tenant, ``tenant`` returns None or raises `TenantRequiredError`. The actor may be any object (see
+    `session_actor`); ``actor_key`` is a function of it that returns what is stored of it in audit columns and jobs, by
+    default its primary key or ``id``, else ``str(actor)``. ``cursor_key`` signs cursors.
     ``rls`` names the tenant to PostgreSQL in each transaction. ``tenant_free`` names the views, tables and functions
     that requests may read although no mapped class describes them (see `guard_tenants`). ``name`` distinguishes the
     plugins of an app. ``options`` are those of `create_database`: ``pool_size``, ``max_overflow``, ``pool_timeout``,
@@ -79,6 +82,7 @@ class DatabasePlugin:
         cursor_key: CursorKey = None,
         name: str = "default",
         rls: RowLevelSecurity | None = None,
+        actor_key: ActorKey | None = None,
         tenant_free: Iterable[str] = (),
         statement_timeout: float | None = STATEMENT_TIMEOUT,
         idle_in_transaction_timeout: float | None = IDLE_TIMEOUT,
@@ -108,6 +112,7 @@ class DatabasePlugin:
             actor=actor,
             cursor_key=cursor_key,
             rls=rls,
+            actor_key=actor_key,
         )
         self.strict = strict
         self._dependencies = Dependencies(self.source)
@@ -224,7 +229,7 @@ class DatabasePlugin:
             check_tenant_keys(metadata, strict=self.strict)
 
     def session(
-        self, tenant: object = None, actor: str | None = None, *, unlimited: bool = False
+        self, tenant: object = None, actor: object = None, *, unlimited: bool = False
     ) -> AbstractAsyncContextManager[AsyncSession]:
         """A session for background tasks, streams and scripts: ``async with plugin.session(tenant="t")``.
 
@@ -233,10 +238,13 @@ class DatabasePlugin:
         works across tenants, which is logged. ``unlimited`` lifts the plugin's timeouts, for an export or a migration:
         the block's transaction then begins at once, with one more statement.
         """
-        return async_unit(self.source, RequestIdentity(tenant, actor), unlimited=unlimited)
+        return async_unit(self.source, self._identity(tenant, actor), unlimited=unlimited)
 
     def sync_session(
-        self, tenant: object = None, actor: str | None = None, *, unlimited: bool = False
+        self, tenant: object = None, actor: object = None, *, unlimited: bool = False
     ) -> AbstractContextManager[Session]:
         """As `session`, sync."""
-        return sync_unit(self.source, RequestIdentity(tenant, actor), unlimited=unlimited)
+        return sync_unit(self.source, self._identity(tenant, actor), unlimited=unlimited)
+
+    def _identity(self, tenant: object, actor: object) -> RequestIdentity:
+        return RequestIdentity(tenant, key_of(actor, self.source.actor_key), person=actor)

@@ -7,7 +7,7 @@ request (`tests/fastapi/test_calls.py` counts them).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, nullcontext
 from types import TracebackType
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -16,6 +16,7 @@ from anyio import CancelScope, CapacityLimiter, to_thread
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from dotmac_database import (
     ALL_TENANTS,
@@ -32,13 +33,13 @@ from dotmac_database import (
 
 from .identity import IDENTITY_SESSIONS, NOBODY, IdentitySession, RequestIdentity
 from .internals import ending_stack, fail_endpoint, is_first_exit
+from .session_callers import CALLER, AnySession, SessionCaller
 from .source import Source
 
 T = TypeVar("T")
 A = TypeVar("A", bound=AsyncSession | async_scoped_session[Any])
 S = TypeVar("S", bound=Session | scoped_session[Any])
 O = TypeVar("O", Session, AsyncSession)  # noqa: E741 - not read as a zero here
-AnySession: TypeAlias = Session | scoped_session[Any] | AsyncSession | async_scoped_session[Any]
 Bind: TypeAlias = Callable[[AnySession, RequestIdentity], AbstractContextManager[None] | None]
 
 _SCOPE = "dotmac_database.sessions"
@@ -69,12 +70,12 @@ def _limitless(source: Source) -> TransactionOptions | None:
 
 async def request_session(source: Source, connection: HTTPConnection, identity: RequestIdentity) -> AsyncSession:
     """The request's async session, which ends when the endpoint has returned."""
-    return await _opened_once(connection, (id(source), "async"), _AsyncUnit(source, identity))
+    return await _opened_once(connection, (id(source), "async"), _AsyncUnit(source, identity, None, connection.scope))
 
 
 async def request_sync_session(source: Source, connection: HTTPConnection, identity: RequestIdentity) -> Session:
     """The request's sync session, for ``def`` endpoints; its COMMIT runs in a thread."""
-    return await _opened_once(connection, (id(source), "sync"), _ThreadedUnit(source, identity))
+    return await _opened_once(connection, (id(source), "sync"), _ThreadedUnit(source, identity, connection.scope))
 
 
 async def identity_session(source: Source, connection: HTTPConnection) -> AsyncSession:
@@ -123,17 +124,20 @@ class _IdentitySession(IdentitySession):
             await self._unit.__aexit__(None, None, None)
 
 
-async def lent_session(connection: HTTPConnection, identity: RequestIdentity, session: T) -> T:
+async def lent_session(
+    connection: HTTPConnection, identity: RequestIdentity, session: T, source: Source | None = None
+) -> T:
     """A session that the app supplies in place of the request's, with the request's unit of work, tenant and actor.
 
     The session belongs to the app: it is not closed here, and if it is already in a transaction, the unit of work is a
     savepoint. An object that is not a session is returned unchanged.
     """
     key = "lent", id(session)
+    caller: SessionCaller = source, identity, connection.scope
     if isinstance(session, (AsyncSession, async_scoped_session)):
-        return await _opened_once(connection, key, _LentAsyncUnit(session, identity))
+        return await _opened_once(connection, key, _LentAsyncUnit(session, caller))
     if isinstance(session, (Session, scoped_session)):
-        return await _opened_once(connection, key, _LentSyncUnit(session, identity))
+        return await _opened_once(connection, key, _LentSyncUnit(session, caller))
     return session
 
 
@@ -243,17 +247,25 @@ def has_committed(connection: HTTPConnection) -> bool:
 class _AsyncUnit(AbstractAsyncContextManager[AsyncSession]):
     """The block of `async_unit`. Without ``options`` its transaction is lazy."""
 
-    def __init__(self, source: Source, identity: RequestIdentity, options: TransactionOptions | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        identity: RequestIdentity,
+        options: TransactionOptions | None = None,
+        scope: Scope | None = None,
+    ) -> None:
         self._source = source
         self._identity = identity
         self._options = options
+        self._scope = scope
 
     def again(self) -> _AsyncUnit:
         """A block like this one, which may begin after it."""
-        return _AsyncUnit(self._source, self._identity, self._options)
+        return _AsyncUnit(self._source, self._identity, self._options, self._scope)
 
     async def __aenter__(self) -> AsyncSession:
         session = self._session = self._source.makers.new_async_session()
+        session.sync_session.info[CALLER] = self._source, self._identity, self._scope
         try:
             self._caller = _Caller(session, self._identity)
             self._block = DatabaseTransaction.async_transaction(session, self._options, lazy=self._options is None)
@@ -289,13 +301,21 @@ class _AsyncUnit(AbstractAsyncContextManager[AsyncSession]):
 class _SyncUnit(AbstractContextManager[Session]):
     """The block of `sync_unit`. Without ``options`` its transaction is lazy."""
 
-    def __init__(self, source: Source, identity: RequestIdentity, options: TransactionOptions | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        identity: RequestIdentity,
+        options: TransactionOptions | None = None,
+        scope: Scope | None = None,
+    ) -> None:
         self._source = source
         self._identity = identity
         self._options = options
+        self._scope = scope
 
     def __enter__(self) -> Session:
         session = self._session = self._source.makers.new_sync_session()
+        session.info[CALLER] = self._source, self._identity, self._scope
         try:
             self.caller = _Caller(session, self._identity)
             self._block = DatabaseTransaction.sync_transaction(session, self._options, lazy=self._options is None)
@@ -333,9 +353,9 @@ class _SyncUnit(AbstractContextManager[Session]):
 class _ThreadedUnit(AbstractAsyncContextManager[Session]):
     """A `_SyncUnit` that the event loop opens and closes. Only a transaction that was begun is ended in a thread."""
 
-    def __init__(self, source: Source, identity: RequestIdentity) -> None:
+    def __init__(self, source: Source, identity: RequestIdentity, scope: Scope | None = None) -> None:
         self._limit = source.sync_limit
-        self._unit = _SyncUnit(source, identity)
+        self._unit = _SyncUnit(source, identity, None, scope)
 
     async def __aenter__(self) -> Session:
         self._slot = await self._limit.acquire()
@@ -364,16 +384,16 @@ class _ThreadedUnit(AbstractAsyncContextManager[Session]):
 class _LentAsyncUnit(AbstractAsyncContextManager[A]):
     """The unit of work of a request on an async session of the app's."""
 
-    def __init__(self, session: A, identity: RequestIdentity) -> None:
+    def __init__(self, session: A, caller: SessionCaller) -> None:
         self._session = session
-        self._identity = identity
+        self._lent_to = caller
 
     def again(self) -> _LentAsyncUnit[A]:
         """A block like this one, which may begin after it."""
-        return _LentAsyncUnit(self._session, self._identity)
+        return _LentAsyncUnit(self._session, self._lent_to)
 
     async def __aenter__(self) -> A:
-        self._caller = _Caller(self._session, self._identity, _bind_lent)
+        self._caller = _LentCaller(self._session, self._lent_to)
         self._block = DatabaseTransaction.async_transaction(self._session, lazy=True, nested=True)
         try:
             return await self._block.__aenter__()
@@ -392,12 +412,12 @@ class _LentAsyncUnit(AbstractAsyncContextManager[A]):
 class _LentSyncUnit(AbstractAsyncContextManager[S]):
     """The unit of work of a request on a sync session of the app's."""
 
-    def __init__(self, session: S, identity: RequestIdentity) -> None:
+    def __init__(self, session: S, caller: SessionCaller) -> None:
         self._session = session
-        self._identity = identity
+        self._lent_to = caller
 
     async def __aenter__(self) -> S:
-        self._caller = _Caller(self._session, self._identity, _bind_lent)
+        self._caller = _LentCaller(self._session, self._lent_to)
         self._block = DatabaseTransaction.sync_transaction(self._session, lazy=True, nested=True)
         try:
             return await to_thread.run_sync(self._block.__enter__, limiter=CapacityLimiter(1))
@@ -488,3 +508,20 @@ class _Caller:
         if isinstance(refused, TenantNotGivenError):
             # The guard finds that a tenant is missing; the identity knows where the request should have named it.
             raise self._identity.refusal(str(refused)) from refused
+
+
+class _LentCaller(_Caller):
+    """The caller of a request on a session of the app's, which has its own caller again when the request ends."""
+
+    def __init__(self, session: AnySession, caller: SessionCaller) -> None:
+        self._info: MutableMapping[Any, Any] = session.info
+        self._before = self._info.get(CALLER)
+        super().__init__(session, caller[1], _bind_lent)
+        self._info[CALLER] = caller
+
+    def __exit__(self, kind: object, refused: BaseException | None, traceback: object) -> None:
+        if self._before is None:
+            del self._info[CALLER]
+        else:
+            self._info[CALLER] = self._before
+        super().__exit__(kind, refused, traceback)

@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias
 
 from dotmac_database import Database, RowLevelSecurity
 
+from .actors import ActorKey
 from .aliases import Endpoint
 from .session_makers import SessionMakers
 from .sync_limits import SyncLimit
@@ -23,7 +24,7 @@ class Source:
 
     ``tenant`` and ``actor`` are FastAPI dependencies; None: no request has a tenant, or an actor. ``cursor_key`` signs
     cursors. ``idempotency_ttl`` is how long idempotency keys are kept, unless a router
-    overrides it. ``name`` distinguishes the sources of an app.
+    overrides it. ``name`` distinguishes the sources of an app. ``actor_key`` is that of `key_of`.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Source:
     actor: Callable[..., object] | None = None
     cursor_key: CursorKey = None
     rls: RowLevelSecurity | None = None
+    actor_key: ActorKey | None = None
 
 
 class Plugin(Protocol):
