@@ -31,7 +31,7 @@ from .health import DatabaseHealthChecker, HealthCheckResult, HealthStatus
 from .models import AuditMixin, LivingUnique, SoftDeleteMixin, TenantMixin, Traits, VersionMixin, traits_of
 from .paging.pages import CursorPaginationResult, Estimate, OffsetResult, PaginationResult
 from .paging.paginators import DatabasePaginator, PaginationHelper, PerformancePaginator
-from .policies import Policy, bind_policies
+from .policies import Policy, bind_policies, policy_scope
 from .query import (
     MAX_PAGE_SIZE,
     Aggregate,
@@ -216,6 +216,7 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "on_commit",
     "on_rollback",
     "once",
+    "policy_scope",
     "purge_idempotency_keys",
     "restrict_to_reads",
     "tenant_foreign_key",

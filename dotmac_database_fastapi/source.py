@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from dotmac_database import Database, RowLevelSecurity
+from dotmac_database import Database, Policy, RowLevelSecurity
 
 from .actors import ActorKey
 from .aliases import Endpoint
+from .ruling import Policies
 from .session_makers import SessionMakers
 from .sync_limits import SyncLimit
 
@@ -24,7 +25,8 @@ class Source:
 
     ``tenant`` and ``actor`` are FastAPI dependencies; None: no request has a tenant, or an actor. ``cursor_key`` signs
     cursors. ``idempotency_ttl`` is how long idempotency keys are kept, unless a router
-    overrides it. ``name`` distinguishes the sources of an app. ``actor_key`` is that of `key_of`.
+    overrides it. ``name`` distinguishes the sources of an app. ``actor_key`` is that of `key_of`. ``policies``
+    None: requests are ruled by tenancy alone.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Source:
     cursor_key: CursorKey = None
     rls: RowLevelSecurity | None = None
     actor_key: ActorKey | None = None
+    policies: Policies | None = None
 
 
 class Plugin(Protocol):
@@ -47,6 +50,6 @@ class Plugin(Protocol):
         """What the plugin's requests share."""
         ...
 
-    def get_repository(self, target: type) -> Endpoint:
+    def get_repository(self, target: type, *, policy: Policy[Any] | None = None) -> Endpoint:
         """A dependency that gives the repository of a mapped class, or of a repository class of the user's."""
         ...

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -88,12 +89,16 @@ class Rules:
         by_model = {**self._policies, **Rules(policies, actor)._policies}
         return Rules(by_model.values(), actor, required=self.required)
 
-    def of(self, traits: Traits[M]) -> ModelRules | None:
-        """The rules for one model; None: it is ruled by tenancy alone. Raises `PermissionDeniedError` if required."""
+    def known(self, traits: Traits[M]) -> ModelRules | None:
+        """The rules for one model; None: it has no policy."""
         mapper = traits.mapper
         if mapper not in self._by_mapper:
             self._by_mapper[mapper] = self._rules_of(traits)
-        rules = self._by_mapper[mapper]
+        return self._by_mapper[mapper]
+
+    def of(self, traits: Traits[M]) -> ModelRules | None:
+        """The rules for one model; None: it is ruled by tenancy alone. Raises `PermissionDeniedError` if required."""
+        rules = self.known(traits)
         if rules is None and self.required:
             raise PermissionDeniedError(f"{traits.name} has no policy, and policies are required.")
         return rules
@@ -142,6 +147,26 @@ def bind_policies(
     if _INFO in sync.info:
         raise MisuseError("The session has policies already, and serves one actor.", field="policies")
     sync.info[_INFO] = Rules(policies, actor, required=required)
+
+
+@contextmanager
+def policy_scope(
+    session: AnySession, policies: Iterable[Policy[Any]], *, actor: Actor, required: bool = False
+) -> Iterator[None]:
+    """A block in which policies apply to all repositories that are made on a session; see `bind_policies`. No I/O.
+
+    The session has its own policies again, or none, when the block ends.
+    """
+    info = sync_session(session).info
+    before = info.get(_INFO)
+    info[_INFO] = Rules(policies, actor, required=required)
+    try:
+        yield
+    finally:
+        if before is None:
+            del info[_INFO]
+        else:
+            info[_INFO] = before
 
 
 def rules_of(session: Session) -> Rules | None:

@@ -177,6 +177,19 @@ class RepositoryCore(Generic[M, Db]):
             actor = rules.actor
         return self._with(_rules=(Rules((), actor) if rules is None else rules).replaced(policies, actor))
 
+    def hidden_columns(self, model: type | None = None) -> frozenset[str]:
+        """The attributes of the columns of a class that the repository's policies hide from the actor. No I/O.
+
+        ``model`` None: the repository's own class. Empty if no policy rules the class.
+        """
+        rules = None if self._rules is None else self._rules.known(traits_of(model or self.traits.model))
+        return frozenset() if rules is None else rules.hidden
+
+    @property
+    def is_ruled(self) -> bool:
+        """Whether a policy rules which rows of the repository's class the actor can read and write."""
+        return self._rules is not None and self._rules.known(self.traits) is not None
+
     def for_update(self, *, nowait: bool = False, skip_locked: bool = False) -> Self:
         """A copy whose reads lock the rows that they return, until the transaction ends.
 

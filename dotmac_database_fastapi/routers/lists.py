@@ -91,7 +91,7 @@ class Listing:
         self.options = options
         self.params = list_params(model, options)
         get = get_repository if options.plugin is None else options.plugin.get_repository
-        self.get_rows: Endpoint = get(options.repository or model)
+        self.get_rows: Endpoint = get(options.repository or model, policy=options.policy)
         selection, schema = self.params.selection, options.read_schema
         self.selects = None if selection is None else SelectionRenderers(model, schema, selection)
         self.renderer = Renderer(model, schema) if self.selects is None else self.selects.base
