@@ -17,6 +17,8 @@ from dotmac_database import ALL_TENANTS, MisuseError, Traits, ValidationError, c
 
 from .aliases import Data, JsonObject, Repository, Schema
 from .bounds import MAX_ROWS
+from .hidden_bodies import refuse_hidden
+from .hiding import NOTHING, Hidden
 from .references import References
 from .refused_rows import rows_of, written_together
 from .rendering import Renderer
@@ -81,12 +83,17 @@ class Nested:
             for name, each in self._all.items()
         }
 
-    def shown(self, renderer: Renderer, body: bytes, created: Children) -> bytes:
+    def refuse_hidden(self, data: Data, hidden: Hidden) -> None:
+        """Raise `RefusedRequestError` for children with data of columns that are hidden from the actor."""
+        for name, each in self._all.items():
+            refuse_hidden(each.traits, member(data, name, ()), hidden, ("body", name))
+
+    def shown(self, renderer: Renderer, body: bytes, created: Children, hidden: Hidden = NOTHING) -> bytes:
         """The JSON of the parent with that of its children, as `read_schema` describes it."""
         if not created or renderer.columns is None:
             return body
         members = [
-            b"%s:%s" % (json.dumps(name).encode(), self._all[name].renderer.many(rows))
+            b"%s:%s" % (json.dumps(name).encode(), self._all[name].renderer_for(hidden).many(rows))
             for name, rows in created.items()
         ]
         return b",".join([body[:-1], *members]) + b"}"
@@ -108,6 +115,10 @@ class _Relationship:
     schema: Schema
     references: References
     renderer: Renderer
+
+    def renderer_for(self, hidden: Hidden) -> Renderer:
+        """The renderer of the children without the hidden columns."""
+        return Renderer(self.traits.model, None, hidden) if hidden.of(self.traits) else self.renderer
 
     async def create(self, repository: Repository, parent: object, children: Sequence[Data]) -> Sequence[object]:
         if not (isinstance(children, Sequence) and all(isinstance(each, BaseModel | Mapping) for each in children)):

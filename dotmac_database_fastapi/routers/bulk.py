@@ -15,8 +15,10 @@ from ..bounds import MAX_ROWS
 from ..idempotency import Replays
 from ..options import Operation
 from ..preferences import APPLIED, prefers_minimal
+from ..hidden_bodies import refuse_hidden
 from ..refused_rows import row_at, written_together
 from ..row_data import with_values
+from ..ruling import RULED
 from ..schemas import keyed_schema_of, list_of
 from .resource import Resource, posting, written_responses
 
@@ -35,6 +37,10 @@ def add_bulk_create(resource: Resource, schema: Schema, replays: Replays | None)
     hooks, references = resource.hooks, resource.references
 
     async def create_rows(request: Request, data: Sequence[Any], repository: Repository) -> Response:
+        seen = resource
+        if RULED in request.scope:
+            seen = resource.seen_by(repository)
+            refuse_hidden(resource.traits, data, seen.hidden)
         rows: list[Data] = []
         for index, each in enumerate(data):
             with row_at(index):
@@ -49,10 +55,10 @@ def add_bulk_create(resource: Resource, schema: Schema, replays: Replays | None)
         )
         await references.after_many(repository, entities, checked, created=True)
         await resource.call_after_many("create", entities, repository)
-        if resource.renderer.relationships:
+        if seen.renderer.relationships:
             keys = [resource.traits.key_of(entity) for entity in entities]
-            entities = await _locked(resource, repository, keys, resource.renderer.relationships)
-        return _response(resource, request, entities, 201)
+            entities = await _locked(resource, repository, keys, seen.renderer.relationships)
+        return _response(seen, request, entities, 201)
 
     endpoint = posting(create_rows, resource.get_rows, replays)
     endpoint.__name__ = "bulk_create"
@@ -69,6 +75,10 @@ def add_bulk_update(resource: Resource, schema: Schema) -> None:
     hooks, references, parts = resource.hooks, resource.references, resource.key.parts
 
     async def bulk_update(request: Request, data: Any, repository: Repository = Depends(resource.get_rows)) -> Response:
+        seen = resource
+        if RULED in request.scope:
+            seen = resource.seen_by(repository)
+            refuse_hidden(resource.traits, data, seen.hidden)
         key_values = [{part: getattr(each, part) for part in parts} for each in data]
         _refuse_repeated(key_values)
         keys = [resource.key.of(each, repository.tenant_id) for each in key_values]
@@ -80,10 +90,10 @@ def add_bulk_update(resource: Resource, schema: Schema) -> None:
                 rows.append(with_values(row, key_values[index]))
         checked = await references.before_update_many(repository, rows, stored)
         await written_together(repository, rows, lambda: repository.bulk_update(rows), repository.bulk_update)
-        entities = await _locked(resource, repository, keys, resource.renderer.relationships)
+        entities = await _locked(resource, repository, keys, seen.renderer.relationships)
         await references.after_many(repository, entities, checked, created=False)
         await resource.call_after_many("update", entities, repository)
-        return _response(resource, request, entities, 200)
+        return _response(seen, request, entities, 200)
 
     problems = {400, 404, 409, 422, *resource.problems_of_tenant(schema)}
     keyed = resource.changes(keyed_schema_of(resource.traits.mapper.class_, schema, parts))

@@ -81,12 +81,13 @@ def crud_router(
         chosen,
         traits,
         listing.get_rows,
-        listing.renderer,
+        listing.view.renderer,
         PathKey(traits, reserved=[BULK] if methods_of_bulk(chosen.operations) else ()),
         References(traits),
         Hooks(chosen.hooks),
         wrapped=of_router.get("route_class", APIRoute) is not APIRoute,
-        selects=listing.selects,
+        view_of=listing.view_of,
+        selects=listing.view.selects,
     )
     _add_operations(resource, model)
     add_options(router)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, TypeAlias
 
@@ -18,6 +18,7 @@ from ..answers import PREFER, PREFERENCE_APPLIED, describe_endpoint
 from ..bodies import collection_path
 from ..etags import etag_of
 from ..heads import add_get
+from ..hiding import NOTHING, Hidden
 from ..hooks import Hooks
 from ..idempotency import IDEMPOTENCY_KEY, Replays
 from ..keys import PathKey
@@ -29,6 +30,7 @@ from ..rendering import Renderer
 from ..selected_rows import SelectionRenderers
 from ..sessions import can_end_with_write
 from ..statuses import BODILESS, statuses_of
+from .lists import View
 
 _COMMITTED_LATER = nullcontext(False)
 
@@ -50,8 +52,20 @@ class Resource:
     hooks: Hooks
     wrapped: bool
     """Whether a route class of the user's runs code after the endpoint, before the transaction's COMMIT."""
+    view_of: Callable[[Repository], View]
+    """Gives what the actor of a request's repository can see."""
     selects: SelectionRenderers | None
     """The renderers of selected rows; None: a request can't select anything."""
+
+    hidden: Hidden = NOTHING
+    """What is hidden from the actor of the request."""
+
+    def seen_by(self, repository: Repository) -> Resource:
+        """The resource as the actor of the repository sees it, which his policies may hide columns from."""
+        view = self.view_of(repository)
+        if not view.hidden:
+            return self
+        return replace(self, renderer=view.renderer, selects=view.selects, hidden=view.hidden)
 
     def add(
         self,
