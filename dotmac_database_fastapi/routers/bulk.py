@@ -58,9 +58,11 @@ def add_bulk_create(resource: Resource, schema: Schema, replays: Replays | None)
         if seen.renderer.relationships:
             keys = [resource.traits.key_of(entity) for entity in entities]
             entities = await _locked(resource, repository, keys, seen.renderer.relationships)
+        if RULED in request.scope:
+            seen.note(request, entities)
         return _response(seen, request, entities, 201)
 
-    endpoint = posting(create_rows, resource.get_rows, replays)
+    endpoint = posting(create_rows, resource, replays)
     endpoint.__name__ = "bulk_create"
     problems = {400, 409, 422, *resource.problems_of_tenant(schema)}
     headers = {} if replays is None else {"Idempotency-Replayed": REPLAYED}

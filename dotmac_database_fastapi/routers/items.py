@@ -48,13 +48,15 @@ def add_create(resource: Resource, schema: Schema, nested: Nested, replays: Repl
             await resource.call_after("create", entity, repository)
         entity = await seen.loaded(repository, entity)
         headers = {"Location": key.location(request, entity, data)}
+        if RULED in request.scope:
+            seen.note(request, [entity])
         if status in BODILESS or prefers_minimal(request):
             return seen.minimal(entity, status, headers)
         body = seen.renderer.one(entity, committed=last and not repository.db.in_transaction())
         body = nested.shown(seen.renderer, body, created, seen.hidden) if nested else body
         return seen.response(body, entity, status, headers)
 
-    endpoint = posting(create_row, resource.get_rows, replays)
+    endpoint = posting(create_row, resource, replays)
     endpoint.__annotations__["data"] = nested.create_schema(schema)
     endpoint.__name__ = "create"
     headers = {"Location": LOCATION, **({} if replays is None else {"Idempotency-Replayed": REPLAYED})}

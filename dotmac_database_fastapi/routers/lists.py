@@ -174,11 +174,12 @@ def add_list(router: APIRouter, listing: Listing, dependencies: Sequence[Depende
         return form.response(request, page, shown, limit=limit, facets=facets, headers=vary)
 
     params = whole.params
+    denied = {403} if options.policy is not None else set[int]()
     parameters = params.openapi_parameters()
     if options.list_etag:
         parameters.append(IF_NONE_MATCH_OF_LIST)
     accept_query(list_rows, params.known)
-    describe_endpoint(list_rows, f"list{plural(listing.model.__name__)}", {400, 422})
+    describe_endpoint(list_rows, f"list{plural(listing.model.__name__)}", {400, 422} | denied)
     add_get(
         router,
         collection_path(router, options.trailing_slash),
