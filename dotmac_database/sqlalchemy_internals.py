@@ -162,6 +162,14 @@ def unload(state: InstanceState[M], values: dict[str, object], name: str) -> Non
     state._reset(values, name)
 
 
+def replace_loader(state: InstanceState[M], name: str, load: Callable[[Any, Any], object]) -> None:
+    """Unload an attribute of an object, and call ``load(state, passive)`` when it is read."""
+    state._reset(state.dict, name)
+    if "callables" not in vars(state):
+        state.callables = {}
+    state.callables[name] = load
+
+
 def accept(state: InstanceState[M], values: dict[str, object], keys: Sequence[str]) -> None:
     """Mark these attributes of an object as unchanged: their values are those of the database."""
     state._commit(values, keys)

@@ -49,7 +49,7 @@ class SessionState:
     ``reading_alone``: a read outside of a transaction is running, and its end does not count as a commit, so that it
     calls no callbacks. ``writing_alone``: a write is running whose single statement the server commits by itself.
     ``last_write``: nothing follows the next write in the open block, and nothing can fail after it.
-    ``strict``: the session has the listener of `strict`, since it has strict objects.
+    ``strict``: the session has the listener of `strict`, since it has strict objects. ``ruled``: the same for `ruled`.
     ``read_only``: the session refuses to write.
     """
 
@@ -63,6 +63,7 @@ class SessionState:
     writing_alone: bool = False
     last_write: bool = False
     strict: bool = False
+    ruled: bool = False
     read_only: bool = False
 
 

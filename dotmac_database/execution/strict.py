@@ -40,10 +40,10 @@ def make_strict(session: Session, entities: Iterable[object]) -> None:
         each: InstanceState[object] = instance_state(entity)
         each.info[_STRICT] = True
         if len(each.mapper.relationships):
-            pending.extend(_related(each))
+            pending.extend(related_objects(each))
 
 
-def _related(state: InstanceState[object]) -> Iterator[object]:
+def related_objects(state: InstanceState[object]) -> Iterator[object]:
     """The objects in the loaded relationships of an object."""
     for key, relationship in state.mapper.relationships.items():
         value = state.dict.get(key)

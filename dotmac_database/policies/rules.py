@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
+from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.sql.visitors import iterate
 
 from ..errors import MisuseError, PermissionDeniedError
 from ..execution.state import AnySession, sync_session
-from ..models.traits import Traits
+from ..models.traits import Traits, traits_of
 from .policy import Actor, M, Policy
 from .rights import Right, Rule
 
@@ -75,6 +77,7 @@ class Rules:
         self.actor, self.required = actor, required
         self._by_mapper: dict[Mapper[Any], ModelRules | None] = {}
         self._concerned: dict[Mapper[Any], bool] = {}
+        self._hidden: dict[Mapper[Any], frozenset[str]] = {}
         for policy in policies:
             if not isinstance(policy, Policy):
                 raise MisuseError(f"A Policy was expected, not {type(policy).__name__}.", field="policies")
@@ -117,6 +120,36 @@ class Rules:
             return None
         policy = self._policies[classes[0]]
         return ModelRules(policy, self.actor, traits)
+
+    def hidden(self, traits: Traits[M]) -> frozenset[str]:
+        """The attributes of a class that the actor can't see.
+
+        They are the hidden columns, and the column properties that contain a hidden column of any class.
+        """
+        mapper = traits.mapper
+        if mapper not in self._hidden:
+            rules, hidden_columns = self.of(traits), self._hidden_columns
+            computed = (each.key for each in mapper.column_attrs if any(map(self.reads_hidden, each.columns)))
+            own = frozenset() if rules is None else rules.hidden
+            self._hidden[mapper] = own.union(computed) if hidden_columns else own
+        return self._hidden[mapper]
+
+    def reads_hidden(self, expression: Any) -> bool:
+        """Whether an expression is or contains a hidden column of any class."""
+        hidden = self._hidden_columns
+        return bool(hidden) and any(
+            not hidden.isdisjoint(getattr(part, "base_columns", ())) for part in iterate(expression)
+        )
+
+    @cached_property
+    def _hidden_columns(self) -> frozenset[ColumnElement[Any]]:
+        traits_of_models: list[Traits[Any]] = [traits_of(model) for model in self._policies]
+        return frozenset(
+            column
+            for traits in traits_of_models
+            for name in getattr(self.of(traits), "hidden", ())
+            for column in traits.mapper.column_attrs[name].columns
+        )
 
     def concern(self, traits: Traits[M]) -> bool:
         """Whether a statement on the model may need a rule: for its own rows, or for those of related models."""

@@ -141,13 +141,14 @@ class RepositoryCore(Generic[M, Db]):
         if not (fields or counts):
             raise MisuseError("Name the fields to read.", field="fields")
         for name in fields:
-            path = resolve(self.traits, name)  # raises for an unknown field, and suggests a similar one
+            path = resolve(self.traits, name, self._row_rules())  # raises for an unknown field
             if not path.plain:
                 raise MisuseError(
                     f"{self.traits.name}.{name} is no column or expression of the class's own rows.", field=name
                 )
         return self._with(
-            _fields=tuple(dict.fromkeys((*fields, *counts))), _counts=counted(self.traits, counts, self._dialect)
+            _fields=tuple(dict.fromkeys((*fields, *counts))),
+            _counts=counted(self.traits, counts, self._dialect, self._row_rules()),
         )
 
     def with_tenant(self, tenant_id: Any) -> Self:
@@ -210,7 +211,7 @@ class RepositoryCore(Generic[M, Db]):
         """
         names = names_for(self.model_class, fields)
         for name in names:
-            path = resolve(self.traits, name)
+            path = resolve(self.traits, name, self._row_rules())
             if path.json or path.key is None or path.key not in path.owner.mapper.column_attrs:
                 raise MisuseError(f"{self.traits.name}.{name} is no column.", field=name)
         return self._with(_undeferred=frozenset(names) or self.traits.deferred)
@@ -247,6 +248,12 @@ class RepositoryCore(Generic[M, Db]):
         """Hook: called with the validated values of an update; returns the values to write."""
         return values
 
+    def _row_rules(self) -> RulesInSql | None:
+        """The actor's rules for statements; None: no statement of the repository needs one."""
+        if self._rules is None or not self._rules.concern(self.traits):
+            return None
+        return RulesInSql(self._rules, self._dialect)
+
     def _reader(self, include_deleted: bool = False, right: Right = Right.READ) -> Reader:
         """The builder of statements that need a right on the rows, which must be readable, too.
 
@@ -258,9 +265,7 @@ class RepositoryCore(Generic[M, Db]):
         reader = self._readers.get(include_deleted)
         if reader is not None:
             return reader
-        rules = None
-        if self._rules is not None and self._rules.concern(self.traits):
-            rules = RulesInSql(self._rules, self._dialect)
+        rules = self._row_rules()
         scope = Scope(self.tenant_id, include_deleted, tuple(self.conditions()), rules=rules, right=right)
         reader = Reader(self.traits, scope, self._dialect, self._lock, self._fields, self._undeferred, self._counts)
         if not self._conditioned:

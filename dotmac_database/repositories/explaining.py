@@ -89,12 +89,12 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
         """The statement that the options would send, and its order."""
         page, cursor_page = query.pagination, query.cursor_pagination
         if cursor_page is None:
-            order = order_of(self.traits, query.sorts, self._counts)
+            order = order_of(self.traits, query.sorts, self._counts, reader.scope.rules)
             limit = page.limit if page else None
             return reader.rows(query.filters, order, limit=limit, offset=page.offset if page else 0), order
         if page is not None:
             raise MisuseError("A page is either numbered or after a cursor.", field="pagination")
-        order = cursor_order(self.traits, query.sorts, cursor_page, self._counts)
+        order = cursor_order(self.traits, query.sorts, cursor_page, self._counts, reader.scope.rules)
         marks: CursorMarks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, query)}
         seek, _ = self._seek(cursor_page.cursor, reader.terms(order), marks)
         part = reader.ranges(order, seek)[0]

@@ -111,7 +111,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         """The first matching row, or None. The order is that of the sorts, then of the primary key. One statement."""
         query = options_of(options)
         reader = self._reader(query.include_deleted)
-        order = order_of(self.traits, query.sorts, self._counts)
+        order = order_of(self.traits, query.sorts, self._counts, reader.scope.rules)
         bound = reader.rows(query.filters, order, limit=1)
         return next(iter(self._entities(reader, bound, query.relationships)), None)
 
@@ -136,7 +136,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         page = query.pagination
         bound = reader.rows(
             query.filters,
-            order_of(self.traits, query.sorts, self._counts),
+            order_of(self.traits, query.sorts, self._counts, reader.scope.rules),
             limit=page.limit if page else None,
             offset=page.offset if page else 0,
         )
@@ -203,7 +203,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         total = PageTotal(page, reader, query.filters)
         rows_of_page = reader.rows(
             query.filters,
-            order_of(self.traits, query.sorts, self._counts),
+            order_of(self.traits, query.sorts, self._counts, reader.scope.rules),
             limit=size + total.looks_ahead,
             offset=page.offset,
             bound=total.count_limit,
@@ -228,7 +228,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
             )
         page = query.cursor_pagination or CursorPaginationParams()
         reader = self._reader(query.include_deleted)
-        order = cursor_order(self.traits, query.sorts, page, self._counts)
+        order = cursor_order(self.traits, query.sorts, page, self._counts, reader.scope.rules)
         terms = reader.terms(order)
         marks: CursorMarks = {"binding": self._binding(order), "scope": self._cursor_scope(reader, query)}
         seek, raw = self._seek(page.cursor, terms, marks)
@@ -279,7 +279,7 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         if batch_size < 1:
             raise MisuseError("batch_size must be at least 1.", field="batch_size")
         reader = self._reader(query.include_deleted)
-        order = order_of(self.traits, query.sorts, self._counts)
+        order = order_of(self.traits, query.sorts, self._counts, reader.scope.rules)
         terms = reader.terms(order)
         rows = self._following(reader, query, order, batch_size, seek)
         following = Seek("after", reader.position(rows[-1], terms)) if len(rows) == batch_size else None

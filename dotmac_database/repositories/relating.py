@@ -48,6 +48,7 @@ class RelationshipLoader(StatementRunner[M, SyncDb]):
             self._load_branches(reader, entities, branch, "", passed)
             if self._strict:
                 make_strict(self._session, entities)
+            self._rule_objects(entities)
         return rows
 
     def _entities(self, reader: Reader, bound: Bound, relationships: RelationshipsLike = None) -> builtins.list[M]:

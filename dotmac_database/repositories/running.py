@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Result
@@ -12,11 +12,13 @@ from ..dialects import translated
 from ..errors import EntityNotFoundError
 from ..execution.driver import fetch
 from ..execution.routes import DIRECT, Circumstance, Reason, Route, Sender, locking_route, log_route, read_route
+from ..execution.ruled import rule_objects
 from ..execution.state import keep
 from ..execution.strict import make_strict
 from ..execution.work import locking, read
 from ..statements.inheritance import nothing
 from ..statements.reads import Bound
+from ..statements.scope import Scope
 from .core import RepositoryCore, SyncDb
 
 Rows: TypeAlias = builtins.list[tuple[Any, ...]]
@@ -73,12 +75,21 @@ class StatementRunner(RepositoryCore[M, SyncDb]):
         keep(self._session, *entities)
         if self._strict:
             make_strict(self._session, entities)
+        self._rule_objects(entities)
+
+    def _rule_objects(self, entities: Iterable[object]) -> None:
+        """Hide what the actor can't see of these objects, and rule their lazy loads."""
+        rules = self._row_rules() if self._rules is not None else None
+        if rules is not None:
+            rule_objects(self._session, entities, rules.objects(Scope(self.tenant_id, rules=rules)))
 
     def _fetched(self, bound: Bound, *, plain: bool = False) -> Rows:
         """The rows of a read: tuples that begin with an entity or a dict; with ``plain``, tuples of values only."""
         rows = self._sent(bound, plain=plain)
         if self._strict and not (plain or self._fields):
             make_strict(self._session, [row[0] for row in rows])
+        if self._rules is not None and not (plain or self._fields):
+            self._rule_objects(row[0] for row in rows)
         return rows
 
     def _sent(self, bound: Bound, *, plain: bool) -> Rows:

@@ -135,7 +135,8 @@ def projection(
         return repository._projected(names, counts), _as_it_is
     if len(fields) > 1:
         raise MisuseError("values() takes the names of fields, or one class, which names them.", field="fields")
-    traits, row_class = repository.traits, RowClass(classes[0])
+    traits, row_class, rules = repository.traits, RowClass(classes[0]), repository._row_rules()
+    hidden = frozenset[str]() if rules is None else rules.hidden(traits)
     for name in counts:
         if name not in row_class.fields:
             hint = suggestion(name, row_class.fields)
@@ -143,8 +144,8 @@ def projection(
     for name, is_required in row_class.fields.items():
         if name in counts:
             continue
-        if has_value(traits, name):
+        if has_value(traits, name, rules):
             names.append(name)
         elif is_required:
-            unknown(traits, name, name, traits, f"column for {row_class.name}'s field")
+            unknown(traits, name, name, traits, f"column for {row_class.name}'s field", hidden)
     return repository._projected(names, counts), row_class.make

@@ -37,6 +37,7 @@ from .keyset import Term, order_by
 from .ordering import check_sortable
 from .paths import FieldPath, along, resolve
 from .reads import Bound, Reader
+from .scope import RowRules
 from .suggestions import shown, suggestion
 
 Convert = Callable[[Any], Any]
@@ -87,11 +88,12 @@ def grouped(
     if len(set(names)) != len(names):
         raise MisuseError("Two measures or groups have the same name; each needs a name of its own.")
     analysis = reader.analysed(filters)
-    paths = [resolve(traits, name) for name in groups]
+    rules = reader.scope.rules
+    paths = [resolve(traits, name, rules) for name in groups]
     for path in paths:
         check_sortable(path, traits)
     for name, measure in measures.items():
-        _check(traits, name, measure)
+        _check(traits, name, measure, rules)
     order = tuple(_place(traits, each, names) for each in sorts)
     shape = ("grouped", analysis.shape, tuple(groups), tuple(measures.values()), order, limit is None)
 
@@ -183,13 +185,13 @@ def _aggregate(measure: Aggregate, value: ColumnElement[object]) -> ColumnElemen
             return type_coerce(func.avg(argument), Numeric() if exact else Float())
 
 
-def _check(traits: Traits[object], name: str, measure: Aggregate) -> None:
+def _check(traits: Traits[object], name: str, measure: Aggregate, rules: RowRules | None) -> None:
     """Raise `ValidationError` if the measure's function can't aggregate its field."""
     if measure.field is None:
         if measure.function != "count" or measure.distinct:
             raise MisuseError(f"{name}: {measure.function} needs a field.", field=name)
         return
-    path = resolve(traits, measure.field)
+    path = resolve(traits, measure.field, rules)
     check_sortable(path, traits)
     if measure.function == "count" or path.json:
         return

@@ -17,7 +17,7 @@ from ..models.traits import Traits, traits_of
 from ..query import Count
 from .filters import Analysis, analyse, build
 from .paths import FieldPath, relationship_of
-from .scope import Scope
+from .scope import RowRules, Scope
 from .suggestions import shown
 
 
@@ -66,7 +66,9 @@ class Counted:
         return statement.correlate(traits.model).scalar_subquery()
 
 
-def counted(traits: Traits[Any], counts: Mapping[str, Count], dialect: Dialect) -> tuple[Counted, ...]:
+def counted(
+    traits: Traits[Any], counts: Mapping[str, Count], dialect: Dialect, rules: RowRules | None = None
+) -> tuple[Counted, ...]:
     """The counts of a read, by name. Raises `ValidationError` for an unknown relationship, and for a name in use."""
     result: list[Counted] = []
     for place, (name, count) in enumerate(counts.items()):
@@ -75,6 +77,6 @@ def counted(traits: Traits[Any], counts: Mapping[str, Count], dialect: Dialect) 
         if name in traits.mapper.all_orm_descriptors and name not in traits.relationships:
             raise MisuseError(f"{traits.name}.{name} is a field already; give the count another name.", field=name)
         relationship = relationship_of(traits, count.relationship, count.relationship)
-        analysis = analyse(traits_of(relationship.mapper.class_), count.filters, dialect)
+        analysis = analyse(traits_of(relationship.mapper.class_), count.filters, dialect, rules)
         result.append(Counted(name, relationship, analysis, f"dotmac_count_{place}_"))
     return tuple(result)

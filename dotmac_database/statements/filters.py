@@ -23,7 +23,7 @@ from ..query import Filter, FilterGroup, FilterOperator, QueryFilter
 from .bounds import MAX_DEPTH, MAX_PATTERN, MAX_SEARCH, MAX_VALUES, check_size
 from .coercion import checked_text, json_text, short_repr
 from .paths import FieldPath, is_json, is_text, resolve
-from .scope import Scope
+from .scope import RowRules, Scope
 from .spans import compare_span, width
 
 Op = FilterOperator
@@ -109,22 +109,34 @@ def _never(shape: object) -> bool:
     return isinstance(shape, GroupShape) and not shape.members and shape.mode in ("any", "never")
 
 
-def analyse(traits: Traits[object], filters: Iterable[Filter], dialect: Dialect) -> Analysis:
-    """Resolve fields and coerce values. Raises `ValidationError` that names the field, the operator and the value."""
+def analyse(
+    traits: Traits[object], filters: Iterable[Filter], dialect: Dialect, rules: RowRules | None = None
+) -> Analysis:
+    """Resolve fields and coerce values. Raises `ValidationError` that names the field, the operator and the value.
+
+    A field that ``rules`` hide is unknown.
+    """
     filters = list(filters)
     check_size(traits, filters)
     values: list[object] = []
-    shape = tuple(_analyse(traits, each, dialect, values, 0) for each in filters)
+    shape = tuple(_analyse(traits, each, dialect, values, 0, rules) for each in filters)
     return Analysis(shape, values)
 
 
-def _analyse(traits: Traits[object], each: Filter, dialect: Dialect, values: list[object], depth: int) -> object:
+def _analyse(
+    traits: Traits[object],
+    each: Filter,
+    dialect: Dialect,
+    values: list[object],
+    depth: int,
+    rules: RowRules | None,
+) -> object:
     if isinstance(each, FilterGroup):
         if depth >= MAX_DEPTH:
             raise ValidationError(f"Groups of filters can be nested at most {MAX_DEPTH} deep.")
-        members = tuple(_analyse(traits, member, dialect, values, depth + 1) for member in each.members)
+        members = tuple(_analyse(traits, member, dialect, values, depth + 1, rules) for member in each.members)
         return GroupShape(each.mode, members)
-    path = resolve(traits, each.field)
+    path = resolve(traits, each.field, rules)
     try:
         return _condition(path, each, dialect, values)
     except ValueError as expected:

@@ -26,7 +26,7 @@ from .coercion import checked_text, coercer
 from .counts import Counted
 from .keyset import Term
 from .paths import FieldPath, along, is_json, is_text, resolve
-from .scope import Scope
+from .scope import RowRules, Scope
 
 
 class OrderShape(NamedTuple):
@@ -168,7 +168,12 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def order_of(traits: Traits[Any], sorts: Sequence[SortField], counts: Sequence[Counted] = ()) -> Order:
+def order_of(
+    traits: Traits[Any],
+    sorts: Sequence[SortField],
+    counts: Sequence[Counted] = (),
+    rules: RowRules | None = None,
+) -> Order:
     """The total order of ``sorts``; without sorts, the primary key ascending. A sort can name one of the ``counts``.
 
     If a field is repeated, only its first sort counts. The columns of the primary key that are added have the direction
@@ -185,7 +190,7 @@ def order_of(traits: Traits[Any], sorts: Sequence[SortField], counts: Sequence[C
                 order.append(OrderShape(sort.field, descending, descending, "count"))
             seen.add((sort.field, "count"))
             continue
-        path = resolve(traits, sort.field)
+        path = resolve(traits, sort.field, rules)
         same = (path.steps, path.key, path.json, sort.by)
         if same in seen:
             continue
@@ -201,7 +206,11 @@ def order_of(traits: Traits[Any], sorts: Sequence[SortField], counts: Sequence[C
 
 
 def cursor_order(
-    traits: Traits[Any], sorts: Sequence[SortField], page: CursorPaginationParams, counts: Sequence[Counted] = ()
+    traits: Traits[Any],
+    sorts: Sequence[SortField],
+    page: CursorPaginationParams,
+    counts: Sequence[Counted] = (),
+    rules: RowRules | None = None,
 ) -> Order:
     """The order of a cursor page: that of the sorts; without sorts, that of the cursor field.
 
@@ -212,7 +221,7 @@ def cursor_order(
         direction = SortOrder.ASC if page.ascending else SortOrder.DESC
         means_key = page.cursor_field == "id" and not traits.mapper.has_property("id")
         sorts = [SortField(key, direction) for key in (traits.primary_key if means_key else (page.cursor_field,))]
-    order = order_of(traits, sorts, counts)
+    order = order_of(traits, sorts, counts, rules)
     for each in order:
         if each.by != "count" and resolve(traits, each.field).private:
             raise MisuseError(

@@ -20,14 +20,14 @@ from sqlalchemy.types import TypeEngine
 
 from ..dialects.base import Dialect, enum_of
 from ..dialects.spans import Span
-from ..errors import MisuseError
+from ..errors import MisuseError, ValidationError
 from ..field_names import check_owner
 from ..models.expressions import element_of, hybrid_sql, is_private
 from ..models.traits import Traits, traits_of
 from ..types import undecorated
 from .bounds import MAX_JSON_DEPTH, MAX_PATH, MAX_STEPS
 from .coercion import Coercer, checked_text, coercer, comparer
-from .scope import Scope
+from .scope import RowRules, Scope
 from .suggestions import shown, suggestion
 
 
@@ -125,18 +125,24 @@ def is_text(type_: TypeEngine[object]) -> bool:
     return isinstance(plain, String) and enum_of(plain) is None
 
 
-def resolve(traits: Traits[Any], text: str) -> FieldPath:
-    """The field of the class that ``text`` names, cached by name. Raises `ValidationError` if there is none."""
+def resolve(traits: Traits[Any], text: str, rules: RowRules | None = None) -> FieldPath:
+    """The field of the class that ``text`` names, cached by name.
+
+    Raises `ValidationError` if there is none, or if ``rules`` hide it. The message then suggests no hidden field. A
+    hybrid is hidden if its SQL contains a hidden column.
+    """
     if len(text) > MAX_PATH:
         raise MisuseError(
             f"{traits.name} has no field {shown(text)!r}: a name has at most {MAX_PATH} characters.", field=shown(text)
         )
     if type(text) is not str:
         check_owner(traits.model, text)
+    if rules is not None:
+        return _resolve(traits, text, rules)
     return traits.cached(("path", text), lambda: _resolve(traits, text))
 
 
-def _resolve(root: Traits[object], text: str) -> FieldPath:
+def _resolve(root: Traits[object], text: str, rules: RowRules | None = None) -> FieldPath:
     owner, steps = root, list[RelationshipProperty[object]]()
     parts = text.split(".")
     for position, part in enumerate(parts):
@@ -151,8 +157,11 @@ def _resolve(root: Traits[object], text: str) -> FieldPath:
                 )
             owner = traits_of(relationship.mapper.class_)
             continue
-        if not _is_field(owner, part):
-            unknown(root, text, part, owner)
+        hidden = frozenset[str]() if rules is None else rules.hidden(owner)
+        if part in hidden or not _is_field(owner, part):
+            unknown(root, text, part, owner, hidden=hidden)
+        if rules is not None and rules.reads_hidden(element_of(getattr(owner.model, part))):
+            unknown(root, text, part, owner, hidden=hidden)
         path = FieldPath(text, tuple(steps), owner, part, rest)
         if rest and not is_json(path.type):
             raise MisuseError(
@@ -164,8 +173,13 @@ def _resolve(root: Traits[object], text: str) -> FieldPath:
     return FieldPath(text, tuple(steps), owner, None)
 
 
-def has_value(traits: Traits[object], name: str) -> bool:
-    """Whether the class has a column, a hybrid with SQL or a synonym of this name."""
+def has_value(traits: Traits[object], name: str, rules: RowRules | None = None) -> bool:
+    """Whether the class has a column, a hybrid with SQL or a synonym of this name that ``rules`` don't hide."""
+    if rules is not None:
+        try:
+            return resolve(traits, name, rules).plain
+        except ValidationError:
+            return False
     return "." not in name and name not in traits.relationships and _is_field(traits, _canonical(traits, name))
 
 
@@ -198,10 +212,17 @@ def _is_field(owner: Traits[object], part: str) -> bool:
     return True
 
 
-def unknown(root: Traits[object], text: str, part: str, owner: Traits[object], what: str = "field") -> NoReturn:
-    """Raise `ValidationError` for a name that does not exist, and suggest the most similar one."""
+def unknown(
+    root: Traits[object],
+    text: str,
+    part: str,
+    owner: Traits[object],
+    what: str = "field",
+    hidden: frozenset[str] = frozenset(),
+) -> NoReturn:
+    """Raise `ValidationError` for a name that does not exist, and suggest the most similar one that is not hidden."""
     names = [*owner.mapper.column_attrs.keys(), *owner.relationships, *owner.mapper.synonyms.keys()]
-    hint = suggestion(part, [name for name in names if name not in owner.private])
+    hint = suggestion(part, [name for name in names if name not in owner.private | hidden])
     through = "" if part == text else f" (in {shown(text)!r} of {root.name})"
     raise MisuseError(f"{owner.name} has no {what} {shown(part)!r}{through}{hint}", field=shown(text))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from sqlalchemy import Select, bindparam, func, literal_column, select
-from sqlalchemy.orm import Bundle, lazyload, selectinload, undefer
+from sqlalchemy.orm import Bundle, defer, lazyload, selectinload, undefer
 from sqlalchemy.orm.base import instance_dict
 from sqlalchemy.sql import ColumnElement
 
@@ -177,8 +177,8 @@ class Reader:
         return self.traits.cached((self.dialect.name, self.scope.shape, self.lock, fields, *shape), make)
 
     def analysed(self, filters: Sequence[Filter]) -> Analysis:
-        """The analysis of the filters."""
-        return analyse(self.traits, filters, self.dialect)
+        """The analysis of the filters. Raises `ValidationError` for a field that the actor can't see."""
+        return analyse(self.traits, filters, self.dialect, self.scope.rules)
 
     def terms(self, order: Order) -> tuple[OrderedTerm, ...]:
         """The SQL of the order."""
@@ -466,7 +466,7 @@ class Reader:
         """
         if self.fields:
             return self.confined(bound)
-        if not (names or self.undeferred or self.traits.loads_eagerly):
+        if not (names or self.undeferred or self.traits.loads_eagerly or self.hidden_of(self.traits)):
             return self.confined(bound)
         tree: dict[str, Any] = {}
         for name in names:
@@ -479,21 +479,39 @@ class Reader:
         return self.confined(loaded, loads=True)
 
     def confined(self, bound: Bound, *, loads: bool = False) -> Bound:
-        """The same statement, with the tenant's condition inside column properties and hybrids that select other rows.
+        """The same statement, with the tenant's condition inside expressions that select other rows.
 
-        ``loads``: the statement loads relationships, and their classes can have such expressions.
+        Column properties, hybrids and an actor's rules can be such expressions. ``loads``: the statement loads
+        relationships, and their classes can have such expressions.
         """
-        if self.scope.tenant in (None, ALL_TENANTS) or not self.traits.leads_to_other_rows:
+        if self.scope.tenant in (None, ALL_TENANTS):
             return bound
-        if not (loads or self.traits.loads_other_rows or any(map(holds_select, bound.statement.get_children()))):
-            return bound  # it contains no such expression
+        if self.scope.rules is None and not self._holds_other_rows(bound, loads=loads):
+            return bound
         return Bound(
             bound.statement.options(TenantCriteria(self.scope.tenant)), bound.parameters, bound.execution_options
         )
 
+    def _holds_other_rows(self, bound: Bound, *, loads: bool) -> bool:
+        """Whether a statement may contain column properties or hybrids that select other rows."""
+        traits = self.traits
+        return traits.leads_to_other_rows and (
+            loads or traits.loads_other_rows or any(map(holds_select, bound.statement.get_children()))
+        )
+
+    def hidden_of(self, traits: Traits[Any]) -> frozenset[str]:
+        """The attributes of a class that the actor can't see."""
+        return frozenset() if self.scope.rules is None else self.scope.rules.hidden(traits)
+
     def whole(self, statement: Any) -> Any:
-        """The statement of a write, which also returns deferred columns, so that all attributes can be read."""
-        return statement.options(undefer("*")) if self.traits.deferred else statement
+        """The statement of a write, which also returns deferred columns, so that all attributes can be read.
+
+        Columns that the actor can't see are not returned.
+        """
+        if self.traits.deferred:
+            statement = statement.options(undefer("*"))
+        hidden = self.hidden_of(self.traits)
+        return statement.options(*(defer(self.traits.attribute(key)) for key in hidden)) if hidden else statement
 
     def _loads(self, owner: Traits[object], tree: dict[str, Any], way: tuple[str, ...]) -> list[Any]:
         """The loader options of a tree of relationships.
@@ -502,8 +520,10 @@ class Reader:
         """
         for part in tree:
             relationship_of(owner, part, ".".join((*way, part)))
-        here = (key for key in owner.deferred if ".".join((*way, key)) in self.undeferred)
+        hidden = self.hidden_of(owner)
+        here = (key for key in owner.deferred - hidden if ".".join((*way, key)) in self.undeferred)
         options: list[object] = [undefer(owner.attribute(key)) for key in here]
+        options += (defer(owner.attribute(key)) for key in hidden)
         for part, relationship in owner.relationships.items():
             eager = relationship.lazy in EAGER
             if part not in tree and not eager:

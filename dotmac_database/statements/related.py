@@ -80,7 +80,7 @@ def _check(path: str, relationship: RelationshipProperty[object], options: Query
 
 def order_of_related(reader: Reader, options: QueryOptions) -> Order:
     """The total order of the related rows of one parent."""
-    return order_of(reader.traits, options.sorts)
+    return order_of(reader.traits, options.sorts, rules=reader.scope.rules)
 
 
 def related(

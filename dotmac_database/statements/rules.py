@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import and_, false, or_, true
+from sqlalchemy.orm import Mapper, defer, with_loader_criteria
+from sqlalchemy.orm.interfaces import ORMOption
 from sqlalchemy.sql import ColumnElement
 
 from ..dialects.base import Dialect
-from ..models.traits import Traits
+from ..execution.ruled import ObjectRules
+from ..models.traits import Traits, traits_of
 from ..policies.rights import Right, Rule, RuleGroup
 from ..policies.rules import Rules
 from ..query import FilterGroup, QueryFilter
@@ -38,6 +42,18 @@ class RulesInSql:
         rule: Rule = True if rules is None else rules.rule(right)
         return [] if rule is True else [self.condition(rule, traits, entity, scope)]
 
+    def hidden(self, traits: Traits[Any]) -> frozenset[str]:
+        """The attributes of a class that the actor can't see."""
+        return self.rules.hidden(traits)
+
+    def reads_hidden(self, expression: Any) -> bool:
+        """Whether an expression is or contains a column that the actor can't see."""
+        return self.rules.reads_hidden(expression)
+
+    def objects(self, scope: Scope) -> ObjectRules:
+        """The rules for objects that were read in a scope."""
+        return RulesOfObjects(self, replace(scope, conditions=(), right=Right.READ))
+
     def condition(self, rule: Rule, traits: Traits[Any], entity: Any, scope: Scope) -> ColumnElement[bool]:
         """The condition that a row of ``entity`` meets a rule."""
         if isinstance(rule, bool):
@@ -51,3 +67,24 @@ class RulesInSql:
         unruled = replace(scope, rules=None, inline=True, include_deleted=False)
         conditions = build(traits, analysis.shape, unruled, self.dialect, entity=entity)
         return with_values(and_(*conditions), analysis.parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class RulesOfObjects:
+    """The rules for objects that were read in a scope; see `ObjectRules`."""
+
+    rules: RulesInSql
+    scope: Scope
+
+    def hidden_in(self, mapper: Mapper[Any]) -> frozenset[str]:
+        """The attributes that the actor can't see."""
+        return self.rules.hidden(traits_of(mapper.class_))
+
+    def loader_options(self, mapper: Mapper[Any]) -> Sequence[ORMOption]:
+        """The options that confine the load of a relationship to this class to what the actor may read."""
+        traits = traits_of(mapper.class_)
+        conditions = self.rules.conditions(Right.READ, traits, traits.model, self.scope)
+        options: list[ORMOption] = [defer(traits.attribute(key)) for key in self.hidden_in(mapper)]
+        if conditions:
+            options.append(with_loader_criteria(traits.model, and_(*conditions), propagate_to_loaders=False))
+        return options

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from sqlalchemy.sql import ColumnElement
 
 from ..errors import TenantNotGivenError
+from ..execution.ruled import ObjectRules
 from ..models.living import not_deleted
 from ..models.traits import Traits
 from ..policies.rights import Right
@@ -22,6 +23,15 @@ class RowRules(Protocol):
 
     def conditions(self, right: Right, traits: Traits[Any], entity: Any, scope: Scope) -> list[ColumnElement[bool]]:
         """The conditions that the actor has a right on the rows of ``entity``, which is the class or an alias."""
+
+    def hidden(self, traits: Traits[Any]) -> frozenset[str]:
+        """The attributes of a class that the actor can't see."""
+
+    def objects(self, scope: Scope) -> ObjectRules:
+        """The rules for objects that were read in a scope."""
+
+    def reads_hidden(self, expression: Any) -> bool:
+        """Whether an expression is or contains a column that the actor can't see."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,9 @@ def select_of(
     reader = replace(reader, scope=replace(reader.scope, inline=True))
     page = query.pagination
     limit, offset = (None, 0) if page is None else (page.limit, page.offset)
-    rows = reader.rows(query.filters, order_of(reader.traits, query.sorts), limit=limit, offset=offset)
+    rows = reader.rows(
+        query.filters, order_of(reader.traits, query.sorts, rules=reader.scope.rules), limit=limit, offset=offset
+    )
     paths = branches_of(reader.traits, query.relationships)
     if paths.has_options:
         raise MisuseError(

@@ -1,0 +1,97 @@
+"""Hides columns in the objects that an actor's repository has read or written, and rules their lazy loads.
+
+The listener is registered on the session, and SQLAlchemy calls it before it sends a lazy load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sqlalchemy import Result, event
+from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, Session
+from sqlalchemy.orm.base import instance_state
+from sqlalchemy.orm.interfaces import ORMOption
+
+from ..errors import PermissionDeniedError
+from ..sqlalchemy_internals import attribute_load, replace_loader
+from .state import state_of
+from .strict import related_objects
+
+_RULES = "dotmac_database.rules"
+"""The key in the ``info`` of an object's state of the rules under which a repository has read or written the object."""
+
+
+class ObjectRules(Protocol):
+    """The rules of an actor for objects."""
+
+    def hidden_in(self, mapper: Mapper[Any]) -> frozenset[str]:
+        """The attributes that the actor can't see."""
+
+    def loader_options(self, mapper: Mapper[Any]) -> Sequence[ORMOption]:
+        """The options that confine the load of a relationship to this class to what the actor may read."""
+
+
+@dataclass(frozen=True)
+class HiddenAttribute:
+    """Raises the error for a hidden attribute when it is read. It stands in place of the attribute's loader."""
+
+    model: str
+    key: str
+
+    def __call__(self, _state: object, _passive: object) -> object:
+        """SQLAlchemy's call of a loader. Raises `PermissionDeniedError`."""
+        raise PermissionDeniedError(f"{self.model}.{self.key} is hidden from the actor.")
+
+
+def rule_objects(session: Session, entities: Iterable[object], rules: ObjectRules) -> None:
+    """Hide the hidden columns of these objects, and of those in their loaded relationships, and rule their lazy loads.
+
+    A changed value that waits for a flush is not hidden.
+    """
+    state = state_of(session)
+    if not state.ruled:
+        event.listen(session, "do_orm_execute", rule_lazy_load)
+        state.ruled = True
+    visited: set[int] = set()
+    pending: list[object] = [*entities]
+    while pending:
+        entity = pending.pop()
+        if id(entity) in visited:
+            continue
+        visited.add(id(entity))
+        each: InstanceState[object] = instance_state(entity)
+        each.info[_RULES] = rules
+        for key in rules.hidden_in(each.mapper):
+            if key not in each.committed_state:
+                replace_loader(each, key, HiddenAttribute(each.class_.__name__, key))
+        if len(each.mapper.relationships):
+            pending.extend(related_objects(each))
+
+
+def rule_lazy_load(execution: ORMExecuteState) -> Result[Any] | None:
+    """Confine the lazy load of a relationship of a ruled object to the rows that the actor may read.
+
+    Raises `PermissionDeniedError` for the load of a hidden column. The loaded objects are ruled, too. Loads that a
+    flush or a cascade needs are not confined.
+    """
+    if not execution.is_select or (execution.lazy_loaded_from is None and not execution.is_column_load):
+        return None
+    load = attribute_load()
+    rules: ObjectRules | None = None if load is None else load.state.info.get(_RULES)
+    if load is None or rules is None:
+        return None
+    mapper: Mapper[Any] = load.state.mapper
+    if load.key not in mapper.relationships:
+        if load.key in rules.hidden_in(mapper):
+            HiddenAttribute(mapper.class_.__name__, load.key)(None, None)
+        return None
+    options = rules.loader_options(mapper.relationships[load.key].mapper)
+    execution.statement = execution.statement.options(*options)
+    result = execution.invoke_statement().freeze()
+    rule_objects(execution.session, result().unique().scalars(), rules)
+    return result()
+
+
+rule_lazy_load.dotmac_internal = True  # type: ignore[attr-defined]  # a function takes any attribute
