@@ -181,10 +181,13 @@ class RepositoryCore(Generic[M, Db]):
     def hidden_columns(self, model: type | None = None) -> frozenset[str]:
         """The attributes of the columns of a class that the repository's policies hide from the actor. No I/O.
 
-        ``model`` None: the repository's own class. Empty if no policy rules the class.
+        ``model`` None: the repository's own class. With them are the column properties that
+        are computed of hidden columns. Empty if no policy hides any.
         """
-        rules = None if self._rules is None else self._rules.known(traits_of(model or self.traits.model))
-        return frozenset() if rules is None else rules.hidden
+        rules, traits = self._rules, self.traits if model is None else traits_of(model)
+        if rules is None or (rules.required and rules.known(traits) is None):
+            return frozenset()
+        return rules.hidden(traits)
 
     @property
     def is_ruled(self) -> bool:
