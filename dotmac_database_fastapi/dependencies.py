@@ -92,9 +92,7 @@ class Dependencies:
         return [model for model in models if traits_of(model).tenant is not None]
 
     @overload
-    def get_repository(
-        self, target: type[A], *, policy: Policy[Any] | None = None
-    ) -> Callable[..., Awaitable[A]]: ...
+    def get_repository(self, target: type[A], *, policy: Policy[Any] | None = None) -> Callable[..., Awaitable[A]]: ...
     @overload
     def get_repository(
         self, target: type[M], *, policy: Policy[Any] | None = None

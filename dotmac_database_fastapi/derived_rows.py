@@ -25,7 +25,10 @@ class DerivedRows:
         related: dict[str, Annotation] = {}
         for name, below in tree.items():
             relationship = traits.relationships[name]
-            is_many, rows = bool(relationship.uselist), DerivedRows(traits_of(relationship.mapper.class_), below, hidden)
+            is_many, rows = (
+                bool(relationship.uselist),
+                DerivedRows(traits_of(relationship.mapper.class_), below, hidden),
+            )
             self._below[name] = is_many, rows
             related[name] = list[rows.type] if is_many else rows.type | None  # type: ignore[name-defined]  # known at run time
         self.type: Annotation = row_type(schema, related)

@@ -98,9 +98,7 @@ class Replays:
         headers = {name: response.headers[name] for name in _KEPT if name in response.headers}
         body = bytes(response.body).decode()
         written: JsonObject = {"written": request.scope[_WRITTEN]} if _WRITTEN in request.scope else {}
-        await record.async_save(
-            session, {"status": response.status_code, "headers": headers, "body": body, **written}
-        )
+        await record.async_save(session, {"status": response.status_code, "headers": headers, "body": body, **written})
         return response
 
     async def _recorded(

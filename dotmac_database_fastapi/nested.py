@@ -13,7 +13,15 @@ from sqlalchemy.orm import RelationshipDirection
 from sqlalchemy.orm.exc import UnmappedColumnError
 from sqlalchemy.sql.visitors import iterate
 
-from dotmac_database import ALL_TENANTS, MisuseError, Policy, Traits, ValidationError, create_async_repository, traits_of
+from dotmac_database import (
+    ALL_TENANTS,
+    MisuseError,
+    Policy,
+    Traits,
+    ValidationError,
+    create_async_repository,
+    traits_of,
+)
 
 from .aliases import Data, JsonObject, Repository, Schema
 from .bounds import MAX_ROWS

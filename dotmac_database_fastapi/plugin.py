@@ -157,9 +157,7 @@ class DatabasePlugin:
         return self.source.actor
 
     @overload
-    def get_repository(
-        self, target: type[A], *, policy: Policy[Any] | None = None
-    ) -> Callable[..., Awaitable[A]]: ...
+    def get_repository(self, target: type[A], *, policy: Policy[Any] | None = None) -> Callable[..., Awaitable[A]]: ...
     @overload
     def get_repository(
         self, target: type[M], *, policy: Policy[Any] | None = None

@@ -30,10 +30,10 @@ class Renderer:
     """Serializes the rows of a class by the given schema, or by the derived one.
 
     A schema of the user's validates each row and computes its fields, as FastAPI's ``response_model`` does. A derived
-    schema has plain columns, which are serialized without validation. ``hidden`` columns are left out of both. ``relationships`` are those that the schema
+    schema has plain columns, which are serialized without validation. ``relationships`` are those that the schema
     contains. ``columns`` are the only columns that it needs; None if it needs entities. ``certain``: a row can be
     serialized whatever its values are, because no code of the user's has a part in it. ``of_row_alone``: the JSON of a
-    row depends on its own columns alone, and not on related rows or on the time.
+    row depends on its own columns alone, and not on related rows or on the time. ``hidden`` columns are left out.
     """
 
     def __init__(self, model: type, read_schema: type | None = None, hidden: Hidden = NOTHING) -> None:

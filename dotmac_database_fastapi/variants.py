@@ -170,7 +170,7 @@ def hiding(traits: Traits[object], schema: Annotation, hidden: Hidden) -> Schema
         name = next((each for each in attributes if each in traits.relationships), None)
         if name is not None:
             target: Traits[object] = traits_of(traits.relationships[name].mapper.class_)
-            changed = _substituted(field.annotation, lambda below, target=target: hiding(target, below, hidden))
+            changed = _substituted(field.annotation, partial(hiding, target, hidden=hidden))
             if changed != field.annotation:
                 declared[key] = _redeclared(field, changed)
     if leaves_out:

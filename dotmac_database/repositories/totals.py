@@ -51,6 +51,10 @@ class PageTotal:
             return Estimate(rows_seen, exact=True)
         expected = 0
         # The planner's estimate would also be one of rows that a policy hides.
-        if self.page.total == "estimate" and self.reader.scope.rules is None and estimates_rows(self.reader.dialect.name):
+        if (
+            self.page.total == "estimate"
+            and self.reader.scope.rules is None
+            and estimates_rows(self.reader.dialect.name)
+        ):
             expected = expected_rows(ask(self.reader.planned(self.filters)))
         return Estimate(max(expected, self.count_limit, rows_seen), exact=False)

@@ -12,10 +12,10 @@ from dotmac_database import ValidationError
 from ..aliases import Data, Endpoint, JsonObject, Repository, Schema
 from ..answers import REPLAYED, plural
 from ..bounds import MAX_ROWS
+from ..hidden_bodies import refuse_hidden
 from ..idempotency import Replays
 from ..options import Operation
 from ..preferences import APPLIED, prefers_minimal
-from ..hidden_bodies import refuse_hidden
 from ..refused_rows import row_at, written_together
 from ..row_data import with_values
 from ..ruling import RULED

@@ -11,16 +11,16 @@ from dotmac_database import StaleEntityError
 from ..aliases import Data, Endpoint, JsonObject, Repository, Schema
 from ..answers import ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION, REPLAYED
 from ..etags import etag_of, expected_version, is_unchanged, matched_versions
+from ..hidden_bodies import refuse_hidden
 from ..idempotency import Replays
 from ..internals import accept_query
-from ..hidden_bodies import refuse_hidden
 from ..merge_patch import merge_patch_of
 from ..nested import Nested
 from ..options import Operation
 from ..preferences import prefers_minimal
 from ..query_string import openapi_parameters, selection_of
-from ..selected_rows import RowRenderer
 from ..ruling import RULED
+from ..selected_rows import RowRenderer
 from ..statuses import BODILESS, DeleteBody, check_delete, delete_json, documented_delete
 from .resource import Resource, posting, written_responses
 

@@ -85,7 +85,8 @@ def list_router(
 class Listing:
     """The rows of a class as a generated router lists them.
 
-    ``get_rows`` is the dependency that gives the repository. ``view`` is what an actor sees from whom nothing is hidden.
+    ``get_rows`` is the dependency that gives the repository. ``view`` is what an actor sees from whom nothing is
+    hidden.
     """
 
     def __init__(self, model: type, options: ListOptions) -> None:

@@ -134,4 +134,7 @@ def fill(database: Database) -> None:
             for row in rows:
                 row.tenant_id = tenant
             session.add_all(rows)
+        if database.engine.dialect.name == "postgresql":
+            for table in ("policy_projects", "policy_tasks"):
+                session.execute(sa.text(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), 1000)"))
         session.commit()

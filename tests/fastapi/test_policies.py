@@ -11,11 +11,19 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from fastapi import Depends, FastAPI, Header
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from dotmac_database import AsyncRepository, MisuseError, Policy, create_async_repository, idempotency_metadata
+from dotmac_database import (
+    AsyncRepository,
+    MisuseError,
+    Policy,
+    create_async_repository,
+    create_repository,
+    idempotency_metadata,
+)
 from dotmac_database_fastapi import (
     OPERATIONS,
     DatabasePlugin,
@@ -27,12 +35,11 @@ from dotmac_database_fastapi import (
 )
 from tests.confined import ROLE
 from tests.fastapi.conftest import Api
-from tests.fastapi.item_models import RINGS, Tables, World, world_of
+from tests.fastapi.item_models import Tables, World, world_of
 from tests.fastapi.policy_models import (
     ACTORS,
     GONE,
     MEMBERS,
-    OWN,
     POLICIES,
     PROJECTS,
     READABLE,
@@ -87,10 +94,21 @@ def build(app: FastAPI) -> None:
     app.include_router(list_router(Project, "/skipped", paging="offset", default_sort="-budget"))
     app.include_router(list_router(Project, "/all", policy=Policy(Project, read=True)))
 
+    without = {
+        name: [each for each in value if not each.endswith(("budget", "cost"))]
+        for name, value in SELECTS.items()
+        if isinstance(value, tuple)
+    }
+    app.include_router(crud_router(Project, "/twin/projects", **{**SELECTS, **without}))
+    plain = ("id", "name", "owner", "shared", "version")
+    app.include_router(list_router(Project, "/twin/ranges", paging="range", filters=plain, sorts=plain))
+    plain = ("id", "title", "owner", "project_id")
+    app.include_router(crud_router(Task, "/twin/tasks", filters=plain, sorts=plain))
+
     @app.get("/by-hand")
     async def by_hand(session: AsyncSession = Depends(get_session)) -> list[int]:
         rows = create_async_repository(session, Project, "a")
-        return [row.id for row in await rows.list_all()]
+        return [row.id for row in await rows.list()]
 
     @app.get("/entity/{id}")
     async def entity(row: Project = Depends(get_entity(Project))) -> str:
@@ -103,7 +121,9 @@ def build(app: FastAPI) -> None:
         return await rows.count()
 
 
-@pytest.fixture(scope="module", params=RINGS)
+@pytest.fixture(
+    scope="module", params=[RINGS[0], *(pytest.param(ring, marks=pytest.mark.matrix) for ring in RINGS[1:])]
+)
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with world_of(request, tmp_path_factory.mktemp("policies"), Tables(Base.metadata, fill)) as world:
         idempotency_metadata.create_all(world.owner.engine)
@@ -156,6 +176,7 @@ def pages(client: Client) -> set[int]:
     return found
 
 
+NAMES = ("alpha", "beta", "gamma", "delta", "gone")
 CSV, NDJSON = {"Accept": "text/csv"}, {"Accept": "application/x-ndjson"}
 WAYS: dict[str, Callable[[Client], set[int]]] = {
     "page": lambda client: ids(client.get("/projects")),
@@ -165,9 +186,11 @@ WAYS: dict[str, Callable[[Client], set[int]]] = {
     "schema": lambda client: ids(client.get("/own")),
     "envelope": lambda client: ids(client.get("/enveloped")),
     "fields": lambda client: ids(client.get("/projects?fields=id")),
-    "search": lambda client: ids(client.get("/projects?q=a")),
+    "search": lambda client: {i for name in NAMES for i in ids(client.get(f"/projects?q={name}"))},
     "filter": lambda client: ids(client.get("/projects?id__in=1,2,3,4,5,101,102,103,104")),
-    "ids": lambda client: {i for i in range(1, 110) if client("GET", f"/projects/{i}").status_code == 200},
+    "ids": lambda client: {
+        i for i in (1, 2, 3, 4, 5, 101, 102, 999) if client("GET", f"/projects/{i}").status_code == 200
+    },
     "head": lambda client: {i for i in range(1, 6) if client("HEAD", f"/projects/{i}").status_code == 200},
     "entity": lambda client: {i for i in range(1, 6) if client("GET", f"/entity/{i}").status_code == 200},
     "csv": lambda client: {
@@ -182,6 +205,12 @@ WAYS: dict[str, Callable[[Client], set[int]]] = {
 @pytest.mark.parametrize("way", WAYS)
 def test_each_way_of_reading_gives_the_rows_that_the_actor_may_read(shared_api: Api, actor: str, way: str) -> None:
     assert WAYS[way](Client(shared_api, actor)) == READABLE[actor]
+
+
+@pytest.mark.parametrize("world", ["rls"], indirect=True)
+def test_each_way_under_row_level_security(shared_api: Api) -> None:
+    for way, read in WAYS.items():
+        assert read(Client(shared_api, "member")) == READABLE["member"], way
 
 
 @pytest.mark.parametrize("actor", ACTORS)
@@ -235,35 +264,30 @@ def test_hidden_columns_leave_the_responses(shared_api: Api, actor: str, path: s
     answer = Client(shared_api, actor)("GET", path, headers={"csv": CSV, "ndjson": NDJSON}.get(kind, {}))
     assert answer.status_code in ((200, 404) if actor == "nobody" else (200,))
     if actor in HIDDEN_FROM:
-        for name in ("budget", "cost", "100", "200"):
+        for name in ("budget", "cost", *map(str, range(1001, 1006)), *map(str, range(2001, 2004))):
             assert name not in answer.text.replace('"status":', ""), (name, answer.text)
     elif "fields" not in path and (actor == "auditor" or "tasks" in path or path != "/tasks"):
         assert "budget" in answer.text or "cost" in answer.text
 
 
 UNKNOWN_ALIKE = [
-    ("/projects?{}=1", "budget", "nudget"),
-    ("/projects?{}__gte=1", "budget", "nudget"),
-    ("/projects?sort={}", "budget", "nudget"),
-    ("/projects?sort=-{}", "budget", "nudget"),
-    ("/projects?limit=2&sort={}", "budget", "nudget"),
-    ("/projects?fields={}", "budget", "nudget"),
-    ("/projects?facets={}", "budget", "nudget"),
-    ("/projects?tasks.{}=1", "cost", "cust"),
-    ("/projects/2?fields={}", "budget", "nudget"),
-    ('/ranges?filter={{"{}":1}}', "budget", "nudget"),
-    ('/ranges?sort=["{}","ASC"]', "budget", "nudget"),
-    ("/tasks?{}=1", "cost", "cust"),
-]
+    "/projects?budget=1", "/projects?budget__gte=1", "/projects?budgt=1", "/projects?sort=budget",
+    "/projects?sort=-budget", "/projects?limit=2&sort=budget", "/projects?fields=budget", "/projects?fields=budgt",
+    "/projects?facets=budget", "/projects?tasks.cost=1", "/projects?tasks.cst__in=1", "/projects/2?fields=budget",
+    '/ranges?filter={"budget":1}', '/ranges?filter={"budgt":1}', '/ranges?sort=["budget","ASC"]', "/tasks?cost=1",
+    "/tasks?sort=cost", "/tasks?cost__between=1,2",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("path", "hidden", "unknown"), UNKNOWN_ALIKE)
-def test_a_hidden_name_is_answered_like_an_unknown_one(shared_api: Api, path: str, hidden: str, unknown: str) -> None:
+@pytest.mark.parametrize("path", UNKNOWN_ALIKE)
+def test_a_hidden_name_is_answered_as_by_a_router_without_it(shared_api: Api, path: str) -> None:
     client = Client(shared_api, "member")
-    answers = [client("GET", path.format(name)) for name in (hidden, unknown)]
-    assert [each.status_code for each in answers] == [422, 422]
-    assert answers[0].content.replace(hidden.encode(), unknown.encode()) == answers[1].content
-    assert Client(shared_api, "auditor")("GET", path.format(hidden)).status_code == 200
+    hidden, unknown = client("GET", path), client("GET", f"/twin{path}")
+    assert (hidden.status_code, hidden.content) == (unknown.status_code, unknown.content)
+    assert hidden.status_code == 422
+    assert Client(shared_api, "auditor")("GET", path).status_code == (
+        200 if "budgt" not in path and "cst" not in path else 422
+    )
 
 
 def test_another_order_of_a_default_sort_does_not_reveal_a_hidden_column(shared_api: Api) -> None:
@@ -274,7 +298,7 @@ def test_another_order_of_a_default_sort_does_not_reveal_a_hidden_column(shared_
 @pytest.mark.parametrize("actor", ["member", "nobody", "owner"])
 def test_a_row_that_may_not_be_read_is_answered_like_an_unknown_one(shared_api: Api, actor: str) -> None:
     client = Client(shared_api, actor)
-    unreadable = {"member": SECRET, "nobody": OWN, "owner": MEMBERS}[actor]
+    unreadable = {"member": SECRET, "nobody": SHARED, "owner": MEMBERS}[actor]
     for method, path, body in (
         ("GET", "/projects/{}", None),
         ("PATCH", "/projects/{}", {"name": "changed"}),
@@ -287,8 +311,7 @@ def test_a_row_that_may_not_be_read_is_answered_like_an_unknown_one(shared_api: 
         for headers in ({}, {"If-Match": '"1"'}, {"If-Match": '"77"'}):
             answers = [client(method, path.format(key), json=body, headers=headers) for key in (unreadable, 101, 999)]
             assert {each.status_code for each in answers} == {404}, (method, path, [each.text for each in answers])
-            first = answers[0].content.replace(str(unreadable).encode(), b"999")
-            assert first == answers[1].content.replace(b"101", b"999") == answers[2].content, (method, path)
+            assert answers[0].content == answers[1].content == answers[2].content, (method, path)
 
 
 def test_a_cursor_of_one_actor_gives_another_only_his_own_rows(shared_api: Api) -> None:
@@ -322,12 +345,15 @@ def test_a_policy_of_a_router_takes_the_place_of_the_plugins(shared_api: Api) ->
 
 def test_the_same_statements_are_sent_as_without_policies(world: World) -> None:
     """Rules are conditions of the statements that are sent anyway."""
-    assert _statements(world, {}) == _statements(world, {"actor": actor_of, "policies": POLICIES})
+    before, acting, ruled = (
+        _statements(world, {}),
+        _statements(world, {"actor": actor_of}),
+        _statements(world, {"actor": actor_of, "policies": POLICIES}),
+    )
+    assert before == acting == ruled
 
 
 def _statements(world: World, options: dict[str, Any]) -> list[int]:
-    import sqlalchemy as sa
-
     with world.api(**options) as (app, api):
         app.include_router(crud_router(Project, "/projects", include=("tasks",)))
         sent: list[str] = []
@@ -352,7 +378,9 @@ def test_hidden_fields_of_a_body_are_unknown(shared_api: Api) -> None:
         ("POST", "/nested", {"name": "n", "owner": "member", "tasks": [{"title": "t", "owner": "member", "cost": 5}]}),
     ):
         hidden = client(method, path, json=body)
-        unknown = client(method, path, content=json.dumps(body).replace("budget", "nudget").replace("cost", "cust"))
+        unknown = client(
+            method, path, json=json.loads(json.dumps(body).replace("budget", "nudget").replace("cost", "cust"))
+        )
         assert hidden.status_code == unknown.status_code == 422, hidden.text
         assert hidden.text.replace("budget", "nudget").replace("cost", "cust") == unknown.text
 
@@ -397,8 +425,6 @@ def test_a_session_for_an_actor_is_ruled_and_one_of_trusted_code_is_not(world: W
 
     assert asyncio.run(counts()) == [2, 4]
     with plugin.sync_session("a", ACTORS["nobody"]) as session:
-        from dotmac_database import create_repository
-
         assert create_repository(session, Project, "a").count() == 0
     plugin.database.dispose()
 
