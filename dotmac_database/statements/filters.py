@@ -438,7 +438,7 @@ def _through_aliases(
 
     ``condition`` is on the last alias.
     """
-    for step, source, target in zip(reversed(steps), reversed((entity, *aliases[:-1])), reversed(aliases), strict=True):
+    for step, source, target in zip(reversed(steps), reversed((entity, *aliases)[:-1]), reversed(aliases), strict=True):
         related = getattr(source, step.key).of_type(target)
         inner = and_(*scope.of(_target(step), target), condition)
         condition = related.any(inner) if step.uselist else related.has(inner)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import and_, false, or_, true
+from sqlalchemy import and_, literal_column, or_, true
 from sqlalchemy.orm import Mapper, defer, with_loader_criteria
 from sqlalchemy.orm.interfaces import ORMOption
 from sqlalchemy.sql import ColumnElement
@@ -21,6 +21,9 @@ from ..sqlalchemy_internals import on_alias
 from .filters import analyse, build
 from .inlining import with_values
 from .scope import Scope
+
+_NOTHING: ColumnElement[bool] = literal_column("1") == literal_column("0")
+"""The condition that no row meets. SQLAlchemy would replace ``… AND false()`` by ``false()``, and so remove a join."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class RulesInSql:
     def condition(self, rule: Rule, traits: Traits[Any], entity: Any, scope: Scope) -> ColumnElement[bool]:
         """The condition that a row of ``entity`` meets a rule."""
         if isinstance(rule, bool):
-            return true() if rule else false()
+            return true() if rule else _NOTHING
         if isinstance(rule, RuleGroup):
             members = [self.condition(each, traits, entity, scope) for each in rule.members]
             return or_(*members) if rule.is_any else and_(*members)

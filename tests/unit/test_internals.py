@@ -26,7 +26,7 @@ from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.event import attr as event_attributes
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Session, configure_mappers, decl_base
+from sqlalchemy.orm import Session, aliased, configure_mappers, decl_base
 from sqlalchemy.orm import session as session_module
 from sqlalchemy.orm.identity import _WeakInstanceDict
 from sqlalchemy.orm.state import InstanceState
@@ -168,6 +168,7 @@ OWNERS: dict[str, Callable[[], Any]] = {
     "_annotations": lambda: things,
     "_deannotate": lambda: things,
     "_deep_annotate": lambda: sql_util,
+    "_adapter": lambda: sqlalchemy.inspect(aliased(Country)),
     "_clone": lambda: select(things),
     "_order_by_clauses": lambda: select(things),
     "_group_by_clauses": lambda: select(things),
