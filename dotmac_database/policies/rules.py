@@ -56,6 +56,20 @@ class ModelRules:
         """The attributes of the columns that the actor can't write; hidden columns are among them."""
         return self._checked(self._policy.read_only(self._actor)) | self.hidden
 
+    def denied(self, right: Right) -> PermissionDeniedError:
+        """The error for a row that the actor can read, but with which he may not do this."""
+        return PermissionDeniedError(f"The policy of {self._traits.name} does not allow to {right.value} this row.")
+
+    def denied_values(self, right: Right) -> PermissionDeniedError:
+        """The error for a row that would be stored with values that the actor may not store."""
+        return PermissionDeniedError(
+            f"The policy of {self._traits.name} does not allow to {right.value} a row with these values."
+        )
+
+    def denied_field(self, name: str) -> PermissionDeniedError:
+        """The error for data that contains a column that is read-only."""
+        return PermissionDeniedError(f"The policy of {self._traits.name} does not allow to write {name}.")
+
     def _checked(self, names: frozenset[str]) -> frozenset[str]:
         for name in sorted(names - self._traits.columns.keys()):
             if name not in self._traits.mapper.column_attrs:

@@ -234,14 +234,17 @@ class RepositoryCore(Generic[M, Db]):
         return ()
 
     @property
+    def _has_conditions(self) -> bool:
+        """Whether the repository has conditions of its own."""
+        return type(self).conditions is not RepositoryCore.conditions
+
+    @property
     def _conditioned(self) -> bool:
         """Whether the repository's own conditions or an actor's rules may be part of the statements.
 
         Then statements are not cached, since the conditions may be others each time.
         """
-        return type(self).conditions is not RepositoryCore.conditions or (
-            self._rules is not None and self._rules.concern(self.traits)
-        )
+        return self._has_conditions or (self._rules is not None and self._rules.concern(self.traits))
 
     def values_for_create(self, values: Values) -> Values:
         """Hook: called with the validated values of each new row; returns the values to insert."""
@@ -263,6 +266,8 @@ class RepositoryCore(Generic[M, Db]):
         A guarded session that has no tenant yet is bound to the repository's tenant. If it has another tenant,
         `TenantIsolationError` is raised.
         """
+        if self._lock is not None and right is Right.READ:
+            right = Right.UPDATE  # a lock stops others from writing the row
         if self.tenant_id is not None:
             confine(self._session, self.tenant_id)
         reader = self._readers.get(include_deleted)
@@ -277,4 +282,5 @@ class RepositoryCore(Generic[M, Db]):
 
     def _writer(self, user_id: str | None, include_deleted: bool = False, right: Right = Right.UPDATE) -> Writer:
         reader = self._reader(include_deleted, right)
-        return Writer(reader, user_id if user_id is not None else current_actor())
+        rules = None if self._rules is None else self._rules.of(self.traits)
+        return Writer(reader, user_id if user_id is not None else current_actor(), rules)
