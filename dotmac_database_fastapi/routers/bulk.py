@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Body, Depends, Request, Response
 
-from dotmac_database import ValidationError
+from dotmac_database import PermissionDeniedError, ValidationError
 
 from ..aliases import Data, Endpoint, JsonObject, Repository, Schema
 from ..answers import REPLAYED, plural
@@ -118,7 +118,8 @@ async def _locked(
 ) -> list[object]:
     """The rows with these primary keys as they are now, locked, with all columns and these relationships.
 
-    One statement, and one for each relationship. Raises `EntityNotFoundError` for the first row that does not exist.
+    One statement, and one for each relationship. Raises `EntityNotFoundError` for the first row that does not exist,
+    and `PermissionDeniedError` if the actor can read it and may not change it.
     """
     rows = repository.for_update()
     if resource.traits.deferred:
@@ -126,7 +127,10 @@ async def _locked(
     entities: list[object] = await rows.get_many(keys, relationships=relationships)
     if len(entities) < len(keys):
         existing = set(map(resource.traits.key_of, entities))
-        with row_at(next((index for index, key in enumerate(keys) if key not in existing), 0)):
+        first = next((index for index, key in enumerate(keys) if key not in existing), 0)
+        with row_at(first):
+            if repository.is_ruled and await repository.exists(keys[first]):
+                raise PermissionDeniedError(f"The policy of {resource.traits.name} does not allow to update this row.")
             raise resource.missing()
     return entities
 

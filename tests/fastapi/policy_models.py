@@ -133,7 +133,7 @@ def fill(database: Database) -> None:
             ]
             for row in rows:
                 row.tenant_id = tenant
-            session.add_all(rows)
+            session.add_all([*rows, Label(id=base + 2, name="late", tenant_id=tenant)])
         if database.engine.dialect.name == "postgresql":
             for table in ("policy_projects", "policy_tasks"):
                 session.execute(sa.text(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), 1000)"))

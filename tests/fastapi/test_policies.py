@@ -363,7 +363,8 @@ def _statements(world: World, options: dict[str, Any]) -> list[int]:
             api.get(path, tenant="a", headers={"X-Actor": "owner"})  # the first request may open a connection
             sent.clear()
             assert api.get(path, tenant="a", headers={"X-Actor": "owner"}).status_code == 200
-            counts.append(len(sent)); print([each[:40] for each in sent])
+            # Under row-level security a plain read names its tenant within its one statement, a ruled one before it.
+            counts.append(sum("set_config" not in each for each in sent))
         return counts
 
 

@@ -21,7 +21,20 @@ from dotmac_database import (
 )
 from dotmac_database.tenancy import guard_tenants
 from tests.conftest import Face, counted
-from tests.policies.write_models import ACTORS, AUDITOR, MEMBER, NOBODY, OWNER, Actor, Base, Checked, Note, Tag, Team, rules
+from tests.policies.write_models import (
+    ACTORS,
+    AUDITOR,
+    MEMBER,
+    NOBODY,
+    OWNER,
+    Actor,
+    Base,
+    Checked,
+    Note,
+    Tag,
+    Team,
+    rules,
+)
 
 PLACES = [(owner, state) for owner in ("ann", "bob") for state in ("open", "shared")]
 """The rows of each tenant, which look alike; their keys are 1 to 4 in the tenant t1, and 11 to 14 in t2."""
@@ -42,14 +55,22 @@ def rows(face: Face) -> Face:
             )
             connection.execute(
                 sa.insert(Tag.__table__),
-                [{"id": start + place, "tenant_id": tenant, "owner": name} for place, name in enumerate(("ann", "bob"))],
+                [
+                    {"id": start + place, "tenant_id": tenant, "owner": name}
+                    for place, name in enumerate(("ann", "bob"))
+                ],
             )
             for model in (Note, Checked):
                 for place, (owner, state) in enumerate(PLACES):
                     row = {"id": start + place, "tenant_id": tenant, "slug": f"{owner}-{state}", "owner": owner}
                     row |= {"state": state, "text": "old"}
                     if model is Note:
-                        row |= {"is_deleted": False, "version": 1, "secret": "hush", "team_id": start + (owner == "bob")}
+                        row |= {
+                            "is_deleted": False,
+                            "version": 1,
+                            "secret": "hush",
+                            "team_id": start + (owner == "bob"),
+                        }
                     connection.execute(sa.insert(model.__table__), [row])
         if connection.dialect.name == "postgresql":
             for table in ("ruled_notes", "ruled_checked"):
