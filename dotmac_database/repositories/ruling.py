@@ -130,7 +130,7 @@ class RowJudge(StatementRunner[M, SyncDb]):
             if judgement.is_refused:
                 raise self._at(self._denied_values(right), first, place)
             if not judgement.is_admitted:
-                keys[self.traits.key_of(entity)] = place
+                keys[self._reader().key(self.traits.key_of(entity))] = place
         self._refuse_keys(keys, right, first)
 
     def _refuse_related(self, values: Values, *, is_update: bool) -> None:

@@ -426,6 +426,8 @@ def _through_aliases(
 
     ``condition`` is on the last alias.
     """
+    if not steps:
+        return condition
     for step, source, target in zip(reversed(steps), reversed((entity, *aliases[:-1])), reversed(aliases), strict=True):
         related = getattr(source, step.key).of_type(target)
         inner = and_(*scope.of(_target(step), target), condition)

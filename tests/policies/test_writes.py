@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -19,7 +18,6 @@ from dotmac_database import (
     QueryFilter,
     bind_policies,
 )
-from dotmac_database.tenancy import guard_tenants
 from tests.conftest import Face, counted
 from tests.policies.models import ACTORS, AUDITOR, MEMBER, NOBODY, OWNER, Actor, Base, Checked, Note, Tag, Team, rules
 
@@ -89,7 +87,7 @@ def one(method: str) -> Callable[[dict[int, Any], Actor, int], Expected]:
 
     def expected(before: dict[int, Any], actor: Actor, key: int) -> Expected:
         row = before.get(key)
-        if row is None or row["tenant_id"] != "t1" or not may_read(actor, row):
+        if row is None or row["tenant_id"] != "t1" or row.get("is_deleted") or not may_read(actor, row):
             return (None if method == "delete" else EntityNotFoundError), before
         if not may_write(actor, row):
             return PermissionDeniedError, before
@@ -124,8 +122,9 @@ def block(session: Any, way: str) -> Any:
 @pytest.mark.parametrize("way", WAYS)
 def test_one_row(rows: Face, model: Any, actor: str, way: str) -> None:
     face, who = rows, ACTORS[actor]
-    for guarded in (False, True):
-        for method, call in ONE.items():
+    guarded = way == "bare block"
+    for method, call in ONE.items():
+        if True:
             for key in (1, 2, 3, 4, 12, 99):
                 before = stored(face, model)
                 error, after = one(method)(before, who, key)
@@ -181,8 +180,8 @@ def test_rows_by_filters_and_lists(rows: Face, model: Any, actor: str) -> None:
             assert stored(face, model) == after
         data = [{"id": key, "text": "list"} for key in mine]
         assert face(repository.bulk_update, data) == len(mine)
-        with pytest.raises(PermissionDeniedError):
-            face(repository.update_where, [], {"owner": "zoe"}, allow_all=True)
+        with pytest.raises(PermissionDeniedError) if mine else nullcontext():
+            assert face(repository.update_where, [], {"owner": "zoe"}, allow_all=True) == 0
         assert face(repository.delete_where, [], soft_delete=False, allow_all=True) == len(mine)
     assert stored(face, model).keys() == before.keys() - {*mine}
 
@@ -351,5 +350,3 @@ def test_the_number_of_statements_is_that_of_the_plain_call(rows: Face) -> None:
     half = len(numbers) // 2
     assert numbers[:half] == numbers[half:]
 
-
-_ = (asyncio, guard_tenants)
