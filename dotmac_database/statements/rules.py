@@ -17,6 +17,7 @@ from ..sqlalchemy_internals import on_alias
 from .filters import analyse, build
 from .inlining import with_values
 from .scope import Scope
+from .subselects import confined_subselects
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class RulesInSql:
             members = [self.condition(each, traits, entity, scope) for each in rule.members]
             return or_(*members) if rule.is_any else and_(*members)
         if not isinstance(rule, (QueryFilter, FilterGroup)):
+            rule = confined_subselects(rule, scope.tenant)
             return rule if entity is traits.model else on_alias(rule, entity)
         analysis = analyse(traits, [rule], self.dialect)
         unruled = replace(scope, rules=None, inline=True, include_deleted=False)
