@@ -61,7 +61,8 @@ class FilteredMethods(RowWriter[M, SyncDb]):
         if self._rules is not None and refusal is None:
             judge = self._judge(Right.UPDATE, values)
             judgement = None if judge is None else judge.judged(lambda key: values.get(key, UNKNOWN))
-            if judgement is not None and judgement.is_refused:
+            rules = self._model_rules
+            if judgement is not None and judgement.is_refused and rules and rules.rule(Right.UPDATE) is not False:
                 raise self._denied_values(Right.UPDATE)
             writer, is_open = restricted(writer, judgement)
             refusal = Circumstance.CONDITIONS if is_open else None

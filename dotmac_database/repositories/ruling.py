@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import false, select
 from sqlalchemy import inspect as sa_inspect
@@ -114,7 +114,7 @@ class RowJudge(StatementRunner[M, SyncDb]):
         judgement = None if judge is None else judge.judged(lambda key: values.get(key, UNKNOWN))
         return restricted(writer, judgement)
 
-    def _refuse_stored(self, entities: Sequence[object], right: Right, first: int | None = None) -> None:
+    def _refuse_stored(self, entities: Sequence[M], right: Right, first: int | None = None) -> None:
         """Raise `PermissionDeniedError` if the actor may not store a row, as it was written.
 
         ``first`` is the position of the first of many rows in the data. One SELECT for each batch of the rows that
@@ -189,7 +189,7 @@ class RowJudge(StatementRunner[M, SyncDb]):
 
     def _keys_among(self, reader: Reader, keys: Sequence[Key]) -> set[Key]:
         """Those of the keys that belong to rows in the reader's scope. One SELECT for each batch."""
-        columns = [self.traits.attribute(name) for name in self.traits.primary_key]
+        columns: list[Any] = [self.traits.attribute(name) for name in self.traits.primary_key]
         among = set[Key]()
         for start in range(0, len(keys), BATCH):
             batch = keys[start : start + BATCH]

@@ -21,6 +21,7 @@ from ..sqlalchemy_internals import on_alias
 from .filters import analyse, build
 from .inlining import with_values
 from .scope import Scope
+from .subselects import confined_subselects
 
 _NOTHING: ColumnElement[bool] = literal_column("1") == literal_column("0")
 """The condition that no row meets. SQLAlchemy would replace ``… AND false()`` by ``false()``, and so remove a join."""
@@ -65,6 +66,7 @@ class RulesInSql:
             members = [self.condition(each, traits, entity, scope) for each in rule.members]
             return or_(*members) if rule.is_any else and_(*members)
         if not isinstance(rule, (QueryFilter, FilterGroup)):
+            rule = confined_subselects(rule, scope.tenant)
             return rule if entity is traits.model else on_alias(rule, entity)
         analysis = analyse(traits, [rule], self.dialect)
         unruled = replace(scope, rules=None, inline=True, include_deleted=False)

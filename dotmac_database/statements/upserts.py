@@ -66,7 +66,8 @@ def on_conflicting(condition: Any, table: Table) -> Any:
         is_own = isinstance(part, Column) and without_annotations(part.table) is table
         return _OfConflicting(table.c[part.key]) if is_own else None
 
-    return replacement_traverse(condition, {}, replaced)
+    traverse: Any = replacement_traverse  # its overloads take none of SQLAlchemy's own base classes
+    return traverse(condition, {}, replaced)
 
 
 def conflict_columns(writer: Writer, fields: Iterable[FieldName], argument: str = "conflict_fields") -> list[Any]:
