@@ -102,9 +102,9 @@ class WriteMethods(RowWriter[M, SyncDb]):
         session = self._session
         if is_open:
             self._refuse_related(values, is_update=False)
-        earlier = frozenset(session.new) if is_open else frozenset()
+        earlier = frozenset(map(id, session.new)) if is_open else frozenset[int]()  # objects of SQLModel have no hash
         session.add(entity)
-        related = [each for each in session.new if each not in earlier and each is not entity] if is_open else []
+        related = [each for each in session.new if id(each) not in earlier and each is not entity] if is_open else []
         if not is_open and len(session.new) == 1 and not (session.dirty or session.deleted):
             without_begin()
         self._flush()

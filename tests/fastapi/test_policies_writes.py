@@ -63,7 +63,7 @@ CASES: dict[str, tuple[str, str, Any, tuple[int, int, int, int]]] = {
     "nested, a child refused": (
         "POST", "/nested", {**PROJECT, "tasks": [TASK, {**TASK, "owner": "member"}]}, (403, 403, 403, 403)
     ),
-    "refer to a row": ("POST", "/tasks", {**TASK, "project_id": OWN}, (201, 409, 409, 409)),
+    "refer to a row": ("POST", "/tasks", {**TASK, "project_id": OWN}, (201, 409, 403, 409)),
     "refer to an unreadable row": ("POST", "/tasks", {**TASK, "project_id": MEMBERS}, (409, 403, 403, 409)),
 }  # fmt: skip
 
