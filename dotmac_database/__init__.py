@@ -44,7 +44,7 @@ from .models import (
 from .outbox import DeadLetter, OutboxMessage, OutboxRelay, outbox_table, publish
 from .paging.pages import CursorPaginationResult, Estimate, OffsetResult, PaginationResult
 from .paging.paginators import DatabasePaginator, PaginationHelper, PerformancePaginator
-from .policies import Policy, bind_policies
+from .policies import Policy, bind_policies, policy_scope
 from .query import (
     MAX_PAGE_SIZE,
     Aggregate,
@@ -245,6 +245,7 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "on_rollback",
     "once",
     "outbox_table",
+    "policy_scope",
     "publish",
     "purge_idempotency_keys",
     "restrict_to_reads",

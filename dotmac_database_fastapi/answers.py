@@ -147,7 +147,7 @@ PROBLEM: JsonObject = {
 
 DESCRIPTIONS = {
     400: "The request is malformed, or names no tenant.",
-    403: "The request would read or write a row of another tenant.",
+    403: "A row of another tenant, or something that a policy does not allow.",
     404: "There is no such row.",
     409: "The change conflicts with what is stored.",
     412: "The row does not have the version that If-Match names.",

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
 
-from dotmac_database import AsyncRepository, BaseRepository, traits_of
+from dotmac_database import AsyncRepository, BaseRepository, Policy, traits_of
 
 from .aliases import Endpoint
 from .identity import Caller, RequestIdentity, declare_need, identity_of
@@ -21,6 +21,7 @@ from .refusals import REFUSALS, raise_identity
 from .registry import only_source, source_of
 from .repository_factory import AnyRepository, AnySession, Build, builder
 from .request_telemetry import observe_request
+from .ruling import RULED, no_actor
 from .sessions import identity_session, identity_sync_session, lent_session, request_session, request_sync_session
 from .source import Source
 
@@ -83,7 +84,7 @@ class Dependencies:
         self._source = source
         self.get_session = get_session
         self.get_sync_session = get_sync_session
-        self._repositories: dict[tuple[type, str], Endpoint] = {}
+        self._repositories: dict[tuple[type, str, Policy[Any] | None], Endpoint] = {}
 
     def tenant_models(self, app: FastAPI) -> list[type]:
         """The tenant-scoped models whose repositories of these dependencies the operations of ``app`` depend on."""
@@ -92,37 +93,53 @@ class Dependencies:
         return [model for model in models if traits_of(model).tenant is not None]
 
     @overload
-    def get_repository(self, target: type[A]) -> Callable[..., Awaitable[A]]: ...
+    def get_repository(self, target: type[A], *, policy: Policy[Any] | None = None) -> Callable[..., Awaitable[A]]: ...
     @overload
-    def get_repository(self, target: type[M]) -> Callable[..., Awaitable[AsyncRepository[M]]]: ...
-    def get_repository(self, target: type) -> Endpoint:
+    def get_repository(
+        self, target: type[M], *, policy: Policy[Any] | None = None
+    ) -> Callable[..., Awaitable[AsyncRepository[M]]]: ...
+    def get_repository(self, target: type, *, policy: Policy[Any] | None = None) -> Endpoint:
         """A dependency that gives the repository of ``target``: a mapped class, or a repository class of the user's.
 
         The repository is for the request's tenant, on the request's session. The same class gives the same dependency.
         If the class is tenant-scoped and the request names no tenant, the response is a 400.
+        ``policy`` takes the place of the plugin's for this class; it needs the plugin's ``actor``.
         """
-        return self._dependency(target, AsyncRepository, self.get_session, request_session)
+        return self._dependency(target, AsyncRepository, self.get_session, request_session, policy)
 
     @overload
-    def get_sync_repository(self, target: type[S]) -> Callable[..., Awaitable[S]]: ...
+    def get_sync_repository(
+        self, target: type[S], *, policy: Policy[Any] | None = None
+    ) -> Callable[..., Awaitable[S]]: ...
     @overload
-    def get_sync_repository(self, target: type[M]) -> Callable[..., Awaitable[BaseRepository[M]]]: ...
-    def get_sync_repository(self, target: type) -> Endpoint:
+    def get_sync_repository(
+        self, target: type[M], *, policy: Policy[Any] | None = None
+    ) -> Callable[..., Awaitable[BaseRepository[M]]]: ...
+    def get_sync_repository(self, target: type, *, policy: Policy[Any] | None = None) -> Endpoint:
         """As `get_repository`, on the request's sync session, for ``def`` endpoints."""
-        return self._dependency(target, BaseRepository, self.get_sync_session, request_sync_session)
+        return self._dependency(target, BaseRepository, self.get_sync_session, request_sync_session, policy)
 
     def _dependency(
-        self, target: type, base: type, get_session: Endpoint, opening: Callable[..., Awaitable[AnySession]]
+        self,
+        target: type,
+        base: type,
+        get_session: Endpoint,
+        opening: Callable[..., Awaitable[AnySession]],
+        policy: Policy[Any] | None,
     ) -> Endpoint:
-        cached = self._repositories.get((target, base.__name__))
+        cached = self._repositories.get((target, base.__name__, policy))
         if cached is not None:
             return cached
-        build, source = builder(target, base), self._source
+        build, source = builder(target, base, policy), self._source
+        if policy is not None and source is not None and source.actor is None:
+            raise no_actor()
 
         async def on_session(
             connection: HTTPConnection, response: Response, session: AnySession = Depends(get_session)
         ) -> AnyRepository:
             chosen = source or source_of(connection)
+            if policy is not None:
+                _check_actor(chosen, connection)
             identity = await identity_of(chosen, connection, response)
             return await _built(build, session, identity, chosen, connection, on_session)
 
@@ -130,6 +147,8 @@ class Dependencies:
         # `get_session` only in an app that overrides it.
         async def repository(connection: HTTPConnection, response: Response) -> AnyRepository:
             chosen = source or source_of(connection)
+            if policy is not None:
+                _check_actor(chosen, connection)
             identity = await _identified(chosen, connection, response, repository)
             session = await opening(chosen, connection, identity)
             return await _built(build, session, identity, chosen, connection, repository)
@@ -139,8 +158,15 @@ class Dependencies:
         setattr(repository, _SOURCE, source)
         model = _MODELS[repository] = getattr(target, "declared_model", None) or target
         declare_need(repository, tenant=issubclass(model, base) or traits_of(model).tenant is not None)
-        self._repositories[target, base.__name__] = repository
+        self._repositories[target, base.__name__, policy] = repository
         return repository
+
+
+def _check_actor(source: Source, connection: HTTPConnection) -> None:
+    """Mark a request whose repository has a policy of its own. Raises `MisuseError` if the plugin knows no actor."""
+    if source.actor is None:
+        raise no_actor()
+    connection.scope[RULED] = True
 
 
 async def _built(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dotmac_database import Traits, traits_of
 
 from .aliases import Annotation, JsonObject
+from .hiding import NOTHING, Hidden
 from .rendering import reader, row_type, uuids_of
 from .variants import Tree, derived_schema, members_of
 
@@ -14,8 +15,8 @@ from .variants import Tree, derived_schema, members_of
 class DerivedRows:
     """Makes dicts of the rows of a class, with any part of a tree of relationships."""
 
-    def __init__(self, traits: Traits[object], tree: Tree) -> None:
-        schema = derived_schema(traits)
+    def __init__(self, traits: Traits[object], tree: Tree, hidden: Hidden = NOTHING) -> None:
+        schema = derived_schema(traits, hidden)
         self._traits = traits
         self.keys = tuple(schema.model_fields)
         """The keys of a dict without related rows."""
@@ -24,7 +25,10 @@ class DerivedRows:
         related: dict[str, Annotation] = {}
         for name, below in tree.items():
             relationship = traits.relationships[name]
-            is_many, rows = bool(relationship.uselist), DerivedRows(traits_of(relationship.mapper.class_), below)
+            is_many, rows = (
+                bool(relationship.uselist),
+                DerivedRows(traits_of(relationship.mapper.class_), below, hidden),
+            )
             self._below[name] = is_many, rows
             related[name] = list[rows.type] if is_many else rows.type | None  # type: ignore[name-defined]  # known at run time
         self.type: Annotation = row_type(schema, related)

@@ -110,6 +110,17 @@ class Enveloped:
             raise ValidationError(message, field="envelope") from refused
 
 
+def with_rows(envelope: Envelope | None, row: type) -> Envelope | None:
+    """The class of an envelope that names the schema of its rows, with ``row`` in the place of that schema."""
+    if not _is_model(envelope):
+        return envelope
+    rows: Annotation = list
+    changed: Envelope = pydantic.create_model(
+        envelope.__name__, __base__=envelope, __module__=envelope.__module__, items=(rows[row], ...)
+    )
+    return changed
+
+
 def _is_model(envelope: object) -> typing.TypeGuard[type[BaseModel]]:
     return isinstance(envelope, type) and issubclass(envelope, BaseModel)
 

@@ -79,7 +79,7 @@ class Exports:
         self._formulas = options.csv_formulas
         self._plugin = options.plugin
         self._model = model
-        self._build = builder(options.repository or model, AsyncRepository)
+        self._build = builder(options.repository or model, AsyncRepository, options.policy)
         self._name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", plural(model.__name__)).lower()
 
     def response(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from functools import cached_property
 from typing import Annotated, Any, TypeAlias, TypeVar
 
@@ -56,6 +57,12 @@ class FacetParams:
         self._types = {name: _type_of(model, schema, name) for name in fields}
         self._write = {name: _writer(schema, name, annotation) for name, annotation in self._types.items()}
         self._model = model
+
+    def without(self, hides: Callable[[str], bool]) -> FacetParams | None:
+        """The same parameter, without the fields that ``hides`` names; None: no field is left."""
+        shorter = copy(self)
+        shorter.names = tuple(name for name in self.names if not hides(name))
+        return shorter if shorter.names else None
 
     def read(self, values: Values, faults: QueryErrors) -> list[str]:
         """The names in the query string, each once, in its order."""

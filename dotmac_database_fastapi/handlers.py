@@ -25,10 +25,10 @@ def register_exception_handlers(app: FastAPI, *, validation: bool = True, codes:
     """Turn the toolkit's exceptions, FastAPI's validation error, `HTTPException` and all others into problems.
 
     404: not found. 409: duplicate, constraint, stale. 412: stale, if the request has ``If-Match``. 422: validation.
-    400: invalid cursor, no tenant. 403: tenant isolation. 503 with ``Retry-After``: unavailable, timeout, circuit open,
-    and a transaction that failed because of a concurrent one. 500, without details: all others. A `MisuseError` is a
-    500 too, unless the client sent the name that it refuses. A 500 is logged as an error with its traceback, a 503 as a
-    warning of one line.
+    400: invalid cursor, no tenant. 403: tenant isolation, a policy. 503 with ``Retry-After``: unavailable, timeout,
+    circuit open, and a transaction that failed because of a concurrent one. 500, without details: all others. A
+    `MisuseError` is a 500 too, unless the client sent the name that it refuses. A 500 is logged as an error with its
+    traceback, a 503 as a warning of one line.
 
     The user's own handlers take precedence, whether they are registered before or after. With ``validation=False`` the
     app's own endpoints keep FastAPI's 422; errors of the generated routers and of the toolkit's parameters are still

@@ -25,8 +25,10 @@ from dotmac_database import (
     async_purge_idempotency_keys,
 )
 
+from .aliases import JsonObject
 from .identity import RequestIdentity, identity_of
 from .registry import source_of
+from .ruling import RULED
 from .source import Source
 
 IDEMPOTENCY_KEY: Any = Header(
@@ -47,6 +49,8 @@ PURGE_BATCH = 500
 PURGE_INTERVAL = 600.0
 """The seconds between two deletions of expired keys, in each process and router, unless a deletion's batch was full."""
 
+_WRITTEN = "dotmac_database.written"
+
 _KEPT = ("location", "etag", "preference-applied", "content-type")
 
 
@@ -64,13 +68,21 @@ class Replays:
         self._due = 0.0
 
     async def answered_once(
-        self, request: Request, session: AsyncSession, key: str, answer: Callable[[], Awaitable[Response]]
+        self,
+        request: Request,
+        session: AsyncSession,
+        key: str,
+        answer: Callable[[], Awaitable[Response]],
+        check: Callable[[JsonValue], Awaitable[None]],
     ) -> Response:
         """Call ``answer`` and record its response under ``key`` in the request's transaction, or replay a recorded one.
 
         A replayed response has the header ``Idempotency-Replayed``. If ``answer`` raises, nothing is recorded. Raises
         `ValidationError` for a key that was used for another request. A first request sends two statements more than a
         request without a key, and from time to time one that deletes expired keys. A replay sends two statements.
+
+        If policies rule the request, ``check`` gets what `note_written` has noted of the first one, or None. It raises
+        an exception if the actor may not see the recorded response any more. It may send statements.
         """
         source = self._source or source_of(request)
         identity = await identity_of(source, request)
@@ -78,12 +90,15 @@ class Replays:
         record = await self._recorded(request, session, key, identity, ttl)
         if not record.first:
             stored = record.result
+            if RULED in request.scope:
+                await check(stored.get("written"))
             return Response(stored["body"], stored["status"], {**stored["headers"], "Idempotency-Replayed": "true"})
         await self._purge(session)
         response = await answer()
         headers = {name: response.headers[name] for name in _KEPT if name in response.headers}
         body = bytes(response.body).decode()
-        await record.async_save(session, {"status": response.status_code, "headers": headers, "body": body})
+        written: JsonObject = {"written": request.scope[_WRITTEN]} if _WRITTEN in request.scope else {}
+        await record.async_save(session, {"status": response.status_code, "headers": headers, "body": body, **written})
         return response
 
     async def _recorded(
@@ -109,6 +124,11 @@ class Replays:
         self._due = now + PURGE_INTERVAL
         if await async_purge_idempotency_keys(session, at_most=PURGE_BATCH) >= PURGE_BATCH:
             self._due = now
+
+
+def note_written(request: Request, written: JsonValue) -> None:
+    """Note what a request has written, which is recorded with its response and given to the ``check`` of a replay."""
+    request.scope[_WRITTEN] = written
 
 
 def checked_ttl(ttl: float | timedelta) -> timedelta:

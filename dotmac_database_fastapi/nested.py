@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, create_model
@@ -13,15 +13,26 @@ from sqlalchemy.orm import RelationshipDirection
 from sqlalchemy.orm.exc import UnmappedColumnError
 from sqlalchemy.sql.visitors import iterate
 
-from dotmac_database import ALL_TENANTS, MisuseError, Traits, ValidationError, create_async_repository, traits_of
+from dotmac_database import (
+    ALL_TENANTS,
+    MisuseError,
+    Policy,
+    Traits,
+    ValidationError,
+    create_async_repository,
+    traits_of,
+)
 
 from .aliases import Data, JsonObject, Repository, Schema
 from .bounds import MAX_ROWS
+from .hidden_bodies import refuse_hidden
+from .hiding import NOTHING, Hidden
 from .references import References
 from .refused_rows import rows_of, written_together
 from .rendering import Renderer
 from .row_data import member, with_values, without_fields
 from .schemas import child_schema_of, list_of
+from .session_callers import session_actor
 
 Children = Mapping[str, Sequence[Any]]
 """For each relationship, the data of the children, or their entities, in the order of the request."""
@@ -35,9 +46,10 @@ class Nested:
     tenant to rows of tenants.
     """
 
-    def __init__(self, traits: Traits[object], names: Sequence[str]) -> None:
+    def __init__(self, traits: Traits[object], names: Sequence[str], policy: Policy[Any] | None = None) -> None:
+        """``policy`` is that of the router, which also rules children of the same class."""
         self.traits = traits
-        self._all = {name: _relationship(traits, name) for name in names}
+        self._all = {name: replace(_relationship(traits, name), policy=policy) for name in names}
 
     def __bool__(self) -> bool:
         return bool(self._all)
@@ -81,12 +93,17 @@ class Nested:
             for name, each in self._all.items()
         }
 
-    def shown(self, renderer: Renderer, body: bytes, created: Children) -> bytes:
+    def refuse_hidden(self, data: Data, hidden: Hidden) -> None:
+        """Raise `RefusedRequestError` for children with data of columns that are hidden from the actor."""
+        for name, each in self._all.items():
+            refuse_hidden(each.traits, member(data, name, ()), hidden, ("body", name))
+
+    def shown(self, renderer: Renderer, body: bytes, created: Children, hidden: Hidden = NOTHING) -> bytes:
         """The JSON of the parent with that of its children, as `read_schema` describes it."""
         if not created or renderer.columns is None:
             return body
         members = [
-            b"%s:%s" % (json.dumps(name).encode(), self._all[name].renderer.many(rows))
+            b"%s:%s" % (json.dumps(name).encode(), self._all[name].renderer_for(hidden).many(rows))
             for name, rows in created.items()
         ]
         return b",".join([body[:-1], *members]) + b"}"
@@ -108,6 +125,11 @@ class _Relationship:
     schema: Schema
     references: References
     renderer: Renderer
+    policy: Policy[Any] | None = None
+
+    def renderer_for(self, hidden: Hidden) -> Renderer:
+        """The renderer of the children without the hidden columns."""
+        return Renderer(self.traits.model, None, hidden) if hidden.of(self.traits) else self.renderer
 
     async def create(self, repository: Repository, parent: object, children: Sequence[Data]) -> Sequence[object]:
         if not (isinstance(children, Sequence) and all(isinstance(each, BaseModel | Mapping) for each in children)):
@@ -120,6 +142,8 @@ class _Relationship:
             values[key] = getattr(parent, repository.traits.tenant or key)
         rows = [with_values(child, values) for child in children]
         own = create_async_repository(repository.db, self.traits.model, None if key is None else tenant)
+        if self.policy is not None:
+            own = own.with_policy(self.policy, actor=session_actor(repository.db))
         with rows_of(self.name, self.filled):
             checked = await self.references.before_create_many(own, rows)
             created: Sequence[object] = await written_together(

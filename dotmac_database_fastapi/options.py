@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from dotmac_database import FieldName, TotalKind, ValidationError, name_of
+from dotmac_database import FieldName, Policy, TotalKind, ValidationError, name_of
 
 from .bounds import MAX_OFFSET
 from .envelopes import Envelope
@@ -79,6 +79,8 @@ class ListOptions:
     """A repository class to use instead of the default."""
     plugin: Plugin | None = None
     """The `DatabasePlugin` to use. None: the only plugin of the app."""
+    policy: Policy[Any] | None = None
+    """The policy of the rows, in place of the plugin's for this class. It needs the plugin's ``actor``."""
 
     def __post_init__(self) -> None:
         # Equal options are one key of a cache, whether a field was given as a list or as a tuple.
@@ -229,6 +231,7 @@ class _Keywords(RouterKeywords, total=False):
     trailing_slash: bool
     repository: type | None
     plugin: Plugin | None
+    policy: Policy[Any] | None
 
 
 class ListKeywords(_Keywords, total=False):

@@ -10,9 +10,10 @@ from starlette.responses import Response
 
 from .aliases import AnyPage, JsonObject
 from .answers import ETAG_OF_LIST, LINK
-from .envelopes import enveloped, row_schema_in
+from .envelopes import enveloped, row_schema_in, with_rows
 from .etags import etag_of_body, is_unchanged
 from .facets import with_facets
+from .hiding import NOTHING, Hidden
 from .links import link_header
 from .options import ListOptions
 from .page_schemas import page_schema_of
@@ -29,13 +30,19 @@ class PageForm:
     router's read schema.
     """
 
-    def __init__(self, model: type, options: ListOptions, params: ListParams, renderer: Renderer) -> None:
-        self.renderer = renderer if row_schema_in(options.envelope) is None else Renderer(model, params.schema)
+    def __init__(
+        self, model: type, options: ListOptions, params: ListParams, renderer: Renderer, hidden: Hidden = NOTHING
+    ) -> None:
+        own = row_schema_in(options.envelope)
+        self.renderer = renderer if own is None else Renderer(model, params.schema, hidden)
         self._model = model
         self._max_offset = params.page.max_offset
         self._is_array = options.paging == "range"
         self._has_etag = options.list_etag
-        self._envelope = None if options.envelope is None else enveloped(options.envelope, self.renderer.schema)
+        envelope = options.envelope
+        if own is not None and hidden.columns:
+            envelope = with_rows(envelope, self.renderer.schema)
+        self._envelope = None if envelope is None else enveloped(envelope, self.renderer.schema)
         self._schema: object = self._documented(params)
 
     def _documented(self, params: ListParams) -> object:

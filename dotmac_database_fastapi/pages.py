@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, TypeAlias, TypedDict, get_args
 
@@ -114,6 +114,11 @@ class PageParams:
     def known(self) -> frozenset[str]:
         """The names of the parameters."""
         return _PARAMETERS[self.paging]
+
+    def without_estimates(self) -> PageParams:
+        """The same parameters, without the planner's estimate, which is one of all rows."""
+        totals = tuple(kind for kind in self.totals if kind != "estimate")
+        return replace(self, totals=totals, total="bounded" if self.total == "estimate" else self.total)
 
     def read(self, values: Values, faults: QueryErrors) -> Page:
         """The page for `QueryOptions`; without parameters, the first page."""

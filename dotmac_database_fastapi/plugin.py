@@ -17,6 +17,7 @@ from dotmac_database import (
     BaseRepository,
     Database,
     PaginationHelper,
+    Policy,
     RowLevelSecurity,
     StatementBudget,
     check_tenant_keys,
@@ -34,6 +35,7 @@ from .job_headers import JobKey, JobSigner
 from .jobs import resumed, sync_resumed
 from .openapi import describe
 from .registry import PluginError, register
+from .ruling import policies_of
 from .session_makers import SessionMakers
 from .sessions import async_unit, sync_unit
 from .source import CursorKey, Source
@@ -67,6 +69,11 @@ class DatabasePlugin:
     plugins of an app. ``options`` are those of `create_database`: ``pool_size``, ``max_overflow``, ``pool_timeout``,
     ``connect_timeout``, ``strict_loading``, ….
 
+    ``policies`` say what each actor may do with which rows (see `Policy`). They need ``actor``, and hold for all
+    repositories of a request, also those that you make on its session, and for relationships into their models. A model
+    without a policy is ruled by tenancy alone; with ``policies_required`` it is refused. For a request without an
+    actor, the policies' functions are called with None.
+
     On PostgreSQL a statement may take ``statement_timeout`` seconds, and a transaction may be idle for
     ``idle_in_transaction_timeout`` seconds; beyond that the request fails with `DatabaseTimeoutError`, a 503. None sets
     no limit. The limits are settings of the connections, and cost no statement; `session` lifts them with
@@ -96,6 +103,8 @@ class DatabasePlugin:
         load_actor: Callable[..., object] | None = None,
         job_key: JobKey | None = None,
         tenant_free: Iterable[str] = (),
+        policies: Iterable[Policy[Any]] = (),
+        policies_required: bool = False,
         statement_timeout: float | None = STATEMENT_TIMEOUT,
         idle_in_transaction_timeout: float | None = IDLE_TIMEOUT,
         idempotency_ttl: float | timedelta = DAY,
@@ -109,6 +118,7 @@ class DatabasePlugin:
             idle_in_transaction_timeout = (
                 None if idle_in_transaction_timeout == IDLE_TIMEOUT else idle_in_transaction_timeout
             )
+        ruling = policies_of(policies, required=policies_required, actor=actor)
         database = create_database(
             url,
             statement_timeout=statement_timeout,
@@ -133,6 +143,7 @@ class DatabasePlugin:
             statement_budget=StatementBudget(statement_budget)
             if isinstance(statement_budget, int)
             else statement_budget,
+            policies=ruling,
         )
         self.strict = strict
         self._dependencies = Dependencies(self.source)
@@ -166,24 +177,31 @@ class DatabasePlugin:
         return self.source.actor
 
     @overload
-    def get_repository(self, target: type[A]) -> Callable[..., Awaitable[A]]: ...
+    def get_repository(self, target: type[A], *, policy: Policy[Any] | None = None) -> Callable[..., Awaitable[A]]: ...
     @overload
-    def get_repository(self, target: type[M]) -> Callable[..., Awaitable[AsyncRepository[M]]]: ...
-    def get_repository(self, target: type) -> Endpoint:
+    def get_repository(
+        self, target: type[M], *, policy: Policy[Any] | None = None
+    ) -> Callable[..., Awaitable[AsyncRepository[M]]]: ...
+    def get_repository(self, target: type, *, policy: Policy[Any] | None = None) -> Endpoint:
         """A dependency that gives the repository of ``target``: a mapped class, or a repository class of the user's.
 
         The repository is for the request's tenant, on the request's session. The same class gives the same dependency.
         If the class is tenant-scoped and the request names no tenant, the response is a 400.
+        ``policy`` takes the place of the plugin's for this class; it needs the plugin's ``actor``.
         """
-        return self._dependencies.get_repository(target)
+        return self._dependencies.get_repository(target, policy=policy)
 
     @overload
-    def get_sync_repository(self, target: type[S]) -> Callable[..., Awaitable[S]]: ...
+    def get_sync_repository(
+        self, target: type[S], *, policy: Policy[Any] | None = None
+    ) -> Callable[..., Awaitable[S]]: ...
     @overload
-    def get_sync_repository(self, target: type[M]) -> Callable[..., Awaitable[BaseRepository[M]]]: ...
-    def get_sync_repository(self, target: type) -> Endpoint:
+    def get_sync_repository(
+        self, target: type[M], *, policy: Policy[Any] | None = None
+    ) -> Callable[..., Awaitable[BaseRepository[M]]]: ...
+    def get_sync_repository(self, target: type, *, policy: Policy[Any] | None = None) -> Endpoint:
         """As `get_repository`, on the request's sync session, for ``def`` endpoints."""
-        return self._dependencies.get_sync_repository(target)
+        return self._dependencies.get_sync_repository(target, policy=policy)
 
     @overload
     def get_entity(
@@ -257,6 +275,9 @@ class DatabasePlugin:
         by any exception. With ``tenant=None`` only models without a tenant can be used. With `ALL_TENANTS` the block
         works across tenants, which is logged. ``unlimited`` lifts the plugin's timeouts, for an export or a migration:
         the block's transaction then begins at once, with one more statement.
+
+        With ``actor`` the plugin's policies hold for the repositories of the block. Without one they do not: the block
+        is trusted code.
         """
         return async_unit(self.source, self._identity(tenant, actor), unlimited=unlimited)
 

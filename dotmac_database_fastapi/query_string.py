@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from enum import Enum
 from functools import cached_property
-from typing import cast
+from typing import Self, cast
 from uuid import UUID
 
 import pydantic
@@ -20,8 +21,10 @@ from dotmac_database import (
     QueryOptions,
     SortField,
     SortOrder,
+    Traits,
     ValidationError,
     any_of,
+    name_of,
     traits_of,
 )
 
@@ -30,10 +33,11 @@ from .bounds import MAX_FILTER_VALUES, MAX_SEARCH, MAX_SORTS, QueryErrors, Value
 from .envelopes import enveloped, row_schema_in
 from .facets import FacetParams
 from .fields import LISTS, TEXT_PATTERN, ClientField, fields_of, sortable_fields
+from .hiding import Hidden
 from .internals import accepted_query, dependant_of, query_parameters, route_of
 from .options import ListOptions
 from .pages import PageParams, ParameterDoc, allowed_totals, page_size_of
-from .readable import shows
+from .readable import relationships_in, shows
 from .registry import sources_of
 from .schemas import read_schema_of
 from .selection import Selection, SelectionParams
@@ -47,12 +51,21 @@ To pass a text that contains a comma, clients repeat the parameter.
 """
 
 
-def refuse_unknown(connection: HTTPConnection, values: Values, known: frozenset[str], faults: QueryErrors) -> None:
-    """Report each parameter that is neither in ``known`` nor declared by the route."""
+def refuse_unknown(
+    connection: HTTPConnection,
+    values: Values,
+    known: frozenset[str],
+    faults: QueryErrors,
+    hidden: frozenset[str] = frozenset(),
+) -> None:
+    """Report each parameter that is neither in ``known`` nor declared by the route.
+
+    ``hidden`` parameters, which the route declares for other actors, are as unknown as those that nobody has.
+    """
     unknown = values.keys() - known
     if not unknown:
         return
-    declared = known | query_parameters(connection) | _of_plugins(connection)
+    declared = known | (query_parameters(connection) - hidden) | _of_plugins(connection)
     for name in sorted(unknown - declared):
         near = faults.nearest(name, _of_its_kind(name, declared))
         hint = f"; did you mean {near!r}?" if near else "."
@@ -103,6 +116,15 @@ class FilterParams:
                 self.declared[f"{name}__eq" if name in reserved else name] = each, operator
         equals = {f"{each.name}__eq": (each, FilterOperator.EQ) for each in self.fields.values()}
         self.accepted = {**{n: e for n, e in equals.items() if FilterOperator.EQ in e[0].operators}, **self.declared}
+
+    def without(self, hides: Callable[[str], bool]) -> Self:
+        """The same parameters, except those of the fields that ``hides`` names."""
+        shorter = copy(self)
+        shorter.__dict__.pop("known", None)
+        shorter.fields = {name: each for name, each in self.fields.items() if not hides(name)}
+        shorter.declared = {name: each for name, each in self.declared.items() if not hides(each[0].name)}
+        shorter.accepted = {name: each for name, each in self.accepted.items() if not hides(each[0].name)}
+        return shorter
 
     @cached_property
     def known(self) -> frozenset[str]:
@@ -208,6 +230,7 @@ class SortParams:
 
     def __init__(self, fields: Mapping[str, ClientField], searched: Sequence[FieldName] = ()) -> None:
         self.names = tuple(fields)
+        self.fields, self.searched = fields, tuple(map(name_of, searched))
         ascending: dict[str, tuple[SortField, ...]] = {}
         for name, each in fields.items():
             ascending[name] = (SortField(name),)
@@ -219,6 +242,11 @@ class SortParams:
             f"-{name}": tuple(SortField(sort.field, SortOrder.DESC, by=sort.by) for sort in sorts)
             for name, sorts in ascending.items()
         }
+
+    def without(self, hides: Callable[[str], bool]) -> SortParams:
+        """The same parameter, without the fields that ``hides`` names."""
+        fields = {name: each for name, each in self.fields.items() if not hides(name)}
+        return SortParams(fields, [name for name in self.searched if not hides(name)])
 
     def read(self, values: Values, faults: QueryErrors) -> list[SortField]:
         """The sorts of the query string, in its order. As in SQL, a field has no effect if it is named again."""
@@ -273,6 +301,12 @@ class SearchParams:
 
     def __init__(self, model: type, names: Sequence[FieldName]) -> None:
         self.names = tuple(fields_of(model, names))
+
+    def without(self, hides: Callable[[str], bool]) -> SearchParams | None:
+        """The same parameter, without the fields that ``hides`` names; None: no field is left."""
+        shorter = copy(self)
+        shorter.names = tuple(name for name in self.names if not hides(name))
+        return shorter if shorter.names else None
 
     def read(self, values: Values, faults: QueryErrors) -> list[FilterGroup]:
         """A group of filters for the words; an empty list if there are none."""
@@ -347,7 +381,10 @@ class ListParams:
         self.known = own | self.filters.known
         self.of_page = self.page.known
         """The parameters of a page, which an export of all rows can't have."""
-        self._keys = frozenset(traits_of(model).primary_key)
+        self.hidden: frozenset[str] = frozenset()
+        """The parameters that this actor does not have, and that the route declares for others."""
+        self._traits: Traits[object] = traits_of(model)
+        self._keys = frozenset(self._traits.primary_key)
         self._parsed: dict[bytes, QueryOptions] = {}
         hidden = next((each.field for each in self.default_sort if not self._may_carry(each)), None)
         if options.paging == "cursor" and hidden is not None:
@@ -355,6 +392,40 @@ class ListParams:
                 f"default_sort: a cursor contains the values of its sort fields, and clients can't see {hidden!r}.",
                 field="default_sort",
             )
+
+    def without(self, hidden: Hidden) -> Self:
+        """The parameters for an actor from whom columns are hidden: their names are unknown, as if there were none."""
+        shorter, traits = copy(self), self._traits
+
+        def hides(path: str) -> bool:
+            return hidden.hides(traits, path)
+
+        shorter.filters, shorter.sorts = self.filters.without(hides), self.sorts.without(hides)
+        shorter.search = None if self.search is None else self.search.without(hides)
+        shorter.facets = None if self.facets is None else self.facets.without(hides)
+        shorter.selection = None if self.selection is None else self.selection.without(hides)
+        shorter.default_sort = tuple(each for each in self.default_sort if not hides(each.field))
+        if hidden.is_ruled:
+            shorter.page = self.page.without_estimates()
+        gone = self.filters.known - shorter.filters.known
+        for name, before, after in (("q", self.search, shorter.search), ("facets", self.facets, shorter.facets)):
+            gone |= {name} if before is not None and after is None else frozenset()
+        if self.selection is not None and shorter.selection is not None:
+            gone |= self.selection.known - shorter.selection.known
+        shorter.hidden = gone & self.known
+        shorter.known = self.known - gone
+        shorter._parsed = {}
+        return shorter
+
+    @property
+    def paths(self) -> Iterator[str]:
+        """The dotted paths of everything that clients can name, or that the rows contain."""
+        yield from self.filters.fields
+        yield from self.sorts.fields
+        yield from (each.field for each in self.default_sort)
+        yield from () if self.search is None else self.search.names
+        yield from () if self.selection is None else self.selection.include
+        yield from relationships_in(self._traits, self.schema)
 
     def read(self, connection: HTTPConnection) -> QueryOptions:
         """The options in the request's query string. Raises `RequestValidationError` with all errors."""
@@ -404,7 +475,7 @@ class ListParams:
         """The values of the query string by parameter; each unknown parameter is reported."""
         values = values_of(connection)
         if values:
-            refuse_unknown(connection, values, self.known, faults)
+            refuse_unknown(connection, values, self.known, faults, self.hidden)
         return values
 
     def refuse(self, connection: HTTPConnection, refused: ValidationError) -> None:
@@ -464,7 +535,7 @@ def selection_of(connection: HTTPConnection, params: SelectionParams) -> Selecti
     Raises `RequestValidationError` with all errors, also for unknown parameters.
     """
     values, faults = values_of(connection), QueryErrors()
-    refuse_unknown(connection, values, params.known, faults)
+    refuse_unknown(connection, values, params.known, faults, params.hidden)
     selection = params.read(values, faults)
     faults.refuse()
     return selection

@@ -21,8 +21,9 @@ from dotmac_database import CursorPaginationResult, OffsetResult, PaginationResu
 
 from .aliases import Annotation, AnyColumn, AnyPage, Repository
 from .declared import converts
+from .hiding import NOTHING, Hidden
 from .readable import deferred_in, on_each_path, relationships_in, shown_by
-from .schemas import read_schema_of
+from .variants import derived_schema, hiding
 
 
 class Renderer:
@@ -32,13 +33,15 @@ class Renderer:
     schema has plain columns, which are serialized without validation. ``relationships`` are those that the schema
     contains. ``columns`` are the only columns that it needs; None if it needs entities. ``certain``: a row can be
     serialized whatever its values are, because no code of the user's has a part in it. ``of_row_alone``: the JSON of a
-    row depends on its own columns alone, and not on related rows or on the time.
+    row depends on its own columns alone, and not on related rows or on the time. ``hidden`` columns are left out.
     """
 
-    def __init__(self, model: type, read_schema: type | None = None) -> None:
-        schema: Annotation = read_schema or read_schema_of(model)
-        self.schema: type = schema
+    def __init__(self, model: type, read_schema: type | None = None, hidden: Hidden = NOTHING) -> None:
         traits: Traits[object] = traits_of(model)
+        schema: Annotation = read_schema or derived_schema(traits, hidden)
+        if read_schema is not None and hidden.columns:
+            schema = hiding(traits, read_schema, hidden)
+        self.schema: type = schema
         self.relationships = relationships_in(traits, schema)
         deferred = {*deferred_in(traits, schema), *(traits.deferred & {traits.version})}
         self._deferred = on_each_path(traits, self.relationships, deferred)

@@ -14,6 +14,7 @@ from dotmac_database import (
     AsyncRepository,
     BaseRepository,
     MisuseError,
+    Policy,
     TenantIsolationError,
     TenantNotGivenError,
     ValidationError,
@@ -24,6 +25,7 @@ from dotmac_database import (
 )
 
 from .identity import RequestIdentity
+from .ruling import checked_policy
 from .source import CursorKey
 from .tenants import BadTenantError
 
@@ -33,8 +35,25 @@ Build: TypeAlias = Callable[[AnySession, RequestIdentity, CursorKey], AnyReposit
 """Makes a repository from a session, an identity and a cursor key."""
 
 
-def builder(target: type, base: type) -> Build:
+def builder(target: type, base: type, policy: Policy[Any] | None = None) -> Build:
     """A function that makes the repository of ``target`` from a session, an identity and a cursor key.
+
+    ``policy`` rules the repository, for the identity's actor, in place of the session's policy of the class. Raises
+    `MisuseError` if it is the policy of another class.
+    """
+    build = _builder(target, base)
+    checked_policy(policy, getattr(target, "declared_model", None) or target)
+    if policy is None:
+        return build
+
+    def ruled(session: AnySession, identity: RequestIdentity, cursor_key: CursorKey) -> AnyRepository:
+        return build(session, identity, cursor_key).with_policy(policy, actor=identity.person)
+
+    return ruled
+
+
+def _builder(target: type, base: type) -> Build:
+    """As `builder`, without a policy.
 
     ``base`` is `AsyncRepository` or `BaseRepository`, for async or sync sessions. Raises `ValidationError` unless
     ``target`` is a mapped class or a subclass of ``base``.

@@ -21,10 +21,11 @@ from dotmac_database import (
 
 from .aliases import Annotation, AnyPage, JsonObject, Repository
 from .derived_rows import DerivedRows
+from .hiding import NOTHING, Hidden
 from .readable import attribute_of, field_of, on_each_path
 from .rendering import Renderer, Shape, dump, kind_of, with_items
 from .selection import Selection, SelectionParams
-from .variants import Schema, including, optional_fields, runs_code, tree_of
+from .variants import Schema, hiding, including, optional_fields, runs_code, tree_of
 
 MAX_VARIANTS = 64
 """The most variants of a read schema that a router keeps: one for each combination of included relationships."""
@@ -86,12 +87,15 @@ class SelectionRenderers:
     ``base`` renders rows without the allowed relationships, such as those of writes.
     """
 
-    def __init__(self, model: type, read_schema: type | None, params: SelectionParams) -> None:
+    def __init__(
+        self, model: type, read_schema: type | None, params: SelectionParams, hidden: Hidden = NOTHING
+    ) -> None:
         self.traits: Traits[object] = traits_of(model)
         self.params = params
         self.variant = lru_cache(maxsize=MAX_VARIANTS)(self._variant)
-        self._derived = DerivedRows(self.traits, params.tree) if read_schema is None else None
-        self.base = Renderer(model) if read_schema is None else self.variant(()).renderer
+        self._derived = DerivedRows(self.traits, params.tree, hidden) if read_schema is None else None
+        self._hidden = hidden
+        self.base = Renderer(model, None, hidden) if read_schema is None else self.variant(()).renderer
 
     def of(self, selection: Selection) -> RowRenderer:
         """The renderer of a request's rows."""
@@ -111,6 +115,8 @@ class SelectionRenderers:
 
     def _variant(self, include: tuple[str, ...]) -> Variant:
         schema = including(self.traits, self.params.schema, self.params.tree, tree_of(include))
+        if self._hidden.columns:
+            schema = hiding(self.traits, schema, self._hidden)
         return Variant(self.traits.model, schema)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -13,7 +14,7 @@ from dotmac_database import Traits, ValidationError, traits_of
 
 from .bounds import QueryErrors, Values, shown
 from .pages import ParameterDoc
-from .readable import field_of, schemas_in
+from .readable import field_of, read_from, schemas_in
 from .schemas import read_schema_of
 from .variants import Schema, derived_schema, documented, paths_of, tree_of
 
@@ -55,6 +56,20 @@ class SelectionParams:
         """The schema of a row with any selection, for OpenAPI."""
         named = {"fields": self.fields, "include": self.include}
         self.known = frozenset(name for name, allowed in named.items() if allowed)
+        self.hidden: frozenset[str] = frozenset()
+        """The parameters that this actor does not have, and that the route declares for others."""
+
+    def without(self, hides: Callable[[str], bool]) -> SelectionParams:
+        """The same parameters, without the fields that are read from what ``hides`` names."""
+        shorter, schema = copy(self), self.schema
+        shorter.fields = {
+            name: key
+            for name, key in self.fields.items()
+            if key not in schema.model_fields or not any(map(hides, read_from(key, schema.model_fields[key])))
+        }
+        shorter.known = self.known if shorter.fields or not self.fields else self.known - {"fields"}
+        shorter.hidden = self.known - shorter.known
+        return shorter
 
     def read(self, values: Values, faults: QueryErrors) -> Selection:
         """The selection of a query string."""

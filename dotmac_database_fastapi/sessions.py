@@ -275,6 +275,8 @@ class _AsyncUnit(AbstractAsyncContextManager[AsyncSession]):
     async def __aenter__(self) -> AsyncSession:
         session = self._session = self._source.makers.new_async_session()
         session.sync_session.info[CALLER] = self._source, self._identity, self._scope
+        if self._source.policies is not None:
+            self._source.policies.bind(session, self._identity.person, self._scope)
         try:
             self._caller = _Caller(session, self._identity)
             self._block = DatabaseTransaction.async_transaction(session, self._options, lazy=self._options is None)
@@ -325,6 +327,8 @@ class _SyncUnit(AbstractContextManager[Session]):
     def __enter__(self) -> Session:
         session = self._session = self._source.makers.new_sync_session()
         session.info[CALLER] = self._source, self._identity, self._scope
+        if self._source.policies is not None:
+            self._source.policies.bind(session, self._identity.person, self._scope)
         try:
             self.caller = _Caller(session, self._identity)
             self._block = DatabaseTransaction.sync_transaction(session, self._options, lazy=self._options is None)
@@ -527,8 +531,13 @@ class _LentCaller(_Caller):
         self._before = self._info.get(CALLER)
         super().__init__(session, caller[1], _bind_lent)
         self._info[CALLER] = caller
+        source, identity, scope = caller
+        self._rules = ExitStack()
+        if source is not None and source.policies is not None:
+            self._rules.enter_context(source.policies.lend(session, identity.person, scope))
 
     def __exit__(self, kind: object, refused: BaseException | None, traceback: object) -> None:
+        self._rules.close()
         if self._before is None:
             del self._info[CALLER]
         else:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from dotmac_database import Database, RowLevelSecurity, StatementBudget
+from dotmac_database import Database, Policy, RowLevelSecurity, StatementBudget
 
 from .actors import ActorKey
 from .aliases import Endpoint
 from .job_headers import JobSigner
+from .ruling import Policies
 from .session_makers import SessionMakers
 from .sync_limits import SyncLimit
 
@@ -27,7 +28,7 @@ class Source:
     cursors. ``idempotency_ttl`` is how long idempotency keys are kept, unless a router
     overrides it. ``name`` distinguishes the sources of an app. ``actor_key`` is that of `key_of`.
     ``job_signer`` signs the headers of jobs; None: it has no key. ``load_actor`` is that of the plugin.
-    Each request has its own copy of ``statement_budget``.
+    Each request has its own copy of ``statement_budget``. ``policies`` None: requests are ruled by tenancy alone.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Source:
     job_signer: JobSigner | None = None
     load_actor: Callable[..., object] | None = None
     statement_budget: StatementBudget | None = None
+    policies: Policies | None = None
 
 
 class Plugin(Protocol):
@@ -53,6 +55,6 @@ class Plugin(Protocol):
         """What the plugin's requests share."""
         ...
 
-    def get_repository(self, target: type) -> Endpoint:
+    def get_repository(self, target: type, *, policy: Policy[Any] | None = None) -> Endpoint:
         """A dependency that gives the repository of a mapped class, or of a repository class of the user's."""
         ...

@@ -16,10 +16,11 @@ from pydantic import GetJsonSchemaHandler as Handler
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
-from dotmac_database import Traits, traits_of
+from dotmac_database import MisuseError, Traits, traits_of
 
 from .aliases import Annotation, JsonObject
-from .readable import field_of
+from .hiding import NOTHING, Hidden
+from .readable import field_of, read_from
 from .schemas import read_schema_of
 
 Tree: TypeAlias = "dict[str, Tree]"
@@ -134,10 +135,47 @@ def _related(
     return {key: _redeclared(field, _substituted(field.annotation, partial(change, target)))}
 
 
-def derived_schema(traits: Traits[object]) -> Schema:
-    """The derived read schema of a class's rows."""
+def derived_schema(traits: Traits[object], hidden: Hidden = NOTHING) -> Schema:
+    """The derived read schema of a class's rows, without the hidden columns."""
     model: type = traits.model
-    return read_schema_of(model)
+    schema, names = read_schema_of(model), hidden.of(traits)
+    if names.isdisjoint(schema.model_fields):
+        return schema
+    fields: Declared = {
+        key: _redeclared(each, each.annotation) for key, each in schema.model_fields.items() if key not in names
+    }
+    options: JsonObject = {"__config__": schema.model_config, "__module__": schema.__module__, **fields}
+    shorter: Schema = create_model(schema.__name__, **options)
+    return shorter
+
+
+def hiding(traits: Traits[object], schema: Annotation, hidden: Hidden) -> Schema:
+    """The schema without the fields that are read from hidden columns, in its own rows and in those of related ones.
+
+    They are neither read nor in the JSON; code of the schema's class sees None in them. Raises `MisuseError` for a
+    schema of another kind than a Pydantic class.
+    """
+    if not (isinstance(schema, type) and issubclass(schema, BaseModel)) or hasattr(schema, "__table__"):
+        raise MisuseError(
+            f"A policy hides columns of {traits.name}, so its read_schema must be a Pydantic class that is not mapped."
+        )
+    declared: Declared = {}
+    leaves_out = False
+    for key, field in schema.model_fields.items():
+        attributes = [*read_from(key, field)]
+        if any(hidden.hides(traits, name) for name in attributes):
+            options: JsonObject = {"default": None, "validation_alias": _UNREADABLE, "exclude": True}
+            declared[key], leaves_out = (Annotation, Field(**options)), True
+            continue
+        name = next((each for each in attributes if each in traits.relationships), None)
+        if name is not None:
+            target: Traits[object] = traits_of(traits.relationships[name].mapper.class_)
+            changed = _substituted(field.annotation, partial(hiding, target, hidden=hidden))
+            if changed != field.annotation:
+                declared[key] = _redeclared(field, changed)
+    if leaves_out:
+        schema, declared = _by_alias_alone(schema, declared)
+    return _subclass(schema, schema.__name__, declared) if declared else schema
 
 
 def members_of(collection: Iterable[object]) -> list[object]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -54,6 +55,20 @@ class ModelRules:
     def read_only(self) -> frozenset[str]:
         """The attributes of the columns that the actor can't write; hidden columns are among them."""
         return self._checked(self._policy.read_only(self._actor)) | self.hidden
+
+    def denied(self, right: Right) -> PermissionDeniedError:
+        """The error for a row that the actor can read, but with which he may not do this."""
+        return PermissionDeniedError(f"The policy of {self._traits.name} does not allow to {right.value} this row.")
+
+    def denied_values(self, right: Right) -> PermissionDeniedError:
+        """The error for a row that would be stored with values that the actor may not store."""
+        return PermissionDeniedError(
+            f"The policy of {self._traits.name} does not allow to {right.value} a row with these values."
+        )
+
+    def denied_field(self, name: str) -> PermissionDeniedError:
+        """The error for data that contains a column that is read-only."""
+        return PermissionDeniedError(f"The policy of {self._traits.name} does not allow to write {name}.")
 
     def _checked(self, names: frozenset[str]) -> frozenset[str]:
         for name in sorted(names - self._traits.columns.keys()):
@@ -190,6 +205,26 @@ def bind_policies(
     if _INFO in sync.info:
         raise MisuseError("The session has policies already, and serves one actor.", field="policies")
     sync.info[_INFO] = Rules(policies, actor, required=required)
+
+
+@contextmanager
+def policy_scope(
+    session: AnySession, policies: Iterable[Policy[Any]], *, actor: Actor, required: bool = False
+) -> Iterator[None]:
+    """A block in which policies apply to all repositories that are made on a session; see `bind_policies`. No I/O.
+
+    The session has its own policies again, or none, when the block ends.
+    """
+    info = sync_session(session).info
+    before = info.get(_INFO)
+    info[_INFO] = Rules(policies, actor, required=required)
+    try:
+        yield
+    finally:
+        if before is None:
+            del info[_INFO]
+        else:
+            info[_INFO] = before
 
 
 def rules_of(session: Session) -> Rules | None:

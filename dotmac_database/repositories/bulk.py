@@ -19,6 +19,7 @@ from ..dialects.own_statements import OWN
 from ..errors import DatabaseError, ValidationError
 from ..execution.routes import ARRAYS_FROM, Sender, bulk_sender, change_refusal, rows_sender
 from ..execution.settings import announce, providers_for
+from ..policies import Right
 from ..statements.bulk import (
     BATCH,
     Unnested,
@@ -30,6 +31,7 @@ from ..statements.bulk import (
     updates_by_arrays,
 )
 from ..statements.data import Values
+from ..statements.judging import UNKNOWN
 from ..statements.new_keys import new_keys
 from ..statements.reads import Bound
 from ..statements.rows import Key, Rows, changed_rows, new_rows, rows_of
@@ -38,6 +40,7 @@ from ..tenancy.context import ALL_TENANTS
 from .changing import FRESH
 from .core import RepositoryCore, SyncDb
 from .many import ManyRowsWriter
+from .ruling import restricted
 
 M = TypeVar("M")
 
@@ -83,28 +86,41 @@ class BulkMethods(ManyRowsWriter[M, SyncDb]):
         flushed, so ``before_insert`` and ``after_insert`` events are not fired. The exception are classes of which one
         INSERT can't create objects (`Traits.inserted_in_bulk`).
         """
-        writer = self._writer(user_id)
+        writer = self._creator(user_id)
         remaining = iter(rows)
         first = list(islice(remaining, BATCH))
         if not first:
             return [] if returning else 0
         groups = self._new_rows(writer, first, 0)
+        is_open = self._rules is not None and self._is_open_batch(groups)
         total = 0
         created: list[M] = []
         with self._writing(self._many_route()):
             while groups:
                 total += len(first)
-                if returning:
+                if is_open:
+                    batch = self._created(writer, groups, len(first))
+                    self._refuse_stored(batch, Right.CREATE, total - len(first))
+                    created += batch if returning else ()
+                elif returning:
                     created += self._created(writer, groups, len(first))
                 else:
                     self._insert_all(writer, groups)
                 first, groups = [], []  # so that only one batch is in memory
                 first = list(islice(remaining, BATCH))
                 groups = self._new_rows(writer, first, total)
+                is_open = self._rules is not None and self._is_open_batch(groups)
             if not returning:
                 return total
             self._note_written(*created)
         return created
+
+    def _is_open_batch(self, groups: Sequence[Rows]) -> bool:
+        """Whether only the stored rows show if they may be stored. Raises the error for a row that may not."""
+        if self.traits.inserted_in_bulk:
+            return self._open_rows(groups)
+        self._refuse_creation()  # a flush can change the values
+        return self._judge(Right.CREATE) is not None
 
     def _created(self, writer: Writer, groups: Sequence[Rows], many: int) -> list[M]:
         """Insert ``many`` rows, and return them in the order of the data."""
@@ -149,6 +165,8 @@ class BulkMethods(ManyRowsWriter[M, SyncDb]):
             return 0
         refusal = change_refusal(self._session, self.traits, [members.columns for _, members in groups])
         with self._writing(self._many_route(refusal)):
+            if self._rules is not None:
+                return self._update_ruled(writer, groups, by_flush=refusal is not None)
             if refusal is not None:
                 each = [
                     (place, key, values)
@@ -158,6 +176,62 @@ class BulkMethods(ManyRowsWriter[M, SyncDb]):
                 each.sort(key=itemgetter(0))
                 return sum(self._change_one(writer, key, values) for _, key, values in each)
             return sum(self._update_many(writer, keys, members) for keys, members in groups)
+
+    def _update_ruled(self, writer: Writer, groups: Sequence[tuple[list[Key], Rows]], *, by_flush: bool) -> int:
+        """Update rows of a class that an actor's rules concern. Returns the number of rows.
+
+        If the actor can read one of them, but not change it, `PermissionDeniedError` is raised with its ``index``.
+        """
+        written = dict[Key, int]()
+        unwritten = dict[Key, int]()
+        for keys, members in groups:
+            places = dict(zip(keys, members.places, strict=True))
+            if by_flush:
+                for key, values in zip(keys, members.dicts(), strict=True):
+                    entity = self._change_or_none(writer, key, values, by_flush=True)
+                    if entity is None:
+                        unwritten[key] = places[key]
+                    else:
+                        self._refuse_stored([entity], Right.UPDATE, places[key])
+                        written[key] = places[key]
+                continue
+            limited, allowed, is_open = self._restricted_rows(writer, keys, members)
+            found = self._updated(limited, *allowed) if allowed[0] else set[Key]()
+            if is_open:
+                self._refuse_keys({key: places[key] for key in found}, Right.UPDATE, 0)
+            written |= {key: places[key] for key in keys if key in found}
+            unwritten |= {key: places[key] for key in keys if key not in found}
+        rules = self._model_rules
+        if unwritten and rules is not None:
+            refused = self._keys_among(self._readable(writer.reader.scope.include_deleted), list(unwritten))
+            if refused:
+                error = rules.denied(Right.UPDATE)
+                error.index = min(unwritten.get(key, 0) for key in refused)
+                raise error
+        return len(written)
+
+    def _restricted_rows(
+        self, writer: Writer, keys: list[Key], members: Rows
+    ) -> tuple[Writer, tuple[list[Key], Rows], bool]:
+        """The writer of an update of rows with the same fields, those rows that values do not refuse, and (True) that
+        only the written rows show if they may be stored.
+        """
+        judge = self._judge(Right.UPDATE, members.columns)
+        if judge is None:
+            return writer, (keys, members), False
+        judgements = list(judge.judged_rows(members.columns, len(members), lambda _: UNKNOWN))
+        chosen = [index for index, each in enumerate(judgements) if not each.is_refused]
+        left = {id(each): each for each in judgements if not each.is_refused}
+        if len(chosen) < len(keys):
+            columns = {name: [values[index] for index in chosen] for name, values in members.columns.items()}
+            members = Rows([members.places[index] for index in chosen], columns)
+            keys = [keys[index] for index in chosen]
+        if all(each.is_admitted for each in left.values()):
+            return writer, (keys, members), False
+        if len(left) > 1:
+            return writer, (keys, members), True
+        limited, is_open = restricted(writer, next(iter(left.values())))
+        return limited, (keys, members), is_open
 
     def _changes(self, writer: Writer, data: Iterable[object]) -> list[tuple[list[Key], Rows]]:
         """The changes of many rows, validated one by one, in groups with the same fields."""
@@ -264,12 +338,16 @@ class BulkMethods(ManyRowsWriter[M, SyncDb]):
         """Update rows with the same fields, and the objects that the session holds. Returns the number of rows."""
         if self._dialect.counts_each and not self._conditioned and self._by_table():
             return self._update_each(writer, keys, members)
+        return len(self._updated(writer, keys, members))
+
+    def _updated(self, writer: Writer, keys: list[Key], members: Rows) -> set[Key]:
+        """As `_update_many`, by a statement that returns the keys of the updated rows."""
         by_arrays = len(members) >= ARRAYS_FROM and updates_by_arrays(writer, members.columns)
         written = set[Key]()
         for bound in (update_by_arrays if by_arrays else update_many)(writer, keys, members):
             written.update(map(tuple, self._result(bound, {"synchronize_session": False}).all()))
         self._apply_to_objects(keys, members, written)
-        return len(written)
+        return written
 
     def _update_each(self, writer: Writer, keys: list[Key], members: Rows) -> int:
         """Update rows by one statement, which the driver repeats for each row."""

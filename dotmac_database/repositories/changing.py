@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import inspect as sa_inspect
@@ -35,14 +35,15 @@ from ..tenancy.context import ALL_TENANTS
 from ..tenancy.related import stamp_by_related
 from .core import SyncDb
 from .making import ObjectMaker, assign
-from .running import Rows, StatementRunner
+from .ruling import RowJudge
+from .running import Rows
 
 M = TypeVar("M")
 
 FRESH: Mapping[str, object] = {"populate_existing": True, "synchronize_session": False}
 
 
-class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
+class RowWriter(ObjectMaker[M, SyncDb], RowJudge[M, SyncDb]):
     """The steps that the writes of one row and of many rows have in common. All its methods are private."""
 
     def _write_route(
@@ -68,13 +69,15 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
         """
         log_route(self.model_class, route)
         session = self._session
-        with translated(self.model_class):
+        with self._hiding_names(), translated(self.model_class):
             rows = write(
                 session, route, bound.statement, bound.parameters, self.traits, is_insert=is_insert, entity=entity
             )
         if rows is None:
             return None
-        if self._strict:
+        if self._rules is not None:
+            self._note_written(*rows)
+        elif self._strict:
             make_strict(session, rows)
         if route is not DIRECT:
             keep(session, *rows)
@@ -82,7 +85,14 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
         return rows
 
     def _writing(self, route: Route) -> AbstractContextManager[Callable[[], None]]:
-        return writing(self._session, route, auto_commit=self.auto_commit, model=self.model_class)
+        block = writing(self._session, route, auto_commit=self.auto_commit, model=self.model_class)
+        return block if self._rules is None else self._ruled_writing(block)
+
+    @contextmanager
+    def _ruled_writing(self, block: AbstractContextManager[Callable[[], None]]) -> Iterator[Callable[[], None]]:
+        """The block of a write that rules can still refuse after its statements, and whose errors hide columns."""
+        with self._hiding_names(), self._restoring(), block as without_begin, self._expiring():
+            yield without_begin
 
     def _flush(self) -> None:
         """Flush, after checking that no object of another tenant is changed or deleted."""
@@ -102,7 +112,7 @@ class RowWriter(ObjectMaker[M, SyncDb], StatementRunner[M, SyncDb]):
                 set_committed_value(entity, key, None)
                 missing.discard(key)
         if missing:
-            reader = self._reader(include_deleted=True)
+            reader = self._unruled()
             self._current(reader, reader.key(self.traits.key_of(entity)))
 
     def _change_or_none(

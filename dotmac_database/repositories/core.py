@@ -178,6 +178,22 @@ class RepositoryCore(Generic[M, Db]):
             actor = rules.actor
         return self._with(_rules=(Rules((), actor) if rules is None else rules).replaced(policies, actor))
 
+    def hidden_columns(self, model: type | None = None) -> frozenset[str]:
+        """The attributes of the columns of a class that the repository's policies hide from the actor. No I/O.
+
+        ``model`` None: the repository's own class. With them are the column properties that
+        are computed of hidden columns. Empty if no policy hides any.
+        """
+        rules, traits = self._rules, self.traits if model is None else traits_of(model)
+        if rules is None or (rules.required and rules.known(traits) is None):
+            return frozenset()
+        return rules.hidden(traits)
+
+    @property
+    def is_ruled(self) -> bool:
+        """Whether a policy rules which rows of the repository's class the actor can read and write."""
+        return self._rules is not None and self._rules.known(self.traits) is not None
+
     def for_update(self, *, nowait: bool = False, skip_locked: bool = False) -> Self:
         """A copy whose reads lock the rows that they return, until the transaction ends.
 
@@ -218,14 +234,17 @@ class RepositoryCore(Generic[M, Db]):
         return ()
 
     @property
+    def _has_conditions(self) -> bool:
+        """Whether the repository has conditions of its own."""
+        return type(self).conditions is not RepositoryCore.conditions
+
+    @property
     def _conditioned(self) -> bool:
         """Whether the repository's own conditions or an actor's rules may be part of the statements.
 
         Then statements are not cached, since the conditions may be others each time.
         """
-        return type(self).conditions is not RepositoryCore.conditions or (
-            self._rules is not None and self._rules.concern(self.traits)
-        )
+        return self._has_conditions or (self._rules is not None and self._rules.concern(self.traits))
 
     @property
     def _is_planned(self) -> bool:
@@ -253,6 +272,8 @@ class RepositoryCore(Generic[M, Db]):
         A guarded session that has no tenant yet is bound to the repository's tenant. If it has another tenant,
         `TenantIsolationError` is raised.
         """
+        if self._lock is not None and right is Right.READ:
+            right = Right.UPDATE  # a lock stops others from writing the row
         if self.tenant_id is not None:
             confine(self._session, self.tenant_id)
         reader = self._readers.get(include_deleted)
@@ -267,4 +288,5 @@ class RepositoryCore(Generic[M, Db]):
 
     def _writer(self, user_id: str | None, include_deleted: bool = False, right: Right = Right.UPDATE) -> Writer:
         reader = self._reader(include_deleted, right)
-        return Writer(reader, user_id if user_id is not None else current_actor())
+        rules = None if self._rules is None else self._rules.of(self.traits)
+        return Writer(reader, user_id if user_id is not None else current_actor(), rules)

@@ -11,16 +11,19 @@ from sqlalchemy import select
 from ..errors import MisuseError, ValidationError
 from ..execution.routes import Circumstance, Reason, Route, Sender, change_refusal
 from ..execution.state import loaded_values, restore_values
+from ..policies import Right
 from ..query import FiltersLike, filters_of
 from ..statements.data import Values
 from ..statements.filters import Analysis
 from ..statements.inheritance import matching, spreads
+from ..statements.judging import UNKNOWN
 from ..statements.reads import Bound, for_update
 from ..statements.writes import Writer
 from .changing import RowWriter
 from .core import SyncDb
 from .deleting import follow_database
 from .rights import exercises_deletion
+from .ruling import restricted
 
 M = TypeVar("M")
 
@@ -56,6 +59,14 @@ class FilteredMethods(RowWriter[M, SyncDb]):
             return 0
         values = writer.refuse_nulls(self.values_for_update(writer.stamped(values)), new=False)
         refusal = change_refusal(self._session, self.traits, [values])
+        if self._rules is not None and refusal is None:
+            judge = self._judge(Right.UPDATE, values)
+            judgement = None if judge is None else judge.judged(lambda key: values.get(key, UNKNOWN))
+            rules = self._model_rules
+            if judgement is not None and judgement.is_refused and rules and rules.rule(Right.UPDATE) is not False:
+                raise self._denied_values(Right.UPDATE)
+            writer, is_open = restricted(writer, judgement)
+            refusal = Circumstance.CONDITIONS if is_open else None
         with self._writing_at_most(refusal, at_most) as without_begin:
             if refusal is None:
                 without_begin()
@@ -81,7 +92,7 @@ class FilteredMethods(RowWriter[M, SyncDb]):
         """
         _check_limit(at_most)
         softly = soft_delete and self.traits.soft_deletes
-        writer = self._writer(user_id, include_deleted=not softly)
+        writer = self._writer(user_id, include_deleted=not softly, right=Right.DELETE)
         analysis = writer.reader.analysed(filters_of(filters))
         self._refuse_all(analysis.unbounded, allow_all)
         refusal = change_refusal(self._session, self.traits, ()) if softly else None
@@ -150,6 +161,8 @@ class FilteredMethods(RowWriter[M, SyncDb]):
         for entity in entities:
             self._set(entity, values)
         self._flush()
+        if writer.reader.scope.right is Right.UPDATE:
+            self._refuse_stored(entities, Right.UPDATE)
         return len(entities)
 
     def _delete_each(self, writer: Writer, analysis: Analysis, at_most: int | None) -> int:

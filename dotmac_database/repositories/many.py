@@ -52,7 +52,8 @@ class ManyRowsWriter(RowWriter[M, SyncDb]):
         if traits.returned:
             return result.scalars()
         keys = [tuple(row) for row in result]
-        return self._scalars(writer.reader.by_keys(keys), {"populate_existing": True}) if keys else ()
+        reader = writer.reader if self._rules is None else self._unruled()
+        return self._scalars(reader.by_keys(keys), {"populate_existing": True}) if keys else ()
 
     def _by_table(self) -> bool:
         """Whether a statement on the table does the same as one on the class, which needs more time for each row.
@@ -69,7 +70,7 @@ class ManyRowsWriter(RowWriter[M, SyncDb]):
         """Read computed attributes in one statement per batch, since RETURNING does not confine them to the tenant."""
         if not self.traits.computes:
             return
-        reader = self._reader(include_deleted=True)
+        reader = self._unruled()
         keys = [reader.key(self.traits.key_of(entity)) for entity in entities]
         for start in range(0, len(keys), BATCH):
             bound = reader.loading(reader.by_keys(keys[start : start + BATCH]), ())

@@ -40,7 +40,7 @@ class ObtainMethods(WriteMethods[M, SyncDb]):
         SQLite this holds for a transaction that has read before this call, and has written nothing: it can't write
         after another one has.
         """
-        traits, writer = self.traits, self._writer(user_id)
+        traits, writer = self.traits, self._creator(user_id)
         conflict = conflict_columns(writer, match_fields, "match_fields")
         keys = [traits.mapper.get_property_by_column(column).key for column in conflict]
         match = self._match(writer, data, keys)

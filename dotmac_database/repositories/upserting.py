@@ -6,18 +6,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, select
+from sqlalchemy import Column, false, or_, select
+from sqlalchemy.sql import ColumnElement
 
 from ..errors import DuplicateEntityError, MisuseError, ValidationError
 from ..execution.routes import Sender, rows_sender
 from ..field_names import FieldName, names_for
 from ..models.traits import VersionSource
+from ..policies import Right
 from ..statements.bulk import BATCH, Unnested
 from ..statements.data import NewRow, Values
+from ..statements.judging import UNKNOWN
 from ..statements.reads import Bound, for_update
 from ..statements.rows import Rows, new_rows, rows_of
-from ..statements.upserts import VersionStep, conflict_columns, meets_living_only, upsert, upsert_many
+from ..statements.rules import RulesInSql
+from ..statements.scope import not_deleted_conditions
+from ..statements.upserts import VersionStep, changed_fields, conflict_columns, meets_living_only, upsert, upsert_many
 from ..statements.writes import Writer
+from ..tenancy.context import ALL_TENANTS
 from .changing import FRESH
 from .core import SyncDb
 from .many import ManyRowsWriter
@@ -69,15 +75,23 @@ class UpsertMethods(ManyRowsWriter[M, SyncDb]):
         if len(set(identities)) != len(identities):
             raise ValidationError(f"{self.traits.name}: two rows have the same {', '.join(conflict_names)}.")
         by_identity: dict[tuple[object, ...], M] = {}
+        creates = self._rules is not None and self._open_rows([members for _, members in groups])
         with self._writing(self._many_route()):
             for unset, members in groups:
-                upserted = list(self._upserted(writer, members, conflict, unset))
+                rules, updates = self._conflict_rules(writer, members, conflict, unset)
+                upserted = list(self._upserted(writer, members, conflict, unset, rules))
+                if creates:
+                    self._refuse_stored(upserted, Right.CREATE)
+                if updates:
+                    self._refuse_stored(upserted, Right.UPDATE)
                 values = zip(*(map(attrgetter(key), upserted) for key in keys), strict=True)
                 by_identity.update(zip(values, upserted, strict=True))
             entities = [by_identity.get(identity) for identity in identities]
             if any(entity is None for entity in entities):
                 for entity in by_identity.values():
                     self._session.expire(entity)  # its values are about to be rolled back
+                missing = next(each for each, entity in zip(identities, entities, strict=True) if entity is None)
+                self._refuse_conflict(dict(zip(keys, missing, strict=True)))
                 public = tuple(name for name in conflict_names if name not in self.traits.private)
                 named = f": {', '.join(public)}" if public else ""
                 raise DuplicateEntityError(f"{self.traits.name} exists already{named}.", fields=public)
@@ -85,6 +99,45 @@ class UpsertMethods(ManyRowsWriter[M, SyncDb]):
             self._compute(written)
             self._note_written(*written)
         return written
+
+    def _conflict_rules(
+        self, writer: Writer, members: Rows, conflict: list[Column[object]], unset: frozenset[str]
+    ) -> tuple[list[ColumnElement[bool]], bool]:
+        """The conditions that the actor may update a conflicting row, and (True) that only the written row shows it."""
+        if self._rules is None or self._model_rules is None:
+            return [], False
+        traits, scope = self.traits, writer.reader.scope
+        sql = RulesInSql(self._rules, self._dialect)
+        conditions = [
+            each for right in (Right.READ, Right.UPDATE) for each in sql.conditions(right, traits, traits.model, scope)
+        ]
+        restores = sql.conditions(Right.DELETE, traits, traits.model, scope)
+        if traits.soft_deletes and restores:
+            conditions.append(or_(*not_deleted_conditions(traits, traits.model), *restores))
+        changed = changed_fields(writer, members.columns.keys() - unset, conflict)
+        judge = self._judge(Right.UPDATE, changed)
+        if judge is None or self._model_rules.rule(Right.UPDATE) is False:
+            return conditions, False
+        columns = {key: values for key, values in members.columns.items() if key in changed}
+        judgements = {id(each): each for each in judge.judged_rows(columns, len(members), lambda _: UNKNOWN)}
+        [first, *others] = judgements.values()
+        if all(each.is_admitted for each in (first, *others)):
+            return conditions, False
+        if first.is_refused and not others:
+            return [*conditions, false()], False
+        if others or first.condition is None:
+            return conditions, True
+        return [*conditions, first.condition], False
+
+    def _refuse_conflict(self, values: Values) -> None:
+        """Raise `PermissionDeniedError` if the actor can read the row that he could not update by an upsert."""
+        rules = self._model_rules
+        if rules is None:
+            return
+        if self.traits.tenant is not None and self.tenant_id is not ALL_TENANTS:
+            values = {**values, self.traits.tenant: self.tenant_id}
+        if self._fetched(self._readable(include_deleted=True).by_values(values)):
+            raise rules.denied(Right.UPDATE)
 
     def _upsert_groups(self, writer: Writer, data: Sequence[object]) -> list[tuple[frozenset[str], Rows]]:
         """The rows of an upsert in groups with the same fields, each with the fields that are only defaults."""
@@ -97,12 +150,17 @@ class UpsertMethods(ManyRowsWriter[M, SyncDb]):
         return list(_alike(writer, prepared))
 
     def _upserted(
-        self, writer: Writer, members: Rows, conflict: list[Column[object]], unset: frozenset[str]
+        self,
+        writer: Writer,
+        members: Rows,
+        conflict: list[Column[object]],
+        unset: frozenset[str],
+        rules: Sequence[ColumnElement[bool]],
     ) -> Iterable[M]:
         """Upsert rows that have the same fields: one statement per batch."""
         traits = self.traits
         if traits.version_source is VersionSource.GENERATOR:
-            yield from self._upserted_by_generator(writer, members.dicts(), conflict, unset)
+            yield from self._upserted_by_generator(writer, members.dicts(), conflict, unset, rules)
             return
         by_table = self._by_table()
         fields = members.columns.keys() - unset
@@ -111,10 +169,10 @@ class UpsertMethods(ManyRowsWriter[M, SyncDb]):
         if rows_sender(len(members), arrays=rows.possible) is Sender.ARRAYS:
             for batch in members.batches(BATCH):
                 arrays = rows.arrays(batch)
-                statement = upsert_many(writer, fields, conflict, arrays, by_table=by_table)
+                statement = upsert_many(writer, fields, conflict, arrays, by_table=by_table, rules=rules)
                 yield from self._returned(writer, statement, execution_options, arrays.parameters, by_table=by_table)
             return
-        statement = upsert_many(writer, fields, conflict, by_table=by_table)
+        statement = upsert_many(writer, fields, conflict, by_table=by_table, rules=rules)
         if not traits.inserted_in_bulk:
             size = max(1, self._dialect.max_parameters // len(members.columns))
             for batch in members.batches(size):
@@ -130,13 +188,16 @@ class UpsertMethods(ManyRowsWriter[M, SyncDb]):
         members: list[Values],
         conflict: list[Column[object]],
         unset: frozenset[str],
+        rules: Sequence[ColumnElement[bool]],
     ) -> Iterator[M]:
         """As `_upserted`, for a function that computes the next version from the last: two statements per attempt."""
         execution_options = {**FRESH, **self._options}
         for row in members:
             for _ in range(_TRIES):
                 step, exists = self._version_step(writer, row, conflict)
-                statement = upsert(writer, [key for key in row if key not in unset], conflict, step=step).values(row)
+                statement = upsert(
+                    writer, [key for key in row if key not in unset], conflict, step=step, rules=rules
+                ).values(row)
                 entity = next(iter(self._returned(writer, statement, execution_options)), None)
                 if entity is not None:
                     yield entity

@@ -22,9 +22,10 @@ from ..execution.routes import (
     needs_flush,
 )
 from ..models.traits import traits_of
+from ..policies import Right
 from ..statements.data import Values
 from ..statements.inheritance import of_key, spreads
-from ..statements.reads import Bound, Reader
+from ..statements.reads import Bound
 from ..statements.writes import Writer
 from .changing import RowWriter
 from .core import SyncDb
@@ -48,12 +49,13 @@ class WriteMethods(RowWriter[M, SyncDb]):
         `TenantIsolationError` for another tenant's id, and `DuplicateEntityError` or `ConstraintViolationError` if the
         row violates a constraint.
         """
-        writer = self._writer(user_id)
+        writer = self._creator(user_id)
         values = writer.refuse_nulls(self.values_for_create(writer.for_create(data).values), new=True)
-        conditioned = self._conditioned
+        conditioned = self._has_conditions
         refusal: Reason | None = Circumstance.CONDITIONS if conditioned else Circumstance.MODEL
         bound, entity = (None, None) if conditioned else self._insert_of(writer, values)
-        if bound is not None:
+        is_open = self._rules is not None and self._is_open_creation(values, entity, is_final=bound is not None)
+        if bound is not None and not is_open:
             route = self._write_route(Sender.UNIT_OF_WORK, is_checked=True)  # by `_insert_of`
             by_driver = route.sender is Sender.DRIVER
             created = self._by_driver(route, bound, is_insert=True, entity=entity) if by_driver else None
@@ -62,11 +64,19 @@ class WriteMethods(RowWriter[M, SyncDb]):
             refusal = Circumstance.STATEMENT if by_driver else route.reason
         elif isinstance(data, self.model_class):
             self._unlink(data, values)
-        route = self._write_route(Sender.UNIT_OF_WORK, refusal, is_single=self._is_one_insert(values))
+        is_single = not is_open and self._is_one_insert(values)
+        route = self._write_route(Sender.UNIT_OF_WORK, refusal, is_single=is_single)
         with self._writing(route) as without_begin:
-            entity = self._flushed(values, entity, without_begin)
+            entity = self._flushed(values, entity, without_begin, is_open=is_open)
             self._note_written(entity)
         return entity
+
+    def _is_open_creation(self, values: Values, entity: M | None, *, is_final: bool) -> bool:
+        """Whether only the stored row shows if it may be stored. ``is_final``: a flush can't change the values."""
+        if is_final:
+            return self._is_open(values if entity is None else self._values_of(entity, values))
+        self._refuse_creation()
+        return self._judge(Right.CREATE) is not None or bool(self.traits.relationships.keys() & values.keys())
 
     def _insert_of(self, writer: Writer, values: Values) -> tuple[Bound | None, M | None]:
         """The INSERT of a row, and its object if the class's constructor or validators must be called for it.
@@ -83,17 +93,26 @@ class WriteMethods(RowWriter[M, SyncDb]):
             return None, entity
         return writer.insert_of(self._values_of(entity, values)), entity
 
-    def _flushed(self, values: Values, entity: M | None, without_begin: Callable[[], None]) -> M:
-        """Insert a new object by the session's unit of work."""
+    def _flushed(
+        self, values: Values, entity: M | None, without_begin: Callable[[], None], *, is_open: bool = False
+    ) -> M:
+        """Insert a new object by the session's unit of work. ``is_open``: rules can refuse the stored row."""
         if entity is None:
             self._refuse_held(values)
             entity = self._new_object(values)
-        self._session.add(entity)
         session = self._session
-        if len(session.new) == 1 and not (session.dirty or session.deleted):
+        if is_open:
+            self._refuse_related(values, is_update=False)
+        earlier = frozenset(map(id, session.new)) if is_open else frozenset[int]()  # objects of SQLModel have no hash
+        session.add(entity)
+        related = [each for each in session.new if id(each) not in earlier and each is not entity] if is_open else []
+        if not is_open and len(session.new) == 1 and not (session.dirty or session.deleted):
             without_begin()
         self._flush()
         self._complete(entity)
+        if is_open:
+            self._refuse_stored([entity], Right.CREATE)
+            self._refuse_related_stored(related)
         return entity
 
     def _held(self, values: Values) -> object | None:
@@ -112,7 +131,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
         if held is None:
             return
         key = tuple(values.get(name) for name in self.traits.primary_key)
-        everywhere = self._reader(include_deleted=True)
+        everywhere = self._unruled()
         if self._execute(everywhere.has_key(everywhere.key(key)), {}).first() is not None:
             fields = self.traits.primary_key
             raise DuplicateEntityError(f"{self.traits.name} exists already: {', '.join(fields)}.", fields=fields)
@@ -163,25 +182,32 @@ class WriteMethods(RowWriter[M, SyncDb]):
         ``expected_version``, and `ValidationError` for an unknown key.
         """
         writer = self._writer(user_id)
-        reader = writer.reader
-        key = reader.key(entity_id)
+        key = writer.reader.key(entity_id)
         if expected_version is not None:
             expected_version = writer.expected(expected_version)
         values = self._without_key(writer.for_update(data), key)
         if values:
             values = writer.refuse_nulls(self.values_for_update(writer.stamped(values)), new=False)
-        route = self._change_route(values)
+        is_open = False
+        if self._rules is not None and values and change_refusal(self._session, self.traits, [values]) is None:
+            writer, is_open = self._restricted(writer, values)
+        route = self._change_route(values, is_single=not is_open)
         changed = self._changed_directly(route, writer, key, values, expected_version)
         if changed is not None:
-            return changed[0] if changed else self._refused(reader, key, expected_version)
+            return changed[0] if changed else self._refused(writer, key, expected_version)
         with self._writing(route) as without_begin:
             by_flush = route.sender is Sender.UNIT_OF_WORK
+            if self._rules is not None and by_flush:
+                is_open = bool(values)
+                self._refuse_related(values, is_update=True)
             if not by_flush:
                 without_begin()
             elif isinstance(data, self.model_class):
                 self._unlink(data, values)
                 self._release_members(data, values)
             entity = self._change(writer, key, values, expected_version, by_flush=by_flush)
+            if is_open:
+                self._refuse_stored([entity], Right.UPDATE)
             self._note_written(entity)
         return entity
 
@@ -190,13 +216,13 @@ class WriteMethods(RowWriter[M, SyncDb]):
         """Undo a soft deletion and return the row. One statement. Raises `EntityNotFoundError` if there is no row."""
         if not self.traits.soft_deletes:
             raise MisuseError(f"{self.traits.name} has no soft-delete columns, so nothing can be restored.")
-        writer = self._writer(user_id, include_deleted=True)
+        writer = self._writer(user_id, include_deleted=True, right=Right.DELETE)
         key = writer.reader.key(entity_id)
         values = writer.deletion(deleted=False)
         route = self._change_route(values)
         restored = self._changed_directly(route, writer, key, values, None)
         if restored is not None:
-            return restored[0] if restored else self._refused(writer.reader, key, None)
+            return restored[0] if restored else self._refused(writer, key, None)
         with self._writing(route) as without_begin:
             by_flush = route.sender is Sender.UNIT_OF_WORK
             if not by_flush:
@@ -205,12 +231,13 @@ class WriteMethods(RowWriter[M, SyncDb]):
             self._note_written(entity)
         return entity
 
-    def _change_route(self, values: Values) -> Route:
+    def _change_route(self, values: Values, *, is_single: bool = True) -> Route:
         """The route of a write that changes one row: by an UPDATE … RETURNING, or by a flush."""
         refusal = change_refusal(self._session, self.traits, [values]) if values else Circumstance.NO_VALUES
         if refusal is not None:
             return self._write_route(Sender.UNIT_OF_WORK, refusal, is_single=False)
-        return self._write_route(Sender.STATEMENT, Circumstance.CONDITIONS if self._conditioned else None)
+        refusal = Circumstance.CONDITIONS if self._conditioned else None
+        return self._write_route(Sender.STATEMENT, refusal, is_single=is_single)
 
     def _changed_directly(
         self, route: Route, writer: Writer, key: tuple[object, ...], values: Values, expected: object
@@ -224,17 +251,22 @@ class WriteMethods(RowWriter[M, SyncDb]):
         self, writer: Writer, key: tuple[object, ...], values: Values, expected: object, *, by_flush: bool
     ) -> M:
         entity = self._change_or_none(writer, key, values, expected, by_flush=by_flush)
-        return self._refused(writer.reader, key, expected) if entity is None else entity
+        return self._refused(writer, key, expected) if entity is None else entity
 
-    def _refused(self, reader: Reader, key: tuple[object, ...], expected: object) -> NoReturn:
-        """Raise the error for a row that was not changed: it is missing, or its version is stale."""
-        self._refuse_stale(reader, key, expected)
+    def _refused(self, writer: Writer, key: tuple[object, ...], expected: object) -> NoReturn:
+        """Raise the error for a row that was not changed: it is missing or denied, or its version is stale."""
+        self._refuse_existing(writer, key, expected)
         raise self._not_found()
 
-    def _refuse_stale(self, reader: Reader, key: tuple[object, ...], expected: object) -> Literal[False]:
-        """Raise `StaleEntityError` if the row exists, since then its version was not the expected one. Else False."""
-        if expected is not None and self._fetched(reader.by_key(key)):
+    def _refuse_existing(self, writer: Writer, key: tuple[object, ...], expected: object) -> Literal[False]:
+        """Raise the error for a row that exists, but was not written. Returns False if there is no such row.
+
+        `StaleEntityError`: its version was not the expected one. `PermissionDeniedError`: the actor can only read it.
+        """
+        if expected is not None and self._fetched(writer.reader.by_key(key)):
             raise StaleEntityError(f"{self.traits.name} has changed: its version is not {expected} any more.")
+        if self._rules is not None:
+            self._refuse_denied(writer, key)
         return False
 
     def _without_key(self, values: Values, key: tuple[object, ...]) -> Values:
@@ -265,9 +297,8 @@ class WriteMethods(RowWriter[M, SyncDb]):
         the columns are not nullable, `ConstraintViolationError` is raised if there are children.
         """
         softly = soft_delete and self.traits.soft_deletes
-        writer = self._writer(user_id, include_deleted=not softly)
-        reader = writer.reader
-        key = reader.key(entity_id)
+        writer = self._writer(user_id, include_deleted=not softly, right=Right.DELETE)
+        key = writer.reader.key(entity_id)
         if expected_version is not None:
             expected_version = writer.expected(expected_version)
         values = writer.deletion() if softly else {}
@@ -275,7 +306,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
             route = self._change_route(values)
             marked = self._changed_directly(route, writer, key, values, expected_version)
             if marked is not None:
-                return bool(marked) or self._refuse_stale(reader, key, expected_version)
+                return bool(marked) or self._refuse_existing(writer, key, expected_version)
         else:
             route = self._write_route(Sender.STATEMENT, Circumstance.STATEMENT)
         with self._writing(route) as without_begin:
@@ -286,7 +317,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
                 gone = self._change_or_none(writer, key, values, expected_version, by_flush=by_flush) is not None
             else:
                 gone = self._deleted_for_good(writer, key, expected_version, route, without_begin)
-            return gone or self._refuse_stale(reader, key, expected_version)
+            return gone or self._refuse_existing(writer, key, expected_version)
 
     def _deleted_for_good(
         self, writer: Writer, key: tuple[object, ...], expected: object, route: Route, without_begin: Callable[[], None]

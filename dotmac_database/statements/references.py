@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ForeignKeyConstraint, Table, and_, exists, false, literal, select
+from sqlalchemy import Column, ForeignKeyConstraint, Table, and_, exists, false, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm import Mapper, Session, aliased
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.types import TypeEngine
 
@@ -19,12 +19,14 @@ from ..errors import DatabaseError, TenantIsolationError, TenantNotGivenError, T
 from ..execution.state import sync_session
 from ..execution.work import read
 from ..models.traits import Traits, traits_of
+from ..policies import Right, rules_of
 from ..sqlalchemy_internals import all_mappers, without_annotations
 from ..tenancy.context import ALL_TENANTS, binding_of, confine
 from ..tenancy.rls.policies import protected_tables
 from ..tenancy.values import column_value, valid_tenant
 from .coercion import coercer
-from .scope import not_deleted_conditions
+from .rules import RulesInSql
+from .scope import Scope, not_deleted_conditions
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,11 @@ class TenantReference:
     _protected: Mapping[Table, Column[object] | None]
     _living: tuple[ColumnElement[bool], ...]
 
+    @property
+    def table(self) -> Table:
+        """The table that the foreign key refers to."""
+        return self._table
+
     def names_a_row(self, values: Mapping[str, object]) -> bool | None:
         """Whether the values refer to a row, which must then exist. None: the values are wrong, whatever rows exist.
 
@@ -58,14 +65,16 @@ class TenantReference:
             return None if self.full else False
         return None if any(key is None for key, _, _ in self._pairs) else True
 
-    def condition(self, traits: Traits[object], values: Mapping[str, object], tenant: object) -> ColumnElement[bool]:
-        """The condition that the tenant has a row to which the values refer."""
+    def condition(
+        self, traits: Traits[object], values: Mapping[str, object], tenant: object, *readable: ColumnElement[bool]
+    ) -> ColumnElement[bool]:
+        """The condition that the tenant has a row to which the values refer, and which meets ``readable``."""
         conditions: list[ColumnElement[bool]] = [self._owned(self._table, self._owner, tenant)]
         for key, column, target in self._pairs:
             own = key is not None and key == traits.tenant
             value = column_value(tenant, column) if own else _value(traits, key or "", column, values.get(key or ""))
             conditions.append(target == literal(value, column.type))
-        return exists(select(literal(1)).select_from(self._table).where(*conditions, *self._living))
+        return exists(select(literal(1)).select_from(self._table).where(*conditions, *self._living, *readable))
 
     def target_key(self, traits: Traits[object], values: Mapping[str, object]) -> tuple[object, ...]:
         """The key in ``values``, without the tenant, as the columns that it refers to store it."""
@@ -81,7 +90,12 @@ class TenantReference:
         return tuple(map(_converted, (column.type for column in self._targets(traits)), key))
 
     def among(
-        self, traits: Traits[object], tenant: object, dialect: Dialect, keys: Sequence[tuple[object, ...]]
+        self,
+        traits: Traits[object],
+        tenant: object,
+        dialect: Dialect,
+        keys: Sequence[tuple[object, ...]],
+        *readable: ColumnElement[bool],
     ) -> tuple[object, Mapping[str, object]]:
         """The SELECT of those of the keys (see `target_key`) to which the tenant has a row, and its parameters."""
         columns = self._targets(traits)
@@ -91,7 +105,9 @@ class TenantReference:
             if key is not None and key == traits.tenant
         ]
         among = dialect.row_among(columns, "dotmac_keys")
-        statement = select(*columns).where(self._owned(self._table, self._owner, tenant), *own, among, *self._living)
+        statement = select(*columns).where(
+            self._owned(self._table, self._owner, tenant), *own, among, *self._living, *readable
+        )
         return statement, dialect.row_parameters(columns, "dotmac_keys", keys)
 
     def _targets(self, traits: Traits[object]) -> list[Column[object]]:
@@ -139,7 +155,7 @@ def missing_references(
     skipped if ``values`` does not contain all of its columns. ``tenant_id=None`` is the tenant that the session is
     bound to; with `ALL_TENANTS`, it is the tenant in ``values``. Sends one statement for all foreign keys, or none if
     there is nothing to check. Raises `TenantRequiredError` if the tenant is unknown, and `ValidationError` for a value
-    that can't be converted to its column's type.
+    that can't be converted to its column's type. With `bind_policies`, a row that the actor can't read is missing, too.
     """
     traits: Traits[object] = traits_of(model)
     complete = [each for each in tenant_references(model) if all(field in values for field in each.fields)]
@@ -148,7 +164,8 @@ def missing_references(
     if to_check:
         sync = sync_session(session)
         tenant = _tenant(sync, traits, values, tenant_id)
-        statement: object = select(*(each.condition(traits, values, tenant) for each in to_check))
+        conditions = (each.condition(traits, values, tenant, *_readable(sync, each, tenant)) for each in to_check)
+        statement: object = select(*conditions)
         [answers] = _read(sync, traits, statement, tenant_id)
         wrong |= {each for each, answer in zip(to_check, answers, strict=True) if not answer}
     return tuple(each for each in complete if each in wrong)
@@ -233,21 +250,53 @@ def _first_unknown(
 ) -> int | None:
     """The first of the places whose key refers to no row of the tenant."""
     dialect = dialect_named(session.get_bind(traits.mapper).dialect.name)
+    readable = _readable(session, reference, tenant)
     keys, known = list(places), set[tuple[object, ...]]()
     for start in range(0, len(keys), _KEYS_OF_STATEMENT):
-        statement, parameters = reference.among(traits, tenant, dialect, keys[start : start + _KEYS_OF_STATEMENT])
+        batch = keys[start : start + _KEYS_OF_STATEMENT]
+        statement, parameters = reference.among(traits, tenant, dialect, batch, *readable)
         existing = _read(session, traits, statement, tenant_id, parameters)
         known.update(reference.coerced(traits, row) for row in existing)
     # The database can take values for equal that differ in Python, such as padded ones or those of other collations.
     others = [place for key, place in places.items() if key not in known]
     for start in range(0, len(others), _ALTERNATIVES):
-        batch = others[start : start + _ALTERNATIVES]
-        statement = select(*(reference.condition(traits, rows[place], tenant).label(f"r{place}") for place in batch))
+        chosen = others[start : start + _ALTERNATIVES]
+        conditions = {place: reference.condition(traits, rows[place], tenant, *readable) for place in chosen}
+        statement = select(*(each.label(f"r{place}") for place, each in conditions.items()))
         [answers] = _read(session, traits, statement, tenant_id)
-        for place, exists_ in zip(batch, answers, strict=True):
+        for place, exists_ in zip(chosen, answers, strict=True):
             if not exists_:
                 return place
     return None
+
+
+def _readable(session: Session, reference: TenantReference, tenant: object) -> list[ColumnElement[bool]]:
+    """The conditions that the session's actor may read the row to which a foreign key refers.
+
+    The rules are applied to an alias of the class, whose rows can be in several tables.
+    """
+    rules = rules_of(session)
+    table = reference.table
+    mappers = [each for each in _mappers_of(table) if each.local_table is table]
+    if rules is None or not mappers:
+        return []
+    traits: Traits[object] = traits_of(mappers[0].class_)
+    dialect = dialect_named(session.get_bind(traits.mapper).dialect.name)
+    entity: Any = aliased(traits.model)
+    scope = Scope(tenant, include_deleted=True, inline=True)
+    conditions = RulesInSql(rules, dialect).conditions(Right.READ, traits, entity, scope)
+    if not conditions:
+        return []
+    keys = [getattr(entity, name) for name in traits.primary_key]
+    own = [_own_column(table, traits, name) for name in traits.primary_key]
+    place: Any = own[0] if len(own) == 1 else tuple_(*own)
+    return [place.in_(select(*keys).where(*scope.of(traits, entity), *conditions))]
+
+
+def _own_column(table: Table, traits: Traits[object], name: str) -> Column[object]:
+    columns: Any = traits.mapper.column_attrs[name].columns
+    found: Column[object] = next(each for each in columns if each.table is table)
+    return found
 
 
 def _tenant(session: Session, traits: Traits[object], values: Mapping[str, object], tenant_id: object) -> object:

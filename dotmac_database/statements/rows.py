@@ -78,7 +78,7 @@ def new_rows(writer: Writer, data: Sequence[object], first: int, *, new: bool = 
     try:
         for place, row in enumerate(data, first):
             fields, unset = (row, None) if type(row) is dict else new_data_of(writer.traits, row)
-            if unset and not new:
+            if unset and (writer.rules is not None or not new):
                 return None
             _add(groups, place, fields)
         parts = [_Rows(writer, *names_and_rows, new=new).rows() for names_and_rows in groups.items()]

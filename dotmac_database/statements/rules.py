@@ -22,6 +22,7 @@ from .filters import Analysis, analyse, build
 from .inlining import with_values
 from .rule_plans import plan_of
 from .scope import Scope
+from .subselects import confined_subselects
 
 _NOTHING: ColumnElement[bool] = literal_column("1") == literal_column("0")
 """The condition that no row meets. SQLAlchemy would replace ``… AND false()`` by ``false()``, and so remove a join."""
@@ -114,6 +115,7 @@ class RulesInSql:
             members = [self.condition(each, traits, entity, scope, named) for each in rule.members]
             return or_(*members) if rule.is_any else and_(*members)
         if not isinstance(rule, (QueryFilter, FilterGroup)):
+            rule = confined_subselects(rule, scope.tenant)
             return rule if entity is traits.model else on_alias(rule, entity)
         unruled = replace(scope, rules=None, include_deleted=False)
         if named is not None:

@@ -18,12 +18,17 @@ from sqlalchemy import (
     null,
     or_,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.visitors import replacement_traverse
 
 from ..errors import MisuseError
 from ..field_names import FieldName, names_for
 from ..models.expressions import default_value
 from ..models.living import flag_value, living_condition
 from ..models.traits import VersionSource
+from ..sqlalchemy_internals import without_annotations
 from ..tenancy.context import ALL_TENANTS
 from .bulk import RowArrays
 from .data import Values
@@ -35,6 +40,34 @@ class VersionStep(NamedTuple):
 
     last: object
     next: object
+
+
+class _OfConflicting(ColumnElement[Any]):
+    """A column of the conflicting row. A subselect does not take its table into its own FROM, as it would a column's.
+
+    SQLAlchemy correlates a subselect with the statements around it, but not with an INSERT.
+    """
+
+    inherit_cache = False
+
+    def __init__(self, column: Any) -> None:
+        self.column, self.type = column, column.type
+
+
+@compiles(_OfConflicting)
+def _compiled(element: _OfConflicting, compiler: SQLCompiler, **_: object) -> str:
+    return str(compiler.process(element.column, include_table=True))
+
+
+def on_conflicting(condition: Any, table: Table) -> Any:
+    """A condition on the class as a condition on the conflicting row of an upsert."""
+
+    def replaced(part: Any, **_: object) -> Any:
+        is_own = isinstance(part, Column) and without_annotations(part.table) is table
+        return _OfConflicting(table.c[part.key]) if is_own else None
+
+    traverse: Any = replacement_traverse  # its overloads take none of SQLAlchemy's own base classes
+    return traverse(condition, {}, replaced)
 
 
 def conflict_columns(writer: Writer, fields: Iterable[FieldName], argument: str = "conflict_fields") -> list[Any]:
@@ -89,7 +122,13 @@ def _without_order(expression: object) -> object:
 
 
 def upsert_many(
-    writer: Writer, fields: Iterable[str], conflict: Sequence[Any], arrays: RowArrays | None = None, *, by_table: bool
+    writer: Writer,
+    fields: Iterable[str],
+    conflict: Sequence[Any],
+    arrays: RowArrays | None = None,
+    *,
+    by_table: bool,
+    rules: Sequence[Any] = (),
 ) -> Any:
     """As `upsert`, for the rows of ``arrays``, or for a list of parameters. ``fields`` are the fields to update.
 
@@ -98,7 +137,7 @@ def upsert_many(
     names = tuple(sorted(fields))
 
     def make() -> Any:
-        statement = upsert(writer, names, conflict, by_table=by_table)
+        statement = upsert(writer, names, conflict, by_table=by_table, rules=rules)
         return statement if arrays is None else arrays.into(statement)
 
     onupdate = _onupdate(writer, names)
@@ -116,12 +155,13 @@ def upsert(
     *,
     by_table: bool = False,
     step: VersionStep | None = None,
+    rules: Sequence[Any] = (),
 ) -> Any:
     """INSERT … ON CONFLICT DO UPDATE. A conflicting row of another tenant is not changed.
 
     A conflicting row that is soft-deleted is updated and restored. ``step`` is for a class with generated versions
     (`VersionSource.GENERATOR`): a conflicting row is updated only if its version is ``step.last``. ``by_table``: it
-    returns the columns of the table instead of objects.
+    returns the columns of the table instead of objects. ``rules`` are further conditions on a conflicting row.
     """
     traits = writer.traits
     statement = writer.reader.dialect.insert(traits.tables[0] if by_table else traits.model)
@@ -135,13 +175,23 @@ def upsert(
         index_elements=list(conflict),
         index_where=_living_among(traits.tables[0], conflict),
         set_=changes,
-        where=_can_be_updated(writer, statement.excluded, step),
+        where=_can_be_updated(writer, statement.excluded, step, rules),
     )
     if by_table:
         return statement.returning(*traits.columns.values())
     if not traits.returned:
         return statement.returning(*(traits.attribute(key) for key in traits.primary_key))
     return writer.reader.whole(statement.returning(traits.model))
+
+
+def changed_fields(writer: Writer, fields: Iterable[str], conflict: Sequence[Any]) -> frozenset[str]:
+    """The attributes that an upsert changes in a conflicting row."""
+    traits = writer.traits
+    unchanged = {*traits.primary_key, traits.discriminator, traits.tenant, traits.created_at, traits.created_by}
+    conflicting = {column.key for column in conflict}
+    marks = {each for each in (traits.is_deleted, traits.deleted_at, traits.version) if each is not None}
+    own = {key for key in fields if key not in unchanged and traits.columns[key].key not in conflicting}
+    return frozenset(own | marks)
 
 
 def _changes(writer: Writer, excluded: Any, row_keys: Sequence[str], conflict: Sequence[Any]) -> Values:
@@ -170,7 +220,7 @@ def _changes(writer: Writer, excluded: Any, row_keys: Sequence[str], conflict: S
     return changes
 
 
-def _can_be_updated(writer: Writer, excluded: Any, step: VersionStep | None) -> object:
+def _can_be_updated(writer: Writer, excluded: Any, step: VersionStep | None, rules: Sequence[Any]) -> object:
     """The condition that a conflicting row has the right class, tenant and version; None if there is no condition."""
     traits, table = writer.traits, writer.traits.tables[0]
     conditions = [_of_class(writer)]
@@ -179,6 +229,7 @@ def _can_be_updated(writer: Writer, excluded: Any, step: VersionStep | None) -> 
         conditions.append(table.c[column.key] == excluded[column.name])
     if step is not None and traits.version is not None:
         conditions.append(table.c[traits.columns[traits.version].key].is_not_distinct_from(step.last))
+    conditions += [on_conflicting(each, table) for each in rules]
     needed = [condition for condition in conditions if condition is not None]
     return and_(*needed) if needed else None
 

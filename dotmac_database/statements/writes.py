@@ -25,12 +25,14 @@ from ..tenancy.context import ALL_TENANTS
 from ..tenancy.related import tenant_of_related
 from ..tenancy.values import same
 from ..types import utc_now
+from .coercion import Coercer
 from .data import NewRow, Values, data_of, is_sql, new_data_of
 from .filters import Analysis
 from .reads import Bound
 from .stamps import Stamps
 
 _MISSING = object()
+_NO_FIELDS: Mapping[object, tuple[str, Coercer | None]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Writer(Stamps):
         """The values of a new row: validated, converted, with tenant and audit columns. ``data`` is not changed."""
         traits = self.reader.traits
         fields, unset = new_data_of(traits, data)
-        values = self.checked(fields)
+        values = self.checked(fields, unset)
         if traits.tenant is not None and self.reader.scope.tenant is ALL_TENANTS:
             self._take_tenant_of_related(values, traits.tenant)
         columns = {key: [values[key]] for key in traits.set_automatically if key in values}
@@ -90,12 +92,15 @@ class Writer(Stamps):
         traits = self.reader.traits
         return traits.constructs or mapper_departure(traits.mapper, INSERT if new else CHANGE) is not None
 
-    def checked(self, data: Mapping[object, object]) -> Values:
-        """``data`` by attribute keys, with coerced values. Raises `ValidationError` that names the wrong field."""
+    def checked(self, data: Mapping[object, object], unset: frozenset[str] = frozenset()) -> Values:
+        """``data`` by attribute keys, with coerced values. Raises `ValidationError` that names the wrong field.
+
+        The fields in ``unset`` only have a default of the app's, which may also be that of a column that is read-only.
+        """
         values: Values = {}
-        fields = self._fields
+        fields = self._fields if self.rules is None else _NO_FIELDS
         for name, value in data.items():
-            key, coerce = fields.get(name) or self.field(name)
+            key, coerce = fields.get(name) or (self._entry if name in unset else self.field)(name)
             if coerce is None:
                 if key in self.traits.relationships:
                     self._check_related(key, value)

@@ -31,6 +31,8 @@ class Problems:
         if not operation.is_ours:
             return
         statuses = set() if operation.answers is None else set(operation.answers.problems)
+        if any(each is not None and each.policies is not None for each in operation.sources):
+            statuses.add(403)
         foreign = operation.calls_others
         callers = [operation.caller_of(each) for each in operation.sources if each is not None]
         if operation.sources:

@@ -7,16 +7,18 @@ from typing import Annotated, Any
 
 from fastapi import Body, Depends, Request, Response
 
-from dotmac_database import ValidationError
+from dotmac_database import PermissionDeniedError, ValidationError
 
 from ..aliases import Data, Endpoint, JsonObject, Repository, Schema
 from ..answers import REPLAYED, plural
 from ..bounds import MAX_ROWS
+from ..hidden_bodies import refuse_hidden
 from ..idempotency import Replays
 from ..options import Operation
 from ..preferences import APPLIED, prefers_minimal
 from ..refused_rows import row_at, written_together
 from ..row_data import with_values
+from ..ruling import RULED
 from ..schemas import keyed_schema_of, list_of
 from .resource import Resource, posting, written_responses
 
@@ -35,6 +37,10 @@ def add_bulk_create(resource: Resource, schema: Schema, replays: Replays | None)
     hooks, references = resource.hooks, resource.references
 
     async def create_rows(request: Request, data: Sequence[Any], repository: Repository) -> Response:
+        seen = resource
+        if RULED in request.scope:
+            seen = resource.seen_by(repository)
+            refuse_hidden(resource.traits, data, seen.hidden)
         rows: list[Data] = []
         for index, each in enumerate(data):
             with row_at(index):
@@ -49,12 +55,14 @@ def add_bulk_create(resource: Resource, schema: Schema, replays: Replays | None)
         )
         await references.after_many(repository, entities, checked, created=True)
         await resource.call_after_many("create", entities, repository)
-        if resource.renderer.relationships:
+        if seen.renderer.relationships:
             keys = [resource.traits.key_of(entity) for entity in entities]
-            entities = await _locked(resource, repository, keys, resource.renderer.relationships)
-        return _response(resource, request, entities, 201)
+            entities = await _locked(resource, repository, keys, seen.renderer.relationships)
+        if RULED in request.scope:
+            seen.note(request, entities)
+        return _response(seen, request, entities, 201)
 
-    endpoint = posting(create_rows, resource.get_rows, replays)
+    endpoint = posting(create_rows, resource, replays)
     endpoint.__name__ = "bulk_create"
     problems = {400, 409, 422, *resource.problems_of_tenant(schema)}
     headers = {} if replays is None else {"Idempotency-Replayed": REPLAYED}
@@ -69,6 +77,10 @@ def add_bulk_update(resource: Resource, schema: Schema) -> None:
     hooks, references, parts = resource.hooks, resource.references, resource.key.parts
 
     async def bulk_update(request: Request, data: Any, repository: Repository = Depends(resource.get_rows)) -> Response:
+        seen = resource
+        if RULED in request.scope:
+            seen = resource.seen_by(repository)
+            refuse_hidden(resource.traits, data, seen.hidden)
         key_values = [{part: getattr(each, part) for part in parts} for each in data]
         _refuse_repeated(key_values)
         keys = [resource.key.of(each, repository.tenant_id) for each in key_values]
@@ -80,10 +92,10 @@ def add_bulk_update(resource: Resource, schema: Schema) -> None:
                 rows.append(with_values(row, key_values[index]))
         checked = await references.before_update_many(repository, rows, stored)
         await written_together(repository, rows, lambda: repository.bulk_update(rows), repository.bulk_update)
-        entities = await _locked(resource, repository, keys, resource.renderer.relationships)
+        entities = await _locked(resource, repository, keys, seen.renderer.relationships)
         await references.after_many(repository, entities, checked, created=False)
         await resource.call_after_many("update", entities, repository)
-        return _response(resource, request, entities, 200)
+        return _response(seen, request, entities, 200)
 
     problems = {400, 404, 409, 422, *resource.problems_of_tenant(schema)}
     keyed = resource.changes(keyed_schema_of(resource.traits.mapper.class_, schema, parts))
@@ -106,7 +118,8 @@ async def _locked(
 ) -> list[object]:
     """The rows with these primary keys as they are now, locked, with all columns and these relationships.
 
-    One statement, and one for each relationship. Raises `EntityNotFoundError` for the first row that does not exist.
+    One statement, and one for each relationship. Raises `EntityNotFoundError` for the first row that does not exist,
+    and `PermissionDeniedError` if the actor can read it and may not change it.
     """
     rows = repository.for_update()
     if resource.traits.deferred:
@@ -114,7 +127,10 @@ async def _locked(
     entities: list[object] = await rows.get_many(keys, relationships=relationships)
     if len(entities) < len(keys):
         existing = set(map(resource.traits.key_of, entities))
-        with row_at(next((index for index, key in enumerate(keys) if key not in existing), 0)):
+        first = next((index for index, key in enumerate(keys) if key not in existing), 0)
+        with row_at(first):
+            if repository.is_ruled and await repository.exists(keys[first]):
+                raise PermissionDeniedError(f"The policy of {resource.traits.name} does not allow to update this row.")
             raise resource.missing()
     return entities
 

@@ -81,12 +81,13 @@ def crud_router(
         chosen,
         traits,
         listing.get_rows,
-        listing.renderer,
+        listing.view.renderer,
         PathKey(traits, reserved=[BULK] if methods_of_bulk(chosen.operations) else ()),
         References(traits),
         Hooks(chosen.hooks),
         wrapped=of_router.get("route_class", APIRoute) is not APIRoute,
-        selects=listing.selects,
+        view_of=listing.view_of,
+        selects=listing.view.selects,
     )
     _add_operations(resource, model)
     add_options(router)
@@ -98,7 +99,7 @@ def _add_operations(resource: Resource, model: type) -> None:
     chosen, operations = resource.options, resource.options.operations
     source = None if chosen.plugin is None else chosen.plugin.source
     replays = Replays(source, chosen.idempotency_ttl) if chosen.idempotency else None
-    nested = Nested(resource.traits, chosen.nested)
+    nested = Nested(resource.traits, chosen.nested, chosen.policy)
     if "create" in operations:
         add_create(resource, chosen.create_schema or create_schema_of(model), nested, replays)
     if "bulk_create" in operations:

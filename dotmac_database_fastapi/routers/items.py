@@ -11,6 +11,7 @@ from dotmac_database import StaleEntityError
 from ..aliases import Data, Endpoint, JsonObject, Repository, Schema
 from ..answers import ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION, REPLAYED
 from ..etags import etag_of, expected_version, is_unchanged, matched_versions
+from ..hidden_bodies import refuse_hidden
 from ..idempotency import Replays
 from ..internals import accept_query
 from ..merge_patch import merge_patch_of
@@ -18,6 +19,7 @@ from ..nested import Nested
 from ..options import Operation
 from ..preferences import prefers_minimal
 from ..query_string import openapi_parameters, selection_of
+from ..ruling import RULED
 from ..selected_rows import RowRenderer
 from ..statuses import BODILESS, DeleteBody, check_delete, delete_json, documented_delete
 from .resource import Resource, posting, written_responses
@@ -29,6 +31,11 @@ def add_create(resource: Resource, schema: Schema, nested: Nested, replays: Repl
     is_plain, status = not nested and not hooks.has("create"), resource.statuses["create"]
 
     async def create_row(request: Request, data: Any, repository: Repository) -> Response:
+        seen = resource
+        if RULED in request.scope:
+            seen = resource.seen_by(repository)
+            refuse_hidden(resource.traits, data, seen.hidden)
+            nested.refuse_hidden(data, seen.hidden)
         key.refuse_unreachable(data)
         row: Data = data if is_plain else await hooks.before_create(data, repository)
         row, children = nested.split(row, data) if nested else (row, {})
@@ -39,15 +46,17 @@ def add_create(resource: Resource, schema: Schema, nested: Nested, replays: Repl
         created = await nested.create(repository, entity, children) if nested else {}
         if not is_plain:
             await resource.call_after("create", entity, repository)
-        entity = await resource.loaded(repository, entity)
+        entity = await seen.loaded(repository, entity)
         headers = {"Location": key.location(request, entity, data)}
+        if RULED in request.scope:
+            seen.note(request, [entity])
         if status in BODILESS or prefers_minimal(request):
-            return resource.minimal(entity, status, headers)
-        body = resource.renderer.one(entity, committed=last and not repository.db.in_transaction())
-        body = nested.shown(resource.renderer, body, created) if nested else body
-        return resource.response(body, entity, status, headers)
+            return seen.minimal(entity, status, headers)
+        body = seen.renderer.one(entity, committed=last and not repository.db.in_transaction())
+        body = nested.shown(seen.renderer, body, created, seen.hidden) if nested else body
+        return seen.response(body, entity, status, headers)
 
-    endpoint = posting(create_row, resource.get_rows, replays)
+    endpoint = posting(create_row, resource, replays)
     endpoint.__annotations__["data"] = nested.create_schema(schema)
     endpoint.__name__ = "create"
     headers = {"Location": LOCATION, **({} if replays is None else {"Idempotency-Replayed": REPLAYED})}
@@ -65,9 +74,10 @@ def add_read(resource: Resource) -> None:
         request: Request, parts: JsonObject = Depends(get_key), repository: Repository = Depends(resource.get_rows)
     ) -> Response:
         key = resource.key.of(parts, repository.tenant_id)
-        shown: RowRenderer = resource.renderer
-        if selects is not None:
-            shown = selects.of(selection_of(request, selects.params))
+        seen = resource.seen_by(repository) if RULED in request.scope else resource
+        shown: RowRenderer = seen.renderer
+        if seen.selects is not None:
+            shown = seen.selects.of(selection_of(request, seen.selects.params))
         entity = await shown.get(repository, key)
         if _has_tag_of_all(resource, shown):
             tag = etag_of(resource.traits, entity)
@@ -95,6 +105,10 @@ def add_update(resource: Resource, schema: Schema) -> None:
         repository: Repository = Depends(resource.get_rows),
     ) -> Response:
         key = resource.key.of(parts, repository.tenant_id)
+        seen = resource
+        if RULED in request.scope:
+            seen = resource.seen_by(repository)
+            refuse_hidden(resource.traits, data, seen.hidden)
         if patch is not None:
             data = await patch.data(request, data, repository, key)
         resource.key.refuse_unreachable(data)
@@ -106,8 +120,8 @@ def add_update(resource: Resource, schema: Schema) -> None:
         await references.after(repository, entity, checked, created=False)
         if not is_plain:
             await resource.call_after("update", entity, repository)
-        entity = await resource.loaded(repository, entity)
-        return _written(resource, request, entity, repository, status, is_last=last)
+        entity = await seen.loaded(repository, entity)
+        return _written(seen, request, entity, repository, status, is_last=last)
 
     update.__annotations__["data"] = schema if patch is None else patch.body
     problems = {400, 404, 409, 422, *resource.problems_of_tenant(schema), *_of_version(resource)}
@@ -133,7 +147,8 @@ def add_delete(resource: Resource) -> None:
             await hooks.before_delete(key, repository)
         body = fixed
         if deleted is DeleteBody.ROW:
-            body = resource.renderer.one(await resource.renderer.get(repository, key))
+            seen = resource.seen_by(repository) if RULED in request.scope else resource
+            body = seen.renderer.one(await seen.renderer.get(repository, key))
         with resource.last_write(request, repository, "delete", also=is_plain):
             exists = await repository.delete(key, **version)
         if not exists:
@@ -153,10 +168,11 @@ def add_restore(resource: Resource) -> None:
     async def restore(
         request: Request, parts: JsonObject = Depends(get_key), repository: Repository = Depends(resource.get_rows)
     ) -> Response:
+        seen = resource.seen_by(repository) if RULED in request.scope else resource
         with resource.last_write(request, repository, "restore") as last:
             entity = await repository.restore(resource.key.of(parts, repository.tenant_id))
-        entity = await resource.loaded(repository, entity)
-        return _written(resource, request, entity, repository, status, is_last=last)
+        entity = await seen.loaded(repository, entity)
+        return _written(seen, request, entity, repository, status, is_last=last)
 
     path = f"{resource.key.path}/restore"
     _add(resource, "restore", "POST", path, restore, status, {404, 409, 422}, _tag(resource))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property, lru_cache
 from typing import Protocol, Unpack
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.params import Depends as Depended
 
-from dotmac_database import QueryOptions, ValidationError
+from dotmac_database import QueryOptions, ValidationError, traits_of
 
 from ..aliases import AnyPage, Endpoint, Repository
 from ..answers import IF_NONE_MATCH_OF_LIST, describe_endpoint, plural
@@ -18,10 +19,13 @@ from ..dependencies import get_repository
 from ..exports import Exports
 from ..formats import preferred_format
 from ..heads import add_get, add_options
+from ..hiding import NOTHING, Hidden, hidden_from, models_on
 from ..internals import accept_query
 from ..options import ListKeywords, ListOptions, showing, with_keywords
 from ..page_forms import PageForm
+from ..query_string import ListParams
 from ..rendering import Renderer
+from ..ruling import RULED
 from ..selected_rows import RowRenderer, SelectionRenderers, reads_plainly
 from ..simple_rest import list_params
 
@@ -81,20 +85,60 @@ def list_router(
 class Listing:
     """The rows of a class as a generated router lists them.
 
-    ``params`` are the parameters of the query string, and ``get_rows`` is the dependency that gives the repository.
-    ``renderer`` serializes rows of which a request selects nothing, and ``selects`` those of which it selects
-    something; None: no request can.
+    ``get_rows`` is the dependency that gives the repository. ``view`` is what an actor sees from whom nothing is
+    hidden.
     """
 
     def __init__(self, model: type, options: ListOptions) -> None:
         self.model = model
         self.options = options
-        self.params = list_params(model, options)
         get = get_repository if options.plugin is None else options.plugin.get_repository
-        self.get_rows: Endpoint = get(options.repository or model)
-        selection, schema = self.params.selection, options.read_schema
-        self.selects = None if selection is None else SelectionRenderers(model, schema, selection)
-        self.renderer = Renderer(model, schema) if self.selects is None else self.selects.base
+        self.get_rows: Endpoint = get(options.repository or model, policy=options.policy)
+        self.view = View(model, options, list_params(model, options))
+        self._view_for = lru_cache(maxsize=MAX_VIEWS)(self._made_for)
+
+    def view_of(self, repository: Repository) -> View:
+        """What the policies of the repository let its actor see of the rows. Views with the same columns are kept."""
+        hidden = hidden_from(repository, self._models)
+        return self._view_for(hidden) if hidden else self.view
+
+    @cached_property
+    def _models(self) -> frozenset[type]:
+        """The classes whose columns a request can name or see."""
+        nested: Sequence[str] = getattr(self.options, "nested", ())
+        return models_on(traits_of(self.model), [*self.view.params.paths, *nested])
+
+    def _made_for(self, hidden: Hidden) -> View:
+        return View(self.model, self.options, self.view.params.without(hidden), hidden)
+
+
+MAX_VIEWS = 64
+"""The most views of a router that are kept: one for each set of hidden columns."""
+
+
+class View:
+    """The parameters, rows and formats of a list, as an actor sees them from whom columns are ``hidden``.
+
+    ``params`` are the parameters of the query string. ``renderer`` serializes rows of which a request selects nothing,
+    and ``selects`` those of which it selects something; None: no request can.
+    """
+
+    def __init__(self, model: type, options: ListOptions, params: ListParams, hidden: Hidden = NOTHING) -> None:
+        self.params, self.hidden = params, hidden
+        self._model, self._options = model, options
+        selection, schema = params.selection, options.read_schema
+        self.selects = None if selection is None else SelectionRenderers(model, schema, selection, hidden)
+        self.renderer = Renderer(model, schema, hidden) if self.selects is None else self.selects.base
+
+    @cached_property
+    def form(self) -> PageForm:
+        """The form of a page."""
+        return PageForm(self._model, self._options, self.params, self.renderer, self.hidden)
+
+    @cached_property
+    def exports(self) -> Exports:
+        """The formats in which the whole list can be read."""
+        return Exports(self._model, self._options, self.form.renderer)
 
     def shown(self, request: Request, renderer: Renderer) -> RowRenderer:
         """The renderer of a request's rows: ``renderer``, unless the request selects something."""
@@ -103,17 +147,16 @@ class Listing:
 
 def add_list(router: APIRouter, listing: Listing, dependencies: Sequence[Depended] = ()) -> None:
     """Add the endpoint of the list to a router. ``dependencies`` are those of its routes, for GET and for HEAD."""
-    params, options = listing.params, listing.options
-    form = PageForm(listing.model, options, params, listing.renderer)
-    exports = Exports(listing.model, options, form.renderer)
-    formats = exports.formats
-    vary = exports.headers
+    whole, options = listing.view, listing.options
+    formats, vary = whole.exports.formats, whole.exports.headers
 
     async def list_rows(request: Request, repository: Repository = Depends(listing.get_rows)) -> Response:
+        view = listing.view_of(repository) if RULED in request.scope else whole
+        params, form = view.params, view.form
         if formats and (chosen := preferred_format(request, formats)) is not None:
-            return exports.response(request, repository, params, chosen, listing.shown)
+            return view.exports.response(request, repository, params, chosen, view.shown)
         query = params.read(request)
-        shown = listing.shown(request, form.renderer)
+        shown = view.shown(request, form.renderer)
         if shown.relationships:
             query = replace(query, relationships=shown.relationships)
         if shown.columns is not None and reads_plainly(repository, "page", "list_paginated", "cursor_paginate"):
@@ -131,11 +174,13 @@ def add_list(router: APIRouter, listing: Listing, dependencies: Sequence[Depende
         limit = None if query.cursor_pagination is None else query.cursor_pagination.limit
         return form.response(request, page, shown, limit=limit, facets=facets, headers=vary)
 
+    params = whole.params
+    denied = {403} if options.policy is not None else set[int]()
     parameters = params.openapi_parameters()
     if options.list_etag:
         parameters.append(IF_NONE_MATCH_OF_LIST)
     accept_query(list_rows, params.known)
-    describe_endpoint(list_rows, f"list{plural(listing.model.__name__)}", {400, 422})
+    describe_endpoint(list_rows, f"list{plural(listing.model.__name__)}", {400, 422} | denied)
     add_get(
         router,
         collection_path(router, options.trailing_slash),
@@ -143,7 +188,7 @@ def add_list(router: APIRouter, listing: Listing, dependencies: Sequence[Depende
         name=f"list_{listing.model.__name__.lower()}",
         summary=f"List {listing.model.__name__}",
         response_model=None,
-        responses=form.responses(exports.openapi_response()),
+        responses=whole.form.responses(whole.exports.openapi_response()),
         openapi_extra={"parameters": parameters},
         dependencies=dependencies,
     )

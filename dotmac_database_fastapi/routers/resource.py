@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 from fastapi import APIRouter, Depends, Request, Response
+from pydantic import JsonValue
+from pydantic_core import to_jsonable_python
 from sqlalchemy import String
 
-from dotmac_database import AsyncRepository, DatabaseTransaction, EntityNotFoundError, Traits
+from dotmac_database import AsyncRepository, DatabaseTransaction, EntityNotFoundError, PermissionDeniedError, Traits
 
 from ..aliases import Endpoint, JsonObject, Repository, Schema
 from ..answers import PREFER, PREFERENCE_APPLIED, describe_endpoint
 from ..bodies import collection_path
 from ..etags import etag_of
 from ..heads import add_get
+from ..hiding import NOTHING, Hidden
 from ..hooks import Hooks
-from ..idempotency import IDEMPOTENCY_KEY, Replays
+from ..idempotency import IDEMPOTENCY_KEY, Replays, note_written
 from ..keys import PathKey
 from ..options import CrudOptions, Operation
 from ..preferences import APPLIED
@@ -29,6 +32,7 @@ from ..rendering import Renderer
 from ..selected_rows import SelectionRenderers
 from ..sessions import can_end_with_write
 from ..statuses import BODILESS, statuses_of
+from .lists import View
 
 _COMMITTED_LATER = nullcontext(False)
 
@@ -50,8 +54,20 @@ class Resource:
     hooks: Hooks
     wrapped: bool
     """Whether a route class of the user's runs code after the endpoint, before the transaction's COMMIT."""
+    view_of: Callable[[Repository], View]
+    """Gives what the actor of a request's repository can see."""
     selects: SelectionRenderers | None
     """The renderers of selected rows; None: a request can't select anything."""
+
+    hidden: Hidden = NOTHING
+    """What is hidden from the actor of the request."""
+
+    def seen_by(self, repository: Repository) -> Resource:
+        """The resource as the actor of the repository sees it, which his policies may hide columns from."""
+        view = self.view_of(repository)
+        if not view.hidden:
+            return self
+        return replace(self, renderer=view.renderer, selects=view.selects, hidden=view.hidden)
 
     def add(
         self,
@@ -69,7 +85,8 @@ class Resource:
     ) -> None:
         """Add an endpoint to the router, with its permission and what OpenAPI says of it."""
         has_hooks = self.hooks.has(operation.removeprefix("bulk_"))
-        describe_endpoint(endpoint, operation_id, problems, has_hooks=has_hooks)
+        denied = {403} if self.options.policy is not None else set[int]()
+        describe_endpoint(endpoint, operation_id, problems | denied, has_hooks=has_hooks)
         add = add_get if method == "GET" else partial(APIRouter.add_api_route, methods=[method])
         add(
             self.router,
@@ -161,13 +178,36 @@ class Resource:
         tag = etag_of(self.traits, entity)
         return {**(headers or {}), **({"ETag": tag} if tag else {})}
 
+    def note(self, request: Request, entities: Sequence[object]) -> None:
+        """Note the new rows of a ruled request, and what was hidden in its response, for `check_replay`."""
+        keys = [self.traits.key_of(entity) for entity in entities]
+        note_written(request, {"keys": to_jsonable_python(keys), "hidden": self._hidden_names()})
+
+    async def check_replay(self, repository: Repository, written: JsonValue) -> None:
+        """Raise `PermissionDeniedError` if the actor may not see a recorded response any more. One statement.
+
+        He may see it if he can read all of its rows, and if the same columns are hidden from him.
+        """
+        if isinstance(written, dict) and written.get("hidden") == self._hidden_names():
+            stored = written.get("keys")
+            keys = [tuple(key) if isinstance(key, list) else key for key in stored] if isinstance(stored, list) else []
+            if len(await repository.get_many(keys)) == len(keys):
+                return
+        raise PermissionDeniedError(
+            f"{self.traits.name}: the rows are written, but the response to the first request can't be shown any more."
+        )
+
+    def _hidden_names(self) -> list[JsonValue]:
+        return [*sorted(f"{model.__qualname__}.{name}" for model, name in self.hidden.columns)]
+
     def missing(self) -> EntityNotFoundError:
         """The error for a row that does not exist in the tenant."""
         return EntityNotFoundError(f"There is no such {self.traits.name}.", model=self.traits.name)
 
 
-def posting(write: Write, get_rows: Endpoint, replays: Replays | None) -> Endpoint:
+def posting(write: Write, resource: Resource, replays: Replays | None) -> Endpoint:
     """An endpoint that writes the ``data`` of a POST. With ``replays``, an ``Idempotency-Key`` is heeded."""
+    get_rows = resource.get_rows
 
     async def post(request: Request, data: Any, repository: Repository = Depends(get_rows)) -> Response:
         return await write(request, data, repository)
@@ -184,7 +224,13 @@ def posting(write: Write, get_rows: Endpoint, replays: Replays | None) -> Endpoi
         if idempotency_key is None:
             return await write(request, data, repository)
         session = repository.db
-        return await replays.answered_once(request, session, idempotency_key, lambda: write(request, data, repository))
+
+        async def check(written: JsonValue) -> None:
+            await resource.seen_by(repository).check_replay(repository, written)
+
+        return await replays.answered_once(
+            request, session, idempotency_key, lambda: write(request, data, repository), check
+        )
 
     return post_once
 
