@@ -227,7 +227,9 @@ class RepositoryCore(Generic[M, Db]):
 
         Then statements are not cached, since the conditions may be others each time.
         """
-        return self._has_conditions or (self._rules is not None and self._rules.concern(self.traits))
+        return type(self).conditions is not RepositoryCore.conditions or (
+            self._rules is not None and self._rules.concern(self.traits)
+        )
 
     def values_for_create(self, values: Values) -> Values:
         """Hook: called with the validated values of each new row; returns the values to insert."""
