@@ -69,7 +69,7 @@ class RowWriter(ObjectMaker[M, SyncDb], RowJudge[M, SyncDb]):
         """
         log_route(self.model_class, route)
         session = self._session
-        with self._hiding_names(), translated(self.model_class):
+        with translated(self.model_class) if self._rules is None else self._ruled_translating():
             rows = write(
                 session, route, bound.statement, bound.parameters, self.traits, is_insert=is_insert, entity=entity
             )
@@ -87,6 +87,12 @@ class RowWriter(ObjectMaker[M, SyncDb], RowJudge[M, SyncDb]):
     def _writing(self, route: Route) -> AbstractContextManager[Callable[[], None]]:
         block = writing(self._session, route, auto_commit=self.auto_commit, model=self.model_class)
         return block if self._rules is None else self._ruled_writing(block)
+
+    @contextmanager
+    def _ruled_translating(self) -> Iterator[None]:
+        """As `translated`, with errors that do not name hidden columns."""
+        with self._hiding_names(), translated(self.model_class):
+            yield
 
     @contextmanager
     def _ruled_writing(self, block: AbstractContextManager[Callable[[], None]]) -> Iterator[Callable[[], None]]:

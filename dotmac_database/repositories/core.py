@@ -244,7 +244,9 @@ class RepositoryCore(Generic[M, Db]):
 
         Then statements are not cached, since the conditions may be others each time.
         """
-        return self._has_conditions or (self._rules is not None and self._rules.concern(self.traits))
+        return type(self).conditions is not RepositoryCore.conditions or (
+            self._rules is not None and self._rules.concern(self.traits)
+        )
 
     @property
     def _is_planned(self) -> bool:

@@ -49,7 +49,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
         `TenantIsolationError` for another tenant's id, and `DuplicateEntityError` or `ConstraintViolationError` if the
         row violates a constraint.
         """
-        writer = self._creator(user_id)
+        writer = self._writer(user_id) if self._rules is None else self._creator(user_id)
         values = writer.refuse_nulls(self.values_for_create(writer.for_create(data).values), new=True)
         conditioned = self._has_conditions
         refusal: Reason | None = Circumstance.CONDITIONS if conditioned else Circumstance.MODEL
