@@ -222,7 +222,7 @@ class LinkMethods(RowWriter[M, SyncDb]):
         if rule is True or self._rules is None:
             return
         scope = Scope(tenant, include_deleted=True)
-        condition = RulesInSql(self._rules, self._dialect).condition(rule, traits, traits.model, scope)
+        condition = RulesInSql(self._rules, self._dialect, self.traits).condition(rule, traits, traits.model, scope)
         reader = Reader(traits, replace(scope, conditions=(condition,)), self._dialect)
         own: list[Any] = [traits.attribute(name) for name in traits.primary_key]
         bound = reader.confined(targets_of(reader, own, keys))

@@ -62,7 +62,9 @@ class RowJudge(StatementRunner[M, SyncDb]):
         rule = rules.stored_rule(right)
         if rule is True:
             return None
-        return Judge(self.traits, rule, RulesInSql(self._rules, self._dialect), self._reader().scope, changed)
+        return Judge(
+            self.traits, rule, RulesInSql(self._rules, self._dialect, self.traits), self._reader().scope, changed
+        )
 
     def _judged_new(self, values: Values) -> Judgement | None:
         """The judgement of a new row. None: every row may be stored."""
@@ -152,7 +154,7 @@ class RowJudge(StatementRunner[M, SyncDb]):
     def _refuse_related_stored(self, entities: Sequence[object]) -> None:
         """Raise `PermissionDeniedError` if the actor may not create one of the related rows that were written, too."""
         assert self._rules is not None
-        sql = RulesInSql(self._rules, self._dialect)
+        sql = RulesInSql(self._rules, self._dialect, self.traits)
         for entity in entities:
             traits: Traits[object] = traits_of(type(entity))
             rules = self._rules.of(traits)
@@ -178,7 +180,7 @@ class RowJudge(StatementRunner[M, SyncDb]):
         rules = self._model_rules
         assert rules is not None
         reader = self._unruled()
-        rule = RulesInSql(self._rules, self._dialect).condition(
+        rule = RulesInSql(self._rules, self._dialect, self.traits).condition(
             rules.stored_rule(right), self.traits, self.traits.model, self._reader().scope
         )
         scope = replace(reader.scope, conditions=(*reader.scope.conditions, rule), inline=True)

@@ -107,7 +107,7 @@ class UpsertMethods(ManyRowsWriter[M, SyncDb]):
         if self._rules is None or self._model_rules is None:
             return [], False
         traits, scope = self.traits, writer.reader.scope
-        sql = RulesInSql(self._rules, self._dialect)
+        sql = RulesInSql(self._rules, self._dialect, self.traits)
         conditions = [
             each for right in (Right.READ, Right.UPDATE) for each in sql.conditions(right, traits, traits.model, scope)
         ]

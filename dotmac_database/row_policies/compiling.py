@@ -199,7 +199,7 @@ def compiled(rule: Rule, traits: Traits[Untyped], trace: Trace, *, signed: bool)
         return Compiled("true" if rule else "false")
     table = traits.mapper.local_table
     try:
-        condition = RulesInSql(Rules((), None), Postgresql()).condition(
+        condition = RulesInSql(Rules((), None), Postgresql(), traits).condition(
             rule, traits, traits.model, Scope(tenant=ALL_TENANTS)
         )
         return _compiled(condition, table, signed)

@@ -284,7 +284,7 @@ def _readable(session: Session, reference: TenantReference, tenant: object) -> l
     dialect = dialect_named(session.get_bind(traits.mapper).dialect.name)
     entity: Any = aliased(traits.model)
     scope = Scope(tenant, include_deleted=True, inline=True)
-    conditions = RulesInSql(rules, dialect).conditions(Right.READ, traits, entity, scope)
+    conditions = RulesInSql(rules, dialect, traits).conditions(Right.READ, traits, entity, scope)
     if not conditions:
         return []
     keys = [getattr(entity, name) for name in traits.primary_key]
