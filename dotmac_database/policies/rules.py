@@ -145,7 +145,7 @@ class Rules:
         """
         mapper = traits.mapper
         if mapper not in self._hidden:
-            rules, hidden_columns = self.of(traits), self._hidden_columns
+            rules, hidden_columns = self.known(traits), self._hidden_columns
             computed = (each.key for each in mapper.column_attrs if any(map(self.reads_hidden, each.columns)))
             own = frozenset() if rules is None else rules.hidden
             self._hidden[mapper] = own.union(computed) if hidden_columns else own
@@ -164,7 +164,7 @@ class Rules:
         return frozenset(
             column
             for traits in traits_of_models
-            for name in getattr(self.of(traits), "hidden", ())
+            for name in getattr(self.known(traits), "hidden", ())
             for column in traits.mapper.column_attrs[name].columns
         )
 

@@ -196,11 +196,11 @@ class BulkMethods(ManyRowsWriter[M, SyncDb]):
                         written[key] = places[key]
                 continue
             limited, allowed, is_open = self._restricted_rows(writer, keys, members)
-            found = self._updated(limited, *allowed) if allowed[0] else set[Key]()
+            updated = self._updated(limited, *allowed) if allowed[0] else set[Key]()
             if is_open:
-                self._refuse_keys({key: places[key] for key in found}, Right.UPDATE, 0)
-            written |= {key: places[key] for key in keys if key in found}
-            unwritten |= {key: places[key] for key in keys if key not in found}
+                self._refuse_keys({key: places[key] for key in updated}, Right.UPDATE, 0)
+            written |= {key: places[key] for key in keys if key in updated}
+            unwritten |= {key: places[key] for key in keys if key not in updated}
         rules = self._model_rules
         if unwritten and rules is not None:
             refused = self._keys_among(self._readable(writer.reader.scope.include_deleted), list(unwritten))

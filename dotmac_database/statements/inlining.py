@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import count
 from typing import TypeVar
 
 from sqlalchemy import BindParameter
@@ -12,22 +11,20 @@ from sqlalchemy.sql.visitors import cloned_traverse
 
 E = TypeVar("E", bound=ClauseElement)
 
-_NUMBERS = count()
-"""For names of parameters that no other one has. They are no part of the key under which a statement is cached."""
-
 
 def with_values(element: E, values: Mapping[str, object]) -> E:
     """The element with its parameters' values, and with unique names of the parameters.
 
-    It can then be combined with others. The values that `Select.params` sets belong to names, which two statements can
-    share.
+    It can then be combined with others that have no parameters of the old names. The values that `Select.params` sets
+    belong to names, which two statements can share.
     """
 
     def fill(parameter: BindParameter[object]) -> None:
-        # Not by `replacement_traverse`: that does not enter the EXISTS of a relationship.
         if parameter.key in values:
-            parameter.value, parameter.required = values[parameter.key], False
-            parameter.key = f"dotmac_inlined_{next(_NUMBERS)}"
+            parameter.value, parameter.required, parameter.unique = values[parameter.key], False, True
 
+    # Not by `replacement_traverse`: that does not enter the EXISTS of a relationship. The second copy gives each unique
+    # parameter an anonymous name, which is no part of the key under which SQLAlchemy caches the statement.
     filled: E = cloned_traverse(element, {}, {"bindparam": fill})
-    return filled
+    renamed: E = cloned_traverse(filled, {}, {})
+    return renamed

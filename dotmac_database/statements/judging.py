@@ -268,9 +268,9 @@ def _compared(type_: sa.TypeEngine[Any], rule: QueryFilter, value: object) -> Tr
 def _among(type_: sa.TypeEngine[Any], operator: FilterOperator, operand: Any, value: object) -> Truths | None:
     if isinstance(operand, (str, bytes, dict)) or not isinstance(operand, Iterable):
         return None
-    given, coerce = list(operand), coercer(type_)
-    members = [coerce(each) for each in given if each is not None]
-    if operator is Op.NOT_IN and len(members) != len(given):
+    listed, coerce = list(operand), coercer(type_)
+    members = [coerce(each) for each in listed if each is not None]
+    if operator is Op.NOT_IN and len(members) != len(listed):
         return _FALSE
     if not members:
         return _truth(operator is Op.NOT_IN)

@@ -295,8 +295,8 @@ def _readable(session: Session, reference: TenantReference, tenant: object) -> l
 
 def _own_column(table: Table, traits: Traits[object], name: str) -> Column[object]:
     columns: Any = traits.mapper.column_attrs[name].columns
-    found: Column[object] = next(each for each in columns if each.table is table)
-    return found
+    column: Column[object] = next(each for each in columns if each.table is table)
+    return column
 
 
 def _tenant(session: Session, traits: Traits[object], values: Mapping[str, object], tenant_id: object) -> object:

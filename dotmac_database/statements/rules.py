@@ -28,6 +28,10 @@ _NOTHING: ColumnElement[bool] = literal_column("1") == literal_column("0")
 """The condition that no row meets. SQLAlchemy would replace ``… AND false()`` by ``false()``, and so remove a join."""
 
 
+_INLINED = "dotmac_inlined_"
+"""The beginning of the names of parameters until they get values: names that the statement around does not have."""
+
+
 @dataclass(frozen=True, slots=True)
 class RulesInSql:
     """The rules of an actor, for the statements of one dialect.
@@ -122,8 +126,9 @@ class RulesInSql:
             prefix, analysis = next(named)
             return and_(*build(traits, analysis.shape, unruled, self.dialect, prefix, entity))
         analysis, unruled = analyse(traits, [rule], self.dialect), replace(unruled, inline=True)
-        conditions = build(traits, analysis.shape, unruled, self.dialect, entity=entity)
-        return with_values(and_(*conditions), analysis.parameters)
+        conditions = build(traits, analysis.shape, unruled, self.dialect, _INLINED, entity)
+        values = {f"{_INLINED}{place}": value for place, value in enumerate(analysis.values)}
+        return with_values(and_(*conditions), values)
 
 
 @dataclass(frozen=True, slots=True)
