@@ -49,9 +49,10 @@ class RulesInSql:
     ) -> list[ColumnElement[bool]]:
         """As `conditions`, with `parameters` instead of values where the statement can be cached."""
         plan = plan_of(self.rules, self.root, scope.right, self.dialect)
-        planned = None if plan is None else plan.rules.get((traits.mapper, right))
-        if planned is None:
+        if plan is None:
             return self.conditions(right, traits, entity, scope)
+        # A KeyError would be a fault of the toolkit. The condition must not contain values: its statement is cached.
+        planned = plan.rules[traits.mapper, right]
         self.rules.of(traits)  # raises if a policy is required
         named = iter(zip(planned.prefixes(), planned.analyses, strict=True))
         rule = planned.rule

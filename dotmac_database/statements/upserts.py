@@ -132,7 +132,8 @@ def upsert_many(
 ) -> Any:
     """As `upsert`, for the rows of ``arrays``, or for a list of parameters. ``fields`` are the fields to update.
 
-    The statement is built once for each shape, unless a function makes the new version of a conflicting row.
+    The statement is built once for each shape, unless a function makes the new version of a conflicting row, or there
+    are ``rules``, which contain the actor's values.
     """
     names = tuple(sorted(fields))
 
@@ -141,7 +142,7 @@ def upsert_many(
         return statement if arrays is None else arrays.into(statement)
 
     onupdate = _onupdate(writer, names)
-    if onupdate is not None and onupdate.is_callable:
+    if rules or (onupdate is not None and onupdate.is_callable):
         return make()
     on = tuple(column.key for column in conflict)
     shape = ("upsert", names, on, None if arrays is None else arrays.shape, by_table)
