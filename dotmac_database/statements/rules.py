@@ -49,8 +49,8 @@ class RulesInSql:
     ) -> list[ColumnElement[bool]]:
         """As `conditions`, with `parameters` instead of values where the statement can be cached."""
         plan = plan_of(self.rules, self.root, scope.right, self.dialect)
-        if plan is None:
-            return self.conditions(right, traits, entity, scope)
+        if plan is None or (right is not Right.READ and traits is not self.root):
+            return self.conditions(right, traits, entity, scope)  # `shape` is None, so the statement is not cached
         # A KeyError would be a fault of the toolkit. The condition must not contain values: its statement is cached.
         planned = plan.rules[traits.mapper, right]
         self.rules.of(traits)  # raises if a policy is required
