@@ -166,9 +166,10 @@ def unmark_aborted(connection: Connection) -> None:
 def _clear(connection: Connection) -> None:
     if connection.invalidated:
         return  # an invalidated connection has no info, and to read it here would make the rollback fail
-    connection.info.pop(ABORTED, None)
-    forget_savepoints(connection.info)
-    forget_announced(connection.info)
+    info = connection.info
+    info.pop(ABORTED, None)
+    forget_savepoints(info)
+    forget_announced(info)
 
 
 def _clear_savepoint(connection: Connection, *_: object) -> None:

@@ -17,7 +17,8 @@ from ..models.traits import Traits, traits_of
 from .policy import Actor, M, Policy
 from .rights import Right, Rule
 
-_INFO = "dotmac_database.rules"
+RULES = "dotmac_database.rules"
+"""The key of the `Rules` in a session's ``info``."""
 
 
 class ModelRules:
@@ -202,9 +203,9 @@ def bind_policies(
     `MisuseError` for two policies of one model, and if the session has policies already: one session serves one actor.
     """
     sync: Session = sync_session(session)
-    if _INFO in sync.info:
+    if RULES in sync.info:
         raise MisuseError("The session has policies already, and serves one actor.", field="policies")
-    sync.info[_INFO] = Rules(policies, actor, required=required)
+    sync.info[RULES] = Rules(policies, actor, required=required)
 
 
 @contextmanager
@@ -216,18 +217,18 @@ def policy_scope(
     The session has its own policies again, or none, when the block ends.
     """
     info = sync_session(session).info
-    before = info.get(_INFO)
-    info[_INFO] = Rules(policies, actor, required=required)
+    before = info.get(RULES)
+    info[RULES] = Rules(policies, actor, required=required)
     try:
         yield
     finally:
         if before is None:
-            del info[_INFO]
+            del info[RULES]
         else:
-            info[_INFO] = before
+            info[RULES] = before
 
 
 def rules_of(session: Session) -> Rules | None:
     """The rules of a sync session; None: it has none."""
-    rules: Rules | None = session.info.get(_INFO)
+    rules: Rules | None = session.info.get(RULES)
     return rules

@@ -20,7 +20,7 @@ from ..execution.strict import STRICT_LOADING
 from ..field_names import FieldName, names_for
 from ..models.traits import Traits, traits_of
 from ..paging.cursors import CursorCodec, CursorKey
-from ..policies import Policy, Right, Rules, rules_of
+from ..policies import RULES, Policy, Right, Rules
 from ..query import Count
 from ..statements.coercion import coercer
 from ..statements.counts import Counted, counted
@@ -98,7 +98,7 @@ class RepositoryCore(Generic[M, Db]):
         bind = self._session.get_bind(self.traits.mapper)
         watch(bind)  # a session class of the user's may choose an engine that does not have the toolkit's listeners yet
         self._dialect = dialect_named(bind.dialect.name)
-        self._rules: Rules | None = rules_of(self._session)
+        self._rules: Rules | None = self._session.info.get(RULES)
         self._bind_tenant(tenant_id)
 
     def _bind_tenant(self, tenant_id: object) -> None:
@@ -281,7 +281,7 @@ class RepositoryCore(Generic[M, Db]):
         reader = self._readers.get(include_deleted)
         if reader is not None:
             return reader
-        rules = self._row_rules()
+        rules = None if self._rules is None else self._row_rules()
         scope = Scope(self.tenant_id, include_deleted, tuple(self.conditions()), rules=rules, right=right)
         reader = Reader(self.traits, scope, self._dialect, self._lock, self._fields, self._undeferred, self._counts)
         if not self._conditioned:
