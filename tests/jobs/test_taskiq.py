@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import pytest
 
 from dotmac_database import EntityNotFoundError, bound_tenant, create_async_repository
-from dotmac_database_fastapi import DatabasePlugin, JobHeadersError, carry, current_request_id, session_actor
+from dotmac_database_fastapi import DatabasePlugin, JobFault, JobHeadersError, carry, current_request_id, session_actor
 from tests.conftest import counted
 from tests.fastapi.job_models import Order
 from tests.jobs.conftest import Shop, altered
@@ -104,3 +104,18 @@ def test_altered_headers_are_refused_before_a_statement(
     with pytest.raises(EntityNotFoundError):
         runner.run(job(11, headers))  # the other tenant's order
     assert shop.rows() == before
+
+
+def test_a_job_has_no_headers_of_the_job_before(plugin: DatabasePlugin, runner: asyncio.Runner, queue: Queue) -> None:
+    """taskiq before 0.12.2 adds the labels of a message to the task."""
+    with plugin.sync_session("acme", "ada") as session:
+        headers = carry(session)
+
+    async def job(headers: dict[str, str] | None) -> Any:
+        await queue.send(1, headers)
+        return await queue.result()
+
+    assert runner.run(job(headers))[1] == "ada"
+    with pytest.raises(JobHeadersError) as refused:
+        runner.run(job(None))
+    assert refused.value.fault is JobFault.MISSING
