@@ -40,7 +40,7 @@ class Served:
 
     def __init__(self, url: str, rls: Any, runner: asyncio.Runner) -> None:
         self.directory = TenantDirectory(Tenant, ttl=1e6)
-        options: dict[str, Any] = {"pool_size": 1, "max_overflow": 1, "pool_timeout": 5, "rls": rls}
+        options: dict[str, Any] = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 5, "rls": rls}
         self.plugin = DatabasePlugin(url, tenant=self.directory.active(tenant_from_header()), **options)
         self.app = FastAPI(lifespan=self.plugin.lifespan)
         register_exception_handlers(self.app)
