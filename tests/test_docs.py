@@ -53,7 +53,7 @@ DEFINES = re.compile(r"^ *class \w+\(.*(SQLModel|Model|TenantMixin|Base)\b", re.
 WHOLE = ("models.md", "search.md")
 """The pages of which all blocks run. Of the others, those that define models do."""
 
-PAGES = {"models.md": 8, "isolation.md": 2, "fastapi.md": 3, "endpoints.md": 1, "search.md": 4}
+PAGES = {"models.md": 8, "isolation.md": 2, "fastapi.md": 3, "endpoints.md": 1, "search.md": 4, "jobs.md": 1}
 """The pages with models, each with how many of its blocks run."""
 
 
