@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from celery.signals import task_postrun, task_prerun
+from celery.signals import task_postrun, task_prerun, worker_ready
 from sqlalchemy import event
 
 from tests.jobs.celery_jobs import celery_of
@@ -21,7 +21,6 @@ from tests.jobs.conftest import KINDS, plugin_of
 
 
 def main(folder: Path, *urls: str) -> None:
-    threading.Thread(target=end_with_the_tests, daemon=True).start()
     plugins = {kind: plugin_of(url, kind) for kind, url in zip(KINDS, urls, strict=True)}
     sent: list[str] = []
 
@@ -45,6 +44,10 @@ def main(folder: Path, *urls: str) -> None:
         new.write_text(json.dumps(outcome))
         new.rename(folder / "outcomes" / task_id)
 
+    def watch(**_: Any) -> None:
+        threading.Thread(target=end_with_the_tests, daemon=True).start()
+
+    worker_ready.connect(watch, weak=False)  # after the fork of the pool, which may have no other thread
     task_prerun.connect(begin, weak=False)
     task_postrun.connect(end, weak=False)
     arguments = ("--pool=prefork", "--concurrency=1", "--without-gossip", "--without-mingle", "--without-heartbeat")
