@@ -95,7 +95,9 @@ class Exports:
         ``repository`` is the request's, and ``shown`` gives the renderer of the rows as the request selects them. The
         rows are read in a unit of work of their own, for the same tenant and actor, which begins when the request's
         session has ended. One statement is sent for every `ROWS_PER_STATEMENT` rows, and the connection returns to the
-        pool after each. A plugin's `TenantDirectory` is asked before each chunk.
+        pool after each. With row-level security each is a transaction. (A repository class that overrides ``stream``
+        keeps the connection while it has a transaction, and a session of the app's is not released.) A plugin's
+        `TenantDirectory` is asked before each chunk.
         """
         _refuse_others(request, params, chosen)
         options = params.read(request)
@@ -106,18 +108,25 @@ class Exports:
         options = replace(options, pagination=None, cursor_pagination=None, relationships=loads)
         source = only_source(request) if self._plugin is None else self._plugin.source
         states = None if source is None else states_for(source)
+        confined = source is not None and source.rls is not None
 
         async def chunks(later: AbstractAsyncContextManager[AsyncSession]) -> AsyncGenerator[bytes, None]:
             """The chunks of the body. The first one has the first rows."""
             first = header
             try:
                 async with later as session:
-                    rows = repository if session is repository.db else await self._again(request, repository, session)
+                    is_own = session is not repository.db
+                    rows = await self._again(request, repository, session) if is_own else repository
+                    # Row-level security reads in transactions, in which the connection waits for a slow client.
+                    # A stream of the user's may have a cursor, which ends with its transaction.
+                    ends_each = is_own and confined and type(rows).stream is AsyncRepository.stream
                     async for some in _batched(lines.streamed(rows, options)):
+                        part, first = first + write(some), b""
+                        if ends_each and session.in_transaction():
+                            await session.commit()
                         if states is not None:
                             await states.check(rows.tenant_id)
-                        yield first + write(some)
-                        first = b""
+                        yield part
             except ValidationError as refused:
                 if type(refused) is ValidationError:
                     params.refuse(request, refused)

@@ -150,8 +150,8 @@ class TenantDirectory(Generic[M]):
         states = self._states.get(chosen)
         if states is None:
             reader = _Reader(chosen, self._model, self._name, self._active)
-            made = TenantStates(reader.find, reader.sync_find, ttl=self._ttl, size=self._max_tenants)
-            states = self._states.setdefault(chosen, made)
+            new = TenantStates(reader.find, reader.sync_find, ttl=self._ttl, size=self._max_tenants)
+            states = self._states.setdefault(chosen, new)
         return states
 
     def _source_of(self, connection: HTTPConnection, dependency: Endpoint) -> Source:

@@ -93,13 +93,13 @@ class TenantStates:
             running = self._running.get(name)
             if running is not None and running[0] is loop:
                 return running[1]
-            task = loop.create_task(self._asked(name))
+            task = loop.create_task(self._read(name))
             self._running[name] = loop, task
             self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(name, done))
         return task
 
-    async def _asked(self, name: Hashable) -> TenantState:
+    async def _read(self, name: Hashable) -> TenantState:
         begun = self._begun()
         state = await self._find(name)
         self._remember(name, state, begun)
@@ -120,10 +120,10 @@ class TenantStates:
     def _remembered(self, name: Hashable) -> TenantState | None:
         with self._lock:
             for states in (self._known, self._unknown):
-                found = states.get(name)
-                if found is not None and self._clock() < found[0]:
+                remembered = states.get(name)
+                if remembered is not None and self._clock() < remembered[0]:
                     states.move_to_end(name)
-                    return found[1]
+                    return remembered[1]
         return None
 
     def _remember(self, name: Hashable, state: TenantState, begun: tuple[int, float]) -> None:

@@ -12,6 +12,7 @@ from dotmac_database_fastapi import (
     list_router,
 )
 from tests.conftest import counted
+from tests.fastapi.conftest import Api, checked_out
 from tests.fastapi.exporting import (
     NAMES,
     PLACES,
@@ -85,6 +86,30 @@ def test_the_matrix(served: PlaceApi) -> None:
 def _cells(item: dict[str, Any]) -> dict[str, str]:
     numbers = {"balance", "price", "doubled"}
     return {name: cell_of(value, name in numbers) for name, value in item.items() if name != "lines"}
+
+
+@pytest.mark.parametrize("schema", [None, AccountRead], ids=["derived", "schema"])
+def test_no_connection_is_in_use_while_a_chunk_is_sent(
+    served: PlaceApi, place: Place, schema: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client may read slowly, and a transaction of row-level security would wait for it."""
+    monkeypatch.setattr("dotmac_database_fastapi.exports.ROWS_PER_CHUNK", 1)
+    monkeypatch.setattr("dotmac_database_fastapi.exports.ROWS_PER_STATEMENT", 2)
+    if place.lends:
+        pytest.skip("The session is the app's, and so is its transaction.")
+    served.app.include_router(list_router(Account, "/accounts", read_schema=schema))
+    app, in_use = served.app, []
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        async def sent(message: Any) -> None:
+            in_use.append(checked_out(served.plugin))
+            await send(message)
+
+        await app(scope, receive, sent)
+
+    rows = Api(watched, served.runner).get("/accounts", tenant="a", headers=NDJSON)  # type: ignore[arg-type]
+    assert len(rows.text.splitlines()) == len(NAMES)
+    assert in_use == [0] * (len(NAMES) + 2)
 
 
 def test_csv_has_the_header_also_without_rows(served: PlaceApi) -> None:
