@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from time import perf_counter
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Dialect, Engine, Table
@@ -460,7 +461,7 @@ def _sent(
     """
     driver = to_send.driver
     if observed is not None:
-        observed.start()
+        observed.started = perf_counter()
     leaves = not is_within and driver.enter_autocommit(link, is_write=is_write)
     try:
         rows, types = _with_fresh_plan(dialect, link, driver, sql, arguments, is_within=is_within)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
@@ -43,16 +44,21 @@ class HasDatabase(Protocol):
 class Sink(Protocol):
     """Records statements that have ended: as metrics, spans, or log records."""
 
-    def record(self, statement: Statement, subject: Subject) -> None:
-        """Record a statement."""
+    def record(self, statement: Statement, subject: Subject, tenant: object) -> None:
+        """Record a statement, and the tenant of the repository that has sent it."""
 
 
 class Instrumentation:
-    """What `instrument` has attached to a database. ``name`` is the database's name in metrics."""
+    """What `instrument` has attached to a database. ``name`` is the database's name in metrics.
 
-    def __init__(self, name: str, sinks: list[Sink]) -> None:
+    ``slow`` gets only statements that take ``slow.threshold`` seconds or more; None: there is no log of them.
+    """
+
+    def __init__(self, name: str, sinks: list[Sink], slow: SlowStatements | None = None) -> None:
         self.name = name
-        self._sinks = tuple(sinks)
+        self._records = tuple([sink.record for sink in sinks])
+        self._slow = slow
+        self._slow_from = inf if slow is None else slow.threshold
         self._ends: list[Callable[[], None]] = []
 
     def remove(self) -> None:
@@ -66,17 +72,18 @@ class Instrumentation:
 
     def observe_engine(self, engine: Engine) -> None:
         """See the statements of an engine from now on."""
-        if self._sinks:
-            self.at_removal(attach(engine, self))
+        if self._records or self._slow is not None:
+            self.at_removal(attach(engine, self._record))
 
-    def before(self, statement: Statement) -> None:
-        """Only its end matters."""
-
-    def after(self, statement: Statement) -> None:
-        """Record a statement."""
-        subject = subject_of(statement)
-        for sink in self._sinks:
-            sink.record(statement, subject)
+    def _record(self, statement: Statement) -> None:
+        is_slow = statement.seconds >= self._slow_from
+        if not (is_slow or self._records):
+            return
+        subject, tenant = subject_of(statement)
+        for record in self._records:
+            record(statement, subject, tenant)
+        if is_slow and self._slow is not None:
+            self._slow.record(statement, subject)
 
 
 def instrument(
@@ -128,9 +135,7 @@ def instrument(
         from .spans import Spans
 
         sinks.append(Spans(None if opentelemetry is True else opentelemetry, database.url))
-    if slow_statement is not None:
-        sinks.append(SlowStatements(slow_statement))
-    result = Instrumentation(label, sinks)
+    result = Instrumentation(label, sinks, None if slow_statement is None else SlowStatements(slow_statement))
     for end in ends:
         result.at_removal(end)
     _log_fields(result, tenant=log_tenant)
