@@ -338,7 +338,7 @@ def own_calls(work: Callable[[], object]) -> list[str]:
 COMMON = ["observe", "Statement.__init__", "Statement.end", "Instrumentation._record", "subject_of", "origin"]
 COSTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "slow log": ({"slow_statement": 1e9, "opentelemetry": False}, COMMON[:4]),
-    "metrics": ({"opentelemetry": False}, [*COMMON, "DatabaseMetrics.record"]),
+    "metrics": ({"slow_statement": 1e9, "opentelemetry": False}, [*COMMON, "DatabaseMetrics.record"]),
     "spans": ({}, [*COMMON, "Spans.record"]),
 }
 
@@ -353,29 +353,51 @@ def unobserved(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     observers.OBSERVED[:] = before
 
 
-@pytest.mark.usefixtures("unobserved")
-@pytest.mark.parametrize("part", COSTS)
-def test_a_statement_costs_exactly_these_calls(tmp_path: Path, part: str) -> None:
-    options, expected = COSTS[part]
-    if part == "metrics":
-        options = {**options, "prometheus": CollectorRegistry(), "slow_statement": 1e9}
-    elif part == "spans":
-        options = {"opentelemetry": TracerProvider(sampler=ALWAYS_OFF)}
+@pytest.fixture
+def read(tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """A read of a repository on SQLite. Its attribute ``database`` is the database."""
     database = create_database(f"sqlite:///{tmp_path}/items.db")
     Order.metadata.create_all(database.engine)
 
-    def read() -> None:
+    def count() -> None:
         with database.sessions() as session:
             create_repository(session, User, "acme").count()
 
+    count.database = database  # type: ignore[attr-defined]  # a function takes any attribute
     for _ in range(3):
-        read()
-    before = own_calls(read)
-    instrumentation = instrument(database, **options)
-    read()
-    added = own_calls(read)
-    instrumentation.remove()
-    for name in before:
-        added.remove(name)
+        count()
+    yield count
     database.dispose()
-    assert sorted(added) == sorted(expected)
+
+
+def added(calls: list[str], before: list[str]) -> list[str]:
+    for name in before:
+        calls.remove(name)
+    return sorted(calls)
+
+
+@pytest.mark.usefixtures("unobserved")
+@pytest.mark.parametrize("part", COSTS)
+def test_a_statement_costs_exactly_these_calls(read: Any, part: str) -> None:
+    options, expected = COSTS[part]
+    if part == "metrics":
+        options = {**options, "prometheus": CollectorRegistry()}
+    elif part == "spans":
+        options = {"opentelemetry": TracerProvider(sampler=ALWAYS_OFF)}
+    before = own_calls(read)
+    instrumentation = instrument(read.database, **options)
+    read()
+    calls = own_calls(read)
+    instrumentation.remove()
+    assert added(calls, before) == sorted(expected)
+
+
+@pytest.mark.usefixtures("unobserved")
+def test_a_budget_costs_exactly_these_calls(read: Any) -> None:
+    """It looks for the user's line only for a statement that is repeated, or is one too many."""
+    before = own_calls(read)
+    with StatementBudget(100):
+        first, second = own_calls(read), own_calls(read)
+    common = ["observe", "Statement.__init__", "_count", "StatementBudget.spend", "Statement.end"]
+    assert added(first, before) == sorted(common)
+    assert [name for name in added(second, before) if name != "_code_of"] == sorted([*common, "user_line", "_line"])
