@@ -42,6 +42,11 @@ _HARMLESS = re.compile(
 )
 """A text that can't write rows, or only by a function that it calls."""
 
+_COMES_FIRST = re.compile(
+    r"\s*(?:SET|RESET|SHOW|LOCK|BEGIN|START|COMMIT|END|ABORT|ROLLBACK|RELEASE|PREPARE)\b", re.IGNORECASE
+)
+"""A text that may have to come before the transaction's first query, or that must run in a failed transaction."""
+
 
 class _ForWrites(NamedTuple):
     provider: SettingsProvider
@@ -149,7 +154,9 @@ def before_statement(
     if context is not None and ANNOUNCING in context.execution_options:
         return
     providers = providers_for(session, _written(statement, context) if FOR_WRITES else ())
-    if (providers or FOR_TRANSACTIONS) and connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+    if not providers and (not FOR_TRANSACTIONS or _COMES_FIRST.match(statement)):
+        return
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
         announce(connection, providers)
 
 

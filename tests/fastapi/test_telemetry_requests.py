@@ -6,7 +6,8 @@ import asyncio
 import gc
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextvars import copy_context
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -18,7 +19,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from prometheus_client import CollectorRegistry
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dotmac_database import (
@@ -300,6 +302,67 @@ def test_a_transaction_has_its_route_as_application_name(make: Make, place: tupl
         assert shown[0] == (expected or f"{route} Order.create")
         assert shown[1].startswith(route), "it is announced again after a savepoint was rolled back"
     assert route not in observed.api.run(outside(observed))
+
+
+Named = tuple[Callable[[Coroutine[Any, Any, Any]], Any], AsyncSession]
+"""What runs a coroutine in a request, and a session."""
+
+
+@pytest.fixture
+def named_session(place: tuple[str, Any], runner: asyncio.Runner) -> Iterator[Named]:
+    """A plain session in a request, on an instrumented database of PostgreSQL."""
+    if place[0].startswith("sqlite") or place[1] is not None:
+        pytest.skip("for a plain session on PostgreSQL")
+    database = create_database(place[0])
+    instrumentation = instrument(database, opentelemetry=False, application_name=True)
+    session = database.async_sessions()
+    with within(RequestContext("GET /x")):
+        yield (lambda work: runner.run(work, context=copy_context())), session
+    runner.run(session.close())
+    instrumentation.remove()
+    runner.run(database.dispose_async())
+
+
+def test_the_name_comes_after_what_must_be_first(named_session: Named) -> None:
+    run, session = named_session
+
+    async def work() -> None:
+        await session.execute(text("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"))
+        await session.execute(text("LOCK TABLE job_orders"))
+        assert await session.scalar(text("SHOW transaction_isolation")) == "serializable"
+        assert await session.scalar(NAME) == "GET /x"
+        await session.rollback()
+
+    run(work())
+
+
+def test_a_failed_savepoint_is_rolled_back(named_session: Named) -> None:
+    run, session = named_session
+
+    async def work() -> None:
+        for _ in range(2):
+            for _ in range(2):
+                savepoint = await session.begin_nested()
+                with pytest.raises(DBAPIError, match="division by zero"):
+                    await session.execute(text("SELECT 1 / 0"))
+                await savepoint.rollback()
+                assert await session.scalar(NAME) == "GET /x"
+            await session.rollback()
+
+    run(work())
+
+
+def test_a_name_ends_with_its_transaction(named_session: Named) -> None:
+    run, session = named_session
+
+    async def name() -> str:
+        shown = str(await session.scalar(NAME))
+        await session.rollback()
+        return shown
+
+    assert run(name()) == "GET /x"
+    REQUEST.set(None)
+    assert run(name()) != "GET /x"
 
 
 async def outside(observed: Observed) -> str:
