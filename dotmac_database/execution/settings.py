@@ -42,10 +42,11 @@ _HARMLESS = re.compile(
 )
 """A text that can't write rows, or only by a function that it calls."""
 
-_COMES_FIRST = re.compile(
-    r"\s*(?:SET|RESET|SHOW|LOCK|BEGIN|START|COMMIT|END|ABORT|ROLLBACK|RELEASE|PREPARE)\b", re.IGNORECASE
-)
-"""A text that may have to come before the transaction's first query, or that must run in a failed transaction."""
+_ENDS = re.compile(r'(?:COMMIT|ROLLBACK|RELEASE)[\w\s"]*\Z')
+"""A text of SQLAlchemy's that ends a savepoint or the transaction, which may have failed. It is one statement."""
+
+_COMES_FIRST = re.compile(r"\s*(?:SET|RESET|SHOW|LOCK|COMMIT|END|ABORT|ROLLBACK|RELEASE|PREPARE)\b", re.IGNORECASE)
+"""A text that may have to come before the transaction's first query, or that may end a failed transaction."""
 
 
 class _ForWrites(NamedTuple):
@@ -151,7 +152,7 @@ def before_statement(
     session: Session | None, connection: Connection, statement: str, context: DefaultExecutionContext | None
 ) -> None:
     """Announce what a statement that SQLAlchemy is about to send needs."""
-    if context is not None and ANNOUNCING in context.execution_options:
+    if (context is not None and ANNOUNCING in context.execution_options) or _ENDS.match(statement):
         return
     providers = providers_for(session, _written(statement, context) if FOR_WRITES else ())
     if not providers and (not FOR_TRANSACTIONS or _COMES_FIRST.match(statement)):
