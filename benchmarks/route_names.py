@@ -115,8 +115,8 @@ def main() -> None:
             connection.execute("CREATE EXTENSION pg_stat_statements")
         database = create_database(server.url())
         Base.metadata.create_all(database.engine)
-        with database.engine.begin() as made:
-            made.execute(Item.__table__.insert(), [{"id": n, "name": f"item {n}"} for n in range(1000)])  # type: ignore[attr-defined]  # a table
+        with database.engine.begin() as connected:
+            connected.execute(Item.__table__.insert(), [{"id": n, "name": f"item {n}"} for n in range(1000)])  # type: ignore[attr-defined]  # a table
         database.dispose()
         print("| driver | route as | prepared statements | entries of pg_stat_statements |", " | ".join(CALLS), "|")
         for driver in ("asyncpg", "psycopg"):

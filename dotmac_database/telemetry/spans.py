@@ -35,7 +35,7 @@ class Spans:
             if value is not None:
                 self._attributes[name] = value
 
-    def record(self, statement: Statement, subject: Subject, _tenant: object) -> None:
+    def record(self, statement: Statement, subject: Subject, tenant: object) -> None:  # noqa: ARG002 - as metrics
         """Make the span of a statement that has ended, as a child of the current span."""
         end = time_ns()
         name, attributes = self._known.get(subject) or self._described(subject)
