@@ -1,8 +1,8 @@
 """Observers of the statements of this process, by both ways: SQLAlchemy's execution, and the driver alone.
 
-An observer sees each statement exactly once. `attach` registers it for one engine, `attach_everywhere` for all engines.
-The places that send statements call `observe` only if `OBSERVED` is not empty, so that nobody pays for observers that
-do not exist. BEGIN, COMMIT, savepoints and settings are not observed.
+An observer sees each statement exactly once: after it has ended (`attach`, for one engine), or before it is sent
+(`attach_everywhere`, for all engines). The places that send statements call `observe` only if `OBSERVED` is not empty,
+so that nobody pays for observers that do not exist. BEGIN, COMMIT, savepoints and settings are not observed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from threading import Lock
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Dialect, Engine, ExceptionContext, event
 
@@ -36,7 +36,7 @@ class Statement:
     succeeded.
     """
 
-    __slots__ = ("_observers", "_started", "dialect", "error", "seconds", "source", "sql")
+    __slots__ = ("_observers", "dialect", "error", "seconds", "source", "sql", "started")
 
     def __init__(self, sql: str, dialect: Dialect, source: object, observers: tuple[Observer, ...]) -> None:
         self.sql = sql
@@ -45,31 +45,26 @@ class Statement:
         self.seconds = 0.0
         self.error: BaseException | None = None
         self._observers = observers
-        self._started = perf_counter()
-
-    def start(self) -> None:
-        """Measure the time from now on: what came before, such as a savepoint, is not part of the statement."""
-        self._started = perf_counter()
+        self.started = perf_counter()
+        """From when on the time is measured. What came before, such as a savepoint, is not part of the statement."""
 
     def end(self, error: BaseException | None = None) -> None:
         """Note that the database has answered, or that the statement has failed, and call the observers."""
-        self.seconds = perf_counter() - self._started
+        self.seconds = perf_counter() - self.started
         self.error = error
         for observer in self._observers:
             try:
-                observer.after(self)
+                observer(self)
             except Exception:  # noqa: BLE001 - a failing observer must not affect the statement
                 _log.exception("An observer of statements failed")
 
 
-class Observer(Protocol):
-    """Gets each statement, in the thread or greenlet that sends it."""
+Observer: TypeAlias = Callable[[Statement], None]
+"""Gets each statement, in the thread or greenlet that sends it.
 
-    def before(self, statement: Statement) -> None:
-        """Called before the statement is sent. An exception keeps it from being sent, and leaves unchanged."""
-
-    def after(self, statement: Statement) -> None:
-        """Called after it has ended. An exception is logged and suppressed."""
+An exception of an observer that is called before a statement keeps that from being sent, and leaves unchanged. One that
+is raised after it is logged and suppressed.
+"""
 
 
 OBSERVED: list[Observer] = []
@@ -81,7 +76,7 @@ _listening = False
 
 
 def attach(engine: Engine, observer: Observer) -> Callable[[], None]:
-    """Let ``observer`` see the statements of one engine. Returns a function that ends this."""
+    """Call ``observer`` after each statement of one engine. Returns a function that ends this."""
     with _lock:
         _listen()
         dialect = engine.dialect
@@ -90,7 +85,7 @@ def attach(engine: Engine, observer: Observer) -> Callable[[], None]:
 
     def detach() -> None:
         with _lock:
-            remaining = tuple([each for each in vars(dialect)[_OBSERVERS] if each is not observer])
+            remaining = tuple([each for each in vars(dialect)[_OBSERVERS] if each != observer])
             setattr(dialect, _OBSERVERS, remaining)
             OBSERVED.remove(observer)
 
@@ -98,7 +93,7 @@ def attach(engine: Engine, observer: Observer) -> Callable[[], None]:
 
 
 def attach_everywhere(observer: Observer) -> None:
-    """Let ``observer`` see the statements of all engines, from now on. Calling it again has no effect."""
+    """Call ``observer`` before each statement of all engines, from now on. Calling it again has no effect."""
     with _lock:
         if observer not in _EVERYWHERE:
             _listen()
@@ -108,12 +103,12 @@ def attach_everywhere(observer: Observer) -> None:
 
 def observe(dialect: Dialect, sql: str, source: object = None) -> Statement | None:
     """The record of a statement that is sent now; None: nobody observes it. Call its ``end`` when it has ended."""
-    observers = (*vars(dialect).get(_OBSERVERS, ()), *_EVERYWHERE)
-    if not observers or _is_control(sql):
+    observers: tuple[Observer, ...] = vars(dialect).get(_OBSERVERS, ())
+    if not (observers or _EVERYWHERE) or _is_control(sql):
         return None
     statement = Statement(sql, dialect, source, observers)
-    for observer in observers:
-        observer.before(statement)
+    for observer in _EVERYWHERE:
+        observer(statement)
     return statement
 
 

@@ -15,7 +15,7 @@ from dotmac_database import ALL_TENANTS, MisuseError, bound_tenant, current_acto
 from .identity import RequestIdentity
 from .job_headers import JobCaller, JobFault, JobHeadersError, JobSigner
 from .registry import PluginError
-from .request_ids import current_request_id, new_request_id, request_id_of, within_request
+from .request_ids import current_request_id, new_request_id, request_id_of, within_job
 from .session_callers import AnySession, caller_of
 from .sessions import async_unit, sync_unit
 from .source import Source
@@ -55,10 +55,10 @@ async def resumed(
     """The block of `DatabasePlugin.resume`."""
     job = signer_of(source).read(headers, max_age)
     states = states_for(source)
-    if states is not None:
-        await states.check(job.tenant)
-    person = await _loaded(source, job)
-    with within_request(job.request_id):
+    with within_job(job.request_id, job.tenant):
+        if states is not None:
+            await states.check(job.tenant)
+        person = await _loaded(source, job)
         identity = RequestIdentity(job.tenant, job.actor, person=person)
         async with async_unit(source, identity, unlimited=unlimited) as session:
             yield session
@@ -71,10 +71,10 @@ def sync_resumed(
     """As `resumed`, on a `Session`."""
     job = signer_of(source).read(headers, max_age)
     states = states_for(source)
-    if states is not None:
-        states.sync_check(job.tenant)
-    person = _sync_loaded(source, job)
-    with within_request(job.request_id):
+    with within_job(job.request_id, job.tenant):
+        if states is not None:
+            states.sync_check(job.tenant)
+        person = _sync_loaded(source, job)
         identity = RequestIdentity(job.tenant, job.actor, person=person)
         with sync_unit(source, identity, unlimited=unlimited) as session:
             yield session

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from dataclasses import replace
 from uuid import uuid4
 
 from starlette.types import Scope
+
+from dotmac_database.telemetry import REQUEST, RequestContext, within
 
 REQUEST_ID_HEADER = "X-Request-ID"
 """The header in which a client or a proxy names the request."""
@@ -16,22 +18,29 @@ REQUEST_ID_HEADER = "X-Request-ID"
 _VALID = re.compile(r"[A-Za-z0-9_.:@/+=-]{1,128}\Z")
 _RAW_HEADER = REQUEST_ID_HEADER.lower().encode()
 _SCOPE = "dotmac_database.request_id"
-_CURRENT: ContextVar[str | None] = ContextVar("dotmac_database_request_id", default=None)
 
 
 def current_request_id() -> str | None:
     """The id of the request or of the job that runs in this context; None outside of `within_request`."""
-    return _CURRENT.get()
+    request = REQUEST.get()
+    return None if request is None else request.request_id
 
 
 @contextmanager
 def within_request(request_id: str) -> Iterator[None]:
-    """Make ``request_id`` the current one in this block, in this task and thread."""
-    token = _CURRENT.set(request_id)
-    try:
+    """Make ``request_id`` the current one in this block, in this task and thread.
+
+    Log records and spans have it too. The route and the tenant that they have stay.
+    """
+    with within(replace(REQUEST.get() or RequestContext(), request_id=request_id)):
         yield
-    finally:
-        _CURRENT.reset(token)
+
+
+@contextmanager
+def within_job(request_id: str, tenant: object) -> Iterator[None]:
+    """As `within_request`, for a job that works for ``tenant``; None: for none."""
+    with within(replace(REQUEST.get() or RequestContext(), request_id=request_id, tenant=tenant)):
+        yield
 
 
 def is_request_id(text: str) -> bool:

@@ -1,18 +1,21 @@
-"""What the telemetry knows of a request, from its first session to the end of its endpoint."""
+"""What the telemetry knows of a request, from its first session to the end of its endpoint or its export."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack
 from dataclasses import replace
+from types import TracebackType
+from typing import TypeVar
 
 from starlette.requests import HTTPConnection
 
-from dotmac_database.telemetry import REQUEST, RequestContext
+from dotmac_database.telemetry import REQUEST, Continued, RequestContext, within
 
 from .internals import ending_stack, route_of
-from .request_ids import request_id_of, within_request
+from .request_ids import request_id_of
 from .source import Source
+
+S = TypeVar("S")
 
 _SCOPE = "dotmac_database.request_telemetry"
 
@@ -35,16 +38,39 @@ def observe_request(source: Source, connection: HTTPConnection, tenant: object) 
             ending_stack(connection).enter_context(source.statement_budget.renewed())
 
 
-@contextmanager
-def _within(connection: HTTPConnection, tenant: object) -> Iterator[None]:
-    """Make the request the current one in this block."""
-    request_id = request_id_of(connection.scope)
+def _within(connection: HTTPConnection, tenant: object) -> AbstractContextManager[None]:
+    """A block in which the request is the current one."""
     template = getattr(route_of(connection), "path_format", None)
     method = connection.scope.get("method", "WEBSOCKET")
-    before = REQUEST.get()
-    REQUEST.set(RequestContext(f"{method} {template}" if template else None, request_id, tenant))
-    try:
-        with within_request(request_id):
-            yield
-    finally:
-        REQUEST.set(before)
+    route = f"{method} {template}" if template else None
+    return within(RequestContext(route, request_id_of(connection.scope), tenant))
+
+
+def continued(later: AbstractAsyncContextManager[S]) -> AbstractAsyncContextManager[S]:
+    """``later``, a block that begins after the endpoint, as work of the request that is current now.
+
+    It must be entered and left in the same task. If there is no request and no budget, it is ``later`` itself.
+    """
+    block = Continued()
+    return _Continued(block, later) if block else later
+
+
+class _Continued(AbstractAsyncContextManager[S]):
+    def __init__(self, block: Continued, later: AbstractAsyncContextManager[S]) -> None:
+        self._block = block
+        self._later = later
+
+    async def __aenter__(self) -> S:
+        with ExitStack() as stack:
+            stack.enter_context(self._block)
+            session = await self._later.__aenter__()
+            stack.pop_all()
+        return session
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        try:
+            return await self._later.__aexit__(kind, error, traceback)
+        finally:
+            self._block.__exit__(kind, error, traceback)

@@ -33,7 +33,7 @@ from dotmac_database import (
 
 from .identity import IDENTITY_SESSIONS, NOBODY, IdentitySession, RequestIdentity
 from .internals import ending_stack, fail_endpoint, is_first_exit
-from .request_telemetry import observe_request
+from .request_telemetry import continued, observe_request
 from .session_callers import CALLER, AnySession, SessionCaller
 from .source import Source
 
@@ -228,14 +228,15 @@ def later_session(connection: HTTPConnection, session: AsyncSession) -> Abstract
     """A block with a session for work after one of the request's sessions has ended, such as the body of a response.
 
     It is a unit of work like that of ``session``, for the same tenant and actor: on a session of its own, or on
-    ``session`` again if the app supplies that. A session that does not end with the request is given unchanged.
+    ``session`` again if the app supplies that. A session that does not end with the request is given unchanged. For the
+    telemetry, and for a budget of statements, the block belongs to the request.
     """
     open_sessions: dict[tuple[object, object], _Ending[Any]] = connection.scope.get(_SCOPE, {})
     for ending in open_sessions.values():
         if ending.session is session and isinstance(ending.unit, (_AsyncUnit, _LentAsyncUnit)):
             again: AbstractAsyncContextManager[AsyncSession] = ending.unit.again()
-            return again
-    return nullcontext(session)
+            return continued(again)
+    return continued(nullcontext(session))
 
 
 def _is_idle(session: Session) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from time import perf_counter
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Dialect, Engine, Table
@@ -39,7 +40,7 @@ from ..sqlalchemy_internals import (
 from .compiling import DriverStatement, Processors, driver_statement
 from .objects import inserted, objects_of
 from .routes import Boundary, Route, engine_of
-from .settings import FOR_WRITES, announce, opening, providers_for
+from .settings import FOR_TRANSACTIONS, FOR_WRITES, announce, opening, providers_for
 from .state import SettingsProvider, discard_changes, state_of
 from .work import lost_in_write, rollback, vanished
 
@@ -332,8 +333,8 @@ def _records_within(
     link = link_of(connection.connection)
     if not to_send.driver.is_usable(link) or to_send.driver.commits_each(link):
         return None
-    providers: Sequence[SettingsProvider] = ()
-    if state_of(session).settings or (FOR_WRITES and written):
+    providers: Sequence[SettingsProvider] | None = None
+    if state_of(session).settings or FOR_TRANSACTIONS or (FOR_WRITES and written):
         providers = providers_for(session, written)
         if to_send.driver.in_transaction(link) or not has_transaction_settings(connection.dialect.name):
             announce(connection, providers)
@@ -342,7 +343,7 @@ def _records_within(
     info = link.pooled.info
     info[BUSY] = True
     try:
-        if providers and not attempt.begun:
+        if providers is not None and not attempt.begun:
             attempt.open(opening(connection, providers))
         if is_protected:
             attempt.secure()
@@ -460,7 +461,7 @@ def _sent(
     """
     driver = to_send.driver
     if observed is not None:
-        observed.start()
+        observed.started = perf_counter()
     leaves = not is_within and driver.enter_autocommit(link, is_write=is_write)
     try:
         rows, types = _with_fresh_plan(dialect, link, driver, sql, arguments, is_within=is_within)

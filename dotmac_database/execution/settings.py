@@ -1,10 +1,12 @@
 """Settings that a transaction gets before its first statement that needs them, such as the tenant and the actor.
 
-A `SettingsProvider` has the current values. It is registered in one of two ways:
+A `SettingsProvider` has the current values. It is registered in one of three ways:
 
 - ``add_provider(session, provider)``: the transactions of this session have the settings, for reads and writes.
 - ``provide_for_writes(provider, concerns)``: a write to a table that it ``concerns`` has them, in all sessions, and
   also on connections without a session. Reads never send them.
+- ``provide_for_transactions(engine, provider)``: the transactions of this engine have them. No statement gets a
+  transaction because of it.
 
 The settings of all providers travel in one message: with BEGIN if the driver sends the statement and begins the
 transaction, else in one statement of their own. They are sent again if a value has changed, and after a rollback to a
@@ -40,6 +42,12 @@ _HARMLESS = re.compile(
 )
 """A text that can't write rows, or only by a function that it calls."""
 
+_ENDS = re.compile(r'(?:COMMIT|ROLLBACK|RELEASE)[\w\s"]*\Z')
+"""A text of SQLAlchemy's that ends a savepoint or the transaction, which may have failed. It is one statement."""
+
+_COMES_FIRST = re.compile(r"\s*(?:SET|RESET|SHOW|LOCK|COMMIT|END|ABORT|ROLLBACK|RELEASE|PREPARE)\b", re.IGNORECASE)
+"""A text that may have to come before the transaction's first query, or that may end a failed transaction."""
+
 
 class _ForWrites(NamedTuple):
     provider: SettingsProvider
@@ -48,6 +56,9 @@ class _ForWrites(NamedTuple):
 
 FOR_WRITES: list[_ForWrites] = []
 """The providers of `provide_for_writes`. Empty as long as nothing in the process needs one."""
+
+FOR_TRANSACTIONS: list[tuple[Engine, SettingsProvider]] = []
+"""The providers of `provide_for_transactions`, each with its engine."""
 
 
 def add_provider(session: Session, provider: SettingsProvider) -> None:
@@ -69,6 +80,20 @@ def provide_for_writes(provider: SettingsProvider, concerns: Callable[[Table], b
     if not FOR_WRITES:
         event.listen(Engine, "before_cursor_execute", _before_statement, retval=True)
     FOR_WRITES.append(_ForWrites(provider, concerns))
+
+
+def provide_for_transactions(engine: Engine, provider: SettingsProvider) -> Callable[[], None]:
+    """Give the transactions of an engine the provider's settings. Returns a function that ends this.
+
+    They travel with BEGIN if a repository's statement begins the transaction, by the driver alone. Otherwise they are a
+    statement of their own. Statements that the server commits by itself don't have them.
+    """
+    entry = engine, provider
+    if not (FOR_WRITES or event.contains(engine, "before_cursor_execute", _before_statement)):
+        event.listen(engine, "before_cursor_execute", _before_statement, retval=True)
+    watch(engine)
+    FOR_TRANSACTIONS.append(entry)
+    return lambda: FOR_TRANSACTIONS.remove(entry)
 
 
 def write_needs(table: Table) -> bool:
@@ -110,7 +135,7 @@ def _pending(
     """The providers whose settings the open transaction does not have, each with its present state."""
     all_kinds = has_transaction_settings(connection.dialect.name)
     present = announced(connection.info)
-    for provider in providers:
+    for provider in (*providers, *_of_engine(connection)):
         state = provider.current() if all_kinds or provider.for_triggers else None
         if state != present.get(provider):
             yield provider, state
@@ -118,14 +143,21 @@ def _pending(
                 present[provider] = state
 
 
+def _of_engine(connection: Connection) -> Iterable[SettingsProvider]:
+    # Not by the engine itself: `Engine.execution_options` makes another one with the same pool.
+    return [provider for engine, provider in FOR_TRANSACTIONS if engine.pool is connection.engine.pool]
+
+
 def before_statement(
     session: Session | None, connection: Connection, statement: str, context: DefaultExecutionContext | None
 ) -> None:
     """Announce what a statement that SQLAlchemy is about to send needs."""
-    if context is not None and ANNOUNCING in context.execution_options:
+    if (context is not None and ANNOUNCING in context.execution_options) or _ENDS.match(statement):
         return
     providers = providers_for(session, _written(statement, context) if FOR_WRITES else ())
-    if providers and connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+    if not providers and (not FOR_TRANSACTIONS or _COMES_FIRST.match(statement)):
+        return
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
         announce(connection, providers)
 
 

@@ -4,12 +4,14 @@ The packages of the extra ``telemetry`` are imported when `instrument` is called
 """
 
 from .budget import OnExceed, StatementBudget, StatementBudgetWarning
-from .context import REQUEST, RequestContext
+from .context import REQUEST, RequestContext, within
+from .continuing import Continued
 from .instrumentation import Instrumentation, instrument
 from .logs import DatabaseLogFilter
 
 __all__ = [
     "REQUEST",
+    "Continued",
     "DatabaseLogFilter",
     "Instrumentation",
     "OnExceed",
@@ -17,4 +19,5 @@ __all__ = [
     "StatementBudget",
     "StatementBudgetWarning",
     "instrument",
+    "within",
 ]

@@ -73,24 +73,26 @@ class StatementBudget:
         return StatementBudget(self.limit, self.on_exceed)
 
     def __enter__(self) -> Self:
-        attach_everywhere(_COUNTER)
-        _ACTIVE.set((*_ACTIVE.get(), self))
+        attach_everywhere(_count)
+        ACTIVE.set((*ACTIVE.get(), self))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         # Not by a token: a block may be left in another context than the one in which it was entered.
-        _ACTIVE.set(tuple([each for each in _ACTIVE.get() if each is not self]))
+        ACTIVE.set(tuple([each for each in ACTIVE.get() if each is not self]))
 
-    def spend(self, sql: str, line: Line | None) -> None:
-        """Count one statement, which ``line`` is about to send. Raises or warns if it is one too many."""
+    def spend(self, sql: str) -> None:
+        """Count one statement, which is about to be sent. Raises or warns if it is one too many."""
         shape = sanitised(sql)
         with self._lock:
             self._count += 1
-            self._shapes[shape] += 1
-            self._lines[shape] = line
+            times = self._shapes[shape] = self._shapes.get(shape, 0) + 1
             exceeded = self._count > self.limit and (self.on_exceed == "raise" or self._count == self.limit + 1)
+            # A message shows the line of a statement that was repeated, or else of the one too many.
+            line = user_line() if exceeded or times > 1 else None
+            self._lines[shape] = line
             message = self._message(shape) if exceeded else ""
         if not exceeded:
             return
@@ -115,23 +117,11 @@ class StatementBudget:
         )
 
 
-_ACTIVE: ContextVar[tuple[StatementBudget, ...]] = ContextVar("dotmac_database_budgets", default=())
+ACTIVE: ContextVar[tuple[StatementBudget, ...]] = ContextVar("dotmac_database_budgets", default=())
 """The budgets of the open blocks, the outermost first."""
 
 
-class _Counter:
-    """The observer that counts each statement in all open blocks."""
-
-    def before(self, statement: Statement) -> None:
-        """Count the statement."""
-        budgets = _ACTIVE.get()
-        if budgets:
-            line = user_line()
-            for budget in budgets:
-                budget.spend(statement.sql, line)
-
-    def after(self, statement: Statement) -> None:
-        """Its outcome does not matter."""
-
-
-_COUNTER = _Counter()
+def _count(statement: Statement) -> None:
+    """Count a statement in all open blocks."""
+    for budget in ACTIVE.get():
+        budget.spend(statement.sql)

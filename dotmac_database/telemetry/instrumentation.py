@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import Connection, Engine, event
 
+from ..dialects.features import has_transaction_settings
 from ..engines import Database
 from ..errors import MisuseError
+from ..execution.settings import provide_for_transactions
 from ..observers import Statement, attach
+from .application_name import APPLICATION_NAME
 from .extras import require
 from .logs import DatabaseLogFilter, add_to_toolkit
 from .slow import SlowStatements
@@ -43,16 +47,21 @@ class HasDatabase(Protocol):
 class Sink(Protocol):
     """Records statements that have ended: as metrics, spans, or log records."""
 
-    def record(self, statement: Statement, subject: Subject) -> None:
-        """Record a statement."""
+    def record(self, statement: Statement, subject: Subject, tenant: object) -> None:
+        """Record a statement, and the tenant of the repository that has sent it."""
 
 
 class Instrumentation:
-    """What `instrument` has attached to a database. ``name`` is the database's name in metrics."""
+    """What `instrument` has attached to a database. ``name`` is the database's name in metrics.
 
-    def __init__(self, name: str, sinks: list[Sink]) -> None:
+    ``slow`` gets only statements that take ``slow.threshold`` seconds or more; None: there is no log of them.
+    """
+
+    def __init__(self, name: str, sinks: list[Sink], slow: SlowStatements | None = None) -> None:
         self.name = name
-        self._sinks = tuple(sinks)
+        self._records = tuple([sink.record for sink in sinks])
+        self._slow = slow
+        self._slow_from = inf if slow is None else slow.threshold
         self._ends: list[Callable[[], None]] = []
 
     def remove(self) -> None:
@@ -66,17 +75,18 @@ class Instrumentation:
 
     def observe_engine(self, engine: Engine) -> None:
         """See the statements of an engine from now on."""
-        if self._sinks:
-            self.at_removal(attach(engine, self))
+        if self._records or self._slow is not None:
+            self.at_removal(attach(engine, self._record))
 
-    def before(self, statement: Statement) -> None:
-        """Only its end matters."""
-
-    def after(self, statement: Statement) -> None:
-        """Record a statement."""
-        subject = subject_of(statement)
-        for sink in self._sinks:
-            sink.record(statement, subject)
+    def _record(self, statement: Statement) -> None:
+        is_slow = statement.seconds >= self._slow_from
+        if not (is_slow or self._records):
+            return
+        subject, tenant = subject_of(statement)
+        for record in self._records:
+            record(statement, subject, tenant)
+        if is_slow and self._slow is not None:
+            self._slow.record(statement, subject)
 
 
 def instrument(
@@ -88,6 +98,7 @@ def instrument(
     slow_statement: float | None = None,
     tenant_label: int = 0,
     log_tenant: bool = False,
+    application_name: bool = False,
 ) -> Instrumentation:
     """Measure the statements, transactions and pools of a `DatabasePlugin` or a `Database`. Sends nothing.
 
@@ -100,14 +111,21 @@ def instrument(
     whoever can read the metrics can read the tenants' names; the tenants beyond the limit are one, ``other``. The
     toolkit's log records get the fields of `DatabaseLogFilter`, with the tenant if ``log_tenant`` is True.
 
+    ``application_name``: each transaction of a request on PostgreSQL has the request's route, and the repository's
+    method that has begun it, as its setting ``application_name``, at most 63 bytes, until it ends. It travels with
+    BEGIN if a repository begins the transaction by asyncpg alone; otherwise it is one statement more in the
+    transaction. Statements that the server commits by itself keep the connection's name.
+
     Calling it again for the same database replaces what the last call attached. Raises `MisuseError` if a package of
-    the extra ``telemetry`` is missing, or for a negative limit.
+    the extra ``telemetry`` is missing, for a negative limit, or for ``application_name`` on another database.
     """
     database = target if isinstance(target, Database) else getattr(target, "database", None)
     if not isinstance(database, Database):
         raise MisuseError(f"instrument() takes a DatabasePlugin or a Database, not {type(target).__name__}.")
     if tenant_label < 0 or (slow_statement is not None and slow_statement < 0):
         raise MisuseError("tenant_label and slow_statement must not be negative.")
+    if application_name and not has_transaction_settings(database.url.get_backend_name()):
+        raise MisuseError("application_name is a setting of PostgreSQL's transactions.", field="application_name")
     label = name or (target.name if not isinstance(target, Database) else database.url.database) or "default"
     if isinstance(database.instrumentation, Instrumentation):
         database.instrumentation.remove()
@@ -128,9 +146,7 @@ def instrument(
         from .spans import Spans
 
         sinks.append(Spans(None if opentelemetry is True else opentelemetry, database.url))
-    if slow_statement is not None:
-        sinks.append(SlowStatements(slow_statement))
-    result = Instrumentation(label, sinks)
+    result = Instrumentation(label, sinks, None if slow_statement is None else SlowStatements(slow_statement))
     for end in ends:
         result.at_removal(end)
     _log_fields(result, tenant=log_tenant)
@@ -138,6 +154,10 @@ def instrument(
     if metrics is not None:
         timing = metrics
         result.at_removal(database.on_engine(lambda engine: result.at_removal(time_transactions(engine, timing))))
+    if application_name:
+        result.at_removal(
+            database.on_engine(lambda engine: result.at_removal(provide_for_transactions(engine, APPLICATION_NAME)))
+        )
     database.instrumentation, database.is_observed = result, True
     return result
 

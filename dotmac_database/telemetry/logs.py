@@ -24,16 +24,19 @@ class DatabaseLogFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the fields."""
-        request, source = REQUEST.get(), origin()
+        request = REQUEST.get()
+        operation, repository = origin() or (None, None)
         tenant = None
         if self._tenant:
-            named = request.tenant if source is None and request is not None else source and source.tenant
+            named = None if repository is None else repository.tenant_id
+            if repository is None and request is not None:
+                named = request.tenant
             tenant = None if named is None else str(named)
         fields: dict[str, str | None] = {
             "request_id": None if request is None else request.request_id,
             "route": None if request is None else request.route,
-            "model": None if source is None else source.model.__name__,
-            "operation": None if source is None else source.operation,
+            "model": None if repository is None else repository.model_class.__name__,
+            "operation": operation,
             "tenant": tenant,
         }
         for name, value in fields.items():

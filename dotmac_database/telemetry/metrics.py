@@ -143,8 +143,8 @@ class DatabaseMetrics:
             outcome: metrics.transactions.labels(database, outcome) for outcome in ("commit", "rollback")
         }
 
-    def record(self, statement: Statement, subject: Subject) -> None:
-        """Record a statement that has ended."""
+    def record(self, statement: Statement, subject: Subject, tenant: object) -> None:
+        """Record a statement that has ended, and the tenant of the repository that has sent it."""
         key = (subject.operation, subject.model, statement.error is None)
         histogram = self._statements.get(key)
         if histogram is None:
@@ -152,10 +152,10 @@ class DatabaseMetrics:
             labels = (self._database, subject.operation, subject.model, outcome)
             histogram = self._statements[key] = self._metrics.statements.labels(*labels)
         histogram.observe(statement.seconds)
-        if self._tenants is not None and subject.tenant is not None:
-            tenant = self._tenants(str(subject.tenant))
-            self._metrics.tenant_statements.labels(self._database, tenant).inc()
-            self._metrics.tenant_seconds.labels(self._database, tenant).inc(statement.seconds)
+        if self._tenants is not None and tenant is not None:
+            name = self._tenants(str(tenant))
+            self._metrics.tenant_statements.labels(self._database, name).inc()
+            self._metrics.tenant_seconds.labels(self._database, name).inc(statement.seconds)
 
     def record_transaction(self, outcome: str, seconds: float) -> None:
         """Record a transaction that has ended by ``commit`` or ``rollback``."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sysconfig
-from collections.abc import Iterator
+from enum import Enum, auto
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import greenlet
 import sqlalchemy
@@ -27,12 +28,8 @@ _STANDARD = f"{sysconfig.get_paths()['stdlib']}/"
 _EVENT_LOOP = f"{Path(asyncio.__file__).parent}/"
 
 
-class Origin(NamedTuple):
-    """A repository's method that is running: its name, the repository's mapped class, and its tenant."""
-
-    operation: str
-    model: type
-    tenant: object
+AnyRepository: TypeAlias = RepositoryCore[Any, Any]
+"""A repository of any model, on any session."""
 
 
 class Line(NamedTuple):
@@ -64,30 +61,29 @@ def _methods() -> dict[int, str]:
 _METHODS = _methods()
 
 
-def origin() -> Origin | None:
-    """The outermost method of the repository that sends the statement; None: no repository sends it.
+def origin() -> tuple[str, AnyRepository] | None:
+    """The outermost method of the repository that sends the statement, and the repository; None: none sends it.
 
     Methods of the user's own repository classes are not named, so that the names are bounded.
     """
     frame = inspect.currentframe()
     method: FrameType | None = None
     name = ""
-    current = greenlet.getcurrent()
+    current: greenlet.greenlet | None = None
+    known = _METHODS.get
     while frame is not None:
         code = frame.f_code
-        known = _METHODS.get(id(code))
-        if known is not None:
-            method, name = frame, known
+        public = known(id(code))
+        if public is not None:
+            method, name = frame, public
         elif method is not None and not code.co_filename.startswith(_OWN):
             break
         frame = frame.f_back
-        if frame is None and current.parent is not None:
-            current = current.parent
-            frame = current.gr_frame
+        if frame is None:
+            current = (current or greenlet.getcurrent()).parent
+            frame = None if current is None else current.gr_frame
     repository = None if method is None else method.f_locals.get("self")
-    if not isinstance(repository, RepositoryCore):
-        return None
-    return Origin(name, repository.model_class, repository.tenant_id)
+    return (name, repository) if isinstance(repository, RepositoryCore) else None
 
 
 def user_line() -> Line | None:
@@ -97,29 +93,42 @@ def user_line() -> Line | None:
     only the toolkit's and SQLAlchemy's code is running.
     """
     library: FrameType | None = None
-    for frame in _frames():
-        path = frame.f_code.co_filename
-        if path.startswith((*_OWN, _STANDARD)) and "-packages/" not in path.removeprefix(_PACKAGE):
-            continue
-        if "-packages/" not in path:
+    frame = inspect.currentframe()
+    current: greenlet.greenlet | None = None
+    while frame is not None:
+        code = _code_of(frame.f_code.co_filename)
+        if code is _Code.USERS:
             return _line(frame)
-        if library is None and not path.startswith(_OWN):
+        if code is _Code.EVENT_LOOP:
+            break
+        if code is _Code.LIBRARY and library is None:
             library = frame
+        frame = frame.f_back
+        if frame is None:
+            current = (current or greenlet.getcurrent()).parent
+            frame = None if current is None else current.gr_frame
     return None if library is None else _line(library)
 
 
-def _frames() -> Iterator[FrameType]:
-    """The frames that are running, the innermost first, without those of the event loop and below it."""
-    current: greenlet.greenlet | None = greenlet.getcurrent()
-    frame = inspect.currentframe()
-    while frame is not None:
-        if frame.f_code.co_filename.startswith(_EVENT_LOOP):
-            return
-        yield frame
-        frame = frame.f_back
-        if frame is None and current is not None and current.parent is not None:
-            current = current.parent
-            frame = current.gr_frame
+class _Code(Enum):
+    """Whose code a file has. OWN is that of the toolkit, of SQLAlchemy and of the standard library."""
+
+    EVENT_LOOP = auto()
+    OWN = auto()
+    LIBRARY = auto()
+    USERS = auto()
+
+
+@lru_cache(maxsize=4096)
+def _code_of(path: str) -> _Code:
+    if path.startswith(_EVENT_LOOP):
+        return _Code.EVENT_LOOP
+    is_installed = "-packages/" in path
+    if path.startswith((*_OWN, _STANDARD)) and (not is_installed or "-packages/" not in path.removeprefix(_PACKAGE)):
+        return _Code.OWN
+    if not is_installed:
+        return _Code.USERS
+    return _Code.OWN if path.startswith(_OWN) else _Code.LIBRARY
 
 
 def _line(frame: FrameType) -> Line:

@@ -7,7 +7,6 @@ import logging
 from ..observers import Statement
 from .context import REQUEST
 from .subject import Subject
-from .text import sanitised
 
 log = logging.getLogger("dotmac_database.slow_statements")
 """The logger of slow statements. Its records have ``duration`` (seconds), ``route``, ``model`` and ``operation``."""
@@ -17,12 +16,10 @@ class SlowStatements:
     """Writes each statement that takes ``threshold`` seconds or more to the log, as a warning without parameters."""
 
     def __init__(self, threshold: float) -> None:
-        self._threshold = threshold
+        self.threshold = threshold
 
     def record(self, statement: Statement, subject: Subject) -> None:
-        """Write the statement to the log if it was slow."""
-        if statement.seconds < self._threshold:
-            return
+        """Write a slow statement to the log."""
         request = REQUEST.get()
         route = None if request is None else request.route
         what = f"{subject.model}.{subject.operation}" if subject.model else subject.operation
@@ -31,7 +28,7 @@ class SlowStatements:
             statement.seconds,
             "" if route is None else f"{route}, ",
             what,
-            sanitised(statement.sql),
+            subject.sql,
             extra={
                 "duration": statement.seconds,
                 "route": route,

@@ -11,14 +11,17 @@ https://opentelemetry.io/docs/specs/semconv/database/database-spans/
 from __future__ import annotations
 
 from time import time_ns
+from typing import TypeAlias
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider
 from sqlalchemy import URL
 
 from ..observers import Statement
-from .subject import Subject
-from .text import sanitised
+from .context import REQUEST
+from .subject import MAX_SUBJECTS, Subject
+
+Attributes: TypeAlias = dict[str, str | int]
 
 
 class Spans:
@@ -26,36 +29,44 @@ class Spans:
 
     def __init__(self, provider: TracerProvider | None, url: URL) -> None:
         self._tracer = trace.get_tracer("dotmac_database", tracer_provider=provider)
-        self._attributes: dict[str, str | int] = {"db.system.name": url.get_backend_name()}
+        self._known: dict[Subject, tuple[str, Attributes]] = {}
+        self._attributes: Attributes = {"db.system.name": url.get_backend_name()}
         for name, value in (("db.namespace", url.database), ("server.address", url.host), ("server.port", url.port)):
             if value is not None:
                 self._attributes[name] = value
 
-    def record(self, statement: Statement, subject: Subject) -> None:
+    def record(self, statement: Statement, subject: Subject, tenant: object) -> None:  # noqa: ARG002 - as metrics
         """Make the span of a statement that has ended, as a child of the current span."""
         end = time_ns()
-        span = self._tracer.start_span(
-            f"{subject.verb} {subject.table}" if subject.table else subject.verb,
-            kind=SpanKind.CLIENT,
-            start_time=end - int(statement.seconds * 1e9),
-        )
-        if span.is_recording():
-            attributes = {
-                **self._attributes,
-                "db.operation.name": subject.verb,
-                "db.query.text": sanitised(statement.sql),
-                "dotmac.operation": subject.operation,
-            }
-            if subject.table:
-                attributes["db.collection.name"] = subject.table
-            if subject.model:
-                attributes["dotmac.model"] = subject.model
-            span.set_attributes(attributes)
-            if statement.error is not None:
-                # Neither the message nor the stack: the database's message may contain values of the row.
-                span.set_attribute("error.type", type(statement.error).__qualname__)
-                sqlstate = getattr(statement.error, "sqlstate", None)
-                if isinstance(sqlstate, str):
-                    span.set_attribute("db.response.status_code", sqlstate)
-                span.set_status(Status(StatusCode.ERROR))
+        name, attributes = self._known.get(subject) or self._described(subject)
+        request = REQUEST.get()
+        if request is not None and request.request_id is not None:
+            attributes = {**attributes, "dotmac.request_id": request.request_id}
+        start = end - int(statement.seconds * 1e9)
+        span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes, start_time=start)
+        if statement.error is not None and span.is_recording():
+            # Neither the message nor the stack: the database's message may contain values of the row.
+            span.set_attribute("error.type", type(statement.error).__qualname__)
+            sqlstate = getattr(statement.error, "sqlstate", None)
+            if isinstance(sqlstate, str):
+                span.set_attribute("db.response.status_code", sqlstate)
+            span.set_status(Status(StatusCode.ERROR))
         span.end(end)
+
+    def _described(self, subject: Subject) -> tuple[str, Attributes]:
+        """The name of the spans of a subject, and their attributes, which are made once."""
+        attributes = {
+            **self._attributes,
+            "db.operation.name": subject.verb,
+            "db.query.text": subject.sql,
+            "dotmac.operation": subject.operation,
+        }
+        if subject.table:
+            attributes["db.collection.name"] = subject.table
+        if subject.model:
+            attributes["dotmac.model"] = subject.model
+        described = (f"{subject.verb} {subject.table}" if subject.table else subject.verb), attributes
+        if len(self._known) >= MAX_SUBJECTS:
+            self._known.clear()
+        self._known[subject] = described
+        return described

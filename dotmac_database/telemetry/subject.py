@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Delete, Insert, Select, Table, Update
@@ -12,36 +13,61 @@ from sqlalchemy import inspect as sa_inspect
 from ..observers import Statement
 from ..sqlalchemy_internals import all_mappers
 from .origin import origin
-from .text import verb
+from .text import sanitised, verb
 
 MAX_MODELS = 500
 """The most models and tables that are told apart. Beyond that, a name is ``other``."""
 
+MAX_SUBJECTS = 1024
+"""The most texts of statements whose subjects are remembered."""
 
-class Subject(NamedTuple):
-    """What a statement is about.
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Subject:
+    """What a statement is about. The same one is used for all statements of a text from the same method.
 
     ``operation`` is the repository's method, or the statement's verb in lower case if no repository sends it. ``model``
-    is the name of the mapped class, and ``table`` that of its table; the empty text if neither is known. ``tenant`` is
-    that of the repository, or None.
+    is the name of the mapped class, and ``table`` that of its table; the empty text if neither is known. ``sql`` is the
+    text without literals.
     """
 
     operation: str
     verb: str
-    model: str = ""
-    table: str = ""
-    tenant: object = None
+    model: str
+    table: str
+    sql: str
 
 
-def subject_of(statement: Statement) -> Subject:
-    """What a statement is about. Call it in the thread or greenlet that sends the statement."""
-    first = verb(statement.sql)
-    source = origin()
-    if source is not None:
-        model, table = _names(source.model)
-        return Subject(source.operation, first, model, table, source.tenant)
-    model, table = ("", "") if statement.source is None else _subject_of_source(statement.source)
-    return Subject(first.lower(), first, model, table)
+_Names: TypeAlias = tuple[str, str]
+_SUBJECTS: dict[tuple[type | _Names, str, str], Subject] = {}
+"""The subjects, by the model (its class, or its name and that of the table), the operation and the statement's text."""
+
+
+def subject_of(statement: Statement) -> tuple[Subject, object]:
+    """What a statement is about, and the tenant of the repository that sends it, or None.
+
+    Call it in the thread or greenlet that sends the statement.
+    """
+    sender = origin()
+    key: tuple[type | _Names, str, str]
+    if sender is None:
+        tenant: object = None
+        key = ("", "") if statement.source is None else _subject_of_source(statement.source), "", statement.sql
+    else:
+        operation, repository = sender
+        tenant = repository.tenant_id
+        key = repository.model_class, operation, statement.sql
+    return _SUBJECTS.get(key) or _new_subject(*key), tenant
+
+
+def _new_subject(model: type | _Names, operation: str, sql: str) -> Subject:
+    first = verb(sql)
+    names = model if isinstance(model, tuple) else _names(model)
+    subject = Subject(operation or first.lower(), first, *names, sanitised(sql))
+    if len(_SUBJECTS) >= MAX_SUBJECTS:
+        _SUBJECTS.clear()
+    _SUBJECTS[model, operation, sql] = subject
+    return subject
 
 
 @lru_cache(maxsize=MAX_MODELS)

@@ -22,7 +22,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
 from benchmarks.wire import Proxy, Sent
 from dotmac_database import RowLevelSecurity, TenantMixin, bind_tenant, create_database, guard_tenants
-from dotmac_database.execution.settings import FOR_WRITES, provide_for_writes
+from dotmac_database.execution.settings import FOR_WRITES, provide_for_transactions, provide_for_writes
 from dotmac_database.execution.state import SettingsProvider
 from tests.confined import SECRETS, confined_database
 from tests.conftest import DRIVERS, Face
@@ -77,6 +77,9 @@ EXPECTED = """
 | actor           | asyncpg       | 1/1 | 1/1  | 1/1  | 3/3    | 3/3    | 11/11 | 7/7                |
 | actor           | psycopg       | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
 | actor           | psycopg-async | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
+| named           | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| named           | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 12/12 | 8/8                |
+| named           | psycopg-async | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 12/12 | 8/8                |
 """
 
 """The counts. A block is three creates and two updates. The circumstances:
@@ -87,6 +90,7 @@ EXPECTED = """
 - listened: the same, not marked. They could write, so that a write needs BEGIN and COMMIT
 - inside: in an open block, whose begin and end are not counted. The block is a savepoint there
 - actor: a plain session, and a setting for writes to the table
+- named: a plain session, and a setting for all transactions of the engine
 - policies, signed policies: a guarded session with row-level security, without and with a secret
 """
 
@@ -195,6 +199,7 @@ def listen(*_: object) -> None:
 
 
 ACTOR = SettingsProvider(lambda: "alice", lambda value: {"dotmac.actor": str(value or "")})
+NAME = SettingsProvider(lambda: "GET /items", lambda value: {"application_name": str(value or "")})
 LISTENERS: dict[str, Callable[..., None]] = {"observed": observe, "listened": listen}
 
 
@@ -207,9 +212,12 @@ def listened(face: Face, circumstance: str) -> Iterator[None]:
         event.listen(face.engine, "after_cursor_execute", listener)
     if circumstance == "actor":
         provide_for_writes(ACTOR, lambda table: table.name == Item.__tablename__)
+    end = provide_for_transactions(face.engine, NAME) if circumstance == "named" else None
     try:
         yield
     finally:
+        if end is not None:
+            end()
         FOR_WRITES[:] = [each for each in FOR_WRITES if each.provider is not ACTOR]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import DDL, MetaData, event, insert, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
@@ -255,6 +256,30 @@ def test_the_tenant_and_another_setting_are_one_message(faces: Faces, driver: st
     finally:
         VALUE.reset(token)
         face(session.close)
+
+
+def test_nothing_is_announced_before_a_failed_savepoint_is_rolled_back(on: Face) -> None:
+    if on.engine.dialect.name == "sqlite":
+        pytest.skip("a failed statement does not spoil SQLite's transaction")
+    token = VALUE.set("a")
+    try:
+        with on.session() as session:
+            add_provider(session.sync_session if on.is_async else session, PROVIDER)
+            _sync(on, _fail_twice, session)
+    finally:
+        VALUE.reset(token)
+
+
+def _fail_twice(session: Any) -> None:
+    shown = text(f"SELECT current_setting('{NAME}')")
+    for _ in range(2):
+        assert session.scalar(shown) == "a"
+        nested = session.begin_nested()
+        with pytest.raises(DBAPIError, match="division by zero"):
+            session.execute(text("SELECT 1 / 0"))
+        nested.rollback()
+        assert session.scalar(shown) == "a"
+    session.rollback()
 
 
 def test_a_session_can_have_a_provider_for_reads_too(on: Face) -> None:
