@@ -62,6 +62,7 @@ PAGES = {
     "jobs.md": 1,
     "outbox.md": 1,
     "history.md": 1,
+    "policies.md": 1,
     "policies-in-the-database.md": 2,
 }
 """The pages with models, each with how many of its blocks run."""

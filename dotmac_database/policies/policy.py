@@ -96,15 +96,16 @@ class _Combination(Policy[M]):
     """Two policies of one model, both of which must admit, or (``is_any``) one of them."""
 
     def __init__(self, first: Policy[M], second: Policy[M], *, is_any: bool) -> None:
-        for each in (first, second):
-            if not isinstance(each, Policy):
-                raise MisuseError(f"A policy is combined with another policy, not with {type(each).__name__}.")
+        other: object = second
+        model = first.model
+        if not isinstance(other, Policy):
+            raise MisuseError(f"A policy is combined with another policy, not with {type(other).__name__}.")
         if first.model is not second.model:
             raise MisuseError(
                 f"Policies of {first.model.__name__} and {second.model.__name__} can't be combined: they rule "
                 "different models."
             )
-        super().__init__(first.model)
+        super().__init__(model)
         self._members = (first, second)
         self._combined = any_rule if is_any else all_rules
         self._common = is_any

@@ -199,7 +199,8 @@ class LinkMethods(RowWriter[M, SyncDb]):
         keys: list[set[tuple[object, ...]]] = []
         for right in (Right.READ, Right.UPDATE):
             scope = replace(ends.targets.scope, right=right)
-            statement: Any = for_update(traits, select(*own).where(condition, *scope.root(traits)))
+            chosen: Any = select(*own).where(condition, *scope.root(traits))
+            statement: Any = for_update(traits, chosen)
             bound = ends.targets.confined(Bound(statement, parameters))
             keys.append({ends.targets.key(tuple(row)) for row in self._execute(bound, {}).all()})
         readable, changeable = keys
