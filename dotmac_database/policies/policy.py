@@ -51,7 +51,7 @@ class Policy(Generic[M]):
     ) -> None:
         if not isinstance(model, type):
             raise MisuseError(f"A policy needs a mapped class, not {type(model).__name__}.", field="model")
-        self.model = model
+        self.model: type[M] = model
         self._rules = {Right.READ: read, Right.CREATE: create, Right.UPDATE: update, Right.DELETE: delete}
         self._check = check
         self._hidden, self._read_only = hidden, read_only
@@ -97,7 +97,6 @@ class _Combination(Policy[M]):
 
     def __init__(self, first: Policy[M], second: Policy[M], *, is_any: bool) -> None:
         other: object = second
-        model = first.model
         if not isinstance(other, Policy):
             raise MisuseError(f"A policy is combined with another policy, not with {type(other).__name__}.")
         if first.model is not second.model:
@@ -105,7 +104,7 @@ class _Combination(Policy[M]):
                 f"Policies of {first.model.__name__} and {second.model.__name__} can't be combined: they rule "
                 "different models."
             )
-        super().__init__(model)
+        super().__init__(first.model)
         self._members = (first, second)
         self._combined = any_rule if is_any else all_rules
         self._common = is_any
