@@ -18,6 +18,7 @@ from ..errors import MisuseError, TenantNotGivenError, TenantRequiredError, Vali
 from ..execution.state import state_of, sync_session
 from ..execution.strict import STRICT_LOADING
 from ..field_names import FieldName, names_for
+from ..history.past import Past
 from ..models.traits import Traits, traits_of
 from ..paging.cursors import CursorCodec, CursorKey
 from ..policies import Policy, Right, Rules, rules_of
@@ -60,6 +61,7 @@ class RepositoryCore(Generic[M, Db]):
     _undeferred: frozenset[str] = frozenset()
     _counts: tuple[Counted, ...] = ()
     _strict: bool = False
+    _past: Past | None = None
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -277,7 +279,7 @@ class RepositoryCore(Generic[M, Db]):
         if self._lock is not None and right is Right.READ:
             right = Right.UPDATE  # a lock stops others from writing the row
         if self.tenant_id is not None:
-            confine(self._session, self.tenant_id)
+            confine(self._session if self._past is None else self._past.present, self.tenant_id)
         reader = self._readers.get(include_deleted)
         if reader is not None:
             return reader

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import ColumnElement, exists, select
 
@@ -21,6 +21,7 @@ from ..statements.reads import Bound
 from ..tenancy.context import ALL_TENANTS
 from .changing import RowWriter
 from .core import SyncDb
+from .past import as_of
 
 M = TypeVar("M")
 
@@ -45,6 +46,17 @@ class HistoryMethods(RowWriter[M, SyncDb]):
         options = {OWN: True}
         rows = self._read(lambda execution_options: self._execute(bound, {**execution_options, **options}).all())
         return [entries.entry(row, self._hidden_in_history()) for row in rows]
+
+    def as_of(self, moment: datetime) -> Self:
+        """A repository that reads the rows as they were at a moment: theirs and those of their relationships. No I/O.
+
+        A naive time is in UTC. Filters, sorts, counts and includes see that moment too, and so do the tenant, soft
+        deletion, `conditions` and policies, whose actor is the present one. Its entities are strict (`strict`), and
+        belong to a session of their own. Each read takes one statement, as usual. Raises `ValidationError` for a
+        moment in the future. Later, `MisuseError` is raised for writes and locks, and for reads of tables without a
+        history.
+        """
+        return as_of(self, moment)
 
     def forget_history(self, *, before: datetime, batch: int = 1000) -> int:
         """Delete the entries of all rows that are older than ``before`` (timezone-aware), and return their number.
