@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from sqlalchemy import Connection, Dialect, Executable, Table, event
 from sqlalchemy.engine.default import DefaultExecutionContext
@@ -34,6 +35,9 @@ from ..types import as_utc, utc_now
 from .tables import history_of, recorded
 
 T = TypeVar("T")
+READING: WeakSet[Connection] = WeakSet()
+"""The connections whose statements read the past now. The guard chooses a dialect for each statement, so it must know."""
+
 _DIALECTS = "_dotmac_past"
 _MOST_DIALECTS = 8
 _WITH = re.compile(r"\s*(?:/\*.*?\*/\s*)*WITH\b(\s+RECURSIVE\b)?\s*", re.DOTALL)
@@ -107,7 +111,7 @@ def _statements_at(connection: Connection, moment: datetime) -> Iterator[None]:
         connection: Connection, statement: Executable, rows: Any, row: Any, _options: Mapping[str, object]
     ) -> tuple[Executable, Any, Any]:
         if ANNOUNCING not in _options:
-            connection.dialect = _past_dialect(connection.dialect)
+            connection.dialect = past_dialect(connection.dialect)
         return statement, rows, row
 
     def prepend(
@@ -121,11 +125,13 @@ def _statements_at(connection: Connection, moment: datetime) -> Iterator[None]:
         return _at(connection, statement, context, moment), parameters
 
     dialect = connection.dialect
+    READING.add(connection)
     event.listen(connection, "before_execute", compile_for_past, retval=True)
     event.listen(connection, "before_cursor_execute", prepend, retval=True)
     try:
         yield
     finally:
+        READING.discard(connection)
         event.remove(connection, "before_execute", compile_for_past)
         event.remove(connection, "before_cursor_execute", prepend)
         connection.dialect = dialect
@@ -194,7 +200,7 @@ class PastCompiler:
         return text if schema is None else text.removeprefix(schema)
 
 
-def _past_dialect(dialect: Dialect) -> Dialect:
+def past_dialect(dialect: Dialect) -> Dialect:
     """A copy of the dialect with a `PastCompiler`. SQLAlchemy caches its statements separately."""
     base = dialect.statement_compiler
     if issubclass(base, PastCompiler):
