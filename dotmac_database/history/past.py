@@ -1,8 +1,8 @@
 """Sends SELECTs that read rows as they were at a moment.
 
 A compiler puts another name in the place of each table, and before a statement is sent, a common table expression for
-each of these names is written in front of it. So filters, joins, subqueries and loads of relationships stay as they are,
-and no table can be missed: the compiler refuses those without a history. The moment is no part of the compiled
+each of these names is written in front of it. So filters, joins, subqueries and loads of relationships stay as they
+are, and no table can be missed: the compiler refuses those without a history. The moment is no part of the compiled
 statement, which is cached for all moments.
 """
 
@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Dialect, Executable, Table, event
+from sqlalchemy import Column, Connection, Dialect, Executable, Table, event
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.sql.elements import ColumnClause
@@ -30,13 +30,13 @@ from ..dialects.history_triggers import has_history
 from ..dialects.settings import ANNOUNCING
 from ..errors import MisuseError, ValidationError
 from ..execution.state import state_of
-from ..models.expressions import is_private
+from ..execution.strict import refuse_lazy_load
 from ..types import as_utc, utc_now
 from .tables import history_of, recorded
 
 T = TypeVar("T")
 READING: WeakSet[Connection] = WeakSet()
-"""The connections whose statements read the past now. The guard chooses a dialect for each statement, so it must know."""
+"""The connections whose statements read the past now. The guard, which chooses their dialect, must know."""
 
 _DIALECTS = "_dotmac_past"
 _MOST_DIALECTS = 8
@@ -89,9 +89,9 @@ class Past:
 
     def _check(self, execution: ORMExecuteState) -> None:
         """Refuse whatever is no SELECT in `read`, so that no statement reads the present."""
+        refuse_lazy_load(execution)
         if not execution.is_select or not isinstance(self.session.bind, Connection):
             raise _only_reads()
-
 
     def _refuse_flush(self, *_: object) -> None:
         raise _only_reads()
@@ -192,12 +192,14 @@ class PastCompiler:
         """Render a column (called by SQLAlchemy)."""
         text: str = super().visit_column(column, *args, **kw)  # type: ignore[misc]  # as above
         table = column.table
+        for each in column.base_columns:
+            if isinstance(each, Column) and each.info.get("private"):
+                raise MisuseError(f"as_of() can't read {each.table.name}.{each.name}: private columns have no history.")
         if not isinstance(table, Table):
             return text
-        if is_private(column):  # type: ignore[arg-type]  # the column of a Table is a Column
-            raise MisuseError(f"as_of() can't read {table.name}.{column.name}: private columns are in no history.")
-        schema = None if table.schema is None else f"{self.preparer.quote_schema(table.schema)}."  # type: ignore[attr-defined]  # as above
-        return text if schema is None else text.removeprefix(schema)
+        if table.schema is None:
+            return text
+        return text.removeprefix(f"{self.preparer.quote_schema(table.schema)}.")  # type: ignore[attr-defined]  # as above
 
 
 def past_dialect(dialect: Dialect) -> Dialect:
@@ -213,6 +215,7 @@ def past_dialect(dialect: Dialect) -> Dialect:
         compiler = type(f"Past{base.__name__}", (PastCompiler, base), {})
         kind = type(dialect)
         members = {"statement_compiler": compiler, "supports_statement_cache": dialect.supports_statement_cache}
-        copy = copies[base] = object.__new__(type(kind.__name__, (kind,), members))
-        copy.__dict__ = dialect.__dict__
+        made: Dialect = object.__new__(type(kind.__name__, (kind,), members))
+        made.__dict__ = dialect.__dict__
+        copy = copies[base] = made
     return copy

@@ -69,8 +69,8 @@ class HistoryMethods(RowWriter[M, SyncDb]):
         It deletes at most ``batch`` entries in one statement and, with ``auto_commit``, in one transaction, so that
         other writes are not held up. It can be interrupted and run again. Afterwards `as_of` can't show moments earlier
         than ``before``; it can't notice that itself. Only the repository's tenant's entries are deleted.
-        Raises `ValidationError` for a naive time or a batch smaller than 1, and `PermissionDeniedError` if a policy does
-        not let the actor delete every row.
+        Raises `ValidationError` for a naive time or a batch smaller than 1, and `PermissionDeniedError` if a policy
+        does not let the actor delete every row.
         """
         if before.tzinfo is None:
             raise ValidationError("forget_history() takes a time with a time zone.", field="before")

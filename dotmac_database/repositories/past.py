@@ -30,7 +30,7 @@ def as_of(repository: R, moment: datetime) -> R:
 
 
 class NoSession:
-    """Stands in place of the ``db`` of a repository of the past, since a statement of one's own would read the present."""
+    """Stands in place of the ``db`` of a repository of the past: a statement of one's own would read the present."""
 
     def __getattr__(self, name: str) -> object:
         """Raise `MisuseError`."""
@@ -42,7 +42,9 @@ class PastRules(Rules):
 
     def __init__(self, rules: Rules | None) -> None:
         policies = () if rules is None else rules.policies
-        super().__init__(policies, None if rules is None else rules.actor, required=rules is not None and rules.required)
+        super().__init__(
+            policies, None if rules is None else rules.actor, required=rules is not None and rules.required
+        )
         self._present = rules
 
     def replaced(self, policies: Iterable[Policy[Any]], actor: object) -> Rules:
@@ -61,9 +63,7 @@ class PastRules(Rules):
 
     def concern(self, traits: Traits[M]) -> bool:
         """As in `Rules`."""
-        return super().concern(traits) or any(
-            traits_of(each.class_).private for each in self.reachable(traits.mapper)
-        )
+        return super().concern(traits) or any(traits_of(each.class_).private for each in self.reachable(traits.mapper))
 
 
 def _columns(part: Any) -> Iterable[Any]:

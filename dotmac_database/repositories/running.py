@@ -11,7 +11,17 @@ from sqlalchemy import Result
 from ..dialects import translated
 from ..errors import EntityNotFoundError, MisuseError
 from ..execution.driver import fetch
-from ..execution.routes import DIRECT, Boundary, Circumstance, Reason, Route, Sender, locking_route, log_route, read_route
+from ..execution.routes import (
+    DIRECT,
+    Boundary,
+    Circumstance,
+    Reason,
+    Route,
+    Sender,
+    locking_route,
+    log_route,
+    read_route,
+)
 from ..execution.ruled import rule_objects
 from ..execution.state import keep
 from ..execution.strict import make_strict

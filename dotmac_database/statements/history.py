@@ -51,7 +51,7 @@ class HistoryReader:
         return statement.order_by(history.c.history_id)
 
     def entries(self, rows: Iterable[Sequence[Any]], hidden: frozenset[str]) -> list[HistoryEntry]:
-        """The entries of rows of `entries_of`, without the ``hidden`` attributes, and without updates of these alone."""
+        """The entries of rows of `entries_of`, without the ``hidden`` attributes and without updates of these alone."""
         entries = [self._entry(row, hidden) for row in rows]
         return [each for each in entries if not hidden or each.operation != "update" or each.before or each.after]
 

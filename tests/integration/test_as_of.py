@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -14,9 +15,7 @@ from sqlalchemy import JSON, ForeignKey, LargeBinary, MetaData, Numeric, String,
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from dotmac_database import (
-    ALL_TENANTS,
     Count,
-    DatabaseTransaction,
     HistoryMixin,
     LazyLoadError,
     MisuseError,
@@ -29,7 +28,7 @@ from dotmac_database import (
 )
 from dotmac_database.testing import AsyncMockRepository, MockRepository
 from dotmac_database.types import UTCDateTime, utc_now
-from tests.conftest import DRIVERS, Face, Faces
+from tests.conftest import DRIVERS, Face, Faces, counted
 
 
 class Base(DeclarativeBase):
@@ -241,7 +240,10 @@ READS: dict[str, tuple[Callable[[Face, Any], Any], Any]] = {
         [1],
     ),
     "count": (lambda on, past: on(past.count, [NAME]), 1),
-    "aggregate": (lambda on, past: on(past.aggregate, {"first": {"function": "min", "field": "name"}}), [{"first": "old"}]),
+    "aggregate": (
+        lambda on, past: on(past.aggregate, {"first": {"function": "min", "field": "name"}}),
+        [{"first": "old"}],
+    ),
     "values": (lambda on, past: on(past.values("id", "name").list), [{"id": 1, "name": "old"}]),
     "counts": (lambda on, past: on(past.values("id", songs=Count("songs")).list), [{"id": 1, "songs": 2}]),
     "page": (
@@ -272,3 +274,166 @@ def test_every_read_sees_the_moment(on: Face, ring: str) -> None:
             assert read(on, past) == expected, name
         assert on(albums.list) == []  # the present is as it was
         assert [each.name for each in on(albums.list, {"include_deleted": True})] == ["new"]
+
+
+@pytest.mark.parametrize("ring", ["plain", "guarded"])
+def test_a_read_of_the_past_takes_one_message(on: Face, ring: str) -> None:
+    with on.session() as session:
+        _, then = fill(on, session)
+    with on.guarded() if ring == "guarded" else on.session() as session, counted(on.engine) as statements:
+        past = on.repository(session, Album, "t").as_of(then)
+        assert statements == []
+        on(past.get_by_id, 1)
+        on(past.list, {"relationships": ["songs"]})
+        assert [each[:4] for each in statements if each not in ("BEGIN", "COMMIT", "ROLLBACK")] == ["WITH"] * 3
+
+
+def test_the_present_stays_as_it_is(on: Face) -> None:
+    """The connection of an open transaction is used, and the session keeps its transaction, objects and changes."""
+    with on.session() as session:
+        albums, then = fill(on, session)
+        present = on(albums.get_by_id, 1, True)
+
+        def begin(each: Session) -> None:
+            each.execute(update(ALBUMS).where(ALBUMS.c.id == 1).values(name="newest"))
+
+        sync(on, begin, session)
+        present.owner = "eve"
+        past = on(albums.as_of(then).get_by_id, 1)
+        assert (past.name, present.name, present.owner) == ("old", "new", "eve")
+        assert session.in_transaction()
+        assert present in session.dirty
+        newest = sync(
+            on, lambda each: each.execute(select(ALBUMS.c.name, ALBUMS.c.owner).where(ALBUMS.c.id == 1)).one(), session
+        )
+        assert newest == ("newest", "eve")
+        sync(on, lambda each: each.rollback(), session)
+        assert on(albums.as_of(then).get_by_id, 1).name == "old"
+        assert not session.in_transaction()
+
+
+WRITES: dict[str, tuple[Any, ...]] = {
+    "create": ({"id": 9, "name": "x"},),
+    "bulk_create": ([{"id": 9, "name": "x"}],),
+    "update": (1, {"name": "x"}),
+    "bulk_update": ([{"id": 1, "name": "x"}],),
+    "update_where": ([{"field": "id", "operator": "eq", "value": 1}], {"name": "x"}),
+    "upsert": ({"id": 1, "name": "x"}, ["id"]),
+    "bulk_upsert": ([{"id": 1, "name": "x"}], ["id"]),
+    "get_or_create": ({"id": 9}, {"name": "x"}),
+    "delete": (1,),
+    "delete_where": ([{"field": "id", "operator": "eq", "value": 1}],),
+    "restore": (1,),
+    "link": (1, "songs", [11]),
+    "unlink": (1, "songs", [11]),
+    "in_batches": (print,),
+    "explain": (),
+    "history": (1,),
+}
+
+
+@pytest.mark.parametrize("ring", ["plain", "guarded"])
+def test_the_past_cannot_be_changed(on: Face, ring: str) -> None:
+    with on.session() as session:
+        _, then = fill(on, session)
+    before = sync(on, lambda each: each.execute(select(ALBUMS)).all()), copy(on)
+    with on.guarded() if ring == "guarded" else on.session() as session:
+        past = on.repository(session, Album, "t").as_of(then)
+        for name, arguments in WRITES.items():
+            with pytest.raises(MisuseError):
+                on(getattr(past, name), *arguments)
+        with pytest.raises(MisuseError, match="no session"):
+            _ = past.db.execute
+        with pytest.raises(MisuseError, match="locked"):
+            on(past.for_update().list)
+        with pytest.raises(MisuseError):
+            on(past.forget_history, before=then)
+    assert before == (sync(on, lambda each: each.execute(select(ALBUMS)).all()), copy(on))
+
+
+def test_what_the_history_does_not_know_is_refused(on: Face) -> None:
+    with on.session() as session:
+        albums, then = fill(on, session)
+        past = albums.as_of(then)
+        album = on(past.get_by_id, 1)
+        with pytest.raises(PermissionDeniedError, match=r"Album\.secret"):
+            _ = album.secret
+        with pytest.raises(LazyLoadError):
+            _ = album.songs
+        for field in ("secret", "songs.album.secret"):
+            with pytest.raises(MisuseError, match="no field"):
+                on(past.list, {"filters": [{"field": field, "operator": "eq", "value": "s"}]})
+        with pytest.raises(MisuseError, match="no field"):
+            past.values("id", "secret")
+        with pytest.raises(MisuseError, match="past_labels, which has no history"):
+            on(past.list, {"relationships": ["labels"]})
+        with pytest.raises(MisuseError, match="past_labels, which has no history"):
+            on(past.list, {"filters": [{"field": "labels.id", "operator": "eq", "value": 1}]})
+        with pytest.raises(MisuseError, match="Label has no history"):
+            on.repository(session, Label, "t").as_of(then)
+        assert on(albums.get_by_id, 1, True).secret == "z"
+
+
+def test_a_moment(on: Face) -> None:
+    with on.session() as session:
+        albums, then = fill(on, session)
+        naive = then.replace(tzinfo=None)
+        assert on(albums.as_of(naive).get_by_id, 1).name == "old"
+        elsewhere = then.astimezone(timezone(timedelta(hours=-7)))
+        assert on(albums.as_of(elsewhere).get_by_id, 1).name == "old"
+        assert on(albums.as_of(then - timedelta(days=1)).list, {"include_deleted": True}) == []
+        assert on(albums.as_of(utc_now()).as_of(then).get_by_id, 1).name == "old"
+        with pytest.raises(ValidationError, match="future"):
+            albums.as_of(utc_now() + timedelta(hours=1))
+        with pytest.raises(ValidationError, match="datetime"):
+            albums.as_of(then.date())
+
+
+def test_a_row_from_before_the_history_and_a_forgotten_one(on: Face) -> None:
+    """Where there are no entries, the earliest known state is shown."""
+    with on.session() as session:
+        albums, then = fill(on, session)
+        on(albums.forget_history, before=utc_now() + timedelta(days=1))
+        assert [each.name for each in on(albums.as_of(then).list, {"include_deleted": True})] == ["new"]
+
+
+def test_policies_hold_as_the_rows_were(on: Face) -> None:
+    with on.session() as session:
+        albums, then = fill(on, session)
+        policy = Policy(Album, read=lambda actor: [QueryFilter("owner", "eq", actor)])
+        for actor, expected in (("ann", ["old"]), ("bob", [])):
+            past = albums.with_policy(policy, actor=actor).as_of(then)
+            assert [each.name for each in on(past.list)] == expected
+            past = albums.as_of(then).with_policy(policy, actor=actor)
+            assert [each.name for each in on(past.list)] == expected
+            with pytest.raises(MisuseError, match="no field"):
+                on(past.list, {"sorts": ["secret"]})
+
+
+def test_conditions_on_private_columns_are_refused(on: Face) -> None:
+    with on.session() as session:
+        albums, then = fill(on, session)
+        policy = Policy(Album, read=lambda _: [QueryFilter("secret", "eq", "s")])
+        with pytest.raises(MisuseError, match=r"past_albums\.secret"):
+            on(albums.with_policy(policy, actor=1).as_of(then).list)
+
+
+def test_a_mock_has_a_past() -> None:
+    albums = MockRepository(Album, "t")
+    albums.create({"id": 1, "name": "old"})
+    then = moment()
+    albums.update(1, {"name": "new"})
+    assert [each.name for each in albums.as_of(then).list()] == ["old"]
+    assert [each.name for each in albums.list()] == ["new"]
+
+
+def test_an_async_mock_has_a_past() -> None:
+    async def run() -> list[str]:
+        albums = AsyncMockRepository(Album, "t")
+        await albums.create({"id": 1, "name": "old"})
+        then = moment()
+        await albums.update(1, {"name": "new"})
+        assert [each.name for each in await albums.as_of(then).list()] == ["old"]
+        return [each.name async for each in albums.as_of(then).stream()]
+
+    assert asyncio.run(run()) == ["old"]
