@@ -101,36 +101,35 @@ WHERE later_.first_ <> 'create' AND (later_.whole_ OR now_.{self.key} IS NOT NUL
 
 
 class _Sqlite(_PastRows):
+    """Without aggregates, so that SQLite looks up the entries of the rows that a condition on the key leaves."""
+
     equals = "IS"
 
     def select(self) -> str:
-        quote = self.quote
-        later = f"h_.at > '{self.moment:%Y-%m-%d %H:%M:%S.%f}'"
-        copied = ", ".join(f"h_.{quote(each)}" for each in self.copied)
-        columns = ", ".join(map(self._column, self.columns))
-        keys = ", ".join(f"first_.{quote(each)}" for each in self.copied)
-        # SQLite takes the columns beside a min() from the row that has it.
-        return f"""{self.untouched(later)}
+        later = f"at > '{self.moment:%Y-%m-%d %H:%M:%S.%f}'"
+        columns = ", ".join(self._column(each, later) for each in self.columns)
+        return f"""{self.untouched(f"h_.{later}")}
 UNION ALL
-SELECT {columns} FROM (
-  SELECT {copied}, h_.operation, min(h_.history_id) FROM {self.history} AS h_ WHERE {later} GROUP BY {copied}
-) AS first_ JOIN (
-  SELECT {copied}, e_.key AS k_, e_.type AS t_, e_.value AS v_, min(h_.history_id)
-  FROM {self.history} AS h_, json_each(h_.before) AS e_ WHERE {later} GROUP BY {copied}, e_.key
-) AS then_ ON {self.same("then_", "first_")} LEFT JOIN {self.table} AS now_ ON {self.same("now_", "first_")}
-WHERE first_.operation <> 'create' GROUP BY {keys}"""
+SELECT {columns} FROM {self.history} AS first_ LEFT JOIN {self.table} AS now_ ON {self.same("now_", "first_")}
+WHERE first_.{later} AND first_.operation <> 'create' AND NOT EXISTS (SELECT 1 FROM {self.history} AS h_
+  WHERE {self.same("h_", "first_")} AND h_.{later} AND h_.history_id < first_.history_id)"""
 
-    def _column(self, column: Column[object]) -> str:
+    def _column(self, column: Column[object], later: str) -> str:
         name, text = self.quote(column.name), "'" + column.name.replace("'", "''") + "'"
         if column.name in self.copied:
             return f"first_.{name} AS {name}"
-        real = "json_extract(v_, '$.real')"
+        real = "json_extract(e_.value, '$.real')"
         value = (
-            f"CASE WHEN t_ <> 'object' THEN v_ WHEN {real} IS NULL THEN dotmac_bytes(json_extract(v_, '$.blob')) "
+            f"CASE WHEN e_.type <> 'object' THEN e_.value "
+            f"WHEN {real} IS NULL THEN dotmac_bytes(json_extract(e_.value, '$.blob')) "
             f"WHEN {real} LIKE '%inf' THEN CASE WHEN {real} LIKE '-%' THEN -9e999 ELSE 9e999 END "
             f"ELSE CAST({real} AS REAL) END"
         )
-        then = f"max(CASE WHEN k_ = {text} THEN {value} END)"
+        changes = (
+            f"FROM {self.history} AS h_, json_each(h_.before) AS e_ "
+            f"WHERE {self.same('h_', 'first_')} AND h_.{later} AND e_.key = {text}"
+        )
+        then = f"(SELECT {value} {changes} ORDER BY h_.history_id LIMIT 1)"
         collation = getattr(column.type, "collation", None) if isinstance(column.type, String) else None
         collate = "" if collation is None else f" COLLATE {self.quote(collation)}"
-        return f"CASE WHEN max(k_ = {text}) THEN {then} ELSE now_.{name} END{collate} AS {name}"
+        return f"CASE WHEN EXISTS (SELECT 1 {changes}) THEN {then} ELSE now_.{name} END{collate} AS {name}"

@@ -215,7 +215,7 @@ def past_dialect(dialect: Dialect) -> Dialect:
         compiler = type(f"Past{base.__name__}", (PastCompiler, base), {})
         kind = type(dialect)
         members = {"statement_compiler": compiler, "supports_statement_cache": dialect.supports_statement_cache}
-        made: Dialect = object.__new__(type(kind.__name__, (kind,), members))
-        made.__dict__ = dialect.__dict__
-        copy = copies[base] = made
+        past: Dialect = object.__new__(type(kind.__name__, (kind,), members))
+        past.__dict__ = dialect.__dict__
+        copy = copies[base] = past
     return copy
