@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from weakref import WeakSet
 
-from sqlalchemy import Column, Connection, Dialect, Executable, Table, event
+from sqlalchemy import Column, Connection, Dialect, Engine, Executable, Table, event
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.sql.elements import ColumnClause
@@ -37,6 +37,9 @@ from .tables import history_of, recorded
 T = TypeVar("T")
 READING: WeakSet[Connection] = WeakSet()
 """The connections whose statements read the past now. The guard, which chooses their dialect, must know."""
+
+_OPEN: WeakSet[Session] = WeakSet()
+"""The sessions of the past whose connection reads the past now."""
 
 _DIALECTS = "_dotmac_past"
 _MOST_DIALECTS = 8
@@ -62,9 +65,12 @@ class Past:
     session: Session
 
     @classmethod
-    def of(cls, present: Session, moment: datetime) -> Past:
-        """The past of a session. Raises `ValidationError` for a moment in the future. No I/O."""
-        session = Session(present.get_bind() if present.bind is None else present.bind, expire_on_commit=False)
+    def of(cls, present: Session, bind: Engine | Connection, moment: datetime) -> Past:
+        """The past of a session, which has its dialect from ``bind``. No I/O.
+
+        Raises `ValidationError` for a moment in the future.
+        """
+        session = Session(bind, expire_on_commit=False)
         session.autoflush = False
         past = cls(valid_moment(moment), present, session)
         state_of(session).read_only = True
@@ -76,6 +82,7 @@ class Past:
         """The result of ``work()``, whose statements in the past's session are sent on a connection of the present."""
         session, bind = self.session, self.session.bind
         session.bind = connection
+        _OPEN.add(session)
         try:
             with _statements_at(connection, self.moment):
                 result = work()
@@ -85,12 +92,13 @@ class Past:
             session.close()
             raise
         finally:
+            _OPEN.discard(session)
             session.bind = bind
 
     def _check(self, execution: ORMExecuteState) -> None:
         """Refuse whatever is no SELECT in `read`, so that no statement reads the present."""
         refuse_lazy_load(execution)
-        if not execution.is_select or not isinstance(self.session.bind, Connection):
+        if not execution.is_select or self.session not in _OPEN:
             raise _only_reads()
 
     def _refuse_flush(self, *_: object) -> None:

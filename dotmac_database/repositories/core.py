@@ -175,7 +175,7 @@ class RepositoryCore(Generic[M, Db]):
         """
         rules = self._rules
         if actor is _SESSIONS:
-            if rules is None:
+            if rules is None or rules.actor is _SESSIONS:
                 raise MisuseError("with_policy() needs actor=, since the session has no policies.", field="actor")
             actor = rules.actor
         return self._with(_rules=(Rules((), actor) if rules is None else rules).replaced(policies, actor))

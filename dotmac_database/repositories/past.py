@@ -13,7 +13,7 @@ from ..history.past import Past
 from ..models.traits import Traits, traits_of
 from ..policies import Policy, Rules
 from ..statements.history import history_table
-from .core import RepositoryCore
+from .core import _SESSIONS, RepositoryCore
 
 M = TypeVar("M")
 R = TypeVar("R", bound=RepositoryCore[Any, Any])
@@ -23,7 +23,7 @@ def as_of(repository: R, moment: datetime) -> R:
     """A copy of a repository that reads the rows as they were at a moment; see `HistoryMethods.as_of`."""
     history_table(repository.traits)  # raises if there is none
     present = repository._session if repository._past is None else repository._past.present
-    past = Past.of(present, moment)
+    past = Past.of(present, present.get_bind(repository.traits.mapper), moment)
     return repository._with(
         _past=past, _session=past.session, db=NoSession(), _strict=True, _rules=PastRules(repository._rules)
     )
@@ -43,7 +43,7 @@ class PastRules(Rules):
     def __init__(self, rules: Rules | None) -> None:
         policies = () if rules is None else rules.policies
         super().__init__(
-            policies, None if rules is None else rules.actor, required=rules is not None and rules.required
+            policies, _SESSIONS if rules is None else rules.actor, required=rules is not None and rules.required
         )
         self._present = rules
 

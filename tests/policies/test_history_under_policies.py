@@ -131,11 +131,10 @@ def repository(on: Face, session: Any, actor: str, model: Any = Plan) -> Any:
     return on.repository(session, model, "one")
 
 
-@pytest.mark.parametrize("ring", ["plain", "guarded"])
 @pytest.mark.parametrize("actor", ACTORS)
-def test_each_actor_sees_the_history_of_what_he_may_read(on: Face, then: Any, actor: str, ring: str) -> None:
+def test_each_actor_sees_the_history_of_what_he_may_read(on: Face, then: Any, actor: str) -> None:
     assert then
-    with on.guarded() if ring == "guarded" else on.session() as session:
+    with on.guarded() if on.is_async else on.session() as session:
         plans = repository(on, session, actor)
         entries = [on(plans.history, number) for number in (1, 2)]
         assert tuple([each.operation for each in one] for one in entries) == SHOWN[actor]
@@ -145,10 +144,9 @@ def test_each_actor_sees_the_history_of_what_he_may_read(on: Face, then: Any, ac
             assert any("salary" in side for side in sides) == (ACTORS[actor] == OWNER)
 
 
-@pytest.mark.parametrize("ring", ["plain", "guarded"])
 @pytest.mark.parametrize("actor", ACTORS)
-def test_the_past_is_ruled_by_the_rows_as_they_were(on: Face, then: Any, actor: str, ring: str) -> None:
-    with on.guarded() if ring == "guarded" else on.session() as session:
+def test_the_past_is_ruled_by_the_rows_as_they_were(on: Face, then: Any, actor: str) -> None:
+    with on.guarded() if on.is_async else on.session() as session:
         plans = repository(on, session, actor)
         for number, (each, expected) in enumerate(zip(then, PAST[actor], strict=True)):
             past = plans.as_of(each)
