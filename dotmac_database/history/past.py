@@ -70,7 +70,7 @@ class Past:
 
         Raises `ValidationError` for a moment in the future.
         """
-        session = Session(bind, expire_on_commit=False)
+        session = Session(bind, expire_on_commit=False, join_transaction_mode="rollback_only")
         session.autoflush = False
         past = cls(valid_moment(moment), present, session)
         state_of(session).read_only = True

@@ -16,6 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 
 from dotmac_database import (
     Count,
+    DatabaseTransaction,
     HistoryMixin,
     LazyLoadError,
     MisuseError,
@@ -446,3 +447,19 @@ def test_an_async_mock_has_a_past() -> None:
         return [each.name async for each in albums.as_of(then).stream()]
 
     assert asyncio.run(run()) == ["old"]
+
+
+def test_the_past_in_a_block_and_in_a_savepoint(on: Face) -> None:
+    with on.session() as session:
+        albums, then = fill(on, session)
+        block = DatabaseTransaction.async_transaction if on.is_async else DatabaseTransaction.sync_transaction
+        with on.entered(block(session)):
+            assert on(albums.as_of(then).get_by_id, 1).name == "old"
+            on(albums.create, {"id": 3, "name": "third"})
+            with on.entered(block(session)):
+                assert on(albums.as_of(then).get_by_id, 1).name == "old"
+                on(albums.update, 3, {"name": "changed"})
+            with pytest.raises(MisuseError):
+                on(albums.as_of(then).list, {"relationships": ["labels"]})
+            assert [each.id for each in on(albums.as_of(then).list)] == [1]
+        assert on(albums.get_by_id, 3).name == "changed"
