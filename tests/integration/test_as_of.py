@@ -26,6 +26,7 @@ from dotmac_database import (
     SoftDeleteMixin,
     TenantMixin,
     ValidationError,
+    restrict_to_reads,
 )
 from dotmac_database.testing import AsyncMockRepository, MockRepository
 from dotmac_database.types import UTCDateTime, utc_now
@@ -337,6 +338,14 @@ WRITES: dict[str, tuple[Any, ...]] = {
     "explain": (),
     "history": (1,),
 }
+
+
+def test_a_session_that_only_reads_has_a_past(on: Face) -> None:
+    with on.session() as session:
+        _, then = fill(on, session)
+    with on.guarded() as session:
+        restrict_to_reads(session)
+        assert on(on.repository(session, Album, "t").as_of(then).get_by_id, 1).name == "old"
 
 
 def test_the_past_cannot_be_changed(on: Face) -> None:

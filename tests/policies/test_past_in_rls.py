@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime
 
 import pytest
@@ -78,16 +79,16 @@ def test_the_past_is_ruled_then_and_now(
     app: Database, then: datetime, actor: int, was: list[int], now: list[int]
 ) -> None:
     guarded = Guarded(Face("sync", app), rls=RLS)
-    session = guarded.session()
-    bind_tenant(session, "a")
-    bind_policies(session, [POLICY], actor=Actor(actor))
-    memos = create_repository(session, Memo, "a")
-    past = memos.as_of(then)
-    assert [(each.id, each.title, each.owner_id) for each in past.list()] == [(each, "old", 1) for each in was]
-    assert past.count() == len(was)
-    assert past.get_by_id(2) is None
-    assert past.get_by_id(11) is None
-    assert [each.id for each in memos.list()] == now
-    assert [number for number in range(20) if memos.history(number)] == now
-    assert session.scalars(select(Memo.id).order_by(Memo.id)).all() == now
-    guarded.close()
+    with closing(guarded):
+        session = guarded.session()
+        bind_tenant(session, "a")
+        bind_policies(session, [POLICY], actor=Actor(actor))
+        memos = create_repository(session, Memo, "a")
+        past = memos.as_of(then)
+        assert [(each.id, each.title, each.owner_id) for each in past.list()] == [(each, "old", 1) for each in was]
+        assert past.count() == len(was)
+        assert past.get_by_id(2) is None
+        assert past.get_by_id(11) is None
+        assert [each.id for each in memos.list()] == now
+        assert [number for number in range(20) if memos.history(number)] == now
+        assert session.scalars(select(Memo.id).order_by(Memo.id)).all() == now
