@@ -27,7 +27,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from tests.postgres import OwnServer
 
-from . import endpoints, peers, telemetry
+from . import endpoints, history, peers, telemetry
 from .contenders import TENANT, ByHand, Contender, Core, Raw, Toolkit, new_rows
 from .schema import FILL, Base
 from .wire import Proxy, Sent
@@ -222,8 +222,12 @@ def main() -> int:
     parser.add_argument("--case", help="run only the cases whose letter begins with this")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     parser.add_argument("--compare", type=Path, help="show what has changed since the figures in this file")
+    parser.add_argument("--history", action="store_true", help="measure what a history costs, and nothing else")
     parser.add_argument("--telemetry", action="store_true", help="measure what telemetry costs, and nothing else")
     arguments = parser.parse_args()
+    if arguments.history:
+        history.main()
+        return 0
     if arguments.telemetry:
         telemetry.measure(rounds=41, times=40)
         return 0

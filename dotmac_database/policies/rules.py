@@ -105,6 +105,11 @@ class Rules:
                 )
             self._policies[policy.model] = policy
 
+    @property
+    def policies(self) -> tuple[Policy[Any], ...]:
+        """The policies, one for each model at most."""
+        return tuple(self._policies.values())
+
     def replaced(self, policies: Iterable[Policy[Any]], actor: Actor) -> Rules:
         """Rules in which ``policies`` take the place of those of the same models, for this actor."""
         by_model = {**self._policies, **Rules(policies, actor)._policies}

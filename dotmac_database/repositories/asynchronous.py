@@ -11,7 +11,7 @@ import builtins
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
 from inspect import isawaitable
-from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, Protocol, Self, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Select
@@ -40,6 +40,7 @@ from ..query import (
 )
 from ..statements.reads import Seek
 from .core import AsyncDb, RepositoryCore
+from .past import as_of
 from .sync import BaseRepository, BaseTenantRepository
 from .values import AsyncValueReads, Row, projection
 
@@ -212,6 +213,10 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
     async def history(self, entity_id: Any) -> builtins.list[HistoryEntry]:
         """As `BaseRepository.history`."""
         return await self._run(BaseRepository.history, entity_id)
+
+    def as_of(self, moment: datetime) -> Self:
+        """As `BaseRepository.as_of`; this method itself is no coroutine."""
+        return as_of(self, moment)
 
     async def forget_history(self, *, before: datetime, batch: int = 1000) -> int:
         """As `BaseRepository.forget_history`."""

@@ -18,6 +18,7 @@ from ..errors import MisuseError, TenantNotGivenError, TenantRequiredError, Vali
 from ..execution.state import state_of, sync_session
 from ..execution.strict import STRICT_LOADING
 from ..field_names import FieldName, names_for
+from ..history.past import Past
 from ..models.traits import Traits, traits_of
 from ..paging.cursors import CursorCodec, CursorKey
 from ..policies import RULES, Policy, Right, Rules
@@ -60,6 +61,7 @@ class RepositoryCore(Generic[M, Db]):
     _undeferred: frozenset[str] = frozenset()
     _counts: tuple[Counted, ...] = ()
     _strict: bool = False
+    _past: Past | None = None
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -173,7 +175,7 @@ class RepositoryCore(Generic[M, Db]):
         """
         rules = self._rules
         if actor is _SESSIONS:
-            if rules is None:
+            if rules is None or rules.actor is _SESSIONS:
                 raise MisuseError("with_policy() needs actor=, since the session has no policies.", field="actor")
             actor = rules.actor
         return self._with(_rules=(Rules((), actor) if rules is None else rules).replaced(policies, actor))
@@ -277,7 +279,7 @@ class RepositoryCore(Generic[M, Db]):
         if self._lock is not None and right is Right.READ:
             right = Right.UPDATE  # a lock stops others from writing the row
         if self.tenant_id is not None:
-            confine(self._session, self.tenant_id)
+            confine(self._session if self._past is None else self._past.present, self.tenant_id)
         reader = self._readers.get(include_deleted)
         if reader is not None:
             return reader

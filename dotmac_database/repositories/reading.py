@@ -152,6 +152,8 @@ class ReadMethods(KeysetReader[M, SyncDb]):
         """
         query = options_of(options)
         _refuse_cursor(query)
+        if self._past is not None:
+            raise MisuseError("The repository of as_of() has no session to run a statement on: use its methods.")
         return select_of(self._reader(query.include_deleted), query, self.model_class)
 
     @overload

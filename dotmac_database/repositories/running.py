@@ -9,13 +9,24 @@ from typing import Any, TypeAlias, TypeVar
 from sqlalchemy import Result
 
 from ..dialects import translated
-from ..errors import EntityNotFoundError
+from ..errors import EntityNotFoundError, MisuseError
 from ..execution.driver import fetch
-from ..execution.routes import DIRECT, Circumstance, Reason, Route, Sender, locking_route, log_route, read_route
+from ..execution.routes import (
+    DIRECT,
+    Boundary,
+    Circumstance,
+    Reason,
+    Route,
+    Sender,
+    locking_route,
+    log_route,
+    read_route,
+)
 from ..execution.ruled import rule_objects
 from ..execution.state import keep
 from ..execution.strict import make_strict
 from ..execution.work import locking, read
+from ..history.past import Past
 from ..statements.inheritance import nothing
 from ..statements.reads import Bound
 from ..statements.scope import Scope
@@ -35,6 +46,8 @@ class StatementRunner(RepositoryCore[M, SyncDb]):
         return EntityNotFoundError(f"There is no such {self.traits.name}.", model=self.traits.name)
 
     def _read(self, work: Callable[[Mapping[str, object]], T], route: Route | None = None) -> T:
+        if self._past is not None:
+            return self._read_past(self._past, work)
         if self._lock is None:
             return read(self._session, work, self.model_class, route=route, recover=self.auto_commit)
         return locking(
@@ -43,6 +56,18 @@ class StatementRunner(RepositoryCore[M, SyncDb]):
             lambda: self._locked_read(work),
             self.model_class,
             commits_by_hand=not self.auto_commit,
+        )
+
+    def _read_past(self, past: Past, work: Callable[[Mapping[str, object]], T]) -> T:
+        if self._lock is not None:
+            raise MisuseError("Rows of the past can't be locked: leave for_update() out.")
+        present = past.present
+        arguments = {"mapper": self.traits.mapper}
+        return read(
+            present,
+            lambda options: past.read(present.connection(arguments), lambda: work(options)),
+            self.model_class,
+            recover=self.auto_commit,
         )
 
     def _locked_read(self, work: Callable[[Mapping[str, object]], T]) -> T:
@@ -119,6 +144,8 @@ class StatementRunner(RepositoryCore[M, SyncDb]):
 
     def _route(self, bound: Bound, refusal: Reason | None = None) -> Route:
         """The route of a read. ``refusal`` is the reason, if any, why the driver can't send it."""
+        if self._past is not None:
+            return Route(Sender.STATEMENT, Boundary.SESSION_TRANSACTION, Circumstance.STATEMENT)
         if self._conditioned and not self._is_planned:
             refusal = Circumstance.CONDITIONS
         elif bound.execution_options:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -50,8 +50,12 @@ class HistoryReader:
         statement = select(*columns).select_from(self._values.source).where(*of_row, *readable)
         return statement.order_by(history.c.history_id)
 
-    def entry(self, row: Sequence[Any], hidden: frozenset[str]) -> HistoryEntry:
-        """The entry of a row of `entries_of`, without the ``hidden`` attributes."""
+    def entries(self, rows: Iterable[Sequence[Any]], hidden: frozenset[str]) -> list[HistoryEntry]:
+        """The entries of rows of `entries_of`, without the ``hidden`` attributes and without updates of these alone."""
+        entries = [self._entry(row, hidden) for row in rows]
+        return [each for each in entries if not hidden or each.operation != "update" or each.before or each.after]
+
+    def _entry(self, row: Sequence[Any], hidden: frozenset[str]) -> HistoryEntry:
         at, actor, operation, *values = row
         before, after = (self._by_attribute(side, hidden) for side in self._values.sides(values))
         return HistoryEntry(at, actor, operation, before, after)

@@ -28,6 +28,7 @@ from sqlalchemy.orm import Mapper, Session, configure_mappers
 
 from ..dialects.features import has_policies
 from ..errors import DatabaseError, TenantRequiredError, ValidationError
+from ..history.tables import source_of
 from ..models.traits import Key, Traits, tenant_key, traits_of
 from ..sqlalchemy_internals import all_mappers
 from ..tenancy import loose_keys, tenant_scope, unscoped
@@ -116,12 +117,17 @@ def _static(metadata: MetaData, *, keys: bool) -> Iterator[Leak]:
         owners = [parent.name for parent in parents if parent in protected]
         if table not in protected and owners:
             yield Leak(table.name, "no tenant", f"it references {owners[0]}, but its own rows belong to no tenant")
-        elif table in protected and table not in mapped and protected[table] is not None:
+        elif table in protected and _is_unmapped(table, mapped) and protected[table] is not None:
             yield Leak(table.name, "no class", "it has a tenant column, but no mapped class, so it can't be confined")
     if keys:
         for key in loose_keys(metadata):
             what = "unique constraint" if key.referred is None else f"foreign key to {key.referred}"
             yield Leak(key.table, what, f"({', '.join(key.columns)}) does not carry the tenant")
+
+
+def _is_unmapped(table: Table, mapped: Mapping[Any, Any]) -> bool:
+    """Whether neither a class nor the history of a class has the table."""
+    return table not in mapped and source_of(table) not in mapped
 
 
 def _attacks(metadata: MetaData, session: Session, make: dict[type, Make], tenants: Tenants | None) -> Iterator[Leak]:

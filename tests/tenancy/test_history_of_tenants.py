@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -20,10 +21,12 @@ from dotmac_database import (
     TenantMixin,
     acting_as,
     bind_tenant,
+    bound_tenant,
     create_database,
     guard_tenants,
 )
 from dotmac_database.history.tables import history_of
+from dotmac_database.testing.leaks import find_leaks
 from dotmac_database.types import utc_now
 from tests.confined import SECRETS, confined_database
 from tests.conftest import DRIVERS, Face
@@ -102,6 +105,46 @@ def test_row_level_security_confines_the_history(guarded: Guarded) -> None:
         tenants = guarded.run(session, lambda session: session.execute(select(LETTERS.c.tenant_id)).scalars().all())
         assert set(tenants) == {tenant}
         face(session.close)
+
+
+def test_row_level_security_confines_the_past(guarded: Guarded) -> None:
+    face = guarded.face
+    moments = []
+    for tenant in ("past a", "past b"):
+        session = guarded.session()
+        bind_tenant(session, tenant)
+        letters = face.repository(session, Letter, tenant)
+        number = 11 if tenant == "past a" else 12
+        face(letters.upsert, {"id": number, "text": f"old {tenant}"}, conflict_fields=["id"])
+        moments.append(utc_now())
+        time.sleep(0.003)
+        face(letters.update, number, {"text": "new"})
+        face(letters.delete, number)
+        past = letters.as_of(moments[-1])
+        assert [each.text for each in face(past.list)] == [f"old {tenant}"]
+        assert face(past.get_by_id, 23 - number) is None
+        assert face(letters.list) == []
+        with pytest.raises(TenantIsolationError):
+            face(letters.with_tenant("past x").as_of(moments[-1]).list)
+        with pytest.raises(TenantIsolationError):
+            face(past.with_tenant("past x").list)
+        face(session.close)
+
+
+def test_the_past_of_an_unbound_session_is_the_repositorys_tenants(guarded: Guarded) -> None:
+    session = guarded.session()
+    letters = guarded.face.repository(session, Letter, "past c").as_of(utc_now())
+    assert guarded.face(letters.list) == []
+    assert bound_tenant(session) == "past c"
+    guarded.face(session.close)
+
+
+def test_the_leak_kit_knows_histories(faces: Any) -> None:
+    for driver in ("sqlite3", "psycopg"):
+        face = faces[driver]
+        with face.session() as session:
+            _create(session)
+        assert [str(each) for each in find_leaks(Base.metadata, guard_tenants(sessionmaker(face.engine)))] == []
 
 
 def test_verify_finds_nothing(urls: dict[str, str]) -> None:

@@ -51,7 +51,7 @@ def test_each_async_method_points_to_its_sync_one(sync: type[Any], asynchronous:
             continue
         assert inspect.getdoc(twin), name
         assert f".{name}`" in (inspect.getdoc(method) or ""), name
-        plain = name in ("add_mock_data", "for_update", "select", "values")
+        plain = name in ("add_mock_data", "as_of", "for_update", "select", "values")
         assert plain or inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method), name
 
 

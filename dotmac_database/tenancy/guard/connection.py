@@ -30,6 +30,7 @@ from ...dialects.own_statements import OWN
 from ...errors import TenantIsolationError
 from ...execution.settings import before_statement
 from ...execution.state import SettingsProvider, refuse_write
+from ...history.past import READING, past_dialect
 from ...sqlalchemy_internals import values_of
 from ..context import TenantBinding, binding_of
 from ..parameters import SERVED_TENANT
@@ -77,11 +78,13 @@ def _on_statement(
     guarding = _guarding(connection)
     dialect = connection.engine.dialect
     if guarding is None or guarding[1].open or OWN in options:
-        connection.dialect = dialect
+        connection.dialect = past_dialect(dialect) if connection in READING and OWN not in options else dialect
         return statement, rows, row
     binding = guarding[1]
     SERVED_TENANT.set(binding.tenant)
     connection.dialect = confining(dialect, binding.tenant_free)
+    if connection in READING:
+        connection.dialect = past_dialect(connection.dialect)
     if binding.writing and PASSED not in options and isinstance(statement, Insert):
         _check_rows(statement, binding, rows or [row])
     return statement, rows, row
