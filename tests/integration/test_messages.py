@@ -128,25 +128,18 @@ EXPECTED = """
 | actor            | psycopg-async | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
 | policy           | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 13/13 | 7/7                |
 | policy           | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 13/13 | 7/7                |
-| policy           | psycopg-async | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 13/13 | 7/7                |
 | hidden column    | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 13/13 | 7/7                |
 | hidden column    | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 13/13 | 7/7                |
-| hidden column    | psycopg-async | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 13/13 | 7/7                |
 | telemetry        | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
 | telemetry        | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
-| telemetry        | psycopg-async | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
 | history          | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
 | history          | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
-| history          | psycopg-async | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
 | history, actor   | asyncpg       | 1/1 | 1/1  | 1/1  | 3/3    | 3/3    | 11/11 | 7/7                |
 | history, actor   | psycopg       | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
-| history, actor   | psycopg-async | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
 | message          | asyncpg       | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
 | message          | psycopg       | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
-| message          | psycopg-async | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
 | actors' policies | asyncpg       | 4/4 | 4/4  | 4/4  | 3/3    | 4/4    | 13/13 | 7/7                |
 | actors' policies | psycopg       | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 14/14 | 8/8                |
-| actors' policies | psycopg-async | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 14/14 | 8/8                |
 """
 
 """The counts. A block is three creates and two updates. The circumstances:
