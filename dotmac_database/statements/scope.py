@@ -36,6 +36,9 @@ class RowRules(Protocol):
     def shape(self, traits: Traits[Any], right: Right) -> object:
         """The part of the rules that determines the text of a statement on a class; None: it can't be cached."""
 
+    def is_plain(self, right: Right) -> bool:
+        """Whether the rules of the repository's class are filters, and nothing that its statements reach is hidden."""
+
     def hidden(self, traits: Traits[Any]) -> frozenset[str]:
         """The attributes of a class that the actor can't see."""
 
