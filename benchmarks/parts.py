@@ -32,7 +32,6 @@ from dotmac_database import (
     Policy,
     QueryFilter,
     StatementBudget,
-    acting_as,
     bind_policies,
     create_repository,
     instrument,
@@ -98,8 +97,6 @@ class Part:
                 options: Any = {"prometheus": CollectorRegistry(), "opentelemetry": TracerProvider()}
                 stack.callback(instrument(database, slow_statement=1.0, **options).remove)
                 stack.enter_context(StatementBudget(10**9))
-            if self.actor is not None:
-                stack.enter_context(acting_as(self.actor))
             yield
 
 
@@ -147,12 +144,13 @@ def calls(plugin: DatabasePlugin, sender: AsyncSession, *, is_async: bool) -> Ca
     """The call of a part, on a session of the plugin of its own. A job carries the headers of ``sender`` first."""
 
     async def by_async(part: Part, operation: str, n: int) -> object:
-        unit = plugin.resume(carry(sender)) if part.is_job else plugin.session(TENANT)
+        unit = plugin.resume(carry(sender)) if part.is_job else plugin.session(TENANT, part.actor)
         async with unit as session:
             return await session.run_sync(work, part, operation, n)
 
     async def by_sync(part: Part, operation: str, n: int) -> object:
-        with plugin.sync_resume(carry(sender)) if part.is_job else plugin.sync_session(TENANT) as session:
+        unit = plugin.sync_resume(carry(sender)) if part.is_job else plugin.sync_session(TENANT, part.actor)
+        with unit as session:
             return work(session, part, operation, n)
 
     return by_async if is_async else by_sync
