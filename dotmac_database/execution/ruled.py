@@ -28,9 +28,11 @@ class ObjectRules(Protocol):
 
     def hidden_in(self, mapper: Mapper[Any]) -> frozenset[str]:
         """The attributes that the actor can't see."""
+        ...
 
     def loader_options(self, mapper: Mapper[Any]) -> Sequence[ORMOption]:
         """The options that confine the load of a relationship to this class to what the actor may read."""
+        ...
 
 
 @dataclass(frozen=True)
