@@ -27,7 +27,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from tests.postgres import OwnServer
 
-from . import endpoints, history, peers, telemetry
+from . import endpoints, history, parts, peers, telemetry
 from .contenders import TENANT, ByHand, Contender, Core, Raw, Toolkit, new_rows
 from .schema import FILL, Base
 from .wire import Proxy, Sent
@@ -199,7 +199,7 @@ def show(case: Case, outcome: dict[str, Any], names: list[str]) -> None:
 def compare_ratios(old: dict[str, Any], new: dict[str, Any]) -> None:
     """Print how the ratio of the toolkit to asyncpg has changed in each case."""
     for letter, outcome in new.items():
-        if letter == "K":
+        if letter in ("K", "parts"):
             continue
         before = old.get(letter)
         if (
@@ -224,6 +224,7 @@ def main() -> int:
     parser.add_argument("--compare", type=Path, help="show what has changed since the figures in this file")
     parser.add_argument("--history", action="store_true", help="measure what a history costs, and nothing else")
     parser.add_argument("--telemetry", action="store_true", help="measure what telemetry costs, and nothing else")
+    parser.add_argument("--parts", action="store_true", help="measure what the parts inside a tenant cost, only")
     arguments = parser.parse_args()
     if arguments.history:
         history.main()
@@ -231,11 +232,16 @@ def main() -> int:
     if arguments.telemetry:
         telemetry.measure(rounds=41, times=40)
         return 0
+    if arguments.parts:
+        parts.measure(rounds=21, times=30)
+        return 0
     server = OwnServer(durable=True, shared_buffers="512MB", max_wal_size="4GB").start()
     try:
         results = asyncio.run(run(server, arguments.rows, arguments.case))
     finally:
         server.stop()
+    if arguments.case is None:
+        results["parts"] = parts.measure(rounds=21, times=30)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1))
     if arguments.compare:

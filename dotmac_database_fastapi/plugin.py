@@ -140,9 +140,7 @@ class DatabasePlugin:
             actor_key=actor_key,
             load_actor=load_actor,
             job_signer=None if job_key is None else JobSigner(job_key, name),
-            statement_budget=StatementBudget(statement_budget)
-            if isinstance(statement_budget, int)
-            else statement_budget,
+            statement_budget=budget,
             policies=ruling,
         )
         self.strict = strict

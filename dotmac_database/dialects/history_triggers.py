@@ -27,8 +27,8 @@ from sqlalchemy.sql.compiler import IdentifierPreparer
 
 from .settings import SETTINGS_TABLE
 
-ACTOR = "dotmac.actor"
-"""The setting with the actor of the transaction's writes."""
+ACTOR = "dotmac.audit_user"
+"""The setting with the actor of the writes; not `dotmac.actor`, which the policies of row-level security read."""
 
 RETENTION = "dotmac.retention"
 """The setting that is ``on`` while entries are deleted because of their age."""

@@ -45,6 +45,10 @@ def _concerned(metadata: MetaData) -> frozenset[Table]:
 
 
 def announce_actors() -> None:
-    """From now on, writes that a history records announce the actor. It is called when the first class is mapped."""
+    """From now on, writes that a history records announce the actor. It is called when a class has got its history.
+
+    A metadata can have as many tables as before and yet other ones, if tables were removed from it.
+    """
+    _CONCERNED.clear()
     if not any(each.provider is ACTOR_SETTING for each in FOR_WRITES):
         provide_for_writes(ACTOR_SETTING, is_recorded)

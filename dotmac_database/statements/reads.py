@@ -487,12 +487,14 @@ class Reader:
     def confined(self, bound: Bound, *, loads: bool = False) -> Bound:
         """The same statement, with the tenant's condition inside expressions that select other rows.
 
-        Column properties, hybrids and an actor's rules can be such expressions. ``loads``: the statement loads
-        relationships, and their classes can have such expressions.
+        Column properties, hybrids and an actor's rules can be such expressions. Rules that are filters are confined
+        like all filters. ``loads``: the statement loads relationships, whose classes can have such expressions.
         """
-        if self.scope.tenant in (None, ALL_TENANTS):
+        scope = self.scope
+        if scope.tenant in (None, ALL_TENANTS):
             return bound
-        if self.scope.rules is None and not self._holds_other_rows(bound, loads=loads):
+        has_filters_only = scope.rules is None or (not loads and scope.rules.is_plain(scope.right))
+        if has_filters_only and not self._holds_other_rows(bound, loads=loads):
             return bound
         return Bound(
             bound.statement.options(TenantCriteria(self.scope.tenant)), bound.parameters, bound.execution_options

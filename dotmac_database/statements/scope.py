@@ -40,6 +40,10 @@ class RowRules(Protocol):
         """The part of the rules that determines the text of a statement on a class; None: it can't be cached."""
         ...
 
+    def is_plain(self, right: Right) -> bool:
+        """Whether the rules of the repository's class are filters, and nothing that its statements reach is hidden."""
+        ...
+
     def hidden(self, traits: Traits[Any]) -> frozenset[str]:
         """The attributes of a class that the actor can't see."""
         ...

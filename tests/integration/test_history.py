@@ -339,3 +339,21 @@ def test_a_mock_has_a_history() -> None:
         ("alice", "create"),
         (None, "soft_delete"),
     ]
+
+
+def test_a_class_that_takes_the_place_of_another_announces_its_actors(face: Face) -> None:
+    """As in a notebook, where a cell that defines a class is run again: the metadata has as many tables as before."""
+    metadata = MetaData()
+    actors = []
+    for _ in range(2):
+        base = type("Base", (DeclarativeBase,), {"metadata": metadata})
+        columns = {"id": mapped_column(primary_key=True), "__annotations__": {"id": Mapped[int]}}
+        model = type("Cell", (HistoryMixin, base), {"__tablename__": "history_cells", **columns})
+        metadata.create_all(face.database.engine)
+        with face.session() as session, acting_as("alice"):
+            cells = face.repository(session, model)
+            face(cells.create, {"id": 1})
+            actors += [entry.actor for entry in face(cells.history, 1)]
+        metadata.drop_all(face.database.engine)
+        metadata.clear()
+    assert actors == ["alice", "alice"]

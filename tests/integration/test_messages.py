@@ -11,17 +11,34 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from threading import Thread
 from typing import Any, Self
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from prometheus_client import CollectorRegistry
 from sqlalchemy import URL, delete, event, insert, make_url
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
 from benchmarks.wire import Proxy, Sent
-from dotmac_database import RowLevelSecurity, TenantMixin, bind_tenant, create_database, guard_tenants
+from dotmac_database import (
+    HistoryMixin,
+    Policy,
+    QueryFilter,
+    RowLevelSecurity,
+    StatementBudget,
+    TenantMixin,
+    acting_as,
+    bind_policies,
+    bind_tenant,
+    create_database,
+    guard_tenants,
+    instrument,
+    outbox_table,
+    publish,
+)
 from dotmac_database.execution.settings import FOR_WRITES, provide_for_transactions, provide_for_writes
 from dotmac_database.execution.state import SettingsProvider
 from tests.confined import SECRETS, confined_database
@@ -38,48 +55,94 @@ class Item(TenantMixin, Base):
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     name: Mapped[str]
+    note: Mapped[str | None]
 
+
+class Recorded(HistoryMixin, TenantMixin, Base):
+    """The same with a history."""
+
+    __tablename__ = "message_recorded"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str]
+
+
+outbox_table(Base.metadata)
+
+
+@dataclass(frozen=True)
+class Actor:
+    id: str
+
+
+def other_name(actor: Actor) -> list[QueryFilter]:
+    return [QueryFilter("name", "ne", actor.id)]
+
+
+RULES = Policy(Item, read=other_name, create=other_name, update=other_name)
+HIDDEN = Policy(Item, read=other_name, create=other_name, update=other_name, hidden=("note",))
+"""Policies of conditions, without and with a hidden column. Each statement has a condition."""
+
+POLICY_OF = {"policy": RULES, "hidden column": HIDDEN, "actors' policies": RULES}
+"""The circumstances with a policy of an actor."""
 
 ROWS = 30
 PER_PAGE = 20
 PAGE = {"sorts": [{"field": "id"}], "pagination": {"page": 1, "per_page": PER_PAGE}}
 
-POLICIES = {kind: RowLevelSecurity(Base.metadata, secret=secret) for kind, secret in SECRETS.items()}
-RLS_OF = {"policies": "unsigned", "signed policies": "signed"}
+POLICIES = {
+    **{kind: RowLevelSecurity(Base.metadata, secret=secret) for kind, secret in SECRETS.items()},
+    "actors": RowLevelSecurity(Base.metadata, policies=[RULES]),
+}
+RLS_OF = {"policies": "unsigned", "signed policies": "signed", "actors' policies": "actors"}
 """The circumstances with row-level security, each with the kind of its policies."""
 
 WARM_UP = 8
 """How often a call is made before it is counted: psycopg prepares a statement at its sixth execution."""
 
 EXPECTED = """
-| circumstance    | driver        | get | list | page | create | update | block | without savepoints |
-| plain           | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
-| plain           | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
-| plain           | psycopg-async | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
-| guarded         | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
-| guarded         | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
-| guarded         | psycopg-async | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
-| observed        | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
-| observed        | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
-| observed        | psycopg-async | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
-| listened        | asyncpg       | 1/1 | 1/1  | 1/1  | 3/3    | 3/3    | 11/11 | 7/7                |
-| listened        | psycopg       | 1/1 | 1/1  | 1/1  | 3/3    | 3/3    | 11/11 | 7/7                |
-| listened        | psycopg-async | 1/1 | 1/1  | 1/1  | 3/3    | 3/3    | 11/11 | 7/7                |
-| inside          | asyncpg       | 1/1 | 1/1  | 1/1  | 2/2    | 2/2    | 12/12 | 7/7                |
-| inside          | psycopg       | 1/1 | 1/1  | 1/1  | 2/2    | 2/2    | 12/12 | 7/7                |
-| inside          | psycopg-async | 1/1 | 1/1  | 1/1  | 2/2    | 2/2    | 12/12 | 7/7                |
-| policies        | asyncpg       | 3/3 | 3/3  | 3/3  | 3/3    | 3/3    | 11/11 | 7/7                |
-| policies        | psycopg       | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 12/12 | 8/8                |
-| policies        | psycopg-async | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 12/12 | 8/8                |
-| signed policies | asyncpg       | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 12/12 | 8/8                |
-| signed policies | psycopg       | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 12/12 | 8/8                |
-| signed policies | psycopg-async | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 12/12 | 8/8                |
-| actor           | asyncpg       | 1/1 | 1/1  | 1/1  | 3/3    | 3/3    | 11/11 | 7/7                |
-| actor           | psycopg       | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
-| actor           | psycopg-async | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
-| named           | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
-| named           | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 12/12 | 8/8                |
-| named           | psycopg-async | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 12/12 | 8/8                |
+| circumstance     | driver        | get | list | page | create | update | block | without savepoints |
+| plain            | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| plain            | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| plain            | psycopg-async | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| guarded          | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| guarded          | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| guarded          | psycopg-async | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| observed         | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| observed         | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| observed         | psycopg-async | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| listened         | asyncpg       | 1/1 | 1/1  | 1/1  | 3/3    | 3/3    | 11/11 | 7/7                |
+| listened         | psycopg       | 1/1 | 1/1  | 1/1  | 3/3    | 3/3    | 11/11 | 7/7                |
+| listened         | psycopg-async | 1/1 | 1/1  | 1/1  | 3/3    | 3/3    | 11/11 | 7/7                |
+| inside           | asyncpg       | 1/1 | 1/1  | 1/1  | 2/2    | 2/2    | 12/12 | 7/7                |
+| inside           | psycopg       | 1/1 | 1/1  | 1/1  | 2/2    | 2/2    | 12/12 | 7/7                |
+| inside           | psycopg-async | 1/1 | 1/1  | 1/1  | 2/2    | 2/2    | 12/12 | 7/7                |
+| policies         | asyncpg       | 3/3 | 3/3  | 3/3  | 3/3    | 3/3    | 11/11 | 7/7                |
+| policies         | psycopg       | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 12/12 | 8/8                |
+| policies         | psycopg-async | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 12/12 | 8/8                |
+| signed policies  | asyncpg       | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 12/12 | 8/8                |
+| signed policies  | psycopg       | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 12/12 | 8/8                |
+| signed policies  | psycopg-async | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 12/12 | 8/8                |
+| actor            | asyncpg       | 1/1 | 1/1  | 1/1  | 3/3    | 3/3    | 11/11 | 7/7                |
+| actor            | psycopg       | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
+| actor            | psycopg-async | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
+| named            | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| named            | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 12/12 | 8/8                |
+| named            | psycopg-async | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 12/12 | 8/8                |
+| policy           | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 13/13 | 7/7                |
+| policy           | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 13/13 | 7/7                |
+| hidden column    | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 13/13 | 7/7                |
+| hidden column    | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 13/13 | 7/7                |
+| telemetry        | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| telemetry        | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| history          | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| history          | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| history, actor   | asyncpg       | 1/1 | 1/1  | 1/1  | 3/3    | 3/3    | 11/11 | 7/7                |
+| history, actor   | psycopg       | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
+| message          | asyncpg       | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
+| message          | psycopg       | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
+| actors' policies | asyncpg       | 3/3 | 3/3  | 3/3  | 3/3    | 4/4    | 13/13 | 7/7                |
+| actors' policies | psycopg       | 4/4 | 4/4  | 4/4  | 4/4    | 4/4    | 14/14 | 8/8                |
 """
 
 """The counts. A block is three creates and two updates. The circumstances:
@@ -92,6 +155,17 @@ EXPECTED = """
 - actor: a plain session, and a setting for writes to the table
 - named: a plain session, and a setting for all transactions of the engine
 - policies, signed policies: a guarded session with row-level security, without and with a secret
+- policy, hidden column: a plain session with a policy of conditions, without and with a hidden column. An update in a
+  savepoint is one statement more, because the driver does not change rows with conditions there, so that SQLAlchemy
+  sets the savepoint
+- actors' policies: as policies, and the database has the policy, too. SQLAlchemy sends an update, so that asyncpg sends
+  its settings in a message of their own
+- telemetry: metrics, spans, the log of slow statements, and a budget of statements
+- history, and history, actor: a table with a history, without and with an actor
+- message: each create and each update also publishes a message to the outbox. A block has one statement for all of them
+
+In all of them a class with a history is mapped, the metadata has an outbox, and telemetry's packages are imported: what
+is there and not used costs nothing.
 """
 
 
@@ -151,8 +225,9 @@ def rows(postgres_server: str, urls: dict[str, URL]) -> None:
     for url in urls.values():
         owner = create_database(make_url(postgres_server).set(database=url.database))
         with owner.engine.begin() as connection:
-            connection.execute(delete(Item))
-            connection.execute(insert(Item), items)
+            for model in (Item, Recorded):
+                connection.execute(delete(model))
+                connection.execute(insert(model), items)
         owner.dispose()
 
 
@@ -175,13 +250,16 @@ def sessions(face: Face, circumstance: str) -> Callable[[], Any]:
     bind: Any = face.database.async_engine if face.is_async else face.engine
     maker: Any = kind(bind, expire_on_commit=False)
     policies = RLS_OF.get(circumstance)
-    if circumstance != "guarded" and policies is None:
-        return maker  # type: ignore[no-any-return]
-    guard_tenants(maker, rls=None if policies is None else POLICIES[policies])
+    is_guarded = circumstance == "guarded" or policies is not None
+    if is_guarded:
+        guard_tenants(maker, rls=None if policies is None else POLICIES[policies])
 
     def bound() -> Any:
         session = maker()
-        bind_tenant(session, "a")
+        if is_guarded:
+            bind_tenant(session, "a")
+        if circumstance in POLICY_OF:
+            bind_policies(session, [POLICY_OF[circumstance]], actor=Actor("nobody"))
         return session
 
     return bound
@@ -214,7 +292,14 @@ def listened(face: Face, circumstance: str) -> Iterator[None]:
         provide_for_writes(ACTOR, lambda table: table.name == Item.__tablename__)
     end = provide_for_transactions(face.engine, NAME) if circumstance == "named" else None
     try:
-        yield
+        with ExitStack() as stack:
+            if circumstance == "telemetry":
+                options: Any = {"prometheus": CollectorRegistry(), "opentelemetry": TracerProvider()}
+                stack.callback(instrument(face.database, slow_statement=60.0, **options).remove)
+                stack.enter_context(StatementBudget(10_000))
+            if circumstance == "history, actor":
+                stack.enter_context(acting_as("alice"))
+            yield
     finally:
         if end is not None:
             end()
@@ -224,8 +309,10 @@ def listened(face: Face, circumstance: str) -> Iterator[None]:
 class Calls:
     """The calls of the table, on the sessions of a face."""
 
-    def __init__(self, face: Face, make: Callable[[], Any], proxy: CountingProxy, *, inside: bool) -> None:
-        self._face, self._make, self._proxy, self._inside = face, make, proxy, inside
+    def __init__(self, face: Face, make: Callable[[], Any], proxy: CountingProxy, circumstance: str) -> None:
+        self._face, self._make, self._proxy = face, make, proxy
+        self._inside, self._publishes = circumstance == "inside", circumstance == "message"
+        self._model = Recorded if circumstance.startswith("history") else Item
         self._numbers = itertools.count(ROWS)
         self._calls: dict[str, Callable[[Any, Any], None]] = {
             "get": self._get,
@@ -251,7 +338,7 @@ class Calls:
     def _run(self, call: Callable[[Any, Any], None]) -> Sent:
         """Make the call on a new session. Inside of a transaction, its begin and its end are not counted."""
         session = self._make()
-        items = self._face.repository(session, Item, "a")
+        items = self._face.repository(session, self._model, "a")
         if self._inside:
             with block(self._face, session):
                 self._face(items.count)
@@ -276,10 +363,16 @@ class Calls:
         assert len(page.items) == PER_PAGE
         assert page.total >= ROWS
 
-    def _create(self, _: Any, items: Any) -> None:
+    def _publish(self, session: Any) -> None:
+        if self._publishes:
+            publish(session, "changed", 1)
+
+    def _create(self, session: Any, items: Any) -> None:
+        self._publish(session)
         self._face(items.create, {"id": next(self._numbers), "name": "new"})
 
-    def _update(self, _: Any, items: Any) -> None:
+    def _update(self, session: Any, items: Any) -> None:
+        self._publish(session)
         self._face(items.update, 1, {"name": f"changed {next(self._numbers)}"})
 
     def _block(self, session: Any, items: Any, **options: bool) -> None:
@@ -305,10 +398,16 @@ CASES = expected()
 @pytest.mark.usefixtures("rows")
 @pytest.mark.parametrize(("circumstance", "driver"), CASES)
 def test_each_call_costs_exactly_these_messages(
-    proxy: CountingProxy, urls: dict[str, URL], postgres_server: str, circumstance: str, driver: str
+    proxy: CountingProxy,
+    urls: dict[str, URL],
+    postgres_server: str,
+    monkeypatch: pytest.MonkeyPatch,
+    circumstance: str,
+    driver: str,
 ) -> None:
+    monkeypatch.setattr("dotmac_database.outbox.publishing.QUIET", 3600.0)  # the same statement for each message
     policies = RLS_OF.get(circumstance)
     url = urls[policies] if policies else make_url(postgres_server).set(database=urls["unsigned"].database)
     with face_of(driver, url, proxy) as face, listened(face, circumstance):
-        calls = Calls(face, sessions(face, circumstance), proxy, inside=circumstance == "inside")
+        calls = Calls(face, sessions(face, circumstance), proxy, circumstance)
         assert calls.counts() == CASES[circumstance, driver]
