@@ -1,0 +1,78 @@
+"""Ways to learn or change what a policy forbids, each of which has worked once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import MetaData
+from sqlalchemy.orm import Session
+
+from dotmac_database import PermissionDeniedError, bind_policies
+from dotmac_database.engines import Database
+from tests.conftest import Face, empty
+from tests.policies.attack_models import ADMIN, ANN, BOB, POLICIES, Base, Contract, HistoryBase, Note, Paper, rows_of
+
+
+@pytest.fixture(scope="module")
+def tables() -> MetaData:
+    return Base.metadata
+
+
+@pytest.fixture
+def filled(_database: Database, tables: MetaData) -> Iterator[Database]:
+    """A database with the rows of both tenants."""
+    with Session(_database.engine) as session:
+        session.add_all([*rows_of("one", 0), *rows_of("two", 100)])
+        session.commit()
+    yield _database
+    empty(_database, tables)
+
+
+@pytest.fixture(params=["sync", "async"])
+def attacked(request: pytest.FixtureRequest, filled: Database, _runner: Any) -> Face:
+    return Face(request.param, filled, _runner)
+
+
+@pytest.fixture
+def contracts(attacked: Face) -> Iterator[None]:
+    """Contracts of two tenants, and one that was deleted."""
+    HistoryBase.metadata.create_all(attacked.database.engine)
+    with Session(attacked.database.engine) as session:
+        rows = [(1, "one", "ann"), (2, "one", "bob"), (3, "one", "ann"), (101, "two", "ann")]
+        objects = [Contract(id=n, tenant_id=tenant, owner=owner, secret=n) for n, tenant, owner in rows]
+        session.add_all(objects)
+        session.commit()
+        objects[0].secret = 10
+        session.delete(objects[2])
+        session.commit()
+    yield
+    HistoryBase.metadata.drop_all(attacked.database.engine)
+
+
+@pytest.mark.usefixtures("contracts")
+def test_the_history_is_that_of_readable_rows_without_hidden_columns(attacked: Face) -> None:
+    for actor, readable in ((ANN, {1: 2}), (BOB, {2: 1}), (ADMIN, {1: 2, 2: 1, 3: 2})):
+        with attacked.session() as session:
+            bind_policies(session, POLICIES, actor=actor)
+            repository = attacked.repository(session, Contract, "one")
+            entries = {n: attacked(repository.history, n) for n in (1, 2, 3, 101)}
+            assert {n: len(found) for n, found in entries.items() if found} == readable
+            values = [side for found in entries.values() for each in found for side in (each.before, each.after)]
+            assert any("secret" in (each or {}) for each in values) is (actor == ADMIN)
+
+
+@pytest.mark.usefixtures("contracts")
+def test_only_an_actor_who_may_delete_every_row_deletes_the_history(attacked: Face) -> None:
+    moment = datetime(2999, 1, 1, tzinfo=UTC)
+    for actor in (BOB, ADMIN):
+        with attacked.session() as session:
+            bind_policies(session, POLICIES, actor=actor)
+            repository = attacked.repository(session, Contract, "one")
+            if actor == BOB:
+                with pytest.raises(PermissionDeniedError):
+                    attacked(repository.forget_history, before=moment)
+            else:
+                assert attacked(repository.forget_history, before=moment) == 5
