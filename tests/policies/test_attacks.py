@@ -76,3 +76,15 @@ def test_only_an_actor_who_may_delete_every_row_deletes_the_history(attacked: Fa
                     attacked(repository.forget_history, before=moment)
             else:
                 assert attacked(repository.forget_history, before=moment) == 5
+
+
+def test_rows_of_the_same_class_are_linked_by_who_may_update_both(attacked: Face) -> None:
+    with attacked.session() as session:
+        bind_policies(session, POLICIES, actor=ANN)
+        papers = attacked.repository(session, Paper, "one")
+        with pytest.raises(PermissionDeniedError):
+            attacked(papers.unlink, 1, "children", [2])
+        with pytest.raises(PermissionDeniedError):
+            attacked(papers.set_links, 1, "children", [4])
+        assert attacked(papers.link, 1, "children", [4]) == 1
+        assert attacked(papers.unlink, 1, "children", [4]) == 1
