@@ -8,6 +8,7 @@ from typing import TypeVar
 from sqlalchemy import Select
 
 from ..errors import MisuseError
+from ..execution.ruled import ObjectRulesOption
 from ..query import OffsetParams, PaginationParams, QueryOptions
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.criteria import TenantCriteria
@@ -42,5 +43,7 @@ def select_of(
             field="relationships",
         )
     statement: Select[M] = reader.loading(Bound(with_values(rows.statement, rows.parameters)), [*paths.plain]).statement
-    tenant = reader.scope.tenant
+    tenant, rules = reader.scope.tenant, reader.scope.rules
+    if rules is not None:
+        statement = statement.options(ObjectRulesOption(rules.objects(reader.scope)))
     return statement if tenant is None or tenant is ALL_TENANTS else statement.options(TenantCriteria(tenant))

@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import MetaData
 from sqlalchemy.orm import Session
 
-from dotmac_database import PermissionDeniedError, bind_policies
+from dotmac_database import PermissionDeniedError, QueryFilter, bind_policies
 from dotmac_database.engines import Database
+from dotmac_database.repositories import create_repository
 from tests.conftest import Face, empty
 from tests.policies.attack_models import ADMIN, ANN, BOB, POLICIES, Base, Contract, HistoryBase, Note, Paper, rows_of
 
@@ -88,3 +89,68 @@ def test_rows_of_the_same_class_are_linked_by_who_may_update_both(attacked: Face
             attacked(papers.set_links, 1, "children", [4])
         assert attacked(papers.link, 1, "children", [4]) == 1
         assert attacked(papers.unlink, 1, "children", [4]) == 1
+
+
+def _expired(session: Session) -> Any:
+    paper = create_repository(session, Paper, "one").get_by_id(1)
+    session.expire(paper)
+    return paper
+
+
+def _refreshed(session: Session) -> Any:
+    paper = create_repository(session, Paper, "one").get_by_id(1)
+    session.refresh(paper)
+    session.refresh(paper, ["notes"])
+    return paper
+
+
+def _refreshed_column(session: Session) -> Any:
+    paper = create_repository(session, Paper, "one").get_by_id(1)
+    session.refresh(paper, ["secret"])
+    return paper
+
+
+def _created(session: Session) -> Any:
+    papers = create_repository(session, Paper, "one")
+    papers.delete(4)
+    paper = papers.create({"id": 6, "owner": "ann"})
+    session.commit()
+    session.refresh(paper)
+    return papers.get_by_id(1)
+
+
+def _committed(session: Session) -> Any:
+    paper = create_repository(session, Paper, "one").get_by_id(1)
+    session.commit()
+    return paper
+
+
+def _selected(session: Session) -> Any:
+    statement = create_repository(session, Paper, "one").select([QueryFilter("id", "eq", 1)])
+    return session.scalars(statement).one()
+
+
+def _loaded_before(session: Session) -> Any:
+    paper = session.get(Paper, 1)
+    assert paper is not None and paper.secret == 11
+    return create_repository(session, Paper, "one").get_by_id(1)
+
+
+WAYS = (_expired, _refreshed, _refreshed_column, _created, _committed, _selected, _loaded_before)
+
+
+@pytest.mark.parametrize("expires", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_loaded_later_is_ruled_too(filled: Database, way: Any, expires: bool) -> None:
+    with filled.sessions(expire_on_commit=expires) as session:
+        bind_policies(session, POLICIES, actor=ANN)
+        paper = way(session)
+        assert (paper.owner, [each.id for each in paper.notes]) == ("ann", [1])
+        for each in (paper, paper.notes[0].paper):
+            assert "secret" not in vars(each)
+            with pytest.raises(PermissionDeniedError):
+                _ = each.secret
+        assert [each.id for each in paper.children] == [2]
+        assert paper.children[0].children == []
+        with pytest.raises(PermissionDeniedError):
+            _ = paper.children[0].secret
