@@ -22,7 +22,16 @@ from sqlalchemy import inspect as inspect_mapped
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.event import attr as event_attributes
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, PassiveFlag, Session, SessionTransaction, attributes, decl_base
+from sqlalchemy.orm import (
+    InstanceState,
+    Mapper,
+    ORMExecuteState,
+    PassiveFlag,
+    Session,
+    SessionTransaction,
+    attributes,
+    decl_base,
+)
 from sqlalchemy.orm import session as sessions
 from sqlalchemy.orm.mapper import _all_registries
 from sqlalchemy.pool import Pool, QueuePool, _ConnectionFairy
@@ -392,14 +401,17 @@ def loading_attribute() -> str | None:
 _REFRESHES, _NEEDS_ALL = Session.refresh.__code__, _LOADS_BY_METHODS - {Session.refresh.__code__}
 
 
-def is_refreshing() -> bool:
-    """Whether `Session.refresh` called this function, and not for a flush or a cascade."""
+def refreshed_names() -> frozenset[str] | None:
+    """The attributes that the call of `Session.refresh` names that called this function; empty: all columns.
+
+    None: nothing called `Session.refresh`, or a flush or a cascade did.
+    """
     frame = inspect.currentframe()
     while frame is not None and frame.f_code not in _NEEDS_ALL:
         if frame.f_code is _REFRESHES:
-            return True
+            return frozenset(frame.f_locals["attribute_names"] or ())
         frame = frame.f_back
-    return False
+    return None
 
 
 def refreshed_state(execution: ORMExecuteState) -> InstanceState[object] | None:

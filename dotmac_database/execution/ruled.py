@@ -15,7 +15,7 @@ from sqlalchemy.orm.base import instance_state
 from sqlalchemy.orm.interfaces import ORMOption, UserDefinedOption
 
 from ..errors import PermissionDeniedError
-from ..sqlalchemy_internals import attribute_load, is_refreshing, loading_attribute, refreshed_state, replace_loader
+from ..sqlalchemy_internals import attribute_load, loading_attribute, refreshed_names, refreshed_state, replace_loader
 from .state import state_of
 from .strict import related_objects
 
@@ -94,7 +94,7 @@ def rule_lazy_load(execution: ORMExecuteState) -> Result[Any] | None:
     """Confine the lazy load of a relationship of a ruled object to the rows that the actor may read.
 
     Raises `PermissionDeniedError` for the load of a hidden column. A load of other columns does not keep the hidden
-    ones. The loaded objects are ruled, too. Loads that a flush or a cascade needs are not confined.
+    ones, unless `Session.refresh` names them. The loaded objects are ruled, too. Loads that a flush or a cascade needs are not confined.
     """
     if not execution.is_select:
         return None
@@ -102,7 +102,7 @@ def rule_lazy_load(execution: ORMExecuteState) -> Result[Any] | None:
         return _rule_column_load(execution)
     state = execution.lazy_loaded_from
     rules = _rules_of(state)
-    if state is None or rules is None or not (attribute_load() is not None or is_refreshing()):
+    if state is None or rules is None or (attribute_load() is None and refreshed_names() is None):
         return None
     target: Mapper[Any] | None = execution.bind_mapper
     if target is None:
@@ -127,7 +127,8 @@ def _rule_column_load(execution: ORMExecuteState) -> Result[Any] | None:
         HiddenAttribute(state.class_.__name__, load.key)(None, None)
     result = execution.invoke_statement().freeze()
     result().unique().all()
-    for key in hidden - {loading_attribute()}:  # the toolkit or a flush can need the one that is being loaded
+    named = refreshed_names() or frozenset()  # code that names a hidden column needs it, as does the toolkit or a flush
+    for key in hidden - named - {loading_attribute()}:
         if key not in state.committed_state:
             replace_loader(state, key, HiddenAttribute(state.class_.__name__, key))
     return result()

@@ -216,9 +216,16 @@ def policy_scope(
 
     The session has its own policies again, or none, when the block ends.
     """
-    info = sync_session(session).info
+    with rules_scope(sync_session(session), Rules(policies, actor, required=required)):
+        yield
+
+
+@contextmanager
+def rules_scope(session: Session, rules: Rules) -> Iterator[None]:
+    """A block in which a sync session has these rules."""
+    info = session.info
     before = info.get(RULES)
-    info[RULES] = Rules(policies, actor, required=required)
+    info[RULES] = rules
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar, get_args, get_origin
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
@@ -20,7 +21,7 @@ from ..execution.strict import STRICT_LOADING
 from ..field_names import FieldName, names_for
 from ..models.traits import Traits, traits_of
 from ..paging.cursors import CursorCodec, CursorKey
-from ..policies import RULES, Policy, Right, Rules
+from ..policies import RULES, Policy, Right, Rules, rules_scope
 from ..query import Count
 from ..statements.coercion import coercer
 from ..statements.counts import Counted, counted
@@ -177,6 +178,13 @@ class RepositoryCore(Generic[M, Db]):
                 raise MisuseError("with_policy() needs actor=, since the session has no policies.", field="actor")
             actor = rules.actor
         return self._with(_rules=(Rules((), actor) if rules is None else rules).replaced(policies, actor))
+
+    def sharing_policies(self) -> AbstractContextManager[None]:
+        """A block in which the repository's session has the repository's policies, also those of `with_policy`. No I/O.
+
+        Repositories that are made in the block, and `missing_references`, are then ruled by the same policies.
+        """
+        return nullcontext() if self._rules is None else rules_scope(self._session, self._rules)
 
     def hidden_columns(self, model: type | None = None) -> frozenset[str]:
         """The attributes of the columns of a class that the repository's policies hide from the actor. No I/O.

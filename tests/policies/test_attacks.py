@@ -104,12 +104,6 @@ def _refreshed(session: Session) -> Any:
     return paper
 
 
-def _refreshed_column(session: Session) -> Any:
-    paper = create_repository(session, Paper, "one").get_by_id(1)
-    session.refresh(paper, ["secret"])
-    return paper
-
-
 def _created(session: Session) -> Any:
     papers = create_repository(session, Paper, "one")
     papers.delete(4)
@@ -136,7 +130,7 @@ def _loaded_before(session: Session) -> Any:
     return create_repository(session, Paper, "one").get_by_id(1)
 
 
-WAYS = (_expired, _refreshed, _refreshed_column, _created, _committed, _selected, _loaded_before)
+WAYS = (_expired, _refreshed, _created, _committed, _selected, _loaded_before)
 
 
 @pytest.mark.parametrize("expires", [False, True])
