@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import MetaData
 from sqlalchemy.orm import Session
 
-from dotmac_database import PermissionDeniedError, QueryFilter, bind_policies
+from dotmac_database import EntityNotFoundError, PermissionDeniedError, Policy, QueryFilter, any_of, bind_policies
 from dotmac_database.engines import Database
 from dotmac_database.repositories import create_repository
 from tests.conftest import Face, empty
@@ -148,3 +148,17 @@ def test_what_is_loaded_later_is_ruled_too(filled: Database, way: Any, expires: 
         assert paper.children[0].children == []
         with pytest.raises(PermissionDeniedError):
             _ = paper.children[0].secret
+
+
+def test_a_rule_with_an_iterator_is_the_same_for_each_statement(attacked: Face) -> None:
+    def others(_: object) -> Any:
+        return any_of(QueryFilter("owner", "not_in", (each for each in ("bob", "cat"))))
+
+    with attacked.session() as session:
+        bind_policies(session, [Policy(Paper, read=others, update=True)], actor=ANN)
+        papers = attacked.repository(session, Paper, "one")
+        assert [each.id for each in attacked(papers.list)] == [1, 4]
+        assert attacked(papers.update_where, [QueryFilter("id", "gt", 0)], {"level": 5}) == 2
+        assert [each.id for each in attacked(session.scalars, papers.select())] == [1, 4]
+        with pytest.raises(EntityNotFoundError):
+            attacked(papers.update, 3, {"level": 6})
