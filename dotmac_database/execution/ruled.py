@@ -94,7 +94,8 @@ def rule_lazy_load(execution: ORMExecuteState) -> Result[Any] | None:
     """Confine the lazy load of a relationship of a ruled object to the rows that the actor may read.
 
     Raises `PermissionDeniedError` for the load of a hidden column. A load of other columns does not keep the hidden
-    ones, unless `Session.refresh` names them. The loaded objects are ruled, too. Loads that a flush or a cascade needs are not confined.
+    ones, unless `Session.refresh` names them. The loaded objects are ruled, too. Loads that a flush or a cascade needs
+    are not confined.
     """
     if not execution.is_select:
         return None

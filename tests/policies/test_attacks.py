@@ -14,7 +14,7 @@ from dotmac_database import EntityNotFoundError, PermissionDeniedError, Policy, 
 from dotmac_database.engines import Database
 from dotmac_database.repositories import create_repository
 from tests.conftest import Face, empty
-from tests.policies.attack_models import ADMIN, ANN, BOB, POLICIES, Base, Contract, HistoryBase, Note, Paper, rows_of
+from tests.policies.attack_models import ADMIN, ANN, BOB, POLICIES, Base, Contract, HistoryBase, Paper, rows_of
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,8 @@ def _selected(session: Session) -> Any:
 
 def _loaded_before(session: Session) -> Any:
     paper = session.get(Paper, 1)
-    assert paper is not None and paper.secret == 11
+    assert paper is not None
+    assert paper.secret == 11
     return create_repository(session, Paper, "one").get_by_id(1)
 
 
