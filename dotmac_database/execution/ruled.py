@@ -29,6 +29,9 @@ class ObjectRules(Protocol):
     def hidden_in(self, mapper: Mapper[Any]) -> frozenset[str]:
         """The attributes that the actor can't see."""
 
+    def hides_relationship(self, mapper: Mapper[Any], key: str) -> bool:
+        """Whether a relationship would show the actor a hidden column."""
+
     def loader_options(self, mapper: Mapper[Any]) -> Sequence[ORMOption]:
         """The options that confine the load of a relationship to this class to what the actor may read."""
 
@@ -103,8 +106,13 @@ def rule_lazy_load(execution: ORMExecuteState) -> Result[Any] | None:
         return _rule_column_load(execution)
     state = execution.lazy_loaded_from
     rules = _rules_of(state)
-    if state is None or rules is None or (attribute_load() is None and refreshed_names() is None):
+    if state is None or rules is None:
         return None
+    load = attribute_load()
+    if load is None and refreshed_names() is None:
+        return None
+    if load is not None and rules.hides_relationship(state.mapper, load.key):
+        HiddenAttribute(state.class_.__name__, load.key)(None, None)
     target: Mapper[Any] | None = execution.bind_mapper
     if target is None:
         return None

@@ -189,13 +189,13 @@ class RepositoryCore(Generic[M, Db]):
     def hidden_columns(self, model: type | None = None) -> frozenset[str]:
         """The attributes of the columns of a class that the repository's policies hide from the actor. No I/O.
 
-        ``model`` None: the repository's own class. With them are the column properties that
-        are computed of hidden columns. Empty if no policy hides any.
+        ``model`` None: the repository's own class. With them are the column properties that are computed of hidden
+        columns, and the relationships of which a hidden column is the foreign key. Empty if no policy hides any.
         """
         rules, traits = self._rules, self.traits if model is None else traits_of(model)
         if rules is None or (rules.required and rules.known(traits) is None):
             return frozenset()
-        return rules.hidden(traits)
+        return rules.hidden(traits) | rules.hidden_relationships(traits)
 
     @property
     def is_ruled(self) -> bool:

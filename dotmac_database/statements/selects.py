@@ -36,7 +36,7 @@ def select_of(
     rows = reader.rows(
         query.filters, order_of(reader.traits, query.sorts, rules=reader.scope.rules), limit=limit, offset=offset
     )
-    paths = branches_of(reader.traits, query.relationships)
+    paths = branches_of(reader.traits, query.relationships, reader.scope.rules)
     if paths.has_options:
         raise MisuseError(
             "A relationship with options of its own takes a statement after the read: name the path without options.",

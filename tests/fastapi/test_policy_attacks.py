@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import Header
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import ForeignKey
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, sessionmaker
 
 from dotmac_database import Database, Policy, QueryFilter, TenantMixin
-from dotmac_database_fastapi import OPERATIONS, crud_router
+from dotmac_database_fastapi import OPERATIONS, crud_router, list_router
 from tests.fastapi.conftest import Api
 from tests.fastapi.item_models import Tables, World, world_of
 
@@ -26,6 +27,17 @@ class Person(TenantMixin, Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     owner: Mapped[str]
     boss_id: Mapped[int | None] = mapped_column(ForeignKey("attacked_people.id"))
+    boss: Mapped[Person | None] = relationship(remote_side=id)
+
+
+class BossOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+
+
+class PersonOut(BossOut):
+    boss: BossOut | None
 
 
 def fill(database: Database) -> None:
@@ -60,6 +72,9 @@ def attacked(world: World) -> Iterator[Api]:
     with world.api(actor=actor_of, policies=[Policy(Person, read=True)]) as (app, api):
         app.include_router(crud_router(Person, "/people", operations=every, policy=OWN))
         app.include_router(crud_router(Person, "/blind", operations=every, policy=BLIND))
+        selects: Any = {"include": ("boss",), "filters": ("boss.owner",), "sorts": ("boss.owner",)}
+        app.include_router(list_router(Person, "/blind-list", policy=BLIND, **selects))
+        app.include_router(list_router(Person, "/blind-schema", policy=BLIND, read_schema=PersonOut))
         yield api
 
 
@@ -84,3 +99,11 @@ def test_a_row_with_a_hidden_foreign_key_is_written(attacked: Api) -> None:
     assert (made.status_code, "boss_id" in made.text) == (201, False)
     changed = ask(attacked, "PATCH", "/blind/101", {"owner": "ann"})
     assert (changed.status_code, "boss_id" in changed.text) == (200, False)
+
+
+def test_a_hidden_foreign_key_is_in_no_list(attacked: Api) -> None:
+    for query in ("include=boss", "boss.owner=ann", "sort=boss.owner"):
+        assert ask(attacked, "GET", f"/blind-list?{query}", None).status_code == 422, query
+    for path in ("/blind-list", "/blind-schema"):
+        answer = ask(attacked, "GET", path, None)
+        assert (answer.status_code, len(answer.json()["items"]), "boss" in answer.text) == (200, 1, False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,11 +10,20 @@ import pytest
 from sqlalchemy import MetaData
 from sqlalchemy.orm import Session
 
-from dotmac_database import EntityNotFoundError, PermissionDeniedError, Policy, QueryFilter, any_of, bind_policies
+from dotmac_database import (
+    Count,
+    EntityNotFoundError,
+    PermissionDeniedError,
+    Policy,
+    QueryFilter,
+    ValidationError,
+    any_of,
+    bind_policies,
+)
 from dotmac_database.engines import Database
 from dotmac_database.repositories import create_repository
 from tests.conftest import Face, empty
-from tests.policies.attack_models import ADMIN, ANN, BOB, POLICIES, Base, Contract, HistoryBase, Paper, rows_of
+from tests.policies.attack_models import ADMIN, ANN, BOB, POLICIES, Base, Contract, HistoryBase, Note, Paper, rows_of
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +172,43 @@ def test_a_rule_with_an_iterator_is_the_same_for_each_statement(attacked: Face) 
         assert [each.id for each in attacked(session.scalars, papers.select())] == [1, 4]
         with pytest.raises(EntityNotFoundError):
             attacked(papers.update, 3, {"level": 6})
+
+
+def test_a_hidden_foreign_key_hides_its_relationships(attacked: Face) -> None:
+    """Who could filter, sort, count or include by ``parent`` would see ``parent_id``."""
+    blind = Policy(Paper, read=True, update=True, hidden=["parent_id"])
+    with attacked.session() as session:
+        bind_policies(session, [blind], actor=ANN)
+        papers = attacked.repository(session, Paper, "one")
+        notes = attacked.repository(session, Note, "one")
+        attempts: tuple[Callable[[str], Any], ...] = (
+            lambda name: attacked(papers.list, [QueryFilter(f"{name}.id", "eq", 1)]),
+            lambda name: attacked(papers.count, [QueryFilter(name, "is_null", True)]),
+            lambda name: attacked(papers.list, {"sorts": [f"{name}.owner"]}),
+            lambda name: attacked(papers.list, {"relationships": [name]}),
+            lambda name: attacked(papers.list, {"relationships": {name: {"filters": [QueryFilter("id", "eq", 1)]}}}),
+            lambda name: papers.select({"relationships": [name]}),
+            lambda name: attacked(papers.explain, {"relationships": [name]}),
+            lambda name: papers.values("id", n=Count(name)),
+            lambda name: attacked(papers.aggregate, {"n": "count"}, group_by=f"{name}.id"),
+            lambda name: attacked(notes.list, [QueryFilter(f"paper.{name}.id", "eq", 1)]),
+            lambda name: attacked(notes.list, {"relationships": [f"paper.{name}"]}),
+        )
+        for attempt in attempts:
+            messages = []
+            for name in ("parent", "children", "surely_unknown"):
+                with pytest.raises(ValidationError) as error:
+                    attempt(name)
+                messages.append(str(error.value).replace(name, "surely_unknown"))
+            assert len(set(messages)) == 1, messages
+        assert {"parent_id", "parent", "children"} <= papers.hidden_columns()
+        assert len(attacked(papers.list, {"relationships": ["notes.paper"]})) == 5
+
+
+def test_a_relationship_of_a_hidden_foreign_key_is_not_loaded_lazily(filled: Database) -> None:
+    with filled.sessions() as session:
+        bind_policies(session, [Policy(Paper, read=True, hidden=["parent_id"])], actor=ANN)
+        paper = create_repository(session, Paper, "one").get_by_id(2)
+        for name in ("parent", "children"):
+            with pytest.raises(PermissionDeniedError):
+                getattr(paper, name)
