@@ -28,12 +28,15 @@ class ObjectRules(Protocol):
 
     def hidden_in(self, mapper: Mapper[Any]) -> frozenset[str]:
         """The attributes that the actor can't see."""
+        ...
 
     def hides_relationship(self, mapper: Mapper[Any], key: str) -> bool:
         """Whether a relationship would show the actor a hidden column."""
+        ...
 
     def loader_options(self, mapper: Mapper[Any]) -> Sequence[ORMOption]:
         """The options that confine the load of a relationship to this class to what the actor may read."""
+        ...
 
 
 class ObjectRulesOption(UserDefinedOption):

@@ -24,29 +24,37 @@ class RowRules(Protocol):
 
     def conditions(self, right: Right, traits: Traits[Any], entity: Any, scope: Scope) -> list[ColumnElement[bool]]:
         """The conditions that the actor has a right on the rows of ``entity``, which is the class or an alias."""
+        ...
 
     def named_conditions(
         self, right: Right, traits: Traits[Any], entity: Any, scope: Scope
     ) -> list[ColumnElement[bool]]:
         """As `conditions`, with `parameters` instead of values where the statement can be cached."""
+        ...
 
     def parameters(self, right: Right) -> Mapping[str, object]:
         """The values of the rules for a statement that needs a right on the rows of the repository's class."""
+        ...
 
     def shape(self, traits: Traits[Any], right: Right) -> object:
         """The part of the rules that determines the text of a statement on a class; None: it can't be cached."""
+        ...
 
     def hidden(self, traits: Traits[Any]) -> frozenset[str]:
         """The attributes of a class that the actor can't see."""
+        ...
 
     def hidden_relationships(self, traits: Traits[Any]) -> frozenset[str]:
         """The relationships of a class that would show the actor a hidden column."""
+        ...
 
     def objects(self, scope: Scope) -> ObjectRules:
         """The rules for objects that were read in a scope."""
+        ...
 
     def reads_hidden(self, expression: Any) -> bool:
         """Whether an expression is or contains a column that the actor can't see."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
