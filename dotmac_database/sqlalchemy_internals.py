@@ -22,7 +22,16 @@ from sqlalchemy import inspect as inspect_mapped
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.event import attr as event_attributes
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstanceState, Mapper, PassiveFlag, Session, SessionTransaction, attributes, decl_base
+from sqlalchemy.orm import (
+    InstanceState,
+    Mapper,
+    ORMExecuteState,
+    PassiveFlag,
+    Session,
+    SessionTransaction,
+    attributes,
+    decl_base,
+)
 from sqlalchemy.orm import session as sessions
 from sqlalchemy.orm.mapper import _all_registries
 from sqlalchemy.pool import Pool, QueuePool, _ConnectionFairy
@@ -376,6 +385,39 @@ def attribute_load() -> AttributeLoad | None:
             return None if module.startswith("dotmac_database.") else load
         frame = frame.f_back
     return load
+
+
+def loading_attribute() -> str | None:
+    """The attribute whose use, by whatever code, causes the load during which this function is called."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code is _LOADS_ATTRIBUTE:
+            key: str = frame.f_locals["key"]
+            return key
+        frame = frame.f_back
+    return None
+
+
+_REFRESHES, _NEEDS_ALL = Session.refresh.__code__, _LOADS_BY_METHODS - {Session.refresh.__code__}
+
+
+def refreshed_names() -> frozenset[str] | None:
+    """The attributes that the call of `Session.refresh` names that called this function; empty: all columns.
+
+    None: nothing called `Session.refresh`, or a flush or a cascade did.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code not in _NEEDS_ALL:
+        if frame.f_code is _REFRESHES:
+            return frozenset(frame.f_locals["attribute_names"] or ())
+        frame = frame.f_back
+    return None
+
+
+def refreshed_state(execution: ORMExecuteState) -> InstanceState[object] | None:
+    """The object whose columns the statement loads; None: it is no load of an object's columns."""
+    state: InstanceState[object] | None = getattr(execution.load_options, "_refresh_state", None)
+    return state
 
 
 @dataclass(frozen=True, slots=True)

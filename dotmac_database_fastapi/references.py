@@ -144,9 +144,10 @@ class References:
     ) -> Checked:
         keys = self._keys(values, references)
         if any(value is not None for value in keys.values()):
-            missing = await async_missing_references(
-                repository.db, self.traits.model, keys, tenant_id=repository.tenant_id
-            )
+            with repository.sharing_policies():
+                missing = await async_missing_references(
+                    repository.db, self.traits.model, keys, tenant_id=repository.tenant_id
+                )
             for reference in missing:
                 if reference in references:
                     raise self._refusal(reference)
@@ -160,9 +161,10 @@ class References:
     ) -> list[Checked]:
         keys = [self._keys(values, each) if each else {} for values, each in zip(rows, references, strict=True)]
         if any(value is not None for each in keys for value in each.values()):
-            missing = await async_first_missing_reference(
-                repository.db, self.traits.model, keys, tenant_id=repository.tenant_id
-            )
+            with repository.sharing_policies():
+                missing = await async_first_missing_reference(
+                    repository.db, self.traits.model, keys, tenant_id=repository.tenant_id
+                )
             if missing is not None:
                 refusal = self._refusal(missing[1])
                 refusal.index = missing[0]

@@ -2,6 +2,16 @@
 
 from .policy import Policy
 from .rights import Right
-from .rules import RULES, ModelRules, Rules, bind_policies, policy_scope, rules_of
+from .rules import RULES, ModelRules, Rules, bind_policies, policy_scope, rules_of, rules_scope
 
-__all__ = ["RULES", "ModelRules", "Policy", "Right", "Rules", "bind_policies", "policy_scope", "rules_of"]
+__all__ = [
+    "RULES",
+    "ModelRules",
+    "Policy",
+    "Right",
+    "Rules",
+    "bind_policies",
+    "policy_scope",
+    "rules_of",
+    "rules_scope",
+]

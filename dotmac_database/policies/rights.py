@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias
 
@@ -52,10 +52,20 @@ def rule_of(ruling: Ruling, what: str) -> Rule:
     expected = f"{what} must return filters, an SQLAlchemy condition, True or False"
     if ruling is None or not isinstance(ruling, (Iterable, QueryFilter, FilterGroup)) or isinstance(ruling, str):
         raise MisuseError(f"{expected}, not {type(ruling).__name__}.")
-    filters = tuple(filters_of(ruling))
+    filters = tuple(map(_repeatable, filters_of(ruling)))
     if not all(map(_limits, filters)) or not filters:
         raise MisuseError(f"{expected}. A list or an all_of() without filters admits every row: return True for that.")
     return all_rules(filters)
+
+
+def _repeatable(filter_: Filter) -> Filter:
+    """The filter with lists instead of iterators, which are empty when they are read again, as for the next statement.
+
+    An empty ``not_in`` would then admit every row.
+    """
+    if isinstance(filter_, FilterGroup):
+        return replace(filter_, members=tuple(map(_repeatable, filter_.members)))
+    return replace(filter_, value=list(filter_.value)) if isinstance(filter_.value, Iterator) else filter_
 
 
 def _limits(filter_: Filter) -> bool:

@@ -93,6 +93,7 @@ class Rules:
         self._by_mapper: dict[Mapper[Any], ModelRules | None] = {}
         self._concerned: dict[Mapper[Any], bool] = {}
         self._hidden: dict[Mapper[Any], frozenset[str]] = {}
+        self._hidden_relationships: dict[Mapper[Any], frozenset[str]] = {}
         self._reachable: dict[Mapper[Any], tuple[Mapper[Any], ...]] = {}
         self.cache: dict[object, Any] = {}
         """A cache of `statements.rule_plans`."""
@@ -156,6 +157,20 @@ class Rules:
             own = frozenset() if rules is None else rules.hidden
             self._hidden[mapper] = own.union(computed) if hidden_columns else own
         return self._hidden[mapper]
+
+    def hidden_relationships(self, traits: Traits[M]) -> frozenset[str]:
+        """The relationships of a class that would show the actor a hidden column: a foreign key that they are made of.
+
+        The column can be one of the class or of the related class.
+        """
+        hidden = self._hidden_columns
+        if not hidden:
+            return frozenset()
+        if traits.mapper not in self._hidden_relationships:
+            pairs = {name: each.local_remote_pairs or () for name, each in traits.relationships.items()}
+            names = (name for name, each in pairs.items() if any(not hidden.isdisjoint(pair) for pair in each))
+            self._hidden_relationships[traits.mapper] = frozenset(names)
+        return self._hidden_relationships[traits.mapper]
 
     def reads_hidden(self, expression: Any) -> bool:
         """Whether an expression is or contains a hidden column of any class."""
@@ -221,9 +236,16 @@ def policy_scope(
 
     The session has its own policies again, or none, when the block ends.
     """
-    info = sync_session(session).info
+    with rules_scope(sync_session(session), Rules(policies, actor, required=required)):
+        yield
+
+
+@contextmanager
+def rules_scope(session: Session, rules: Rules) -> Iterator[None]:
+    """A block in which a sync session has these rules."""
+    info = session.info
     before = info.get(RULES)
-    info[RULES] = Rules(policies, actor, required=required)
+    info[RULES] = rules
     try:
         yield
     finally:

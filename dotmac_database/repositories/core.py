@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar, get_args, get_origin
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
@@ -21,7 +22,7 @@ from ..field_names import FieldName, names_for
 from ..history.past import Past
 from ..models.traits import Traits, traits_of
 from ..paging.cursors import CursorCodec, CursorKey
-from ..policies import RULES, Policy, Right, Rules
+from ..policies import RULES, Policy, Right, Rules, rules_scope
 from ..query import Count
 from ..statements.coercion import coercer
 from ..statements.counts import Counted, counted
@@ -180,16 +181,23 @@ class RepositoryCore(Generic[M, Db]):
             actor = rules.actor
         return self._with(_rules=(Rules((), actor) if rules is None else rules).replaced(policies, actor))
 
+    def sharing_policies(self) -> AbstractContextManager[None]:
+        """A block in which the repository's session has the repository's policies, also those of `with_policy`. No I/O.
+
+        Repositories that are made in the block, and `missing_references`, are then ruled by the same policies.
+        """
+        return nullcontext() if self._rules is None else rules_scope(self._session, self._rules)
+
     def hidden_columns(self, model: type | None = None) -> frozenset[str]:
         """The attributes of the columns of a class that the repository's policies hide from the actor. No I/O.
 
-        ``model`` None: the repository's own class. With them are the column properties that
-        are computed of hidden columns. Empty if no policy hides any.
+        ``model`` None: the repository's own class. With them are the column properties that are computed of hidden
+        columns, and the relationships of which a hidden column is the foreign key. Empty if no policy hides any.
         """
         rules, traits = self._rules, self.traits if model is None else traits_of(model)
         if rules is None or (rules.required and rules.known(traits) is None):
             return frozenset()
-        return rules.hidden(traits)
+        return rules.hidden(traits) | rules.hidden_relationships(traits)
 
     @property
     def is_ruled(self) -> bool:

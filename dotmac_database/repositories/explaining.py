@@ -42,7 +42,8 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
         reader = self._reader(query.include_deleted)
         bound, order = self._explainable(reader, query)
         statement = Explain(
-            reader.loading(bound, [*branches_of(self.traits, query.relationships).plain]).statement, analyze=analyze
+            reader.loading(bound, [*branches_of(self.traits, query.relationships, reader.scope.rules).plain]).statement,
+            analyze=analyze,
         )
         limited = (query.pagination or query.cursor_pagination) is not None
         mapper = self.traits.mapper
@@ -78,12 +79,17 @@ class ExplainMethods(KeysetReader[M, SyncDb]):
         query = options_of(options)
         reader = self._reader(query.include_deleted)
         bound = reader.loading(
-            self._explainable(reader, query)[0], [*branches_of(self.traits, query.relationships).plain]
+            self._explainable(reader, query)[0],
+            [*branches_of(self.traits, query.relationships, reader.scope.rules).plain],
         )
         route = self._route(bound)
         if route.sender is Sender.DRIVER and not can_send(self._session, bound.statement, self.traits, self._fields):
             return self._route(bound, Circumstance.STATEMENT)
         return route
+
+    def _plain_paths(self, reader: Reader, query: QueryOptions) -> list[str]:
+        """The relationships that the read loads, without those that have options."""
+        return [*branches_of(self.traits, query.relationships, reader.scope.rules).plain]
 
     def _explainable(self, reader: Reader, query: QueryOptions) -> tuple[Bound, Order]:
         """The statement that the options would send, and its order."""

@@ -70,16 +70,16 @@ class HistoryMethods(RowWriter[M, SyncDb]):
         other writes are not held up. It can be interrupted and run again. Afterwards `as_of` can't show moments earlier
         than ``before``; it can't notice that itself. Only the repository's tenant's entries are deleted.
         Raises `ValidationError` for a naive time or a batch smaller than 1, and `PermissionDeniedError` if a policy
-        does not let the actor delete every row.
+        does not allow the actor to read and delete every row.
         """
         if before.tzinfo is None:
             raise ValidationError("forget_history() takes a time with a time zone.", field="before")
         if batch < 1:
             raise ValidationError("A batch has at least one entry.", field="batch")
-        rules = self._model_rules
-        if rules is not None and rules.rule(Right.DELETE) is not True:
-            raise PermissionDeniedError(f"The policy of {self.traits.name} does not allow to delete its history.")
         self._reader(include_deleted=True)  # binds an unbound guarded session to the tenant
+        rules = self._model_rules
+        if rules is not None and not all(rules.rule(each) is True for each in (Right.READ, Right.DELETE)):
+            raise PermissionDeniedError(f"The policy of {self.traits.name} does not allow to delete its history.")
         history = history_table(self.traits)
         owner, tenant = tenant_of(self.traits.tables[0]), self._history_tenant()
         of_tenant = None if owner is None or tenant is None else history.c[owner.name] == tenant

@@ -195,13 +195,13 @@ class LinkMethods(RowWriter[M, SyncDb]):
             if child in rules.read_only:
                 raise rules.denied_field(f"{self.traits.name}.{ends.link.name}")
         own: list[Any] = [traits.attribute(name) for name in traits.primary_key]
-        parameters = {**ends.targets.scope.parameters, **self._dialect.row_parameters(own, "dotmac_keys", ends.keys)}
+        chosen_keys = self._dialect.row_parameters(own, "dotmac_keys", ends.keys)
         keys: list[set[tuple[object, ...]]] = []
         for right in (Right.READ, Right.UPDATE):
             scope = replace(ends.targets.scope, right=right)
             chosen: Any = select(*own).where(condition, *scope.root(traits))
             statement: Any = for_update(traits, chosen)
-            bound = ends.targets.confined(Bound(statement, parameters))
+            bound = ends.targets.confined(Bound(statement, {**scope.parameters, **chosen_keys}))
             keys.append({ends.targets.key(tuple(row)) for row in self._execute(bound, {}).all()})
         readable, changeable = keys
         if readable - changeable:

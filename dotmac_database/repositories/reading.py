@@ -9,6 +9,7 @@ from typing import Any, TypeVar, overload
 from sqlalchemy import Select
 
 from ..errors import InvalidCursorError, MisuseError, ValidationError
+from ..execution.ruled import rule_lazy_loads
 from ..execution.state import keep
 from ..field_names import FieldName
 from ..paging.pages import CursorPaginationResult, OffsetResult, PaginationResult
@@ -147,13 +148,17 @@ class ReadMethods(KeysetReader[M, SyncDb]):
 
         It contains the tenant's condition, the filters and their values, and excludes soft-deleted rows, whatever is
         added to it: ``db.scalars(users.select().join(User.posts).where(Post.words > 5))``. The classes that are joined
-        are confined to the tenant too, but their soft-deleted rows are not excluded. With `ALL_TENANTS` a guarded
-        session must run it in an `unscoped` block. Raises `MisuseError` for ``cursor_pagination``.
+        are confined to the tenant too, but their soft-deleted rows are not excluded, and policies do not rule them. The
+        columns that are hidden from the actor are not selected, and the lazy loads of the objects are ruled. With
+        `ALL_TENANTS` a guarded session must run it in an `unscoped` block. Raises `MisuseError` for
+        ``cursor_pagination``.
         """
         query = options_of(options)
         _refuse_cursor(query)
         if self._past is not None:
             raise MisuseError("The repository of as_of() has no session to run a statement on: use its methods.")
+        if self._rules is not None:
+            rule_lazy_loads(self._session)
         return select_of(self._reader(query.include_deleted), query, self.model_class)
 
     @overload

@@ -40,7 +40,7 @@ class RelationshipLoader(StatementRunner[M, SyncDb]):
         if not isinstance(relationships, Mapping):
             names = names_for(self.model_class, relationships) if relationships else ()
             return self._fetched(reader.loading(bound, names))
-        branch = branches_of(self.traits, relationships)
+        branch = branches_of(self.traits, relationships, reader.scope.rules)
         rows = self._fetched(reader.loading(bound, [*branch.plain]))
         if branch.has_options and rows:
             entities = [row[0] for row in rows]

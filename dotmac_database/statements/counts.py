@@ -76,7 +76,7 @@ def counted(
             raise MisuseError(f"{name}: a Count was expected, not {shown(type(count).__name__)}.", field=name)
         if name in traits.mapper.all_orm_descriptors and name not in traits.relationships:
             raise MisuseError(f"{traits.name}.{name} is a field already; give the count another name.", field=name)
-        relationship = relationship_of(traits, count.relationship, count.relationship)
+        relationship = relationship_of(traits, count.relationship, count.relationship, rules)
         analysis = analyse(traits_of(relationship.mapper.class_), count.filters, dialect, rules)
         result.append(Counted(name, relationship, analysis, f"dotmac_count_{place}_"))
     return tuple(result)

@@ -149,7 +149,8 @@ def _resolve(root: Traits[object], text: str, rules: RowRules | None = None) -> 
         part = _canonical(owner, part)
         rest = tuple(parts[position + 1 :])
         relationship = owner.relationships.get(part)
-        if relationship is not None:
+        hidden = frozenset[str]() if rules is None else rules.hidden(owner) | rules.hidden_relationships(owner)
+        if relationship is not None and part not in hidden:
             steps.append(relationship)
             if len(steps) > MAX_STEPS:
                 raise MisuseError(
@@ -157,7 +158,6 @@ def _resolve(root: Traits[object], text: str, rules: RowRules | None = None) -> 
                 )
             owner = traits_of(relationship.mapper.class_)
             continue
-        hidden = frozenset[str]() if rules is None else rules.hidden(owner)
         if part in hidden or not _is_field(owner, part):
             unknown(root, text, part, owner, hidden=hidden)
         if rules is not None and rules.reads_hidden(element_of(getattr(owner.model, part))):
@@ -227,12 +227,15 @@ def unknown(
     raise MisuseError(f"{owner.name} has no {what} {shown(part)!r}{through}{hint}", field=shown(text))
 
 
-def relationship_of(traits: Traits[object], name: str, text: str) -> RelationshipProperty[object]:
-    """The relationship ``name`` of the class; raises `ValidationError` for any other name."""
+def relationship_of(
+    traits: Traits[object], name: str, text: str, rules: RowRules | None = None
+) -> RelationshipProperty[object]:
+    """The relationship ``name`` of the class; raises `ValidationError` for any other name, or if ``rules`` hide it."""
     check_owner(traits.model, name)
     relationship = traits.relationships.get(name)
-    if relationship is None:
-        hint = suggestion(name, list(traits.relationships), listed=False)
+    hidden = frozenset[str]() if rules is None else rules.hidden_relationships(traits)
+    if relationship is None or name in hidden:
+        hint = suggestion(name, [each for each in traits.relationships if each not in hidden], listed=False)
         raise MisuseError(f"{traits.name} has no relationship {shown(name)!r}{hint}", field=shown(text))
     return relationship
 

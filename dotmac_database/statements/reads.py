@@ -527,12 +527,17 @@ class Reader:
         The relationships that classes load by default are added to the tree. ``way`` is the path to the tree.
         """
         for part in tree:
-            relationship_of(owner, part, ".".join((*way, part)))
+            relationship_of(owner, part, ".".join((*way, part)), self.scope.rules)
         hidden = self.hidden_of(owner)
         here = (key for key in owner.deferred - hidden if ".".join((*way, key)) in self.undeferred)
         options: list[object] = [undefer(owner.attribute(key)) for key in here]
         options += (defer(owner.attribute(key)) for key in hidden)
+        rules = self.scope.rules
+        hidden_relationships = frozenset[str]() if rules is None else rules.hidden_relationships(owner)
         for part, relationship in owner.relationships.items():
+            if part in hidden_relationships:
+                options.append(lazyload(relationship.class_attribute))
+                continue
             eager = relationship.lazy in EAGER
             if part not in tree and not eager:
                 continue

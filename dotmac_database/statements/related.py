@@ -17,6 +17,7 @@ from .keyset import order_by
 from .ordering import Order, order_of
 from .paths import relationship_of
 from .reads import Bound, Reader
+from .scope import RowRules
 
 M = TypeVar("M")
 Statement: TypeAlias = Any  # type checkers have an overload of select() for each number of columns
@@ -43,29 +44,32 @@ class Branch:
         return any(branch.options is not None or branch.has_options for branch in self.branches.values())
 
 
-def branches_of(traits: Traits[M], relationships: RelationshipsLike) -> Branch:
-    """The relationships that a read loads, as a tree. Raises `ValidationError` for options that make no sense."""
+def branches_of(traits: Traits[M], relationships: RelationshipsLike, rules: RowRules | None = None) -> Branch:
+    """The relationships that a read loads, as a tree. Raises `ValidationError` for options that make no sense.
+
+    A relationship that ``rules`` hide is unknown.
+    """
     root = Branch()
-    _add(traits_of(traits.mapper.class_), root, relationships)
+    _add(traits_of(traits.mapper.class_), root, relationships, rules)
     return root
 
 
-def _add(traits: Traits[object], root: Branch, relationships: RelationshipsLike) -> None:
+def _add(traits: Traits[object], root: Branch, relationships: RelationshipsLike, rules: RowRules | None) -> None:
     by_path: Mapping[object, OptionsLike]
     by_path = relationships if isinstance(relationships, Mapping) else dict.fromkeys(one_or_more(relationships))
     for key, each in by_path.items():
         path = name_for(traits.model, key)
         first, *further = path.split(".")
-        relationship = relationship_of(traits, first, path)
+        relationship = relationship_of(traits, first, path, rules)
         branch = root.branches.setdefault(first, Branch())
         for part in further:
-            relationship = relationship_of(traits_of(relationship.mapper.class_), part, path)
+            relationship = relationship_of(traits_of(relationship.mapper.class_), part, path, rules)
             branch = branch.branches.setdefault(part, Branch())
         options = options_of(each)
         _check(path, relationship, options)
         if options.filters or options.sorts or options.pagination or options.include_deleted:
             branch.options = options
-        _add(traits_of(relationship.mapper.class_), branch, options.relationships)
+        _add(traits_of(relationship.mapper.class_), branch, options.relationships, rules)
 
 
 def _check(path: str, relationship: RelationshipProperty[object], options: QueryOptions) -> None:

@@ -93,6 +93,10 @@ class RulesInSql:
         """The attributes of a class that the actor can't see."""
         return self.rules.hidden(traits)
 
+    def hidden_relationships(self, traits: Traits[Any]) -> frozenset[str]:
+        """The relationships of a class that would show the actor a hidden column."""
+        return self.rules.hidden_relationships(traits)
+
     def reads_hidden(self, expression: Any) -> bool:
         """Whether an expression is or contains a column that the actor can't see."""
         return self.rules.reads_hidden(expression)
@@ -142,6 +146,10 @@ class RulesOfObjects:
     def hidden_in(self, mapper: Mapper[Any]) -> frozenset[str]:
         """The attributes that the actor can't see."""
         return self.rules.hidden(traits_of(mapper.class_))
+
+    def hides_relationship(self, mapper: Mapper[Any], key: str) -> bool:
+        """Whether a relationship would show the actor a hidden column."""
+        return key in self.rules.hidden_relationships(traits_of(mapper.class_))
 
     def loader_options(self, mapper: Mapper[Any]) -> Sequence[ORMOption]:
         """The options that confine the load of a relationship to this class to what the actor may read."""

@@ -48,6 +48,10 @@ class RowRules(Protocol):
         """The attributes of a class that the actor can't see."""
         ...
 
+    def hidden_relationships(self, traits: Traits[Any]) -> frozenset[str]:
+        """The relationships of a class that would show the actor a hidden column."""
+        ...
+
     def objects(self, scope: Scope) -> ObjectRules:
         """The rules for objects that were read in a scope."""
         ...

@@ -8,6 +8,7 @@ from typing import TypeVar
 from sqlalchemy import Select
 
 from ..errors import MisuseError
+from ..execution.ruled import ObjectRulesOption
 from ..query import OffsetParams, PaginationParams, QueryOptions
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.criteria import TenantCriteria
@@ -35,12 +36,14 @@ def select_of(
     rows = reader.rows(
         query.filters, order_of(reader.traits, query.sorts, rules=reader.scope.rules), limit=limit, offset=offset
     )
-    paths = branches_of(reader.traits, query.relationships)
+    paths = branches_of(reader.traits, query.relationships, reader.scope.rules)
     if paths.has_options:
         raise MisuseError(
             "A relationship with options of its own takes a statement after the read: name the path without options.",
             field="relationships",
         )
     statement: Select[M] = reader.loading(Bound(with_values(rows.statement, rows.parameters)), [*paths.plain]).statement
-    tenant = reader.scope.tenant
+    tenant, rules = reader.scope.tenant, reader.scope.rules
+    if rules is not None:
+        statement = statement.options(ObjectRulesOption(rules.objects(reader.scope)))
     return statement if tenant is None or tenant is ALL_TENANTS else statement.options(TenantCriteria(tenant))

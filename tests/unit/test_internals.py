@@ -153,6 +153,7 @@ OWNERS: dict[str, Callable[[], Any]] = {
     "_declarative_constructor": lambda: decl_base,
     "_AttributeImpl": lambda: import_module("sqlalchemy.orm.attributes"),
     "_fire_loader_callables": lambda: import_module("sqlalchemy.orm.attributes")._AttributeImpl,
+    "_refresh_state": lambda: import_module("sqlalchemy.orm.context").QueryContext.default_load_options,
     "_identity_class": mapper,
     "_add_unpresent": lambda: _WeakInstanceDict,
     "_reset": lambda: InstanceState,
