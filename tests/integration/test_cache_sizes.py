@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from dotmac_database import ValidationError, create_database
+from dotmac_database import ValidationError, create_database, observers
 from dotmac_database.execution import compiling, driver
 from dotmac_database.models import traits as traits_module
 from dotmac_database.models.traits import MAX_SHAPES, traits_of
@@ -254,6 +254,7 @@ def used_after(face: Face, model: Any, seed: int) -> int:
     Shapes(face, model, seed).run(100)
     traits_of(model).statements.clear()
     vars(face.engine.dialect)[compiling._COMPILED].clear()
+    observers._is_control.cache_clear()  # an observer of another test may still be there
     gc.collect()
     return tracemalloc.get_traced_memory()[0]
 

@@ -64,7 +64,8 @@ def contracts(attacked: Face) -> Iterator[None]:
 
 @pytest.mark.usefixtures("contracts")
 def test_the_history_is_that_of_readable_rows_without_hidden_columns(attacked: Face) -> None:
-    for actor, readable in ((ANN, {1: 2}), (BOB, {2: 1}), (ADMIN, {1: 2, 2: 1, 3: 2})):
+    # An update that changed a hidden column alone is no entry for those from whom it is hidden.
+    for actor, readable in ((ANN, {1: 1}), (BOB, {2: 1}), (ADMIN, {1: 2, 2: 1, 3: 2})):
         with attacked.session() as session:
             bind_policies(session, POLICIES, actor=actor)
             repository = attacked.repository(session, Contract, "one")
