@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -21,7 +22,7 @@ class Waker:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
-        self._echo = False
+        self._again_at: float | None = None
 
     def wake(self) -> None:
         """End the current or the next `wait`."""
@@ -29,18 +30,19 @@ class Waker:
 
     def notified(self) -> None:
         """As `wake`, for a message of a process that may have written others without a notification."""
-        self._echo = True
+        self._again_at = time.monotonic() + 2 * QUIET
         self._event.set()
 
     async def wait(self, seconds: float) -> None:
         """Wait until something wakes the relay, at most so many seconds."""
-        if self._echo:
-            seconds = min(seconds, 2 * QUIET)
-            self._echo = False
+        if self._again_at is not None:
+            seconds = min(seconds, max(0.0, self._again_at - time.monotonic()))
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._event.wait()
         self._event.clear()
+        if self._again_at is not None and time.monotonic() >= self._again_at:
+            self._again_at = None
 
     @asynccontextmanager
     async def listening(self, engine: AsyncEngine, seconds: float) -> AsyncIterator[None]:

@@ -133,6 +133,14 @@ def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     places.close()
 
 
+@pytest.fixture
+def emptied(places: Places) -> Iterator[None]:
+    """The tables are empty again after a test that takes its places by name, also if it fails."""
+    yield
+    for place in places.values():
+        place.empty()
+
+
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, places: Places) -> Iterator[Place]:
     place = places[request.param]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any
@@ -26,6 +27,8 @@ from dotmac_database import (
     publish,
 )
 from dotmac_database.outbox.message import new_id
+from dotmac_database.outbox.publishing import QUIET
+from dotmac_database.outbox.waking import Waker
 from dotmac_database.types import utc_now
 from tests.conftest import counted
 
@@ -36,9 +39,17 @@ LATER = RetryPolicy(base_delay=3600.0)
 
 
 def run(home: Place, work: Coroutine[Any, Any, Any]) -> Any:
+    """Run ``work`` to its end. Relays that a failed test has left are cancelled, so that they disturb no other test."""
+
     async def limited() -> Any:
-        async with asyncio.timeout(30):
-            return await work
+        try:
+            async with asyncio.timeout(30):
+                return await work
+        finally:
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
     return home.face.runner.run(limited())
 
@@ -255,26 +266,50 @@ def test_a_relay_that_runs_finds_new_messages(home: Place) -> None:
     assert home.rows() == []
 
 
-def test_on_postgresql_a_notification_wakes_the_relay(places: Any, outbox_url: Any) -> None:
-    """The relay would look for messages only after an hour."""
-    for driver in ("asyncpg", "psycopg-async"):
-        home = places[f"{driver}-plain"]
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg-async"])
+def test_on_postgresql_a_notification_wakes_the_relay(
+    driver: str, places: Any, outbox_url: Any, emptied: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay would look for messages only after an hour. Each message is notified of, however fast they come."""
+    monkeypatch.setattr("dotmac_database.outbox.publishing.QUIET", 0.0)
+    home = places[f"{driver}-plain"]
 
-        async def work(home: Place = home) -> None:
-            inbox = Inbox()
-            relay = relay_of(home, inbox, poll=3600.0)
-            task = asyncio.create_task(relay.run())
-            for number in range(3):  # the second one is written without a notification
-                await publish_all(home, (number, None))
-                await inbox.until(number + 1)
-            relay.stop()
-            await task
+    async def work() -> None:
+        inbox = Inbox()
+        relay = relay_of(home, inbox, poll=3600.0)
+        task = asyncio.create_task(relay.run())
+        for number in range(3):
+            await publish_all(home, (number, None))
+            await inbox.until(number + 1)
+        relay.stop()
+        await task
 
-        run(home, work())
-        home.empty()
+    run(home, work())
 
 
-def test_behind_a_transaction_pooler_the_relay_polls(outbox_url: Any, places: Any) -> None:
+@pytest.mark.parametrize("notified_while", ["waiting", "working"])
+def test_a_notification_lets_the_relay_look_twice(notified_while: str) -> None:
+    """At once, and when the messages that are written without a notification are there, but not a third time."""
+
+    async def work() -> None:
+        waker = Waker()
+        begun = time.monotonic()
+        if notified_while == "working":
+            waker.notified()
+        else:
+            asyncio.get_running_loop().call_soon(waker.notified)
+        async with asyncio.timeout(20):
+            await waker.wait(3600.0)
+            await waker.wait(3600.0)
+        assert time.monotonic() - begun >= 2 * QUIET
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(3 * QUIET):
+                await waker.wait(3600.0)
+
+    asyncio.run(work())
+
+
+def test_behind_a_transaction_pooler_the_relay_polls(outbox_url: Any, places: Any, emptied: Any) -> None:
     home = places["asyncpg-plain"]
 
     async def work() -> None:
@@ -293,7 +328,6 @@ def test_behind_a_transaction_pooler_the_relay_polls(outbox_url: Any, places: An
         await listening.dispose()
 
     run(home, work())
-    home.empty()
 
 
 def test_relays_side_by_side_keep_the_order_of_keys(home: Place) -> None:
@@ -369,7 +403,7 @@ def test_a_claim_is_renewed_while_its_messages_are_delivered(home: Place) -> Non
     run(home, work())
 
 
-def test_a_row_that_another_transaction_has_locked_holds_its_key(places: Any, outbox_url: Any) -> None:
+def test_a_row_that_another_transaction_has_locked_holds_its_key(places: Any, outbox_url: Any, emptied: Any) -> None:
     home = places["asyncpg-plain"]
 
     async def work() -> None:
@@ -386,7 +420,7 @@ def test_a_row_that_another_transaction_has_locked_holds_its_key(places: Any, ou
     run(home, work())
 
 
-def test_a_lower_position_that_commits_later_waits_for_the_key(places: Any, outbox_url: Any) -> None:
+def test_a_lower_position_that_commits_later_waits_for_the_key(places: Any, outbox_url: Any, emptied: Any) -> None:
     """Two transactions that nothing puts in order: either order is right, but not both messages at a time."""
     home = places["psycopg-async-plain"]
 
@@ -475,7 +509,7 @@ def test_options_are_checked(options: dict[str, Any]) -> None:
         OutboxRelay(create_database("sqlite:///x.db"), Inbox(), **options)
 
 
-def test_row_level_security_and_the_role_of_the_relay(outbox_url: Any, places: Any) -> None:
+def test_row_level_security_and_the_role_of_the_relay(outbox_url: Any, places: Any, emptied: Any) -> None:
     """Without a way across, the relay would see no message, and say nothing."""
     admin, app = places["asyncpg-plain"], places["asyncpg-rls"]
     with admin.admin.engine.begin() as connection:
@@ -539,7 +573,7 @@ def test_a_consumer_that_takes_each_message_once(home: Place) -> None:
     run(home, work())
 
 
-def test_the_statements_of_a_batch(places: Any, outbox_url: Any) -> None:
+def test_the_statements_of_a_batch(places: Any, outbox_url: Any, emptied: Any) -> None:
     """The number of statements does not depend on the number of messages."""
     home = places["asyncpg-plain"]
 
