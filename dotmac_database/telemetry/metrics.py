@@ -18,6 +18,7 @@ No label has a value that a client chooses, except the tenant, whose values are 
 
 from __future__ import annotations
 
+from functools import partial
 from threading import Lock
 from weakref import WeakKeyDictionary
 
@@ -57,49 +58,42 @@ class Metrics:
     """The metrics on one registry, which all instrumented databases share."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.statements = Histogram(
+        histogram = partial(Histogram, buckets=BUCKETS, registry=registry)
+        counter = partial(Counter, registry=registry)
+        self.statements = histogram(
             "dotmac_database_statement_duration_seconds",
             "How long a statement took, from sending it to the database's answer.",
             ("database", "operation", "model", "outcome"),
-            buckets=BUCKETS,
-            registry=registry,
         )
-        self.transactions = Histogram(
+        self.transactions = histogram(
             "dotmac_database_transaction_duration_seconds",
             "How long a transaction was open, until its COMMIT or ROLLBACK.",
             ("database", "outcome"),
-            buckets=BUCKETS,
-            registry=registry,
         )
-        self.retries = Counter(
+        self.retries = counter(
             "dotmac_database_retry_attempts",
             "Attempts of operations that are retried after transient failures.",
             ("operation", "outcome"),
-            registry=registry,
         )
-        self.breakers = Counter(
+        self.breakers = counter(
             "dotmac_database_circuit_breaker_changes",
             "Changes of the state of circuit breakers, by the new state.",
             ("breaker", "state"),
-            registry=registry,
         )
-        self.refusals = Counter(
+        self.refusals = counter(
             "dotmac_database_tenant_refusals",
             "What the tenant guard, a repository or a policy has refused.",
             ("error",),
-            registry=registry,
         )
-        self.tenant_statements = Counter(
+        self.tenant_statements = counter(
             "dotmac_database_tenant_statements",
             "Statements of a tenant's repositories.",
             ("database", "tenant"),
-            registry=registry,
         )
-        self.tenant_seconds = Counter(
+        self.tenant_seconds = counter(
             "dotmac_database_tenant_statement_seconds",
             "The time of the statements of a tenant's repositories.",
             ("database", "tenant"),
-            registry=registry,
         )
         self.pools = PoolCollector()
         registry.register(self.pools)
