@@ -288,7 +288,7 @@ def test_on_postgresql_a_notification_wakes_the_relay(
 
 
 class Clock:
-    """The clock of a `Waker`, which a test moves on."""
+    """The clock of a relay, which a test moves on."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -400,25 +400,70 @@ def test_a_claim_that_is_over_is_taken_by_another_relay(home: Place, caplog: pyt
     assert "claims of 1 messages were over" in caplog.text
 
 
-def test_a_claim_is_renewed_while_its_messages_are_delivered(home: Place) -> None:
+def test_a_claim_is_renewed_while_its_messages_are_delivered(home: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
-        begun, go_on, inbox = asyncio.Event(), asyncio.Event(), Inbox()
+        begun, go_on, inbox = asyncio.Event(), [asyncio.Event(), asyncio.Event()], Inbox()
 
         async def slow(message: Any) -> None:
+            if message.payload:
+                begun.set()
+            await go_on[message.payload].wait()
+
+        await publish_all(home, (0, None), (1, None))
+        first = asyncio.create_task(relay_of(home, slow, lease=300.0).run_once())
+        await begun.wait()
+        until = home.columns("available_at")
+        clock.now += 150.0
+        go_on[0].set()  # what is recorded of one message renews the claim of the other
+        while (found := home.columns("available_at")) == until[:1] or len(found) == 2:
+            assert await relay_of(home, inbox).run_once() == 0
+        assert found > until[1:]
+        assert await relay_of(home, inbox).run_once() == 0
+        go_on[1].set()
+        assert await first == 2
+
+    clock = Clock()
+    monkeypatch.setattr("dotmac_database.outbox.deliveries.time", clock)
+    run(home, work())
+
+
+def test_a_claim_that_was_over_is_not_renewed(home: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay that did not run for a time begins no further delivery, also if it records something meanwhile."""
+
+    async def work() -> None:
+        begun, go_on, recorded = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        attempted: list[Any] = []
+        inbox = Inbox()
+
+        async def slow(message: Any) -> None:
+            attempted.append(message.payload)
             begun.set()
             await go_on.wait()
 
-        await publish_all(home, (1, None))
-        first = asyncio.create_task(relay_of(home, slow, lease=0.6).run_once())
+        await publish_all(home, ("a1", "a"), ("a2", "a"))
+        relay = relay_of(home, slow, lease=0.6)
+        record = relay._store.record
+
+        async def noted(*arguments: Any) -> int:
+            found = await record(*arguments)
+            recorded.set()
+            return found
+
+        monkeypatch.setattr(relay._store, "record", noted)
+        first = asyncio.create_task(relay.run_once())
         await begun.wait()
-        ((until,),) = home.columns("available_at")
-        async with asyncio.timeout(20):
-            while home.columns("available_at") == [(until,)]:
-                assert await relay_of(home, inbox).run_once() == 0
-                await asyncio.sleep(0.02)
+        clock.now += 10.0
+        while inbox.payloads != ["a1", "a2"]:
+            await due(home)
+            await relay_of(home, inbox).run_once()
+        recorded.clear()
+        await recorded.wait()
         go_on.set()
         assert await first == 1
+        assert attempted == ["a1"]
 
+    clock = Clock()
+    monkeypatch.setattr("dotmac_database.outbox.deliveries.time", clock)
     run(home, work())
 
 
