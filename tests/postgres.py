@@ -102,7 +102,7 @@ class OwnServer:
         ]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen([*command, *settings], stdout=log, stderr=log, **self._account)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             try:
                 psycopg.connect(self.url(), connect_timeout=2).close()
@@ -132,7 +132,7 @@ class OwnServer:
         self.process.send_signal(signal.SIGSTOP)  # so that it starts no new child process meanwhile
         processes = self._signal_all(signal.SIGKILL)
         self.process.wait()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while any(map(_is_alive, processes)) and time.monotonic() < deadline:
             time.sleep(0.005)
 
@@ -159,7 +159,7 @@ class OwnServer:
             self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(signal.SIGQUIT)
             try:
-                self.process.wait(10)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
