@@ -68,7 +68,7 @@ class Page:
         return self
 
     def until(self, true: Callable[[], Any]) -> Any:
-        waiting = WebDriverWait(self.browser, 15, 0.05, ignored_exceptions=[StaleElementReferenceException])
+        waiting = WebDriverWait(self.browser, 90, 0.05, ignored_exceptions=[StaleElementReferenceException])
         return waiting.until(lambda _: true())
 
     def one(self, selector: str) -> Any:

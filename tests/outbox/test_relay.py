@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -573,13 +573,22 @@ def test_options_are_checked(options: dict[str, Any]) -> None:
         OutboxRelay(create_database("sqlite:///x.db"), Inbox(), **options)
 
 
+@pytest.fixture
+def relay_role(places: Any, outbox_url: Any) -> Iterator[None]:
+    """A role of relays, which is gone after the test, also if it fails."""
+    engine = places["asyncpg-plain"].admin.engine
+    with engine.begin() as connection:
+        connection.execute(text("CREATE ROLE dotmac_outbox_relay LOGIN NOSUPERUSER NOBYPASSRLS"))
+        connection.execute(text("GRANT SELECT, UPDATE, DELETE ON dotmac_outbox TO dotmac_outbox_relay"))
+    yield
+    with engine.begin() as connection:
+        connection.execute(text("DROP OWNED BY dotmac_outbox_relay; DROP ROLE dotmac_outbox_relay"))
+
+
+@pytest.mark.usefixtures("relay_role")
 def test_row_level_security_and_the_role_of_the_relay(outbox_url: Any, places: Any, emptied: Any) -> None:
     """Without a way across, the relay would see no message, and say nothing."""
     admin, app = places["asyncpg-plain"], places["asyncpg-rls"]
-    with admin.admin.engine.begin() as connection:
-        connection.execute(text("DROP ROLE IF EXISTS dotmac_outbox_relay"))
-        connection.execute(text("CREATE ROLE dotmac_outbox_relay LOGIN NOSUPERUSER NOBYPASSRLS"))
-        connection.execute(text("GRANT SELECT, UPDATE, DELETE ON dotmac_outbox TO dotmac_outbox_relay"))
 
     async def work() -> None:
         for tenant in ("a", "b"):
@@ -607,8 +616,6 @@ def test_row_level_security_and_the_role_of_the_relay(outbox_url: Any, places: A
         await database.dispose_async()
 
     run(admin, work())
-    with admin.admin.engine.begin() as connection:
-        connection.execute(text("DROP OWNED BY dotmac_outbox_relay; DROP ROLE dotmac_outbox_relay"))
 
 
 def test_a_consumer_that_takes_each_message_once(home: Place) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -156,7 +157,7 @@ def test_a_deadlock_is_resolved(world: Any, manager: Any, records: list[RetryAtt
 
     def rival() -> None:
         with engine.begin() as connection:
-            connection.execute(text("SET LOCAL deadlock_timeout = '10s'"))  # the other one is the victim
+            connection.execute(text("SET LOCAL deadlock_timeout = '1h'"))  # the other one is the victim
             connection.execute(text("UPDATE tx_accounts SET parent_id = 2 WHERE id = 2"))
             has_first.set()
             connection.execute(text("UPDATE tx_accounts SET parent_id = 2 WHERE id = 1"))
@@ -170,11 +171,17 @@ def test_a_deadlock_is_resolved(world: Any, manager: Any, records: list[RetryAtt
         if not records:
             thread.start()
             assert has_first.wait(60)
+            # The server looks for a deadlock only once in each wait, so the rival must be waiting by then.
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            while not other(waiting):
+                time.sleep(0.01)
         session.execute(text("UPDATE tx_accounts SET parent_id = 1 WHERE id = 2"))
 
-    world.retrying(manager, work)
-    thread.join(60)
-    engine.dispose()
+    try:
+        world.retrying(manager, work)
+    finally:
+        thread.join(60)
+        engine.dispose()
     assert rival_done.is_set()
     assert [record.outcome for record in records][-1] == "succeeded"
     assert records[0].error.sqlstate == "40P01"  # type: ignore[union-attr]  # a TransactionError
