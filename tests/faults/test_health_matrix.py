@@ -14,7 +14,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
@@ -278,6 +278,27 @@ def test_a_server_that_freezes_on_the_way(
     assert result.status is (HealthStatus.UNHEALTHY if place == "before" else HealthStatus.HEALTHY), result
     assert took < IN_TIME
     assert ended < 2 * IN_TIME
+
+
+def test_a_check_that_is_given_up_while_it_connects_asks_nothing(
+    server: OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would end its thread if the server froze after that."""
+    connects, work = threading.Event(), shared_checks._run_work
+
+    def freezing(*arguments: Any) -> Any:
+        server.freeze()
+        return work(*arguments)
+
+    monkeypatch.setattr(shared_checks, "_run_work", freezing)
+    _, engine = made("psycopg", server.url())
+    event.listen(engine, "do_connect", lambda *_: connects.wait(60) and None)
+    try:
+        assert DatabaseHealthChecker(**QUICK).check_connectivity(engine).status is HealthStatus.UNHEALTHY
+        connects.set()
+        assert until(lambda: not health_threads(), 60)
+    finally:
+        server.thaw()
 
 
 @pytest.mark.parametrize(
