@@ -363,9 +363,9 @@ async def cancel_async(server: Server, driver: str, count: int) -> None:
     check(values == [1] * 5, "the pool gives out all of its connections, and each works")
     open_transactions = text("SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND xact_start IS NOT NULL")
     deadline = time.monotonic() + 30  # the server ends what was cancelled a little later
-    while (found := server.scalar(open_transactions)) != 1 and time.monotonic() < deadline:  # noqa: ASYNC110 - a poll
+    while (open_now := server.scalar(open_transactions)) != 1 and time.monotonic() < deadline:  # noqa: ASYNC110 - a poll
         await asyncio.sleep(0.05)
-    check(found == 1, "no transaction is left open on the server, except the one of this query")
+    check(open_now == 1, "no transaction is left open on the server, except the one of this query")
     check(server.scalar(select(func.sum(accounts.c.balance))) == ACCOUNTS * BALANCE, "no transfer is stored in part")
     await engine.dispose()
 
