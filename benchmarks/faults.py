@@ -50,6 +50,7 @@ from dotmac_database.transactions import (
 from . import faults_app
 
 ACCOUNTS, BALANCE, WRITERS = 100, 1000, 32
+RECOVERY = faults_app.RECOVERY
 
 metadata = MetaData()
 accounts = Table("accounts", metadata, Column("id", Integer, primary_key=True), Column("balance", Integer))
@@ -236,6 +237,8 @@ async def kill_async(server: Server, kills: int, pause: float) -> None:
         await asyncio.sleep(pause / 2)
         _, back = await asyncio.gather(asyncio.to_thread(server.start), asyncio.to_thread(server.answers))
         await asyncio.sleep(pause)
+        while load.first_after(killed) == float("inf") and time.monotonic() < back + RECOVERY:  # noqa: ASYNC110 - a poll
+            await asyncio.sleep(0.01)
         recoveries.append(load.first_after(killed) - back)
     load.stopping = True
     await asyncio.gather(*writers)
@@ -257,7 +260,7 @@ def report_kill(server: Server, load: Load, recoveries: list[float]) -> None:
     )
     check(all(stored[key] == 1 for key in acknowledged), "every acknowledged write is stored exactly once")
     check(max(stored.values(), default=0) <= 1, "no write is stored twice, with a key or without")
-    check(max(recoveries) < 5, "the same pool works again within 5 s after the server is back")
+    check(max(recoveries) < RECOVERY, f"the same pool works again within {RECOVERY} s after the server is back")
 
 
 def kill(server: Server, quick: bool) -> None:
@@ -358,11 +361,11 @@ async def cancel_async(server: Server, driver: str, count: int) -> None:
     async with all_connections(engine, 5) as connections:
         values = [await connection.scalar(text("SELECT 1")) for connection in connections]
     check(values == [1] * 5, "the pool gives out all of its connections, and each works")
-    await asyncio.sleep(0.5)
     open_transactions = text("SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND xact_start IS NOT NULL")
-    check(
-        server.scalar(open_transactions) == 1, "no transaction is left open on the server, except the one of this query"
-    )
+    deadline = time.monotonic() + 30  # the server ends what was cancelled a little later
+    while (open_now := server.scalar(open_transactions)) != 1 and time.monotonic() < deadline:  # noqa: ASYNC110 - a poll
+        await asyncio.sleep(0.05)
+    check(open_now == 1, "no transaction is left open on the server, except the one of this query")
     check(server.scalar(select(func.sum(accounts.c.balance))) == ACCOUNTS * BALANCE, "no transfer is stored in part")
     await engine.dispose()
 

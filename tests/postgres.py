@@ -72,6 +72,7 @@ class OwnServer:
         defaults = {"max_connections": 200, "shared_buffers": "128MB", "listen_addresses": "127.0.0.1"}
         self.settings = {**defaults, **_DETERMINISTIC, **({} if durable else _NOT_DURABLE), **settings}
         self.process: subprocess.Popen[bytes] | None = None
+        self._has_served = False
         self._account: dict[str, Any] = {}
         if os.geteuid() == 0:
             ensure_user_exists(_ACCOUNT)
@@ -89,7 +90,20 @@ class OwnServer:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **self._account)
 
     def start(self) -> OwnServer:
-        """Start the server, and wait until it accepts a connection."""
+        """Start the server, and wait until it accepts a connection.
+
+        If another process has taken the port meanwhile, it takes another one at its first start, and waits later.
+        """
+        deadline = time.monotonic() + 120
+        while not self._started(deadline):
+            if not self._has_served:
+                self.port = _free_port()
+            time.sleep(0.05)
+        self._has_served = True
+        return self
+
+    def _started(self, deadline: float) -> bool:
+        """Start it, and return False if the port is taken."""
         settings = [part for name, value in self.settings.items() for part in ("-c", f"{name}={value}")]
         command = [
             str(_programs() / "postgres"),
@@ -100,16 +114,19 @@ class OwnServer:
             "-k",
             str(self.folder),
         ]
-        with (self.folder / "log").open("ab") as log:
+        with (self.folder / "log").open("wb") as log:
             self.process = subprocess.Popen([*command, *settings], stdout=log, stderr=log, **self._account)
-        deadline = time.monotonic() + 30
         while True:
+            ended = self.process.poll() is not None
+            log_text = (self.folder / "log").read_text()
+            if ended and "could not create any TCP/IP sockets" in log_text and time.monotonic() < deadline:
+                return False
+            if ended or time.monotonic() > deadline:
+                raise RuntimeError(log_text)
             try:
                 psycopg.connect(self.url(), connect_timeout=2).close()
-                return self
+                return True
             except psycopg.OperationalError:
-                if time.monotonic() > deadline or self.process.poll() is not None:
-                    raise RuntimeError((self.folder / "log").read_text()) from None
                 time.sleep(0.05)
 
     def standby(self, name: str = "standby", **settings: Any) -> OwnServer:
@@ -132,7 +149,7 @@ class OwnServer:
         self.process.send_signal(signal.SIGSTOP)  # so that it starts no new child process meanwhile
         processes = self._signal_all(signal.SIGKILL)
         self.process.wait()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while any(map(_is_alive, processes)) and time.monotonic() < deadline:
             time.sleep(0.005)
 
@@ -159,7 +176,7 @@ class OwnServer:
             self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(signal.SIGQUIT)
             try:
-                self.process.wait(10)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -52,6 +52,7 @@ class SharedCheck:
     outcome: Future[Outcome] = field(default_factory=Future)
     task: asyncio.Task[Any] | None = None
     _driver: object = None
+    _is_given_up: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -60,8 +61,13 @@ class SharedCheck:
         return self.outcome.done() or time.monotonic() >= self.deadline
 
     def hold(self, driver: Any) -> None:
-        """Remember the driver's connection, so that `abandon` can cut it. None: there is nothing to cut any more."""
+        """Remember the driver's connection, so that `abandon` can cut it. None: there is nothing to cut any more.
+
+        Raises TimeoutError if the check was abandoned while it connected: nobody would cut this connection later.
+        """
         with self._lock:
+            if driver is not None and self._is_given_up:
+                raise TimeoutError
             self._driver = driver
 
     def answer(self, outcome: Outcome) -> None:
@@ -96,6 +102,7 @@ class SharedCheck:
 
     def _cut(self) -> bool:
         with self._lock:
+            self._is_given_up = True
             return self._driver is not None and cut(self._driver)
 
 

@@ -180,8 +180,10 @@ class Deliveries:
             return False
         if late:
             _log.warning("The claims of %d messages were over; other relays deliver them again", late)
+        now = time.monotonic()
         for claim_id in renewed:
-            self._leases[claim_id].deadline = begun + lease
+            if now < self._leases[claim_id].deadline:  # else another relay may have claimed the messages before
+                self._leases[claim_id].deadline = begun + lease
         for claim_id, number in ended.items():
             self._leases[claim_id].held -= number
             if not self._leases[claim_id].held:

@@ -63,7 +63,7 @@ class TestLoaded:
         assert found["countries"] == len({each["country"] for each in REAL.values()}) > 200
         assert first.loaded.rows == sum(found.values())
         # Measured: 2 s. Other processes of a busy machine do not count, so this is CPU time.
-        assert first.cpu_seconds < 15
+        assert first.cpu_seconds < 60
         assert first.loaded.seconds > 0
 
     def test_the_progress_is_told_to_the_end(self, first: FirstLoad) -> None:

@@ -68,7 +68,7 @@ class Page:
         return self
 
     def until(self, true: Callable[[], Any]) -> Any:
-        waiting = WebDriverWait(self.browser, 15, 0.05, ignored_exceptions=[StaleElementReferenceException])
+        waiting = WebDriverWait(self.browser, 90, 0.05, ignored_exceptions=[StaleElementReferenceException])
         return waiting.until(lambda _: true())
 
     def one(self, selector: str) -> Any:
@@ -441,7 +441,7 @@ class TestInspections:
     def test_a_change_from_a_stale_view_is_told_and_not_made(self, page: Page, url: str, size: tuple[int, int]) -> None:
         icao = untouched()[2 if size is PHONE else 3]
         headers = {"X-Tenant-ID": "IS", "X-User": "somebody.else@is.example"}
-        with httpx.Client(base_url=url, headers=headers, timeout=30) as other:
+        with httpx.Client(base_url=url, headers=headers, timeout=90) as other:
             inspector = other.get("/api/users?limit=1&role=inspector").json()["items"][0]["id"]
             data = {"airport_icao": icao, "inspector_id": inspector, "topic": "runway", "due_on": "2027-01-01"}
             path = other.post("/api/inspections", json=data).headers["location"]

@@ -115,6 +115,23 @@ def api(app: FastAPI, runner: asyncio.Runner) -> Api:
     return Api(app, runner)
 
 
+@contextmanager
+def threads_ended(runner: asyncio.Runner) -> Iterator[None]:
+    """Wait after the block for the threads that it has started: those of aiosqlite's connections that did not open.
+
+    They report their end to the event loop, which nobody awaits, so the loop must be open until then.
+    """
+    before = set(threading.enumerate())
+
+    async def ended() -> None:
+        async with asyncio.timeout(60):
+            while any("_connection_worker" in each.name for each in {*threading.enumerate()} - before):  # noqa: ASYNC110 - threads
+                await asyncio.sleep(0.01)
+
+    yield
+    runner.run(ended())
+
+
 def checked_out(plugin: DatabasePlugin) -> int:
     """The number of connections in use in the plugin's pools."""
     engines = [plugin.database.__dict__.get("async_engine"), plugin.database.__dict__.get("engine")]

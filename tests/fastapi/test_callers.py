@@ -135,7 +135,7 @@ KINDS: dict[str, dict[str, Any]] = {
 @pytest.fixture(params=KINDS)
 def plugin(request: pytest.FixtureRequest, make_plugin: MakePlugin) -> DatabasePlugin:
     # With one connection, a request that needed a second one would wait for ever.
-    return make_plugin(**KINDS[request.param], pool_size=1, max_overflow=0, pool_timeout=5)
+    return make_plugin(**KINDS[request.param], pool_size=1, max_overflow=0, pool_timeout=60)
 
 
 @pytest.fixture

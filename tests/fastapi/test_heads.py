@@ -57,7 +57,7 @@ def test_on_the_wire_too(api: Api, app: FastAPI) -> None:
     with serving(app) as url:
         for path in ("/users", "/users/x", "/health/db/live"):
             headers = {"X-Tenant-ID": "a"}
-            get, head = (send(url + path, headers=headers, timeout=30) for send in (httpx.get, httpx.head))
+            get, head = (send(url + path, headers=headers, timeout=90) for send in (httpx.get, httpx.head))
             assert told(head) == told(get)
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from dotmac_database import CircuitBreaker, DatabaseHealthChecker, DatabaseUnavailableError, RowLevelSecurity
 from dotmac_database_fastapi import DatabasePlugin, health_router
-from tests.fastapi.conftest import Api, MakePlugin
+from tests.fastapi.conftest import Api, MakePlugin, threads_ended
 from tests.models import Base
 
 
@@ -39,10 +39,9 @@ def test_a_database_that_is_well(make_plugin: MakePlugin, runner: asyncio.Runner
 def gone(dialect: str, runner: asyncio.Runner) -> Iterator[DatabasePlugin]:
     url = "sqlite:////nowhere/at/all.db" if dialect == "sqlite" else "postgresql://me:pw@127.0.0.1:1/x"
     plugin = DatabasePlugin(url)
-    yield plugin
-    runner.run(plugin.database.dispose_async())
-    # The thread of an aiosqlite connection that could not be opened reports its end to the loop, awaited by nobody.
-    runner.run(asyncio.sleep(0.1))
+    with threads_ended(runner):
+        yield plugin
+        runner.run(plugin.database.dispose_async())
 
 
 def test_a_database_that_is_not_there(gone: DatabasePlugin, runner: asyncio.Runner) -> None:

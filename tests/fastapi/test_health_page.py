@@ -17,7 +17,7 @@ from dotmac_database import HealthCheckResult, HealthStatus
 from dotmac_database_fastapi import DatabasePlugin, health_router, register_exception_handlers
 from dotmac_database_fastapi.health.history import HealthHistory
 from dotmac_database_fastapi.health.page import page_response
-from tests.fastapi.conftest import Api, MakePlugin
+from tests.fastapi.conftest import Api, MakePlugin, threads_ended
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
 PAGE = {"Accept": BROWSER}
@@ -151,11 +151,10 @@ def test_it_loads_itself_again_until_it_is_told_not_to(make_plugin: MakePlugin, 
 def test_a_database_that_is_gone_is_a_page_too(dialect: str, runner: asyncio.Runner) -> None:
     url = "sqlite:////nowhere/at/all.db" if dialect == "sqlite" else "postgresql://me:pw@127.0.0.1:1/x"
     plugin = DatabasePlugin(url)
-    shown = Api(app_of(plugin, details=True), runner).get("/health/db", headers=PAGE)
-    public = Api(app_of(plugin), runner).get("/health/db", headers=PAGE)
-    runner.run(plugin.database.dispose_async())
-    # The thread of an aiosqlite connection that could not be opened reports its end to the loop, awaited by nobody.
-    runner.run(asyncio.sleep(0.1))
+    with threads_ended(runner):
+        shown = Api(app_of(plugin, details=True), runner).get("/health/db", headers=PAGE)
+        public = Api(app_of(plugin), runner).get("/health/db", headers=PAGE)
+        runner.run(plugin.database.dispose_async())
     assert shown.status_code == public.status_code == 503
     assert "DatabaseUnavailableError: " in shown.text
     assert "DatabaseUnavailableError" not in public.text

@@ -134,7 +134,7 @@ def until(api: Api, met: Callable[[], object]) -> None:
     """Let the app's relay and its worker work until they have done something."""
 
     async def wait() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while not met():  # noqa: ASYNC110 - the receiver is in another thread
                 await asyncio.sleep(0.01)
 

@@ -143,7 +143,7 @@ def test_a_new_row_is_found_in_process(api: Api) -> None:
 
 
 def test_a_new_row_is_found_by_a_real_server(app: FastAPI) -> None:
-    with serving(app) as url, httpx.Client(base_url=url, headers={"X-Tenant-ID": "a"}, timeout=30) as client:
+    with serving(app) as url, httpx.Client(base_url=url, headers={"X-Tenant-ID": "a"}, timeout=90) as client:
         assert wrong(client.request) == []
 
 

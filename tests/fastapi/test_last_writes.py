@@ -424,11 +424,9 @@ def locked(database: Database) -> Iterator[Callable[[str], Any]]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("This took longer than five seconds.")
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - the server's state
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True, scope="module")

@@ -243,7 +243,7 @@ class TestSyncEndpoints:
     def test_many_def_endpoints_share_a_small_pool(
         self, make_plugin: MakePlugin, database: Database, runner: asyncio.Runner
     ) -> None:
-        plugin = make_plugin(pool_size=2, max_overflow=0, pool_timeout=30)
+        plugin = make_plugin(pool_size=2, max_overflow=0, pool_timeout=60)
         app = FastAPI(lifespan=plugin.lifespan)
 
         @app.post("/{name}")

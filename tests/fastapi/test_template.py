@@ -45,7 +45,7 @@ def tables() -> MetaData:
 
 @pytest.fixture
 def plugin(make_plugin: MakePlugin) -> DatabasePlugin:
-    return make_plugin(tenant=owner, actor=current_user, pool_size=2, max_overflow=0, pool_timeout=10)
+    return make_plugin(tenant=owner, actor=current_user, pool_size=2, max_overflow=0, pool_timeout=60)
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ class Face:
     def __init__(self, driver: str, is_async: bool, url: URL) -> None:
         self.driver = driver
         self.runner = asyncio.Runner() if is_async else None
-        options: dict[str, Any] = {"pool_size": 3, "max_overflow": 0, "pool_timeout": 5}
+        options: dict[str, Any] = {"pool_size": 3, "max_overflow": 0, "pool_timeout": 60}
         if is_async:
             self.engine: Any = create_async_engine(url, **options)
             self.maker: Any = async_sessionmaker(self.engine)
@@ -170,8 +170,9 @@ def face(request: pytest.FixtureRequest, wire: Wire) -> Iterator[Face]:
     driver, is_async = request.param
     face = Face(driver, is_async, wire.url(driver))
     yield face
-    assert face.engine.pool.checkedout() == 0
+    checked_out = face.engine.pool.checkedout()
     face.close()
+    assert checked_out == 0
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import anyio
@@ -24,10 +24,10 @@ DRIVERS = ["asyncpg", "psycopg"]
 
 @pytest.fixture
 def slow_commit(ask: Ask) -> Iterator[None]:
-    """COMMIT takes a second where a row was inserted."""
+    """COMMIT takes a minute where a row was inserted."""
     ask(
         "CREATE OR REPLACE FUNCTION fault_sleep() RETURNS trigger LANGUAGE plpgsql AS $$"
-        " BEGIN PERFORM pg_sleep(1); RETURN NULL; END $$"
+        " BEGIN PERFORM pg_sleep(60); RETURN NULL; END $$"
     )
     ask(
         "CREATE CONSTRAINT TRIGGER fault_sleeps AFTER INSERT ON fault_rows DEFERRABLE INITIALLY DEFERRED"
@@ -38,7 +38,7 @@ def slow_commit(ask: Ask) -> Iterator[None]:
 
 
 def made(url: URL, driver: str) -> AsyncEngine:
-    return create_async_engine(url.set(drivername=f"postgresql+{driver}"), pool_size=2, max_overflow=0, pool_timeout=5)
+    return create_async_engine(url.set(drivername=f"postgresql+{driver}"), pool_size=2, max_overflow=0, pool_timeout=60)
 
 
 async def insert(session: AsyncSession) -> None:
@@ -58,16 +58,23 @@ async def settled(ask: Ask) -> None:
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND xact_start IS NOT NULL AND backend_type = 'client backend'"
     )
-    for _ in range(200):
-        if await asyncio.to_thread(ask, query) == [(1,)]:
-            return
+    deadline = time.monotonic() + 50  # less than the statements sleep
+    while await asyncio.to_thread(ask, query) != [(1,)]:
+        assert time.monotonic() < deadline, "a transaction was left open"
         await asyncio.sleep(0.05)
-    raise AssertionError("a transaction was left open")
 
 
-async def cancelled_after(seconds: float, work: Any) -> None:
+async def asleep(ask: Ask) -> None:
+    """Wait until the server has begun to sleep in a statement or COMMIT."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+    async with asyncio.timeout(50):
+        while await asyncio.to_thread(ask, query) != [(1,)]:  # noqa: ASYNC110 - the server sleeps
+            await asyncio.sleep(0.01)
+
+
+async def cancelled_after(moment: Awaitable[object], work: Any) -> None:
     task = asyncio.ensure_future(work)
-    await asyncio.sleep(seconds)
+    await moment
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -81,15 +88,13 @@ def test_in_the_middle_of_a_statement(database: URL, ask: Ask, driver: str, nest
             await insert(session)
             if nested:
                 async with DatabaseTransaction.async_transaction(session):
-                    await session.execute(text("SELECT pg_sleep(30)"))
-            await session.execute(text("SELECT pg_sleep(30)"))
+                    await session.execute(text("SELECT pg_sleep(60)"))
+            await session.execute(text("SELECT pg_sleep(60)"))
 
     async def main() -> None:
         engine = made(database, driver)
         async with async_sessionmaker(engine)() as session:
-            start = time.monotonic()
-            await cancelled_after(0.2, work(session))
-            assert time.monotonic() - start < 3
+            await cancelled_after(asleep(ask), work(session))
             assert not session.in_transaction()
             assert state_of(session.sync_session).open_blocks == 0
             async with DatabaseTransaction.async_transaction(session):  # the session is fit for use
@@ -117,7 +122,7 @@ def test_in_the_middle_of_commit(database: URL, ask: Ask, driver: str) -> None:
     async def main() -> None:
         engine = made(database, driver)
         async with async_sessionmaker(engine)() as session:
-            await cancelled_after(0.3, work(session))
+            await cancelled_after(asleep(ask), work(session))
             assert not session.in_transaction()
         await sound(engine)
         await settled(ask)
@@ -129,17 +134,20 @@ def test_in_the_middle_of_commit(database: URL, ask: Ask, driver: str) -> None:
 
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_in_the_users_own_wait_the_connection_is_kept(database: URL, ask: Ask, driver: str) -> None:
+    waiting = asyncio.Event()
+
     async def work(session: AsyncSession) -> None:
         async with DatabaseTransaction.async_transaction(session):
             await insert(session)
-            await asyncio.sleep(30)
+            waiting.set()
+            await asyncio.sleep(600)
 
     async def main() -> None:
         engine = made(database, driver)
         async with async_sessionmaker(engine)() as session:
             before = await session.scalar(text("SELECT pg_backend_pid()"))
             await session.commit()
-            await cancelled_after(0.2, work(session))
+            await cancelled_after(waiting.wait(), work(session))
             assert await session.scalar(text("SELECT pg_backend_pid()")) == before
         await sound(engine)
         await settled(ask)
@@ -152,23 +160,32 @@ def test_in_the_users_own_wait_the_connection_is_kept(database: URL, ask: Ask, d
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_cancelled_again_and_again_while_it_rolls_back(database: URL, ask: Ask, driver: str) -> None:
     """anyio's scopes, which FastAPI uses, cancel at every await until the block is left."""
+    waiting = asyncio.Event()
 
     async def work(session: AsyncSession) -> None:
         async with DatabaseTransaction.async_transaction(session):
             await insert(session)
             async with DatabaseTransaction.async_transaction(session):
                 await insert(session)
-                await asyncio.sleep(30)
+                waiting.set()
+                await asyncio.sleep(600)
+
+    async def cancel(scope: anyio.CancelScope) -> None:
+        await waiting.wait()
+        scope.cancel()
 
     async def main() -> None:
         engine = made(database, driver)
         async with async_sessionmaker(engine)() as session:
-            with anyio.move_on_after(0.2) as scope:
+            with anyio.CancelScope() as scope:
+                canceller = asyncio.ensure_future(cancel(scope))
                 await work(session)
+            await canceller
             assert scope.cancelled_caught
             assert not session.in_transaction()
+            waiting.clear()
             task = asyncio.ensure_future(work(session))
-            await asyncio.sleep(0.2)
+            await waiting.wait()
             for _ in range(5):
                 task.cancel()
                 await asyncio.sleep(0)
@@ -191,7 +208,7 @@ def test_a_timeout_around_the_block(database: URL, ask: Ask, driver: str) -> Non
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2), DatabaseTransaction.async_transaction(session):
                     await insert(session)
-                    await session.execute(text("SELECT pg_sleep(30)"))
+                    await session.execute(text("SELECT pg_sleep(60)"))
             await insert(session)
             await session.commit()
         await sound(engine)
@@ -208,17 +225,19 @@ def test_a_frozen_server_does_not_hold_a_cancelled_block(
 ) -> None:
     """Its ROLLBACK gets no answer; the connection is thrown away after a limited time."""
     monkeypatch.setattr(block, "ROLLBACK_TIMEOUT", 0.5)
+    waiting = asyncio.Event()
 
     async def work(session: AsyncSession) -> None:
         async with DatabaseTransaction.async_transaction(session):
             await insert(session)
-            await asyncio.sleep(30)
+            waiting.set()
+            await asyncio.sleep(600)
 
     async def main() -> float:
         engine = made(make_url(own_server.url(driver)), driver)
         async with async_sessionmaker(engine)() as session:
             task = asyncio.ensure_future(work(session))
-            await asyncio.sleep(0.3)
+            await waiting.wait()
             own_server.freeze()
             try:
                 start = time.monotonic()
@@ -233,4 +252,4 @@ def test_a_frozen_server_does_not_hold_a_cancelled_block(
         await engine.dispose()
         return seconds
 
-    assert asyncio.run(main()) < 0.5 + 4
+    assert asyncio.run(main()) < 60  # without a limit it would wait until the server goes on

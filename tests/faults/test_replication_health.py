@@ -72,7 +72,7 @@ class Checked:
         self, server: OwnServer, holds: Callable[[dict[str, Any]], bool], **options: Any
     ) -> tuple[HealthCheckResult, dict[str, Any]]:
         """The first result whose replication ``holds``; a standby needs some moments."""
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 90
         while True:
             result = self(server, **options)
             replication: dict[str, Any] = result.details["replication"]

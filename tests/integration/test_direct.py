@@ -512,7 +512,12 @@ def test_a_cancelled_read_leaves_the_pool_whole(face: Face, sent: list[str]) -> 
             with face.database.engine.begin() as holder:
                 holder.execute(text("LOCK TABLE pets IN ACCESS EXCLUSIVE MODE"))
                 task = asyncio.ensure_future(pets.list())
-                await asyncio.sleep(0.2)
+                waiting = text(
+                    "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+                )
+                while not holder.execute(waiting).all():
+                    holder.execute(text("SELECT pg_stat_clear_snapshot()"))
+                    await asyncio.sleep(0.01)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task

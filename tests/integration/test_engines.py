@@ -429,7 +429,7 @@ def pooler(postgres_server: str) -> Iterator[str]:
         )
         account = {"user": "nobody"} if os.geteuid() == 0 else {}
         with subprocess.Popen([program, str(config)], stderr=subprocess.DEVNULL, **account) as process:  # type: ignore[call-overload]
-            deadline = monotonic() + 10
+            deadline = monotonic() + 90
             while True:
                 try:
                     socket.create_connection(("127.0.0.1", port)).close()

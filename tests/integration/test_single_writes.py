@@ -240,7 +240,7 @@ def test_a_connection_lost_in_the_statement_leaves_the_outcome_open(face: Face, 
 
         def end() -> None:
             with engine.connect() as killer:
-                for _ in range(200):
+                while not stopped.is_set():
                     waiting = killer.scalar(
                         text(
                             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "

@@ -28,7 +28,7 @@ from celery import Celery  # after the skip
 from tests.jobs.celery_jobs import INVOICE, celery_of
 
 ROOT = Path(__file__).parent.parent.parent
-LIMIT = 60
+LIMIT = 180
 """The longest time to wait for a job, in seconds. A job takes some milliseconds, and the start of a worker seconds."""
 
 

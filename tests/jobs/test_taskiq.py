@@ -43,7 +43,7 @@ class Queue:
 
     async def result(self) -> Any:
         """The result of the job that was sent last; raises its exception."""
-        result = await self.sent.pop().wait_result(check_interval=0.01, timeout=60)
+        result = await self.sent.pop().wait_result(check_interval=0.01, timeout=180)
         result.raise_for_error()
         return result.return_value
 

@@ -177,7 +177,7 @@ class Inbox:
 
     async def until(self, count: int) -> None:
         """Wait until so many messages have arrived."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             while len(self.messages) < count:
                 self.arrived.clear()
                 await self.arrived.wait()

@@ -8,6 +8,7 @@ each message was in the order of its key, and whether each double was caused by 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -34,13 +35,16 @@ LEASE = 0.6
 ROOT = Path(__file__).parent.parent.parent
 
 
-async def relay(url: str, path: str) -> None:
-    """The process that is killed."""
+async def relay(url: str, path: str, freezes_after: int = 0) -> None:
+    """The process that is killed. It freezes itself while it delivers the message of this number; 0: never."""
+    delivered = itertools.count(1)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     async def deliver(message: Any) -> None:
         line = [str(message.id), message.key, message.payload, message.attempt, os.getpid()]
         os.write(descriptor, (json.dumps(line) + "\n").encode())
+        if next(delivered) == freezes_after:
+            os.kill(os.getpid(), signal.SIGSTOP)
         await asyncio.sleep(0.001)
 
     database = create_database(url)
@@ -106,8 +110,8 @@ async def publish_some(database: Database, numbers: range, report: Report) -> No
         await asyncio.sleep(0.001)
 
 
-def start(url: str, path: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.outbox.kills", "relay", url, str(path)]
+def start(url: str, path: Path, freezes_after: int = 0) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.outbox.kills", "relay", url, str(path), str(freezes_after)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
 
@@ -151,7 +155,7 @@ async def kill_and_count(messages: int, kills: int, *, relays: int = 2, seed: in
                     await asyncio.to_thread(server.kill)
                     await asyncio.to_thread(server.start)
             await publishing
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(300):
             while True:
                 await asyncio.sleep(0.05)
                 try:
@@ -178,7 +182,7 @@ async def kill_and_count(messages: int, kills: int, *, relays: int = 2, seed: in
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["relay"]:
-        asyncio.run(relay(sys.argv[2], sys.argv[3]))
+        asyncio.run(relay(sys.argv[2], sys.argv[3], int(sys.argv[4])))
     else:
         counts = [int(each) for each in sys.argv[1:]]
         result = asyncio.run(kill_and_count(counts[0] if counts else 10_000, counts[1] if len(counts) > 1 else 20))

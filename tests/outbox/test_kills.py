@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from sqlalchemy import URL, func, select
 
@@ -46,7 +47,7 @@ def test_a_frozen_relay_wakes_up_after_its_claims_were_over(outbox_url: URL, tmp
         return [json.loads(line) for line in path.read_text().splitlines()]
 
     def until(condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not condition():
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -56,12 +57,10 @@ def test_a_frozen_relay_wakes_up_after_its_claims_were_over(outbox_url: URL, tmp
             return int(connection.scalar(select(func.count()).select_from(OUTBOX)) or 0)
 
     url = outbox_url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
-    frozen = start(url, path)
+    frozen = start(url, path, freezes_after=30)
     processes = [frozen]
     try:
-        until(lambda: len(delivered()) >= 30)
-        frozen.send_signal(signal.SIGSTOP)
-        before = len(delivered())
+        until(lambda: psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED and len(delivered()) == 30)
         processes.append(start(url, path))
         until(lambda: not waiting())
         frozen.send_signal(signal.SIGCONT)
@@ -75,11 +74,10 @@ def test_a_frozen_relay_wakes_up_after_its_claims_were_over(outbox_url: URL, tmp
             process.wait()
         admin.dispose()
     lines = delivered()
-    assert before < 400
     assert {each[0] for each in lines} == ids.keys()
-    doubles = len(lines) - len(ids)
-    assert doubles <= 2 * 50, "what the relay held, and no more"
-    # The one delivery that the frozen relay had begun may end after the second attempt of another relay.
+    late = [each for each in lines[30:] if each[4] == frozen.pid and each[2] < 400]
+    assert late == [], "the frozen relay began a delivery after its claims were over"
+    # Other relays deliver again what the frozen one had delivered, and not recorded.
     again = [(*each[:3], 2, each[4]) for each in lines]
     report = Report({each: (f"k{number % 20}", number) for each, number in ids.items()}, set(), again, 1, 0.0, 0)
     report.check()

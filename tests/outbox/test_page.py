@@ -46,7 +46,7 @@ async def _use(page: dict[str, Any], received: list[tuple[dict[str, str], bytes]
     async with app.router.lifespan_context(app):
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             answer = await client.post("/orders/7", headers={"X-Tenant-ID": "a"})
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             while not received:  # noqa: ASYNC110 - the server is in another thread
                 await asyncio.sleep(0.01)
         for _ in range(2):

@@ -160,7 +160,7 @@ def _is_free(owner: Database, lock: int) -> bool:
 
     The lock is taken for a transaction, so that this connection does not hold it itself when the next test asks.
     """
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while True:
         with owner.engine.connect() as connection:
             if connection.scalar(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": lock}):

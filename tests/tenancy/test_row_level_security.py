@@ -323,7 +323,7 @@ def pgbouncer(owner: Database, tmp_path: Path) -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _known(user: str) -> bool:

@@ -32,6 +32,28 @@ from dotmac_database.retry.breaker import CircuitBreaker, CircuitChange
 
 SHORT = 0.05
 
+
+class Clock:
+    """The breaker's clock, which a test moves on."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """No test depends on how long its steps take."""
+    clock = Clock()
+    monkeypatch.setattr("dotmac_database.retry.breaker.time", clock)
+    return clock
+
+
 ANSWERS = [
     EntityNotFoundError(),
     DuplicateEntityError(),
@@ -103,7 +125,7 @@ class Face:
 
 
 @pytest.mark.parametrize("kind", ["function", "coroutine", "block", "async_block"])
-def test_opens_after_failures_in_a_row_and_closes_after_a_good_trial(kind: str) -> None:
+def test_opens_after_failures_in_a_row_and_closes_after_a_good_trial(kind: str, clock: Clock) -> None:
     breaker = CircuitBreaker(failure_threshold=3, recovery_timeout=SHORT)
     call = Face(kind, breaker).call
     for _ in range(2):
@@ -118,8 +140,8 @@ def test_opens_after_failures_in_a_row_and_closes_after_a_good_trial(kind: str) 
     assert breaker.state == "open"
     with pytest.raises(CircuitOpenError) as refused:
         call(None)
-    assert 0 < refused.value.retry_after <= SHORT
-    time.sleep(SHORT)
+    assert refused.value.retry_after == pytest.approx(SHORT)
+    clock.pass_by(2 * SHORT)
     assert breaker.state == "half_open"
     call(None)
     assert breaker.state == "closed"
@@ -127,13 +149,13 @@ def test_opens_after_failures_in_a_row_and_closes_after_a_good_trial(kind: str) 
 
 
 @pytest.mark.parametrize("kind", ["function", "coroutine", "block", "async_block"])
-def test_a_failed_trial_opens_for_as_long_again(kind: str) -> None:
+def test_a_failed_trial_opens_for_as_long_again(kind: str, clock: Clock) -> None:
     breaker = opened(recovery_timeout=SHORT)
-    time.sleep(SHORT)
+    clock.pass_by(2 * SHORT)
     with pytest.raises(DatabaseUnavailableError):
         Face(kind, breaker).call(DatabaseUnavailableError())
     assert breaker.state == "open"
-    assert SHORT / 2 < breaker.retry_after <= SHORT
+    assert breaker.retry_after == pytest.approx(SHORT)
 
 
 @pytest.mark.parametrize("error", ANSWERS, ids=named)
@@ -195,13 +217,13 @@ def test_only_the_expected_exception_counts() -> None:
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt(), GeneratorExit()], ids=named)
-def test_a_call_that_was_stopped_says_nothing(error: BaseException) -> None:
+def test_a_call_that_was_stopped_says_nothing(error: BaseException, clock: Clock) -> None:
     breaker = CircuitBreaker(2, recovery_timeout=SHORT)
     fail_with(breaker, DatabaseUnavailableError())
     fail_with(breaker, error)
     assert breaker.failures == 1
     fail_with(breaker, DatabaseUnavailableError())
-    time.sleep(SHORT)
+    clock.pass_by(2 * SHORT)
     fail_with(breaker, error)
     assert breaker.state == "half_open"
     with breaker:
@@ -231,15 +253,15 @@ def test_a_trial_that_is_cancelled_gives_its_place_to_the_next() -> None:
     assert breaker.state == "closed"
 
 
-def test_one_trial_under_threads() -> None:
+def test_one_trial_under_threads(clock: Clock) -> None:
     breaker = opened(recovery_timeout=SHORT)
-    time.sleep(SHORT)
+    clock.pass_by(2 * SHORT)
     start, release, made = threading.Barrier(16), threading.Event(), []
 
     @breaker
     def call() -> None:
         made.append(1)
-        release.wait(5)
+        release.wait(60)
 
     def caller() -> bool:
         start.wait()
@@ -293,7 +315,7 @@ def test_failures_are_counted_exactly_under_threads() -> None:
 
 
 @pytest.mark.parametrize("late", [None, DatabaseUnavailableError()], ids=["success", "failure"])
-def test_a_result_from_before_the_change_is_ignored(late: BaseException | None) -> None:
+def test_a_result_from_before_the_change_is_ignored(late: BaseException | None, clock: Clock) -> None:
     breaker = CircuitBreaker(1, recovery_timeout=60)
 
     @breaker
@@ -308,6 +330,7 @@ def test_a_result_from_before_the_change_is_ignored(late: BaseException | None) 
         with pytest.raises(DatabaseUnavailableError):
             await call(0, DatabaseUnavailableError())
         before = breaker.retry_after
+        clock.pass_by(1)
         await asyncio.gather(slow, return_exceptions=True)
         assert breaker.state == "open"
         assert breaker.retry_after < before

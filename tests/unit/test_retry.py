@@ -253,19 +253,17 @@ def test_a_strategy_may_be_given_by_name() -> None:
 def test_no_attempt_begins_after_the_deadline(kind: str) -> None:
     policy = RetryPolicy(max_attempts=100, base_delay=0.1, strategy=RetryStrategy.FIXED, jitter_ratio=0.0, deadline=0.5)
     work = Flaky(*[LOST] * 100)
-    start = time.monotonic()
     with pytest.raises(TransactionError):
         run(kind, policy, work)
-    assert time.monotonic() - start < 5  # a hundred attempts would take ten seconds
-    assert 1 <= work.calls <= 6
+    assert 1 <= work.calls <= 6  # of a hundred
 
 
 def test_the_wait_is_not_begun_when_it_would_outlast_the_deadline() -> None:
-    policy = RetryPolicy(max_attempts=3, base_delay=30.0, deadline=1.0)
+    policy = RetryPolicy(max_attempts=3, base_delay=120.0, deadline=1.0)
     start = time.monotonic()
     with pytest.raises(TransactionError):
         run("function", policy, Flaky(LOST))
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
 
 
 def test_a_budget_limits_the_retries_of_all_calls_together() -> None:
@@ -506,24 +504,25 @@ def test_a_transaction_of_reads_does_not_stand_in_the_way(engine: Any) -> None:
 
 def test_a_wait_inside_run_sync_lets_the_event_loop_go_on() -> None:
     policy = RetryPolicy(max_attempts=2, base_delay=0.1, jitter_ratio=0.0)
-    ticks = []
+    went_on = []
 
-    async def tick() -> None:
-        while True:
-            ticks.append(1)
-            await asyncio.sleep(0.005)
-
-    async def main() -> None:
+    async def main() -> list[bool]:
         engine = create_async_engine("sqlite+aiosqlite://")
-        ticker = asyncio.create_task(tick())
-        async with AsyncSession(engine) as session:
-            work = Flaky(LOST)
-            await session.run_sync(lambda _: run("function", policy, work))
-        ticker.cancel()
-        await engine.dispose()
+        loop = asyncio.get_running_loop()
+        work = Flaky(LOST)
+        seen: list[bool] = []
 
-    asyncio.run(main())
-    assert len(ticks) > 5
+        def attempt() -> str:
+            seen.append(bool(went_on))
+            loop.call_soon(went_on.append, True)
+            return work()
+
+        async with AsyncSession(engine) as session:
+            await session.run_sync(lambda _: run("function", policy, attempt))
+        await engine.dispose()
+        return seen
+
+    assert asyncio.run(main()) == [False, True]
 
 
 def test_a_database_error_of_a_session_that_died_in_its_transaction(engine: Any) -> None:

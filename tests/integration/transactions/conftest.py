@@ -125,7 +125,7 @@ def urls(dialect: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.
 @pytest.fixture(params=["sync", "async"])
 def world(request: pytest.FixtureRequest, dialect: str, urls: dict[str, str]) -> Iterator[World]:
     face = request.param
-    options: dict[str, Any] = {"pool_size": 3, "max_overflow": 0, "pool_timeout": 5}
+    options: dict[str, Any] = {"pool_size": 3, "max_overflow": 0, "pool_timeout": 60}
     if dialect == "sqlite":
         options["connect_args"] = {"timeout": 0.05}
     if face == "sync":
@@ -148,7 +148,8 @@ def world(request: pytest.FixtureRequest, dialect: str, urls: dict[str, str]) ->
     with world.session() as session:
         reset(session) if runner is None else runner.run(session.run_sync(reset))
     yield world
-    assert world.checked_out() == 0, "a connection was left checked out"
+    checked_out = world.checked_out()
     world.do(engine.dispose())
     if runner is not None:
         runner.close()
+    assert checked_out == 0, "a connection was left checked out"

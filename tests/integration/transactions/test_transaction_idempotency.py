@@ -115,7 +115,7 @@ def test_of_two_at_the_same_time_one_does_the_work(world: Any, manager: Any, lev
     begun = threading.Event()
 
     def rival() -> None:
-        begun.wait(5)
+        begun.wait(60)
         results.append(rival_manager.execute_with_retry(lambda s: order(s, world, "k")))
 
     thread = threading.Thread(target=rival)
@@ -128,7 +128,7 @@ def test_of_two_at_the_same_time_one_does_the_work(world: Any, manager: Any, lev
         return result
 
     results.append(world.retrying(manager, slow))
-    thread.join(10)
+    thread.join(60)
     engine.dispose()
     assert len(results) == 2
     assert results[0] == results[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -156,7 +157,7 @@ def test_a_deadlock_is_resolved(world: Any, manager: Any, records: list[RetryAtt
 
     def rival() -> None:
         with engine.begin() as connection:
-            connection.execute(text("SET LOCAL deadlock_timeout = '10s'"))  # the other one is the victim
+            connection.execute(text("SET LOCAL deadlock_timeout = '1h'"))  # the other one is the victim
             connection.execute(text("UPDATE tx_accounts SET parent_id = 2 WHERE id = 2"))
             has_first.set()
             connection.execute(text("UPDATE tx_accounts SET parent_id = 2 WHERE id = 1"))
@@ -169,12 +170,18 @@ def test_a_deadlock_is_resolved(world: Any, manager: Any, records: list[RetryAtt
         session.execute(text("UPDATE tx_accounts SET parent_id = 1 WHERE id = 1"))
         if not records:
             thread.start()
-            assert has_first.wait(5)
+            assert has_first.wait(60)
+            # The server looks for a deadlock only once in each wait, so the rival must be waiting by then.
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            while not other(waiting):
+                time.sleep(0.01)
         session.execute(text("UPDATE tx_accounts SET parent_id = 1 WHERE id = 2"))
 
-    world.retrying(manager, work)
-    thread.join(5)
-    engine.dispose()
+    try:
+        world.retrying(manager, work)
+    finally:
+        thread.join(60)
+        engine.dispose()
     assert rival_done.is_set()
     assert [record.outcome for record in records][-1] == "succeeded"
     assert records[0].error.sqlstate == "40P01"  # type: ignore[union-attr]  # a TransactionError
@@ -435,7 +442,9 @@ def test_a_failing_commit_callback_is_no_reason_to_run_it_again(world: Any, mana
 def test_cancelled_while_it_waits(world: Any) -> None:
     if world.runner is None:
         pytest.skip("asyncio's")
-    manager = TransactionManager(world.maker, retry_delay=60)
+    retrying = asyncio.Event()
+    policy = RetryPolicy(base_delay=600.0, max_delay=600.0, hooks=(lambda _: retrying.set(),))
+    manager = TransactionManager(world.maker, policy=policy)
     calls: list[int] = []
 
     async def work(session: Any) -> None:
@@ -444,9 +453,11 @@ def test_cancelled_while_it_waits(world: Any) -> None:
         raise TransactionError("lost", transient=True)
 
     async def main() -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1):  # long enough for the attempt itself, also on a busy machine
-                await manager.async_execute_with_retry(work)
+        task = asyncio.create_task(manager.async_execute_with_retry(work))
+        await retrying.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
     world.do(main())
     assert len(calls) == 1

@@ -133,14 +133,14 @@ def test_senseless_options_are_refused(bad: dict[str, Any]) -> None:
 def test_timeouts_end_the_statement(world: Any, name: str) -> None:
     if world.dialect == "sqlite":
         pytest.skip("PostgreSQL's")
-    wait = text("SELECT pg_sleep(5)") if name == "statement_timeout" else text("LOCK TABLE tx_accounts")
+    wait = text("SELECT pg_sleep(120)") if name == "statement_timeout" else text("LOCK TABLE tx_accounts")
     start = time.monotonic()
     with world.session() as holder, world.session() as session:
         world.do(holder.execute(text("LOCK TABLE tx_accounts")))
         with pytest.raises(DatabaseTimeoutError), world.transaction(session, TransactionOptions(**{name: 0.1})):
             world.do(session.execute(wait))
         assert not session.in_transaction()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 60
 
 
 def test_a_write_in_a_read_only_transaction_is_refused(world: Any) -> None:
