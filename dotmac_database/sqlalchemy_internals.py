@@ -31,6 +31,7 @@ from sqlalchemy.orm import (
     SessionTransaction,
     attributes,
     decl_base,
+    defer,
 )
 from sqlalchemy.orm import session as sessions
 from sqlalchemy.orm.mapper import _all_registries
@@ -198,9 +199,32 @@ def accept_all(state: InstanceState[M], values: dict[str, object], session: Sess
 # Statements.
 
 
-def has_loader_options(statement: Executable) -> bool:
-    """Whether a statement has options, such as the loading of relationships."""
-    return bool(statement._with_options)
+_HIDDEN = "dotmac_hidden"
+"""The execution option of a statement whose options only leave out columns: these options, and the columns."""
+
+
+def hide_columns(statement: E, attributes: Mapping[str, Any]) -> E:
+    """The statement of a mapped class without the columns of these attributes, by key. `hidden_columns` returns them.
+
+    The objects have the other columns only.
+    """
+    whole: Any = statement
+    deferred: Any = whole.options(*map(defer, attributes.values()))
+    if not whole._with_options:
+        deferred = deferred.execution_options(**{_HIDDEN: (deferred._with_options, frozenset(attributes))})
+    return deferred  # type: ignore[no-any-return]  # a statement of the same class
+
+
+def hidden_columns(statement: Executable) -> frozenset[str] | None:
+    """The attributes that a statement leaves out; empty: it leaves out none.
+
+    None: it has other options, such as the loading of relationships.
+    """
+    options = statement._with_options
+    if not options:
+        return frozenset()
+    mark, hidden = statement.get_execution_options().get(_HIDDEN, (None, None))
+    return hidden if mark is options else None
 
 
 def annotations_of(element: object) -> Mapping[str, Any]:

@@ -30,7 +30,7 @@ from ..models.expressions import hybrid_sql
 from ..models.traits import Traits, is_of_cached_shape
 from ..sqlalchemy_internals import (
     annotations_of,
-    has_loader_options,
+    hidden_columns,
     result_columns,
     without_annotations,
 )
@@ -129,7 +129,7 @@ def _compiled(
     if (
         driver is None
         or not isinstance(statement, (Select, Insert, Update))
-        or has_loader_options(statement)
+        or (hidden := hidden_columns(statement)) is None
         or _holds_users_sql(statement, traits.tables[0])
     ):
         return None
@@ -143,8 +143,9 @@ def _compiled(
     columns = result_columns(compiled)
     keys: tuple[str, ...] = ()
     if fields is not None:
-        keys = tuple(_key(traits, entry.objects[0]) for entry in columns[: len(fields) or len(traits.columns)])
-        if set(keys) != set(fields or traits.columns):
+        expected = frozenset(fields) or traits.columns.keys() - hidden
+        keys = tuple(_key(traits, entry.objects[0]) for entry in columns[: len(expected)])
+        if set(keys) != expected:
             return None
     parameters = [
         (name, bind.effective_value, bind.type.dialect_impl(dialect).bind_processor(dialect))

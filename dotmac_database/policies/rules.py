@@ -90,11 +90,7 @@ class Rules:
     def __init__(self, policies: Iterable[Policy[Any]], actor: Actor, *, required: bool = False) -> None:
         self._policies: dict[type, Policy[Any]] = {}
         self.actor, self.required = actor, required
-        self._by_mapper: dict[Mapper[Any], ModelRules | None] = {}
-        self._concerned: dict[Mapper[Any], bool] = {}
-        self._hidden: dict[Mapper[Any], frozenset[str]] = {}
-        self._hidden_relationships: dict[Mapper[Any], frozenset[str]] = {}
-        self._reachable: dict[Mapper[Any], tuple[Mapper[Any], ...]] = {}
+        self._records: dict[Mapper[Any], _Record] = {}
         self.cache: dict[object, Any] = {}
         """A cache of `statements.rule_plans`."""
         for policy in policies:
@@ -118,10 +114,7 @@ class Rules:
 
     def known(self, traits: Traits[M]) -> ModelRules | None:
         """The rules for one model; None: it has no policy."""
-        mapper = traits.mapper
-        if mapper not in self._by_mapper:
-            self._by_mapper[mapper] = self._rules_of(traits)
-        return self._by_mapper[mapper]
+        return self._record(traits.mapper).rules
 
     def of(self, traits: Traits[M]) -> ModelRules | None:
         """The rules for one model; None: it is ruled by tenancy alone. Raises `PermissionDeniedError` if required."""
@@ -130,7 +123,14 @@ class Rules:
             raise PermissionDeniedError(f"{traits.name} has no policy, and policies are required.")
         return rules
 
-    def _rules_of(self, traits: Traits[M]) -> ModelRules | None:
+    def _record(self, mapper: Mapper[Any]) -> _Record:
+        record = self._records.get(mapper)
+        if record is None:
+            record = self._records[mapper] = _Record(self, mapper)
+        return record
+
+    def rules_of(self, traits: Traits[M]) -> ModelRules | None:
+        """As `known`, not from the cache."""
         mapper = traits.mapper
         for below in mapper.self_and_descendants:
             if below is not mapper and below.class_ in self._policies:
@@ -150,37 +150,25 @@ class Rules:
 
         They are the hidden columns, and the column properties that contain a hidden column of any class.
         """
-        mapper = traits.mapper
-        if mapper not in self._hidden:
-            rules, hidden_columns = self.known(traits), self._hidden_columns
-            computed = (each.key for each in mapper.column_attrs if any(map(self.reads_hidden, each.columns)))
-            own = frozenset() if rules is None else rules.hidden
-            self._hidden[mapper] = own.union(computed) if hidden_columns else own
-        return self._hidden[mapper]
+        return self._record(traits.mapper).hidden
 
     def hidden_relationships(self, traits: Traits[M]) -> frozenset[str]:
         """The relationships of a class that would show the actor a hidden column: a foreign key that they are made of.
 
         The column can be one of the class or of the related class.
         """
-        hidden = self._hidden_columns
-        if not hidden:
-            return frozenset()
-        if traits.mapper not in self._hidden_relationships:
-            pairs = {name: each.local_remote_pairs or () for name, each in traits.relationships.items()}
-            names = (name for name, each in pairs.items() if any(not hidden.isdisjoint(pair) for pair in each))
-            self._hidden_relationships[traits.mapper] = frozenset(names)
-        return self._hidden_relationships[traits.mapper]
+        return self._record(traits.mapper).hidden_relationships
 
     def reads_hidden(self, expression: Any) -> bool:
         """Whether an expression is or contains a hidden column of any class."""
-        hidden = self._hidden_columns
+        hidden = self.hidden_columns
         return bool(hidden) and any(
             not hidden.isdisjoint(getattr(part, "base_columns", ())) for part in iterate(expression)
         )
 
     @cached_property
-    def _hidden_columns(self) -> frozenset[ColumnElement[Any]]:
+    def hidden_columns(self) -> frozenset[ColumnElement[Any]]:
+        """The hidden columns of all classes."""
         traits_of_models: list[Traits[Any]] = [traits_of(model) for model in self._policies]
         return frozenset(
             column
@@ -191,27 +179,63 @@ class Rules:
 
     def reachable(self, mapper: Mapper[Any]) -> tuple[Mapper[Any], ...]:
         """The mapper, and those to which its relationships lead, directly or indirectly."""
-        if mapper not in self._reachable:
-            reachable: dict[Mapper[Any], None] = {}
-            pending = [mapper]
-            while pending:
-                each = pending.pop()
-                if each not in reachable:
-                    reachable[each] = None
-                    pending.extend(relationship.mapper for relationship in each.relationships)
-            self._reachable[mapper] = tuple(reachable)
-        return self._reachable[mapper]
+        return self._record(mapper).reachable
 
     def concern(self, traits: Traits[M]) -> bool:
         """Whether a statement on the model may need a rule: for its own rows, or for those of related models."""
-        mapper = traits.mapper
-        if mapper not in self._concerned:
-            reachable = self.reachable(mapper)
-            ruled = any(
-                base.class_ in self._policies for each in reachable for base in each.base_mapper.self_and_descendants
-            )
-            self._concerned[mapper] = self.required or ruled or traits.leads_to_other_rows
-        return self._concerned[mapper]
+        return self._record(traits.mapper).is_concerned
+
+    def rule_any(self, mappers: Iterable[Mapper[Any]]) -> bool:
+        """Whether a class of these mappers, or a class that inherits from the same one, has a policy."""
+        return any(base.class_ in self._policies for each in mappers for base in each.base_mapper.self_and_descendants)
+
+
+class _Record:
+    """What `Rules` know of one mapper. Each is found at its first use."""
+
+    def __init__(self, rules: Rules, mapper: Mapper[Any]) -> None:
+        self._all, self._mapper = rules, mapper
+        self._traits: Traits[Any] = traits_of(mapper.class_)
+
+    @cached_property
+    def rules(self) -> ModelRules | None:
+        """The rules of the class; None: it has no policy."""
+        return self._all.rules_of(self._traits)
+
+    @cached_property
+    def hidden(self) -> frozenset[str]:
+        """The attributes that the actor can't see."""
+        own = frozenset() if self.rules is None else self.rules.hidden
+        if not self._all.hidden_columns:
+            return own
+        attributes = self._mapper.column_attrs
+        return own.union(each.key for each in attributes if any(map(self._all.reads_hidden, each.columns)))
+
+    @cached_property
+    def hidden_relationships(self) -> frozenset[str]:
+        """The relationships that would show the actor a hidden column."""
+        hidden = self._all.hidden_columns
+        if not hidden:
+            return frozenset()
+        pairs = {name: each.local_remote_pairs or () for name, each in self._traits.relationships.items()}
+        return frozenset(name for name, each in pairs.items() if any(not hidden.isdisjoint(pair) for pair in each))
+
+    @cached_property
+    def reachable(self) -> tuple[Mapper[Any], ...]:
+        """The mapper, and those to which its relationships lead, directly or indirectly."""
+        reachable: dict[Mapper[Any], None] = {}
+        pending = [self._mapper]
+        while pending:
+            each = pending.pop()
+            if each not in reachable:
+                reachable[each] = None
+                pending.extend(relationship.mapper for relationship in each.relationships)
+        return tuple(reachable)
+
+    @cached_property
+    def is_concerned(self) -> bool:
+        """Whether a statement on the class may need a rule."""
+        return self._all.required or self._all.rule_any(self.reachable) or self._traits.leads_to_other_rows
 
 
 def bind_policies(

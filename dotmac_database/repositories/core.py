@@ -252,17 +252,19 @@ class RepositoryCore(Generic[M, Db]):
     def _conditioned(self) -> bool:
         """Whether the repository's own conditions or an actor's rules may be part of the statements.
 
-        Then statements are not cached, since the conditions may be others each time.
+        Then a reader is made for each statement, since the conditions may be others each time.
         """
-        return type(self).conditions is not RepositoryCore.conditions or (
-            self._rules is not None and self._rules.concern(self.traits)
-        )
+        return self._has_conditions or (self._rules is not None and self._rules.concern(self.traits))
 
-    @property
-    def _is_planned(self) -> bool:
-        """Whether the conditions of a read are planned rules that hide nothing, so that a driver can send it."""
-        rules, hook = self._row_rules(), type(self).conditions
-        return hook is RepositoryCore.conditions and rules is not None and rules.is_plain(Right.READ)
+    def _is_sendable(self, right: Right) -> bool:
+        """Whether a driver can send a statement that needs a right on the rows, as far as conditions go.
+
+        The statement is then cached: the repository has no conditions of its own, and the rules are planned.
+        """
+        if self._has_conditions:
+            return False
+        rules = None if self._rules is None else self._row_rules()
+        return rules is None or rules.is_planned(right)
 
     def values_for_create(self, values: Values) -> Values:
         """Hook: called with the validated values of each new row; returns the values to insert."""

@@ -27,6 +27,7 @@ from ..execution.state import keep
 from ..execution.strict import make_strict
 from ..execution.work import locking, read
 from ..history.past import Past
+from ..policies import Right
 from ..statements.inheritance import nothing
 from ..statements.reads import Bound
 from ..statements.scope import Scope
@@ -146,7 +147,7 @@ class StatementRunner(RepositoryCore[M, SyncDb]):
         """The route of a read. ``refusal`` is the reason, if any, why the driver can't send it."""
         if self._past is not None:
             return Route(Sender.STATEMENT, Boundary.SESSION_TRANSACTION, Circumstance.STATEMENT)
-        if self._conditioned and not self._is_planned:
+        if not self._is_sendable(Right.READ if self._lock is None else Right.UPDATE):
             refusal = Circumstance.CONDITIONS
         elif bound.execution_options:
             refusal = Circumstance.STATEMENT

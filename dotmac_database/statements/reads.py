@@ -17,6 +17,7 @@ from ..errors import MisuseError, ValidationError
 from ..models.expressions import holds_select
 from ..models.traits import EAGER, Traits, traits_of
 from ..query import Filter, FilterOperator
+from ..sqlalchemy_internals import hidden_columns, hide_columns
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.criteria import TenantCriteria
 from .bounds import MAX_CACHED_FILTERS
@@ -131,6 +132,24 @@ class Reader:
             return self.traits.model
         return AsDict(self.traits.name, *map(self._field, self.fields))
 
+    def select(self, *additional: Any) -> Select[Any]:
+        """The SELECT of entities, or of dicts with ``fields``, followed by additional values. It has no condition."""
+        statement: Any = select(self.selected, *additional)
+        return statement if self.fields else self.hiding(statement)  # type: ignore[no-any-return]  # as `selected`
+
+    def entities(self, *conditions: ColumnElement[bool]) -> Select[Any]:
+        """The SELECT of the entities in the scope that meet the conditions."""
+        statement = select(self.traits.model).where(*conditions, *self.scope.root(self.traits))
+        without: Select[Any] = self.hiding(statement)
+        return without
+
+    def hiding(self, statement: Any) -> Any:
+        """The statement of entities without the columns that the actor can't see."""
+        hidden = self.hidden_of(self.traits)
+        if not hidden or hidden_columns(statement) == hidden:
+            return statement
+        return hide_columns(statement, {key: self.traits.attribute(key) for key in sorted(hidden)})
+
     def _field(self, name: str) -> Any:
         """The expression of a field in the dict."""
         for each in self.counts:
@@ -235,7 +254,7 @@ class Reader:
     def _rows(self, analysis: Analysis, order: Order, shape: tuple[Any, ...]) -> Select[object]:
         _, _, _, has_limit, has_offset, count = shape
         where = self.where(analysis)
-        statement: Select[object] = select(self.selected)
+        statement: Any = self.select()
         if count >= 0:
             statement = statement.add_columns(self._count(where, bounded=count > 0).scalar_subquery())
         statement = statement.where(*where).order_by(*order_by([each.term for each in self.terms(order)]))
@@ -306,7 +325,7 @@ class Reader:
         terms = tuple(each.term for each in ordered)
         additional = [each.selected for each in ordered if not self.holds(each)]
         # Any: for type checkers, select() has an overload for each number of columns.
-        statement: Any = select(self.selected, *additional).where(*self.where(analysis))
+        statement: Any = self.select(*additional).where(*self.where(analysis))
         if seek is not None:
             if seek.backwards:
                 terms = reversed_terms(terms)
@@ -405,9 +424,7 @@ class Reader:
         return Bound(
             self.cached(
                 ("key",),
-                lambda: self._locked(
-                    select(self.traits.model).where(*self.key_conditions(), *self.scope.root(self.traits))
-                ),
+                lambda: self._locked(self.entities(*self.key_conditions())),
             ),
             {**self.scope.parameters, **self.key_parameters(key)},
         )
@@ -427,7 +444,7 @@ class Reader:
         parameters |= {f"dotmac_{key}_": values[key] for key, span in spans.items() if span and not span.single}
         statement = self.cached(
             ("values", tuple(values)),
-            lambda: self._locked(select(self.traits.model).where(*conditions, *self.scope.root(self.traits))),
+            lambda: self._locked(self.entities(*conditions)),
             has_filters=False,
         )
         return Bound(statement, {**parameters, **self.scope.parameters})
@@ -454,8 +471,7 @@ class Reader:
         columns: list[Any] = [self.traits.attribute(name) for name in self.traits.primary_key]
 
         def make() -> Select[object]:
-            where = [self.dialect.row_among(columns, "dotmac_keys"), *self.scope.root(self.traits)]
-            statement: Select[object] = select(self.traits.model).where(*where)
+            statement = self.entities(self.dialect.row_among(columns, "dotmac_keys"))
             return statement if self.lock is None else self._locked(statement.order_by(*columns))
 
         statement = self.cached(("keys",), make)
@@ -472,7 +488,7 @@ class Reader:
         """
         if self.fields:
             return self.confined(bound)
-        if not (names or self.undeferred or self.traits.loads_eagerly or self.hidden_of(self.traits)):
+        if not (names or self.undeferred or self.traits.loads_eagerly):
             return self.confined(bound)
         tree: dict[str, Any] = {}
         for name in names:
@@ -493,7 +509,7 @@ class Reader:
         scope = self.scope
         if scope.tenant in (None, ALL_TENANTS):
             return bound
-        has_filters_only = scope.rules is None or (not loads and scope.rules.is_plain(scope.right))
+        has_filters_only = scope.rules is None or (not loads and scope.rules.is_planned(scope.right))
         if has_filters_only and not self._holds_other_rows(bound, loads=loads):
             return bound
         return Bound(
@@ -518,8 +534,7 @@ class Reader:
         """
         if self.traits.deferred:
             statement = statement.options(undefer("*"))
-        hidden = self.hidden_of(self.traits)
-        return statement.options(*(defer(self.traits.attribute(key)) for key in hidden)) if hidden else statement
+        return self.hiding(statement)
 
     def _loads(self, owner: Traits[object], tree: dict[str, Any], way: tuple[str, ...]) -> list[Any]:
         """The loader options of a tree of relationships.

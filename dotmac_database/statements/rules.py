@@ -83,11 +83,9 @@ class RulesInSql:
         rule: Rule = True if rules is None else rules.rule(right)
         return [] if rule is True else [self.condition(rule, traits, entity, scope)]
 
-    def is_plain(self, right: Right) -> bool:
-        """Whether the statements on the repository's class are cached, and select all columns of each class."""
-        if plan_of(self.rules, self.root, right, self.dialect) is None:
-            return False
-        return not any(self.rules.hidden(traits_of(each.class_)) for each in self.rules.reachable(self.root.mapper))
+    def is_planned(self, right: Right) -> bool:
+        """Whether the statements on the repository's class that need a right on its rows are cached."""
+        return plan_of(self.rules, self.root, right, self.dialect) is not None
 
     def hidden(self, traits: Traits[Any]) -> frozenset[str]:
         """The attributes of a class that the actor can't see."""

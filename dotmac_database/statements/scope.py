@@ -40,8 +40,8 @@ class RowRules(Protocol):
         """The part of the rules that determines the text of a statement on a class; None: it can't be cached."""
         ...
 
-    def is_plain(self, right: Right) -> bool:
-        """Whether the rules of the repository's class are filters, and nothing that its statements reach is hidden."""
+    def is_planned(self, right: Right) -> bool:
+        """Whether the rules that a statement on the repository's class may need are filters, so that it is cached."""
         ...
 
     def hidden(self, traits: Traits[Any]) -> frozenset[str]:
