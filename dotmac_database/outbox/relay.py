@@ -100,6 +100,27 @@ class OutboxRelay:
                 await self._claim_until_stopped(deliveries)
             await deliveries.finished()
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """A block in which the relay runs in a task of its own: ``async with relay.running():``.
+
+        At the end of the block the relay is stopped, and the deliveries that have begun are awaited. If the block is
+        cancelled, so is the relay. An error of `run` is logged at once, and raised at the end of the block, unless the
+        block raises another one.
+        """
+        task = asyncio.create_task(self.run(), name=f"{type(self).__name__}.run")
+        task.add_done_callback(_log_error)
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                task.cancel()
+            self.stop()
+            await asyncio.gather(task, return_exceptions=True)
+            raise
+        self.stop()
+        await task
+
     async def run_once(self) -> int:
         """Claim one batch, deliver it, and return the number of messages that were delivered.
 
@@ -170,6 +191,12 @@ class OutboxRelay:
                 await _to_its_end(deliveries.end(recording, _ENDING))
             finally:
                 self._working = None
+
+
+def _log_error(task: asyncio.Task[None]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        _log.error("The relay of the outbox has ended by an error", exc_info=error)
 
 
 async def _to_its_end(work: Coroutine[object, object, None]) -> None:

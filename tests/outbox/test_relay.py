@@ -558,6 +558,76 @@ def test_a_missing_table_ends_the_relay(tmp_path: Any) -> None:
     asyncio.run(work())
 
 
+def test_a_block_runs_the_relay_and_awaits_what_has_begun(home: Place) -> None:
+    async def work() -> None:
+        begun, ended = asyncio.Event(), 0
+
+        async def slow(message: Any) -> None:
+            nonlocal ended
+            begun.set()
+            await asyncio.sleep(0)  # the block ends meanwhile
+            ended += 1
+
+        await publish_all(home, ("a1", "a"), ("b1", "b"))
+        relay = relay_of(home, slow)
+        async with relay.running():
+            await begun.wait()
+            with pytest.raises(MisuseError, match="runs already"):
+                await relay.run_once()
+        assert ended == 2 - len(home.rows())
+        with pytest.raises(ZeroDivisionError):
+            async with relay_of(home, slow).running():
+                _ = 1 / 0
+        assert len(asyncio.all_tasks()) == 1
+
+    run(home, work())
+
+
+def test_a_cancelled_block_cancels_its_relay(home: Place) -> None:
+    async def work() -> None:
+        begun, never = asyncio.Event(), asyncio.Event()
+
+        async def endless(message: Any) -> None:
+            begun.set()
+            await never.wait()
+
+        async def block() -> None:
+            async with relay_of(home, endless).running():
+                await never.wait()
+
+        await publish_all(home, ("a1", "a"))
+        task = asyncio.create_task(block())
+        await begun.wait()
+        task.cancel()
+        ended, _ = await asyncio.wait([task], timeout=20)
+        assert ended, "the block waits for a delivery that does not end"
+        assert task.cancelled()
+        assert home.columns("payload", "claim") == [("a1", None)], "it is released, and will be delivered again"
+
+    run(home, work())
+
+
+@pytest.mark.parametrize("body", [None, ZeroDivisionError("in the block")])
+def test_an_error_of_the_relay_is_logged_at_once_and_raised_at_the_end(
+    body: Exception | None, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        database = create_database(f"sqlite:///{tmp_path}/empty.db")
+        try:
+            async with asyncio.timeout(20), OutboxRelay(database, Inbox()).running():
+                while not caplog.records:  # noqa: ASYNC110 - the record is written by a callback of the task
+                    await asyncio.sleep(0.01)
+                if body is not None:
+                    raise body
+        finally:
+            await database.dispose_async()
+
+    with pytest.raises(DatabaseError if body is None else ZeroDivisionError):
+        asyncio.run(work())
+    assert [each.message for each in caplog.records] == ["The relay of the outbox has ended by an error"]
+    assert caplog.records[0].exc_info is not None
+
+
 @pytest.mark.parametrize(
     "options",
     [
