@@ -70,7 +70,9 @@ is raised after it is logged and suppressed.
 OBSERVED: list[Observer] = []
 """All observers of this process. While it is empty, no statement is observed."""
 
-_EVERYWHERE: list[Observer] = []
+_EVERYWHERE: tuple[Observer, ...] = ()
+"""The observers of all engines, each as often as it is attached. It is replaced, since threads may be calling them."""
+
 _lock = Lock()
 _listening = False
 
@@ -93,21 +95,34 @@ def attach(engine: Engine, observer: Observer) -> Callable[[], None]:
 
 
 def attach_everywhere(observer: Observer) -> None:
-    """Call ``observer`` before each statement of all engines, from now on. Calling it again has no effect."""
+    """Call ``observer`` before each statement of all engines, until `detach_everywhere` is called as often as this.
+
+    It is called once for each statement, however often it is attached.
+    """
+    global _EVERYWHERE  # noqa: PLW0603 - the observers belong to the process
     with _lock:
-        if observer not in _EVERYWHERE:
-            _listen()
-            _EVERYWHERE.append(observer)
-            OBSERVED.append(observer)
+        _listen()
+        _EVERYWHERE = (*_EVERYWHERE, observer)
+        OBSERVED.append(observer)
+
+
+def detach_everywhere(observer: Observer) -> None:
+    """End what one call of `attach_everywhere` has begun."""
+    global _EVERYWHERE  # noqa: PLW0603 - as above
+    with _lock:
+        index = _EVERYWHERE.index(observer)
+        _EVERYWHERE = (*_EVERYWHERE[:index], *_EVERYWHERE[index + 1 :])
+        OBSERVED.remove(observer)
 
 
 def observe(dialect: Dialect, sql: str, source: object = None) -> Statement | None:
     """The record of a statement that is sent now; None: nobody observes it. Call its ``end`` when it has ended."""
     observers: tuple[Observer, ...] = vars(dialect).get(_OBSERVERS, ())
-    if not (observers or _EVERYWHERE) or _is_control(sql):
+    everywhere = _EVERYWHERE
+    if not (observers or everywhere) or _is_control(sql):
         return None
     statement = Statement(sql, dialect, source, observers)
-    for observer in _EVERYWHERE:
+    for observer in dict.fromkeys(everywhere) if len(everywhere) > 1 else everywhere:
         observer(statement)
     return statement
 

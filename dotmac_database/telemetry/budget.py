@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from ..errors import MisuseError, StatementBudgetExceeded
-from ..observers import Statement, attach_everywhere
+from ..observers import Statement, attach_everywhere, detach_everywhere
 from .context import REQUEST
 from .origin import Line, user_line
 from .text import sanitised
@@ -36,7 +36,8 @@ class StatementBudget:
     ``on_exceed="warn"`` issues one `StatementBudgetWarning`, which points at the user's line, and writes it to the log.
     ``on_exceed="raise"`` raises `StatementBudgetExceeded` instead of each statement beyond the limit: that is not sent,
     and the transaction stays usable. The message names the statement that was sent most often, and the line that sent
-    it last. Blocks may be nested; each of them counts. A block costs a few microseconds for each statement.
+    it last. Blocks may be nested; each of them counts. A block costs a few microseconds for each statement,
+    and nothing once it has ended.
 
     ``DatabasePlugin(statement_budget=…)`` takes one for all requests, each of which counts by itself. Raises
     `MisuseError` for a limit below 0, or another ``on_exceed``.
@@ -73,7 +74,7 @@ class StatementBudget:
         return StatementBudget(self.limit, self.on_exceed)
 
     def __enter__(self) -> Self:
-        attach_everywhere(_count)
+        attach_everywhere(count)
         ACTIVE.set((*ACTIVE.get(), self))
         return self
 
@@ -82,6 +83,7 @@ class StatementBudget:
     ) -> None:
         # Not by a token: a block may be left in another context than the one in which it was entered.
         ACTIVE.set(tuple([each for each in ACTIVE.get() if each is not self]))
+        detach_everywhere(count)
 
     def spend(self, sql: str) -> None:
         """Count one statement, which is about to be sent. Raises or warns if it is one too many."""
@@ -121,7 +123,7 @@ ACTIVE: ContextVar[tuple[StatementBudget, ...]] = ContextVar("dotmac_database_bu
 """The budgets of the open blocks, the outermost first."""
 
 
-def _count(statement: Statement) -> None:
+def count(statement: Statement) -> None:
     """Count a statement in all open blocks."""
     for budget in ACTIVE.get():
         budget.spend(statement.sql)

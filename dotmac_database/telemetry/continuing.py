@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .budget import ACTIVE
+from ..observers import attach_everywhere, detach_everywhere
+from .budget import ACTIVE, count
 from .context import REQUEST
 
 
@@ -24,9 +25,13 @@ class Continued:
         self._before = REQUEST.get(), ACTIVE.get()
         REQUEST.set(self._request)
         ACTIVE.set(self._budgets)
+        if self._budgets:
+            attach_everywhere(count)
 
     def __exit__(self, _kind: object, _error: object, _traceback: object) -> None:
         # Not by tokens, as in `StatementBudget`.
         request, budgets = self._before
         REQUEST.set(request)
         ACTIVE.set(budgets)
+        if self._budgets:
+            detach_everywhere(count)

@@ -408,9 +408,9 @@ COSTS: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 @pytest.fixture
 def unobserved(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Budgets of other tests are watched until the process ends; not here."""
+    """Plugins of other tests may be observed; not here."""
     before = observers.OBSERVED[:]
-    monkeypatch.setattr(observers, "_EVERYWHERE", [])
+    monkeypatch.setattr(observers, "_EVERYWHERE", ())
     observers.OBSERVED.clear()
     yield
     observers.OBSERVED[:] = before
@@ -461,6 +461,6 @@ def test_a_budget_costs_exactly_these_calls(read: Any) -> None:
     before = own_calls(read)
     with StatementBudget(100):
         first, second = own_calls(read), own_calls(read)
-    common = ["observe", "Statement.__init__", "_count", "StatementBudget.spend", "Statement.end"]
+    common = ["observe", "Statement.__init__", "count", "StatementBudget.spend", "Statement.end"]
     assert added(first, before) == sorted(common)
     assert [name for name in added(second, before) if name != "_code_of"] == sorted([*common, "user_line", "_line"])

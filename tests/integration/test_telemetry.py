@@ -7,6 +7,8 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry
-from sqlalchemy import ForeignKey, select, text
+from sqlalchemy import ForeignKey, StaticPool, create_engine, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from dotmac_database import (
@@ -32,6 +34,7 @@ from dotmac_database import (
     UnscopedStatementError,
     create_database,
     instrument,
+    observers,
     with_retry,
 )
 from dotmac_database.telemetry import REQUEST, RequestContext
@@ -325,6 +328,34 @@ def test_a_warning_may_be_an_error(face: Face) -> None:
         warnings.simplefilter("error")
         with pytest.raises(StatementBudgetWarning):
             reads(face, session, 1)
+
+
+def test_nobody_observes_statements_after_the_last_budget() -> None:
+    """Budgets of many threads, that end in any order, and by errors."""
+    before, threads, rounds = observers.OBSERVED[:], 8, 50
+
+    def spend() -> list[int]:
+        counts = []
+        for number in range(rounds):
+            engine = create_engine("sqlite://", poolclass=StaticPool)
+            with suppress(ZeroDivisionError), StatementBudget(100) as outer, StatementBudget(100) as inner:
+                with engine.connect() as connection:
+                    connection.execute(text("SELECT 1"))
+                counts += [outer.count, inner.count]
+                _ = 1 / (number % 2)
+            engine.dispose()
+        return counts
+
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(spend) for _ in range(threads)]
+        assert all(each.result() == [1] * rounds * 2 for each in futures)
+    assert before == observers.OBSERVED
+    with StatementBudget(1):
+        first = StatementBudget(1)
+        with first:
+            assert len(observers.OBSERVED) == len(before) + 2
+        assert len(observers.OBSERVED) == len(before) + 1, "the outer block still counts"
+    assert before == observers.OBSERVED
 
 
 def test_budgets_are_nested_and_checked() -> None:
