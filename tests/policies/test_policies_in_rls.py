@@ -57,6 +57,7 @@ def way(request: pytest.FixtureRequest) -> tuple[str, str]:
 def rls(way: tuple[str, str], owner_engine: Engine) -> RowLevelSecurity:
     made = SIGNED if way[0] == "signed" else PLAIN
     with owner_engine.begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA IF EXISTS dotmac CASCADE")  # the functions of signed settings
         made.apply(connection)
         made.apply(connection)
     return made
