@@ -6,14 +6,17 @@ his tenant, and for another tenant's row that he could not.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from fastapi import Depends, FastAPI
 from sqlalchemy import Engine, insert, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from dotmac_database import (
@@ -27,8 +30,10 @@ from dotmac_database import (
 )
 from dotmac_database.dialects import translate
 from dotmac_database.dialects.policy_refusals import refused_right
-from dotmac_database.engines import create_database
+from dotmac_database.engines import Database, create_database
+from dotmac_database_fastapi import DatabasePlugin, get_session, register_exception_handlers, tenant_from_header
 from tests.conftest import DRIVERS, Face
+from tests.fastapi.conftest import Api
 from tests.tenancy.conftest import Guarded
 
 from .conftest import APP
@@ -261,6 +266,29 @@ def test_the_message_names_the_model_and_the_right(guarded: Guarded) -> None:
     of_policy = "Note: a policy in the database does not allow to {} this row (SQLSTATE 42501)."
     assert [str(created), str(updated)] == [of_policy.format("create"), of_policy.format("update")]
     assert "dotmac_create" in str(created.__cause__ if created is not None else None)
+
+
+def test_the_plugin_answers_with_the_code_of_the_error(rls: RowLevelSecurity, app: Database) -> None:
+    def actor() -> object:
+        return ACTORS["owner"]
+
+    plugin = DatabasePlugin(app.url, tenant=tenant_from_header(), actor=actor, policies=[POLICY], rls=rls)
+    served = FastAPI(lifespan=plugin.lifespan)
+    register_exception_handlers(served)
+
+    @served.post("/{tenant}/{owner}")
+    async def write(tenant: str, owner: int, session: Annotated[AsyncSession, Depends(get_session)]) -> None:
+        await session.execute(text(INSERT.format(tenant=tenant)), {"id": 50, "owner": owner})
+
+    with asyncio.Runner() as runner:
+        api = Api(served, runner)
+        answers = [api.post(path, tenant="a") for path in ("/a/9", "/b/1", "/b/9")]
+        runner.run(plugin.database.dispose_async())
+    assert [(each.status_code, each.json()["code"]) for each in answers] == [
+        (403, "permission_denied"),
+        (403, "tenant_isolation"),
+        (403, "tenant_isolation"),
+    ]
 
 
 LANGUAGES = {
