@@ -10,8 +10,8 @@ DatabaseError
 │   │   └── PolicyNotExpressibleError
 │   └── TenantRequiredError
 │       └── TenantNotGivenError
-├── PermissionDeniedError           a policy inside the tenant
-├── TenantIsolationError            42501 from a row-level policy
+├── PermissionDeniedError           a policy inside the tenant; 42501 from a policy of rights in the database
+├── TenantIsolationError            any other 42501
 │   └── UnscopedStatementError
 ├── SessionEndedError
 ├── StatementBudgetExceeded

@@ -1,7 +1,8 @@
 """Translates the exceptions of SQLAlchemy and the drivers to the toolkit's.
 
-The error code (SQLSTATE, or SQLite's result code) determines the exception's class; the message never does. Only
-SQLite's messages are parsed, and only here, because SQLite names columns and constraints nowhere else.
+The error code (SQLSTATE, or SQLite's result code) determines the exception's class. Messages are parsed only where the
+database says something nowhere else: here those of SQLite, which names columns and constraints only there, and in
+`policy_refusals` those of PostgreSQL with the name of a policy.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from ..errors import (
     DatabaseTimeoutError,
     DatabaseUnavailableError,
     DuplicateEntityError,
+    PermissionDeniedError,
     StaleEntityError,
     TenantIsolationError,
     TransactionError,
     ValidationError,
 )
 from ..models.traits import Traits, traits_of
+from .policy_refusals import refused_right
 from .sqlstates import FOREIGN_KEY_STATES, Kind, kind_of_sqlite, kind_of_sqlstate, refusal_of_sqlstate
 from .stale_plans import is_stale_plan
 from .type_errors import refused_by_type
@@ -144,6 +147,8 @@ def _from_driver(error: sa.DBAPIError, model: type | None, who: str) -> Database
             reason = f"; {detail}" if detail else ""
             return ValidationError(f"{who}: the database refused a value{named}{reason}{state}.")
         case Kind.FORBIDDEN:
+            if (right := refused_right(cause_of(error))) is not None:
+                return PermissionDeniedError(f"{who}: a policy in the database does not allow {right}{state}.")
             return TenantIsolationError(f"{who}: a policy or a missing privilege refused the statement{state}.")
         case Kind.TRANSIENT:
             return TransactionError(

@@ -27,6 +27,7 @@ from ..errors import (
     DatabaseUnavailableError,
     DuplicateEntityError,
     EntityNotFoundError,
+    PermissionDeniedError,
     StaleEntityError,
     TenantIsolationError,
     TransactionError,
@@ -46,6 +47,7 @@ _ANSWERS = (
     ConstraintViolationError,
     ValidationError,
     StaleEntityError,
+    PermissionDeniedError,
     TenantIsolationError,
 )
 """Errors that prove the database is responding; they do not count as failures."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Table
 
+from ..dialects.policy_refusals import POLICIES_OF_RIGHTS
 from ..errors import MisuseError, PolicyNotExpressibleError
 from ..models.traits import Traits, traits_of
 from ..policies.policy import Policy
@@ -20,9 +21,6 @@ from ..tenancy.rls.row_policies import RowPolicy
 from ..tenancy.rls.signature import actor_sql
 from .compiling import Compiled, Reading, compiled
 from .forms import quoted_text
-
-NAMES = {"SELECT": "dotmac_read", "INSERT": "dotmac_create", "UPDATE": "dotmac_update", "DELETE": "dotmac_delete"}
-"""The names of the policies by command. An error of PostgreSQL has the name of the policy that refused a row."""
 
 RIGHT = "right"
 """The key of the setting under which a repository announces that an UPDATE deletes or restores rows."""
@@ -121,10 +119,10 @@ class RuledTable:
             changed = f"{_grouped(read)} AND {deletes} THEN {_grouped(delete)} ELSE {_grouped(update)} END"
             stored = f"{deletes} THEN true ELSE {_grouped(stored)} END"
         return [
-            RowPolicy(NAMES["SELECT"], "SELECT", self._admitted(read), None),
-            RowPolicy(NAMES["INSERT"], "INSERT", None, self._admitted(rules.create.sql)),
-            RowPolicy(NAMES["UPDATE"], "UPDATE", self._admitted(changed), self._admitted(stored)),
-            RowPolicy(NAMES["DELETE"], "DELETE", self._admitted(_all(read, delete)), None),
+            RowPolicy(POLICIES_OF_RIGHTS["SELECT"], "SELECT", self._admitted(read), None),
+            RowPolicy(POLICIES_OF_RIGHTS["INSERT"], "INSERT", None, self._admitted(rules.create.sql)),
+            RowPolicy(POLICIES_OF_RIGHTS["UPDATE"], "UPDATE", self._admitted(changed), self._admitted(stored)),
+            RowPolicy(POLICIES_OF_RIGHTS["DELETE"], "DELETE", self._admitted(_all(read, delete)), None),
         ]
 
     def _admitted(self, condition: str) -> str:
@@ -158,7 +156,7 @@ class RuledTable:
 
 def drop_row_policies(table: str) -> list[str]:
     """The DDL that drops the policies of rights on the table with this quoted name."""
-    return [f"DROP POLICY IF EXISTS {name} ON {table}" for name in NAMES.values()]
+    return [f"DROP POLICY IF EXISTS {name} ON {table}" for name in POLICIES_OF_RIGHTS.values()]
 
 
 def ruled_tables(policies: Iterable[Policy[Any]], *, all_tenants: bool, signed: bool) -> dict[Table, RuledTable]:

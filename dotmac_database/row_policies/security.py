@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, Table
+from sqlalchemy import MetaData, Table
 from sqlalchemy.orm import Session
 
 from ..errors import MisuseError
@@ -93,42 +93,6 @@ class RowLevelSecurity(TenantRowLevelSecurity):
         rules = [statement for each in self._ruled.values() for statement in each.drop_statements()]
         return [*rules, *super().drop_statements()]
 
-    def verify(self, connection: Connection, *, attempts: bool = True, accepted: Collection[str] = ()) -> list[Finding]:
-        """The ways in which the connection's role could get past the policies; an empty list if there are none.
-
-        It inspects the role and the roles that it can use, settings, tables, policies, partitions and inheritance,
-        views, functions, triggers, rules and grants. ``accepted`` are the values of `Finding.object` to omit, for
-        findings that you have reviewed, such as a trigger that writes to an audit table which no tenant can read.
-
-        A policy's ``hidden`` and ``read_only`` columns are findings too, such as ``Note: hidden``: a policy of
-        PostgreSQL rules rows only, so that these columns are ruled by repositories alone.
-
-        ``attempts``: it also tries to read, update, delete and insert other tenants' rows, once without a tenant and
-        once as each of two invented tenants. It makes no attempts if the role is exempt from policies anyway, and only
-        reads in a read-only transaction. Everything is done in savepoints that are rolled back, but if a row can be
-        deleted, its triggers BEFORE DELETE fire. An attempt waits at most half a second for a lock, and ends after two
-        seconds; an attempt that could not be completed is no finding. In a table of more than 8 MB, attempts are
-        limited to the first 1,000 pages, and to rows that the role can read.
-
-        It sends nineteen statements; seven more for each policy that this process has not compared before; and one more
-        for each level of functions that trigger functions call. With ``policies`` it sends one more. With ``attempts``
-        it sends seven more, and four for each attempt, of which there are at most twelve for each table; with a secret
-        six more. Raises `DatabaseError` on any database but PostgreSQL, and on a connection that commits each
-        statement.
-        """
-        findings = super().verify(connection, attempts=attempts, accepted=accepted)
-        for ruled in self._ruled.values():
-            for kind, columns in ruled.unenforced():
-                finding = Finding(
-                    f"{ruled.traits.name}: {kind}",
-                    f"policies of PostgreSQL rule rows, not columns: only repositories know that {columns} "
-                    f"{'are' if ' ' in columns else 'is'} {kind.replace('_', '-')} there",
-                    "accept this finding, or revoke the column from roles that send SQL by hand",
-                )
-                if finding.object not in accepted:
-                    findings.append(finding)
-        return findings
-
     def row_policies(self) -> Mapping[Table, Sequence[RowPolicy]]:
         """The policies of actors' rights, by table. Raises `PolicyNotExpressibleError`."""
         return {table: ruled.policies for table, ruled in self._ruled.items()}
@@ -140,6 +104,17 @@ class RowLevelSecurity(TenantRowLevelSecurity):
         readings = {key: reading for each in self._ruled.values() for key, reading in each.readings.items()}
         with_rights = any(each.announces_deletion for each in self._ruled.values())
         return (actor_settings(session, tenant, readings, self.signer, with_rights=with_rights),)
+
+    def _unenforced(self) -> Iterator[Finding]:
+        """A finding for each kind of columns that a policy rules."""
+        for ruled in self._ruled.values():
+            for kind, columns in ruled.unenforced():
+                yield Finding(
+                    f"{ruled.traits.name}: {kind}",
+                    f"policies of PostgreSQL rule rows, not columns: only repositories know that {columns} "
+                    f"{'are' if ' ' in columns else 'is'} {kind.replace('_', '-')} there",
+                    "accept this finding, or revoke the column from roles that send SQL by hand",
+                )
 
     def _plan(self) -> Plan:
         """The expected state of the database."""

@@ -5,7 +5,7 @@ https://www.postgresql.org/docs/current/ddl-rowsecurity.html
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from sqlalchemy import ColumnElement, Connection, MetaData, Table, bindparam, func, literal_column, select
 from sqlalchemy.orm import Session
@@ -60,23 +60,7 @@ def settings_of(tenant: str | None, across: bool, signer: Signer | None = None) 
 class RowLevelSecurity:
     """Policies for the tenants' tables of ``metadata``. All methods are sync; use `AsyncConnection.run_sync`.
 
-    `dotmac_database.RowLevelSecurity` also has policies for the actors within a tenant.
-
-    ``all_tenants``: an `unscoped` session can access all tenants' rows; for this the policies read a second setting of
-    the transaction. False: only roles with BYPASSRLS or with a policy of their own can; an `unscoped` session of any
-    other role gets no rows. False also removes an OR from each policy, which helps the planner.
-
-    ``secret``, of at least 16 bytes: the settings are signed, so that raw SQL can't name another tenant. The policies
-    accept a setting only if the database has verified its HMAC, and guarded sessions therefore allow any raw SQL. It
-    requires `install_secret`, and an application role that does not own the tables. Use each secret for one database
-    only. With several secrets the first one signs and all are accepted, so that a secret can be rotated:
-    ``secret=(new, old)``. Without a secret, whoever can send arbitrary SQL can set any tenant; guarded sessions
-    therefore refuse raw SQL unless its structure is known to be harmless.
-
-    ``harmless_functions``: names of your own functions, or of an extension's, that raw SQL may call. A name includes
-    the schema if the SQL writes the schema. The functions must neither run SQL from their arguments nor change
-    settings. Name them with a secret too: after a call of a function that is not known, the connection is replaced
-    before it serves another session.
+    `dotmac_database.RowLevelSecurity` also has policies for the actors within a tenant, and describes all options.
     """
 
     def __init__(
@@ -156,6 +140,9 @@ class RowLevelSecurity:
         views, functions, triggers, rules and grants. ``accepted`` are the values of `Finding.object` to omit, for
         findings that you have reviewed, such as a trigger that writes to an audit table which no tenant can read.
 
+        A policy's ``hidden`` and ``read_only`` columns are findings too, such as ``Note: hidden``: a policy of
+        PostgreSQL rules rows only, so that these columns are ruled by repositories alone.
+
         ``attempts``: it also tries to read, update, delete and insert other tenants' rows, once without a tenant and
         once as each of two invented tenants. It makes no attempts if the role is exempt from policies anyway, and only
         reads in a read-only transaction. Everything is done in savepoints that are rolled back, but if a row can be
@@ -164,14 +151,16 @@ class RowLevelSecurity:
         limited to the first 1,000 pages, and to rows that the role can read.
 
         It sends nineteen statements; seven more for each policy that this process has not compared before; and one more
-        for each level of functions that trigger functions call. With ``attempts`` it sends seven more, and four for
-        each attempt, of which there are at most twelve for each table; with a secret six more. Raises `DatabaseError`
-        on any database but PostgreSQL, and on a connection that commits each statement.
+        for each level of functions that trigger functions call. With ``policies`` it sends one more. With ``attempts``
+        it sends seven more, and four for each attempt, of which there are at most twelve for each table; with a secret
+        six more. Raises `DatabaseError` on any database but PostgreSQL, and on a connection that commits each
+        statement.
         """
         _require_policies(connection)
         findings = find_findings(connection, self._plan(), attempts=attempts)
         if self.signer is not None:
             findings += [Finding(*each) for each in find_signature_holes(connection, self.signer, self.settings)]
+        findings += self._unenforced()
         return [finding for finding in findings if finding.object not in accepted]
 
     def row_policies(self) -> Mapping[Table, Sequence[RowPolicy]]:
@@ -180,6 +169,10 @@ class RowLevelSecurity:
 
     def session_settings(self, _session: Session, _tenant: Callable[[], object]) -> tuple[SettingsProvider, ...]:
         """The settings of a guarded session's transactions beside those of the tenant, which ``tenant()`` returns."""
+        return ()
+
+    def _unenforced(self) -> Iterable[Finding]:
+        """What actors may not do, but no policy of PostgreSQL can refuse."""
         return ()
 
     def _plan(self) -> Plan:
