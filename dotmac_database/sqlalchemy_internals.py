@@ -43,6 +43,7 @@ from sqlalchemy.util.queue import AsyncAdaptedQueue
 
 M = TypeVar("M")
 E = TypeVar("E", bound=ClauseElement)
+L = TypeVar("L")
 IdentityKey: TypeAlias = tuple[type, tuple[object, ...], object]
 
 _log = logging.getLogger(__name__)
@@ -412,6 +413,17 @@ def refreshed_names() -> frozenset[str] | None:
             return frozenset(frame.f_locals["attribute_names"] or ())
         frame = frame.f_back
     return None
+
+
+def after_rows(context: Any, key: object, make: Callable[[], L]) -> L:
+    """What a statement's context keeps under ``key``; if there is nothing yet, ``make()``.
+
+    Its method ``invoke(context, path)`` is called when the rows are read, as the loaders of relationships are.
+    """
+    kept: L = context.post_load_paths.get(key)
+    if kept is None:
+        kept = context.post_load_paths[key] = make()
+    return kept
 
 
 def refreshed_state(execution: ORMExecuteState) -> InstanceState[object] | None:

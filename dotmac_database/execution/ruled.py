@@ -5,56 +5,17 @@ The listener is registered on the session, and SQLAlchemy calls it before it sen
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any
 
 from sqlalchemy import Result, event
 from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, Session
 from sqlalchemy.orm.base import instance_state
-from sqlalchemy.orm.interfaces import ORMOption, UserDefinedOption
 
-from ..errors import PermissionDeniedError
-from ..sqlalchemy_internals import attribute_load, loading_attribute, refreshed_names, refreshed_state, replace_loader
+from ..sqlalchemy_internals import attribute_load, refreshed_names, refreshed_state
+from .hiding import RULED_LOAD, RULES_OF_OBJECT, HiddenAttribute, ObjectRules, hide, rules_of_object, watch_class
 from .state import state_of
 from .strict import related_objects
-
-_RULES = "dotmac_database.rules"
-"""The key in the ``info`` of an object's state of the rules under which a repository has read or written the object."""
-
-
-class ObjectRules(Protocol):
-    """The rules of an actor for objects."""
-
-    def hidden_in(self, mapper: Mapper[Any]) -> frozenset[str]:
-        """The attributes that the actor can't see."""
-        ...
-
-    def hides_relationship(self, mapper: Mapper[Any], key: str) -> bool:
-        """Whether a relationship would show the actor a hidden column."""
-        ...
-
-    def loader_options(self, mapper: Mapper[Any]) -> Sequence[ORMOption]:
-        """The options that confine the load of a relationship to this class to what the actor may read."""
-        ...
-
-
-class ObjectRulesOption(UserDefinedOption):
-    """An option of a statement that a user sends: the lazy loads of the objects that it loads are ruled."""
-
-    propagate_to_loaders = True
-
-
-@dataclass(frozen=True)
-class HiddenAttribute:
-    """Raises the error for a hidden attribute when it is read. It stands in place of the attribute's loader."""
-
-    model: str
-    key: str
-
-    def __call__(self, _state: object, _passive: object) -> object:
-        """SQLAlchemy's call of a loader. Raises `PermissionDeniedError`."""
-        raise PermissionDeniedError(f"{self.model}.{self.key} is hidden from the actor.")
 
 
 def rule_objects(session: Session, entities: Iterable[object], rules: ObjectRules) -> None:
@@ -71,10 +32,9 @@ def rule_objects(session: Session, entities: Iterable[object], rules: ObjectRule
             continue
         visited.add(id(entity))
         each: InstanceState[object] = instance_state(entity)
-        each.info[_RULES] = rules
-        for key in rules.hidden_in(each.mapper):
-            if key not in each.committed_state:
-                replace_loader(each, key, HiddenAttribute(each.class_.__name__, key))
+        watch_class(each.class_)
+        each.info[RULES_OF_OBJECT] = rules
+        hide(each, rules.hidden_in(each.mapper))
         if len(each.mapper.relationships):
             pending.extend(related_objects(each))
 
@@ -87,63 +47,54 @@ def rule_lazy_loads(session: Session) -> None:
         state.ruled = True
 
 
-def _rules_of(state: InstanceState[object] | None) -> ObjectRules | None:
-    """The rules of an object; None: it is not ruled."""
-    if state is None:
-        return None
-    options = (each.payload for each in state.load_options if isinstance(each, ObjectRulesOption))
-    rules: ObjectRules | None = state.info.get(_RULES) or next(options, None)
-    return rules
-
-
 def rule_lazy_load(execution: ORMExecuteState) -> Result[Any] | None:
     """Confine the lazy load of a relationship of a ruled object to the rows that the actor may read.
 
-    Raises `PermissionDeniedError` for the load of a hidden column. A load of other columns does not keep the hidden
-    ones, unless `Session.refresh` names them. The loaded objects are ruled, too. Loads that a flush or a cascade needs
-    are not confined.
+    Raises `PermissionDeniedError` for the load of a hidden column. The loaded objects are ruled, too. Loads that a
+    flush or a cascade needs are not confined.
     """
     if not execution.is_select:
         return None
     if execution.is_column_load:
-        return _rule_column_load(execution)
+        _rule_column_load(execution)
+        return None
     state = execution.lazy_loaded_from
-    rules = _rules_of(state)
+    rules = rules_of_object(state)
     if state is None or rules is None:
         return None
     load = attribute_load()
     if load is None and refreshed_names() is None:
         return None
     if load is not None and rules.hides_relationship(state.mapper, load.key):
-        HiddenAttribute(state.class_.__name__, load.key)(None, None)
+        HiddenAttribute(state.class_.__name__, load.key).refuse()
     target: Mapper[Any] | None = execution.bind_mapper
     if target is None:
         return None
     execution.statement = execution.statement.options(*rules.loader_options(target))
+    execution.update_execution_options(**{RULED_LOAD: True})
     result = execution.invoke_statement().freeze()
     rule_objects(execution.session, result().unique().scalars(), rules)
     return result()
 
 
-def _rule_column_load(execution: ORMExecuteState) -> Result[Any] | None:
-    """Let the load of an object's columns, which may have expired, leave the hidden ones unloaded."""
+def _rule_column_load(execution: ORMExecuteState) -> None:
+    """Confine what the load of an object's columns, which may have expired, loads with them.
+
+    Raises `PermissionDeniedError` for a hidden column that is read, or that `Session.refresh` names. With all columns
+    of the object, the hidden ones are loaded too, and unloaded again; see `hiding`.
+    """
     state = refreshed_state(execution)
-    rules = _rules_of(state)
+    rules = rules_of_object(state)
     if state is None or rules is None:
-        return None
+        return
     hidden = rules.hidden_in(state.mapper)
-    if not hidden:
-        return None
-    load = attribute_load()
-    if load is not None and load.key in hidden:
-        HiddenAttribute(state.class_.__name__, load.key)(None, None)
-    result = execution.invoke_statement().freeze()
-    result().unique().all()
-    named = refreshed_names() or frozenset()  # code that names a hidden column needs it, as does the toolkit or a flush
-    for key in hidden - named - {loading_attribute()}:
-        if key not in state.committed_state:
-            replace_loader(state, key, HiddenAttribute(state.class_.__name__, key))
-    return result()
+    load = attribute_load() if hidden else None
+    named = () if load is None else (load.key,)
+    for key in sorted(hidden.intersection(named or refreshed_names() or ())):
+        HiddenAttribute(state.class_.__name__, key).refuse()
+    if options := rules.eager_options(state.mapper):
+        execution.statement = execution.statement.options(*options)
+    execution.update_execution_options(**{RULED_LOAD: True})
 
 
 rule_lazy_load.dotmac_internal = True  # type: ignore[attr-defined]  # a function takes any attribute

@@ -521,6 +521,10 @@ class Reader:
         hidden = self.hidden_of(self.traits)
         return statement.options(*(defer(self.traits.attribute(key)) for key in hidden)) if hidden else statement
 
+    def default_loads(self) -> list[Any]:
+        """The loader options for what the class loads by default: within the scope, and without hidden columns."""
+        return self._loads(self.traits, {}, ())
+
     def _loads(self, owner: Traits[object], tree: dict[str, Any], way: tuple[str, ...]) -> list[Any]:
         """The loader options of a tree of relationships.
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import and_, literal_column, or_, true
-from sqlalchemy.orm import Mapper, defer, with_loader_criteria
+from sqlalchemy.orm import Mapper, with_loader_criteria
 from sqlalchemy.orm.interfaces import ORMOption
 from sqlalchemy.sql import ColumnElement
 
 from ..dialects.base import Dialect
-from ..execution.ruled import ObjectRules
+from ..execution.hiding import ObjectRules
 from ..models.traits import Traits, traits_of
 from ..policies.rights import Right, Rule, RuleGroup
 from ..policies.rules import Rules
@@ -20,6 +20,7 @@ from ..query import FilterGroup, QueryFilter
 from ..sqlalchemy_internals import on_alias
 from .filters import Analysis, analyse, build
 from .inlining import with_values
+from .reads import Reader
 from .rule_plans import plan_of
 from .scope import Scope
 from .subselects import confined_subselects
@@ -151,11 +152,26 @@ class RulesOfObjects:
         """Whether a relationship would show the actor a hidden column."""
         return key in self.rules.hidden_relationships(traits_of(mapper.class_))
 
+    @property
+    def actor(self) -> object:
+        """The actor."""
+        return self.rules.rules.actor
+
+    def rules_relationship(self, mapper: Mapper[Any], key: str) -> bool:
+        """Whether a relationship leads to rows that a policy rules, so that it must not show all of them."""
+        rules, target = self.rules.rules, mapper.relationships[key].mapper
+        return self.hides_relationship(mapper, key) or rules.required or rules.has_policy(target)
+
     def loader_options(self, mapper: Mapper[Any]) -> Sequence[ORMOption]:
         """The options that confine the load of a relationship to this class to what the actor may read."""
         traits = traits_of(mapper.class_)
         conditions = self.rules.conditions(Right.READ, traits, traits.model, self.scope)
-        options: list[ORMOption] = [defer(traits.attribute(key)) for key in self.hidden_in(mapper)]
+        options = [*self.eager_options(mapper)]
         if conditions:
             options.append(with_loader_criteria(traits.model, and_(*conditions), propagate_to_loaders=False))
         return options
+
+    def eager_options(self, mapper: Mapper[Any]) -> Sequence[ORMOption]:
+        """The options that confine the relationships that the class loads by default, and defer hidden columns."""
+        traits = traits_of(mapper.class_)
+        return Reader(traits, self.scope, self.rules.dialect).default_loads()

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from sqlalchemy.sql import ColumnElement
 
 from ..errors import TenantNotGivenError
-from ..execution.ruled import ObjectRules
+from ..execution.hiding import ObjectRules
 from ..models.living import not_deleted
 from ..models.traits import Traits
 from ..policies.rights import Right

@@ -8,7 +8,7 @@ from typing import TypeVar
 from sqlalchemy import Select
 
 from ..errors import MisuseError
-from ..execution.ruled import ObjectRulesOption
+from ..execution.hiding import ObjectRulesOption
 from ..query import OffsetParams, PaginationParams, QueryOptions
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.criteria import TenantCriteria
