@@ -186,6 +186,13 @@ def replace_loader(state: InstanceState[M], name: str, load: Callable[[Any, Any]
     state.callables[name] = load
 
 
+def wrap_loader(mapper: Mapper[Any], name: str, wrapped: Callable[[Any], Callable[[Any, Any], object]]) -> None:
+    """Let ``wrapped(load)`` load a relationship of a class's objects in place of ``load``, which loads it now."""
+    impl: Any = mapper.class_manager[name].impl
+    if getattr(impl, "callable_", None) is not None:
+        impl.callable_ = wrapped(impl.callable_)
+
+
 def accept(state: InstanceState[M], values: dict[str, object], keys: Sequence[str]) -> None:
     """Mark these attributes of an object as unchanged: their values are those of the database."""
     state._commit(values, keys)

@@ -24,8 +24,8 @@ RULES_OF_OBJECT = "dotmac_database.rules"
 RULED_LOAD = "dotmac_ruled"
 """The execution option of statements whose related rows are confined to what the actor may read."""
 
-_FLUSHED = "dotmac_database.unhidden"
-"""The key in a session's ``info`` of the hidden values that a flush has loaded, and which are unloaded after it."""
+_FLUSHED = "dotmac_database.flushed"
+"""The key in a session's ``info`` of what a flush or a cascade has loaded, and which is unloaded after the flush."""
 
 
 class ObjectRules(Protocol):
@@ -42,6 +42,11 @@ class ObjectRules(Protocol):
 
     def hides_relationship(self, mapper: Mapper[Any], key: str) -> bool:
         """Whether a relationship would show the actor a hidden column."""
+        ...
+
+    @property
+    def classes(self) -> Collection[type]:
+        """The classes of the objects to which the relationships lead, with that of the repository."""
         ...
 
     def rules_relationship(self, mapper: Mapper[Any], key: str) -> bool:
@@ -91,6 +96,11 @@ class RulesLeftBehind:
     def actor(self) -> object:
         """Nobody: the actor is not known any more."""
         return RulesLeftBehind
+
+    @property
+    def classes(self) -> Collection[type]:
+        """The class of the object."""
+        return (self.model,)
 
     def hidden_in(self, mapper: Mapper[Any]) -> frozenset[str]:  # noqa: ARG002 - the name is that of the protocol
         """The attributes that the actor could not see."""
@@ -167,7 +177,7 @@ def _keep_hidden(state: InstanceState[object], context: Any, loaded: Collection[
     needed = loading_attribute() if hidden and load is None else None
     if needed in hidden and state.session is not None:
         hidden.remove(needed)
-        _hide_after_flush(state.session, state, needed)
+        unload_after_flush(state.session, state, hidden=(needed,))
     hide(state, hidden)
     if context is None:
         return  # an UPDATE by hand has set these attributes, without a row
@@ -187,7 +197,7 @@ def _keep_hidden(state: InstanceState[object], context: Any, loaded: Collection[
 _keep_hidden.dotmac_internal = True  # type: ignore[attr-defined]  # a function takes any attribute
 
 
-@dataclass
+@dataclass(eq=False)
 class _Unloading:
     """What is unloaded when all rows of a statement are read: a later row of the same object would load it again."""
 
@@ -198,30 +208,32 @@ class _Unloading:
         self.pending.append((state, hidden, related))
 
     def invoke(self, _context: object, _path: object) -> None:
-        """SQLAlchemy's call after the rows, as for the loaders of relationships."""
+        """Unload it. SQLAlchemy calls this after the rows, as it does for the loaders of relationships."""
         for state, hidden, related in self.pending:
             hide(state, hidden)
-            for key in related:
-                if key in state.dict and key not in state.committed_state:
-                    unload(state, state.dict, key)
+            unload_related(state, related)
         self.pending.clear()
 
 
-def _hide_after_flush(session: Session, state: InstanceState[object], key: str) -> None:
-    """Hide an attribute at the end of the flush that needs its value."""
-    if _FLUSHED not in session.info:
-        session.info[_FLUSHED] = []
-        event.listen(session, "after_flush_postexec", _hide_flushed)
-    session.info[_FLUSHED].append((state, key))
+_Unloading.invoke.dotmac_internal = True  # type: ignore[attr-defined]  # as above
 
 
-def _hide_flushed(session: Session, _context: object) -> None:
-    for state, key in session.info[_FLUSHED]:
-        hide(state, [key])
-    session.info[_FLUSHED].clear()
+def unload_related(state: InstanceState[object], keys: Collection[str]) -> None:
+    """Unload these relationships of an object, except those with changes that wait for a flush."""
+    for key in keys:
+        if key in state.dict and key not in state.committed_state:
+            unload(state, state.dict, key)
 
 
-_hide_flushed.dotmac_internal = True  # type: ignore[attr-defined]  # as above
+def unload_after_flush(
+    session: Session, state: InstanceState[object], *, hidden: Collection[str] = (), related: Collection[str] = ()
+) -> None:
+    """Unload these attributes at the end of the flush, or of the next one, which needs all their values."""
+    pending = session.info.get(_FLUSHED)
+    if pending is None:
+        pending = session.info[_FLUSHED] = _Unloading([])
+        event.listen(session, "after_flush_postexec", pending.invoke)
+    pending.add(state, hidden, related)
 
 
 def _leave_rules(state: InstanceState[object], pickled: dict[str, Any]) -> None:

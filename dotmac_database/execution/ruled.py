@@ -5,15 +5,30 @@ The listener is registered on the session, and SQLAlchemy calls it before it sen
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Result, event
-from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, Session
+from sqlalchemy import Result, event, inspect, select
+from sqlalchemy.orm import InstanceState, LoaderCallableStatus, Mapper, ORMExecuteState, PassiveFlag, Session
 from sqlalchemy.orm.base import instance_state
+from sqlalchemy.orm.interfaces import RelationshipDirection
 
-from ..sqlalchemy_internals import attribute_load, refreshed_names, refreshed_state
-from .hiding import RULED_LOAD, RULES_OF_OBJECT, HiddenAttribute, ObjectRules, hide, rules_of_object, watch_class
+from ..errors import MisuseError
+from ..sqlalchemy_internals import attribute_load, loading_attribute, refreshed_names, refreshed_state, wrap_loader
+from .hiding import (
+    RULED_LOAD,
+    RULES_OF_OBJECT,
+    HiddenAttribute,
+    ObjectRules,
+    ObjectRulesOption,
+    RulesLeftBehind,
+    hide,
+    rules_of_object,
+    unload_after_flush,
+    unload_related,
+    watch_class,
+)
 from .state import state_of
 from .strict import related_objects
 
@@ -21,7 +36,8 @@ from .strict import related_objects
 def rule_objects(session: Session, entities: Iterable[object], rules: ObjectRules) -> None:
     """Hide the hidden columns of these objects, and of those in their loaded relationships, and rule their lazy loads.
 
-    A changed value that waits for a flush is not hidden.
+    A changed value that waits for a flush is not hidden. Raises `MisuseError` if the session holds one of the objects
+    for another actor, who would then see what this one may see.
     """
     rule_lazy_loads(session)
     visited: set[int] = set()
@@ -32,11 +48,84 @@ def rule_objects(session: Session, entities: Iterable[object], rules: ObjectRule
             continue
         visited.add(id(entity))
         each: InstanceState[object] = instance_state(entity)
-        watch_class(each.class_)
+        watch(each.class_)
+        former = each.info.get(RULES_OF_OBJECT)
+        if former is not None and former is not rules:
+            _take_over(each, former, rules)
         each.info[RULES_OF_OBJECT] = rules
         hide(each, rules.hidden_in(each.mapper))
         if len(each.mapper.relationships):
             pending.extend(related_objects(each))
+
+
+def _take_over(state: InstanceState[object], former: ObjectRules, rules: ObjectRules) -> None:
+    """Let an object that was ruled before follow other rules of the same actor."""
+    if is_same_actor(former, rules):
+        return
+    hide(state, former.hidden_in(state.mapper))
+    related = state.mapper.relationships.keys()
+    unload_related(state, [key for key in related if former.rules_relationship(state.mapper, key)])
+    if not isinstance(former, RulesLeftBehind):
+        raise MisuseError(
+            f"The session holds a {state.class_.__name__} that was read for another actor. Objects belong to one "
+            "actor: use a session for each, expunge the objects, or read values."
+        )
+
+
+def is_same_actor(one: ObjectRules, other: ObjectRules) -> bool:
+    """Whether the rules are those of the same actor."""
+    return one.actor is other.actor or bool(one.actor == other.actor)
+
+
+_watched: set[type] = set()
+"""The classes whose many-to-one relationships are loaded by a `RuledReference`."""
+
+
+def watch(model: type) -> None:
+    """Let the objects of a class keep their rules, whatever loads them again; see `hiding`."""
+    if model in _watched:
+        return
+    watch_class(model)
+    mapper: Mapper[Any] = inspect(model)
+    for key, relationship in mapper.relationships.items():
+        if relationship.direction is RelationshipDirection.MANYTOONE:
+            wrap_loader(mapper, key, lambda load, key=key: RuledReference(load, key))  # type: ignore[misc]  # the default keeps this key
+    _watched.add(model)
+
+
+@dataclass(frozen=True)
+class RuledReference:
+    """Loads a many-to-one relationship as ``load`` does, which sends nothing if the session holds the object.
+
+    If no repository has returned that object to the actor, a ruled statement shows whether he may read it.
+    """
+
+    load: Callable[[Any, Any], object]
+    key: str
+
+    def __call__(self, state: InstanceState[object], passive: PassiveFlag) -> object:
+        """SQLAlchemy's call of a loader."""
+        value = self.load(state, passive)
+        rules = rules_of_object(state)
+        if rules is None or value is None or isinstance(value, LoaderCallableStatus):
+            return value
+        related = instance_state(value)
+        theirs = rules_of_object(related)
+        if (theirs is not None and is_same_actor(theirs, rules)) or not rules.rules_relationship(state.mapper, self.key):
+            return value
+        if attribute_load() is None and refreshed_names() is None:
+            return value  # a flush or a cascade needs it
+        session = state.session
+        if session is None or related.key is None or not passive & PassiveFlag.SQL_OK:
+            return LoaderCallableStatus.PASSIVE_NO_RESULT
+        target = state.mapper.relationships[self.key].mapper
+        key = zip(target.primary_key, related.key[1], strict=True)
+        statement = select(target).where(*(column == part for column, part in key))
+        statement = statement.options(*rules.loader_options(target))
+        found: object = session.scalars(statement, execution_options={RULED_LOAD: True}).unique().first()
+        if found is not None:
+            rule_objects(session, [found], rules)
+        return found
 
 
 def rule_lazy_loads(session: Session) -> None:
@@ -60,10 +149,15 @@ def rule_lazy_load(execution: ORMExecuteState) -> Result[Any] | None:
         return None
     state = execution.lazy_loaded_from
     rules = rules_of_object(state)
+    if state is None:
+        _rule_held(execution)
     if state is None or rules is None:
         return None
     load = attribute_load()
     if load is None and refreshed_names() is None:
+        key = loading_attribute()
+        if key is not None and rules.rules_relationship(state.mapper, key):
+            unload_after_flush(execution.session, state, related=(key,))
         return None
     if load is not None and rules.hides_relationship(state.mapper, load.key):
         HiddenAttribute(state.class_.__name__, load.key).refuse()
@@ -75,6 +169,18 @@ def rule_lazy_load(execution: ORMExecuteState) -> Result[Any] | None:
     result = execution.invoke_statement().freeze()
     rule_objects(execution.session, result().unique().scalars(), rules)
     return result()
+
+
+def _rule_held(execution: ORMExecuteState) -> None:
+    """Rule the objects that the session holds before a repository's ``select()`` returns them as they are."""
+    rules = next((each.payload for each in execution.user_defined_options if isinstance(each, ObjectRulesOption)), None)
+    if rules is None:
+        return
+    classes = rules.classes
+    for model in classes:
+        watch(model)
+    held = [state for state in execution.session.identity_map.all_states() if state.class_ in classes]
+    rule_objects(execution.session, [entity for state in held if (entity := state.obj()) is not None], rules)
 
 
 def _rule_column_load(execution: ORMExecuteState) -> None:

@@ -157,6 +157,12 @@ class RulesOfObjects:
         """The actor."""
         return self.rules.rules.actor
 
+    @property
+    def classes(self) -> frozenset[type]:
+        """The classes of the objects to which the relationships lead, with that of the repository."""
+        mappers = self.rules.rules.reachable(self.rules.root.mapper)
+        return frozenset(below.class_ for each in mappers for below in each.self_and_descendants)
+
     def rules_relationship(self, mapper: Mapper[Any], key: str) -> bool:
         """Whether a relationship leads to rows that a policy rules, so that it must not show all of them."""
         rules, target = self.rules.rules, mapper.relationships[key].mapper
