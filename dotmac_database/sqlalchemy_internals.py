@@ -226,6 +226,15 @@ def annotated_deeply(element: E, marks: Mapping[str, object]) -> E:
     return sql_util._deep_annotate(element, marks, detect_subquery_cols=True, ind_cols_on_fromclause=True)
 
 
+def criteria_around(compile_state: Any) -> Collection[object]:
+    """The options whose criteria contain the SELECT that is being compiled."""
+    around: Collection[object] | None = getattr(compile_state, "_containing_loader_criteria", None)
+    if around is not None:
+        return around
+    mark = annotations_of(compile_state.select_statement).get("for_loader_criteria")
+    return () if mark is None else (mark,)
+
+
 def on_alias(condition: E, alias: object) -> E:
     """A condition on a mapped class as a condition on an alias of it."""
     adapted: E = inspect_mapped(alias)._adapter.traverse(condition)

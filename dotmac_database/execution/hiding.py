@@ -163,6 +163,30 @@ def watch_class(model: type) -> None:
         _watched.add(model)
 
 
+_watched_loads: set[type] = set()
+"""The classes with hidden columns that a repository's ``select()`` leads to."""
+
+
+def watch_loads(model: type) -> None:
+    """Hide the hidden columns of a class's objects also if a user's addition to a ``select()`` loads them."""
+    if model not in _watched_loads:
+        event.listen(model, "load", _hide_loaded, raw=True)
+        _watched_loads.add(model)
+
+
+def _hide_loaded(state: InstanceState[object], context: Any) -> None:
+    if context is None or not state.load_options:
+        return
+    rules = rules_of_object(state)
+    hidden = () if rules is None else rules.hidden_in(state.mapper)
+    if hidden:
+        hide(state, hidden)
+        after_rows(context, _Unloading, lambda: _Unloading([])).add(state, hidden, ())
+
+
+_hide_loaded.dotmac_internal = True  # type: ignore[attr-defined]  # a function takes any attribute
+
+
 def _keep_hidden(state: InstanceState[object], context: Any, loaded: Collection[str] | None) -> None:
     """Unload what a statement has loaded into a ruled object: its hidden columns, and relationships to ruled rows.
 

@@ -28,6 +28,7 @@ from .hiding import (
     unload_after_flush,
     unload_related,
     watch_class,
+    watch_loads,
 )
 from .state import state_of
 from .strict import related_objects
@@ -179,6 +180,8 @@ def _rule_held(execution: ORMExecuteState) -> None:
     classes = rules.classes
     for model in classes:
         watch(model)
+        if rules.hidden_in(inspect(model)):
+            watch_loads(model)
     held = [state for state in execution.session.identity_map.all_states() if state.class_ in classes]
     rule_objects(execution.session, [entity for state in held if (entity := state.obj()) is not None], rules)
 

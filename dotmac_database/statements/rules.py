@@ -20,6 +20,7 @@ from ..query import FilterGroup, QueryFilter
 from ..sqlalchemy_internals import on_alias
 from .filters import Analysis, analyse, build
 from .inlining import with_values
+from .joined import marked_rule
 from .reads import Reader
 from .rule_plans import plan_of
 from .scope import Scope
@@ -82,7 +83,10 @@ class RulesInSql:
         """
         rules = self.rules.of(traits)
         rule: Rule = True if rules is None else rules.rule(right)
-        return [] if rule is True else [self.condition(rule, traits, entity, scope)]
+        if rule is True:
+            return []
+        condition = self.condition(rule, traits, entity, scope)
+        return [marked_rule(condition) if scope.inline else condition]
 
     def is_plain(self, right: Right) -> bool:
         """Whether the statements on the repository's class are cached, and select all columns of each class."""
@@ -93,6 +97,10 @@ class RulesInSql:
     def hidden(self, traits: Traits[Any]) -> frozenset[str]:
         """The attributes of a class that the actor can't see."""
         return self.rules.hidden(traits)
+
+    def reachable(self, traits: Traits[Any]) -> tuple[Mapper[Any], ...]:
+        """The mappers of a class, and of the classes to which its relationships lead."""
+        return self.rules.reachable(traits.mapper)
 
     def hidden_relationships(self, traits: Traits[Any]) -> frozenset[str]:
         """The relationships of a class that would show the actor a hidden column."""
