@@ -29,6 +29,7 @@ from sqlalchemy.orm import (
     PassiveFlag,
     Session,
     SessionTransaction,
+    WriteOnlyCollection,
     attributes,
     decl_base,
 )
@@ -191,6 +192,35 @@ def wrap_loader(mapper: Mapper[Any], name: str, wrapped: Callable[[Any], Callabl
     impl: Any = mapper.class_manager[name].impl
     if getattr(impl, "callable_", None) is not None:
         impl.callable_ = wrapped(impl.callable_)
+
+
+def rule_collection(mapper: Mapper[Any], name: str, extended: Callable[[object, Any], Any]) -> None:
+    """Extend the statements of a ``dynamic`` or ``write_only`` relationship of a class's objects.
+
+    ``extended(entity, statement)`` returns the statement that is sent instead: a `Query` or a `Select`, or an `Update`
+    or `Delete` of a ``write_only`` relationship. A flush sends its own statements.
+    """
+    impl: Any = mapper.class_manager[name].impl
+    base: Any = impl.query_class
+
+    def extending(method: str) -> Callable[..., Any]:
+        original = getattr(base, method)
+
+        def extend(self: Any, *args: Any) -> Any:
+            return extended(self.instance, original(self, *args))
+
+        return extend
+
+    if issubclass(base, WriteOnlyCollection):
+        methods = {method: extending(method) for method in ("select", "insert", "update", "delete")}
+        impl.query_class = type(base.__name__, (base,), {"__slots__": (), **methods})
+        return
+
+    def by_query(method: str) -> Callable[..., Any]:
+        return lambda self, *args, **options: getattr(self._generate(), method)(*args, **options)
+
+    methods = {"_generate": extending("_generate"), "update": by_query("update"), "delete": by_query("delete")}
+    impl.query_class = type(base.__name__, (base,), methods)
 
 
 def accept(state: InstanceState[M], values: dict[str, object], keys: Sequence[str]) -> None:

@@ -61,6 +61,10 @@ class ObjectRules(Protocol):
         """The options that confine the relationships that the class loads by default."""
         ...
 
+    def select_options(self, mapper: Mapper[Any]) -> Sequence[ORMOption]:
+        """The options that confine a SELECT of this class, which the user extends, and the objects that it loads."""
+        ...
+
 
 class ObjectRulesOption(UserDefinedOption):
     """An option of a statement that a user sends: the lazy loads of the objects that it loads are ruled."""
@@ -124,6 +128,10 @@ class RulesLeftBehind:
     def eager_options(self, mapper: Mapper[Any]) -> Sequence[ORMOption]:  # noqa: ARG002 - as above
         """None: what a relationship loads by default is unloaded."""
         return ()
+
+    def select_options(self, mapper: Mapper[Any]) -> Sequence[ORMOption]:
+        """As `loader_options`."""
+        return self.loader_options(mapper)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _left_behind, (self.model, self.hidden, self.hidden_relationships)
@@ -266,7 +274,7 @@ def _leave_rules(state: InstanceState[object], pickled: dict[str, Any]) -> None:
     if rules is None:
         return
     hidden = rules.hidden_in(state.mapper)
-    relationships = state.mapper.relationships.keys()
+    relationships: Collection[str] = state.mapper.relationships.keys()
     hidden_relationships = frozenset(key for key in relationships if rules.hides_relationship(state.mapper, key))
     left = RulesLeftBehind(state.class_, hidden, hidden_relationships)
     loaders = {key: HiddenAttribute(state.class_.__name__, key) for key in hidden if key not in state.dict}

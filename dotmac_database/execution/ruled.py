@@ -5,17 +5,26 @@ The listener is registered on the session, and SQLAlchemy calls it before it sen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import Result, event, inspect, select
-from sqlalchemy.orm import InstanceState, LoaderCallableStatus, Mapper, ORMExecuteState, PassiveFlag, Session
+from sqlalchemy.orm import (
+    InstanceState,
+    LoaderCallableStatus,
+    Mapper,
+    ORMExecuteState,
+    PassiveFlag,
+    RelationshipProperty,
+    Session,
+    defaultload,
+)
 from sqlalchemy.orm.base import instance_state
-from sqlalchemy.orm.interfaces import RelationshipDirection
+from sqlalchemy.orm.interfaces import ORMOption, RelationshipDirection
 
 from ..errors import MisuseError
-from ..sqlalchemy_internals import attribute_load, loading_attribute, refreshed_names, refreshed_state, wrap_loader
+from ..sqlalchemy_internals import attribute_load, loading_attribute, refreshed_names, refreshed_state, rule_collection, wrap_loader
 from .hiding import (
     RULED_LOAD,
     RULES_OF_OBJECT,
@@ -34,8 +43,30 @@ from .state import state_of
 from .strict import related_objects
 
 
-def rule_objects(session: Session, entities: Iterable[object], rules: ObjectRules) -> None:
+Held: TypeAlias = Mapping[InstanceState[object], Collection[str]]
+"""Objects that the session holds and that are not ruled, each with the relationships that it has loaded."""
+
+_NONE: Held = {}
+
+
+def held_by_hand(session: Session) -> Held:
+    """The objects that the user's own statements have loaded, before a statement that may return them to the actor."""
+    rule_lazy_loads(session)
+    if not state_of(session).by_hand:
+        return _NONE
+    states = session.identity_map.all_states()
+    return {each: loaded_relationships(each) for each in states if rules_of_object(each) is None}
+
+
+def loaded_relationships(state: InstanceState[object]) -> Collection[str]:
+    """The relationships that an object has loaded."""
+    return [key for key in state.mapper.relationships.keys() if key in state.dict]  # noqa: SIM118 - it is no dict
+
+
+def rule_objects(session: Session, entities: Iterable[object], rules: ObjectRules, held: Held = _NONE) -> None:
     """Hide the hidden columns of these objects, and of those in their loaded relationships, and rule their lazy loads.
+
+    ``held`` are the objects that were not ruled before they were read: related rows that they had loaded are unloaded.
 
     A changed value that waits for a flush is not hidden. Raises `MisuseError` if the session holds one of the objects
     for another actor, who would then see what this one may see.
@@ -54,6 +85,8 @@ def rule_objects(session: Session, entities: Iterable[object], rules: ObjectRule
         if former is not None and former is not rules:
             _take_over(each, former, rules)
         each.info[RULES_OF_OBJECT] = rules
+        if each in held:
+            unload_related(each, [key for key in held[each] if rules.rules_relationship(each.mapper, key)])
         hide(each, rules.hidden_in(each.mapper))
         if len(each.mapper.relationships):
             pending.extend(related_objects(each))
@@ -91,6 +124,8 @@ def watch(model: type) -> None:
     for key, relationship in mapper.relationships.items():
         if relationship.direction is RelationshipDirection.MANYTOONE:
             wrap_loader(mapper, key, lambda load, key=key: RuledReference(load, key))  # type: ignore[misc]  # the default keeps this key
+        elif relationship.lazy in ("dynamic", "write_only"):
+            rule_collection(mapper, key, RuledCollection(key))
     _watched.add(model)
 
 
@@ -122,11 +157,38 @@ class RuledReference:
         target = state.mapper.relationships[self.key].mapper
         key = zip(target.primary_key, related.key[1], strict=True)
         statement = select(target).where(*(column == part for column, part in key))
-        statement = statement.options(*rules.loader_options(target))
+        statement = statement.options(*rules.loader_options(target), *rules.eager_options(target))
         found: object = session.scalars(statement, execution_options={RULED_LOAD: True}).unique().first()
         if found is not None:
-            rule_objects(session, [found], rules)
+            rule_objects(session, [found], rules, {related: loaded_relationships(related)})
         return found
+
+
+@dataclass(frozen=True)
+class RuledCollection:
+    """Rules the statements of a ``dynamic`` or ``write_only`` relationship, which the user extends and sends."""
+
+    key: str
+
+    def __call__(self, entity: object, statement: Any) -> Any:
+        """The statement with the rules of the entity. Raises `MisuseError` for one that writes rows with a policy."""
+        state: InstanceState[object] = instance_state(entity)
+        rules = rules_of_object(state)
+        if rules is None:
+            return statement
+        if rules.hides_relationship(state.mapper, self.key):
+            HiddenAttribute(state.class_.__name__, self.key).refuse()
+        target = state.mapper.relationships[self.key].mapper
+        if getattr(statement, "is_dml", False):
+            if rules.rules_relationship(state.mapper, self.key):
+                raise _unruled_write(target)
+            return statement
+        return statement.options(*rules.select_options(target)).execution_options(**{RULED_LOAD: True})
+
+
+def _unruled_write(mapper: Mapper[Any]) -> MisuseError:
+    name = mapper.class_.__name__
+    return MisuseError(f"The rows of {name} are ruled by a policy: write them by a repository of {name}.")
 
 
 def rule_lazy_loads(session: Session) -> None:
@@ -135,6 +197,7 @@ def rule_lazy_loads(session: Session) -> None:
     if not state.ruled:
         event.listen(session, "do_orm_execute", rule_lazy_load)
         state.ruled = True
+        state.by_hand = bool(len(session.identity_map))
 
 
 def rule_lazy_load(execution: ORMExecuteState) -> Result[Any] | None:
@@ -144,6 +207,7 @@ def rule_lazy_load(execution: ORMExecuteState) -> Result[Any] | None:
     flush or a cascade needs are not confined.
     """
     if not execution.is_select:
+        _refuse_write(execution)
         return None
     if execution.is_column_load:
         _rule_column_load(execution)
@@ -165,25 +229,52 @@ def rule_lazy_load(execution: ORMExecuteState) -> Result[Any] | None:
     target: Mapper[Any] | None = execution.bind_mapper
     if target is None:
         return None
-    execution.statement = execution.statement.options(*rules.loader_options(target))
+    options = [*rules.loader_options(target), *nested(state, loading_attribute(), rules.eager_options(target))]
+    execution.statement = execution.statement.options(*options)
     execution.update_execution_options(**{RULED_LOAD: True})
+    held = held_by_hand(execution.session)
     result = execution.invoke_statement().freeze()
-    rule_objects(execution.session, result().unique().scalars(), rules)
+    rule_objects(execution.session, result().unique().scalars(), rules, held)
     return result()
+
+
+def nested(state: InstanceState[object], key: str | None, options: Sequence[ORMOption]) -> Sequence[ORMOption]:
+    """Options for the class of a relationship, as options for the statement that loads it lazily.
+
+    SQLAlchemy looks for them at the end of the path by which the object itself was loaded.
+    """
+    if not options or key is None:
+        return ()
+    steps = [part.class_attribute for part in state.load_path.path if isinstance(part, RelationshipProperty)]
+    option = defaultload(*steps[:1]) if steps else None
+    for step in (*steps[1:], state.mapper.relationships[key].class_attribute):
+        option = defaultload(step) if option is None else option.defaultload(step)
+    return () if option is None else (option.options(*options),)
+
+
+def _refuse_write(execution: ORMExecuteState) -> None:
+    """Raise `MisuseError` for an UPDATE or DELETE that was made of a ruled SELECT."""
+    options = execution.user_defined_options
+    if any(isinstance(each, ObjectRulesOption) for each in options) and execution.bind_mapper is not None:
+        raise _unruled_write(execution.bind_mapper)
 
 
 def _rule_held(execution: ORMExecuteState) -> None:
     """Rule the objects that the session holds before a repository's ``select()`` returns them as they are."""
     rules = next((each.payload for each in execution.user_defined_options if isinstance(each, ObjectRulesOption)), None)
     if rules is None:
+        by_hand = not (execution.is_relationship_load or execution.execution_options.get(RULED_LOAD))
+        state_of(execution.session).by_hand |= by_hand
         return
     classes = rules.classes
     for model in classes:
         watch(model)
         if rules.hidden_in(inspect(model)):
             watch_loads(model)
-    held = [state for state in execution.session.identity_map.all_states() if state.class_ in classes]
-    rule_objects(execution.session, [entity for state in held if (entity := state.obj()) is not None], rules)
+    session = execution.session
+    states = [state for state in session.identity_map.all_states() if state.class_ in classes]
+    entities = [entity for state in states if (entity := state.obj()) is not None]
+    rule_objects(session, entities, rules, held_by_hand(session))
 
 
 def _rule_column_load(execution: ORMExecuteState) -> None:

@@ -12,15 +12,15 @@ from sqlalchemy.orm.interfaces import ORMOption
 from sqlalchemy.sql import ColumnElement
 
 from ..dialects.base import Dialect
-from ..execution.hiding import ObjectRules
-from ..models.traits import Traits, traits_of
+from ..execution.hiding import ObjectRules, ObjectRulesOption
+from ..models.traits import EAGER, Traits, traits_of
 from ..policies.rights import Right, Rule, RuleGroup
 from ..policies.rules import Rules
 from ..query import FilterGroup, QueryFilter
 from ..sqlalchemy_internals import on_alias
 from .filters import Analysis, analyse, build
 from .inlining import with_values
-from .joined import marked_rule
+from .joined import joined_rules, marked_rule
 from .reads import Reader
 from .rule_plans import plan_of
 from .scope import Scope
@@ -102,6 +102,14 @@ class RulesInSql:
         """The mappers of a class, and of the classes to which its relationships lead."""
         return self.rules.reachable(traits.mapper)
 
+    def eager_to_ruled(self, traits: Traits[Any]) -> list[str]:
+        """The relationships that a class loads by default, and that lead to rows with a policy."""
+        return [
+            key
+            for key, each in traits.relationships.items()
+            if each.lazy in EAGER and (self.rules.required or self.rules.has_policy(each.mapper))
+        ]
+
     def hidden_relationships(self, traits: Traits[Any]) -> frozenset[str]:
         """The relationships of a class that would show the actor a hidden column."""
         return self.rules.hidden_relationships(traits)
@@ -180,12 +188,17 @@ class RulesOfObjects:
         """The options that confine the load of a relationship to this class to what the actor may read."""
         traits = traits_of(mapper.class_)
         conditions = self.rules.conditions(Right.READ, traits, traits.model, self.scope)
-        options = [*self.eager_options(mapper)]
-        if conditions:
-            options.append(with_loader_criteria(traits.model, and_(*conditions), propagate_to_loaders=False))
-        return options
+        if not conditions:
+            return ()
+        return (with_loader_criteria(traits.model, and_(*conditions), propagate_to_loaders=False),)
 
     def eager_options(self, mapper: Mapper[Any]) -> Sequence[ORMOption]:
         """The options that confine the relationships that the class loads by default, and defer hidden columns."""
         traits = traits_of(mapper.class_)
         return Reader(traits, self.scope, self.rules.dialect).default_loads()
+
+    def select_options(self, mapper: Mapper[Any]) -> Sequence[ORMOption]:
+        """The options that confine a SELECT of this class, which the user extends, and the objects that it loads."""
+        traits: Traits[Any] = traits_of(mapper.class_)
+        joined = joined_rules(self.rules, traits, replace(self.scope, inline=True))
+        return [*self.eager_options(mapper), ObjectRulesOption(self), *joined]
