@@ -24,7 +24,7 @@ from sqlalchemy.orm.base import instance_state
 from sqlalchemy.orm.interfaces import ORMOption, RelationshipDirection
 
 from ..errors import MisuseError
-from ..sqlalchemy_internals import attribute_load, loading_attribute, refreshed_names, refreshed_state, rule_collection, wrap_loader
+from ..sqlalchemy_internals import attribute_load, refreshed_names, refreshed_state, rule_collection, wrap_loader
 from .hiding import (
     RULED_LOAD,
     RULES_OF_OBJECT,
@@ -42,6 +42,9 @@ from .hiding import (
 from .state import state_of
 from .strict import related_objects
 
+
+_SELECT = "select"
+"""The value of `RULED_LOAD` for statements that a user extends: he can't make a ruled write of them."""
 
 Held: TypeAlias = Mapping[InstanceState[object], Collection[str]]
 """Objects that the session holds and that are not ruled, each with the relationships that it has loaded."""
@@ -183,7 +186,7 @@ class RuledCollection:
             if rules.rules_relationship(state.mapper, self.key):
                 raise _unruled_write(target)
             return statement
-        return statement.options(*rules.select_options(target)).execution_options(**{RULED_LOAD: True})
+        return statement.options(*rules.select_options(target)).execution_options(**{RULED_LOAD: _SELECT})
 
 
 def _unruled_write(mapper: Mapper[Any]) -> MisuseError:
@@ -218,18 +221,19 @@ def rule_lazy_load(execution: ORMExecuteState) -> Result[Any] | None:
         _rule_held(execution)
     if state is None or rules is None:
         return None
-    load = attribute_load()
-    if load is None and refreshed_names() is None:
-        key = loading_attribute()
+    path = () if execution.loader_strategy_path is None else execution.loader_strategy_path.path
+    steps = [part for part in path if isinstance(part, RelationshipProperty)]
+    key = steps[-1].key if steps else None
+    if attribute_load() is None and refreshed_names() is None:
         if key is not None and rules.rules_relationship(state.mapper, key):
             unload_after_flush(execution.session, state, related=(key,))
         return None
-    if load is not None and rules.hides_relationship(state.mapper, load.key):
-        HiddenAttribute(state.class_.__name__, load.key).refuse()
+    if key is not None and rules.hides_relationship(state.mapper, key):
+        HiddenAttribute(state.class_.__name__, key).refuse()
     target: Mapper[Any] | None = execution.bind_mapper
     if target is None:
         return None
-    options = [*rules.loader_options(target), *nested(state, loading_attribute(), rules.eager_options(target))]
+    options = [*rules.loader_options(target), *_nested(steps, rules.eager_options(target))]
     execution.statement = execution.statement.options(*options)
     execution.update_execution_options(**{RULED_LOAD: True})
     held = held_by_hand(execution.session)
@@ -238,24 +242,19 @@ def rule_lazy_load(execution: ORMExecuteState) -> Result[Any] | None:
     return result()
 
 
-def nested(state: InstanceState[object], key: str | None, options: Sequence[ORMOption]) -> Sequence[ORMOption]:
-    """Options for the class of a relationship, as options for the statement that loads it lazily.
-
-    SQLAlchemy looks for them at the end of the path by which the object itself was loaded.
-    """
-    if not options or key is None:
+def _nested(steps: Sequence[RelationshipProperty[object]], options: Sequence[ORMOption]) -> Sequence[ORMOption]:
+    """Options for the class to which a path leads, as options for the statement that loads the end of the path."""
+    if not steps or not options:
         return ()
-    steps = [part.class_attribute for part in state.load_path.path if isinstance(part, RelationshipProperty)]
-    option = defaultload(*steps[:1]) if steps else None
-    for step in (*steps[1:], state.mapper.relationships[key].class_attribute):
-        option = defaultload(step) if option is None else option.defaultload(step)
-    return () if option is None else (option.options(*options),)
+    path = defaultload(steps[0].class_attribute)
+    for step in steps[1:]:
+        path = path.defaultload(step.class_attribute)
+    return (path.options(*options),)
 
 
 def _refuse_write(execution: ORMExecuteState) -> None:
-    """Raise `MisuseError` for an UPDATE or DELETE that was made of a ruled SELECT."""
-    options = execution.user_defined_options
-    if any(isinstance(each, ObjectRulesOption) for each in options) and execution.bind_mapper is not None:
+    """Raise `MisuseError` for an UPDATE or DELETE that was made of the `Query` of a ``dynamic`` relationship."""
+    if execution.execution_options.get(RULED_LOAD) == _SELECT and execution.bind_mapper is not None:
         raise _unruled_write(execution.bind_mapper)
 
 

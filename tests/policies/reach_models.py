@@ -42,8 +42,10 @@ class Page(TenantMixin, Base):
     secret: Mapped[str | None]
     folder_id: Mapped[int | None] = mapped_column(ForeignKey("reached_folders.id", ondelete="CASCADE"))
     folder: Mapped[Folder | None] = relationship(back_populates="pages", viewonly=True)
-    lines: Mapped[list[Line]] = relationship(lazy="selectin", order_by="Line.id", back_populates="page")
-    notes: Mapped[list[Note]] = relationship(lazy="joined", order_by="Note.id")
+    lines: Mapped[list[Line]] = relationship(
+        lazy="selectin", order_by="Line.id", back_populates="page", passive_deletes=True
+    )
+    notes: Mapped[list[Note]] = relationship(lazy="joined", order_by="Note.id", passive_deletes=True)
 
 
 class Line(TenantMixin, Base):
@@ -52,7 +54,7 @@ class Line(TenantMixin, Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     owner: Mapped[str]
     secret: Mapped[str | None]
-    page_id: Mapped[int] = mapped_column(ForeignKey("reached_pages.id"))
+    page_id: Mapped[int] = mapped_column(ForeignKey("reached_pages.id", ondelete="CASCADE"))
     page: Mapped[Page] = relationship(back_populates="lines")
 
 
@@ -61,7 +63,7 @@ class Note(TenantMixin, Base):
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     owner: Mapped[str]
-    page_id: Mapped[int] = mapped_column(ForeignKey("reached_pages.id"))
+    page_id: Mapped[int] = mapped_column(ForeignKey("reached_pages.id", ondelete="CASCADE"))
 
 
 class Actor(NamedTuple):
