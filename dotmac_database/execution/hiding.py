@@ -153,7 +153,10 @@ def rules_of_object(state: InstanceState[object] | None) -> ObjectRules | None:
 
 
 def hide(state: InstanceState[object], keys: Collection[str]) -> None:
-    """Unload these attributes of an object, and let them raise. A changed value that waits for a flush is not hidden."""
+    """Unload these attributes of an object, and let them raise.
+
+    A changed value that waits for a flush is not hidden.
+    """
     for key in keys:
         if key not in state.committed_state:
             replace_loader(state, key, HiddenAttribute(state.class_.__name__, key))

@@ -39,12 +39,9 @@ from .hiding import (
     watch_class,
     watch_loads,
 )
+from .ruled_collections import RuledCollection, refuse_write_of_select
 from .state import state_of
 from .strict import related_objects
-
-
-_SELECT = "select"
-"""The value of `RULED_LOAD` for statements that a user extends: he can't make a ruled write of them."""
 
 Held: TypeAlias = Mapping[InstanceState[object], Collection[str]]
 """Objects that the session holds and that are not ruled, each with the relationships that it has loaded."""
@@ -150,7 +147,9 @@ class RuledReference:
             return value
         related = instance_state(value)
         theirs = rules_of_object(related)
-        if (theirs is not None and is_same_actor(theirs, rules)) or not rules.rules_relationship(state.mapper, self.key):
+        if theirs is not None and is_same_actor(theirs, rules):
+            return value
+        if not rules.rules_relationship(state.mapper, self.key):
             return value
         if attribute_load() is None and refreshed_names() is None:
             return value  # a flush or a cascade needs it
@@ -165,33 +164,6 @@ class RuledReference:
         if found is not None:
             rule_objects(session, [found], rules, {related: loaded_relationships(related)})
         return found
-
-
-@dataclass(frozen=True)
-class RuledCollection:
-    """Rules the statements of a ``dynamic`` or ``write_only`` relationship, which the user extends and sends."""
-
-    key: str
-
-    def __call__(self, entity: object, statement: Any) -> Any:
-        """The statement with the rules of the entity. Raises `MisuseError` for one that writes rows with a policy."""
-        state: InstanceState[object] = instance_state(entity)
-        rules = rules_of_object(state)
-        if rules is None:
-            return statement
-        if rules.hides_relationship(state.mapper, self.key):
-            HiddenAttribute(state.class_.__name__, self.key).refuse()
-        target = state.mapper.relationships[self.key].mapper
-        if getattr(statement, "is_dml", False):
-            if rules.rules_relationship(state.mapper, self.key):
-                raise _unruled_write(target)
-            return statement
-        return statement.options(*rules.select_options(target)).execution_options(**{RULED_LOAD: _SELECT})
-
-
-def _unruled_write(mapper: Mapper[Any]) -> MisuseError:
-    name = mapper.class_.__name__
-    return MisuseError(f"The rows of {name} are ruled by a policy: write them by a repository of {name}.")
 
 
 def rule_lazy_loads(session: Session) -> None:
@@ -210,7 +182,7 @@ def rule_lazy_load(execution: ORMExecuteState) -> Result[Any] | None:
     flush or a cascade needs are not confined.
     """
     if not execution.is_select:
-        _refuse_write(execution)
+        refuse_write_of_select(execution)
         return None
     if execution.is_column_load:
         _rule_column_load(execution)
@@ -242,20 +214,15 @@ def rule_lazy_load(execution: ORMExecuteState) -> Result[Any] | None:
     return result()
 
 
-def _nested(steps: Sequence[RelationshipProperty[object]], options: Sequence[ORMOption]) -> Sequence[ORMOption]:
+def _nested(steps: Sequence[RelationshipProperty[Any]], options: Sequence[Any]) -> Sequence[ORMOption]:
     """Options for the class to which a path leads, as options for the statement that loads the end of the path."""
     if not steps or not options:
         return ()
-    path = defaultload(steps[0].class_attribute)
-    for step in steps[1:]:
-        path = path.defaultload(step.class_attribute)
+    attributes: list[Any] = [step.class_attribute for step in steps]
+    path = defaultload(attributes[0])
+    for attribute in attributes[1:]:
+        path = path.defaultload(attribute)
     return (path.options(*options),)
-
-
-def _refuse_write(execution: ORMExecuteState) -> None:
-    """Raise `MisuseError` for an UPDATE or DELETE that was made of the `Query` of a ``dynamic`` relationship."""
-    if execution.execution_options.get(RULED_LOAD) == _SELECT and execution.bind_mapper is not None:
-        raise _unruled_write(execution.bind_mapper)
 
 
 def _rule_held(execution: ORMExecuteState) -> None:

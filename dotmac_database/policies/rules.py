@@ -132,9 +132,7 @@ class Rules:
 
     def has_policy(self, mapper: Mapper[Any]) -> bool:
         """Whether a policy rules rows of a mapper's class, or of a subclass."""
-        return any(
-            each.class_ in self._policies for each in (*mapper.iterate_to_root(), *mapper.self_and_descendants)
-        )
+        return any(each.class_ in self._policies for each in (*mapper.iterate_to_root(), *mapper.self_and_descendants))
 
     def _rules_of(self, traits: Traits[M]) -> ModelRules | None:
         mapper = traits.mapper

@@ -170,8 +170,8 @@ class ReadMethods(KeysetReader[M, SyncDb]):
 
         It contains the tenant's condition, the filters and their values, and excludes soft-deleted rows, whatever is
         added to it: ``db.scalars(users.select().join(User.posts).where(Post.words > 5))``. The classes that are joined
-        are confined to the tenant too, but their soft-deleted rows are not excluded, and policies do not rule them. The
-        columns that are hidden from the actor are not selected, and the lazy loads of the objects are ruled. With
+        are confined to the tenant and to what the actor may read, but their soft-deleted rows are not excluded. The
+        columns that are hidden from the actor are not in the objects, whose lazy loads are ruled. With
         `ALL_TENANTS` a guarded session must run it in an `unscoped` block. Raises `MisuseError` for
         ``cursor_pagination``.
         """

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Result
+from sqlalchemy.orm import InstanceState
 from sqlalchemy.orm.base import instance_state
 
 from ..dialects import translated
 from ..errors import EntityNotFoundError, MisuseError
 from ..execution.driver import fetch
+from ..execution.hiding import unload_related
 from ..execution.routes import (
     DIRECT,
     Boundary,
@@ -23,7 +25,6 @@ from ..execution.routes import (
     log_route,
     read_route,
 )
-from ..execution.hiding import unload_related
 from ..execution.ruled import Held, held_by_hand, rule_objects
 from ..execution.state import keep
 from ..execution.strict import make_strict
@@ -116,8 +117,8 @@ class StatementRunner(RepositoryCore[M, SyncDb]):
         eager = [] if rules is None else rules.eager_to_ruled(self.traits)
         keys: builtins.list[tuple[object, ...]] = []
         for entity in entities:
-            state = instance_state(entity)
-            if state.persistent and any(key in state.dict for key in eager):
+            state: InstanceState[Any] = instance_state(entity)
+            if state.key is not None and state.persistent and any(key in state.dict for key in eager):
                 unload_related(state, eager)
                 keys.append(tuple(state.key[1]))
         for start in range(0, len(keys), BATCH):
