@@ -466,10 +466,10 @@ def after_rows(context: Any, key: object, make: Callable[[], L]) -> L:
 
     Its method ``invoke(context, path)`` is called when the rows are read, as the loaders of relationships are.
     """
-    kept: L = context.post_load_paths.get(key)
-    if kept is None:
-        kept = context.post_load_paths[key] = make()
-    return kept
+    present: L = context.post_load_paths.get(key)
+    if present is None:
+        present = context.post_load_paths[key] = make()
+    return present
 
 
 def refreshed_state(execution: ORMExecuteState) -> InstanceState[object] | None:

@@ -199,8 +199,8 @@ class References:
         columns: list[Any] = [self.traits.attribute(name) for name in names]
         mapper = self.traits.mapper
         key = zip(mapper.primary_key, sa_inspect(row).identity or (), strict=True)
-        found = await repository.db.execute(select(*columns).where(*(column == part for column, part in key)))
-        return dict(zip(names, found.one(), strict=True))
+        stored = await repository.db.execute(select(*columns).where(*(column == part for column, part in key)))
+        return dict(zip(names, stored.one(), strict=True))
 
     def _fields(self, data: Data, *, set_only: bool = True) -> dict[str, object]:
         """The values of a Pydantic object, or of a dict, by attribute name, with synonyms resolved."""

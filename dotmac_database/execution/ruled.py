@@ -160,10 +160,10 @@ class RuledReference:
         key = zip(target.primary_key, related.key[1], strict=True)
         statement = select(target).where(*(column == part for column, part in key))
         statement = statement.options(*rules.loader_options(target), *rules.eager_options(target))
-        found: object = session.scalars(statement, execution_options={RULED_LOAD: True}).unique().first()
-        if found is not None:
-            rule_objects(session, [found], rules, {related: loaded_relationships(related)})
-        return found
+        readable: object = session.scalars(statement, execution_options={RULED_LOAD: True}).unique().first()
+        if readable is not None:
+            rule_objects(session, [readable], rules, {related: loaded_relationships(related)})
+        return readable
 
 
 def rule_lazy_loads(session: Session) -> None:
