@@ -43,7 +43,7 @@ class Page(TenantMixin, Base):
     folder_id: Mapped[int | None] = mapped_column(ForeignKey("reached_folders.id", ondelete="CASCADE"))
     folder: Mapped[Folder | None] = relationship(back_populates="pages", viewonly=True)
     lines: Mapped[list[Line]] = relationship(
-        lazy="selectin", order_by="Line.id", back_populates="page", passive_deletes=True
+        lazy="selectin", order_by="Line.id", back_populates="page", cascade="all, delete-orphan"
     )
     notes: Mapped[list[Note]] = relationship(lazy="joined", order_by="Note.id", passive_deletes=True)
 

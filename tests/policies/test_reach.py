@@ -24,6 +24,8 @@ from dotmac_database import (
     DatabaseTransaction,
     MisuseError,
     PermissionDeniedError,
+    Policy,
+    QueryFilter,
     bind_policies,
     policy_scope,
 )
@@ -447,3 +449,40 @@ def test_a_row_that_can_be_read_and_not_updated_is_not_locked(reached: Face, loc
                 eager = 1 if model is Page else 0
                 if row is not None:
                     assert len(reads) == 1 + 2 * eager
+
+
+def test_a_row_that_another_transaction_has_locked_is_skipped_and_not_denied(reached: Face) -> None:
+    if reached.database.engine.dialect.name == "sqlite":
+        return  # it locks the whole database, and always waits
+    block = DatabaseTransaction.async_transaction if reached.is_async else DatabaseTransaction.sync_transaction
+    with reached.database.engine.begin() as other, reached.session() as session:
+        other.exec_driver_sql("SELECT 1 FROM reached_pages WHERE id = 1 FOR UPDATE")
+        bind_policies(session, POLICIES, actor=ANN)
+        pages = reached.repository(session, Page, "one").for_update(skip_locked=True)
+        with reached.entered(block(session)):
+            assert reached(pages.get_by_id, 1) is None
+            assert reached(pages.get_by_id, 3).id == 3
+
+
+def test_a_rule_of_a_select_leads_through_rows_that_the_actor_can_not_read(reached: Face) -> None:
+    rule = Policy(Line, read=lambda _: [QueryFilter("page.owner", "eq", "bob")])
+    with reached.session() as session:
+        bind_policies(session, [rule, Policy(Page)], actor=ANN)
+        lines = reached.repository(session, Line, "one")
+        assert [line.id for line in reached(lines.list)] == [21, 22]
+        assert [line.id for line in reached(session.scalars, lines.select())] == [21, 22]
+        joined_pages = lines.select().join(Line.page).with_only_columns(Line.id)
+        assert list(reached(session.scalars, joined_pages)) == []
+
+
+def test_what_a_cascade_has_loaded_is_not_shown_when_it_is_undone(reached: Face) -> None:
+    def work(session: Session) -> None:
+        page = pages_of(session).get_by_id(1)
+        session.expire(page, ["lines", "notes"])
+        with session.begin_nested() as nested:
+            session.delete(page)
+            session.flush()
+            nested.rollback()
+        assert visible([page]) == {1: [11]}
+
+    acting(reached, ANN, work)
