@@ -29,6 +29,7 @@ from sqlalchemy.orm import (
     PassiveFlag,
     Session,
     SessionTransaction,
+    WriteOnlyCollection,
     attributes,
     decl_base,
     defer,
@@ -44,6 +45,7 @@ from sqlalchemy.util.queue import AsyncAdaptedQueue
 
 M = TypeVar("M")
 E = TypeVar("E", bound=ClauseElement)
+L = TypeVar("L")
 IdentityKey: TypeAlias = tuple[type, tuple[object, ...], object]
 
 _log = logging.getLogger(__name__)
@@ -186,6 +188,42 @@ def replace_loader(state: InstanceState[M], name: str, load: Callable[[Any, Any]
     state.callables[name] = load
 
 
+def wrap_loader(mapper: Mapper[Any], name: str, wrapped: Callable[[Any], Callable[[Any, Any], object]]) -> None:
+    """Let ``wrapped(load)`` load a relationship of a class's objects in place of ``load``, which loads it now."""
+    impl: Any = mapper.class_manager[name].impl
+    if getattr(impl, "callable_", None) is not None:
+        impl.callable_ = wrapped(impl.callable_)
+
+
+def rule_collection(mapper: Mapper[Any], name: str, extended: Callable[[object, Any], Any]) -> None:
+    """Extend the statements of a ``dynamic`` or ``write_only`` relationship of a class's objects.
+
+    ``extended(entity, statement)`` returns the statement that is sent instead: a `Query` or a `Select`, or an `Update`
+    or `Delete` of a ``write_only`` relationship. A flush sends its own statements.
+    """
+    impl: Any = mapper.class_manager[name].impl
+    base: Any = impl.query_class
+
+    def extending(method: str) -> Callable[..., Any]:
+        original = getattr(base, method)
+
+        def extend(self: Any, *args: Any) -> Any:
+            return extended(self.instance, original(self, *args))
+
+        return extend
+
+    if issubclass(base, WriteOnlyCollection):
+        methods = {method: extending(method) for method in ("select", "insert", "update", "delete")}
+        impl.query_class = type(base.__name__, (base,), {"__slots__": (), **methods})
+        return
+
+    def by_query(method: str) -> Callable[..., Any]:
+        return lambda self, *args, **options: getattr(self._generate(), method)(*args, **options)
+
+    methods = {"_generate": extending("_generate"), "update": by_query("update"), "delete": by_query("delete")}
+    impl.query_class = type(base.__name__, (base,), methods)
+
+
 def accept(state: InstanceState[M], values: dict[str, object], keys: Sequence[str]) -> None:
     """Mark these attributes of an object as unchanged: their values are those of the database."""
     state._commit(values, keys)
@@ -240,6 +278,15 @@ def without_annotations(element: Any) -> Any:
 def annotated_deeply(element: E, marks: Mapping[str, object]) -> E:
     """A condition with annotations on all its parts, as `with_loader_criteria` makes it."""
     return sql_util._deep_annotate(element, marks, detect_subquery_cols=True, ind_cols_on_fromclause=True)
+
+
+def criteria_around(compile_state: Any) -> Collection[object]:
+    """The options whose criteria contain the SELECT that is being compiled."""
+    around: Collection[object] | None = getattr(compile_state, "_containing_loader_criteria", None)
+    if around is not None:
+        return around
+    mark = annotations_of(compile_state.select_statement).get("for_loader_criteria")
+    return () if mark is None else (mark,)
 
 
 def on_alias(condition: E, alias: object) -> E:
@@ -436,6 +483,17 @@ def refreshed_names() -> frozenset[str] | None:
             return frozenset(frame.f_locals["attribute_names"] or ())
         frame = frame.f_back
     return None
+
+
+def after_rows(context: Any, key: object, make: Callable[[], L]) -> L:
+    """What a statement's context keeps under ``key``; if there is nothing yet, ``make()``.
+
+    Its method ``invoke(context, path)`` is called when the rows are read, as the loaders of relationships are.
+    """
+    present: L = context.post_load_paths.get(key)
+    if present is None:
+        present = context.post_load_paths[key] = make()
+    return present
 
 
 def refreshed_state(execution: ORMExecuteState) -> InstanceState[object] | None:

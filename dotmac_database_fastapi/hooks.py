@@ -86,7 +86,7 @@ class Hooks:
         await session.flush()
         for entity in entities:
             state: Any = sa_inspect(entity)
-            expired = state.expired_attributes & columns
+            expired = (state.expired_attributes & columns) - repository.hidden_columns(type(entity))
             if expired and state.persistent:
                 await session.refresh(entity, list(expired))
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 from pydantic import BaseModel
+from sqlalchemy import inspect as sa_inspect
+from sqlalchemy import select
 
 from dotmac_database import (
     ALL_TENANTS,
@@ -191,9 +194,13 @@ class References:
         fields = {field for each in references for field in each.fields} | ({tenant} if tenant is not None else set())
         if fields <= vars(row).keys():
             return {field: getattr(row, field) for field in fields}
-        # Deferred columns are loaded explicitly: some raise when they are accessed.
-        await repository.db.refresh(row, [field for field in fields if field not in vars(row)])
-        return {field: getattr(row, field) for field in fields}
+        # By columns of their own: deferred ones can raise when they are accessed, and some are hidden from the actor.
+        names = sorted(fields)
+        columns: list[Any] = [self.traits.attribute(name) for name in names]
+        mapper = self.traits.mapper
+        key = zip(mapper.primary_key, sa_inspect(row).identity or (), strict=True)
+        stored = await repository.db.execute(select(*columns).where(*(column == part for column, part in key)))
+        return dict(zip(names, stored.one(), strict=True))
 
     def _fields(self, data: Data, *, set_only: bool = True) -> dict[str, object]:
         """The values of a Pydantic object, or of a dict, by attribute name, with synonyms resolved."""

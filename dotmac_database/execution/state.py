@@ -53,6 +53,7 @@ class SessionState:
     calls no callbacks. ``writing_alone``: a write is running whose single statement the server commits by itself.
     ``last_write``: nothing follows the next write in the open block, and nothing can fail after it.
     ``strict``: the session has the listener of `strict`, since it has strict objects. ``ruled``: the same for `ruled`.
+    ``by_hand``: statements of the user's own may have loaded objects that are not ruled, besides the ruled ones.
     ``read_only``: the session refuses to write.
     """
 
@@ -67,6 +68,7 @@ class SessionState:
     last_write: bool = False
     strict: bool = False
     ruled: bool = False
+    by_hand: bool = False
     read_only: bool = False
 
 

@@ -123,6 +123,10 @@ class Rules:
             raise PermissionDeniedError(f"{traits.name} has no policy, and policies are required.")
         return rules
 
+    def has_policy(self, mapper: Mapper[Any]) -> bool:
+        """Whether a policy rules rows of a mapper's class, or of a subclass."""
+        return any(each.class_ in self._policies for each in (*mapper.iterate_to_root(), *mapper.self_and_descendants))
+
     def _record(self, mapper: Mapper[Any]) -> _Record:
         record = self._records.get(mapper)
         if record is None:

@@ -16,6 +16,7 @@ from ..actors import current_actor
 from ..dialects import dialect_named
 from ..dialects.transactions import watch
 from ..errors import MisuseError, TenantNotGivenError, TenantRequiredError, ValidationError
+from ..execution.hiding import RULED_LOAD
 from ..execution.state import state_of, sync_session
 from ..execution.strict import STRICT_LOADING
 from ..field_names import FieldName, names_for
@@ -126,6 +127,8 @@ class RepositoryCore(Generic[M, Db]):
                 ) from None
         self.tenant_id: Any = tenant_id
         self._options: dict[str, object] = {} if tenant_id is None else {"dotmac_confined": tenant_id}
+        if self._rules is not None:
+            self._options[RULED_LOAD] = True
         self._clear_caches()
 
     def _clear_caches(self) -> None:
@@ -179,7 +182,8 @@ class RepositoryCore(Generic[M, Db]):
             if rules is None or rules.actor is _SESSIONS:
                 raise MisuseError("with_policy() needs actor=, since the session has no policies.", field="actor")
             actor = rules.actor
-        return self._with(_rules=(Rules((), actor) if rules is None else rules).replaced(policies, actor))
+        rules = (Rules((), actor) if rules is None else rules).replaced(policies, actor)
+        return self._with(_rules=rules, _options={**self._options, RULED_LOAD: True})
 
     def sharing_policies(self) -> AbstractContextManager[None]:
         """A block in which the repository's session has the repository's policies, also those of `with_policy`. No I/O.

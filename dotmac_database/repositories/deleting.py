@@ -56,8 +56,9 @@ class UnitOfWorkDeletion:
 
     def delete(self, entity: object) -> None:
         """Mark the object and its dependent objects as deleted. Nothing is flushed."""
-        self._prepare(entity)
-        self._session.delete(entity)
+        with self._session.no_autoflush:  # a flush between would delete children, which are then deleted again
+            self._prepare(entity)
+            self._session.delete(entity)
 
     def _prepare(self, entity: object) -> None:
         state = sa_inspect(entity)

@@ -13,6 +13,7 @@ from ..execution.ruled import rule_lazy_loads
 from ..execution.state import keep
 from ..field_names import FieldName
 from ..paging.pages import CursorPaginationResult, OffsetResult, PaginationResult
+from ..policies import Right
 from ..query import (
     CursorPaginationParams,
     FiltersLike,
@@ -29,7 +30,8 @@ from ..query import (
     plain_relationships,
 )
 from ..statements.ordering import cursor_order, order_of
-from ..statements.reads import Seek
+from ..statements.reads import Lock, Seek
+from ..statements.rows import Key
 from ..statements.selects import select_of
 from .core import SyncDb
 from .seeking import CursorMarks, KeysetReader
@@ -46,11 +48,31 @@ class ReadMethods(KeysetReader[M, SyncDb]):
     ) -> M | None:
         """The row with this primary key, or None. A composite key is a tuple.
 
-        One statement, even if the session already holds the object, and one more for each relationship.
+        One statement, even if the session already holds the object, and one more for each relationship. `for_update`
+        raises `PermissionDeniedError` for a row that the actor can read and may not update, after one or two more
+        statements.
         """
         reader = self._reader(include_deleted)
         bound = reader.by_key(reader.key(entity_id))
-        return next(iter(self._entities(reader, bound, relationships)), None)
+        entity = next(iter(self._entities(reader, bound, relationships)), None)
+        if entity is None and self._lock is not None and self._rules is not None:
+            self._refuse_lock(reader.key(entity_id), include_deleted, self._lock)
+        return entity
+
+    def _refuse_lock(self, key: Key, include_deleted: bool, lock: Lock) -> None:
+        """Raise `PermissionDeniedError` if the actor can read the row that he could not lock.
+
+        One SELECT; with ``skip_locked`` another one, which shows whether the row was only skipped.
+        """
+        rules = None if self._rules is None else self._rules.of(self.traits)
+        if rules is None or rules.rule(Right.UPDATE) is True:
+            return
+        unlocked = self._with(_lock=None, _fields=(), _counts=())
+        updatable = unlocked._reader(include_deleted, Right.UPDATE)
+        if lock.skip_locked and unlocked._fetched(updatable.has_key(key), plain=True):
+            return
+        if unlocked.exists(key, include_deleted):
+            raise rules.denied(Right.UPDATE)
 
     def get_by_id_or_raise(
         self, entity_id: Any, include_deleted: bool = False, relationships: RelationshipsLike = None
@@ -148,8 +170,8 @@ class ReadMethods(KeysetReader[M, SyncDb]):
 
         It contains the tenant's condition, the filters and their values, and excludes soft-deleted rows, whatever is
         added to it: ``db.scalars(users.select().join(User.posts).where(Post.words > 5))``. The classes that are joined
-        are confined to the tenant too, but their soft-deleted rows are not excluded, and policies do not rule them. The
-        columns that are hidden from the actor are not selected, and the lazy loads of the objects are ruled. With
+        are confined to the tenant and to what the actor may read, but their soft-deleted rows are not excluded. The
+        columns that are hidden from the actor are not in the objects, whose lazy loads are ruled. With
         `ALL_TENANTS` a guarded session must run it in an `unscoped` block. Raises `MisuseError` for
         ``cursor_pagination``.
         """

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Result
+from sqlalchemy.orm import InstanceState
+from sqlalchemy.orm.base import instance_state
 
 from ..dialects import translated
 from ..errors import EntityNotFoundError, MisuseError
 from ..execution.driver import fetch
+from ..execution.hiding import unload_related
 from ..execution.routes import (
     DIRECT,
     Boundary,
@@ -22,12 +25,13 @@ from ..execution.routes import (
     log_route,
     read_route,
 )
-from ..execution.ruled import rule_objects
+from ..execution.ruled import Held, held_by_hand, rule_objects
 from ..execution.state import keep
 from ..execution.strict import make_strict
 from ..execution.work import locking, read
 from ..history.past import Past
 from ..policies import Right
+from ..statements.bulk import BATCH
 from ..statements.inheritance import nothing
 from ..statements.reads import Bound
 from ..statements.scope import Scope
@@ -102,20 +106,41 @@ class StatementRunner(RepositoryCore[M, SyncDb]):
         if self._strict:
             make_strict(self._session, entities)
         self._rule_objects(entities)
+        if self._rules is not None and self.traits.loads_eagerly:
+            self._confine_eager(entities)
 
-    def _rule_objects(self, entities: Iterable[object]) -> None:
+    def _confine_eager(self, entities: Sequence[M]) -> None:
+        """Load what the class of written objects loads by default again, since the write has loaded it without rules.
+
+        One SELECT for each batch, and one for each relationship, if any of them leads to rows with a policy.
+        """
+        rules = self._row_rules()
+        eager = [] if rules is None else rules.eager_to_ruled(self.traits)
+        keys: builtins.list[tuple[object, ...]] = []
+        for entity in entities:
+            state: InstanceState[Any] = instance_state(entity)
+            if state.key is not None and state.persistent and any(key in state.dict for key in eager):
+                unload_related(state, eager)
+                keys.append(tuple(state.key[1]))
+        for start in range(0, len(keys), BATCH):
+            reader = self._reader(include_deleted=True)
+            self._fetched(reader.loading(reader.by_keys(keys[start : start + BATCH]), ()))
+
+    def _rule_objects(self, entities: Iterable[object], held: Held | None = None) -> None:
         """Hide what the actor can't see of these objects, and rule their lazy loads."""
         rules = self._row_rules() if self._rules is not None else None
         if rules is not None:
-            rule_objects(self._session, entities, rules.objects(Scope(self.tenant_id, rules=rules)))
+            rule_objects(self._session, entities, rules.objects(Scope(self.tenant_id, rules=rules)), held or {})
 
     def _fetched(self, bound: Bound, *, plain: bool = False) -> Rows:
         """The rows of a read: tuples that begin with an entity or a dict; with ``plain``, tuples of values only."""
+        is_ruled = self._rules is not None and not (plain or self._fields)
+        held = held_by_hand(self._session) if is_ruled else None
         rows = self._sent(bound, plain=plain)
         if self._strict and not (plain or self._fields):
             make_strict(self._session, [row[0] for row in rows])
-        if self._rules is not None and not (plain or self._fields):
-            self._rule_objects(row[0] for row in rows)
+        if is_ruled:
+            self._rule_objects([row[0] for row in rows], held)
         return rows
 
     def _sent(self, bound: Bound, *, plain: bool) -> Rows:

@@ -536,6 +536,10 @@ class Reader:
             statement = statement.options(undefer("*"))
         return self.hiding(statement)
 
+    def default_loads(self) -> list[Any]:
+        """The loader options for what the class loads by default: within the scope, and without hidden columns."""
+        return self._loads(self.traits, {}, ())
+
     def _loads(self, owner: Traits[object], tree: dict[str, Any], way: tuple[str, ...]) -> list[Any]:
         """The loader options of a tree of relationships.
 

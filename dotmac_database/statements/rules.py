@@ -7,19 +7,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import and_, literal_column, or_, true
-from sqlalchemy.orm import Mapper, defer, with_loader_criteria
+from sqlalchemy.orm import Mapper, with_loader_criteria
 from sqlalchemy.orm.interfaces import ORMOption
 from sqlalchemy.sql import ColumnElement
 
 from ..dialects.base import Dialect
-from ..execution.ruled import ObjectRules
-from ..models.traits import Traits, traits_of
+from ..execution.hiding import ObjectRules, ObjectRulesOption
+from ..models.traits import EAGER, Traits, traits_of
 from ..policies.rights import Right, Rule, RuleGroup
 from ..policies.rules import Rules
 from ..query import FilterGroup, QueryFilter
 from ..sqlalchemy_internals import on_alias
 from .filters import Analysis, analyse, build
 from .inlining import with_values
+from .joined import joined_rules, marked_rule
+from .reads import Reader
 from .rule_plans import plan_of
 from .scope import Scope
 from .subselects import confined_subselects
@@ -81,7 +83,10 @@ class RulesInSql:
         """
         rules = self.rules.of(traits)
         rule: Rule = True if rules is None else rules.rule(right)
-        return [] if rule is True else [self.condition(rule, traits, entity, scope)]
+        if rule is True:
+            return []
+        condition = self.condition(rule, traits, entity, scope)
+        return [marked_rule(condition) if scope.inline else condition]
 
     def is_planned(self, right: Right) -> bool:
         """Whether the statements on the repository's class that need a right on its rows are cached."""
@@ -90,6 +95,18 @@ class RulesInSql:
     def hidden(self, traits: Traits[Any]) -> frozenset[str]:
         """The attributes of a class that the actor can't see."""
         return self.rules.hidden(traits)
+
+    def reachable(self, traits: Traits[Any]) -> tuple[Mapper[Any], ...]:
+        """The mappers of a class, and of the classes to which its relationships lead."""
+        return self.rules.reachable(traits.mapper)
+
+    def eager_to_ruled(self, traits: Traits[Any]) -> list[str]:
+        """The relationships that a class loads by default, and that lead to rows with a policy."""
+        return [
+            key
+            for key, each in traits.relationships.items()
+            if each.lazy in EAGER and (self.rules.required or self.rules.has_policy(each.mapper))
+        ]
 
     def hidden_relationships(self, traits: Traits[Any]) -> frozenset[str]:
         """The relationships of a class that would show the actor a hidden column."""
@@ -149,11 +166,37 @@ class RulesOfObjects:
         """Whether a relationship would show the actor a hidden column."""
         return key in self.rules.hidden_relationships(traits_of(mapper.class_))
 
+    @property
+    def actor(self) -> object:
+        """The actor."""
+        return self.rules.rules.actor
+
+    @property
+    def classes(self) -> frozenset[type]:
+        """The classes of the objects to which the relationships lead, with that of the repository."""
+        mappers = self.rules.rules.reachable(self.rules.root.mapper)
+        return frozenset(below.class_ for each in mappers for below in each.self_and_descendants)
+
+    def rules_relationship(self, mapper: Mapper[Any], key: str) -> bool:
+        """Whether a relationship leads to rows that a policy rules, so that it must not show all of them."""
+        rules, target = self.rules.rules, mapper.relationships[key].mapper
+        return self.hides_relationship(mapper, key) or rules.required or rules.has_policy(target)
+
     def loader_options(self, mapper: Mapper[Any]) -> Sequence[ORMOption]:
         """The options that confine the load of a relationship to this class to what the actor may read."""
         traits = traits_of(mapper.class_)
         conditions = self.rules.conditions(Right.READ, traits, traits.model, self.scope)
-        options: list[ORMOption] = [defer(traits.attribute(key)) for key in self.hidden_in(mapper)]
-        if conditions:
-            options.append(with_loader_criteria(traits.model, and_(*conditions), propagate_to_loaders=False))
-        return options
+        if not conditions:
+            return ()
+        return (with_loader_criteria(traits.model, and_(*conditions), propagate_to_loaders=False),)
+
+    def eager_options(self, mapper: Mapper[Any]) -> Sequence[ORMOption]:
+        """The options that confine the relationships that the class loads by default, and defer hidden columns."""
+        traits = traits_of(mapper.class_)
+        return Reader(traits, self.scope, self.rules.dialect).default_loads()
+
+    def select_options(self, mapper: Mapper[Any]) -> Sequence[ORMOption]:
+        """The options that confine a SELECT of this class, which the user extends, and the objects that it loads."""
+        traits: Traits[Any] = traits_of(mapper.class_)
+        joined = joined_rules(self.rules, traits, replace(self.scope, inline=True))
+        return [*self.eager_options(mapper), ObjectRulesOption(self), *joined]

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from sqlalchemy.orm import Mapper
 from sqlalchemy.sql import ColumnElement
 
 from ..errors import TenantNotGivenError
-from ..execution.ruled import ObjectRules
+from ..execution.hiding import ObjectRules
 from ..models.living import not_deleted
 from ..models.traits import Traits
 from ..policies.rights import Right
@@ -46,6 +47,10 @@ class RowRules(Protocol):
 
     def hidden(self, traits: Traits[Any]) -> frozenset[str]:
         """The attributes of a class that the actor can't see."""
+        ...
+
+    def reachable(self, traits: Traits[Any]) -> tuple[Mapper[Any], ...]:
+        """The mappers of a class, and of the classes to which its relationships lead."""
         ...
 
     def hidden_relationships(self, traits: Traits[Any]) -> frozenset[str]:

@@ -8,11 +8,12 @@ from typing import TypeVar
 from sqlalchemy import Select
 
 from ..errors import MisuseError
-from ..execution.ruled import ObjectRulesOption
+from ..execution.hiding import ObjectRulesOption
 from ..query import OffsetParams, PaginationParams, QueryOptions
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.criteria import TenantCriteria
 from .inlining import with_values
+from .joined import joined_rules
 from .ordering import order_of
 from .reads import Bound, Reader
 from .related import branches_of
@@ -45,5 +46,6 @@ def select_of(
     statement: Select[M] = reader.loading(Bound(with_values(rows.statement, rows.parameters)), [*paths.plain]).statement
     tenant, rules = reader.scope.tenant, reader.scope.rules
     if rules is not None:
-        statement = statement.options(ObjectRulesOption(rules.objects(reader.scope)))
+        joined = joined_rules(rules, reader.traits, reader.scope)
+        statement = statement.options(ObjectRulesOption(rules.objects(reader.scope)), *joined)
     return statement if tenant is None or tenant is ALL_TENANTS else statement.options(TenantCriteria(tenant))

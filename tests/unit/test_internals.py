@@ -174,6 +174,8 @@ OWNERS: dict[str, Callable[[], Any]] = {
     "_deannotate": lambda: things,
     "_deep_annotate": lambda: sql_util,
     "_adapter": lambda: sqlalchemy.inspect(aliased(Country)),
+    "_containing_loader_criteria": lambda: import_module("sqlalchemy.orm.context")._ORMSelectCompileState,
+    "_generate": lambda: import_module("sqlalchemy.orm.dynamic").AppenderQuery,
     "_clone": lambda: select(things),
     "_order_by_clauses": lambda: select(things),
     "_group_by_clauses": lambda: select(things),
