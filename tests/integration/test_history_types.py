@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from dotmac_database import HistoryMixin
+from dotmac_database import HistoryMixin, acting_as
 from tests.conftest import DRIVERS, Faces
 from tests.integration.test_driver_types import Group, groups_on
 from tests.integration.test_history import sync
@@ -50,13 +50,14 @@ def _create(model: Any, session: Session) -> None:
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_each_type_is_given_back_as_an_entity_has_it(faces: Faces, driver: str) -> None:
+@pytest.mark.parametrize("actor", [None, "alice"])
+def test_each_type_is_given_back_as_an_entity_has_it(faces: Faces, driver: str, actor: str | None) -> None:
     face = faces[driver]
     dialect = face.engine.dialect.name
     sync(face, partial(_create, recorded_groups(dialect)[0].model))
     for group in recorded_groups(dialect):
         names = [kind.name for kind in group.kinds]
-        with face.session() as session:
+        with face.session(expire_on_commit=False) as session, acting_as(actor):
             repository = face.repository(session, group.model)
             states: list[dict[str, Any]] = []
             for number, row in enumerate(group.rows):
