@@ -15,7 +15,6 @@ from sqlalchemy import (
     JSON,
     ForeignKey,
     LargeBinary,
-    MetaData,
     Numeric,
     String,
     cast,
@@ -47,6 +46,7 @@ from dotmac_database import (
 from dotmac_database.testing import AsyncMockRepository, MockRepository
 from dotmac_database.types import UTCDateTime, utc_now
 from tests.conftest import DRIVERS, Face, Faces, counted
+from tests.sync_work import create_anew, sync
 
 
 class Base(DeclarativeBase):
@@ -98,16 +98,7 @@ ALBUMS: Any = Album.__table__
 @pytest.fixture(scope="module", params=DRIVERS)
 def created(request: pytest.FixtureRequest, faces: Faces) -> Face:
     """The face of each driver, with the tables."""
-    face = faces[request.param]
-    metadata: MetaData = Base.metadata
-
-    def create(session: Session) -> None:
-        metadata.drop_all(session.connection())
-        metadata.create_all(session.connection())
-        session.commit()
-
-    sync(face, create)
-    return face
+    return create_anew(faces[request.param], Base.metadata)
 
 
 @pytest.fixture
@@ -116,14 +107,6 @@ def on(created: Face) -> Face:
     execute(created, delete(SONGS))
     execute(created, delete(ALBUMS))
     return created
-
-
-def sync(face: Face, work: Callable[[Session], Any], session: Any = None) -> Any:
-    """The result of sync work on either face."""
-    if session is None:
-        with face.session() as session:
-            return sync(face, work, session)
-    return face(session.run_sync, work) if face.is_async else work(session)
 
 
 def moment() -> datetime:

@@ -19,7 +19,8 @@ from dotmac_database.dialects.settings import SETTINGS_TABLE
 from dotmac_database.execution.compiling import with_settings
 from dotmac_database.history.tables import history_of
 from tests.conftest import DRIVERS, Face
-from tests.integration.test_history import DOCUMENTS, FILTER, ROW, TENANT, Document, execute, on, sync
+from tests.integration.test_history import DOCUMENTS, FILTER, ROW, TENANT, Document, execute, on
+from tests.sync_work import sync
 
 __all__ = ["on"]  # a fixture
 
