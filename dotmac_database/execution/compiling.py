@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 from weakref import ReferenceType, WeakKeyDictionary, ref
@@ -16,16 +16,8 @@ from sqlalchemy import (
     Select,
     SelectBase,
     Table,
-    Text,
     TextClause,
     Update,
-    and_,
-    bindparam,
-    func,
-    insert,
-    literal_column,
-    select,
-    true,
 )
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapper
@@ -40,7 +32,6 @@ from ..sqlalchemy_internals import (
     annotations_of,
     has_loader_options,
     result_columns,
-    values_of,
     without_annotations,
 )
 
@@ -65,7 +56,7 @@ class DriverStatement:
     types: list[TypeEngine[object]]
     keys: tuple[str, ...]
     setting: dict[tuple[str, ...], tuple[Insert | Update, DriverStatement] | None] = field(default_factory=dict)
-    """The same statement as `with_settings` makes it, for each tuple of names. None: the driver can't send it."""
+    """What `announcing.with_settings` makes of it, for each tuple of names. None: the driver can't send it."""
 
     def arguments(self, values: Mapping[str, object]) -> Arguments:
         """The parameters as the driver takes them."""
@@ -133,48 +124,6 @@ def driver_statement(
     return cached[0]
 
 
-def with_settings(
-    to_send: DriverStatement, names: tuple[str, ...], dialect: Dialect, traits: Traits[M]
-) -> DriverStatement | None:
-    """A write that sets settings before it writes, so that it needs no transaction around it for them.
-
-    Their values are the parameters `setting_parameters`. The settings end with the statement, if the database commits
-    it by itself. None: the driver can't send it.
-
-    The calls are in a condition that has nothing to do with a row. PostgreSQL decides it before it looks for rows, and
-    so before the triggers for rows, and AFTER triggers, run: its plan is a "Result" with a "One-Time Filter".
-    """
-    if names not in to_send.setting:
-        statement = to_send.statement()
-        made = None if statement is None else _setting(statement, names, traits)
-        sent = None if made is None else _compiled_own(made, dialect, traits, ())
-        # A `DriverStatement` refers weakly to its statement.
-        to_send.setting[names] = None if made is None or sent is None else (made, sent)
-    cached = to_send.setting[names]
-    return None if cached is None else cached[1]
-
-
-def setting_parameters(values: Iterable[str]) -> dict[str, object]:
-    """The parameters of `with_settings`."""
-    return {f"dotmac_setting_{place}": value for place, value in enumerate(values)}
-
-
-def _setting(statement: object, names: Sequence[str], traits: Traits[M]) -> Insert | Update | None:
-    calls = [
-        func.pg_catalog.set_config(literal_column(f"'{name}'"), bindparam(parameter, type_=Text()), true())
-        for name, parameter in zip(names, setting_parameters(names), strict=True)
-    ]
-    settings = and_(*(select(each).scalar_subquery().is_not(None) for each in calls))
-    if isinstance(statement, Update):
-        return statement.where(settings)
-    values = values_of(statement) if isinstance(statement, Insert) else {}
-    if not values:
-        return None
-    row = select(*values.values()).where(settings)  # type: ignore[call-overload]  # they are bound parameters
-    inserted = insert(traits.tables[0]).from_select(list(values), row, include_defaults=False)
-    return inserted.returning(*traits.columns.values())
-
-
 def _compiled(
     statement: object, dialect: Dialect, traits: Traits[M], fields: Sequence[str] | None
 ) -> DriverStatement | None:
@@ -184,10 +133,10 @@ def _compiled(
         or _holds_users_sql(statement, traits.tables[0])
     ):
         return None
-    return _compiled_own(statement, dialect, traits, fields)
+    return compile_own(statement, dialect, traits, fields)
 
 
-def _compiled_own(
+def compile_own(
     statement: Select[Any] | Insert | Update, dialect: Dialect, traits: Traits[M], fields: Sequence[str] | None
 ) -> DriverStatement | None:
     """As `_compiled`, for a statement that contains no SQL of the user's."""

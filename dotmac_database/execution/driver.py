@@ -37,7 +37,8 @@ from ..sqlalchemy_internals import (
     raise_as_connect_error,
     raise_as_statement_error,
 )
-from .compiling import DriverStatement, Processors, driver_statement, setting_parameters, with_settings
+from .announcing import setting_parameters, with_settings
+from .compiling import DriverStatement, Processors, driver_statement
 from .objects import inserted, objects_of
 from .routes import Boundary, Route, engine_of
 from .settings import FOR_TRANSACTIONS, FOR_WRITES, announce, opening, providers_for, settings_for_write

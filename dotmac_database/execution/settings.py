@@ -5,7 +5,7 @@ A `SettingsProvider` has the current values. It is registered in one of three wa
 - ``add_provider(session, provider)``: the transactions of this session have the settings, for reads and writes.
 - ``provide_for_writes(provider, concerns)``: a write to a table that it ``concerns`` has them, in all sessions, and
   also on connections without a session. Reads never send them. If the driver sends a single write outside of a
-  transaction, the settings of triggers are a part of it: see `compiling.with_settings`.
+  transaction, the settings of triggers are a part of it: see `announcing.with_settings`.
 - ``provide_for_transactions(engine, provider)``: the transactions of this engine have them. No statement gets a
   transaction because of it.
 

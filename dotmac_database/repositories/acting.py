@@ -5,26 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import update_wrapper
 from inspect import signature
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TypeVar
 
 from ..actors import acting_as
-from .core import RepositoryCore
 
-P = ParamSpec("P")
-R = TypeVar("R")
-S = TypeVar("S", bound=RepositoryCore[Any, Any])
+F = TypeVar("F", bound=Callable[..., object])
 
 
-def acts_for_user(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+def acts_for_user(method: F) -> F:
     """A method that runs in `acting_as` of its argument ``user_id``; with None, the current actor stays."""
-    place = [*signature(method).parameters].index("user_id") - 1
+    place = [*signature(method).parameters].index("user_id")
 
-    def acting(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        user: Any = args[place] if place < len(args) else kwargs.get("user_id")
+    def acting(*args: object, **kwargs: object) -> object:
+        user = args[place] if place < len(args) else kwargs.get("user_id")
         if user is None:
-            return method(self, *args, **kwargs)
-        with acting_as(user):
-            return method(self, *args, **kwargs)
+            return method(*args, **kwargs)
+        with acting_as(user):  # type: ignore[arg-type]  # the method says that it is a str
+            return method(*args, **kwargs)
 
-    update_wrapper(acting, method)
-    return acting
+    return update_wrapper(acting, method)  # type: ignore[return-value]  # it takes the same arguments

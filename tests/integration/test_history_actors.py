@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from dotmac_database import BaseRepository, DatabaseTransaction, DuplicateEntityError, acting_as, current_actor
 from dotmac_database.dialects.drivers import driver_of
 from dotmac_database.dialects.settings import SETTINGS_TABLE
-from dotmac_database.execution.compiling import with_settings
+from dotmac_database.execution.announcing import with_settings
 from dotmac_database.history.tables import history_of
 from tests.conftest import DRIVERS, Face
 from tests.integration.test_history import DOCUMENTS, FILTER, ROW, TENANT, Document, execute, on
