@@ -24,6 +24,7 @@ from .driver_internals import (
     has_begun,
     prepared_statement,
 )
+from .settings import CLEAR_ROWS, SET_ROW
 
 Rows: TypeAlias = Sequence[Sequence[object]]
 Arguments: TypeAlias = Sequence[object] | Mapping[str, object]
@@ -89,11 +90,13 @@ class Driver(ABC):
     """What differs between the drivers.
 
     ``named``: the parameters of a statement are a dict, else a list. ``undoes_statement``: a statement that fails in a
-    transaction is undone by itself, so that it needs no savepoint.
+    transaction is undone by itself, so that it needs no savepoint. ``sets_in_statement``: a statement that the database
+    commits by itself can set settings, which end with it.
     """
 
     named = False
     undoes_statement = False
+    sets_in_statement = True
 
     def is_absent(self) -> bool:
         """Whether a private name that is needed does not exist in the installed versions."""
@@ -134,6 +137,12 @@ class Driver(ABC):
     def enter_autocommit(self, link: Link, *, is_write: bool) -> bool:  # noqa: ARG002 - see above
         """Let the database commit the next statement by itself; returns whether `leave_autocommit` must be called."""
         return False
+
+    def set_for_write(self, link: Link, settings: Mapping[str, str]) -> None:  # noqa: B027 - as for `begin`
+        """Set settings between `enter_autocommit` and the write, unless the statement does it (`sets_in_statement`)."""
+
+    def unset_after_write(self, link: Link) -> None:  # noqa: B027 - as for `begin`
+        """Undo `set_for_write` before `leave_autocommit`. A failed write has undone it already."""
 
     def leave_autocommit(self, link: Link, *, failed: bool = False) -> None:  # noqa: B027 - as for `begin`
         """Undo `enter_autocommit`, also after a statement that has ``failed``."""
@@ -263,6 +272,7 @@ class _Psycopg(_Waiting):
 
 class _Sqlite(_Waiting):
     undoes_statement = True
+    sets_in_statement = False
 
     def is_usable(self, link: Link) -> bool:
         return has_adapter(link.adapted) and link.driver.row_factory is None
@@ -282,6 +292,13 @@ class _Sqlite(_Waiting):
         if is_write and link.driver.isolation_level is None:
             self._wait(link.driver.execute("BEGIN"))
         return is_write
+
+    def set_for_write(self, link: Link, settings: Mapping[str, str]) -> None:
+        for row in settings.items():
+            self._wait(link.driver.execute(SET_ROW, row))
+
+    def unset_after_write(self, link: Link) -> None:
+        self._wait(link.driver.execute(CLEAR_ROWS))
 
     def leave_autocommit(self, link: Link, *, failed: bool = False) -> None:
         if self.in_transaction(link):

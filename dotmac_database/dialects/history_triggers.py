@@ -259,6 +259,18 @@ END $dotmac$"""
                 return f"{column} IS NOT NULL"
 
 
+_MOST_COLUMNS = 50
+"""The most columns that SQLite's ``json_object`` gets here; functions take at most 127 arguments by default."""
+
+
+def _json_value(value: str, other: str) -> str:
+    """The JSON of a value of SQLite, which is ``other`` unless it is a number with a fraction or a BLOB."""
+    return (
+        f"CASE typeof({value}) WHEN 'real' THEN json('{{\"real\":\"' || printf('%!.17g', {value}) || '\"}}') "
+        f"WHEN 'blob' THEN json('{{\"blob\":\"' || hex({value}) || '\"}}') ELSE {other} END"
+    )
+
+
 class _Sqlite(_Names):
     def __init__(self, connection: Connection, recorded: Recorded) -> None:
         super().__init__(connection, recorded)
@@ -325,15 +337,16 @@ class _Sqlite(_Names):
         """The values of a row as JSON; only those that an UPDATE ``changes``, if it is True."""
         other = "NEW" if row == "OLD" else "OLD"
         columns: Sequence[str] = self.recorded.columns
+        if not changes and len(columns) <= _MOST_COLUMNS:
+            # Half as much work as an aggregate: json_object takes numbers without a fraction, texts and NULL as is.
+            values = ((_literal(each), f"{row}.{self.quote(each)}") for each in columns)
+            return f"json_object({', '.join(f'{key}, {_json_value(value, value)}' for key, value in values)})"
         rows = " UNION ALL ".join(
             f"SELECT {_literal(each)} AS k, {row}.{self.quote(each)} AS v"
             + (f", {other}.{self.quote(each)} AS w" if changes else "")
             for each in columns
         )
-        value = (
-            "json(CASE typeof(v) WHEN 'real' THEN '{\"real\":\"' || printf('%!.17g', v) || '\"}' "
-            "WHEN 'blob' THEN '{\"blob\":\"' || hex(v) || '\"}' ELSE json_quote(v) END)"
-        )
+        value = f"json({_json_value('v', 'json_quote(v)')})"
         return f"(SELECT json_group_object(k, {value}) FROM ({rows}){' WHERE v IS NOT w' if changes else ''})"
 
     def _operation(self) -> str:

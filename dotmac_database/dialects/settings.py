@@ -40,8 +40,14 @@ ANNOUNCING = "dotmac_announcing"
 
 _OPTIONS: dict[str, object] = {OWN: True, OPENING: True, ANNOUNCING: True}
 _LOCAL: ColumnElement[bool] = literal_column("true")
-_UPSERT = text(f"INSERT OR REPLACE INTO {SETTINGS_TABLE} (name, value) VALUES (:name, :value)")  # noqa: S608 - a constant
-_CLEARED: dict[str, Executable] = {"sqlite": text(f"DELETE FROM {SETTINGS_TABLE}")}  # noqa: S608 - a constant
+SET_ROW = f"INSERT OR REPLACE INTO {SETTINGS_TABLE} (name, value) VALUES (?, ?)"  # noqa: S608 - a constant
+"""What gives one of SQLite's settings its value, for the driver."""
+
+CLEAR_ROWS = f"DELETE FROM {SETTINGS_TABLE}"  # noqa: S608 - a constant
+"""What deletes SQLite's settings before the commit."""
+
+_UPSERT = text(SET_ROW.replace("(?, ?)", "(:name, :value)"))
+_CLEARED: dict[str, Executable] = {"sqlite": text(CLEAR_ROWS)}
 _CLEARS = "_dotmac_clears_settings"
 """The attribute of an engine that has the listener `_clear`."""
 

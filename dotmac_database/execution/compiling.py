@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
@@ -55,6 +55,8 @@ class DriverStatement:
     parameters: Sequence[tuple[str, object, Process | None]]
     types: list[TypeEngine[object]]
     keys: tuple[str, ...]
+    setting: dict[tuple[str, ...], tuple[Insert | Update, DriverStatement] | None] = field(default_factory=dict)
+    """What `announcing.with_settings` makes of it, for each tuple of names. None: the driver can't send it."""
 
     def arguments(self, values: Mapping[str, object]) -> Arguments:
         """The parameters as the driver takes them."""
@@ -125,13 +127,25 @@ def driver_statement(
 def _compiled(
     statement: object, dialect: Dialect, traits: Traits[M], fields: Sequence[str] | None
 ) -> DriverStatement | None:
-    driver = driver_of(dialect)
     if (
-        driver is None
-        or not isinstance(statement, (Select, Insert, Update))
+        not isinstance(statement, (Select, Insert, Update))
         or (hidden := hidden_columns(statement)) is None
         or _holds_users_sql(statement, traits.tables[0])
     ):
+        return None
+    return compile_own(statement, dialect, traits, fields, hidden)
+
+
+def compile_own(
+    statement: Select[Any] | Insert | Update,
+    dialect: Dialect,
+    traits: Traits[M],
+    fields: Sequence[str] | None,
+    hidden: frozenset[str] = frozenset(),
+) -> DriverStatement | None:
+    """As `_compiled`, for a statement that contains no SQL of the user's, and reads no ``hidden`` columns."""
+    driver = driver_of(dialect)
+    if driver is None:
         return None
     compiled = statement.compile(dialect=dialect)
     if not isinstance(compiled, SQLCompiler) or compiled.post_compile_params or compiled.literal_execute_params:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Dialect, Engine, Table
 from sqlalchemy import exc as sa
@@ -37,10 +37,11 @@ from ..sqlalchemy_internals import (
     raise_as_connect_error,
     raise_as_statement_error,
 )
+from .announcing import setting_parameters, with_settings
 from .compiling import DriverStatement, Processors, driver_statement
 from .objects import inserted, objects_of
 from .routes import Boundary, Route, engine_of
-from .settings import FOR_TRANSACTIONS, FOR_WRITES, announce, opening, providers_for
+from .settings import FOR_TRANSACTIONS, FOR_WRITES, announce, opening, providers_for, settings_for_write
 from .state import SettingsProvider, discard_changes, state_of
 from .work import lost_in_write, rollback, vanished
 
@@ -116,17 +117,24 @@ def write(
     ``is_insert``: it inserts one row. ``entity`` is the row's object, if it was constructed before; for an UPDATE it is
     the object whose changes the statement writes, and which is the session's only object with changes.
 
-    With the boundary AUTOCOMMIT, the database commits it by itself; if the connection is lost, `TransactionError` with
-    ``outcome="unknown"`` is raised. Else it is part of the session's transaction, which is begun if there is none, and
-    rolled back again if the write fails. A rollback makes an inserted object transient, as it does with a flushed one.
-    Returns None if the statement was not sent.
+    With the boundary AUTOCOMMIT, the database commits it by itself, with the settings that it needs; if the connection
+    is lost, `TransactionError` with ``outcome="unknown"`` is raised. Else it is part of the session's transaction,
+    which is begun if there is none, and rolled back again if the write fails. A rollback makes an inserted object
+    transient, as it does with a flushed one. Returns None if the statement was not sent.
     """
     engine = engine_of(session)
     to_send = driver_statement(statement, engine.dialect, traits, ())
     if to_send is None:
         return None
     if route.boundary is Boundary.AUTOCOMMIT:
-        rows = _records(engine, to_send, parameters, repeatable=False)
+        settings = settings_for_write(traits.tables) if FOR_WRITES else _NONE
+        if settings and to_send.driver.sets_in_statement:
+            to_send = with_settings(to_send, tuple(settings), engine.dialect, traits)
+            if to_send is None:
+                return None
+            parameters = {**parameters, **setting_parameters(settings.values())}
+            settings = _NONE
+        rows = _records(engine, to_send, parameters, _Write(settings))
         if rows is None or not is_insert:
             return None if rows is None else objects_of(session, traits, to_send.keys, rows)
         return [inserted(session, traits, to_send.keys, rows[0], entity)]
@@ -195,12 +203,21 @@ def _written(
     return _records_within(session, connection, to_send, parameters, written=tables, is_protected=is_protected)
 
 
+class _Write(NamedTuple):
+    """A write in AUTOCOMMIT, with the ``settings`` that must be set around it, because it does not set them itself."""
+
+    settings: Mapping[str, str]
+
+
+_NONE: Mapping[str, str] = {}
+
+
 def _records(
-    engine: Engine, to_send: DriverStatement, parameters: Mapping[str, object], *, repeatable: bool = True
+    engine: Engine, to_send: DriverStatement, parameters: Mapping[str, object], write: _Write | None = None
 ) -> Sequence[Row] | None:
-    """The rows of a statement in AUTOCOMMIT. None: it was not sent, or a ``repeatable`` read lost its connection."""
+    """The rows of a statement in AUTOCOMMIT. None: it was not sent, or a read (no ``write``) lost its connection."""
     if statement_listeners(engine) is not None:
-        return _observed_records(engine, to_send, parameters, repeatable=repeatable)
+        return _observed_records(engine, to_send, parameters, write)
     try:
         pooled: Pooled = engine.raw_connection()
     except engine.dialect.loaded_dbapi.Error as error:
@@ -220,7 +237,7 @@ def _records(
             to_send.sql,
             arguments,
             is_within=False,
-            is_write=not repeatable,
+            write=write,
             observed=observed,
         )
     except (StatementBudgetExceeded, Warning):
@@ -229,7 +246,7 @@ def _records(
         lost = loses_connection(engine.dialect, pooled, error)
         if lost:
             pooled.invalidate(error)
-            if not repeatable:
+            if write is not None:
                 raise lost_in_write() from error
             return None
         raise to_send.driver.error(engine.dialect, to_send.sql, error, lost=False) from error
@@ -242,7 +259,7 @@ def _records(
 
 
 def _observed_records(
-    engine: Engine, to_send: DriverStatement, parameters: Mapping[str, object], *, repeatable: bool
+    engine: Engine, to_send: DriverStatement, parameters: Mapping[str, object], write: _Write | None
 ) -> Sequence[Row] | None:
     """As `_records`, for an engine with listeners to its statements.
 
@@ -254,9 +271,7 @@ def _observed_records(
             return None  # as in `_records`
         observed = observe(engine.dialect, to_send.sql) if OBSERVED else None
         try:
-            rows = _observed(
-                connection, link, to_send, parameters, is_within=False, is_write=not repeatable, observed=observed
-            )
+            rows = _observed(connection, link, to_send, parameters, is_within=False, write=write, observed=observed)
             if connection.in_transaction():
                 connection.commit()
             elif to_send.driver.in_transaction(link):
@@ -264,7 +279,7 @@ def _observed_records(
         except sa.DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-            if not repeatable:
+            if write is not None:
                 raise lost_in_write() from error.orig
             return None
     return rows
@@ -277,7 +292,7 @@ def _observed(
     parameters: Mapping[str, object],
     *,
     is_within: bool,
-    is_write: bool = False,
+    write: _Write | None = None,
     observed: Statement | None,
 ) -> Sequence[Row]:
     """The rows of a statement, between the calls of the engine's listeners to statements.
@@ -300,7 +315,7 @@ def _observed(
             sql,
             arguments,
             is_within=is_within,
-            is_write=is_write,
+            write=write,
             observed=observed,
         )
         for listener in listeners.after:
@@ -451,20 +466,25 @@ def _sent(
     arguments: Arguments,
     *,
     is_within: bool,
-    is_write: bool = False,
+    write: _Write | None = None,
     observed: Statement | None = None,
 ) -> Sequence[Row]:
     """The rows of a statement, with their values as SQLAlchemy's types convert them.
 
     With ``is_within``, a transaction is begun first unless the connection has one already. Without it, the database
-    commits the statement by itself. ``observed`` is ended when the database has answered.
+    commits the statement by itself, which may be a ``write``. ``observed`` is ended when the database has answered.
     """
     driver = to_send.driver
     if observed is not None:
         observed.started = perf_counter()
-    leaves = not is_within and driver.enter_autocommit(link, is_write=is_write)
+    leaves = not is_within and driver.enter_autocommit(link, is_write=write is not None)
+    settings = _NONE if write is None else write.settings
     try:
+        if settings:
+            driver.set_for_write(link, settings)
         rows, types = _with_fresh_plan(dialect, link, driver, sql, arguments, is_within=is_within)
+        if settings:
+            driver.unset_after_write(link)
     except BaseException as error:
         if observed is not None:
             observed.end(error)

@@ -201,7 +201,8 @@ def write_route(
     the driver sends the write, but a commit would expire         its own transaction
     objects, or row-level security needs a transaction
     the driver sends the write; or it is a single statement,      AUTOCOMMIT
-    and nothing needs a transaction (`_can_omit_begin`)
+    and nothing needs a transaction (`_can_omit_begin`), also
+    no setting, which the driver would send with the write
     else                                                          its own transaction
     ============================================================  ================================
     """
@@ -311,13 +312,17 @@ def _own_transaction_reason(session: Session, state: SessionState) -> Circumstan
 
 
 def _write_transaction_reason(session: Session, state: SessionState, traits: Traits[M]) -> Circumstance | None:
-    """As `_own_transaction_reason`, for a write of the class."""
-    return Circumstance.SETTINGS if _needs_settings(state, traits) else _own_transaction_reason(session, state)
+    """As `_own_transaction_reason`, for a write of the class that the driver sends."""
+    if _needs_settings(state, traits, by_driver=True):
+        return Circumstance.SETTINGS
+    return _own_transaction_reason(session, state)
 
 
-def _needs_settings(state: SessionState, traits: Traits[M]) -> bool:
-    """Whether a write of the class needs a transaction with settings."""
-    return bool(state.settings) or (bool(FOR_WRITES) and any(map(write_needs, traits.tables)))
+def _needs_settings(state: SessionState, traits: Traits[M], *, by_driver: bool = False) -> bool:
+    """Whether a write of the class needs a transaction with settings. ``by_driver``: see `write_needs`."""
+    if state.settings or not FOR_WRITES:
+        return bool(state.settings)
+    return any(write_needs(table, by_driver=by_driver) for table in traits.tables)
 
 
 def _expires(session: Session, state: SessionState) -> bool:

@@ -4,7 +4,8 @@ A `SettingsProvider` has the current values. It is registered in one of three wa
 
 - ``add_provider(session, provider)``: the transactions of this session have the settings, for reads and writes.
 - ``provide_for_writes(provider, concerns)``: a write to a table that it ``concerns`` has them, in all sessions, and
-  also on connections without a session. Reads never send them.
+  also on connections without a session. Reads never send them. If the driver sends a single write outside of a
+  transaction, the settings of triggers are a part of it: see `announcing.with_settings`.
 - ``provide_for_transactions(engine, provider)``: the transactions of this engine have them. No statement gets a
   transaction because of it.
 
@@ -96,9 +97,30 @@ def provide_for_transactions(engine: Engine, provider: SettingsProvider) -> Call
     return lambda: FOR_TRANSACTIONS.remove(entry)
 
 
-def write_needs(table: Table) -> bool:
-    """Whether a write to the table needs a transaction with settings now."""
-    return any(each.concerns(table) and each.provider.current() is not None for each in FOR_WRITES)
+def write_needs(table: Table, *, by_driver: bool = False) -> bool:
+    """Whether a write to the table needs a transaction with settings now.
+
+    ``by_driver``: the driver sends the write alone, and with it the settings that only triggers read.
+    """
+    return any(
+        not (by_driver and provider.for_triggers) and concerns(table) and provider.current() is not None
+        for provider, concerns in FOR_WRITES
+    )
+
+
+def settings_for_write(tables: Iterable[Table]) -> dict[str, str]:
+    """The settings by name that the triggers of these tables need for a write that is no part of a transaction."""
+    values: dict[str, str] = {}
+    for provider, concerns in FOR_WRITES:
+        state = provider.current() if provider.for_triggers else None
+        if state is not None and any(map(concerns, tables)):
+            values |= provider.values(state)
+    return values
+
+
+def writes_have_settings() -> bool:
+    """Whether a write to some table needs settings now."""
+    return any(each.provider.current() is not None for each in FOR_WRITES)
 
 
 def providers_for(session: Session | None, tables: Iterable[Table] | None) -> list[SettingsProvider]:

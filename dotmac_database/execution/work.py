@@ -29,7 +29,8 @@ from ..dialects.transactions import (
 from ..errors import DatabaseError, TransactionError
 from ..sqlalchemy_internals import begin_nested_unflushed, has_nothing_to_flush
 from .ended import end_for_good
-from .routes import Boundary, Route, log_route, read_route
+from .routes import Boundary, Route, Sender, log_route, read_route
+from .settings import writes_have_settings
 from .state import Held, has_several_engines, loaded_values, refuse_ended, restore_values, state_of
 
 T = TypeVar("T")
@@ -159,7 +160,7 @@ def writing(
         else:
             with _values_before_rollback(session) as held:
                 try:
-                    yield _nothing if route.boundary is not Boundary.AUTOCOMMIT else lambda: _without_begin(session)
+                    yield (lambda: _without_begin(session)) if _omits_begin(route) else _nothing
                     session.flush()
                 except BaseException as error:
                     rollback(session, keep_values=True)
@@ -190,6 +191,16 @@ def commit_own(session: Session, *, auto_commit: bool, model: type | None = None
     """Commit after a write if ``auto_commit`` is True, no block is open, and the user did not begin the transaction."""
     if auto_commit and not state_of(session).open_blocks and _autobegun(session):
         commit(session, model)
+
+
+def _omits_begin(route: Route) -> bool:
+    """Whether the statement can be sent without BEGIN and COMMIT.
+
+    If the driver should have sent it, and has not, nothing else sends the settings that it may need together with it.
+    """
+    if route.boundary is not Boundary.AUTOCOMMIT:
+        return False
+    return route.sender is not Sender.DRIVER or not writes_have_settings()
 
 
 def _without_begin(session: Session) -> None:

@@ -14,10 +14,11 @@ Operation: TypeAlias = Literal["create", "update", "soft_delete", "restore", "de
 class HistoryEntry:
     """One change of a row.
 
-    ``at`` is the time of the statement (UTC), and ``actor`` the audit user of `acting_as` then; None: there was none,
-    or another program has written. ``before`` and ``after`` are values by attribute, as an entity has them. An update,
-    a soft deletion and a restoration have the changed columns only. ``before`` is None for a ``create``, and ``after``
-    for a ``delete``; the other one is the whole row. A column that the class no longer has keeps its JSON value.
+    ``at`` is the time of the statement (UTC), and ``actor`` the ``user_id`` of the method that has written, or else the
+    audit user of `acting_as` then; None: there was none, or another program has written. ``before`` and ``after`` are
+    values by attribute, as an entity has them. An update, a soft deletion and a restoration have the changed columns
+    only. ``before`` is None for a ``create``, and ``after`` for a ``delete``; the other one is the whole row. A column
+    that the class no longer has keeps its JSON value.
     """
 
     at: datetime

@@ -43,6 +43,8 @@ _OPEN: WeakSet[Session] = WeakSet()
 
 _DIALECTS = "_dotmac_past"
 _MOST_DIALECTS = 8
+_NO_COLUMNS = ("*", "1")
+"""The literals of the toolkit and of SQLAlchemy that read no column."""
 _WITH = re.compile(r"\s*(?:/\*.*?\*/\s*)*WITH\b(\s+RECURSIVE\b)?\s*", re.DOTALL)
 
 
@@ -158,7 +160,8 @@ def _at(connection: Connection, statement: str, context: DefaultExecutionContext
     for table, name in compiled.past_tables.items():
         history = history_of(table)
         assert history is not None
-        parts.append(f"{name} AS ({past_rows(connection, table, history, recorded(table).tenant, moment)})")
+        names = None if compiled.reads_text else compiled.past_columns.get(table.key, ())
+        parts.append(f"{name} AS ({past_rows(connection, table, history, recorded(table).tenant, moment, names)})")
     text = ", ".join(parts)
     if connection.dialect.paramstyle in ("format", "pyformat"):
         text = text.replace("%", "%%")
@@ -171,17 +174,21 @@ def _at(connection: Connection, statement: str, context: DefaultExecutionContext
 class PastCompiler:
     """The mixin for a compiler class: it reads each table by the name in ``past_tables``.
 
-    Raises `MisuseError` for a table without a history and for a private column.
+    ``past_columns`` are the names of the columns that the statement reads, by the key of their table. ``reads_text``:
+    it has a text, which may read others. Raises `MisuseError` for a table without a history and for a private column.
     """
 
     def __init__(self, *args: object, **kw: object) -> None:
         self.past_tables: dict[Table, str] = {}
+        self.past_columns: dict[str, set[str]] = {}
+        self.reads_text = False
         super().__init__(*args, **kw)
 
     def visit_table(self, table: TableClause, asfrom: bool = False, iscrud: bool = False, **kw: Any) -> str:
         """Render a table (called by SQLAlchemy)."""
         text: str = super().visit_table(table, asfrom=asfrom, iscrud=iscrud, **kw)  # type: ignore[misc]  # the dialect's compiler has it
         if not asfrom:
+            self.reads_text = True  # the whole row
             return text
         known = table.metadata.tables.get(table.key) if isinstance(table, Table) else None
         if known is None or history_of(known) is None:
@@ -196,13 +203,23 @@ class PastCompiler:
             return name
         return f"{name} AS {self.preparer.quote(table.name)}"  # type: ignore[attr-defined]  # as above
 
+    def visit_textclause(self, *args: object, **kw: object) -> str:
+        """Render a text (called by SQLAlchemy)."""
+        self.reads_text = True
+        return super().visit_textclause(*args, **kw)  # type: ignore[misc]  # as above
+
     def visit_column(self, column: ColumnClause[Any], *args: object, **kw: object) -> str:
         """Render a column (called by SQLAlchemy)."""
         text: str = super().visit_column(column, *args, **kw)  # type: ignore[misc]  # as above
         table = column.table
+        if table is None and not (column.is_literal and column.name in _NO_COLUMNS):
+            self.reads_text = True
         for each in column.base_columns:
-            if isinstance(each, Column) and each.info.get("private"):
+            if not isinstance(each, Column):
+                continue
+            if each.info.get("private"):
                 raise MisuseError(f"as_of() can't read {each.table.name}.{each.name}: private columns have no history.")
+            self.past_columns.setdefault(each.table.key, set()).add(each.name)
         if not isinstance(table, Table):
             return text
         if table.schema is None:

@@ -37,6 +37,7 @@ from ..statements.reads import Bound
 from ..statements.rows import Key, Rows, changed_rows, new_rows, rows_of
 from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS
+from .acting import acts_for_user
 from .changing import FRESH
 from .core import RepositoryCore, SyncDb
 from .many import ManyRowsWriter
@@ -71,6 +72,7 @@ class BulkMethods(ManyRowsWriter[M, SyncDb]):
     @overload
     def bulk_create(self, rows: Iterable[Any], user_id: str | None = None, *, returning: bool) -> list[M] | int: ...
 
+    @acts_for_user
     def bulk_create(self, rows: Iterable[Any], user_id: str | None = None, *, returning: bool = True) -> list[M] | int:
         """Insert many rows atomically: one INSERT per batch for each set of fields that the rows have.
 
@@ -149,6 +151,7 @@ class BulkMethods(ManyRowsWriter[M, SyncDb]):
                 prepared.append(self._new_row(writer, row, index).values)
         return [rows_of([first + place for place in places], members) for places, members in writer.runs(prepared)]
 
+    @acts_for_user
     def bulk_update(self, rows: Iterable[Any], user_id: str | None = None) -> int:
         """Update many rows atomically. Each given row contains its primary key. Returns the number of rows found.
 

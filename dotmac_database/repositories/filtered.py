@@ -19,6 +19,7 @@ from ..statements.inheritance import matching, spreads
 from ..statements.judging import UNKNOWN
 from ..statements.reads import Bound, for_update
 from ..statements.writes import Writer
+from .acting import acts_for_user
 from .changing import RowWriter
 from .core import SyncDb
 from .deleting import follow_database
@@ -31,6 +32,7 @@ M = TypeVar("M")
 class FilteredMethods(RowWriter[M, SyncDb]):
     """Writes of all rows that match filters. Each call is atomic."""
 
+    @acts_for_user
     def update_where(
         self,
         filters: FiltersLike,
@@ -73,6 +75,7 @@ class FilteredMethods(RowWriter[M, SyncDb]):
                 return self._limited(self._counted(writer.update_where(analysis, values)), at_most)
             return self._change_each(writer, analysis, values, at_most)
 
+    @acts_for_user
     @exercises_deletion
     def delete_where(
         self,

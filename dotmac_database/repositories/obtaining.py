@@ -12,6 +12,7 @@ from ..field_names import FieldName
 from ..statements.data import Values
 from ..statements.upserts import conflict_columns, meets_living_only
 from ..statements.writes import Writer
+from .acting import acts_for_user
 from .core import SyncDb
 from .writing import WriteMethods
 
@@ -21,6 +22,7 @@ M = TypeVar("M")
 class ObtainMethods(WriteMethods[M, SyncDb]):
     """Reads a row, or creates it if it does not exist."""
 
+    @acts_for_user
     def get_or_create(self, data: Any, match_fields: Iterable[FieldName], user_id: str | None = None) -> tuple[M, bool]:
         """The row whose ``match_fields`` have the values of ``data``, or a new one by `create`; and whether it is new.
 

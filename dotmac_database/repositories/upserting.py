@@ -24,6 +24,7 @@ from ..statements.scope import not_deleted_conditions
 from ..statements.upserts import VersionStep, changed_fields, conflict_columns, meets_living_only, upsert, upsert_many
 from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS
+from .acting import acts_for_user
 from .changing import FRESH
 from .core import SyncDb
 from .many import ManyRowsWriter
@@ -49,6 +50,7 @@ class UpsertMethods(ManyRowsWriter[M, SyncDb]):
         """
         return self.bulk_upsert([data], conflict_fields, user_id)[0]
 
+    @acts_for_user
     def bulk_upsert(
         self, rows: Iterable[Any], conflict_fields: Iterable[FieldName], user_id: str | None = None
     ) -> list[M]:

@@ -27,6 +27,7 @@ from ..statements.data import Values
 from ..statements.inheritance import of_key, spreads
 from ..statements.reads import Bound
 from ..statements.writes import Writer
+from .acting import acts_for_user
 from .changing import RowWriter
 from .core import SyncDb
 from .deleting import UnitOfWorkDeletion, deletion_refusal, enforces_keys, follow_database
@@ -38,9 +39,11 @@ M = TypeVar("M")
 class WriteMethods(RowWriter[M, SyncDb]):
     """Writes. Each write is atomic. With ``auto_commit`` it is committed, unless it is part of an open transaction.
 
-    ``user_id`` is the audit user; None: the current one of `acting_as`.
+    ``user_id`` is the actor, for the audit columns and for the history, as if the method were called in `acting_as`;
+    None: the current one of `acting_as`.
     """
 
+    @acts_for_user
     def create(self, data: Any, user_id: str | None = None) -> M:
         """Insert one row and return it with all columns loaded. One INSERT, then COMMIT.
 
@@ -174,6 +177,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
                 setattr(data, key, kind())
                 set_committed_value(data, key, members.values() if kind is dict else values[key])
 
+    @acts_for_user
     def update(self, entity_id: Any, data: Any, user_id: str | None = None, *, expected_version: Any = None) -> M:
         """Write the fields that are set in ``data`` and return the row. One UPDATE … RETURNING, then COMMIT.
 
@@ -211,6 +215,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
             self._note_written(entity)
         return entity
 
+    @acts_for_user
     @exercises_deletion
     def restore(self, entity_id: Any, user_id: str | None = None) -> M:
         """Undo a soft deletion and return the row. One statement. Raises `EntityNotFoundError` if there is no row."""
@@ -276,6 +281,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
                 raise ValidationError(f"{self.traits.name}.{name}: a primary key can't be changed.", field=name)
         return values
 
+    @acts_for_user
     @exercises_deletion
     def delete(
         self,

@@ -11,8 +11,23 @@ from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, ForeignKey, LargeBinary, MetaData, Numeric, String, delete, insert, select, text, update
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+from sqlalchemy import (
+    JSON,
+    ForeignKey,
+    LargeBinary,
+    Numeric,
+    String,
+    cast,
+    column,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column, relationship
 
 from dotmac_database import (
     Count,
@@ -31,6 +46,7 @@ from dotmac_database import (
 from dotmac_database.testing import AsyncMockRepository, MockRepository
 from dotmac_database.types import UTCDateTime, utc_now
 from tests.conftest import DRIVERS, Face, Faces, counted
+from tests.sync_work import create_anew, sync
 
 
 class Base(DeclarativeBase):
@@ -82,16 +98,7 @@ ALBUMS: Any = Album.__table__
 @pytest.fixture(scope="module", params=DRIVERS)
 def created(request: pytest.FixtureRequest, faces: Faces) -> Face:
     """The face of each driver, with the tables."""
-    face = faces[request.param]
-    metadata: MetaData = Base.metadata
-
-    def create(session: Session) -> None:
-        metadata.drop_all(session.connection())
-        metadata.create_all(session.connection())
-        session.commit()
-
-    sync(face, create)
-    return face
+    return create_anew(faces[request.param], Base.metadata)
 
 
 @pytest.fixture
@@ -100,14 +107,6 @@ def on(created: Face) -> Face:
     execute(created, delete(SONGS))
     execute(created, delete(ALBUMS))
     return created
-
-
-def sync(face: Face, work: Callable[[Session], Any], session: Any = None) -> Any:
-    """The result of sync work on either face."""
-    if session is None:
-        with face.session() as session:
-            return sync(face, work, session)
-    return face(session.run_sync, work) if face.is_async else work(session)
 
 
 def moment() -> datetime:
@@ -212,6 +211,38 @@ def test_a_random_sequence_of_writes_can_be_seen_again(on: Face) -> None:
             only = [{"field": "length", "operator": "gt", "value": 0}]
             expected = [row for row in rows if (row[SONGS.columns.keys().index("length")] or 0) > 0]
             assert as_rows(on(past.list, {"filters": only})) == expected
+            assert [row["id"] for row in on(past.values("id").list)] == [row[0] for row in rows]
+            for place in random.sample(range(len(SONGS.columns)), 2):  # columns that are rebuilt alone
+                key = Song.__mapper__.get_property_by_column([*SONGS.columns][place]).key
+                nulls = sum(row[place] is None for row in rows)
+                assert on(past.count, [{"field": key, "operator": "is_null"}]) == nulls
+                assert [row[key] for row in on(past.values("id", key).list)] == [row[place] for row in rows]
+
+
+TEXTS: dict[str, Callable[[], Any]] = {
+    "text": lambda: text("length > 1"),
+    "literal column": lambda: literal_column("length") > 1,
+    "column": lambda: column("length") > 1,
+    "column of an alias": lambda: select(aliased(Song)).subquery().select().exists() & (Song.length > 1),
+    "whole row": lambda: func.length(cast(Song.__table__.table_valued(), String)) > 0,  # type: ignore[attr-defined]
+}
+
+
+@pytest.mark.parametrize("way", TEXTS)
+def test_columns_in_texts_are_rebuilt_too(on: Face, way: str) -> None:
+    """Only those columns are rebuilt that a statement reads; a text may read any."""
+    if way == "whole row" and on.engine.dialect.name == "sqlite":
+        return  # it has no such value
+    with on.session() as session:
+        songs = on.repository(session, Song, "t")
+        for number in (1, 2):
+            on(songs.create, {"id": number, "name": "a", "length": 2.0 * number})
+        then = moment()
+        on(songs.update, 1, {"length": 0.0})
+        on(songs.delete, 2)
+        base: Any = type(songs)
+        conditioned = type("Conditioned", (base,), {"conditions": lambda _: [TEXTS[way]()]})(session, Song, "t")
+        assert on(conditioned.as_of(then).count) == 2
 
 
 def fill(on: Face, session: Any) -> tuple[Any, datetime]:

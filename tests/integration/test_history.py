@@ -23,6 +23,7 @@ from dotmac_database import (
 from dotmac_database.history.tables import history_of
 from dotmac_database.testing import MockRepository
 from tests.conftest import DRIVERS, Face, Faces
+from tests.sync_work import create_anew, sync
 
 
 class Base(DeclarativeBase):
@@ -77,24 +78,7 @@ WHOLE = {
 @pytest.fixture(params=DRIVERS)
 def on(request: pytest.FixtureRequest, faces: Faces) -> Face:
     """The face of each driver, with empty tables."""
-    face = faces[request.param]
-    metadata: MetaData = Base.metadata
-
-    def create(session: Session) -> None:
-        metadata.drop_all(session.connection())
-        metadata.create_all(session.connection())
-        session.commit()
-
-    sync(face, create)
-    return face
-
-
-def sync(face: Face, work: Callable[[Session], Any], session: Any = None) -> Any:
-    """The result of sync work on either face."""
-    if session is None:
-        with face.session() as session:
-            return sync(face, work, session)
-    return face(session.run_sync, work) if face.is_async else work(session)
+    return create_anew(faces[request.param], Base.metadata)
 
 
 def execute(*statements: Any) -> Callable[[Face, Any, Any], None]:

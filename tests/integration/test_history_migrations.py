@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Engine, String, inspect, text
+from sqlalchemy import String, inspect, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from dotmac_database import HistoryMixin, SoftDeleteMixin, TenantMixin, create_repository
 from dotmac_database.engines import Database
+from tests.migration_scripts import env_of, run, write_scripts
 
 
 class Base(DeclarativeBase):
@@ -27,37 +26,12 @@ class Order(HistoryMixin, TenantMixin, SoftDeleteMixin, Base):
     card: Mapped[str | None] = mapped_column(info={"private": True})
 
 
-ENV = f"""
-from alembic import context
-from dotmac_database.history.alembic import compare_history
-from dotmac_database.tenancy.alembic import compare_tenant_rls
-from {__name__} import Base
-
-connection = context.config.attributes["connection"]
-context.configure(
-    connection=connection,
-    target_metadata=Base.metadata,
-    process_revision_directives=compare_history(Base.metadata, compare_tenant_rls(Base.metadata)),
+ENV = env_of(
+    "compare_history(Base.metadata, compare_tenant_rls(Base.metadata))",
+    "from dotmac_database.history.alembic import compare_history",
+    "from dotmac_database.tenancy.alembic import compare_tenant_rls",
+    f"from {__name__} import Base",
 )
-with context.begin_transaction():
-    context.run_migrations()
-"""
-TEMPLATE = '''"""${message}"""
-import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
-from alembic import op
-
-revision = ${repr(up_revision)}
-down_revision = ${repr(down_revision)}
-
-
-def upgrade():
-    ${upgrades if upgrades else "pass"}
-
-
-def downgrade():
-    ${downgrades if downgrades else "pass"}
-'''
 
 
 @pytest.fixture(scope="module")
@@ -65,21 +39,11 @@ def tables() -> Any:
     return Base.metadata
 
 
-def run(engine: Engine, folder: Path, name: str, *args: Any, **options: Any) -> Any:
-    config = Config()
-    config.set_main_option("script_location", str(folder))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        return getattr(command, name)(config, *args, **options)
-
-
 def test_the_triggers_are_part_of_the_migrations(database: Database, tmp_path: Path) -> None:
     engine = database.engine
     with engine.begin() as connection:
         Base.metadata.drop_all(connection)
-    (tmp_path / "versions").mkdir()
-    (tmp_path / "env.py").write_text(ENV)
-    (tmp_path / "script.py.mako").write_text(TEMPLATE)
+    write_scripts(tmp_path, ENV)
     run(engine, tmp_path, "revision", "first", autogenerate=True, rev_id="0001")
     script = next((tmp_path / "versions").glob("0001*")).read_text()
     line = "op.enable_history('orders', keys=['id'], tenant='tenant_id', mark='is_deleted', private=['card'])"

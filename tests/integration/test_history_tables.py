@@ -139,3 +139,25 @@ def test_a_class_of_sqlmodel(kind: str, request: pytest.FixtureRequest, tmp_path
         assert {each.title for each in leases.list()} == {"Other"}
     SQLModel.metadata.drop_all(database.engine, tables=tables)
     database.dispose()
+
+
+@pytest.mark.parametrize("width", [49, 50, 200])
+def test_sqlite_records_tables_of_any_width(width: int) -> None:
+    """A function of SQLite takes at most 127 arguments by default."""
+    base: Any = type("Base", (DeclarativeBase,), {})
+    names = [f"c{number}" for number in range(width)]
+    columns = {name: mapped_column() for name in names}
+    kinds: dict[str, Any] = {"id": Mapped[int], **dict.fromkeys(names, Mapped[float | None])}
+    model: Any = type("Wide", (HistoryMixin, base), {
+        "__tablename__": "history_wide", "__annotations__": kinds, "id": mapped_column(primary_key=True), **columns,
+    })  # fmt: skip
+    database = create_database("sqlite://")
+    base.metadata.create_all(database.engine)
+    with database.sessions() as session:
+        wide = create_repository(session, model)
+        values = {name: number / 2 if number % 3 else None for number, name in enumerate(names)}
+        wide.create({"id": 1, **values})
+        wide.delete(1)
+        created, deleted = wide.history(1)
+    database.dispose()
+    assert created.after == deleted.before == {"id": 1, **values}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from dotmac_database import HistoryMixin
-from tests.conftest import DRIVERS, Faces
+from dotmac_database import HistoryMixin, acting_as
+from tests.conftest import DRIVERS, Face, Faces
 from tests.integration.test_driver_types import Group, groups_on
-from tests.integration.test_history import sync
+from tests.sync_work import create_anew, sync
 
 pytestmark = pytest.mark.filterwarnings("ignore:Type object .* does not refer to an OperatorClass")
 
@@ -38,25 +38,22 @@ def _model_of(base: Any, name: str, group: Group) -> Any:
     return type(name, (HistoryMixin, base), {**fixed, **columns})
 
 
-def _create(model: Any, session: Session) -> None:
-    connection = session.connection()
-    if connection.dialect.name == "postgresql":
-        session.execute(text("CREATE EXTENSION IF NOT EXISTS hstore"))
-        session.commit()
-        connection = session.connection()
-    model.metadata.drop_all(connection)
-    model.metadata.create_all(connection)
-    session.commit()
+def _create(face: Face, model: Any) -> None:
+    if face.engine.dialect.name == "postgresql":
+        extension = text("CREATE EXTENSION IF NOT EXISTS hstore")
+        sync(face, lambda session: (session.execute(extension), session.commit()))
+    create_anew(face, model.metadata)
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_each_type_is_given_back_as_an_entity_has_it(faces: Faces, driver: str) -> None:
+@pytest.mark.parametrize("actor", [None, "alice"])
+def test_each_type_is_given_back_as_an_entity_has_it(faces: Faces, driver: str, actor: str | None) -> None:
     face = faces[driver]
     dialect = face.engine.dialect.name
-    sync(face, partial(_create, recorded_groups(dialect)[0].model))
+    _create(face, recorded_groups(dialect)[0].model)
     for group in recorded_groups(dialect):
         names = [kind.name for kind in group.kinds]
-        with face.session() as session:
+        with face.session(expire_on_commit=False) as session, acting_as(actor):
             repository = face.repository(session, group.model)
             states: list[dict[str, Any]] = []
             for number, row in enumerate(group.rows):

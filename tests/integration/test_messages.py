@@ -137,8 +137,8 @@ EXPECTED = """
 | telemetry        | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
 | history          | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
 | history          | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
-| history, actor   | asyncpg       | 1/1 | 1/1  | 1/1  | 3/3    | 3/3    | 11/11 | 7/7                |
-| history, actor   | psycopg       | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
+| history, actor   | asyncpg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 11/11 | 7/7                |
+| history, actor   | psycopg       | 1/1 | 1/1  | 1/1  | 1/1    | 1/1    | 12/12 | 8/8                |
 | message          | asyncpg       | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
 | message          | psycopg       | 1/1 | 1/1  | 1/1  | 4/4    | 4/4    | 12/12 | 8/8                |
 | actors' policies | asyncpg       | 3/3 | 3/3  | 3/3  | 3/3    | 4/4    | 13/13 | 7/7                |

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from sqlalchemy import DDL, MetaData, event, insert, select, text
+from sqlalchemy import DDL, event, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
@@ -24,6 +24,7 @@ from dotmac_database.execution.settings import FOR_WRITES, add_provider, provide
 from dotmac_database.execution.state import SettingsProvider
 from dotmac_database.tenancy.rls.policies import SETTING
 from tests.conftest import DRIVERS, Face, Faces, counted
+from tests.sync_work import create_anew, sync
 
 NAME = "dotmac.test_setting"
 VALUE: ContextVar[str | None] = ContextVar("value", default=None)
@@ -84,31 +85,14 @@ def provided() -> Iterator[None]:
 def on(request: pytest.FixtureRequest, faces: Faces) -> Face:
     """The face of each driver, with empty tables."""
     face = faces[request.param]
-    metadata: MetaData = Base.metadata
     if face.engine.dialect.name == "postgresql":
         drop = "DROP FUNCTION IF EXISTS note_setting CASCADE"
-        _sync(face, lambda session: session.connection().exec_driver_sql(drop) and session.commit())
-    _sync(
-        face,
-        lambda session: (
-            metadata.drop_all(session.connection()),
-            metadata.create_all(session.connection()),
-            session.commit(),
-        ),
-    )
-    return face
-
-
-def _sync(face: Face, work: Callable[[Session], Any], session: Any = None) -> Any:
-    """The result of sync work on either face."""
-    if session is None:
-        with face.session() as session:
-            return _sync(face, work, session)
-    return face(session.run_sync, work) if face.is_async else work(session)
+        sync(face, lambda session: session.connection().exec_driver_sql(drop) and session.commit())
+    return create_anew(face, Base.metadata)
 
 
 def values(face: Face) -> list[str | None]:
-    return _sync(face, lambda session: list(session.scalars(select(Noted.value).order_by(Noted.id))))  # type: ignore[no-any-return]
+    return sync(face, lambda session: list(session.scalars(select(Noted.value).order_by(Noted.id))))  # type: ignore[no-any-return]
 
 
 def rows(count: int) -> list[dict[str, object]]:
@@ -147,18 +131,18 @@ WAYS: dict[str, Callable[[Face, Any, Any], object]] = {
     "arrays": lambda face, _session, noted: face(noted.bulk_create, rows(30)),
     "copy": lambda face, _session, noted: face(noted.bulk_create, rows(600), returning=False),
     "upsert": lambda face, _session, noted: face(noted.upsert, rows(1)[0], conflict_fields=["id"]),
-    "core": lambda face, session, _noted: _sync(face, _core, session),
-    "unit of work": lambda face, session, _noted: _sync(face, _unit_of_work, session),
-    "raw": lambda face, session, _noted: _sync(face, _raw, session),
-    "engine": lambda face, session, _noted: _sync(face, _by_engine, session),
-    "from statement": lambda face, session, _noted: _sync(face, _from_statement, session),
+    "core": lambda face, session, _noted: sync(face, _core, session),
+    "unit of work": lambda face, session, _noted: sync(face, _unit_of_work, session),
+    "raw": lambda face, session, _noted: sync(face, _raw, session),
+    "engine": lambda face, session, _noted: sync(face, _by_engine, session),
+    "from statement": lambda face, session, _noted: sync(face, _from_statement, session),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_each_way_of_writing_has_the_setting(on: Face, way: str) -> None:
     for expected in ("first", None, "it's \\ a %s :name"):
-        _sync(on, lambda session: (session.execute(NOTED.delete()), session.commit()))
+        sync(on, lambda session: (session.execute(NOTED.delete()), session.commit()))
         token = VALUE.set(expected)
         try:
             with on.session() as session:
@@ -173,7 +157,7 @@ def left_behind(face: Face) -> list[Any]:
     """The settings that SQLite's table has after a commit."""
     if face.engine.dialect.name == "postgresql":
         return []
-    return _sync(face, lambda session: session.execute(text("SELECT * FROM dotmac_settings")).all())  # type: ignore[no-any-return]
+    return sync(face, lambda session: session.execute(text("SELECT * FROM dotmac_settings")).all())  # type: ignore[no-any-return]
 
 
 def test_a_change_within_a_transaction_is_announced_before_the_next_write(on: Face) -> None:
@@ -196,10 +180,10 @@ def test_it_is_announced_again_after_a_rollback_to_a_savepoint(on: Face) -> None
         with on.session() as session:
             noted = on.repository(session, Noted, "t")
             with on.entered(block(session)):
-                nested = _sync(on, lambda session: session.begin_nested(), session)
+                nested = sync(on, lambda session: session.begin_nested(), session)
                 on(noted.create, {"id": 1, "name": "n"})
                 if on.is_async:
-                    _sync(on, lambda _: nested.rollback(), session)
+                    sync(on, lambda _: nested.rollback(), session)
                 else:
                     nested.rollback()
                 on(noted.create, {"id": 2, "name": "n"})
@@ -218,7 +202,7 @@ def test_reads_and_other_tables_send_nothing(on: Face) -> None:
             on(noted.get_by_id, 1)
             on(noted.list)
             on(plain.create, {"id": len(statements) + next(_NUMBERS), "name": "n"})
-            _sync(on, lambda session: session.execute(text("SELECT 1")), session)
+            sync(on, lambda session: session.execute(text("SELECT 1")), session)
         return statements
 
     before = sent()
@@ -238,7 +222,7 @@ _NUMBERS = iter(range(100, 1000, 10))
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 def test_the_tenant_and_another_setting_are_one_message(faces: Faces, driver: str) -> None:
     face = faces[driver]
-    _sync(face, lambda session: (Base.metadata.create_all(session.connection()), session.commit()))
+    sync(face, lambda session: (Base.metadata.create_all(session.connection()), session.commit()))
     maker: Any = (async_sessionmaker if face.is_async else sessionmaker)(
         face.database.async_engine if face.is_async else face.engine
     )
@@ -250,8 +234,8 @@ def test_the_tenant_and_another_setting_are_one_message(faces: Faces, driver: st
     token = VALUE.set("a")
     try:
         with counted(face.engine) as sent:
-            assert _sync(face, lambda session: session.execute(names).one(), session) == ("t", "a")
-            assert _sync(face, lambda session: session.execute(names).one(), session) == ("t", "a")
+            assert sync(face, lambda session: session.execute(names).one(), session) == ("t", "a")
+            assert sync(face, lambda session: session.execute(names).one(), session) == ("t", "a")
         assert len([each for each in sent if "set_config" in each]) == 1
     finally:
         VALUE.reset(token)
@@ -265,7 +249,7 @@ def test_nothing_is_announced_before_a_failed_savepoint_is_rolled_back(on: Face)
     try:
         with on.session() as session:
             add_provider(session.sync_session if on.is_async else session, PROVIDER)
-            _sync(on, _fail_twice, session)
+            sync(on, _fail_twice, session)
     finally:
         VALUE.reset(token)
 
@@ -290,7 +274,7 @@ def test_a_session_can_have_a_provider_for_reads_too(on: Face) -> None:
         with on.session() as session:
             add_provider(session.sync_session if on.is_async else session, PROVIDER)
             read = text(f"SELECT current_setting('{NAME}')")
-            assert _sync(on, lambda session: session.execute(read).scalar(), session) == "a"
+            assert sync(on, lambda session: session.execute(read).scalar(), session) == "a"
             on(session.rollback)
             assert on(on.repository(session, Noted, "t").list) == []
     finally:

@@ -5,49 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Engine, MetaData, inspect, text
 
 from dotmac_database import RowLevelSecurity
 from dotmac_database.engines import make_engine
+from tests.migration_scripts import env_of, run, write_scripts
 
 from .models import Base
 
-_ENV = """
-from alembic import context
-from dotmac_database.tenancy.alembic import compare_tenant_rls
-from tests.tenancy.models import Base
-
-connection = context.config.attributes["connection"]
-context.configure(
-    connection=connection,
-    target_metadata=Base.metadata,
-    process_revision_directives=compare_tenant_rls(Base.metadata),
+_ENV = env_of(
+    "compare_tenant_rls(Base.metadata)",
+    "from dotmac_database.tenancy.alembic import compare_tenant_rls",
+    "from tests.tenancy.models import Base",
 )
-with context.begin_transaction():
-    context.run_migrations()
-"""
-_TEMPLATE = '''"""${message}"""
-import sqlalchemy as sa
-import dotmac_database.types
-import sqlmodel
-from alembic import op
-
-revision = ${repr(up_revision)}
-down_revision = ${repr(down_revision)}
-
-
-def upgrade():
-    ${upgrades if upgrades else "pass"}
-
-
-def downgrade():
-    ${downgrades if downgrades else "pass"}
-'''
 _BY_HAND = """
 import sqlalchemy as sa
 from alembic import op
@@ -71,10 +43,7 @@ def downgrade():
 
 @pytest.fixture
 def scripts(tmp_path: Path) -> Path:
-    (tmp_path / "versions").mkdir()
-    (tmp_path / "env.py").write_text(_ENV)
-    (tmp_path / "script.py.mako").write_text(_TEMPLATE)
-    return tmp_path
+    return write_scripts(tmp_path, _ENV)
 
 
 @pytest.fixture
@@ -84,14 +53,6 @@ def engine(postgres_url: str) -> Iterator[Engine]:
         connection.exec_driver_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     yield engine
     engine.dispose()
-
-
-def _run(engine: Engine, scripts: Path, name: str, *args: Any, **kwargs: Any) -> Any:
-    config = Config()
-    config.set_main_option("script_location", str(scripts))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        return getattr(command, name)(config, *args, **kwargs)
 
 
 def _protected(engine: Engine) -> list[str]:
@@ -108,11 +69,11 @@ def _protected(engine: Engine) -> list[str]:
 
 def test_operations_by_hand(engine: Engine, scripts: Path) -> None:
     (scripts / "versions" / "0001.py").write_text(_BY_HAND)
-    _run(engine, scripts, "upgrade", "head")
+    run(engine, scripts, "upgrade", "head")
     assert _protected(engine) == ["users"]
     with engine.begin() as connection:
         assert "INTEGER" in str(connection.scalar(text("SELECT upper(pg_get_expr(polqual, polrelid)) FROM pg_policy")))
-    _run(engine, scripts, "downgrade", "base")
+    run(engine, scripts, "downgrade", "base")
     assert _protected(engine) == []
     assert not inspect(engine).has_table("users")
 
@@ -120,27 +81,27 @@ def test_operations_by_hand(engine: Engine, scripts: Path) -> None:
 def test_autogenerate_upgrade_and_downgrade(engine: Engine, scripts: Path) -> None:
     """Tables first; the policies come by themselves, and once they are there nothing is left to do."""
     Base.metadata.create_all(engine)
-    _run(engine, scripts, "revision", "policies", autogenerate=True)
+    run(engine, scripts, "revision", "policies", autogenerate=True)
     source = next((scripts / "versions").glob("*.py")).read_text()
     assert re.search(r"op\.enable_tenant_rls\('devices', column_type='UUID'\)", source)
     assert "op.enable_tenant_rls('org_seats', 'org', column_type='INTEGER')" in source
     assert "op.disable_tenant_rls('accounts')" in source
-    _run(engine, scripts, "upgrade", "head")
+    run(engine, scripts, "upgrade", "head")
     rls = RowLevelSecurity(Base.metadata)
     assert _protected(engine) == sorted(table.name for table, _ in rls.tables())
     with engine.connect() as connection:
         findings = rls.verify(connection)
     assert [each.object for each in findings] == ["role postgres"]  # the migrations' role, not the application's
-    _run(engine, scripts, "revision", "nothing", autogenerate=True)
+    run(engine, scripts, "revision", "nothing", autogenerate=True)
     assert "tenant_rls" not in max((scripts / "versions").glob("*nothing.py")).read_text()
-    _run(engine, scripts, "downgrade", "base")
+    run(engine, scripts, "downgrade", "base")
     assert _protected(engine) == []
 
 
 def test_the_policies_of_a_migration_are_those_of_the_metadata(engine: Engine, scripts: Path) -> None:
     Base.metadata.create_all(engine)
-    _run(engine, scripts, "revision", "policies", autogenerate=True)
-    _run(engine, scripts, "upgrade", "head")
+    run(engine, scripts, "revision", "policies", autogenerate=True)
+    run(engine, scripts, "upgrade", "head")
     sql = text(
         "SELECT polrelid::regclass::text, pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid) "
         "FROM pg_policy ORDER BY 1"
@@ -171,14 +132,14 @@ def test_signed_policies(engine: Engine, scripts: Path, before: str) -> None:
             RowLevelSecurity(Base.metadata).apply(connection)
         first = connection.execute(_POLICIES).all()
     (scripts / "env.py").write_text(_SIGNED_ENV)
-    _run(engine, scripts, "revision", "policies", autogenerate=True)
+    run(engine, scripts, "revision", "policies", autogenerate=True)
     source = next((scripts / "versions").glob("*.py")).read_text()
     assert "op.enable_tenant_rls('devices', column_type='UUID', signed=True)" in source
     assert "op.enable_tenant_rls('org_seats', 'org', column_type='INTEGER', signed=True)" in source
     assert ("op.disable_tenant_rls('accounts')" in source) is (before == "nothing")
     assert ("op.enable_tenant_rls('accounts')" in source) is (before == "unsigned")
     assert "a secret of the metadata" not in source
-    _run(engine, scripts, "upgrade", "head")
+    run(engine, scripts, "upgrade", "head")
     with engine.begin() as connection:
         migrated = connection.execute(_POLICIES).all()
         assert all("dotmac." in using for _, using, _ in migrated)
@@ -188,10 +149,10 @@ def test_signed_policies(engine: Engine, scripts: Path, before: str) -> None:
             signed.apply(connection)
             assert connection.execute(_POLICIES).all() == migrated
             applied.rollback()
-    _run(engine, scripts, "revision", "nothing", autogenerate=True)
+    run(engine, scripts, "revision", "nothing", autogenerate=True)
     nothing = max((scripts / "versions").glob("*nothing.py")).read_text()
     assert "op." not in nothing.replace("from alembic import op", "")
-    _run(engine, scripts, "downgrade", "base")
+    run(engine, scripts, "downgrade", "base")
     with engine.begin() as connection:
         assert connection.execute(_POLICIES).all() == first
 
@@ -201,18 +162,18 @@ def test_a_tables_name_may_hold_anything(engine: Engine, scripts: Path) -> None:
         'column_type="integer"', 'column_type="integer", signed=True'
     )
     (scripts / "versions" / "0001.py").write_text(script)
-    _run(engine, scripts, "upgrade", "head")
+    run(engine, scripts, "upgrade", "head")
     assert _protected(engine) == ["50% o:ff"]
-    _run(engine, scripts, "downgrade", "base")
+    run(engine, scripts, "downgrade", "base")
     assert _protected(engine) == []
 
 
 def test_other_databases_are_left_alone(scripts: Path, tmp_path: Path) -> None:
     (scripts / "versions" / "0001.py").write_text(_BY_HAND)
     engine = make_engine(f"sqlite:///{tmp_path}/test.db")
-    _run(engine, scripts, "upgrade", "head")
+    run(engine, scripts, "upgrade", "head")
     assert inspect(engine).has_table("users")
-    _run(engine, scripts, "downgrade", "base")
+    run(engine, scripts, "downgrade", "base")
     engine.dispose()
 
 
