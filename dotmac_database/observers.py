@@ -8,6 +8,7 @@ so that nobody pays for observers that do not exist. BEGIN, COMMIT, savepoints a
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from threading import Lock
@@ -71,7 +72,10 @@ OBSERVED: list[Observer] = []
 """All observers of this process. While it is empty, no statement is observed."""
 
 _EVERYWHERE: tuple[Observer, ...] = ()
-"""The observers of all engines, each as often as it is attached. It is replaced, since threads may be calling them."""
+"""The observers of all engines, each once. It is replaced, since threads may be calling them."""
+
+_attached: Counter[Observer] = Counter()
+"""How often each of them is attached."""
 
 _lock = Lock()
 _listening = False
@@ -102,17 +106,21 @@ def attach_everywhere(observer: Observer) -> None:
     global _EVERYWHERE  # noqa: PLW0603 - the observers belong to the process
     with _lock:
         _listen()
-        _EVERYWHERE = (*_EVERYWHERE, observer)
-        OBSERVED.append(observer)
+        _attached[observer] += 1
+        if _attached[observer] == 1:
+            _EVERYWHERE = (*_EVERYWHERE, observer)
+            OBSERVED.append(observer)
 
 
 def detach_everywhere(observer: Observer) -> None:
     """End what one call of `attach_everywhere` has begun."""
     global _EVERYWHERE  # noqa: PLW0603 - as above
     with _lock:
-        index = _EVERYWHERE.index(observer)
-        _EVERYWHERE = (*_EVERYWHERE[:index], *_EVERYWHERE[index + 1 :])
-        OBSERVED.remove(observer)
+        _attached[observer] -= 1
+        if not _attached[observer]:
+            del _attached[observer]
+            _EVERYWHERE = tuple([each for each in _EVERYWHERE if each != observer])
+            OBSERVED.remove(observer)
 
 
 def observe(dialect: Dialect, sql: str, source: object = None) -> Statement | None:
@@ -122,7 +130,7 @@ def observe(dialect: Dialect, sql: str, source: object = None) -> Statement | No
     if not (observers or everywhere) or _is_control(sql):
         return None
     statement = Statement(sql, dialect, source, observers)
-    for observer in dict.fromkeys(everywhere) if len(everywhere) > 1 else everywhere:
+    for observer in everywhere:
         observer(statement)
     return statement
 

@@ -19,10 +19,10 @@ POLICIES_OF_RIGHTS = {
 """The names of the restrictive policies of rights by command."""
 
 _REFUSALS = {
-    "dotmac_read": "to write a row that the actor may not read",
-    "dotmac_create": "to create this row",
-    "dotmac_update": "to update this row",
-    "dotmac_delete": "to delete this row",
+    POLICIES_OF_RIGHTS["SELECT"]: "to write a row that the actor may not read",
+    POLICIES_OF_RIGHTS["INSERT"]: "to create this row",
+    POLICIES_OF_RIGHTS["UPDATE"]: "to update this row",
+    POLICIES_OF_RIGHTS["DELETE"]: "to delete this row",
 }
 
 _CHECK = "ExecWithCheckOptions"
