@@ -42,7 +42,8 @@ def examine(
     runs in a savepoint that is read only and rolled back, so it works inside a transaction, too; a lock is awaited for
     at most two seconds. On SQLite the connection is set to ``query_only`` meanwhile. The number of statements does not
     depend on the number of tables, except that of ``schema-drift``, which is Alembic's; see the table in
-    docs/doctor.md. All is sync; use `AsyncConnection.run_sync`. Raises `MisuseError` for an unknown code.
+    docs/doctor.md. All is sync; use `AsyncConnection.run_sync`. Raises `MisuseError` for an unknown code, and for a
+    connection that commits each statement.
     """
     by_code = {each.code: each for each in CHECKS}
     codes = chosen(list(by_code), only, skip)
@@ -75,6 +76,8 @@ def _examine(examination: Examination, checks: Sequence[Check]) -> Report:
     dialect = examination.dialect
     if dialect not in _READ_ONLY:
         raise MisuseError(f"The doctor examines PostgreSQL and SQLite, not {dialect!r}.")
+    if getattr(examination.connection.connection.dbapi_connection, "autocommit", False) is True:
+        raise MisuseError("The doctor needs a transaction, but this connection commits each statement.")
     with _READ_ONLY[dialect](examination):
         for each in checks:
             if dialect not in each.on:

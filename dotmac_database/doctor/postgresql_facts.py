@@ -84,8 +84,8 @@ SELECT x.indrelid::int8 AS oid, c.relname::text AS name, format('%I.%I', n.nspna
   ARRAY(SELECT a.attname::text FROM generate_series(1, x.indnkeyatts::int) AS g LEFT JOIN pg_attribute a
     ON a.attrelid = x.indrelid AND a.attnum = NULLIF(x.indkey[g - 1], 0) ORDER BY g) AS columns,
   concat_ws('|', c.relam, x.indnkeyatts, x.indkey::text, x.indclass::text, x.indcollation::text, x.indoption::text,
-    regexp_replace(x.indexprs::text, ':location -?\d+', '', 'g'),
-    regexp_replace(x.indpred::text, ':location -?\d+', '', 'g'))
+    regexp_replace(x.indexprs::text, '.location -?\d+', '', 'g'),
+    regexp_replace(x.indpred::text, '.location -?\d+', '', 'g'))
     AS definition,
   pg_relation_size(c.oid) AS bytes, s.idx_scan AS scans
 FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid JOIN pg_class t ON t.oid = x.indrelid

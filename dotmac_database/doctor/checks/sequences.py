@@ -54,11 +54,13 @@ def sequence_near_end(examination: Examination) -> Iterator[Symptom | Unchecked]
 _SEQUENCES = """
 SELECT format('%I.%I', n.nspname, c.relname) AS name, n.nspname || '.' || c.relname AS label,
   has_sequence_privilege(c.oid, 'USAGE, SELECT') AS is_readable, d.deptype = 'i' AS is_identity,
-  format('%I.%I', tn.nspname, t.relname) AS table_sql, quote_ident(a.attname) AS column_sql,
+  CASE WHEN t.oid IS NOT NULL THEN format('%I.%I', tn.nspname, t.relname) END AS table_sql,
+  quote_ident(a.attname) AS column_sql,
   tn.nspname || '.' || t.relname || '.' || a.attname AS column_label, format_type(a.atttypid, NULL) AS type,
   CASE WHEN has_sequence_privilege(c.oid, 'USAGE, SELECT') THEN pg_sequence_last_value(c.oid) END
-    / nullif(least(s.seqmax, CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 ELSE s.seqmax END), 0)::numeric
-    AS used
+    / nullif(least(s.seqmax,
+       CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 ELSE s.seqmax END),
+      0)::numeric AS used
 FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_class'::regclass
   AND d.deptype IN ('a', 'i') AND d.refobjsubid > 0

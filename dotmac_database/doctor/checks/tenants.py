@@ -52,8 +52,8 @@ def role_bypasses_policies(examination: Examination) -> Iterator[Symptom | Unche
 
 _BYPASS = """
 SELECT quote_ident(r.rolname) AS role, r.rolsuper AS superuser, r.rolbypassrls AS bypasses,
-  format('%I.%I', n.nspname, c.relname) AS name, n.nspname || '.' || c.relname AS label, c.relforcerowsecurity AS forced,
-  pg_has_role(r.oid, c.relowner, 'USAGE') AS owned
+  format('%I.%I', n.nspname, c.relname) AS name, n.nspname || '.' || c.relname AS label,
+  c.relforcerowsecurity AS forced, pg_has_role(r.oid, c.relowner, 'USAGE') AS owned
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles r ON r.rolname = current_user
 WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND n.nspname = ANY(CAST(:schemas AS text[])) ORDER BY 4
 """
