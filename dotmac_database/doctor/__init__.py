@@ -12,16 +12,21 @@ from .checks import CHECKS
 from .examining import examine
 from .findings import DoctorFinding, Report, Severity, Skipped
 from .limits import Limits
+from .migrations import RULES, Rule, examine_migrations, examine_statements
 from .registry import Check
 
 __all__ = [
     "CHECKS",
+    "RULES",
     "Check",
     "DeclaredRead",
     "DoctorFinding",
     "Limits",
     "Report",
+    "Rule",
     "Severity",
     "Skipped",
     "examine",
+    "examine_migrations",
+    "examine_statements",
 ]

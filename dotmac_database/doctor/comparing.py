@@ -57,9 +57,10 @@ def differences(examination: Examination) -> Iterator[Difference]:
     def include(name: str | None, kind: str, _parents: object) -> bool:
         return kind != "schema" or name in schemas
 
-    options = {"target_metadata": examination.metadata, "include_schemas": len(schemas) > 1, "include_name": include}
+    metadata = list(examination.metadata)
+    options = {"target_metadata": metadata, "include_schemas": len(schemas) > 1, "include_name": include}
     context = MigrationContext.configure(examination.connection, opts=options)
-    upgrade = produce_migrations(context, examination.metadata).upgrade_ops
+    upgrade = produce_migrations(context, metadata).upgrade_ops
     for operation in [] if upgrade is None else _flat(upgrade.ops):
         difference = _difference(examination, operation)
         if difference is not None:

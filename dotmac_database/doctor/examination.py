@@ -38,7 +38,7 @@ class Examination:
     """
 
     connection: Connection
-    metadata: MetaData
+    metadata: Sequence[MetaData]
     limits: Limits = field(default_factory=Limits)
     row_level_security: RowLevelSecurity | None = None
     reads: Sequence[DeclaredRead] | None = None
@@ -56,9 +56,14 @@ class Examination:
         return self.connection.dialect.default_schema_name or "public"
 
     @cached_property
+    def models(self) -> list[Table]:
+        """The tables of the models, parents first."""
+        return [table for each in self.metadata for table in each.sorted_tables]
+
+    @cached_property
     def schemas(self) -> list[str]:
         """The schemas of the models."""
-        return sorted({self.default_schema, *(each.schema for each in self.metadata.tables.values() if each.schema)})
+        return sorted({self.default_schema, *(each.schema for each in self.models if each.schema)})
 
     @cached_property
     def facts(self) -> Facts:

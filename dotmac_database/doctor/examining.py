@@ -21,7 +21,7 @@ from .registry import Check, Symptom, Unchecked, chosen
 
 def examine(
     database: Database | Connection,
-    metadata: MetaData,
+    metadata: MetaData | Sequence[MetaData],
     *,
     only: Collection[str] = (),
     skip: Collection[str] = (),
@@ -45,16 +45,17 @@ def examine(
     docs/doctor.md. All is sync; use `AsyncConnection.run_sync`. Raises `MisuseError` for an unknown code, and for a
     connection that commits each statement.
     """
+    every = (metadata,) if isinstance(metadata, MetaData) else tuple(metadata)
     by_code = {each.code: each for each in CHECKS}
     codes = chosen(list(by_code), only, skip)
     if isinstance(database, Connection):
         return _examine(
-            Examination(database, metadata, limits or Limits(), row_level_security, reads), [by_code[c] for c in codes]
+            Examination(database, every, limits or Limits(), row_level_security, reads), [by_code[c] for c in codes]
         )
     with database.engine.connect() as connection:
         try:
             pools = None if processes is None else Pools(_most_connections(database), processes)
-            examination = Examination(connection, metadata, limits or Limits(), row_level_security, reads, pools)
+            examination = Examination(connection, every, limits or Limits(), row_level_security, reads, pools)
             return _examine(examination, [by_code[code] for code in codes])
         finally:
             connection.rollback()
@@ -74,11 +75,7 @@ def _examine(examination: Examination, checks: Sequence[Check]) -> Report:
     skipped: list[Skipped] = []
     ran: list[str] = []
     dialect = examination.dialect
-    if dialect not in _READ_ONLY:
-        raise MisuseError(f"The doctor examines PostgreSQL and SQLite, not {dialect!r}.")
-    if getattr(examination.connection.connection.dbapi_connection, "autocommit", False) is True:
-        raise MisuseError("The doctor needs a transaction, but this connection commits each statement.")
-    with _READ_ONLY[dialect](examination):
+    with read_only(examination):
         for each in checks:
             if dialect not in each.on:
                 skipped.append(each.skip(f"{dialect} does not have what it looks for."))
@@ -91,6 +88,18 @@ def _examine(examination: Examination, checks: Sequence[Check]) -> Report:
             elif not outcomes or any(not isinstance(part, Unchecked) for part in outcomes):
                 ran.append(each.code)
     return report_of(findings, skipped, ran)
+
+
+def read_only(examination: Examination) -> AbstractContextManager[None]:
+    """A block in which the connection can only read. It also reads the session's settings.
+
+    Raises `MisuseError` for an unknown database, and for a connection that commits each statement.
+    """
+    if examination.dialect not in _READ_ONLY:
+        raise MisuseError(f"The doctor examines PostgreSQL and SQLite, not {examination.dialect!r}.")
+    if getattr(examination.connection.connection.dbapi_connection, "autocommit", False) is True:
+        raise MisuseError("The doctor needs a transaction, but this connection commits each statement.")
+    return _READ_ONLY[examination.dialect](examination)
 
 
 def _run(examination: Examination, check: Check) -> tuple[list[Symptom | Unchecked], str | None]:

@@ -46,7 +46,7 @@ def _symptom(each: Difference) -> Symptom:
 def history_triggers(examination: Examination) -> Iterator[Symptom | Unchecked]:
     """The triggers of a history are missing, or differ from those that its class needs."""
     tables = {}
-    for table in examination.metadata.sorted_tables:
+    for table in examination.models:
         history = history_of(table)
         # A missing table is a difference of the schema.
         if history is not None and examination.of(table) is not None and examination.of(history) is not None:

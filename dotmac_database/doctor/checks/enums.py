@@ -25,7 +25,7 @@ _LITERAL = re.compile(r"'((?:[^']|'')*)'")
 def enum_drift(examination: Examination) -> Iterator[Symptom | Unchecked]:
     """A Python enum and the enum type or CHECK constraint of the database have different values."""
     types = _types(examination) if examination.dialect in POSTGRESQL else {}
-    for table in examination.metadata.sorted_tables:
+    for table in examination.models:
         facts = examination.of(table)
         for column in table.columns if facts is not None else ():
             enum = enum_of(column.type)

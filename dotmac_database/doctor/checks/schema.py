@@ -112,7 +112,7 @@ def _soft_deleting(examination: Examination) -> dict[Table, Traits[object]]:
     tables: dict[Table, Traits[object]] = {}
     for mapper in all_mappers():
         table = mapper.local_table
-        if isinstance(table, Table) and table.metadata is examination.metadata:
+        if isinstance(table, Table) and table.metadata in examination.metadata:
             traits = traits_of(mapper.class_)
             if traits.soft_deletes and traits.columns[traits.deletion_mark or ""].table is table:
                 tables.setdefault(table, traits)

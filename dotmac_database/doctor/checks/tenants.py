@@ -67,7 +67,7 @@ WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND n.nspname = ANY(CAST(:sch
 )
 def loose_key(examination: Examination) -> Iterator[Symptom | Unchecked]:
     """A foreign key or unique key of a tenants' table that does not carry the tenant (`loose_keys`)."""
-    for key in loose_keys(examination.metadata):
+    for key in (key for each in examination.metadata for key in loose_keys(each)):
         risk = "A row can reference another tenant's row, which then can't be deleted."
         if key.referred is None:
             risk = "A duplicate reveals that another tenant has the value, and takes the value from this tenant."
@@ -82,7 +82,8 @@ def loose_key(examination: Examination) -> Iterator[Symptom | Unchecked]:
 )
 def tenant_not_leading(examination: Examination) -> Iterator[Symptom | Unchecked]:
     """A tenants' table without an index that begins with the tenant column."""
-    for table, column in protected_tables(examination.metadata).items():
+    protected = (pair for each in examination.metadata for pair in protected_tables(each).items())
+    for table, column in protected:
         facts = examination.of(table)
         if column is None or facts is None or column.name not in facts.columns:
             continue
