@@ -60,7 +60,8 @@ def differences(examination: Examination) -> Iterator[Difference]:
     metadata = list(examination.metadata)
     options = {"target_metadata": metadata, "include_schemas": len(schemas) > 1, "include_name": include}
     context = MigrationContext.configure(examination.connection, opts=options)
-    upgrade = produce_migrations(context, metadata).upgrade_ops
+    script = produce_migrations(context, metadata)  # type: ignore[arg-type]  # Alembic also compares a list
+    upgrade = script.upgrade_ops
     for operation in [] if upgrade is None else _flat(upgrade.ops):
         difference = _difference(examination, operation)
         if difference is not None:

@@ -38,11 +38,12 @@ def statements(sql: str) -> Iterator[Statement]:
         parsed = parse(sql)
     except PgQueryError as error:
         raise MisuseError(f"The SQL of the migrations can't be parsed: {error}") from None
-    revision, encoded = "", sql.encode()
+    revision, encoded, begin = "", sql.encode(), 0
     for each in parsed.stmts:
         end = each.stmt_location + each.stmt_len if each.stmt_len else len(encoded)
-        for match in _REVISION.finditer(encoded[each.stmt_location : end].decode()):
+        for match in _REVISION.finditer(encoded[begin:end].decode()):
             revision = match["to"].split(",")[0].strip()
+        begin = end
         kind = each.stmt.WhichOneof("node") or ""
         yield Statement(revision, kind, getattr(each.stmt, kind))
 
@@ -52,7 +53,8 @@ def deparsed(kind: str, node: Message) -> str:
     from postgast import deparse
     from postgast.pg_query_pb2 import Node, ParseResult, RawStmt
 
-    return deparse(ParseResult(stmts=[RawStmt(stmt=Node(**{kind: node}))]))
+    sql: str = deparse(ParseResult(stmts=[RawStmt(stmt=Node(**{kind: node}))]))
+    return sql
 
 
 def name_of(relation: RangeVar) -> tuple[str | None, str]:
