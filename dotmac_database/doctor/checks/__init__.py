@@ -4,7 +4,7 @@ from ..registry import registered
 
 from . import tenants  # isort: skip
 from . import drift, enums, schema  # isort: skip
-from . import indexes  # isort: skip
+from . import indexes, reads  # isort: skip
 from . import activity, sequences, server, storage  # isort: skip
 from . import sqlite  # isort: skip
 
@@ -17,6 +17,7 @@ __all__ = [
     "drift",
     "enums",
     "indexes",
+    "reads",
     "schema",
     "sequences",
     "server",

@@ -67,8 +67,8 @@ SELECT 'session ' || pid || ' of ' || coalesce(usename, 'the server')
 
 _LONG = f"""
 {_SESSION}, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS seconds
-FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-  AND (state IS NULL OR state IN ('active', 'fastpath function call')
+FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+  AND (backend_type IS NULL OR backend_type = 'client backend' AND state IN ('active', 'fastpath function call')
     AND clock_timestamp() - xact_start >= make_interval(secs => :seconds))
 UNION ALL
 SELECT 'prepared transaction ' || quote_literal(gid), 'ROLLBACK PREPARED ' || quote_literal(gid),
@@ -80,8 +80,8 @@ ORDER BY 3 DESC
 
 _IDLE = f"""
 {_SESSION}, extract(epoch FROM clock_timestamp() - state_change)::float8 AS seconds
-FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-  AND ((state LIKE 'idle in transaction%' AND clock_timestamp() - state_change >= make_interval(secs => :seconds))
-    OR state IS NULL)
+FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+  AND (backend_type IS NULL OR state LIKE 'idle in transaction%'
+    AND clock_timestamp() - state_change >= make_interval(secs => :seconds))
 ORDER BY 3 DESC
 """

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import text
 
+from ...history.tables import source_of
 from ...tenancy.keys import loose_keys
 from ...tenancy.rls.policies import protected_tables
 from ..examination import Examination
@@ -85,8 +86,8 @@ def tenant_not_leading(examination: Examination) -> Iterator[Symptom | Unchecked
     protected = (pair for each in examination.metadata for pair in protected_tables(each).items())
     for table, column in protected:
         facts = examination.of(table)
-        if column is None or facts is None or column.name not in facts.columns:
-            continue
+        if column is None or facts is None or column.name not in facts.columns or source_of(table) is not None:
+            continue  # a history is read by the key of a row
         if any(index.begins_with(frozenset((column.name,))) for index in facts.indexes):
             continue
         rest = tuple(each.name for each in table.primary_key.columns if each is not column)
