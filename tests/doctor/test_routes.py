@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -54,7 +54,7 @@ def example(database_url: str) -> Iterator[Database]:
                 for n in range(10)
             ],
         )
-        now = {"created_at": datetime.datetime.now(datetime.UTC), "updated_at": datetime.datetime.now(datetime.UTC)}
+        now = {"created_at": dt.datetime.now(dt.UTC), "updated_at": dt.datetime.now(dt.UTC)}
         user = {"id": uuid4(), "tenant_id": "NO", "name": "Ada", "email": "ada@example.com", "role": Role.LEAD}
         connection.execute(insert(User), [user | now])
         connection.execute(
@@ -64,7 +64,7 @@ def example(database_url: str) -> Iterator[Database]:
                 | {
                     "topic": Topic.RUNWAY,
                     "status": Status.OPEN,
-                    "due_on": datetime.date(2030, 1, 1),
+                    "due_on": dt.date(2030, 1, 1),
                     "is_deleted": False,
                 }
                 | now
