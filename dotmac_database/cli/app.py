@@ -12,6 +12,8 @@ from typer.core import TyperGroup
 
 from .health import health
 from .output import ExitCode, failure, note
+from .queries import advise, explain
+from .rls import rls
 
 
 class Commands(TyperGroup):
@@ -59,6 +61,9 @@ def options(
 
 
 app.command()(health)
+app.add_typer(rls, name="rls")
+app.command()(explain)
+app.command()(advise)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

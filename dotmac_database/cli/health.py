@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from ..errors import MisuseError
-from ..health import DatabaseHealthChecker, HealthStatus
+from ..errors import DatabaseUnavailableError, MisuseError
+from ..health import DatabaseHealthChecker, HealthCheckResult, HealthStatus
 from .output import ExitCode, JsonOption, show, table
-from .target import AppOption, UrlOption, open_target
+from .target import AppOption, Target, UrlOption, open_target
 
 _CODES = {
     HealthStatus.HEALTHY: ExitCode.OK,
@@ -34,12 +34,19 @@ def health(
     if address and url:
         raise MisuseError("Name the database once: URL or --url, not both.", field="--url")
     with open_target(app, address or url) as target:
-        checker = DatabaseHealthChecker(timeout / 3, timeout * 2 / 3, security=target.rls)
-        result = checker.check_health(target.database.engine)
+        result = _check(target, timeout)
     details = table(("detail", "value"), _flat(result.details))
     heading = f"{result.status.value}: {result.message} ({result.duration_ms:.1f} ms)"
     show(result.as_dict(), heading, *([details] if result.details else []), as_json=as_json)
     raise typer.Exit(_CODES[result.status])
+
+
+def _check(target: Target, timeout: float) -> HealthCheckResult:
+    try:
+        engine = target.database.engine
+    except DatabaseUnavailableError as error:
+        return HealthCheckResult(HealthStatus.UNHEALTHY, str(error), error=f"{type(error).__name__}: {error}")
+    return DatabaseHealthChecker(timeout / 3, timeout * 2 / 3, security=target.rls).check_health(engine)
 
 
 def _flat(details: object, path: str = "") -> Iterator[tuple[str, object]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from functools import cache
@@ -96,6 +96,19 @@ def _cell(value: object) -> str:
     return str(value)
 
 
+def block(heading: str, lines: Mapping[str, str]) -> str:
+    """A heading with a few named texts below it, for what is too long for a table. It ends with an empty line."""
+    width = max(map(len, lines), default=0)
+    inset = "\n" + " " * (width + 4)
+    named = (f"  {name:<{width}}  {text}".replace("\n", inset) for name, text in lines.items())
+    return "\n".join((heading, *named, ""))
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """``1 finding`` or ``2 findings``."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def show(document: object, *parts: RenderableType, as_json: bool) -> None:
     """Write the result to stdout: ``document`` as JSON, or else the ``parts``, which are tables and texts.
 
@@ -108,7 +121,7 @@ def show(document: object, *parts: RenderableType, as_json: bool) -> None:
     to = console()
     for part in parts:
         if to.is_terminal:
-            to.print(part, markup=False)
+            to.print(part, markup=False, soft_wrap=isinstance(part, str))  # SQL can be copied from an unbroken line
             continue
         with to.capture() as captured:
             to.print(part, markup=False)

@@ -9,21 +9,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, runtime_checkable
+from typing import Annotated, Any, Protocol, TypeAlias, runtime_checkable
 
 import typer
 from sqlalchemy import MetaData
 
+from ..dialects.sqlite_engine import missing_file
 from ..engines import Database, create_database
-from ..errors import DatabaseError, MisuseError
+from ..errors import DatabaseError, DatabaseUnavailableError, MisuseError
 from ..models import traits_of
 from ..models.registered import mapped_classes, mapped_tables
 from ..policies import Policy
 from ..row_policies import RowLevelSecurity
 from ..statements.suggestions import shown, suggestion
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 AppOption: TypeAlias = Annotated[
     str | None,
@@ -91,13 +89,24 @@ class Target:
 
     @property
     def database(self) -> Database:
-        """The database, without the app's time limits. Raises `MisuseError` if none is named."""
+        """The database, without the app's time limits. Raises `MisuseError` if none is named.
+
+        Raises `DatabaseUnavailableError` if it is a file of SQLite that does not exist: no command creates one.
+        """
         if self.named_database is None:
             raise MisuseError(
                 f"No database is named: use --url, or the environment's {_ENVIRONMENT}, or an --app with a database.",
                 field="--url",
             )
+        missing = missing_file(self.named_database.url)
+        if missing is not None:
+            raise DatabaseUnavailableError(f"There is no file {missing}.")
         return self.named_database
+
+    @property
+    def address(self) -> str:
+        """The database's URL without its password."""
+        return self.database.url.render_as_string()
 
     @cached_property
     def metadata(self) -> tuple[MetaData, ...]:
@@ -135,12 +144,6 @@ class Target:
             raise MisuseError(f"Several models have the name {name}: {names}. Name one with its module.", field="model")
         known = [each.__name__ for each in self.models]
         raise MisuseError(f"There is no model {shown(name)!r}{suggestion(name, known)}", field="model")
-
-    @contextmanager
-    def connect(self) -> Iterator[Connection]:
-        """A connection of the database, on which nothing is committed. The driver's errors become the toolkit's."""
-        with self.database.engine.connect() as connection:
-            yield connection
 
 
 @contextmanager
