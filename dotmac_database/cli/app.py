@@ -14,6 +14,7 @@ from .health import health
 from .output import ExitCode, failure, note
 from .queries import advise, explain
 from .rls import rls
+from .tenants import tenants
 
 
 class Commands(TyperGroup):
@@ -62,6 +63,7 @@ def options(
 
 app.command()(health)
 app.add_typer(rls, name="rls")
+app.add_typer(tenants, name="tenants")
 app.command()(explain)
 app.command()(advise)
 

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from enum import IntEnum
 from functools import cache
 from threading import Lock, Timer
@@ -27,7 +28,7 @@ from ..errors import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
     from rich.table import Table
 
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON document to stdout.")]
@@ -93,6 +94,8 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
+    if isinstance(value, datetime):
+        return value.isoformat(" ", "seconds")
     return str(value)
 
 
@@ -109,7 +112,19 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def show(document: object, *parts: RenderableType, as_json: bool) -> None:
+def size(number: int | None) -> str | None:
+    """A number of bytes for people: ``1.5 MB``. None: it is not known."""
+    if number is None:
+        return None
+    value, unit = float(number), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def show(document: object, *parts: object, as_json: bool) -> None:
     """Write the result to stdout: ``document`` as JSON, or else the ``parts``, which are tables and texts.
 
     Texts are written as they are, without markup. Dates, UUIDs, decimals, enums and dataclasses in ``document`` become
