@@ -206,7 +206,9 @@ def proceed(intent: str, *, dry_run: bool, yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         raise MisuseError("Nobody can answer the question whether to do it: add --yes, or --dry-run.", field="--yes")
-    if not typer.confirm("Do it?", err=True):
+    sys.stderr.write("Do it? [y/N] ")  # typer.confirm(err=True) writes a blank to stdout, which is for the result
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         note("Nothing is done.")
         raise typer.Exit(ExitCode.REFUSED)
     return True

@@ -84,12 +84,21 @@ def current_user() -> str:
     return "ada"
 
 
+ada_sees_her_tags = [Policy(Tag, read=lambda actor: Tag.name == actor.id)]
 ruled = DatabasePlugin(
     os.environ.get("SHOP_URL", "postgresql://shop:geheim@127.0.0.1:1/shop"),
     tenant=tenant_from_header("X-Tenant-ID"),
     actor=current_user,
-    rls=RowLevelSecurity(Base.metadata, policies=[Policy(Tag, read=lambda actor: Tag.name == actor.id)]),
+    rls=RowLevelSecurity(Base.metadata, policies=ada_sees_her_tags),
+    policies=ada_sees_her_tags,
     name="ruled",
+)
+without_rls = DatabasePlugin(
+    os.environ.get("SHOP_URL", "postgresql://shop:geheim@127.0.0.1:1/shop"),
+    tenant=tenant_from_header("X-Tenant-ID"),
+    actor=current_user,
+    policies=ada_sees_her_tags,
+    name="without_rls",
 )
 plugin = DatabasePlugin(
     os.environ.get("SHOP_URL", "postgresql://shop:geheim@127.0.0.1:1/shop"),
