@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import datetime
 
-from sqlalchemy import Column, ForeignKey, Index, Table
+from sqlalchemy import Column, ForeignKey, String, Table
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from dotmac_database import (
@@ -38,7 +38,6 @@ class Plan(Base):
 
 class User(TenantMixin, SoftDeleteMixin, AuditMixin, HistoryMixin, Base):
     __tablename__ = "shop_users"
-    __table_args__ = (Index("ix_shop_users_tenant", "tenant_id"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str]
@@ -63,10 +62,11 @@ class Tag(TenantMixin, Base):
 
 
 class Order(TenantMixin, Base):
-    """Nothing of it begins with the tenant."""
+    """No index of it begins with the tenant."""
 
     __tablename__ = "shop_orders"
 
+    tenant_id: Mapped[str] = mapped_column(String(64))
     id: Mapped[int] = mapped_column(primary_key=True)
     user_id: Mapped[int] = mapped_column(ForeignKey("shop_users.id"))
     placed_at: Mapped[datetime | None] = mapped_column(UTCDateTime())
@@ -77,6 +77,8 @@ class Order(TenantMixin, Base):
 outbox = outbox_table(Base.metadata)
 
 rls = RowLevelSecurity(Base.metadata)
+signed = RowLevelSecurity(Base.metadata, secret="a secret of the shop")
+closed = RowLevelSecurity(Base.metadata, all_tenants=False)
 database: Database = create_database("postgresql://shop:geheim@127.0.0.1:1/shop")
 
 
