@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
+from .doctor import doctor
 from .health import health
 from .output import ExitCode, failure, note
 from .queries import advise, explain
@@ -62,6 +63,7 @@ def options(
 
 
 app.command()(health)
+app.command()(doctor)
 app.add_typer(rls, name="rls")
 app.add_typer(tenants, name="tenants")
 app.command()(explain)

@@ -73,7 +73,8 @@ class Target:
     """The models and the database of a command.
 
     ``name`` is what ``--app`` names; None: nothing. ``rls`` is the app's own; None: it has none. ``plugin`` is the
-    app's plugin, if that is what ``--app`` names.
+    app's plugin, if that is what ``--app`` names. ``own_database`` is the app's own, with its time limits and pools;
+    None: ``--app`` names none. No command connects by it.
     """
 
     name: str | None
@@ -81,6 +82,7 @@ class Target:
     named_database: Database | None = None
     rls: RowLevelSecurity | None = None
     plugin: Plugin | None = None
+    own_database: Database | None = None
 
     @property
     def policies(self) -> Sequence[Policy[Any]]:
@@ -168,16 +170,16 @@ def open_target(app: str | None, url: str | None = None) -> Iterator[Target]:
 
 
 def _from_app(app: str) -> Target:
-    value = _imported(app)
+    value = imported(app)
     match value:
         case RowLevelSecurity():
             return Target(app, named_metadata=value.metadata, rls=value)
         case Database():
-            return Target(app, named_database=_unlimited(value))
+            return Target(app, named_database=_unlimited(value), own_database=value)
         case MetaData():
             return Target(app, named_metadata=value)
         case Plugin():
-            return Target(app, None, _unlimited(value.database), value.rls, value)
+            return Target(app, None, _unlimited(value.database), value.rls, value, value.database)
     metadata = getattr(value, "metadata", None)
     if isinstance(metadata, MetaData):
         return Target(app, named_metadata=metadata)
@@ -200,11 +202,16 @@ def _unlimited(database: Database) -> Database:
     return Database(database.url, options, database.engine_options)
 
 
-def _imported(app: str) -> object:
-    """The object that ``package.module:name`` names. The current folder is searched first, as uvicorn does."""
+def imported(app: str, *, option: str = "--app") -> object:
+    """The object that ``package.module:name`` names. The current folder is searched first, as uvicorn does.
+
+    Raises `MisuseError`, which names the ``option``, if there is none.
+    """
     module_name, _, path = app.partition(":")
     if not module_name or not path:
-        raise MisuseError(f"--app {app!r}: it must be package.module:name, for example shop.app:plugin.", field="--app")
+        raise MisuseError(
+            f"{option} {app!r}: it must be package.module:name, for example shop.app:plugin.", field=option
+        )
     folder = os.getcwd()
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -215,12 +222,12 @@ def _imported(app: str) -> object:
             reason = f"there is no module {error.name!r} (the current folder is {folder})"
         else:
             reason = f"importing {module_name} failed: {type(error).__name__}: {error}"
-        raise MisuseError(f"--app {app}: {reason}", field="--app") from error
+        raise MisuseError(f"{option} {app}: {reason}", field=option) from error
     for name in path.split("."):
         if not hasattr(value, name):
             known = [each for each in vars(value) if not each.startswith("_")] if hasattr(value, "__dict__") else []
             end = suggestion(name, known, listed=False)
-            raise MisuseError(f"--app {app}: {module_name} has no {shown(name)!r}{end}", field="--app")
+            raise MisuseError(f"{option} {app}: {module_name} has no {shown(name)!r}{end}", field=option)
         value = getattr(value, name)
     return value
 

@@ -17,13 +17,14 @@ COMMANDS: dict[str, Sequence[str]] = {
     "verify": ("rls", "verify", "--app", BASE),
     "explain": ("explain", "User", "--app", BASE, "--tenant", "a", "--filter", "status=active"),
     "advise": ("advise", "User", "--app", BASE, "--tenant", "a", "--filter", "status=active"),
+    "doctor": ("doctor", "--app", BASE),
     "list": ("tenants", "list", "--app", BASE),
     "stats": ("tenants", "stats", "--app", BASE),
     "stats of one": ("tenants", "stats", "a", "--app", BASE),
 }
 OFFLINE = ("sql",)
 ONLY_POSTGRESQL = ("apply", "verify")
-CODES = {"verify": 1, "advise": 1}
+CODES = {"verify": 1, "advise": 1, "doctor": 1}
 """The exit codes of commands that end well with another one than 0: a superuser is a finding, as is a missing index."""
 
 SHOWN = {
@@ -33,6 +34,7 @@ SHOWN = {
     "verify": ("risk", "remedy", "findings."),
     "explain": ("SELECT shop_users.id", "shop_users", "1 index missing."),
     "advise": ("shop_users (tenant_id, status, id)", "CREATE INDEX", "1 index missing."),
+    "doctor": ("warning  tenant-not-leading", "remedy", "skipped", "checks ran"),
     "list": ("tenant", "2 tenants.", "(without a tenant)"),
     "stats": ("tenant", "history", "2 tenants."),
     "stats of one": ("shop_order_tags", "history", "outbox", "a has 6 rows."),
@@ -44,6 +46,7 @@ KEYS = {
     "verify": {"findings"},
     "explain": {"statement", "plan", "scans", "indexes", "sorts", "advice"},
     "advise": {"advice"},
+    "doctor": {"failed", "findings", "skipped", "ran"},
     "list": {"tenants", "absent_tables"},
     "stats": {"tenants", "absent_tables", "unattributed_tables"},
     "stats of one": {"tenants", "absent_tables", "unattributed_tables"},
@@ -158,5 +161,5 @@ def test_what_typer_refuses(words: Sequence[str], run: Run) -> None:
 def test_the_help_names_every_command_and_exit_code(run: Run) -> None:
     ended = run("--help")
     assert ended.code == 0
-    for word in ("health", "rls", "explain", "advise", "tenants", "--traceback", "Exit codes", "130 interrupted"):
+    for word in ("health", "rls", "explain", "advise", "doctor", "tenants", "--traceback", "Exit codes", "130 interrupted"):
         assert word in ended.out
