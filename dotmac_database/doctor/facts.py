@@ -36,11 +36,13 @@ class IndexFacts:
     """Whether a foreign key depends on the index."""
     bytes: int = 0
     scans: int | None = None
+    method: str = "btree"
 
     def begins_with(self, columns: frozenset[str]) -> bool:
-        """Whether the first keys of the index are these columns, in any order, and all rows are in it."""
+        """Whether the first keys of the index are these columns, in any order, and it finds rows by their values."""
         leading = self.columns[: len(columns)]
-        return self.valid and self.serves_all and None not in leading and frozenset(leading) == columns
+        finds = self.valid and self.serves_all and self.method in ("btree", "hash")
+        return finds and None not in leading and frozenset(leading) == columns
 
     @property
     def serves_all(self) -> bool:
@@ -76,6 +78,7 @@ class TableFacts:
     sql: str
     rows: int | None = None
     bytes: int | None = None
+    partitioned: bool = False
     columns: dict[str, ColumnFacts] = field(default_factory=dict)
     indexes: list[IndexFacts] = field(default_factory=list)
     foreign_keys: list[ForeignKeyFacts] = field(default_factory=list)

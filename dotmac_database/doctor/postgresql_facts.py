@@ -16,7 +16,7 @@ def postgresql_facts(connection: Connection, schemas: Sequence[str]) -> Facts:
     parameters = {"schemas": list(schemas)}
     by_oid = {}
     for row in connection.execute(text(_TABLES), parameters):
-        by_oid[row.oid] = TableFacts(row.schema, row.name, row.sql, row.rows, row.bytes)
+        by_oid[row.oid] = TableFacts(row.schema, row.name, row.sql, row.rows, row.bytes, row.is_partitioned)
     for row in connection.execute(text(_COLUMNS), parameters):
         if row.oid in by_oid:
             by_oid[row.oid].columns[row.name] = ColumnFacts(row.name, row.sql, row.type, row.nullable)
@@ -36,6 +36,7 @@ def postgresql_facts(connection: Connection, schemas: Sequence[str]) -> Facts:
                     row.is_referenced,
                     row.bytes,
                     row.scans,
+                    row.method,
                 )
             )
     for row in connection.execute(text(_CONSTRAINTS), parameters):
@@ -52,7 +53,7 @@ _OF_SCHEMAS = "n.nspname = ANY(CAST(:schemas AS text[]))"
 
 _TABLES = f"""
 SELECT c.oid::int8 AS oid, n.nspname::text AS schema, c.relname::text AS name,
-  format('%I.%I', n.nspname, c.relname) AS sql,
+  format('%I.%I', n.nspname, c.relname) AS sql, c.relkind = 'p' AS is_partitioned,
   CASE WHEN c.relkind = 'p' THEN (SELECT sum(greatest(p.reltuples, 0))::int8 FROM pg_partition_tree(c.oid) t
       JOIN pg_class p ON p.oid = t.relid WHERE t.isleaf)
     WHEN c.reltuples >= 0 THEN c.reltuples::int8 END AS rows,
@@ -83,12 +84,14 @@ SELECT x.indrelid::int8 AS oid, c.relname::text AS name, format('%I.%I', n.nspna
   EXISTS (SELECT FROM pg_constraint f WHERE f.conindid = x.indexrelid AND f.contype = 'f') AS is_referenced,
   ARRAY(SELECT a.attname::text FROM generate_series(1, x.indnkeyatts::int) AS g LEFT JOIN pg_attribute a
     ON a.attrelid = x.indrelid AND a.attnum = NULLIF(x.indkey[g - 1], 0) ORDER BY g) AS columns,
-  concat_ws('|', c.relam, x.indnkeyatts, x.indkey::text, x.indclass::text, x.indcollation::text, x.indoption::text,
+  concat_ws('|', c.relam, x.indimmediate, to_jsonb(x) ->> 'indnullsnotdistinct', x.indnkeyatts, x.indkey::text,
+    x.indclass::text, x.indcollation::text, x.indoption::text,
     regexp_replace(x.indexprs::text, '.location -?\d+', '', 'g'),
     regexp_replace(x.indpred::text, '.location -?\d+', '', 'g'))
     AS definition,
-  pg_relation_size(c.oid) AS bytes, s.idx_scan AS scans
+  pg_relation_size(c.oid) AS bytes, s.idx_scan AS scans, m.amname::text AS method
 FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid JOIN pg_class t ON t.oid = x.indrelid
+JOIN pg_am m ON m.oid = c.relam
 JOIN pg_namespace n ON n.oid = t.relnamespace
 LEFT JOIN pg_constraint k ON k.conindid = x.indexrelid AND k.conrelid = x.indrelid AND k.contype IN ('p', 'u', 'x')
 LEFT JOIN pg_stat_all_indexes s ON s.indexrelid = x.indexrelid

@@ -59,7 +59,7 @@ def sqlite_facts(connection: Connection, _schemas: Sequence[str]) -> Facts:
     return facts
 
 
-_OWN = r"m.type = 'table' AND m.name NOT LIKE 'sqlite\_%' ESCAPE '\'"
+_OWN = r"m.type = 'table' AND m.name NOT LIKE 'sqlite\_%' ESCAPE '\' AND m.sql NOT LIKE 'CREATE VIRTUAL%'"
 
 _TABLES = f"SELECT m.name AS name, m.sql AS definition FROM sqlite_master m WHERE {_OWN} ORDER BY 1"
 

@@ -98,7 +98,26 @@ CASES = [
         severity=Severity.ERROR,
     ),
     Case("foreign-key-without-index", ["DROP INDEX notes_by_account"], "{schema}.Note.tenant_id, account_id", BOTH),
+    Case(
+        "foreign-key-without-index",
+        ["DROP INDEX notes_by_account", 'CREATE INDEX brin ON "Note" USING brin (tenant_id, account_id)'],
+        "public.Note.tenant_id, account_id",
+    ),
+    Case(
+        "foreign-key-without-index",
+        ["CREATE TABLE parted (id int PRIMARY KEY, a int REFERENCES accounts) PARTITION BY RANGE (id)"],
+        "public.parted.a",
+    ),
     Case("tenant-not-leading", ["DROP INDEX notes_by_account"], "{schema}.Note.tenant_id", BOTH),
+    Case(
+        "duplicate-index",
+        [
+            "CREATE TABLE parted (id int PRIMARY KEY, a int) PARTITION BY RANGE (id)",
+            "CREATE INDEX one ON parted (a)",
+            "CREATE INDEX two ON parted (a)",
+        ],
+        "public.parted: two",
+    ),
     Case(
         "tenant-not-leading",
         ["DROP INDEX ledgers_by_tenant", "CREATE INDEX partial ON ledgers (tenant_id) WHERE amount > 5"],

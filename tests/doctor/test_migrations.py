@@ -29,6 +29,9 @@ CREATE INDEX large_by_name ON large (name);
 CREATE FUNCTION my_volatile() RETURNS int LANGUAGE sql VOLATILE AS 'SELECT 1';
 CREATE FUNCTION my_stable() RETURNS int LANGUAGE sql STABLE AS 'SELECT 1';
 CREATE SCHEMA other; CREATE TABLE other.things (id int PRIMARY KEY, name text);
+CREATE TABLE parted (id int PRIMARY KEY, name text) PARTITION BY RANGE (id);
+CREATE TABLE part PARTITION OF parted FOR VALUES FROM (0) TO (1000);
+INSERT INTO parted SELECT n FROM generate_series(1, 200) n;
 INSERT INTO other.things SELECT n FROM generate_series(1, 200) n;
 ANALYZE
 """
@@ -52,6 +55,8 @@ CASES = [
     Case("CREATE INDEX i ON large (free)", "migration-index-blocks-writes", "public.large.i"),
     Case("CREATE UNIQUE INDEX i ON other.things (name)", "migration-index-blocks-writes", "other.things.i"),
     Case("CREATE INDEX CONCURRENTLY i ON large (free)"),
+    Case("CREATE INDEX i ON parted (name)", "migration-index-blocks-writes", "public.parted.i", cures=False),
+    Case("CREATE INDEX i ON ONLY parted (name)"),
     Case("CREATE TABLE large_two (a int); CREATE INDEX i ON large_two (a); ALTER TABLE large_two ADD UNIQUE (a)"),
     Case("DROP INDEX large_by_name", "migration-index-blocks-writes", "public.large.large_by_name"),
     Case("DROP INDEX CONCURRENTLY large_by_name"),
@@ -191,7 +196,7 @@ def test_the_remedies_run(database: Database) -> None:
         if case.code is None or not case.cures:
             continue
         with engine.connect() as connection:
-            connection.exec_driver_sql("DROP TABLE large, little, parents; DROP SCHEMA other CASCADE")
+            connection.exec_driver_sql("DROP TABLE large, little, parents, parted; DROP SCHEMA other CASCADE")
             connection.exec_driver_sql("DROP FUNCTION my_volatile, my_stable")
             connection.exec_driver_sql(TABLES)
             for finding in judged(database, case.sql, case.code):
@@ -199,7 +204,7 @@ def test_the_remedies_run(database: Database) -> None:
                 for statement in finding.sql:
                     connection.exec_driver_sql(statement)
     with engine.connect() as connection:
-        connection.exec_driver_sql("DROP TABLE large, little, parents; DROP SCHEMA other CASCADE")
+        connection.exec_driver_sql("DROP TABLE large, little, parents, parted; DROP SCHEMA other CASCADE")
         connection.exec_driver_sql("DROP FUNCTION my_volatile, my_stable")
         connection.exec_driver_sql(TABLES)
     engine.dispose()

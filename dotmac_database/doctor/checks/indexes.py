@@ -11,7 +11,7 @@ from ..examination import Examination
 from ..facts import IndexFacts
 from ..findings import Severity
 from ..registry import BOTH, POSTGRESQL, Symptom, Unchecked, check
-from .tenants import create_index
+from .tenants import concurrently, create_index
 
 
 @check(
@@ -33,7 +33,7 @@ def foreign_key_without_index(examination: Examination) -> Iterator[Symptom | Un
                 f"{table.label}.{', '.join(key.columns)}",
                 f"To delete a row of {key.parent}, or to change its key, the database reads the whole table "
                 f"({examination.size(table)}); so does a join by this key.",
-                [create_index(examination, table.sql, table.quoted(key.columns))],
+                [create_index(examination, table, table.quoted(key.columns))],
             )
 
 
@@ -73,12 +73,11 @@ def duplicate_index(examination: Examination) -> Iterator[Symptom | Unchecked]:
             for index in others:
                 if index.referenced or index.primary:
                     continue
-                concurrently = " CONCURRENTLY" if examination.dialect in POSTGRESQL else ""
-                sql = [f"DROP INDEX{concurrently} {index.sql}"]
+                sql = [f"DROP INDEX{concurrently(examination, table)} {index.sql}"]
                 remedy = ""
                 if index.constraint is not None:
                     sql = [f"ALTER TABLE {table.sql} DROP CONSTRAINT {index.constraint}"]
-                    if not concurrently:
+                    if examination.dialect not in POSTGRESQL:
                         sql, remedy = [], f"Create {table.sql} anew without the second unique constraint."
                 yield Symptom(
                     f"{table.label}: {index.name}",
@@ -116,7 +115,7 @@ def unused_index(examination: Examination) -> Iterator[Symptom | Unchecked]:
                 f"{table.label}: {index.name}",
                 f"No statement on this server has used it for {age:.0f} days, but each write pays for it "
                 f"({index.bytes / 2**20:,.1f} MiB). Standbys have statistics of their own.",
-                [f"DROP INDEX CONCURRENTLY {index.sql}"],
+                [f"DROP INDEX{concurrently(examination, table)} {index.sql}"],
             )
 
 

@@ -121,7 +121,7 @@ def _soft_deleting(examination: Examination) -> dict[Table, Traits[object]]:
 
 def _counts_deleted(examination: Examination, table: TableFacts, index: IndexFacts, condition: str) -> Symptom:
     columns = tuple(each for each in index.columns if each is not None)
-    create = create_index(examination, table.sql, table.quoted(columns)).replace("CREATE INDEX", "CREATE UNIQUE INDEX")
+    create = create_index(examination, table, table.quoted(columns)).replace("CREATE INDEX", "CREATE UNIQUE INDEX")
     create = f"{create} WHERE {condition}"
     drop = f"DROP INDEX {index.sql}"
     if index.constraint is not None:

@@ -90,7 +90,7 @@ SELECT format('%I.%I', s.schemaname, s.relname) AS name, s.schemaname || '.' || 
   c.reloptions && ARRAY['autovacuum_enabled=false', 'autovacuum_enabled=off'] AS is_off
 FROM pg_stat_all_tables s JOIN pg_class c ON c.oid = s.relid
 WHERE s.schemaname = ANY(CAST(:schemas AS text[])) AND s.n_dead_tup >= :rows
-  AND s.n_dead_tup >= :share * (s.n_live_tup + s.n_dead_tup) ORDER BY 2
+  AND s.n_dead_tup >= CAST(:share AS float8) * (s.n_live_tup + s.n_dead_tup) ORDER BY 2
 """
 
 _AGE = """

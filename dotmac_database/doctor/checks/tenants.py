@@ -10,6 +10,7 @@ from ...history.tables import source_of
 from ...tenancy.keys import loose_keys
 from ...tenancy.rls.policies import protected_tables
 from ..examination import Examination
+from ..facts import TableFacts
 from ..findings import Severity
 from ..registry import BOTH, POSTGRESQL, Symptom, Unchecked, check
 
@@ -96,14 +97,18 @@ def tenant_not_leading(examination: Examination) -> Iterator[Symptom | Unchecked
             f"{facts.label}.{column.name}",
             f"Each statement of a tenant reads the whole table ({examination.size(facts)}), since no index begins with "
             "the tenant.",
-            [create_index(examination, facts.sql, columns)],
+            [create_index(examination, facts, columns)],
         )
 
 
-def create_index(examination: Examination, table: str, columns: str) -> str:
+def create_index(examination: Examination, table: TableFacts, columns: str) -> str:
     """CREATE INDEX, so that writers are not blocked where the database has that."""
-    concurrently = " CONCURRENTLY" if examination.dialect in POSTGRESQL else ""
-    if concurrently:
-        return f"CREATE INDEX{concurrently} ON {table} ({columns})"
-    name = "ix_" + "_".join(part.strip('"` ') for part in (table, *columns.split(",")))
-    return f'CREATE INDEX "{name}" ON {table} ({columns})'
+    if examination.dialect in POSTGRESQL:
+        return f"CREATE INDEX{concurrently(examination, table)} ON {table.sql} ({columns})"
+    name = "_".join(("ix", table.name, *(part.strip('"` ') for part in columns.split(","))))
+    return f'CREATE INDEX "{name}" ON {table.sql} ({columns})'
+
+
+def concurrently(examination: Examination, table: TableFacts) -> str:
+    """The word for CREATE INDEX and DROP INDEX. PostgreSQL does not have it for partitioned tables."""
+    return " CONCURRENTLY" if examination.dialect in POSTGRESQL and not table.partitioned else ""

@@ -152,13 +152,16 @@ class Judge:
         if node.concurrent:
             yield from self._refused_in_transaction(table, node.idxname, "CREATE INDEX CONCURRENTLY")
             return
+        if table.partitioned:
+            if not node.relation.inh:
+                return  # ON ONLY: it builds nothing
+            yield self.finding(INDEX, table, node.idxname, _BUILT, (), _PARTITIONED)
+            return
         better = type(node)()
         better.CopyFrom(node)
         better.concurrent = True
         sql = (deparsed("index_stmt", better),)
-        yield self.finding(
-            INDEX, table, node.idxname, "No row can be written until the index is built", sql, _outside(sql)
-        )
+        yield self.finding(INDEX, table, node.idxname, _BUILT, sql, _outside(sql))
 
     def _refused_in_transaction(self, table: TableFacts, what: str, command: str) -> Iterator[DoctorFinding]:
         if self.in_transaction:
@@ -234,6 +237,13 @@ class Judge:
         self.locks(table)
         sql = (f"REINDEX TABLE CONCURRENTLY {table.sql}",)
         yield self.finding(INDEX, table, "", "No row can be written meanwhile", sql, _outside(sql))
+
+
+_BUILT = "No row can be written until the index is built"
+_PARTITIONED = (
+    "CREATE INDEX … ON ONLY the table, then CREATE INDEX CONCURRENTLY on each partition and ALTER INDEX … ATTACH "
+    "PARTITION: PostgreSQL has no CONCURRENTLY for partitioned tables."
+)
 
 
 def _outside(sql: tuple[str, ...]) -> str:
