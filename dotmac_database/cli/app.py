@@ -48,6 +48,7 @@ app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help, which need not import rich
     epilog=(
         "Exit codes: 0 all is well; 1 findings, or a failed check; 2 bad use; 3 the database can't be reached; "
         "4 refused or declined; 130 interrupted."
@@ -62,12 +63,12 @@ def options(
     """Look after the databases of the DotMac Database Toolkit."""
 
 
-app.command()(health)
-app.command()(doctor)
-app.add_typer(rls, name="rls")
-app.add_typer(tenants, name="tenants")
-app.command()(explain)
-app.command()(advise)
+app.command(short_help="Whether the database works.")(health)
+app.command(short_help="What is wrong in the database, the models or a migration.")(doctor)
+app.command(short_help="The plan of a read.")(explain)
+app.command(short_help="The indexes that a read lacks.")(advise)
+app.add_typer(rls, name="rls", short_help="Row-level security.")
+app.add_typer(tenants, name="tenants", short_help="The tenants and their rows.")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import typer
 
 from ..errors import DatabaseUnavailableError, MisuseError
 from ..health import DatabaseHealthChecker, HealthCheckResult, HealthStatus
-from .output import ExitCode, JsonOption, show, table
+from .output import ExitCode, JsonOption, block, show, table
 from .target import AppOption, Target, UrlOption, open_target
 
 _CODES = {
@@ -35,9 +35,10 @@ def health(
         raise MisuseError("Name the database once: URL or --url, not both.", field="--url")
     with open_target(app, address or url) as target:
         result = _check(target, timeout)
-    details = table(("detail", "value"), _flat(result.details))
-    heading = f"{result.status.value}: {result.message} ({result.duration_ms:.1f} ms)"
-    show(result.as_dict(), heading, *([details] if result.details else []), as_json=as_json)
+    parts: list[object] = [f"{result.status.value}: {result.message} ({result.duration_ms:.1f} ms)"]
+    if result.details:
+        parts += [table(("detail", "value"), _flat(result.details)), *_blocks(result.details)]
+    show(result.as_dict(), *parts, as_json=as_json)
     raise typer.Exit(_CODES[result.status])
 
 
@@ -50,9 +51,20 @@ def _check(target: Target, timeout: float) -> HealthCheckResult:
 
 
 def _flat(details: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """The values of nested dicts, each with its path."""
+    """The values of nested dicts, each with its path. Of lists of dicts, which `_blocks` shows, it is the length."""
     if isinstance(details, dict):
         for name, value in details.items():
             yield from _flat(value, f"{path}.{name}" if path else str(name))
+    elif isinstance(details, list) and details and isinstance(details[0], dict):
+        yield path, len(details)
     else:
         yield path, ("none" if details in (None, [], ()) else details)
+
+
+def _blocks(details: Mapping[str, object]) -> Iterator[str]:
+    """The members of the lists of dicts: findings, and slow statements."""
+    for name, value in details.items():
+        for each in value if isinstance(value, list) else ():
+            if isinstance(each, dict):
+                texts = {key: str(text) for key, text in each.items()}
+                yield block(texts.pop("object", name), texts)

@@ -65,7 +65,7 @@ WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND n.nspname = ANY(CAST(:sch
     "loose-key",
     Severity.WARNING,
     on=BOTH,
-    source="https://www.postgresql.org/docs/current/ddl-rowsecurity.html#DDL-ROWSECURITY",
+    source=_ROW_SECURITY,
 )
 def loose_key(examination: Examination) -> Iterator[Symptom | Unchecked]:
     """A foreign key or unique key of a tenants' table that does not carry the tenant (`loose_keys`)."""
