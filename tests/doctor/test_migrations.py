@@ -141,6 +141,10 @@ CASES = [
     Case("UPDATE large SET free = 'CREATE INDEX i ON large (free)'"),
     Case("ALTER TABLE large ADD b int /* no timeout */", "migration-no-lock-timeout"),
     Case("SET lock_timeout = 0; ALTER TABLE large ADD b int", "migration-no-lock-timeout"),
+    Case(
+        "BEGIN; SET LOCAL lock_timeout = '3s'; COMMIT; BEGIN; ALTER TABLE large ADD b int; COMMIT",
+        "migration-no-lock-timeout",
+    ),
     Case("SET LOCAL lock_timeout = '3s'; ALTER TABLE large ADD b int"),
 ]
 WITHOUT_TIMEOUT = "migration-no-lock-timeout"

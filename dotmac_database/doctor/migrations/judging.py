@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
@@ -37,7 +36,8 @@ class Judge:
         self.pending_checks: dict[tuple[Name, str], str] = {}
         """The columns of such constraints that are not validated yet, by table and constraint."""
         self._created: set[Name] = set()
-        self._has_lock_timeout = examination.settings.get("lock_timeout", "0") != "0"
+        self._session_has_timeout = examination.settings.get("lock_timeout", "0") != "0"
+        self._has_lock_timeout = self._session_has_timeout
         self._locked: tuple[str, TableFacts] | None = None
         self._revision = ""
         self._volatile: frozenset[str] | None = None
@@ -45,18 +45,18 @@ class Judge:
     def findings(self, statement: Statement) -> Iterator[DoctorFinding]:
         """The findings of one statement."""
         self._revision = statement.revision
-        kinds: Mapping[str, Callable[..., Iterator[DoctorFinding]]] = {
-            "transaction_stmt": self._transaction,
-            "variable_set_stmt": self._setting,
-            "create_stmt": self._create,
-            "create_table_as_stmt": self._create,
-            "index_stmt": self._index,
-            "drop_stmt": self._drop,
-            "rename_stmt": self._rename,
-            "vacuum_stmt": self._vacuum,
-            "cluster_stmt": self._cluster,
-            "reindex_stmt": self._reindex,
-            "alter_table_stmt": partial(alterations, self),
+        kinds: Mapping[str, Callable[[pg.Node], Iterator[DoctorFinding]]] = {
+            "transaction_stmt": lambda node: self._transaction(node.transaction_stmt),
+            "variable_set_stmt": lambda node: self._setting(node.variable_set_stmt),
+            "create_stmt": lambda node: self._create(node.create_stmt.relation),
+            "create_table_as_stmt": lambda node: self._create(node.create_table_as_stmt.into.rel),
+            "index_stmt": lambda node: self._index(node.index_stmt),
+            "drop_stmt": lambda node: self._drop(node.drop_stmt),
+            "rename_stmt": lambda node: self._rename(node.rename_stmt),
+            "vacuum_stmt": lambda node: self._vacuum(node.vacuum_stmt),
+            "cluster_stmt": lambda node: self._anew(node.cluster_stmt.relation, "CLUSTER"),
+            "reindex_stmt": lambda node: self._reindex(node.reindex_stmt),
+            "alter_table_stmt": lambda node: alterations(self, node.alter_table_stmt),
         }
         judge = kinds.get(statement.kind)
         if judge is not None:
@@ -71,7 +71,7 @@ class Judge:
                 f"({self.examination.size(table)})."
             )
             sql = ("SET lock_timeout = '5s'",)
-            yield self._made(LOCK_TIMEOUT, where, risk, sql, f"{sql[0]} at the start of env.py's migrations.", table)
+            yield self._of_rule(LOCK_TIMEOUT, where, risk, sql, f"{sql[0]} at the start of env.py's migrations.", table)
 
     def existing(self, name: Name) -> TableFacts | None:
         """The facts of a table; None: the migrations create it, or the database does not have it."""
@@ -92,7 +92,7 @@ class Judge:
     ) -> DoctorFinding:
         """A finding on a table. ``what`` is the column or index, or empty."""
         label = f"{table.label}.{what}" if what else table.label
-        return self._made(rule, self._label(label), f"{risk} ({self.examination.size(table)}).", sql, remedy, table)
+        return self._of_rule(rule, self._label(label), f"{risk} ({self.examination.size(table)}).", sql, remedy, table)
 
     def volatile(self, functions: set[str]) -> set[str]:
         """Those of the functions that are volatile, so that each row gets a value of its own. One statement, once."""
@@ -106,7 +106,7 @@ class Judge:
     def _label(self, label: str) -> str:
         return f"{self._revision}: {label}" if self._revision else label
 
-    def _made(
+    def _of_rule(
         self, rule: Rule, label: str, risk: str, sql: tuple[str, ...], remedy: str, table: TableFacts
     ) -> DoctorFinding:
         short = rule.by_size and self.examination.is_small(table)
@@ -130,16 +130,18 @@ class Judge:
         elif node.kind in (pg.TRANS_STMT_COMMIT, pg.TRANS_STMT_ROLLBACK):
             self.in_transaction = False
             self.added_here.clear()
+            self._has_lock_timeout = self._session_has_timeout
         yield from ()
 
     def _setting(self, node: pg.VariableSetStmt) -> Iterator[DoctorFinding]:
         if node.name == "lock_timeout":
             values = [each.a_const for each in node.args]
             self._has_lock_timeout = any(each.sval.sval.strip("0ms ") or each.ival.ival for each in values)
+            if not node.is_local:
+                self._session_has_timeout = self._has_lock_timeout
         yield from ()
 
-    def _create(self, node: pg.CreateStmt | pg.CreateTableAsStmt) -> Iterator[DoctorFinding]:
-        relation = node.into.rel if hasattr(node, "into") else node.relation
+    def _create(self, relation: pg.RangeVar) -> Iterator[DoctorFinding]:
         if self.existing(name_of(relation)) is None:  # IF NOT EXISTS leaves a table as it is
             self._created.add(self._normal(name_of(relation)))
         yield from ()
@@ -217,9 +219,6 @@ class Judge:
             return
         for each in node.rels:
             yield from self._anew(each.vacuum_relation.relation, "VACUUM FULL")
-
-    def _cluster(self, node: pg.ClusterStmt) -> Iterator[DoctorFinding]:
-        yield from self._anew(node.relation, "CLUSTER")
 
     def _anew(self, relation: pg.RangeVar, command: str) -> Iterator[DoctorFinding]:
         table = self.existing(name_of(relation))

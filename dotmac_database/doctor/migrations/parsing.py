@@ -22,7 +22,7 @@ class Statement:
 
     revision: str
     kind: str
-    node: Message
+    node: Node
 
 
 def statements(sql: str) -> Iterator[Statement]:
@@ -45,7 +45,7 @@ def statements(sql: str) -> Iterator[Statement]:
             revision = match["to"].split(",")[0].strip()
         begin = end
         kind = each.stmt.WhichOneof("node") or ""
-        yield Statement(revision, kind, getattr(each.stmt, kind))
+        yield Statement(revision, kind, each.stmt)
 
 
 def deparsed(kind: str, node: Message) -> str:
@@ -53,7 +53,9 @@ def deparsed(kind: str, node: Message) -> str:
     from postgast import deparse
     from postgast.pg_query_pb2 import Node, ParseResult, RawStmt
 
-    sql: str = deparse(ParseResult(stmts=[RawStmt(stmt=Node(**{kind: node}))]))
+    wrapped = Node()
+    getattr(wrapped, kind).CopyFrom(node)
+    sql: str = deparse(ParseResult(stmts=[RawStmt(stmt=wrapped)]))
     return sql
 
 
