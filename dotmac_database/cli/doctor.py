@@ -39,6 +39,10 @@ def doctor(
         list[str] | None,
         typer.Option(metavar="CHECK", help="Leave this check out. Repeatable.", show_default=False),
     ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OBJECT", help="Leave out the findings of this object. Repeatable.", show_default=False),
+    ] = None,
     routes: Annotated[
         str | None,
         typer.Option(
@@ -73,6 +77,7 @@ def doctor(
                 reads=None if routes is None else _reads(routes),
                 processes=processes,
             )
+    report = report.without(accept or ())
     show(report.as_dict(), *_parts(report), as_json=as_json)
     if report.failed:
         raise typer.Exit(ExitCode.FINDINGS)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 from ..tenancy.rls.verification import Finding
@@ -70,6 +70,10 @@ class Report:
             "skipped": [asdict(each) for each in self.skipped],
             "ran": list(self.ran),
         }
+
+    def without(self, objects: Collection[str]) -> Report:
+        """The report without the findings on these objects (`Finding.object`), which somebody has reviewed."""
+        return replace(self, findings=tuple(each for each in self.findings if each.object not in objects))
 
     def merged(self, other: Report) -> Report:
         """One report of two."""

@@ -23,6 +23,15 @@ def test_the_findings_are_shown_with_their_remedies(run: Run, shop_url: str, dia
     assert ended.out.endswith("findings, 1 check ran, 0 skipped.\n")
 
 
+def test_reviewed_objects_are_left_out(run: Run, shop_url: str) -> None:
+    words = ["--app", BASE, "--url", shop_url, "--only", "tenant-not-leading"]
+    objects = [each["object"] for each in run("doctor", *words, "--json").document["findings"]]
+    accepted = [word for each in objects[1:] for word in ("--accept", each)]
+    left = run("doctor", *words, *accepted, "--json")
+    assert (left.code, [each["object"] for each in left.document["findings"]]) == (1, objects[:1])
+    assert run("doctor", *words, *accepted, "--accept", objects[0]).code == 0
+
+
 def test_json_has_the_whole_report(run: Run, shop_url: str) -> None:
     document = run("doctor", "--app", BASE, "--url", shop_url, "--json").document
     assert document["failed"] is True

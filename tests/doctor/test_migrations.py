@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -337,6 +338,15 @@ def test_an_unknown_revision_or_code_is_refused(database: Database, config: Conf
         examine_migrations(database, config, only=["indexes"])
     with database.engine.connect() as connection, pytest.raises(MisuseError, match=r"can't be parsed"):
         examine_statements(connection, "CREATE INDEXX")
+
+
+@pytest.mark.parametrize("missing", ["postgast", "alembic.runtime.migration"])
+def test_a_missing_extra_is_named(
+    database: Database, config: Config, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(MisuseError, match=r"pip install 'dotmac-database-toolkit\[doctor\]'"):
+        examine_migrations(database, config)
 
 
 def test_sqlite_has_no_such_locks(tmp_path: Path, config: Config) -> None:
