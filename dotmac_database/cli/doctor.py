@@ -121,7 +121,10 @@ def _reads(routes: str) -> list[DeclaredRead]:
 def _parts(report: Report) -> Iterator[object]:
     for each in report:
         yield block(f"{each.severity.value}  {each.code}  {each.object}", {"risk": each.risk, "remedy": each.remedy})
-    if report.skipped:
-        yield table(("skipped", "reason"), [(each.code, each.reason) for each in report.skipped])
+    reasons: dict[str, list[str]] = {}
+    for skipped in report.skipped:
+        reasons.setdefault(skipped.reason, []).append(skipped.code)
+    if reasons:
+        yield table(("skipped", "reason"), [(", ".join(codes), reason) for reason, codes in reasons.items()])
     ran = f"{counted(len(report.ran), 'check')} ran"
     yield f"{counted(len(report), 'finding')}, {ran}, {len(report.skipped)} skipped."

@@ -54,20 +54,20 @@ def examine(
         )
     with database.engine.connect() as connection:
         try:
-            pools = None if processes is None else Pools(_most_connections(database), processes)
+            pools = _pools(database, processes)
             examination = Examination(connection, every, limits or Limits(), row_level_security, reads, pools)
             return _examine(examination, [by_code[code] for code in codes])
         finally:
             connection.rollback()
 
 
-def _most_connections(database: Database) -> int:
-    """The connections that one process may open: those of one engine's pool."""
+def _pools(database: Database, processes: int | None) -> Pools | None:
+    """What the processes may open by one engine each; None: their number is unknown, or the pool has no limit."""
     pool = database.engine.pool
-    if not isinstance(pool, QueuePool):
-        return 1
-    overflow = database.engine_options.get("max_overflow", 10)
-    return int(pool.size()) + max(int(overflow), 0)
+    overflow = int(database.engine_options.get("max_overflow", 10))
+    if processes is None or not isinstance(pool, QueuePool) or pool.size() == 0 or overflow < 0:
+        return None
+    return Pools(pool.size() + overflow, processes)
 
 
 def _examine(examination: Examination, checks: Sequence[Check]) -> Report:
@@ -78,7 +78,7 @@ def _examine(examination: Examination, checks: Sequence[Check]) -> Report:
     with read_only(examination):
         for each in checks:
             if dialect not in each.on:
-                skipped.append(each.skip(f"{dialect} does not have what it looks for."))
+                skipped.append(each.skip(f"it is a check of {', '.join(sorted(each.on))}."))
                 continue
             outcomes, reason = _run(examination, each)
             findings += [each.finding(symptom) for symptom in outcomes if not isinstance(symptom, Unchecked)]
