@@ -13,7 +13,7 @@ import typer
 from ..declared_reads import DeclaredRead
 from ..engines import Database
 from ..errors import MisuseError
-from .output import ExitCode, JsonOption, block, counted, show, table
+from .output import ExitCode, JsonOption, block, counted, show
 from .target import AppOption, Target, UrlOption, imported, open_target
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _parts(report: Report) -> Iterator[object]:
     reasons: dict[str, list[str]] = {}
     for skipped in report.skipped:
         reasons.setdefault(skipped.reason, []).append(skipped.code)
-    if reasons:
-        yield table(("skipped", "reason"), [(", ".join(codes), reason) for reason, codes in reasons.items()])
+    for reason, codes in reasons.items():
+        yield f"skipped  {', '.join(codes)}\n  {reason}\n"
     ran = f"{counted(len(report.ran), 'check')} ran"
     yield f"{counted(len(report), 'finding')}, {ran}, {len(report.skipped)} skipped."
