@@ -2,6 +2,7 @@
 
 from .actors import acting_as, current_actor
 from .advisor import IndexAdvice, QueryPlan
+from .declared_reads import DeclaredRead, declare_read, read_of
 from .dialects.full_text import FullText
 from .engines import ConnectionOptions, Database, create_database
 from .errors import (
@@ -147,6 +148,7 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "DatabaseTransaction",
     "DatabaseUnavailableError",
     "DeadLetter",
+    "DeclaredRead",
     "DuplicateEntityError",
     "EntityNotFoundError",
     "Estimate",
@@ -230,6 +232,7 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "create_database",
     "create_repository",
     "current_actor",
+    "declare_read",
     "first_missing_reference",
     "guard_tenants",
     "idempotency_metadata",
@@ -248,6 +251,7 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "policy_scope",
     "publish",
     "purge_idempotency_keys",
+    "read_of",
     "restrict_to_reads",
     "tenant_foreign_key",
     "tenant_primary_key",

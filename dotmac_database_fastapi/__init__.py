@@ -18,6 +18,7 @@ from .jobs import carry
 from .options import OPERATIONS, REACT_ADMIN, CrudOptions, ListOptions
 from .params import CursorQuery, PageQuery, filter_query, options_query, sort_query
 from .plugin import DatabasePlugin
+from .reads import declared_reads
 from .registry import PluginError
 from .request_ids import current_request_id, within_request
 from .rerun import rerun_route
@@ -54,6 +55,7 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "carry",
     "crud_router",
     "current_request_id",
+    "declared_reads",
     "filter_query",
     "get_caller",
     "get_entity",

@@ -373,6 +373,13 @@ def dependencies_of(app: FastAPI) -> Iterator[Endpoint]:
             yield from calls_of(route.dependant)
 
 
+def endpoints_of(app: FastAPI) -> Iterator[Endpoint]:
+    """The endpoints of all operations of the app."""
+    for route in _routes(app):
+        if getattr(route, "endpoint", None) is not None:
+            yield route.endpoint
+
+
 def _routes(app: FastAPI) -> Iterator[Any]:
     flattened = getattr(routing, "iter_route_contexts", None)  # FastAPI had plain lists of routes before
     return iter(app.routes if flattened is None else flattened(app.routes))

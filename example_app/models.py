@@ -52,6 +52,7 @@ class Country(Base):
     """A country. The countries are the tenants; a row of this table belongs to no tenant."""
 
     __tablename__ = "countries"
+    __table_args__ = (Index("countries_by_name", "name", "code"),)
 
     code: Mapped[str] = mapped_column(String(2), primary_key=True)
     name: Mapped[str] = mapped_column(String(60))
@@ -95,7 +96,11 @@ class User(OfCountry, AuditMixin, Base):
     """An invented person at a country's aviation authority."""
 
     __tablename__ = "users"
-    __table_args__ = (UniqueConstraint("tenant_id", "email"), UniqueConstraint("tenant_id", "id"))
+    __table_args__ = (
+        UniqueConstraint("tenant_id", "email"),
+        UniqueConstraint("tenant_id", "id"),
+        Index("users_by_name", "tenant_id", "name", "id"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(80))
@@ -111,6 +116,8 @@ class Inspection(OfCountry, AuditMixin, SoftDeleteMixin, VersionMixin, Base):
         ForeignKeyConstraint(["tenant_id", "airport_icao"], ["airports.tenant_id", "airports.icao"]),
         ForeignKeyConstraint(["tenant_id", "inspector_id"], ["users.tenant_id", "users.id"]),
         Index("inspections_by_airport", "tenant_id", "airport_icao", "due_on"),
+        Index("inspections_by_inspector", "tenant_id", "inspector_id"),
+        Index("inspections_by_due_date", "tenant_id", "due_on", "id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

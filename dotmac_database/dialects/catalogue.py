@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -32,6 +32,24 @@ class IndexesOf(Executable, ClauseElement):
         self.table = table
 
 
+class IndexesOfAll(Executable, ClauseElement):
+    """The rows of `IndexesOf` of several tables, in one query. ``table_number`` counts the tables from 0."""
+
+    inherit_cache = False
+
+    def __init__(self, tables: Sequence[Table]) -> None:
+        self.tables = tables
+
+
+@compiles(IndexesOfAll)
+def _from_all(element: IndexesOfAll, compiler: Any, **kw: Any) -> str:
+    parts = (
+        f"SELECT {number} AS table_number, i{number}.* FROM ({compiler.process(IndexesOf(table), **kw)}) AS i{number}"  # noqa: S608
+        for number, table in enumerate(element.tables)
+    )
+    return f"{' UNION ALL '.join(parts)} ORDER BY table_number, name, key_number"
+
+
 @compiles(IndexesOf, "postgresql")
 def _from_pg_index(element: IndexesOf, compiler: Any, **kw: Any) -> str:
     name = compiler.preparer.format_table(element.table)
@@ -46,7 +64,7 @@ def _from_pg_index(element: IndexesOf, compiler: Any, **kw: Any) -> str:
     THEN (SELECT d.datlocprovider = 'c' AND d.datcollate IN ('C', 'POSIX') FROM pg_catalog.pg_database d
       WHERE d.datname = current_database())
     ELSE COALESCE((SELECT l.collcollate IN ('C', 'POSIX') FROM pg_catalog.pg_collation l
-      WHERE l.oid = x.indcollation[k - 1]), false) END AS is_bytewise
+      WHERE l.oid = x.indcollation[k - 1]), false) END AS is_bytewise, CAST(k AS int) AS key_number
 FROM pg_catalog.pg_index x
 JOIN pg_catalog.pg_class c ON c.oid = x.indexrelid
 JOIN pg_catalog.pg_am m ON m.oid = c.relam
@@ -66,7 +84,8 @@ def _from_pragmas(element: IndexesOf, compiler: Any, **kw: object) -> str:
     master = f"{compiler.preparer.quote(schema)}.sqlite_master"
     return f"""SELECT l.name AS name, 'btree' AS method, l."unique" AS is_unique, m.sql AS condition,
   NULL AS expression, k.name AS column_name, NULL AS opclass, k."desc" AS descending, 1 - k."desc" AS nulls_first,
-  k.coll AS collation, k.cid AS place, l.partial AS is_partial, 0 AS is_bytewise
+  k.coll AS collation, k.cid AS place, l.partial AS is_partial, 0 AS is_bytewise,
+  k.seqno AS key_number
 FROM pragma_index_list({parameter(element.table.name)}, {parameter(schema)}) AS l
 JOIN pragma_index_xinfo(l.name, {parameter(schema)}) AS k
 LEFT JOIN {master} AS m ON m.type = 'index' AND m.name = l.name

@@ -98,6 +98,30 @@ def is_current(connection: Connection, recorded: Recorded) -> bool:
     return _Postgresql(connection, recorded).is_current()
 
 
+def outdated(connection: Connection, tables: Sequence[Recorded]) -> list[Recorded]:
+    """The tables whose triggers are missing or differ from those that `create_statements` would create.
+
+    Two statements on PostgreSQL and one on SQLite, whatever the number of tables.
+    """
+    if not tables:
+        return []
+    if connection.dialect.name == "sqlite":
+        triggers = set(connection.execute(text("SELECT sql FROM sqlite_master WHERE type = 'trigger'")).scalars())
+        return [each for each in tables if not _Sqlite(connection, each).expected() <= triggers]
+    default = connection.exec_driver_sql("SELECT current_schema()").scalar_one()
+    bodies = {row.name: (row.prosrc, row.triggers) for row in connection.execute(text(_FUNCTIONS))}
+    names = [_Postgresql(connection, each, default) for each in tables]
+    return [each.recorded for each in names if bodies.get(each.function) != each.expected()]
+
+
+_FUNCTIONS = """
+SELECT format('%I.%I', n.nspname, p.proname) AS name, p.prosrc,
+  (SELECT count(*) FROM pg_trigger t WHERE t.tgfoid = p.oid AND t.tgparentid = 0) AS triggers
+FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE p.prorettype = 'trigger'::regtype AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+"""
+
+
 def needs_columns(dialect: str) -> bool:
     """Whether the triggers name the columns of the table, and are dropped with it when a migration recreates it."""
     return dialect == "sqlite"
@@ -144,11 +168,11 @@ class _Names:
 
 
 class _Postgresql(_Names):
-    def __init__(self, connection: Connection, recorded: Recorded) -> None:
+    def __init__(self, connection: Connection, recorded: Recorded, default_schema: str | None = None) -> None:
         super().__init__(connection, recorded)
         if self.schema is None:
             # The function finds the table in the schema in which it was created, whatever the caller's search_path is.
-            self.schema = connection.exec_driver_sql("SELECT current_schema()").scalar_one()
+            self.schema = default_schema or connection.exec_driver_sql("SELECT current_schema()").scalar_one()
         table = recorded.table
         self.table, self.history = self.qualified(table), self.qualified(history_name(table))
         self.function = self.qualified(_name(table, "_record_history"))
@@ -171,12 +195,15 @@ FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION {self.guard}()
     def drop(self) -> list[str]:
         return [f"DROP FUNCTION IF EXISTS {each}() CASCADE" for each in (self.function, self.guard)]
 
+    def expected(self) -> tuple[str, int]:
+        """The body of the function, and the number of triggers that call it."""
+        return self._function().split("$dotmac$")[1], len(_EVENTS) + 1
+
     def is_current(self) -> bool:
-        body = self._function().split("$dotmac$")[1]
         query = text("""SELECT p.prosrc, (SELECT count(*) FROM pg_trigger t WHERE t.tgfoid = p.oid AND t.tgparentid = 0)
 FROM pg_proc p WHERE p.oid = to_regprocedure(:name)""")
         rows = self.connection.execute(query, {"name": f"{self.function}()"}).one_or_none()
-        return rows is not None and (rows[0], rows[1]) == (body, len(_EVENTS) + 1)
+        return rows is not None and (rows[0], rows[1]) == self.expected()
 
     def _trigger(self, event: str) -> Iterator[str]:
         name = f"dotmac_history_{event.lower()}"
@@ -296,11 +323,14 @@ class _Sqlite(_Names):
             ),
         ]
 
+    def expected(self) -> set[str]:
+        """The DDL of the triggers."""
+        return {each for each in self.create() if each.startswith("CREATE TRIGGER")}
+
     def is_current(self) -> bool:
-        expected = {each for each in self.create() if each.startswith("CREATE TRIGGER")}
         query = text("SELECT sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN (:table, :history)")
         names = {"table": self.recorded.table, "history": history_name(self.recorded.table)}
-        return expected <= set(self.connection.execute(query, names).scalars())
+        return self.expected() <= set(self.connection.execute(query, names).scalars())
 
     def drop(self) -> list[str]:
         names = ("create", "delete", "update", "move", "no_update", "no_delete")

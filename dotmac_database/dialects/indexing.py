@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Index
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
+from sqlalchemy.engine import Dialect
 from sqlalchemy.schema import CreateIndex
 from sqlalchemy.sql import ColumnElement
 
@@ -106,6 +107,12 @@ def orders_prefixes(dialect: str) -> bool:
 def orders_by_null(dialect: str) -> bool:
     """Whether the planner knows that the index entries with a NULL key are sorted by the next key."""
     return dialect == "sqlite"
+
+
+def ddl_dialect(dialect: str) -> Dialect:
+    """The dialect that compiles DDL for display, without doubled percent signs."""
+    compiler: Dialect = _COMPILERS[dialect]
+    return compiler
 
 
 def sql_of(dialect: str, expression: ColumnElement[Any]) -> str:
