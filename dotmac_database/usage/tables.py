@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -49,7 +50,7 @@ class TenantTable:
     source: FromClause
     tenant: ColumnElement[object]
     column: Column[object]
-    created: ColumnElement[object] | None
+    created: ColumnElement[datetime] | None
     has_shared_rows: bool
     """Whether rows without a tenant belong to classes without tenants, so that they are nobody's usage."""
 
@@ -132,7 +133,7 @@ def _owner(table: Table) -> Owner | None:
 def _described(table: Table, owner: Owner) -> TenantTable:
     source, tenant, column = _tenant_of(table, owner)
     kind = _kind(table)
-    created: ColumnElement[object] | None = None
+    created: ColumnElement[datetime] | None = None
     match kind:
         case TableKind.HISTORY:
             created = table.columns["at"]
@@ -151,7 +152,7 @@ def _kind(table: Table) -> TableKind:
     return TableKind.OUTBOX if table.name == OUTBOX else TableKind.ROWS
 
 
-def _created(table: Table) -> ColumnElement[object] | None:
+def _created(table: Table) -> ColumnElement[datetime] | None:
     for mapper in TABLES.classes_of(table):
         traits = traits_of(mapper.class_)
         column = None if traits.created_at is None else traits.columns[traits.created_at]
