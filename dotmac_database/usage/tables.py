@@ -103,12 +103,12 @@ def see_all(
 ) -> None:
     """Have the policies of PostgreSQL show all rows of ``tables``, or all of the ``tenant``, for this transaction.
 
-    Raises `PermissionDeniedError` if they don't, since all numbers would then be wrong. At most four statements.
+    Raises `PermissionDeniedError` if they don't, since all numbers would then be wrong. At most seven statements.
     """
     if not has_policies(connection.dialect.name):
         return
     announce_tenant(connection, None if tenant is None else str(tenant), across=True, signer=signer)
-    hidden = hidden_tables(connection, tables, tenant=tenant is not None)
+    hidden = hidden_tables(connection, tables)
     if not hidden:
         return
     role = connection.dialect.identifier_preparer.quote(str(connection.exec_driver_sql("SELECT current_user").scalar()))
