@@ -14,7 +14,7 @@ from ..advisor import IndexAdvice, QueryPlan
 from ..errors import MisuseError
 from ..models import Traits, traits_of
 from ..repositories import create_repository
-from ..tenancy import ALL_TENANTS, bind_tenant, guard_tenants, unscoped
+from ..tenancy import ALL_TENANTS, guard_tenants, unscoped
 from .output import ExitCode, JsonOption, block, counted, show
 from .read_options import ReadWords
 from .target import AppOption, Target, UrlOption, open_target
@@ -157,10 +157,8 @@ def _session(target: Target, tenant: object) -> Iterator[Session]:
         if tenant is ALL_TENANTS:
             with unscoped(session, reason="dotmac-db --all-tenants", level=logging.INFO):
                 yield session
-            return
-        if tenant is not None:
-            bind_tenant(session, tenant)
-        yield session
+        else:
+            yield session  # the repository binds it
 
 
 def _as_dict(advice: IndexAdvice) -> dict[str, object]:

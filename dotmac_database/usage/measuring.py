@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
-from sqlalchemy import Connection, MetaData, Row, func, null, select
+from sqlalchemy import Connection, MetaData, func, null, select
 
 from ..dialects.sizes import size_of
 from ..tenancy.rls.signature import Signer
@@ -121,12 +122,19 @@ def _of_table(connection: Connection, table: TenantTable, tenant: object) -> Ite
         yield tenant_name(row.tenant), TableUsage(table.name, table.kind, row.rows, share, row.oldest, row.newest)
 
 
-def _counts(connection: Connection, table: TenantTable, tenant: object) -> list[Row[tuple[object, ...]]]:
+class _Count(NamedTuple):
+    """The rows of one tenant in a table."""
+
+    tenant: object
+    rows: int
+    oldest: datetime | None
+    newest: datetime | None
+
+
+def _counts(connection: Connection, table: TenantTable, tenant: object) -> list[_Count]:
     created = table.created
     times = (null(), null()) if created is None else (func.min(created), func.max(created))
-    statement = select(
-        table.tenant.label("tenant"), func.count().label("rows"), times[0].label("oldest"), times[1].label("newest")
-    ).select_from(table.source)
+    statement = select(table.tenant, func.count(), *times).select_from(table.source)
     if tenant is not None:
         try:
             statement = statement.where(table.tenant == convert_tenant(tenant, kind_of(table.column)))
@@ -134,4 +142,4 @@ def _counts(connection: Connection, table: TenantTable, tenant: object) -> list[
             return []  # such as a word, where tenants are numbers
     elif table.has_shared_rows:
         statement = statement.where(table.tenant.is_not(null()))
-    return list(connection.execute(statement.group_by(table.tenant)))
+    return [_Count(*row) for row in connection.execute(statement.group_by(table.tenant))]

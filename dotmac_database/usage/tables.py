@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -49,7 +50,7 @@ class TenantTable:
     source: FromClause
     tenant: ColumnElement[object]
     column: Column[object]
-    created: ColumnElement[object] | None
+    created: ColumnElement[datetime] | None
     has_shared_rows: bool
     """Whether rows without a tenant belong to classes without tenants, so that they are nobody's usage."""
 
@@ -102,12 +103,12 @@ def see_all(
 ) -> None:
     """Have the policies of PostgreSQL show all rows of ``tables``, or all of the ``tenant``, for this transaction.
 
-    Raises `PermissionDeniedError` if they don't, since all numbers would then be wrong. At most four statements.
+    Raises `PermissionDeniedError` if they don't, since all numbers would then be wrong. At most seven statements.
     """
     if not has_policies(connection.dialect.name):
         return
     announce_tenant(connection, None if tenant is None else str(tenant), across=True, signer=signer)
-    hidden = hidden_tables(connection, tables, tenant=tenant is not None)
+    hidden = hidden_tables(connection, tables)
     if not hidden:
         return
     role = connection.dialect.identifier_preparer.quote(str(connection.exec_driver_sql("SELECT current_user").scalar()))
@@ -132,7 +133,7 @@ def _owner(table: Table) -> Owner | None:
 def _described(table: Table, owner: Owner) -> TenantTable:
     source, tenant, column = _tenant_of(table, owner)
     kind = _kind(table)
-    created: ColumnElement[object] | None = None
+    created: ColumnElement[datetime] | None = None
     match kind:
         case TableKind.HISTORY:
             created = table.columns["at"]
@@ -151,7 +152,7 @@ def _kind(table: Table) -> TableKind:
     return TableKind.OUTBOX if table.name == OUTBOX else TableKind.ROWS
 
 
-def _created(table: Table) -> ColumnElement[object] | None:
+def _created(table: Table) -> ColumnElement[datetime] | None:
     for mapper in TABLES.classes_of(table):
         traits = traits_of(mapper.class_)
         column = None if traits.created_at is None else traits.columns[traits.created_at]

@@ -1,3 +1,3 @@
 """A module that can't be imported."""
 
-raise RuntimeError("it is\n broken")
+raise RuntimeError("it is\n broken: postgresql://app:geheim@db/x")

@@ -109,7 +109,10 @@ APPS = {
     "no object": (f"{APP}:Bsae", "tests.cli.shop has no 'Bsae'; did you mean 'Base'?"),
     "another object": (f"{APP}:nothing", "it is of the class int. It must be a DatabasePlugin"),
     "a function": (f"{APP}:current_user", "It must be a DatabasePlugin"),
-    "a module that fails": ("tests.cli.broken:Base", "importing tests.cli.broken failed: RuntimeError: it is broken"),
+    "a module that fails": (
+        "tests.cli.broken:Base",
+        "importing tests.cli.broken failed: RuntimeError: it is broken: postgresql://app:***@db/x",
+    ),
     "a missing import": ("tests.cli.lacking:Base", "importing tests.cli.lacking failed: ModuleNotFoundError"),
     "no tables": ("tests.cli.bare:Base", "it has no tables"),
 }

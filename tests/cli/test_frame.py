@@ -335,3 +335,44 @@ def test_ctrl_c_while_the_database_works(postgres_url: str) -> None:
         out, err = process.communicate()
     assert (process.returncode, out) == (130, ""), err
     assert err == "Interrupted.\n"
+
+
+def test_the_environment_names_the_app(run: Run, monkeypatch: pytest.MonkeyPatch, shop_url: str) -> None:
+    monkeypatch.setenv("DOTMAC_APP", f"{APP}:Base")
+    monkeypatch.setenv("DATABASE_URL", shop_url)
+    ended = run("tenants", "list", "--json")
+    assert [each["tenant"] for each in ended.document["tenants"]] == [None, "a", "b"]
+
+
+def test_an_app_in_the_current_folder(tmp_path: Path) -> None:
+    """As uvicorn and Alembic do, in a process of its own: a Database, SQLModel and a plugin with its own database."""
+    (tmp_path / "books_app.py").write_text(
+        "from sqlmodel import Field, SQLModel\n"
+        "from dotmac_database import create_database\n"
+        "from dotmac_database.sqlmodel import TenantMixin\n"
+        "from dotmac_database_fastapi import DatabasePlugin, tenant_from_header\n"
+        "class Book(TenantMixin, SQLModel, table=True):\n"
+        "    id: int | None = Field(default=None, primary_key=True)\n"
+        "database = create_database('sqlite:///books.db')\n"
+        "plugin = DatabasePlugin('sqlite:///books.db', tenant=tenant_from_header('X-Tenant-ID'))\n"
+    )
+    script = (
+        "import sys, books_app\n"
+        "from dotmac_database.cli import main\n"
+        "books_app.SQLModel.metadata.create_all(books_app.database.engine)\n"
+        "sys.path.remove('')\n"
+        "sys.path_importer_cache.clear()\n"
+        "del sys.modules['books_app']\n"
+        "books_app.SQLModel.metadata.clear(); books_app.SQLModel._sa_registry.dispose()\n"
+        "codes = [main(['tenants', 'list', '--app', f'books_app:{name}']) for name in ('plugin', 'database')]\n"
+        "words = ['advise', 'Book', '--app', 'books_app:SQLModel', '--url', 'sqlite:///books.db', '--tenant', 'a']\n"
+        "codes.append(main(words))\n"
+        "sys.exit(codes != [0, 0, 0])\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        [sys.executable, "-c", script], check=False, cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "0 tenants.\n0 tenants.\nNo index is missing.\n"
+    assert ended.stderr == ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -135,6 +135,16 @@ def test_a_role_that_may_not_change_the_tables_is_refused(server: Server, run: R
     assert refused.code == 4
     assert refused.out == ""
     assert policies(server) == []
+
+
+@pytest.mark.parametrize(("words", "rows"), [(("--tenant", "a"), 1), (("--tenant", "b"), 2), (("--all-tenants",), 3)])
+def test_a_read_is_explained_behind_the_policies(words: Sequence[str], rows: int, server: Server, run: Run) -> None:
+    with psycopg.connect(server.superuser, autocommit=True) as connection:
+        connection.execute("INSERT INTO shop_tags (tenant_id, name) VALUES ('a', 'x'), ('b', 'x'), ('b', 'y')")
+    run("rls", "apply", "--app", f"{APP}:rls", "--url", server.superuser, "--yes")
+    app = ("--app", f"{APP}:rls", "--url", server.role)
+    plan = run("explain", "Tag", *words, *app, "--analyze", "--json").document["plan"]
+    assert plan[0]["Plan"]["Actual Rows"] == rows
 
 
 def test_no_password_is_shown(server: Server, run: Run) -> None:

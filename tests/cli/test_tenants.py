@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC
 from uuid import UUID
@@ -14,7 +15,8 @@ from sqlalchemy.orm import Session
 from dotmac_database import Database, PermissionDeniedError, RowLevelSecurity, create_database, idempotency_metadata
 from dotmac_database.usage import TableKind, Usage, find_tenants, measure
 from dotmac_database.usage import presence as presence_module
-from tests.cli.shop import Base, User, closed, rls, signed
+from tests.cli import extended
+from tests.cli.shop import Base, User, closed, rls, ruled, signed
 from tests.conftest import counted
 from tests.tenancy import models as shapes
 from tests.tenancy.conftest import fill as fill_shapes
@@ -158,7 +160,7 @@ ROLE, OWNER, BYPASS = "dotmac_usage_app", "dotmac_usage_owner", "dotmac_usage_ad
 @pytest.fixture(scope="module")
 def server(postgres_server: str) -> Iterator[Database]:
     """A database whose tables belong to a role that their policies bind, as a superuser sees it."""
-    name = "usage_of_roles"
+    name = f"usage_of_roles_{os.getpid()}"
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
         for role, rights in ((ROLE, "NOBYPASSRLS"), (OWNER, "NOBYPASSRLS"), (BYPASS, "BYPASSRLS")):
@@ -188,15 +190,24 @@ def as_role(database: Database, role: str) -> Database:
 
 def policies_of(connection: Connection, policies: str) -> None:
     """Put the database's policies into this state."""
-    for each in (rls, signed):
+    for each in (ruled.rls, rls, signed):
         for statement in each.drop_statements():
             connection.exec_driver_sql(statement.replace("%", "%%"))
     for name in ("by_hand", "other_hand"):
         connection.exec_driver_sql(f"DROP POLICY IF EXISTS {name} ON shop_users")
     connection.exec_driver_sql(f"GRANT SELECT ON shop_users TO {ROLE}, {BYPASS}")
     match policies:
-        case "open" | "a policy by hand" | "a rule by hand" | "another role's rule" | "no grant":
+        case (
+            "open"
+            | "a rule by hand that ends alike"
+            | "a policy by hand"
+            | "a rule by hand"
+            | "another role's rule"
+            | "no grant"
+        ):
             rls.apply(connection)
+        case "ruled":
+            ruled.rls.apply(connection)
         case "closed":
             closed.apply(connection)
         case "signed" | "signed by others":
@@ -206,6 +217,11 @@ def policies_of(connection: Connection, policies: str) -> None:
             connection.exec_driver_sql("CREATE POLICY by_hand ON shop_users USING (name = 'nobody')")
         case "a rule by hand":
             connection.exec_driver_sql("CREATE POLICY by_hand ON shop_users AS RESTRICTIVE USING (name = 'ada')")
+        case "a rule by hand that ends alike":
+            across = "current_setting('dotmac.all_tenants', true) = 'on'"
+            connection.exec_driver_sql(
+                f"CREATE POLICY by_hand ON shop_users AS RESTRICTIVE USING (name = 'ada' AND (id = 0 OR {across}))"
+            )
         case "another role's rule":
             connection.exec_driver_sql(
                 f"CREATE POLICY by_hand ON shop_users AS RESTRICTIVE TO {BYPASS} USING (name = 'ada')"
@@ -222,6 +238,8 @@ CELLS: dict[str, dict[str, str]] = {
     # policies: by role, what `tenants list` and `stats`, and what `stats a` say
     "none": {ROLE: "ok ok", OWNER: "ok ok", BYPASS: "ok ok"},
     "open": {ROLE: "ok ok", OWNER: "ok ok", BYPASS: "ok ok"},
+    "ruled": {ROLE: "ok ok", OWNER: "ok ok", BYPASS: "ok ok"},
+    "a rule by hand that ends alike": {ROLE: "hidden hidden", OWNER: "hidden hidden", BYPASS: "ok ok"},
     "closed": {ROLE: "hidden ok", OWNER: "hidden ok", BYPASS: "ok ok"},
     "signed": {ROLE: "ok ok", OWNER: "ok ok", BYPASS: "ok ok"},
     "signed by others": {ROLE: "hidden hidden", OWNER: "hidden hidden", BYPASS: "ok ok"},
@@ -269,7 +287,7 @@ def test_rows_that_are_hidden_are_never_counted_as_none(policies: str, server: D
 @pytest.fixture(scope="module")
 def shapes_database(dialect: str, postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """Models of every shape, with rows of each tenant."""
-    name = "usage_of_shapes"
+    name = f"usage_of_shapes_{os.getpid()}"
     if dialect == "sqlite":
         database = create_database(f"sqlite:///{tmp_path_factory.mktemp('shapes')}/shapes.db")
     else:
@@ -317,6 +335,34 @@ def test_both_ways_to_find_tenants_agree(shapes_database: Database, monkeypatch:
         for leads in (True, False):
             monkeypatch.setattr(presence_module, "_leads_an_index", lambda *_, leads=leads: leads)
             assert find_tenants(connection, [shapes.Base.metadata]).tenants == expected
+
+
+def test_shared_parents_null_tenants_and_partial_indexes(database: Database) -> None:
+    metadata = extended.Base.metadata
+    metadata.drop_all(database.engine)
+    metadata.create_all(database.engine)
+    with Session(database.engine) as session:
+        session.add(extended.Item())
+        for tenant in ("a", "b", "b"):
+            session.add(extended.OwnItem(tenant_id=tenant))
+            session.add(extended.Draft(tenant_id=tenant))
+        session.add_all(extended.Note(tenant_id=tenant) for tenant in ("a", None, None))
+        session.commit()
+    with counted(database.engine) as sent, database.engine.connect() as connection:
+        listed = find_tenants(connection, [metadata]).tenants
+        usage = rows_of(measure(connection, [metadata]))
+    assert usage == {
+        None: {"extended_notes": 2},
+        "a": {"extended_items": 1, "extended_own_items": 1, "extended_drafts": 1, "extended_notes": 1},
+        "b": {"extended_items": 2, "extended_own_items": 2, "extended_drafts": 2},
+    }
+    assert {tenant: set(tables) for tenant, tables in listed.items()} == {
+        tenant: set(tables) - {"extended_items"} for tenant, tables in usage.items()
+    }
+    assert {name for name in usage["a"] if any("RECURSIVE" in each and name in each for each in sent)} == {
+        "extended_own_items", "extended_notes",
+    }  # fmt: skip
+    metadata.drop_all(database.engine)
 
 
 def test_progress_is_reported_table_by_table(database: Database) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
-from sqlalchemy import func, select, table
+from sqlalchemy import MetaData, func, select, table
 
 import dotmac_database_fastapi
 from dotmac_database import (
@@ -19,6 +19,8 @@ from dotmac_database import (
     BaseTenantRepository,
     Database,
     LazyLoadError,
+    Policy,
+    RowLevelSecurity,
     ValidationError,
     bind_tenant,
 )
@@ -308,3 +310,13 @@ def test_an_app_of_many_routers_has_its_plugin_before_it_runs(plugin: DatabasePl
         app.include_router(APIRouter(prefix=f"/{number}"))
     app.include_router(list_router(Country, prefix="/countries"))
     assert Api(app, runner).get("/countries").status_code == 200
+
+
+def test_the_policies_and_the_row_level_security_of_a_plugin_can_be_read() -> None:
+    bare = DatabasePlugin("sqlite://")
+    assert (bare.rls, bare.policies) == (None, ())
+    rls = RowLevelSecurity(MetaData())
+    policy = Policy(User, read=lambda actor: User.name == actor.id)
+    ruled = DatabasePlugin("sqlite://", rls=rls, policies=[policy], actor=lambda: None)
+    assert ruled.rls is rls
+    assert ruled.policies == (policy,)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Table, text
+from sqlalchemy import Connection, Row, Table, text
 
 from ...dialects.features import has_policies
-from .policies import quoted
+from .policies import POLICY, quoted
 from .signature import ALL_TENANTS_SETTING, SETTING
 
 _RELATIONS = text("""
@@ -16,7 +16,8 @@ SELECT named.name, c.oid, row_security_active(c.oid) AS is_ruled, has_table_priv
 FROM unnest(CAST(:names AS text[])) AS named (name) JOIN pg_class c ON c.oid = to_regclass(named.name)
 """)
 _POLICIES = text("""
-SELECT p.polrelid AS oid, p.polpermissive AS is_permissive, pg_get_expr(p.polqual, p.polrelid) AS condition
+SELECT p.polrelid AS oid, p.polname AS name, p.polpermissive AS is_permissive,
+  pg_get_expr(p.polqual, p.polrelid) AS condition
 FROM pg_policy p
 WHERE p.polrelid = ANY (CAST(:oids AS oid[])) AND p.polcmd IN ('*', 'r') AND (0 = ANY (p.polroles) OR EXISTS (
   SELECT FROM unnest(p.polroles) AS role (oid) WHERE role.oid <> 0 AND pg_has_role(role.oid, 'USAGE')))
@@ -30,12 +31,12 @@ class Hidden(NamedTuple):
     by_policy: bool
 
 
-def hidden_tables(connection: Connection, tables: Sequence[Table], *, tenant: bool = False) -> list[Hidden]:
-    """The ``tables`` of which the connection's role does not see all rows. At most three statements.
+def hidden_tables(connection: Connection, tables: Sequence[Table]) -> list[Hidden]:
+    """The ``tables`` of which the connection's role does not see all rows. At most five statements.
 
     Policies of the toolkit hide nothing while the transaction's setting for all tenants is on, which this function does
-    not set (see `announce_tenant`); with signed settings, they must have been signed. ``tenant``: it is enough that the
-    rows of the transaction's tenant are seen. A policy of any other kind is taken to hide rows.
+    not set (see `announce_tenant`); with signed settings, it must have been signed. If the transaction has a tenant, it
+    is enough that this tenant's rows are seen. A policy of any other kind is taken to hide rows.
     """
     if not has_policies(connection.dialect.name) or not tables:
         return []
@@ -47,10 +48,11 @@ def hidden_tables(connection: Connection, tables: Sequence[Table], *, tenant: bo
     result = [Hidden(by_name[row.name], by_policy=False) for row in relations if not row.is_readable]
     for row in ruled:
         own = [each for each in policies if each.oid == row.oid]
-        permissive = [each.condition for each in own if each.is_permissive]
-        restrictive = [each.condition for each in own if not each.is_permissive]
-        shows = any(accepts.shows_all(each) or (tenant and accepts.shows_tenant(each)) for each in permissive)
-        if row.is_readable and not (shows and all(map(accepts.shows_all, restrictive))):
+        shows = any(
+            accepts.shows_all(each.condition) or accepts.shows_tenant(each) for each in own if each.is_permissive
+        )
+        shows = shows and all(accepts.shows_all(each.condition) for each in own if not each.is_permissive)
+        if row.is_readable and not shows:
             result.append(Hidden(by_name[row.name], by_policy=True))
     return result
 
@@ -63,24 +65,29 @@ class _Acceptance:
         self._known: dict[str, bool] = {}
 
     def shows_all(self, condition: str | None) -> bool:
-        return condition in (None, "true") or self._accepts(condition or "", ALL_TENANTS_SETTING)
+        """Whether the condition is true for all rows."""
+        return condition in (None, "true") or any(
+            condition.endswith(f" OR {written})") and self._is_set(setting) for written, setting in _ACROSS.items()
+        )
 
-    def shows_tenant(self, condition: str | None) -> bool:
-        return self._accepts(condition or "", SETTING)
+    def shows_tenant(self, policy: Row[tuple[object, ...]]) -> bool:
+        """Whether the policy is the toolkit's, and the transaction has a tenant, whose rows it then shows."""
+        return policy.name == POLICY and any(
+            written in policy.condition and self._is_set(setting) for written, setting in _TENANT.items()
+        )
 
-    def _accepts(self, condition: str, setting: str) -> bool:
-        return any(self._is_set(form) for form in _forms(condition, setting))
-
-    def _is_set(self, form: str) -> bool:
-        if form not in self._known:
-            value = self._connection.execute(text(f"SELECT {form}")).scalar_one()
-            self._known[form] = value not in (None, "", False)
-        return self._known[form]
+    def _is_set(self, setting: str) -> bool:
+        if setting not in self._known:
+            value = self._connection.execute(text(f"SELECT {setting}")).scalar_one()
+            self._known[setting] = value not in (None, "", False)
+        return self._known[setting]
 
 
-def _forms(condition: str, setting: str) -> Iterator[str]:
-    """The ways in which the condition reads the setting: plainly, or with its signature verified."""
-    if f"current_setting('{setting}'" in condition:
-        yield f"current_setting('{setting}', true)"
-    if f"{setting}()" in condition:
-        yield f"{setting}()"
+_ACROSS = {
+    f"(current_setting('{ALL_TENANTS_SETTING}'::text, true) = 'on'::text)": (
+        f"current_setting('{ALL_TENANTS_SETTING}', true)"
+    ),
+    f"( SELECT {ALL_TENANTS_SETTING}() AS all_tenants)": f"{ALL_TENANTS_SETTING}()",
+}
+_TENANT = {f"current_setting('{SETTING}'": f"current_setting('{SETTING}', true)", f"{SETTING}()": f"{SETTING}()"}
+"""What PostgreSQL shows of a condition that reads a setting, plainly or by its signature; and how to read it."""
