@@ -102,7 +102,9 @@ def install_oldest(session: nox.Session) -> None:
     # As pip does, trust the certificates of the system, which can be those of a proxy.
     session.env["UV_SYSTEM_CERTS"] = "true"
     versions = f"{session.create_tmp()}/oldest.txt"
-    extras = [f"--extra={extra}" for extra in ("fastapi", "sqlmodel", "postgresql", "sqlite", "migrations", "cli", "doctor")]
+    extras = [
+        f"--extra={extra}" for extra in ("fastapi", "sqlmodel", "postgresql", "sqlite", "migrations", "cli", "doctor")
+    ]
     resolve = ("uv", "pip", "compile", "--quiet", "--upgrade", "--resolution=lowest-direct", *extras, "pyproject.toml")
     session.run_install(*resolve, f"--python={session.python}", f"--output-file={versions}")
     # typing-extensions 4.12 allows no newer anyio than 4.14, and pytest 9.2 warns of a name that this anyio imports.
