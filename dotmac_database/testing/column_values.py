@@ -6,15 +6,19 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from random import Random
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic.fields import FieldInfo
 from sqlalchemy import Column, ForeignKeyConstraint, Table, UniqueConstraint
 
 from ..errors import MisuseError, ValidationError
 from ..models.traits import traits_of
+from ..sqlalchemy_internals import is_text
 from ..tenancy.values import kind_of
 from ..types import undecorated
+
+if TYPE_CHECKING:
+    from faker import Faker
 
 M = TypeVar("M")
 
@@ -35,6 +39,7 @@ class ColumnValues:
         require_polyfactory()
         self._numbers = numbers
         self._random = Random(0)
+        _faker().seed_instance(0)
 
     def needed(self, model: type[M], values: Values) -> Values:
         """Values of the columns that a new row needs, and that ``values`` does not have.
@@ -73,10 +78,12 @@ class ColumnValues:
             members = [*kinds] if kinds is not None else enums
             return members[number % len(members)]
         kind = kind_of(column)
-        if kind is str:
+        if is_text(column.type):
             return _text(key, number, getattr(column.type, "length", None))
-        if kind is int and any(column in columns for columns in _unique_sets(column.table)):
-            return number
+        if kind in (dict, list):
+            return kind()
+        if kind in (int, float):
+            return kind(number)
         if kind in (datetime, date):
             moment = _START + timedelta(seconds=number) if kind is datetime else _START + timedelta(days=number)
             moment = moment if _is_aware(column) else moment.replace(tzinfo=None)
@@ -109,13 +116,11 @@ def require_polyfactory() -> None:
 
 
 @cache
-def _faker() -> object:
-    """A source of values that is not that of the user's own factories, whose seed stays theirs."""
+def _faker() -> Faker:
+    """A source of values that is not the one of the user's own factories, whose seed stays theirs."""
     from faker import Faker
 
-    faker = Faker()
-    faker.seed_instance(0)
-    return faker
+    return Faker()
 
 
 def _columns_to_fill(model: type[M]) -> dict[str, Column[object]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from dotmac_database import Database, MisuseError
 from dotmac_database.testing import assert_statements
@@ -34,12 +35,16 @@ def test_the_number_is_exact(face: Face, count: int, sent: int) -> None:
     assert "hush" not in message
 
 
+def send_two(session: Session) -> None:
+    session.execute(text("SELECT 1"))
+    session.execute(text("SELECT 2"))
+
+
 def test_the_lines_that_sent_them_are_named(database: Database) -> None:
     with database.sessions() as session, pytest.raises(AssertionError) as caught, assert_statements(0):
-        session.execute(text("SELECT 1"))
-        session.execute(text("SELECT 2"))
+        send_two(session)
     lines = [line for line in str(caught.value).splitlines() if line.startswith("     at ")]
-    assert all(f"{__file__}:" in line and "in test_the_lines_that" in line for line in lines)
+    assert all(f"{__file__}:" in line and "in send_two" in line for line in lines)
     assert len(set(lines)) == 2
 
 
