@@ -160,7 +160,7 @@ def test_the_error_of_a_server_that_can_not_start_is_raised(tmp_path: Path, monk
 def test_a_wrong_setting_is_named() -> None:
     server = PostgresServer(no_such_setting=1)
     try:
-        with pytest.raises(PostgresServerError, match="did not start:\n.*no_such_setting"):
+        with pytest.raises(PostgresServerError, match=r"did not start:\n.*no_such_setting"):
             server.start()
     finally:
         server.stop()
