@@ -6,7 +6,7 @@ pytest imports this module in every run. So everything else is imported where a 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session, sessionmaker
 
     from dotmac_database import RowLevelSecurity
-    from dotmac_database.testing import AsyncModelFactory, Leak, ModelFactory
+    from dotmac_database.testing import AsyncModelFactories, Leak, ModelFactories
 
     from .databases import Template
-
-M = TypeVar("M")
 
 MARKER = "dotmac_leaks(*, make=None, keys=True, tenants=None): no tenant can read or change another's rows (find_leaks)"
 
@@ -200,25 +198,21 @@ def dotmac_tenants(dotmac_metadata: MetaData | None) -> tuple[object, object]:
 
 
 @pytest.fixture
-def dotmac_factory(
-    dotmac_session: Session, dotmac_tenants: tuple[object, object]
-) -> Callable[[type[M]], ModelFactory[M]]:
-    """A function that gives the factory of a class: ``dotmac_factory(User).create(name="Ada")``. See `ModelFactory`."""
-    from dotmac_database.testing.factories import ModelFactory, Rows
+def dotmac_factory(dotmac_session: Session, dotmac_tenants: tuple[object, object]) -> ModelFactories:
+    """The factories in ``dotmac_session``, by class: ``dotmac_factory(User).create(name="Ada")``."""
+    from dotmac_database.testing import ModelFactories
 
-    rows = Rows(dotmac_session, dotmac_tenants)
-    return lambda model: ModelFactory(rows, model)
+    return ModelFactories(dotmac_session, dotmac_tenants)
 
 
 @pytest.fixture
 def dotmac_async_factory(
     dotmac_async_session: AsyncSession, dotmac_tenants: tuple[object, object]
-) -> Callable[[type[M]], AsyncModelFactory[M]]:
+) -> AsyncModelFactories:
     """As ``dotmac_factory``, in ``dotmac_async_session``. The methods of its factories are coroutines."""
-    from dotmac_database.testing.factories import AsyncModelFactory, Rows
+    from dotmac_database.testing import AsyncModelFactories
 
-    rows = Rows(dotmac_async_session.sync_session, dotmac_tenants)
-    return lambda model: AsyncModelFactory(dotmac_async_session, rows, model)
+    return AsyncModelFactories(dotmac_async_session, dotmac_tenants)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from ..repositories import create_repository
 from ..sqlalchemy_internals import all_mappers
 from ..tenancy import ALL_TENANTS, bound_tenant, is_guarded, tenant_scope
 from .column_values import ColumnValues, Values
+from .tenants import TENANTS
 
 M = TypeVar("M")
 
@@ -65,6 +66,20 @@ class ModelFactory(Generic[M]):
         return self._rows.create_alike(self._model, values)
 
 
+class ModelFactories:
+    """Gives the factory of a class in a session: ``factories(User).create()``. It is the fixture ``dotmac_factory``.
+
+    ``tenants`` are the two tenants whose rows are made. Raises `MisuseError` if polyfactory is not installed.
+    """
+
+    def __init__(self, session: Session, tenants: tuple[object, object] = TENANTS) -> None:
+        self._rows = Rows(session, tenants)
+
+    def __call__(self, model: type[M]) -> ModelFactory[M]:
+        """The factory of a class."""
+        return ModelFactory(self._rows, model)
+
+
 class AsyncModelFactory(Generic[M]):
     """As `ModelFactory`, in an `AsyncSession`: its methods are coroutines."""
 
@@ -83,6 +98,18 @@ class AsyncModelFactory(Generic[M]):
     async def create_alike(self, **values: object) -> list[M]:
         """As `ModelFactory.create_alike`."""
         return await self._session.run_sync(lambda _: self._factory.create_alike(**values))
+
+
+class AsyncModelFactories:
+    """As `ModelFactories`, in an `AsyncSession`. It is the fixture ``dotmac_async_factory``."""
+
+    def __init__(self, session: AsyncSession, tenants: tuple[object, object] = TENANTS) -> None:
+        self._session = session
+        self._rows = Rows(session.sync_session, tenants)
+
+    def __call__(self, model: type[M]) -> AsyncModelFactory[M]:
+        """The factory of a class."""
+        return AsyncModelFactory(self._session, self._rows, model)
 
 
 Parents = dict[tuple[Table, object], object]

@@ -12,7 +12,8 @@ from ..tenancy.rls.policies import protected_tables
 from ..tenancy.values import kind_of
 
 _PAIRS: dict[type, tuple[object, object]] = {int: (1, 2), UUID: (UUID(int=0xA), UUID(int=0xB))}
-_NAMES = ("acme", "globex")
+TENANTS = ("acme", "globex")
+"""The two tenants if their column is a text."""
 
 
 def two_tenants(metadata: MetaData | None) -> tuple[object, object]:
@@ -27,4 +28,4 @@ def two_tenants(metadata: MetaData | None) -> tuple[object, object]:
     if len(kinds) > 1:
         names = ", ".join(sorted(kind.__name__ for kind in kinds))
         raise MisuseError(f"The tenant columns have several types ({names}): override the fixture dotmac_tenants.")
-    return _PAIRS.get(kinds.pop(), _NAMES) if kinds else _NAMES
+    return _PAIRS.get(kinds.pop(), TENANTS) if kinds else TENANTS

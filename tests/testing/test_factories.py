@@ -25,7 +25,7 @@ from dotmac_database import (
     bind_tenant,
     tenant_scope,
 )
-from dotmac_database.testing.factories import AsyncModelFactory, ModelFactory, Rows
+from dotmac_database.testing import AsyncModelFactories, ModelFactories
 from tests.conftest import Face
 
 
@@ -146,14 +146,10 @@ class Makes:
     def __init__(self, face: Face, session: Any) -> None:
         self.face = face
         self.session = session
-        self.rows = Rows(session.sync_session if face.is_async else session, TENANTS)
+        self.factories: Any = AsyncModelFactories(session) if face.is_async else ModelFactories(session, TENANTS)
 
     def __call__(self, model: type[Any], method: str = "create", *args: object, **values: object) -> Any:
-        if self.face.is_async:
-            factory: Any = AsyncModelFactory(self.session, self.rows, model)
-        else:
-            factory = ModelFactory(self.rows, model)
-        return self.face(getattr(factory, method), *args, **values)
+        return self.face(getattr(self.factories(model), method), *args, **values)
 
 
 @pytest.fixture
