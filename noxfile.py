@@ -4,6 +4,9 @@
 """
 
 import os
+import tempfile
+import zipfile
+from pathlib import Path
 
 import nox
 from nox.command import CommandFailed
@@ -12,7 +15,7 @@ nox.needs_version = ">=2025.11.12"
 nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["checks", "tests", "oldest"]
+nox.options.sessions = ["checks", "tests", "oldest", "wheel"]
 
 PYTEST = ("python", "-m", "pytest", "-q", "-n", "3", "--dist", "worksteal")
 
@@ -73,6 +76,33 @@ def oldest(session: nox.Session) -> None:
     """Run the tests on the oldest libraries that pyproject.toml allows."""
     install_oldest(session)
     session.run(*PYTEST, *session.posargs)
+
+
+@nox.session(python=["3.11", "3.12", "3.13", "3.14"])
+def wheel(session: nox.Session) -> None:
+    """Build the sdist and the wheel, and use the wheel outside of the repository, as a user does.
+
+    The wheel that is built from the sdist has the same files as the one that is built from the repository.
+    """
+    session.env["UV_SYSTEM_CERTS"] = "true"
+    with tempfile.TemporaryDirectory() as folder:
+        direct, packed, project = (Path(folder, name) for name in ("direct", "packed", "project"))
+        session.run_install("uv", "build", "--quiet", "--wheel", "--out-dir", f"{direct}", external=True)
+        session.run_install("uv", "build", "--quiet", "--out-dir", f"{packed}", external=True)
+        (one,), (other,) = direct.glob("*.whl"), packed.glob("*.whl")
+        if files_of(one) != files_of(other):
+            session.error("The wheel that is built from the sdist has other files than the repository's.")
+        session.install(f"{other}[fastapi,sqlmodel,postgresql,sqlite,testing]", "httpx", "mypy")
+        project.mkdir()
+        script = Path("tests", "installed.py").resolve()
+        # Neither the repository nor its tests are on the path.
+        session.run("python", "-P", f"{script}", f"{project}", env={"PYTHONPATH": None})
+
+
+def files_of(wheel: Path) -> dict[str, bytes]:
+    """The files of a wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
 
 
 @nox.session(python=False)

@@ -113,7 +113,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
-    """The URL (in libpq's form) of a PostgreSQL server: ``DOTMAC_TEST_POSTGRES_URL``, or a server of the test run."""
+    """The URL (in libpq's form) of a PostgreSQL server: ``DOTMAC_TEST_POSTGRES_URL``, or a server of the test run.
+
+    Each worker has a server of its own, unlike the pytest plugin's: tests create roles and terminate connections.
+    """
     url = os.environ.get("DOTMAC_TEST_POSTGRES_URL")
     if url:
         yield url

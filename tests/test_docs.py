@@ -66,6 +66,7 @@ PAGES = {
     "inside-a-tenant.md": 1,
     "policies.md": 1,
     "policies-in-the-database.md": 2,
+    "testing.md": 1,
 }
 """The pages with models, each with how many of its blocks run."""
 

@@ -31,8 +31,8 @@ from dotmac_database.dialects.drivers import driver_of, link_of
 from dotmac_database.engines import Database, create_database
 from dotmac_database.execution.settings import opening, providers_for
 from dotmac_database.tenancy.rls.policies import ALL_TENANTS_SETTING, SETTING
+from dotmac_database_pytest.server import free_port
 from tests.conftest import Face, counted
-from tests.postgres import _free_port
 
 from .conftest import Guarded, fill
 from .models import Account, Base, Dog, Note, note_labels
@@ -289,7 +289,7 @@ def pgbouncer(owner: Database, tmp_path: Path) -> Iterator[int]:
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if program is None:
         pytest.skip("pgbouncer is not installed (Debian: apt-get install pgbouncer)")
-    port, url = _free_port(), owner.url
+    port, url = free_port(), owner.url
     users = tmp_path / "users.txt"
     users.write_text(f'"{ROLE}" "dotmac"\n')
     (tmp_path / "pgbouncer.ini").write_text(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-FOLDERS = ("dotmac_database", "dotmac_database_fastapi", "example_app", "benchmarks")
+FOLDERS = ("dotmac_database", "dotmac_database_fastapi", "dotmac_database_pytest", "example_app", "benchmarks")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 NAMES = re.compile(r"_?(told|heard|kept|sought|insist|stands_alone|asked|found|given|made|alone|how)")

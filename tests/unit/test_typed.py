@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-PACKAGES = ("dotmac_database", "dotmac_database_fastapi")
+PACKAGES = ("dotmac_database", "dotmac_database_fastapi", "dotmac_database_pytest")
 MOST = 30
 """The most uses of `Any` in 1,000 lines of a package."""
 

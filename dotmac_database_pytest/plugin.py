@@ -1,0 +1,240 @@
+"""The fixtures, the marker and the options of ``docs/testing.md``.
+
+pytest imports this module in every run. So everything else is imported where a fixture needs it.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from sqlalchemy import Connection, Engine, MetaData
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session, sessionmaker
+
+    from dotmac_database import RowLevelSecurity
+    from dotmac_database.testing import AsyncModelFactories, Leak, ModelFactories
+
+    from .databases import Template
+
+MARKER = "dotmac_leaks(*, make=None, keys=True, tenants=None): no tenant can read or change another's rows (find_leaks)"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options of the configuration file."""
+    database = "the tests' database: 'sqlite' (a temporary file), 'postgresql' (the run's own server), or a URL"
+    parser.addini("dotmac_database", database, default="sqlite")
+    parser.addini("dotmac_metadata", "the tables, as 'package.module:Base.metadata'; default: of all mapped classes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker."""
+    config.addinivalue_line("markers", MARKER)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let tests with the marker use the fixture ``dotmac_leaks``. Raises `pytest.UsageError` for wrong arguments."""
+    for item in items:
+        marker = item.get_closest_marker("dotmac_leaks")
+        if marker is None or not isinstance(item, pytest.Function):
+            continue
+        if marker.args or marker.kwargs.keys() - {"make", "keys", "tenants"}:
+            raise pytest.UsageError(f"{item.nodeid}: the marker is {MARKER}")
+        if "dotmac_leaks" not in item.fixturenames:
+            item.fixturenames.append("dotmac_leaks")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Fail a test with the marker if there is a leak, before the test itself runs."""
+    marker = item.get_closest_marker("dotmac_leaks")
+    if marker is not None and isinstance(item, pytest.Function):
+        find: Callable[..., list[Leak]] = item.funcargs["dotmac_leaks"]  # type: ignore[assignment]  # the fixture's
+        leaks = find(**marker.kwargs)
+        if leaks:
+            pytest.fail("tenants' rows leak:\n" + "\n".join(f"  {leak}" for leak in leaks), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def dotmac_metadata(pytestconfig: pytest.Config) -> MetaData | None:
+    """The tables to create: the option ``dotmac_metadata``; None: those of all mapped classes. Override it at will."""
+    from .settings import metadata_of
+
+    return metadata_of(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def dotmac_rls() -> RowLevelSecurity | None:
+    """The policies of the tenants' tables; None: no policies. Ignored on SQLite. Override it with yours."""
+    return None
+
+
+@pytest.fixture(scope="session")
+def dotmac_create_schema(
+    dotmac_metadata: MetaData | None, dotmac_rls: RowLevelSecurity | None
+) -> Callable[[Connection], None]:
+    """The function that creates the tables in an empty database, and their policies. Override it to run migrations."""
+    from dotmac_database.testing.rollback import create_schema
+
+    return lambda connection: create_schema(connection, dotmac_metadata, dotmac_rls)
+
+
+@pytest.fixture(scope="session")
+def dotmac_postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server: of the environment variable ``TEST_DATABASE_URL``, else of the run's own server.
+
+    The workers of pytest-xdist share that server. It starts when the first test needs it, and is stopped and deleted
+    after the last process of the run has ended, even if the processes are killed.
+    """
+    from .settings import run_folder, url_of_environment
+
+    url = url_of_environment()
+    if url is not None:
+        yield url
+        return
+    from .settings import require_server
+
+    require_server()
+    from .sharing import shared_server
+
+    with shared_server(run_folder(tmp_path_factory)) as own:
+        yield own
+
+
+@pytest.fixture(scope="session")
+def _dotmac_template(
+    dotmac_postgres_server: str, dotmac_create_schema: Callable[[Connection], None]
+) -> Iterator[Template]:
+    """The worker's database with the tables and no rows, which is copied for the tests."""
+    from .databases import Template
+    from .settings import url_of_environment
+
+    template = Template(dotmac_postgres_server, dotmac_create_schema, own=url_of_environment() is None)
+    yield template
+    template.close()
+
+
+@pytest.fixture
+def dotmac_postgres(_dotmac_template: Template) -> Iterator[str]:
+    """The URL of a PostgreSQL database of this test alone, with the tables: for code that makes its own engine."""
+    with _dotmac_template.copy() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def dotmac_database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the tests' database, by the option ``dotmac_database``. Default: a temporary SQLite file.
+
+    Override it with a fixture of scope "session" that returns the URL of a database without tables.
+    """
+    from .settings import database_of
+
+    database = database_of(request.config)
+    with ExitStack() as stack:
+        if database == "postgresql":
+            template: Template = request.getfixturevalue("_dotmac_template")
+            yield stack.enter_context(template.copy())
+        elif database == "sqlite":
+            yield f"sqlite:///{tmp_path_factory.mktemp('dotmac')}/test.db"
+        else:
+            yield database
+
+
+@pytest.fixture(scope="session")
+def dotmac_engine(dotmac_database_url: str, dotmac_create_schema: Callable[[Connection], None]) -> Iterator[Engine]:
+    """The sync engine, with the tables and their policies created."""
+    from dotmac_database.engines import make_engine
+
+    from .databases import PreparedUrl
+
+    engine = make_engine(dotmac_database_url)
+    if not isinstance(dotmac_database_url, PreparedUrl):
+        with engine.begin() as connection:
+            dotmac_create_schema(connection)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def dotmac_session(dotmac_engine: Engine, dotmac_rls: RowLevelSecurity | None) -> Iterator[Session]:
+    """A `Session` whose changes, committed or not, are undone after the test. With ``dotmac_rls`` it is guarded."""
+    from dotmac_database.testing.rollback import rolled_back_session
+
+    with rolled_back_session(dotmac_engine, rls=dotmac_rls) as session:
+        yield session
+
+
+@pytest.fixture
+async def dotmac_async_session(
+    dotmac_engine: Engine,
+    dotmac_database_url: str,
+    dotmac_metadata: MetaData | None,
+    dotmac_rls: RowLevelSecurity | None,
+) -> AsyncIterator[AsyncSession]:
+    """As ``dotmac_session``, an `AsyncSession`. Requires a plugin for async fixtures.
+
+    Such plugins are anyio's, and pytest-asyncio in auto mode.
+    """
+    from dotmac_database.engines import make_async_engine
+    from dotmac_database.testing.rollback import async_rolled_back_session
+
+    engine = make_async_engine(dotmac_database_url)
+    async with async_rolled_back_session(engine, rls=dotmac_rls, metadata=dotmac_metadata) as session:
+        yield session
+    await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def dotmac_tenants(dotmac_metadata: MetaData | None) -> tuple[object, object]:
+    """Two tenants of the tenant columns' type: "acme" and "globex", 1 and 2, or two UUIDs. Override it at will."""
+    from dotmac_database.testing.tenants import two_tenants
+
+    return two_tenants(dotmac_metadata)
+
+
+@pytest.fixture
+def dotmac_factory(dotmac_session: Session, dotmac_tenants: tuple[object, object]) -> ModelFactories:
+    """The factories in ``dotmac_session``, by class: ``dotmac_factory(User).create(name="Ada")``."""
+    from dotmac_database.testing import ModelFactories
+
+    return ModelFactories(dotmac_session, dotmac_tenants)
+
+
+@pytest.fixture
+def dotmac_async_factory(
+    dotmac_async_session: AsyncSession, dotmac_tenants: tuple[object, object]
+) -> AsyncModelFactories:
+    """As ``dotmac_factory``, in ``dotmac_async_session``. The methods of its factories are coroutines."""
+    from dotmac_database.testing import AsyncModelFactories
+
+    return AsyncModelFactories(dotmac_async_session, dotmac_tenants)
+
+
+@pytest.fixture
+def dotmac_guarded_sessions(dotmac_engine: Engine, dotmac_rls: RowLevelSecurity | None) -> sessionmaker[Session]:
+    """The factory whose sessions the leak kit attacks. Override it with the project's own."""
+    from sqlalchemy.orm import sessionmaker
+
+    from dotmac_database import guard_tenants
+
+    return guard_tenants(sessionmaker(dotmac_engine), rls=dotmac_rls)
+
+
+@pytest.fixture
+def dotmac_leaks(
+    dotmac_metadata: MetaData | None, dotmac_guarded_sessions: sessionmaker[Session]
+) -> Callable[..., list[Leak]]:
+    """A function with the options of `find_leaks` that runs all attacks on tenants' rows and returns the leaks."""
+    from dotmac_database.testing import find_leaks
+
+    if dotmac_metadata is None:
+        raise pytest.UsageError(
+            "dotmac_leaks needs the metadata to attack: set dotmac_metadata, an option or a fixture."
+        )
+    metadata = dotmac_metadata
+    return lambda **options: find_leaks(metadata, dotmac_guarded_sessions, **options)
