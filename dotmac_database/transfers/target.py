@@ -1,0 +1,140 @@
+"""The database of a transfer: its tables as they are, the tenant of a transaction, and what the role may see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from sqlalchemy import Connection, Engine, MetaData, Table
+from sqlalchemy import exc as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ..dialects import cause_of, translate
+from ..dialects.stored import stored_rows_of
+from ..dialects.stored_rows import Condition, StoredColumn, StoredRows
+from ..engines import Database
+from ..errors import MisuseError, TenantIsolationError, ValidationError
+from ..tenancy import ALL_TENANTS, RowLevelSecurity
+from ..tenancy.rls.row_level_security import announce_tenant
+from ..tenancy.values import valid_tenant
+from .holdings import Holding, Holdings, holdings_of
+from .order import Order, order_of
+
+Metadata: TypeAlias = MetaData | Iterable[MetaData]
+
+
+@contextmanager
+def translating() -> Iterator[None]:
+    """Raise SQLAlchemy's exceptions as the toolkit's. An error of a file stays what it is, as when the disk is full."""
+    try:
+        yield
+    except sa.SQLAlchemyError as error:
+        raise translate(error) from cause_of(error)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """A database and a tenant. ``columns`` are those that the database's tables have; a missing table has none."""
+
+    engine: Engine
+    tenant: object
+    rls: RowLevelSecurity | None
+    rows: StoredRows
+    holdings: Holdings
+    order: Order
+    columns: dict[Table, list[StoredColumn]] = field(default_factory=dict)
+    confined: bool = False
+    """Whether row-level security applies to the role, so that each transaction must name the tenant."""
+
+    @property
+    def tables(self) -> list[Holding]:
+        """The tables with tenants' rows that the database has, parents before children."""
+        return [self.holdings.by_table[table] for table in self.order.tables if self.columns.get(table)]
+
+    def condition(self, holding: Holding) -> Condition:
+        """The condition that a row of the table is the tenant's."""
+        return self.holdings.condition(holding.table, self.tenant)
+
+    def key(self, holding: Holding) -> list[StoredColumn]:
+        """The columns of the primary key, or all columns if the table has none."""
+        columns = self.columns[holding.table]
+        names = [each.name for each in holding.key]
+        return [each for name in names for each in columns if each.name == name] or columns
+
+    def count(self, connection: Connection, holding: Holding) -> int:
+        """How many rows of the table are the tenant's. One statement."""
+        return self.rows.count(connection, holding.table, self.condition(holding))
+
+    def prepare(self, connection: Connection) -> None:
+        """Prepare a transaction: the form of values, and the tenant if row-level security applies."""
+        self.rows.prepare(connection, sees_all=not self.confined)
+        if self.confined and self.rls is not None:
+            announce_tenant(connection, str(self.tenant), across=False, signer=self.rls.signer)
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that is committed at the end of the block."""
+        with self.engine.begin() as connection:
+            self.prepare(connection)
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that sees one state of the database, and is rolled back at the end of the block."""
+        with self.engine.connect() as connection:
+            self.rows.begin_reading(connection)
+            self.prepare(connection)
+            yield connection
+
+
+def open_target(
+    database: Database | Engine, metadata: Metadata, tenant_id: object, rls: RowLevelSecurity | None
+) -> Target:
+    """Look at the database: its tables, and whether its role sees all of the tenant's rows.
+
+    Raises `MisuseError` if row-level security would hide rows, and for a tenant's table that the database doesn't have.
+    """
+    engine = _engine(database)
+    if tenant_id is ALL_TENANTS:
+        raise ValidationError("A transfer is of one tenant.", field="tenant_id")
+    tenant = valid_tenant(tenant_id)
+    rows = stored_rows_of(engine.dialect.name)
+    holdings = holdings_of(metadata)
+    if not holdings.by_table:
+        raise MisuseError("These metadata have no table with tenants' rows.", field="metadata")
+    order = order_of(holdings, rows.defers)
+    with translating(), engine.connect() as connection:
+        columns = {table: rows.columns(connection, table) for table in (*holdings.by_table, *holdings.shared)}
+        present = [table for table in holdings.by_table if columns[table]]
+        hiding = rows.hiding(connection, present)
+    if not present:
+        raise MisuseError("The database has none of the tenants' tables of these metadata.", field="metadata")
+    _check_hiding(hiding, rls)
+    return Target(engine, tenant, rls, rows, holdings, order, columns, confined=bool(hiding))
+
+
+def _engine(database: Database | Engine) -> Engine:
+    if isinstance(database, Database):
+        return database.engine
+    if isinstance(database, AsyncEngine) or not isinstance(database, Engine):
+        raise MisuseError(
+            "A transfer is sync: pass a Database or a sync Engine, and call it in a thread (asyncio.to_thread).",
+            field="database",
+        )
+    return database
+
+
+def _check_hiding(hiding: Mapping[str, bool], rls: RowLevelSecurity | None) -> None:
+    """Refuse a role from which policies hide rows of the tenant. ``hiding``: see `StoredRows.hiding`."""
+    names = ", ".join(sorted(hiding))
+    if hiding and rls is None:
+        raise TenantIsolationError(
+            f"Row-level security hides rows of {names} from this role: pass rls=, or connect as a role with BYPASSRLS."
+        )
+    restricted = ", ".join(sorted(name for name, is_restricted in hiding.items() if is_restricted))
+    if restricted:
+        raise TenantIsolationError(
+            f"A policy inside the tenant hides rows of {restricted} from this role: connect as a role with BYPASSRLS."
+        )
