@@ -112,7 +112,8 @@ class PostgresqlRows(StoredRows):
         )
         end = "" if limit is None else f" LIMIT {limit}"
         query = Statement(
-            f"SELECT CAST(row_to_json(dotmac_line) AS text) FROM {name}, LATERAL (SELECT {members}) AS dotmac_line WHERE ",
+            f"SELECT CAST(row_to_json(dotmac_line) AS text) FROM {name}, "
+            f"LATERAL (SELECT {members}) AS dotmac_line WHERE ",
             condition,
             f" ORDER BY {order}{end}",
         )
@@ -180,8 +181,8 @@ class PostgresqlRows(StoredRows):
         query = Statement(
             "SELECT t.tgname, c.oid = to_regclass(",
             _text("source", table_name(source)),
-            "), pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid "
-            "WHERE c.oid IN (to_regclass(",
+            ") FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid WHERE "
+            " c.oid IN (to_regclass(",
             _text("source_again", table_name(source)),
             "), to_regclass(",
             _text("history", table_name(history)),
@@ -190,7 +191,7 @@ class PostgresqlRows(StoredRows):
         )
         triggers = [
             f"ALTER TABLE {table_name(source if of_source else history)} %s TRIGGER {quoted(name)}"
-            for name, of_source, _ in connection.execute(query)
+            for name, of_source in connection.execute(query)
         ]
         for each in triggers:
             run(connection, each.replace("%s", "DISABLE", 1))
@@ -212,7 +213,7 @@ class PostgresqlRows(StoredRows):
                 sequences.append((name, oid))
         for name, oid in dict.fromkeys(sequences):
             connection.exec_driver_sql(
-                f"SELECT setval(CAST({oid} AS regclass), greatest_) FROM "  # noqa: S608 - numbers and quoted names
+                f"SELECT setval(CAST({oid} AS regclass), greatest_) FROM "
                 f"(SELECT max({quoted(name)}) AS greatest_ FROM {table_name(table)}) AS rows_ WHERE greatest_ > "
                 f"COALESCE(pg_sequence_last_value(CAST({oid} AS regclass)), 0)"
             )
@@ -230,8 +231,9 @@ class PostgresqlRows(StoredRows):
         hidden: dict[str, bool] = {}
         for table in tables:
             query = Statement(
-                "SELECT row_security_active(c.oid), EXISTS (SELECT 1 FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid "
-                "AND NOT p.polpermissive) FROM pg_catalog.pg_class c WHERE c.oid = to_regclass(",
+                "SELECT row_security_active(c.oid), EXISTS (SELECT 1 FROM pg_catalog.pg_policy p "
+                "WHERE p.polrelid = c.oid AND NOT p.polpermissive) "
+                "FROM pg_catalog.pg_class c WHERE c.oid = to_regclass(",
                 _text("name", table_name(table)),
                 ")",
             )

@@ -1,7 +1,7 @@
-"""Rows in the form in which the database stores them, as lines of JSON: read, written and compared without their types.
+"""Rows in the form in which the database stores them, as lines of JSON.
 
-A column's Python type can lose something (a float of a NUMERIC, a datetime of SQLite), and a `TypeDecorator` or a pickle
-runs code. So no type of SQLAlchemy takes part here: a value that was read and written is the same value of the database.
+A column's Python type can lose something (a float of a NUMERIC, a datetime of SQLite), and a `TypeDecorator` or a
+pickle runs code. So no type of SQLAlchemy takes part here: what is read and written again is the same stored value.
 
 On PostgreSQL, a value is what its type's output function writes; integers, booleans and texts are JSON's own. On SQLite
 a value is JSON's own, except ``{"blob": "<base64>"}`` and ``{"real": "inf"}``, since JSON has no bytes and no infinity.
@@ -97,6 +97,7 @@ class StoredRows(ABC):
     def begin_reading(self, connection: Connection) -> None:
         """Begin a transaction that reads one state of the database until it ends, and writes nothing."""
 
+    @abstractmethod
     def prepare(self, connection: Connection, *, sees_all: bool) -> None:
         """Set what the text of values depends on, until the transaction ends.
 
@@ -158,7 +159,10 @@ class StoredRows(ABC):
     def delete(
         self, connection: Connection, table: Table, key: Mapping[str, StoredColumn], lines: Sequence[str]
     ) -> int:
-        """Delete the rows whose columns have the values of lines. ``key``: the line's column for each of the table's."""
+        """Delete the rows whose columns have the values of lines. Returns their number.
+
+        ``key`` are the columns of the lines by the names of the table's columns.
+        """
 
     def delete_where(self, connection: Connection, table: Table, condition: Condition) -> int:
         """Delete all rows for which the condition is true. Returns their number."""
@@ -194,6 +198,7 @@ class StoredRows(ABC):
     def defer_constraints(self, connection: Connection) -> None:
         """Have the database check foreign keys, as far as it can, at the commit of the transaction."""
 
+    @abstractmethod
     def settle_constraints(self, connection: Connection) -> None:
         """Have the database check now what was deferred, as some DDL requires."""
 

@@ -50,6 +50,9 @@ class SqliteRows(StoredRows):
         if not driver.in_transaction:  # an engine of SQLAlchemy's own begins one only for a write
             connection.exec_driver_sql("BEGIN")
 
+    def prepare(self, connection: Connection, *, sees_all: bool) -> None:
+        """SQLite has no settings of which the form of values depends, and no row-level security."""
+
     def columns(self, connection: Connection, table: Table) -> list[StoredColumn]:
         query = Statement(
             "SELECT name, type, hidden FROM pragma_table_xinfo(",
@@ -151,7 +154,7 @@ class SqliteRows(StoredRows):
         for start in range(0, len(lines), size):
             rows = [tuple(_values(key, line).values()) for line in lines[start : start + size]]
             listed = ", ".join([marks] * len(rows))
-            sql = f"SELECT count(*) FROM {table_name(table)} WHERE ({names}) IN (VALUES {listed})"  # noqa: S608
+            sql = f"SELECT count(*) FROM {table_name(table)} WHERE ({names}) IN (VALUES {listed})"
             values = tuple(value for row in rows for value in row)
             existing += connection.exec_driver_sql(sql, values).scalar_one()
         return existing
@@ -194,6 +197,9 @@ class SqliteRows(StoredRows):
 
     def defer_constraints(self, connection: Connection) -> None:
         connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+
+    def settle_constraints(self, connection: Connection) -> None:
+        """No DDL of SQLite requires it."""
 
     def defers(self, deferrable: bool | None) -> bool:  # noqa: ARG002 - SQLite can defer each
         return True

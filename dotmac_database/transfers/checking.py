@@ -136,7 +136,7 @@ def unique_keys(holding: Holding) -> Iterator[list[str]]:
     keys += [list(each.columns) for each in table.constraints if isinstance(each, UniqueConstraint)]
     keys += [list(each.columns) for each in table.indexes if each.unique and _is_plain(each)]
     for columns in sorted(keys, key=lambda each: [column.name for column in each]):
-        if columns and tenant not in columns:
+        if columns and not any(each is tenant for each in columns):
             yield [each.name for each in columns]
 
 

@@ -51,9 +51,9 @@ def export_tenant(
     """Write all rows of a tenant into a folder: a folder of NDJSON files for each table, and ``manifest.json``.
 
     ``metadata`` are the models' metadata, one or several. ``rls`` is needed if row-level security applies to the role.
-    ``compress``: the files are gzipped. A file has at most ``part_rows`` rows and some 4 MB; one is in memory at a time.
-    ``on_progress`` is called after each file. The values are in the form in which the database stores them, so
-    soft-deleted rows, history, outbox messages and idempotency keys are included, and columns that no model has.
+    ``compress``: the files are gzipped. A file has at most ``part_rows`` rows and some 4 MB, and one is in memory at a
+    time. ``on_progress`` is called after each file. The values are in the form in which the database stores them.
+    Soft-deleted rows, history, outbox messages and idempotency keys are included, and columns that no model has.
 
     All rows are read in one transaction, with one statement for each table, so they are the state of one moment. An
     export that was killed is resumed by the same call: it reads all rows again, in a new transaction, since rows can

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from sqlalchemy import Column, ForeignKeyConstraint, MetaData, Table, and_, false, or_, select, type_coerce
+from sqlalchemy import Column, ForeignKeyConstraint, FromClause, MetaData, Table, and_, false, or_, select, type_coerce
 from sqlalchemy import exc as sa
 from sqlalchemy.sql import ColumnElement
 
-from ..dialects.stored_rows import Columns, Condition, quoted, raw
+from ..dialects.stored_rows import Columns, Condition, quoted, raw, table_name
 from ..errors import MisuseError
 from ..history.tables import source_of
 from ..tenancy.tables import TABLES, Owner, Reference
@@ -62,14 +62,9 @@ class Holdings:
         return _Conditions(self.by_table, tenant).of(table, _columns_of(table) if columns is None else columns)
 
 
-def _columns_of(table: Table, alias: str | None = None) -> Columns:
-    """The columns of a table as the database has them, without the types of the model."""
-    name = quoted(alias) if alias is not None else _qualified(table)
-    return {each.name: raw(f"{name}.{quoted(each.name)}") for each in table.columns}
-
-
-def _qualified(table: Table) -> str:
-    return quoted(table.name) if table.schema is None else f"{quoted(table.schema)}.{quoted(table.name)}"
+def _columns_of(table: Table) -> Columns:
+    """The columns of a table, without the types of the model."""
+    return {each.name: raw(f"{table_name(table)}.{quoted(each.name)}") for each in table.columns}
 
 
 class _Conditions:
@@ -87,7 +82,8 @@ class _Conditions:
         return or_(false(), *(self._is_extended(*each, columns) for each in owner.extensions))
 
     def _is_tenant(self, value: ColumnElement[object], column: Column[object]) -> Condition:
-        return type_coerce(value, column.type) == column_value(self._tenant, column)
+        condition: Condition = type_coerce(value, column.type) == column_value(self._tenant, column)
+        return condition
 
     def _refers(self, reference: Reference, columns: Columns) -> Condition:
         there, source = self._source(reference.table)
@@ -100,10 +96,10 @@ class _Conditions:
         owner = self._is_tenant(there[column.name], column)
         return select(raw("1")).select_from(source).where(*joined, owner).exists()
 
-    def _source(self, table: Table) -> tuple[Columns, ColumnElement[object]]:
+    def _source(self, table: Table) -> tuple[Columns, FromClause]:
         self._aliases += 1
-        alias = f"dotmac_{self._aliases}"
-        return _columns_of(table, alias), raw(f"{_qualified(table)} AS {alias}")
+        source = table.alias(f"dotmac_{self._aliases}")
+        return {each.name: each for each in source.columns}, source
 
 
 def holdings_of(metadata: MetaData | Iterable[MetaData]) -> Holdings:
@@ -111,9 +107,10 @@ def holdings_of(metadata: MetaData | Iterable[MetaData]) -> Holdings:
 
     A row belongs to a tenant by the tenant column; in the tables of parents and children of a class, in association
     tables and in history tables by the rows that it belongs to; if no class says it, by a foreign key to a tenant's
-    row that can't be NULL or that deletes the row with it. The row to which the tenant columns' foreign key points, such
-    as ``tenants.id``, belongs to the tenant too. Raises `MisuseError` for a table with tenants' rows if nothing says
-    whose a row is.
+    row that can't be NULL or that deletes the row with it. The row to which the tenant columns' foreign key points,
+    such as ``tenants.id``, belongs to the tenant too.
+
+    Raises `MisuseError` for a table with tenants' rows if nothing says whose a row is.
     """
     collected = [metadata] if isinstance(metadata, MetaData) else list(metadata)
     tables = list(dict.fromkeys(t for each in (*collected, idempotency_metadata) for t in each.tables.values()))
@@ -145,7 +142,7 @@ def _directories(holdings: Mapping[Table, Holding]) -> Iterator[tuple[Table, Col
         if holding.owner.column is None:
             continue
         for key in holding.table.foreign_key_constraints:
-            if [*key.columns] == [holding.owner.column] and resolves(key):
+            if len(key.columns) == 1 and key.columns[0] is holding.owner.column and resolves(key):
                 yield key.referred_table, key.elements[0].column
 
 

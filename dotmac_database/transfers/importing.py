@@ -69,9 +69,9 @@ def import_tenant(
     transaction of its rows. The triggers of a history record nothing and let the entries in, for which the role must
     own the tables that have a history. ``rls`` and ``on_progress`` are as in `export_tenant`, and it is sync as well.
 
-    Raises `ValidationError` for damaged files, and if the written rows differ from the export; `MisuseError` for another
-    schema, another kind of database, or a cycle of foreign keys that can't be written; `DuplicateEntityError` if the
-    tenant has rows already, or a key exists; and `TenantIsolationError` for rows of another tenant than ``tenant_id``.
+    Raises `ValidationError` for damaged files, and if the written rows differ from the export; `MisuseError` for
+    another schema, another kind of database, or a cycle of foreign keys that can't be written; `DuplicateEntityError`
+    if the tenant has rows already, or a key exists; and `TenantIsolationError` for rows of another tenant.
     """
     path = Path(folder)
     manifest = Manifest.read(path)
@@ -116,8 +116,8 @@ class _Importer:
             if any(exported[table].rows for table in cycle if table in exported):
                 names = ", ".join(sorted(each.fullname for each in cycle))
                 raise MisuseError(
-                    f"The foreign keys of {names} are a cycle: none of them can be NULL, or is DEFERRABLE, so no row can be "
-                    "the first."
+                    f"The foreign keys of {names} are a cycle in which no row can be the first: "
+                    "none of them can be NULL, and not all are DEFERRABLE."
                 )
         with self.target.engine.connect() as connection:
             self.target.prepare(connection)

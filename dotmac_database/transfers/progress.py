@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TransferProgress:
-    """What a transfer has done so far. ``action`` is ``"export"``, ``"check"``, ``"import"``, ``"verify"`` or ``"delete"``.
+    """What a transfer has done so far.
 
-    ``table`` is the table that it works on. ``rows`` are the rows of all tables with which this action is done, and
-    ``total`` how many there are; None: nobody has counted them.
+    ``action`` is ``"export"``, ``"check"``, ``"import"``, ``"verify"`` or ``"delete"``. ``table`` is the table that it
+    works on. ``rows`` are the rows of all tables with which this action is done, and ``total`` is how many there are;
+    None: nobody has counted them.
     """
 
     action: str

@@ -26,7 +26,7 @@ class Remaining:
 
 
 def remaining_rows(connection: Connection, target: Target) -> Iterator[Remaining]:
-    """What remains after a deletion. One statement for each foreign key to a tenant's table, and some for the catalogue."""
+    """What remains after a deletion. One statement for each foreign key to a tenant's table."""
     yield from _referring(connection, target)
     yield from _histories(target)
     yield from _unknown(connection, target)
@@ -39,7 +39,7 @@ def _referring(connection: Connection, target: Target) -> Iterator[Remaining]:
         for key in sorted(table.foreign_key_constraints, key=lambda each: [column.name for column in each.columns]):
             if not resolves(key) or not target.columns.get(key.referred_table):
                 continue
-            if key.referred_table not in target.holdings.by_table or _is_inside(key, target):
+            if key.referred_table not in target.holdings.by_table or _is_inside(table, key, target):
                 continue
             rows = target.rows.count(connection, table, _others(table, key, target))
             if rows:
@@ -51,23 +51,23 @@ def _referring(connection: Connection, target: Target) -> Iterator[Remaining]:
                     yield Remaining(table.fullname, rows, f"{names}, but the rows are not the tenant's", blocks=True)
 
 
-def _is_inside(key: ForeignKeyConstraint, target: Target) -> bool:
+def _is_inside(table: Table, key: ForeignKeyConstraint, target: Target) -> bool:
     """Whether the rows with this foreign key are of the same tenant as the referenced rows, by the key itself."""
-    holding = target.holdings.by_table.get(key.parent)
+    holding = target.holdings.by_table.get(table)
     referred = target.holdings.by_table[key.referred_table]
     if holding is None:
         return False
     if holding.owner.column is not None and referred.owner.column is not None:
-        return (holding.owner.column, referred.owner.column) in pairs_of(key)
+        return any(here is holding.owner.column and there is referred.owner.column for here, there in pairs_of(key))
     return any(each.table is key.referred_table for each in holding.owner.references)
 
 
 def _others(table: Table, key: ForeignKeyConstraint, target: Target) -> Condition:
     """The condition that a row references a tenant's row by ``key``, and is not the tenant's itself."""
-    there = {each.name: raw(f"dotmac_referred.{quoted(each.name)}") for each in key.referred_table.columns}
+    source = key.referred_table.alias("dotmac_referred")
+    there = {each.name: each for each in source.columns}
     joined = [raw(f"{table_name(table)}.{quoted(here.name)}") == there[column.name] for here, column in pairs_of(key)]
     tenants = target.holdings.condition(key.referred_table, target.tenant, there)
-    source = raw(f"{table_name(key.referred_table)} AS dotmac_referred")
     own = target.holdings.condition(table, target.tenant) if table in target.holdings.by_table else false()
     return and_(select(raw("1")).select_from(source).where(*joined, tenants).exists(), not_(own))
 

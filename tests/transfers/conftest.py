@@ -1,0 +1,74 @@
+"""Databases for tests of transfers: one to export from, and new ones to import into."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from dotmac_database import Database, create_database
+
+from . import models
+
+_NUMBERS = itertools.count()
+
+
+@contextmanager
+def new_database(
+    dialect: str, request: pytest.FixtureRequest, folder: Path, template: str = "template1"
+) -> Iterator[Database]:
+    """An empty database, or a copy of another one of PostgreSQL."""
+    number = next(_NUMBERS)
+    if dialect == "sqlite":
+        database = create_database(f"sqlite:///{folder}/{number}.db")
+        yield database
+        database.dispose()
+        return
+    server = str(request.getfixturevalue("postgres_server"))
+    name = f"transfers_{os.getpid()}_{number}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    database = create_database(f"{server.rpartition('/')[0]}/{name}")
+    yield database
+    database.dispose()
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def source(
+    dialect: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Database]:
+    """A database with two tenants, which tests only read."""
+    with new_database(dialect, request, tmp_path_factory.mktemp("source")) as database:
+        with database.engine.begin() as connection:
+            models.create(connection)
+            models.fill(connection, "ours", 100)
+            models.fill(connection, "theirs", 200)
+        yield database
+
+
+@pytest.fixture
+def empty(dialect: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A database with the tables, and without tenants."""
+    with new_database(dialect, request, tmp_path) as database:
+        with database.engine.begin() as connection:
+            models.create(connection)
+        yield database
+
+
+@pytest.fixture
+def copy(empty: Database) -> Database:
+    """A database with two tenants, which a test can change."""
+    with empty.engine.begin() as connection:
+        models.fill(connection, "ours", 100)
+        models.fill(connection, "theirs", 200)
+    return empty
+
+
+Kill = Callable[..., None]
