@@ -14,7 +14,7 @@ from ..engines import Database
 from ..errors import TenantIsolationError, ValidationError
 from ..tenancy import RowLevelSecurity
 from ..types import utc_now
-from .files import checksum, current_content, pack, part_name, write_whole
+from .files import checksum, current_content, pack, part_name, sync_folder, write_whole
 from .holdings import Holding
 from .manifest import (
     FORMAT,
@@ -90,6 +90,7 @@ def export_tenant(
         },
     )
     manifest.write(path)
+    sync_folder(path)
     return manifest
 
 
@@ -138,6 +139,8 @@ class _Exporter:
             parts = tuple(self._parts(connection, holding, position))
             columns = tuple(exported(each) for each in self.target.columns[holding.table])
             rows = sum(each.rows for each in parts)
+            for part in parts[:1]:
+                sync_folder((self.folder / part.file).parent)
             yield ExportedTable(holding.name, holding.belonging.value, columns, rows, parts)
 
     def _parts(self, connection: Connection, holding: Holding, position: int) -> Iterator[Part]:

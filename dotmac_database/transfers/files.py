@@ -20,11 +20,10 @@ def write_whole(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    _sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Have the disk keep the name of a new file. Windows can't, and needs not."""
+def sync_folder(folder: Path) -> None:
+    """Have the disk keep the names of the new files in a folder. Windows can't, and needs not."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
