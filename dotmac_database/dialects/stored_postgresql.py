@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any
 
 from sqlalchemy import Connection, Table, Text, bindparam
+from sqlalchemy import Sequence as DatabaseSequence
 from sqlalchemy.sql import ClauseElement
 
 from .stored_rows import Condition, ConditionOf, Statement, StoredColumn, StoredRows, quoted, raw, run, table_name
@@ -202,16 +203,19 @@ class PostgresqlRows(StoredRows):
 
         return resume
 
-    def advance_sequences(self, connection: Connection, table: Table, names: Mapping[str, str]) -> None:
+    def advance_sequences(self, connection: Connection, table: Table, columns: Collection[str] | None = None) -> None:
         first, middle, last = _SEQUENCES.split("%s")
         owned = Statement(first, _text("one", table_name(table)), middle, _text("two", table_name(table)), last)
         sequences: list[tuple[str, int]] = [(name, oid) for name, oid in connection.execute(owned)]
-        for name, sequence in names.items():
+        named = ((each.name, each.default) for each in table.columns)
+        for name, sequence in ((name, each.name) for name, each in named if isinstance(each, DatabaseSequence)):
             query = Statement("SELECT CAST(to_regclass(", _text("name", sequence), ") AS bigint)")
             oid = connection.execute(query).scalar()
             if oid is not None:
                 sequences.append((name, oid))
         for name, oid in dict.fromkeys(sequences):
+            if columns is not None and name not in columns:
+                continue
             connection.exec_driver_sql(
                 f"SELECT setval(CAST({oid} AS regclass), greatest_) FROM "
                 f"(SELECT max({quoted(name)}) AS greatest_ FROM {table_name(table)}) AS rows_ WHERE greatest_ > "

@@ -188,11 +188,8 @@ class StoredRows(ABC):
         """
 
     @abstractmethod
-    def advance_sequences(self, connection: Connection, table: Table, names: Mapping[str, str]) -> None:
-        """Set the sequences of a table beyond the greatest value of their columns.
-
-        ``names`` are the sequences by column that the models name, besides those that the database knows.
-        """
+    def advance_sequences(self, connection: Connection, table: Table, columns: Collection[str] | None = None) -> None:
+        """Set the sequences of a table beyond the greatest value of their columns. ``columns`` None: of all columns."""
 
     @abstractmethod
     def defer_constraints(self, connection: Connection) -> None:

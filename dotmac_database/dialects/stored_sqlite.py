@@ -192,7 +192,7 @@ class SqliteRows(StoredRows):
 
         return resume
 
-    def advance_sequences(self, connection: Connection, table: Table, names: Mapping[str, str]) -> None:
+    def advance_sequences(self, connection: Connection, table: Table, columns: Collection[str] | None = None) -> None:
         """SQLite keeps the greatest key of an AUTOINCREMENT itself."""
 
     def defer_constraints(self, connection: Connection) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, Table, true
-from sqlalchemy import Sequence as DatabaseSequence
 from sqlalchemy import exc as sa
 
 from ..dialects.stored_rows import Columns, Condition
@@ -163,20 +162,19 @@ class _Importer:
         """Write the parts that are not there yet, and then the columns of cycles."""
         journal.create_journal(self.target.engine)
         exported = self._exported()
-        written: set[Table] = set()
         for table in self.target.order.tables:
-            if table not in exported or table in written:
+            if table not in exported:
                 continue
-            group = next((each for each in self.target.order.together if table in each), frozenset((table,)))
-            written |= group
-            self._write_group([each for each in self.target.order.tables if each in group and each in exported], done)
+            group = next((each for each in self.target.order.atomic if table in each), frozenset((table,)))
+            tables = [each for each in self.target.order.tables if each in group and each in exported]
+            if table is tables[-1]:  # what the group references is there, and what references the group comes later
+                self._write_group(tables, done)
         for table in self.target.order.tables:
             if table in exported and table in self.target.order.later:
                 self._complete(exported[table], self.target.holdings.by_table[table], done)
         with self.target.writing() as connection:
             for table in exported:
-                names = {c.name: c.default.name for c in table.columns if isinstance(c.default, DatabaseSequence)}
-                self.target.rows.advance_sequences(connection, table, names)
+                self.target.rows.advance_sequences(connection, table)
 
     def _exported(self) -> dict[Table, ExportedTable]:
         tables = {table.fullname: table for table in self.target.holdings.by_table}
@@ -184,7 +182,7 @@ class _Importer:
 
     def _write_group(self, tables: Sequence[Table], done: frozenset[str]) -> None:
         """Write tables: each part in a transaction of its own, or all in one, if only that can be."""
-        is_group = any(set(tables) & each for each in self.target.order.together)
+        is_group = any(set(tables) & each for each in self.target.order.atomic)
         exported = self._exported()
         if is_group:
             with self._transaction(tables) as connection:
@@ -231,6 +229,8 @@ class _Importer:
         count = self.target.rows.insert(connection, table, columns, lines, condition, empty)
         if count != len(lines):
             raise refused(holding)
+        # At once, since the import can be interrupted: a history's triggers would use a key again that is there.
+        self.target.rows.advance_sequences(connection, table, [each.name for each in holding.key])
         for part in parts:
             journal.note_part(connection, self.manifest.head.export, part.file, str(self.target.tenant))
 

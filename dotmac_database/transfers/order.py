@@ -17,13 +17,16 @@ class Order:
     ``later`` are the columns, by table, that are NULL while rows are inserted, and set when all rows of the cycle are
     there. ``together`` are the cycles that have no such column: they need one transaction in which the database checks
     foreign keys at the commit. ``whole`` are the tables that reference themselves and have neither: one statement must
-    write all rows. ``unbreakable`` are the cycles of several tables that have neither.
+    write all rows. ``atomic`` are the tables that an import writes in one transaction: those of ``together``, and a
+    parent's table with the children's tables that say whose its rows are, since they are nobody's without them.
+    ``unbreakable`` are the cycles of several tables that have neither.
     """
 
     tables: tuple[Table, ...]
     later: Mapping[Table, frozenset[str]]
     together: tuple[frozenset[Table], ...]
     whole: frozenset[Table]
+    atomic: tuple[frozenset[Table], ...]
     unbreakable: tuple[frozenset[Table], ...]
 
 
@@ -61,7 +64,26 @@ def order_of(holdings: Holdings, defers: Callable[[bool | None], bool]) -> Order
         ordered += ready
         remaining = [each for each in remaining if each not in ready]
     columns_later = {table: frozenset(names) for table, names in later.items()}
-    return Order(tuple(ordered), columns_later, tuple(together), frozenset(whole), tuple(unbreakable))
+    atomic = _merged([*together, *_extended(holdings)])
+    return Order(tuple(ordered), columns_later, tuple(together), frozenset(whole), atomic, tuple(unbreakable))
+
+
+def _extended(holdings: Holdings) -> list[frozenset[Table]]:
+    """The parents' tables whose rows belong to the tenant of a child's row, each with the children's tables."""
+    return [
+        frozenset((table, *(reference.table for reference, _ in holding.owner.extensions)))
+        for table, holding in holdings.by_table.items()
+        if holding.owner.extensions
+    ]
+
+
+def _merged(groups: Iterable[frozenset[Table]]) -> tuple[frozenset[Table], ...]:
+    """The groups, those with a common table as one."""
+    merged: list[frozenset[Table]] = []
+    for group in groups:
+        common = [each for each in merged if each & group]
+        merged = [*(each for each in merged if each not in common), group.union(*common)]
+    return tuple(merged)
 
 
 def _keys(holding: Holding, holdings: Holdings) -> list[ForeignKeyConstraint]:
