@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from dotmac_database import Database, create_database
+from dotmac_database.transfers import export_tenant
 
 from . import models
 
@@ -53,6 +54,26 @@ def source(
         yield database
 
 
+@pytest.fixture(scope="module")
+def exported(source: Database, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of the source, which tests only read."""
+    folder = tmp_path_factory.mktemp("exported") / "ours"
+    export_tenant(source, models.METADATA, "ours", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def target(
+    dialect: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Database]:
+    """A database with the other tenant, for tests that write nothing that stays."""
+    with new_database(dialect, request, tmp_path_factory.mktemp("target")) as database:
+        with database.engine.begin() as connection:
+            models.create(connection)
+            models.fill(connection, "theirs", 200)
+        yield database
+
+
 @pytest.fixture
 def empty(dialect: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """A database with the tables, and without tenants."""
@@ -69,6 +90,3 @@ def copy(empty: Database) -> Database:
         models.fill(connection, "ours", 100)
         models.fill(connection, "theirs", 200)
     return empty
-
-
-Kill = Callable[..., None]
