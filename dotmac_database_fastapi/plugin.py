@@ -165,6 +165,16 @@ class DatabasePlugin:
         return self.source.database
 
     @property
+    def rls(self) -> RowLevelSecurity | None:
+        """The row-level security that the sessions name their tenant to; None: there is none."""
+        return self.source.rls
+
+    @property
+    def policies(self) -> tuple[Policy[Any], ...]:
+        """The policies of the requests."""
+        return () if self.source.policies is None else self.source.policies.members
+
+    @property
     def tenant(self) -> Callable[..., object] | None:
         """The FastAPI dependency that names a request's tenant."""
         return self.source.tenant

@@ -59,6 +59,7 @@ PAGES = {
     "fastapi.md": 3,
     "endpoints.md": 1,
     "search.md": 4,
+    "command-line.md": 1,
     "jobs.md": 1,
     "outbox.md": 1,
     "history.md": 2,

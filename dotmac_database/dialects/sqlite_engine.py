@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, StaticPool, event
@@ -71,6 +72,13 @@ def is_in_memory(url: URL) -> bool:
         or "mode=memory" in (url.database or "")
         or (url.database or "").startswith("file::memory:")
     )
+
+
+def missing_file(url: URL) -> str | None:
+    """The path of the SQLite file that the URL names, if there is no such file; else None."""
+    path = url.database or ""
+    is_file = url.get_backend_name() == "sqlite" and not is_in_memory(url) and not path.startswith("file:")
+    return path if is_file and not Path(path).exists() else None
 
 
 def shared_pool(engine: Engine) -> StaticPool | None:

@@ -58,7 +58,7 @@ def delete_tenant(
     history write for the deletion are deleted as well. ``dry_run`` counts and writes nothing.
 
     ``rls`` and ``on_progress`` are as in `export_tenant`, and it is sync as well. Before anything is deleted, it raises
-    `ConstraintViolationError` if rows that are not the tenant's reference its rows, and `TenantIsolationError` if
+    `ConstraintViolationError` if rows that are not the tenant's reference its rows, and `PermissionDeniedError` if
     row-level security would hide rows.
     """
     if batch_rows < 1:

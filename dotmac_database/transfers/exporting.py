@@ -62,7 +62,7 @@ def export_tenant(
     finished export is never written again.
 
     It is sync; from asyncio call it in a thread. Raises `ValidationError` if the folder has a finished export, one of
-    another tenant or with other options, or other files; `TenantIsolationError` if row-level security would hide rows;
+    another tenant or with other options, or other files; `PermissionDeniedError` if row-level security would hide rows;
     and `MisuseError` for metadata without tenants' tables. The database is only read.
     """
     if part_rows < 1:

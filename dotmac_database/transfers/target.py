@@ -15,7 +15,7 @@ from ..dialects import cause_of, translate
 from ..dialects.stored import stored_rows_of
 from ..dialects.stored_rows import Condition, StoredColumn, StoredRows
 from ..engines import Database
-from ..errors import MisuseError, TenantIsolationError, ValidationError
+from ..errors import MisuseError, PermissionDeniedError, ValidationError
 from ..tenancy import ALL_TENANTS, RowLevelSecurity
 from ..tenancy.rls.row_level_security import announce_tenant
 from ..tenancy.values import valid_tenant
@@ -94,7 +94,8 @@ def open_target(
 ) -> Target:
     """Look at the database: its tables, and whether its role sees all of the tenant's rows.
 
-    Raises `MisuseError` if row-level security would hide rows, and for a tenant's table that the database doesn't have.
+    Raises `PermissionDeniedError` if row-level security would hide rows, and `MisuseError` if the database has no table
+    of these metadata with tenants' rows.
     """
     engine = _engine(database)
     if tenant_id is ALL_TENANTS:
@@ -130,11 +131,11 @@ def _check_hiding(hiding: Mapping[str, bool], rls: RowLevelSecurity | None) -> N
     """Refuse a role from which policies hide rows of the tenant. ``hiding``: see `StoredRows.hiding`."""
     names = ", ".join(sorted(hiding))
     if hiding and rls is None:
-        raise TenantIsolationError(
+        raise PermissionDeniedError(
             f"Row-level security hides rows of {names} from this role: pass rls=, or connect as a role with BYPASSRLS."
         )
     restricted = ", ".join(sorted(name for name, is_restricted in hiding.items() if is_restricted))
     if restricted:
-        raise TenantIsolationError(
+        raise PermissionDeniedError(
             f"A policy inside the tenant hides rows of {restricted} from this role: connect as a role with BYPASSRLS."
         )
