@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, Text, bindparam
+from sqlalchemy import ARRAY, Connection, Table, Text, bindparam
 from sqlalchemy import Sequence as DatabaseSequence
 from sqlalchemy.sql import ClauseElement
 
@@ -231,17 +231,11 @@ class PostgresqlRows(StoredRows):
     def defers(self, deferrable: bool | None) -> bool:
         return bool(deferrable)
 
-    def hiding(self, connection: Connection, tables: Iterable[Table]) -> Mapping[str, bool]:
-        hidden: dict[str, bool] = {}
-        for table in tables:
-            query = Statement(
-                "SELECT row_security_active(c.oid), EXISTS (SELECT 1 FROM pg_catalog.pg_policy p "
-                "WHERE p.polrelid = c.oid AND NOT p.polpermissive) "
-                "FROM pg_catalog.pg_class c WHERE c.oid = to_regclass(",
-                _text("name", table_name(table)),
-                ")",
-            )
-            row = connection.execute(query).one_or_none()
-            if row is not None and row[0]:
-                hidden[table.fullname] = bool(row[1])
-        return hidden
+    def is_confined(self, connection: Connection, tables: Iterable[Table]) -> bool:
+        names = [table_name(table) for table in tables]
+        query = Statement(
+            "SELECT bool_or(row_security_active(CAST(to_regclass(name) AS oid))) FROM unnest(",
+            bindparam("names", names, type_=ARRAY(Text())),
+            ") AS name",
+        )
+        return bool(connection.execute(query).scalar())

@@ -203,6 +203,6 @@ class StoredRows(ABC):
     def defers(self, deferrable: bool | None) -> bool:
         """Whether the check of a foreign key can be deferred. ``deferrable`` is what the model says."""
 
-    def hiding(self, connection: Connection, tables: Iterable[Table]) -> Mapping[str, bool]:  # noqa: ARG002
-        """The tables whose row-level security applies to the connection's role; True: a policy restricts others."""
-        return {}
+    def is_confined(self, connection: Connection, tables: Iterable[Table]) -> bool:  # noqa: ARG002
+        """Whether row-level security applies to the connection's role in one of the tables."""
+        return False

@@ -50,7 +50,7 @@ def export_tenant(
 ) -> Manifest:
     """Write all rows of a tenant into a folder: a folder of NDJSON files for each table, and ``manifest.json``.
 
-    ``metadata`` are the models' metadata, one or several. ``rls`` is needed if row-level security applies to the role.
+    ``metadata`` are the models' metadata, one or several. ``rls`` is needed if its policies have a secret.
     ``compress``: the files are gzipped. A file has at most ``part_rows`` rows and some 4 MB, and one is in memory at a
     time. ``on_progress`` is called after each file. The values are in the form in which the database stores them.
     Soft-deleted rows, history, outbox messages and idempotency keys are included, and columns that no model has.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -18,6 +18,7 @@ from ..engines import Database
 from ..errors import MisuseError, PermissionDeniedError, ValidationError
 from ..tenancy import ALL_TENANTS, RowLevelSecurity
 from ..tenancy.rls.row_level_security import announce_tenant
+from ..tenancy.rls.visibility import hidden_tables
 from ..tenancy.values import valid_tenant
 from .holdings import Holding, Holdings, holdings_of
 from .order import Order, order_of
@@ -70,8 +71,9 @@ class Target:
     def prepare(self, connection: Connection) -> None:
         """Prepare a transaction: the form of values, and the tenant if row-level security applies."""
         self.rows.prepare(connection, sees_all=not self.confined)
-        if self.confined and self.rls is not None:
-            announce_tenant(connection, str(self.tenant), across=False, signer=self.rls.signer)
+        if self.confined:
+            signer = None if self.rls is None else self.rls.signer
+            announce_tenant(connection, str(self.tenant), across=False, signer=signer)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -109,11 +111,12 @@ def open_target(
     with translating(), engine.connect() as connection:
         columns = {table: rows.columns(connection, table) for table in (*holdings.by_table, *holdings.shared)}
         present = [table for table in holdings.by_table if columns[table]]
-        hiding = rows.hiding(connection, present)
-    if not present:
-        raise MisuseError("The database has none of the tenants' tables of these metadata.", field="metadata")
-    _check_hiding(hiding, rls)
-    return Target(engine, tenant, rls, rows, holdings, order, columns, confined=bool(hiding))
+        if not present:
+            raise MisuseError("The database has none of the tenants' tables of these metadata.", field="metadata")
+        target = Target(engine, tenant, rls, rows, holdings, order, columns, rows.is_confined(connection, present))
+        target.prepare(connection)
+        _check_hidden(connection, present)
+    return target
 
 
 def _engine(database: Database | Engine) -> Engine:
@@ -127,15 +130,15 @@ def _engine(database: Database | Engine) -> Engine:
     return database
 
 
-def _check_hiding(hiding: Mapping[str, bool], rls: RowLevelSecurity | None) -> None:
-    """Refuse a role from which policies hide rows of the tenant. ``hiding``: see `StoredRows.hiding`."""
-    names = ", ".join(sorted(hiding))
-    if hiding and rls is None:
+def _check_hidden(connection: Connection, tables: Sequence[Table]) -> None:
+    """Refuse a role that does not see all rows of the transaction's tenant."""
+    hidden = hidden_tables(connection, tables, tenant=True)
+    unreadable = ", ".join(sorted(each.table.fullname for each in hidden if not each.by_policy))
+    if unreadable:
+        raise PermissionDeniedError(f"The role may not read {unreadable}: grant it SELECT, or use another role.")
+    if hidden:
+        names = ", ".join(sorted(each.table.fullname for each in hidden))
         raise PermissionDeniedError(
-            f"Row-level security hides rows of {names} from this role: pass rls=, or connect as a role with BYPASSRLS."
-        )
-    restricted = ", ".join(sorted(name for name, is_restricted in hiding.items() if is_restricted))
-    if restricted:
-        raise PermissionDeniedError(
-            f"A policy inside the tenant hides rows of {restricted} from this role: connect as a role with BYPASSRLS."
+            f"Row-level security hides rows of {names} from the role: use a role with BYPASSRLS, or pass the "
+            "RowLevelSecurity that has the policies' secret."
         )

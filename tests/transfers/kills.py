@@ -117,7 +117,7 @@ def run_with_kills(action: str, url: str, folder: Path, kills: int, seconds: flo
     for _ in range(kills):
         process = start(action, url, folder)
         try:
-            process.wait(2 + moments.random() * seconds * 0.8)
+            process.wait(1 + moments.random() * seconds * 0.6)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             killed += 1
