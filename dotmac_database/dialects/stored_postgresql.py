@@ -27,7 +27,9 @@ _SETTINGS = {
 
 _COLUMNS = """SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '', format_type(a.atttypid, -1),
   t.typname, a.attcollation <> 0 OR t.typtype = 'e'
-FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p')
 WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attrelid = to_regclass("""
 
 _SEQUENCES = """SELECT CAST(a.attname AS text), CAST(s.oid AS bigint)

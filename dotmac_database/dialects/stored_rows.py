@@ -106,7 +106,7 @@ class StoredRows(ABC):
 
     @abstractmethod
     def columns(self, connection: Connection, table: Table) -> list[StoredColumn]:
-        """The columns that the database's table has, in their order; an empty list if there is no such table."""
+        """The columns of the database's table, in their order. A view, and a table that is not there, have none."""
 
     @abstractmethod
     def server(self, connection: Connection) -> str:

@@ -54,12 +54,16 @@ class SqliteRows(StoredRows):
         """SQLite has no settings of which the form of values depends, and no row-level security."""
 
     def columns(self, connection: Connection, table: Table) -> list[StoredColumn]:
+        schema = table.schema or "main"
         query = Statement(
             "SELECT name, type, hidden FROM pragma_table_xinfo(",
             bindparam("name", table.name),
             ", ",
-            bindparam("schema", table.schema or "main"),
-            ") ORDER BY cid",
+            bindparam("schema", schema),
+            f") WHERE EXISTS (SELECT 1 FROM {quoted(schema)}.sqlite_master AS m WHERE m.type = 'table' "
+            "AND lower(m.name) = lower(",
+            bindparam("again", table.name),
+            ")) ORDER BY cid",
         )
         rows = connection.execute(query)
         return [StoredColumn(name, type_, hidden in (2, 3)) for name, type_, hidden in rows if hidden != 1]

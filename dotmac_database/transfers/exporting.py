@@ -84,14 +84,17 @@ def export_tenant(
         snapshot_at=snapshot_at,
         finished_at=now_as_text(utc_now()),
         tables=tables,
-        left_out={
-            table.fullname: why
-            for table, why in sorted(target.holdings.shared.items(), key=lambda each: each[0].fullname)
-        },
+        left_out=_left_out(target),
     )
     manifest.write(path)
     sync_folder(path)
     return manifest
+
+
+def _left_out(target: Target) -> dict[str, str]:
+    """The tables that are not exported, by name, with the reasons."""
+    shared = {table.fullname: why for table, why in target.holdings.shared.items()}
+    return dict(sorted({**shared, **target.absent}.items()))
 
 
 def _begin(folder: Path, target: Target, *, compressed: bool, part_rows: int) -> Head:

@@ -191,6 +191,7 @@ class _Importer:
                     for part in exported[table].parts:
                         if part.file not in done:
                             self._write(connection, table, exported[table], (part,))
+            self._report("import", tables[-1].fullname, sum(exported[table].rows for table in tables))
             return
         (table,) = tables
         parts = exported[table].parts

@@ -29,6 +29,7 @@ def remaining_rows(connection: Connection, target: Target) -> Iterator[Remaining
     """What remains after a deletion. One statement for each foreign key to a tenant's table."""
     yield from _referring(connection, target)
     yield from _histories(target)
+    yield from (Remaining(name, None, reason) for name, reason in target.absent.items())
     yield from _unknown(connection, target)
 
 

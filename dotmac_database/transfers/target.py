@@ -20,6 +20,7 @@ from ..tenancy import ALL_TENANTS, RowLevelSecurity
 from ..tenancy.rls.row_level_security import announce_tenant
 from ..tenancy.rls.visibility import hidden_tables
 from ..tenancy.values import valid_tenant
+from ..transactions import idempotency_metadata
 from .holdings import Holding, Holdings, holdings_of
 from .order import Order, order_of
 
@@ -53,6 +54,13 @@ class Target:
     def tables(self) -> list[Holding]:
         """The tables with tenants' rows that the database has, parents before children."""
         return [self.holdings.by_table[table] for table in self.order.tables if self.columns.get(table)]
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """The tables of the models that are no tables of the database, with a reason that can be shown."""
+        tables = (each for each in self.holdings.by_table if not self.columns.get(each))
+        reason = "the database has no such table; if it is a view, its rows are those of other tables"
+        return {each.fullname: reason for each in tables if each.metadata is not idempotency_metadata}
 
     def condition(self, holding: Holding) -> Condition:
         """The condition that a row of the table is the tenant's."""

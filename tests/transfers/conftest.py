@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,10 +24,13 @@ _NUMBERS = itertools.count()
 def new_database(
     dialect: str, request: pytest.FixtureRequest, folder: Path, template: str = "template1"
 ) -> Iterator[Database]:
-    """An empty database, or a copy of another one of PostgreSQL."""
+    """An empty database, or a copy of another one."""
     number = next(_NUMBERS)
     if dialect == "sqlite":
-        database = create_database(f"sqlite:///{folder}/{number}.db")
+        path = folder / f"{number}.db"
+        if template != "template1":
+            shutil.copy(template, path)
+        database = create_database(f"sqlite:///{path}")
         yield database
         database.dispose()
         return
@@ -74,19 +78,34 @@ def target(
         yield database
 
 
+@pytest.fixture(scope="module")
+def templates(
+    dialect: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """The names of databases that tests copy: one without tenants, and one with two."""
+    folder = tmp_path_factory.mktemp("templates")
+    with new_database(dialect, request, folder) as empty, new_database(dialect, request, folder) as filled:
+        for database in (empty, filled):
+            with database.engine.begin() as connection:
+                models.create(connection)
+                if database is filled:
+                    models.fill(connection, "ours", 100)
+                    models.fill(connection, "theirs", 200)
+            database.dispose()
+        yield {"empty": str(empty.url.database), "filled": str(filled.url.database)}
+
+
 @pytest.fixture
-def empty(dialect: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+def empty(
+    dialect: str, templates: dict[str, str], request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[Database]:
     """A database with the tables, and without tenants."""
-    with new_database(dialect, request, tmp_path) as database:
-        with database.engine.begin() as connection:
-            models.create(connection)
+    with new_database(dialect, request, tmp_path, templates["empty"]) as database:
         yield database
 
 
 @pytest.fixture
-def copy(empty: Database) -> Database:
+def copy(dialect: str, templates: dict[str, str], request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """A database with two tenants, which a test can change."""
-    with empty.engine.begin() as connection:
-        models.fill(connection, "ours", 100)
-        models.fill(connection, "theirs", 200)
-    return empty
+    with new_database(dialect, request, tmp_path, templates["filled"]) as database:
+        yield database

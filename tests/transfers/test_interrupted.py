@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ def killed_in(database: Database, work: Callable[[Database], object], number: in
     ``at``: before it gives a file its name (``rename``), before it commits a transaction (``commit``), or after it has
     used a connection (``checkin``). ``number``: at which of these.
     """
-    pid = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which this process does not need
+        pid = os.fork()
     if pid:
         _, status = os.waitpid(pid, 0)
         assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0

@@ -279,10 +279,13 @@ def test_rows_of_others_that_reference_the_tenant_block_a_deletion(copy: Databas
 def test_a_deletion_reports_what_nobody_knows(copy: Database) -> None:
     with copy.engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE reports (tenant_id varchar(20))")
+        connection.exec_driver_sql("ALTER TABLE visits RENAME TO visits_of_old")
+        connection.exec_driver_sql("CREATE VIEW visits AS SELECT * FROM visits_of_old")
     remaining = {each.table: each.reason for each in delete_tenant(copy, models.METADATA, "ours").remaining}
     assert "no model has this table" in remaining["reports"]
     assert "name no tenant" in remaining["lines_history"]
-    assert set(remaining) == {"reports", "lines_history"}
+    assert "if it is a view" in remaining["visits"]
+    assert set(remaining) == {"reports", "lines_history", "visits", "visits_of_old"}
 
 
 def test_a_cycle_that_can_not_be_written_is_named(dialect: str, tmp_path: Path) -> None:

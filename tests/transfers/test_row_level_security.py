@@ -74,7 +74,7 @@ def content(folder: Path) -> list[tuple[str, str]]:
     return [(part.file, part.sha256) for each in Manifest.read(folder).tables for part in each.parts]
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", ROLES, ids=["owner", "app"])
 def test_the_tenants_rows_are_all_seen_and_no_others(
     protected: Database, rls: RowLevelSecurity, role: str, tmp_path: Path
 ) -> None:
