@@ -31,18 +31,22 @@ def new_database(
         if template != "template1":
             shutil.copy(template, path)
         database = create_database(f"sqlite:///{path}")
-        yield database
-        database.dispose()
+        try:
+            yield database
+        finally:
+            database.dispose()
         return
     server = str(request.getfixturevalue("postgres_server"))
     name = f"transfers_{os.getpid()}_{number}"
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     database = create_database(f"{server.rpartition('/')[0]}/{name}")
-    yield database
-    database.dispose()
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    try:
+        yield database
+    finally:
+        database.dispose()
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="module")
