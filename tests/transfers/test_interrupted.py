@@ -61,7 +61,7 @@ def content(folder: Path) -> list[tuple[str, str]]:
     return [(part.file, part.sha256) for each in Manifest.read(folder).tables for part in each.parts]
 
 
-@pytest.mark.parametrize("number", [1, 40])
+@pytest.mark.parametrize("number", [pytest.param(1, marks=pytest.mark.matrix), 40])
 def test_an_export_that_was_killed_is_resumed(source: Database, tmp_path: Path, number: int) -> None:
     plain, folder = tmp_path / "plain", tmp_path / "killed"
     export_tenant(source, models.METADATA, "ours", plain, part_rows=2)
@@ -100,7 +100,7 @@ def test_a_resumed_export_is_the_state_of_its_last_run(copy: Database, tmp_path:
     assert files_there == {file for file, _ in content(folder)}
 
 
-@pytest.mark.parametrize(("number", "at"), [(2, "commit"), (30, "checkin")])
+@pytest.mark.parametrize(("number", "at"), [(2, "commit"), pytest.param(30, "checkin", marks=pytest.mark.matrix)])
 def test_an_import_that_was_killed_is_resumed(
     source: Database, empty: Database, tmp_path: Path, number: int, at: str
 ) -> None:

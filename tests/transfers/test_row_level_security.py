@@ -27,7 +27,7 @@ OWNER, APP = ROLES
 SECRET = "a secret of sixteen bytes"
 
 
-@pytest.fixture(params=[None, SECRET], ids=["plain", "signed"])
+@pytest.fixture(params=[pytest.param(None, marks=pytest.mark.matrix), SECRET], ids=["plain", "signed"])
 def secret(request: pytest.FixtureRequest) -> Any:
     return request.param
 

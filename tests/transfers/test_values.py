@@ -145,7 +145,7 @@ def stored(database: Database) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in rows]
 
 
-@pytest.mark.parametrize("kind", ["key", "composite", "none"])
+@pytest.mark.parametrize("kind", ["key", pytest.param("composite", marks=pytest.mark.matrix), "none"])
 def test_each_value_is_the_same(dialect: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     with new_database(dialect, request, tmp_path) as source, new_database(dialect, request, tmp_path) as target:
         things = make(source, kind)
