@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --ed
 # The tests start many Python processes. Without compiled files, each would compile the packages anew, for seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: example test matrices check ruff mypy pyright imports bench bench-conditions bench-growth outbox-kills clean
+.PHONY: example test matrices check ruff mypy pyright imports bench bench-conditions bench-growth outbox-kills transfer-kills clean
 
 example: $(EXAMPLE)
 	@$(BIN)/python -m example_app $(if $(PORT),--port $(PORT))
@@ -38,6 +38,9 @@ pyright:
 
 imports:
 	$(BIN)/lint-imports
+
+transfer-kills: $(READY)
+	$(BIN)/python -m tests.transfers.kills 1000000 3
 
 outbox-kills: $(READY)
 	$(BIN)/python -m tests.outbox.kills 10000 20

@@ -55,6 +55,7 @@ WHOLE = ("history.md", "models.md", "policies-in-the-database.md", "search.md")
 
 PAGES = {
     "models.md": 8,
+    "tenants.md": 1,
     "isolation.md": 2,
     "fastapi.md": 3,
     "endpoints.md": 1,

@@ -15,7 +15,7 @@ from .health import health
 from .output import ExitCode, failure, note
 from .queries import advise, explain
 from .rls import rls
-from .tenants import tenants
+from .transfers import tenants
 
 
 class Commands(TyperGroup):

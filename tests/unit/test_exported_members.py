@@ -30,7 +30,13 @@ CONTRACT = frozenset(
 
 @pytest.mark.parametrize(
     "name",
-    ["dotmac_database", "dotmac_database.testing", "dotmac_database.tenancy", "dotmac_database_fastapi"],
+    [
+        "dotmac_database",
+        "dotmac_database.testing",
+        "dotmac_database.tenancy",
+        "dotmac_database.transfers",
+        "dotmac_database_fastapi",
+    ],
 )
 def test_exports_are_sorted_and_there(name: str) -> None:
     module = importlib.import_module(name)

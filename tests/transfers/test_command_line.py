@@ -1,0 +1,62 @@
+"""``dotmac-db tenants export``, ``import`` and ``delete``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+
+from dotmac_database import Database
+from tests.cli.conftest import Run, run
+
+from . import models
+
+__all__ = ["run"]
+
+APP = "tests.transfers.models:Base"
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATABASE_URL", "DOTMAC_APP", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def address(database: Database) -> str:
+    return make_url(database.url).render_as_string(hide_password=False)
+
+
+def test_a_tenant_moves(run: Run, copy: Database, tmp_path: Path) -> None:
+    folder, target = str(tmp_path / "export"), ("--app", APP, "--url", address(copy))
+    ended = run("tenants", "export", "ours", folder, "--gzip", *target, "--json")
+    assert ended.code == 0, ended.err
+    assert ended.document["rows"]["tags"] == 3
+    assert set(ended.document["left_out"]) == {"countries", "pointers"}
+    assert run("tenants", "export", "ours", folder, *target).code == 2
+    with copy.engine.connect() as connection:
+        before = models.every_row(connection)
+    ended = run("tenants", "delete", "ours", *target)
+    assert (ended.code, "--yes" in ended.err) == (2, True)
+    ended = run("tenants", "delete", "ours", "--dry-run", *target, "--json")
+    assert (ended.code, ended.document["deleted"], ended.document["rows"]["tags"]) == (0, False, 3)
+    with copy.engine.connect() as connection:
+        assert models.every_row(connection) == before
+    ended = run("tenants", "delete", "ours", "--yes", *target)
+    assert ended.code == 0, ended.err
+    assert "rows deleted." in ended.out
+    assert "lines_history" in ended.out
+    ended = run("tenants", "import", "ours", folder, "--dry-run", *target, "--json")
+    assert (ended.code, ended.document["imported"]) == (0, False)
+    ended = run("tenants", "import", "theirs", folder, "--yes", *target)
+    assert (ended.code, "another tenant" in ended.err) == (4, True)
+    ended = run("tenants", "import", "ours", folder, "--yes", *target)
+    assert ended.code == 0, ended.err
+    assert "the same as exported" in ended.out
+    with copy.engine.connect() as connection:
+        assert models.every_row(connection) == before
+        connection.exec_driver_sql("INSERT INTO pointers (id, tag_id) VALUES (1, 100)")
+        connection.commit()
+    assert run("tenants", "delete", "ours", "--dry-run", *target).code == 1
+    ended = run("tenants", "delete", "ours", "--yes", *target)
+    assert (ended.code, "1 rows of pointers" in ended.err) == (4, True)
