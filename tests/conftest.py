@@ -23,6 +23,7 @@ from dotmac_database.repositories import create_async_repository, create_reposit
 from dotmac_database.tenancy import guard_tenants
 
 from .fast_ways import ALWAYS, OFF, touched
+from .matrices.pairs import leave_pairs
 from .models import Base
 from .postgres import OwnServer
 
@@ -56,8 +57,10 @@ def switched_ways(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out the tests with the marker `matrix`
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the tests that assert a way that is switched."""
+    """Choose the cells of an ordinary run, and deselect the tests that assert a way that is switched."""
+    leave_pairs(items)
     switched = {
         each for way in (*config.getoption("--without"), *config.getoption("--always")) for each in touched(way)
     }
@@ -70,12 +73,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item in kept]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect without the garbage collector: it would visit the growing number of tests again and again, for seconds."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
 def pytest_collection_finish() -> None:
     """Let the garbage collector ignore the many objects of the collected tests.
 
     It would visit them all in each collection, which takes half a second.
     """
-    gc.collect()
     gc.freeze()
 
 
@@ -90,6 +100,8 @@ def _objects_that_stay() -> Iterator[None]:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     gc.unfreeze()
+    gc.collect()  # what warns when it is collected does so now, and pytest's own collections, which are five, are short
+    gc.freeze()
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["deselected"] = session.config.stash.get(_DESELECTED, 0)
 
