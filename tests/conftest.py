@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Collect without the garbage collector: it would visit the growing number of tests again and again, for seconds."""
+    """Collect without the garbage collector, which would visit the growing number of tests again and again."""
     gc.disable()
     yield
     gc.enable()
@@ -100,10 +100,14 @@ def _objects_that_stay() -> Iterator[None]:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     gc.unfreeze()
-    gc.collect()  # what warns when it is collected does so now, and pytest's own collections, which are five, are short
-    gc.freeze()
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["deselected"] = session.config.stash.get(_DESELECTED, 0)
+
+
+def pytest_unconfigure() -> None:
+    """Collect what warns when it is collected, once: pytest collects five times after this, and now visits little."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,4 +1,4 @@
-"""The choice of cells: every two values that meet in a matrix meet in a chosen cell, and the choice is always the same."""
+"""The choice of cells: every two values that meet in a matrix meet in a chosen cell."""
 
 from __future__ import annotations
 
