@@ -1,4 +1,7 @@
-"""The query language's filters: what leaves is the right answer or a ValidationError, on every database and face."""
+"""The query language's filters: what leaves is the right answer or a ValidationError, on every database and face.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 
