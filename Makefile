@@ -11,7 +11,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --ed
 # The tests start many Python processes. Without compiled files, each would compile the packages anew, for seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: example test matrices check ruff mypy pyright imports bench bench-conditions bench-growth outbox-kills transfer-kills clean
+.PHONY: example test matrices coverage check ruff mypy pyright imports bench bench-conditions bench-growth clean
+.PHONY: outbox-kills transfer-kills
 
 example: $(EXAMPLE)
 	@$(BIN)/python -m example_app $(if $(PORT),--port $(PORT))
@@ -23,6 +24,15 @@ matrices: $(READY)
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m matrix
 
 # The two type checkers use one core each, so they run beside each other.
+COVERAGE := $(BIN)/python -m coverage
+
+# It takes more than twice as long as `make test`.
+coverage: $(READY)
+	$(COVERAGE) erase
+	$(COVERAGE) run -m pytest -q -n 3 --dist worksteal
+	$(COVERAGE) combine -q
+	$(COVERAGE) report
+
 check: $(READY)
 	$(MAKE) --jobs=2 --output-sync=target --no-print-directory pyright mypy ruff imports
 

@@ -23,6 +23,7 @@ from dotmac_database.repositories import create_async_repository, create_reposit
 from dotmac_database.tenancy import guard_tenants
 
 from .fast_ways import ALWAYS, OFF, touched
+from .matrices.pairs import leave_pairs
 from .models import Base
 from .postgres import OwnServer
 
@@ -56,8 +57,10 @@ def switched_ways(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out the tests with the marker `matrix`
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the tests that assert a way that is switched."""
+    """Choose the cells of an ordinary run, and deselect the tests that assert a way that is switched."""
+    leave_pairs(items)
     switched = {
         each for way in (*config.getoption("--without"), *config.getoption("--always")) for each in touched(way)
     }
@@ -70,12 +73,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item in kept]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect without the garbage collector, which would visit the growing number of tests again and again."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
 def pytest_collection_finish() -> None:
     """Let the garbage collector ignore the many objects of the collected tests.
 
     It would visit them all in each collection, which takes half a second.
     """
-    gc.collect()
     gc.freeze()
 
 
@@ -92,6 +102,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     gc.unfreeze()
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["deselected"] = session.config.stash.get(_DESELECTED, 0)
+
+
+def pytest_unconfigure() -> None:
+    """Collect what warns when it is collected, once: pytest collects five times after this, and now visits little."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

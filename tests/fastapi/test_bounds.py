@@ -1,4 +1,7 @@
-"""What a client may ask for: refused by name, in a short answer, before anything is done for it."""
+"""What a client may ask for: refused by name, in a short answer, before anything is done for it.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which operations a generated router has, who may use each, and by which method a row is updated."""
+"""Which operations a generated router has, who may use each, and by which method a row is updated.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Policies in an app: what each actor reads by each way."""
+"""Policies in an app: what each actor reads by each way.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

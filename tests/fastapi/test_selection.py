@@ -1,4 +1,7 @@
-"""The parameters ``fields`` and ``include`` of lists and items: which columns and related rows a request gets."""
+"""The parameters ``fields`` and ``include`` of lists and items: which columns and related rows a request gets.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

@@ -249,9 +249,9 @@ def test_a_server_that_does_not_serve(
     assert not wrong
 
 
-@pytest.mark.parametrize(
-    ("face", "driver", "place"), sampled(list(product(["sync", "async"], DRIVERS, ["before", "after"])), 3)
-)
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("face", ["sync", "async"])
 def test_a_server_that_freezes_on_the_way(
     server: OwnServer, driver: str, face: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,7 @@
-"""Filters on PostgreSQL's arrays and text vectors, with good, bad and hostile values: right, or a `ValidationError`."""
+"""Filters on PostgreSQL's arrays and text vectors, with good, bad and hostile values: right, or a `ValidationError`.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``at_most``: an update or deletion of more rows changes nothing, whatever runs it and whoever inserts meanwhile."""
+"""``at_most``: an update or deletion of more rows changes nothing, whatever runs it and whoever inserts meanwhile.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How much one call may ask for: what is more is a `ValidationError` that names it, whatever the database."""
+"""How much one call may ask for: what is more is a `ValidationError` that names it, whatever the database.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How many statements a bulk write takes: one a batch, whatever makes the keys, and never one a row."""
+"""How many statements a bulk write takes: one a batch, whatever makes the keys, and never one a row.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

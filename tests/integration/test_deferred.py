@@ -1,4 +1,7 @@
-"""Columns that are loaded only when they are asked for, in every method that writes and reads."""
+"""Columns that are loaded only when they are asked for, in every method that writes and reads.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

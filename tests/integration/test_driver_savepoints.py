@@ -2,6 +2,8 @@
 
 Each case is a sequence of steps in one transaction. A model in Python says which rows it commits. The cases run on all
 drivers, by the driver and by SQLAlchemy.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Hybrids, synonyms and column properties as fields: in filters, sorts, measures and plain values."""
+"""Hybrids, synonyms and column properties as fields: in filters, sorts, measures and plain values.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`get_or_create`: one row and one ``created``, however many ask at once, and no way to another tenant's row."""
+"""`get_or_create`: one row and one ``created``, however many ask at once, and no way to another tenant's row.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 The oracle is SQLAlchemy itself: what an event, a method or a bind does when the same is done by hand with the ORM, it
 does when a repository does it.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
 """
 
 from __future__ import annotations

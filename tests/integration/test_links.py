@@ -1,4 +1,7 @@
-"""`link`, `unlink` and `set_links`: of each kind of relationship, on each kind of session, and against each attack."""
+"""`link`, `unlink` and `set_links`: of each kind of relationship, on each kind of session, and against each attack.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`missing_references`: which foreign keys of a row to be written name no row of the tenant, in one statement."""
+"""`missing_references`: which foreign keys of a row to be written name no row of the tenant, in one statement.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

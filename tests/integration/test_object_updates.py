@@ -2,6 +2,8 @@
 
 A case says what a validator does while the object is changed. Each case runs on all drivers, outside of a transaction,
 in a block and in a block without savepoints, by the driver and by SQLAlchemy; the outcomes must be equal.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Pages by `OffsetParams`: any offset, on every kind of repository."""
+"""Pages by `OffsetParams`: any offset, on every kind of repository.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

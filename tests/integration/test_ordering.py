@@ -1,4 +1,7 @@
-"""The order of rows is total and the same on every database: NULLs, enums, numbers, moments, relationships, pages."""
+"""The order of rows is total and the same on every database: NULLs, enums, numbers, moments, relationships, pages.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Paths through relationships, wherever a repository takes one, on plain and guarded sessions."""
+"""Paths through relationships, wherever a repository takes one, on plain and guarded sessions.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

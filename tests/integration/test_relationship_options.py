@@ -1,4 +1,7 @@
-"""Relationships that are filtered, sorted and limited within each parent."""
+"""Relationships that are filtered, sorted and limited within each parent.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

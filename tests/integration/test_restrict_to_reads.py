@@ -1,4 +1,7 @@
-"""A session that only reads: no way of writing passes, and all ways of reading work."""
+"""A session that only reads: no way of writing passes, and all ways of reading work.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

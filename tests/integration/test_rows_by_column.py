@@ -1,4 +1,7 @@
-"""New rows that are validated column by column are the same as those that are validated one by one."""
+"""New rows that are validated column by column are the same as those that are validated one by one.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

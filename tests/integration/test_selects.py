@@ -1,4 +1,7 @@
-"""`select` gives a statement that stays confined, whatever is added to it and whichever session runs it."""
+"""`select` gives a statement that stays confined, whatever is added to it and whichever session runs it.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Listeners to an engine's statements get the same from the driver as from SQLAlchemy: driver x operation x event."""
+"""Listeners to an engine's statements get the same from the driver as from SQLAlchemy: driver x operation x event.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

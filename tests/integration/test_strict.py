@@ -1,4 +1,7 @@
-"""Strict repositories: a lazy load is an error that says how to load the attribute."""
+"""Strict repositories: a lazy load is an error that says how to load the attribute.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

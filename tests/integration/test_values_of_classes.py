@@ -1,4 +1,7 @@
-"""Reads of columns as objects of a class, and counts of related rows beside them."""
+"""Reads of columns as objects of a class, and counts of related rows beside them.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`delete(expected_version=…)`: softly, for good, by the unit of work and over several tables."""
+"""`delete(expected_version=…)`: softly, for good, by the unit of work and over several tables.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

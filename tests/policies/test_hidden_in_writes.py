@@ -1,4 +1,7 @@
-"""No write returns a column that is hidden from the actor, by whatever way it is sent."""
+"""No write returns a column that is hidden from the actor, by whatever way it is sent.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

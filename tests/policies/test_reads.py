@@ -1,4 +1,7 @@
-"""Every way of reading, for each actor: what a policy does not admit is neither returned nor counted."""
+"""Every way of reading, for each actor: what a policy does not admit is neither returned nor counted.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Every way of writing for every actor: the whole table afterwards is what the policy, as plain Python, says."""
+"""Every way of writing for every actor: the whole table afterwards is what the policy, as plain Python, says.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

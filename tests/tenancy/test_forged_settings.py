@@ -1,4 +1,7 @@
-"""Whoever can send SQL tries to name another tenant: with a secret all SQL passes, without one the known alone."""
+"""Whoever can send SQL tries to name another tenant: with a secret all SQL passes, without one the known alone.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

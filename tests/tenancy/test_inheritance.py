@@ -1,4 +1,7 @@
-"""Every method of a repository and every inheritance: what is in the whole database afterwards, and what is not."""
+"""Every method of a repository and every inheritance: what is in the whole database afterwards, and what is not.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Hand-written statements on guarded sessions and every inheritance: the whole database before and after."""
+"""Hand-written statements on guarded sessions and every inheritance: the whole database before and after.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is no tenant's name is refused wherever a tenant is given, by the toolkit's own exception."""
+"""What is no tenant's name is refused wherever a tenant is given, by the toolkit's own exception.
+
+Of each matrix, an ordinary run takes pairs of values, and `make matrices` the other cells.
+"""
 
 from __future__ import annotations
 
