@@ -28,7 +28,7 @@ from .errors import (
     ValidationError,
 )
 from .execution.routes import Boundary, Route, Sender
-from .field_names import FieldName, name_of, names_for
+from .field_names import FieldName, field, name_of, named_values, names_for
 from .health import DatabaseHealthChecker, HealthCheckResult, HealthStatus
 from .history import HistoryEntry
 from .models import (
@@ -230,6 +230,7 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "create_database",
     "create_repository",
     "current_actor",
+    "field",
     "first_missing_reference",
     "guard_tenants",
     "idempotency_metadata",
@@ -239,6 +240,7 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "loose_keys",
     "missing_references",
     "name_of",
+    "named_values",
     "names_for",
     "none_of",
     "on_commit",

@@ -60,13 +60,13 @@ class ListOptions:
     """How the rows are counted if a client does not say (see `PaginationParams`)."""
     totals: Collection[TotalKind] = TOTALS
     """The kinds of total that clients may choose, besides ``total``."""
-    fields: Sequence[str] = ()
+    fields: Sequence[FieldName] = ()
     """The fields that clients may select by ``?fields=id,name``. Empty: each row has all of its fields."""
-    include: Sequence[str] = ()
+    include: Sequence[FieldName] = ()
     """The relationships that clients may ask for by ``?include=author,author.team``. They are in no row otherwise."""
     list_etag: bool = False
     """Whether lists have a weak ``ETag``, so that a list that has not changed is a 304."""
-    facets: Sequence[str] = ()
+    facets: Sequence[FieldName] = ()
     """The fields whose values clients may have counted, by ``facets=``. Empty: there is no parameter ``facets``."""
     exports: Collection[ExportFormat] | None = None
     """The formats in which clients may read all rows, by ``Accept``. Empty: none, so ``Accept`` has no effect. None:
@@ -139,9 +139,9 @@ class CrudOptions(ListOptions):
     no permission. None: no operation does."""
     hooks: object | None = field(default=None, hash=False)
     """An object whose methods are called before and after each row that is written (see `Hooks`). None: no hooks."""
-    links: Sequence[str] = ()
+    links: Sequence[FieldName] = ()
     """The to-many relationships by which rows can be linked. They need the operation ``link``."""
-    nested: Sequence[str] = ()
+    nested: Sequence[FieldName] = ()
     """The one-to-many relationships whose rows the body of a POST may contain."""
     update_method: Literal["PATCH", "PUT"] = "PATCH"
     """The method of an update. A PUT changes the same as a PATCH: the fields that are in the body."""
@@ -171,7 +171,7 @@ class CrudOptions(ListOptions):
             names = getattr(self, option)
             if isinstance(names, str):
                 raise ValidationError(f"{option}: a sequence of names was expected, not a text.", field=option)
-            object.__setattr__(self, option, tuple(dict.fromkeys(names)))
+            object.__setattr__(self, option, tuple(dict.fromkeys(map(name_of, names))))
         if self.links and "link" not in self.operations:
             raise ValidationError("links: name 'link' in operations, too.", field="links")
         if "link" in self.operations and not self.links:
@@ -222,10 +222,10 @@ class _Keywords(RouterKeywords, total=False):
     max_offset: int | None
     total: TotalKind
     totals: Collection[TotalKind]
-    fields: Sequence[str]
-    include: Sequence[str]
+    fields: Sequence[FieldName]
+    include: Sequence[FieldName]
     list_etag: bool
-    facets: Sequence[str]
+    facets: Sequence[FieldName]
     exports: Collection[ExportFormat] | None
     csv_formulas: bool
     trailing_slash: bool
@@ -248,8 +248,8 @@ class CrudKeywords(_Keywords, total=False):
     operations: Collection[Operation]
     permissions: Mapping[Operation, params.Depends] | params.Depends | None
     hooks: object | None
-    links: Sequence[str]
-    nested: Sequence[str]
+    links: Sequence[FieldName]
+    nested: Sequence[FieldName]
     update_method: Literal["PATCH", "PUT"]
     read_only_fields: Literal["refuse", "ignore"]
     status_codes: Mapping[WriteOperation, int] | None
