@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import GetPydanticSchema
 from pydantic_core import core_schema
@@ -19,6 +19,10 @@ FieldName: TypeAlias = object
 
 For type checkers it is any object: to them, the attribute ``User.age`` of an SQLModel class is an `int`.
 """
+
+
+FieldValues: TypeAlias = Mapping[Any, V]
+"""Values by the names of their fields, or by the attributes: ``{"name": "Ann"}``, ``{User.name: "Ann"}``."""
 
 
 class AttributeName(str):
@@ -117,14 +121,14 @@ def names_for(model: type, fields: FieldName | Iterable[FieldName]) -> list[str]
     return [name_for(model, field) for field in one_or_more(fields)]
 
 
-def named_values(model: type, values: Mapping[FieldName, V]) -> Mapping[str, V]:
+def named_values(model: type, values: FieldValues[V]) -> Mapping[str, V]:
     """``values`` by the names of fields of ``model``, some of which can be given as attributes: ``{User.name: "Ann"}``.
 
     The same mapping if all are texts. Raises `MisuseError` for an attribute of another class, and for two keys that
     name one field.
     """
     if {str}.issuperset(map(type, values)):
-        return values  # type: ignore[return-value]  # all keys are texts
+        return values
     named: dict[str, V] = {}
     for field, value in values.items():
         name = name_for(model, field)
@@ -143,7 +147,9 @@ def one_or_more(fields: FieldName | Iterable[FieldName]) -> Iterable[FieldName]:
     """Fields as an iterable: one field, or an iterable of them; None for none."""
     if fields is None:
         return ()
-    return fields if isinstance(fields, Iterable) and not isinstance(fields, (str, QueryableAttribute, MappedColumn)) else (fields,)
+    if isinstance(fields, Iterable) and not isinstance(fields, (str, QueryableAttribute, MappedColumn)):
+        return fields
+    return (fields,)
 
 
 def check_owner(model: type, name: str) -> None:

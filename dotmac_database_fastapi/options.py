@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from enum import Enum
-from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
 from fastapi import params
 from fastapi.routing import APIRoute
@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from dotmac_database import FieldName, Policy, TotalKind, ValidationError, name_of
+from dotmac_database import FieldName, Policy, QueryOptions, SortField, TotalKind, ValidationError, name_of, names_for
 
 from .bounds import MAX_OFFSET
 from .envelopes import Envelope
@@ -33,6 +33,8 @@ from .statuses import DeleteBody, DeleteBodyLike, WriteOperation, check_codes
 class ListOptions:
     """What the clients of a list may ask for, and where its rows come from (see `list_router`)."""
 
+    NAMES: ClassVar[tuple[str, ...]] = ("filters", "sorts", "search", "fields", "include", "facets")
+    """The options that are names of fields and relationships: texts, or attributes such as ``User.name``."""
     read_schema: type | None = None
     """The schema of a row in responses. None: the derived schema, with all public columns."""
     filters: Sequence[FieldName] = ()
@@ -42,8 +44,9 @@ class ListOptions:
     """The fields that clients may sort by. Empty: as for ``filters``, without arrays."""
     search: Sequence[FieldName] = ()
     """The fields that ``q=`` searches. Empty: there is no parameter ``q``."""
-    default_sort: str = ""
-    """The order if a client names none, such as ``"-created_at,name"``. Empty: by the primary key."""
+    default_sort: str | SortField | Sequence[FieldName] = ""
+    """The order if a client names none, such as ``"-created_at,name"``, or sorts as in `QueryOptions`. Empty: by the
+    primary key."""
     paging: Paging | None = None
     """The kind of the pages: ``"page"``, ``"offset"``, ``"cursor"`` or ``"range"`` (see `Paging`). None: numbered
     pages and cursor pages, as the client requests."""
@@ -84,13 +87,27 @@ class ListOptions:
 
     def __post_init__(self) -> None:
         # Equal options are one key of a cache, whether a field was given as a list or as a tuple.
-        for name in ("filters", "sorts", "search", "fields", "include", "facets"):
+        for name in self.NAMES:
             object.__setattr__(self, name, tuple(map(name_of, getattr(self, name))))
+        if not isinstance(self.default_sort, str):
+            object.__setattr__(self, "default_sort", tuple(QueryOptions(sorts=self.default_sort).sorts))
         object.__setattr__(self, "totals", frozenset(self.totals))
         if self.exports is not None:
             object.__setattr__(self, "exports", checked_formats(self.exports))
         checked_paging(self.paging)
         self._check_combinations()
+
+    def names(self, option: str) -> tuple[str, ...]:
+        """The names of fields that an option has."""
+        return tuple(map(name_of, getattr(self, option)))
+
+    def check_fields(self, model: type) -> None:
+        """Raise `ValidationError` if an option names an attribute of a class that is not ``model``, or related to it.
+
+        Whether the fields exist is found out when they are used.
+        """
+        for name in self.NAMES:
+            names_for(model, getattr(self, name))
 
     def _check_combinations(self) -> None:
         """Raise `ValidationError` for options that contradict each other."""
@@ -122,6 +139,7 @@ _SIMILAR: Mapping[Operation, Operation] = {"bulk_create": "create", "bulk_update
 class CrudOptions(ListOptions):
     """The options of a list, and those of writing its rows (see `crud_router`)."""
 
+    NAMES: ClassVar[tuple[str, ...]] = (*ListOptions.NAMES, "links", "nested")
     create_schema: type[BaseModel] | None = None
     """The schema of a new row. None: the derived schema."""
     update_schema: type[BaseModel] | None = None
@@ -156,6 +174,9 @@ class CrudOptions(ListOptions):
     200. None: there is no body, and the status is 204."""
 
     def __post_init__(self) -> None:
+        for option in ("links", "nested"):
+            if isinstance(getattr(self, option), str):
+                raise ValidationError(f"{option}: a sequence of names was expected, not a text.", field=option)
         super().__post_init__()
         object.__setattr__(self, "operations", frozenset(self.operations))
         check_codes(self.status_codes)
@@ -168,10 +189,7 @@ class CrudOptions(ListOptions):
                         f"{option}: there is no operation {name!r}. There are: {known}.", field=option
                     )
         for option in ("links", "nested"):
-            names = getattr(self, option)
-            if isinstance(names, str):
-                raise ValidationError(f"{option}: a sequence of names was expected, not a text.", field=option)
-            object.__setattr__(self, option, tuple(dict.fromkeys(map(name_of, names))))
+            object.__setattr__(self, option, tuple(dict.fromkeys(getattr(self, option))))
         if self.links and "link" not in self.operations:
             raise ValidationError("links: name 'link' in operations, too.", field="links")
         if "link" in self.operations and not self.links:
@@ -214,7 +232,7 @@ class _Keywords(RouterKeywords, total=False):
     filters: Sequence[FieldName]
     sorts: Sequence[FieldName]
     search: Sequence[FieldName]
-    default_sort: str
+    default_sort: str | SortField | Sequence[FieldName]
     paging: Paging | None
     envelope: Envelope | None
     page_size: int | None

@@ -47,10 +47,10 @@ class LivingUnique(SchemaItem):
     """A unique index over the rows that are not soft-deleted, so that the e-mail of a deleted row can be used again.
 
     With ``__table_args__ = (LivingUnique("email"),)`` the e-mail is unique within the tenant, if the table has a tenant
-    column. A column can also be given itself (``LivingUnique(email)``, where ``email`` is one of the declarative class).
-    ``tenant`` and ``deleted`` name the columns if they differ from the mixins'. With ``tenant=None`` the e-mail
-    is unique across tenants. `upsert` accepts the columns as ``conflict_fields``. Raises `ValidationError` if a column
-    is missing or no column is named. The first use of the mapped class raises it if its reads look at another column.
+    column. In the body of a declarative class, a column can also be given itself (``LivingUnique(email)``). ``tenant``
+    and ``deleted`` name the columns if they differ from the mixins'. With ``tenant=None`` the e-mail is unique across
+    tenants. `upsert` accepts the columns as ``conflict_fields``. Raises `ValidationError` if a column is missing or no
+    column is named. The first use of the mapped class raises it if its reads look at another column.
     """
 
     __visit_name__ = "living_unique"

@@ -70,8 +70,8 @@ def _check_table(table: Table, given: ColumnName, column: Column[object], user: 
         return
     owner = "another class" if column.table is None else str(column.table)
     raise MisuseError(
-        f"{_shown(given)} is a column of {owner}, not of {table.name}, so {user} can't name it there. Name a column of a "
-        "mixin as a text.",
+        f"{_shown(given)} is a column of {owner}, not of {table.name}, so {user} can't name it there. Name a "
+        "column of a mixin as a text.",
         field=column.key,
     )
 

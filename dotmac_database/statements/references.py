@@ -18,7 +18,7 @@ from ..dialects.own_statements import OWN
 from ..errors import DatabaseError, TenantIsolationError, TenantNotGivenError, TenantRequiredError, ValidationError
 from ..execution.state import sync_session
 from ..execution.work import read
-from ..field_names import FieldName, named_values
+from ..field_names import FieldValues, named_values
 from ..models.traits import Traits, traits_of
 from ..policies import Right, rules_of
 from ..sqlalchemy_internals import all_mappers, without_annotations
@@ -148,7 +148,7 @@ def tenant_references(model: type) -> tuple[TenantReference, ...]:
 
 
 def missing_references(
-    session: Session, model: type, values: Mapping[FieldName, object], *, tenant_id: object = None
+    session: Session, model: type, values: FieldValues[object], *, tenant_id: object = None
 ) -> tuple[TenantReference, ...]:
     """The foreign keys in ``values`` (by attribute of ``model``) that do not refer to a row of the tenant.
 
@@ -174,14 +174,14 @@ def missing_references(
 
 
 async def async_missing_references(
-    session: AsyncSession, model: type, values: Mapping[FieldName, object], *, tenant_id: object = None
+    session: AsyncSession, model: type, values: FieldValues[object], *, tenant_id: object = None
 ) -> tuple[TenantReference, ...]:
     """As `missing_references`, for an `AsyncSession`."""
     return await session.run_sync(missing_references, model, values, tenant_id=tenant_id)
 
 
 def first_missing_reference(
-    session: Session, model: type, rows: Sequence[Mapping[FieldName, object]], *, tenant_id: object = None
+    session: Session, model: type, rows: Sequence[FieldValues[object]], *, tenant_id: object = None
 ) -> tuple[int, TenantReference] | None:
     """The position of the first of many rows with a foreign key that `missing_references` would return, and that key.
 
@@ -201,7 +201,7 @@ def first_missing_reference(
 
 
 async def async_first_missing_reference(
-    session: AsyncSession, model: type, rows: Sequence[Mapping[FieldName, object]], *, tenant_id: object = None
+    session: AsyncSession, model: type, rows: Sequence[FieldValues[object]], *, tenant_id: object = None
 ) -> tuple[int, TenantReference] | None:
     """As `first_missing_reference`, for an `AsyncSession`."""
     return await session.run_sync(first_missing_reference, model, rows, tenant_id=tenant_id)

@@ -87,10 +87,10 @@ def tenant_foreign_key(
         raise ValidationError("A foreign key refers to one 'table.column' for each of its columns, all of one table.")
     table = tables.pop()
     owner = tenant if referred_tenant is None else referred_tenant
-    tenant_there = f"{table}.{owner}" if isinstance(owner, str) else f"{table}.{_name(owner)}"
+    tenant_there = f"{table}.{owner}" if isinstance(owner, str) else f"{table}.{_column_name(owner)}"
     own: list[Any] = [plain_column(each, "tenant_foreign_key") for each in here]
     if ondelete is not None and ondelete.upper() == "SET NULL":
-        ondelete = f"SET NULL ({', '.join(_name(each) for each in own[1:])})"
+        ondelete = f"SET NULL ({', '.join(map(_column_name, own[1:]))})"
     constraint = ForeignKeyConstraint(own, [tenant_there, *there], name=name, ondelete=ondelete)
     checked_at_table(constraint, here, "tenant_foreign_key")
     return constraint
@@ -114,7 +114,7 @@ def _table(column: Column[object]) -> Table:
     return table
 
 
-def _name(column: ColumnName) -> str:
+def _column_name(column: ColumnName) -> str:
     """The name of a column. Raises `MisuseError` if it has none yet, as in the body of its class."""
     plain = plain_column(column, "tenant_foreign_key")
     name: str | None = plain if isinstance(plain, str) else plain.name
