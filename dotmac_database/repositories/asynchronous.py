@@ -184,7 +184,7 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
     @overload
     async def page(self, options: NumberedOptions = None) -> PaginationResult[M] | CursorPaginationResult[M]: ...
     async def page(
-        self, options: OptionsLike = None
+        self, options: OptionsLike | OffsetOptions | NumberedOptions = None
     ) -> PaginationResult[M] | CursorPaginationResult[M] | OffsetResult[M]:
         """As `BaseRepository.page`."""
         query = options_of(options)

@@ -10,9 +10,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dotmac_database import (
-    AsyncRepository,
     AsyncTenantRepository,
-    BaseRepository,
     PaginationResult,
     QueryFilter,
     QueryOptions,
@@ -92,9 +90,9 @@ def routers(plugin: DatabasePlugin) -> None:
 
 def dependencies(plugin: DatabasePlugin) -> None:
     """The dependencies name the repository that they give."""
-    assert_type(plugin.get_repository(User), Callable[..., Awaitable[AsyncRepository[User]]])
+    assert_type(plugin.get_repository(User), Callable[..., Awaitable[AsyncTenantRepository[User]]])
     assert_type(plugin.get_repository(Users), Callable[..., Awaitable[Users]])
-    assert_type(plugin.get_sync_repository(User), Callable[..., Awaitable[BaseRepository[User]]])
+    assert_type(plugin.get_sync_repository(User), Callable[..., Awaitable[BaseTenantRepository[User]]])
     assert_type(get_repository(Users), Callable[..., Awaitable[Users]])
     assert_type(filter_query(User, "name"), Callable[..., Awaitable[list[QueryFilter]]])
     assert_type(sort_query(User), Callable[..., Awaitable[list[SortField]]])
