@@ -541,11 +541,11 @@ def selection_of(connection: HTTPConnection, params: SelectionParams) -> Selecti
     return selection
 
 
-def _sorts_of(given: object) -> tuple[SortField, ...]:
+def _sorts_of(sorts: object) -> tuple[SortField, ...]:
     """The default order of `ListOptions`, from a text such as ``"-created_at,name"``."""
-    if isinstance(given, tuple):
-        return given
-    parts = [part.strip() for part in str(given).split(",") if part.strip()]
+    if isinstance(sorts, tuple):
+        return sorts
+    parts = [part.strip() for part in str(sorts).split(",") if part.strip()]
     return tuple(
         SortField(part.removeprefix("-"), SortOrder.DESC if part.startswith("-") else SortOrder.ASC) for part in parts
     )

@@ -17,33 +17,33 @@ A field of SQLModel is a text for type checkers. In the body of its class it has
 """
 
 
-def column_in(table: Table, given: ColumnName, user: str) -> Column[object]:
-    """The table's column that is given to ``user``, which is named in messages. Raises `MisuseError` for another one.
+def column_in(table: Table, named: ColumnName, user: str) -> Column[object]:
+    """The table's column that ``user``, as messages call it, names. Raises `MisuseError` for another table's column.
 
     A text is the name of a column.
     """
-    if isinstance(given, str):
-        if given not in table.c:
-            raise MisuseError(f"{table.name} has no column {given!r} for {user}.", field=given)
-        return table.c[given]
-    column = plain_column(given, user)
+    if isinstance(named, str):
+        if named not in table.c:
+            raise MisuseError(f"{table.name} has no column {named!r} for {user}.", field=named)
+        return table.c[named]
+    column = plain_column(named, user)
     assert not isinstance(column, str)
-    _check_table(table, given, column, user)
+    _check_table(table, named, column, user)
     return column
 
 
-def plain_column(given: ColumnName, user: str) -> str | Column[object]:
+def plain_column(named: ColumnName, user: str) -> str | Column[object]:
     """A text as it is; otherwise the column. Raises `MisuseError` for what is neither."""
-    if isinstance(given, (str, Column)):
-        return given
+    if isinstance(named, (str, Column)):
+        return named
     column: object = None
-    if isinstance(given, MappedColumn):
-        column = given.column
-    elif isinstance(given, QueryableAttribute) and isinstance(given.class_, type):
-        column = class_mapper(given.class_, configure=False).columns.get(given.key)
+    if isinstance(named, MappedColumn):
+        column = named.column
+    elif isinstance(named, QueryableAttribute) and isinstance(named.class_, type):
+        column = class_mapper(named.class_, configure=False).columns.get(named.key)
     if not isinstance(column, Column):
         raise MisuseError(
-            f"{user} takes names of columns, or attributes that are columns, not {_shown(given)}. In the body of an "
+            f"{user} takes names of columns, or attributes that are columns, not {_shown(named)}. In the body of an "
             "SQLModel class, a field has no name yet: give the name."
         )
     return column
@@ -65,23 +65,23 @@ def checked_at_table(constraint: Constraint, columns: Sequence[ColumnName], user
     event.listen(constraint, "before_parent_attach", check)
 
 
-def _check_table(table: Table, given: ColumnName, column: Column[object], user: str) -> None:
+def _check_table(table: Table, named: ColumnName, column: Column[object], user: str) -> None:
     if column.table is table:
         return
     owner = "another class" if column.table is None else str(column.table)
     raise MisuseError(
-        f"{_shown(given)} is a column of {owner}, not of {table.name}, so {user} can't name it there. Name a "
+        f"{_shown(named)} is a column of {owner}, not of {table.name}, so {user} can't name it there. Name a "
         "column of a mixin as a text.",
         field=column.key,
     )
 
 
-def _shown(given: object) -> str:
-    if isinstance(given, QueryableAttribute):
-        return str(given)
-    if isinstance(given, MappedColumn):
-        return "the column" if given.column.key is None else repr(given.column.key)
-    return str(given) if isinstance(given, Column) else type(given).__name__
+def _shown(named: object) -> str:
+    if isinstance(named, QueryableAttribute):
+        return str(named)
+    if isinstance(named, MappedColumn):
+        return "the column" if named.column.key is None else repr(named.column.key)
+    return str(named) if isinstance(named, Column) else type(named).__name__
 
 
 def role_key(mapper: Mapper[Any], role: str) -> str | None:
@@ -91,18 +91,18 @@ def role_key(mapper: Mapper[Any], role: str) -> str | None:
     `MisuseError` for a column of another class.
     """
     model: type = mapper.class_
-    given: object = getattr(model, f"__{role}_column__", None)
-    if given is None or isinstance(given, str):
-        return given
-    if isinstance(given, MappedColumn):
-        own = next((key for key, column in mapper.columns.items() if column is given.column), None)
-        inherited = (key for base in model.__mro__ for key, value in vars(base).items() if value is given)
+    named: object = getattr(model, f"__{role}_column__", None)
+    if named is None or isinstance(named, str):
+        return named
+    if isinstance(named, MappedColumn):
+        own = next((key for key, column in mapper.columns.items() if column is named.column), None)
+        inherited = (key for base in model.__mro__ for key, value in vars(base).items() if value is named)
         key = own or next((key for key in inherited if not key.startswith("__")), None)
         if key is not None:
             return key
     name = f"{model.__name__}.__{role}_column__"
-    if isinstance(given, QueryableAttribute) and isinstance(given.class_, type):
-        if issubclass(model, given.class_):
-            return given.key
-        raise MisuseError(f"{name} names {given}, which is not a column of {model.__name__}.", field=given.key)
-    raise MisuseError(f"{name} takes the name of a column, or a column of the class, not {type(given).__name__}.")
+    if isinstance(named, QueryableAttribute) and isinstance(named.class_, type):
+        if issubclass(model, named.class_):
+            return named.key
+        raise MisuseError(f"{name} names {named}, which is not a column of {model.__name__}.", field=named.key)
+    raise MisuseError(f"{name} takes the name of a column, or a column of the class, not {type(named).__name__}.")
