@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import GetPydanticSchema
+from pydantic import BaseModel, GetPydanticSchema
 from pydantic_core import core_schema
 from sqlalchemy.orm import MappedColumn, QueryableAttribute, RelationshipProperty
 
@@ -23,6 +23,12 @@ For type checkers it is any object: to them, the attribute ``User.age`` of an SQ
 
 FieldValues: TypeAlias = Mapping[Any, V]
 """Values by the names of their fields, or by the attributes: ``{"name": "Ann"}``, ``{User.name: "Ann"}``."""
+
+
+M = TypeVar("M")
+
+RowData: TypeAlias = FieldValues[Any] | BaseModel | M
+"""The data of a row: by the names of its fields or their attributes, a Pydantic object, or an entity of the class."""
 
 
 class AttributeName(str):
