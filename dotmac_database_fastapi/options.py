@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from enum import Enum
-from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, TypeVar, get_args
+from functools import partial
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
 from fastapi import params
 from fastapi.routing import APIRoute
@@ -28,13 +29,14 @@ from .pages import MAX_ROUTER_PAGE_SIZE, TOTALS, Paging, checked_paging
 from .source import Plugin
 from .statuses import DeleteBody, DeleteBodyLike, WriteOperation, check_codes
 
+_NAMES = ("filters", "sorts", "search", "fields", "include", "facets", "links", "nested")
+"""The options that are names of fields and relationships: texts, or attributes such as ``User.name``."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ListOptions:
     """What the clients of a list may ask for, and where its rows come from (see `list_router`)."""
 
-    NAMES: ClassVar[tuple[str, ...]] = ("filters", "sorts", "search", "fields", "include", "facets")
-    """The options that are names of fields and relationships: texts, or attributes such as ``User.name``."""
     read_schema: type | None = None
     """The schema of a row in responses. None: the derived schema, with all public columns."""
     filters: Sequence[FieldName] = ()
@@ -87,7 +89,7 @@ class ListOptions:
 
     def __post_init__(self) -> None:
         # Equal options are one key of a cache, whether a field was given as a list or as a tuple.
-        for name in self.NAMES:
+        for name in filter(partial(hasattr, self), _NAMES):
             object.__setattr__(self, name, tuple(map(name_of, getattr(self, name))))
         if not isinstance(self.default_sort, str):
             object.__setattr__(self, "default_sort", tuple(QueryOptions(sorts=self.default_sort).sorts))
@@ -106,7 +108,7 @@ class ListOptions:
 
         Whether the fields exist is found out when they are used.
         """
-        for name in self.NAMES:
+        for name in filter(partial(hasattr, self), _NAMES):
             names_for(model, getattr(self, name))
 
     def _check_combinations(self) -> None:
@@ -139,7 +141,6 @@ _SIMILAR: Mapping[Operation, Operation] = {"bulk_create": "create", "bulk_update
 class CrudOptions(ListOptions):
     """The options of a list, and those of writing its rows (see `crud_router`)."""
 
-    NAMES: ClassVar[tuple[str, ...]] = (*ListOptions.NAMES, "links", "nested")
     create_schema: type[BaseModel] | None = None
     """The schema of a new row. None: the derived schema."""
     update_schema: type[BaseModel] | None = None

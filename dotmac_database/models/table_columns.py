@@ -49,6 +49,12 @@ def plain_column(named: ColumnName, user: str) -> str | Column[object]:
     return column
 
 
+def own_column(named: ColumnName, user: str) -> str | Column[object]:
+    """As `plain_column`, but the name of a column that has a table: a constraint of it would be added to that table."""
+    column = plain_column(named, user)
+    return column if isinstance(column, str) or column.table is None else column.key
+
+
 def checked_at_table(constraint: Constraint, columns: Sequence[ColumnName], user: str) -> None:
     """Let the constraint raise `MisuseError` if it becomes that of a table to which one of ``columns`` is foreign.
 

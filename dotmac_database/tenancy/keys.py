@@ -36,7 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped
 
 from ..errors import MisuseError, TenantIsolationError, ValidationError
-from ..models.table_columns import ColumnName, checked_at_table, plain_column
+from ..models.table_columns import ColumnName, checked_at_table, own_column, plain_column
 from .context import log
 from .rls.policies import protected_tables
 
@@ -48,7 +48,7 @@ def tenant_primary_key(
     if not columns:
         raise ValidationError("tenant_primary_key needs a column besides the tenant column.")
     here = (tenant, *columns)
-    constraint = PrimaryKeyConstraint(*(plain_column(each, "tenant_primary_key") for each in here), name=name)
+    constraint = PrimaryKeyConstraint(*(own_column(each, "tenant_primary_key") for each in here), name=name)
     checked_at_table(constraint, here, "tenant_primary_key")
     return constraint
 
@@ -58,7 +58,7 @@ def tenant_unique(*columns: ColumnName, tenant: ColumnName = "tenant_id", name: 
     if not columns:
         raise ValidationError("tenant_unique needs a column besides the tenant column.")
     here = (tenant, *columns)
-    constraint = UniqueConstraint(*(plain_column(each, "tenant_unique") for each in here), name=name)
+    constraint = UniqueConstraint(*(own_column(each, "tenant_unique") for each in here), name=name)
     checked_at_table(constraint, here, "tenant_unique")
     return constraint
 
@@ -88,7 +88,7 @@ def tenant_foreign_key(
     table = tables.pop()
     owner = tenant if referred_tenant is None else referred_tenant
     tenant_there = f"{table}.{owner}" if isinstance(owner, str) else f"{table}.{_column_name(owner)}"
-    own: list[Any] = [plain_column(each, "tenant_foreign_key") for each in here]
+    own: list[Any] = [own_column(each, "tenant_foreign_key") for each in here]
     if ondelete is not None and ondelete.upper() == "SET NULL":
         ondelete = f"SET NULL ({', '.join(map(_column_name, own[1:]))})"
     constraint = ForeignKeyConstraint(own, [tenant_there, *there], name=name, ondelete=ondelete)
@@ -97,7 +97,8 @@ def tenant_foreign_key(
 
 
 def _one_or_more(columns: ColumnName | Sequence[ColumnName]) -> list[ColumnName]:
-    return [columns] if isinstance(columns, (str, Mapped, Column)) else list(columns)
+    is_one = isinstance(columns, (str, Mapped, Column)) or not isinstance(columns, Sequence)
+    return [columns] if is_one else list(columns)
 
 
 def _referred(column: ColumnName) -> str:
