@@ -86,6 +86,8 @@ def parameters() -> Iterator[tuple[str, str, str]]:
                 except (TypeError, ValueError):
                     continue
                 for parameter in signature.parameters.values():
+                    if parameter.name.startswith("_"):
+                        continue
                     yield place, parameter.name, str(parameter.annotation)
     for keywords in (EntityKeywords, ListKeywords, CrudKeywords):
         for key, annotation in inspect.get_annotations(keywords).items():
