@@ -33,7 +33,6 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
 )
-from sqlalchemy.orm import Mapped
 
 from ..errors import MisuseError, TenantIsolationError, ValidationError
 from ..models.table_columns import ColumnName, checked_at_table, own_column, plain_column
@@ -97,8 +96,7 @@ def tenant_foreign_key(
 
 
 def _one_or_more(columns: ColumnName | Sequence[ColumnName]) -> list[ColumnName]:
-    is_one = isinstance(columns, (str, Mapped, Column)) or not isinstance(columns, Sequence)
-    return [columns] if is_one else list(columns)
+    return list(columns) if isinstance(columns, Sequence) and not isinstance(columns, str) else [columns]
 
 
 def _referred(column: ColumnName) -> str:
