@@ -29,7 +29,7 @@ from .errors import (
     ValidationError,
 )
 from .execution.routes import Boundary, Route, Sender
-from .field_names import FieldName, name_of, names_for
+from .field_names import FieldName, field, name_of, named_values, names_for
 from .health import DatabaseHealthChecker, HealthCheckResult, HealthStatus
 from .history import HistoryEntry
 from .models import (
@@ -38,6 +38,7 @@ from .models import (
     LivingUnique,
     SoftDeleteMixin,
     TenantMixin,
+    TenantScoped,
     Traits,
     VersionMixin,
     traits_of,
@@ -205,6 +206,7 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "TenantNotGivenError",
     "TenantReference",
     "TenantRequiredError",
+    "TenantScoped",
     "TotalKind",
     "Traits",
     "TransactionError",
@@ -233,6 +235,7 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "create_repository",
     "current_actor",
     "declare_read",
+    "field",
     "first_missing_reference",
     "guard_tenants",
     "idempotency_metadata",
@@ -242,6 +245,7 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "loose_keys",
     "missing_references",
     "name_of",
+    "named_values",
     "names_for",
     "none_of",
     "on_commit",

@@ -29,6 +29,9 @@ MAX_PAGE_SIZE = 1000
 SortBy: TypeAlias = Literal["value", "folded", "relevance"]
 """The property of a field that a sort uses; see `SortField`."""
 
+AggregateName: TypeAlias = Literal["count", "sum", "avg", "min", "max"]
+"""The functions of `Aggregate`."""
+
 TotalKind: TypeAlias = Literal["exact", "bounded", "estimate", "none"]
 """How the total of a numbered page is determined; see `PaginationParams`."""
 
@@ -318,7 +321,7 @@ class Aggregate:
     ``distinct`` uses each value only once.
     """
 
-    function: Literal["count", "sum", "avg", "min", "max"] = "count"
+    function: AggregateName = "count"
     field: Name | None = None
     distinct: bool = False
 
@@ -326,7 +329,7 @@ class Aggregate:
 
         def __init__(
             self,
-            function: Literal["count", "sum", "avg", "min", "max"] = "count",
+            function: AggregateName = "count",
             field: FieldName | None = None,
             distinct: bool = False,
         ) -> None: ...
@@ -347,6 +350,39 @@ class Count:
         def __init__(self, relationship: FieldName, filters: FiltersLike = ()) -> None: ...
 
 
+class FilterFields(TypedDict, total=False):
+    """The fields of `QueryFilter`, as a dict has them."""
+
+    field: Required[FieldName]
+    operator: FilterOperator | OperatorName
+    value: object
+
+
+class GroupFields(TypedDict):
+    """The fields of `FilterGroup`."""
+
+    mode: Literal["any", "all", "none"]
+    members: Sequence[Filter | FilterFields | GroupFields]
+
+
+class SortFields(TypedDict, total=False):
+    """The fields of `SortField`."""
+
+    field: Required[FieldName]
+    order: SortOrder | Literal["asc", "desc"]
+    nulls: Literal["first", "last"] | None
+    by: SortBy
+
+
+class PageFields(TypedDict, total=False):
+    """The fields of `PaginationParams`."""
+
+    page: int
+    per_page: int
+    total: TotalKind
+    bound: int
+
+
 class OffsetFields(TypedDict, total=False):
     """The fields of `OffsetParams`."""
 
@@ -356,22 +392,56 @@ class OffsetFields(TypedDict, total=False):
     bound: int
 
 
-class OffsetOptions(TypedDict, total=False):
-    """The fields of `QueryOptions` with an `OffsetParams`."""
+class CursorFields(TypedDict, total=False):
+    """The fields of `CursorPaginationParams`."""
 
-    filters: Filter | Sequence[Filter | Mapping[str, Any]] | None
+    limit: int
+    cursor: str | None
+    cursor_field: FieldName
+    ascending: bool
+
+
+class AggregateFields(TypedDict, total=False):
+    """The fields of `Aggregate`."""
+
+    function: AggregateName
+    field: FieldName | None
+    distinct: bool
+
+
+class _OptionsFields(TypedDict, total=False):
+    filters: FiltersLike
     sorts: SortsLike
-    pagination: Required[OffsetParams | OffsetFields]
     include_deleted: bool
     relationships: RelationshipsLike
 
 
-NumberedOptions: TypeAlias = QueryOptions | Mapping[str, Any] | Sequence[Filter] | None
-OptionsLike: TypeAlias = QueryOptions[Any] | Mapping[str, Any] | Sequence[Filter] | None
+class OffsetOptions(_OptionsFields, total=False):
+    """The fields of `QueryOptions` with an `OffsetParams`."""
+
+    pagination: Required[OffsetParams | OffsetFields]
+
+
+class NumberedFields(_OptionsFields, total=False):
+    """The fields of `QueryOptions` with a numbered page, or none, or a cursor."""
+
+    pagination: PaginationParams | PageFields | None
+    cursor_pagination: CursorPaginationParams | CursorFields | None
+
+
+class OptionsFields(_OptionsFields, total=False):
+    """The fields of `QueryOptions`, as a dict has them: ``{"sorts": "-name", "pagination": {"page": 2}}``."""
+
+    pagination: PaginationParams | PageFields | OffsetParams | OffsetFields | None
+    cursor_pagination: CursorPaginationParams | CursorFields | None
+
+
+NumberedOptions: TypeAlias = QueryOptions | NumberedFields | Sequence[Filter] | None
+OptionsLike: TypeAlias = QueryOptions[Any] | OptionsFields | Sequence[Filter] | None
 RelationshipsLike: TypeAlias = str | Mapped[Any] | Sequence[FieldName] | Mapping[Any, OptionsLike] | None
-SortsLike: TypeAlias = SortField | str | Mapped[Any] | Sequence[FieldName] | Mapping[str, Any] | None
-MeasuresLike: TypeAlias = Mapping[str, Aggregate | str | tuple[str, FieldName] | Mapping[str, Any]]
-FiltersLike: TypeAlias = Filter | Iterable[Filter | Mapping[str, Any]] | None
+SortsLike: TypeAlias = SortField | SortFields | str | Mapped[Any] | Sequence[FieldName] | None
+MeasuresLike: TypeAlias = Mapping[str, Aggregate | AggregateName | tuple[AggregateName, FieldName] | AggregateFields]
+FiltersLike: TypeAlias = Filter | Iterable[Filter | FilterFields | GroupFields] | None
 
 _NO_OPTIONS = QueryOptions()
 _OPTIONS = pydantic.TypeAdapter(QueryOptions)
@@ -380,7 +450,7 @@ _FILTERS: pydantic.TypeAdapter[list[Filter]] = pydantic.TypeAdapter(list[Filter]
 _SORTS: pydantic.TypeAdapter[Sequence[SortField]] = pydantic.TypeAdapter(list[SortField])
 
 
-def options_of(options: OptionsLike) -> QueryOptions[Any]:
+def options_of(options: OptionsLike | OffsetOptions | NumberedOptions) -> QueryOptions[Any]:
     """``options`` as a `QueryOptions`, from a dict, a list of filters, or None. Without any, they select all rows."""
     if isinstance(options, QueryOptions):
         return options

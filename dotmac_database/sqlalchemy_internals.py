@@ -162,7 +162,9 @@ def bind_async_session(outer: AsyncSession, session: Session) -> None:
 
 def all_mappers() -> list[Mapper[Any]]:
     """The mappers of all registries of the process."""
-    return [mapper for registry in _all_registries() for mapper in registry.mappers]
+    # `registry.mappers` raises if the mapping of one class has failed.
+    managers = (manager for registry in _all_registries() for manager in list(registry._managers))
+    return [manager.mapper for manager in managers if manager.is_mapped]
 
 
 def identity_class(mapper: Mapper[M]) -> type:

@@ -12,7 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
 
-from dotmac_database import AsyncRepository, BaseRepository, Policy, traits_of
+from dotmac_database import (
+    AsyncRepository,
+    AsyncTenantRepository,
+    BaseRepository,
+    BaseTenantRepository,
+    Policy,
+    TenantScoped,
+    traits_of,
+)
 
 from .aliases import Endpoint
 from .identity import Caller, RequestIdentity, declare_need, identity_of
@@ -26,6 +34,7 @@ from .sessions import identity_session, identity_sync_session, lent_session, req
 from .source import Source
 
 M = TypeVar("M")
+T = TypeVar("T", bound=TenantScoped)
 A = TypeVar("A", bound=AsyncRepository[Any, Any])
 S = TypeVar("S", bound=BaseRepository[Any, Any])
 
@@ -93,7 +102,13 @@ class Dependencies:
         return [model for model in models if traits_of(model).tenant is not None]
 
     @overload
-    def get_repository(self, target: type[A], *, policy: Policy[Any] | None = None) -> Callable[..., Awaitable[A]]: ...
+    def get_repository(  # type: ignore[overload-overlap]  # a repository has a tenant_id, too
+        self, target: type[A], *, policy: Policy[Any] | None = None
+    ) -> Callable[..., Awaitable[A]]: ...
+    @overload
+    def get_repository(
+        self, target: type[T], *, policy: Policy[Any] | None = None
+    ) -> Callable[..., Awaitable[AsyncTenantRepository[T]]]: ...
     @overload
     def get_repository(
         self, target: type[M], *, policy: Policy[Any] | None = None
@@ -108,9 +123,13 @@ class Dependencies:
         return self._dependency(target, AsyncRepository, self.get_session, request_session, policy)
 
     @overload
-    def get_sync_repository(
+    def get_sync_repository(  # type: ignore[overload-overlap]  # a repository has a tenant_id, too
         self, target: type[S], *, policy: Policy[Any] | None = None
     ) -> Callable[..., Awaitable[S]]: ...
+    @overload
+    def get_sync_repository(
+        self, target: type[T], *, policy: Policy[Any] | None = None
+    ) -> Callable[..., Awaitable[BaseTenantRepository[T]]]: ...
     @overload
     def get_sync_repository(
         self, target: type[M], *, policy: Policy[Any] | None = None

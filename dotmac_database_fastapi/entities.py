@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 from fastapi import Depends
@@ -13,10 +13,12 @@ from dotmac_database import (
     ALL_TENANTS,
     AsyncRepository,
     EntityNotFoundError,
+    FieldName,
     TenantIsolationError,
     Traits,
     ValidationError,
     is_guarded,
+    names_for,
     traits_of,
     unscoped,
 )
@@ -35,18 +37,15 @@ class EntityKeywords(TypedDict, total=False):
     """The keyword arguments of `get_entity`, and their defaults in `_EntityOptions`."""
 
     lock: bool
-    relationships: Sequence[str]
+    relationships: Sequence[FieldName]
     forbidden: Literal[403] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _EntityOptions:
     lock: bool = False
-    relationships: Sequence[str] = ()
+    relationships: Sequence[FieldName] = ()
     forbidden: Literal[403] | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "relationships", tuple(self.relationships))
 
 
 @overload
@@ -81,12 +80,14 @@ def get_entity(target: type, param: str | Sequence[str] = "id", **options: Unpac
 
 def entity_of(get_rows: Endpoint, target: type, param: str | Sequence[str], keywords: EntityKeywords) -> Endpoint:
     """The dependency of `get_entity` that reads the row by the repository of the dependency ``get_rows``."""
-    names, options = ((param,) if isinstance(param, str) else tuple(param)), _EntityOptions(**keywords)
+    names = (param,) if isinstance(param, str) else tuple(param)
     cache: dict[object, Endpoint] = vars(get_rows).setdefault(_ENTITIES, {})
+    model: type = getattr(target, "declared_model", None) or target
+    loaded = tuple(names_for(model, keywords.get("relationships", ()))) or None
+    options = replace(_EntityOptions(**keywords), relationships=loaded or ())
     cached = cache.get((names, options))
     if cached is not None:
         return cached
-    model: type = getattr(target, "declared_model", None) or target
     traits: Traits[object] = traits_of(model)
     key = PathKey(traits, names)
     get_key = key.dependency()
@@ -95,7 +96,7 @@ def entity_of(get_rows: Endpoint, target: type, param: str | Sequence[str], keyw
 
     async def entity(parts: JsonObject = Depends(get_key), repository: Repository = Depends(get_rows)) -> object:
         rows = repository.for_update() if options.lock else repository
-        entity_id, loaded = key.of(parts, repository.tenant_id), options.relationships or None
+        entity_id = key.of(parts, repository.tenant_id)
         if options.forbidden is None:
             return await rows.get_by_id_or_raise(entity_id, relationships=loaded)
         row = await rows.get_by_id(entity_id, relationships=loaded)

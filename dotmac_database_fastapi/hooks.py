@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from sqlalchemy import inspect as sa_inspect
 
-from dotmac_database import MisuseError, ValidationError
+from dotmac_database import MisuseError, ValidationError, named_values
 
 from .aliases import Data, Endpoint, Repository
 from .refused_rows import row_at
@@ -54,11 +54,11 @@ class Hooks:
 
     async def before_create(self, data: Data, repository: Repository) -> Data:
         """The data of a new row."""
-        return await self._data("before_create", data, data, repository)
+        return await self._data("before_create", repository, data, data, repository)
 
     async def before_update(self, key: object, data: Data, repository: Repository) -> Data:
         """The data of a change of the row with this primary key."""
-        return await self._data("before_update", data, key, data, repository)
+        return await self._data("before_update", repository, data, key, data, repository)
 
     async def before_delete(self, key: object, repository: Repository) -> None:
         """Call the hook before the row with this primary key is deleted."""
@@ -90,12 +90,14 @@ class Hooks:
             if expired and state.persistent:
                 await session.refresh(entity, list(expired))
 
-    async def _data(self, name: str, data: Data, *arguments: object) -> Data:
+    async def _data(self, name: str, repository: Repository, data: Data, *arguments: object) -> Data:
         if name not in self._hooks:
             return data
         changed = await self._call(name, *arguments)
-        if isinstance(changed, (BaseModel, Mapping)):
+        if isinstance(changed, BaseModel):
             return changed
+        if isinstance(changed, Mapping):
+            return named_values(repository.model_class, changed)
         raise MisuseError(f"The hook {name} must return the data to write: a dict or a Pydantic object.")
 
     async def _call(self, name: str, *arguments: object) -> object:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from enum import Enum
+from functools import partial
 from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
 from fastapi import params
@@ -19,7 +20,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from dotmac_database import FieldName, Policy, TotalKind, ValidationError, name_of
+from dotmac_database import FieldName, Policy, QueryOptions, SortField, TotalKind, ValidationError, name_of, names_for
 
 from .bounds import MAX_OFFSET
 from .envelopes import Envelope
@@ -27,6 +28,9 @@ from .formats import ExportFormat, checked_formats
 from .pages import MAX_ROUTER_PAGE_SIZE, TOTALS, Paging, checked_paging
 from .source import Plugin
 from .statuses import DeleteBody, DeleteBodyLike, WriteOperation, check_codes
+
+_NAMES = ("filters", "sorts", "search", "fields", "include", "facets", "links", "nested")
+"""The options that are names of fields and relationships: texts, or attributes such as ``User.name``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +46,9 @@ class ListOptions:
     """The fields that clients may sort by. Empty: as for ``filters``, without arrays."""
     search: Sequence[FieldName] = ()
     """The fields that ``q=`` searches. Empty: there is no parameter ``q``."""
-    default_sort: str = ""
-    """The order if a client names none, such as ``"-created_at,name"``. Empty: by the primary key."""
+    default_sort: str | SortField | Sequence[FieldName] = ""
+    """The order if a client names none, such as ``"-created_at,name"``, or sorts as in `QueryOptions`. Empty: by the
+    primary key."""
     paging: Paging | None = None
     """The kind of the pages: ``"page"``, ``"offset"``, ``"cursor"`` or ``"range"`` (see `Paging`). None: numbered
     pages and cursor pages, as the client requests."""
@@ -60,13 +65,13 @@ class ListOptions:
     """How the rows are counted if a client does not say (see `PaginationParams`)."""
     totals: Collection[TotalKind] = TOTALS
     """The kinds of total that clients may choose, besides ``total``."""
-    fields: Sequence[str] = ()
+    fields: Sequence[FieldName] = ()
     """The fields that clients may select by ``?fields=id,name``. Empty: each row has all of its fields."""
-    include: Sequence[str] = ()
+    include: Sequence[FieldName] = ()
     """The relationships that clients may ask for by ``?include=author,author.team``. They are in no row otherwise."""
     list_etag: bool = False
     """Whether lists have a weak ``ETag``, so that a list that has not changed is a 304."""
-    facets: Sequence[str] = ()
+    facets: Sequence[FieldName] = ()
     """The fields whose values clients may have counted, by ``facets=``. Empty: there is no parameter ``facets``."""
     exports: Collection[ExportFormat] | None = None
     """The formats in which clients may read all rows, by ``Accept``. Empty: none, so ``Accept`` has no effect. None:
@@ -84,13 +89,27 @@ class ListOptions:
 
     def __post_init__(self) -> None:
         # Equal options are one key of a cache, whether a field was given as a list or as a tuple.
-        for name in ("filters", "sorts", "search", "fields", "include", "facets"):
+        for name in filter(partial(hasattr, self), _NAMES):
             object.__setattr__(self, name, tuple(map(name_of, getattr(self, name))))
+        if not isinstance(self.default_sort, str):
+            object.__setattr__(self, "default_sort", tuple(QueryOptions(sorts=self.default_sort).sorts))
         object.__setattr__(self, "totals", frozenset(self.totals))
         if self.exports is not None:
             object.__setattr__(self, "exports", checked_formats(self.exports))
         checked_paging(self.paging)
         self._check_combinations()
+
+    def names(self, option: str) -> tuple[str, ...]:
+        """The names of fields that an option has."""
+        return tuple(map(name_of, getattr(self, option)))
+
+    def check_fields(self, model: type) -> None:
+        """Raise `ValidationError` if an option names an attribute of a class that is not ``model``, or related to it.
+
+        Whether the fields exist is found out when they are used.
+        """
+        for name in filter(partial(hasattr, self), _NAMES):
+            names_for(model, getattr(self, name))
 
     def _check_combinations(self) -> None:
         """Raise `ValidationError` for options that contradict each other."""
@@ -139,9 +158,9 @@ class CrudOptions(ListOptions):
     no permission. None: no operation does."""
     hooks: object | None = field(default=None, hash=False)
     """An object whose methods are called before and after each row that is written (see `Hooks`). None: no hooks."""
-    links: Sequence[str] = ()
+    links: Sequence[FieldName] = ()
     """The to-many relationships by which rows can be linked. They need the operation ``link``."""
-    nested: Sequence[str] = ()
+    nested: Sequence[FieldName] = ()
     """The one-to-many relationships whose rows the body of a POST may contain."""
     update_method: Literal["PATCH", "PUT"] = "PATCH"
     """The method of an update. A PUT changes the same as a PATCH: the fields that are in the body."""
@@ -156,6 +175,9 @@ class CrudOptions(ListOptions):
     200. None: there is no body, and the status is 204."""
 
     def __post_init__(self) -> None:
+        for option in ("links", "nested"):
+            if isinstance(getattr(self, option), str):
+                raise ValidationError(f"{option}: a sequence of names was expected, not a text.", field=option)
         super().__post_init__()
         object.__setattr__(self, "operations", frozenset(self.operations))
         check_codes(self.status_codes)
@@ -168,10 +190,7 @@ class CrudOptions(ListOptions):
                         f"{option}: there is no operation {name!r}. There are: {known}.", field=option
                     )
         for option in ("links", "nested"):
-            names = getattr(self, option)
-            if isinstance(names, str):
-                raise ValidationError(f"{option}: a sequence of names was expected, not a text.", field=option)
-            object.__setattr__(self, option, tuple(dict.fromkeys(names)))
+            object.__setattr__(self, option, tuple(dict.fromkeys(getattr(self, option))))
         if self.links and "link" not in self.operations:
             raise ValidationError("links: name 'link' in operations, too.", field="links")
         if "link" in self.operations and not self.links:
@@ -214,7 +233,7 @@ class _Keywords(RouterKeywords, total=False):
     filters: Sequence[FieldName]
     sorts: Sequence[FieldName]
     search: Sequence[FieldName]
-    default_sort: str
+    default_sort: str | SortField | Sequence[FieldName]
     paging: Paging | None
     envelope: Envelope | None
     page_size: int | None
@@ -222,10 +241,10 @@ class _Keywords(RouterKeywords, total=False):
     max_offset: int | None
     total: TotalKind
     totals: Collection[TotalKind]
-    fields: Sequence[str]
-    include: Sequence[str]
+    fields: Sequence[FieldName]
+    include: Sequence[FieldName]
     list_etag: bool
-    facets: Sequence[str]
+    facets: Sequence[FieldName]
     exports: Collection[ExportFormat] | None
     csv_formulas: bool
     trailing_slash: bool
@@ -248,8 +267,8 @@ class CrudKeywords(_Keywords, total=False):
     operations: Collection[Operation]
     permissions: Mapping[Operation, params.Depends] | params.Depends | None
     hooks: object | None
-    links: Sequence[str]
-    nested: Sequence[str]
+    links: Sequence[FieldName]
+    nested: Sequence[FieldName]
     update_method: Literal["PATCH", "PUT"]
     read_only_fields: Literal["refuse", "ignore"]
     status_codes: Mapping[WriteOperation, int] | None

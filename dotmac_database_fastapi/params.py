@@ -19,6 +19,7 @@ from dotmac_database import (
     QueryOptions,
     SortField,
     TotalKind,
+    names_for,
 )
 
 from .bounds import MAX_OFFSET, QueryErrors, values_of
@@ -54,7 +55,6 @@ CursorQuery: TypeAlias = Annotated[CursorPaginationParams, Depends(_cursor_query
 """``cursor`` and ``limit`` as `CursorPaginationParams`."""
 
 
-@lru_cache(maxsize=1024)
 def filter_query(model: type, *fields: FieldName) -> Callable[..., Awaitable[list[QueryFilter]]]:
     """A dependency that parses ``status=active``, ``score__gte=10``, ``status__in=a,b`` into ``list[QueryFilter]``.
 
@@ -64,6 +64,11 @@ def filter_query(model: type, *fields: FieldName) -> Callable[..., Awaitable[lis
     parameters and 1,000 values are accepted, and a problem lists ten errors. Raises `ValidationError` at once for a
     field that ``model`` does not have, and for a private one.
     """
+    return _filter_query(model, tuple(names_for(model, fields)))
+
+
+@lru_cache(maxsize=1024)
+def _filter_query(model: type, fields: tuple[str, ...]) -> Callable[..., Awaitable[list[QueryFilter]]]:
     params = FilterParams(model, fields)
 
     def filters(connection: HTTPConnection) -> list[QueryFilter]:
@@ -76,12 +81,16 @@ def filter_query(model: type, *fields: FieldName) -> Callable[..., Awaitable[lis
     return _declaring(_identified(filters), params)
 
 
-@lru_cache(maxsize=1024)
 def sort_query(model: type, *fields: FieldName) -> Callable[..., Awaitable[list[SortField]]]:
     """A dependency that parses ``sort=-created_at,name``, at most 20 fields, into ``list[SortField]``.
 
     ``fields`` and errors are as in `filter_query`; a field that is an array is a `ValidationError` too.
     """
+    return _sort_query(model, tuple(names_for(model, fields)))
+
+
+@lru_cache(maxsize=1024)
+def _sort_query(model: type, fields: tuple[str, ...]) -> Callable[..., Awaitable[list[SortField]]]:
     params = SortParams(sortable_fields(model, fields))
 
     def sorts(connection: HTTPConnection) -> list[SortField]:
@@ -115,10 +124,11 @@ def options_query(
     Without ``fields``, clients may filter and sort by the fields of ``read_schema``. A cursor page can be sorted only
     by fields of ``read_schema``.
     """
+    # Names without their class are equal keys of the cache, so the class is compared before.
     options = ListOptions(
-        filters=fields,
-        sorts=sorts,
-        search=search,
+        filters=names_for(model, fields),
+        sorts=names_for(model, sorts),
+        search=names_for(model, search),
         page_size=page_size,
         max_page_size=max_page_size,
         max_offset=max_offset,

@@ -14,7 +14,9 @@ from sqlalchemy.orm import Session
 
 from dotmac_database import (
     AsyncRepository,
+    AsyncTenantRepository,
     BaseRepository,
+    BaseTenantRepository,
     Database,
     PaginationHelper,
     Policy,
@@ -27,7 +29,7 @@ from dotmac_database import (
 
 from .actors import ActorKey, key_of
 from .aliases import Endpoint
-from .dependencies import A, Dependencies, M, S, models_of
+from .dependencies import A, Dependencies, M, S, T, models_of
 from .entities import EntityKeywords, entity_of
 from .idempotency import DAY, checked_ttl
 from .identity import RequestIdentity
@@ -185,7 +187,13 @@ class DatabasePlugin:
         return self.source.actor
 
     @overload
-    def get_repository(self, target: type[A], *, policy: Policy[Any] | None = None) -> Callable[..., Awaitable[A]]: ...
+    def get_repository(  # type: ignore[overload-overlap]  # a repository has a tenant_id, too
+        self, target: type[A], *, policy: Policy[Any] | None = None
+    ) -> Callable[..., Awaitable[A]]: ...
+    @overload
+    def get_repository(
+        self, target: type[T], *, policy: Policy[Any] | None = None
+    ) -> Callable[..., Awaitable[AsyncTenantRepository[T]]]: ...
     @overload
     def get_repository(
         self, target: type[M], *, policy: Policy[Any] | None = None
@@ -200,9 +208,13 @@ class DatabasePlugin:
         return self._dependencies.get_repository(target, policy=policy)
 
     @overload
-    def get_sync_repository(
+    def get_sync_repository(  # type: ignore[overload-overlap]  # a repository has a tenant_id, too
         self, target: type[S], *, policy: Policy[Any] | None = None
     ) -> Callable[..., Awaitable[S]]: ...
+    @overload
+    def get_sync_repository(
+        self, target: type[T], *, policy: Policy[Any] | None = None
+    ) -> Callable[..., Awaitable[BaseTenantRepository[T]]]: ...
     @overload
     def get_sync_repository(
         self, target: type[M], *, policy: Policy[Any] | None = None

@@ -353,9 +353,9 @@ class ListParams:
 
     def __init__(self, model: type, options: ListOptions = _DEFAULTS, *, sorts_among: Iterable[FieldName] = ()) -> None:
         search, schema = options.search, row_schema_in(options.envelope) or options.read_schema
-        selects = bool(options.fields or options.include)
-        self.selection = SelectionParams(model, schema, options.fields, options.include) if selects else None
-        self.facets = FacetParams(model, options.facets, schema) if options.facets else None
+        fields, included = options.names("fields"), options.names("include")
+        self.selection = SelectionParams(model, schema, fields, included) if fields or included else None
+        self.facets = FacetParams(model, options.names("facets"), schema) if options.facets else None
         self.schema: type = schema or read_schema_of(model) if self.selection is None else self.selection.documented
         totals = allowed_totals(options.total, options.totals)
         if options.envelope is not None:
@@ -541,9 +541,11 @@ def selection_of(connection: HTTPConnection, params: SelectionParams) -> Selecti
     return selection
 
 
-def _sorts_of(text: str) -> tuple[SortField, ...]:
-    """Parse sorts such as ``"-created_at,name"``."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+def _sorts_of(sorts: object) -> tuple[SortField, ...]:
+    """The default order of `ListOptions`, from a text such as ``"-created_at,name"``."""
+    if isinstance(sorts, tuple):
+        return sorts
+    parts = [part.strip() for part in str(sorts).split(",") if part.strip()]
     return tuple(
         SortField(part.removeprefix("-"), SortOrder.DESC if part.startswith("-") else SortOrder.ASC) for part in parts
     )

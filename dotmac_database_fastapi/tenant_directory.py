@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
 
 from dotmac_database import (
+    FieldName,
     MisuseError,
     QueryFilter,
     QueryOptions,
@@ -20,6 +21,7 @@ from dotmac_database import (
     bound_tenant,
     create_async_repository,
     create_repository,
+    names_for,
     on_commit,
     restrict_to_reads,
     traits_of,
@@ -64,8 +66,8 @@ class TenantDirectory(Generic[M]):
         self,
         model: type[M],
         *,
-        active: str = "is_active",
-        name: str | None = None,
+        active: FieldName = "is_active",
+        name: FieldName | None = None,
         ttl: float = TTL,
         max_tenants: int = MAX_TENANTS,
         plugin: Plugin | None = None,
@@ -243,7 +245,8 @@ def _no_name(refused: ValidationError) -> TenantState:
     return TenantState.UNKNOWN
 
 
-def _column(traits: Traits[M], name: str, option: str) -> str:
+def _column(traits: Traits[M], field: FieldName, option: str) -> str:
+    [name] = names_for(traits.model, [field])
     if name not in traits.columns:
         raise ValidationError(f"{traits.model.__name__} has no column {name!r}, which {option}= names.", field=option)
     return name

@@ -9,7 +9,7 @@ from sqlalchemy import DDL, Index, Table, column, event, func, literal_column, o
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.schema import SchemaItem
 
-from ..errors import ValidationError
+from ..models.table_columns import ColumnName, column_in
 from .base import Column, Condition
 from .own_statements import OwnTable
 from .rowid import rowid_alias
@@ -20,6 +20,8 @@ _INFO = "dotmac_full_text"
 class FullText(SchemaItem):
     """Indexes for the SEARCH filters on these columns: ``__table_args__ = (FullText("name", "bio"),)``.
 
+    A column can also be given itself (``FullText(name, bio)``, where these are columns of the declarative class).
+
     On PostgreSQL each column gets a GIN index on the expression that the filter uses. On SQLite there is an FTS5 table
     ``<table>_fts`` beside the table, and triggers keep it up to date. SQLite needs an integer primary key for that,
     since VACUUM renumbers the rows of other tables (https://www.sqlite.org/lang_vacuum.html). Tables without one are
@@ -29,23 +31,22 @@ class FullText(SchemaItem):
 
     __visit_name__ = "full_text"
 
-    def __init__(self, *columns: str) -> None:
+    def __init__(self, *columns: ColumnName) -> None:
         self.columns = columns
 
     def _set_parent(self, parent: Any, **_: Any) -> None:
         table: Table = parent
-        for name in self.columns:
-            if name not in table.c:
-                raise ValidationError(f"{table.name} has no column {name!r} to search.", field=name)
+        names = tuple(column_in(table, each, "FullText").name for each in self.columns)
+        for name in names:
             target = table.c[name]
             words = target if isinstance(target.type, TSVECTOR) else func.to_tsvector(_SIMPLE, target)
             Index(f"ix_{table.name}_{name}_search"[:63], words, postgresql_using="gin", _table=table).ddl_if(
                 dialect="postgresql"
             )
-        table.info[_INFO] = self.columns
+        table.info[_INFO] = names
         key = rowid_alias(table)
         if key is not None:
-            for statement in _sqlite_statements(table, key, self.columns):
+            for statement in _sqlite_statements(table, key, names):
                 event.listen(table, "after_create", _on_sqlite(statement))
             event.listen(table, "before_drop", _on_sqlite(f"DROP TABLE IF EXISTS {_quoted(_fts(table))}"))
 

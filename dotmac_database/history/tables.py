@@ -36,6 +36,7 @@ from ..dialects.history_triggers import (
 )
 from ..errors import MisuseError
 from ..models.expressions import is_private
+from ..models.table_columns import role_key
 from ..models.traits import ROLES
 from ..types import UTCDateTime, undecorated
 
@@ -184,7 +185,7 @@ def _drop(table: Table, _history: Table, connection: Connection, **_: object) ->
 
 def _role(mapper: Mapper[object], table: Table, role: str) -> AnyColumn | None:
     """The column of a role. `traits_of` is not used, since it needs the class's relationships, which come later."""
-    name = getattr(mapper.class_, f"__{role}_column__", None) or ROLES[role]
+    name = role_key(mapper, role) or ROLES[role]
     column = mapper.columns.get(name)
     if column is None:
         column = table.columns.get(name)

@@ -2,6 +2,7 @@
 
 from .living import LivingUnique
 from .mixins import AuditMixin, HistoryMixin, SoftDeleteMixin, TenantMixin, VersionMixin
+from .scoped import TenantScoped
 from .traits import Traits, traits_of
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "LivingUnique",
     "SoftDeleteMixin",
     "TenantMixin",
+    "TenantScoped",
     "Traits",
     "VersionMixin",
     "traits_of",

@@ -11,6 +11,7 @@ from sqlalchemy.sql import ColumnElement
 
 from ..errors import MisuseError
 from ..types import undecorated
+from .table_columns import ColumnName, column_in
 
 _LIVING = "dotmac_living"
 
@@ -46,15 +47,20 @@ class LivingUnique(SchemaItem):
     """A unique index over the rows that are not soft-deleted, so that the e-mail of a deleted row can be used again.
 
     With ``__table_args__ = (LivingUnique("email"),)`` the e-mail is unique within the tenant, if the table has a tenant
-    column. ``tenant`` and ``deleted`` name the columns if they differ from the mixins'. With ``tenant=None`` the e-mail
-    is unique across tenants. `upsert` accepts the columns as ``conflict_fields``. Raises `ValidationError` if a column
-    is missing or no column is named. The first use of the mapped class raises it if its reads look at another column.
+    column. In the body of a declarative class, a column can also be given itself (``LivingUnique(email)``). ``tenant``
+    and ``deleted`` name the columns if they differ from the mixins'. With ``tenant=None`` the e-mail is unique across
+    tenants. `upsert` accepts the columns as ``conflict_fields``. Raises `ValidationError` if a column is missing or no
+    column is named. The first use of the mapped class raises it if its reads look at another column.
     """
 
     __visit_name__ = "living_unique"
 
     def __init__(
-        self, *columns: str, name: str | None = None, tenant: str | None = "tenant_id", deleted: str | None = None
+        self,
+        *columns: ColumnName,
+        name: str | None = None,
+        tenant: ColumnName | None = "tenant_id",
+        deleted: ColumnName | None = None,
     ) -> None:
         self.columns = columns
         self.name = name
@@ -63,17 +69,16 @@ class LivingUnique(SchemaItem):
 
     def _set_parent(self, parent: Any, **_: object) -> None:
         table: Table = parent
-        adds_tenant = self.tenant is not None and self.tenant in table.c and self.tenant not in self.columns
-        names = [*([self.tenant] if self.tenant is not None and adds_tenant else []), *self.columns]
-        unknown = next((name for name in names if name not in table.c), None)
         if not self.columns:
             raise MisuseError(f"{table.name}: LivingUnique needs the name of a column.")
-        if unknown is not None:
-            raise MisuseError(f"{table.name} has no column {unknown!r} for LivingUnique.", field=unknown)
+        columns = [column_in(table, each, "LivingUnique") for each in self.columns]
+        names = [each.name for each in columns]
+        if self.tenant is not None and (not isinstance(self.tenant, str) or self.tenant in table.c):
+            owner = column_in(table, self.tenant, "LivingUnique")
+            columns = columns if owner.name in names else [owner, *columns]
         mark = self._mark(table)
         condition = not_deleted(mark, nullable=bool(mark.nullable))
-        name = self.name or f"uq_{table.name}_{'_'.join(self.columns)}_living"[:63]
-        columns = [table.c[each] for each in names]
+        name = self.name or f"uq_{table.name}_{'_'.join(names)}_living"[:63]
         index = Index(name, *columns, unique=True, postgresql_where=condition, sqlite_where=condition, _table=table)
         index.info[_LIVING] = _Living(mark, condition)
         if self.tenant is None:
@@ -81,6 +86,8 @@ class LivingUnique(SchemaItem):
 
     def _mark(self, table: Table) -> Column[Any]:
         """The column that marks deleted rows. `check_living` compares it with the column of the mapped class."""
+        if self.deleted is not None and not isinstance(self.deleted, str):
+            return column_in(table, self.deleted, "LivingUnique")
         name = self.deleted or next((each for each in ("is_deleted", "deleted_at") if each in table.c), None)
         if name is None or name not in table.c:
             raise MisuseError(f"{table.name} has no column that marks a row as deleted.", field=self.deleted)

@@ -43,6 +43,7 @@ from ..sqlalchemy_internals import DEFAULT_CONSTRUCTOR
 from ..types import UTCDateTime
 from .expressions import holds_select, hybrid_sql, is_private, makes_value
 from .living import check_living
+from .table_columns import role_key
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -539,7 +540,7 @@ def _read(model: type[M]) -> Traits[M]:
     by_column = {c.name: prop.key for prop in mapper.column_attrs for c in prop.columns if isinstance(c, Column)}
     roles: dict[str, str | None] = {}
     for role, default in ROLES.items():
-        name = getattr(model, f"__{role}_column__", None)
+        name = role_key(mapper, role)
         key = name or default
         if key not in keys:
             key = by_column.get(key, "")

@@ -20,7 +20,7 @@ from sqlalchemy.util import await_only
 
 from ..advisor import QueryPlan
 from ..execution.routes import Route
-from ..field_names import FieldName
+from ..field_names import FieldName, RowData
 from ..history import HistoryEntry
 from ..paging.cursors import CursorKey
 from ..paging.pages import CursorPaginationResult, OffsetResult, PaginationResult
@@ -184,7 +184,7 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
     @overload
     async def page(self, options: NumberedOptions = None) -> PaginationResult[M] | CursorPaginationResult[M]: ...
     async def page(
-        self, options: OptionsLike = None
+        self, options: OptionsLike | OffsetOptions | NumberedOptions = None
     ) -> PaginationResult[M] | CursorPaginationResult[M] | OffsetResult[M]:
         """As `BaseRepository.page`."""
         query = options_of(options)
@@ -251,42 +251,42 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
             progress=None if progress is None else _waited_for(progress),
         )
 
-    async def create(self, data: Any, user_id: str | None = None) -> M:
+    async def create(self, data: RowData[M], user_id: str | None = None) -> M:
         """As `BaseRepository.create`."""
         return await self._run(BaseRepository.create, data, user_id)
 
     @overload
     async def bulk_create(
-        self, rows: Iterable[Any], user_id: str | None = None, *, returning: Literal[True] = True
+        self, rows: Iterable[RowData[M]], user_id: str | None = None, *, returning: Literal[True] = True
     ) -> builtins.list[M]: ...
     @overload
     async def bulk_create(
-        self, rows: Iterable[Any], user_id: str | None = None, *, returning: Literal[False]
+        self, rows: Iterable[RowData[M]], user_id: str | None = None, *, returning: Literal[False]
     ) -> int: ...
     @overload
     async def bulk_create(
-        self, rows: Iterable[Any], user_id: str | None = None, *, returning: bool
+        self, rows: Iterable[RowData[M]], user_id: str | None = None, *, returning: bool
     ) -> builtins.list[M] | int: ...
     async def bulk_create(
-        self, rows: Iterable[Any], user_id: str | None = None, *, returning: bool = True
+        self, rows: Iterable[RowData[M]], user_id: str | None = None, *, returning: bool = True
     ) -> builtins.list[M] | int:
         """As `BaseRepository.bulk_create`."""
         return await self._async_session.run_sync(
             lambda _: BaseRepository.bulk_create(self._twin, rows, user_id, returning=returning)
         )
 
-    async def upsert(self, data: Any, conflict_fields: Iterable[FieldName], user_id: str | None = None) -> M:
+    async def upsert(self, data: RowData[M], conflict_fields: Iterable[FieldName], user_id: str | None = None) -> M:
         """As `BaseRepository.upsert`."""
         return await self._run(BaseRepository.upsert, data, conflict_fields, user_id)
 
     async def bulk_upsert(
-        self, rows: Iterable[Any], conflict_fields: Iterable[FieldName], user_id: str | None = None
+        self, rows: Iterable[RowData[M]], conflict_fields: Iterable[FieldName], user_id: str | None = None
     ) -> builtins.list[M]:
         """As `BaseRepository.bulk_upsert`."""
         return await self._run(BaseRepository.bulk_upsert, rows, conflict_fields, user_id)
 
     async def get_or_create(
-        self, data: Any, match_fields: Iterable[FieldName], user_id: str | None = None
+        self, data: RowData[M], match_fields: Iterable[FieldName], user_id: str | None = None
     ) -> tuple[M, bool]:
         """As `BaseRepository.get_or_create`."""
         return await self._run(BaseRepository.get_or_create, data, match_fields, user_id)
@@ -303,7 +303,9 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         """As `BaseRepository.set_links`."""
         return await self._run(BaseRepository.set_links, entity_id, relationship, ids)
 
-    async def update(self, entity_id: Any, data: Any, user_id: str | None = None, *, expected_version: Any = None) -> M:
+    async def update(
+        self, entity_id: Any, data: RowData[M], user_id: str | None = None, *, expected_version: Any = None
+    ) -> M:
         """As `BaseRepository.update`."""
         return await self._run(BaseRepository.update, entity_id, data, user_id, expected_version=expected_version)
 
@@ -324,14 +326,14 @@ class AsyncRepository(RepositoryCore[M, AsyncDb]):
         """As `BaseRepository.restore`."""
         return await self._run(BaseRepository.restore, entity_id, user_id)
 
-    async def bulk_update(self, rows: Iterable[Any], user_id: str | None = None) -> int:
+    async def bulk_update(self, rows: Iterable[RowData[M]], user_id: str | None = None) -> int:
         """As `BaseRepository.bulk_update`."""
         return await self._run(BaseRepository.bulk_update, rows, user_id)
 
     async def update_where(
         self,
         filters: FiltersLike,
-        data: Any,
+        data: RowData[M],
         user_id: str | None = None,
         *,
         allow_all: bool = False,

@@ -19,6 +19,7 @@ from ..dialects.own_statements import OWN
 from ..errors import DatabaseError, ValidationError
 from ..execution.routes import ARRAYS_FROM, Sender, bulk_sender, change_refusal, rows_sender
 from ..execution.settings import announce, providers_for
+from ..field_names import RowData
 from ..policies import Right
 from ..statements.bulk import (
     BATCH,
@@ -63,17 +64,23 @@ class BulkMethods(ManyRowsWriter[M, SyncDb]):
 
     @overload
     def bulk_create(
-        self, rows: Iterable[Any], user_id: str | None = None, *, returning: Literal[True] = True
+        self, rows: Iterable[RowData[M]], user_id: str | None = None, *, returning: Literal[True] = True
     ) -> list[M]: ...
 
     @overload
-    def bulk_create(self, rows: Iterable[Any], user_id: str | None = None, *, returning: Literal[False]) -> int: ...
+    def bulk_create(
+        self, rows: Iterable[RowData[M]], user_id: str | None = None, *, returning: Literal[False]
+    ) -> int: ...
 
     @overload
-    def bulk_create(self, rows: Iterable[Any], user_id: str | None = None, *, returning: bool) -> list[M] | int: ...
+    def bulk_create(
+        self, rows: Iterable[RowData[M]], user_id: str | None = None, *, returning: bool
+    ) -> list[M] | int: ...
 
     @acts_for_user
-    def bulk_create(self, rows: Iterable[Any], user_id: str | None = None, *, returning: bool = True) -> list[M] | int:
+    def bulk_create(
+        self, rows: Iterable[RowData[M]], user_id: str | None = None, *, returning: bool = True
+    ) -> list[M] | int:
         """Insert many rows atomically: one INSERT per batch for each set of fields that the rows have.
 
         A batch has at most 10,000 rows, and without arrays, as on SQLite, also a limited number of values. The rows of
@@ -152,7 +159,7 @@ class BulkMethods(ManyRowsWriter[M, SyncDb]):
         return [rows_of([first + place for place in places], members) for places, members in writer.runs(prepared)]
 
     @acts_for_user
-    def bulk_update(self, rows: Iterable[Any], user_id: str | None = None) -> int:
+    def bulk_update(self, rows: Iterable[RowData[M]], user_id: str | None = None) -> int:
         """Update many rows atomically. Each given row contains its primary key. Returns the number of rows found.
 
         One UPDATE per batch for each set of fields that the rows have. If an UPDATE can't write the values (listeners,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import select
 
 from ..errors import MisuseError, ValidationError
 from ..execution.routes import Circumstance, Reason, Route, Sender, change_refusal
 from ..execution.state import loaded_values, restore_values
+from ..field_names import RowData
 from ..policies import Right
 from ..query import FiltersLike, filters_of
 from ..statements.data import Values
@@ -36,7 +37,7 @@ class FilteredMethods(RowWriter[M, SyncDb]):
     def update_where(
         self,
         filters: FiltersLike,
-        data: Any,
+        data: RowData[M],
         user_id: str | None = None,
         *,
         allow_all: bool = False,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..dialects.isolation import sees_snapshot
 from ..errors import DuplicateEntityError, TransactionError, ValidationError
 from ..execution.work import end_snapshots, has_sent_nothing, with_savepoints
-from ..field_names import FieldName
+from ..field_names import FieldName, RowData
 from ..statements.data import Values
 from ..statements.upserts import conflict_columns, meets_living_only
 from ..statements.writes import Writer
@@ -23,7 +23,9 @@ class ObtainMethods(WriteMethods[M, SyncDb]):
     """Reads a row, or creates it if it does not exist."""
 
     @acts_for_user
-    def get_or_create(self, data: Any, match_fields: Iterable[FieldName], user_id: str | None = None) -> tuple[M, bool]:
+    def get_or_create(
+        self, data: RowData[M], match_fields: Iterable[FieldName], user_id: str | None = None
+    ) -> tuple[M, bool]:
         """The row whose ``match_fields`` have the values of ``data``, or a new one by `create`; and whether it is new.
 
         The fields must be those of a unique constraint or index; the tenant column may be omitted. If many callers ask

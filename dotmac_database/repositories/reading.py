@@ -186,12 +186,12 @@ class ReadMethods(KeysetReader[M, SyncDb]):
     @overload
     def page(self, options: QueryOptions[OffsetParams]) -> OffsetResult[M]: ...
     @overload
-    def page(  # pyright: ignore[reportOverlappingOverload]  # the dict of an OffsetParams is a Mapping, too
-        self, options: OffsetOptions
-    ) -> OffsetResult[M]: ...
+    def page(self, options: OffsetOptions) -> OffsetResult[M]: ...
     @overload
     def page(self, options: NumberedOptions = None) -> PaginationResult[M] | CursorPaginationResult[M]: ...
-    def page(self, options: OptionsLike = None) -> PaginationResult[M] | CursorPaginationResult[M] | OffsetResult[M]:
+    def page(
+        self, options: OptionsLike | OffsetOptions | NumberedOptions = None
+    ) -> PaginationResult[M] | CursorPaginationResult[M] | OffsetResult[M]:
         """The page of the options: by `cursor_paginate` if they have ``cursor_pagination``, else by `list_paginated`.
 
         With `OffsetParams` it is an `OffsetResult`: one statement, and a second one for the total if ``skip`` is beyond

@@ -11,7 +11,7 @@ from sqlalchemy.sql import ColumnElement
 
 from ..errors import DuplicateEntityError, MisuseError, ValidationError
 from ..execution.routes import Sender, rows_sender
-from ..field_names import FieldName, names_for
+from ..field_names import FieldName, RowData, names_for
 from ..models.traits import VersionSource
 from ..policies import Right
 from ..statements.bulk import BATCH, Unnested
@@ -38,7 +38,7 @@ _TRIES = 10
 class UpsertMethods(ManyRowsWriter[M, SyncDb]):
     """Methods that insert rows or update them. Each call is atomic."""
 
-    def upsert(self, data: Any, conflict_fields: Iterable[FieldName], user_id: str | None = None) -> M:
+    def upsert(self, data: RowData[M], conflict_fields: Iterable[FieldName], user_id: str | None = None) -> M:
         """Insert one row, or update the row that has the same ``conflict_fields``. One statement.
 
         The fields must be those of a unique constraint; the tenant column may be omitted. If the existing row is
@@ -52,7 +52,7 @@ class UpsertMethods(ManyRowsWriter[M, SyncDb]):
 
     @acts_for_user
     def bulk_upsert(
-        self, rows: Iterable[Any], conflict_fields: Iterable[FieldName], user_id: str | None = None
+        self, rows: Iterable[RowData[M]], conflict_fields: Iterable[FieldName], user_id: str | None = None
     ) -> list[M]:
         """`upsert` many rows atomically, and return them in the given order.
 

@@ -21,6 +21,7 @@ from ..execution.routes import (
     log_route,
     needs_flush,
 )
+from ..field_names import RowData
 from ..models.traits import traits_of
 from ..policies import Right
 from ..statements.data import Values
@@ -44,7 +45,7 @@ class WriteMethods(RowWriter[M, SyncDb]):
     """
 
     @acts_for_user
-    def create(self, data: Any, user_id: str | None = None) -> M:
+    def create(self, data: RowData[M], user_id: str | None = None) -> M:
         """Insert one row and return it with all columns loaded. One INSERT, then COMMIT.
 
         ``data`` is a dict or a Pydantic object, and is not changed. The defaults of a Pydantic object are written, but
@@ -178,7 +179,9 @@ class WriteMethods(RowWriter[M, SyncDb]):
                 set_committed_value(data, key, members.values() if kind is dict else values[key])
 
     @acts_for_user
-    def update(self, entity_id: Any, data: Any, user_id: str | None = None, *, expected_version: Any = None) -> M:
+    def update(
+        self, entity_id: Any, data: RowData[M], user_id: str | None = None, *, expected_version: Any = None
+    ) -> M:
         """Write the fields that are set in ``data`` and return the row. One UPDATE … RETURNING, then COMMIT.
 
         If the class has validators, listeners or several tables, the write is a SELECT … FOR UPDATE and an UPDATE.

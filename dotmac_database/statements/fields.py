@@ -8,6 +8,7 @@ from sqlalchemy import null
 from sqlalchemy.sql.elements import Null
 
 from ..errors import MisuseError, ValidationError
+from ..field_names import is_attribute, name_for
 from ..models.traits import Traits
 from ..policies import ModelRules
 from .coercion import Coercer, coercer
@@ -94,6 +95,8 @@ class Fields:
 
     def _canonical(self, name: object) -> str:
         mapper = self.traits.mapper
+        if is_attribute(name):
+            name = name_for(self.traits.model, name)
         if isinstance(name, str):
             synonym = mapper.synonyms.get(name)
             key = synonym.name if synonym is not None else name
@@ -106,6 +109,8 @@ class Fields:
 
     def _unknown(self, name: object) -> MisuseError:
         """The error for a name that is not a field's, or that the actor must not know."""
+        if is_attribute(name):
+            name = name_for(self.traits.model, name)
         names = {*self.traits.columns, *self.traits.relationships} - self.traits.private
         if self.rules is not None:
             names -= self.rules.hidden

@@ -25,6 +25,7 @@ from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.visitors import iterate
 
 from ..errors import MisuseError
+from ..field_names import FieldName, name_for
 from ..models.traits import Traits, traits_of
 from ..tenancy.context import ALL_TENANTS
 from ..tenancy.tables import TABLES
@@ -74,12 +75,12 @@ class Link:
                 )
 
 
-def check_link(model: type, relationship: str) -> type:
+def check_link(model: type, relationship: FieldName) -> type:
     """Check that the repositories of a mapped class can link and unlink rows by a relationship. Returns its class.
 
     Raises `ValidationError` where `link` and `unlink` would, whatever the rows are. Sends no statement.
     """
-    link = link_of(traits_of(model), relationship)
+    link = link_of(traits_of(model), name_for(model, relationship))
     link.refuse_required()
     return link.target_traits.model
 

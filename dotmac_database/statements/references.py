@@ -18,6 +18,7 @@ from ..dialects.own_statements import OWN
 from ..errors import DatabaseError, TenantIsolationError, TenantNotGivenError, TenantRequiredError, ValidationError
 from ..execution.state import sync_session
 from ..execution.work import read
+from ..field_names import FieldValues, named_values
 from ..models.traits import Traits, traits_of
 from ..policies import Right, rules_of
 from ..sqlalchemy_internals import all_mappers, without_annotations
@@ -147,7 +148,7 @@ def tenant_references(model: type) -> tuple[TenantReference, ...]:
 
 
 def missing_references(
-    session: Session, model: type, values: Mapping[str, object], *, tenant_id: object = None
+    session: Session, model: type, values: FieldValues[object], *, tenant_id: object = None
 ) -> tuple[TenantReference, ...]:
     """The foreign keys in ``values`` (by attribute of ``model``) that do not refer to a row of the tenant.
 
@@ -158,6 +159,7 @@ def missing_references(
     that can't be converted to its column's type. With `bind_policies`, a row that the actor can't read is missing, too.
     """
     traits: Traits[object] = traits_of(model)
+    values = named_values(model, values)
     complete = [each for each in tenant_references(model) if all(field in values for field in each.fields)]
     to_check = [each for each in complete if each.names_a_row(values)]
     wrong = {each for each in complete if each.names_a_row(values) is None}
@@ -172,14 +174,14 @@ def missing_references(
 
 
 async def async_missing_references(
-    session: AsyncSession, model: type, values: Mapping[str, object], *, tenant_id: object = None
+    session: AsyncSession, model: type, values: FieldValues[object], *, tenant_id: object = None
 ) -> tuple[TenantReference, ...]:
     """As `missing_references`, for an `AsyncSession`."""
     return await session.run_sync(missing_references, model, values, tenant_id=tenant_id)
 
 
 def first_missing_reference(
-    session: Session, model: type, rows: Sequence[Mapping[str, object]], *, tenant_id: object = None
+    session: Session, model: type, rows: Sequence[FieldValues[object]], *, tenant_id: object = None
 ) -> tuple[int, TenantReference] | None:
     """The position of the first of many rows with a foreign key that `missing_references` would return, and that key.
 
@@ -189,17 +191,17 @@ def first_missing_reference(
     """
     traits: Traits[object] = traits_of(model)
     sync = sync_session(session)
-    missing = list[tuple[int, TenantReference]]()
+    missing, named = list[tuple[int, TenantReference]](), [named_values(model, values) for values in rows]
     for reference in tenant_references(model):
-        place = _first_missing(sync, traits, reference, rows, tenant_id)
+        place = _first_missing(sync, traits, reference, named, tenant_id)
         if place is not None:
             missing.append((place, reference))
-            rows = rows[:place]  # only an earlier row would matter
+            named = named[:place]  # only an earlier row would matter
     return missing[-1] if missing else None
 
 
 async def async_first_missing_reference(
-    session: AsyncSession, model: type, rows: Sequence[Mapping[str, object]], *, tenant_id: object = None
+    session: AsyncSession, model: type, rows: Sequence[FieldValues[object]], *, tenant_id: object = None
 ) -> tuple[int, TenantReference] | None:
     """As `first_missing_reference`, for an `AsyncSession`."""
     return await session.run_sync(first_missing_reference, model, rows, tenant_id=tenant_id)

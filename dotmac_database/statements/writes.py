@@ -18,6 +18,7 @@ from sqlalchemy.sql.elements import Null
 
 from ..departures import CHANGE, INSERT, mapper_departure
 from ..errors import MisuseError, TenantIsolationError, ValidationError
+from ..field_names import is_attribute, named_twice
 from ..models.expressions import default_value
 from ..models.living import flag_value
 from ..models.traits import VersionSource
@@ -112,7 +113,18 @@ class Writer(Stamps):
                     values[key] = coerce(value)
                 except ValueError as expected:
                     values[key] = self.expression(key, value, expected)
+        if len(values) != len(data):
+            self._refuse_twice(data)
         return values
+
+    def _refuse_twice(self, data: Mapping[object, object]) -> None:
+        """Raise `ValidationError` if the data names a field as a text and as an attribute. A synonym is accepted."""
+        keys = set[str]()
+        for name in data:
+            key = self._entry(name)[0]
+            if key in keys and any(is_attribute(each) for each in data):
+                raise named_twice(self.traits.model, key)
+            keys.add(key)
 
     def holds_sql(self, values: Values) -> bool:
         """Whether one of the values is an SQL expression. The NULL of a JSON column is not: it is sent like data."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import (
     Column,
@@ -33,52 +34,92 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from ..errors import TenantIsolationError, ValidationError
+from ..errors import MisuseError, TenantIsolationError, ValidationError
+from ..models.table_columns import ColumnName, checked_at_table, own_column, plain_column
 from .context import log
 from .rls.policies import protected_tables
 
 
-def tenant_primary_key(*columns: str, tenant: str = "tenant_id", name: str | None = None) -> PrimaryKeyConstraint:
+def tenant_primary_key(
+    *columns: ColumnName, tenant: ColumnName = "tenant_id", name: str | None = None
+) -> PrimaryKeyConstraint:
     """The primary key ``(tenant, *columns)``. A repository expects its values as a tuple in that order."""
     if not columns:
         raise ValidationError("tenant_primary_key needs a column besides the tenant column.")
-    return PrimaryKeyConstraint(tenant, *columns, name=name)
+    here = (tenant, *columns)
+    constraint = PrimaryKeyConstraint(*(own_column(each, "tenant_primary_key") for each in here), name=name)
+    checked_at_table(constraint, here, "tenant_primary_key")
+    return constraint
 
 
-def tenant_unique(*columns: str, tenant: str = "tenant_id", name: str | None = None) -> UniqueConstraint:
+def tenant_unique(*columns: ColumnName, tenant: ColumnName = "tenant_id", name: str | None = None) -> UniqueConstraint:
     """The unique constraint ``(tenant, *columns)``. A duplicate reveals nothing about other tenants' rows."""
     if not columns:
         raise ValidationError("tenant_unique needs a column besides the tenant column.")
-    return UniqueConstraint(tenant, *columns, name=name)
+    here = (tenant, *columns)
+    constraint = UniqueConstraint(*(own_column(each, "tenant_unique") for each in here), name=name)
+    checked_at_table(constraint, here, "tenant_unique")
+    return constraint
 
 
 def tenant_foreign_key(
-    columns: str | Sequence[str],
-    referred: str | Sequence[str],
+    columns: ColumnName | Sequence[ColumnName],
+    referred: ColumnName | Sequence[ColumnName],
     *,
-    tenant: str = "tenant_id",
-    referred_tenant: str | None = None,
+    tenant: ColumnName = "tenant_id",
+    referred_tenant: ColumnName | None = None,
     name: str | None = None,
     ondelete: str | None = None,
 ) -> ForeignKeyConstraint:
     """The foreign key of ``(tenant, *columns)`` to ``(referred_tenant, *referred)``.
 
-    ``referred`` are columns of one table, each with the table's name, such as ``"accounts.id"``. ``referred_tenant`` is
+    ``referred`` are columns of one table, each with the table's name, such as ``"accounts.id"``, or as an attribute
+    (``Account.id``). ``referred_tenant`` is
     the tenant column of that table; None: it has the same name as ``tenant``. A row with NULL in one of ``columns``
     references no parent, as usual (MATCH SIMPLE). ``ondelete="SET NULL"`` becomes ``SET NULL (columns)``, which
     PostgreSQL has since version 15, because the tenant column must not become NULL.
     """
-    here = [columns] if isinstance(columns, str) else list(columns)
-    there = [referred] if isinstance(referred, str) else list(referred)
+    here = [tenant, *_one_or_more(columns)]
+    there = [_referred(each) for each in _one_or_more(referred)]
     tables = {each.rpartition(".")[0] for each in there}
-    if len(here) != len(there) or len(tables) != 1 or "" in tables:
+    if len(here) != len(there) + 1 or len(tables) != 1 or "" in tables:
         raise ValidationError("A foreign key refers to one 'table.column' for each of its columns, all of one table.")
-    if ondelete is not None and ondelete.upper() == "SET NULL":
-        ondelete = f"SET NULL ({', '.join(here)})"
     table = tables.pop()
-    return ForeignKeyConstraint(
-        [tenant, *here], [f"{table}.{referred_tenant or tenant}", *there], name=name, ondelete=ondelete
-    )
+    owner = tenant if referred_tenant is None else referred_tenant
+    tenant_there = f"{table}.{owner}" if isinstance(owner, str) else f"{table}.{_column_name(owner)}"
+    own: list[Any] = [own_column(each, "tenant_foreign_key") for each in here]
+    if ondelete is not None and ondelete.upper() == "SET NULL":
+        ondelete = f"SET NULL ({', '.join(map(_column_name, own[1:]))})"
+    constraint = ForeignKeyConstraint(own, [tenant_there, *there], name=name, ondelete=ondelete)
+    checked_at_table(constraint, here, "tenant_foreign_key")
+    return constraint
+
+
+def _one_or_more(columns: ColumnName | Sequence[ColumnName]) -> list[ColumnName]:
+    return list(columns) if isinstance(columns, Sequence) and not isinstance(columns, str) else [columns]
+
+
+def _referred(column: ColumnName) -> str:
+    """The name of a column with that of its table: ``"accounts.id"``."""
+    plain = plain_column(column, "tenant_foreign_key")
+    return plain if isinstance(plain, str) else f"{_table(plain).fullname}.{plain.key}"
+
+
+def _table(column: Column[object]) -> Table:
+    """The table of a column. Raises `MisuseError` if it has none yet."""
+    table: object = column.table
+    if not isinstance(table, Table):
+        raise MisuseError("A foreign key refers to a column of a mapped class, or to a text 'table.column'.")
+    return table
+
+
+def _column_name(column: ColumnName) -> str:
+    """The name of a column. Raises `MisuseError` if it has none yet, as in the body of its class."""
+    plain = plain_column(column, "tenant_foreign_key")
+    name: str | None = plain if isinstance(plain, str) else plain.name
+    if name is None:
+        raise MisuseError("With ondelete='SET NULL', or as the tenant of both tables, name the columns as texts.")
+    return name
 
 
 ACROSS_TENANTS = "across_tenants"

@@ -6,7 +6,7 @@ Filters, order, pages and errors behave as in a database, because it is one.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from sqlalchemy import ForeignKey, MetaData, Table, event
@@ -17,6 +17,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from ..engines import make_engine
 from ..errors import ValidationError
+from ..field_names import FieldValues
 from ..history.tables import with_histories
 from ..models.traits import traits_of
 from ..paging.cursors import CursorKey
@@ -99,7 +100,7 @@ class MockRepository(BaseRepository[M]):
         locking = super().for_update(nowait=nowait, skip_locked=skip_locked)
         return locking._with(_lock=None, _options={**self._options, "populate_existing": True})
 
-    def add_mock_data(self, rows: Iterable[Mapping[str, Any]]) -> list[M]:
+    def add_mock_data(self, rows: Iterable[FieldValues[Any]]) -> list[M]:
         """Insert rows as `create` does, and return them in the given order."""
         return [self.create(row) for row in rows]
 
@@ -134,6 +135,6 @@ class AsyncMockRepository(AsyncRepository[M]):
         locking = super().for_update(nowait=nowait, skip_locked=skip_locked)
         return locking._with(_lock=None, _options={**self._options, "populate_existing": True})
 
-    def add_mock_data(self, rows: Iterable[Mapping[str, Any]]) -> list[M]:
+    def add_mock_data(self, rows: Iterable[FieldValues[Any]]) -> list[M]:
         """As `MockRepository.add_mock_data`. It is no coroutine function."""
         return [BaseRepository.create(self._twin, row) for row in rows]

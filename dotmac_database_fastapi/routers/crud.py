@@ -99,7 +99,7 @@ def _add_operations(resource: Resource, model: type) -> None:
     chosen, operations = resource.options, resource.options.operations
     source = None if chosen.plugin is None else chosen.plugin.source
     replays = Replays(source, chosen.idempotency_ttl) if chosen.idempotency else None
-    nested = Nested(resource.traits, chosen.nested, chosen.policy)
+    nested = Nested(resource.traits, chosen.names("nested"), chosen.policy)
     if "create" in operations:
         add_create(resource, chosen.create_schema or create_schema_of(model), nested, replays)
     if "bulk_create" in operations:
@@ -117,5 +117,5 @@ def _add_operations(resource: Resource, model: type) -> None:
         add_delete(resource)
     if "restore" in operations and resource.traits.soft_deletes:
         add_restore(resource)
-    for relationship in chosen.links:
+    for relationship in chosen.names("links"):
         add_links(resource, relationship)

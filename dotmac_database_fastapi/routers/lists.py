@@ -90,6 +90,7 @@ class Listing:
     """
 
     def __init__(self, model: type, options: ListOptions) -> None:
+        options.check_fields(model)
         self.model = model
         self.options = options
         get = get_repository if options.plugin is None else options.plugin.get_repository

@@ -9,19 +9,21 @@ from typing import Any, get_type_hints
 import pytest
 from fastapi import FastAPI
 
-from dotmac_database import MAX_PAGE_SIZE, ValidationError
+from dotmac_database import MAX_PAGE_SIZE, SortField, ValidationError, field
 from dotmac_database_fastapi import (
     CrudOptions,
     ListOptions,
+    TenantDirectory,
     crud_router,
     filter_query,
+    get_entity,
     list_router,
     options_query,
     sort_query,
 )
 from dotmac_database_fastapi.options import CrudKeywords, ListKeywords, RouterKeywords
 
-from ..models import Post, User
+from ..models import Country, Post, Tag, User
 from .conftest import Api, inlined
 
 ROUTERS: list[tuple[Any, type[ListOptions], Any]] = [
@@ -70,11 +72,31 @@ def test_a_field_may_be_named_by_its_attribute() -> None:
     assert document_of(list_router(User, "/users", **names)) == document_of(list_router(User, "/users", **attributes))
     assert ListOptions(**names) == ListOptions(**attributes)
     for make in (filter_query, sort_query, options_query):
-        shown = [inspect.signature(make(User, field)).parameters.keys() for field in ("score", User.score)]
+        shown = [inspect.signature(make(User, each)).parameters.keys() for each in ("score", User.score)]
         assert shown[0] == shown[1]
         with pytest.raises(ValidationError, match=r"Post\.title is an attribute of Post, not of User"):
             make(User, Post.title)
-    for option in ("filters", "sorts", "search"):
+    shapes: dict[str, Any] = {"operations": ["create", "link", "list"]}
+    for option in ("links", "nested"):
+        texts, attributes = ({**shapes, "links": ["posts"], option: [name]} for name in ("posts", User.posts))
+        assert document_of(crud_router(User, "/u", **texts)) == document_of(crud_router(User, "/u", **attributes))
+        with pytest.raises(ValidationError, match=r"Tag\.posts is an attribute of Tag, not of User"):
+            crud_router(User, **{**texts, option: [Tag.posts]})
+    more: dict[str, Any] = {"fields": ["id", "name"], "include": ["posts"], "facets": ["status"]}
+    given = {"fields": [User.id, User.name], "include": [User.posts], "facets": [field(User.status)]}
+    assert document_of(list_router(User, "/users", **more)) == document_of(list_router(User, "/users", **given))
+    for order in (SortField(User.name, "desc"), [SortField(User.name, "desc"), "id"], "-name"):
+        list_router(User, default_sort=order)
+    with pytest.raises(ValidationError, match=r"Post\.title is an attribute of Post, not of User"):
+        list_router(User, default_sort=[Post.title])
+    with pytest.raises(ValidationError, match=r"Tag\.posts is an attribute of Tag, not of User"):
+        get_entity(User, relationships=[Tag.posts])
+    assert get_entity(User, relationships=[User.posts]) is get_entity(User, relationships=["posts"])
+    directory = TenantDirectory(Country, active=Country.name, name=Country.code)
+    assert isinstance(directory, TenantDirectory)
+    with pytest.raises(ValidationError, match=r"Post\.title is an attribute of Post, not of Country"):
+        TenantDirectory(Country, active=Post.title)
+    for option in ("filters", "sorts", "search", "fields", "include", "facets"):
         with pytest.raises(ValidationError, match=r"Post\.title is an attribute of Post, not of User"):
             list_router(User, **{option: [Post.title]})  # type: ignore[misc]  # a keyword from a loop
 

@@ -28,8 +28,12 @@ from dotmac_database import (
     QueryOptions,
     SortField,
     SortOrder,
+    TenantIsolationError,
     TenantMixin,
     ValidationError,
+    async_missing_references,
+    field,
+    missing_references,
 )
 from dotmac_database.query import OperatorName
 from dotmac_database.sqlmodel import TenantMixin as SQLModelTenantMixin
@@ -42,11 +46,14 @@ class Base(DeclarativeBase):
     metadata = METADATA
 
 
-class Author(TenantMixin, Base):
+class Named:
+    name: Mapped[str] = mapped_column()
+
+
+class Author(TenantMixin, Named, Base):
     __tablename__ = "named_authors"
     __table_args__ = (UniqueConstraint("tenant_id", "name"),)
     id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
     score: Mapped[int | None]
     settings: Mapped[dict[str, str] | None] = mapped_column(JSON)
     bio: Mapped[str | None] = mapped_column(deferred=True)
@@ -200,8 +207,8 @@ def forms_of(model: Any) -> list[tuple[Any, bool]]:
     ascending = [*fields, *attributes, *map(SortField, fields), *map(SortField, attributes)]
     ascending += [{"field": field} for field in (*fields, *attributes)]
     descending: list[Any] = [f"-{field}" for field in fields]
-    for field in (*fields, *attributes):
-        descending += [SortField(field, SortOrder.DESC), SortField(field, "desc"), {"field": field, "order": "desc"}]
+    for each in (*fields, *attributes):
+        descending += [SortField(each, SortOrder.DESC), SortField(each, "desc"), {"field": each, "order": "desc"}]
     return [*((form, True) for form in ascending), *((form, False) for form in descending)]
 
 
@@ -344,6 +351,11 @@ NAMED: dict[str, tuple[Callable[[Face, Any, Any], Any], Any]] = {
 """What each place that takes the name of a field gives for the field ``name``."""
 
 
+def mixed(authors: Any) -> list[Any]:
+    """The attribute of the mixin from which the class has its field ``name``, if it has one."""
+    return [Named.name] if authors.model_class is Author else []
+
+
 def _paginator(face: Face, paginator: Any, method: str) -> Any:
     return getattr(paginator, f"async_{method}" if face.is_async else method)
 
@@ -352,8 +364,8 @@ def test_an_attribute_stands_for_its_name(face: Face, authors: Any) -> None:
     name = authors.model_class.name
     foreign = (Team if authors.model_class is Author else Club).name
     for place, (use, expected) in NAMED.items():
-        for field in ("name", name, col(name)):
-            assert use(face, authors, field) == expected, place
+        for form in ("name", name, col(name), field(name), *mixed(authors)):
+            assert use(face, authors, form) == expected, place
         with pytest.raises(ValidationError, match=r"(Team|Club)\.name is an attribute of (Team|Club), not of"):
             use(face, authors, foreign)
         for wrong in (5, aliased(authors.model_class).name):
@@ -402,19 +414,97 @@ def test_an_attribute_stands_for_the_name_of_a_relationship(face: Face, authors:
             use(face, authors, key, foreign)
         with pytest.raises(ValueError, match="name of a field, or an attribute of a mapped class"):
             use(face, authors, key, 5)
-        for field in (books, "books") if place != "set_links" else (books,):
+        for form in (books, "books", field(books)) if place != "set_links" else (books,):
             face(authors.db.expunge_all)
-            assert len(use(face, authors, key, field)) == 4, place
+            assert len(use(face, authors, key, form)) == 4, place
+
+
+WRITTEN: dict[str, Callable[[Face, Any, Any, Any], Any]] = {
+    "create": lambda face, authors, key, data: face(authors.create, data),
+    "bulk_create": lambda face, authors, key, data: face(authors.bulk_create, [{**data, "score": 1}])[0],
+    "many rows": lambda face, authors, key, data: face(authors.bulk_create, [data, {"name": f"y {data}"}])[0],
+    "uncounted": lambda face, authors, key, data: face(authors.bulk_create, [data], returning=False),
+    "get_or_create": lambda face, authors, key, data: face(authors.get_or_create, data, "name")[0],
+    "upsert": lambda face, authors, key, data: face(authors.upsert, data, "name"),
+    "bulk_upsert": lambda face, authors, key, data: face(authors.bulk_upsert, [data], "name")[0],
+    "update": lambda face, authors, key, data: face(authors.update, key, data),
+    "update_where": lambda face, authors, key, data: face(authors.update_where, QueryFilter("id", value=key), data),
+    "bulk_update": lambda face, authors, key, data: face(authors.bulk_update, [{authors.model_class.id: key, **data}]),
+    "missing_references": lambda face, authors, key, data: face(
+        async_missing_references if face.is_async else missing_references, authors.db, authors.model_class, data
+    ),
+}
+"""The places that take the data of a row."""
+
+
+def test_data_can_name_fields_by_attributes(face: Face, authors: Any) -> None:
+    model = authors.model_class
+    key = face(authors.get_by_field, "name", "d").id
+    foreign = (Team if model is Author else Club).name
+    for place, write in WRITTEN.items():
+        for number, form in enumerate(("name", model.name, col(model.name), field(model.name), *mixed(authors))):
+            value = f"{place} {number}"
+            result = write(face, authors, key, {form: value})
+            if place == "missing_references":
+                assert result == ()
+                continue
+            assert face(authors.count, QueryFilter("name", value=value)) == 1, place
+            assert getattr(result, "name", value) == value, place
+        with pytest.raises(ValidationError, match=r"(Team|Club)\.name is an attribute of (Team|Club), not of"):
+            write(face, authors, key, {foreign: "z"})
+        with pytest.raises(ValidationError, match="name: the field is named twice, as a text and as an attribute"):
+            write(face, authors, key, {"name": "z", model.name: "z"})
+    assert face(authors.count, QueryFilter("name", value="z")) == 0
+
+
+def test_no_foreign_row_is_referred_to_by_an_attribute(face: Face, authors: Any) -> None:
+    """Neither does the check of references skip a key that is an attribute, nor does the tenant of the data count."""
+    model = authors.model_class
+    team = KINDS["declarative" if model is Author else "sqlmodel"][1]
+    other = face(face.repository(authors.db, team, "u").create, {"name": "theirs"})
+    check = async_missing_references if face.is_async else missing_references
+    for form in ("team_id", model.team_id):
+        [missing] = face(check, authors.db, model, {form: other.id}, tenant_id="t")
+        assert missing.fields == ("team_id",)
+    for form in ("tenant_id", model.tenant_id):
+        for write in (WRITTEN["create"], WRITTEN["update"], WRITTEN["bulk_create"]):
+            with pytest.raises(TenantIsolationError):
+                write(face, authors, 1, {"name": "z", form: "u"})
+
+
+def test_a_path_of_attributes(face: Face, authors: Any) -> None:
+    model = authors.model_class
+    team = KINDS["declarative" if model is Author else "sqlmodel"][1]
+    book = model.books.property.mapper.class_
+    path = field(model.team, team.name)
+    assert path == "team.name"
+    assert field(model.books, book.author, model.name) == "books.author.name"
+    assert field(model.settings, "theme") == "settings.theme"
+    assert face(authors.get_by_field, path, "team a").name == "a"
+    assert _names(face(authors.list, {"sorts": SortField(path, "desc")})) == "dcba"
+    assert _names(face(authors.list, {"sorts": field(model.settings, "theme")})) == "abcd"
+    loaded = face(authors.get_by_field, "name", "a", relationships=field(model.books, book.author))
+    assert loaded.books[0].author is loaded
+    with pytest.raises(
+        ValidationError, match=r"(Book|Novel)\.title is an attribute of (Book|Novel), not of (Team|Club)"
+    ):
+        field(model.team, book.title)
+    with pytest.raises(ValidationError, match="'name' is no relationship, so 'title' can't follow it"):
+        field(model.name, book.title)
+    with pytest.raises(ValidationError, match=r"(Author|Writer)\.team.name is an attribute of (Author|Writer), not of"):
+        face(face.repository(authors.db, book, "t").list, {"sorts": path})
+    with pytest.raises(ValidationError, match="needs an attribute"):
+        field()
 
 
 def test_undefer_and_deep_pages(face: Face, authors: Any) -> None:
     model = authors.model_class
-    for field in (model.bio, "bio"):
+    for form in (model.bio, "bio", field(model.bio)):
         face(authors.db.expunge_all)
-        assert face(authors.undefer(field).get_by_field, "name", "a").bio == "bio a"
+        assert face(authors.undefer(form).get_by_field, "name", "a").bio == "bio a"
     deep = _paginator(face, PerformancePaginator, "deep_pagination_optimize")
-    for field in (model.name, "name"):
-        assert _names(face(deep, authors.db, authors.select().order_by(None), 1, 2, field)[0]) == "ab"
+    for form in (model.name, "name", *mixed(authors)):
+        assert _names(face(deep, authors.db, authors.select().order_by(None), 1, 2, form)[0]) == "ab"
 
 
 def test_a_copy_keeps_the_class_of_an_attribute() -> None:

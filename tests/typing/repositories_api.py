@@ -22,6 +22,8 @@ from dotmac_database import (
     BaseTenantRepository,
     Count,
     CursorPaginationResult,
+    FullText,
+    LivingUnique,
     OffsetParams,
     OffsetResult,
     PaginationParams,
@@ -33,7 +35,11 @@ from dotmac_database import (
     any_of,
     create_async_repository,
     create_repository,
+    field,
     guard_tenants,
+    tenant_foreign_key,
+    tenant_primary_key,
+    tenant_unique,
 )
 from dotmac_database.repositories.values import ValueReads
 from dotmac_database.testing import AsyncMockRepository, MockRepository
@@ -49,6 +55,33 @@ class User(TenantMixin, Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str]
+
+
+class Country(Base):
+    __tablename__ = "countries"
+    __table_args__ = (LivingUnique("code"),)
+
+    code: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+class Town(TenantMixin, Base):
+    """Its keys name the columns themselves."""
+
+    __tablename__ = "towns"
+
+    id: Mapped[int] = mapped_column()
+    name: Mapped[str] = mapped_column()
+    country_code: Mapped[str | None] = mapped_column()
+    is_deleted: Mapped[bool] = mapped_column(default=False)
+
+    __table_args__ = (
+        tenant_primary_key(id),
+        tenant_unique(name),
+        tenant_foreign_key(country_code, Country.code),
+        LivingUnique(name, deleted=is_deleted),
+        FullText(name),
+    )
 
 
 @dataclass
@@ -148,6 +181,28 @@ def of_sqlmodel(session: SQLModelSession, async_session: AsyncSQLModelSession) -
     assert_type(ExecutingUsers(async_session, tenant_id="a").db, AsyncSQLModelSession)
 
 
+def dicts(users: BaseTenantRepository[User], key: UUID) -> None:
+    """The dicts that stand for options and data: their keys are completed and checked."""
+    assert_type(users.list({"filters": [{"field": "name", "operator": "ilike", "value": "x"}]}), list[User])
+    assert_type(users.list({"sorts": {"field": User.name, "order": "desc"}, "include_deleted": True}), list[User])
+    assert_type(users.list({"cursor_pagination": {"limit": 5, "cursor_field": User.name}}), list[User])
+    assert_type(users.list({"relationships": {"posts": {"sorts": "-title"}}}), list[User])
+    assert_type(users.count([{"mode": "any", "members": [{"field": User.name, "value": "x"}]}]), int)
+    assert_type(users.aggregate({"n": {"function": "sum", "field": User.name}}), list[dict[str, Any]])
+    assert_type(users.create({User.name: "x"}), User)
+    assert_type(users.create(User(name="x")), User)
+    assert_type(users.update(key, {User.name: "x", "name": "y"}), User)
+    assert_type(users.update_where(QueryFilter(User.name, value="x"), {User.name: "y"}), int)
+    assert_type(users.bulk_update([{User.id: key, User.name: "y"}]), int)
+    users.list({"fliters": []})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    users.list({"filters": [{"feild": "name"}]})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    users.list({"pagination": {"pgae": 2}})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    users.count([QueryFilter(User.nmae)])  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    users.create({User.nmae: "x"})  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    users.create(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    users.aggregate({"n": "cuont"})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+
+
 def scoped(session: scoped_session[Session], async_session: async_scoped_session[AsyncSession]) -> None:
     assert_type(create_repository(session, User, tenant_id="a").db, scoped_session[Session])
     assert_type(create_async_repository(async_session, User, tenant_id="a").db, async_scoped_session[AsyncSession])
@@ -162,6 +217,16 @@ async def with_exec(users: ExecutingUsers, plain: AsyncRepository[User], both: B
 def makers(sync_maker: sessionmaker[Session], async_maker: async_sessionmaker[AsyncSession]) -> None:
     assert_type(guard_tenants(sync_maker), sessionmaker[Session])
     assert_type(guard_tenants(async_maker), async_sessionmaker[AsyncSession])
+
+
+def made(session: Session, async_session: AsyncSession) -> None:
+    """The repository of a class with tenants is a tenant repository."""
+    assert_type(create_repository(session, User, tenant_id="a"), BaseTenantRepository[User])
+    assert_type(create_async_repository(async_session, User, tenant_id="a"), AsyncTenantRepository[User])
+    assert_type(create_repository(session, Country), BaseRepository[Country])
+    assert_type(field(User.name), str)
+    assert_type(create_repository(session, User, tenant_id="a").get_tenant_stats(), dict[str, Any])
+    field(User.nmae)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 async def endpoint(

@@ -12,11 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from dotmac_database import (
     AsyncRepository,
     AsyncTenantRepository,
-    BaseRepository,
+    BaseTenantRepository,
     PaginationResult,
     QueryFilter,
     QueryOptions,
     SortField,
+    field,
 )
 from dotmac_database_fastapi import (
     OPERATIONS,
@@ -27,14 +28,16 @@ from dotmac_database_fastapi import (
     ListOptions,
     crud_router,
     filter_query,
+    get_entity,
     get_repository,
+    get_sync_repository,
     health_router,
     list_router,
     options_query,
     sort_query,
 )
 
-from ..models import User
+from ..models import Country, Post, User
 
 
 class Users(AsyncTenantRepository[User]):
@@ -87,15 +90,30 @@ def routers(plugin: DatabasePlugin) -> None:
     list_router(User, paging="number")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     list_router(User, envelope="items")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     crud_router(User, status_codes={"list": 200})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+    list_router(User, filters=[User.name], sorts=[User.name], search=[User.name], default_sort=[User.created_at, "-id"])
+    list_router(User, fields=[User.name], include=[User.posts, field(Post.author, User.name)], facets=[User.status])
+    list_router(User, default_sort=SortField(User.created_at, "desc"))
+    crud_router(User, operations=["create", "link"], links=[User.posts], nested=[User.posts])
+    list_router(User, filters=[User.nmae])  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    crud_router(User, links=[User.psots])  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     ListOptions(fliters=["name"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 def dependencies(plugin: DatabasePlugin) -> None:
     """The dependencies name the repository that they give."""
-    assert_type(plugin.get_repository(User), Callable[..., Awaitable[AsyncRepository[User]]])
+    assert_type(plugin.get_repository(User), Callable[..., Awaitable[AsyncTenantRepository[User]]])
     assert_type(plugin.get_repository(Users), Callable[..., Awaitable[Users]])
-    assert_type(plugin.get_sync_repository(User), Callable[..., Awaitable[BaseRepository[User]]])
+    assert_type(plugin.get_sync_repository(User), Callable[..., Awaitable[BaseTenantRepository[User]]])
     assert_type(get_repository(Users), Callable[..., Awaitable[Users]])
+    assert_type(get_repository(User), Callable[..., Awaitable[AsyncTenantRepository[User]]])
+    assert_type(get_sync_repository(User), Callable[..., Awaitable[BaseTenantRepository[User]]])
+    assert_type(get_repository(Country), Callable[..., Awaitable[AsyncRepository[Country]]])
+    assert_type(get_entity(User, relationships=[User.posts]), Callable[..., Awaitable[User]])
+    assert_type(get_entity(Users), Callable[..., Awaitable[User]])
+    assert_type(
+        filter_query(User, User.name, field(User.posts, Post.title)), Callable[..., Awaitable[list[QueryFilter]]]
+    )
+    sort_query(User, User.nmae)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     assert_type(filter_query(User, "name"), Callable[..., Awaitable[list[QueryFilter]]])
     assert_type(sort_query(User), Callable[..., Awaitable[list[SortField]]])
     assert_type(options_query(User, read_schema=UserRead), Callable[..., Awaitable[QueryOptions]])

@@ -22,6 +22,7 @@ from sqlmodel import Field, Relationship, Session, SQLModel, col, select
 from dotmac_database import (
     Aggregate,
     AsyncTenantRepository,
+    BaseTenantRepository,
     Count,
     CursorPaginationParams,
     PaginationParams,
@@ -29,6 +30,7 @@ from dotmac_database import (
     QueryOptions,
     SortField,
     create_repository,
+    field,
     tenant_unique,
 )
 from dotmac_database import TenantMixin as DeclarativeTenantMixin
@@ -152,6 +154,15 @@ def names(session: Session, key: UUID) -> None:
         list[dict[str, Any]],
     )
     assert_type(users.distinct_values(User.age), list[Any])
+    assert_type(users.create({User.name: "x", "age": 3}), User)
+    assert_type(users.update(key, {User.age: 4}), User)
+    assert_type(users.create(User(name="x", tenant_id="a")), User)
+    assert_type(users.list({"sorts": field(User.age)}), list[User])
+    assert_type(users.count(QueryFilter(field(User.posts, Post.title), "ilike", "x")), int)
+    assert_type(create_repository(session, User, tenant_id="a"), BaseTenantRepository[User, Session])
+    users.values(User.nmae)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    users.create({User.aeg: 3})  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    field(User.posts, Post.titel)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     cursor = CursorPaginationParams(cursor_field=User.created_at)
     users.cursor_paginate(QueryOptions(cursor_pagination=cursor, pagination=None))
     users.page(QueryOptions(pagination=PaginationParams(1), sorts=("-name",)))

@@ -149,6 +149,7 @@ OWNERS: dict[str, Callable[[], Any]] = {
     "_savepoint": with_savepoint,
     "_proxied": lambda: AsyncSession(create_async_engine("postgresql+psycopg://")),
     "_assign_proxied": lambda: AsyncSession,
+    "_managers": lambda: import_module("sqlalchemy.orm").registry(),
     "_all_registries": lambda: import_module("sqlalchemy.orm.mapper"),
     "_declarative_constructor": lambda: decl_base,
     "_AttributeImpl": lambda: import_module("sqlalchemy.orm.attributes"),
