@@ -173,14 +173,18 @@ class Page:
         return [each for each in said if not any(part in each for part in expected)]
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def started_browser(profile: object) -> Any:
     options = Options()
     options.binary_location = CHROMIUM or ""
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--lang=en"):
+    for flag in (*FLAGS, f"--user-data-dir={profile}", "--lang=en"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    return webdriver.Chrome(options=options, service=Service(DRIVER))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    driver = started_browser(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()
 
