@@ -69,6 +69,7 @@ WHOLE_PROGRAMS = (
     "own-repositories",
     "pgbouncer",
     "react-admin",
+    "start",
 )
 """The pages whose blocks are one program, which assumes nothing."""
 
@@ -80,7 +81,6 @@ ELSEWHERE = {
     "old-repositories": "tests/site/test_core_pages.py",
     "outbox": "tests/outbox/test_page.py",
     "policies": "tests/fastapi/test_policies_page.py",
-    "start": "tests/site/test_start_page.py",
     "telemetry": "tests/fastapi/test_telemetry_page.py",
     "testing": "tests/site/test_testing_page.py",
     "without-fastapi": "tests/site/test_core_pages.py",
