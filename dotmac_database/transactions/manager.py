@@ -126,8 +126,8 @@ class TransactionManager:
         if self.session_factory is None:
             factory = "database.sessions" if name == "Session" else "database.async_sessions"
             raise TransactionError(
-                f"There is neither a session nor a session_factory. Pass {_a(name)} as the argument session, or make the "
-                f"manager with a factory, TransactionManager({factory}), which makes a new session for each attempt."
+                f"There is neither a session nor a session_factory. Pass {_a(name)} as the argument session, or make "
+                f"the manager with a factory, TransactionManager({factory}), which makes a session for each attempt."
             )
         session = self.session_factory()
         if not isinstance(session, classes):

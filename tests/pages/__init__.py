@@ -15,7 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
 
-_FENCE = re.compile(r"^(?P<mark><!-- not run: [^\n]+ -->\n)?```(?:python|py)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(
+    r"^(?P<mark><!-- not run: [^\n]+ -->\n)?```(?:python|py)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
+)
 
 _RUN = """
 import asyncio, ast, inspect, sys, types

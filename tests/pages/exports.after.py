@@ -12,7 +12,7 @@ async def visit() -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         headers = {"X-Tenant-ID": "globex", "Accept": "text/csv"}
         lines = (await client.get("/readings?value__gte=3&sort=-value", headers=headers)).text.split("\r\n")
-        assert [line for line in lines[1:-1]] == ["10,s4,4.0", "9,s3,3.0"], lines
+        assert lines[1:-1] == ["10,s4,4.0", "9,s3,3.0"], lines
         headers["Accept"] = "application/x-ndjson"
         assert (await client.get("/readings", headers=headers)).text.count("\n") == 5
     await plugin.database.dispose_async()

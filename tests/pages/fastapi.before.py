@@ -1,6 +1,5 @@
-from uuid import UUID
-
 from typing import Any
+from uuid import UUID
 
 from fastapi import HTTPException
 from fastapi.security import APIKeyHeader

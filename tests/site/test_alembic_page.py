@@ -25,7 +25,9 @@ def test_the_migration_of_the_page(tmp_path: Path, database_url: str) -> None:
         "\n".join(line for line in settings.read_text().splitlines() if not line.startswith("sqlalchemy.url"))
     )
     template = folder / "script.py.mako"
-    template.write_text(template.read_text().replace("import sqlalchemy as sa\n", "import sqlalchemy as sa\nimport sqlmodel\n"))
+    template.write_text(
+        template.read_text().replace("import sqlalchemy as sa\n", "import sqlalchemy as sa\nimport sqlmodel\n")
+    )
     (folder / "env.py").write_text(environment_file)
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "models.py").write_text(models)

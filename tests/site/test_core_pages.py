@@ -26,7 +26,9 @@ def test_the_old_repositories(tmp_path: Path) -> None:
 
 def test_every_name_of_the_first_readme_is_taught() -> None:
     shown = {name for block in BLOCKS for name in re.findall(r"\b\w+\b", block)} & set(dotmac_database.__all__)
-    taught = "\n".join((DOCS / f"{page}.md").read_text() for page in ("without-fastapi", "old-repositories", "tutorial/tests"))
+    taught = "\n".join(
+        (DOCS / f"{page}.md").read_text() for page in ("without-fastapi", "old-repositories", "tutorial/tests")
+    )
     assert len(shown) >= 20
     assert sorted(name for name in shown if not re.search(rf"\b{name}\b", taught)) == []
     assert not re.search(r"[\U0001F300-\U0001FAFF]", "".join(path.read_text() for path in DOCS.rglob("*.md")))

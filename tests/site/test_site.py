@@ -60,16 +60,16 @@ class Loads(HTMLParser):
 
 
 def every_page_is_built(site: Path) -> None:
-    missing = [
-        path for path in DOCS.rglob("*.md") if not (site / path.relative_to(DOCS).with_suffix(".html")).exists()
-    ]
+    missing = [path for path in DOCS.rglob("*.md") if not (site / path.relative_to(DOCS).with_suffix(".html")).exists()]
     assert missing == []
 
 
 def a_browser_loads_nothing_from_the_internet(site: Path) -> None:
     pages = {path.relative_to(site): Loads(path) for path in site.rglob("*.html")}
     assert len(pages) > 40
-    external = {str(path): each for path, page in pages.items() for each in page.addresses if re.match(r"(https?:)?//", each)}
+    external = {
+        str(path): each for path, page in pages.items() for each in page.addresses if re.match(r"(https?:)?//", each)
+    }
     assert external == {}
     styles = "".join(path.read_text(encoding="utf-8") for path in site.rglob("*.css"))
     assert re.findall(r"@import[^;]*//|url\(['\"]?(?:https?:)?//[^)]*", styles) == []
