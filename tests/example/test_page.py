@@ -790,7 +790,7 @@ def test_every_field_and_button_has_a_name(page: Page) -> None:
 
 def test_the_picture_of_the_readme_can_be_made_again(page: Page) -> None:
     """`make screenshot` does it. The picture itself differs with the fonts of the machine, so it is not compared."""
-    from tests.example.screenshot import picture_of  # noqa: PLC0415 - it imports this module
+    from tests.example.screenshot import picture_of
 
     picture = picture_of(page)
     assert (picture[:4], picture[8:12]) == (b"RIFF", b"WEBP")
