@@ -30,7 +30,7 @@ def test_the_front_matter_and_the_ten_mistakes() -> None:
     assert front[1] == SKILL.parent.name
     assert len(front[2]) <= 1024
     assert re.findall(r"^\*\*(\d+)\. ", text, re.MULTILINE) == [str(number) for number in range(1, 11)]
-    assert len(text.splitlines()) <= 200
+    assert len(text.splitlines()) <= 170
 
 
 def test_the_wheel_contains_it(tmp_path: Path) -> None:
