@@ -1,5 +1,5 @@
-# `make example` runs the example (PORT=8080 chooses the port), `make test` everything that must pass. Each sets up what it
-# needs, once.
+# `make example` runs the example (PORT=8080 chooses the port), `make test` everything that must pass, `make docs` the
+# documentation. Each sets up what it needs, once.
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -11,14 +11,26 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --ed
 # The tests start many Python processes. Without compiled files, each would compile the packages anew, for seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: example test matrices coverage check ruff mypy pyright imports bench bench-conditions bench-growth clean
-.PHONY: outbox-kills transfer-kills
+.PHONY: example test docs docs-build screenshot matrices coverage check ruff mypy pyright imports
+.PHONY: bench bench-conditions bench-growth outbox-kills transfer-kills clean
 
 example: $(EXAMPLE)
 	@$(BIN)/python -m example_app $(if $(PORT),--port $(PORT))
 
 test: $(READY) check
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal
+
+# The documentation site, at http://127.0.0.1:8001/ (DOCS_PORT=8080 chooses the port). It loads nothing from the internet.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --dev-addr 127.0.0.1:$(or $(DOCS_PORT),8001)
+
+docs-build: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "The site is in build/site."
+
+# The picture of the example in the README. It needs Debian's packages chromium and chromium-driver.
+screenshot: $(READY)
+	$(BIN)/python -m tests.example.screenshot docs/images/example.webp
 
 matrices: $(READY)
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m matrix

@@ -1,18 +1,16 @@
-"""The pages of ``docs/`` show models in SQLModel's form first, and their blocks with models run as they are written."""
+"""Every Python block of every page runs as it is written, and models are shown in SQLModel's form first."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.pages import DOCS, ROOT, blocks_of, part, run_page, unmarked_fences
 
 GIVEN = """
+import os
 from decimal import Decimal
 from typing import Annotated, Literal
 
@@ -30,10 +28,10 @@ class Base(DeclarativeBase):
     pass
 
 
-database = create_database("sqlite://")
+database = create_database(os.environ["DATABASE_URL"])
 session = database.sessions()
 """
-"""What the blocks of a page can assume: the imports, a declarative base, and a session."""
+"""What the blocks of a how-to page can assume: the imports, a declarative base, and a session."""
 
 ENDED = """
 session.close()
@@ -50,50 +48,87 @@ for metadata in (SQLModel.metadata, Base.metadata, *([Model.metadata] if "Model"
 DEFINES = re.compile(r"^ *class \w+\(.*(SQLModel|Model|TenantMixin|Base)\b", re.MULTILINE)
 """A block that defines a model."""
 
-WHOLE = ("history.md", "models.md", "policies-in-the-database.md", "search.md")
-"""The pages of which all blocks run. Of the others, those that define models do."""
+PARTS_OF_AN_APP = (
+    "advisor",
+    "fastapi",
+    "history",
+    "isolation",
+    "models",
+    "policies-in-the-database",
+    "search",
+    "transactions",
+)
+"""The pages whose blocks assume what a reader has already: the imports, the models and the session of `GIVEN`."""
 
-PAGES = {
-    "tenants.md": 1,
-    "models.md": 9,
-    "isolation.md": 2,
-    "fastapi.md": 3,
-    "endpoints.md": 1,
-    "search.md": 4,
-    "command-line.md": 1,
-    "jobs.md": 1,
-    "outbox.md": 1,
-    "history.md": 2,
-    "inside-a-tenant.md": 1,
-    "policies.md": 1,
-    "policies-in-the-database.md": 2,
-    "testing.md": 1,
+ON_POSTGRESQL = ("advisor", "isolation")
+"""Those whose blocks need PostgreSQL."""
+
+WHOLE_PROGRAMS = (
+    "existing-app",
+    "exports",
+    "own-repositories",
+    "pgbouncer",
+    "react-admin",
+    "start",
+)
+"""The pages whose blocks are one program, which assumes nothing."""
+
+ELSEWHERE = {
+    "alembic": "tests/site/test_alembic_page.py",
+    "command-line": "tests/cli/test_page.py",
+    "doctor": "tests/doctor/test_page.py",
+    "endpoints": "tests/fastapi/test_endpoints_page.py",
+    "inside-a-tenant": "tests/fastapi/test_inside_page.py",
+    "jobs": "tests/jobs/test_page.py",
+    "old-repositories": "tests/site/test_core_pages.py",
+    "outbox": "tests/outbox/test_page.py",
+    "policies": "tests/fastapi/test_policies_page.py",
+    "telemetry": "tests/fastapi/test_telemetry_page.py",
+    "tenants": "tests/transfers/test_page.py",
+    "testing": "tests/testing/test_page.py",
+    "without-fastapi": "tests/site/test_core_pages.py",
 }
-"""The pages with models, each with how many of its blocks run."""
+"""The pages whose blocks have a test of their own, which also uses what they make."""
+
+TUTORIAL = ("repositories", "queries", "transactions", "guard", "fastapi", "tests")
+
+PAGES = sorted(path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md"))
 
 
-def blocks_of(page: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / page).read_text(), re.DOTALL | re.MULTILINE)
+@pytest.mark.parametrize("page", PARTS_OF_AN_APP)
+def test_the_parts_of_an_app_run_as_written(page: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    url = request.getfixturevalue("postgres_url") if page in ON_POSTGRESQL else "sqlite://"
+    blocks = blocks_of(DOCS / f"{page}.md")
+    created = [f"{block}{CREATED}" if DEFINES.search(block) else block for block in blocks]
+    run_page((GIVEN, part(page, "before"), *created, part(page, "after"), ENDED), tmp_path, url)
+
+
+@pytest.mark.parametrize("page", WHOLE_PROGRAMS)
+def test_a_program_runs_as_written(page: str, tmp_path: Path) -> None:
+    run_page((*blocks_of(DOCS / f"{page}.md"), part(page, "after")), tmp_path)
+
+
+@pytest.mark.parametrize("form", [0, 1], ids=["sqlmodel", "sqlalchemy"])
+def test_the_tutorial_is_one_program_in_both_forms(form: int, tmp_path: Path) -> None:
+    forms = blocks_of(DOCS / "tutorial" / "models.md")
+    assert len(forms) == 3
+    later = [block for page in TUTORIAL for block in blocks_of(DOCS / "tutorial" / f"{page}.md")]
+    assert len(later) >= 20
+    run_page((forms[form], forms[2], *later), tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_models_of_a_page_run_as_written(page: str, tmp_path: Path) -> None:
-    blocks = blocks_of(page) if page in WHOLE else [each for each in blocks_of(page) if DEFINES.search(each)]
-    assert len(blocks) == PAGES[page]
-    script = tmp_path / "page.py"
-    script.write_text("\n".join((GIVEN, *(f"{block}{CREATED}" for block in blocks), ENDED)))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DATABASE_URL": "sqlite://", "JOB_KEY": "of sixteen bytes"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)], capture_output=True, text=True, check=False, env=environment
-    )
-    assert done.returncode == 0, done.stderr
+def test_every_block_of_a_page_is_run_or_says_why_not(page: str) -> None:
+    fences = unmarked_fences(DOCS / f"{page}.md")
+    assert fences == len(blocks_of(DOCS / f"{page}.md"))
+    if page in ELSEWHERE:
+        assert fences
+        assert (ROOT / ELSEWHERE[page]).exists()
+    elif fences:
+        assert page.startswith("tutorial/") or page in (*PARTS_OF_AN_APP, *WHOLE_PROGRAMS)
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+@pytest.mark.parametrize("page", PAGES)
 def test_sqlmodels_form_comes_first(page: str) -> None:
-    """Only `toolkit-readme.md` is as its author wrote it."""
-    if page == "toolkit-readme.md":
-        pytest.skip("It is kept as its author wrote it.")
-    defined = [match for block in blocks_of(page) for match in DEFINES.finditer(block)]
-    assert bool(defined) == (page in PAGES)
-    assert "table=True" in defined[0].string if defined else True
+    defined = [match for block in blocks_of(DOCS / f"{page}.md") for match in DEFINES.finditer(block)]
+    assert not defined or "table=True" in defined[0].string

@@ -1,4 +1,7 @@
-"""Every code block of ``docs/toolkit-readme.md`` runs as it is written, on both databases, sync and async.
+"""Every code block of ``tests/toolkit_readme.md`` runs as it is written, on both databases, sync and async.
+
+That file is the description of the toolkit by its first author. `docs/without-fastapi.md` and
+`docs/old-repositories.md` teach the same in this project's words.
 
 A block is given what it assumes (models, sessions, imports) and nothing else. Lines that show the old way ("Before",
 "# Replace") are not the toolkit's, and the few that only sketch ("...") are compared instead of run.
@@ -31,7 +34,7 @@ from dotmac_database import TenantMixin, TransactionError
 from dotmac_database.engines import Database
 from dotmac_database.types import utc_now
 
-README = (Path(__file__).parent.parent / "docs" / "toolkit-readme.md").read_text()
+README = (Path(__file__).parent / "toolkit_readme.md").read_text()
 BLOCKS = [
     textwrap.dedent(block) for block in re.findall(r"^( *```python\n.*?)^ *```$", README, re.DOTALL | re.MULTILINE)
 ]
@@ -115,7 +118,7 @@ async def run(block: str, database: Database) -> None:
             )
             if awaits:
                 await use_async(namespace, database)
-            code = compile(ast.Module([node], []), "toolkit-readme.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            code = compile(ast.Module([node], []), "toolkit_readme.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             source = ast.unparse(node)
             if "execute_with_retry(lambda session" in source:
                 # The readme gives neither session nor factory, and the contract says what happens then.

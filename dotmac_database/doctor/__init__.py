@@ -7,7 +7,6 @@ r"""The doctor: examines a live database and the models of an application, and s
 `examine` runs the checks of `CHECKS`, and `examine_migrations` judges the migrations that a database does not have yet.
 """
 
-from ..declared_reads import DeclaredRead
 from .checks import CHECKS
 from .examining import examine
 from .findings import DoctorFinding, Report, Severity, Skipped
@@ -19,7 +18,6 @@ __all__ = [
     "CHECKS",
     "RULES",
     "Check",
-    "DeclaredRead",
     "DoctorFinding",
     "Limits",
     "Report",

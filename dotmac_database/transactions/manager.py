@@ -54,7 +54,9 @@ class TransactionManager:
         """Call ``operation(session)`` in a transaction, commit it, and return its result.
 
         After a transient failure (see `is_transient`) it rolls back, waits without a connection, and tries again: on
-        ``session``, or else in a new session of the factory. If the connection is lost during COMMIT, the outcome is
+        ``session``, or, if that is None, in a new session of the manager's ``session_factory`` for each attempt, which
+        is closed at its end. Without a session and without a factory it raises `TransactionError`: pass one of them, as
+        in ``TransactionManager(database.sessions)``. If the connection is lost during COMMIT, the outcome is
         unknown. Then it tries again only if the operation may be run twice (``idempotent``), and otherwise raises
         `TransactionError` with ``outcome="unknown"``.
 
@@ -122,15 +124,23 @@ class TransactionManager:
 
     def _new_session(self, classes: tuple[type, ...], name: str) -> Any:
         if self.session_factory is None:
-            raise TransactionError("There is neither a session nor a session_factory: pass one of them.")
+            factory = "database.sessions" if name == "Session" else "database.async_sessions"
+            raise TransactionError(
+                f"There is neither a session nor a session_factory. Pass {_a(name)} as the argument session, or make "
+                f"the manager with a factory, TransactionManager({factory}), which makes a session for each attempt."
+            )
         session = self.session_factory()
         if not isinstance(session, classes):
-            raise TransactionError(f"The session_factory made a {type(session).__name__}; this needs a {name}.")
+            raise TransactionError(f"The session_factory made a {type(session).__name__}; this needs {_a(name)}.")
         return session
 
     def _retries(self, operation: Callable[..., Any], idempotent: bool, enclosed: bool) -> Retries:
         name = getattr(operation, "__qualname__", None) or type(operation).__name__
         return Retries(self.policy, name, idempotent, enclosed)
+
+
+def _a(name: str) -> str:
+    return f"an {name}" if name[0] in "AEIOU" else f"a {name}"
 
 
 def _plain(session: Any) -> AsyncSession:

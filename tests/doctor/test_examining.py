@@ -16,7 +16,7 @@ from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, String, Tab
 from sqlalchemy.exc import DBAPIError
 
 from dotmac_database import Database, MisuseError, RowLevelSecurity, create_database
-from dotmac_database.doctor import CHECKS, DeclaredRead, DoctorFinding, Limits, Severity, examine
+from dotmac_database.doctor import CHECKS, DoctorFinding, Limits, Severity, examine
 from dotmac_database.tenancy import Finding
 from tests.conftest import counted
 

@@ -173,14 +173,18 @@ class Page:
         return [each for each in said if not any(part in each for part in expected)]
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def started_browser(profile: object) -> Any:
     options = Options()
     options.binary_location = CHROMIUM or ""
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--lang=en"):
+    for flag in (*FLAGS, f"--user-data-dir={profile}", "--lang=en"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    return webdriver.Chrome(options=options, service=Service(DRIVER))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    driver = started_browser(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()
 
@@ -782,3 +786,12 @@ def test_every_field_and_button_has_a_name(page: Page) -> None:
         ").map((each) => each.outerHTML)"
     )
     assert nameless == []
+
+
+def test_the_picture_of_the_readme_can_be_made_again(page: Page) -> None:
+    """`make screenshot` does it. The picture itself differs with the fonts of the machine, so it is not compared."""
+    from tests.example.screenshot import picture_of
+
+    picture = picture_of(page)
+    assert (picture[:4], picture[8:12]) == (b"RIFF", b"WEBP")
+    assert 20_000 < len(picture) < 200_000

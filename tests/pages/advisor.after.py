@@ -1,0 +1,1 @@
+assert advice.columns == ("tenant_id", "status", "created_at", "id")

@@ -1,0 +1,45 @@
+"""The app gives the answers that the page shows, to the requests that it shows."""
+
+import asyncio
+import re
+import shlex
+
+import httpx
+
+from tests.pages import DOCS
+
+SHOWN = re.findall(r"^\$ (curl [^\n]+)\n([^$`]*)", (DOCS / "start.md").read_text(), re.MULTILINE)
+
+
+async def sent(client: httpx.AsyncClient, line: str) -> str:
+    """The response to a command line of curl, with as many of its options as the page uses."""
+    words = shlex.split(line)[1:]
+    headers, method, url, body = {}, "GET", "", None
+    while words:
+        match words.pop(0):
+            case "-s":
+                continue
+            case "-H":
+                name, _, value = words.pop(0).partition(": ")
+                headers[name] = value
+            case "--json":
+                method, body = "POST", words.pop(0)
+                headers["Content-Type"] = "application/json"
+            case other:
+                url = other
+    response = await client.request(method, url, headers=headers, content=body)
+    return response.text.replace("\r\n", "\n").strip()
+
+
+async def compare() -> None:
+    assert len(SHOWN) == 8
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
+        for line, shown in SHOWN:
+            text = await sent(client, line)
+            pattern = "[^\n]*?".join(re.escape(part) for part in shown.strip().split("…"))
+            assert re.fullmatch(pattern, text), f"{line}\n{text}"
+    await plugin.database.dispose_async()
+
+
+asyncio.run(compare())
+plugin.database.dispose()
