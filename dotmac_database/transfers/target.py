@@ -140,7 +140,7 @@ def _engine(database: Database | Engine) -> Engine:
 
 def _check_hidden(connection: Connection, tables: Sequence[Table]) -> None:
     """Refuse a role that does not see all rows of the transaction's tenant."""
-    hidden = hidden_tables(connection, tables, tenant=True)
+    hidden = hidden_tables(connection, tables)
     unreadable = ", ".join(sorted(each.table.fullname for each in hidden if not each.by_policy))
     if unreadable:
         raise PermissionDeniedError(f"The role may not read {unreadable}: grant it SELECT, or use another role.")

@@ -182,7 +182,7 @@ def add_list(router: APIRouter, listing: Listing, dependencies: Sequence[Depende
         parameters.append(IF_NONE_MATCH_OF_LIST)
     accept_query(list_rows, params.known)
     filters, sorts = (tuple(map(name_of, each)) for each in (options.filters, options.sorts))
-    declare_read(list_rows, DeclaredRead(listing.model, options.default_sort, filters, sorts))
+    declare_read(list_rows, DeclaredRead(listing.model, params.default_sort, filters, sorts))
     describe_endpoint(list_rows, f"list{plural(listing.model.__name__)}", {400, 422} | denied)
     add_get(
         router,

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Column, ForeignKey, Index, Integer, MetaData, String, Table, event, make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from dotmac_database import Database, MisuseError, RowLevelSecurity, create_database
+from dotmac_database import Database, DeclaredRead, MisuseError, RowLevelSecurity, create_database
 from dotmac_database.doctor import CHECKS, DoctorFinding, Limits, Severity, examine
 from dotmac_database.tenancy import Finding
 from tests.conftest import counted

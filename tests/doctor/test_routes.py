@@ -10,7 +10,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from sqlalchemy import insert, text
 
-from dotmac_database import Database, DeclaredRead, create_database, declare_read
+from dotmac_database import Database, DeclaredRead, SortField, SortOrder, create_database, declare_read
 from dotmac_database.doctor import Report, Severity, examine
 from dotmac_database_fastapi import crud_router, declared_reads, list_router
 from example_app.app import create_app
@@ -32,8 +32,8 @@ def test_routers_declare_their_reads_wherever_they_are_included() -> None:
     app.include_router(crud_router(Account, "/accounts", sorts=[Account.email]))
     assert declared_reads(app) == [
         DeclaredRead(Account, "email"),
-        DeclaredRead(Note, "-order", ("account_id",), ("order", "id")),
-        DeclaredRead(Account, "", (), ("email",)),
+        DeclaredRead(Note, (SortField("order", SortOrder.DESC),), ("account_id",), ("order", "id")),
+        DeclaredRead(Account, (), (), ("email",)),
     ]
     assert declared_reads(FastAPI()) == []
 

@@ -20,7 +20,7 @@ from ...dialects.base import enum_of
 from ...dialects.catalogue import ExistingIndex, IndexesOfAll, existing
 from ...errors import ValidationError
 from ...models.traits import Traits, traits_of
-from ...query import QueryFilter, SortField, SortOrder
+from ...query import QueryFilter, SortField
 from ...statements.ordering import order_of
 from ...statements.paths import resolve
 from ...statements.reads import Reader
@@ -112,7 +112,7 @@ class _Advised:
     def outcomes(self) -> Iterator[Symptom | Unchecked]:
         """The advice for the default order first, since each page without parameters is read in it."""
         name = self.traits.name
-        default = _sorts(self.read.default_sort)
+        default = self.read.order
         yield from self._advice((), default, f"The list of {name} in its default order", None)
         for field in self.read.sorts:
             yield from self._advice((), [SortField(field)], f"The list of {name} sorted by {field}", Severity.NOTE)
@@ -158,11 +158,6 @@ class _Advised:
 
     def _key(self, table: Table) -> tuple[str, str]:
         return table.schema or self.examination.default_schema, table.name
-
-
-def _sorts(text: str) -> list[SortField]:
-    names = [each.strip() for each in text.split(",") if each.strip()]
-    return [SortField(each.removeprefix("-"), SortOrder.DESC if each[0] == "-" else SortOrder.ASC) for each in names]
 
 
 def _sample(type_: TypeEngine[object]) -> object:
