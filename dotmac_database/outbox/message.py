@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -48,14 +46,6 @@ class DeadLetter:
     message: OutboxMessage
     failures: int
     error: str | None
-
-
-def new_id(milliseconds: int | None = None) -> UUID:
-    """A UUID of version 7, which begins with the time (https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-7)."""
-    moment = time.time_ns() // 1_000_000 if milliseconds is None else milliseconds
-    value = (moment << 80) | int.from_bytes(os.urandom(10))
-    value = value & ~(0xF << 76) | (7 << 76)
-    return UUID(int=value & ~(0x3 << 62) | (0x2 << 62))
 
 
 def lane_of(tenant_id: str | None, topic: str, key: str | None) -> int | None:

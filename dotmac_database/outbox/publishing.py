@@ -19,7 +19,8 @@ from ..execution.state import AnySession, sole_connection, sync_session
 from ..tenancy.context import binding_of, unscoped, with_registered_tenant
 from ..transactions.hooks import write_before_commit
 from ..types import utc_now
-from .message import json_text, lane_of, new_id, valid_name
+from ..uuids import uuids7
+from .message import json_text, lane_of, valid_name
 from .table import sole_table
 
 CHANNEL = "dotmac_outbox"
@@ -56,7 +57,7 @@ def publish(
     plain = sync_session(session)
     binding = binding_of(plain)
     tenant: object = None if binding is None else binding.tenant
-    message_id = new_id()
+    (message_id,) = uuids7(1)
     tenant_id = None if tenant is None else str(tenant)
     row = {
         "id": message_id,

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from os import urandom
 from typing import Any, TypeAlias
-from uuid import UUID
 
 from sqlalchemy import Uuid
 
@@ -20,6 +18,7 @@ from ..models.living import flag_value
 from ..models.traits import VersionSource
 from ..tenancy.context import ALL_TENANTS
 from ..types import UTCDateTime, utc_now
+from ..uuids import uuids7
 from .data import Values, is_sql
 from .fields import Fields
 
@@ -127,15 +126,9 @@ class Stamps(Fields):
             columns[key] = [first(None) for _ in range(many)]
 
     def _keys(self, key: str, values: Column | None, many: int) -> Column:
-        """The keys of new rows: random UUIDs for those that have none."""
+        """The keys of new rows: UUIDs of version 7 for those that have none."""
         if values is None:
-            uuids, type_ = _random_uuids(many), self.traits.columns[key].type
+            uuids, type_ = uuids7(many), self.traits.columns[key].type
             takes_uuid = isinstance(type_, Uuid) and type_.as_uuid
             return uuids if takes_uuid else [self.coerced(key, uuid) for uuid in uuids]
-        return [self.coerced(key, *_random_uuids(1)) if each is None else each for each in values]
-
-
-def _random_uuids(many: int) -> list[UUID]:
-    """As many values of ``uuid4()``, whose random bytes are read from the system at once."""
-    random = urandom(16 * many)
-    return [UUID(bytes=random[start : start + 16], version=4) for start in range(0, 16 * many, 16)]
+        return [self.coerced(key, *uuids7(1)) if each is None else each for each in values]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Coroutine, Iterator
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import delete, text, update
@@ -26,7 +27,6 @@ from dotmac_database import (
     idempotency_metadata,
     publish,
 )
-from dotmac_database.outbox.message import new_id
 from dotmac_database.outbox.publishing import QUIET
 from dotmac_database.outbox.waking import Waker
 from dotmac_database.types import utc_now
@@ -163,7 +163,7 @@ def test_dead_letters_release_their_key_and_can_be_requeued(home: Place, caplog:
         assert (letter.failures, letter.error, letter.message.payload) == (3, "builtins.ConnectionError", "bad")
         assert letter.message.id == inbox.messages[0].id
         assert home.columns("status", "available_at") == [("dead", None)]
-        assert await relay.requeue(new_id()) == 0
+        assert await relay.requeue(uuid4()) == 0
         assert await relay.requeue() == 0
         inbox.failing = {}
         assert await relay.requeue(letter.message.id, letter.message.id) == 1
