@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .query import SortField, SortsLike, sorts_of
+from .field_names import FieldName, names_for
+from .query import SortsLike, sorts_of
 
 _DECLARED = "__dotmac_read__"
 
 
 @dataclass(frozen=True, slots=True)
 class DeclaredRead:
-    """A list that clients can read. The names are those of fields, as in `QueryFilter` and `SortField`.
+    """A list that clients can read. Its fields are named as in `QueryFilter` and `SortField`, and kept as names.
 
     ``filters`` and ``sorts`` are the fields that the route names itself; not those that it offers because it names
     none. ``default_sort`` is the order of a page if a client names none, as the ``sorts`` of `QueryOptions`
-    (``"-created_at"``, or several of them); empty: the primary key.
+    (``"-created_at"``, or several of them); empty: the primary key. Raises `ValidationError` for an order that is none,
+    and `MisuseError` for the attribute of another class.
     """
 
     model: type
     default_sort: SortsLike = ()
-    filters: tuple[str, ...] = ()
-    sorts: tuple[str, ...] = ()
+    filters: Iterable[FieldName] = ()
+    sorts: Iterable[FieldName] = ()
 
-    @property
-    def order(self) -> Sequence[SortField]:
-        """The sorts of ``default_sort``. Raises `ValidationError` for what is none."""
-        return sorts_of(self.default_sort)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "default_sort", tuple(sorts_of(self.default_sort)))
+        object.__setattr__(self, "filters", tuple(names_for(self.model, self.filters)))
+        object.__setattr__(self, "sorts", tuple(names_for(self.model, self.sorts)))
 
 
 def declare_read(endpoint: object, read: DeclaredRead) -> None:

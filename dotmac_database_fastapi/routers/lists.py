@@ -10,7 +10,7 @@ from typing import Protocol, Unpack
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.params import Depends as Depended
 
-from dotmac_database import DeclaredRead, QueryOptions, ValidationError, declare_read, name_of, traits_of
+from dotmac_database import DeclaredRead, QueryOptions, ValidationError, declare_read, traits_of
 
 from ..aliases import AnyPage, Endpoint, Repository
 from ..answers import IF_NONE_MATCH_OF_LIST, describe_endpoint, plural
@@ -181,8 +181,7 @@ def add_list(router: APIRouter, listing: Listing, dependencies: Sequence[Depende
     if options.list_etag:
         parameters.append(IF_NONE_MATCH_OF_LIST)
     accept_query(list_rows, params.known)
-    filters, sorts = (tuple(map(name_of, each)) for each in (options.filters, options.sorts))
-    declare_read(list_rows, DeclaredRead(listing.model, params.default_sort, filters, sorts))
+    declare_read(list_rows, DeclaredRead(listing.model, params.default_sort, options.filters, options.sorts))
     describe_endpoint(list_rows, f"list{plural(listing.model.__name__)}", {400, 422} | denied)
     add_get(
         router,

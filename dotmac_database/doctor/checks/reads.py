@@ -19,8 +19,9 @@ from ...dialects import dialect_named
 from ...dialects.base import enum_of
 from ...dialects.catalogue import ExistingIndex, IndexesOfAll, existing
 from ...errors import ValidationError
+from ...field_names import names_for
 from ...models.traits import Traits, traits_of
-from ...query import QueryFilter, SortField
+from ...query import QueryFilter, SortField, sorts_of
 from ...statements.ordering import order_of
 from ...statements.paths import resolve
 from ...statements.reads import Reader
@@ -112,11 +113,11 @@ class _Advised:
     def outcomes(self) -> Iterator[Symptom | Unchecked]:
         """The advice for the default order first, since each page without parameters is read in it."""
         name = self.traits.name
-        default = self.read.order
+        default = sorts_of(self.read.default_sort)
         yield from self._advice((), default, f"The list of {name} in its default order", None)
         for field in self.read.sorts:
             yield from self._advice((), [SortField(field)], f"The list of {name} sorted by {field}", Severity.NOTE)
-        for field in self.read.filters:
+        for field in names_for(self.read.model, self.read.filters):
             try:
                 path = resolve(self.traits, field)
                 value = None if path.key is None else _sample(path.type)
