@@ -19,6 +19,7 @@ from typing_extensions import TypeVar as TypeVarWithDefault
 
 from .errors import ValidationError
 from .field_names import FieldName, Name, name_of, one_or_more
+from .option_faults import faults_of
 
 T = TypeVar("T")
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -504,22 +505,17 @@ def _validated(adapter: pydantic.TypeAdapter[T], value: object, what: str) -> T:
     try:
         return adapter.validate_python(value)
     except pydantic.ValidationError as error:
-        raise ValidationError(f"{what}: {error_text(error)}", field=_place(error)) from error
+        place = _faults(error)[0][0]
+        raise ValidationError(f"{what}: {error_text(error)}", field=place) from error
 
 
-def _place(error: pydantic.ValidationError) -> str:
-    return _path(error.errors(include_input=False, include_url=False)[0]["loc"])
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    """The dotted path of an error. Pydantic's location also has the class of the page, which is no field."""
-    return ".".join(str(part) for part in location if part not in _PAGE_KINDS)
+def _faults(error: pydantic.ValidationError) -> list[tuple[str, str]]:
+    return faults_of(error, _PAGE_KINDS, [each.value for each in FilterOperator])
 
 
 def error_text(error: pydantic.ValidationError) -> str:
     """The errors as ``place: message``, without the input."""
-    faults = error.errors(include_input=False, include_url=False)
-    return "; ".join(f"{_path(fault['loc'])}: {fault['msg']}" for fault in faults)
+    return "; ".join(f"{place}: {message}" for place, message in _faults(error))
 
 
 @plain_dataclass(frozen=True, slots=True)

@@ -36,6 +36,13 @@ from .type_errors import refused_by_type
 _SQLITE_COLUMNS = re.compile(r"^(?:UNIQUE|NOT NULL) constraint failed: (?P<columns>[^:]+)$")
 _SQLITE_NAME = re.compile(r"^(?:CHECK constraint failed|UNIQUE constraint failed: index): '?(?P<name>[^']+)'?$")
 
+_SQLITE_LACKS = {
+    "no such table: ": Kind.NO_TABLE,
+    "no such column: ": Kind.NO_COLUMN,
+    " has no column named ": Kind.NO_COLUMN,
+}
+"""The words about a table or a column that is not there; the code of these errors is that of any error in SQL."""
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -168,6 +175,9 @@ def _from_driver(error: sa.DBAPIError, model: type | None, who: str) -> Database
             return DatabaseUnavailableError(f"The database can't be reached, or refuses work{state}.")
         case Kind.TIMEOUT:
             return DatabaseTimeoutError(f"{who}: the statement or its lock took too long{state}.")
+        case Kind.NO_TABLE | Kind.NO_COLUMN:
+            what = "table" if report.kind is Kind.NO_TABLE else "column"
+            return DatabaseError(f"{who}: the database has no such {what}{state}. Were all migrations run?")
         case Kind.OTHER:
             return DatabaseError(f"{who}: the statement failed{state}.")
 
@@ -219,7 +229,7 @@ def read(error: sa.DBAPIError) -> Report:
 
 
 def _read_sqlite(code: int, text: str) -> Report:
-    kind = kind_of_sqlite(code)
+    kind = next((kind for words, kind in _SQLITE_LACKS.items() if words in text), kind_of_sqlite(code))
     if match := _SQLITE_COLUMNS.match(text):
         pairs = [name.strip().rpartition(".") for name in match["columns"].split(",")]
         return Report(kind, table=pairs[0][0] or None, columns=tuple(column for _, _, column in pairs))

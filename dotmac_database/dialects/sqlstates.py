@@ -21,6 +21,8 @@ class Kind(Enum):
     TRANSACTION = auto()
     UNAVAILABLE = auto()
     TIMEOUT = auto()
+    NO_TABLE = auto()
+    NO_COLUMN = auto()
     OTHER = auto()
 
 
@@ -35,6 +37,9 @@ _SQLSTATES = {
     "42501": Kind.FORBIDDEN,
     "44000": Kind.FORBIDDEN,  # WITH CHECK OPTION of a view
     "3D000": Kind.UNAVAILABLE,
+    "3F000": Kind.NO_TABLE,
+    "42P01": Kind.NO_TABLE,
+    "42703": Kind.NO_COLUMN,
 }
 
 FOREIGN_KEY_STATES = frozenset(("23503", "23001"))
