@@ -13,6 +13,9 @@ Location: TypeAlias = tuple[int | str, ...]
 _FILTER, _GROUP = "QueryFilter", "FilterGroup"
 """The two forms of a filter, as Pydantic names them in locations. It reports the faults of both."""
 
+_COMPARED = 80
+"""The most characters of an unknown operator that are compared with the operators."""
+
 
 def faults_of(
     error: pydantic.ValidationError, unnamed: Collection[str], operators: Sequence[str]
@@ -43,7 +46,7 @@ def _place_of_filter(fault: Any) -> Location | None:
 
 def _message(fault: Any, operators: Sequence[str]) -> str:
     if fault["type"] == "enum" and fault["loc"][-1] == "operator":
-        close = get_close_matches(str(fault["input"]).lower(), operators, 1)
+        close = get_close_matches(str(fault["input"])[:_COMPARED].lower(), operators, 1)
         if close:
             return f"there is no such operator; did you mean {close[0]!r}?"
     return str(fault["msg"])
