@@ -312,7 +312,7 @@ class Database:
 
     @property
     def sessions(self) -> sessionmaker[Session]:
-        """The factory of sync sessions. They are not guarded: a tenant's rows are visible to all (see `guard_tenants`)."""
+        """The factory of sync sessions. They are not guarded: they see all tenants' rows (see `guard_tenants`)."""
         return self._once("sessions", lambda: sessionmaker(self.engine, expire_on_commit=False, info=self.session_info))
 
     @property
