@@ -102,11 +102,18 @@ class Engines:
                     'fixtures the scope "session" and override them only once.'
                 )
             engine = make_engine(url)
-            if not isinstance(url, PreparedUrl):
+            if isinstance(url, PreparedUrl):
+                self._leave_copies(schema)
+            else:
                 with engine.begin() as connection:
                     schema(connection)
             self._engines[url, schema] = engine
         return engine
+
+    def _leave_copies(self, schema: Schema) -> None:
+        """Close the connections to earlier copies, which are dropped already if each was the copy of one test."""
+        for key in [each for each in self._engines if each[1] == schema and isinstance(each[0], PreparedUrl)]:
+            self._engines.pop(key).dispose()
 
     def close(self) -> None:
         """Close all connections."""

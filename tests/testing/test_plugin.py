@@ -526,3 +526,43 @@ def test_one_database_of_a_url_has_the_tables_of_one_run(run: Run, tmp_path: Pat
     done.assert_outcomes(passed=1, errors=4, deselected=3)
     assert "One database can't have the tables of several dotmac_metadata" in done.stdout.str()
     assert_no_traceback(done)
+
+
+MIXED = """
+    import pytest
+    from sqlalchemy import text
+    from dotmac_database import RowLevelSecurity, tenant_scope
+    from project_models import Base
+
+    ENGINES = []
+
+    def test_the_others_are_on_sqlite(dotmac_engine):
+        assert dotmac_engine.dialect.name == "sqlite"
+
+    class TestPolicies:
+        @pytest.fixture
+        def dotmac_database_url(self, dotmac_postgres):
+            return dotmac_postgres
+
+        @pytest.fixture(scope="session")
+        @staticmethod
+        def dotmac_rls():
+            return RowLevelSecurity(Base.metadata)
+
+        @pytest.mark.parametrize("turn", range(3))
+        def test_sync(self, dotmac_engine, dotmac_session, turn):
+            with tenant_scope(dotmac_session, "acme"):
+                assert dotmac_session.scalar(text("SELECT count(*) FROM pg_policies")) > 0
+            ENGINES.append(dotmac_engine)
+            assert len(set(ENGINES)) == turn + 1
+            assert [each.pool.checkedin() for each in ENGINES[:-1]] == [0] * turn, "connections stay open"
+
+        @pytest.mark.dotmac_leaks(keys=False)
+        def test_leaks(self):
+            assert True
+"""
+
+
+def test_policies_on_postgresql_beside_tests_on_sqlite(run: Run) -> None:
+    """Each test has a copy of its own, and leaves no connection to it."""
+    run(MIXED, models=MODELS, ini=NAMED).assert_outcomes(passed=5)
