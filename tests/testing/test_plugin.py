@@ -211,6 +211,8 @@ def in_a_process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[s
     environment = {name: value for name, value in os.environ.items() if not name.startswith(steering)}
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     environment["PYTHONPATH"] = str(Path(dotmac_database.__file__).parents[1])
+    # As with the command ``pytest``, the working folder is not in Python's path.
+    environment["PYTHONSAFEPATH"] = "1"
     plugins = ("-p", PLUGIN, "-p", "anyio.pytest_plugin", "--rootdir", str(folder))
     command = [sys.executable, "-m", "pytest", "-q", *ARGUMENTS, *plugins, *arguments, str(folder)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
