@@ -312,12 +312,12 @@ class Database:
 
     @property
     def sessions(self) -> sessionmaker[Session]:
-        """The factory of sync sessions."""
+        """The factory of sync sessions. They are not guarded: they see all tenants' rows (see `guard_tenants`)."""
         return self._once("sessions", lambda: sessionmaker(self.engine, expire_on_commit=False, info=self.session_info))
 
     @property
     def async_sessions(self) -> async_sessionmaker[AsyncSession]:
-        """The factory of async sessions."""
+        """The factory of async sessions. They are not guarded, as those of `sessions`."""
         return self._once(
             "async_sessions",
             lambda: async_sessionmaker(self.async_engine, expire_on_commit=False, info=self.session_info),

@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 
 from dotmac_database import (
     AsyncRepository,
@@ -163,8 +163,25 @@ class DatabasePlugin:
 
     @property
     def database(self) -> Database:
-        """The database, with its engines."""
+        """The database, with its engines. The sessions of its factories are not guarded: see `sessions`."""
         return self.source.database
+
+    @property
+    def sessions(self) -> sessionmaker[Session]:
+        """The factory of the sync sessions of requests, guarded, with the plugin's ``rls`` and ``tenant_free``.
+
+        Its sessions are bound to no tenant and have no policies: it is there to be tested (see `find_leaks`). In tests,
+        ``plugin.sessions(bind=engine)`` is such a session on the tests' database. Other code takes `sync_session`.
+        """
+        return self.source.makers.sync_maker
+
+    @property
+    def async_sessions(self) -> async_sessionmaker[AsyncSession]:
+        """As `sessions`, of the async sessions (see `async_find_leaks`). Other code takes `session`.
+
+        PostgreSQL's connections belong to one event loop: pass ``bind=`` in tests that have a loop each.
+        """
+        return self.source.makers.async_maker
 
     @property
     def rls(self) -> RowLevelSecurity | None:

