@@ -274,6 +274,6 @@ KINDS: dict[str, Any] = {
 }
 
 
-def test_the_page_is_about_sixty_lines() -> None:
+def test_the_page_is_about_eighty_lines() -> None:
     [block] = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-    assert len([line for line in block.splitlines() if line.strip()]) <= 62
+    assert len([line for line in block.splitlines() if line.strip()]) <= 80
