@@ -66,6 +66,7 @@ ON_POSTGRESQL = ("advisor", "isolation")
 WHOLE_PROGRAMS = (
     "existing-app",
     "exports",
+    "index",
     "own-repositories",
     "pgbouncer",
     "react-admin",

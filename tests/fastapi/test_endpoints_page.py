@@ -138,6 +138,7 @@ async def each_request(app: FastAPI) -> None:
     await Reader(app, "a", "reader")("DELETE", path, 403)
     await send("DELETE", path, 204)
     await send("GET", path, 404)
+    await send("DELETE", f"/authors/{author['id']}", 409)
     await send("POST", f"{path}/restore", 200)
 
     ranged = 'range=[0,1]&sort=["title","ASC"]&filter={"status":"printed"}'

@@ -1,6 +1,7 @@
 """The app gives the answers that the page shows, to the requests that it shows."""
 
 import asyncio
+import json
 import re
 import shlex
 
@@ -8,12 +9,12 @@ import httpx
 
 from tests.pages import DOCS
 
-SHOWN = re.findall(r"^\$ (curl [^\n]+)\n([^$`]*)", (DOCS / "start.md").read_text(), re.MULTILINE)
+SHOWN = re.findall(r"^\$ (curl [^\n]+)\n((?:[^$`\n][^\n]*\n)*)", (DOCS / "start.md").read_text(), re.MULTILINE)
 
 
-async def sent(client: httpx.AsyncClient, line: str) -> str:
-    """The response to a command line of curl, with as many of its options as the page uses."""
-    words = shlex.split(line)[1:]
+async def sent(client: httpx.AsyncClient, line: str, key: str) -> str:
+    """The response to a command line of curl, with as many of its options as the page uses. `$ID` is this key."""
+    words = shlex.split(line.replace("'$ID'", key).replace("$ID", key))[1:]
     headers, method, url, body = {}, "GET", "", None
     while words:
         match words.pop(0):
@@ -22,8 +23,10 @@ async def sent(client: httpx.AsyncClient, line: str) -> str:
             case "-H":
                 name, _, value = words.pop(0).partition(": ")
                 headers[name] = value
+            case "-X":
+                method = words.pop(0)
             case "--json":
-                method, body = "POST", words.pop(0)
+                method, body = "POST" if method == "GET" else method, words.pop(0)
                 headers["Content-Type"] = "application/json"
             case other:
                 url = other
@@ -32,10 +35,12 @@ async def sent(client: httpx.AsyncClient, line: str) -> str:
 
 
 async def compare() -> None:
-    assert len(SHOWN) == 8
+    assert len(SHOWN) == 14
+    key = ""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
         for line, shown in SHOWN:
-            text = await sent(client, line)
+            text = await sent(client, line, key)
+            key = key or json.loads(text)["id"]  # that of the first response
             pattern = "[^\n]*?".join(re.escape(part) for part in shown.strip().split("…"))
             assert re.fullmatch(pattern, text), f"{line}\n{text}"
     await plugin.database.dispose_async()
