@@ -4,10 +4,12 @@ import asyncio
 import json
 import re
 import shlex
+import subprocess
+from pathlib import Path
 
 import httpx
 
-from tests.pages import DOCS
+from tests.pages import DOCS, blocks_of
 
 SHOWN = re.findall(r"^\$ (curl [^\n]+)\n((?:[^$`\n][^\n]*\n)*)", (DOCS / "start.md").read_text(), re.MULTILINE)
 
@@ -48,3 +50,10 @@ async def compare() -> None:
 
 asyncio.run(compare())
 plugin.database.dispose()
+test_customers_are_found_by_city()
+
+Path("app.py").write_text(blocks_of(DOCS / "start.md")[0])
+for command in re.findall(r"^dotmac-db (.+)$", (DOCS / "start.md").read_text(), re.MULTILINE):
+    words = [sys.executable, "-m", "dotmac_database.cli", *shlex.split(command)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (command, done.stdout, done.stderr)
