@@ -5,7 +5,10 @@ import httpx
 
 async def visit() -> None:
     transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+    ):
         acme, globex = ({"X-Tenant-ID": tenant} for tenant in ("acme", "globex"))
         created = await client.post("/invoices", json={"customer": "Ann", "cents": 9900}, headers=acme)
         assert created.status_code == 201, created.text
