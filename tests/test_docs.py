@@ -66,6 +66,7 @@ ON_POSTGRESQL = ("advisor", "isolation")
 WHOLE_PROGRAMS = (
     "existing-app",
     "exports",
+    "index",
     "own-repositories",
     "pgbouncer",
     "react-admin",
@@ -105,7 +106,7 @@ def test_the_parts_of_an_app_run_as_written(page: str, tmp_path: Path, request: 
 
 @pytest.mark.parametrize("page", WHOLE_PROGRAMS)
 def test_a_program_runs_as_written(page: str, tmp_path: Path) -> None:
-    run_page((*blocks_of(DOCS / f"{page}.md"), part(page, "after")), tmp_path)
+    run_page((part(page, "before"), *blocks_of(DOCS / f"{page}.md"), part(page, "after")), tmp_path)
 
 
 @pytest.mark.parametrize("form", [0, 1], ids=["sqlmodel", "sqlalchemy"])

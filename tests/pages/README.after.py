@@ -2,8 +2,6 @@ import asyncio
 
 import httpx
 
-SQLModel.metadata.create_all(plugin.database.engine)
-
 
 async def visit() -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:

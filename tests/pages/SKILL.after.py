@@ -2,13 +2,20 @@ import asyncio
 
 import httpx
 
-from dotmac_database import bind_tenant, check_tenant_keys, create_async_repository
+from dotmac_database import check_tenant_keys, create_async_repository, create_database
 
-SQLModel.metadata.create_all(plugin.database.engine)
 assert check_tenant_keys(SQLModel.metadata) == []
 
 
 async def use() -> None:
+    async with app.router.lifespan_context(app):  # as a server does: nothing is made ready before it
+        await requests()
+    database = create_database("sqlite:///books.db")
+    assert authors_of(database, "acme") == 2
+    database.dispose()
+
+
+async def requests() -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         client.headers["X-Tenant-ID"] = "acme"
         ann = UUID((await client.post("/join?name=Ann&email=ann@example.com")).json())
@@ -27,10 +34,15 @@ async def use() -> None:
         assert (await client.post("/books/1/print")).status_code == 200
         assert (await client.post("/books/99/print")).status_code == 404
         assert (await client.get("/books?include=author&sort=title")).json()["items"][0]["author"]["name"] == "Reminded"
+        dan = {"name": "Dan", "email": "dan@example.com"}
+        first = await client.post("/authors", json=dan)
+        assert (await client.post("/authors", json=dan)).status_code == 409
+        assert (await client.delete(first.headers["Location"])).status_code == 204
+        again = await client.post("/authors", json=dan)
+        assert again.status_code == 201, again.text
+        assert (await client.delete(again.headers["Location"])).status_code == 204
     async with plugin.session("globex") as session:
         assert await create_async_repository(session, Book, "globex").count() == 0
-    await plugin.database.dispose_async()
 
 
 asyncio.run(use())
-plugin.database.dispose()

@@ -1,7 +1,5 @@
 import httpx
 
-SQLModel.metadata.create_all(plugin.database.engine)
-
 
 async def visit() -> None:
     async with plugin.session("acme") as session:

@@ -120,3 +120,14 @@ def test_each_page_says_at_its_start_what_the_reader_can_do_after_it() -> None:
         name = path.relative_to(DOCS).with_suffix("").as_posix()
         start = path.read_text(encoding="utf-8").split("\n\n", 2)[1]
         assert name in exempt or start.startswith("After "), name
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for path in DOCS.rglob("*.md") if path.name != "testing.md"),  # its test files are another matter
+    ids=lambda path: path.relative_to(DOCS).as_posix(),
+)
+def test_a_link_is_words_and_a_router_has_its_prefix_itself(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert re.findall(r"\[`?[\w/.-]+\.md`?\]\(", text) == []
+    assert re.findall(r"^ *(?:app\.include_router\()?(?:crud|list)_router\(\w+(?:, \"|\)).*", text, re.MULTILINE) == []

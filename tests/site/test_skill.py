@@ -20,6 +20,7 @@ SKILL = ROOT / NAME
 
 
 def test_the_blocks_run_as_one_program(tmp_path: Path) -> None:
+    """In the order in which they are written; then requests, through the app's lifespan."""
     run_page((*blocks_of(SKILL), part("SKILL", "after")), tmp_path)
 
 

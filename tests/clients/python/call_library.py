@@ -218,7 +218,9 @@ def deletions(book: UUID, author: UUID) -> None:
     restored = ok(restore_book.sync_detailed(book, **ann), BookRead)
     assert restored.pages == 12
     assert restored.updated_at.astimezone(UTC) >= restored.created_at
-    empty(delete_author.sync_detailed(author, **ann))
+    refused(delete_author.sync_detailed(author, **ann), 409, ProblemCode.CONSTRAINT)  # she has books
+    fay = ok(create_author.sync_detailed(**ann, body=AuthorCreateWithBooks(name="Fay")), AuthorReadWithBooks, 201)
+    empty(delete_author.sync_detailed(fay.id, **ann))
 
 
 def problems() -> None:

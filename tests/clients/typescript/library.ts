@@ -148,8 +148,10 @@ const tagOf = { ...volume, header: { ...librarian, "If-Match": `"${current.versi
 empty(await client.DELETE("/books/{id}", { params: tagOf }));
 refused(await client.GET("/books/{id}", { params: { ...volume, ...acme } }), 404, "not_found");
 assert.equal(ok(await client.POST("/books/{id}/restore", { params: { ...volume, ...acme } })).pages, 12);
-empty(await client.DELETE("/authors/{id}", { params: { ...at, ...acme } }));
-assert.equal(ok(await client.GET("/books/{id}", { params: one })).author_id, null);
+refused(await client.DELETE("/authors/{id}", { params: { ...at, ...acme } }), 409, "constraint"); // she has books
+const fay = ok(await client.POST("/authors", { params: acme, body: { name: "Fay" } }), 201);
+empty(await client.DELETE("/authors/{id}", { params: { path: { id: fay.id }, ...acme } }));
+assert.equal(ok(await client.GET("/books/{id}", { params: one })).author_id, ada.id);
 
 // Faults have a place, which is typed.
 const faulty = refused(await client.GET("/books", { params: { ...acme, query: { per_page: 0 } } }), 422, "invalid");
