@@ -102,7 +102,9 @@ class Target:
             )
         missing = missing_file(self.named_database.url)
         if missing is not None:
-            raise DatabaseUnavailableError(f"There is no file {missing}.")
+            raise DatabaseUnavailableError(
+                f"There is no file {missing}. Create it with its tables first, by a migration or create_all."
+            )
         return self.named_database
 
     @property

@@ -96,7 +96,7 @@ def test_the_commands_show_the_same_numbers(shop_url: str, run: Run) -> None:
     ]  # fmt: skip
     one = run("tenants", "stats", "b", *app, "--json").document["tenants"]
     assert one == document["tenants"][2:]
-    assert "A has no rows in any table." in run("tenants", "stats", "A", *app).out
+    assert "A has no rows in any table" in run("tenants", "stats", "A", *app).err
     assert "b has 9 rows." in run("tenants", "stats", "b", *app).out
 
 
