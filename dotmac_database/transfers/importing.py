@@ -138,8 +138,8 @@ class _Importer:
                 )
             if count != written:
                 raise ValidationError(
-                    f"The tenant has {in_words(count)} in {holding.name}, and the interrupted import has written {written}: "
-                    "delete the tenant and import again."
+                    f"The tenant has {in_words(count)} in {holding.name}, and the interrupted import has written "
+                    f"{written}: delete the tenant and import again."
                 )
             if table is None:
                 continue

@@ -121,8 +121,8 @@ def open_target(
         present = [table for table in holdings.by_table if columns[table]]
         if not present:
             raise MisuseError(
-                "The database has none of the tenants' tables of these metadata. Create its tables first, by a migration "
-                "or create_all.",
+                "The database has none of the tenants' tables of these metadata. Create its tables first, by a "
+                "migration or create_all.",
                 field="metadata",
             )
         target = Target(engine, tenant, rls, rows, holdings, order, columns, rows.is_confined(connection, present))
