@@ -34,6 +34,7 @@ def foreign_key_without_index(examination: Examination) -> Iterator[Symptom | Un
                 f"To delete a row of {key.parent}, or to change its key, the database reads the whole table "
                 f"({examination.size(table)}); so does a join by this key.",
                 [create_index(examination, table, table.quoted(key.columns))],
+                severity=examination.severity(table),
             )
 
 

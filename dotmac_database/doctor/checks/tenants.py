@@ -22,7 +22,9 @@ def row_level_security(examination: Examination) -> Iterator[Symptom | Unchecked
     """A way past the policies of row-level security, as `RowLevelSecurity.verify` finds it without attempts."""
     rls = examination.row_level_security
     if rls is None:
-        yield Unchecked("the application names no RowLevelSecurity; pass row_level_security=.")
+        yield Unchecked(
+            "the application names no RowLevelSecurity; pass an --app that has one, or in Python row_level_security=."
+        )
         return
     for finding in rls.verify(examination.connection, attempts=False):
         # Policies and roles are corrected by a person: the statement may take rights from other programs, too.
@@ -98,6 +100,7 @@ def tenant_not_leading(examination: Examination) -> Iterator[Symptom | Unchecked
             f"Each statement of a tenant reads the whole table ({examination.size(facts)}), since no index begins with "
             "the tenant.",
             [create_index(examination, facts, columns)],
+            severity=examination.severity(facts),
         )
 
 
