@@ -460,3 +460,32 @@ def test_a_missing_index_of_a_small_table_is_a_note(
         assert report.failed is (rows == 30)
     finally:
         metadata.drop_all(target.engine)
+
+
+def test_the_remedy_of_a_missing_index_says_what_to_write_in_the_model(target: Database) -> None:
+    """With the name from the model, the database has what the model says."""
+
+    def models(*arguments: object) -> MetaData:
+        metadata = MetaData()
+        Table("buyers", metadata, Column("id", Integer, primary_key=True))
+        columns = (Column("id", Integer, primary_key=True), Column("order", ForeignKey("buyers.id")))
+        Table("purchases", metadata, *columns, *arguments)  # type: ignore[arg-type]  # columns and indexes
+        return metadata
+
+    before = models()
+    before.create_all(target.engine)
+    try:
+        (found,) = examine(target, before, only=["foreign-key-without-index"])
+        sql, text_of_model = found.remedy.split("\n")
+        assert found.sql == (sql,)
+        assert text_of_model == "In the model, in __table_args__: Index('ix_purchases_order', 'order')"
+        run(target, found)
+        after = models(Index("ix_purchases_order", "order"))
+        report = examine(target, after, only=["foreign-key-without-index", "schema-drift"])
+        assert not [each for each in report if "purchases" in each.object]
+        with target.engine.begin() as connection:
+            connection.exec_driver_sql("DROP INDEX ix_purchases_order")
+        (found,) = examine(target, after, only=["foreign-key-without-index"])
+        assert "The model has this index already." in found.remedy
+    finally:
+        before.drop_all(target.engine)

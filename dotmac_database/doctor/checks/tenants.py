@@ -10,9 +10,9 @@ from ...history.tables import source_of
 from ...tenancy.keys import loose_keys
 from ...tenancy.rls.policies import protected_tables
 from ..examination import Examination
-from ..facts import TableFacts
 from ..findings import Severity
 from ..registry import BOTH, POSTGRESQL, Symptom, Unchecked, check
+from .remedies import missing
 
 _ROW_SECURITY = "https://www.postgresql.org/docs/current/ddl-rowsecurity.html"
 
@@ -94,24 +94,13 @@ def tenant_not_leading(examination: Examination) -> Iterator[Symptom | Unchecked
         if any(index.begins_with(frozenset((column.name,))) for index in facts.indexes):
             continue
         rest = tuple(each.name for each in table.primary_key.columns if each is not column)
-        columns = facts.quoted((column.name, *(each for each in rest if each in facts.columns)))
+        columns = (column.name, *(each for each in rest if each in facts.columns))
+        sql, remedy = missing(examination, facts, columns)
         yield Symptom(
             f"{facts.label}.{column.name}",
             f"Each statement of a tenant reads the whole table ({examination.size(facts)}), since no index begins with "
             "the tenant.",
-            [create_index(examination, facts, columns)],
+            [sql],
+            remedy,
             severity=examination.severity(facts),
         )
-
-
-def create_index(examination: Examination, table: TableFacts, columns: str) -> str:
-    """CREATE INDEX, so that writers are not blocked where the database has that."""
-    if examination.dialect in POSTGRESQL:
-        return f"CREATE INDEX{concurrently(examination, table)} ON {table.sql} ({columns})"
-    name = "_".join(("ix", table.name, *(part.strip('"` ') for part in columns.split(","))))
-    return f'CREATE INDEX "{name}" ON {table.sql} ({columns})'
-
-
-def concurrently(examination: Examination, table: TableFacts) -> str:
-    """The word for CREATE INDEX and DROP INDEX. PostgreSQL does not have it for partitioned tables."""
-    return " CONCURRENTLY" if examination.dialect in POSTGRESQL and not table.partitioned else ""
