@@ -291,7 +291,14 @@ def test_row_level_security_is_verified(target: Database) -> None:
     report = examine(target, Base.metadata, only=["row-level-security"], row_level_security=rls)
     assert report.findings[0].code == "row-level-security"
     assert report.findings[0].severity is Severity.ERROR
-    assert any("accounts" in each.object for each in report)
+    objects = [each.object for each in report]
+    assert len(objects) == len(set(objects))
+    accounts = next(each for each in report if each.object.endswith("accounts"))
+    assert "row-level security is off" in accounts.risk
+    assert "it has no policy" in accounts.risk
+    assert accounts.remedy.count("ENABLE ROW LEVEL SECURITY") == 1
+    assert accounts.remedy.count("FORCE ROW LEVEL SECURITY") == 1
+    assert accounts.remedy.endswith("\nOr for all tables: dotmac-db rls apply --app …")
     with target.engine.begin() as connection:
         rls.apply(connection)
     try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import text
 
 from ...history.tables import source_of
+from ...tenancy import Finding
 from ...tenancy.keys import loose_keys
 from ...tenancy.rls.policies import protected_tables
 from ..examination import Examination
@@ -14,6 +15,7 @@ from ..findings import Severity
 from ..registry import BOTH, POSTGRESQL, Symptom, Unchecked, check
 from .remedies import missing
 
+_CREATES = "CREATE POLICY"
 _ROW_SECURITY = "https://www.postgresql.org/docs/current/ddl-rowsecurity.html"
 
 
@@ -26,9 +28,20 @@ def row_level_security(examination: Examination) -> Iterator[Symptom | Unchecked
             "the application names no RowLevelSecurity; pass an --app that has one, or in Python row_level_security=."
         )
         return
+    by_object: dict[str, list[Finding]] = {}
     for finding in rls.verify(examination.connection, attempts=False):
+        by_object.setdefault(finding.object, []).append(finding)
+    for name, findings in by_object.items():
         # Policies and roles are corrected by a person: the statement may take rights from other programs, too.
-        yield Symptom(finding.object, finding.risk, remedy=finding.remedy)
+        risks = "; ".join(dict.fromkeys(each.risk for each in findings))
+        yield Symptom(name, risks, remedy=_remedy([each.remedy for each in findings]))
+
+
+def _remedy(remedies: Sequence[str]) -> str:
+    """The remedies of one object as one. Those that are a part of another one are left out."""
+    kept = [each for each in dict.fromkeys(remedies) if not any(each in other != each for other in remedies)]
+    remedy = ";\n".join(kept)
+    return f"{remedy}\nOr for all tables: dotmac-db rls apply --app …" if _CREATES in remedy else remedy
 
 
 @check("role-bypasses-policies", Severity.ERROR, on=POSTGRESQL, source=_ROW_SECURITY)
