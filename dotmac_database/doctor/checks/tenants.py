@@ -39,8 +39,8 @@ def row_level_security(examination: Examination) -> Iterator[Symptom | Unchecked
 
 def _remedy(remedies: Sequence[str]) -> str:
     """The remedies of one object as one. Those that are a part of another one are left out."""
-    kept = [each for each in dict.fromkeys(remedies) if not any(each in other != each for other in remedies)]
-    remedy = ";\n".join(kept)
+    chosen = [each for each in dict.fromkeys(remedies) if not any(each in other != each for other in remedies)]
+    remedy = ";\n".join(chosen)
     return f"{remedy}\nOr for all tables: dotmac-db rls apply --app …" if _CREATES in remedy else remedy
 
 
@@ -98,7 +98,7 @@ def loose_key(examination: Examination) -> Iterator[Symptom | Unchecked]:
     source="https://www.postgresql.org/docs/current/indexes-multicolumn.html",
 )
 def tenant_not_leading(examination: Examination) -> Iterator[Symptom | Unchecked]:
-    """A tenants' table without an index that begins with the tenant column."""
+    """A tenants' table without an index that begins with the tenant column. Small tables: notes."""
     protected = (pair for each in examination.metadata for pair in protected_tables(each).items())
     for table, column in protected:
         facts = examination.of(table)
