@@ -53,10 +53,10 @@ def stats(
     with BYPASSRLS, where row-level security would hide rows. Exit codes: 0; 1 TENANT has no rows.
     """
     absence = None
-    with open_target(app, url) as target, target.database.engine.connect() as connection, progress() as report:
-        usage = measure(connection, target.metadata, tenant=tenant, signer=_signer(target), report=report)
+    with open_target(app, url) as target, progress() as report:
+        with target.database.engine.connect() as connection:
+            usage = measure(connection, target.metadata, tenant=tenant, signer=_signer(target), report=report)
         if tenant is not None and not usage.tenants[0].tables:
-            connection.rollback()
             absence = without_rows(target, tenant)
     parts = _summary(usage) if tenant is None else _by_table(usage.tenants[0])
     show(_document(usage), *parts, as_json=as_json)
