@@ -121,6 +121,16 @@ from .transactions import (
 )
 from .types import UTCDateTime
 
+
+def __getattr__(name: str) -> str:
+    """``__version__``, the version of the installed package, which is read when it is asked for."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version
+
+    return version("dotmac-database-toolkit")
+
+
 __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for constants
     "ALL_TENANTS",
     "Aggregate",

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
+from .. import __version__
 from .doctor import doctor
 from .health import health
 from .output import ExitCode, failure, note
@@ -56,9 +57,18 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"dotmac-db {__version__}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     traceback: Annotated[bool, typer.Option("--traceback", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version of the toolkit.", callback=_show_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Look after the databases of the DotMac Database Toolkit."""
 

@@ -29,7 +29,8 @@ def health(
 ) -> None:
     """Check whether the database answers, and the state of its connections, locks, replication and storage.
 
-    Exit codes: 0 healthy, 1 degraded, 3 unhealthy (it can't be reached), 4 the check itself failed.
+    Exit codes: 0 healthy; 1 degraded: it answers, and something needs attention; 3 unhealthy: it can't be reached, or
+    refuses work; 4 unknown: the check itself failed.
     """
     if address and url:
         raise MisuseError("Name the database once: URL or --url, not both.", field="--url")

@@ -9,6 +9,7 @@ import typer
 from sqlalchemy import MetaData
 
 from ..dialects.features import has_policies
+from ..engines import Database
 from ..errors import MisuseError
 from ..policies import Policy
 from ..row_policies import RowLevelSecurity
@@ -27,6 +28,8 @@ def sql(
 ) -> None:
     """Print the SQL that creates the policies, as one transaction that psql can run. Connects to nothing."""
     with open_target(app) as target:
+        if target.own_database is not None:
+            _require_policies(target.own_database)
         securities = _securities(target)
         statements = _statements(securities, drop=drop)
     if not drop:
@@ -44,9 +47,9 @@ def apply(
 ) -> None:
     """Create the policies in the database, in one transaction. It can be repeated. Run it as the tables' owner."""
     with open_target(app, url) as target:
+        _require_policies(target.database)
         securities = _securities(target)
         statements = _statements(securities)
-        _require_postgresql(target)
         intent = f"These {counted(len(statements), 'statement')} will run on {target.address}:"
         applied = proceed(f"{intent}\n{_script(statements)}", dry_run=dry_run, yes=yes)
         if applied:
@@ -73,8 +76,8 @@ def verify(
     Exit codes: 0 there are none, 1 there are findings.
     """
     with open_target(app, url) as target:
+        _require_policies(target.database)
         securities = _securities(target)
-        _require_postgresql(target)
         with target.database.engine.connect() as connection:
             findings = [
                 finding
@@ -123,9 +126,10 @@ def _policies_of(target: Target, metadata: MetaData) -> Iterator[Policy[Any]]:
     return (each for each in target.policies if each.model.metadata is metadata)
 
 
-def _require_postgresql(target: Target) -> None:
-    if not has_policies(target.database.url.get_backend_name()):
-        raise MisuseError("Row-level security requires PostgreSQL; this is another database.", field="--url")
+def _require_policies(database: Database) -> None:
+    name = database.url.get_backend_name()
+    if not has_policies(name):
+        raise MisuseError(f"Row-level security requires PostgreSQL; this is {name}.", field="--url")
 
 
 def _note_secret(securities: Sequence[RowLevelSecurity]) -> None:

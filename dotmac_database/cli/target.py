@@ -102,7 +102,9 @@ class Target:
             )
         missing = missing_file(self.named_database.url)
         if missing is not None:
-            raise DatabaseUnavailableError(f"There is no file {missing}.")
+            raise DatabaseUnavailableError(
+                f"There is no file {missing}. Create it with its tables first, by a migration or create_all."
+            )
         return self.named_database
 
     @property
@@ -183,6 +185,11 @@ def _from_app(app: str) -> Target:
     metadata = getattr(value, "metadata", None)
     if isinstance(metadata, MetaData):
         return Target(app, named_metadata=metadata)
+    if callable(getattr(value, "include_router", None)):
+        raise MisuseError(
+            f"--app {app}: it is {_described(value)}. Pass the plugin by --app; `doctor` takes the app by --routes.",
+            field="--app",
+        )
     raise MisuseError(
         f"--app {app}: it is {_described(value)}. It must be a DatabasePlugin, a Database, a RowLevelSecurity, "
         "a MetaData, a declarative base, or SQLModel.",

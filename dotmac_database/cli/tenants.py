@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..usage import TableKind, TenantUsage, Usage, find_tenants, measure
-from .output import JsonOption, counted, note, progress, show, size, table
+from .output import ExitCode, JsonOption, counted, note, progress, show, size, table
 from .target import AppOption, Target, UrlOption, open_target
+from .tenant_names import without_rows
 
 if TYPE_CHECKING:
     from ..tenancy.rls.signature import Signer
@@ -49,15 +50,22 @@ def stats(
     """Count the rows of each tenant, and estimate the space that they take.
 
     Without TENANT each table is read completely. Soft-deleted rows are counted. It needs the tables' owner, or a role
-    with BYPASSRLS, where row-level security would hide rows.
+    with BYPASSRLS, where row-level security would hide rows. Exit codes: 0; 1 TENANT has no rows.
     """
-    with open_target(app, url) as target, target.database.engine.connect() as connection, progress() as report:
-        usage = measure(connection, target.metadata, tenant=tenant, signer=_signer(target), report=report)
+    absence = None
+    with open_target(app, url) as target, progress() as report:
+        with target.database.engine.connect() as connection:
+            usage = measure(connection, target.metadata, tenant=tenant, signer=_signer(target), report=report)
+        if tenant is not None and not usage.tenants[0].tables:
+            absence = without_rows(target, tenant)
     parts = _summary(usage) if tenant is None else _by_table(usage.tenants[0])
     show(_document(usage), *parts, as_json=as_json)
     _note_absent(usage.absent)
     if usage.unattributed:
         note(f"These tables have rows of tenants, but nothing tells whose: {', '.join(usage.unattributed)}.")
+    if absence is not None:
+        note(absence, style="bold red")
+        raise typer.Exit(ExitCode.FINDINGS)
 
 
 def _signer(target: Target) -> Signer | None:
@@ -102,7 +110,8 @@ def _by_table(usage: TenantUsage) -> Iterator[object]:
     rows = [(each.table, each.kind, each.rows, size(each.bytes), each.oldest, each.newest) for each in usage.tables]
     yield from _tables(columns, rows)
     total = sum(each.rows for each in usage.tables)
-    yield f"{usage.tenant} has {counted(total, 'row')}." if total else f"{usage.tenant} has no rows in any table."
+    if total:
+        yield f"{usage.tenant} has {counted(total, 'row')}."
 
 
 def _document(usage: Usage) -> dict[str, object]:

@@ -15,10 +15,25 @@ from ..transfers import (
     TransferProgress,
     delete_tenant,
     export_tenant,
+    has_rows,
     import_tenant,
 )
-from .output import DryRunOption, ExitCode, JsonOption, Report, YesOption, counted, proceed, progress, show, size, table
-from .target import AppOption, UrlOption, open_target
+from .output import (
+    DryRunOption,
+    ExitCode,
+    JsonOption,
+    Report,
+    YesOption,
+    counted,
+    note,
+    proceed,
+    progress,
+    show,
+    size,
+    table,
+)
+from .target import AppOption, Target, UrlOption, open_target
+from .tenant_names import similar, without_rows
 from .tenants import tenants
 
 __all__ = ["tenants"]
@@ -34,13 +49,18 @@ def export(
     app: AppOption = None,
     url: UrlOption = None,
     compress: Annotated[bool, typer.Option("--gzip", help="Compress the files.")] = False,
+    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Also export a tenant without rows.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write all rows of a tenant into a folder: NDJSON files and a manifest with counts and checksums.
 
-    The rows are the state of one moment. The same command resumes an export that was interrupted.
+    The rows are the state of one moment. The same command resumes an export that was interrupted. Exit codes: 0 it is
+    finished; 4 the tenant has no rows, and nothing is written.
     """
     with open_target(app, url) as target, progress() as report:
+        if not allow_empty and not has_rows(target.database, target.metadata, tenant, rls=target.rls):
+            note(without_rows(target, tenant), style="bold red")
+            raise typer.Exit(ExitCode.REFUSED)
         manifest = export_tenant(
             target.database,
             target.metadata,
@@ -72,7 +92,8 @@ def import_(
     """
     with open_target(app, url) as target:
         manifest = Manifest.read(folder)
-        intent = f"{counted(manifest.rows, 'row')} of {tenant} will be written to {target.address}."
+        would = "would" if dry_run else "will"
+        intent = f"{counted(manifest.rows, 'row')} of {tenant} {would} be written to {target.address}."
         writes = proceed(intent, dry_run=dry_run, yes=yes)
         with progress() as report:
             result = import_tenant(
@@ -106,16 +127,27 @@ def delete(
     """
     with open_target(app, url) as target:
         plan = delete_tenant(target.database, target.metadata, tenant, rls=target.rls, dry_run=True)
-        intent = f"{counted(sum(plan.rows.values()), 'row')} of {tenant} will be deleted from {target.address}."
-        result = plan
-        if proceed(intent, dry_run=dry_run, yes=yes):
+        if _is_to_be_deleted(target, tenant, plan, dry_run=dry_run, yes=yes):
             with progress() as report:
                 result = delete_tenant(
                     target.database, target.metadata, tenant, rls=target.rls, on_progress=_reporting(report)
                 )
+        else:
+            result = plan
     show(_deletion(result), *_counts(result.rows), *_remaining(result), as_json=as_json)
     if any(each.rows for each in result.remaining):
         raise typer.Exit(ExitCode.FINDINGS)
+
+
+def _is_to_be_deleted(target: Target, tenant: str, plan: DeletionReport, *, dry_run: bool, yes: bool) -> bool:
+    """Whether to delete, by the answer of the user. Where there is nothing to delete, nobody is asked."""
+    rows = sum(plan.rows.values())
+    if rows:
+        would = "would" if dry_run else "will"
+        intent = f"{counted(rows, 'row')} of {tenant} {would} be deleted from {target.address}."
+        return proceed(intent, dry_run=dry_run, yes=yes)
+    note(f"{tenant} has no rows: nothing to delete{similar(target, tenant)}")
+    return yes and not dry_run  # an interrupted deletion may have left notes of the tenant's imports
 
 
 def _reporting(report: Report) -> OnProgress:

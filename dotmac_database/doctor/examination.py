@@ -11,11 +11,12 @@ from sqlalchemy import Connection, MetaData, Table
 from ..declared_reads import DeclaredRead
 from ..row_policies import RowLevelSecurity
 from .facts import Facts, TableFacts
-from .limits import Limits
+from .findings import Severity
+from .limits import MEBIBYTE, Limits
 from .postgresql_facts import postgresql_facts
 from .sqlite_facts import sqlite_facts
 
-_READERS: Mapping[str, Callable[[Connection, Sequence[str]], Facts]] = {
+_READERS: Mapping[str, Callable[[Connection, Sequence[str], int], Facts]] = {
     "postgresql": postgresql_facts,
     "sqlite": sqlite_facts,
 }
@@ -67,8 +68,8 @@ class Examination:
 
     @cached_property
     def facts(self) -> Facts:
-        """All tables in the schemas of the models. Four statements, at the first use."""
-        return _READERS[self.dialect](self.connection, self.schemas)
+        """All tables in the schemas of the models. Four statements at the first use, and on SQLite a few more."""
+        return _READERS[self.dialect](self.connection, self.schemas, self.limits.large_rows)
 
     @property
     def tables(self) -> list[TableFacts]:
@@ -83,7 +84,17 @@ class Examination:
         """Whether the table has few rows and bytes. A table of unknown size counts as small."""
         return (table.rows or 0) < self.limits.large_rows and (table.bytes or 0) < self.limits.large_bytes
 
+    def severity(self, table: TableFacts) -> Severity | None:
+        """A note where a read of the whole table costs nothing worth an index; None: that of the check."""
+        return Severity.NOTE if self.is_small(table) else None
+
     def size(self, table: TableFacts) -> str:
-        """The size of a table in words."""
-        rows = "an unknown number of" if table.rows is None else f"about {table.rows:,}"
-        return f"{rows} rows" if table.bytes is None else f"{rows} rows, {table.bytes / 2**20:,.1f} MiB"
+        """The size of a table in words. PostgreSQL knows no number of rows before the first ANALYZE."""
+        parts = []
+        if table.rows is not None:
+            exactness = "at least " if table.is_cut else "" if table.bytes is None else "about "
+            parts.append(f"{exactness}{table.rows:,} {'row' if table.rows == 1 else 'rows'}")
+        if table.bytes is not None:
+            small = table.bytes < MEBIBYTE / 10
+            parts.append("less than 0.1 MiB" if small else f"{table.bytes / MEBIBYTE:,.1f} MiB")
+        return ", ".join(parts) or "of unknown size"

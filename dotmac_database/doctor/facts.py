@@ -71,7 +71,10 @@ class ConstraintFacts:
 
 @dataclass(slots=True)
 class TableFacts:
-    """A table. ``sql`` is its quoted name, with its schema on PostgreSQL. ``rows`` is an estimate; None: unknown."""
+    """A table. ``sql`` is its quoted name, with its schema on PostgreSQL. ``rows`` is an estimate; None: unknown.
+
+    ``is_cut``: the rows were counted only up to ``rows``, and there may be more.
+    """
 
     schema: str
     name: str
@@ -79,6 +82,7 @@ class TableFacts:
     rows: int | None = None
     bytes: int | None = None
     partitioned: bool = False
+    is_cut: bool = False
     columns: dict[str, ColumnFacts] = field(default_factory=dict)
     indexes: list[IndexFacts] = field(default_factory=list)
     foreign_keys: list[ForeignKeyFacts] = field(default_factory=list)

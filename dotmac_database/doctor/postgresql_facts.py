@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from .facts import ColumnFacts, ConstraintFacts, Facts, ForeignKeyFacts, IndexFacts, TableFacts
 
 
-def postgresql_facts(connection: Connection, schemas: Sequence[str]) -> Facts:
+def postgresql_facts(connection: Connection, schemas: Sequence[str], _most_rows: int) -> Facts:
     """The tables of these schemas, without partitions (their parent stands for them) and tables of extensions."""
     parameters = {"schemas": list(schemas)}
     by_oid = {}

@@ -31,8 +31,8 @@ from ..dialects.history_triggers import (
     is_current,
     needs_columns,
 )
-from ..dialects.settings import SETTINGS_TABLE
 from ..errors import MisuseError
+from .own_tables import keep_own_tables
 from .tables import history_of, recorded, run_statements
 
 
@@ -156,12 +156,14 @@ def _render_disable(_context: AutogenContext, operation: DisableHistory) -> str:
 def compare_history(metadata: MetaData, then: Callable[..., None] | None = None) -> Callable[..., None]:
     """A ``process_revision_directives`` that adds the triggers which the tables of ``metadata`` need.
 
-    ``then`` is another one, which is called afterwards, such as ``compare_tenant_rls(metadata)``. SQLite's table
-    ``dotmac_settings``, which is in no metadata, is ignored.
+    ``then`` is another one, which is called afterwards, such as ``compare_tenant_rls(metadata)``. The toolkit's own
+    tables, such as ``dotmac_transfers``, need not be in the metadata, and are never dropped.
     """
 
     def process(context: MigrationContext, revision: object, directives: list[alembic_ops.MigrationScript]) -> None:
         connection: Connection | None = context.connection
+        if directives:
+            keep_own_tables(directives[0])
         if connection is not None and directives and has_history(connection.dialect.name):
             _add_triggers(connection, metadata, directives[0])
         if then is not None:
@@ -174,8 +176,6 @@ def _add_triggers(connection: Connection, metadata: MetaData, script: alembic_op
     upgrade, downgrade = script.upgrade_ops, script.downgrade_ops
     if upgrade is None or downgrade is None:
         return
-    for operations in (upgrade, downgrade):
-        operations.ops[:] = [each for each in operations.ops if getattr(each, "table_name", None) != SETTINGS_TABLE]
     changed = {getattr(each, "table_name", None) for each in upgrade.ops}
     for table in metadata.sorted_tables:
         history = history_of(table)

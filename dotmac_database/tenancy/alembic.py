@@ -22,6 +22,7 @@ from sqlalchemy import Connection, MetaData, Table, text
 
 from ..dialects.features import has_policies
 from ..errors import ValidationError
+from ..history.own_tables import keep_own_tables
 from .rls.policies import (
     POLICY,
     drop_statements,
@@ -288,14 +289,16 @@ def compare_tenant_rls(
     ``rls``: also its policies of actors' rights, if they are missing or were made of other rules; ``all_tenants`` and
     ``signed`` are then those of ``rls``. Rules are compared by the comments of the policies; `RowLevelSecurity.verify`
     compares the policies themselves.
-    ``signed``: a policy that accepts settings without a signature is replaced. The toolkit's own table of keys is
-    ignored if Alembic compares all schemas.
+    ``signed``: a policy that accepts settings without a signature is replaced. The toolkit's own tables are
+    never dropped.
     """
     if rls is not None:
         all_tenants, signed = rls.all_tenants, rls.signer is not None
 
     def process(context: MigrationContext, _revision: object, directives: list[alembic_ops.MigrationScript]) -> None:
         connection: Connection | None = context.connection
+        if directives:
+            keep_own_tables(directives[0])
         if connection is None or not has_policies(connection.dialect.name) or not directives:
             return
         policies = {tuple(row[:2]): row.signed for row in connection.execute(text(_POLICIES), _PARAMETERS)}

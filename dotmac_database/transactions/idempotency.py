@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from ..dialects import dialect_named, translated
 from ..dialects.own_statements import OWN
+from ..dialects.own_tables import IDEMPOTENCY_TABLE
 from ..errors import DuplicateEntityError, ValidationError
 from ..execution.state import sole_connection, sync_session
 from ..types import UTCDateTime, as_utc, utc_now
@@ -31,7 +32,7 @@ idempotency_metadata = MetaData()
 """The metadata of this module's table, for ``create_all`` or a migration."""
 
 _KEYS = Table(
-    "dotmac_idempotency_keys",
+    IDEMPOTENCY_TABLE,
     idempotency_metadata,
     Column("tenant_id", String(128), primary_key=True),
     Column("key", String(MAX_KEY), primary_key=True),

@@ -6,6 +6,7 @@ from .exporting import export_tenant
 from .importing import ImportReport, import_tenant
 from .journal import transfer_metadata
 from .manifest import ExportedColumn, ExportedTable, Head, Manifest, Part
+from .presence import has_rows
 from .progress import OnProgress, TransferProgress
 from .remaining import Remaining
 
@@ -22,6 +23,7 @@ __all__ = [
     "TransferProgress",
     "delete_tenant",
     "export_tenant",
+    "has_rows",
     "import_tenant",
     "transfer_metadata",
     "verify_export",

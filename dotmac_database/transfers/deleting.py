@@ -17,7 +17,7 @@ from ..history.tables import history_of
 from ..tenancy import RowLevelSecurity
 from . import journal
 from .holdings import Holding
-from .progress import OnProgress, TransferProgress
+from .progress import OnProgress, TransferProgress, in_words
 from .remaining import Remaining, remaining_rows
 from .target import Metadata, Target, open_target, translating
 
@@ -70,7 +70,7 @@ def delete_tenant(
             return DeletionReport(counts, remaining, dry_run=True)
         blocking = [each for each in remaining if each.blocks]
         if blocking:
-            reasons = "; ".join(f"{each.rows} rows of {each.table}: {each.reason}" for each in blocking)
+            reasons = "; ".join(f"{in_words(each.rows or 0)} of {each.table}: {each.reason}" for each in blocking)
             raise ConstraintViolationError(f"The tenant can't be deleted. {reasons}. Nothing was deleted.")
         deleter = _Deleter(target, batch_rows, on_progress, sum(counts.values()))
         deleter.delete_all()

@@ -110,7 +110,9 @@ def _begin(folder: Path, target: Target, *, compressed: bool, part_rows: int) ->
     elif not head.is_of(target.tenant):
         raise TenantIsolationError(f"{folder} has the export of another tenant.")
     elif (folder / MANIFEST).exists():
-        raise ValidationError(f"{folder} has a finished export.", field="folder")
+        raise ValidationError(
+            f"{folder} has a finished export. Choose another folder, or delete this one.", field="folder"
+        )
     elif (head.dialect, head.compressed, head.part_rows, head.format) != (dialect, compressed, part_rows, FORMAT):
         raise ValidationError(
             f"{folder} has an export with other options: resume it with the same ones.", field="folder"

@@ -30,7 +30,7 @@ from .checking import (
 )
 from .holdings import Belonging, Holding
 from .manifest import ExportedTable, Manifest, Part
-from .progress import OnProgress, TransferProgress
+from .progress import OnProgress, TransferProgress, in_words
 from .target import Metadata, Target, open_target, translating
 
 
@@ -134,12 +134,12 @@ class _Importer:
             count = self.target.count(connection, holding)
             if count and not done:
                 raise DuplicateEntityError(
-                    f"The tenant has {count} rows in {holding.name} already. Nothing was written."
+                    f"The tenant has {in_words(count)} in {holding.name} already. Nothing was written."
                 )
             if count != written:
                 raise ValidationError(
-                    f"The tenant has {count} rows in {holding.name}, and the interrupted import has written {written}: "
-                    "delete the tenant and import again."
+                    f"The tenant has {in_words(count)} in {holding.name}, and the interrupted import has written "
+                    f"{written}: delete the tenant and import again."
                 )
             if table is None:
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, delete, insert, inspect, select
 from sqlalchemy import exc as sa
 
+from ..dialects.own_tables import TRANSFERS_TABLE
 from ..errors import MisuseError
 
 transfer_metadata = MetaData()
@@ -14,7 +15,7 @@ An import creates the table if the database doesn't have it. A migration can do 
 """
 
 _PARTS = Table(
-    "dotmac_transfers",
+    TRANSFERS_TABLE,
     transfer_metadata,
     Column("export", String(36), primary_key=True),
     Column("part", String(400), primary_key=True),

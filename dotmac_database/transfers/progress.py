@@ -22,3 +22,8 @@ class TransferProgress:
 
 
 OnProgress = Callable[[TransferProgress], object]
+
+
+def in_words(rows: int) -> str:
+    """``1 row`` or ``2 rows``."""
+    return f"{rows:,} {'row' if rows == 1 else 'rows'}"

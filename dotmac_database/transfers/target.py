@@ -120,7 +120,11 @@ def open_target(
         columns = {table: rows.columns(connection, table) for table in (*holdings.by_table, *holdings.shared)}
         present = [table for table in holdings.by_table if columns[table]]
         if not present:
-            raise MisuseError("The database has none of the tenants' tables of these metadata.", field="metadata")
+            raise MisuseError(
+                "The database has none of the tenants' tables of these metadata. Create its tables first, by a "
+                "migration or create_all.",
+                field="metadata",
+            )
         target = Target(engine, tenant, rls, rows, holdings, order, columns, rows.is_confined(connection, present))
         target.prepare(connection)
         _check_hidden(connection, present)

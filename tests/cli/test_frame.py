@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import psycopg
@@ -18,6 +19,7 @@ import pytest
 import typer
 from rich.console import Console
 
+import dotmac_database
 import dotmac_database.cli as command_line
 from dotmac_database import (
     CircuitOpenError,
@@ -376,3 +378,27 @@ def test_an_app_in_the_current_folder(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == "0 tenants.\n0 tenants.\nNo index is missing.\n"
     assert ended.stderr == ""
+
+
+def test_the_version_is_that_of_the_package(run: Run) -> None:
+    ended = run("--version")
+    assert (ended.code, ended.out) == (0, f"dotmac-db {version('dotmac-database-toolkit')}\n")
+    assert dotmac_database.__version__ == version("dotmac-database-toolkit")
+    with pytest.raises(AttributeError, match="has no attribute '__versions__'"):
+        _ = dotmac_database.__versions__
+
+
+@pytest.mark.parametrize("words", [("sql",), ("apply", "--yes"), ("verify",)])
+def test_row_level_security_needs_postgresql_and_nothing_else_is_said(
+    words: tuple[str, ...], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shop.db").touch()
+    (tmp_path / "small_shop.py").write_text(
+        "from dotmac_database_fastapi import DatabasePlugin, tenant_from_header\n"
+        f"plugin = DatabasePlugin('sqlite:///{tmp_path}/shop.db', tenant=tenant_from_header('X-Tenant-ID'))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ended = run("rls", *words, "--app", "small_shop:plugin")
+    sys.modules.pop("small_shop", None)
+    assert (ended.code, ended.out, ended.err) == (2, "", "Row-level security requires PostgreSQL; this is sqlite.\n")

@@ -96,7 +96,7 @@ def test_the_commands_show_the_same_numbers(shop_url: str, run: Run) -> None:
     ]  # fmt: skip
     one = run("tenants", "stats", "b", *app, "--json").document["tenants"]
     assert one == document["tenants"][2:]
-    assert "A has no rows in any table." in run("tenants", "stats", "A", *app).out
+    assert "A has no rows in any table" in run("tenants", "stats", "A", *app).err
     assert "b has 9 rows." in run("tenants", "stats", "b", *app).out
 
 
@@ -371,3 +371,14 @@ def test_progress_is_reported_table_by_table(database: Database) -> None:
         measure(connection, [Base.metadata], report=lambda *each: reports.append(each))
     assert [each[1] for each in reports] == list(range(6))
     assert {each[2] for each in reports} == {6}
+
+
+def test_a_similar_tenant_is_found_by_one_connection(run: Run, shop_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "dotmac_database.cli.target.create_database",
+        lambda url, **options: create_database(url, pool_size=1, max_overflow=0, pool_timeout=0, **options),
+    )
+    for words in (("stats", "A"), ("delete", "A", "--yes")):
+        ended = run("tenants", *words, "--app", f"{APP}:Base", "--url", shop_url)
+        assert "A has no rows" in ended.err
+        assert ended.code == (1 if words[0] == "stats" else 0)

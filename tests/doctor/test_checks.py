@@ -15,7 +15,7 @@ from dotmac_database.doctor import CHECKS, DoctorFinding, Limits, Report, Severi
 
 from .models import Base
 
-STRICT = Limits(bloat_bytes=8192, dead_rows=1000, statistics_days=0, unused_bytes=1, frozen_age=2000)
+STRICT = Limits(bloat_bytes=8192, dead_rows=1000, statistics_days=0, unused_bytes=1, frozen_age=2000, large_rows=0)
 """Limits that small tables exceed."""
 ACCOUNTS = """INSERT INTO accounts (tenant_id, email, at, colour, is_deleted)
 SELECT 'a', 'user' || n || '@example.com', now(), 'red', false FROM generate_series(1, 5000) n"""

@@ -291,7 +291,14 @@ def test_row_level_security_is_verified(target: Database) -> None:
     report = examine(target, Base.metadata, only=["row-level-security"], row_level_security=rls)
     assert report.findings[0].code == "row-level-security"
     assert report.findings[0].severity is Severity.ERROR
-    assert any("accounts" in each.object for each in report)
+    objects = [each.object for each in report]
+    assert len(objects) == len(set(objects))
+    accounts = next(each for each in report if each.object.endswith("accounts"))
+    assert "row-level security is off" in accounts.risk
+    assert "it has no policy" in accounts.risk
+    assert accounts.remedy.count("ENABLE ROW LEVEL SECURITY") == 1
+    assert accounts.remedy.count("FORCE ROW LEVEL SECURITY") == 1
+    assert accounts.remedy.endswith("\nOr for all tables: dotmac-db rls apply --app …")
     with target.engine.begin() as connection:
         rls.apply(connection)
     try:
@@ -313,7 +320,7 @@ def test_pools_that_may_open_too_many_connections(target: Database) -> None:
     assert f"{most * 10} connections" in report.findings[0].risk
     assert examine(small, Base.metadata, only=["too-many-connections"], processes=1).findings == ()
     unlimited = create_database(target.url, max_overflow=-1)
-    reason = "it needs the number of processes, and a Database whose pool has a limit; pass processes=."
+    reason = "it needs the number of processes, and a pool with a limit; pass --processes, or in Python processes=."
     for database, processes in ((small, None), (unlimited, 1)):
         report = examine(database, Base.metadata, only=["too-many-connections"], processes=processes)
         assert [each.reason for each in report.skipped] == [reason]
@@ -335,7 +342,7 @@ def test_the_reads_of_routes_are_advised(target: Database) -> None:
         DeclaredRead(Account, filters=("colour", "at", "is_deleted")),
     ]
     schema = "public" if target.url.get_backend_name() == "postgresql" else "main"
-    report = examine(target, Base.metadata, only=["missing-index"], reads=reads)
+    report = examine(target, Base.metadata, only=["missing-index"], reads=reads, limits=Limits(large_rows=0))
     found = {each.object: each for each in report}
     by_order = found[f"{schema}.Note.tenant_id, order, id"]
     assert by_order.severity is Severity.WARNING
@@ -430,3 +437,62 @@ def test_without_alembic_the_schema_is_not_compared(target: Database, monkeypatc
     assert [each.reason for each in report.skipped] == [
         "Alembic is not installed: pip install 'dotmac-database-toolkit[migrations]'."
     ]
+
+
+@pytest.mark.parametrize(("rows", "severity"), [(0, Severity.NOTE), (1, Severity.NOTE), (30, Severity.WARNING)])
+def test_a_missing_index_of_a_small_table_is_a_note(
+    target: Database, dialect: str, rows: int, severity: Severity
+) -> None:
+    """A database that the migrations have just made has no statistics yet, and nothing to hurry for."""
+    metadata = tables(2)
+    metadata.create_all(target.engine)
+    try:
+        with target.engine.begin() as connection:
+            connection.exec_driver_sql("DROP INDEX t1_by_tenant")
+            for each in range(rows):
+                connection.exec_driver_sql(f"INSERT INTO t1 (id, colour) VALUES ({each}, 'red')")
+        limits = Limits(large_rows=20, large_bytes=16_000)
+        if rows == 30 and dialect == "postgresql":
+            with target.engine.begin() as connection:
+                connection.exec_driver_sql("ANALYZE t1")
+        report = examine(target, metadata, only=["foreign-key-without-index"], limits=limits)
+        assert [each.severity for each in report] == [severity]
+        size = {
+            ("sqlite", 0): "(0 rows)",
+            ("sqlite", 1): "(1 row)",
+            ("sqlite", 30): "(at least 20 rows)",
+            ("postgresql", 30): "(about 30 rows, less than 0.1 MiB)",
+        }.get((dialect, rows), "(less than 0.1 MiB)")
+        assert size in report.findings[0].risk
+        assert report.failed is (rows == 30)
+    finally:
+        metadata.drop_all(target.engine)
+
+
+def test_the_remedy_of_a_missing_index_says_what_to_write_in_the_model(target: Database) -> None:
+    """With the name from the model, the database has what the model says."""
+
+    def models(*arguments: object) -> MetaData:
+        metadata = MetaData()
+        Table("buyers", metadata, Column("id", Integer, primary_key=True))
+        columns = (Column("id", Integer, primary_key=True), Column("order", ForeignKey("buyers.id")))
+        Table("purchases", metadata, *columns, *arguments)  # type: ignore[arg-type]  # columns and indexes
+        return metadata
+
+    before = models()
+    before.create_all(target.engine)
+    try:
+        (found,) = examine(target, before, only=["foreign-key-without-index"])
+        sql, text_of_model = found.remedy.split("\n")
+        assert found.sql == (sql,)
+        assert text_of_model == "In the model, in __table_args__: Index('ix_purchases_order', 'order')"
+        run(target, found)
+        after = models(Index("ix_purchases_order", "order"))
+        report = examine(target, after, only=["foreign-key-without-index", "schema-drift"])
+        assert not [each for each in report if "purchases" in each.object]
+        with target.engine.begin() as connection:
+            connection.exec_driver_sql("DROP INDEX ix_purchases_order")
+        (found,) = examine(target, after, only=["foreign-key-without-index"])
+        assert "The model has this index already." in found.remedy
+    finally:
+        before.drop_all(target.engine)

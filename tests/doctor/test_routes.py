@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI
 from sqlalchemy import insert, text
 
 from dotmac_database import Database, DeclaredRead, SortField, SortOrder, create_database, declare_read
-from dotmac_database.doctor import Report, Severity, examine
+from dotmac_database.doctor import Limits, Report, Severity, examine
 from dotmac_database_fastapi import crud_router, declared_reads, list_router
 from example_app.app import create_app
 from example_app.models import Airport, Base, Country, Inspection, Role, Status, Topic, User
@@ -75,11 +75,15 @@ def example(database_url: str) -> Iterator[Database]:
     database.dispose()
 
 
+STRICT = Limits(large_rows=0)
+"""No table is small."""
+
+
 def diagnosed(example: Database) -> Report:
     app = create_app(Settings(example.url.render_as_string(hide_password=False)))
     plugin = app.state.plugin
     try:
-        return examine(plugin.database, Base.metadata, reads=declared_reads(app), processes=1)
+        return examine(plugin.database, Base.metadata, reads=declared_reads(app), processes=1, limits=STRICT)
     finally:
         plugin.database.dispose()
 

@@ -11,6 +11,7 @@ from dotmac_database import Database
 from tests.cli.conftest import Run, run
 
 from . import models
+from .conftest import new_database
 
 __all__ = ["run"]
 
@@ -59,4 +60,41 @@ def test_a_tenant_moves(run: Run, copy: Database, tmp_path: Path) -> None:
         connection.commit()
     assert run("tenants", "delete", "ours", "--dry-run", *target).code == 1
     ended = run("tenants", "delete", "ours", "--yes", *target)
-    assert (ended.code, "1 rows of pointers" in ended.err) == (4, True)
+    assert (ended.code, "1 row of pointers" in ended.err) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [("our", "our has no rows in any table; did you mean 'ours'?"), ("zzz", "zzz has no rows in any table.")],
+)
+def test_a_mistyped_tenant_is_no_success(run: Run, source: Database, tmp_path: Path, name: str, end: str) -> None:
+    folder, target = tmp_path / "export", ("--app", APP, "--url", address(source))
+    ended = run("tenants", "export", name, str(folder), *target)
+    assert (ended.code, ended.out, ended.err) == (4, "", f"{end}\n")
+    assert not folder.exists()
+    ended = run("tenants", "stats", name, *target)
+    assert (ended.code, end in ended.err) == (1, True)
+    assert run("tenants", "export", name, str(folder), "--allow-empty", *target).code == 0
+    assert (folder / "manifest.json").exists()
+    said = end.replace(" in any table", ": nothing to delete")
+    for words in ((), ("--yes",), ("--dry-run",)):  # it is also how a deletion that is finished is repeated
+        ended = run("tenants", "delete", name, *words, *target)
+        assert (ended.code, ended.err) == (0, f"{said}\n"), words
+
+
+def test_numbers_and_refusals_are_whole_sentences(run: Run, copy: Database, tmp_path: Path) -> None:
+    folder, target = str(tmp_path / "export"), ("--app", APP, "--url", address(copy))
+    assert run("tenants", "export", "ours", folder, *target).code == 0
+    ended = run("tenants", "export", "ours", folder, *target)
+    assert ended.err == f"{folder} has a finished export. Choose another folder, or delete this one.\n"
+    assert "of ours would be deleted from" in run("tenants", "delete", "ours", "--dry-run", *target).err
+
+
+def test_an_import_needs_tables(
+    run: Run, exported: Path, dialect: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with new_database(dialect, request, tmp_path) as database:
+        words = ("tenants", "import", "ours", str(exported), "--yes", "--app", APP, "--url", address(database))
+        ended = run(*words)
+        assert ended.code == (3 if dialect == "sqlite" else 2)
+        assert "tables first, by a migration or create_all." in ended.err

@@ -156,7 +156,7 @@ def test_rows_of_another_tenant_are_refused(
 
 
 def test_a_tenant_that_is_there_is_refused(source: Database, exported: Path) -> None:
-    with pytest.raises(DuplicateEntityError, match="The tenant has 1 rows in accounts already"):
+    with pytest.raises(DuplicateEntityError, match="The tenant has 1 row in accounts already"):
         import_tenant(source, models.METADATA, "ours", exported)
     with pytest.raises(TenantIsolationError, match="another tenant"):
         import_tenant(source, models.METADATA, "theirs", exported)
@@ -269,7 +269,7 @@ def test_rows_of_others_that_reference_the_tenant_block_a_deletion(copy: Databas
     assert report.blocked
     reasons = {(each.table, each.rows, each.blocks) for each in report.remaining if each.rows}
     assert reasons == {("pointers", 1, True), ("pointers", 2, False), ("categories", 1, True)}
-    with pytest.raises(DatabaseError, match="1 rows of categories: parent_id references categories"):
+    with pytest.raises(DatabaseError, match="1 row of categories: parent_id references categories"):
         delete_tenant(copy, models.METADATA, "ours")
     with copy.engine.begin() as connection:
         assert models.every_row(connection) == before

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...dialects.history_triggers import create_statements, outdated
-from ...dialects.settings import SETTINGS_TABLE
+from ...dialects.own_tables import OWN_TABLES
 from ...history.tables import history_of, recorded
+from ...outbox.table import NAME as OUTBOX
 from ..comparing import Difference, differences
 from ..examination import Examination
 from ..findings import Severity
 from ..registry import BOTH, Symptom, Unchecked, check
 
+_OWN = OWN_TABLES | {OUTBOX}
 _NEEDS = "Alembic is not installed: pip install 'dotmac-database-toolkit[migrations]'."
 
 
@@ -24,7 +26,7 @@ def schema_drift(examination: Examination) -> Iterator[Symptom | Unchecked]:
         yield Unchecked(_NEEDS)
         return
     for each in all_differences:
-        if each.table != SETTINGS_TABLE:
+        if not (each.is_extra and each.table in _OWN):
             yield _symptom(each)
 
 

@@ -11,7 +11,7 @@ from ..examination import Examination
 from ..facts import IndexFacts
 from ..findings import Severity
 from ..registry import BOTH, POSTGRESQL, Symptom, Unchecked, check
-from .tenants import concurrently, create_index
+from .remedies import concurrently, missing
 
 
 @check(
@@ -21,7 +21,7 @@ from .tenants import concurrently, create_index
     source="https://www.postgresql.org/docs/current/ddl-constraints.html#DDL-CONSTRAINTS-FK",
 )
 def foreign_key_without_index(examination: Examination) -> Iterator[Symptom | Unchecked]:
-    """A foreign key whose columns are not the first ones of an index."""
+    """A foreign key whose columns are not the first ones of an index. Small tables: notes."""
     for table in examination.tables:
         advised: set[frozenset[str]] = set()
         for key in table.foreign_keys:
@@ -29,11 +29,14 @@ def foreign_key_without_index(examination: Examination) -> Iterator[Symptom | Un
             if columns in advised or any(index.begins_with(columns) for index in table.indexes):
                 continue
             advised.add(columns)
+            sql, remedy = missing(examination, table, key.columns)
             yield Symptom(
                 f"{table.label}.{', '.join(key.columns)}",
                 f"To delete a row of {key.parent}, or to change its key, the database reads the whole table "
                 f"({examination.size(table)}); so does a join by this key.",
-                [create_index(examination, table, table.quoted(key.columns))],
+                [sql],
+                remedy,
+                severity=examination.severity(table),
             )
 
 

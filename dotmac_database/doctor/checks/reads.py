@@ -56,7 +56,9 @@ def missing_index(examination: Examination) -> Iterator[Symptom | Unchecked]:
     """A list of the routes whose default order has no index. Small tables, and other sorts and filters: notes."""
     reads = examination.reads
     if not reads:
-        yield Unchecked("no route declares what it reads; pass reads=, or an --app with routers of the toolkit.")
+        yield Unchecked(
+            "no route declares what it reads; pass --routes module:app, or in Python reads=declared_reads(app)."
+        )
         return
     catalogue = _Catalogue(examination, _tables_of(examination, reads))
     seen: set[str] = set()
@@ -146,8 +148,8 @@ class _Advised:
         table = advice.index.table
         facts = None if table is None else self.examination.facts.get(self._key(table))
         size = "" if facts is None else f" ({self.examination.size(facts)})"
-        if facts is not None and facts.rows is not None and self.examination.is_small(facts):
-            severity = Severity.NOTE  # the planner reads such a table as a whole
+        if facts is not None:
+            severity = self.examination.severity(facts) or severity  # the planner reads a small table as a whole
         label = advice.table if facts is None else facts.label
         extension = [] if advice.extension is None else [f"CREATE EXTENSION IF NOT EXISTS {advice.extension}"]
         return Symptom(

@@ -15,7 +15,7 @@ from ..examination import Examination
 from ..facts import IndexFacts, TableFacts
 from ..findings import Severity
 from ..registry import BOTH, POSTGRESQL, Symptom, Unchecked, check
-from .tenants import create_index
+from .remedies import create_index
 
 _AS_UTC = "AT TIME ZONE 'UTC'"
 _DONT = "https://wiki.postgresql.org/wiki/Don%27t_Do_This"

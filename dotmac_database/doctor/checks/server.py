@@ -59,7 +59,9 @@ def too_many_connections(examination: Examination) -> Iterator[Symptom | Uncheck
     """The pools of all processes may open more connections than the server has."""
     pools = examination.pools
     if pools is None:
-        yield Unchecked("it needs the number of processes, and a Database whose pool has a limit; pass processes=.")
+        yield Unchecked(
+            "it needs the number of processes, and a pool with a limit; pass --processes, or in Python processes=."
+        )
         return
     settings = examination.settings
     reserved = sum(int(settings.get(name, 0)) for name in ("superuser_reserved_connections", "reserved_connections"))

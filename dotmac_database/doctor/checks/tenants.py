@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import text
 
 from ...history.tables import source_of
+from ...tenancy import Finding
 from ...tenancy.keys import loose_keys
 from ...tenancy.rls.policies import protected_tables
 from ..examination import Examination
-from ..facts import TableFacts
 from ..findings import Severity
 from ..registry import BOTH, POSTGRESQL, Symptom, Unchecked, check
+from .remedies import missing
 
+_CREATES = "CREATE POLICY"
 _ROW_SECURITY = "https://www.postgresql.org/docs/current/ddl-rowsecurity.html"
 
 
@@ -22,11 +24,24 @@ def row_level_security(examination: Examination) -> Iterator[Symptom | Unchecked
     """A way past the policies of row-level security, as `RowLevelSecurity.verify` finds it without attempts."""
     rls = examination.row_level_security
     if rls is None:
-        yield Unchecked("the application names no RowLevelSecurity; pass row_level_security=.")
+        yield Unchecked(
+            "the application names no RowLevelSecurity; pass an --app that has one, or in Python row_level_security=."
+        )
         return
+    by_object: dict[str, list[Finding]] = {}
     for finding in rls.verify(examination.connection, attempts=False):
+        by_object.setdefault(finding.object, []).append(finding)
+    for name, findings in by_object.items():
         # Policies and roles are corrected by a person: the statement may take rights from other programs, too.
-        yield Symptom(finding.object, finding.risk, remedy=finding.remedy)
+        risks = "; ".join(dict.fromkeys(each.risk for each in findings))
+        yield Symptom(name, risks, remedy=_remedy([each.remedy for each in findings]))
+
+
+def _remedy(remedies: Sequence[str]) -> str:
+    """The remedies of one object as one. Those that are a part of another one are left out."""
+    chosen = [each for each in dict.fromkeys(remedies) if not any(each in other != each for other in remedies)]
+    remedy = ";\n".join(chosen)
+    return f"{remedy}\nOr for all tables: dotmac-db rls apply --app …" if _CREATES in remedy else remedy
 
 
 @check("role-bypasses-policies", Severity.ERROR, on=POSTGRESQL, source=_ROW_SECURITY)
@@ -83,7 +98,7 @@ def loose_key(examination: Examination) -> Iterator[Symptom | Unchecked]:
     source="https://www.postgresql.org/docs/current/indexes-multicolumn.html",
 )
 def tenant_not_leading(examination: Examination) -> Iterator[Symptom | Unchecked]:
-    """A tenants' table without an index that begins with the tenant column."""
+    """A tenants' table without an index that begins with the tenant column. Small tables: notes."""
     protected = (pair for each in examination.metadata for pair in protected_tables(each).items())
     for table, column in protected:
         facts = examination.of(table)
@@ -92,23 +107,13 @@ def tenant_not_leading(examination: Examination) -> Iterator[Symptom | Unchecked
         if any(index.begins_with(frozenset((column.name,))) for index in facts.indexes):
             continue
         rest = tuple(each.name for each in table.primary_key.columns if each is not column)
-        columns = facts.quoted((column.name, *(each for each in rest if each in facts.columns)))
+        columns = (column.name, *(each for each in rest if each in facts.columns))
+        sql, remedy = missing(examination, facts, columns)
         yield Symptom(
             f"{facts.label}.{column.name}",
             f"Each statement of a tenant reads the whole table ({examination.size(facts)}), since no index begins with "
             "the tenant.",
-            [create_index(examination, facts, columns)],
+            [sql],
+            remedy,
+            severity=examination.severity(facts),
         )
-
-
-def create_index(examination: Examination, table: TableFacts, columns: str) -> str:
-    """CREATE INDEX, so that writers are not blocked where the database has that."""
-    if examination.dialect in POSTGRESQL:
-        return f"CREATE INDEX{concurrently(examination, table)} ON {table.sql} ({columns})"
-    name = "_".join(("ix", table.name, *(part.strip('"` ') for part in columns.split(","))))
-    return f'CREATE INDEX "{name}" ON {table.sql} ({columns})'
-
-
-def concurrently(examination: Examination, table: TableFacts) -> str:
-    """The word for CREATE INDEX and DROP INDEX. PostgreSQL does not have it for partitioned tables."""
-    return " CONCURRENTLY" if examination.dialect in POSTGRESQL and not table.partitioned else ""
