@@ -44,14 +44,19 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def start(*arguments: str, env: dict[str, str] | None = None, **options: object) -> subprocess.Popen[str]:
-    """Start ``dotmac-db`` as its users do."""
+    """Start ``dotmac-db`` as its users do, who can interrupt it, also if the run of the tests ignores Ctrl-C."""
     environment = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "DOTMAC_APP")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "dotmac_database.cli", *arguments],
-        env={**environment, "PYTHONPATH": str(ROOT), **(env or {})},
-        text=True,
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options},  # type: ignore[call-overload]
-    )
+    # A process inherits what is ignored, such as Ctrl-C in the background of a shell, but no handler.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dotmac_database.cli", *arguments],
+            env={**environment, "PYTHONPATH": str(ROOT), **(env or {})},
+            text=True,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options},  # type: ignore[call-overload]
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +339,7 @@ def test_ctrl_c_while_the_database_works(postgres_url: str) -> None:
         while watcher.execute(waiting).fetchone() is None:
             assert process.poll() is None, process.communicate()
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate()
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, ""), err
     assert err == "Interrupted.\n"
 

@@ -104,7 +104,7 @@ def _sorted(row: dict[str, Any]) -> dict[str, Any]:
 def _comparable(item: tuple[str, Any]) -> tuple[str, str, str]:
     name, value = item
     moment = name in ("created_at", "updated_at") and value is not None
-    key = name == "id" and isinstance(value, UUID) and value.version == 4
+    key = name == "id" and isinstance(value, UUID) and value.version == 7
     return name, type(value).__name__, "" if moment or key else str(value)
 
 
