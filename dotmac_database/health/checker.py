@@ -17,7 +17,7 @@ from ..engines import Database
 from .pools import Subject, subject_of
 from .probes import CheckQueries, Verifier
 from .result import HealthCheckResult, HealthStatus
-from .shared_checks import Outcome, SharedCheck, in_memory, shared_check, shared_check_async
+from .shared_checks import Outcome, in_memory, shared_check, shared_check_async
 
 Target = Session | Engine | AsyncSession | AsyncEngine | Database
 
@@ -108,7 +108,7 @@ class DatabaseHealthChecker:
         try:
             outcome = check.outcome.result(self._remaining(started))
         except FutureTimeout:
-            return self._timed_out(check, started)
+            return self._timed_out(started)
         return self._completed(subject, outcome)
 
     async def _check_async(self, target: object, kind: str) -> HealthCheckResult:
@@ -129,7 +129,7 @@ class DatabaseHealthChecker:
         done, _ = await asyncio.wait({waiting}, timeout=self._remaining(started))
         if done:
             return self._completed(subject, waiting.result())
-        result = self._timed_out(check, started)
+        result = self._timed_out(started)
         await check.ending()
         return result
 
@@ -197,8 +197,7 @@ class DatabaseHealthChecker:
             HealthStatus.UNKNOWN, "The check itself failed.", duration_ms, self._circuit(), error=type(error).__name__
         )
 
-    def _timed_out(self, check: SharedCheck, started: float) -> HealthCheckResult:
-        check.abandon()
+    def _timed_out(self, started: float) -> HealthCheckResult:
         message = f"The database did not answer within {self._time_limit:g} s."
         return HealthCheckResult(
             HealthStatus.UNHEALTHY,

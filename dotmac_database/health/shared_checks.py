@@ -1,7 +1,8 @@
 """Health checks that concurrent callers share: while a check is running, further callers get its outcome.
 
 A check uses a connection outside of the pool, so that it does not wait for a full pool, and does not fill the pool. If
-a check exceeds its time, its connection is cut, and the next caller starts a new check. Callers get the outcome as soon
+a check exceeds its time, it cuts its connection itself, since all of its callers may have stopped waiting, and the next
+caller starts a new check. Callers get the outcome as soon
 as the database has responded. The connection is closed after that. For an async engine this has a time limit of its
 own, since a proxy may never close it; a sync check has a daemon thread, which may wait.
 """
@@ -16,7 +17,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine
@@ -63,7 +64,7 @@ class SharedCheck:
     def hold(self, driver: Any) -> None:
         """Remember the driver's connection, so that `abandon` can cut it. None: there is nothing to cut any more.
 
-        Raises TimeoutError if the check was abandoned while it connected: nobody would cut this connection later.
+        Raises TimeoutError if the check was abandoned while it connected: nothing would cut this connection later.
         """
         with self._lock:
             if driver is not None and self._is_given_up:
@@ -75,35 +76,27 @@ class SharedCheck:
         if not self.outcome.done():
             self.outcome.set_result(outcome)
 
-    def abandon(self) -> None:
-        """End a check whose deadline has passed. Can be called from any thread."""
-        if self.outcome.done() or time.monotonic() < self.deadline:
-            return
-        if self.task is None:
-            self._cut()
-            return
-        with suppress(RuntimeError):  # its event loop is closed, so the check has ended
-            self.task.get_loop().call_soon_threadsafe(self._stop, self.task)
+    def abandon(self) -> bool:
+        """Cut the connection, if it is open. Returns whether it was. Can be called from any thread for psycopg."""
+        with self._lock:
+            self._is_given_up = True
+            return self._driver is not None and cut(self._driver)
+
+    def abandon_task(self, task: asyncio.Task[object]) -> None:
+        """As `abandon`, in the event loop of the ``task`` that runs the check. Without a connection it is cancelled."""
+        # The connection is cut before the task is cancelled. Otherwise asyncpg would send a cancel request to the
+        # frozen server, and wait for it.
+        if not self.outcome.done() and not self.abandon():
+            task.cancel()
 
     async def ending(self) -> None:
-        """Wait at most 0.1 seconds for the abandoned task to end.
+        """Wait at most 0.1 seconds for the task of a check to end, after its deadline.
 
         The event loop may be closed after that. If the task were still running then, psycopg would wait five seconds
         for a server that does not respond.
         """
         if self.task is not None:
             await asyncio.wait({self.task}, timeout=0.1)
-
-    def _stop(self, task: asyncio.Task[object]) -> None:
-        # The connection is cut before the task is cancelled. Otherwise asyncpg would send a cancel request to the
-        # frozen server, and wait for it.
-        if not self._cut():
-            task.cancel()
-
-    def _cut(self) -> bool:
-        with self._lock:
-            self._is_given_up = True
-            return self._driver is not None and cut(self._driver)
 
 
 _LOCK = threading.Lock()
@@ -150,6 +143,9 @@ def _run(check: SharedCheck, engine: Engine, work: Work) -> None:
             asyncio.run(_run_async(check, engine, work))
         return
     started = time.perf_counter()
+    overdue = threading.Timer(check.deadline - time.monotonic(), check.abandon)
+    overdue.daemon = True
+    overdue.start()
     try:
         separate = beside_the_pool(engine)
         try:
@@ -160,13 +156,14 @@ def _run(check: SharedCheck, engine: Engine, work: Work) -> None:
                 separate.dispose()
     except Exception as error:  # noqa: BLE001 - any failure is the outcome of the check
         check.answer(Outcome({}, _since(started), error))
+    finally:
+        overdue.cancel()
 
 
 async def _run_async(check: SharedCheck, engine: Engine, work: Work) -> None:
     started = time.perf_counter()
-    check.task = asyncio.current_task()
-    # If all callers are cancelled, none of them calls abandon(), so the check abandons itself.
-    overdue = asyncio.get_running_loop().call_later(check.deadline - time.monotonic() + 0.1, check.abandon)
+    task = check.task = cast("asyncio.Task[object]", asyncio.current_task())
+    overdue = asyncio.get_running_loop().call_later(check.deadline - time.monotonic(), check.abandon_task, task)
     connection: AsyncConnection | None = None
     outcome = Outcome({}, 0.0, TimeoutError())
     try:

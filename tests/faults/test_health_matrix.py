@@ -21,6 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from dotmac_database import Database, DatabaseHealthChecker, HealthCheckResult, HealthStatus, create_database
 from dotmac_database.health import shared_checks
+from dotmac_database.health.pools import subject_of
 from tests.matrices import sampled
 from tests.postgres import OwnServer
 
@@ -249,6 +250,26 @@ def test_a_server_that_does_not_serve(
     assert not wrong
 
 
+def freeze_at_work(server: OwnServer, place: str, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Freeze the server when a check has its connection, before its statements or after them. Set the event then."""
+    work, frozen = shared_checks._run_work, threading.Event()
+
+    def freeze() -> None:
+        server.freeze()
+        frozen.set()
+
+    def freezing(*arguments: Any) -> Any:
+        if place == "before":
+            freeze()
+            return work(*arguments)
+        details = work(*arguments)
+        freeze()
+        return details
+
+    monkeypatch.setattr(shared_checks, "_run_work", freezing)
+    return frozen
+
+
 @pytest.mark.parametrize("place", ["before", "after"])
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("face", ["sync", "async"])
@@ -256,17 +277,7 @@ def test_a_server_that_freezes_on_the_way(
     server: OwnServer, driver: str, face: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the answer it is unhealthy; after it nothing is wrong, though nobody says goodbye."""
-    held = shared_checks._run_work
-
-    def freezing(*arguments: Any) -> Any:
-        if place == "before":
-            server.freeze()
-            return held(*arguments)
-        details = held(*arguments)
-        server.freeze()
-        return details
-
-    monkeypatch.setattr(shared_checks, "_run_work", freezing)
+    freeze_at_work(server, place, monkeypatch)
     _, engine = made(driver, server.url())
     try:
         # A healthy answer may take its time on a busy machine.
@@ -280,17 +291,55 @@ def test_a_server_that_freezes_on_the_way(
     assert ended < 2 * IN_TIME
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_a_check_whose_callers_stop_waiting_before_its_deadline_ends_itself(
+    server: OwnServer, driver: str, face: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def subject_later(*arguments: Any, **options: Any) -> Any:
+        time.sleep(0.05)  # the caller's time has begun, and the check's has not
+        return subject_of(*arguments, **options)
+
+    monkeypatch.setattr("dotmac_database.health.checker.subject_of", subject_later)
+    freeze_at_work(server, "before", monkeypatch)
+    _, engine = made(driver, server.url())
+    try:
+        result, *_ = timed(face, DatabaseHealthChecker(**QUICK), "connectivity", engine)
+        assert result.status is HealthStatus.UNHEALTHY, result
+        assert until(lambda: not health_threads(), 60)
+    finally:
+        server.thaw()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_check_whose_callers_are_cancelled_at_work_ends_itself(
+    server: OwnServer, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = freeze_at_work(server, "before", monkeypatch)
+    _, engine = made(driver, server.url())
+
+    async def run() -> None:
+        caller = asyncio.create_task(
+            DatabaseHealthChecker(connection_timeout=1, query_timeout=1).async_check_connectivity(engine)
+        )
+        while not frozen.is_set():  # noqa: ASYNC110 - a thread may set it
+            await asyncio.sleep(0.01)
+        caller.cancel()
+        await alone()
+
+    try:
+        asyncio.run(run())
+        assert until(lambda: not health_threads(), 60)
+    finally:
+        server.thaw()
+
+
 def test_a_check_that_is_given_up_while_it_connects_asks_nothing(
     server: OwnServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody would end its thread if the server froze after that."""
-    connects, work = threading.Event(), shared_checks._run_work
-
-    def freezing(*arguments: Any) -> Any:
-        server.freeze()
-        return work(*arguments)
-
-    monkeypatch.setattr(shared_checks, "_run_work", freezing)
+    connects = threading.Event()
+    freeze_at_work(server, "before", monkeypatch)
     _, engine = made("psycopg", server.url())
     event.listen(engine, "do_connect", lambda *_: connects.wait(60) and None)
     try:
