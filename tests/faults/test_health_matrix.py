@@ -467,7 +467,7 @@ def test_an_sqlite_file_through_either_driver(tmp_path: Any, face: str, kind: st
         database = create_database(f"sqlite:///{tmp_path}/x.db")
         result, _, ended = timed(face, DatabaseHealthChecker(), kind, getattr(database, name))
         assert result.status is HealthStatus.HEALTHY, result
-        assert ended < 2
+        assert ended < IN_TIME
 
 
 def test_a_check_from_a_loop_leaves_a_memory_s_transaction_alone() -> None:
