@@ -17,6 +17,7 @@ from .dialects import postgresql_engine, sqlite_engine
 from .dialects.features import has_transaction_settings, needs_event_loop
 from .errors import ValidationError
 from .execution.strict import STRICT_LOADING
+from .uuids import NEW_ID, NewId
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Engine | AsyncEngine)
@@ -257,14 +258,16 @@ class Database:
     """One database, with its engines and session factories, which are created at their first use. Nothing is global.
 
     Sessions do not expire objects on commit, so that a repository's results stay readable. ``strict_loading``: all
-    repositories on the sessions are strict; see `BaseRepository.strict`. ``instrumentation`` is what `instrument` has
-    attached; None: nothing. ``is_observed``: the telemetry needs to know which request runs.
+    repositories on the sessions are strict; see `BaseRepository.strict`. ``new_id`` makes the UUID keys of new rows;
+    None: they are of version 7 (see `create_database`). ``instrumentation`` is what `instrument` has attached; None:
+    nothing. ``is_observed``: the telemetry needs to know which request runs.
     """
 
     url: URL
     options: ConnectionOptions = field(default_factory=ConnectionOptions)
     engine_options: dict[str, Any] = field(default_factory=dict)
     strict_loading: bool = False
+    new_id: NewId | None = None
     instrumentation: object = field(default=None, init=False, repr=False)
     is_observed: bool = field(default=False, init=False, repr=False)
     _lock: RLock = field(default_factory=RLock, init=False, repr=False)
@@ -325,8 +328,9 @@ class Database:
 
     @property
     def session_info(self) -> dict[str, object]:
-        """The ``info`` for sessions of factories of your own, which have the database's ``strict_loading`` by it."""
-        return {STRICT_LOADING: True} if self.strict_loading else {}
+        """The ``info`` for sessions of your own factories: the database's ``strict_loading`` and ``new_id``."""
+        info: dict[str, object] = {STRICT_LOADING: True} if self.strict_loading else {}
+        return info if self.new_id is None else {**info, NEW_ID: self.new_id}
 
     @property
     def limits_time(self) -> bool:
@@ -353,14 +357,22 @@ class Database:
 _CONNECTION = frozenset(ConnectionOptions.__dataclass_fields__)
 
 
-def create_database(url: str | URL, *, strict_loading: bool = False, **options: Any) -> Database:
+def create_database(
+    url: str | URL, *, strict_loading: bool = False, new_id: NewId | None = None, **options: Any
+) -> Database:
     """A `Database` for ``url``, which does not connect yet.
 
     ``options`` are those of `ConnectionOptions` and of SQLAlchemy's ``create_engine`` (``pool_size``, ``max_overflow``,
     ``pool_timeout``, ``pool_recycle``, ``echo``, …). With ``strict_loading``, all repositories on the sessions of the
-    database are strict: their entities raise `LazyLoadError` instead of sending a lazy load. Raises `ValidationError`
-    for a database other than PostgreSQL or SQLite.
+    database are strict: their entities raise `LazyLoadError` instead of sending a lazy load.
+
+    ``new_id`` is called for each new row whose UUID primary key has neither a value nor a default, and returns the key
+    (``uuid.uuid4``, for example). None: the keys are UUIDs of version 7, which begin with the time, so that new rows
+    stand together in the index, and whoever sees a key knows when its row was created. For one class only, give its
+    column a default instead.
+
+    Raises `ValidationError` for a database other than PostgreSQL or SQLite.
     """
     own = {name: value for name, value in options.items() if name in _CONNECTION}
     rest = {name: value for name, value in options.items() if name not in _CONNECTION}
-    return Database(_parsed(url), ConnectionOptions(**own), rest, strict_loading)
+    return Database(_parsed(url), ConnectionOptions(**own), rest, strict_loading, new_id)

@@ -5,9 +5,17 @@ The rule is RFC 9562 (https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-7
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from os import urandom
 from time import time_ns
+from typing import TypeAlias
 from uuid import UUID
+
+NewId: TypeAlias = Callable[[], UUID]
+"""Makes the UUID of a new row."""
+
+NEW_ID = "dotmac_database.new_id"
+"""The key in a session's ``info`` of the `NewId` that makes the UUID keys of its new rows, instead of `uuids7`."""
 
 _COUNTED = 12
 """The bits between the time and the random part, which count the UUIDs of one call (section 6.2, method 1)."""

@@ -69,7 +69,7 @@ class DatabasePlugin:
     ``rls`` names the tenant to PostgreSQL in each transaction. ``tenant_free`` names the views, tables and functions
     that requests may read although no mapped class describes them (see `guard_tenants`). ``name`` distinguishes the
     plugins of an app. ``options`` are those of `create_database`: ``pool_size``, ``max_overflow``, ``pool_timeout``,
-    ``connect_timeout``, ``strict_loading``, ….
+    ``connect_timeout``, ``strict_loading``, ``new_id``, ….
 
     ``policies`` say what each actor may do with which rows (see `Policy`). They need ``actor``, and hold for all
     repositories of a request, also those that you make on its session, and for relationships into their models. A model

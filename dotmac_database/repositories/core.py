@@ -35,6 +35,7 @@ from ..statements.scope import Scope
 from ..statements.writes import Writer
 from ..tenancy.context import ALL_TENANTS, confine
 from ..tenancy.values import valid_tenant
+from ..uuids import NEW_ID
 
 M = TypeVar("M")
 Db = TypeVar("Db", covariant=True)
@@ -307,4 +308,5 @@ class RepositoryCore(Generic[M, Db]):
     def _writer(self, user_id: str | None, include_deleted: bool = False, right: Right = Right.UPDATE) -> Writer:
         reader = self._reader(include_deleted, right)
         rules = None if self._rules is None else self._rules.of(self.traits)
-        return Writer(reader, user_id if user_id is not None else current_actor(), rules)
+        actor = user_id if user_id is not None else current_actor()
+        return Writer(reader, actor, rules, self._session.info.get(NEW_ID))

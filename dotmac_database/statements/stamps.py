@@ -18,7 +18,7 @@ from ..models.living import flag_value
 from ..models.traits import VersionSource
 from ..tenancy.context import ALL_TENANTS
 from ..types import UTCDateTime, utc_now
-from ..uuids import uuids7
+from ..uuids import NewId, uuids7
 from .data import Values, is_sql
 from .fields import Fields
 
@@ -32,6 +32,9 @@ Columns: TypeAlias = dict[str, Column]
 @dataclass(frozen=True, slots=True)
 class Stamps(Fields):
     """Sets values in rows. A value of the data is not replaced, but refused if the rows must not have it."""
+
+    new_id: NewId | None = None
+    """Makes the UUID keys. None: they are of version 7."""
 
     def stamp_new(self, columns: Columns, many: int) -> None:
         """Set the values in new rows.
@@ -126,9 +129,13 @@ class Stamps(Fields):
             columns[key] = [first(None) for _ in range(many)]
 
     def _keys(self, key: str, values: Column | None, many: int) -> Column:
-        """The keys of new rows: UUIDs of version 7 for those that have none."""
+        """The keys of new rows: new UUIDs for those that have none."""
+        missing = many if values is None else sum(each is None for each in values)
+        uuids: Column = [self.new_id() for _ in range(missing)] if self.new_id is not None else uuids7(missing)
+        type_ = self.traits.columns[key].type
+        if self.new_id is not None or not (isinstance(type_, Uuid) and type_.as_uuid):
+            uuids = [self.coerced(key, uuid) for uuid in uuids]
         if values is None:
-            uuids, type_ = uuids7(many), self.traits.columns[key].type
-            takes_uuid = isinstance(type_, Uuid) and type_.as_uuid
-            return uuids if takes_uuid else [self.coerced(key, uuid) for uuid in uuids]
-        return [self.coerced(key, *uuids7(1)) if each is None else each for each in values]
+            return uuids
+        rest = iter(uuids)
+        return [next(rest) if each is None else each for each in values]
