@@ -76,6 +76,10 @@ class Target:
         """How many rows of the table are the tenant's. One statement."""
         return self.rows.count(connection, holding.table, self.condition(holding))
 
+    def has_rows(self, connection: Connection, holding: Holding) -> bool:
+        """Whether a row of the table is the tenant's. One statement."""
+        return self.rows.exists(connection, holding.table, self.condition(holding))
+
     def prepare(self, connection: Connection) -> None:
         """Prepare a transaction: the form of values, and the tenant if row-level security applies."""
         self.rows.prepare(connection, sees_all=not self.confined)
