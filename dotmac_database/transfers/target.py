@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -15,10 +15,10 @@ from ..dialects import cause_of, translate
 from ..dialects.stored import stored_rows_of
 from ..dialects.stored_rows import Condition, StoredColumn, StoredRows
 from ..engines import Database
-from ..errors import MisuseError, PermissionDeniedError, ValidationError
+from ..errors import MisuseError, ValidationError
 from ..tenancy import ALL_TENANTS, RowLevelSecurity
 from ..tenancy.rls.row_level_security import announce_tenant
-from ..tenancy.rls.visibility import hidden_tables
+from ..tenancy.rls.visibility import check_visible
 from ..tenancy.values import valid_tenant
 from ..transactions import idempotency_metadata
 from .holdings import Holding, Holdings, holdings_of
@@ -131,7 +131,7 @@ def open_target(
             )
         target = Target(engine, tenant, rls, rows, holdings, order, columns, rows.is_confined(connection, present))
         target.prepare(connection)
-        _check_hidden(connection, present)
+        check_visible(connection, present, "the policies' secret")
     return target
 
 
@@ -144,17 +144,3 @@ def _engine(database: Database | Engine) -> Engine:
             field="database",
         )
     return database
-
-
-def _check_hidden(connection: Connection, tables: Sequence[Table]) -> None:
-    """Refuse a role that does not see all rows of the transaction's tenant."""
-    hidden = hidden_tables(connection, tables)
-    unreadable = ", ".join(sorted(each.table.fullname for each in hidden if not each.by_policy))
-    if unreadable:
-        raise PermissionDeniedError(f"The role may not read {unreadable}: grant it SELECT, or use another role.")
-    if hidden:
-        names = ", ".join(sorted(each.table.fullname for each in hidden))
-        raise PermissionDeniedError(
-            f"Row-level security hides rows of {names} from the role: use a role with BYPASSRLS, or pass the "
-            "RowLevelSecurity that has the policies' secret."
-        )
