@@ -62,8 +62,8 @@ def refuse_unknown(
 ) -> None:
     """Report each parameter that is neither in ``known`` nor declared by the route.
 
-    ``hidden`` parameters, which the route declares for other actors, are as unknown as those that nobody has. A
-    parameter whose value is one of the ``formats`` (``?format=csv``) is told how an export is chosen.
+    ``hidden`` parameters, which the route declares for other actors, are as unknown as those that nobody has. The
+    message for a parameter whose value is one of the ``formats`` (``?format=csv``) says how an export is chosen.
     """
     unknown = values.keys() - known
     if not unknown:

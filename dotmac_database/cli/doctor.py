@@ -14,7 +14,7 @@ from ..declared_reads import DeclaredRead
 from ..engines import Database
 from ..errors import MisuseError
 from .output import ExitCode, JsonOption, block, counted, show
-from .target import AppOption, Target, UrlOption, imported, open_target
+from .target import AppOption, Target, UrlOption, imported, is_app, open_target
 
 if TYPE_CHECKING:
     from ..doctor import Report
@@ -47,7 +47,7 @@ def doctor(
         str | None,
         typer.Option(
             metavar="MODULE:NAME",
-            help="The FastAPI app whose lists need indexes.",
+            help="The FastAPI app whose lists need indexes. Default: that of --app.",
             show_default=False,
         ),
     ] = None,
@@ -74,7 +74,7 @@ def doctor(
                 only=only or (),
                 skip=skip or (),
                 row_level_security=target.rls,
-                reads=None if routes is None else _reads(routes),
+                reads=_reads(target, routes),
                 processes=processes,
             )
     report = report.without(accept or ())
@@ -109,10 +109,12 @@ def _as_the_app(target: Target) -> Iterator[Database]:
         database.dispose()
 
 
-def _reads(routes: str) -> list[DeclaredRead]:
-    """The reads that an app's lists declare. The plugin is imported already, if the app uses it."""
-    value = imported(routes, option="--routes")
-    if not hasattr(value, "routes"):
+def _reads(target: Target, routes: str | None) -> list[DeclaredRead] | None:
+    """The reads that the lists of an app declare; None: no app is named. Its plugin is imported, if it uses one."""
+    value = target.fastapi if routes is None else imported(routes, option="--routes")
+    if value is None:
+        return None
+    if not is_app(value):
         raise MisuseError(f"--routes {routes}: it is no FastAPI app.", field="--routes")
     plugin = sys.modules.get("dotmac_database_fastapi")
     return [] if plugin is None else list(plugin.declared_reads(value))
