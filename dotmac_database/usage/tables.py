@@ -84,7 +84,7 @@ def tenant_tables(connection: Connection, metadata: Iterable[MetaData]) -> Tenan
     present, absent, unattributed = list[TenantTable](), list[str](), list[str]()
     for each in dict.fromkeys((*metadata, idempotency_metadata)):
         for table in each.sorted_tables:
-            owner = _owner(table)
+            owner = TABLES.stored_owner(table)
             if owner is None:
                 continue
             if not inspector.has_table(table.name, schema=table.schema):
@@ -109,14 +109,6 @@ def see_all(
         return
     announce_tenant(connection, None if tenant is None else str(tenant), across=True, signer=signer)
     check_visible(connection, tables, "the policies' secret and all_tenants=True")
-
-
-def _owner(table: Table) -> Owner | None:
-    """How to find the tenant of the table's rows, also of a table that no class maps; None: they have no tenant."""
-    owner = TABLES.owner(table)
-    if owner is None and "tenant_id" in table.columns:
-        return Owner(column=table.columns["tenant_id"])
-    return owner
 
 
 def _described(table: Table, owner: Owner) -> TenantTable:
@@ -156,7 +148,7 @@ def _tenant_of(table: Table, owner: Owner) -> tuple[FromClause, ColumnElement[ob
         return table, owner.column, owner.column
     if owner.references:
         reference = owner.references[0]
-        above = _owner(reference.table)
+        above = TABLES.stored_owner(reference.table)
         if above is None:
             raise DatabaseError(f"{table.fullname} belongs to tenants by {reference.table.fullname}, which has none.")
         source, tenant, column = _tenant_of(reference.table, above)
