@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -20,41 +20,48 @@ if TYPE_CHECKING:
     from ..doctor import Report
 
 
+MigrationOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REVISION",
+        help="Judge the migrations up to this revision of Alembic (head), and nothing else.",
+        show_default=False,
+    ),
+]
+OnlyOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(metavar="CHECK", help="Run this check. Repeatable. Default: all.", show_default=False),
+]
+SkipOption: TypeAlias = Annotated[
+    list[str] | None, typer.Option(metavar="CHECK", help="Leave this check out. Repeatable.", show_default=False)
+]
+AcceptOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(metavar="OBJECT", help="Leave out the findings of this object. Repeatable.", show_default=False),
+]
+RoutesOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:NAME",
+        help="The FastAPI app whose lists need indexes. Default: that of --app.",
+        show_default=False,
+    ),
+]
+ProcessesOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, help="The app's processes, for its pools and the server's limit.", show_default=False),
+]
+
+
 def doctor(
     app: AppOption = None,
     url: UrlOption = None,
-    migration: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REVISION",
-            help="Judge the migrations up to this revision of Alembic (head), and nothing else.",
-            show_default=False,
-        ),
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CHECK", help="Run this check. Repeatable. Default: all.", show_default=False),
-    ] = None,
-    skip: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CHECK", help="Leave this check out. Repeatable.", show_default=False),
-    ] = None,
-    accept: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OBJECT", help="Leave out the findings of this object. Repeatable.", show_default=False),
-    ] = None,
-    routes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULE:NAME",
-            help="The FastAPI app whose lists need indexes. Default: that of --app.",
-            show_default=False,
-        ),
-    ] = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(min=1, help="The app's processes, for its pools and the server's limit.", show_default=False),
-    ] = None,
+    migration: MigrationOption = None,
+    only: OnlyOption = None,
+    skip: SkipOption = None,
+    accept: AcceptOption = None,
+    routes: RoutesOption = None,
+    processes: ProcessesOption = None,
     alembic: Annotated[str, typer.Option(metavar="FILE", help="Alembic's configuration.")] = "alembic.ini",
     as_json: JsonOption = False,
 ) -> None:
