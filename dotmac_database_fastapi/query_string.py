@@ -70,9 +70,9 @@ def refuse_unknown(
         return
     declared = known | (query_parameters(connection) - hidden) | _of_plugins(connection)
     for name in sorted(unknown - declared):
-        chosen = next((each for each in formats if values[name][0].lower() == each), None)
-        if chosen is not None:
-            hint = f"; for an export, send the header Accept: {MEDIA_TYPES[chosen]}."
+        types = [MEDIA_TYPES[each] for each in formats if each in values[name][0].lower().split()]
+        if types:
+            hint = f"; for an export, send the header Accept: {types[0]}."
         else:
             near = faults.nearest(name, _of_its_kind(name, declared))
             hint = f"; did you mean {near!r}?" if near else "."
