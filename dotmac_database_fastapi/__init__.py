@@ -1,5 +1,6 @@
 """The toolkit's FastAPI plugin: request sessions and repositories, query parameters, generated routers, problems."""
 
+from .app_plugins import plugins_of
 from .dependencies import (
     get_caller,
     get_identity_session,
@@ -68,6 +69,7 @@ __all__ = [  # noqa: RUF022 - in the order of sorted(), without a group for cons
     "health_router",
     "list_router",
     "options_query",
+    "plugins_of",
     "register_exception_handlers",
     "rerun_route",
     "session_actor",

@@ -36,6 +36,7 @@ from dotmac_database import (
 )
 
 from .answers import PROBLEM_JSON
+from .body_hints import hinted
 from .bounds import MAX_FAULTS, MAX_MESSAGE, shown
 from .internals import body_read
 from .job_headers import JobHeadersError
@@ -168,18 +169,18 @@ def _retry_after(error: DatabaseError, code: str) -> int:
     return _RETRY_AFTER[code]
 
 
-async def request_error(_request: Request, error: Exception) -> Response:
+async def request_error(request: Request, error: Exception) -> Response:
     """Make a 422 problem of a `RequestValidationError`. It lists at most `MAX_FAULTS` errors."""
     assert isinstance(error, RequestValidationError)
     errors = error.errors()
     faults = [
         {
             "loc": [shown(part) for part in fault["loc"][:MAX_FAULTS]],
-            "msg": shown(fault["msg"], MAX_MESSAGE),
+            "msg": shown(message, MAX_MESSAGE),
             "type": fault["type"],
             **_context(fault),
         }
-        for fault in errors[:MAX_FAULTS]
+        for fault, message in zip(errors, hinted(request, errors[:MAX_FAULTS]), strict=False)
     ]
     detail = "; ".join(f"{'.'.join(fault['loc'])}: {fault['msg']}" for fault in faults)
     if len(errors) > MAX_FAULTS:

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from dotmac_database import Traits
 
+from .body_hints import UNKNOWN
 from .bounds import RefusedRequestError
 from .hiding import Hidden
 from .merge_patch import Refusal
@@ -30,7 +31,7 @@ def refuse_hidden(
         where = (*place, index) if several else place
         for name, value in _sent(each, traits, names):
             message = "Extra inputs are not permitted"
-            faults.append({"type": "extra_forbidden", "loc": (*where, name), "msg": message, "input": value})
+            faults.append({"type": UNKNOWN, "loc": (*where, name), "msg": message, "input": value})
     if faults:
         raise RefusedRequestError(faults)
 

@@ -25,7 +25,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from .aliases import Endpoint, JsonObject
+from .aliases import Annotation, Endpoint, JsonObject
 
 _KNOWN: dict[int, tuple[Dependant, frozenset[str]]] = {}
 _DEPENDANTS: dict[tuple[Endpoint, str], Dependant] = {}
@@ -131,6 +131,15 @@ def body_read(request: Request) -> bytes:
     """The request's body, if the endpoint has read it as a whole; else nothing."""
     body: bytes = getattr(request, "_body", b"")
     return body
+
+
+def body_of(connection: HTTPConnection) -> Annotation | None:
+    """The type of the body of the request's route. None: it has none.
+
+    If several parameters are read from the body, it is a class with a field for each.
+    """
+    info = getattr(getattr(route_of(connection), "body_field", None), "field_info", None)
+    return None if info is None else info.annotation
 
 
 async def rewound(request: Request) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from enum import Enum
 from functools import cached_property
@@ -33,6 +33,7 @@ from .bounds import MAX_FILTER_VALUES, MAX_SEARCH, MAX_SORTS, QueryErrors, Value
 from .envelopes import enveloped, row_schema_in
 from .facets import FacetParams
 from .fields import LISTS, TEXT_PATTERN, ClientField, fields_of, sortable_fields
+from .formats import MEDIA_TYPES, ExportFormat
 from .hiding import Hidden
 from .internals import accepted_query, dependant_of, query_parameters, route_of
 from .options import ListOptions
@@ -57,18 +58,24 @@ def refuse_unknown(
     known: frozenset[str],
     faults: QueryErrors,
     hidden: frozenset[str] = frozenset(),
+    formats: Collection[ExportFormat] = (),
 ) -> None:
     """Report each parameter that is neither in ``known`` nor declared by the route.
 
-    ``hidden`` parameters, which the route declares for other actors, are as unknown as those that nobody has.
+    ``hidden`` parameters, which the route declares for other actors, are as unknown as those that nobody has. The
+    message for a parameter whose value is one of the ``formats`` (``?format=csv``) says how an export is chosen.
     """
     unknown = values.keys() - known
     if not unknown:
         return
     declared = known | (query_parameters(connection) - hidden) | _of_plugins(connection)
     for name in sorted(unknown - declared):
-        near = faults.nearest(name, _of_its_kind(name, declared))
-        hint = f"; did you mean {near!r}?" if near else "."
+        types = [MEDIA_TYPES[each] for each in formats if each in values[name][0].lower().split()]
+        if types:
+            hint = f"; for an export, send the header Accept: {types[0]}."
+        else:
+            near = faults.nearest(name, _of_its_kind(name, declared))
+            hint = f"; did you mean {near!r}?" if near else "."
         message = f"There is no query parameter {shown(name)!r}{hint}"
         faults.add(name, message, "extra_forbidden", values[name][0])
 
@@ -383,6 +390,8 @@ class ListParams:
         """The parameters of a page, which an export of all rows can't have."""
         self.hidden: frozenset[str] = frozenset()
         """The parameters that this actor does not have, and that the route declares for others."""
+        self.formats: Collection[ExportFormat] = ()
+        """The formats of the list's exports, as far as the router has any."""
         self._traits: Traits[object] = traits_of(model)
         self._keys = frozenset(self._traits.primary_key)
         self._parsed: dict[bytes, QueryOptions] = {}
@@ -475,7 +484,7 @@ class ListParams:
         """The values of the query string by parameter; each unknown parameter is reported."""
         values = values_of(connection)
         if values:
-            refuse_unknown(connection, values, self.known, faults, self.hidden)
+            refuse_unknown(connection, values, self.known, faults, self.hidden, self.formats)
         return values
 
     def refuse(self, connection: HTTPConnection, refused: ValidationError) -> None:

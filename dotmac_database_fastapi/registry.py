@@ -75,16 +75,22 @@ def described_sources(app: FastAPI) -> tuple[Source, ...]:
     these are the sources of all plugins that it names.
     """
     registered = tuple(sources_of(app).values())
-    return registered or tuple(dict.fromkeys(_named_by(app.router.lifespan_context)))
+    return registered or tuple(dict.fromkeys(source for _, source in named_by(app.router.lifespan_context)))
 
 
-def _named_by(lifespan: object) -> Iterator[Source]:
-    """The sources of the plugins among the variables of a lifespan: those of its closure, at any depth, and globals."""
+def named_by(lifespan: object) -> Iterator[tuple[object, Source]]:
+    """The plugins among the variables of a lifespan, with their sources.
+
+    These are the variables of its closure, at any depth, and globals. The lifespan can be the plugin's own method.
+    """
     for each in _closed_over(lifespan):
-        named = [each]
+        named = [each, getattr(each, "__self__", None)]
         if isinstance(each, FunctionType):
             named += [each.__globals__.get(name) for name in each.__code__.co_names]
-        yield from (source for one in named if isinstance(source := getattr(one, "source", None), Source))
+        for one in named:
+            source = getattr(one, "source", None)
+            if isinstance(source, Source):
+                yield one, source
 
 
 def _registered(app: FastAPI | None) -> dict[str, Source]:

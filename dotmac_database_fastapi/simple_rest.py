@@ -46,7 +46,7 @@ class SimpleRestParams(ListParams):
 
     def _values(self, connection: HTTPConnection, faults: QueryErrors) -> Values:
         written = values_of(connection)
-        refuse_unknown(connection, written, self.known, faults, self.hidden)
+        refuse_unknown(connection, written, self.known, faults, self.hidden, self.formats)
         values: dict[str, list[str]] = {}
         faults.within.update({"skip": "range", "limit": "range"})
         for name, texts in (("range", self._range), ("sort", self._sort), ("filter", self._filter)):

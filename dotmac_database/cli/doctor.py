@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -14,47 +14,54 @@ from ..declared_reads import DeclaredRead
 from ..engines import Database
 from ..errors import MisuseError
 from .output import ExitCode, JsonOption, block, counted, show
-from .target import AppOption, Target, UrlOption, imported, open_target
+from .target import AppOption, Target, UrlOption, imported, is_app, open_target
 
 if TYPE_CHECKING:
     from ..doctor import Report
 
 
+MigrationOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REVISION",
+        help="Judge the migrations up to this revision of Alembic (head), and nothing else.",
+        show_default=False,
+    ),
+]
+OnlyOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(metavar="CHECK", help="Run this check. Repeatable. Default: all.", show_default=False),
+]
+SkipOption: TypeAlias = Annotated[
+    list[str] | None, typer.Option(metavar="CHECK", help="Leave this check out. Repeatable.", show_default=False)
+]
+AcceptOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(metavar="OBJECT", help="Leave out the findings of this object. Repeatable.", show_default=False),
+]
+RoutesOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODULE:NAME",
+        help="The FastAPI app whose lists need indexes. Default: that of --app.",
+        show_default=False,
+    ),
+]
+ProcessesOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, help="The app's processes, for its pools and the server's limit.", show_default=False),
+]
+
+
 def doctor(
     app: AppOption = None,
     url: UrlOption = None,
-    migration: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REVISION",
-            help="Judge the migrations up to this revision of Alembic (head), and nothing else.",
-            show_default=False,
-        ),
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CHECK", help="Run this check. Repeatable. Default: all.", show_default=False),
-    ] = None,
-    skip: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CHECK", help="Leave this check out. Repeatable.", show_default=False),
-    ] = None,
-    accept: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OBJECT", help="Leave out the findings of this object. Repeatable.", show_default=False),
-    ] = None,
-    routes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULE:NAME",
-            help="The FastAPI app whose lists need indexes.",
-            show_default=False,
-        ),
-    ] = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(min=1, help="The app's processes, for its pools and the server's limit.", show_default=False),
-    ] = None,
+    migration: MigrationOption = None,
+    only: OnlyOption = None,
+    skip: SkipOption = None,
+    accept: AcceptOption = None,
+    routes: RoutesOption = None,
+    processes: ProcessesOption = None,
     alembic: Annotated[str, typer.Option(metavar="FILE", help="Alembic's configuration.")] = "alembic.ini",
     as_json: JsonOption = False,
 ) -> None:
@@ -74,7 +81,7 @@ def doctor(
                 only=only or (),
                 skip=skip or (),
                 row_level_security=target.rls,
-                reads=None if routes is None else _reads(routes),
+                reads=_reads(target, routes),
                 processes=processes,
             )
     report = report.without(accept or ())
@@ -109,10 +116,12 @@ def _as_the_app(target: Target) -> Iterator[Database]:
         database.dispose()
 
 
-def _reads(routes: str) -> list[DeclaredRead]:
-    """The reads that an app's lists declare. The plugin is imported already, if the app uses it."""
-    value = imported(routes, option="--routes")
-    if not hasattr(value, "routes"):
+def _reads(target: Target, routes: str | None) -> list[DeclaredRead] | None:
+    """The reads that the lists of an app declare; None: no app is named. Its plugin is imported, if it uses one."""
+    value = target.fastapi if routes is None else imported(routes, option="--routes")
+    if value is None:
+        return None
+    if not is_app(value):
         raise MisuseError(f"--routes {routes}: it is no FastAPI app.", field="--routes")
     plugin = sys.modules.get("dotmac_database_fastapi")
     return [] if plugin is None else list(plugin.declared_reads(value))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, TypeAlias
+from dataclasses import dataclass
+from functools import wraps
+from inspect import Signature, signature
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeAlias
 
 import typer
 from sqlalchemy.orm import Session, sessionmaker
@@ -59,26 +62,69 @@ QueryOption: TypeAlias = Annotated[
 DeletedOption: TypeAlias = Annotated[bool, typer.Option("--deleted", help="Read soft-deleted rows, too.")]
 
 
+@dataclass(frozen=True)
+class Read:
+    """Which rows of which class a command reads, and in which database: the options that such commands have."""
+
+    model: ModelArgument
+    app: AppOption = None
+    url: UrlOption = None
+    tenant: TenantOption = None
+    all_tenants: AllTenantsOption = False
+    filters: FilterOption = None
+    sort: SortOption = None
+    limit: LimitOption = None
+    page: PageOption = None
+    include: IncludeOption = None
+    query: QueryOption = None
+    deleted: DeletedOption = False
+
+    @property
+    def words(self) -> ReadWords:
+        """What the options say, and the query string before them."""
+        numbers = {name: value for name, value in (("limit", self.limit), ("page", self.page)) if value is not None}
+        words = ReadWords(tuple(self.filters or ()), tuple(self.sort or ()), tuple(self.include or ()), numbers)
+        return words if self.query is None else ReadWords.of_query(self.query) + words
+
+    @property
+    def scope(self) -> object:
+        """The tenant whose rows are read, or `ALL_TENANTS`; None: none is named."""
+        if self.tenant is not None and self.all_tenants:
+            raise MisuseError("Either --tenant or --all-tenants, not both.", field="--tenant")
+        return ALL_TENANTS if self.all_tenants else self.tenant
+
+    def plan(self, *, analyze: bool = False) -> QueryPlan:
+        """The plan of the read. ``analyze``: it is run and measured."""
+        words, scope = self.words, self.scope
+        with open_target(self.app, self.url) as target:
+            return _plan(target, self.model, scope, words, deleted=self.deleted, analyze=analyze)
+
+
+P = ParamSpec("P")
+
+
+def _with_options_of_a_read(command: Callable[Concatenate[Read, P], None]) -> Callable[..., None]:
+    """The command with the options of `Read` before its own, since typer takes no dataclass."""
+    of_read = signature(Read, eval_str=True).parameters
+    own = list(signature(command, eval_str=True).parameters.values())[1:]
+
+    @wraps(command)
+    def run(*_: P.args, **options: P.kwargs) -> None:
+        read: dict[str, Any] = {name: options.pop(name) for name in of_read}
+        command(Read(**read), *_, **options)
+
+    vars(run)["__signature__"] = Signature([*of_read.values(), *own])
+    return run
+
+
+@_with_options_of_a_read
 def explain(
-    model: ModelArgument,
-    app: AppOption = None,
-    url: UrlOption = None,
-    tenant: TenantOption = None,
-    all_tenants: AllTenantsOption = False,
-    filters: FilterOption = None,
-    sort: SortOption = None,
-    limit: LimitOption = None,
-    page: PageOption = None,
-    include: IncludeOption = None,
-    query: QueryOption = None,
-    deleted: DeletedOption = False,
+    read: Read,
     analyze: Annotated[bool, typer.Option("--analyze", help="Run it, and measure it (PostgreSQL).")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show the plan of a read of MODEL, and the indexes that are missing for it. The plan shows the filters' values."""
-    words = _words(filters, sort, limit, page, include, query)
-    with open_target(app, url) as target:
-        plan = _plan(target, model, _tenant(tenant, all_tenants), words, deleted=deleted, analyze=analyze)
+    plan = read.plan(analyze=analyze)
     document = {
         "statement": plan.statement,
         "plan": plan.plan,
@@ -90,50 +136,16 @@ def explain(
     show(document, plan.statement, f"\n{plan.text}\n", *_texts(plan.advice), as_json=as_json)
 
 
-def advise(
-    model: ModelArgument,
-    app: AppOption = None,
-    url: UrlOption = None,
-    tenant: TenantOption = None,
-    all_tenants: AllTenantsOption = False,
-    filters: FilterOption = None,
-    sort: SortOption = None,
-    limit: LimitOption = None,
-    page: PageOption = None,
-    include: IncludeOption = None,
-    query: QueryOption = None,
-    deleted: DeletedOption = False,
-    as_json: JsonOption = False,
-) -> None:
+@_with_options_of_a_read
+def advise(read: Read, as_json: JsonOption = False) -> None:
     """List the indexes that are missing for a read of MODEL.
 
     Exit codes: 0 none is missing, 1 some are.
     """
-    words = _words(filters, sort, limit, page, include, query)
-    with open_target(app, url) as target:
-        advice = _plan(target, model, _tenant(tenant, all_tenants), words, deleted=deleted, analyze=False).advice
+    advice = read.plan().advice
     show({"advice": [_as_dict(each) for each in advice]}, *_texts(advice), as_json=as_json)
     if advice:
         raise typer.Exit(ExitCode.FINDINGS)
-
-
-def _words(
-    filters: Sequence[str] | None,
-    sort: Sequence[str] | None,
-    limit: int | None,
-    page: int | None,
-    include: Sequence[str] | None,
-    query: str | None,
-) -> ReadWords:
-    numbers = {name: value for name, value in (("limit", limit), ("page", page)) if value is not None}
-    words = ReadWords(tuple(filters or ()), tuple(sort or ()), tuple(include or ()), numbers)
-    return words if query is None else ReadWords.of_query(query) + words
-
-
-def _tenant(tenant: str | None, all_tenants: bool) -> object:
-    if tenant is not None and all_tenants:
-        raise MisuseError("Either --tenant or --all-tenants, not both.", field="--tenant")
-    return ALL_TENANTS if all_tenants else tenant
 
 
 def _plan(target: Target, name: str, tenant: object, words: ReadWords, *, deleted: bool, analyze: bool) -> QueryPlan:

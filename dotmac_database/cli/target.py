@@ -29,7 +29,7 @@ AppOption: TypeAlias = Annotated[
         "--app",
         envvar="DOTMAC_APP",
         metavar="MODULE:NAME",
-        help="A DatabasePlugin, a Database, a RowLevelSecurity, a MetaData, a declarative base, or SQLModel.",
+        help="An app or its plugin, a Database, a RowLevelSecurity, a MetaData, a declarative base, or SQLModel.",
         show_default=False,
     ),
 ]
@@ -73,8 +73,9 @@ class Target:
     """The models and the database of a command.
 
     ``name`` is what ``--app`` names; None: nothing. ``rls`` is the app's own; None: it has none. ``plugin`` is the
-    app's plugin, if that is what ``--app`` names. ``own_database`` is the app's own, with its time limits and pools;
-    None: ``--app`` names none. No command connects by it.
+    app's plugin, if that is what ``--app`` names, or if it names an app that has it. ``own_database`` is the app's own,
+    with its time limits and pools; None: ``--app`` names none. No command connects by it. ``fastapi`` is the FastAPI
+    app itself, if ``--app`` names one.
     """
 
     name: str | None
@@ -83,6 +84,7 @@ class Target:
     rls: RowLevelSecurity | None = None
     plugin: Plugin | None = None
     own_database: Database | None = None
+    fastapi: object = None
 
     @property
     def policies(self) -> Sequence[Policy[Any]]:
@@ -181,20 +183,38 @@ def _from_app(app: str) -> Target:
         case MetaData():
             return Target(app, named_metadata=value)
         case Plugin():
-            return Target(app, None, _unlimited(value.database), value.rls, value, value.database)
+            return _of_plugin(app, value)
     metadata = getattr(value, "metadata", None)
     if isinstance(metadata, MetaData):
         return Target(app, named_metadata=metadata)
-    if callable(getattr(value, "include_router", None)):
-        raise MisuseError(
-            f"--app {app}: it is {_described(value)}. Pass the plugin by --app; `doctor` takes the app by --routes.",
-            field="--app",
-        )
+    if is_app(value):
+        return replace(_of_plugin(app, _only_plugin(app, value)), fastapi=value)
     raise MisuseError(
-        f"--app {app}: it is {_described(value)}. It must be a DatabasePlugin, a Database, a RowLevelSecurity, "
-        "a MetaData, a declarative base, or SQLModel.",
+        f"--app {app}: it is {_described(value)}. It must be a FastAPI app, a DatabasePlugin, a Database, a "
+        "RowLevelSecurity, a MetaData, a declarative base, or SQLModel.",
         field="--app",
     )
+
+
+def _of_plugin(app: str, plugin: Plugin) -> Target:
+    return Target(app, None, _unlimited(plugin.database), plugin.rls, plugin, plugin.database)
+
+
+def is_app(value: object) -> bool:
+    """Whether a value is a FastAPI app, which this package does not import."""
+    return callable(getattr(value, "add_exception_handler", None)) and hasattr(value, "router")
+
+
+def _only_plugin(app: str, value: object) -> Plugin:
+    """The only plugin of a FastAPI app, whose module is imported if the app uses it."""
+    module = sys.modules.get("dotmac_database_fastapi")
+    plugins: list[Plugin] = [] if module is None else module.plugins_of(value)
+    if len(plugins) == 1:
+        return plugins[0]
+    if plugins:
+        names = ", ".join(map(repr, plugins))
+        raise MisuseError(f"--app {app}: the app has several plugins, {names}. Pass one of them.", field="--app")
+    raise MisuseError(f"--app {app}: no plugin is found in the app's lifespan. Pass the plugin itself.", field="--app")
 
 
 def _described(value: object) -> str:

@@ -132,6 +132,11 @@ class StoredRows(ABC):
         query = Statement(f"SELECT count(*) FROM {table_name(table)} WHERE ", condition)
         return int(connection.execute(query).scalar_one())
 
+    def exists(self, connection: Connection, table: Table, condition: Condition) -> bool:
+        """Whether the table has a row for which the condition is true. The database stops at the first."""
+        query = Statement(f"SELECT EXISTS (SELECT 1 FROM {table_name(table)} WHERE ", condition, ")")
+        return bool(connection.execute(query).scalar_one())
+
     @abstractmethod
     def insert(
         self,

@@ -34,6 +34,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from ..dialects.clearing_keys import CLEARING_ACTIONS, ClearingKey, clearing
 from ..errors import MisuseError, TenantIsolationError, ValidationError
 from ..models.table_columns import ColumnName, checked_at_table, own_column, plain_column
 from .context import log
@@ -77,7 +78,8 @@ def tenant_foreign_key(
     (``Account.id``). ``referred_tenant`` is
     the tenant column of that table; None: it has the same name as ``tenant``. A row with NULL in one of ``columns``
     references no parent, as usual (MATCH SIMPLE). ``ondelete="SET NULL"`` becomes ``SET NULL (columns)``, which
-    PostgreSQL has since version 15, because the tenant column must not become NULL.
+    PostgreSQL has since version 15, because the tenant column must not change; ``"SET DEFAULT"`` likewise. SQLite has
+    no such list: the table can't be created there, and the `CompileError` says so.
     """
     here = [tenant, *_one_or_more(columns)]
     there = [_referred(each) for each in _one_or_more(referred)]
@@ -88,9 +90,11 @@ def tenant_foreign_key(
     owner = tenant if referred_tenant is None else referred_tenant
     tenant_there = f"{table}.{owner}" if isinstance(owner, str) else f"{table}.{_column_name(owner)}"
     own: list[Any] = [own_column(each, "tenant_foreign_key") for each in here]
-    if ondelete is not None and ondelete.upper() == "SET NULL":
-        ondelete = f"SET NULL ({', '.join(map(_column_name, own[1:]))})"
-    constraint = ForeignKeyConstraint(own, [tenant_there, *there], name=name, ondelete=ondelete)
+    action = " ".join((ondelete or "").upper().split())
+    key = ForeignKeyConstraint
+    if action in CLEARING_ACTIONS:
+        key, ondelete = ClearingKey, clearing(action, map(_column_name, here[1:]))
+    constraint = key(own, [tenant_there, *there], name=name, ondelete=ondelete)
     checked_at_table(constraint, here, "tenant_foreign_key")
     return constraint
 
@@ -118,7 +122,9 @@ def _column_name(column: ColumnName) -> str:
     plain = plain_column(column, "tenant_foreign_key")
     name: str | None = plain if isinstance(plain, str) else plain.name
     if name is None:
-        raise MisuseError("With ondelete='SET NULL', or as the tenant of both tables, name the columns as texts.")
+        raise MisuseError(
+            "With an ondelete that clears columns, or as the tenant of both tables, name the columns as texts."
+        )
     return name
 
 

@@ -147,6 +147,13 @@ class TenantTables:
         """How to find the tenant of the table's rows; None: they belong to no tenant."""
         return self._current_snapshot().owners.get(without_annotations(table))
 
+    def stored_owner(self, table: Table) -> Owner | None:
+        """As `owner`, also for a table with a ``tenant_id`` that no class with a tenant maps."""
+        owner = self.owner(table)
+        if owner is None and "tenant_id" in table.columns:
+            return Owner(column=table.columns["tenant_id"])
+        return owner
+
     def knows(self, table: Table) -> bool:
         """Whether the metadata of a mapped class contains this table, and not another object with the same name."""
         plain = without_annotations(table)

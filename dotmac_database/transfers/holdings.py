@@ -116,9 +116,7 @@ def holdings_of(metadata: MetaData | Iterable[MetaData]) -> Holdings:
     tables = list(dict.fromkeys(t for each in (*collected, idempotency_metadata) for t in each.tables.values()))
     holdings: dict[Table, Holding] = {}
     for table in tables:
-        owner = TABLES.owner(table)
-        if owner is None and "tenant_id" in table.columns and TABLES.table(table) is None:
-            owner = Owner(column=table.columns["tenant_id"])
+        owner = TABLES.stored_owner(table)
         if owner is not None and owner.is_unknown:
             raise MisuseError(f"The table {table.fullname} has tenants' rows, but nothing says which row is whose.")
         if owner is not None:

@@ -143,7 +143,7 @@ class _Importer:
                 )
             if table is None:
                 continue
-            is_empty = not self.target.rows.count(connection, holding.table, true())
+            is_empty = not self.target.rows.exists(connection, holding.table, true())
             for part in parts:
                 lines = lines_of(self.folder, part)
                 check_tenant(connection, self.target, holding, table, lines)

@@ -18,4 +18,4 @@ def has_rows(
     """
     target = open_target(database, metadata, tenant_id, rls)
     with translating(), target.reading() as connection:
-        return any(target.count(connection, holding) for holding in target.tables)
+        return any(target.has_rows(connection, holding) for holding in target.tables)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -15,10 +15,10 @@ from ..dialects import cause_of, translate
 from ..dialects.stored import stored_rows_of
 from ..dialects.stored_rows import Condition, StoredColumn, StoredRows
 from ..engines import Database
-from ..errors import MisuseError, PermissionDeniedError, ValidationError
+from ..errors import MisuseError, ValidationError
 from ..tenancy import ALL_TENANTS, RowLevelSecurity
 from ..tenancy.rls.row_level_security import announce_tenant
-from ..tenancy.rls.visibility import hidden_tables
+from ..tenancy.rls.visibility import check_visible
 from ..tenancy.values import valid_tenant
 from ..transactions import idempotency_metadata
 from .holdings import Holding, Holdings, holdings_of
@@ -76,6 +76,10 @@ class Target:
         """How many rows of the table are the tenant's. One statement."""
         return self.rows.count(connection, holding.table, self.condition(holding))
 
+    def has_rows(self, connection: Connection, holding: Holding) -> bool:
+        """Whether a row of the table is the tenant's. One statement."""
+        return self.rows.exists(connection, holding.table, self.condition(holding))
+
     def prepare(self, connection: Connection) -> None:
         """Prepare a transaction: the form of values, and the tenant if row-level security applies."""
         self.rows.prepare(connection, sees_all=not self.confined)
@@ -127,7 +131,7 @@ def open_target(
             )
         target = Target(engine, tenant, rls, rows, holdings, order, columns, rows.is_confined(connection, present))
         target.prepare(connection)
-        _check_hidden(connection, present)
+        check_visible(connection, present, "the policies' secret")
     return target
 
 
@@ -140,17 +144,3 @@ def _engine(database: Database | Engine) -> Engine:
             field="database",
         )
     return database
-
-
-def _check_hidden(connection: Connection, tables: Sequence[Table]) -> None:
-    """Refuse a role that does not see all rows of the transaction's tenant."""
-    hidden = hidden_tables(connection, tables)
-    unreadable = ", ".join(sorted(each.table.fullname for each in hidden if not each.by_policy))
-    if unreadable:
-        raise PermissionDeniedError(f"The role may not read {unreadable}: grant it SELECT, or use another role.")
-    if hidden:
-        names = ", ".join(sorted(each.table.fullname for each in hidden))
-        raise PermissionDeniedError(
-            f"Row-level security hides rows of {names} from the role: use a role with BYPASSRLS, or pass the "
-            "RowLevelSecurity that has the policies' secret."
-        )

@@ -11,13 +11,13 @@ from typing import TypeAlias
 from sqlalchemy import Column, ColumnElement, Connection, FromClause, MetaData, Table, and_, func, inspect
 
 from ..dialects.features import has_policies
-from ..errors import DatabaseError, PermissionDeniedError
+from ..errors import DatabaseError
 from ..history.tables import source_of
 from ..models.traits import traits_of
 from ..outbox.table import NAME as OUTBOX
 from ..tenancy.rls.row_level_security import announce_tenant
 from ..tenancy.rls.signature import Signer
-from ..tenancy.rls.visibility import hidden_tables
+from ..tenancy.rls.visibility import check_visible
 from ..tenancy.tables import TABLES, Owner, Reference
 from ..transactions.idempotency import idempotency_metadata
 
@@ -84,7 +84,7 @@ def tenant_tables(connection: Connection, metadata: Iterable[MetaData]) -> Tenan
     present, absent, unattributed = list[TenantTable](), list[str](), list[str]()
     for each in dict.fromkeys((*metadata, idempotency_metadata)):
         for table in each.sorted_tables:
-            owner = _owner(table)
+            owner = TABLES.stored_owner(table)
             if owner is None:
                 continue
             if not inspector.has_table(table.name, schema=table.schema):
@@ -108,26 +108,7 @@ def see_all(
     if not has_policies(connection.dialect.name):
         return
     announce_tenant(connection, None if tenant is None else str(tenant), across=True, signer=signer)
-    hidden = hidden_tables(connection, tables)
-    if not hidden:
-        return
-    role = connection.dialect.identifier_preparer.quote(str(connection.exec_driver_sql("SELECT current_user").scalar()))
-    unreadable = ", ".join(each.table.fullname for each in hidden if not each.by_policy)
-    if unreadable:
-        raise PermissionDeniedError(f"The role {role} may not read {unreadable}: grant it SELECT, or use another role.")
-    ruled = ", ".join(each.table.fullname for each in hidden)
-    raise PermissionDeniedError(
-        f"Row-level security hides rows of {ruled} from the role {role}: use a role with BYPASSRLS, or a "
-        "RowLevelSecurity that has the policies' secret and all_tenants=True."
-    )
-
-
-def _owner(table: Table) -> Owner | None:
-    """How to find the tenant of the table's rows, also of a table that no class maps; None: they have no tenant."""
-    owner = TABLES.owner(table)
-    if owner is None and "tenant_id" in table.columns:
-        return Owner(column=table.columns["tenant_id"])
-    return owner
+    check_visible(connection, tables, "the policies' secret and all_tenants=True")
 
 
 def _described(table: Table, owner: Owner) -> TenantTable:
@@ -167,7 +148,7 @@ def _tenant_of(table: Table, owner: Owner) -> tuple[FromClause, ColumnElement[ob
         return table, owner.column, owner.column
     if owner.references:
         reference = owner.references[0]
-        above = _owner(reference.table)
+        above = TABLES.stored_owner(reference.table)
         if above is None:
             raise DatabaseError(f"{table.fullname} belongs to tenants by {reference.table.fullname}, which has none.")
         source, tenant, column = _tenant_of(reference.table, above)

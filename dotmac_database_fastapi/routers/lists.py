@@ -176,6 +176,7 @@ def add_list(router: APIRouter, listing: Listing, dependencies: Sequence[Depende
         return form.response(request, page, shown, limit=limit, facets=facets, headers=vary)
 
     params = whole.params
+    params.formats = formats
     denied = {403} if options.policy is not None else set[int]()
     parameters = params.openapi_parameters()
     if options.list_etag:

@@ -107,8 +107,8 @@ APPS = {
     "no module": ("tests.cli.shopp:Base", "there is no module 'tests.cli.shopp'"),
     "no package": ("nowhere.shop:Base", "there is no module 'nowhere'"),
     "no object": (f"{APP}:Bsae", "tests.cli.shop has no 'Bsae'; did you mean 'Base'?"),
-    "another object": (f"{APP}:nothing", "it is of the class int. It must be a DatabasePlugin"),
-    "a function": (f"{APP}:current_user", "It must be a DatabasePlugin"),
+    "another object": (f"{APP}:nothing", "it is of the class int. It must be a FastAPI app"),
+    "a function": (f"{APP}:current_user", "It must be a FastAPI app"),
     "a module that fails": (
         "tests.cli.broken:Base",
         "importing tests.cli.broken failed: RuntimeError: it is broken: postgresql://app:***@db/x",

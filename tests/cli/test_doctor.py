@@ -70,7 +70,7 @@ def test_the_time_limits_and_pools_of_the_app_count(run: Run, shop_url: str) -> 
     [
         (["--only", "nothing"], "only: there is no check 'nothing'. There are: row-level-security"),
         (["--routes", "tests.cli.shop:nothing"], "--routes tests.cli.shop:nothing: it is no FastAPI app."),
-        (["--app", "tests.cli.doctor_app:app"], "Pass the plugin by --app; `doctor` takes the app by --routes."),
+        (["--app", "tests.cli.doctor_app:app"], "no plugin is found in the app's lifespan. Pass the plugin itself."),
         (["--routes", "tests.cli.shop:lost"], "--routes tests.cli.shop:lost: tests.cli.shop has no 'lost'"),
         (["--migration", "head", "--alembic", "lost.ini"], "There is no file lost.ini"),
     ],

@@ -68,6 +68,19 @@ def test_the_option_says_which_formats_there_are(app: FastAPI, api: Api, router:
     assert set(content) == {"application/json"} | {EXPORTS[name]["accept"] for name in exports}
 
 
+@pytest.mark.parametrize("exports", [(), ("csv",), ("ndjson",), ("ndjson", "csv")])
+@pytest.mark.parametrize("paging", [None, "range"])
+def test_a_format_in_the_query_string_is_told_the_header(app: FastAPI, api: Api, exports: Any, paging: Any) -> None:
+    app.include_router(list_router(Account, prefix="/accounts", exports=exports, paging=paging))
+    for name, headers in EXPORTS.items():
+        for query in (f"format={name}", f"_export={name.upper()}"):
+            [fault] = api.get(f"/accounts?{query}", tenant="a").json()["errors"]
+            is_hinted = fault["msg"].endswith(f"; for an export, send the header Accept: {headers['accept']}.")
+            assert is_hinted is (name in exports)
+    [fault] = api.get("/accounts?as=xlsx", tenant="a").json()["errors"]
+    assert fault["msg"] == "There is no query parameter 'as'."
+
+
 def test_an_unknown_format_is_refused() -> None:
     unknown: Any = ["xlsx"]
     with pytest.raises(ValidationError, match=r"xlsx.*csv, ndjson") as refused:

@@ -309,6 +309,15 @@ class TestValidatedColumns:
         assert [each["loc"] for each in answer.json()["errors"]] == [place]
         assert api.get(path, tenant="a").json()["version"] == 1
 
+    @pytest.mark.parametrize(
+        ("values", "meant"), [({"nmae": "x"}, "name"), ({"theme": {"colour": "red", "sze": 1}}, "size")]
+    )
+    def test_a_misspelt_member_names_the_field_that_was_meant(self, api: Api, values: Any, meant: str) -> None:
+        path = made(api, theme={"colour": "red"})
+        for media_type in (MERGE, REPLACE):
+            [fault] = patch(api, path, values, media_type).json()["errors"]
+            assert fault["msg"].endswith(f"did you mean {meant!r}?")
+
     def test_a_refusal_contains_no_stored_value(self, world: World) -> None:
         """Without the toolkit's handlers, FastAPI's own shows the input of each error."""
         plugin = DatabasePlugin(world.url, rls=world.rls, tenant=tenant_from_header("X-Tenant-ID"))

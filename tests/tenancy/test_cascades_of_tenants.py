@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import (
     Column,
     ForeignKey,
-    ForeignKeyConstraint,
     Integer,
     MetaData,
     String,
@@ -21,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, backref, configure_mappers, mapped_column, relationship
 
-from dotmac_database import ConstraintViolationError, StaleEntityError
+from dotmac_database import ConstraintViolationError, StaleEntityError, tenant_foreign_key
 from dotmac_database.models import TenantMixin, VersionMixin
 from tests.conftest import Face, counted
 
@@ -59,13 +58,7 @@ def _models(place: int, rule: str | None, key: str, nullable: bool, how: str) ->
         column, extra = Column(ForeignKey(f"owners_{place}.id", ondelete=rule), nullable=nullable, **default), ()
     else:
         column = Column(Integer, nullable=nullable, **default)
-        # The tenant's own column can't be NULL, so that only the other is named.
-        named = f"{rule} (owner_id)" if rule is not None and rule.startswith("SET") else rule
-        extra = (
-            ForeignKeyConstraint(
-                ["tenant_id", "owner_id"], [f"owners_{place}.tenant_id", f"owners_{place}.id"], ondelete=named
-            ),
-        )
+        extra = (tenant_foreign_key("owner_id", f"owners_{place}.id", ondelete=rule),)
     child = type(
         f"Thing{place}",
         (TenantMixin, Base),

@@ -19,10 +19,12 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
     create_engine,
+    delete,
     insert,
+    inspect,
     select,
 )
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import CompileError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from dotmac_database import (
@@ -35,6 +37,7 @@ from dotmac_database import (
     check_tenant_keys,
 )
 from dotmac_database.tenancy import loose_keys, tenant_foreign_key, tenant_primary_key, tenant_unique
+from dotmac_database.testing import InMemoryDatabase
 from tests.conftest import Face
 
 from .conftest import Guarded
@@ -162,9 +165,50 @@ def test_bad_arguments_are_refused() -> None:
             wrong()
 
 
-def test_set_null_leaves_the_tenant() -> None:
-    key = tenant_foreign_key("folder_id", "folders.id", ondelete="SET NULL")
-    assert key.ondelete == "SET NULL (folder_id)"
+@pytest.mark.parametrize("action", ["SET NULL", "set  default"])
+def test_a_key_that_clears_leaves_the_tenant(action: str) -> None:
+    key = tenant_foreign_key(["folder_id", "Shelf of"], ["folders.id", "folders.shelf"], ondelete=action)
+    assert key.ondelete == f'SET {action[3:].strip().upper()} (folder_id, "Shelf of")'
+
+
+def _clearing() -> MetaData:
+    """A parent, and a child whose column needs quotes, in which a deleted parent leaves NULL."""
+    metadata = MetaData()
+    for name, more in {
+        "parents": (tenant_primary_key("id"),),
+        "children": (
+            Column("Parent", Integer),
+            tenant_primary_key("id"),
+            tenant_foreign_key("Parent", "parents.id", ondelete="SET NULL"),
+        ),
+    }.items():
+        Table(name, metadata, Column("tenant_id", String(20)), Column("id", Integer), *more)
+    return metadata
+
+
+def test_postgresql_clears_the_column_and_not_the_tenant(postgres_url: str) -> None:
+    metadata = _clearing()
+    parents, children = metadata.tables["parents"], metadata.tables["children"]
+    engine = create_engine(postgres_url)
+    with engine.connect() as connection:  # nothing is committed
+        metadata.create_all(connection)
+        for tenant in ("a", "b"):
+            connection.execute(insert(parents).values(tenant_id=tenant, id=1))
+            connection.execute(insert(children).values(tenant_id=tenant, id=1, Parent=1))
+        connection.execute(delete(parents).where(parents.c.tenant_id == "a"))
+        rows = connection.execute(select(children).order_by(children.c.tenant_id)).all()
+    engine.dispose()
+    assert rows == [("a", 1, None), ("b", 1, 1)]
+
+
+def test_sqlite_refuses_a_key_that_clears() -> None:
+    engine = create_engine("sqlite://")
+    refused = r"SQLite can't have ON DELETE SET NULL \(\"Parent\"\) of the key of children \(tenant_id, Parent\)"
+    with pytest.raises(CompileError, match=refused):
+        _clearing().create_all(engine)
+    with pytest.warns(UserWarning, match=refused), InMemoryDatabase(_clearing()) as session:
+        assert inspect(session.connection()).get_table_names() == ["parents"]
+    engine.dispose()
 
 
 def _tables(*keys: Any, tenant: str = "tenant_id", parents: tuple[Any, ...] = ()) -> MetaData:

@@ -1,4 +1,4 @@
-"""Which tables have rows that policies hide from the role of a connection."""
+"""Whether policies hide rows from the role of a connection, which would make a report or an export incomplete."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Row, Table, text
 
 from ...dialects.features import has_policies
+from ...errors import PermissionDeniedError
 from .policies import POLICY, quoted
 from .signature import ALL_TENANTS_SETTING, SETTING
 
@@ -24,20 +25,38 @@ WHERE p.polrelid = ANY (CAST(:oids AS oid[])) AND p.polcmd IN ('*', 'r') AND (0 
 """)
 
 
-class Hidden(NamedTuple):
+class _Hidden(NamedTuple):
     """A table whose rows the role does not see. ``by_policy`` is False if the role may not read the table at all."""
 
     table: Table
     by_policy: bool
 
 
-def hidden_tables(connection: Connection, tables: Sequence[Table]) -> list[Hidden]:
-    """The ``tables`` of which the connection's role does not see all rows. At most five statements.
+def check_visible(connection: Connection, tables: Sequence[Table], needs: str) -> None:
+    """Raise `PermissionDeniedError` unless the connection's role sees all rows of ``tables``. At most six statements.
 
     Policies of the toolkit hide nothing while the transaction's setting for all tenants is on, which this function does
     not set (see `announce_tenant`); with signed settings, it must have been signed. If the transaction has a tenant, it
     is enough that this tenant's rows are seen. A policy of any other kind is taken to hide rows.
+
+    ``needs`` says for the message what a `RowLevelSecurity` needs, so that such a policy shows the rows.
     """
+    hidden = _hidden_tables(connection, tables)
+    if not hidden:
+        return
+    quote = connection.dialect.identifier_preparer.quote
+    role = quote(str(connection.exec_driver_sql("SELECT current_user").scalar_one()))
+    unreadable = ", ".join(sorted(each.table.fullname for each in hidden if not each.by_policy))
+    if unreadable:
+        raise PermissionDeniedError(f"The role {role} may not read {unreadable}: grant it SELECT, or use another role.")
+    names = ", ".join(sorted(each.table.fullname for each in hidden))
+    raise PermissionDeniedError(
+        f"Row-level security hides rows of {names} from the role {role}: use a role with BYPASSRLS, or a "
+        f"RowLevelSecurity that has {needs}."
+    )
+
+
+def _hidden_tables(connection: Connection, tables: Sequence[Table]) -> list[_Hidden]:
     if not has_policies(connection.dialect.name) or not tables:
         return []
     by_name = {quoted(table): table for table in tables}
@@ -45,7 +64,7 @@ def hidden_tables(connection: Connection, tables: Sequence[Table]) -> list[Hidde
     ruled = [row for row in relations if row.is_ruled]
     policies = connection.execute(_POLICIES, {"oids": [row.oid for row in ruled]}).all() if ruled else []
     accepts = _Acceptance(connection)
-    result = [Hidden(by_name[row.name], by_policy=False) for row in relations if not row.is_readable]
+    result = [_Hidden(by_name[row.name], by_policy=False) for row in relations if not row.is_readable]
     for row in ruled:
         own = [each for each in policies if each.oid == row.oid]
         shows = any(
@@ -53,7 +72,7 @@ def hidden_tables(connection: Connection, tables: Sequence[Table]) -> list[Hidde
         )
         shows = shows and all(accepts.shows_all(each.condition) for each in own if not each.is_permissive)
         if row.is_readable and not shows:
-            result.append(Hidden(by_name[row.name], by_policy=True))
+            result.append(_Hidden(by_name[row.name], by_policy=True))
     return result
 
 
